@@ -47,8 +47,10 @@ pub(super) async fn save(call: Call) -> Outcome {
 
 pub(super) async fn fetch(call: Call) -> Outcome {
     let (device, keys) = named(&call)?;
+    let caller = &call.context.caller;
     let item = |key: &SubscriptionKey| {
-        let found = call.services.devices.find_subscription(&device, key);
+        let devices = &call.services.devices;
+        let found = devices.find_subscription(caller, &device, key);
         found.map_or_else(
             || no_subscription(&key.id).to_item(Some(&key.id)),
             |subscription| subscription.to_wire(&device),
@@ -60,7 +62,9 @@ pub(super) async fn fetch(call: Call) -> Outcome {
 pub(super) async fn fetch_all(call: Call) -> Outcome {
     let device = device(&call)?;
     let database = database(&call.scope)?;
-    let listed = call.services.devices.list_subscriptions(&device, &database);
+    let caller = &call.context.caller;
+    let devices = &call.services.devices;
+    let listed = devices.list_subscriptions(caller, &device, &database);
     let listed = listed
         .iter()
         .map(|subscription| subscription.to_wire(&device));

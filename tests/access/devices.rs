@@ -19,6 +19,7 @@ const NO_UNION: Refusal = Refusal(
     112,
     "subscription on union database is not implemented",
 );
+const NO_DEVICE: Refusal = Refusal(404, 110, "Device not found");
 /// A type whose records only tell that everything before them has been looked at.
 const MARK: &str = "mark";
 
@@ -28,6 +29,13 @@ pub struct Device {
     user: Option<String>,
     /// By database, as in records, and name.
     subscriptions: BTreeMap<(String, String), Search>,
+}
+
+impl Device {
+    /// Whether it is the asker's to use; to others it is not there.
+    fn is_of(&self, asker: &Asker) -> bool {
+        asker.master || (self.user.is_some() && self.user == asker.user)
+    }
 }
 
 impl Model {
@@ -181,7 +189,11 @@ impl World {
             Ok(asker) => {
                 let id = reply.body["result"]["id"].as_str().unwrap_or_default();
                 self.devices[device] = id.to_owned();
-                self.model.devices[device].user = asker.user;
+                let owned = &mut self.model.devices[device];
+                if owned.user != asker.user {
+                    owned.subscriptions.clear();
+                }
+                owned.user = asker.user;
                 let is_same = !id.is_empty() && (known.is_empty() || id == known);
                 is_same
                     .then_some(())
@@ -195,10 +207,11 @@ impl World {
         let reply = self.ask(who, "device:unregister", json!({"id": id}))?;
         match self.enter(who, Gate::User) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok(_) => {
+            Ok(asker) if self.model.devices[device].is_of(&asker) => {
                 self.model.devices[device].user = None;
                 same("unregistered", &json!({"id": id}), &reply.body["result"])
             }
+            Ok(_) => refused(&reply, &NO_DEVICE),
         }
     }
 
@@ -212,11 +225,15 @@ impl World {
         let name = format!("s{name}");
         let subscription = json!({"id": name, "type": "query", "query": search.wire()});
         let body = json!({"subscriptions": [subscription]});
-        let (reply, database) = self.ask_device("subscription:save", at, (device, body))?;
-        let Some(database) = database else {
+        let (reply, place) = self.ask_device("subscription:save", at, (device, body))?;
+        let Some((database, is_his)) = place else {
             return Ok(());
         };
-        same("saved", &json!(name), &reply.body["result"][0]["id"])?;
+        let item = &reply.body["result"][0];
+        if !is_his {
+            return same("code", &json!(10000), &item["code"]);
+        }
+        same("saved", &json!(name), &item["id"])?;
         let device = &mut self.model.devices[device];
         device.subscriptions.insert((database, name), search);
         Ok(())
@@ -225,52 +242,55 @@ impl World {
     pub fn unsubscribe(&mut self, at: (Who, Db), (device, name): (usize, usize)) -> Check {
         let name = format!("s{name}");
         let body = json!({"subscription_ids": [name]});
-        let (reply, database) = self.ask_device("subscription:delete", at, (device, body))?;
-        let Some(database) = database else {
+        let (reply, place) = self.ask_device("subscription:delete", at, (device, body))?;
+        let Some((database, is_his)) = place else {
             return Ok(());
         };
         let known = &mut self.model.devices[device].subscriptions;
         let item = &reply.body["result"][0];
-        match known.remove(&(database, name.clone())) {
+        let ended = is_his.then(|| known.remove(&(database, name.clone())));
+        match ended.flatten() {
             Some(_) => same("deleted", &json!({"id": name}), item),
             None => same("code", &json!(110), &item["code"]),
         }
     }
 
     pub fn list_subscriptions(&mut self, at: (Who, Db), device: usize) -> Check {
-        let (reply, database) =
-            self.ask_device("subscription:fetch_all", at, (device, json!({})))?;
-        let Some(database) = database else {
+        let (reply, place) = self.ask_device("subscription:fetch_all", at, (device, json!({})))?;
+        let Some((database, is_his)) = place else {
             return Ok(());
         };
         let known = self.model.devices[device].subscriptions.keys();
         let names = known
-            .filter(|(of, _)| *of == database)
+            .filter(|(of, _)| is_his && *of == database)
             .map(|(_, name)| name);
         let listed = reply.body["result"].as_array();
         let listed = listed.map(|all| all.iter().map(|it| it["id"].clone()).collect::<Vec<_>>());
         same("listed", &json!(names.collect::<Vec<_>>()), &json!(listed))
     }
 
-    /// Asks something of a device; brings the database that it is about, or `None` where the
-    /// request is refused as it must be.
+    /// Asks something of a device; brings the database that it is about and whether the device is
+    /// the asker's, or `None` where the request is refused as it must be.
     fn ask_device(
         &mut self,
         action: &str,
         (who, db): (Who, Db),
         (device, mut body): (usize, Json),
-    ) -> Result<(Reply, Option<String>), String> {
+    ) -> Result<(Reply, Option<(String, bool)>), String> {
         body["device_id"] = json!(self.devices[device]);
         body["database_id"] = json!(self.database(db));
         let reply = self.ask(who, action, body)?;
         let database = match self.enter_database(who, Gate::User, db) {
             Err(refusal) => Err(refusal),
             Ok((_, Scope::Union)) => Err(NO_UNION),
-            Ok((_, Scope::Public)) => Ok(String::new()),
-            Ok((_, Scope::Private(user))) => Ok(user),
+            Ok((asker, Scope::Public)) => Ok((asker, String::new())),
+            Ok((asker, Scope::Private(user))) => Ok((asker, user)),
         };
         match database {
-            Ok(database) => Ok((reply, Some(database))),
+            Ok((asker, database)) => {
+                let is_his = self.model.devices[device].is_of(&asker);
+                Ok((reply, Some((database, is_his))))
+            }
             Err(refusal) => refused(&reply, &refusal).map(|()| (reply, None)),
         }
     }

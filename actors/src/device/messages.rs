@@ -21,7 +21,7 @@ pub struct RegisterDevice {
     pub topic: Option<String>,
 }
 
-/// Takes a device from its user.
+/// Takes a device from its user, who asks, or the master key does.
 #[derive(Clone, Debug)]
 pub struct UnregisterDevice {
     /// Who asks.

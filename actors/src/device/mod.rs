@@ -13,6 +13,7 @@ mod subscribe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{DeviceState, EventBody, Stream, Touch};
 use skytrail_schema::id::{Database, DeviceId, UserId};
@@ -169,6 +170,19 @@ impl Devices {
         Ok(())
     }
 
+    /// Plans that everything ends that a device subscribes to, which gets another user: it was for
+    /// the former one, with his rights.
+    fn end_subscriptions(&self, plan: &mut Plan, id: &DeviceId) {
+        let stream = Stream::Subscriptions(id.clone());
+        // One that is being saved meanwhile is not left over.
+        plan.reads.insert(ConflictKey::stream(&stream));
+        let version = self.subscriptions.version(id);
+        for (version, key) in (version + 1..).zip(self.subscriptions.keys(id)) {
+            let body = EventBody::SubscriptionDeleted(key);
+            plan.push(stream.clone(), version, body);
+        }
+    }
+
     fn touch(&self, context: &RequestContext) -> Touch {
         Touch {
             at: self.env.clock.now(),
@@ -189,6 +203,11 @@ impl Devices {
             },
         )
     }
+}
+
+/// Whether a device with this user is the caller's to use.
+fn is_for(caller: &Caller, user: Option<&UserId>) -> bool {
+    caller.is_master() || (user.is_some() && user == caller.user.as_ref())
 }
 
 fn not_found() -> ApiError {
@@ -234,6 +253,9 @@ impl DeviceService for Devices {
                 topic: kept(given(command.topic.as_ref()), |state| &state.topic),
                 registered_at: touch.at,
             };
+            if before.is_some_and(|before| before.user != state.user) {
+                self.end_subscriptions(&mut plan, &id);
+            }
             let version = known.as_ref().map_or(0, |(version, _)| *version);
             let body = EventBody::DeviceRegistered(state);
             plan.push(Stream::Device(id.clone()), version + 1, body);
@@ -247,7 +269,10 @@ impl DeviceService for Devices {
         let id = &command.id;
         until_settled(&self.turn, |_| async {
             let read_position = self.read_position().await?;
-            let (version, state) = self.load(id).await?.ok_or_else(not_found)?;
+            let loaded = self.load(id).await?;
+            let (version, state) = loaded
+                .filter(|(_, state)| is_for(&command.context.caller, state.user.as_ref()))
+                .ok_or_else(not_found)?;
             let touch = self.touch(&command.context);
             let mut plan = Plan::default();
             if let Some(token) = &state.token {
@@ -300,13 +325,24 @@ impl DeviceService for Devices {
 
     fn find_subscription(
         &self,
+        caller: &Caller,
         device: &DeviceId,
         key: &SubscriptionKey,
     ) -> Option<Arc<Subscription>> {
-        self.subscriptions.get(device, key)
+        let (user, subscription) = self.subscriptions.get(device, key)?;
+        is_for(caller, user.as_ref()).then_some(subscription)
     }
 
-    fn list_subscriptions(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>> {
-        self.subscriptions.list(device, database)
+    fn list_subscriptions(
+        &self,
+        caller: &Caller,
+        device: &DeviceId,
+        database: &Database,
+    ) -> Vec<Arc<Subscription>> {
+        let (user, listed) = self.subscriptions.list(device, database);
+        if is_for(caller, user.as_ref()) {
+            return listed;
+        }
+        Vec::new()
     }
 }

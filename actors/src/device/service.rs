@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceState;
 use skytrail_schema::id::{Database, DeviceId, UserId};
@@ -12,9 +13,13 @@ use skytrail_schema::time::Timestamp;
 use super::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice};
 
 /// Registering devices, and what they subscribe to.
+///
+/// A device is for its user and the master key to use. To others, and when it has no user, it is as
+/// one that is not there: nobody learns of a device that is not his.
 #[async_trait]
 pub trait DeviceService: Send + Sync + 'static {
-    /// Registers a device; other devices with its address are forgotten. Returns its id.
+    /// Registers a device; other devices with its address are forgotten. When it gets another user,
+    /// what it subscribed to ends. Returns its id.
     ///
     /// # Errors
     /// 110 for an id that no device has.
@@ -23,7 +28,7 @@ pub trait DeviceService: Send + Sync + 'static {
     /// Takes a device from its user; other devices with its address are forgotten.
     ///
     /// # Errors
-    /// 110 for an id that no device has.
+    /// 110 for an id that no device of the caller's has.
     async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError>;
 
     /// Finds devices, in the order asked for.
@@ -69,12 +74,18 @@ pub trait DeviceService: Send + Sync + 'static {
     /// Finds a subscription.
     fn find_subscription(
         &self,
+        caller: &Caller,
         device: &DeviceId,
         key: &SubscriptionKey,
     ) -> Option<Arc<Subscription>>;
 
     /// Lists a device's subscriptions in one database, by name.
-    fn list_subscriptions(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>>;
+    fn list_subscriptions(
+        &self,
+        caller: &Caller,
+        device: &DeviceId,
+        database: &Database,
+    ) -> Vec<Arc<Subscription>>;
 }
 
 /// Returns the refusal of a subscription that is not there.

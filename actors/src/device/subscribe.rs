@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventBody, SavedSubscription, Stream};
+use skytrail_schema::event::{DeviceState, EventBody, SavedSubscription, Stream};
+use skytrail_schema::id::DeviceId;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
-use super::Devices;
 use super::messages::{DeleteSubscriptions, SaveSubscriptions};
-use super::service::no_subscription;
+use super::service::{DeviceService as _, no_subscription};
+use super::{Devices, is_for};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
@@ -22,7 +23,7 @@ pub(super) async fn save(
     let stream = Stream::Subscriptions(command.device.clone());
     until_settled(&devices.turn, |_| async {
         let read_position = devices.read_position().await?;
-        let device = devices.load(&command.device).await?;
+        let device = his(devices, &command.device, &command.context).await?;
         let mut plan = Plan::default();
         let key = ConflictKey::stream(&Stream::Device(command.device.clone()));
         plan.reads.insert(key);
@@ -30,7 +31,7 @@ pub(super) async fn save(
         let mut results = Vec::with_capacity(command.subscriptions.len());
         let mut names = devices.subscriptions.keys(&command.device);
         for subscription in &command.subscriptions {
-            let Some((_, device)) = &device else {
+            let Some(device) = &device else {
                 results.push(Err(ApiError::unexpected("Specific device not found")));
                 continue;
             };
@@ -50,6 +51,16 @@ pub(super) async fn save(
         settle(devices, plan, read_position, &command.context, results).await
     })
     .await
+}
+
+/// Loads a device that is the caller's to use.
+async fn his(
+    devices: &Devices,
+    id: &DeviceId,
+    context: &RequestContext,
+) -> Result<Option<DeviceState>, ApiError> {
+    let loaded = devices.load(id).await?.map(|(_, device)| device);
+    Ok(loaded.filter(|device| is_for(&context.caller, device.user.as_ref())))
 }
 
 fn check(subscription: &Subscription) -> Result<(), ApiError> {
@@ -88,11 +99,15 @@ pub(super) async fn delete(
     until_settled(&devices.turn, |_| async {
         let read_position = devices.env.model.position();
         let mut plan = Plan::default();
+        let key = ConflictKey::stream(&Stream::Device(command.device.clone()));
+        plan.reads.insert(key);
+        let caller = &command.context.caller;
         let mut version = devices.subscriptions.version(&command.device);
         let mut results = Vec::with_capacity(command.keys.len());
         for (index, key) in command.keys.iter().enumerate() {
             let is_repeated = command.keys.iter().take(index).any(|before| before == key);
-            if is_repeated || devices.subscriptions.get(&command.device, key).is_none() {
+            let found = devices.find_subscription(caller, &command.device, key);
+            if is_repeated || found.is_none() {
                 results.push(Err(no_subscription(&key.id)));
                 continue;
             }

@@ -9,6 +9,7 @@ use actix::Arbiter;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::id::{Database, DeviceId, UserId};
@@ -93,11 +94,16 @@ impl DeviceService for Phones {
         not_modelled()
     }
 
-    fn find_subscription(&self, _: &DeviceId, _: &SubscriptionKey) -> Option<Arc<Subscription>> {
+    fn find_subscription(
+        &self,
+        _: &Caller,
+        _: &DeviceId,
+        _: &SubscriptionKey,
+    ) -> Option<Arc<Subscription>> {
         None
     }
 
-    fn list_subscriptions(&self, _: &DeviceId, _: &Database) -> Vec<Arc<Subscription>> {
+    fn list_subscriptions(&self, _: &Caller, _: &DeviceId, _: &Database) -> Vec<Arc<Subscription>> {
         Vec::new()
     }
 }

@@ -105,22 +105,32 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Finds a subscription.
-    pub fn get(&self, device: &DeviceId, key: &SubscriptionKey) -> Option<Arc<Subscription>> {
+    /// Finds a subscription, with the device's user.
+    pub fn get(
+        &self,
+        device: &DeviceId,
+        key: &SubscriptionKey,
+    ) -> Option<(Option<UserId>, Arc<Subscription>)> {
         let index = self.0.read();
-        let entry = index.devices.get(device)?.subscriptions.get(key)?;
-        Some(Arc::clone(&entry.subscription))
+        let known = index.devices.get(device)?;
+        let entry = known.subscriptions.get(key)?;
+        Some((known.user.clone(), Arc::clone(&entry.subscription)))
     }
 
-    /// Lists a device's subscriptions in one database, by name.
-    pub fn list(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>> {
+    /// Lists a device's subscriptions in one database, by name, with its user.
+    pub fn list(
+        &self,
+        device: &DeviceId,
+        database: &Database,
+    ) -> (Option<UserId>, Vec<Arc<Subscription>>) {
         let index = self.0.read();
-        let known = index.devices.get(device).into_iter();
-        let all = known.flat_map(|device| &device.subscriptions);
+        let Some(known) = index.devices.get(device) else {
+            return (None, Vec::new());
+        };
+        let all = known.subscriptions.iter();
         let wanted = all.filter(|(key, _)| key.database == *database);
-        wanted
-            .map(|(_, entry)| Arc::clone(&entry.subscription))
-            .collect()
+        let listed = wanted.map(|(_, entry)| Arc::clone(&entry.subscription));
+        (known.user.clone(), listed.collect())
     }
 
     /// Whether some subscription is about records of a type.

@@ -163,10 +163,11 @@ fn seen(index: &Subscriptions) -> Vec<String> {
     for device in 0..3 {
         let device = DeviceId::from(format!("d{device}"));
         for is_private in [false, true] {
-            let listed = index.list(&device, &database(is_private));
+            let (user, listed) = index.list(&device, &database(is_private));
             seen.extend(listed.iter().map(|it| format!("{device} {it:?}")));
             for it in listed {
-                assert_eq!(index.get(&device, &it.key), Some(it));
+                let found = index.get(&device, &it.key);
+                assert_eq!(found, Some((user.clone(), it)));
             }
         }
     }
