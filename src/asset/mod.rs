@@ -8,6 +8,7 @@ mod erase;
 mod folder;
 mod s3;
 mod store;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) use folder::{ERASED, UPLOADS, mark_of};
 pub(crate) use s3::bucket;
 pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};
+pub use turns::Turns;
 
 use crate::config::{AssetStore, Config, Secret};
 
@@ -35,6 +37,8 @@ pub struct Files {
     pub gate: DownloadGate,
     /// Bounds of uploads.
     pub limits: UploadLimits,
+    /// In which uploads to one name end.
+    pub turns: Turns,
 }
 
 /// Bounds of an upload.
@@ -90,6 +94,7 @@ impl Files {
                         DownloadGate::Closed
                     },
                     limits,
+                    turns: Turns::default(),
                 })
             }
             AssetStore::Folder { path, .. } => {
@@ -112,6 +117,7 @@ impl Files {
                     urls: Arc::new(FolderUrls::new(url_prefix, signer, clock)),
                     gate,
                     limits,
+                    turns: Turns::default(),
                 })
             }
         }

@@ -11,7 +11,8 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
-use futures_util::{Stream, StreamExt as _};
+use blake3::{Hash, Hasher};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
@@ -33,7 +34,7 @@ use super::router;
 use super::server::unmatched;
 use super::shown::{KEY, query_value};
 use crate::action::asset_put::{check_content_type, too_large};
-use crate::asset::{ByteRange, Content, FileError, Upload};
+use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::services::Services;
 
 const PREFIX: &str = "/files/";
@@ -314,7 +315,7 @@ impl Incoming {
             .begin(&name, &content_type)
             .await
             .map_err(not_stored)?;
-        let (upload, size) = write(upload, first, &mut bytes).await?;
+        let (upload, size, hash) = write(upload, first, &mut bytes).await?;
         let state = AssetState { content_type, size };
         let asset = Asset {
             url: services.files.urls.url_of(name.as_str()),
@@ -326,6 +327,7 @@ impl Incoming {
             context: self.context,
             name,
             state,
+            hash,
             upload,
         };
         let ended = to_its_end("end of an upload", ending.run()).await;
@@ -341,13 +343,27 @@ struct Ending {
     context: RequestContext,
     name: AssetName,
     state: AssetState,
+    hash: Hash,
     upload: Box<dyn Upload>,
 }
 
 impl Ending {
     async fn run(self) -> Result<(), ApiError> {
-        self.upload.finish().await.map_err(not_stored)?;
-        let (assets, store) = (&self.services.assets, &self.services.files.store);
+        let (assets, files) = (&self.services.assets, &self.services.files);
+        let store = &files.store;
+        let _turn = files.turns.take(&self.name).await;
+        let found = if self.context.caller.is_master() {
+            Found::Nothing
+        } else {
+            compare(&**store, &self.name, (self.state.size, self.hash))
+                .await
+                .map_err(not_stored)?
+        };
+        match found {
+            Found::Nothing => self.upload.finish().await.map_err(not_stored)?,
+            Found::Same => drop(self.upload),
+            Found::Other => return Err(was_uploaded(&self.name)),
+        }
         let noted = assets.note_upload(&self.name, self.state, &self.context);
         let noted = noted.await;
         if noted.is_err() && assets.is_erased(&self.name) {
@@ -357,19 +373,54 @@ impl Ending {
     }
 }
 
+/// What is stored under a name already.
+enum Found {
+    Nothing,
+    /// The bytes that were uploaded now.
+    Same,
+    Other,
+}
+
+/// Compares what is stored under a name with what was uploaded. Whoever may read a record with the file
+/// knows the name, so bytes that are there stay; a client that tries again finds what it sent.
+async fn compare(
+    store: &dyn FileStore,
+    name: &AssetName,
+    (size, hash): (u64, Hash),
+) -> Result<Found, FileError> {
+    let stored = match store.open(name, None).await {
+        Ok(stored) if stored.size == size => stored,
+        Ok(_) => return Ok(Found::Other),
+        Err(FileError::Missing) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    let (mut bytes, mut hasher) = (stored.bytes, Hasher::new());
+    while let Some(chunk) = bytes.try_next().await? {
+        hasher.update(&chunk);
+    }
+    let is_same = hasher.finalize() == hash;
+    Ok(if is_same { Found::Same } else { Found::Other })
+}
+
+fn was_uploaded(name: &AssetName) -> ApiError {
+    let message = format!("file {name} was uploaded; only the master key replaces it");
+    ApiError::new(Code::Duplicated, message)
+}
+
 async fn write(
     mut upload: Box<dyn Upload>,
     first: Bytes,
     bytes: &mut Body<impl Stream<Item = Result<Bytes, ApiError>> + Unpin>,
-) -> Result<(Box<dyn Upload>, u64), ApiError> {
-    let mut size = 0;
+) -> Result<(Box<dyn Upload>, u64, Hash), ApiError> {
+    let (mut size, mut hasher) = (0, Hasher::new());
     let mut next = Some(first);
     while let Some(chunk) = next {
         size += chunk.len() as u64;
+        hasher.update(&chunk);
         upload.write(chunk).await.map_err(not_stored)?;
         next = bytes.next().await?;
     }
-    Ok((upload, size))
+    Ok((upload, size, hasher.finalize()))
 }
 
 /// The bytes of a file as they come, within their bounds.

@@ -23,11 +23,16 @@ impl Raw {
 
     /// Sends the head of a request with the client key; the connection ends with its answer.
     pub fn head(&mut self, method: &str, path: &[u8], headers: &[(&str, String)]) {
+        self.head_with(API_KEY, method, path, headers);
+    }
+
+    /// Does the same with a key.
+    pub fn head_with(&mut self, key: &str, method: &str, path: &[u8], headers: &[(&str, String)]) {
         let mut head = method.as_bytes().to_vec();
         head.push(b' ');
         head.extend_from_slice(path);
         head.extend_from_slice(b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        head.extend_from_slice(format!("X-Skygear-API-Key: {API_KEY}\r\n").as_bytes());
+        head.extend_from_slice(format!("X-Skygear-API-Key: {key}\r\n").as_bytes());
         for (name, value) in headers {
             head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }

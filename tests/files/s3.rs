@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 
 use super::raw::Raw;
+use super::uploads::stays_as_uploaded;
 use super::{announce, ask, form, request, upload};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
@@ -71,6 +72,16 @@ fn what_else_is_in_the_bucket_is_nobodys() {
         let saved = ada.save("note/1", json!({"more": {"at": named}}));
         assert_eq!(saved["more"]["at"].get("$url"), None, "{saved}");
     }
+}
+
+#[test]
+fn what_was_uploaded_stays_as_it_is() {
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[]);
+    let (asset, path) = announce(&Client::anonymous(&server), "a.txt", "text/plain", 5);
+    stays_as_uploaded(&server, &asset, &path, &|asset| {
+        fetch("GET", asset["$url"].as_str().unwrap(), &[]).bytes
+    });
 }
 
 #[test]

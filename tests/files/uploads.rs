@@ -6,10 +6,10 @@ use serde_json::{Value as Json, json};
 
 use super::raw::Raw;
 use super::{announce, ask, form, num_unfinished, path_of, request, upload};
-use crate::support::client::{Answer, Client};
+use crate::support::client::{Answer, Client, send};
 use crate::support::eventually;
 use crate::support::machine::{Mount, skipped};
-use crate::support::server::TestServer;
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 const MIB: usize = 1 << 20;
 
@@ -113,10 +113,10 @@ fn a_key_may_be_in_the_query_and_must_be_right() {
     let ask = |query: &str| {
         let url = format!("{}/files/a.txt{query}", server.base_url);
         let head = [("Content-Type".to_owned(), "text/plain".to_owned())];
-        crate::support::client::send("PUT", &url, &head, Some(b"x".to_vec())).unwrap()
+        send("PUT", &url, &head, Some(b"x".to_vec())).unwrap()
     };
-    let key = crate::support::server::API_KEY;
-    assert_eq!(ask(&format!("?api_key={key}")).status, 200);
+    let right = ask(&format!("?api_key={API_KEY}"));
+    assert_eq!(right.status, 200);
     assert_eq!(
         (ask("?api_key=no").status, ask("?api_key=no").code()),
         (401, 103)
@@ -255,31 +255,99 @@ fn an_upload_that_takes_too_long_is_ended() {
     });
 }
 
+/// Uploads three MiB of one byte; returns the answer's status.
+fn send_slowly(server: &TestServer, key: &str, path: &str, byte: u8) -> u16 {
+    let mut raw = Raw::connect(server);
+    raw.head_with(key, "PUT", path.as_bytes(), &put_head(3 * MIB));
+    for _ in 0..3 {
+        raw.send(&vec![byte; MIB]);
+    }
+    raw.text().0
+}
+
 #[test]
 fn of_uploads_at_once_to_one_name_one_stays_whole() {
-    const LENGTH: usize = 3 * MIB;
     let server = TestServer::with(&[("ASSET_STORE_PUBLIC", "YES")]);
-    let asset = upload(&server, "race.bin", "application/x-test", "first");
-    let path = format!("/files/{}", asset["$name"].as_str().unwrap());
-    for _ in 0..3 {
-        std::thread::scope(|scope| {
-            for byte in 1..=4_u8 {
-                let (server, path) = (&server, &path);
-                scope.spawn(move || {
-                    let mut raw = Raw::connect(server);
-                    raw.head("PUT", path.as_bytes(), &put_head(LENGTH));
-                    for _ in 0..3 {
-                        raw.send(&vec![byte; MIB]);
-                    }
-                    assert_eq!(raw.text().0, 200);
-                });
-            }
-        });
+    let client = Client::anonymous(&server);
+    let (_, path) = announce(&client, "race.bin", "application/x-test", 1);
+    let whole = || {
         let found = ask(&server, "GET", &path, &[]);
-        assert_eq!(found.bytes.len(), LENGTH);
+        assert_eq!(found.bytes.len(), 3 * MIB);
         assert!(found.bytes.iter().all(|byte| *byte == found.bytes[0]));
+        found.bytes[0]
+    };
+    let at_once = |key: &'static str| {
+        std::thread::scope(|scope| {
+            let send = |byte| {
+                let (server, path) = (&server, &path);
+                scope.spawn(move || (byte, send_slowly(server, key, path, byte)))
+            };
+            [1, 1, 2, 3].map(send).map(|sent| sent.join().unwrap())
+        })
+    };
+    let ended = at_once(API_KEY);
+    let kept = whole();
+    for (byte, status) in ended {
+        let expected = if byte == kept { 200 } else { 409 };
+        assert_eq!(status, expected, "{byte}, where {kept} stays");
+    }
+    for _ in 0..3 {
+        let ended = at_once(MASTER_KEY);
+        assert!(ended.iter().all(|(_, status)| *status == 200));
+        whole();
     }
     assert_eq!(num_unfinished(&server), 0);
+}
+
+/// Who may read a record that names a file knows the file's name.
+#[test]
+fn what_was_uploaded_is_replaced_by_the_master_key_alone() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (asset, path) = announce(&master, "a.txt", "text/plain", 5);
+    stays_as_uploaded(&server, &asset, &path, &|asset| {
+        ask(&server, "GET", &path_of(asset), &[]).bytes
+    });
+    // One that was stored without being announced.
+    let direct = upload(&server, "b.txt", "text/plain", "first");
+    let path = format!("/files/{}", direct["$name"].as_str().unwrap());
+    let form = form("text/plain", b"other");
+    let head = [("Content-Type", form.0.as_str())];
+    let refused = request(&server, "POST", &path, &head, Some(&form.1));
+    assert_eq!((refused.status, refused.code()), (409, 109));
+    let found = ask(&server, "GET", &path_of(&direct), &[]);
+    assert_eq!(found.bytes, b"first");
+    assert_eq!(num_unfinished(&server), 0);
+}
+
+/// Uploads to an announced name: first, once more, with other bytes, and with the master key.
+pub fn stays_as_uploaded(
+    server: &TestServer,
+    asset: &Json,
+    path: &str,
+    fetch: &dyn Fn(&Json) -> Vec<u8>,
+) {
+    let put = |key: &str, text: &str| {
+        let head = [("X-Skygear-API-Key", key), ("Content-Type", "text/plain")];
+        let head = head.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let url = format!("{}{path}", server.base_url);
+        send("PUT", &url, &head, Some(text.as_bytes().to_vec())).unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(put(API_KEY, "first").result()["$name"], asset["$name"]);
+        assert_eq!(fetch(asset), b"first");
+    }
+    for other in ["other", "another"] {
+        let refused = put(API_KEY, other);
+        assert_eq!((refused.status, refused.code()), (409, 109));
+        let name = asset["$name"].as_str().unwrap();
+        let message = format!("file {name} was uploaded; only the master key replaces it");
+        assert_eq!(refused.json()["error"]["message"], message);
+        assert_eq!(fetch(asset), b"first");
+    }
+    put(MASTER_KEY, "other").result();
+    assert_eq!(fetch(asset), b"other");
+    assert_eq!(put(API_KEY, "first").code(), 109);
 }
 
 /// Returns the most memory that the server ever had, in KiB.

@@ -42,7 +42,7 @@ pub struct Difference {
     /// Why; the same reason has its row in the documentation.
     #[serde(rename = "why")]
     _why: String,
-    /// What this server answers instead, by the step's number from 1.
+    /// What this server answers instead, by the step's number from 1, and what is captured then.
     steps: BTreeMap<usize, Json>,
 }
 
@@ -97,8 +97,10 @@ pub fn run_witnessed(
         if !witness.before(step, ours) {
             continue;
         }
+        let captured = ours.and_then(|ours| ours.get("capture"));
+        let captured = captured.unwrap_or(&step["capture"]);
         let ours = ours.filter(|ours| ours.get("status").is_some() || ours.get("body").is_some());
-        play.step(step, ours)
+        play.step(step, ours, captured)
             .and_then(|()| witness.after(&play.variables))
             .map_err(|why| format!("step {}: {why}", number + 1))?;
     }
@@ -114,7 +116,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    fn step(&mut self, step: &Json, ours: Option<&Json>) -> Result<(), String> {
+    fn step(&mut self, step: &Json, ours: Option<&Json>, captured: &Json) -> Result<(), String> {
         if let Some(pause) = step["sleep_ms"].as_u64() {
             std::thread::park_timeout(Duration::from_millis(pause));
             return Ok(());
@@ -123,16 +125,21 @@ impl Play<'_> {
             Some(kind) => self.socket_step(kind, step),
             None => {
                 self.settle(None)?;
-                self.http_step(step, ours)
+                self.http_step(step, ours, captured)
             }
         }
     }
 
-    fn http_step(&mut self, step: &Json, ours: Option<&Json>) -> Result<(), String> {
+    fn http_step(
+        &mut self,
+        step: &Json,
+        ours: Option<&Json>,
+        captured: &Json,
+    ) -> Result<(), String> {
         let request = substitute(&step["request"], &self.variables);
         let answer = self.send(&request)?;
         let body = answer.json();
-        self.capture(&step["capture"], &body)?;
+        self.capture(captured, &body)?;
         let differences = match ours {
             None => self.differences(&step["response"], &answer, &body),
             Some(_)

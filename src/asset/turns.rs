@@ -1,0 +1,30 @@
+//! Turns in which uploads to one name end: whether bytes are there is looked up, and changed, in one.
+
+use skytrail_schema::id::AssetName;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Names share turns, so that there is a fixed number of them.
+const NUM_TURNS: usize = 64;
+
+/// See the module's overview.
+pub struct Turns(Vec<Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(
+            std::iter::repeat_with(Mutex::default)
+                .take(NUM_TURNS)
+                .collect(),
+        )
+    }
+}
+
+impl Turns {
+    /// Waits for the turn of a name, which goes on until what comes back is dropped.
+    pub async fn take(&self, name: &AssetName) -> Option<MutexGuard<'_, ()>> {
+        let hash = blake3::hash(name.as_str().as_bytes());
+        let first = hash.as_bytes().first().copied().unwrap_or_default();
+        let turn = self.0.get(usize::from(first) % NUM_TURNS)?;
+        Some(turn.lock().await)
+    }
+}
