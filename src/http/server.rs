@@ -85,6 +85,7 @@ pub fn listen(
             .wrap(from_fn(frame::frame))
             .configure(move |config| routes(config))
             .route("/_/health", web::get().to(health::health))
+            .route("/_/health", web::head().to(health::health))
             .route("/_/metrics", web::get().to(metrics::metrics))
             .configure(files::configure)
             .configure(log::configure)

@@ -6,9 +6,12 @@ mod logging;
 mod metrics;
 mod slow;
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::client::{Answer, Client, send};
+use crate::support::raw::RawClient;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -140,6 +143,24 @@ fn only_the_master_key_sees_the_parts() {
         assert!(parts[part].is_object(), "{part}: {parts}");
     }
     assert!(parts["records"].is_array(), "{parts}");
+}
+
+/// Load balancers ask without wanting the body.
+#[test]
+fn health_answers_a_head_as_a_get_without_its_body() {
+    let server = TestServer::start();
+    let mut client = RawClient::connect(&server);
+    let patience = Duration::from_secs(20);
+    client.send(b"HEAD /_/health HTTP/1.1\r\nHost: test\r\n\r\n");
+    let head = client.head(patience).unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    client.send(b"GET /_/health HTTP/1.1\r\nHost: test\r\n\r\n");
+    // The next answer follows the head at once: there was no body.
+    let answer = client.answer(patience).unwrap();
+    assert_eq!(answer.json(), json!({"status": "OK"}));
+    let length = format!("content-length: {}\r\n", answer.bytes.len());
+    assert!(head.contains(&length), "{head}");
+    assert!(head.contains("content-type: application/json"), "{head}");
 }
 
 #[test]
