@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, UPGRADE};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
 use actix_web::web::{Bytes, Payload};
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
@@ -31,7 +31,7 @@ pub(super) async fn collect(
         return Err(limits.body_too_long());
     }
     // What comes behind the head of an upgrade has no end, and is no body.
-    if request.headers().get(UPGRADE).is_some_and(is_websocket) {
+    if is_websocket(request.headers()) {
         return Ok(Bytes::new());
     }
     match timeout(patience, payload.to_bytes_limited(limits.body_bytes)).await {
@@ -47,9 +47,10 @@ fn announced(request: &HttpRequest) -> Option<usize> {
     length.to_str().ok()?.trim().parse().ok()
 }
 
-fn is_websocket(upgrade: &HeaderValue) -> bool {
-    let upgrade = upgrade.to_str().unwrap_or_default();
-    upgrade.to_ascii_lowercase().contains("websocket")
+/// Whether a request asks for a WebSocket.
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|upgrade| upgrade.to_ascii_lowercase().contains("websocket"))
 }
 
 /// Takes a body and reads it as a JSON object, within the limits.

@@ -43,8 +43,11 @@ pub async fn frame(
     let watch = Watch::begin(services.clone().into_inner(), Arc::clone(&trace));
     let busy = Busy::begin(request.conn_data::<Connection>());
     let is_preflight = request.method() == Method::OPTIONS;
+    let origins = &services.settings.origins;
     let mut response = if is_preflight {
         request.into_response(HttpResponse::Ok().finish())
+    } else if let Err(refused) = origins.check_socket(request.headers()) {
+        request.into_response(error::failure(&refused))
     } else {
         request.extensions_mut().insert(Arc::clone(&trace));
         enveloped(next.call(request).await?.map_into_boxed_body())
@@ -56,7 +59,7 @@ pub async fn frame(
     if let Ok(id) = HeaderValue::from_str(&trace.id.to_string()) {
         out.insert(REQUEST_ID, id);
     }
-    services.settings.origins.allow(asked, out);
+    origins.allow(asked, out);
     let echoed = [
         (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
         (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),

@@ -5,8 +5,11 @@ use std::str::FromStr;
 use actix_web::http::Uri;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    HeaderMap, HeaderValue, ORIGIN, VARY,
+    HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
+use skytrail_schema::code::{ApiError, Code};
+
+use super::body::is_websocket;
 
 /// What a page elsewhere may read of an answer's head, beside what browsers show anyway.
 const EXPOSED: &str = "Content-Range, Retry-After, X-Skygear-Request-Id";
@@ -47,6 +50,53 @@ impl Origins {
             );
         }
     }
+
+    /// Refuses a WebSocket to a page that may not call. Browsers let any page open one and read from
+    /// it, whatever the answer says. Who names no page is no browser.
+    ///
+    /// # Errors
+    /// 102: the page is neither of these origins nor of this server.
+    pub(super) fn check_socket(&self, asked: &HeaderMap) -> Result<(), ApiError> {
+        let Some(asks) = asked.get(ORIGIN).filter(|_| is_websocket(asked)) else {
+            return Ok(());
+        };
+        let is_named = match self {
+            Self::Any => true,
+            Self::One(origin) => origin == asks,
+            Self::Several(origins) => origins.contains(asks),
+        };
+        if is_named || is_same_origin(asked) {
+            return Ok(());
+        }
+        let asks = String::from_utf8_lossy(asks.as_bytes());
+        let message =
+            format!("pages of {asks:?} may open no WebSocket here: CORS_HOST does not name them");
+        Err(ApiError::new(Code::PermissionDenied, message))
+    }
+}
+
+/// Whether the page that a browser acts for is one of this server's.
+pub fn is_same_origin(asked: &HeaderMap) -> bool {
+    let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
+    let (origin, host) = (text(ORIGIN), text(HOST));
+    is_same_host(origin.unwrap_or_default(), host.unwrap_or_default())
+}
+
+fn is_same_host(origin: &str, host: &str) -> bool {
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return false;
+    };
+    let default_port = match scheme {
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => return false,
+    };
+    let bare = |name: &str| {
+        let name = name.trim_end_matches('/').to_ascii_lowercase();
+        name.strip_suffix(default_port)
+            .map_or(name.clone(), str::to_owned)
+    };
+    !host.is_empty() && bare(rest) == bare(host)
 }
 
 /// `*`, or origins separated by commas. Browsers compare them as texts, so what none of them sends
@@ -129,5 +179,29 @@ mod tests {
         assert!("null".parse::<Origins>().is_ok());
         assert!("http://[::1]:80".parse::<Origins>().is_ok());
         assert!("capacitor://localhost".parse::<Origins>().is_ok());
+    }
+
+    #[test]
+    fn only_the_servers_own_pages_are_its_pages() {
+        let same = [
+            ("http://127.0.0.1:3000", "127.0.0.1:3000"),
+            ("http://Example.com", "example.com"),
+            ("https://example.com:443", "example.com"),
+            ("ws://example.com:80/", "example.com"),
+        ];
+        for (origin, host) in same {
+            assert!(is_same_host(origin, host), "{origin} {host}");
+        }
+        let foreign = [
+            ("http://evil.com", "example.com"),
+            ("http://example.com:8080", "example.com"),
+            ("http://example.com.evil.com", "example.com"),
+            ("null", "example.com"),
+            ("file://", ""),
+            ("http://", ""),
+        ];
+        for (origin, host) in foreign {
+            assert!(!is_same_host(origin, host), "{origin} {host}");
+        }
     }
 }

@@ -8,11 +8,12 @@ mod slow;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client, send};
 use crate::support::raw::RawClient;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+use crate::support::socket::Socket;
 
 fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     let headers: Vec<(String, String)> = headers
@@ -63,6 +64,48 @@ fn pages_of_several_origins_may_call_and_each_is_told_of_its_own() {
         assert_eq!(allowed(origin).as_deref(), Some(origin));
     }
     assert_eq!(allowed("https://evil.example"), None);
+}
+
+/// Browsers let every page open sockets and read from them: only the server can refuse.
+#[test]
+fn a_page_of_another_origin_opens_no_socket() {
+    let paths = ["/live", "/log", "/pubsub", "/_/pubsub"];
+    let open = |server: &TestServer, path: &str, origin: Option<&str>| {
+        let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+        let origin = origin.map(|origin| ("Origin".to_owned(), origin.to_owned()));
+        let headers: Vec<_> = [key].into_iter().chain(origin).collect();
+        Socket::open(server.address(), path, &headers).map(drop)
+    };
+    let both = "https://app.example, http://127.0.0.1:8080";
+    for (setting, allowed) in [("https://app.example", 1), (both, 2)] {
+        let server = TestServer::with(&[("CORS_HOST", setting)]);
+        for path in paths {
+            for origin in ["https://evil.example", "null", "https://app.example:444"] {
+                let refused = open(&server, path, Some(origin));
+                let Err((status, body)) = refused else {
+                    panic!("{path} is open to {origin}");
+                };
+                let error: Value = serde_json::from_slice(&body).unwrap();
+                let error = &error["error"];
+                assert_eq!((status, &error["code"]), (403, &json!(102)), "{error}");
+                let message = error["message"].as_str().unwrap();
+                assert!(message.contains("CORS_HOST"), "{message}");
+            }
+            let own = format!("http://{}", server.address());
+            let named = both.split(", ").take(allowed).map(Some);
+            for origin in named.chain([None, Some(own.as_str())]) {
+                assert_eq!(open(&server, path, origin), Ok(()), "{path} {origin:?}");
+            }
+        }
+        // Plugins are told by their own rule.
+        let refused = open(&server, "/_/plugin", Some("https://app.example"));
+        assert_eq!(refused.map_err(|(status, _)| status), Err(403));
+    }
+    let server = TestServer::start();
+    for path in paths {
+        let origin = Some("https://evil.example");
+        assert_eq!(open(&server, path, origin), Ok(()), "{path}");
+    }
 }
 
 /// A browser shows a page nothing of an answer without these, not even that it was refused.

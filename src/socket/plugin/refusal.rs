@@ -1,13 +1,14 @@
 //! Who may connect as a plugin: the checks before the upgrade.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use actix_web::http::header::{HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use serde_json::json;
 use skytrail_actors::plugin::protocol::SUBPROTOCOL;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 
 use crate::config::Keys;
+use crate::http::origins::is_same_origin;
 
 /// Refuses whoever is no plugin. The key is taken from the header alone, so that it does not end
 /// up in logs of addresses.
@@ -46,34 +47,12 @@ fn check_key(key: Option<&str>, keys: &Keys) -> Result<(), ApiError> {
 
 /// A browser names the page that it acts for; only pages of this very server may.
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(ORIGIN) else {
-        return Ok(());
-    };
-    let origin = origin.to_str().unwrap_or_default();
-    let host = text(headers, &HOST).unwrap_or_default();
-    if is_same_host(origin, host) {
+    if !headers.contains_key(ORIGIN) || is_same_origin(headers) {
         Ok(())
     } else {
         let message = "plugins do not connect from other web pages";
         Err(ApiError::new(Code::PermissionDenied, message))
     }
-}
-
-fn is_same_host(origin: &str, host: &str) -> bool {
-    let Some((scheme, rest)) = origin.split_once("://") else {
-        return false;
-    };
-    let default_port = match scheme {
-        "http" | "ws" => ":80",
-        "https" | "wss" => ":443",
-        _ => return false,
-    };
-    let bare = |name: &str| {
-        let name = name.trim_end_matches('/').to_ascii_lowercase();
-        name.strip_suffix(default_port)
-            .map_or(name.clone(), str::to_owned)
-    };
-    !host.is_empty() && bare(rest) == bare(host)
 }
 
 fn check_protocol(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -92,33 +71,4 @@ fn check_protocol(headers: &HeaderMap) -> Result<(), ApiError> {
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_servers_own_pages_are_its_pages() {
-        let same = [
-            ("http://127.0.0.1:3000", "127.0.0.1:3000"),
-            ("http://Example.com", "example.com"),
-            ("https://example.com:443", "example.com"),
-            ("ws://example.com:80/", "example.com"),
-        ];
-        for (origin, host) in same {
-            assert!(is_same_host(origin, host), "{origin} {host}");
-        }
-        let foreign = [
-            ("http://evil.com", "example.com"),
-            ("http://example.com:8080", "example.com"),
-            ("http://example.com.evil.com", "example.com"),
-            ("null", "example.com"),
-            ("file://", ""),
-            ("http://", ""),
-        ];
-        for (origin, host) in foreign {
-            assert!(!is_same_host(origin, host), "{origin} {host}");
-        }
-    }
 }
