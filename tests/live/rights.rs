@@ -344,6 +344,40 @@ fn who_may_not_act_any_more_hears_no_more() {
 }
 
 #[test]
+fn who_is_verified_no_more_listens_no_more() {
+    let server = TestServer::with(&[("VERIFY_REQUIRED", "YES")]);
+    let (master, bob) = (Client::master(&server), Client::signed_up(&server, "bob"));
+    let record = format!("user/{}", bob.user.as_ref().unwrap());
+    master.save("note/1", json!({"loss": "none"}));
+    let verify = |fields: Json| drop(master.save(&record, fields));
+    let query = json!({"record_type": "note"});
+    for loss in [json!({"is_verified": false}), json!({"is_verified": null})] {
+        verify(json!({"is_verified": true}));
+        let mut listener = Listener::open(&server, &bob);
+        listener.subscribe("q", query.clone());
+        // Whoever changes something else of himself goes on.
+        bob.save(&record, json!({"bio": "x"}));
+        let mut stranger = Listener::open(&server, &master);
+        stranger.subscribe("q", query.clone());
+        let mut idle = Listener::open(&server, &bob);
+        bob.save("note/1", json!({"loss": loss.to_string()}));
+        let heard = |it: &Followed| it.records["note/1"]["loss"] == loss.to_string();
+        listener.until("q", heard);
+        stranger.until("q", heard);
+        verify(loss.clone());
+        for listener in [&mut listener, &mut idle] {
+            let last = listener.next(super::PATIENCE).unwrap();
+            assert_eq!(last["error"]["code"], 128, "{loss}: {last}");
+            listener.until_closed();
+        }
+        let refused = Listener::try_open(&server, &bob).err().unwrap();
+        assert_eq!((refused.0, &refused.1["error"]["code"]), (403, &json!(128)));
+        master.save("note/1", json!({"loss": "told"}));
+        stranger.until("q", |it| it.records["note/1"]["loss"] == "told");
+    }
+}
+
+#[test]
 fn a_token_is_good_for_listening_until_it_expires() {
     let world = World::new(&[("TOKEN_STORE_EXPIRY", "3")]);
     let mut listener = Listener::open(&world.server, &world.bob);

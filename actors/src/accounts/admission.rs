@@ -4,6 +4,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NoDetails, Stream, UserState};
 use skytrail_schema::field_access::IS_VERIFIED;
 use skytrail_schema::id::UserId;
+use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
@@ -52,6 +53,20 @@ pub fn bad_token() -> ApiError {
     )
 }
 
+/// Refuses a user whose record does not say that he is verified, where users must be.
+pub(crate) fn refuse_unverified(record: Option<&Record>) -> Result<(), ApiError> {
+    let says = record.and_then(|record| record.fields.get(IS_VERIFIED));
+    match says {
+        Some(Value::Bool(true)) => Ok(()),
+        _ => Err(unverified()),
+    }
+}
+
+/// Returns the refusal of a user who must be verified and is not.
+pub(crate) fn unverified() -> ApiError {
+    ApiError::new(Code::VerificationRequired, "User is not yet verified")
+}
+
 impl Accounts {
     /// Locks a user out, or in again.
     pub(super) async fn lock(&self, command: SetDisabled) -> Result<(), ApiError> {
@@ -81,10 +96,8 @@ impl Accounts {
         let missing = || ApiError::new(Code::UnexpectedUserNotFound, "user not found");
         let id = context.caller.user.as_ref().ok_or_else(missing)?;
         let profile = self.profile(id, context).await?.ok_or_else(missing)?;
-        let is_verified = profile.fields.get(IS_VERIFIED) == Some(&Value::Bool(true));
-        if self.must_be_verified(context) && !is_verified {
-            let message = "User is not yet verified";
-            return Err(ApiError::new(Code::VerificationRequired, message));
+        if self.must_be_verified(context) {
+            refuse_unverified(Some(&profile))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, Stream};
 use skytrail_schema::field_access::FieldRules;
-use skytrail_schema::id::{TypeName, UserId};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::predicate::column::Types as _;
 use skytrail_schema::predicate::evaluate::Nothing;
 use skytrail_schema::predicate::{Condition, Context};
@@ -15,7 +15,7 @@ use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::query::LiveQuery;
-use crate::accounts::admission::{bad_token, refuse_disabled};
+use crate::accounts::admission::{bad_token, refuse_disabled, refuse_unverified};
 use crate::record::env::RecordEnv;
 use crate::record::read::{Look, involved, may_find};
 use crate::record::write_model::WriteModel;
@@ -94,6 +94,11 @@ impl Lens {
                 }
                 None if audience.is_master => {}
                 None => return Err(bad_token()),
+            }
+            if env.model.guards_verified() && !audience.is_master {
+                let id = RecordId::user(user);
+                let heads = env.load_heads(std::slice::from_ref(&id)).await?;
+                refuse_unverified(heads.get(&id).map(|head| &head.record))?;
             }
         }
         rules.check_query(&query.query, &caller, types.as_slice())?;

@@ -169,7 +169,12 @@ impl LiveQueries {
     }
 
     pub(super) fn interest(&self, id: &RecordId, event: &Event) -> Interest {
-        let (interest, jobs) = self.0.desk.lock().interest(id, event);
+        let mut desk = self.0.desk.lock();
+        if self.0.env.model.guards_verified() {
+            desk.refuse_unverified(id, event);
+        }
+        let (interest, jobs) = desk.interest(id, event);
+        drop(desk);
         self.begin(jobs);
         interest
     }

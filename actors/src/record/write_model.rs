@@ -177,6 +177,11 @@ impl WriteModel {
         FieldAccess::installed(&self.auth_keys)
     }
 
+    /// Whether users must be verified.
+    pub fn guards_verified(&self) -> bool {
+        self.guards_verified
+    }
+
     /// Returns the last observed position.
     pub fn position(&self) -> u64 {
         self.cache.lock().position

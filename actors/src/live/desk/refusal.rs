@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, Stream, UserState};
+use skytrail_schema::field_access::IS_VERIFIED;
+use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 
+use super::super::lens::Audience;
 use super::super::outlet::Ending;
 use super::super::view::MemberKey;
 use super::{Desk, Listener, ViewId};
-use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked};
+use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked, unverified};
 
 impl Desk {
     /// Ends the connections of those who came with a token.
@@ -41,10 +46,40 @@ impl Desk {
             refuse_disabled(&state, now)?;
             refuse_revoked(&state, as_of)
         };
-        let is_his = |listener: &Listener| {
-            !listener.audience.is_master && listener.audience.user.as_ref() == Some(user)
+        self.refuse_those_of(user.as_str(), judge);
+    }
+
+    /// Ends the connections of a user whose record does not say any more that he is verified, where
+    /// users must be.
+    pub(in super::super) fn refuse_unverified(&mut self, id: &RecordId, event: &Event) {
+        let is_true = |said: Option<&Json>| said == Some(&Json::Bool(true));
+        let may_listen = match &event.body {
+            EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+                is_true(state.fields.get(IS_VERIFIED))
+            }
+            EventBody::RecordChanged(patch) => match patch.set.get(IS_VERIFIED) {
+                None => !patch.unset.contains(IS_VERIFIED),
+                said => is_true(said),
+            },
+            EventBody::RecordDeleted(_) => false,
+            _ => true,
         };
-        let his = self.listeners.iter().filter(|(_, it)| is_his(it));
+        if id.record_type.is_user() && !may_listen {
+            self.refuse_those_of(id.key.as_str(), |_| Err(unverified()));
+        }
+    }
+
+    /// Ends the connections of a user that are refused by when he was judged.
+    fn refuse_those_of(
+        &mut self,
+        user: &str,
+        judge: impl Fn(Option<Timestamp>) -> Result<(), ApiError>,
+    ) {
+        let is_his = |audience: &Audience| {
+            let id = audience.user.as_ref();
+            !audience.is_master && id.is_some_and(|id| id.as_str() == user)
+        };
+        let his = self.listeners.iter().filter(|(_, it)| is_his(&it.audience));
         let refused: Vec<_> = his
             .filter_map(|(id, listener)| Some((*id, judge(listener.credential.as_of).err()?)))
             .collect();
