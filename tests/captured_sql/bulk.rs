@@ -1,9 +1,11 @@
 //! Much by SQL at once, or without end: others are not held up by it, and it does not take up the memory.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::World;
-use crate::support::eventually;
+use crate::support::{eventually, eventually_within};
 
 const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
 
@@ -91,7 +93,8 @@ fn large_rows_are_taken_in_a_few_at_a_time() {
         "INSERT INTO page ({COLUMNS}) SELECT 'p' || i, '', 'ada', now(), now(), \
          repeat(md5(i::text), 32768) FROM generate_series(1, {ROWS}) AS i"
     ));
-    eventually("it is taken in", || {
+    // 48 MiB, in a build that is not optimised.
+    eventually_within(Duration::from_secs(120), "it is taken in", || {
         (world.num_waiting() == 0).then_some(())
     });
     let grown = (world.peak_bytes() - before) >> 20;
