@@ -1,4 +1,4 @@
-//! Turns on a thread that many share.
+//! Letting other tasks run after so much work, on a thread that many share.
 
 /// After so many bytes others get their turn. In tests it is always somebody else's, so that whatever
 /// may happen in between does.
