@@ -360,13 +360,14 @@ fn who_is_verified_no_more_listens_no_more() {
         let mut stranger = Listener::open(&server, &master);
         stranger.subscribe("q", query.clone());
         let mut idle = Listener::open(&server, &bob);
-        bob.save("note/1", json!({"loss": loss.to_string()}));
-        let heard = |it: &Followed| it.records["note/1"]["loss"] == loss.to_string();
+        let told = loss.to_string();
+        bob.save("note/1", json!({"loss": told}));
+        let heard = |it: &Followed| it.records["note/1"]["loss"] == told;
         listener.until("q", heard);
         stranger.until("q", heard);
         verify(loss.clone());
         for listener in [&mut listener, &mut idle] {
-            let last = listener.next(super::PATIENCE).unwrap();
+            let last = listener.next(PATIENCE).unwrap();
             assert_eq!(last["error"]["code"], 128, "{loss}: {last}");
             listener.until_closed();
         }
