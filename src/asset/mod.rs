@@ -4,6 +4,7 @@
 //! the log; who may upload or download is decided at the door.
 
 mod address;
+mod bucket;
 mod erase;
 mod folder;
 mod s3;
@@ -17,10 +18,10 @@ use skytrail_actors::asset::AssetUrls;
 use skytrail_actors::clock::Clock;
 
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
+pub(crate) use bucket::{Patience, bucket};
 pub use erase::Remover;
 pub use folder::Folder;
 pub(crate) use folder::{ERASED, UPLOADS, mark_of};
-pub(crate) use s3::bucket;
 pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};
 pub use turns::Turns;

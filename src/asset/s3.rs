@@ -9,12 +9,12 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::signer::{Method, Signer as _};
 use object_store::{
-    Attribute, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
-    PutMultipartOptions, RetryConfig, WriteMultipart,
+    Attribute, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMultipartOptions,
+    WriteMultipart,
 };
 use skytrail_actors::asset::AssetUrls;
 use skytrail_actors::spawn::spawn_named;
@@ -22,11 +22,10 @@ use skytrail_schema::id::AssetName;
 use tokio::time::timeout;
 
 use super::address::{VALIDITY, escape_path};
+use super::bucket::{Patience, bucket};
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::config::S3Settings;
 
-/// How long the service may stay silent.
-const SILENCE: Duration = Duration::from_secs(30);
 /// Parts of an upload on their way at once, each of 5 MiB.
 const PARTS_AT_ONCE: usize = 2;
 /// How long the bucket is looked for at the start.
@@ -44,8 +43,9 @@ impl S3 {
     /// The settings make no sense, or the service says that there is no such bucket. A service
     /// that does not answer, or does not tell, is only warned of.
     pub async fn open(settings: &S3Settings) -> Result<Self, FileError> {
+        let bucket = bucket(settings, Patience::FOR_FILES);
         let store = Self {
-            bucket: Arc::new(bucket(settings).map_err(failed)?),
+            bucket: Arc::new(bucket.map_err(failed)?),
         };
         store.look().await?;
         Ok(store)
@@ -68,33 +68,6 @@ impl S3 {
         tracing::warn!(error = text, "the bucket of files could not be looked at");
         Ok(())
     }
-}
-
-/// Makes a client of a bucket; nothing is asked yet.
-pub(crate) fn bucket(settings: &S3Settings) -> object_store::Result<AmazonS3> {
-    // Done once; whoever comes later finds it done.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_read_timeout(SILENCE)
-        .with_connect_timeout(SILENCE);
-    let retry = RetryConfig {
-        max_retries: 3,
-        retry_timeout: SILENCE,
-        ..RetryConfig::default()
-    };
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(&settings.bucket)
-        .with_region(&settings.region)
-        .with_access_key_id(&settings.access_key)
-        .with_secret_access_key(settings.secret_key.reveal())
-        .with_client_options(client)
-        .with_retry(retry);
-    if let Some(endpoint) = &settings.endpoint {
-        let is_plain = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
-    }
-    builder.build()
 }
 
 fn path(name: &str) -> Result<Path, FileError> {

@@ -37,7 +37,8 @@ impl S3 {
             bucket: bucket.to_owned(),
             ..settings.clone()
         };
-        let bucket = asset::bucket(&settings).map_err(|error| error.to_string())?;
+        let bucket = asset::bucket(&settings, asset::Patience::FOR_BACKUPS);
+        let bucket = bucket.map_err(|error| error.to_string())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("backup")

@@ -1,0 +1,252 @@
+//! The client of a bucket of S3, for files and for backups.
+//!
+//! A service that stays silent is given up. While something is sent to it, it has longer, by the size
+//! of that: it answers when all of it is there, and an uplink may be slow.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+use object_store::{ClientOptions, RetryConfig};
+use tokio::time::timeout;
+
+use crate::config::S3Settings;
+
+/// How often a request is tried again.
+const MAX_RETRIES: usize = 3;
+
+/// How long a service is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// How long it may stay silent.
+    silence: Duration,
+    /// The slowest that a request may be sent, in bytes per second.
+    slowest: u64,
+    /// How long after its beginning a request may be tried again.
+    retry: Duration,
+}
+
+impl Patience {
+    /// For files: somebody waits for an answer.
+    pub(crate) const FOR_FILES: Self = Self {
+        silence: Duration::from_secs(30),
+        slowest: 16 << 10,
+        retry: Duration::from_secs(30),
+    };
+    /// For backups: what was copied in vain is copied again. Signatures are good for longer.
+    pub(crate) const FOR_BACKUPS: Self = Self {
+        retry: Duration::from_secs(300),
+        ..Self::FOR_FILES
+    };
+
+    fn to_send(self, num_bytes: usize) -> Duration {
+        let num_bytes = u64::try_from(num_bytes).unwrap_or(u64::MAX);
+        self.silence + Duration::from_secs(num_bytes / self.slowest.max(1))
+    }
+}
+
+/// Makes a client of a bucket; nothing is asked yet.
+pub(crate) fn bucket(settings: &S3Settings, patience: Patience) -> object_store::Result<AmazonS3> {
+    // Done once; whoever comes later finds it done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(patience.silence)
+        .with_connect_timeout(patience.silence);
+    let retry = RetryConfig {
+        max_retries: MAX_RETRIES,
+        retry_timeout: patience.retry,
+        ..RetryConfig::default()
+    };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&settings.bucket)
+        .with_region(&settings.region)
+        .with_access_key_id(&settings.access_key)
+        .with_secret_access_key(settings.secret_key.reveal())
+        .with_http_connector(Connector(patience))
+        .with_client_options(client)
+        .with_retry(retry);
+    if let Some(endpoint) = &settings.endpoint {
+        let is_plain = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
+    }
+    builder.build()
+}
+
+#[derive(Debug)]
+struct Connector(Patience);
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let connector = ReqwestConnector::default();
+        // A read timeout runs from the first byte that is sent, whatever is sent meanwhile.
+        let sending = options.clone().with_read_timeout_disabled();
+        Ok(HttpClient::new(Service {
+            asking: connector.connect(options)?,
+            sending: connector.connect(&sending)?,
+            patience: self.0,
+        }))
+    }
+}
+
+/// Requests of a bucket, those that have a body by a client of their own.
+#[derive(Debug)]
+struct Service {
+    asking: HttpClient,
+    sending: HttpClient,
+    patience: Patience,
+}
+
+impl Service {
+    async fn send(
+        &self,
+        request: HttpRequest,
+        num_bytes: usize,
+    ) -> Result<HttpResponse, HttpError> {
+        let limit = self.patience.to_send(num_bytes);
+        let sent = timeout(limit, async {
+            let (head, body) = self.sending.execute(request).await?.into_parts();
+            // The answer is short, and has no other limit.
+            let body = body.bytes().await?;
+            Ok(HttpResponse::from_parts(head, body.into()))
+        });
+        sent.await.unwrap_or_else(|_| {
+            let text = format!("timed out while sending {num_bytes} bytes (limit {limit:?})");
+            let error = io::Error::new(io::ErrorKind::TimedOut, text);
+            Err(HttpError::new(HttpErrorKind::Timeout, error))
+        })
+    }
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = match request.body().content_length() {
+            0 => self.asking.execute(request).await,
+            num_bytes => self.send(request, num_bytes).await,
+        };
+        answer.map_err(with_causes)
+    }
+}
+
+/// Says with an error what caused it: whoever shows it shows only the first cause, "error sending
+/// request".
+fn with_causes(error: HttpError) -> HttpError {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let causes: Vec<_> = causes.map(ToString::to_string).collect();
+    HttpError::new(error.kind(), io::Error::other(causes.join(": ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::path::Path;
+    use object_store::{ObjectStoreExt as _, PutPayload};
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::config::Secret;
+
+    const SILENCE: Duration = Duration::from_millis(100);
+    const NUM_BYTES: usize = 1 << 20;
+
+    fn patience(slowest: u64) -> Patience {
+        Patience {
+            silence: SILENCE,
+            slowest,
+            retry: SILENCE,
+        }
+    }
+
+    fn client(listener: &TcpListener, patience: Patience) -> AmazonS3 {
+        let settings = S3Settings {
+            bucket: "things".to_owned(),
+            region: "us-east-1".to_owned(),
+            access_key: "key".to_owned(),
+            secret_key: Secret::new("hidden"),
+            url_prefix: None,
+            endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+        };
+        bucket(&settings, patience).unwrap()
+    }
+
+    async fn read_head(stream: &mut BufReader<TcpStream>) {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+        }
+    }
+
+    /// Takes the body of the first request when it is let; nobody else is answered.
+    async fn hold(listener: TcpListener, has_begun: &Notify, may_go_on: &Notify) {
+        let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+        read_head(&mut stream).await;
+        has_begun.notify_one();
+        may_go_on.notified().await;
+        stream.read_exact(&mut vec![0; NUM_BYTES]).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+    }
+
+    /// A question that is asked later is given up meanwhile, so it took longer than a silence may.
+    #[tokio::test]
+    async fn a_slow_upload_takes_longer_than_a_silence_may() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bucket = client(&listener, patience(1));
+        let (has_begun, may_go_on) = (Notify::new(), Notify::new());
+        let path = Path::from("large");
+        let put = bucket.put(&path, PutPayload::from(vec![0; NUM_BYTES]));
+        let ask = async {
+            has_begun.notified().await;
+            let refused = bucket.get(&Path::from("small")).await;
+            may_go_on.notify_one();
+            refused
+        };
+        let all = futures_util::future::join3(put, ask, hold(listener, &has_begun, &may_go_on));
+        let (put, asked, ()) = all.await;
+        assert!(put.is_ok(), "{put:?}");
+        let error = asked.unwrap_err().to_string();
+        assert!(error.contains("timed out"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_takes_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bucket = client(&listener, patience(u64::MAX));
+        let path = Path::from("large");
+        let put = bucket.put(&path, PutPayload::from(vec![0; NUM_BYTES]));
+        let error = put.await.unwrap_err().to_string();
+        let wanted = format!("timed out while sending {NUM_BYTES} bytes");
+        assert!(error.contains(&wanted), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_download_that_stops_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bucket = client(&listener, patience(1));
+        let begin = async {
+            let mut streams = Vec::new();
+            loop {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                read_head(&mut stream).await;
+                let answer = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\n\
+                    Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 9\r\n\r\nhalf";
+                stream.write_all(answer).await.unwrap();
+                streams.push(stream);
+            }
+        };
+        let got = async { bucket.get(&Path::from("file")).await?.bytes().await };
+        tokio::select! {
+            got = got => assert!(got.is_err(), "{got:?}"),
+            () = begin => {}
+        }
+    }
+}
