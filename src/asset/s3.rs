@@ -75,7 +75,7 @@ fn path(name: &str) -> Result<Path, FileError> {
 }
 
 fn failed(error: object_store::Error) -> FileError {
-    FileError::Failed(error.to_string())
+    FileError::Unavailable(error.to_string())
 }
 
 fn not_read(error: object_store::Error) -> FileError {

@@ -23,7 +23,10 @@ pub enum FileError {
     /// There is no space for it, or none for this user.
     #[error("the disk is full")]
     DiskFull,
-    /// The device or the service failed.
+    /// The service does not answer, refuses or fails.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The device failed, or what is asked makes no sense.
     #[error("{0}")]
     Failed(String),
 }

@@ -102,6 +102,10 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
             .insert_header((CONTENT_LENGTH, "0"))
             .finish()),
         Err(FileError::Missing) => Err(not_found()),
+        Err(FileError::Unavailable(cause)) => {
+            tracing::error!(cause, "a file could not be read");
+            Err(unavailable())
+        }
         Err(cause @ (FileError::Failed(_) | FileError::DiskFull)) => {
             tracing::error!(%cause, "a file could not be read");
             Err(not_found())
@@ -467,6 +471,13 @@ fn not_stored(error: FileError) -> ApiError {
     tracing::error!(%error, "a file could not be stored");
     match error {
         FileError::DiskFull => AppendError::DiskFull.into(),
+        FileError::Unavailable(_) => unavailable(),
         _ => ApiError::unexpected("the file could not be stored"),
     }
+}
+
+fn unavailable() -> ApiError {
+    ApiError::unexpected("the file store is not available, try again")
+        .with_status(503)
+        .with_info("retry_after_ms", 1000.into())
 }

@@ -9,19 +9,23 @@ use super::uploads::stays_as_uploaded;
 use super::{announce, ask, form, request, upload};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::s3::{Service, fetch};
+use crate::support::s3::{Service, fetch, refusing};
 use crate::support::server::TestServer;
 
 const BUCKET: &str = "files-of-the-tests";
 
 /// A server whose files are in the service's bucket.
 fn serve(service: &Service, settings: &[(&str, &str)]) -> TestServer {
+    serve_from(&service.endpoint, settings)
+}
+
+fn serve_from(endpoint: &str, settings: &[(&str, &str)]) -> TestServer {
     let own = [
         ("ASSET_STORE", "s3"),
         ("ASSET_STORE_BUCKET", BUCKET),
         ("ASSET_STORE_ACCESS_KEY", "key-of-the-tests"),
         ("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests"),
-        ("ASSET_STORE_S3_ENDPOINT", service.endpoint.as_str()),
+        ("ASSET_STORE_S3_ENDPOINT", endpoint),
     ];
     let all: Vec<_> = own.iter().chain(settings).copied().collect();
     TestServer::with(&all)
@@ -174,6 +178,24 @@ fn a_bucket_that_is_not_there_is_named_at_the_start() {
         "{said}"
     );
     assert!(!said.contains("hidden-key"), "{said}");
+}
+
+/// It may be back in a moment: clients do right to try again, and a file that is asked for is not lost.
+#[test]
+fn a_bucket_that_refuses_or_fails_is_said_to_be_away() {
+    for status in [403, 500] {
+        let server = serve_from(&refusing(status), &[("ASSET_STORE_PUBLIC", "YES")]);
+        let ada = Client::signed_up(&server, "ada");
+        let (_, path) = announce(&ada, "a.txt", "text/plain", 5);
+        for (method, body) in [("PUT", Some(&b"hello"[..])), ("GET", None)] {
+            let head = [("Content-Type", "text/plain")];
+            let answer = request(&server, method, &path, &head, body);
+            assert_eq!((answer.status, answer.code()), (503, 10_000), "{method}");
+            assert!(answer.header("Retry-After").is_some(), "{method}");
+            let text = String::from_utf8_lossy(&answer.bytes);
+            assert!(text.contains("file store is not available"), "{text}");
+        }
+    }
 }
 
 #[test]

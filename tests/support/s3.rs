@@ -1,6 +1,7 @@
 //! A service that speaks S3's protocol.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use super::client::{Answer, send};
@@ -61,4 +62,20 @@ pub fn fetch(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     send(method, url, &headers, None).unwrap()
+}
+
+/// A service that answers whatever it is asked with one status; returns its endpoint.
+pub fn refusing(status: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    endpoint
 }
