@@ -1,7 +1,7 @@
 //! Where backups are kept: objects by name, and what all of them have in common.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use skytrail_schema::time::Timestamp;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::manifest::{FORMAT, Manifest};
 use super::object::{ABOUT, BACKUPS, SEGMENTS, SegmentName};
 use super::{BackupError, folder, s3};
-use crate::config::{BackupPlace, Backups};
+use crate::config::{AssetStore, BackupPlace, Backups};
 
 /// An object in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,4 +244,38 @@ impl BackupPlace {
             prefix: prefix.trim_matches('/').to_owned(),
         })
     }
+
+    /// Looks whether backups can be made here: not where files of users are, since whoever fetches
+    /// those could fetch the master key. What was put there before can be read and restored.
+    ///
+    /// # Errors
+    /// It is in the files' folder, or in their bucket, where any name may be a file's.
+    pub fn check_apart(&self, settings: &Backups, files: &AssetStore) -> Result<(), BackupError> {
+        let is_among = match (self, files) {
+            (Self::Folder(place), AssetStore::Folder { path, .. }) => {
+                resolve(place).starts_with(resolve(path))
+            }
+            (Self::S3 { bucket, .. }, AssetStore::S3(files)) => {
+                *bucket == files.bucket && settings.s3.endpoint == files.endpoint
+            }
+            _ => false,
+        };
+        if is_among {
+            return Err(BackupError::Refused(format!(
+                "{self} is among the files of users (ASSET_STORE), and a backup holds the master \
+                 key: it needs another folder or bucket"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Returns where a path leads, as far as it is there.
+fn resolve(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let known = path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    });
+    known.unwrap_or(path)
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackupError, LedgerCopy, Local, MissingFiles, Repository, Taken, back_up};
-use crate::config::{BackupPlace, Backups, Config};
+use crate::config::{AssetStore, BackupPlace, Backups, Config};
 use crate::ledger::SqlLedger;
 use crate::proof::Checkpoints;
 
@@ -53,6 +53,7 @@ pub struct BackupState {
 pub struct BackupSchedule {
     local: Local,
     settings: Backups,
+    files: AssetStore,
     ledger: Arc<SqlLedger>,
     checkpoints: Arc<Checkpoints>,
     clock: Arc<dyn Clock>,
@@ -72,6 +73,7 @@ impl BackupSchedule {
         Self {
             local: Local::new(config),
             settings,
+            files: config.assets.store.clone(),
             ledger,
             checkpoints,
             clock,
@@ -136,6 +138,7 @@ impl BackupSchedule {
     }
 
     async fn make(&self, place: &BackupPlace) -> Result<Taken, BackupError> {
+        place.check_apart(&self.settings, &self.files)?;
         let mut local = self.local.clone();
         let turn = local.take_turn()?;
         let copy = local.ledger_copy();

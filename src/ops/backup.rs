@@ -82,6 +82,8 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     };
     if !command.list && !command.verify {
         journal_of(config)?;
+        let apart = place.check_apart(&config.backups, &config.assets.store);
+        apart.map_err(text)?;
     }
     let repository = open(config, &place)?;
     if command.list {

@@ -82,3 +82,50 @@ fn a_restore_says_when_the_original_has_its_files_in_a_bucket() {
     let both = told.contains("bucket pictures") && told.contains("bucket copies");
     assert!(both, "{told}");
 }
+
+/// Whoever fetches files could fetch the backups, with the master key in them.
+#[test]
+fn backups_are_not_put_among_the_files_of_users() {
+    let world = World::start();
+    world.master().save("single/1", json!({"number": 1}));
+    let run = |flags: &[&str], target: &str| {
+        let keys = [
+            "--set",
+            "BACKUP_S3_ACCESS_KEY=a",
+            "--set",
+            "BACKUP_S3_SECRET_KEY=b",
+            "--set",
+            "BACKUP_S3_ENDPOINT=http://127.0.0.1:1/",
+        ];
+        let all = [flags, &keys, &["backup", target]].concat();
+        refusal(&world.server.skytrail(&all))
+    };
+    let same = [
+        &BUCKET_FLAGS[..],
+        &["--set", "ASSET_STORE_S3_ENDPOINT=http://127.0.0.1:1"],
+    ]
+    .concat();
+    let refused = run(&same, "s3://pictures/backups");
+    assert!(refused.contains("the files of users"), "{refused}");
+    // Of the same name at another service, which cannot be reached.
+    let failed = run(&BUCKET_FLAGS, "s3://pictures/backups");
+    assert!(!failed.contains("the files of users"), "{failed}");
+
+    let files = world.server.data_dir().join("asset");
+    for target in [&files, &files.join("backups"), &files.join("new/../old")] {
+        let refused = run(&[], text(target));
+        assert!(refused.contains("the files of users"), "{refused}");
+        assert!(!target.join("repository.json").exists());
+    }
+
+    let target = files.join("backups");
+    let mut server = world.server;
+    server.set("BACKUP_TARGET", text(&target));
+    server.restart();
+    eventually("the server says so, too", || {
+        let health = Client::master(&server).health();
+        let error = health["backups"]["last_error"].as_str()?.to_owned();
+        error.contains("the files of users").then_some(())
+    });
+    assert!(!target.exists());
+}
