@@ -224,7 +224,7 @@ fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
         let mut ear = ear("hears of records with files");
         ear.connect(&world.service);
         hear_all(&mut world, &mut ear).await;
-        let file = json!({"$type": "asset", "$name": "f"});
+        let file = json!({"$type": "asset", "$name": "f", "$content_type": "text/plain"});
         let with_file = |n: u64| json!({"n": n, "file": file});
         world.commit(vec![created(&note("a"), with_file(1), &Json::Null)]);
         hear_all(&mut world, &mut ear).await;

@@ -149,15 +149,17 @@ impl Names {
         }
     }
 
-    /// Returns them as if the later time were the earlier one.
+    /// Returns them as if the later time were the earlier one. A name that went leads nowhere, nor does
+    /// one that another has by the later time.
     fn reversed(self) -> Self {
         let gone = self.today.iter().filter(|(_, today)| today.is_none());
-        let gone = gone.map(|(then, _)| (then.clone(), None)).collect();
+        let mut today: HashMap<_, _> = gone.map(|(then, _)| (then.clone(), None)).collect();
+        today.extend(self.then.into_iter().map(|(name, then)| (name, Some(then))));
         let kept = self.today.into_iter();
-        let kept = kept.filter_map(|(then, today)| Some((then, today?)));
+        let kept = kept.filter_map(|(then, name)| Some((then, name?)));
         Self {
             then: kept.collect(),
-            today: gone,
+            today,
         }
     }
 
