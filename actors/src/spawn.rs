@@ -1,14 +1,26 @@
 //! Tasks with names: traced, counted, and joined at shutdown; and threads that let others go first.
 
 use std::future::Future;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 /// All tasks of the process, so that shutdown can wait for them.
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// Where work goes that must come to its end: the threads that serve requests are gone before it at a
+/// stop, and their tasks with them.
+static LASTING: OnceLock<Handle> = OnceLock::new();
+
+/// Has what must come to its end run on the caller's runtime from now on, which lasts until
+/// [`join_all`] has returned.
+pub fn last_here() {
+    // A process serves on one.
+    let _ = LASTING.set(Handle::current());
+}
 
 /// Runs a task beside the caller.
 pub fn spawn_named<F>(name: &'static str, future: F)
@@ -27,10 +39,13 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     let (sender, done) = oneshot::channel();
-    spawn_named(name, async move {
+    let work = async move {
         // Nobody may be waiting any more.
         let _ = sender.send(work.await);
-    });
+    };
+    let span = tracing::debug_span!("task", name);
+    let runtime = LASTING.get().cloned().unwrap_or_else(Handle::current);
+    TASKS.spawn_on(work.instrument(span), &runtime);
     done.await.ok()
 }
 

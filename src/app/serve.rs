@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_actors::log::{EventLog as _, make_folder};
+use skytrail_actors::spawn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
@@ -50,6 +51,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
 ) -> Result<(), StartError> {
     // Whoever reads that the server is ready may tell it to end at once.
     let mut signals = Signals::listen();
+    spawn::last_here();
     for unknown in &config.unknown {
         tracing::warn!(%unknown, "there is a name in .env that is no setting");
     }
