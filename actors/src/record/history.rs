@@ -297,8 +297,7 @@ pub async fn restored(
 }
 
 /// Returns from which position on somebody may see the history of a record, and what it is today, or
-/// refuses. Rights are
-/// today's: the record's owner is the last that it had, and what had the id before it was made is not
+/// refuses. Rights are today's: the record's owner is the last that it had, and what had the id before it was made is not
 /// his.
 async fn check_right(
     env: &RecordEnv,

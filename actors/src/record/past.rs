@@ -129,7 +129,8 @@ async fn last_states(
 }
 
 /// Returns the last states of the records that `then` were at a position, under the names that their
-/// fields have now: who may not see that may not see what they were. What was made under the id of one after it was deleted is another record.
+/// fields have now: who may not see that may not see what they were. What was made under the id of one
+/// after it was deleted is another record.
 ///
 /// # Errors
 /// The store or the log cannot be read.

@@ -182,8 +182,8 @@ fn room(env: &RecordEnv) -> PageBytes {
 }
 
 /// Reads the records once more, after their hooks. If they, their types and the caller's rights are
-/// what the hooks saw, the save may rest on now: what it names may be there since a hook has made it, in a request of its
-/// own that nobody can tell from others.
+/// what the hooks saw, the save may rest on now: what it names may be there since a hook has made it,
+/// in a request of its own that nobody can tell from others.
 async fn read_again(
     env: &RecordEnv,
     (ids, types, rights): (&[RecordId], &[Arc<TypeDefinition>], &Rights),
