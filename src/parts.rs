@@ -202,6 +202,9 @@ impl States {
                 "the last backup is without the present keys of subjects: {reason}"
             ));
         }
+        if let Some(error) = &self.audit.trouble {
+            troubles.push(format!("the audit trail cannot be written: {error}"));
+        }
         troubles
     }
 }

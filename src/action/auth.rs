@@ -33,10 +33,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
     };
     let session = call.services.accounts.sign_up(command).await?;
     call.services.throttle.welcome(&attempt);
-    let user = Some(&session.user);
-    call.services
-        .audit
-        .note(AuditEvent::Signup, user, &call.remote);
+    call.witness.note(AuditEvent::Signup, Some(&session.user));
     write(session)
 }
 
@@ -46,15 +43,14 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
     }
     let auth_data = auth_data(&mut call.body);
     let known = auth_data.clone().unwrap_or_default();
-    let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
+    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
     match try_log_in(call, auth_data).await {
         Ok(session) => {
-            let user = Some(&session.user);
-            services.audit.note(AuditEvent::LoginSuccess, user, &remote);
+            witness.note(AuditEvent::LoginSuccess, Some(&session.user));
             write(session)
         }
         Err(refused) => {
-            let is_told = services.audit.is_enabled() || services.refusals.is_refusal(&refused);
+            let is_told = witness.is_heard() || services.refusals.is_refusal(&refused);
             let user = match is_told && refused.code != Code::ResourceNotFound {
                 true => services.accounts.find_user(&known).await.ok().flatten(),
                 false => None,
@@ -62,7 +58,7 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
             services.refusals.note(user.as_ref(), "password", &refused);
             let is_password_wrong = refused.code == Code::InvalidCredentials;
             let user = user.as_ref().filter(|_| is_password_wrong);
-            services.audit.note(AuditEvent::LoginFailure, user, &remote);
+            witness.note(AuditEvent::LoginFailure, user);
             Err(refused)
         }
     }
@@ -94,9 +90,7 @@ pub(super) async fn log_out(call: Call) -> Outcome {
         call.services.live.forget_token(token);
     }
     let user = call.context.caller.user.as_ref();
-    call.services
-        .audit
-        .note(AuditEvent::Logout, user, &call.remote);
+    call.witness.note(AuditEvent::Logout, user);
     Reply::new(&json!({"status": "OK"}))
 }
 
@@ -108,7 +102,7 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let old = old.ok_or_else(|| empty("old password", "old_password"))?;
     let new = new.ok_or_else(|| empty("password", "password"))?;
     let user = call.context.caller.user.clone();
-    let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
+    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
     let account = user.as_ref().map(|user| format!("user {user}"));
     let changed = match throttle(&call, account) {
         Ok(_) => {
@@ -121,11 +115,14 @@ pub(super) async fn change_password(call: Call) -> Outcome {
         }
         Err(refused) => Err(refused),
     };
-    let refusals = &services.refusals;
-    let session =
-        changed.inspect_err(|refused| refusals.note(user.as_ref(), "change_password", refused))?;
-    let (event, user) = (AuditEvent::ChangePassword, Some(&session.user));
-    services.audit.note(event, user, &remote);
+    let session = changed.inspect_err(|refused| {
+        let refusals = &services.refusals;
+        refusals.note(user.as_ref(), "change_password", refused);
+        if refused.code == Code::InvalidCredentials || refused.status() == 429 {
+            witness.note(AuditEvent::ChangePasswordFailure, user.as_ref());
+        }
+    })?;
+    witness.note(AuditEvent::ChangePassword, Some(&session.user));
     write(session)
 }
 
@@ -144,9 +141,8 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
     let attempt = Attempt::reset_of(command.user.as_str());
     call.services.throttle.admit(&attempt, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
-    call.services
-        .audit
-        .note(AuditEvent::ResetPassword, Some(&session.user), &call.remote);
+    call.witness
+        .note(AuditEvent::ResetPassword, Some(&session.user));
     write(session)
 }
 

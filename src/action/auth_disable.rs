@@ -17,9 +17,10 @@ pub(super) async fn run(call: Call) -> Outcome {
     let expiry = expiry.map(|text| Timestamp::parse(text).ok_or_else(invalid));
     let expiry = expiry.transpose()?;
     let user = request::text(&call.body, "auth_id")?.unwrap_or_default();
+    let disabled = is_disabled.then_some(Disabled { message, expiry });
     let command = SetDisabled {
         user: user.into(),
-        disabled: is_disabled.then_some(Disabled { message, expiry }),
+        disabled: disabled.clone(),
         context: call.context,
     };
     let user = command.user.clone();
@@ -29,6 +30,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     } else {
         AuditEvent::EnableUser
     };
-    call.services.audit.note(event, Some(&user), &call.remote);
+    let data = disabled.map_or_else(|| json!({}), |disabled| json!(disabled));
+    call.witness.note_with(event, Some(&user), data);
     Reply::new(&json!({"status": "OK"}))
 }

@@ -41,11 +41,9 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         });
     }
     if !came.is_empty() {
-        let data = [("user_ids", json!(came)), ("roles", json!(roles))];
-        let data = data.map(|(name, value)| (name.to_owned(), value));
-        let (audit, user) = (&call.services.audit, call.context.caller.user.as_ref());
-        let event = AuditEvent::ImportUsers;
-        audit.note_with(event, user, &call.remote, Map::from_iter(data));
+        let data = json!({"user_ids": came, "roles": roles});
+        let user = call.context.caller.user.as_ref();
+        call.witness.note_with(AuditEvent::ImportUsers, user, data);
     }
     let is_refused = |item: &&Json| item.get("_type") == Some(&"error".into());
     let failed = results.iter().filter(is_refused).count();

@@ -43,6 +43,7 @@ use skytrail_actors::context::RequestContext;
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
+use crate::audit::Witness;
 use crate::http::checks::Check::{
     self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, Notification,
     PluginReady, RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry, RequireMaster, RequireUser,
@@ -67,6 +68,19 @@ pub struct Call {
     pub as_of: Option<Timestamp>,
     /// Where the request came from.
     pub remote: Remote,
+    /// What tells the audit trail of it.
+    pub witness: Witness,
+}
+
+/// What is different after an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing: whoever is refused its answer can ask again.
+    Reads,
+    /// Nothing, but much of what the server keeps may be elsewhere.
+    Exports,
+    /// Something.
+    Acts,
 }
 
 /// An action.
@@ -77,8 +91,8 @@ pub struct Action {
     pub tag: &'static str,
     /// What is checked before it runs, in order.
     pub checks: &'static [Check],
-    /// Whether it only reads: nothing is different after it, and whoever is refused its answer can ask again.
-    pub is_read: bool,
+    /// What is different after it.
+    pub effect: Effect,
     /// What it does.
     pub run: fn(Call) -> BoxFuture<'static, Outcome>,
 }
@@ -104,18 +118,32 @@ const MASTER_READY: &[Check] = &[AccessKey, PluginReady, RequireMaster];
 const PUSH: &[Check] = &[AccessKey, InjectDb, Notification, PluginReady];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
-const READS: bool = true;
-const ACTS: bool = false;
+impl Action {
+    /// Whether nothing is different after it.
+    pub fn is_read(&self) -> bool {
+        self.effect != Effect::Acts
+    }
+
+    /// Whether the audit trail is told of it: who administers acts, or takes much out of the house.
+    pub fn is_audited(&self) -> bool {
+        let is_for_few = |check: &Check| matches!(check, RequireAdmin | RequireMaster | DevOnly);
+        self.effect != Effect::Reads && self.checks.iter().any(is_for_few)
+    }
+}
+
+const READS: Effect = Effect::Reads;
+const EXPORTS: Effect = Effect::Exports;
+const ACTS: Effect = Effect::Acts;
 
 macro_rules! actions {
-    ($($name:literal $tag:literal $checks:ident $is_read:ident => $run:path;)*) => {
+    ($($name:literal $tag:literal $checks:ident $effect:ident => $run:path;)*) => {
         /// Every built-in action.
         pub const ACTIONS: &[Action] = &[
             $(Action {
                 name: $name,
                 tag: $tag,
                 checks: $checks,
-                is_read: $is_read,
+                effect: $effect,
                 run: |call| Box::pin($run(call)),
             },)*
         ];
@@ -133,7 +161,7 @@ actions! {
     "auth:reset_password" "auth" RESET ACTS => auth::reset_password;
     "auth:disable:set" "auth" ADMIN ACTS => auth_disable::run;
     "auth:import" "auth" RESET ACTS => auth_import::run;
-    "auth:export" "auth" MASTER READS => auth_export::run;
+    "auth:export" "auth" MASTER EXPORTS => auth_export::run;
     "audit:changes" "audit" MASTER READS => audit::changes;
     "audit:readers" "audit" MASTER READS => audit::readers;
     "audit:refusals" "audit" MASTER READS => audit::refusals;
@@ -173,7 +201,7 @@ actions! {
     "record:delete" "record" WRITE ACTS => record_delete::run;
     "history:list" "history" USER READS => history::list;
     "history:restore" "history" USER ACTS => history::restore;
-    "record:export" "record" MASTER READS => record_export::run;
+    "record:export" "record" MASTER EXPORTS => record_export::run;
     "record:import" "record" MASTER ACTS => record_import::run;
     "record:fetch" "record" READ READS => record_fetch::run;
     "record:query" "record" READ READS => record_query::run;

@@ -31,7 +31,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         account,
         fields,
     };
-    sso::sign_up(&call.services, command, &call.remote).await
+    sso::sign_up(&call.services, command, &call.witness).await
 }
 
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
@@ -57,7 +57,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
             return;
         }
         let (services, known) = (&call.services, is_known.then_some(refused));
-        sso::note_failure(services, &service, &call.remote, known);
+        sso::note_failure(services, &service, &call.witness, known);
     })?;
     let command = LogInWithAccount {
         context: call.context,
@@ -65,7 +65,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         fields: Fields::new(),
         may_sign_up: true,
     };
-    let reply = sso::log_in(&call.services, command, &service, &call.remote).await?;
+    let reply = sso::log_in(&call.services, command, &service, &call.witness).await?;
     // As with a password.
     call.services.throttle.give_back(&tried, Instant::now());
     Ok(reply)

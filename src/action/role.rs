@@ -32,9 +32,8 @@ async fn set(call: Call, flag: RoleFlag) -> Outcome {
         RoleFlag::Default => AuditEvent::SetDefaultRoles,
         RoleFlag::Admin => AuditEvent::SetAdminRoles,
     };
-    let data = Map::from_iter([("roles".to_owned(), json!(names))]);
-    let audit = &call.services.audit;
-    audit.note_with(event, user.as_ref(), &call.remote, data);
+    call.witness
+        .note_with(event, user.as_ref(), json!({"roles": names}));
     Reply::new(&names)
 }
 
@@ -59,9 +58,8 @@ async fn change(call: Call, is_assignment: bool) -> Outcome {
     };
     let user = command.context.caller.user.clone();
     call.services.accounts.change_roles(command).await?;
-    let data = data.as_object().cloned().unwrap_or_default();
-    let (audit, event) = (&call.services.audit, AuditEvent::ChangeRoles);
-    audit.note_with(event, user.as_ref(), &call.remote, data);
+    call.witness
+        .note_with(AuditEvent::ChangeRoles, user.as_ref(), data);
     Reply::new(&"OK")
 }
 
@@ -133,9 +131,9 @@ pub(super) async fn import(mut call: Call) -> Outcome {
         .map(|((name, flags), _)| written(name, *flags))
         .collect();
     if !is_dry && !added.is_empty() {
-        let data = Map::from_iter([("roles".to_owned(), added.into())]);
-        let (audit, event) = (&call.services.audit, AuditEvent::ImportRoles);
-        audit.note_with(event, user.as_ref(), &call.remote, data);
+        let data = json!({"roles": added});
+        call.witness
+            .note_with(AuditEvent::ImportRoles, user.as_ref(), data);
     }
     let item = |((name, _), outcome)| {
         let (outcome, reason) = record_import::told(outcome);

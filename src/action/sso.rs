@@ -1,7 +1,7 @@
 //! `sso:oauth:login`, `sso:oauth:signup`, `sso:oauth:link`, `sso:oauth:unlink`,
 //! `sso:custom_token:login`
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{
     Account, LinkAccount, LogInWithAccount, SignUpWithAccount, UnlinkAccount,
 };
@@ -11,8 +11,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::record::Fields;
 
 use super::{Call, Outcome, Reply, auth, request};
-use crate::audit::AuditEvent;
-use crate::http::remote::Remote;
+use crate::audit::{AuditEvent, Witness};
 use crate::services::Services;
 
 pub(super) async fn oauth_login(mut call: Call) -> Outcome {
@@ -24,7 +23,7 @@ pub(super) async fn oauth_login(mut call: Call) -> Outcome {
         fields: Fields::new(),
         may_sign_up: false,
     };
-    log_in(&call.services, command, &service, &call.remote).await
+    log_in(&call.services, command, &service, &call.witness).await
 }
 
 pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
@@ -35,7 +34,7 @@ pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
         account,
         fields,
     };
-    sign_up(&call.services, command, &call.remote).await
+    sign_up(&call.services, command, &call.witness).await
 }
 
 pub(super) async fn oauth_link(mut call: Call) -> Outcome {
@@ -48,8 +47,8 @@ pub(super) async fn oauth_link(mut call: Call) -> Outcome {
         account,
     };
     call.services.accounts.link_account(command).await?;
-    let (audit, data) = (&call.services.audit, details(&service));
-    audit.note_with(AuditEvent::LinkAccount, Some(&user), &call.remote, data);
+    call.witness
+        .note_with(AuditEvent::LinkAccount, Some(&user), details(&service));
     Reply::new(&"OK")
 }
 
@@ -63,8 +62,8 @@ pub(super) async fn oauth_unlink(call: Call) -> Outcome {
         service: service.clone(),
     };
     call.services.accounts.unlink_account(command).await?;
-    let (audit, data) = (&call.services.audit, details(&service));
-    audit.note_with(AuditEvent::UnlinkAccount, Some(&user), &call.remote, data);
+    call.witness
+        .note_with(AuditEvent::UnlinkAccount, Some(&user), details(&service));
     Reply::new(&"OK")
 }
 
@@ -77,7 +76,8 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
     let service = Service::CustomToken;
     let text = request::text(&call.body, "token")?.unwrap_or_default();
     let read = tokens.read(text, services.clock.now());
-    let failed = |refused: &ApiError| note_failure(services, &service, &call.remote, Some(refused));
+    let failed =
+        |refused: &ApiError| note_failure(services, &service, &call.witness, Some(refused));
     let token = read.inspect_err(failed)?;
     let account = Account {
         service: service.clone(),
@@ -90,19 +90,17 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
         fields: request::fields(token.profile)?,
         may_sign_up: true,
     };
-    log_in(services, command, &service, &call.remote).await
+    log_in(services, command, &service, &call.witness).await
 }
 
 pub(super) async fn sign_up(
     services: &Services,
     command: SignUpWithAccount,
-    remote: &Remote,
+    witness: &Witness,
 ) -> Outcome {
     let service = command.account.service.clone();
     let session = services.accounts.sign_up_with_account(command).await?;
-    let (user, data) = (Some(&session.user), details(&service));
-    let audit = &services.audit;
-    audit.note_with(AuditEvent::Signup, user, remote, data);
+    witness.note_with(AuditEvent::Signup, Some(&session.user), details(&service));
     auth::write(session)
 }
 
@@ -110,10 +108,10 @@ pub(super) async fn log_in(
     services: &Services,
     command: LogInWithAccount,
     service: &Service,
-    remote: &Remote,
+    witness: &Witness,
 ) -> Outcome {
     let arrived = services.accounts.log_in_with_account(command).await;
-    let failed = |refused: &ApiError| note_failure(services, service, remote, Some(refused));
+    let failed = |refused: &ApiError| note_failure(services, service, witness, Some(refused));
     let arrival = arrived.inspect_err(failed)?;
     let event = if arrival.is_new {
         AuditEvent::Signup
@@ -121,9 +119,7 @@ pub(super) async fn log_in(
         AuditEvent::LoginSuccess
     };
     let user = Some(&arrival.session.user);
-    services
-        .audit
-        .note_with(event, user, remote, details(service));
+    witness.note_with(event, user, details(service));
     auth::write(arrival.session)
 }
 
@@ -131,19 +127,18 @@ pub(super) async fn log_in(
 pub(super) fn note_failure(
     services: &Services,
     service: &Service,
-    remote: &Remote,
+    witness: &Witness,
     refused: Option<&ApiError>,
 ) {
     if let Some(refused) = refused {
         let way = service.to_string();
         services.refusals.note(None, &way, refused);
     }
-    let (event, data) = (AuditEvent::LoginFailure, details(service));
-    services.audit.note_with(event, None, remote, data);
+    witness.note_with(AuditEvent::LoginFailure, None, details(service));
 }
 
-fn details(service: &Service) -> Map<String, Json> {
-    Map::from_iter([("service".to_owned(), service.to_string().into())])
+fn details(service: &Service) -> Json {
+    json!({"service": service.to_string()})
 }
 
 /// Reads which account it is about. The provider's tokens must have the right form, and go no

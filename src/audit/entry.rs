@@ -1,8 +1,10 @@
 //! What an entry of the audit trail says.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
+use skytrail_schema::event::Actor;
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
 
 use crate::http::remote::Remote;
 
@@ -37,6 +39,8 @@ events! {
     Logout = "logout";
     /// Somebody changed his own password.
     ChangePassword = "change_password";
+    /// Somebody gave a wrong old password.
+    ChangePasswordFailure = "change_password_failure";
     /// A user was given a new password.
     ResetPassword = "reset_password";
     /// A user was locked out.
@@ -57,6 +61,20 @@ events! {
     LinkAccount = "link_account";
     /// An account elsewhere was unlinked from a user.
     UnlinkAccount = "unlink_account";
+    /// Somebody did what only administrators or the master key may, and there is no event of its own
+    /// for that; or what takes much out of the house.
+    Administration = "administration";
+}
+
+/// Where what happened comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Who did it, as the log's commits say.
+    pub actor: Actor,
+    /// In which request.
+    pub request: Uuid,
+    /// From where.
+    pub remote: Remote,
 }
 
 /// One entry.
@@ -64,8 +82,8 @@ events! {
 pub(super) struct Entry {
     pub(super) event: AuditEvent,
     pub(super) user: Option<UserId>,
-    pub(super) remote: Remote,
-    pub(super) data: Map<String, Json>,
+    pub(super) source: Source,
+    pub(super) data: Json,
     pub(super) time: Timestamp,
 }
 
@@ -75,17 +93,20 @@ impl Entry {
         self.time.micros().div_euclid(1_000_000)
     }
 
-    /// Writes the entry with v1's names.
+    /// Writes the entry with v1's names, and with who did it and in which request.
     pub(super) fn to_json(&self) -> Json {
-        let peer = self.remote.peer.map(|peer| peer.to_string());
+        let remote = &self.source.remote;
+        let peer = remote.peer.map(|peer| peer.to_string());
         json!({
             "event": self.event.name(),
             "auth_id": self.user.as_ref().map_or("", |user| user.as_str()),
+            "actor": self.source.actor,
+            "request": self.source.request,
             "data": self.data,
             "tcp_remote_addr": peer.unwrap_or_default(),
-            "http_x_forwarded_for": self.remote.forwarded_for,
-            "http_x_real_ip": self.remote.real_ip,
-            "http_forwarded": self.remote.forwarded,
+            "http_x_forwarded_for": remote.forwarded_for,
+            "http_x_real_ip": remote.real_ip,
+            "http_forwarded": remote.forwarded,
             "level": "info",
             "msg": "audit_trail",
             "time": self.time,

@@ -30,7 +30,8 @@ pub(super) struct Fluentd {
     port: u16,
     connection: Option<TcpStream>,
     waiting: VecDeque<Vec<u8>>,
-    failed_at: Option<Instant>,
+    /// When sending failed the last time, and why, if it did.
+    failed: Option<(Instant, String)>,
 }
 
 impl Fluentd {
@@ -40,7 +41,7 @@ impl Fluentd {
             port,
             connection: None,
             waiting: VecDeque::new(),
-            failed_at: None,
+            failed: None,
         }
     }
 
@@ -56,21 +57,27 @@ impl Fluentd {
 
     /// Sends what waits, as far as fluentd takes it. Returns how many messages it took.
     pub(super) fn flush(&mut self) -> u64 {
-        let is_pausing = self.failed_at.is_some_and(|at| at.elapsed() < PAUSE);
+        let failed = self.failed.as_ref();
+        let is_pausing = failed.is_some_and(|(at, _)| at.elapsed() < PAUSE);
         if self.waiting.is_empty() || is_pausing {
             return 0;
         }
         let mut num_sent = 0;
         match self.send(&mut num_sent, None) {
-            Ok(()) => self.failed_at = None,
+            Ok(()) => self.failed = None,
             Err(error) => {
-                if self.failed_at.is_none() {
+                if self.failed.is_none() {
                     tracing::warn!(%error, host = self.host, "fluentd does not take the audit trail");
                 }
-                self.failed_at = Some(Instant::now());
+                self.failed = Some((Instant::now(), error.to_string()));
             }
         }
         num_sent
+    }
+
+    /// Says why what waits is not sent at present.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.failed.as_ref().map(|(_, error)| error.as_str())
     }
 
     /// Sends what waits before the end, again and again until `until`, however lately that failed.

@@ -1,13 +1,15 @@
-//! The audit trail: who signed up, signed in, changed rights; as JSON, for other eyes than the log's.
+//! The audit trail: who signed up, signed in, changed rights, administered; as JSON, for other eyes
+//! than the log's.
 //!
-//! 1. An action notes what happened. That never waits: the queue is bounded, and what does not
-//!    fit is counted and left out.
+//! 1. An action notes what happened with the request's [`Witness`]; what was for administrators and
+//!    notes nothing itself is noted by the router. That never waits: the queue is bounded, and what
+//!    does not fit is counted and left out.
 //! 2. A thread of its own writes: to the standard error, and to a file or to fluentd if one is
 //!    configured. However slow those are, no request is.
 //! 3. At a shutdown what is in the queue is written first. What fluentd does not take within a few
 //!    seconds then is counted as lost, and the log says so.
 //!
-//! Entries hold ids, names of roles and providers, and addresses; never passwords, keys or tokens.
+//! Entries hold ids, names, addresses and what was asked for in short; never passwords, keys or tokens.
 
 mod entry;
 mod fluentd;
@@ -15,29 +17,37 @@ mod sink;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use skytrail_actors::clock::Clock;
 use skytrail_schema::id::UserId;
 
-pub use entry::AuditEvent;
+pub use entry::{AuditEvent, Source};
 
 use entry::Entry;
 use sink::Sinks;
 
 use crate::config::Audit;
-use crate::http::remote::Remote;
+use crate::http::mask::is_secret;
 
 /// How many entries may wait.
 const MAX_WAITING: usize = 4096;
+/// Members of every request that say nothing of what it asks for.
+const NOT_TOLD: [&str; 2] = ["action", "database_id"];
+/// What is told of a request has so many members, lists of so many items and texts of so many bytes
+/// at most.
+const MAX_MEMBERS: usize = 16;
+const MAX_ITEMS: usize = 32;
+const MAX_TEXT: usize = 256;
 
 /// See the module's overview.
 pub struct AuditTrail {
+    is_enabled: bool,
     clock: Arc<dyn Clock>,
     queue: Mutex<Option<SyncSender<Entry>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -48,10 +58,12 @@ pub struct AuditTrail {
 struct Counters {
     written: AtomicU64,
     dropped: AtomicU64,
+    /// Why the file or fluentd takes nothing at present.
+    trouble: Mutex<Option<String>>,
 }
 
 /// What the trail says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditState {
     /// Whether there is a trail at all.
     pub is_enabled: bool,
@@ -59,6 +71,9 @@ pub struct AuditState {
     pub num_written: u64,
     /// Entries that did not fit into the queue, or that the file or, until the end, fluentd did not take.
     pub num_dropped: u64,
+    /// Why the file or fluentd takes nothing at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 impl AuditTrail {
@@ -69,6 +84,7 @@ impl AuditTrail {
     pub fn start(config: &Audit, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let mut trail = Self {
+            is_enabled: config.is_enabled,
             clock,
             queue: Mutex::new(None),
             writer: Mutex::new(None),
@@ -85,30 +101,14 @@ impl AuditTrail {
         Ok(trail)
     }
 
-    /// Whether anything that is noted is written.
-    pub fn is_enabled(&self) -> bool {
-        self.queue.lock().is_some()
-    }
-
-    /// Notes what happened to a user, or what he did.
-    pub fn note(&self, event: AuditEvent, user: Option<&UserId>, remote: &Remote) {
-        self.note_with(event, user, remote, Map::new());
-    }
-
-    /// As [`AuditTrail::note`], with details.
-    pub fn note_with(
-        &self,
-        event: AuditEvent,
-        user: Option<&UserId>,
-        remote: &Remote,
-        data: Map<String, Json>,
-    ) {
+    /// Notes what happened to a user, or what he did, with details.
+    fn note(&self, event: AuditEvent, user: Option<&UserId>, source: &Source, data: Json) {
         let queue = self.queue.lock();
         let Some(queue) = queue.as_ref() else { return };
         let entry = Entry {
             event,
             user: user.cloned(),
-            remote: remote.clone(),
+            source: source.clone(),
             data,
             time: self.clock.now(),
         };
@@ -120,9 +120,10 @@ impl AuditTrail {
     /// Returns the trail's state.
     pub fn state(&self) -> AuditState {
         AuditState {
-            is_enabled: self.is_enabled(),
+            is_enabled: self.is_enabled,
             num_written: self.counters.written.load(Ordering::Relaxed),
             num_dropped: self.counters.dropped.load(Ordering::Relaxed),
+            trouble: self.counters.trouble.lock().clone(),
         }
     }
 
@@ -132,6 +133,79 @@ impl AuditTrail {
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
+    }
+}
+
+/// Notes what one request does, where there is a trail. Copies speak of the same request.
+#[derive(Clone)]
+pub struct Witness(Option<Arc<Witnessed>>);
+
+struct Witnessed {
+    trail: Arc<AuditTrail>,
+    source: Source,
+    has_noted: AtomicBool,
+}
+
+impl Witness {
+    /// Returns what notes in `trail` what comes from a source.
+    pub fn new(trail: &Arc<AuditTrail>, source: impl FnOnce() -> Source) -> Self {
+        let witnessed = || Witnessed {
+            trail: Arc::clone(trail),
+            source: source(),
+            has_noted: AtomicBool::new(false),
+        };
+        Self(trail.is_enabled.then(witnessed).map(Arc::new))
+    }
+
+    /// Whether what is noted is written anywhere.
+    pub fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Notes what happened to a user, or what he did.
+    pub fn note(&self, event: AuditEvent, user: Option<&UserId>) {
+        self.note_with(event, user, json!({}));
+    }
+
+    /// As [`Witness::note`], with details: an object.
+    pub fn note_with(&self, event: AuditEvent, user: Option<&UserId>, data: Json) {
+        if let Some(it) = &self.0 {
+            it.has_noted.store(true, Ordering::Relaxed);
+            it.trail.note(event, user, &it.source, data);
+        }
+    }
+
+    /// Notes an action that was for administrators, unless the request has an entry already.
+    pub fn note_administration(&self, action: &str, asked: &Map<String, Json>, status: u16) {
+        let Some(it) = &self.0 else { return };
+        if !it.has_noted.load(Ordering::Relaxed) {
+            let (event, user) = (AuditEvent::Administration, it.source.actor.user.as_ref());
+            let data = json!({"action": action, "asked": asked, "status": status});
+            self.note_with(event, user, data);
+        }
+    }
+}
+
+/// Returns what a request asked for in short: names and numbers, no secrets and nothing long.
+pub fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
+    let is_told = |name: &str, value: &Json| {
+        !NOT_TOLD.contains(&name) && is_short(value) && (value.is_boolean() || !is_secret(name))
+    };
+    let members = body.iter().filter(|(name, value)| is_told(name, value));
+    let members = members.take(MAX_MEMBERS);
+    members
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn is_short(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => true,
+        Json::String(text) => text.len() <= MAX_TEXT,
+        Json::Array(items) => {
+            items.len() <= MAX_ITEMS && items.iter().all(|it| !it.is_array() && is_short(it))
+        }
+        Json::Object(_) => false,
     }
 }
 
@@ -147,6 +221,7 @@ mod tests {
     fn whoever_notes_never_waits_for_a_writer_that_does_not_write() {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         let trail = AuditTrail {
+            is_enabled: true,
             clock: Arc::new(ManualClock::default()),
             queue: Mutex::new(Some(sender)),
             writer: Mutex::new(None),
@@ -154,13 +229,13 @@ mod tests {
         };
         let begun = Instant::now();
         for _ in 0..MAX_WAITING + 10 {
-            trail.note(AuditEvent::Signup, None, &Remote::default());
+            trail.note(AuditEvent::Signup, None, &Source::default(), json!({}));
         }
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert_eq!(trail.state().num_dropped, 10);
         assert_eq!(receiver.try_iter().count(), MAX_WAITING);
         trail.close();
-        trail.note(AuditEvent::Signup, None, &Remote::default());
+        trail.note(AuditEvent::Signup, None, &Source::default(), json!({}));
         assert_eq!(trail.state().num_dropped, 10);
     }
 }

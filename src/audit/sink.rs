@@ -25,7 +25,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Sinks {
     target: Option<Target>,
     counters: Arc<Counters>,
-    /// Why the target did not take an entry.
+    /// Why the target did not take an entry; until that was told.
     last_error: Option<io::Error>,
     /// As many were lost when it was last said, and when that was.
     told: (u64, Option<Instant>),
@@ -84,6 +84,8 @@ impl Sinks {
             // Written is what fluentd took.
             Some(Target::Fluentd(fluentd)) => fluentd.add(entry.seconds(), &json).map(|()| 0),
         };
+        let trouble = written.as_ref().err().map(ToString::to_string);
+        *self.counters.trouble.lock() = trouble;
         match written {
             Ok(num_written) => self.count(num_written),
             Err(error) => self.lose(1, error),
@@ -93,6 +95,7 @@ impl Sinks {
     fn flush(&mut self) {
         if let Some(Target::Fluentd(fluentd)) = &mut self.target {
             let num_sent = fluentd.flush();
+            *self.counters.trouble.lock() = fluentd.trouble().map(str::to_owned);
             self.count(num_sent);
         }
         if self.told.1.is_none_or(|at| at.elapsed() >= TELL_EVERY) {

@@ -24,6 +24,7 @@ use super::shown::{KEY, TOKEN};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
+use crate::audit::{self, Source, Witness};
 use crate::services::Services;
 
 /// Answers a request: by the plugin whose handler has its path, else by an action.
@@ -134,7 +135,7 @@ async fn run(
     if context.is_sandboxed {
         target.check_sandboxed()?;
     }
-    let is_read = matches!(target, Target::Action(action) if action.is_read);
+    let is_read = matches!(target, Target::Action(action) if action.is_read());
     let time = (context.deadline, context.storing.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
     let reply = within(time, work).await?;
@@ -182,6 +183,11 @@ async fn perform(
             }
         }
     }
+    let witness = Witness::new(&services.audit, || Source {
+        actor: context.actor(),
+        request: context.request.id(),
+        remote: shown.remote.clone(),
+    });
     let call = Call {
         services: Arc::clone(&services),
         context,
@@ -190,8 +196,16 @@ async fn perform(
         token,
         as_of,
         remote: shown.remote,
+        witness: witness.clone(),
     };
     match target {
+        Target::Action(action) if action.is_audited() => {
+            let asked = audit::in_short(&call.body);
+            let outcome = (action.run)(call).await;
+            let status = outcome.as_ref().map_or_else(ApiError::status, |_| 200);
+            witness.note_administration(action.name, &asked, status);
+            outcome
+        }
         Target::Action(action) => (action.run)(call).await,
         Target::Lambda(lambda) => action::lambda::run(call, lambda).await,
     }

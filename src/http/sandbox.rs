@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_is_run_only_reads() {
         for name in OF_THE_PAST.iter().chain(&OF_TODAY) {
-            assert!(action::find(name).is_some_and(|it| it.is_read), "{name}");
+            assert!(action::find(name).is_some_and(|it| it.is_read()), "{name}");
         }
     }
 }

@@ -25,6 +25,8 @@ fn act(server: &TestServer) -> [String; 2] {
     assert_eq!(login("wrong-secret").code(), 105);
     let nobody = json!({"auth_data": {"username": "nobody"}, "password": "wrong-secret"});
     Client::anonymous(server).call("auth:login", nobody);
+    let change = json!({"old_password": "wrong-secret", "password": "another-secret"});
+    assert_eq!(ada.call("auth:password", change).code(), 105);
     let change = json!({"old_password": "secret-of-the-test", "password": "another-secret"});
     let changed = ada.call("auth:password", change).result();
     ada = ada.with_token(changed["access_token"].as_str().unwrap());
@@ -61,6 +63,22 @@ fn act(server: &TestServer) -> [String; 2] {
         {"id": "refused", "auth_data": {"nonsense": "x"}, "roles": ["Other"]},
     ]});
     master.call("auth:import", users).result();
+    master
+        .call(
+            "schema:access",
+            json!({"type": "note", "create_roles": ["Root"]}),
+        )
+        .result();
+    master
+        .call(
+            "auth:export",
+            json!({"ids": ["eve"], "password_hashes": true}),
+        )
+        .result();
+    let asked = json!({"stream": "note/nobody", "why": "he asked for it"});
+    assert!(master.call("erase:record", asked).code() > 0);
+    let erased = json!({"user": "eve", "why": "he asked for it", "secret": "a-secret-of-his"});
+    master.call("erase:user", erased).result();
     let bad = json!({"token": "bad-custom-token"});
     assert_eq!(
         Client::anonymous(server)
@@ -83,8 +101,9 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
         ("login_success", ada, none.clone()),
         ("login_failure", ada, none.clone()),
         ("login_failure", "", none.clone()),
+        ("change_password_failure", ada, none.clone()),
         ("change_password", ada, none.clone()),
-        ("disable_user", ada, none.clone()),
+        ("disable_user", ada, json!({"message": "no"})),
         ("enable_user", ada, none.clone()),
         ("set_default_roles", "", json!({"roles": []})),
         ("set_admin_roles", "", json!({"roles": ["Admin"]})),
@@ -106,19 +125,69 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
         ("login_failure", "", oauth.clone()),
         ("signup", other, oauth),
         (
+            "administration",
+            "",
+            administration("role:import", 200, json!({"dry_run": true})),
+        ),
+        (
             "import_roles",
             "",
             json!({"roles": [{"name": "Root", "is_admin": true, "by_default": false}]}),
+        ),
+        (
+            "administration",
+            "",
+            administration("role:import", 200, json!({"dry_run": false})),
         ),
         (
             "import_users",
             "",
             json!({"user_ids": ["eve"], "roles": ["Root"]}),
         ),
+        (
+            "administration",
+            "",
+            administration(
+                "schema:access",
+                200,
+                json!({"type": "note", "create_roles": ["Root"]}),
+            ),
+        ),
+        (
+            "administration",
+            "",
+            administration(
+                "auth:export",
+                200,
+                json!({"ids": ["eve"], "password_hashes": true}),
+            ),
+        ),
+        (
+            "administration",
+            "_god",
+            administration(
+                "erase:record",
+                400,
+                json!({"stream": "note/nobody", "why": "he asked for it"}),
+            ),
+        ),
+        (
+            "administration",
+            "_god",
+            administration(
+                "erase:user",
+                200,
+                json!({"user": "eve", "why": "he asked for it"}),
+            ),
+        ),
         ("login_failure", "", json!({"service": "custom_token"})),
     ]
     .map(|(event, user, data)| (event.to_owned(), user.to_owned(), data))
     .to_vec()
+}
+
+fn administration(action: &str, status: u16, asked: Json) -> Json {
+    json!({"action": action, "asked": asked, "status": status})
 }
 
 /// Reads the entries among lines.
@@ -173,6 +242,22 @@ fn every_event_is_written_to_the_file_and_to_the_standard_error() {
     let peer = last["tcp_remote_addr"].as_str().unwrap();
     assert!(peer.starts_with("127.0.0.1:"), "{peer}");
 
+    for entry in &written {
+        assert_eq!(entry["request"].as_str().unwrap().len(), 36, "{entry}");
+    }
+    let by = |event: &str| {
+        let entry = written.iter().find(|entry| entry["event"] == event);
+        entry.unwrap()["actor"].clone()
+    };
+    let client = json!({"key": "client", "origin": "api"});
+    let as_ada = json!({"user": users[0], "key": "client", "origin": "api"});
+    assert_eq!(by("login_success"), client);
+    assert_eq!(by("change_password_failure"), as_ada);
+    let god = json!({"user": "_god", "key": "master", "origin": "api"});
+    assert_eq!(by("disable_user"), god);
+    let master = json!({"key": "master", "origin": "api"});
+    assert_eq!(by("reset_password"), master);
+
     assert_eq!(entries(&server.output()), written);
     let text = std::fs::read_to_string(&file).unwrap();
     let secrets = [
@@ -181,6 +266,7 @@ fn every_event_is_written_to_the_file_and_to_the_standard_error() {
         MASTER_KEY,
         API_KEY,
         SECRET,
+        "a-secret-of-his",
     ];
     for secret in secrets.iter().chain(&["bad-custom-token"]) {
         assert!(!text.contains(secret), "{secret}");
@@ -233,12 +319,15 @@ fn fluentd_gets_every_event_and_one_that_does_not_read_holds_nobody_up() {
     assert_eq!(state["num_dropped"], 0);
 }
 
-/// Returns what the trail says of itself.
-fn state(server: &TestServer) -> Option<Json> {
+fn health(server: &TestServer) -> Json {
     let headers = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
     let url = format!("{}/_/health", server.base_url);
-    let json = send("GET", &url, &headers, None).unwrap().json();
-    find(&json, "num_written").cloned()
+    send("GET", &url, &headers, None).unwrap().json()
+}
+
+/// Returns what the trail says of itself.
+fn state(server: &TestServer) -> Option<Json> {
+    find(&health(server), "num_written").cloned()
 }
 
 #[test]
@@ -252,6 +341,15 @@ fn what_fluentd_never_took_is_not_written_and_the_log_says_so_at_the_end() {
     eventually("the entry is on the standard error", || {
         (entries(&server.output()).len() == 1).then_some(())
     });
+    let health = eventually("the trouble is shown", || {
+        let health = health(&server);
+        (health["status"] == "degraded").then_some(health)
+    });
+    let reason = health["reasons"][0].as_str().unwrap();
+    assert!(
+        reason.starts_with("the audit trail cannot be written: "),
+        "{reason}"
+    );
     let state = state(&server).unwrap();
     assert_eq!(
         (&state["num_written"], &state["num_dropped"]),
