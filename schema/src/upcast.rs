@@ -14,10 +14,16 @@ type Step = fn(Json) -> Json;
 /// The steps: kind, the version they start from, the function.
 const STEPS: &[(EventKind, u16, Step)] = &[];
 
-/// There is no way from the stored version to the current one.
+/// Why there is no way from the stored version to the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no way from the stored version to the current one")]
-pub struct UpcastError;
+pub enum UpcastError {
+    /// A newer program wrote it.
+    #[error("the stored version is newer than the current one")]
+    Newer,
+    /// No step leads on from this version.
+    #[error("no step leads on from version {0}")]
+    NoStep(u16),
+}
 
 /// Brings a payload from `version` to `current`.
 ///
@@ -40,11 +46,12 @@ fn apply(
     json: Json,
 ) -> Result<Json, UpcastError> {
     if version > current {
-        return Err(UpcastError);
+        return Err(UpcastError::Newer);
     }
     (version..current).try_fold(json, |json, from| {
         let step = steps.iter().find(|(of, at, _)| (*of, *at) == (kind, from));
-        step.map(|(_, _, step)| step(json)).ok_or(UpcastError)
+        step.map(|(_, _, step)| step(json))
+            .ok_or(UpcastError::NoStep(from))
     })
 }
 
@@ -77,7 +84,19 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_a_missing_step_are_errors() {
-        assert_eq!(apply(&[], ONE, 2, 1, json!({})), Err(UpcastError));
-        assert_eq!(apply(&[], ONE, 1, 2, json!({})), Err(UpcastError));
+        let newer = apply(&[], ONE, 2, 1, json!({}));
+        assert_eq!(newer, Err(UpcastError::Newer));
+        let steps: &[(EventKind, u16, Step)] = &[(ONE, 1, count), (TWO, 2, count)];
+        let stuck = apply(steps, ONE, 1, 3, json!({"steps": 0}));
+        assert_eq!(stuck, Err(UpcastError::NoStep(2)));
+    }
+
+    #[test]
+    fn every_version_that_was_ever_written_has_a_step() {
+        for kind in EventKind::ALL {
+            let steps = STEPS.iter().filter(|(of, ..)| of == kind);
+            let from: Vec<u16> = steps.map(|(_, from, _)| *from).collect();
+            assert_eq!(from, Vec::from_iter(1..kind.schema_version()), "{kind:?}");
+        }
     }
 }

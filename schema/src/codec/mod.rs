@@ -96,6 +96,14 @@ pub enum CodecError {
         /// The stored schema version.
         version: u16,
     },
+    /// An old version of an event that this program has no way up from.
+    #[error("event kind {kind}: this program has no step up from version {version}")]
+    NoStep {
+        /// The stored kind.
+        kind: u16,
+        /// The version that no step leads on from.
+        version: u16,
+    },
     /// A part does not parse.
     #[error("malformed {0}")]
     Malformed(&'static str),

@@ -152,9 +152,13 @@ impl Stored<'_> {
         }
         let json = json::from_slice(self.bytes).map_err(malformed)?;
         let json = upcast::to_current(self.kind, self.version, current, json);
-        let json = json.map_err(|UpcastError| CodecError::UnknownEvent {
-            kind: self.kind.number(),
-            version: self.version,
+        let kind = self.kind.number();
+        let json = json.map_err(|error| match error {
+            UpcastError::Newer => CodecError::UnknownEvent {
+                kind,
+                version: self.version,
+            },
+            UpcastError::NoStep(version) => CodecError::NoStep { kind, version },
         })?;
         serde_json::from_value(json).map_err(malformed)
     }

@@ -547,3 +547,21 @@ fn commits_without_events_and_erased_bodies_are_not_written() {
     commit.events.clear();
     assert!(encode_events(Arc::new(commit), &Sealing::new(), || [3; 16]).is_err());
 }
+
+#[test]
+fn a_version_that_no_step_leads_on_from_is_not_called_newer() {
+    let kind = EventKind::RecordCreated;
+    let read = |version| payload::decode(kind, version, b"{}", None).unwrap_err();
+    let newer = read(kind.schema_version() + 1);
+    assert_eq!(
+        newer.to_string(),
+        "event kind 1 version 2 is newer than this program"
+    );
+    assert!(newer.is_newer());
+    let forgotten = read(0);
+    assert_eq!(
+        forgotten.to_string(),
+        "event kind 1: this program has no step up from version 0"
+    );
+    assert!(!forgotten.is_newer());
+}
