@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skytrail_schema::event::Commit;
-use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::{OpenError, StoreOptions, open_writer, remove, sums};
 use crate::projection::apply::{Indexing, WriterState};
@@ -75,12 +76,10 @@ pub async fn rebuild(
     let (mut conn, held) = open_writer(path, &options).await?;
     // A file that is not finished is thrown away, so it may be in any state until then; SQLite merges
     // as it likes, and the checksums come at the end.
-    sqlx::raw_sql(
-        "PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 8000; \
-         DROP INDEX _history_stream; DROP INDEX _relation_back;",
-    )
-    .execute(&mut conn)
-    .await?;
+    sqlx::raw_sql("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 8000;")
+        .execute(&mut conn)
+        .await?;
+    let indexes = lift_indexes(&mut conn).await?;
     let mut state = WriterState::new(Dialect::Sqlite);
     state.indexing = Indexing::Later;
     while state.checkpoint < until {
@@ -96,12 +95,11 @@ pub async fn rebuild(
         state.apply(&mut Conn::file(&mut conn), &wanted).await?;
         progress(state.checkpoint);
     }
-    sqlx::raw_sql(
-        "CREATE INDEX _history_stream ON _history (position >> 16, stream); \
-         CREATE INDEX _relation_back ON _relation (kind, to_user);",
-    )
-    .execute(&mut conn)
-    .await?;
+    for index in indexes {
+        sqlx::raw_sql(AssertSqlSafe(index))
+            .execute(&mut conn)
+            .await?;
+    }
     for layout in state.catalog.sorted().into_values() {
         for text in ddl::indexes(layout) {
             text.execute(&mut Conn::file(&mut conn), Vec::new()).await?;
@@ -115,6 +113,17 @@ pub async fn rebuild(
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|source| failed(path, source))
+}
+
+/// Drops the indexes that nothing needs while the store is filled; returns the statements, those of the
+/// migrations, that make them again.
+async fn lift_indexes(conn: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    let made = "SELECT sql FROM sqlite_schema WHERE name IN ('_history_stream', '_relation_back')";
+    let made = sqlx::query_scalar(made).fetch_all(&mut *conn).await?;
+    sqlx::raw_sql("DROP INDEX _history_stream; DROP INDEX _relation_back;")
+        .execute(conn)
+        .await?;
+    Ok(made)
 }
 
 /// Puts the store at `new` into the place of the one at `current`, which is kept beside it with

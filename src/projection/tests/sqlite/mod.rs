@@ -88,7 +88,16 @@ impl Place {
     }
 }
 
-/// Asserts that a store that is made anew from the log is the same, row by row, and takes its place.
+/// Says which tables and indexes a store has, each with the statement that made it.
+async fn schema(place: &Place) -> Vec<String> {
+    let made = place.ask("SELECT name || ': ' || coalesce(sql, '') FROM sqlite_schema ORDER BY 1");
+    let made = made.await.into_iter();
+    let in_one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    made.map(in_one_line).collect()
+}
+
+/// Asserts that a store that is made anew from the log is the same, table by table and row by row, and
+/// takes its place.
 async fn check_rebuilt(world: &mut World) {
     world.store.close().await.unwrap();
     let (current, new) = (world.place.path(), world.place.path().with_extension("new"));
@@ -107,6 +116,8 @@ async fn check_rebuilt(world: &mut World) {
         .unwrap();
     let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
     assert_eq!(live, rebuilt);
+    let wanted = schema(&world.place).await;
     switch(&new, &current).unwrap();
+    assert_eq!(schema(&world.place).await, wanted);
     world.reopen().await;
 }
