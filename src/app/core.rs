@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::consumers::Tails;
 use super::{StartError, settings};
 use crate::config::Config;
-use crate::ledger::SqlLedger;
+use crate::ledger::{LEDGER_FILE, SqlLedger};
 use crate::projection::{SqlStore, with_causes};
 use crate::proof::{Checkpoints, LogKey};
 
@@ -79,7 +79,7 @@ impl Core {
         let after_hooks = AfterHooks::default();
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;
-        let ledger = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
+        let ledger = SqlLedger::open(&config.data_dir.join(LEDGER_FILE), clock.now()).await?;
         let erasures = erasures_of(&store, &opened).await?;
         let options = LogOptions {
             backlog: Some(backlog),

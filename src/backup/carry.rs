@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::disk::RealDisk;
-use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::journal::{JOURNAL_FOLDER, JournalOptions};
 use skytrail_actors::log::{Decision, EventLog as _, LogOptions, OpenedLog};
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::event::{
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Names what is blank in a restored journal; returns how many events that is.
 pub(super) fn carry_over(data_dir: &Path) -> Result<u64, BackupError> {
     let refused = |error: &dyn std::fmt::Display| BackupError::Refused(error.to_string());
-    let journal = data_dir.join("journal");
+    let journal = data_dir.join(JOURNAL_FOLDER);
     let disk = RealDisk::new(&journal).map_err(BackupError::io(journal.display().to_string()))?;
     let options = JournalOptions::default();
     let opened = OpenedLog::on_disk_with_keys(Arc::new(disk), options, data_dir);

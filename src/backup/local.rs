@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use skytrail_actors::log::KEYRING_FILE;
 use skytrail_actors::log::disk::RealDisk;
+use skytrail_actors::log::journal::JOURNAL_FOLDER;
 use skytrail_actors::log::journal::archive::Survey;
 
 use super::BackupError;
 use super::folder::modified;
 use crate::asset::UPLOADS;
-use crate::config::{AssetStore, Config, KEY_FILE};
+use crate::config::{ASSET_FOLDER, AssetStore, Config, KEY_FILE};
+use crate::ledger::LEDGER_FILE;
 use crate::proof;
 
 /// Copies of the ledger that are made for a backup, and are there no longer than it takes: the copy
@@ -22,9 +24,6 @@ pub(crate) const LEDGER_COPIES: [&str; 4] = [
     "backup.raw-wal",
     "backup.raw-shm",
 ];
-
-/// The folder of files within a restored data folder, wherever they were.
-pub const ASSETS: &str = "asset";
 
 /// Where a backup's parts are.
 #[derive(Clone, Debug)]
@@ -116,7 +115,7 @@ impl Local {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.data_dir.join("journal")
+        self.data_dir.join(JOURNAL_FOLDER)
     }
 
     pub(super) fn keyring(&self) -> PathBuf {
@@ -148,7 +147,7 @@ impl Local {
         }
         if let LedgerCopy::At(ledger) = &self.ledger {
             files.push(LocalFile {
-                path: "ops.sqlite".to_owned(),
+                path: LEDGER_FILE.to_owned(),
                 place: ledger.clone(),
                 is_kept: false,
             });
@@ -157,7 +156,7 @@ impl Local {
             && assets.is_dir()
         {
             let failed = BackupError::io(assets.display().to_string());
-            list(assets, ASSETS, &mut files).map_err(failed)?;
+            list(assets, ASSET_FOLDER, &mut files).map_err(failed)?;
         }
         Ok(files)
     }

@@ -15,8 +15,9 @@ use skytrail_actors::log::journal::archive::{KnownFiles, Survey};
 use skytrail_schema::id::AssetName;
 
 use super::manifest::{ErasedFiles, Manifest, MissingFiles, SavedFile};
-use super::{ASSETS, BackupError, sweep};
+use super::{BackupError, sweep};
 use crate::asset::{ERASED, UPLOADS};
+use crate::config::ASSET_FOLDER;
 
 /// Finds the files that the log knows and that are not among those that were saved of `folder`.
 pub(super) fn find_missing(
@@ -80,7 +81,7 @@ struct There<'a> {
 impl<'a> There<'a> {
     fn of(folder: &Path, saved: &'a [SavedFile]) -> Self {
         let paths = saved.iter().map(|file| Path::new(&file.path));
-        let names = paths.filter_map(|path| path.strip_prefix(ASSETS).ok());
+        let names = paths.filter_map(|path| path.strip_prefix(ASSET_FOLDER).ok());
         let names: BTreeSet<&Path> = names.filter(|name| !name.starts_with(ERASED)).collect();
         let mut erased = ErasedFiles::default();
         erased.learn_from(saved);

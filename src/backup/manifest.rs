@@ -12,8 +12,9 @@ use skytrail_schema::chain::ChainHash;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::{ASSETS, BackupError};
+use super::BackupError;
 use crate::asset::{ERASED, mark_of};
+use crate::config::ASSET_FOLDER;
 use crate::proof::Checkpoint;
 
 /// The format that this program writes.
@@ -176,7 +177,7 @@ impl ErasedFiles {
     /// Learns from the marks among files.
     pub(super) fn learn_from(&mut self, files: &[SavedFile]) {
         let paths = files.iter().map(|file| file.path.as_str());
-        let marks = paths.filter_map(|path| below(ERASED, below(ASSETS, path)?));
+        let marks = paths.filter_map(|path| below(ERASED, below(ASSET_FOLDER, path)?));
         self.marks.extend(marks.map(str::to_owned));
     }
 
@@ -187,7 +188,7 @@ impl ErasedFiles {
 
     /// Whether a file of a backup was.
     pub(super) fn contains(&self, file: &SavedFile) -> bool {
-        below(ASSETS, &file.path).is_some_and(|name| self.has(name))
+        below(ASSET_FOLDER, &file.path).is_some_and(|name| self.has(name))
     }
 
     /// Whether the file of a name was.
@@ -258,7 +259,7 @@ impl Manifest {
         let mut has = earlier
             .files
             .iter()
-            .filter_map(|file| below(ASSETS, &file.path));
+            .filter_map(|file| below(ASSET_FOLDER, &file.path));
         self.damage.is_empty()
             && self.missing_ledger.is_none()
             && self.missing_keys.is_none()
@@ -270,7 +271,7 @@ impl Manifest {
         let saved = self
             .files
             .iter()
-            .filter_map(|file| below(ASSETS, &file.path));
+            .filter_map(|file| below(ASSET_FOLDER, &file.path));
         let saved = saved.filter(|name| below(ERASED, name).is_none());
         let missing = self.missing_files.iter().flat_map(|missing| &missing.names);
         let saved = saved.map(str::to_owned);

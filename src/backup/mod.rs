@@ -49,7 +49,7 @@ use skytrail_actors::log::journal::archive::{Damage, SegmentError};
 
 pub use choose::choose;
 pub(crate) use local::LEDGER_COPIES;
-pub use local::{ASSETS, LedgerCopy, Local, Turn};
+pub use local::{LedgerCopy, Local, Turn};
 pub use manifest::{Manifest, MissingFiles, SavedFile, SegmentRef};
 pub use repository::Repository;
 pub use restore::{Plan, Restored, Stage, restore, verify};

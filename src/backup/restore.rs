@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 
 use skytrail_actors::log::RESTORE_MARK;
 use skytrail_actors::log::disk::RealDisk;
+use skytrail_actors::log::journal::JOURNAL_FOLDER;
 use skytrail_actors::log::journal::archive::{
     Checked, Cut, LostRecords, SegmentFile, Until, file_name,
 };
@@ -26,11 +27,13 @@ use skytrail_schema::time::Timestamp;
 
 use super::carry::carry_over;
 use super::folder::write;
-use super::local::{ASSETS, Digesting};
+use super::local::Digesting;
 use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef};
 use super::object::{FILES, SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
+use crate::config::ASSET_FOLDER;
+use crate::ledger::LEDGER_FILE;
 use crate::proof::{NOTES_FILE, Notes};
 use crate::{hex, ledger};
 
@@ -58,7 +61,7 @@ pub struct Restored {
     pub time: Option<Timestamp>,
     /// Files besides the log.
     pub num_files: usize,
-    /// Those of them that are in [`ASSETS`].
+    /// Those of them that are in [`ASSET_FOLDER`].
     pub num_assets: usize,
     /// Events that are blank because they were erased behind where the log ends now. The restored log
     /// has an event that says so.
@@ -107,7 +110,7 @@ pub fn restore(
         )));
     }
     let mark = begin(&plan.to)?;
-    let folder = plan.to.join("journal");
+    let folder = plan.to.join(JOURNAL_FOLDER);
     let disk = RealDisk::new(&folder).map_err(BackupError::io(folder.display().to_string()))?;
     let mut reading = Reading {
         repository,
@@ -128,7 +131,7 @@ pub fn restore(
         tell(Stage::Files { done, all });
         if !gone.contains(&file.path) {
             save(repository, file, &plan.to)?;
-            num_assets += usize::from(Path::new(&file.path).starts_with(ASSETS));
+            num_assets += usize::from(Path::new(&file.path).starts_with(ASSET_FOLDER));
         }
     }
     let keys = keys::find(repository, &manifest)?;
@@ -140,7 +143,7 @@ pub fn restore(
     let num_erased_later = if has_less { carry_over(&plan.to)? } else { 0 };
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
-    cut_ledger(&plan.to.join("ops.sqlite"), cut.position)?;
+    cut_ledger(&plan.to.join(LEDGER_FILE), cut.position)?;
     sync(&folder)?;
     std::fs::remove_file(&mark).map_err(BackupError::io(mark.display().to_string()))?;
     sync(&plan.to)?;

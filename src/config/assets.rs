@@ -7,6 +7,10 @@ use std::time::Duration;
 use super::Secret;
 use super::source::Reader;
 
+/// Where files are in the data folder, unless somebody says otherwise; and in a restored one, wherever they
+/// were.
+pub const ASSET_FOLDER: &str = "asset";
+
 /// Files.
 #[derive(Clone, Debug)]
 pub struct Assets {
@@ -81,7 +85,7 @@ fn read_store(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> As
         other => reader.refuse("ASSET_STORE", other, "fs or s3"),
     }
     let is_default = reader.optional("ASSET_STORE_PATH").is_none();
-    let path = reader.text("ASSET_STORE_PATH", &format!("{data_dir}/asset"));
+    let path = reader.text("ASSET_STORE_PATH", &format!("{data_dir}/{ASSET_FOLDER}"));
     reader.text("ASSET_STORE_URL_PREFIX", &own_prefix(listen));
     let s3 = read_s3(reader, kind == "s3");
     if kind == "s3" {

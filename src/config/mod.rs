@@ -34,7 +34,7 @@ use skytrail_actors::log::LagBound;
 use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 
-pub use assets::{AssetStore, Assets, S3Settings};
+pub use assets::{ASSET_FOLDER, AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
 pub use backups::{BackupPlace, Backups};
 pub use database::Database;
@@ -51,6 +51,9 @@ pub use timers::Timers;
 pub use tokens::{TokenPlace, Tokens};
 
 use source::Reader;
+
+/// The record store's file in the data folder.
+pub const STORE_FILE: &str = "records.sqlite";
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -229,7 +232,7 @@ impl Config {
 
     /// Returns the file of the record store.
     pub fn store_path(&self) -> PathBuf {
-        self.data_dir.join("records.sqlite")
+        self.data_dir.join(STORE_FILE)
     }
 
     /// Reads the configuration; also returns every setting as it came out, for people.

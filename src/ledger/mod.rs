@@ -35,6 +35,9 @@ use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
 
+/// Where the ledger is in the data folder.
+pub const LEDGER_FILE: &str = "ops.sqlite";
+
 /// Runs something with the connection.
 macro_rules! with {
     ($ledger:expr, $connection:ident => $work:expr) => {{

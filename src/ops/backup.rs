@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use skytrail_actors::clock::{Clock as _, SystemClock};
+use skytrail_actors::log::journal::JOURNAL_FOLDER;
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
@@ -12,7 +13,8 @@ use super::{complain, journal_of, say, show};
 use crate::backup::{
     self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
 };
-use crate::config::{AssetStore, BackupPlace, Config};
+use crate::config::{ASSET_FOLDER, AssetStore, BackupPlace, Config};
+use crate::ledger::LEDGER_FILE;
 use crate::scratch::Scratch;
 use crate::{hex, ledger};
 
@@ -92,7 +94,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     if command.verify {
         let scratch = scratch()?;
         let manifest = choose(&repository, command.backup.as_deref())?;
-        let place = scratch.path().join("journal");
+        let place = scratch.path().join(JOURNAL_FOLDER);
         let num_lost = backup::verify(&repository, &manifest, &place).map_err(text)?;
         let what = if manifest.is_complete() {
             format!("backup {} is whole", manifest.name)
@@ -135,10 +137,7 @@ fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), Str
     let mut local = Local::new(config);
     let turn = local.take_turn().map_err(text)?;
     let copy = local.ledger_copy();
-    let copied = block_on(ledger::copy_file(
-        &config.data_dir.join("ops.sqlite"),
-        &copy,
-    ))?;
+    let copied = block_on(ledger::copy_file(&config.data_dir.join(LEDGER_FILE), &copy))?;
     local.ledger = match copied {
         Ok(true) => LedgerCopy::At(copy),
         Ok(false) => LedgerCopy::None,
@@ -374,7 +373,7 @@ fn say_lost(num_records: u64) {
 /// Says where files belong that were put into the restored data folder, when a server with this
 /// configuration looks elsewhere.
 fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
-    let put = to.join(backup::ASSETS);
+    let put = to.join(ASSET_FOLDER);
     let place = match &config.assets.store {
         _ if num_files == 0 => return None,
         AssetStore::Folder { is_default, .. } if *is_default => return None,

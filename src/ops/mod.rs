@@ -31,14 +31,14 @@ use std::sync::Arc;
 
 use skytrail_actors::log::KeyringCopy;
 use skytrail_actors::log::disk::{Disk, RealDisk};
-use skytrail_actors::log::journal::Segments;
+use skytrail_actors::log::journal::{JOURNAL_FOLDER, Segments};
 
 use crate::config::Config;
 
 /// Finds the journal in the data folder.
 fn journal_of(config: &Config) -> Result<PathBuf, String> {
     config.check_data_dir().map_err(|error| error.to_string())?;
-    let folder = config.data_dir.join("journal");
+    let folder = config.data_dir.join(JOURNAL_FOLDER);
     if folder.is_dir() {
         return Ok(folder);
     }

@@ -12,6 +12,7 @@ use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_schema::positions::Positions;
 
 use crate::backup::{LEDGER_COPIES, LedgerCopy, Local};
+use crate::config::STORE_FILE;
 
 /// How the names of such copies begin; the files in use are called `records.sqlite` and `ops.sqlite`.
 const COPIES: [&str; 5] = [
@@ -75,7 +76,7 @@ impl Leftovers {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let is_old_store = self.is_elsewhere && name.starts_with("records.sqlite");
+            let is_old_store = self.is_elsewhere && name.starts_with(STORE_FILE);
             let may_be_filled = is_old_store || FILLED.iter().any(|copy| name.starts_with(copy));
             if may_be_filled && is_filled {
                 continue;

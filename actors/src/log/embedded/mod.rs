@@ -27,7 +27,8 @@ use super::erasures::Erasures;
 use super::folder::make_folder;
 use super::follower::{FollowerState, SledFollower};
 use super::journal::{
-    self, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten, Segments,
+    self, JOURNAL_FOLDER, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten,
+    Segments,
 };
 use super::keyring::Keyring;
 use super::reserve::Reserve;
@@ -226,7 +227,7 @@ impl OpenedLog {
         if folder.join(RESTORE_MARK).exists() {
             return Err(LogOpenError::HalfRestored(folder.to_owned()));
         }
-        let disk = RealDisk::new(&folder.join("journal")).map_err(failed)?;
+        let disk = RealDisk::new(&folder.join(JOURNAL_FOLDER)).map_err(failed)?;
         let mut opened = Self::on_disk_with_keys(Arc::new(disk), options, folder)?;
         opened.lock = Some(lock);
         opened.sled_folder = Some(folder.join("sled"));

@@ -39,6 +39,9 @@ pub use rewrite::Rewritten;
 pub use segment::Newer;
 pub use verify::{VerifyProgress, VerifyReport};
 
+/// Where the journal is in the data folder.
+pub const JOURNAL_FOLDER: &str = "journal";
+
 /// How many bytes are read at once, and about how many are between two entries of a segment's index.
 const READ_BYTES: usize = 64 * 1024;
 
