@@ -6,7 +6,7 @@
 //! that still have it: a file called by a hash of the name, with the name in it. Names themselves would
 //! need folders there, which those of other marks could be in the way of.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use actix_web::web::Bytes;
 use async_trait::async_trait;
 use futures_util::stream;
+use skytrail_actors::log::{folder_of, make_folders, sync_folder};
 use skytrail_schema::id::AssetName;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -46,7 +47,7 @@ impl Folder {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            make_folders(&uploads)?;
+            make_folders(&DirBuilder::new(), &uploads)?;
             remove_erased(&folder.join(ERASED), &folder, &folder)
         })
         .await?;
@@ -120,13 +121,13 @@ impl FileStore for Folder {
         let marks = self.root.join(ERASED);
         let name = name.clone();
         let removed = blocking(move || {
-            make_folders(&marks)?;
+            make_folders(&DirBuilder::new(), &marks)?;
             let mut mark = File::create(marks.join(mark_of(name.as_str())))?;
             mark.write_all(name.as_str().as_bytes())?;
             mark.sync_all()?;
-            flush_folder(&marks)?;
+            sync_folder(&marks)?;
             match std::fs::remove_file(&place) {
-                Ok(()) => flush_folder(place.parent().unwrap_or(Path::new("."))).map(|()| true),
+                Ok(()) => sync_folder(folder_of(&place)).map(|()| true),
                 // Nothing else may count as one that is gone: whoever erases takes it for done.
                 Err(error) if is_missing(&error) => Ok(false),
                 Err(error) => Err(error),
@@ -213,13 +214,13 @@ impl Upload for FolderUpload {
             if let Some(file) = self.file.take() {
                 file.sync_all()?;
             }
-            let parent = self.place.parent().unwrap_or(Path::new("."));
-            make_folders(parent)?;
+            let parent = folder_of(&self.place);
+            make_folders(&DirBuilder::new(), parent)?;
             if let Some(path) = &self.temporary.0 {
                 std::fs::rename(path, &self.place)?;
             }
             self.temporary.0 = None;
-            flush_folder(parent)
+            sync_folder(parent)
         })
         .await
     }
@@ -249,7 +250,7 @@ fn remove_erased(marks: &Path, root: &Path, folder: &Path) -> io::Result<()> {
         };
         if place.is_file() {
             std::fs::remove_file(&place)?;
-            flush_folder(place.parent().unwrap_or(root))?;
+            sync_folder(folder_of(&place))?;
         }
     }
     Ok(())
@@ -260,29 +261,6 @@ fn name_in(mark: &Path) -> io::Result<Option<AssetName>> {
     let name = String::from_utf8_lossy(&std::fs::read(mark)?).into_owned();
     let is_whole = mark.ends_with(mark_of(&name));
     Ok(AssetName::clean(&name).filter(|clean| is_whole && clean.as_str() == name))
-}
-
-/// Makes a folder and those above it that are missing, and flushes what names the new ones.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    make_folders(parent)?;
-    match std::fs::create_dir(folder) {
-        // Somebody else may have made it; a file is none.
-        Err(error) if !folder.is_dir() => Err(error),
-        _ => flush_folder(parent),
-    }
-}
-
-fn flush_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    File::open(folder)?.sync_all()
 }
 
 /// Runs what may block on a thread for it.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use skytrail_actors::log::{folder_of, make_folders, sync_folder};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -52,15 +53,15 @@ impl Objects for Folder {
 
     fn put(&self, name: &str, content: &mut dyn Read) -> io::Result<()> {
         let path = self.root.join(name);
-        let folder = path.parent().unwrap_or(Path::new("."));
-        make_folders(folder)?;
+        let folder = folder_of(&path);
+        make_folders(DirBuilder::new().mode(0o700), folder)?;
         let part = path.with_file_name(format!("{}{PART}", Uuid::new_v4()));
         let written = write(&part, content).and_then(|()| std::fs::rename(&part, &path));
         if written.is_err() {
             let _ = std::fs::remove_file(&part);
         }
         written?;
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -69,25 +70,6 @@ impl Objects for Folder {
             _ => Ok(()),
         }
     }
-}
-
-/// Makes a folder and those above it that are missing, durably.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    let above = folder.parent().unwrap_or(Path::new("."));
-    make_folders(above)?;
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let above = if above.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        above
-    };
-    File::open(above)?.sync_all()
 }
 
 /// Writes a file that nobody else may read, durably.

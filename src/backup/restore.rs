@@ -16,12 +16,12 @@ use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use skytrail_actors::log::RESTORE_MARK;
 use skytrail_actors::log::disk::RealDisk;
 use skytrail_actors::log::journal::JOURNAL_FOLDER;
 use skytrail_actors::log::journal::archive::{
     Checked, Cut, LostRecords, SegmentFile, Until, file_name,
 };
+use skytrail_actors::log::{RESTORE_MARK, sync_folder};
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 
@@ -541,6 +541,5 @@ fn remove(path: &Path) -> Result<(), BackupError> {
 }
 
 fn sync(folder: &Path) -> Result<(), BackupError> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(BackupError::io(folder.display().to_string()))
+    sync_folder(folder).map_err(BackupError::io(folder.display().to_string()))
 }

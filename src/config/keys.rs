@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
-use skytrail_actors::log::{make_folder, write_whole};
+use skytrail_actors::log::{folder_of, make_folder, write_whole};
 use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
@@ -212,7 +212,7 @@ fn random_key() -> String {
 }
 
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     make_folder(folder).map_err(|error| named(folder, &error))?;
     let bytes = serde_json::to_vec_pretty(keys).map_err(io::Error::other)?;
     write_whole(path, &bytes).map_err(|error| named(path, &error))

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use skytrail_actors::log::{folder_of, sync_folder};
+
 use crate::scratch::Scratch;
 
 /// See the module.
@@ -53,7 +55,7 @@ impl Partial {
                 put(&from, &to).map_err(|error| failed(&to, &error))?;
             }
         }
-        let synced = File::open(folder_of(&self.to)).and_then(|folder| folder.sync_all());
+        let synced = sync_folder(folder_of(&self.to));
         synced.map_err(|error| failed(&self.to, &error))
     }
 }
@@ -89,15 +91,6 @@ fn with(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    }
 }
 
 fn is_there(path: &Path) -> String {

@@ -12,13 +12,13 @@
 //! All of this is about a projection of the log, which knows how far it is: whichever is chosen, nothing
 //! is lost or applied twice.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skytrail_actors::log::write_whole;
+use skytrail_actors::log::{sync_folder, write_whole};
 
 use crate::config::{Config, Database};
 
@@ -79,7 +79,7 @@ pub(crate) fn write(config: &Config, note: &Note) -> io::Result<()> {
 pub(crate) fn remove(config: &Config) -> io::Result<()> {
     match fs::remove_file(path(config)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => File::open(&config.data_dir)?.sync_all(),
+        _ => sync_folder(&config.data_dir),
     }
 }
 

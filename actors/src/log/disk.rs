@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::folder::sync_folder;
+
 /// A file that can be read and written at offsets.
 pub trait DiskFile: Send + Sync + 'static {
     /// Fills `buffer` from `offset`; an end of file before that is an error.
@@ -152,7 +154,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+        sync_folder(&self.folder)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The data folder, and small files in it.
+//! Folders and small files, made to last.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -32,5 +32,38 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    sync_folder(folder_of(path))
+}
+
+/// Returns the folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the names in a folder durable: of files that were made, renamed or removed.
+///
+/// # Errors
+/// The device's.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder and those above it that are missing, each as the builder says, durably.
+///
+/// # Errors
+/// It cannot be made, also where a file is in its place.
+pub fn make_folders(builder: &DirBuilder, folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder_of(folder);
+    make_folders(builder, above)?;
+    match builder.create(folder) {
+        // Somebody else may have made it; a file is none.
+        Err(error) if !folder.is_dir() => Err(error),
+        _ => sync_folder(above),
+    }
 }

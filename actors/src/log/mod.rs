@@ -50,7 +50,7 @@ pub use embedded::{
     BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
 };
 pub use erasures::{Erasure, Erasures};
-pub use folder::{make_folder, write_whole};
+pub use folder::{folder_of, make_folder, make_folders, sync_folder, write_whole};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use skytrail_actors::log::{folder_of, sync_folder};
 use skytrail_schema::event::Commit;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -139,10 +140,8 @@ pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
             rename(&sums::part(from, ending), &sums::part(to, ending))?;
         }
     }
-    let folder = current.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| failed(folder, source))
+    let folder = folder_of(current);
+    sync_folder(folder).map_err(|source| failed(folder, source))
 }
 
 /// Renames a file, if it is there.

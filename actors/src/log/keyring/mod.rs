@@ -19,7 +19,7 @@ mod slot;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -34,6 +34,7 @@ pub use copy::KeyringCopy;
 use slot::{SLOT_BYTES, Slot, Subject, offset};
 
 use super::disk::DiskFile;
+use super::folder::sync_folder;
 
 /// The file's name in the data folder.
 pub const KEYRING_FILE: &str = "subjects.keys";
@@ -112,7 +113,7 @@ impl Keyring {
         let ring = Self::of(Arc::new(file), store_id, last_used)?;
         if ring.known.lock().last == 0 {
             // The file may be new.
-            File::open(folder)?.sync_all()?;
+            sync_folder(folder)?;
         }
         Ok(ring)
     }
