@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
+use skytrail_actors::log::{folder_of, sync_folder, write_whole};
 use skytrail_schema::chain::ChainHash;
 use uuid::Uuid;
 
@@ -60,7 +61,9 @@ impl Notes {
             .create(true)
             .open(&self.path)?;
         file.write_all(line.as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        // The file may be new.
+        sync_folder(folder_of(&self.path))
     }
 
     /// Reads all, none where no file was made yet; the line that a crash has cut off at the end of an
@@ -107,7 +110,7 @@ impl Notes {
         let lines: Result<Vec<String>, _> = left.map(serde_json::to_string).collect();
         let lines = lines.map_err(io::Error::other)?;
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        std::fs::write(&self.path, text)
+        write_whole(&self.path, text.as_bytes())
     }
 
     /// Checks every signature, and returns which chain hash the log has to have where.
