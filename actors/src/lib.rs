@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod asset;
 mod breath;
+mod budget;
 pub mod capture;
 pub mod clock;
 pub mod context;

@@ -13,15 +13,8 @@ use super::outlet::ListenerId;
 use super::query::LiveQuery;
 use super::view::Change;
 use crate::breath::Breath;
+use crate::budget::{Budget, MAX_COST, TooCostly};
 use crate::record::env::RecordEnv;
-
-/// A query may look at so many bytes of a change, see [`Condition::cost`].
-///
-/// [`Condition::cost`]: skytrail_schema::predicate::Condition::cost
-pub(super) const MAX_COST: u64 = 64 << 20;
-
-/// All queries of a connection together may.
-const MAX_COST_TOGETHER: u64 = 256 << 20;
 
 /// What a view wants to know of a change.
 #[derive(Clone, Debug)]
@@ -49,8 +42,8 @@ pub(super) enum Verdict {
 pub(super) struct Judge<'a> {
     pub(super) renderer: Renderer<'a>,
     verdicts: HashMap<ViewId, (Arc<Lens>, Verdict)>,
-    /// What was looked at, by connection.
-    spent: HashMap<ListenerId, u64>,
+    /// By connection.
+    budget: Budget<Option<ListenerId>>,
 }
 
 impl<'a> Judge<'a> {
@@ -58,7 +51,7 @@ impl<'a> Judge<'a> {
         Self {
             renderer: Renderer::new(env),
             verdicts: HashMap::new(),
-            spent: HashMap::new(),
+            budget: Budget::default(),
         }
     }
 
@@ -88,16 +81,8 @@ impl<'a> Judge<'a> {
     fn judge(&mut self, question: &Question, head: &Arc<Head>) -> (Verdict, u64) {
         let (query, lens) = (&question.query, &question.lens);
         let cost = lens.cost(query, &head.record, MAX_COST);
-        if cost > MAX_COST {
-            return (Verdict::Refused(too_costly("the query", MAX_COST)), 1);
-        }
-        if let Some(payer) = question.payer {
-            let spent = self.spent.entry(payer).or_default();
-            if *spent + cost > MAX_COST_TOGETHER {
-                let whose = "the live queries of the connection";
-                return (Verdict::Refused(too_costly(whose, MAX_COST_TOGETHER)), 1);
-            }
-            *spent += cost;
+        if let Err(over) = self.budget.take(question.payer, cost) {
+            return (Verdict::Refused(too_costly(over)), 1);
         }
         if !lens.finds(query, &head.record) {
             return (Verdict::Unfound, cost);
@@ -137,10 +122,14 @@ impl<'a> Judges<'a> {
     }
 }
 
-fn too_costly(whose: &str, most: u64) -> ApiError {
+fn too_costly(over: TooCostly) -> ApiError {
+    let whose = match over {
+        TooCostly::Alone => "the query",
+        TooCostly::Together => "the live queries of the connection",
+    };
+    let most = over.most_mib();
     let text = format!(
-        "{whose} would have to look at more than {} MiB to know what becomes of one change; ask for less",
-        most >> 20
+        "{whose} would have to look at more than {most} MiB to know what becomes of one change; ask for less"
     );
     ApiError::invalid_argument(text, &["predicate"])
 }

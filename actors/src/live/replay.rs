@@ -16,13 +16,13 @@ use skytrail_schema::time::Timestamp;
 
 use super::follow::full_numbers;
 use super::frame::Frame;
-use super::judge::MAX_COST;
 use super::lens::{Audience, disturbs, moves};
 use super::load::Renderer;
 use super::query::LiveQuery;
 use super::service::LiveSettings;
 use super::view::Missed;
 use crate::breath::Breath;
+use crate::budget::MAX_COST;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::page_bytes::Portion;

@@ -6,7 +6,6 @@
 //! its type ([`matching`]), and publishes a notice to the channel of each device.
 
 mod around;
-mod budget;
 pub mod index;
 pub mod matching;
 pub mod notices;

@@ -17,12 +17,12 @@ use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
 use super::around::Around;
-use super::budget::{Budget, MAX_COST};
 use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
 use crate::breath::Breath;
+use crate::budget::{Budget, MAX_COST};
 use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
 use crate::push::NoticePush;
@@ -63,7 +63,8 @@ struct Asked<'a> {
     caller: &'a Caller,
     /// Its condition, once it is needed; none if there is none that could be fulfilled.
     condition: Option<Option<Condition>>,
-    budget: &'a mut Budget,
+    /// By user; of a device that has none, its own.
+    budget: &'a mut Budget<String>,
 }
 
 /// What subscriptions are held against: fields have the names that they had when something changed.
@@ -249,7 +250,7 @@ impl Notices {
         let cost = condition.cost(record, context(), MAX_COST);
         let whose = candidate.user.as_ref().map(UserId::as_str);
         let whose = whose.unwrap_or(candidate.device.as_str());
-        if !asked.budget.take(whose, cost) {
+        if asked.budget.take(whose.to_owned(), cost).is_err() {
             self.skip(candidate);
             return Ok(false);
         }
