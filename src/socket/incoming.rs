@@ -7,13 +7,16 @@
 //! be sure that all was heard.
 //!
 //! What waits is less than what came: a ping gives way to one that comes right behind it
-//! (RFC 6455, 5.5.3), and a pong says no more than that somebody is there.
+//! (RFC 6455, 5.5.3), and a pong says no more than that somebody is there. Who is silent is asked with
+//! pings whether he is there, and given up when he does not answer.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use actix_web::web::Bytes;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// What is taken ahead.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
@@ -22,13 +25,28 @@ const MESSAGE_BYTES: usize = 128;
 /// Messages up to this size are copied. They are cut out of what was read at once, and one of them
 /// would keep all of it, however much else was in it.
 const MAX_COPIED_BYTES: usize = 4 << 10;
+/// How many pings may go unanswered.
+const MAX_SILENT_PINGS: u32 = 2;
+
+/// Ticks when the other side is to be asked whether it is still there: not at once, since some clients
+/// take the first frame after their close for its answer; and once for all the times when nobody
+/// could ask, since it must have time to answer each.
+pub(super) fn pings(every: Duration) -> Interval {
+    let mut pings = interval(every);
+    pings.reset();
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings
+}
 
 /// Messages in their order; an error or the end comes after all that was read before.
 pub(super) struct Incoming {
     stream: AggregatedMessageStream,
     ahead: VecDeque<AggregatedMessage>,
     num_bytes: usize,
+    /// Whether anything came, if only a pong, since the last ping.
     is_heard: bool,
+    /// How many pings nothing came after.
+    num_silent_pings: u32,
     /// That the stream is over, and the error that is not told yet, if it broke.
     end: Option<Option<ProtocolError>>,
 }
@@ -40,6 +58,7 @@ impl Incoming {
             ahead: VecDeque::new(),
             num_bytes: 0,
             is_heard: false,
+            num_silent_pings: 0,
             end: None,
         }
     }
@@ -58,22 +77,35 @@ impl Incoming {
         }
     }
 
-    /// Whether anything came, if only a pong, since this was asked last.
-    pub(super) fn was_heard(&mut self) -> bool {
-        std::mem::take(&mut self.is_heard)
+    /// To be asked when a ping is due: whether nothing came after so many that nobody is there.
+    pub(super) fn is_silent(&mut self) -> bool {
+        // While something else was done, an answer may have come that nobody has read.
+        if self.has_room() {
+            let _ = self.read().now_or_never();
+        }
+        if std::mem::take(&mut self.is_heard) {
+            self.num_silent_pings = 0;
+        }
+        self.num_silent_pings += 1;
+        self.num_silent_pings > MAX_SILENT_PINGS
     }
 
     /// Does something, and takes what comes meanwhile.
     pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
-            let has_room = self.num_bytes < MAX_AHEAD_BYTES && self.end.is_none();
+            let has_room = self.has_room();
             tokio::select! {
                 biased;
                 done = &mut work => return done,
                 () = self.read(), if has_room => {}
             }
         }
+    }
+
+    /// Whether more may be taken ahead.
+    fn has_room(&self) -> bool {
+        self.num_bytes < MAX_AHEAD_BYTES && self.end.is_none()
     }
 
     /// Waits for something from the stream, and takes what is there.
@@ -235,12 +267,22 @@ mod tests {
     #[test]
     fn pongs_do_not_wait() {
         let (mut incoming, _open) = incoming(vec![frame(PONG, b"").repeat(1000); 500]);
-        assert!(!incoming.was_heard());
         while_busy(&mut incoming);
         assert!(incoming.ahead.is_empty(), "{}", incoming.ahead.len());
-        // But somebody is there.
-        assert!(incoming.was_heard());
-        assert!(!incoming.was_heard());
+    }
+
+    #[test]
+    fn who_answers_no_ping_is_given_up() {
+        let (mut silent, _open) = incoming(vec![]);
+        assert_eq!([(); 3].map(|()| silent.is_silent()), [false, false, true]);
+        // A pong is enough, also one that nobody has read yet.
+        let (mut heard, _open) = incoming(vec![]);
+        assert_eq!([(); 2].map(|()| heard.is_silent()), [false, false]);
+        heard.is_heard = true;
+        assert_eq!([(); 3].map(|()| heard.is_silent()), [false, false, true]);
+        let (mut unread, _open) = incoming(vec![frame(PONG, b"")]);
+        unread.num_silent_pings = MAX_SILENT_PINGS;
+        assert_eq!([(); 3].map(|()| unread.is_silent()), [false, false, true]);
     }
 
     #[test]

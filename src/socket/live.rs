@@ -15,7 +15,7 @@ use skytrail_actors::live::{Connected, Ended, Ending, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
 
-use super::incoming::Incoming;
+use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
 use crate::http::live::{Admitted, End, Shown, read_from, read_query};
@@ -27,8 +27,6 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_NAME_BYTES: usize = 256;
 /// How often the server asks whether the client is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How many pings may go unanswered.
-const MAX_SILENT_PINGS: u32 = 2;
 /// How long a client that is let go may take to hear why.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -113,9 +111,7 @@ impl Socket {
     }
 
     async fn exchange(&mut self, incoming: &mut Incoming) -> Leaving {
-        let mut pings = tokio::time::interval(PING_EVERY);
-        pings.reset();
-        let mut silent_pings = 0;
+        let mut pings = pings(PING_EVERY);
         loop {
             tokio::select! {
                 message = incoming.next() => {
@@ -140,8 +136,7 @@ impl Socket {
                 }
                 ending = self.ended.wait() => return Leaving::Ended(ending),
                 _ = pings.tick() => {
-                    silent_pings = if incoming.was_heard() { 1 } else { silent_pings + 1 };
-                    if silent_pings > MAX_SILENT_PINGS { return Leaving::Gone; }
+                    if incoming.is_silent() { return Leaving::Gone; }
                     if let Some(leaving) = self.send(|mut session| async move { session.ping(b"").await }).await {
                         return leaving;
                     }

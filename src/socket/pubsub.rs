@@ -18,14 +18,12 @@ use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
 use tokio::sync::oneshot::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use super::incoming::Incoming;
+use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::{Seat, Seats};
 
 /// How often the server asks whether the client is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How many pings may go unanswered.
-const MAX_SILENT_PINGS: u32 = 2;
 /// A publisher of messages up to this size need not wait for the hub to take each: as many as its
 /// mailbox holds are no burden to the memory.
 const MAX_UNAWAITED_BYTES: usize = 16 << 10;
@@ -141,10 +139,7 @@ struct Socket {
 
 impl Socket {
     async fn serve(mut self, mut incoming: Incoming, mut dropped: Receiver<()>) {
-        let mut pings = tokio::time::interval(PING_EVERY);
-        // Not at once: some clients take the first frame after their close for its answer.
-        pings.reset();
-        let mut silent_pings = 0;
+        let mut pings = pings(PING_EVERY);
         let ending = loop {
             tokio::select! {
                 message = incoming.next() => {
@@ -154,8 +149,7 @@ impl Socket {
                 () = self.door.stopping.cancelled() => break Ending::because(CloseCode::Away, "the server is stopping"),
                 _ = &mut dropped => break Ending::because(CloseCode::Policy, "too slow: messages were waiting"),
                 _ = pings.tick() => {
-                    silent_pings = if incoming.was_heard() { 1 } else { silent_pings + 1 };
-                    if silent_pings > MAX_SILENT_PINGS { break Ending::default(); }
+                    if incoming.is_silent() { break Ending::default(); }
                     self.is_gone |= self.session.ping(b"").await.is_err();
                 }
             }

@@ -6,15 +6,13 @@ use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
-use tokio::time::{Interval, interval, timeout};
+use tokio::time::{Interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::socket::incoming::Incoming;
+use crate::socket::incoming::{Incoming, pings};
 
 /// How often the server asks whether the client is still there.
 const PING_EVERY: Duration = Duration::from_secs(15);
-/// How many pings may go unanswered.
-const MAX_SILENT_PINGS: u32 = 2;
 /// How long a client may leave what it is sent untouched.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,7 +22,6 @@ pub(super) struct Line {
     incoming: Incoming,
     stopping: CancellationToken,
     pings: Interval,
-    num_silent_pings: u32,
 }
 
 /// What came.
@@ -41,14 +38,11 @@ pub(super) struct Gone;
 
 impl Line {
     pub(super) fn new(session: Session, incoming: Incoming, stopping: CancellationToken) -> Self {
-        let mut pings = interval(PING_EVERY);
-        pings.reset();
         Self {
             session,
             incoming,
             stopping,
-            pings,
-            num_silent_pings: 0,
+            pings: pings(PING_EVERY),
         }
     }
 
@@ -59,10 +53,7 @@ impl Line {
                 message = self.incoming.next() => message,
                 () = self.stopping.cancelled() => return Heard::Ended,
                 _ = self.pings.tick() => {
-                    let is_heard = self.incoming.was_heard();
-                    self.num_silent_pings = if is_heard { 1 } else { self.num_silent_pings + 1 };
-                    let is_silent = self.num_silent_pings > MAX_SILENT_PINGS;
-                    if is_silent || self.session.ping(b"").await.is_err() {
+                    if self.incoming.is_silent() || self.session.ping(b"").await.is_err() {
                         return Heard::Ended;
                     }
                     continue;
