@@ -134,6 +134,67 @@ fn what_may_not_be_read_any_more_is_not_told_to_who_comes_back() {
     assert!(told.contains(r#""text":"one""#), "{told}");
 }
 
+/// Rules may be about whom the record names. Who comes back is told by what it names now.
+#[test]
+fn fields_that_are_for_others_by_now_are_not_told_to_who_comes_back() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    let (hers, his) = (json!({"editor": ada.user}), json!({"editor": bob.user}));
+    for (id, editor) in [
+        ("note/lost", &his),
+        ("note/kept", &his),
+        ("note/won", &hers),
+    ] {
+        ada.save(id, json!({"pay": "as it was", "n": 0}));
+        ada.save(id, editor.clone());
+    }
+    let rule = |role: &str, is_readable: bool| {
+        json!({"record_type": "note", "record_field": "pay", "user_role": role, "writable": true,
+            "readable": is_readable, "comparable": is_readable, "discoverable": is_readable})
+    };
+    let rules = [
+        rule("_owner", true),
+        rule("_field:editor", true),
+        rule("_public", false),
+    ];
+    let body = json!({"access": rules});
+    let answer = world.master.call("schema:field_access:update", body);
+    answer.result();
+    let query = json!({"record_type": "note"});
+    let mut listener = Listener::open(&world.server, bob);
+    let before = listener.subscribe("q", query.clone()).clone();
+    let pay = |followed: &Followed, id: &str| followed.records[id].get("pay").cloned();
+    assert_eq!(pay(&before, "note/lost"), Some(json!("as it was")));
+    assert_eq!(pay(&before, "note/won"), None);
+    drop(listener);
+    ada.save("note/lost", json!({"pay": "secret since it was lost"}));
+    ada.save("note/lost", hers);
+    ada.save("note/kept", json!({"pay": "raised"}));
+    ada.save("note/won", json!({"pay": "secret before it was won"}));
+    ada.save("note/won", json!({"pay": "paid"}));
+    ada.save("note/won", his);
+    for id in ["note/lost", "note/kept", "note/won"] {
+        ada.save(id, json!({"n": 1}));
+    }
+    let mut listener = Listener::open(&world.server, bob);
+    listener.followed.insert("q".into(), before.resumed());
+    let mut back = query;
+    back["from"] = before.position.into();
+    let after = listener.subscribe("q", back);
+    let told = after.heard[before.heard.len()..].join("\n");
+    assert!(!told.contains("secret"), "{told}");
+    assert_eq!(after.num_resets, 0);
+    assert_eq!(
+        after.events[before.events.len()..],
+        [["change"; 9].as_slice(), &["ready"]].concat()
+    );
+    let seen = ["note/lost", "note/kept", "note/won"].map(|id| pay(after, id));
+    assert_eq!(seen, [None, Some(json!("raised")), Some(json!("paid"))]);
+    let found = bob.query("note", json!([])).into_iter();
+    let found = found.map(|it| (it["_id"].as_str().unwrap().to_owned(), it));
+    assert_eq!(after.records, found.collect::<BTreeMap<_, _>>());
+}
+
 /// Whether something leaves must not say what it was.
 #[test]
 fn a_predicate_does_not_find_out_what_may_not_be_read_any_more() {

@@ -87,7 +87,7 @@ impl<'a> Judge<'a> {
         if !lens.finds(query, &head.record) {
             return (Verdict::Unfound, cost);
         }
-        let (place, hash) = self.renderer.render(query, lens, head);
+        let (place, hash) = self.renderer.render(query, lens, (head, None));
         let written = self.renderer.num_bytes(place);
         (Verdict::Found(place, hash), cost.saturating_add(written))
     }

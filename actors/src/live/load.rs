@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::query::Query;
-use skytrail_schema::record::Head;
+use skytrail_schema::record::{Head, Record};
 
 use super::frame::{Frame, Label};
 use super::lens::{Audience, Lens};
@@ -155,13 +155,13 @@ impl<'a> Renderer<'a> {
         self.frames.clear();
     }
 
-    /// Writes the record as somebody sees it; returns its place and its hash. Those from whom
-    /// nothing is hidden share it.
+    /// Writes the record as somebody sees it, what it was also by what it is `today`; returns its place
+    /// and its hash. Those from whom nothing is hidden share it.
     pub(super) fn render(
         &mut self,
         query: &LiveQuery,
         lens: &Lens,
-        head: &Arc<Head>,
+        (head, today): (&Arc<Head>, Option<&Record>),
     ) -> (usize, u64) {
         let shared = self.unhidden.get(&query.text).filter(|_| !lens.may_hide);
         if let Some(place) = shared
@@ -169,7 +169,7 @@ impl<'a> Renderer<'a> {
         {
             return (*place, body.hash);
         }
-        let head = lens.look(query).cut(Arc::clone(head));
+        let head = lens.look(query).cut(Arc::clone(head), today);
         let transient = BTreeMap::new();
         let body = write(self.env, Found { head, transient });
         let (place, hash) = (self.bodies.len(), body.hash);

@@ -3,7 +3,9 @@
 //! The log has more than he may read. So it is gone through twice: first for which records something
 //! happened to. Those that he may read as they are at the end are told event by event then, with what
 //! they were. Of others nothing is told but that they left, if he may have had them. Whether the query
-//! found one of those is not asked: a predicate would find out what they were.
+//! found one of those is not asked: a predicate would find out what they were. In the same way, of what a
+//! record was those fields are told that he might see then and may see now: rules may be about whom it
+//! names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -90,7 +92,8 @@ pub(super) async fn replay(
         missed,
         renderer: Renderer::new(env),
         open: HashMap::new(),
-        heads: WeighedCache::new(),
+        heads: Heads::new(),
+        ends: Heads::new(),
         frames: Vec::new(),
         num_bytes: 0,
         max_bytes: settings.max_queue_bytes,
@@ -111,6 +114,8 @@ pub(super) async fn replay(
     }
 }
 
+type Heads = WeighedCache<RecordId, Option<Arc<Head>>>;
+
 struct Replay<'a> {
     env: &'a RecordEnv,
     whose: (&'a LiveQuery, &'a Audience),
@@ -120,7 +125,9 @@ struct Replay<'a> {
     /// before under the id of one is another.
     open: HashMap<RecordId, Timestamp>,
     /// Records that are told of, as the last event left them.
-    heads: WeighedCache<RecordId, Option<Arc<Head>>>,
+    heads: Heads,
+    /// The same as they are at the end, where that has a say in which of their fields are told.
+    ends: Heads,
     frames: Vec<Frame>,
     /// The bytes of the frames, and how many there may be.
     num_bytes: usize,
@@ -209,12 +216,15 @@ impl Replay<'_> {
             let old = some.iter().filter(|(_, met)| !met.is_new);
             let mut then = self.states(old.map(|(id, _)| id), from).await?;
             let there = some.iter().filter(|(_, met)| !met.is_gone);
-            let last = self.states(there.map(|(id, _)| id), until).await?;
+            let mut last = self.states(there.map(|(id, _)| id), until).await?;
             size.had(then.values().chain(last.values()).map(|head| &head.record));
             for (id, met) in some {
-                if let Some(last) = last.get(id).filter(|last| may_find(last)) {
+                if let Some(last) = last.remove(id).filter(&may_find) {
                     self.open.insert(id.clone(), last.record.created_at);
                     positions.extend(&met.positions);
+                    if lens.may_hide {
+                        keep(&mut self.ends, id, Some(Arc::new(last)), self.max_bytes);
+                    }
                 }
                 let Some(then) = then.remove(id) else {
                     continue;
@@ -223,7 +233,7 @@ impl Replay<'_> {
                     self.put(self.missed.label.leave(None, id))?;
                 }
                 if self.open.contains_key(id) {
-                    self.keep(id, Some(Arc::new(then)));
+                    keep(&mut self.heads, id, Some(Arc::new(then)), self.max_bytes);
                 }
             }
         }
@@ -250,12 +260,14 @@ impl Replay<'_> {
         let (was_there, spent) = self.finds(before.as_deref())?;
         let (is_there, of_after) = self.finds(after.as_deref())?;
         self.breath.after(spent.saturating_add(of_after)).await;
+        let end = self.end_of(id).await?;
         let Missed { label, lens, .. } = self.missed;
         self.renderer.begin();
         match after.as_ref().filter(|_| is_there) {
             Some(head) => {
                 let name = if was_there { "change" } else { "enter" };
-                let (place, _) = self.renderer.render(self.whose.0, lens, head);
+                let today = end.as_ref().map(|end| &end.record);
+                let (place, _) = self.renderer.render(self.whose.0, lens, (head, today));
                 let place = (event.position, place);
                 let frame = self.renderer.record(label, name, place);
                 self.put(frame)?;
@@ -263,7 +275,7 @@ impl Replay<'_> {
             None if was_there => self.put(label.leave(Some(event.position), id))?,
             None => {}
         }
-        self.keep(id, after);
+        keep(&mut self.heads, id, after, self.max_bytes);
         Ok(())
     }
 
@@ -289,11 +301,18 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, id: &RecordId, head: Option<Arc<Head>>) {
-        self.heads.put(id.clone(), head);
-        while self.heads.bytes() > self.max_bytes {
-            self.heads.pop_lru();
+    /// Returns a record as it is at the end, if some rule may hide fields of it.
+    async fn end_of(&mut self, id: &RecordId) -> Result<Option<Arc<Head>>, Untold> {
+        if !self.missed.lens.may_hide {
+            return Ok(None);
         }
+        if let Some(known) = self.ends.get(id) {
+            return Ok(known.clone());
+        }
+        let mut found = self.states([id], self.missed.until).await?;
+        let end = found.remove(id).map(Arc::new);
+        keep(&mut self.ends, id, end.clone(), self.max_bytes);
+        Ok(end)
     }
 
     /// Loads a record as it was before an event.
@@ -323,5 +342,13 @@ impl Replay<'_> {
             found.insert(head.record.id.clone(), head);
         }
         Ok(found)
+    }
+}
+
+/// Keeps a record, in the place of those that were not asked for longest if there are too many.
+fn keep(heads: &mut Heads, id: &RecordId, head: Option<Arc<Head>>, max_bytes: usize) {
+    heads.put(id.clone(), head);
+    while heads.bytes() > max_bytes {
+        heads.pop_lru();
     }
 }

@@ -268,15 +268,18 @@ impl Look<'_> {
             let mut transient = self.transient_of(definition, &head.record, &included);
             self.hide_unreadable(&head.record, &mut transient);
             room.take(&transient)?;
-            let head = self.cut(head);
+            let today = self.today_of(&head.record);
+            let head = self.cut(head, today);
             Ok(Found { head, transient })
         });
         found.collect()
     }
 
-    /// Leaves out the fields that he may not see, and those that he did not ask for.
-    pub(crate) fn cut(&self, head: Arc<Head>) -> Arc<Head> {
-        select(self.visible(head), self.query.desired_keys.as_deref())
+    /// Leaves out the fields that he may not see, of what was also by what the record is `today`, and
+    /// those that he did not ask for.
+    pub(crate) fn cut(&self, head: Arc<Head>, today: Option<&Record>) -> Arc<Head> {
+        let head = visible(self.rules, self.asker.caller, head, today);
+        select(head, self.query.desired_keys.as_deref())
     }
 
     fn visible(&self, head: Arc<Head>) -> Arc<Head> {
