@@ -3,9 +3,9 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::source::Reader;
+use super::source::{Reader, without_sign_in};
 use super::{Secret, size};
-use crate::http::origins::Origins;
+use crate::http::origins::{NoOrigin, Origins};
 use crate::http::remote::Proxies;
 
 /// The HTTP door.
@@ -142,9 +142,13 @@ fn read_proxies(reader: &mut Reader<'_>) -> Proxies {
 }
 
 fn read_origins(reader: &mut Reader<'_>, text: &str) -> Origins {
-    text.parse().unwrap_or_else(|()| {
-        let expected = "\"*\", or origins as browsers send them, such as https://app.example,http://localhost:8080";
-        reader.refuse("CORS_HOST", text, expected);
+    text.parse().unwrap_or_else(|NoOrigin(wrong)| {
+        let wrong = without_sign_in(&wrong);
+        let expected = format!(
+            "\"*\", or origins as browsers send them, such as https://app.example,http://localhost:8080, \
+             file:// or null; {wrong:?} is none"
+        );
+        reader.refuse("CORS_HOST", text, &expected);
         Origins::Any
     })
 }

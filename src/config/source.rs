@@ -196,7 +196,7 @@ pub struct Setting {
 }
 
 /// Masks what stands between `://` and `@` in an address.
-fn without_sign_in(address: &str) -> String {
+pub(super) fn without_sign_in(address: &str) -> String {
     let parts = address.split_once("://");
     let sign_in = parts.and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
     sign_in.map_or_else(

@@ -14,6 +14,9 @@ use super::body::is_websocket;
 /// What a page elsewhere may read of an answer's head, beside what browsers show anyway.
 const EXPOSED: &str = "Content-Range, Retry-After, X-Skygear-Request-Id";
 
+/// The origins of pages that are files, of web views of phones, and of sandboxed frames.
+const HOSTLESS: [&str; 2] = ["file://", "null"];
+
 /// The origins that browsers are told they may call from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
@@ -99,17 +102,21 @@ fn is_same_host(origin: &str, host: &str) -> bool {
     !host.is_empty() && bare(rest) == bare(host)
 }
 
+/// A text that no browser sends as an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoOrigin(pub String);
+
 /// `*`, or origins separated by commas. Browsers compare them as texts, so what none of them sends
 /// would let nobody in.
 impl FromStr for Origins {
-    type Err = ();
+    type Err = NoOrigin;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, NoOrigin> {
         if text == "*" {
             return Ok(Self::Any);
         }
         let origins = text.split(',').map(str::trim).map(origin);
-        let origins: Vec<_> = origins.collect::<Result<_, ()>>()?;
+        let origins: Vec<_> = origins.collect::<Result<_, _>>()?;
         match <[HeaderValue; 1]>::try_from(origins) {
             Ok([origin]) => Ok(Self::One(origin)),
             Err(origins) => Ok(Self::Several(origins)),
@@ -117,16 +124,24 @@ impl FromStr for Origins {
     }
 }
 
-fn origin(text: &str) -> Result<HeaderValue, ()> {
-    let value = HeaderValue::from_str(text).map_err(drop)?;
-    let uri: Uri = text.parse().map_err(drop)?;
+fn origin(text: &str) -> Result<HeaderValue, NoOrigin> {
+    let is_as_sent = HOSTLESS.contains(&text) || is_of_host(text);
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_as_sent);
+    value.ok_or_else(|| NoOrigin(text.to_owned()))
+}
+
+fn is_of_host(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else {
+        return false;
+    };
     let written = uri.scheme_str().zip(uri.authority());
-    let written = written.map(|(scheme, authority)| format!("{scheme}://{authority}"));
-    let is_as_sent = written.is_some_and(|written| written == text)
+    let is_as_sent = |(scheme, authority)| {
+        // Files are sent without their hosts.
+        scheme != "file" && format!("{scheme}://{authority}") == text
+    };
+    written.is_some_and(is_as_sent)
         && !text.contains(['@', '*'])
-        && !text.contains(|letter: char| letter.is_ascii_uppercase());
-    // Pages of files and of sandboxes.
-    (is_as_sent || text == "null").then_some(value).ok_or(())
+        && !text.contains(|letter: char| letter.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -173,10 +188,17 @@ mod tests {
             "HTTPS://a.example",
             "https://me@a.example",
             "https://a.example https://b.example",
+            "file:",
+            "file:///",
+            "file://host",
+            "FILE://",
+            "Null",
         ] {
-            assert_eq!(wrong.parse::<Origins>(), Err(()), "{wrong}");
+            assert!(wrong.parse::<Origins>().is_err(), "{wrong}");
         }
-        assert!("null".parse::<Origins>().is_ok());
+        let many = "https://a.example, file:///app,null".parse::<Origins>();
+        assert_eq!(many, Err(NoOrigin("file:///app".to_owned())));
+        assert!("file://,null".parse::<Origins>().is_ok());
         assert!("http://[::1]:80".parse::<Origins>().is_ok());
         assert!("capacitor://localhost".parse::<Origins>().is_ok());
     }

@@ -54,34 +54,66 @@ fn browsers_may_ask_from_anywhere() {
 fn pages_of_several_origins_may_call_and_each_is_told_of_its_own() {
     let both = "https://app.example, http://127.0.0.1:8080";
     let server = TestServer::with(&[("CORS_HOST", both)]);
-    let allowed = |origin: &str| {
-        let answer = ask(&server, "GET", "/", &[("Origin", origin)]);
-        assert_eq!(answer.header("Vary"), Some("Origin"));
-        let allowed = answer.header("Access-Control-Allow-Origin");
-        allowed.map(ToOwned::to_owned)
-    };
     for origin in both.split(", ") {
-        assert_eq!(allowed(origin).as_deref(), Some(origin));
+        assert_eq!(allowed_origin(&server, origin).as_deref(), Some(origin));
     }
-    assert_eq!(allowed("https://evil.example"), None);
+    let evil = "https://evil.example";
+    assert_eq!(allowed_origin(&server, evil), None);
+    let answer = ask(&server, "GET", "/", &[("Origin", evil)]);
+    assert_eq!(answer.header("Vary"), Some("Origin"));
+}
+
+fn allowed_origin(server: &TestServer, origin: &str) -> Option<String> {
+    let answer = ask(server, "GET", "/", &[("Origin", origin)]);
+    let allowed = answer.header("Access-Control-Allow-Origin");
+    allowed.map(ToOwned::to_owned)
+}
+
+const SOCKETS: [&str; 4] = ["/live", "/log", "/pubsub", "/_/pubsub"];
+
+/// Opens a socket for a page; returns what it is refused with, if it is.
+fn open_for(server: &TestServer, path: &str, origin: Option<&str>) -> Result<(), (u16, Vec<u8>)> {
+    let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+    let origin = origin.map(|origin| ("Origin".to_owned(), origin.to_owned()));
+    let headers: Vec<_> = [key].into_iter().chain(origin).collect();
+    Socket::open(server.address(), path, &headers).map(drop)
+}
+
+/// Pages that are files have such origins, and so have the web views of phones. Any page can make
+/// itself one of them, so nobody is taken for one who was not named.
+#[test]
+fn pages_without_a_host_may_call_where_they_are_named() {
+    let bare = ["file://", "null"];
+    for named in [vec!["file://"], vec!["null"], bare.to_vec(), vec![]] {
+        let setting = [&["https://app.example"], named.as_slice()].concat();
+        let server = TestServer::with(&[("CORS_HOST", setting.join(",").as_str())]);
+        for origin in bare {
+            let is_named = named.contains(&origin);
+            let allowed = allowed_origin(&server, origin);
+            let expected = match setting.as_slice() {
+                // An answer names the only one, whoever asks.
+                [only] => Some(*only),
+                _ => is_named.then_some(origin),
+            };
+            assert_eq!(allowed.as_deref(), expected, "{setting:?}");
+            for path in SOCKETS {
+                let refused = open_for(&server, path, Some(origin)).map_err(|(status, _)| status);
+                let expected = if is_named { Ok(()) } else { Err(403) };
+                assert_eq!(refused, expected, "{setting:?}: {path} of {origin}");
+            }
+        }
+    }
 }
 
 /// Browsers let every page open sockets and read from them: only the server can refuse.
 #[test]
 fn a_page_of_another_origin_opens_no_socket() {
-    let paths = ["/live", "/log", "/pubsub", "/_/pubsub"];
-    let open = |server: &TestServer, path: &str, origin: Option<&str>| {
-        let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
-        let origin = origin.map(|origin| ("Origin".to_owned(), origin.to_owned()));
-        let headers: Vec<_> = [key].into_iter().chain(origin).collect();
-        Socket::open(server.address(), path, &headers).map(drop)
-    };
     let both = "https://app.example, http://127.0.0.1:8080";
     for (setting, allowed) in [("https://app.example", 1), (both, 2)] {
         let server = TestServer::with(&[("CORS_HOST", setting)]);
-        for path in paths {
+        for path in SOCKETS {
             for origin in ["https://evil.example", "null", "https://app.example:444"] {
-                let refused = open(&server, path, Some(origin));
+                let refused = open_for(&server, path, Some(origin));
                 let Err((status, body)) = refused else {
                     panic!("{path} is open to {origin}");
                 };
@@ -94,17 +126,17 @@ fn a_page_of_another_origin_opens_no_socket() {
             let own = format!("http://{}", server.address());
             let named = both.split(", ").take(allowed).map(Some);
             for origin in named.chain([None, Some(own.as_str())]) {
-                assert_eq!(open(&server, path, origin), Ok(()), "{path} {origin:?}");
+                assert_eq!(open_for(&server, path, origin), Ok(()), "{path} {origin:?}");
             }
         }
         // Plugins are told by their own rule.
-        let refused = open(&server, "/_/plugin", Some("https://app.example"));
+        let refused = open_for(&server, "/_/plugin", Some("https://app.example"));
         assert_eq!(refused.map_err(|(status, _)| status), Err(403));
     }
     let server = TestServer::start();
-    for path in paths {
+    for path in SOCKETS {
         let origin = Some("https://evil.example");
-        assert_eq!(open(&server, path, origin), Ok(()), "{path}");
+        assert_eq!(open_for(&server, path, origin), Ok(()), "{path}");
     }
 }
 

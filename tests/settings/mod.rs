@@ -123,6 +123,31 @@ fn what_is_behind_a_value_in_dot_env_is_a_comment() {
 }
 
 #[test]
+fn an_origin_that_no_browser_sends_is_refused_by_its_name() {
+    let place = Place::new();
+    for wrong in [
+        "https://b.example/",
+        "file:///",
+        "file://app",
+        "NULL",
+        "b.example",
+    ] {
+        let value = format!("https://a.example, {wrong},null");
+        let (code, _, said) = place.config(&[("CORS_HOST", OsStr::new(&value))], &[]);
+        assert_eq!(code, Some(2), "{wrong}: {said}");
+        let named = format!("{wrong:?} is none");
+        assert!(
+            said.contains("CORS_HOST") && said.contains(&named),
+            "{said}"
+        );
+    }
+    for right in ["file://", "null", "https://a.example,file://,null"] {
+        let (code, _, said) = place.config(&[("CORS_HOST", OsStr::new(right))], &[]);
+        assert_eq!(code, Some(0), "{right}: {said}");
+    }
+}
+
+#[test]
 fn passwords_in_what_is_refused_or_shown_are_masked() {
     let refused = [
         ("DATABASE_URL", "host=db user=sky password=hunter2"),
@@ -131,6 +156,7 @@ fn passwords_in_what_is_refused_or_shown_are_masked() {
         ("ASSET_STORE_S3_ENDPOINT", "ftp://u:hunter2@h"),
         ("BACKUP_S3_ENDPOINT", "ftp://u:hunter2@h"),
         ("APNS_ENDPOINT", "http://u:hunter2@h"),
+        ("CORS_HOST", "https://a.example,http://u:hunter2@h"),
     ];
     let place = Place::new();
     for (name, value) in refused {
