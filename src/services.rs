@@ -21,6 +21,7 @@ use skytrail_actors::record::service::RecordService;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::task::Tasks;
 use skytrail_schema::auth_keys::AuthKeys;
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::id::TypeName;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +103,17 @@ pub struct Services {
     pub running: TaskTracker,
     /// Cancelled when the server begins to stop: what goes on without end ends.
     pub stopping: CancellationToken,
+}
+
+impl Services {
+    /// Returns which key somebody shows; one that is neither is counted.
+    pub fn kind_of_key(&self, shown: &str) -> Option<KeyKind> {
+        let kind = self.keys.kind_of(shown);
+        if kind.is_none() {
+            self.door.count_wrong_key();
+        }
+        kind
+    }
 }
 
 /// Settings that actions need.

@@ -64,7 +64,7 @@ impl Front {
             path,
             broker: broker.clone(),
             api: Arc::clone(api),
-            keys: on.keys.clone(),
+            services: Arc::clone(&services),
         };
         let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller::new(&services));
         let tried_api: Arc<dyn ApiCaller> = Arc::new(SandboxCaller(Arc::clone(&services)));

@@ -366,7 +366,7 @@ impl<'a> Asked<'a> {
         let Some(key) = &self.key else {
             return Ok(KeyKind::None);
         };
-        self.services.keys.kind_of(key).ok_or_else(|| {
+        self.services.kind_of_key(key).ok_or_else(|| {
             let message = format!("Cannot verify api key: `{key}`");
             ApiError::new(Code::AccessKeyNotAccepted, message)
         })

@@ -19,6 +19,7 @@ pub struct DoorCounters {
     actions: RwLock<BTreeMap<String, Arc<ActionCounters>>>,
     connections: AtomicUsize,
     hang_ups: AtomicU64,
+    wrong_keys: AtomicU64,
     unsent: AtomicUsize,
 }
 
@@ -46,6 +47,8 @@ pub struct DoorState {
     pub num_connections: usize,
     /// Requests whose clients went away before the answer.
     pub num_hang_ups: u64,
+    /// Keys that were shown and are none of the app's.
+    pub num_wrong_keys: u64,
     /// Bytes of answers that clients have not taken yet.
     pub unsent_bytes: usize,
     /// Actions under way now.
@@ -68,6 +71,11 @@ impl DoorCounters {
     /// Counts a request whose client went away before the answer.
     pub fn count_hang_up(&self) {
         self.hang_ups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a key that is none.
+    pub fn count_wrong_key(&self) {
+        self.wrong_keys.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection until what is returned is dropped.
@@ -111,6 +119,7 @@ impl DoorCounters {
         DoorState {
             num_connections: self.connections.load(Ordering::Relaxed),
             num_hang_ups: self.hang_ups.load(Ordering::Relaxed),
+            num_wrong_keys: self.wrong_keys.load(Ordering::Relaxed),
             unsent_bytes: self.unsent_bytes(),
             num_running,
         }

@@ -2,6 +2,7 @@
 
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 
 use super::error;
@@ -13,9 +14,11 @@ use crate::services::Services;
 pub(super) async fn metrics(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let shown = shown(request.headers());
     let own = services.settings.metrics_key.as_ref();
-    let is_allowed =
-        services.keys.master.matches(shown) || own.is_some_and(|own| own.matches(shown));
-    if !is_allowed {
+    let is_allowed = |shown| {
+        own.is_some_and(|own| own.matches(shown))
+            || services.kind_of_key(shown) == Some(KeyKind::Master)
+    };
+    if !shown.is_some_and(is_allowed) {
         let message = "the master key or METRICS_KEY is needed";
         return error::failure(&ApiError::new(Code::AccessKeyNotAccepted, message));
     }
@@ -25,9 +28,10 @@ pub(super) async fn metrics(services: web::Data<Services>, request: HttpRequest)
         .body(metrics::render(&states, &services.door.actions()))
 }
 
-fn shown(headers: &HeaderMap) -> &str {
+fn shown(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text(AUTHORIZATION.as_str()).and_then(|it| it.strip_prefix("Bearer "));
-    let key = text("x-skygear-api-key").filter(|key| !key.is_empty());
-    key.or(bearer).unwrap_or_default()
+    let key = text("x-skygear-api-key");
+    let is_there = |shown: &&str| !shown.is_empty();
+    key.filter(is_there).or(bearer.filter(is_there))
 }

@@ -78,6 +78,11 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     )
     .value(door.num_hang_ups);
     text.metric(
+        "skytrail_wrong_keys_total",
+        "Keys that were shown and are neither of the app's.",
+    )
+    .value(door.num_wrong_keys);
+    text.metric(
         "skytrail_unsent_bytes",
         "Bytes of answers that clients have not taken yet.",
     )

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::json;
 
 use super::{ask, figure, scrape};
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 use crate::support::socket::Socket;
@@ -145,6 +145,32 @@ fn figures_parse_and_move() {
     eventually("the record store catches up", || {
         (figure(&scrape(&server), "skytrail_projector_lag_events") == 0.0).then_some(())
     });
+}
+
+/// Somebody who guesses keys, or an app that has an old one, shows in the figures, wherever he comes.
+#[test]
+fn keys_that_are_none_are_counted() {
+    let server = TestServer::start();
+    let before = scrape(&server);
+    let shows = |key: &str| [("X-Skygear-API-Key".to_owned(), key.to_owned())];
+    let query = br#"{"record_type": "note"}"#.to_vec();
+    let url = format!("{}/record/query", server.base_url);
+    let answer = send("POST", &url, &shows("guessed"), Some(query)).unwrap();
+    assert_eq!((answer.status, answer.code()), (401, 103));
+    for path in ["/live", "/log", "/pubsub", "/_/pubsub", "/_/plugin"] {
+        let refused = Socket::open(server.address(), path, &shows("guessed")).map(drop);
+        assert_eq!(refused.unwrap_err().0, 401, "{path}");
+    }
+    for path in ["/_/health", "/_/metrics"] {
+        ask(&server, "GET", path, &[("X-Skygear-API-Key", "guessed")]);
+    }
+    // The client's key is one, also where it is not enough; none is none.
+    for path in ["/_/health", "/_/metrics", "/_/plugin"] {
+        ask(&server, "GET", path, &[("X-Skygear-API-Key", API_KEY)]);
+        ask(&server, "GET", path, &[]);
+    }
+    let counted = |metrics: &str| figure(metrics, "skytrail_wrong_keys_total");
+    assert_eq!(counted(&scrape(&server)) - counted(&before), 8.0);
 }
 
 /// Names that clients choose must not become labels: their number has no bound.

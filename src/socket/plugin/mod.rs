@@ -14,8 +14,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use skytrail_actors::plugin::protocol::SUBPROTOCOL;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind, transport};
 
-use crate::config::Keys;
 use crate::http::error;
+use crate::services::Services;
 
 /// Where plugins connect.
 pub const PATH: &str = "/_/plugin";
@@ -35,8 +35,8 @@ pub struct PluginDoor {
     pub broker: PluginBroker,
     /// Runs the actions that workers ask for.
     pub api: Arc<dyn ApiCaller>,
-    /// The keys in use.
-    pub keys: Keys,
+    /// Knows the keys.
+    pub services: Arc<Services>,
 }
 
 /// Adds the endpoint.
@@ -56,7 +56,7 @@ async fn connect(
     request: HttpRequest,
     body: web::Payload,
 ) -> actix_web::Result<HttpResponse> {
-    if let Err(refused) = refusal::check(&request, &door.keys) {
+    if let Err(refused) = refusal::check(&request, &door.services) {
         return Ok(error::failure(&refused));
     }
     let Some(permit) = door.broker.admit() else {

@@ -7,8 +7,8 @@ use skytrail_actors::plugin::protocol::SUBPROTOCOL;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 
-use crate::config::Keys;
 use crate::http::origins::is_same_origin;
+use crate::services::Services;
 
 /// Refuses whoever is no plugin. The key is taken from the header alone, so that it does not end
 /// up in logs of addresses.
@@ -16,9 +16,10 @@ use crate::http::origins::is_same_origin;
 /// # Errors
 /// 103 (HTTP 401) without the master key, 102 (403) with the client's or from a foreign web page,
 /// 107 (426) without a subprotocol that the server speaks.
-pub(super) fn check(request: &HttpRequest, keys: &Keys) -> Result<(), ApiError> {
+pub(super) fn check(request: &HttpRequest, services: &Services) -> Result<(), ApiError> {
     let headers = request.headers();
-    check_key(text(headers, &super::API_KEY), keys)?;
+    let key = text(headers, &super::API_KEY).filter(|key| !key.is_empty());
+    check_key(key.and_then(|key| services.kind_of_key(key)))?;
     check_origin(headers)?;
     check_protocol(headers)
 }
@@ -31,8 +32,8 @@ pub(super) fn no_place() -> ApiError {
     )
 }
 
-fn check_key(key: Option<&str>, keys: &Keys) -> Result<(), ApiError> {
-    match keys.kind_of(key.unwrap_or_default()) {
+fn check_key(kind: Option<KeyKind>) -> Result<(), ApiError> {
+    match kind {
         Some(KeyKind::Master) => Ok(()),
         Some(_) => {
             let message = "plugins connect with the master key";
