@@ -205,7 +205,10 @@ fn body(kind: EventKind) -> EventBody {
             content_type: "image/png".into(),
             size: 5_000_000_000,
         }),
-        EventKind::AssetUploaded => EventBody::AssetUploaded(AssetUpload { size: 7 }),
+        EventKind::AssetUploaded => EventBody::AssetUploaded(AssetUpload {
+            size: 7,
+            blake3: None,
+        }),
         EventKind::TaskScheduled => EventBody::TaskScheduled(TaskSchedule {
             spec: "0 30 2 * * MON-FRI".to_owned(),
             zone: "Europe/Berlin".to_owned(),
@@ -349,12 +352,13 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 /// Commits that say more than those of the kinds do, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 4] {
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 5] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
         ("type.extended.numbered.v1", numbered()),
         ("erasure.requested.counters.v1", counted()),
+        ("asset.uploaded.hashed.v1", hashed()),
     ]
 }
 
@@ -375,6 +379,15 @@ fn counted() -> (Vec<u8>, Commit) {
     if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
         let numbers = [("number".to_owned(), 12), ("line".to_owned(), 300)];
         request.counters = [("note".into(), numbers.into())].into();
+    }
+    seal(commit)
+}
+
+/// An upload whose bytes were hashed.
+fn hashed() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::AssetUploaded);
+    if let EventBody::AssetUploaded(upload) = &mut commit.events[0].body {
+        upload.blake3 = Some("0f".repeat(32));
     }
     seal(commit)
 }

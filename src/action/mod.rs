@@ -45,8 +45,9 @@ use skytrail_schema::time::Timestamp;
 
 use crate::audit::Witness;
 use crate::http::checks::Check::{
-    self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, Notification,
-    PluginReady, RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry, RequireMaster, RequireUser,
+    self, AccessKey, Authenticator, CheckUser, DevOnly, DropRefused, InjectAuth, InjectAuthId,
+    InjectDb, Notification, PluginReady, RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry,
+    RequireMaster, RequireUser,
 };
 use crate::http::remote::Remote;
 use crate::http::reply::{Outcome, Reply};
@@ -99,6 +100,9 @@ pub struct Action {
 
 const PUBLIC: &[Check] = &[];
 const KEY: &[Check] = &[AccessKey, PluginReady];
+/// Who brings a file is known where he shows a token; nobody has to.
+pub(crate) const UPLOADER: &[Check] = &[AccessKey, InjectAuthId, DropRefused];
+const FILE: &[Check] = &[AccessKey, InjectAuthId, DropRefused, PluginReady];
 const LOGOUT: &[Check] = &[Authenticator, PluginReady];
 const USER: &[Check] = &[Authenticator, RequireAuth, RequireUser, PluginReady];
 const PASSWORD: &[Check] = &[
@@ -153,7 +157,7 @@ macro_rules! actions {
 actions! {
     "" "" PUBLIC READS => status;
     "_status:healthz" "" READY READS => status;
-    "asset:put" "asset" KEY ACTS => asset_put::run;
+    "asset:put" "asset" FILE ACTS => asset_put::run;
     "auth:signup" "auth" KEY ACTS => auth::sign_up;
     "auth:login" "auth" KEY ACTS => auth::log_in;
     "auth:logout" "auth" LOGOUT ACTS => auth::log_out;

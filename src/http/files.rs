@@ -26,13 +26,14 @@ use skytrail_schema::value::Asset;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::checks::{Asked, Check};
+use super::checks::Asked;
 use super::error;
 use super::frame::trace_of;
 use super::reply::Reply;
 use super::router;
 use super::server::unmatched;
-use super::shown::{KEY, query_value};
+use super::shown::{KEY, TOKEN, query_value};
+use crate::action::UPLOADER;
 use crate::action::asset_put::{check_content_type, too_large};
 use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::services::Services;
@@ -250,7 +251,7 @@ struct Incoming {
 impl Incoming {
     /// Checks the key and what is announced.
     async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
-        let key = KEY.in_head_or_query(request);
+        let (key, token) = (KEY.in_head_or_query(request), TOKEN.in_head(request));
         let context = RequestContext {
             caller: Default::default(),
             request: RequestId::own(trace_of(request).id),
@@ -260,8 +261,8 @@ impl Incoming {
             ..RequestContext::system()
         };
         let nothing = Map::new();
-        let mut asked = Asked::new(&services, &nothing, key, None, context);
-        asked.pass(&[Check::AccessKey]).await?;
+        let mut asked = Asked::new(&services, &nothing, key, token, context);
+        asked.pass(UPLOADER).await?;
         let context = asked.context;
         let limits = services.files.limits;
         let announced = request.headers().get(CONTENT_LENGTH);
@@ -368,7 +369,8 @@ impl Ending {
             Found::Same => drop(self.upload),
             Found::Other => return Err(was_uploaded(&self.name)),
         }
-        let noted = assets.note_upload(&self.name, self.state, &self.context);
+        let hash = self.hash.to_hex().to_string();
+        let noted = assets.note_upload(&self.name, self.state, hash, &self.context);
         let noted = noted.await;
         if noted.is_err() && assets.is_erased(&self.name) {
             store.remove(&self.name).await.map_err(not_stored)?;

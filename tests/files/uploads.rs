@@ -50,6 +50,46 @@ fn an_announced_file_is_sent_as_the_sdks_do_and_read_back() {
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
 }
 
+/// What is in the file store can be held against the log.
+#[test]
+fn the_log_has_the_hash_of_what_was_sent_and_who_sent_it() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let token = ada.token.clone().unwrap();
+    let (asset, action) = announce(&ada, "photos/me.png", "image/png", 5);
+    let head = [
+        ("Content-Type", "image/png"),
+        ("X-Skygear-Access-Token", token.as_str()),
+    ];
+    request(&server, "PUT", &action, &head, Some(b"bytes")).result();
+    // A token that is none is as good as no token.
+    let (other, action) = announce(&Client::anonymous(&server), "b.png", "image/png", 5);
+    let head = [
+        ("Content-Type", "image/png"),
+        ("X-Skygear-Access-Token", "nonsense"),
+    ];
+    request(&server, "PUT", &action, &head, Some(b"other")).result();
+
+    let events = |asset: &Json| {
+        let stream = format!("asset/{}", asset["$name"].as_str().unwrap());
+        let answer = Client::master(&server).call("log:read", json!({"stream": stream}));
+        answer.result().as_array().unwrap().clone()
+    };
+    let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+    let found = events(&asset);
+    for event in &found {
+        assert_eq!(event["actor"]["user"], json!(ada.user), "{event}");
+    }
+    let uploaded = found.last().unwrap();
+    assert_eq!(uploaded["kind"], "asset.uploaded");
+    let expected = json!({"size": 5, "blake3": hash(b"bytes")});
+    assert_eq!(uploaded["payload"], expected, "{uploaded}");
+    let found = events(&other);
+    let uploaded = found.last().unwrap();
+    assert_eq!(uploaded["actor"]["user"], Json::Null);
+    assert_eq!(uploaded["payload"]["blake3"], hash(b"other"));
+}
+
 /// Every download and every record that names the file has its media type.
 #[test]
 fn media_types_are_short_and_what_a_header_holds() {

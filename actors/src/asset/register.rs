@@ -81,8 +81,8 @@ impl Assets {
         self.append(name, state, None, context).await
     }
 
-    /// Notes the size of the bytes that were stored for a file, which is registered as `state` if
-    /// it is not known. Replies when durable.
+    /// Notes the size and the hash of the bytes that were stored for a file, which is registered as
+    /// `state` if it is not known. Replies when durable.
     ///
     /// # Errors
     /// Overload.
@@ -90,9 +90,13 @@ impl Assets {
         &self,
         name: &AssetName,
         state: AssetState,
+        blake3: String,
         context: &RequestContext,
     ) -> Result<(), ApiError> {
-        let upload = AssetUpload { size: state.size };
+        let upload = AssetUpload {
+            size: state.size,
+            blake3: Some(blake3),
+        };
         self.append(name, state, Some(upload), context).await
     }
 
@@ -119,7 +123,7 @@ impl Assets {
                 let body = EventBody::AssetRegistered(state.clone());
                 plan.push(stream(), version, body);
             }
-            if let Some(upload) = upload {
+            if let Some(upload) = upload.clone() {
                 plan.push(stream(), version + 1, EventBody::AssetUploaded(upload));
             }
             Ok(

@@ -222,7 +222,8 @@ fn body() -> impl Strategy<Value = EventBody> {
         (name(), any::<u64>()).prop_map(|(content_type, size)| {
             EventBody::AssetRegistered(AssetState { content_type, size })
         }),
-        any::<u64>().prop_map(|size| EventBody::AssetUploaded(AssetUpload { size })),
+        (any::<u64>(), proptest::option::of("[0-9a-f]{64}"))
+            .prop_map(|(size, blake3)| { EventBody::AssetUploaded(AssetUpload { size, blake3 }) }),
         task(),
     ]
 }

@@ -12,8 +12,11 @@ pub struct AssetState {
 }
 
 /// See [`EventBody::AssetUploaded`](super::EventBody::AssetUploaded).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetUpload {
     /// The size in bytes.
     pub size: u64,
+    /// The bytes' BLAKE3 hash, as hexadecimal digits; none in logs of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
 }
