@@ -9,6 +9,7 @@ use skytrail_actors::log::{folder_of, make_folder, write_whole};
 use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
+use crate::hex;
 use crate::push::web::VapidKey;
 
 /// Where keys are kept in the data folder.
@@ -208,7 +209,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 
 fn random_key() -> String {
     let bytes: [u8; 24] = rand::random();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&bytes)
 }
 
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {

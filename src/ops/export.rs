@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use skytrail_schema::id::TypeName;
 use skytrail_schema::json;
 
 use super::log_search::moment as at;
@@ -59,8 +60,6 @@ pub enum Format {
     Csv,
 }
 
-/// The type of users' records.
-const USER: &str = "user";
 /// What tells a user's line from a record's.
 pub(super) const AUTH_LINE: &str = "auth";
 /// What tells the line with the roles from others.
@@ -118,7 +117,7 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     if command.users && command.format == Format::Csv {
         return Err("a table has no users: --users goes with JSON lines".to_owned());
     }
-    if command.users && !types.iter().any(|name| name == USER) {
+    if command.users && !types.iter().any(|name| name == TypeName::USER) {
         return Err("users come with records of type user: name it, too".to_owned());
     }
     let unknown = types.iter().find(|name| !schema.contains_key(*name));
@@ -217,7 +216,7 @@ async fn write(
                 let written = writer.write(&mut out, record);
                 written.map_err(|error| unwritten(&error))?;
             }
-            if command.users && name == USER {
+            if command.users && name == TypeName::USER {
                 for user in users_of(server, &page.result, command.password_hashes).await? {
                     writeln!(out, "{user}").map_err(|error| unwritten(&error))?;
                 }

@@ -127,16 +127,13 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
 
 /// Writes an event as JSON, for people.
 fn describe(commit: &Commit, event: &Event) -> Json {
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
     let mut shown = json!(Shown { commit, event });
     if let Some(members) = shown.as_object_mut() {
-        members.insert("payload_hash".to_owned(), hex(&event.payload_hash).into());
-        members.insert("chain".to_owned(), hex(&commit.chain).into());
+        members.insert(
+            "payload_hash".to_owned(),
+            hex::encode(&event.payload_hash).into(),
+        );
+        members.insert("chain".to_owned(), hex::encode(&commit.chain).into());
     }
     shown
 }

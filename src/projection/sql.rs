@@ -20,6 +20,9 @@ use super::dialect::Dialect;
 use super::names::Name;
 use super::{postgres, sqlite};
 
+/// The most values that a statement may bind; SQLite's limit is 32,766.
+pub(crate) const MAX_VALUES: usize = 30_000;
+
 /// A value to bind.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Arg {

@@ -7,7 +7,7 @@ use lru::LruCache;
 use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Table, stored_columns};
 use crate::projection::names::Name;
-use crate::projection::sql::{Kind, SafeText, Sql};
+use crate::projection::sql::{Kind, MAX_VALUES, SafeText, Sql};
 
 /// What a statement does to how many records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,9 +176,6 @@ pub(super) fn push_rows(sql: &mut Sql, kinds: &[Kind], num_rows: usize) {
             .push(")");
     }
 }
-
-/// The most values that a statement may bind; SQLite's limit is 32,766.
-const MAX_VALUES: usize = 30_000;
 
 /// Cuts `rows` into the few statement sizes that exist, so that each text is used often.
 pub(super) fn in_chunks<T>(

@@ -10,10 +10,7 @@ use super::past::AsOf;
 use super::path::Paths;
 use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Catalog, Table};
-use crate::projection::sql::{Arg, SafeText, Sql};
-
-/// The most values that a statement may bind; SQLite's limit is 32,766.
-const MAX_VALUES: usize = 30_000;
+use crate::projection::sql::{Arg, MAX_VALUES, SafeText, Sql};
 
 /// A query as SQL.
 #[derive(Clone, Debug)]
