@@ -40,6 +40,7 @@ use crate::config::{Config, Keys};
 use crate::http::server;
 use crate::ledger;
 use crate::plugin::TransportError;
+use crate::proof::{NotOpened, open_signed};
 use crate::push;
 use crate::record_store::start::{patiently, ready_store};
 
@@ -53,7 +54,7 @@ pub(crate) const EXIT_LOG_IN_DOUBT: i32 = 70;
 pub enum StartError {
     /// The log.
     #[error(transparent)]
-    Log(#[from] skytrail_actors::log::LogOpenError),
+    Log(#[from] NotOpened),
     /// The record store.
     #[error("the record store cannot be used: {0}")]
     Store(String),
@@ -189,7 +190,7 @@ impl Application {
             segment_bytes: config.storage.segment_bytes,
             ..Default::default()
         };
-        let opened = OpenedLog::open(&config.data_dir, journal)?;
+        let opened = open_signed(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
         warn_of_readers(&config.data_dir);
         // Before the record store is opened, which needs space: on a full disk this is the space.

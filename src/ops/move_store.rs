@@ -9,8 +9,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use skytrail_actors::log::LogOpenError;
 use skytrail_actors::log::journal::JournalOptions;
-use skytrail_actors::log::{LogOpenError, OpenedLog};
 use skytrail_actors::store::RecordStore as _;
 use tokio::time::{Instant, sleep};
 
@@ -21,6 +21,7 @@ use crate::config::{Config, Database};
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
 use crate::projection::{SqlStore, StoreOptions, place_of, remove};
+use crate::proof::{NotOpened, open_signed};
 use crate::record_store::leaving;
 use crate::record_store::leftovers::Filling;
 use crate::record_store::moved::{self, Note};
@@ -49,8 +50,8 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
         leaving::check_parked(&config.app.name, old).await?;
     }
     // Open until the end: no server may start meanwhile, if none runs.
-    let held = match OpenedLog::open(&config.data_dir, JournalOptions::default()) {
-        Err(LogOpenError::InUse(_)) => None,
+    let held = match open_signed(&config.data_dir, JournalOptions::default()) {
+        Err(NotOpened::Log(LogOpenError::InUse(_))) => None,
         opened => Some(opened.map_err(|error| error.to_string())?),
     };
     // Until the server uses the file, and knows it as its own.

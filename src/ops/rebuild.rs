@@ -7,7 +7,6 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use skytrail_actors::clock::{Clock as _, SystemClock};
-use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
@@ -23,6 +22,7 @@ use crate::projection::with_causes;
 use crate::projection::{
     OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
+use crate::proof::open_signed;
 use crate::record_store::leftovers::Filling;
 use crate::record_store::moved;
 
@@ -102,7 +102,7 @@ impl Drop for InTheMaking {
 /// Makes the store anew and puts it into the place of the old one.
 async fn replace(config: &Config) -> Result<(), String> {
     let current = config.store_path();
-    let opened = OpenedLog::open(&config.data_dir, JournalOptions::default());
+    let opened = open_signed(&config.data_dir, JournalOptions::default());
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
     let making = InTheMaking(current.with_extension("rebuild"));

@@ -4,7 +4,6 @@
 
 use indicatif::ProgressBar;
 use skytrail_actors::capture::CaptureSource as _;
-use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
 
@@ -17,6 +16,7 @@ use crate::projection::{
     HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting,
     digest_server, drop_left, drop_store, origin_server, switch_schemas,
 };
+use crate::proof::open_signed;
 use crate::record_store::leaving;
 use crate::record_store::start::ErasedMeanwhile;
 use crate::record_store::stranger::{Stranger, check_owner, find_stranger};
@@ -100,7 +100,7 @@ async fn hold(url: &str, app: &str) -> Result<HeldStore, String> {
 /// What others have changed by SQL is taken in first, and nobody can write there until the switch.
 pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), String> {
     // A server that runs takes in what others write there: nobody is to be told to delete that.
-    let free = OpenedLog::open(&config.data_dir, JournalOptions::default());
+    let free = open_signed(&config.data_dir, JournalOptions::default());
     drop(free.map_err(|error| error.to_string())?);
     let taken = match stranger(config, database).await {
         Some(stranger) => Err(format!(
@@ -112,7 +112,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     if let Err(error) = taken {
         check_outbox(config, database, &error).await?;
     }
-    let opened = OpenedLog::open(&config.data_dir, JournalOptions::default());
+    let opened = open_signed(&config.data_dir, JournalOptions::default());
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
     let head = opened.report().head;

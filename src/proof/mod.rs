@@ -10,8 +10,10 @@ mod checkpoint;
 mod keeper;
 mod key;
 mod notes;
+mod opening;
 
 pub use checkpoint::Checkpoint;
 pub use keeper::{CheckpointState, Checkpoints};
 pub use key::{KEY_FILE, LogKey, parse_public};
 pub use notes::{NOTES_FILE, Notes};
+pub use opening::{NotOpened, open_signed};

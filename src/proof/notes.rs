@@ -10,7 +10,7 @@ use skytrail_actors::log::{folder_of, sync_folder, write_whole};
 use skytrail_schema::chain::ChainHash;
 use uuid::Uuid;
 
-use super::Checkpoint;
+use super::{Checkpoint, parse_public};
 use crate::hex;
 
 /// Where checkpoints are in the data folder.
@@ -93,6 +93,42 @@ impl Notes {
         Ok(found)
     }
 
+    /// Finds the one that reaches furthest, whichever key has signed it: keys are lost, and a lost key's
+    /// word is one all the same. A line that is none, or not as it was signed, says nothing; it is logged.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn furthest(&self) -> io::Result<Option<Checkpoint>> {
+        let bytes = match std::fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let mut furthest: Option<Checkpoint> = None;
+        for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+            let note: Checkpoint = match serde_json::from_str(line) {
+                Ok(note) if is_as_signed(&note) => note,
+                Err(error) if error.is_eof() => continue,
+                _ => {
+                    let (path, line) = (self.path.display(), number + 1);
+                    tracing::warn!("{path} line {line} says nothing: it is not as it was signed");
+                    continue;
+                }
+            };
+            if furthest
+                .as_ref()
+                .is_none_or(|it| it.position <= note.position)
+            {
+                furthest = Some(note);
+            }
+        }
+        Ok(furthest)
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn named(&self, error: &io::Error) -> io::Error {
         io::Error::other(format!("{}: {error}", self.path.display()))
     }
@@ -162,4 +198,9 @@ impl Notes {
         }
         Ok(marks)
     }
+}
+
+/// Whether a checkpoint is signed by the key that it names.
+fn is_as_signed(note: &Checkpoint) -> bool {
+    parse_public(&note.key).is_some_and(|key| note.is_signed_by(&key))
 }

@@ -12,7 +12,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::couriers::AfterHooks;
 use skytrail_actors::device::DeviceStore;
 use skytrail_actors::log::journal::JournalOptions;
-use skytrail_actors::log::{EmbeddedLog, LogOptions, OpenedLog};
+use skytrail_actors::log::{EmbeddedLog, LogOptions};
 use skytrail_actors::plugin::NoPlugins;
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::env::RecordEnv;
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::app::{EXIT_LOG_IN_DOUBT, erasures_of};
 use crate::asset::Files;
 use crate::config::{Config, Keys};
+use crate::proof::open_signed;
 use crate::record_store::moved;
 use crate::record_store::start::ready_store;
 
@@ -69,7 +70,7 @@ impl Offline {
             segment_bytes: config.storage.segment_bytes,
             ..JournalOptions::default()
         };
-        let opened = OpenedLog::open(&config.data_dir, journal).map_err(|error| text(&error))?;
+        let opened = open_signed(&config.data_dir, journal).map_err(|error| text(&error))?;
         let keys = Keys::load_or_make(config).map_err(|error| text(&error))?;
         let ready = ready_store(config, &opened).await;
         let (store, snapshot) = ready.map_err(|error| text(&error))?;

@@ -158,7 +158,8 @@ pub(crate) async fn patiently<T>(
     }
 }
 
-/// Opens the record store; one that is damaged or not of this log is set aside and made anew.
+/// Opens the record store; one that is damaged is set aside and made anew. One that has more than the log
+/// is left alone, and the start refused: it is only fed what is durable there, so that was lost.
 async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartError> {
     let path = config.store_path();
     let options = StoreOptions::default();
@@ -173,7 +174,16 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
             match checkpoint {
                 Ok(_) if damage_marker(&path).exists() => "it was found damaged".to_owned(),
                 Ok(checkpoint) if checkpoint <= head => return Ok(store),
-                Ok(checkpoint) => format!("it is at {checkpoint}, the log ends at {head}"),
+                Ok(checkpoint) => {
+                    let _ = store.close().await;
+                    return Err(StartError::Store(format!(
+                        "{} is at {checkpoint}, and the log below DATA_DIR ends at {head}: restore a \
+                         backup into another folder, or, if this log is the one that is to go on, run \
+                         `skytrail rebuild`, which makes the store from it and keeps what is there as \
+                         records.previous",
+                        path.display()
+                    )));
+                }
                 Err(error) => error.to_string(),
             }
         }

@@ -2,6 +2,7 @@
 //! shares no code with it.
 
 mod forger;
+mod lost;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -18,6 +18,7 @@ fn open(disk: &MemoryDisk) -> EmbeddedLog {
     let layout = JournalOptions {
         segment_bytes: SEGMENT_BYTES,
         step_bytes: 64 << 10,
+        signed: None,
     };
     let opened = OpenedLog::on_disk(Arc::new(disk.clone()), layout).unwrap();
     opened

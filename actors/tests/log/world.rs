@@ -22,6 +22,7 @@ use uuid::Uuid;
 pub const SMALL: JournalOptions = JournalOptions {
     segment_bytes: 16 << 10,
     step_bytes: 4 << 10,
+    signed: None,
 };
 
 /// How often some log said that it is in doubt.

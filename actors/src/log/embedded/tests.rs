@@ -21,6 +21,7 @@ impl Gated {
         let layout = JournalOptions {
             segment_bytes: 4 << 10,
             step_bytes: 1 << 10,
+            signed: None,
         };
         let mut opened = OpenedLog::on_disk(Arc::new(disk.clone()), layout).unwrap();
         let lock = File::create(folder.path().join("lock")).unwrap();

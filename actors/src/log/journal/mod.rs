@@ -48,7 +48,18 @@ const READ_BYTES: usize = 64 * 1024;
 /// What is written ahead.
 static ZEROS: &[u8] = &[0; 64 * 1024];
 
-/// How a journal is laid out.
+/// Where a log ended when that was signed: it was durable up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedEnd {
+    /// Which store's log.
+    pub store_id: Uuid,
+    /// The last position of a commit.
+    pub position: u64,
+    /// The chain hash there.
+    pub chain: ChainHash,
+}
+
+/// How a journal is opened and laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalOptions {
     /// A segment is sealed when the next group would make it larger. Default 64 MiB.
@@ -56,6 +67,8 @@ pub struct JournalOptions {
     /// The open segment grows by this many zeros at a time, so that most flushes change no
     /// file length. Default 4 MiB.
     pub step_bytes: u64,
+    /// What the journal has to have: one that has not is left as it is. Default none.
+    pub signed: Option<SignedEnd>,
 }
 
 impl Default for JournalOptions {
@@ -63,6 +76,7 @@ impl Default for JournalOptions {
         Self {
             segment_bytes: 64 << 20,
             step_bytes: 4 << 20,
+            signed: None,
         }
     }
 }
@@ -83,6 +97,9 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// It has not got, or not any more, what was signed of it.
+    #[error("journal damaged: {0}")]
+    Contradicted(String),
     /// A newer program has gone on with it.
     #[error("journal: {0}")]
     Newer(Newer),
@@ -169,7 +186,7 @@ impl Journal {
         rewrite::remove_unfinished(&disk)?;
         // The process before may have ended between the renaming of a segment and this.
         disk.sync_folder()?;
-        let recovered = recovery::recover(&disk, recovery::Access::Write)?;
+        let recovered = recovery::recover(&disk, recovery::Access::Write(options.signed))?;
         let (entries, end, store_id, torn_bytes) = match recovered {
             Some(found) => (found.entries, found.end, found.store_id, found.torn_bytes),
             None => {
@@ -186,6 +203,9 @@ impl Journal {
             list: RwLock::new(entries),
             keys: Arc::new(NoKeys),
         };
+        if let Some(signed) = options.signed {
+            segments.check_signed(&signed)?;
+        }
         let keys = keys(store_id, &segments)?;
         let shared = Arc::new(segments.with_keys(keys));
         // It is not known when nothing has been written behind a sealed segment.

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::frame::Frame;
 use super::index::Index;
 use super::segment::Newer;
-use super::{End, OpenError, OpenSegment, SegmentEntry, frame, segment};
+use super::{End, OpenError, OpenSegment, SegmentEntry, SignedEnd, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
 pub(super) struct Recovered {
@@ -41,10 +41,20 @@ pub(super) struct Recovered {
 /// Whether the journal is opened to be written, or beside a process that may be writing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// The tail may be cut.
-    Write,
+    /// The tail may be cut, unless it was signed.
+    Write(Option<SignedEnd>),
     /// Nothing is changed; the log ends at the last whole frame.
     Read,
+}
+
+impl Access {
+    /// What the journal has to have.
+    fn signed(self) -> Option<SignedEnd> {
+        match self {
+            Self::Write(signed) => signed,
+            Self::Read => None,
+        }
+    }
 }
 
 /// Looks at every segment's ends and walks the open one; `None` when there is no journal yet.
@@ -63,6 +73,7 @@ pub(super) fn recover(
         let file = disk.open(&name)?;
         let header = read_header(&name, &*file)?;
         let end = recovered.as_ref().map(|found| found.end);
+        check_store(&name, &header, access)?;
         check_continuity(&name, &header, recovered.as_ref())?;
         let start = end.unwrap_or(End {
             position: header.first_position - 1,
@@ -97,7 +108,13 @@ pub(super) fn recover(
             index: Arc::new(walked.index),
         });
     }
-    Ok(recovered)
+    match access.signed() {
+        Some(signed) if recovered.is_none() => Err(OpenError::Contradicted(format!(
+            "there is none, and it was signed at {}",
+            signed.position
+        ))),
+        _ => Ok(recovered),
+    }
 }
 
 /// Makes the last segment ready to be written on; `None` when there is none.
@@ -132,6 +149,16 @@ fn read_header(name: &str, file: &dyn DiskFile) -> Result<segment::Header, OpenE
             Err(damaged(name, 0, "header does not hold together"))
         }
     }
+}
+
+fn check_store(name: &str, header: &segment::Header, access: Access) -> Result<(), OpenError> {
+    let signed = access.signed().map(|signed| signed.store_id);
+    if signed.is_none_or(|signed| signed == header.store_id) {
+        return Ok(());
+    }
+    Err(OpenError::Contradicted(format!(
+        "segment={name}: it is of another store than the one that was signed"
+    )))
 }
 
 fn check_continuity(
@@ -283,12 +310,18 @@ fn walk(
     index.cut(walk.offset);
     let rest = rest_at(walk.offset);
     let torn_bytes = find_torn(rest, name, &walk, is_last)?;
-    if is_last && access == Access::Write {
+    if is_last && let Access::Write(signed) = access {
         if segment::Footer::decode(rest).is_some() {
             // A segment is sealed once the next one is durable. Only who reads beside the writer may
             // have looked for that too early.
             let reason = "it is sealed, and the segment behind it is missing";
             return Err(damaged(name, walk.offset, reason));
+        }
+        if let Some(signed) = signed.filter(|signed| signed.position > walk.end.position) {
+            return Err(OpenError::Contradicted(format!(
+                "segment={name} offset={}: the log ends at {}, and was signed at {}",
+                walk.offset, walk.end.position, signed.position
+            )));
         }
         let group = rest_at(last_group.offset);
         let mut end = group

@@ -8,7 +8,7 @@ use skytrail_schema::codec::{self, SubjectKeys};
 use skytrail_schema::positions::Positions;
 
 use super::blanks::Blanks;
-use super::{SegmentEntry, Segments, frame, segment};
+use super::{OpenError, SegmentEntry, Segments, SignedEnd, frame, segment};
 use crate::log::ReadError;
 
 /// How many events are read at once.
@@ -102,6 +102,24 @@ impl Segments {
             return Err(ReadError::Damaged { position, reason });
         }
         Ok(report)
+    }
+
+    /// Looks whether the chain goes through where it was signed. A place that cannot be read is left to
+    /// who reads it.
+    pub(super) fn check_signed(&self, signed: &SignedEnd) -> Result<(), OpenError> {
+        let Ok(found) = self.read_raw(signed.position, 1) else {
+            return Ok(());
+        };
+        let Some(Ok(found)) = found.first().map(|(_, bytes)| codec::peek(bytes)) else {
+            return Ok(());
+        };
+        if (found.last_position(), found.chain) == (signed.position, signed.chain) {
+            return Ok(());
+        }
+        Err(OpenError::Contradicted(format!(
+            "the chain hash at {} is another than the one that was signed",
+            signed.position
+        )))
     }
 
     /// Finds events whose payloads are gone though no erasure names them: in a log that was put back
