@@ -69,8 +69,16 @@ pub(super) fn marks(
     let own = Notes::of(&config.data_dir);
     let elsewhere = command.checkpoints.clone().map(Notes::at);
     let has_none = own.read().is_ok_and(|notes| notes.is_empty());
-    if command.key.is_none() && elsewhere.is_none() && has_none {
-        return Ok(marks);
+    if elsewhere.is_none() && has_none {
+        if command.key.is_none() {
+            return Ok(marks);
+        }
+        return Err(format!(
+            "{} has no checkpoint that the key could check: a server signs once an hour and at its stop, \
+             and without any nothing says that the log was not made up; name with --checkpoints those \
+             that were kept elsewhere",
+            own.path().display()
+        ));
     }
     let public = match &command.key {
         Some(text) => parse_public(text).ok_or_else(|| format!("{text:?} is no public key"))?,

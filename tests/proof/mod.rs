@@ -333,6 +333,20 @@ fn checkpoints_that_are_named_have_to_be_there() {
 }
 
 #[test]
+fn a_key_that_is_named_has_to_have_something_to_check() {
+    let server = TestServer::start();
+    let client = Client::signed_up(&server, "writer");
+    client.save("note/1", json!({"text": "not signed yet"}));
+    let said = verify(&server, &[]).unwrap();
+    assert!(said.contains("there are no signed checkpoints"), "{said}");
+    let said = verify(&server, &["--key", &key(&server)]).unwrap_err();
+    assert!(
+        said.contains("no checkpoint that the key could check"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_lost_key_is_missed() {
     let warning = "log.key is missing";
     let mut server = signed();
