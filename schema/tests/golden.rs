@@ -243,6 +243,11 @@ fn body(kind: EventKind) -> EventBody {
             counters: Default::default(),
         }),
         EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
+        EventKind::LogRestored => EventBody::LogRestored(LogRestored {
+            backup: "20240611T093000.123456Z".to_owned(),
+            head: 300,
+            until: 12,
+        }),
     }
 }
 
@@ -260,6 +265,7 @@ fn stream(kind: EventKind) -> Stream {
         128..132 => Stream::Erasure(Uuid::from_u128(0x0190)),
         112..120 => Stream::Task(TaskId::new("chat", "mod/tick")),
         144..148 => Stream::Plugin("chat".into()),
+        160..164 => Stream::Restore(Uuid::from_u128(0x0190)),
         _ => Stream::Asset("folder/a.png".into()),
     }
 }

@@ -28,13 +28,13 @@
 //! 6. **Whatever happens.** A backup exists when its manifest does. One that is broken off leaves
 //!    objects that nobody refers to; they go a day later.
 
-mod carry;
 mod choose;
 mod folder;
 mod keys;
 mod local;
 mod lookup;
 mod manifest;
+mod mark;
 mod object;
 mod repository;
 mod restore;

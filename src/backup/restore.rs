@@ -6,7 +6,8 @@
 //! 3. The files follow, each held against its digest, and the keys of subjects as the newest backup has
 //!    them: who was erased stays erased. In the ledger nobody is left who has had more
 //!    than the log has.
-//! 4. A mark says that it is not done, until it is: no server starts on half of it.
+//! 4. The log gets an event that says from what it was restored, and up to where.
+//! 5. A file says that it is not done, until it is: no server starts on half of it.
 //!
 //! sled and the record store are made from the log by the next start.
 
@@ -23,12 +24,13 @@ use skytrail_actors::log::journal::archive::{
 };
 use skytrail_actors::log::{RESTORE_MARK, sync_folder};
 use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::event::LogRestored;
 use skytrail_schema::time::Timestamp;
 
-use super::carry::carry_over;
 use super::folder::write;
 use super::local::Digesting;
 use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef};
+use super::mark::mark;
 use super::object::{FILES, SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
@@ -53,7 +55,7 @@ pub struct Plan {
 pub struct Restored {
     /// From which backup.
     pub manifest: Manifest,
-    /// The last position.
+    /// The last position that was put back; what says that it was is behind it.
     pub head: u64,
     /// The chain hash there.
     pub chain: ChainHash,
@@ -109,7 +111,7 @@ pub fn restore(
             manifest.name, manifest.head
         )));
     }
-    let mark = begin(&plan.to)?;
+    let unfinished = begin(&plan.to)?;
     let folder = plan.to.join(JOURNAL_FOLDER);
     let disk = RealDisk::new(&folder).map_err(BackupError::io(folder.display().to_string()))?;
     let mut reading = Reading {
@@ -140,12 +142,17 @@ pub fn restore(
     }
     keys::check(repository, &manifest, keys.as_ref(), reading.last_key)?;
     let has_less = reading.num_erased + reading.num_sealed > 0;
-    let num_erased_later = if has_less { carry_over(&plan.to)? } else { 0 };
+    let event = LogRestored {
+        backup: manifest.name.clone(),
+        head: manifest.head,
+        until: cut.position,
+    };
+    let num_erased_later = mark(&plan.to, event, has_less)?;
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
     cut_ledger(&plan.to.join(LEDGER_FILE), cut.position)?;
     sync(&folder)?;
-    std::fs::remove_file(&mark).map_err(BackupError::io(mark.display().to_string()))?;
+    remove(&unfinished)?;
     sync(&plan.to)?;
     Ok(Restored {
         head: cut.position,

@@ -319,7 +319,8 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     let restored = restored.map_err(text)?;
     let time = restored.time.map(|time| format!(" ({time})"));
     say(&format!(
-        "restored {} events{} and {} files from backup {}; the chain ends at {}",
+        "restored {} events{} and {} files from backup {}, with the chain hash {}; the event \
+         behind them says so",
         restored.head,
         time.unwrap_or_default(),
         restored.num_files,

@@ -193,6 +193,11 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
         report.num_commits,
         hex::encode(&report.chain)
     ));
+    if let Some(position) = report.restored_at {
+        say(&format!(
+            "it was restored from a backup, as its event {position} says"
+        ));
+    }
     let file = command.checkpoints.as_ref().zip(marks.num_elsewhere);
     let elsewhere = file.map(|(path, number)| format!("; {} has {number} of them", path.display()));
     match marks.chains.last_key_value() {

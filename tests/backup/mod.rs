@@ -158,9 +158,24 @@ fn records(server: &TestServer, as_of: &Json) -> Vec<Json> {
         .collect()
 }
 
+/// A restored log has what was put back, and the event that says so.
+fn is_restored_until(restored: &TestServer, until: u64) {
+    assert_eq!(head(restored), until + 1);
+    let told = restores(restored).pop().unwrap();
+    assert_eq!(told["position"], until + 1);
+    assert_eq!(told["payload"]["until"], until);
+}
+
+/// What a log says of its restores.
+fn restores(server: &TestServer) -> Vec<Json> {
+    let body = json!({"kinds": ["log.restored"]});
+    let found = Client::master(server).call("log:read", body).result();
+    found.as_array().unwrap().clone()
+}
+
 /// Holds a restored server against the one that it is a backup of.
 fn compare(restored: &TestServer, original: &TestServer, until: u64) {
-    assert_eq!(head(restored), until);
+    is_restored_until(restored, until);
     let now = records(restored, &Json::Null);
     assert!(now.iter().any(|records| records != &json!([])));
     assert_eq!(now, records(original, &json!(until)));
@@ -347,6 +362,47 @@ fn keys_files_and_cursors_come_back_too() {
         let mode = std::fs::metadata(&private).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{private:?}");
     }
+}
+
+#[test]
+fn a_restored_log_says_from_what_it_was_restored_and_up_to_where() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    client.save("single/1", json!({"number": 1}));
+    let early = world.head();
+    client.save("single/1", json!({"number": 2}));
+    let late = world.head();
+    world.back_up(&[]);
+    let name = world.names().remove(0);
+    let never = said(&world.server.skytrail(&["log", "verify"]));
+    assert!(!never.contains("restored"), "{never}");
+    let mut restored = world.restore("early", &["--until", &early.to_string()]);
+    is_restored_until(&restored, early);
+    let told = restores(&restored);
+    let payload = json!({"backup": name, "head": late, "until": early});
+    assert_eq!(told[0]["payload"], payload);
+    assert_eq!(told[0]["actor"]["origin"], "cli");
+    assert_eq!(told[0]["version"], 1);
+    let verified = said(&restored.skytrail(&["log", "verify"]));
+    let expected = format!("restored from a backup, as its event {} says", early + 1);
+    assert!(verified.contains(&expected), "{verified}");
+    let now = client.at(&restored);
+    now.save("single/1", json!({"number": 3}));
+    assert!(restored.terminate().success());
+    said(&restored.skytrail(&["rebuild", "--verify"]));
+
+    // Again, and whole: it still says both.
+    let again = world.server.folder().join("again");
+    let target = world.server.folder().join("other");
+    said(&restored.skytrail(&["backup", text(&target)]));
+    said(&restored.skytrail(&["restore", text(&target), "--to", text(&again)]));
+    let again = TestServer::with(&[("DATA_DIR", text(&again))]);
+    let found = restores(&again);
+    assert_eq!((found.len(), &found[0]), (2, &told[0]));
+    let payload = &found[1]["payload"];
+    assert_eq!(payload["until"], payload["head"]);
+    assert_eq!(found[1]["version"], 1);
+    assert_eq!(now.at(&again).query("single", json!(null))[0]["number"], 3);
 }
 
 #[test]

@@ -383,7 +383,8 @@ impl WriteModel {
             | Stream::Subscriptions(_)
             | Stream::Task(_)
             | Stream::Erasure(_)
-            | Stream::Plugin(_) => {}
+            | Stream::Plugin(_)
+            | Stream::Restore(_) => {}
         }
     }
 }

@@ -274,6 +274,11 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
             return Ok(());
         }
         Stream::Plugin(name) => (17, vec![name.as_str()]),
+        Stream::Restore(id) => {
+            out.push(18);
+            out.extend_from_slice(id.as_bytes());
+            return Ok(());
+        }
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

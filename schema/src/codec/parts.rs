@@ -342,6 +342,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         14 => Stream::Task(TaskId::new(reader.text()?, reader.text()?)),
         16 => Stream::Erasure(reader.uuid()?),
         17 => Stream::Plugin(reader.text()?.into()),
+        18 => Stream::Restore(reader.uuid()?),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

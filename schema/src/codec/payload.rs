@@ -72,6 +72,7 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         EventBody::TaskPaused(body) | EventBody::TaskResumed(body) => to_json(body),
         EventBody::ErasureRequested(body) => to_json(body),
         EventBody::ErasureFinished(body) => to_json(body),
+        EventBody::LogRestored(body) => to_json(body),
         EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
     }
 }
@@ -133,6 +134,7 @@ pub(super) fn decode(
         EventKind::TaskResumed => EventBody::TaskResumed(stored.parse()?),
         EventKind::ErasureRequested => EventBody::ErasureRequested(stored.parse()?),
         EventKind::ErasureFinished => EventBody::ErasureFinished(stored.parse()?),
+        EventKind::LogRestored => EventBody::LogRestored(stored.parse()?),
     })
 }
 

@@ -258,6 +258,13 @@ fn task() -> impl Strategy<Value = EventBody> {
             })
         }),
         any::<u64>().prop_map(|request| EventBody::ErasureFinished(ErasureEnd { request })),
+        (name(), any::<[u64; 2]>()).prop_map(|(backup, [head, until])| {
+            EventBody::LogRestored(LogRestored {
+                backup,
+                head,
+                until,
+            })
+        }),
     ]
 }
 
@@ -276,6 +283,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         name().prop_map(|name| Stream::Plugin(name.into())),
         (name(), name()).prop_map(|(plugin, name)| Stream::Task(TaskId::new(plugin, name))),
         any::<u128>().prop_map(|id| Stream::Erasure(Uuid::from_u128(id))),
+        any::<u128>().prop_map(|id| Stream::Restore(Uuid::from_u128(id))),
     ]
 }
 

@@ -3,9 +3,10 @@
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
-    Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, Personal, PluginRegistration,
-    RecordPatch, RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim,
-    TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
+    Intervals, LogRestored, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, Personal,
+    PluginRegistration, RecordPatch, RecordState, RelationTarget, Retention, RoleFlags,
+    SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch,
+    UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -98,6 +99,8 @@ pub enum EventBody {
     ErasureFinished(ErasureEnd),
     /// A plugin registered something else than before.
     PluginRegistered(PluginRegistration),
+    /// The log was put back from a backup.
+    LogRestored(LogRestored),
     /// An event whose payload was erased from the log; only its kind and place are left.
     Erased(Blank),
 }
@@ -212,4 +215,5 @@ kinds! {
     ErasureRequested = 128, "erasure.requested", 1;
     ErasureFinished = 129, "erasure.finished", 1;
     PluginRegistered = 144, "plugin.registered", 1;
+    LogRestored = 160, "log.restored", 1;
 }

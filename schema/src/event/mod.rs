@@ -15,6 +15,7 @@ mod filter;
 mod link;
 mod plugin;
 mod record;
+mod restore;
 mod settings;
 mod shown;
 mod stream;
@@ -30,6 +31,7 @@ pub use filter::{EventFilter, Kinds};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use plugin::PluginRegistration;
 pub use record::{RecordPatch, RecordState, Touch};
+pub use restore::LogRestored;
 pub use settings::{
     CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, Personal, Retention,
     TypeExtension,

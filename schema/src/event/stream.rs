@@ -37,6 +37,8 @@ pub enum Stream {
     Erasure(Uuid),
     /// One plugin.
     Plugin(PluginName),
+    /// One restore of the log from a backup, by its own id.
+    Restore(Uuid),
 }
 
 impl fmt::Display for Stream {
@@ -54,6 +56,7 @@ impl fmt::Display for Stream {
             Self::Task(id) => write!(f, "task/{id}"),
             Self::Erasure(id) => write!(f, "erasure/{id}"),
             Self::Plugin(name) => write!(f, "plugin/{name}"),
+            Self::Restore(id) => write!(f, "restore/{id}"),
         }
     }
 }
@@ -98,6 +101,7 @@ impl Stream {
             "task" => Self::Task(TaskId::parse(rest)?),
             "erasure" => Self::Erasure(Uuid::try_parse(rest).ok()?),
             "plugin" => Self::Plugin(rest.into()),
+            "restore" => Self::Restore(Uuid::try_parse(rest).ok()?),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -142,6 +146,7 @@ mod tests {
             "task/chat/mod.tick",
             "erasure/67e55044-10b1-426f-9247-bb680e5fe0c8",
             "plugin/chat",
+            "restore/67e55044-10b1-426f-9247-bb680e5fe0c8",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

@@ -424,7 +424,7 @@ impl Session<'_> {
                 _ => Ok(()),
             },
             // Only history.
-            Stream::Plugin(_) => Ok(()),
+            Stream::Plugin(_) | Stream::Restore(_) => Ok(()),
         }
     }
 

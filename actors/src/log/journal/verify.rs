@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use skytrail_schema::chain::{ChainHash, GENESIS};
 use skytrail_schema::codec::{self, SubjectKeys};
+use skytrail_schema::event::EventBody;
 use skytrail_schema::positions::Positions;
 
 use super::blanks::Blanks;
@@ -32,6 +33,8 @@ pub struct VerifyReport {
     pub num_events: u64,
     /// Those of them whose payloads were erased; an erasure accounts for each.
     pub num_erased: u64,
+    /// Where the log says last that it was restored from a backup.
+    pub restored_at: Option<u64>,
     /// Signed positions checked.
     pub num_marks: u64,
     /// The last position.
@@ -180,6 +183,10 @@ impl SegmentEntry {
         let commit = codec::verify_chain(frame.commit, &pass.report.chain, pass.keys)
             .map_err(|error| self.broken(offset, position, &error.to_string()))?;
         pass.blanks.look_at(&commit);
+        let mut events = commit.events.iter();
+        let restored = events.rfind(|event| matches!(event.body, EventBody::LogRestored(_)));
+        let restored = restored.map(|event| event.position);
+        pass.report.restored_at = restored.or(pass.report.restored_at);
         for (signed, chain) in pass.marks.range(position..=commit.last_position()) {
             if (*signed, *chain) != (commit.last_position(), commit.chain) {
                 let reason = "the chain hash is another than the one that was signed";

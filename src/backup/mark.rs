@@ -1,8 +1,9 @@
-//! Erasures that are later than where a restored log ends.
+//! What a restored log says of itself, behind where it ends.
 //!
-//! What was erased since a backup was made is blank in its segments, too; but the events that say who
-//! erased it, and why, are behind the end. A blank that no erasure names looks like damage, so the
-//! restored log gets an erasure of its own that names them.
+//! That it was restored: its checkpoints are those of then, and nothing else in it would tell that there
+//! was more. And which erasures are later than that: what they took is blank in its segments, too, but the
+//! events that say who erased it, and why, are behind the end. A blank that no erasure names looks like
+//! damage, so there is an erasure of its own that names them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,8 @@ use skytrail_actors::log::journal::{JOURNAL_FOLDER, JournalOptions};
 use skytrail_actors::log::{Decision, EventLog as _, LogOptions, OpenedLog};
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::event::{
-    Actor, ErasureRequest, ErasureScope, EventBody, NewCommit, NewEvent, Origin, Stream,
+    Actor, ErasureRequest, ErasureScope, EventBody, LogRestored, NewCommit, NewEvent, Origin,
+    Stream,
 };
 use skytrail_schema::positions::Positions;
 use uuid::Uuid;
@@ -26,19 +28,25 @@ const WHY: &str = "erased later in the log that this one was restored from";
 /// How long writing one commit may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names what is blank in a restored journal; returns how many events that is.
-pub(super) fn carry_over(data_dir: &Path) -> Result<u64, BackupError> {
+/// Says in a restored journal that it is one, and names what is blank in it, where something may be.
+/// Returns how many events that is.
+pub(super) fn mark(
+    data_dir: &Path,
+    restored: LogRestored,
+    may_have_blanks: bool,
+) -> Result<u64, BackupError> {
     let refused = |error: &dyn std::fmt::Display| BackupError::Refused(error.to_string());
     let journal = data_dir.join(JOURNAL_FOLDER);
     let disk = RealDisk::new(&journal).map_err(BackupError::io(journal.display().to_string()))?;
     let options = JournalOptions::default();
     let opened = OpenedLog::on_disk_with_keys(Arc::new(disk), options, data_dir);
     let opened = opened.map_err(|error| refused(&error))?;
-    let blanks = opened.segments().unnamed_blanks();
-    let blanks = blanks.map_err(|error| refused(&error))?;
-    if blanks.is_empty() {
-        return Ok(0);
-    }
+    let blanks = if may_have_blanks {
+        let blanks = opened.segments().unnamed_blanks();
+        blanks.map_err(|error| refused(&error))?
+    } else {
+        Positions::default()
+    };
     let num_blanks = blanks.len();
     let options = LogOptions::new(Arc::new(|| SystemClock.now()), Arc::new(|_| {}));
     let head = opened.report().head;
@@ -48,29 +56,22 @@ pub(super) fn carry_over(data_dir: &Path) -> Result<u64, BackupError> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(BackupError::io("the restored log"))?;
-    let appended = runtime.block_on(log.append(decision(blanks, head)));
+    let appended = runtime.block_on(log.append(decision(restored, blanks, head)));
     log.close(PATIENCE);
     appended.map_err(|error| refused(&error))?;
     Ok(num_blanks)
 }
 
-fn decision(positions: Positions, head: u64) -> Decision {
+fn decision(restored: LogRestored, blanks: Positions, head: u64) -> Decision {
     let id = Uuid::now_v7();
-    let request = ErasureRequest {
-        scope: ErasureScope::Events,
-        why: WHY.to_owned(),
-        positions,
-        keys: Vec::new(),
-        files: Vec::new(),
-        counters: BTreeMap::new(),
-    };
-    let event = NewEvent {
-        stream: Stream::Erasure(id),
-        version: 1,
-        body: EventBody::ErasureRequested(request),
-        provenance: Vec::new(),
-        subject: None,
-    };
+    let mut events = vec![first_of(
+        Stream::Restore(id),
+        EventBody::LogRestored(restored),
+    )];
+    if !blanks.is_empty() {
+        let erasure = EventBody::ErasureRequested(erasure_of(blanks));
+        events.push(first_of(Stream::Erasure(id), erasure));
+    }
     Decision {
         commit: NewCommit {
             id,
@@ -82,11 +83,32 @@ fn decision(positions: Positions, head: u64) -> Decision {
             request_id: None,
             causation: None,
             sql: None,
-            events: vec![event],
+            events,
         },
         read_position: head,
         reads: Vec::new(),
         writes: Vec::new(),
         sequences: Vec::new(),
+    }
+}
+
+fn first_of(stream: Stream, body: EventBody) -> NewEvent {
+    NewEvent {
+        stream,
+        version: 1,
+        body,
+        provenance: Vec::new(),
+        subject: None,
+    }
+}
+
+fn erasure_of(positions: Positions) -> ErasureRequest {
+    ErasureRequest {
+        scope: ErasureScope::Events,
+        why: WHY.to_owned(),
+        positions,
+        keys: Vec::new(),
+        files: Vec::new(),
+        counters: BTreeMap::new(),
     }
 }
