@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use skytrail_schema::caller::Caller;
-use skytrail_schema::event::{Actor, Origin};
+use skytrail_schema::event::{Actor, OnBehalf, Origin};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub struct RequestContext {
     pub origin: Origin,
     /// The plugin that called, if one did.
     pub plugin: Option<String>,
+    /// What had the plugin call.
+    pub on_behalf: Option<Box<OnBehalf>>,
     /// The saves under way above this one, the outermost first, when a hook called back.
     pub ancestors: Vec<Uuid>,
     /// How deep in calls of calls this is; 0 for a client's request.
@@ -145,6 +147,7 @@ impl RequestContext {
             may_migrate: true,
             origin: Origin::System,
             plugin: None,
+            on_behalf: None,
             ancestors: Vec::new(),
             depth: 0,
             via: Vec::new(),
@@ -161,6 +164,7 @@ impl RequestContext {
             key: self.caller.key,
             origin: self.origin,
             plugin: self.plugin.clone(),
+            on_behalf: self.on_behalf.clone(),
         }
     }
 }

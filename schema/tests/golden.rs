@@ -293,6 +293,7 @@ fn new_commit(kind: EventKind) -> NewCommit {
             },
             origin: if is_odd { Origin::Api } else { Origin::Plugin },
             plugin: (!is_odd).then(|| "chat".to_owned()),
+            on_behalf: None,
         },
         request_id: is_odd.then(|| Uuid::from_u128(7)),
         causation: (!is_odd).then(|| Uuid::from_u128(8)),
@@ -316,7 +317,7 @@ fn captured() -> (Vec<u8>, Commit) {
             user: None,
             key: KeyKind::None,
             origin: Origin::Sql,
-            plugin: None,
+            ..Actor::default()
         },
         request_id: None,
         causation: None,
@@ -362,6 +363,7 @@ fn commits() -> [(&'static str, (Vec<u8>, Commit)); 5] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
+        ("commit.on_behalf.v1", on_behalf()),
         ("type.extended.numbered.v1", numbered()),
         ("erasure.requested.counters.v1", counted()),
         ("asset.uploaded.hashed.v1", hashed()),
@@ -402,6 +404,22 @@ fn hashed() -> (Vec<u8>, Commit) {
 fn of_request() -> (Vec<u8>, Commit) {
     let mut commit = new_commit(EventKind::RecordDeleted);
     commit.request_id = Some(commit.id);
+    seal(commit)
+}
+
+/// What a plugin did in the course of a user's request.
+fn on_behalf() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::RecordReplaced);
+    commit.actor = Actor {
+        user: Some("_god".into()),
+        key: KeyKind::Master,
+        origin: Origin::Plugin,
+        plugin: Some("chat".to_owned()),
+        on_behalf: Some(Box::new(OnBehalf {
+            user: Some(USER.into()),
+            point: "lambda chat/room:open".to_owned(),
+        })),
+    };
     seal(commit)
 }
 

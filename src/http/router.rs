@@ -288,6 +288,7 @@ impl ApiCaller for PluginCaller {
             ancestors,
             depth,
             request_id,
+            on_behalf,
             via,
         } = lineage;
         if depth > services.settings.max_depth {
@@ -305,6 +306,7 @@ impl ApiCaller for PluginCaller {
         context.plugin = Some(plugin.to_string());
         context.ancestors = ancestors;
         context.depth = depth;
+        context.on_behalf = on_behalf;
         context.via = via;
         context.is_sandboxed = self.is_sandboxed;
         context.deadline = deadline.or(context.deadline);

@@ -164,7 +164,7 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
     };
     assert_eq!(
         names,
-        "position,time,kind,stream,version,user,key,origin,plugin,request_id,commit,causation,id,hooks,payload"
+        "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload"
     );
     let event = &read_all(&master, &json!({"record": "note/=1+1"}))[0];
     assert!(row.starts_with(&format!("{},", event["position"])), "{row}");

@@ -257,10 +257,9 @@ impl Captures {
             commit: NewCommit {
                 id: Uuid::now_v7(),
                 actor: Actor {
-                    user: None,
                     key: KeyKind::None,
                     origin: Origin::Sql,
-                    plugin: None,
+                    ..Actor::default()
                 },
                 request_id: None,
                 causation: None,

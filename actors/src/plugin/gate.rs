@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::OnBehalf;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -74,6 +75,26 @@ pub struct PluginRequest {
     pub lineage: Lineage,
 }
 
+impl PluginRequest {
+    /// Notes on whose behalf the plugin acts in its course, unless it is a part of what somebody else
+    /// has begun. What comes by itself, a timer, is on nobody's.
+    pub(super) fn on_behalf(mut self) -> Self {
+        if let Some(context) = &self.context {
+            let kind = match self.kind {
+                "op" => "lambda",
+                kind => kind,
+            };
+            self.lineage.on_behalf.get_or_insert_with(|| {
+                Box::new(OnBehalf {
+                    user: context.user_id.as_deref().map(Into::into),
+                    point: format!("{kind} {}/{}", self.plugin, self.name),
+                })
+            });
+        }
+        self
+    }
+}
+
 /// What a call descends from: nested saves name their ancestors, and nesting is bounded.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
@@ -83,6 +104,8 @@ pub struct Lineage {
     pub depth: u32,
     /// The request that it all began with.
     pub request_id: Option<Uuid>,
+    /// Whose request that was, and what it asked of which plugin.
+    pub on_behalf: Option<Box<OnBehalf>>,
     /// The workers' calls that it came through, the outermost first.
     pub via: Vec<Via>,
 }
@@ -94,6 +117,7 @@ impl Lineage {
             ancestors: context.ancestors.clone(),
             depth: context.depth,
             request_id: Some(context.request.id()),
+            on_behalf: context.on_behalf.clone(),
             via: context.via.clone(),
         }
     }

@@ -69,6 +69,7 @@ fn actor() -> impl Strategy<Value = Actor> {
         key,
         origin,
         plugin: plugin.map(str::to_owned),
+        on_behalf: None,
     })
 }
 

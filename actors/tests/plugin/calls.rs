@@ -60,6 +60,7 @@ async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
         depth: 0,
         request_id: Some(request_id),
         via: Vec::new(),
+        ..Lineage::default()
     };
     // Fill both, so that a request that waits for a window would wait for ever.
     let asked = [world.ask(outer.clone()), world.ask(outer)];

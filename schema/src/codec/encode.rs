@@ -161,12 +161,14 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
         key,
         origin,
         plugin,
+        on_behalf,
     } = &commit.actor;
     let is_of_request = commit.request_id == Some(commit.id);
     let other_request = commit.request_id.filter(|_| !is_of_request);
     let flags = [
         (user.is_some(), flag::USER),
         (plugin.is_some(), flag::PLUGIN),
+        (on_behalf.is_some(), flag::ON_BEHALF),
         (other_request.is_some(), flag::REQUEST),
         (is_of_request, flag::OF_REQUEST),
         (commit.causation.is_some(), flag::CAUSATION),
@@ -187,6 +189,10 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     let names = [user.as_ref().map(UserId::as_str), plugin.as_deref()];
     for name in names.into_iter().flatten() {
         put_text(out, name)?;
+    }
+    if let Some(on_behalf) = on_behalf {
+        put_text(out, on_behalf.user.as_ref().map_or("", UserId::as_str))?;
+        put_text(out, &on_behalf.point)?;
     }
     for id in [other_request, commit.causation].into_iter().flatten() {
         out.extend_from_slice(id.as_bytes());

@@ -3,8 +3,9 @@
 //! ```text
 //! commit  = header  section*  chain(32)
 //! header  = format u8 | flags u8 | actor u8 | id(16) | first position: varint | count: varint
-//!           | epoch: varint | time i64 | [user: text] | [plugin: text] | [request id(16)]
-//!           | [causation(16)] | [sql]
+//!           | epoch: varint | time i64 | [user: text] | [plugin: text] | [on behalf]
+//!           | [request id(16)] | [causation(16)] | [sql]
+//! on behalf = user: text, empty without one  point: text
 //! sql     = role: text  transaction: varint  time i64  outbox(16)  until: varint
 //! section = head  0 u8  salt(16)  length: varint  payload
 //!         | head  1 u8  payload hash(32)
@@ -63,7 +64,8 @@ mod flag {
     pub(super) const SQL: u8 = 16;
     /// The request has the id of the commit.
     pub(super) const OF_REQUEST: u8 = 32;
-    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL | OF_REQUEST;
+    pub(super) const ON_BEHALF: u8 = 64;
+    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL | OF_REQUEST | ON_BEHALF;
 }
 
 /// Flags of a section.

@@ -12,7 +12,8 @@ use super::{CodecError, FORMAT, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
 use crate::event::{
-    Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, SqlSource, Stream,
+    Actor, Blank, Commit, Event, EventBody, EventKind, OnBehalf, Origin, Provenance, SqlSource,
+    Stream,
 };
 use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
@@ -74,6 +75,8 @@ impl Header {
         let has = |flag| fixed.flags & flag != 0;
         let user = has(flag::USER).then(|| reader.text()).transpose()?;
         let plugin = has(flag::PLUGIN).then(|| reader.text()).transpose()?;
+        let on_behalf = has(flag::ON_BEHALF).then(|| read_on_behalf(reader));
+        let on_behalf = on_behalf.transpose()?;
         let request_id = match (has(flag::OF_REQUEST), has(flag::REQUEST)) {
             (true, true) => return Err(CodecError::Malformed("flags")),
             (true, false) => Some(fixed.id),
@@ -88,6 +91,7 @@ impl Header {
                 key: fixed.key,
                 origin: fixed.origin,
                 plugin,
+                on_behalf: on_behalf.map(Box::new),
             },
             fixed,
             request_id,
@@ -95,6 +99,14 @@ impl Header {
             sql: sql.map(Box::new),
         })
     }
+}
+
+fn read_on_behalf(reader: &mut Reader<'_>) -> Result<OnBehalf, CodecError> {
+    let user = reader.text()?;
+    Ok(OnBehalf {
+        user: (!user.is_empty()).then(|| user.into()),
+        point: reader.text()?,
+    })
 }
 
 /// A commit in its parts without its chain hash, payloads still as stored.

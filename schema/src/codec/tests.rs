@@ -329,7 +329,11 @@ fn commit() -> impl Strategy<Value = NewCommit> {
         until: numbers.3,
     });
     let sql = prop::option::of(sql.prop_map(Box::new));
-    let actor = (users(), key, origin, prop::option::of(name()));
+    let on_behalf = prop::option::of((users(), name()).prop_map(|(user, point)| {
+        let user = user.filter(|user| !user.as_str().is_empty());
+        Box::new(OnBehalf { user, point })
+    }));
+    let actor = (users(), key, origin, prop::option::of(name()), on_behalf);
     let ids = (any::<(u128, Option<u128>, Option<u128>)>(), any::<bool>());
     let ids = ids.prop_map(|((id, request, causation), is_of_request)| {
         (
@@ -339,21 +343,22 @@ fn commit() -> impl Strategy<Value = NewCommit> {
         )
     });
     let events = prop::collection::vec(event(), 1..5);
-    (actor, ids, sql, events).prop_map(|((user, key, origin, plugin), ids, sql, events)| {
-        NewCommit {
+    (actor, ids, sql, events).prop_map(
+        |((user, key, origin, plugin, on_behalf), ids, sql, events)| NewCommit {
             id: Uuid::from_u128(ids.0),
             actor: Actor {
                 user,
                 key,
                 origin,
                 plugin,
+                on_behalf,
             },
             request_id: ids.1.map(Uuid::from_u128),
             causation: ids.2.map(Uuid::from_u128),
             sql,
             events,
-        }
-    })
+        },
+    )
 }
 
 proptest! {

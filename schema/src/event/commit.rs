@@ -55,6 +55,20 @@ pub struct Actor {
     /// The plugin that called, when one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
+    /// What had the plugin call, when it was asked something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf: Option<Box<OnBehalf>>,
+}
+
+/// Whose request a plugin was answering, and what it was asked. Where plugins have asked plugins, it
+/// is what all of it began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnBehalf {
+    /// The user, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+    /// The extension point: `lambda chat/room:open`.
+    pub point: String,
 }
 
 /// The SQL transaction that a commit was captured from.

@@ -24,7 +24,9 @@ mod user;
 
 pub use asset::{AssetState, AssetUpload};
 pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
-pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance, SqlSource};
+pub use commit::{
+    Actor, Commit, Event, NewCommit, NewEvent, OnBehalf, Origin, Provenance, SqlSource,
+};
 pub use device::{DeviceKind, DeviceState, SavedSubscription};
 pub use erasure::{Blank, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope};
 pub use filter::{EventFilter, Kinds};

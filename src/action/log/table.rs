@@ -9,7 +9,7 @@ use skytrail_schema::json;
 use crate::csv;
 
 /// The table's columns, and where in an event, as it is shown, they are found.
-const COLUMNS: [(&str, &str); 15] = [
+const COLUMNS: [(&str, &str); 16] = [
     ("position", "/position"),
     ("time", "/time"),
     ("kind", "/kind"),
@@ -19,6 +19,7 @@ const COLUMNS: [(&str, &str); 15] = [
     ("key", "/actor/key"),
     ("origin", "/actor/origin"),
     ("plugin", "/actor/plugin"),
+    ("on_behalf", "/actor/on_behalf"),
     ("request_id", "/request_id"),
     ("commit", "/commit"),
     ("causation", "/causation"),
@@ -127,7 +128,7 @@ mod tests {
             "origin": "api"}, "commit": "c", "id": "c.0", "payload": {"a": "x,\"y\""}});
         let raw = serde_json::value::to_raw_value(&event).unwrap();
         let line = Format::Csv.line(&raw);
-        let expected = "7,t,record.created,record/note/=1,1,'=cmd,client,api,,,c,,c.0,,\
+        let expected = "7,t,record.created,record/note/=1,1,'=cmd,client,api,,,,c,,c.0,,\
             \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\"\r\n";
         assert_eq!(line, expected);
         assert_eq!(Format::Csv.position(&line), Some(7));

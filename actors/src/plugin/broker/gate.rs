@@ -286,7 +286,7 @@ impl PluginGate for PluginBroker {
         let plugin = Arc::clone(&request.plugin);
         let (kind, name) = (request.kind, request.name.clone());
         let began = Instant::now();
-        let job = self.job(request, clients.unwrap_or(own));
+        let job = self.job(request.on_behalf(), clients.unwrap_or(own));
         let job = job.map_err(Undelivered::Refused)?;
         let answer = self.wait_for(job, clients.is_some()).await;
         let point = (&plugin, kind, name.as_str());
