@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::events::{Asked, Direction, Found};
-use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::json::Members;
@@ -32,7 +32,7 @@ pub(super) async fn readers(call: Call) -> Outcome {
 /// Answers what a user did, with what it changed of records, the earliest first.
 pub(super) async fn changes(call: Call) -> Outcome {
     let (reader, records) = (&call.services.events, &call.services.records);
-    let user = user(&call).await?;
+    let user = user(&call.services, named(&call)?).await?;
     let range = asked::range(reader, &call.body).await?;
     let asked = Asked {
         filter: EventFilter {
@@ -71,14 +71,19 @@ pub(super) async fn changes(call: Call) -> Outcome {
     Reply::with_info(&acts, Some(&info))
 }
 
-/// Finds the user who is named, by id, by name or by mail address, whatever there is.
-async fn user(call: &Call) -> Result<UserId, ApiError> {
+fn named(call: &Call) -> Result<&str, ApiError> {
     let text = request::text(&call.body, "user")?.filter(|text| !text.is_empty());
-    let missing = || ApiError::invalid_argument("missing required fields", &["user"]);
-    let text = text.ok_or_else(missing)?;
-    let message = || format!("no user {text:?}, by id or by name");
-    let found = find_user(&call.services, text).await?;
-    found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, message()))
+    text.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["user"]))
+}
+
+/// Finds whom somebody means whose acts are looked for, by id, by name or by mail address. Who is no
+/// user, or not any more, is meant by his id: what he did is in the log.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn user(services: &Services, text: &str) -> Result<UserId, ApiError> {
+    let found = find_user(services, text).await?;
+    Ok(found.unwrap_or_else(|| user_id(text)))
 }
 
 /// Reads a user's id, which may be that of his record or his stream.

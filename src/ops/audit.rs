@@ -132,6 +132,13 @@ fn readers(found: &Json) -> Vec<String> {
     let is_true = |name: &str| found.get(name) == Some(&Json::Bool(true));
     let record = text(found, "/record");
     let position = found.get("position").unwrap_or(&Json::Null);
+    if found.get("exists").is_none_or(Json::is_null) {
+        let erased = super::history::erased(found);
+        let erased = erased.unwrap_or_else(|| "it was erased".to_owned());
+        return vec![format!(
+            "{record} at position {position}: not known: {erased}"
+        )];
+    }
     if !is_true("exists") {
         return vec![format!(
             "{record} was not there at position {position}: nobody"
@@ -160,7 +167,7 @@ fn readers(found: &Json) -> Vec<String> {
     }
     lines.push("  whoever had the master key".to_owned());
     if !is_true("is_complete") {
-        lines.push("  and more: not all users were looked at".to_owned());
+        lines.push("  and perhaps others: not all users of then are known".to_owned());
     }
     lines
 }
@@ -191,10 +198,8 @@ async fn changes(server: &RunningServer, wanted: &Changes) -> Result<(), String>
                 show(&act.to_string());
                 continue;
             }
-            show(&super::log::line(act));
-            super::history::changes(act)
-                .iter()
-                .for_each(|line| show(line));
+            let lines = [super::log::lines(act), super::history::changes(act)];
+            lines.concat().iter().for_each(|line| show(line));
         }
         let Some(next) = page.info.and_then(|info| info.next) else {
             return Ok(());

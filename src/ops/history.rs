@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{say, show};
+use super::{complain, say, show};
 use crate::config::Config;
 
 /// What to do with a record's history. All of it talks to the running server.
@@ -33,9 +33,9 @@ pub struct List {
     /// Only what this user did.
     #[arg(long)]
     user: Option<String>,
-    /// How many versions.
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
+    /// How many versions at most; all, without it.
+    #[arg(long)]
+    limit: Option<usize>,
     /// One JSON object per version.
     #[arg(long)]
     json: bool,
@@ -86,10 +86,10 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
     }
 }
 
-/// Asks page by page until there are as many versions as wanted.
+/// Asks page by page until there are as many versions as wanted; says where the others begin.
 async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
     const PAGE: usize = 200;
-    let mut left = wanted.limit;
+    let mut left = wanted.limit.unwrap_or(usize::MAX);
     let mut until = wanted.until.as_deref().map(moment);
     while left > 0 {
         let body = json!({
@@ -114,6 +114,9 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
             break;
         }
     }
+    if let Some(next) = until.filter(|_| left == 0) {
+        complain(&format!("there may be more: go on with --until {next}"));
+    }
     Ok(())
 }
 
@@ -121,21 +124,33 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
 fn describe(version: &Json) -> Vec<String> {
     let position = version.get("position").unwrap_or(&Json::Null);
     let (time, kind) = (text(version, "/time"), text(version, "/kind"));
-    let who = sql_role(version).unwrap_or_else(|| who(version, "/actor"));
-    let erased = erased(version).unwrap_or_default();
-    let mut lines = vec![format!("{position}  {time}  {kind}  {who}{erased}")];
-    for hook in version
-        .get("hooks")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-    {
-        let (plugin, name) = (text(hook, "/plugin"), text(hook, "/hook"));
-        let changed = hook.get("changed").unwrap_or(&Json::Null);
-        lines.push(format!("    hook {plugin}/{name} changed {changed}"));
-    }
+    let who = who_did(version);
+    let mut lines = vec![format!("{position}  {time}  {kind}  {who}")];
+    lines.extend(hooks(version));
     lines.extend(changes(version));
     lines
+}
+
+/// Says who did what an event tells, and what took it if it was erased.
+pub(super) fn who_did(event: &Json) -> String {
+    let role = event.pointer("/sql/role").and_then(Json::as_str);
+    let actor = event.get("actor").unwrap_or(&Json::Null);
+    let who = role.map_or_else(|| who(actor), |role| format!("sql role {role}"));
+    match erased(event) {
+        Some(erased) => format!("{who}  {erased}"),
+        None => who,
+    }
+}
+
+/// Writes which hooks had a say in an event, a line each.
+pub(super) fn hooks(event: &Json) -> Vec<String> {
+    let hooks = event.get("hooks").and_then(Json::as_array);
+    let hooks = hooks.into_iter().flatten().map(|hook| {
+        let (plugin, name) = (text(hook, "/plugin"), text(hook, "/hook"));
+        let changed = hook.get("changed").unwrap_or(&Json::Null);
+        format!("    hook {plugin}/{name} changed {changed}")
+    });
+    hooks.collect()
 }
 
 /// Writes what became different, a line per field.
@@ -148,26 +163,33 @@ pub(super) fn changes(version: &Json) -> Vec<String> {
     changes.collect()
 }
 
-/// Names the database role that wrote an event by SQL, if one did.
-pub(super) fn sql_role(event: &Json) -> Option<String> {
-    let role = event.pointer("/sql/role").and_then(Json::as_str);
-    role.map(|role| format!("sql role {role}"))
-}
-
-/// Says when, by whom and why an event was erased, if it was; to be put behind what is said of it.
+/// Says when, by whom and why something was erased, if it was.
 pub(super) fn erased(event: &Json) -> Option<String> {
     let mark = event.get("erased").filter(|mark| mark.is_object())?;
     let (at, why) = (text(mark, "/at"), text(mark, "/why"));
-    Some(format!("  erased at {at} by {}: {why}", who(mark, "/by")))
+    let by = who(mark.get("by").unwrap_or(&Json::Null));
+    Some(format!("erased at {at} by {by}: {why}"))
 }
 
-fn who(event: &Json, place: &str) -> String {
-    let actor = event.pointer(place).unwrap_or(&Json::Null);
-    let (user, key) = (text(actor, "/user"), text(actor, "/key"));
-    let (origin, plugin) = (text(actor, "/origin"), text(actor, "/plugin"));
-    let user = if user.is_empty() { "nobody" } else { user };
-    let through = if plugin.is_empty() { origin } else { plugin };
-    format!("{user} ({key} key, {through})")
+/// Names an actor: the user, and in brackets with which key, through what and on whose behalf.
+fn who(actor: &Json) -> String {
+    let user = |place: &str| match text(actor, place) {
+        "" => "nobody".to_owned(),
+        user => user.to_owned(),
+    };
+    let key = match text(actor, "/key") {
+        "none" => "no",
+        key => key,
+    };
+    let through = match text(actor, "/plugin") {
+        "" => text(actor, "/origin").to_owned(),
+        plugin => format!("plugin {plugin}"),
+    };
+    let behalf = match text(actor, "/on_behalf/point") {
+        "" => String::new(),
+        point => format!(", for {} through {point}", user("/on_behalf/user")),
+    };
+    format!("{} ({key} key, {through}{behalf})", user("/user"))
 }
 
 fn members(body: Json) -> Map<String, Json> {

@@ -10,7 +10,7 @@ use skytrail_actors::log::Erasures;
 use skytrail_actors::log::journal::Segments;
 use skytrail_schema::event::{Commit, Event, Shown, Stream};
 
-use super::history::{erased, sql_role};
+use super::history::{hooks, who_did};
 use super::log_proof::{self, ExportCommand, VerifyCommand};
 use super::{open_log, say};
 use crate::config::Config;
@@ -80,23 +80,24 @@ fn tail(segments: &Segments, events: u64) -> Result<(), String> {
     for_each(segments, from, |commit, event| {
         if event.position >= from {
             blanks.show(commit, event, |commit, event| {
-                super::show(&line(&json!(Shown { commit, event })));
+                let lines = lines(&json!(Shown { commit, event }));
+                lines.iter().for_each(|line| super::show(line));
             });
         }
         true
     })
 }
 
-/// Says of an event, as it is shown, what fits a line.
-pub(super) fn line(event: &Json) -> String {
+/// Says of an event, as it is shown, what fits a line, and which hooks had a say in it.
+pub(super) fn lines(event: &Json) -> Vec<String> {
     let text = |place: &str| event.pointer(place).and_then(Json::as_str).unwrap_or("-");
     let number = |place: &str| event.pointer(place).and_then(Json::as_u64);
     let (time, kind, stream) = (text("/time"), text("/kind"), text("/stream"));
     let (position, version) = (number("/position"), number("/version"));
     let (position, version) = (position.unwrap_or_default(), version.unwrap_or_default());
-    let user = sql_role(event).unwrap_or_else(|| text("/actor/user").to_owned());
-    let erased = erased(event).unwrap_or_default();
-    format!("{position:>8}  {time}  {kind:<16}  {stream} v{version}  by {user}{erased}")
+    let who = who_did(event);
+    let line = format!("{position:>8}  {time}  {kind:<16}  {stream} v{version}  by {who}");
+    [vec![line], hooks(event)].concat()
 }
 
 fn show(segments: &Segments, what: &str) -> Result<(), String> {

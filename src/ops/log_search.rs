@@ -184,7 +184,10 @@ fn head(out: &mut impl Write, format: Option<Format>) -> Result<(), String> {
 fn line(format: Option<Format>, event: &RawValue) -> String {
     match format {
         Some(format) => format.line(event),
-        None => super::log::line(&json::from_str(event.get()).unwrap_or_default()) + "\n",
+        None => {
+            let lines = super::log::lines(&json::from_str(event.get()).unwrap_or_default());
+            lines.join("\n") + "\n"
+        }
     }
 }
 

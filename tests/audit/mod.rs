@@ -1,5 +1,6 @@
 //! The audit trail: what is in it, and that it holds nobody up.
 
+mod acts;
 mod sessions;
 
 use std::net::TcpListener;

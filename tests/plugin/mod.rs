@@ -72,7 +72,7 @@ fn plugin_state(server: &TestServer) -> Json {
 }
 
 /// Calls an action on a thread of its own.
-fn call(client: &Client, action: &str, payload: Json) -> JoinHandle<Answer> {
+pub fn call(client: &Client, action: &str, payload: Json) -> JoinHandle<Answer> {
     let (client, action) = (client.clone(), action.to_owned());
     std::thread::spawn(move || client.call(&action, payload))
 }

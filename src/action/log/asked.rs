@@ -14,8 +14,7 @@ use skytrail_schema::event::{EventFilter, Kinds, Stream};
 use skytrail_schema::id::{TypeName, UserId};
 use skytrail_schema::time::Timestamp;
 
-use crate::action::audit::{find_user, user_id};
-use crate::action::request;
+use crate::action::{audit, request};
 use crate::services::Services;
 
 /// Members that hold lists; in a query their items are separated by commas.
@@ -127,8 +126,8 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
     })
 }
 
-/// As [`filter`], where the user may also be named by what he signs in with. Somebody who is no user,
-/// or not any more, is meant by his id.
+/// As [`filter`], where the user may also be named by what he signs in with, as [`audit::user`] finds
+/// him.
 ///
 /// # Errors
 /// As [`filter`]; the store cannot be read.
@@ -138,8 +137,7 @@ pub(crate) async fn filter_by_name(
 ) -> Result<EventFilter, ApiError> {
     let mut filter = filter(body)?;
     if let Some(user) = &filter.user {
-        let named = find_user(services, user.as_str()).await?;
-        filter.user = Some(named.unwrap_or_else(|| user_id(user.as_str())));
+        filter.user = Some(audit::user(services, user.as_str()).await?);
     }
     Ok(filter)
 }
