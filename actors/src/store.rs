@@ -342,7 +342,8 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Lists the positions of events of a kind from one position to another, in order.
+    /// Lists the positions of events of a kind from one position to another, in order, also of what was
+    /// erased since.
     async fn list_positions_of_kind(
         &self,
         kind: EventKind,

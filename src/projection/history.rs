@@ -180,7 +180,7 @@ pub(crate) async fn list_positions_before(
     Ok(positions)
 }
 
-/// Lists the positions of events of a kind from one position to another.
+/// Lists the positions of events of a kind from one position to another, also of what was erased since.
 pub(crate) async fn list_positions_of_kind(
     conn: &mut Conn<'_>,
     kind: EventKind,
@@ -189,8 +189,9 @@ pub(crate) async fn list_positions_of_kind(
 ) -> Result<Vec<u64>, sqlx::Error> {
     let mut sql = Sql::new("SELECT position FROM _history WHERE position BETWEEN ");
     sql.bind(Arg::unsigned(from)).push(" AND ");
-    sql.bind(Arg::unsigned(until)).push(" AND kind = ");
-    sql.bind(Arg::Int(kind.number().into()));
+    sql.bind(Arg::unsigned(until));
+    let kind = i64::from(kind.number());
+    push_kinds(&mut sql, &[kind, kind + ERASED]);
     sql.push(" ORDER BY position");
     let rows = sql.fetch_all(conn).await?;
     rows.iter().map(|row| row.unsigned(0)).collect()

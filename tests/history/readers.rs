@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
-use crate::support::server::TestServer;
+use crate::support::server::{MASTER_KEY, TestServer};
 
 fn head(master: &Client) -> u64 {
     master.health()["log"]["head"].as_u64().unwrap()
@@ -174,4 +174,136 @@ fn the_rules_of_a_new_app_are_rules() {
     let then = asked(&master, &record, head(&master));
     assert_eq!(then["everyone"]["hidden"], json!(["username"]), "{then}");
     assert_eq!(then["everyone"]["hidden_from_users"], json!([]), "{then}");
+}
+
+/// What `skytrail audit who-could-read` prints.
+fn printed(server: &TestServer, record: &str, at: u64) -> String {
+    let key = format!("MASTER_KEY={MASTER_KEY}");
+    let (at, server_url) = (at.to_string(), server.base_url.as_str());
+    let asked = ["audit", "who-could-read", record, "--at", &at];
+    let output =
+        server.skytrail(&[&["--set", &key], &asked[..], &["--server", server_url]].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asserts that it is not known who could read a record at a moment, and what took that.
+fn assert_unknown(server: &TestServer, record: &str, at: u64, why: &str) {
+    let then = asked(&Client::master(server), record, at);
+    assert_eq!(then["exists"], Json::Null, "{then}");
+    assert_eq!(then["is_complete"], false, "{then}");
+    assert_eq!(then["erased"]["why"], why, "{then}");
+    let said = printed(server, record, at);
+    assert!(said.contains("not known: erased at "), "{said}");
+    assert!(said.contains(why) && !said.contains(": nobody"), "{said}");
+}
+
+#[test]
+fn who_could_read_what_was_erased_is_not_known() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let master = Client::master(&server);
+    let before = head(&master);
+    for record in ["memo/a", "memo/b", "memo/c"] {
+        ada.save(record, json!({"s": "x", "n": 1, "_access": null}));
+    }
+    let first = head(&master);
+    for record in ["memo/a", "memo/b", "memo/c"] {
+        ada.save(record, json!({"_access": []}));
+    }
+    let second = head(&master);
+    for record in ["memo/a", "memo/b", "memo/c"] {
+        assert_eq!(
+            asked(&master, record, first)["everyone"]["reason"],
+            "no access list"
+        );
+    }
+    let why = "asked for on paper";
+    let field = json!({"record": "memo/a", "field": "s", "why": why});
+    master.call("erase:field", field).result();
+    let record = json!({"record": "memo/b", "why": why});
+    master.call("erase:record", record).result();
+    // The change that closed the third: until then all is known, and behind it not.
+    let event = json!({"position": second, "why": why});
+    master.call("erase:event", event).result();
+
+    for at in [first, second] {
+        assert_unknown(&server, "memo/a", at, why);
+        assert_unknown(&server, "memo/b", at, why);
+    }
+    assert_eq!(
+        asked(&master, "memo/c", first)["everyone"]["reason"],
+        "no access list"
+    );
+    assert_unknown(&server, "memo/c", second, why);
+    // Before there was a record, and once it was gone, nobody could: that is known.
+    for (record, at) in [
+        ("memo/a", before),
+        ("memo/b", before),
+        ("memo/b", head(&master)),
+        ("memo/never", first),
+    ] {
+        let then = asked(&master, record, at);
+        assert_eq!(
+            (&then["exists"], &then["is_complete"], &then["erased"]),
+            (&json!(false), &json!(true), &Json::Null),
+            "{then}"
+        );
+        assert!(printed(&server, record, at).contains("was not there"));
+    }
+    // What is left of the first says what it is.
+    let then = asked(&master, "memo/a", head(&master));
+    assert_eq!(
+        (&then["exists"], &then["is_complete"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(then["everyone"], Json::Null);
+}
+
+#[test]
+fn who_could_read_versions_that_were_not_kept_is_not_known() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let master = Client::master(&server);
+    ada.save("memo/a", json!({"n": 0, "_access": null}));
+    let first = head(&master);
+    for n in 1..70 {
+        ada.save("memo/a", json!({"n": n, "_access": []}));
+    }
+    let keep = json!({"type": "memo", "versions": 1});
+    master.call("schema:retention", keep).result();
+    master.call("log:compact", json!({})).result();
+    assert_unknown(&server, "memo/a", first, "memo keeps 1 versions");
+}
+
+#[test]
+fn users_who_were_erased_may_be_missing_and_the_answer_says_so() {
+    let server = TestServer::start();
+    let [ada, bob] = ["ada", "bob"].map(|it| Client::signed_up(&server, it));
+    let master = Client::master(&server);
+    let secret = json!({"_id": "memo/secret", "n": 1});
+    let body = json!({"database_id": "_private", "records": [secret]});
+    ada.call("record:save", body).result();
+    ada.save(
+        "memo/bobs",
+        json!({"n": 1, "_access": [{"level": "read", "user_id": bob.user}]}),
+    );
+    let access = json!([{"level": "read", "role": "editor"}]);
+    ada.save("memo/editors", json!({"n": 1, "_access": access}));
+    give(&master, "role:assign", "editor", &bob);
+    let then = head(&master);
+    let erase = json!({"user": bob.user, "why": "he asked"});
+    master.call("erase:user", erase).result();
+    for (record, is_complete) in [
+        ("memo/secret", true),
+        ("memo/bobs", false),
+        ("memo/editors", false),
+    ] {
+        let found = asked(&master, record, then);
+        assert_eq!(found["exists"], true);
+        assert_eq!(found["is_complete"], is_complete, "{record}: {found}");
+        // By now he is no user, and that is known.
+        let found = asked(&master, record, head(&master));
+        assert_eq!(found["is_complete"], true, "{record}: {found}");
+    }
 }

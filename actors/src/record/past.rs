@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Event, EventBody, Stream};
+use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
@@ -381,6 +381,8 @@ impl Walk {
         self.position = event.position;
         if event.stream == self.stream {
             match event.body {
+                // A deletion says all with its kind.
+                _ if event.body.kind() == EventKind::RecordDeleted => self.has_gap = false,
                 EventBody::Erased(_) => self.has_gap = true,
                 EventBody::RecordCreated(_) | EventBody::RecordReplaced(_) => self.has_gap = false,
                 _ => {}
@@ -424,9 +426,15 @@ impl Walk {
         self.head
     }
 
+    /// Whether all is left that made the record what it is here. If not, and where nothing is left to
+    /// begin with, erasures may have taken what it was.
+    pub fn is_whole(&self) -> bool {
+        self.full.is_some() && !self.has_gap
+    }
+
     /// As [`Self::into_head`], but `None`, too, when not all of it is left.
     pub fn into_head_if_whole(self) -> Option<Head> {
-        let is_whole = !self.has_gap;
+        let is_whole = self.is_whole();
         self.into_head().filter(|_| is_whole)
     }
 

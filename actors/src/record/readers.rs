@@ -9,6 +9,9 @@
 //! 3. Each of them as he was: whether he was there, locked out, which roles he had. The answer is
 //!    what access control answers for him, with the fields that the rules of then hid from him.
 //!
+//! What was erased since is not known, and is not taken for nothing: neither the record's list, nor
+//! who a user was.
+//!
 //! Besides, administrators see old versions of records in the public database ([`super::history`]),
 //! and the master key sees everything.
 
@@ -18,14 +21,16 @@ use serde::Serialize;
 use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Event, EventBody, EventKind, RoleFlags, Stream, UserState};
+use skytrail_schema::event::{
+    Blank, ErasureMark, Event, EventBody, EventKind, RoleFlags, Stream, UserState,
+};
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
 use super::env::RecordEnv;
-use super::past::{self, Moment};
+use super::past::{self, Moment, Walk};
 use super::{apply, as_of};
 use crate::accounts::admission::refuse_disabled;
 
@@ -50,8 +55,10 @@ pub struct Readers {
     pub record: String,
     /// The moment's position in the log.
     pub position: u64,
-    /// Whether there was such a record. If not, nobody could read it.
-    pub exists: bool,
+    /// Whether there was such a record. If not, nobody could read it; none when that is not known.
+    pub exists: Option<bool>,
+    /// What took the record as it was then, when that is why it is not known.
+    pub erased: Option<ErasureMark>,
     /// The user in whose private database it was; none for the public one.
     pub private_of: Option<UserId>,
     /// Its access list; none when everybody might do everything.
@@ -66,7 +73,8 @@ pub struct Readers {
     pub locked_out: Vec<Reader>,
     /// Administrators, who could read it as a version (`history:list`).
     pub administrators: Vec<UserId>,
-    /// Whether nobody is missing: there are bounds to how many are named and looked at.
+    /// Whether nobody is missing: there are bounds to how many are named and looked at, and what was
+    /// erased is not known.
     pub is_complete: bool,
 }
 
@@ -101,7 +109,8 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
     let mut found = Readers {
         record: id.to_string(),
         position,
-        exists: false,
+        exists: Some(false),
+        erased: None,
         private_of: None,
         access: None,
         is_default_access: false,
@@ -111,10 +120,19 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
         administrators: Vec::new(),
         is_complete: true,
     };
-    let Some(record) = past::record_at(env, id, position).await? else {
+    let walk = Walk::begin(env, id, position).await?;
+    if !walk.is_whole()
+        && let Some(blank) = taken(env, walk.stream(), position).await?
+    {
+        found.exists = None;
+        found.erased = blank.by.as_deref().cloned();
+        found.is_complete = false;
+        return Ok(found);
+    }
+    let Some(record) = walk.into_record() else {
         return Ok(found);
     };
-    found.exists = true;
+    found.exists = Some(true);
     found.access = record.access.as_ref().map(Acl::to_wire);
     let definition = as_of::type_at(env, &id.record_type, position).await?;
     found.is_default_access = record.access == definition.default_access;
@@ -150,8 +168,13 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
             found.is_complete = false;
             break;
         }
-        let Some(state) = then.user(&user).await? else {
-            continue;
+        let state = match then.user(&user).await? {
+            Was::There(state) => state,
+            Was::Absent => continue,
+            Was::Erased => {
+                found.is_complete = false;
+                continue;
+            }
         };
         let is_out = refuse_disabled(&state, then.time).is_err();
         if !is_out && found.private_of.is_none() && !state.roles.is_disjoint(&admin_roles) {
@@ -167,6 +190,14 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
         }
     }
     Ok(found)
+}
+
+/// What a user was.
+enum Was {
+    There(UserState),
+    Absent,
+    /// That was erased.
+    Erased,
 }
 
 /// What was true at the moment.
@@ -244,28 +275,36 @@ impl Then<'_> {
         hidden.cloned().collect()
     }
 
-    /// Folds a user; `None` when he was not there.
-    async fn user(&self, id: &UserId) -> Result<Option<UserState>, ApiError> {
+    /// Folds a user.
+    async fn user(&self, id: &UserId) -> Result<Was, ApiError> {
         let stream = Stream::User(id.clone());
-        let mut state = None;
+        let (mut state, mut is_erased) = (None, false);
         let store = &self.env.store;
         let positions = store.list_positions(&stream, 1, self.position).await?;
         for (_, event) in past::read_all(self.env, &positions).await? {
-            if event.stream == stream
-                && let apply::Folded::Known(folded) = apply::user(state.as_ref(), &event)
-            {
+            if event.stream != stream {
+                continue;
+            }
+            is_erased = is_unknown_after(&event.body, is_erased);
+            if let apply::Folded::Known(folded) = apply::user(state.as_ref(), &event) {
                 state = folded;
             }
         }
-        Ok(state.map(|(_, state)| state))
+        Ok(match state {
+            _ if is_erased => Was::Erased,
+            Some((_, state)) => Was::There(state),
+            None => Was::Absent,
+        })
     }
 
-    /// Finds the users who had one of the roles; says whether all that happened was looked at.
+    /// Finds the users who had one of the roles; says whether all that happened was looked at, and is
+    /// known.
     async fn members(
         &self,
         roles: &BTreeSet<RoleName>,
     ) -> Result<(BTreeSet<UserId>, bool), ApiError> {
         let mut held: BTreeMap<UserId, BTreeSet<RoleName>> = BTreeMap::new();
+        let mut erased = BTreeSet::new();
         if roles.is_empty() {
             return Ok((BTreeSet::new(), true));
         }
@@ -276,14 +315,22 @@ impl Then<'_> {
             positions.extend(listed.await?);
         }
         positions.sort_unstable();
-        let is_complete = positions.len() <= MAX_LOOKED_AT;
+        let were_few = positions.len() <= MAX_LOOKED_AT;
         positions.truncate(MAX_LOOKED_AT);
         for some in positions.chunks(PORTION) {
             for (_, event) in past::read_all(self.env, some).await? {
                 note_roles(&mut held, &event, roles);
+                if let Stream::User(user) = &event.stream {
+                    if is_unknown_after(&event.body, erased.contains(user)) {
+                        erased.insert(user.clone());
+                    } else {
+                        erased.remove(user);
+                    }
+                }
             }
         }
         let members = held.into_iter().filter(|(_, roles)| !roles.is_empty());
+        let is_complete = were_few && erased.is_empty();
         Ok((members.map(|(user, _)| user).collect(), is_complete))
     }
 
@@ -301,6 +348,26 @@ impl Then<'_> {
             }
         }
         Ok(admin_roles)
+    }
+}
+
+/// Finds what took of a record what it was, in its last event that is blank; none behind a deletion.
+async fn taken(env: &RecordEnv, stream: &Stream, until: u64) -> Result<Option<Blank>, ApiError> {
+    let taken = last(env, stream, until, |body| match body {
+        _ if body.kind() == EventKind::RecordDeleted => Some(None),
+        EventBody::Erased(blank) => Some(Some(blank.clone())),
+        _ => None,
+    });
+    Ok(taken.await?.flatten())
+}
+
+/// Whether it is not known who a user was after one of his events. That he was removed says its kind.
+fn is_unknown_after(body: &EventBody, was_unknown: bool) -> bool {
+    match body {
+        _ if body.kind() == EventKind::UserRemoved => false,
+        EventBody::Erased(_) => true,
+        EventBody::UserCreated(_) => false,
+        _ => was_unknown,
     }
 }
 
@@ -377,7 +444,7 @@ fn note_roles(
                 held.retain(|role| !patch.roles_removed.contains(role));
             }
         }
-        EventBody::UserRemoved(_) => {
+        body if body.kind() == EventKind::UserRemoved => {
             held.remove(user);
         }
         _ => {}
