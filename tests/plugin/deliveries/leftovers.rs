@@ -42,24 +42,29 @@ fn a_start_waits_for_no_delivery_that_waits_for_the_start() {
 }
 
 #[test]
-fn what_a_nested_save_waits_for_comes_beyond_the_window() {
+fn a_nested_save_does_not_wait_for_a_retry() {
     let server = server(&[]);
     let points = json!({"hook": [hook("note", "afterSave")], "op": [{"name": "a"}]});
     leave_one_over(&server, &points);
     let mut worker = arrive(&server, &json!({"window": 1}), &points);
     let refused = next_delivery(&mut worker);
-    worker.refuse(&refused, &json!({"code": 108, "message": "later"}));
-    // Before it is told again, a lambda takes the only place, and saves the same record.
+    let info = json!({"retry_after_ms": 3_600_000});
+    worker.refuse(
+        &refused,
+        &json!({"code": 108, "message": "later", "info": info}),
+    );
+    await_consumer(&server, "it waits for its retry", |it| it["retrying"] == 1);
+    // A lambda takes the only place, and saves the same record.
     let asked = call(&Client::master(&server), "a", json!({}));
     let request = worker.expect_request("a");
     let payload = json!({"action": "record:save", "records": [{"_id": "note/1", "n": 2}]});
     let id = request["id"].clone();
     worker.send(json!({"type": "call", "id": "c1", "parent": id, "payload": payload}));
-    serve_both(&mut worker);
     let reply = worker.expect("reply");
     assert_eq!(reply["body"]["result"][0]["n"], 2, "{reply}");
     worker.answer(&request, &json!("done"));
     assert_eq!(asked.join().unwrap().result(), "done");
+    expect_held(&server, &mut worker, (2, 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::{call, save};
+use super::super::{call, save, two_ready};
 use super::*;
 
 fn points() -> Json {
@@ -186,4 +186,120 @@ fn notes_of_a_login_are_no_saves() {
     let id = format!("user/{}", ada.user.as_ref().unwrap());
     ada.save(&id, json!({"bio": "x"}));
     assert_eq!(next_delivery(&mut worker)["param"]["record"]["bio"], "x");
+}
+
+/// Synchronous hooks of `note`, and an asynchronous one of its saves, `later`.
+fn with_later() -> Json {
+    let mut later = hook("note", "afterSave");
+    later["name"] = json!("later");
+    later["async"] = json!(true);
+    json!({"hook": [hook("note", "afterSave"), later, hook("note", "afterDelete")]})
+}
+
+/// Takes the two deliveries of a save and answers the synchronous one; returns that of `later`.
+fn next_later(worker: &mut Worker) -> Json {
+    let mut both = [next_delivery(worker), next_delivery(worker)];
+    both.sort_by_key(|it| it["name"] == "later");
+    let [own, late] = both;
+    assert_eq!(late["name"], "later", "{own}");
+    worker.answer_record(&own, &json!({}));
+    late
+}
+
+#[test]
+fn who_saves_what_a_retry_holds_back_need_not_wait_for_it() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &with_later());
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let late = next_later(&mut worker);
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 1);
+    let poison = json!({"code": 10000, "message": "poison"});
+    let mut in_an_hour = poison.clone();
+    in_an_hour["info"] = json!({"retry_after_ms": 3_600_000});
+    worker.refuse(&late, &in_an_hour);
+    await_consumer(&server, "it waits for its retry", |it| it["retrying"] == 1);
+    for (n, client) in [(2, &ada), (3, &master)] {
+        let saving = save(client, json!({"_id": "note/1", "n": n}));
+        assert_eq!(saving.join().unwrap().result()[0]["n"], n);
+    }
+    let deleted = ada.call("record:delete", json!({"ids": ["note/1"]}));
+    assert_eq!(deleted.result()[0]["_type"], "record");
+    expect_held(&server, &mut worker, (6, 0));
+}
+
+#[test]
+fn who_waits_behind_what_comes_to_be_tried_again_is_let_go_and_told_of_in_turn() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &with_later());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let first = next_later(&mut worker);
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 1);
+    let saving = save(&ada, json!({"_id": "note/1", "n": 2}));
+    await_consumer(&server, "the second waits", |it| it["open"] == 3);
+    worker.refuse(&first, &json!({"code": 10000, "message": "not yet"}));
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 2);
+
+    // Nor does anybody wait for how the retry ends.
+    let again = next_delivery(&mut worker);
+    assert_eq!(again["delivery"]["id"], first["delivery"]["id"]);
+    let saving = save(&ada, json!({"_id": "note/1", "n": 3}));
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 3);
+    expect_none_sent(&server, &mut worker);
+    worker.answer(&again, &Json::Null);
+    for n in [2, 3] {
+        let late = next_later(&mut worker);
+        assert_eq!(
+            (number(&late), &late["delivery"]["attempt"]),
+            (n, &json!(1))
+        );
+        worker.answer(&late, &Json::Null);
+    }
+    expect_end(&server, &mut worker);
+    // Once it is over, hooks are waited for as ever.
+    let saving = save(&ada, json!({"_id": "note/1", "n": 4}));
+    let mut both = [next_delivery(&mut worker), next_delivery(&mut worker)];
+    both.sort_by_key(|it| it["name"] == "later");
+    worker.refuse(&both[0], &json!({"code": 108, "message": "no"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 108);
+    worker.answer(&both[1], &Json::Null);
+    expect_end(&server, &mut worker);
+}
+
+#[test]
+fn a_synchronous_hook_that_was_late_once_keeps_nobody_after_it_waiting() {
+    let server = server(&[("TEST_TIMEOUT", "1")]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let hanging = next_delivery(&mut worker);
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 119);
+    assert_eq!(worker.expect("cancel")["id"], hanging["id"]);
+    let saving = save(&ada, json!({"_id": "note/1", "n": 2}));
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 2);
+}
+
+#[test]
+fn a_plugin_whose_record_waits_for_a_retry_keeps_nobody_from_the_next_plugins() {
+    let server = TestServer::with(&[("PLUGINS", "TEST,OTHER")]);
+    let (mut worker, mut other) = two_ready(&server, &points(), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    next_delivery(&mut worker);
+    worker.die();
+    let slot = saving.join().unwrap().result();
+    assert_eq!(slot[0]["info"]["reason"], "worker-lost");
+    let first = next_delivery(&mut other);
+    other.answer_record(&first, &json!({}));
+    let mut worker = arrive(&server, &json!({}), &points());
+    let again = next_delivery(&mut worker);
+    assert_eq!(again["delivery"]["attempt"], 2);
+    let saving = save(&ada, json!({"_id": "note/1", "n": 2}));
+    let second = next_delivery(&mut other);
+    assert_eq!(number(&second), 2);
+    other.refuse(&second, &json!({"code": 108, "message": "no"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 108);
+    worker.answer_record(&again, &json!({}));
+    assert_eq!(number(&next_delivery(&mut worker)), 2);
 }

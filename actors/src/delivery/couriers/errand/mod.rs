@@ -37,6 +37,9 @@ use keep::Keeping;
 /// The pause after something failed that is nobody's fault here.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// So many attendances are kept for deliveries that nobody waits for.
+const MAX_GUESTS: usize = 1024;
+
 /// A promise to bring hooks.
 type Promises = watch::Sender<Arc<BTreeSet<String>>>;
 
@@ -147,6 +150,7 @@ impl Errand {
             self.look_around().await;
             self.read_page().await;
             self.turn_away();
+            self.let_go();
             self.hurry_attempts();
             self.start_attempts();
             self.show();
@@ -242,6 +246,20 @@ impl Errand {
         for (_, guest) in guests.filter(|(position, _)| is_idle(**position)) {
             if let Some(answer) = guest.answer.take() {
                 let _ = answer.send(Err(unavailable(&self.parts.name, why)));
+            }
+        }
+    }
+
+    /// Lets those go who wait for what a retry holds back: what they asked for is stored, and the
+    /// plugin is told of it in its turn.
+    fn let_go(&mut self) {
+        for position in self.schedule.take_held_back() {
+            let guest = self.guests.get_mut(&position);
+            if let Some(answer) = guest.and_then(|guest| guest.answer.take()) {
+                let _ = answer.send(Ok(()));
+            }
+            if self.guests.len() > MAX_GUESTS {
+                self.guests.remove(&position);
             }
         }
     }

@@ -9,7 +9,7 @@ use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
-use super::{Errand, Guest, PAUSE};
+use super::{Errand, Guest, MAX_GUESTS, PAUSE};
 use crate::context::RequestContext;
 use crate::delivery::couriers::attendance::Seat;
 use crate::delivery::couriers::cursor::Cursor;
@@ -24,9 +24,6 @@ const PAGE_EVENTS: usize = 512;
 
 /// So many deliveries may be open before no more of the log is read.
 const MAX_OPEN: usize = 10_000;
-
-/// So many attendances are kept for deliveries that nobody waits for.
-const MAX_GUESTS: usize = 1024;
 
 /// So many events may be over beyond what has been read.
 const MAX_AHEAD: usize = 1000;

@@ -94,6 +94,9 @@ impl Schedule {
         self.num_open += tasks.len();
         let queue = self.queues.entry(arrival.stream.clone()).or_default();
         queue.positions.insert(position);
+        if tasks.iter().any(Task::is_retried) {
+            queue.failed.insert(position);
+        }
         let entry = Entry {
             stream: arrival.stream,
             commit: arrival.commit,
@@ -108,10 +111,25 @@ impl Schedule {
         if is_urgent || arrival.may_be_nested {
             self.pass_causes(position, arrival.may_be_nested);
         }
-        if is_urgent {
+        if self.is_held_back(position) {
+            self.let_go(position);
+        } else if is_urgent {
             self.hurry(position);
         }
         self.enlist(position);
+    }
+
+    /// Notes that an event is held back. Nobody waits for it any more, so it is not urgent.
+    pub(super) fn let_go(&mut self, position: u64) {
+        if let Some(entry) = self.entries.get_mut(&position) {
+            entry.is_urgent = false;
+            self.held_back.push(position);
+        }
+    }
+
+    /// Takes the events that came to be held back.
+    pub(in crate::delivery::couriers) fn take_held_back(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.held_back)
     }
 
     /// Lets an event that its cause may wait for, and what comes before it, run beside the cause.

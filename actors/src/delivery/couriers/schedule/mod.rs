@@ -9,6 +9,8 @@
 //! 3. A task ends ([`Schedule::finish`]) or fails ([`Schedule::fail`]). One that failed waits 1, 2,
 //!    4 … 300 s and holds back only its stream; after the last attempt it is given up.
 //! 4. [`Schedule::cursor`] says at any time what is over and what is not.
+//! 5. What comes behind a task that failed and is not over is *held back*, for minutes perhaps:
+//!    nobody need wait for it ([`Schedule::take_held_back`]).
 //!
 //! What a delivery itself has caused need not wait for it: a hook may save its own record, and be
 //! told of that before it answers. What is before an urgent event of the same record is as urgent,
@@ -109,12 +111,31 @@ struct Entry {
     hurried_by: Option<u64>,
 }
 
+impl Entry {
+    /// Whether one of its tasks has failed and is not over.
+    fn is_retried(&self) -> bool {
+        self.tasks.iter().any(Task::is_retried)
+    }
+}
+
 #[derive(Debug)]
 struct Task {
     hook: Arc<str>,
     is_sync: bool,
     attempts: u32,
     state: State,
+}
+
+impl Task {
+    /// Whether it has failed and is not over.
+    fn is_retried(&self) -> bool {
+        match self.state {
+            State::Ready => self.attempts > 0,
+            State::Running(_) => self.attempts > 1,
+            State::Waiting(_) => true,
+            State::Done => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +167,8 @@ struct Queue {
     positions: BTreeSet<u64>,
     /// Those of them that have tasks under way.
     running: Vec<u64>,
+    /// Those of them that have failed.
+    failed: BTreeSet<u64>,
 }
 
 /// See the module.
@@ -165,6 +188,8 @@ pub(in crate::delivery::couriers) struct Schedule {
     waiting: BTreeSet<(Moment, TaskId)>,
     /// Tasks that were under way when they became urgent, with what waits for them.
     hurried: Vec<(TaskId, u64)>,
+    /// Events that came to be held back.
+    held_back: Vec<u64>,
     num_open: usize,
     num_running: usize,
     num_urgent: usize,
@@ -198,6 +223,7 @@ impl Schedule {
             urgent: BTreeSet::new(),
             waiting: BTreeSet::new(),
             hurried: Vec::new(),
+            held_back: Vec::new(),
             num_running: 0,
             num_urgent: 0,
             num_catching_up: 0,
@@ -278,6 +304,19 @@ impl Schedule {
     /// Whether anything of an event is not over.
     pub(in crate::delivery::couriers) fn has_entry(&self, position: u64) -> bool {
         self.entries.contains_key(&position)
+    }
+
+    /// Whether an event's tasks have to wait until others, which have failed, have been tried again.
+    fn is_held_back(&self, position: u64) -> bool {
+        let Some(entry) = self.entries.get(&position) else {
+            return false;
+        };
+        let failed = self.queues.get(&entry.stream).map(|queue| &queue.failed);
+        let mut before = failed.into_iter().flat_map(|it| it.range(..position));
+        before.any(|other| {
+            let other = self.entries.get(other);
+            other.is_some_and(|other| other.is_retried() && !entry.causes.contains(&other.commit))
+        })
     }
 
     /// Whether an event is the past that is being caught up with.

@@ -152,7 +152,28 @@ impl Schedule {
             if let Some(entry) = self.entries.get_mut(&id.position) {
                 entry.is_urgent = false;
             }
+            self.hold_back(id.position);
             self.settle(id.position);
+        }
+    }
+
+    /// Notes that an event has failed, which holds back what comes behind it.
+    fn hold_back(&mut self, by: u64) {
+        let stream = self.entries.get(&by).map(|entry| entry.stream.clone());
+        let queue = stream.as_ref().and_then(|it| self.queues.get_mut(it));
+        let Some(queue) = queue else { return };
+        queue.failed.insert(by);
+        let all: Vec<u64> = queue.positions.iter().copied().collect();
+        let mut urgent = None;
+        for position in all.into_iter().rev() {
+            if self.is_held_back(position) && !self.is_under_way(position) {
+                self.let_go(position);
+            }
+            if let Some(entry) = self.entries.get_mut(&position) {
+                // What hurried it may be one of these.
+                entry.hurried_by = entry.hurried_by.and(urgent);
+                urgent = entry.is_urgent.then_some(position).or(urgent);
+            }
         }
     }
 
@@ -214,6 +235,7 @@ impl Schedule {
         }
         if is_over {
             queue.positions.remove(&position);
+            queue.failed.remove(&position);
         }
         let Some(first) = queue.positions.first().copied() else {
             self.queues.remove(&stream);

@@ -203,6 +203,88 @@ fn what_is_under_way_before_an_urgent_event_is_told_once() {
 }
 
 #[test]
+fn what_comes_behind_a_retry_is_held_back_until_that_is_over() {
+    let mut schedule = schedule();
+    for (position, of) in [(1, 0), (2, 0), (3, 1)] {
+        schedule.load(arrival(position, of, &[("a", true)]));
+    }
+    assert_eq!(started(&mut schedule, SECOND, 9).len(), 2);
+    // Behind a first attempt it only waits.
+    assert!(schedule.take_held_back().is_empty());
+    schedule.fail(task(1, 0), SECOND, None);
+    assert_eq!(schedule.take_held_back(), [2]);
+    // Also while the retry is under way, and for who comes then.
+    assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
+    schedule.load(arrival(4, 0, &[("a", true)]));
+    assert_eq!(schedule.take_held_back(), [4]);
+    schedule.load(arrival(5, 1, &[("a", true)]));
+    schedule.finish(task(1, 0));
+    schedule.load(arrival(6, 0, &[("a", true)]));
+    assert!(schedule.take_held_back().is_empty());
+    assert_eq!(started(&mut schedule, SECOND * 9, 9), [(2, "a".to_owned())]);
+}
+
+#[test]
+fn what_was_tried_before_a_restart_holds_back_what_comes_behind_it() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", true)]));
+    schedule.advance(1);
+    assert_eq!(started(&mut schedule, SECOND, 9).len(), 1);
+    schedule.fail(task(1, 0), SECOND, None);
+    let mut schedule = Schedule::new(schedule.cursor(), MAX_ATTEMPTS);
+    for position in [1, 2] {
+        schedule.load(arrival(position, 0, &[("a", true)]));
+    }
+    assert_eq!(schedule.take_held_back(), [2]);
+}
+
+#[test]
+fn what_a_retry_has_caused_itself_is_not_held_back_by_it() {
+    for is_known in [true, false] {
+        let mut schedule = schedule();
+        schedule.load(arrival(1, 0, &[("a", true)]));
+        assert_eq!(started(&mut schedule, SECOND, 9).len(), 1);
+        schedule.fail(task(1, 0), SECOND, None);
+        assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
+        let mut own = arrival(2, 0, &[("a", true)]);
+        own.may_be_nested = !is_known;
+        if is_known {
+            own.is_urgent = true;
+            own.causes = vec![Uuid::from_u128(1)];
+        }
+        schedule.load(own);
+        assert!(schedule.take_held_back().is_empty());
+        assert_eq!(started(&mut schedule, SECOND * 9, 9), [(2, "a".to_owned())]);
+    }
+}
+
+#[test]
+fn what_a_retry_holds_back_hurries_nothing() {
+    // It comes before the failure, or after it.
+    for is_early in [true, false] {
+        let mut schedule = schedule();
+        schedule.load(arrival(1, 0, &[("a", true)]));
+        assert_eq!(started(&mut schedule, SECOND, 1).len(), 1);
+        let mut urgent = arrival(2, 0, &[("a", true)]);
+        urgent.is_urgent = true;
+        if is_early {
+            schedule.load(urgent.clone());
+        }
+        schedule.fail(task(1, 0), SECOND, None);
+        if !is_early {
+            schedule.load(urgent);
+        }
+        assert_eq!(schedule.take_held_back(), [2]);
+        for position in [1, 2] {
+            assert!(started(&mut schedule, SECOND * 9, 0).is_empty());
+            let start = schedule.next(SECOND * 9, 1).unwrap();
+            assert_eq!((start.task, start.hurried_by), (task(position, 0), None));
+            schedule.finish(start.task);
+        }
+    }
+}
+
+#[test]
 fn what_is_held_waits_for_its_turn() {
     let mut schedule = schedule();
     let mut held = arrival(1, 0, &[("s", true), ("a", false)]);
@@ -301,6 +383,8 @@ struct Game {
     schedule: Schedule,
     now: Moment,
     log: BTreeMap<u64, Arrival>,
+    /// The events that nobody need wait for.
+    held_back: BTreeSet<u64>,
     /// What is over: as the process knows it, and as it was when the cursor was saved.
     over: BTreeSet<Name>,
     saved: (Cursor, BTreeSet<Name>),
@@ -314,6 +398,7 @@ impl Game {
             schedule: schedule(),
             now: SECOND,
             log: BTreeMap::new(),
+            held_back: BTreeSet::new(),
             over: BTreeSet::new(),
             saved: (Cursor::default(), BTreeSet::new()),
             running: Vec::new(),
@@ -419,6 +504,8 @@ impl Game {
             }
             Step::Postpone(index) => {
                 if let Some(id) = self.take(index) {
+                    let attempts = self.attempts.entry(self.name_of(id));
+                    attempts.and_modify(|attempts| *attempts -= 1);
                     self.end(id);
                     self.schedule.postpone(id, self.now, SECOND);
                 }
@@ -428,7 +515,10 @@ impl Game {
             Step::Crash => {
                 let (cursor, over) = self.saved.clone();
                 let text = serde_json::to_string(&cursor).unwrap();
-                let cursor = serde_json::from_str(&text).unwrap();
+                let cursor: Cursor = serde_json::from_str(&text).unwrap();
+                let known = cursor.open.iter();
+                let known = known.map(|it| ((it.position, Arc::clone(&it.hook)), it.attempts));
+                self.attempts = known.collect();
                 self.schedule = Schedule::new(cursor, MAX_ATTEMPTS);
                 self.over = over;
                 self.running.clear();
@@ -445,6 +535,32 @@ impl Game {
             }
         }
         assert_eq!(self.schedule.counts().running, self.running.len());
+        self.held_back.extend(self.schedule.take_held_back());
+        self.check_held_back();
+    }
+
+    /// Whether an attempt at a delivery that is not over has ended.
+    fn has_failed(&self, name: &Name) -> bool {
+        let mut running = self.running.iter();
+        let is_running = running.any(|it| (it.task.position, &it.hook) == (name.0, &name.1));
+        let attempts = self.attempts.get(name).copied().unwrap_or(0);
+        !self.over.contains(name) && attempts > u32::from(is_running)
+    }
+
+    /// Whoever is behind something that failed knows.
+    fn check_held_back(&self) {
+        for (position, arrival) in self.log.range(..=self.schedule.read()) {
+            if !self.schedule.has_entry(*position) {
+                continue;
+            }
+            let earlier = self.log.range(..position);
+            let mut earlier = earlier.filter(|(_, it)| it.stream == arrival.stream);
+            let is_behind = earlier.any(|(position, it)| {
+                let mut hooks = it.hooks.iter();
+                hooks.any(|(hook, _)| self.has_failed(&(*position, Arc::clone(hook))))
+            });
+            assert!(!is_behind || self.held_back.contains(position));
+        }
     }
 
     fn reopen(&mut self, position: u64) {
@@ -458,6 +574,7 @@ impl Game {
             let hooks = arrival.hooks.iter().map(|(hook, _)| Arc::clone(hook));
             self.schedule.reopen(position, hooks);
             self.over.retain(|(known, _)| *known != position);
+            self.attempts.retain(|(known, _), _| *known != position);
         }
     }
 
