@@ -359,7 +359,7 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 /// Commits that say more than those of the kinds do, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 5] {
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 6] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
