@@ -26,7 +26,7 @@ pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};
 pub use turns::Turns;
 
-use crate::config::{AssetStore, Config, Secret};
+use crate::config::{AssetStore, Config, S3Settings, Secret};
 
 /// The store in use, with everything that the door needs to know of it.
 pub struct Files {
@@ -62,6 +62,25 @@ pub struct OpenError {
     pub source: FileError,
 }
 
+/// Opens the configured store to look at what is in it: nothing is changed, whoever else uses it.
+///
+/// # Errors
+/// There is no such bucket.
+pub async fn open_to_read(config: &Config) -> Result<Arc<dyn FileStore>, OpenError> {
+    Ok(match &config.assets.store {
+        AssetStore::S3(settings) => Arc::new(open_bucket(settings).await?),
+        AssetStore::Folder { path, .. } => Arc::new(Folder::of_others(path.clone())),
+    })
+}
+
+async fn open_bucket(settings: &S3Settings) -> Result<S3, OpenError> {
+    let opened = S3::open(settings).await;
+    opened.map_err(|source| OpenError {
+        what: format!("files cannot be kept in bucket {}", settings.bucket),
+        source,
+    })
+}
+
 impl Files {
     /// Opens the configured store. `secret` signs addresses of the folder store.
     ///
@@ -80,11 +99,7 @@ impl Files {
         };
         match &config.store {
             AssetStore::S3(settings) => {
-                let opened = S3::open(settings).await;
-                let store = opened.map_err(|source| OpenError {
-                    what: format!("files cannot be kept in bucket {}", settings.bucket),
-                    source,
-                })?;
+                let store = open_bucket(settings).await?;
                 let urls = S3Urls::new(&store, settings, config.is_public);
                 Ok(Self {
                     store: Arc::new(store),

@@ -12,7 +12,7 @@ use skytrail_schema::event::{Commit, Event, Shown, Stream};
 
 use super::history::{hooks, who_did};
 use super::log_proof::{self, ExportCommand, VerifyCommand};
-use super::{open_log, say};
+use super::{log_files, open_log, say};
 use crate::config::Config;
 use crate::hex;
 
@@ -209,6 +209,9 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
         )),
         None => say("there are no signed checkpoints"),
     }
+    if command.files {
+        log_files::verify(config, segments)?;
+    }
     Ok(())
 }
 
@@ -251,7 +254,7 @@ impl<'a> Blanks<'a> {
 }
 
 /// Visits events from a position on, until `visit` wants no more.
-fn for_each(
+pub(super) fn for_each(
     segments: &Segments,
     from: u64,
     mut visit: impl FnMut(&Arc<Commit>, &Event) -> bool,

@@ -30,6 +30,10 @@ pub struct VerifyCommand {
     /// A file of checkpoints that was kept elsewhere; looked at as well as those of the data folder.
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoints: Option<PathBuf>,
+    /// Read every stored file, too, and hold it against the hash that the log has of it. A file that
+    /// the master key replaces just then may be named although it is right.
+    #[arg(long)]
+    pub(super) files: bool,
 }
 
 /// Which part is exported.

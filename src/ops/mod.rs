@@ -13,6 +13,7 @@ pub mod import;
 pub mod import_records;
 pub mod index;
 pub mod log;
+mod log_files;
 pub mod log_follow;
 pub mod log_proof;
 pub mod log_search;

@@ -34,7 +34,7 @@ fn halve(segment: &Path) -> Vec<u8> {
 
 /// No server starts on it, and the store is left as it is.
 fn is_refused(server: &mut TestServer, why: &str, advice: &str) {
-    let said = server.try_restart().expect_err("it is served");
+    let said = server.try_restart().err().unwrap_or_default();
     assert!(said.contains(why) && said.contains(advice), "{said}");
     assert_eq!(server.skytrail(&["serve"]).status.code(), Some(1));
     let data = server.data_dir();

@@ -9,10 +9,10 @@ use std::process::{Command, Output};
 
 use serde_json::{Value as Json, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::program::repository;
-use crate::support::server::TestServer;
+use crate::support::server::{API_KEY, TestServer};
 use forger::Forger;
 
 const NOTES: u32 = 24;
@@ -29,6 +29,46 @@ fn signed() -> TestServer {
     }
     assert!(server.terminate().success());
     server
+}
+
+/// The bytes of files are not in the log, but their hashes are.
+#[test]
+fn a_file_that_is_not_what_was_uploaded_is_named() {
+    let mut server = TestServer::start();
+    let put = |name: &str, bytes: &[u8]| {
+        let headers = [
+            ("X-Skygear-API-Key", API_KEY),
+            ("Content-Type", "text/plain"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let url = format!("{}/files/{name}", server.base_url);
+        let answer = send("PUT", &url, &headers, Some(bytes.to_vec())).unwrap();
+        answer.result()["$name"].as_str().unwrap().to_owned()
+    };
+    let names = ["a.txt", "b.txt", "c.txt", "d.txt"].map(|name| put(name, b"honest"));
+    let [honest, forged, cut, gone] = &names;
+    assert!(server.terminate().success());
+    let said = verify(&server, &["--files"]).unwrap();
+    assert!(said.contains("4 files are what was uploaded"), "{said}");
+
+    let place = |name: &str| server.data_dir().join("asset").join(name);
+    std::fs::write(place(forged), b"forged").unwrap();
+    std::fs::write(place(cut), b"hone").unwrap();
+    std::fs::remove_file(place(gone)).unwrap();
+    assert!(
+        verify(&server, &[]).is_ok(),
+        "only where files are asked for"
+    );
+    let error = verify(&server, &["--files"]).unwrap_err();
+    for expected in [
+        "3 files are not what was uploaded".to_owned(),
+        format!("{forged}: it has other bytes"),
+        format!("{cut}: it has another size"),
+        format!("{gone}: it is not there"),
+    ] {
+        assert!(error.contains(&expected), "{expected}: {error}");
+    }
+    assert!(!error.contains(honest.as_str()), "{error}");
 }
 
 fn verify(server: &TestServer, more: &[&str]) -> Result<String, String> {

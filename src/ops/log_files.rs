@@ -1,0 +1,108 @@
+//! Holding the stored files against the hashes that the log has of them.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt as _;
+use indicatif::ProgressBar;
+use skytrail_actors::log::journal::Segments;
+use skytrail_schema::event::{AssetUpload, EventBody, Stream};
+use skytrail_schema::id::AssetName;
+
+use super::log::for_each;
+use super::remote::block_on;
+use super::say;
+use crate::asset::{FileError, FileStore, open_to_read};
+use crate::config::Config;
+
+/// How many files are named that are not what was uploaded.
+const MAX_NAMED: usize = 20;
+
+/// Reads every file that the log knows, and fails when one is not what was uploaded.
+pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String> {
+    let uploaded = uploaded(segments)?;
+    block_on(async {
+        let store = open_to_read(config).await.map_err(|it| it.to_string())?;
+        let bar = ProgressBar::new(uploaded.len() as u64);
+        let (mut num_same, mut unknown, mut wrong) = (0, Vec::new(), Vec::new());
+        for (name, upload) in &uploaded {
+            match compare(&*store, name, upload).await {
+                Ok(Compared::Same) => num_same += 1,
+                Ok(Compared::Unknown) => unknown.push(name),
+                Ok(Compared::Other(how)) => wrong.push(format!("{name}: {how}")),
+                Err(error) => wrong.push(format!("{name}: {error}")),
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        say(&format!("{num_same} files are what was uploaded"));
+        if !unknown.is_empty() {
+            let number = unknown.len();
+            say(&format!(
+                "of {number} files the log has no hash, but their size"
+            ));
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let named = wrong
+            .iter()
+            .take(MAX_NAMED)
+            .fold(String::new(), |text, it| text + "\n  " + it);
+        let number = wrong.len();
+        Err(format!("{number} files are not what was uploaded:{named}"))
+    })
+}
+
+/// Returns the files that have come and were not erased, with their last uploads.
+fn uploaded(segments: &Segments) -> Result<BTreeMap<AssetName, AssetUpload>, String> {
+    let mut uploaded = BTreeMap::new();
+    for_each(segments, 1, |_, event| {
+        match (&event.body, &event.stream) {
+            (EventBody::AssetUploaded(upload), Stream::Asset(name)) => {
+                uploaded.insert(name.clone(), upload.clone());
+            }
+            (EventBody::ErasureRequested(request), _) => {
+                for name in &request.files {
+                    uploaded.remove(name);
+                }
+            }
+            _ => {}
+        }
+        true
+    })?;
+    Ok(uploaded)
+}
+
+enum Compared {
+    Same,
+    /// Of the same size, which is all that the log has.
+    Unknown,
+    Other(&'static str),
+}
+
+async fn compare(
+    store: &dyn FileStore,
+    name: &AssetName,
+    upload: &AssetUpload,
+) -> Result<Compared, FileError> {
+    let stored = match store.open(name, None).await {
+        Err(FileError::Missing) => return Ok(Compared::Other("it is not there")),
+        stored => stored?,
+    };
+    if stored.size != upload.size {
+        return Ok(Compared::Other("it has another size"));
+    }
+    let Some(expected) = &upload.blake3 else {
+        return Ok(Compared::Unknown);
+    };
+    let (mut bytes, mut hasher) = (stored.bytes, blake3::Hasher::new());
+    while let Some(chunk) = bytes.try_next().await? {
+        hasher.update(&chunk);
+    }
+    let is_same = hasher.finalize().to_hex().as_str() == expected;
+    Ok(if is_same {
+        Compared::Same
+    } else {
+        Compared::Other("it has other bytes")
+    })
+}
