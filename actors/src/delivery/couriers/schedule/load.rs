@@ -94,9 +94,6 @@ impl Schedule {
         self.num_open += tasks.len();
         let queue = self.queues.entry(arrival.stream.clone()).or_default();
         queue.positions.insert(position);
-        if tasks.iter().any(Task::is_retried) {
-            queue.failed.insert(position);
-        }
         let entry = Entry {
             stream: arrival.stream,
             commit: arrival.commit,
@@ -106,8 +103,11 @@ impl Schedule {
             is_urgent: arrival.is_urgent,
             hurried_by: None,
         };
-        let is_urgent = entry.is_urgent;
+        let (is_urgent, is_retried) = (entry.is_urgent, entry.is_retried());
         self.entries.insert(position, entry);
+        if is_retried {
+            self.hold_back(position);
+        }
         if is_urgent || arrival.may_be_nested {
             self.pass_causes(position, arrival.may_be_nested);
         }

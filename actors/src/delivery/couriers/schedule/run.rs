@@ -158,7 +158,7 @@ impl Schedule {
     }
 
     /// Notes that an event has failed, which holds back what comes behind it.
-    fn hold_back(&mut self, by: u64) {
+    pub(super) fn hold_back(&mut self, by: u64) {
         let stream = self.entries.get(&by).map(|entry| entry.stream.clone());
         let queue = stream.as_ref().and_then(|it| self.queues.get_mut(it));
         let Some(queue) = queue else { return };

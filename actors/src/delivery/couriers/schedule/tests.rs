@@ -516,7 +516,8 @@ impl Game {
                 let (cursor, over) = self.saved.clone();
                 let text = serde_json::to_string(&cursor).unwrap();
                 let cursor: Cursor = serde_json::from_str(&text).unwrap();
-                let known = cursor.open.iter();
+                // What is beyond comes as if it were new.
+                let known = cursor.open.iter().filter(|it| it.position <= cursor.read);
                 let known = known.map(|it| ((it.position, Arc::clone(&it.hook)), it.attempts));
                 self.attempts = known.collect();
                 self.schedule = Schedule::new(cursor, MAX_ATTEMPTS);
