@@ -2,6 +2,7 @@
 
 mod crash;
 mod gone;
+mod left;
 mod leftovers;
 mod orders;
 mod policy;

@@ -24,6 +24,9 @@ pub struct Standing {
     /// starts at what was the log's end then.
     #[serde(default)]
     pub since: BTreeMap<String, u64>,
+    /// What has not been read yet for hooks that are not registered any more, by the same names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gone: BTreeMap<String, Gone>,
     /// Whether nothing is delivered, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
@@ -36,6 +39,15 @@ pub struct Standing {
     /// What a consumer of the log is told; `None` for a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogConsumerOptions>,
+}
+
+/// A stretch of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Behind this position.
+    pub since: u64,
+    /// Up to here.
+    pub until: u64,
 }
 
 impl Standing {

@@ -41,7 +41,7 @@ pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
 pub use desk::{Answer, HandedOut, LogWorker};
 pub use ledger::{
-    DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter, LogConsumerOptions,
+    DeadLetter, Entry, Gone, Kept, Ledger, LedgerError, LetterId, ListedLetter, LogConsumerOptions,
     Standing,
 };
 pub use messages::{ConsumerState, Order, Target};

@@ -91,6 +91,17 @@ pub(super) fn key_of(hook: &Hook) -> String {
     format!("{trigger} {} {}", hook.record_type, hook.name)
 }
 
+/// Returns the hook's own name in the one under which it is remembered.
+pub(super) fn name_in(key: &str) -> &str {
+    key.splitn(3, ' ').last().unwrap_or_default()
+}
+
+/// Whether the hook of this name is told of such an event.
+pub(super) fn is_meant(key: &str, (id, trigger): (&RecordId, Trigger)) -> bool {
+    let mut parts = key.splitn(3, ' ');
+    parts.next() == Some(trigger.name()) && parts.next() == Some(id.record_type.as_str())
+}
+
 /// Returns a plugin's after-hooks.
 pub(super) fn after_hooks<'a>(
     points: &'a Points,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use serde_json::value::to_raw_value;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Shown};
+use skytrail_schema::event::{Commit, Shown, Stream};
 use skytrail_schema::id::RecordId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::delivery::couriers::desk::HandedOut;
 use crate::delivery::couriers::ledger::DeadLetter;
 use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::{CourierParts, LogSide, Recipient};
-use crate::delivery::couriers::schedule::{Start, Verdict};
+use crate::delivery::couriers::schedule::{GivenUp, Start, Verdict};
 use crate::log::seek::load_commit;
 use crate::plugin::{
     CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,
@@ -73,6 +73,8 @@ enum Outcome {
     Unready(ApiError),
     /// It is not wanted.
     Skipped(&'static str),
+    /// Its hook is not registered any more.
+    Orphaned,
 }
 
 impl Errand {
@@ -149,7 +151,7 @@ impl Errand {
             // Who works for the log is there or not: there is nothing to try.
             Outcome::Unready(_) if matches!(self.parts.recipient, Recipient::Plugin) => self.hold(),
             Outcome::Unready(_) => {}
-            Outcome::Skipped(_) => {}
+            Outcome::Skipped(_) | Outcome::Orphaned => {}
             _ if self.num_unready > 0 => {
                 self.num_unready = 0;
                 self.schedule.catch_up_until(self.parts.env.log.head());
@@ -171,6 +173,11 @@ impl Errand {
                 self.tell(task.position, is_sync, Ok(()));
                 self.schedule.finish(task);
             }
+            Outcome::Orphaned => {
+                if let Some(left) = self.schedule.disown(task) {
+                    self.orphan(left);
+                }
+            }
             Outcome::Refused(error) => {
                 self.num_failed += 1;
                 let is_told = self.tell(task.position, is_sync, Err(error.clone()));
@@ -191,11 +198,44 @@ impl Errand {
                 self.schedule.postpone(task, self.now(), PAUSE);
             }
         }
-        let is_over = !self.schedule.has_entry(task.position);
+        self.see_off(task.position);
+    }
+
+    /// Forgets who attends an event of which nothing is left that he could be told.
+    fn see_off(&mut self, position: u64) {
+        let is_over = !self.schedule.has_entry(position);
         let is_idle = |guest: &Guest| guest.answer.is_none() && guest.num_left == 0;
-        if is_over || self.guests.get(&task.position).is_some_and(is_idle) {
-            self.guests.remove(&task.position);
+        if is_over || self.guests.get(&position).is_some_and(is_idle) {
+            self.guests.remove(&position);
         }
+    }
+
+    /// Ends a delivery whose hook is not registered any more. The hook may come back, so it is a dead
+    /// letter.
+    pub(super) fn orphan(&mut self, left: GivenUp) {
+        let message = format!("the hook {} is not registered any more", left.hook);
+        let hook = Arc::clone(&left.hook);
+        self.keeping.orphan((hook, true), left.position);
+        self.give_up(left, ApiError::unexpected(message).to_wire());
+    }
+
+    /// Makes a dead letter of a delivery that is over without having been made. Who waits for it
+    /// hears of no error: what he asked for is stored.
+    pub(super) fn give_up(&mut self, left: GivenUp, error: Json) {
+        self.tell(left.position, left.is_sync, Ok(()));
+        self.see_off(left.position);
+        let record = match &left.stream {
+            Stream::Record(id) => id.to_string(),
+            other => other.to_string(),
+        };
+        self.keeping.bury(DeadLetter {
+            position: left.position,
+            hook: left.hook,
+            record,
+            attempts: left.attempts,
+            error,
+            at: self.parts.env.clock.now(),
+        });
     }
 
     /// Tries nothing for a while: 1, 2, 4 … 30 s.
@@ -283,7 +323,7 @@ impl Attempt {
         *subject = id.to_string();
         let mut hooks = occasion::hooks(&self.points, (&id, trigger), &self.parts.name);
         let Some(hook) = hooks.find(|hook| *hook.name == *self.start.hook) else {
-            return Ok(Outcome::Skipped("not registered any more"));
+            return Ok(Outcome::Orphaned);
         };
         *is_sync = !hook.is_async;
         if let Some(why) = self.unwanted(hook, &id, commit.time.micros()).await? {

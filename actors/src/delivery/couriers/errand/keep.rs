@@ -1,5 +1,6 @@
 //! What is kept durably: the cursor, once a second when it has moved, and dead letters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,34 @@ pub(super) struct Keeping {
     under_way: Option<BoxFuture<'static, (Entry, Result<(), LedgerError>)>>,
     num_letters: u64,
     is_failing: bool,
-    too_old: Option<TooOld>,
+    too_old: Option<Span>,
+    /// Of hooks that are not registered any more, and whether they are dead letters.
+    orphaned: BTreeMap<(Arc<str>, bool), Span>,
 }
 
-/// Deliveries that were skipped because they were too old, of which nobody was told yet.
+/// Deliveries that were not made, of which nobody was told yet. They are told of with what is kept
+/// next, together: after a long absence there may be millions.
 #[derive(Clone, Copy)]
-struct TooOld {
+struct Span {
     num: u64,
     from: u64,
     until: u64,
+}
+
+impl Span {
+    /// Takes in another delivery.
+    fn with(span: Option<Self>, position: u64) -> Self {
+        let before = span.unwrap_or(Self {
+            num: 0,
+            from: position,
+            until: position,
+        });
+        Self {
+            num: before.num + 1,
+            from: before.from.min(position),
+            until: before.until.max(position),
+        }
+    }
 }
 
 /// How keeping went.
@@ -49,20 +69,17 @@ impl Keeping {
         self.touch();
     }
 
-    /// Notes that a delivery was too old. It is told of with what is kept next, together with others:
-    /// after a long absence there may be millions.
+    /// Notes that a delivery was too old.
     pub(super) fn let_go(&mut self, position: u64) {
-        let first = TooOld {
-            num: 0,
-            from: position,
-            until: position,
-        };
-        let TooOld { num, from, until } = self.too_old.unwrap_or(first);
-        self.too_old = Some(TooOld {
-            num: num + 1,
-            from: from.min(position),
-            until: until.max(position),
-        });
+        self.too_old = Some(Span::with(self.too_old, position));
+        self.touch();
+    }
+
+    /// Notes that a delivery was left over from a hook that is not registered any more, and whether it
+    /// is a dead letter.
+    pub(super) fn orphan(&mut self, of: (Arc<str>, bool), position: u64) {
+        let span = Span::with(self.orphaned.get(&of).copied(), position);
+        self.orphaned.insert(of, span);
         self.touch();
     }
 
@@ -107,7 +124,17 @@ impl Keeping {
 
     fn take(&mut self, consumer: &str, standing: Standing) -> Entry {
         self.changed = None;
-        if let Some(TooOld { num, from, until }) = self.too_old.take() {
+        for ((hook, is_kept), span) in std::mem::take(&mut self.orphaned) {
+            let Span { num, from, until } = span;
+            let what = if is_kept {
+                "the hook is not registered any more: its deliveries are dead letters"
+            } else {
+                "the hook is not registered any more: its deliveries are passed over; when it is back \
+                 `delivery:redeliver` brings them"
+            };
+            tracing::warn!(consumer, %hook, num, from, until, "{what}");
+        }
+        if let Some(Span { num, from, until }) = self.too_old.take() {
             tracing::warn!(
                 consumer,
                 num,

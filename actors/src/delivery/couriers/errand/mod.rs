@@ -110,6 +110,9 @@ impl Errand {
             let consumer = &parts.name;
             tracing::warn!(%consumer, head, "the log ends before the consumer's cursor");
         }
+        for left in standing.gone.values_mut() {
+            left.until = left.until.min(head);
+        }
         let cursor = std::mem::take(&mut standing.cursor);
         Self {
             schedule: Schedule::new(cursor, parts.settings.max_attempts),

@@ -6,6 +6,8 @@ use super::Errand;
 use super::wanted::Past;
 use crate::delivery::couriers::ledger::LetterId;
 use crate::delivery::couriers::messages::{Command, ConsumerState, Order, Target};
+use crate::delivery::couriers::occasion;
+use crate::delivery::couriers::parts::Recipient;
 use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
@@ -118,14 +120,35 @@ impl Errand {
         Ok(())
     }
 
-    async fn resend(&mut self, letters: Vec<LetterId>) -> Result<(), ApiError> {
-        let letters = self.find_letters(letters).await?;
+    /// Letters of hooks that are not registered stay: nobody could be told of them. Who wants all has
+    /// the others.
+    async fn resend(&mut self, named: Vec<LetterId>) -> Result<(), ApiError> {
+        let is_all = named.is_empty();
+        let found = self.find_letters(named).await?.into_iter();
+        let (letters, left): (Vec<_>, Vec<_>) =
+            found.partition(|(_, hook)| self.is_registered(hook));
+        if let Some((position, hook)) = left.first()
+            && (!is_all || letters.is_empty())
+        {
+            let message =
+                format!("the hook {hook} is not registered: {position}/{hook} stays a dead letter");
+            return Err(ApiError::invalid_argument(message, &["ids"]));
+        }
         // Beyond what was read it comes by itself, the consumer has been rewound.
         let read = self.schedule.read();
         let again = letters.iter().filter(|(position, _)| *position <= read);
         self.reopen(again.cloned().collect());
         self.keeping.forget(letters);
         Ok(())
+    }
+
+    /// Whether a hook was among those that the plugin registered last.
+    fn is_registered(&self, hook: &str) -> bool {
+        let mut keys = self.standing.since.keys();
+        match &self.parts.recipient {
+            Recipient::Plugin => keys.any(|key| occasion::name_in(key) == hook),
+            Recipient::Log(_) => true,
+        }
     }
 
     fn reopen(&mut self, wanted: Vec<LetterId>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Origin, Stream};
+use skytrail_schema::event::{Commit, Event, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
@@ -13,9 +13,10 @@ use super::{Errand, Guest, MAX_GUESTS, PAUSE};
 use crate::context::RequestContext;
 use crate::delivery::couriers::attendance::Seat;
 use crate::delivery::couriers::cursor::Cursor;
+use crate::delivery::couriers::ledger::Gone;
 use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::Recipient;
-use crate::delivery::couriers::schedule::{Arrival, Schedule};
+use crate::delivery::couriers::schedule::{Arrival, GivenUp, Schedule};
 use crate::log::seek::load_commit;
 use crate::plugin::Points;
 
@@ -24,6 +25,9 @@ const PAGE_EVENTS: usize = 512;
 
 /// So many deliveries may be open before no more of the log is read.
 const MAX_OPEN: usize = 10_000;
+
+/// So many dead letters there may be before what a hook has left unread becomes none.
+const MAX_LETTERS: u64 = 10_000;
 
 /// So many events may be over beyond what has been read.
 const MAX_AHEAD: usize = 1000;
@@ -80,17 +84,28 @@ impl Errand {
         let hooks = occasion::after_hooks(&points, &self.parts.name);
         let mut names = BTreeSet::new();
         let mut since = BTreeMap::new();
+        let read = self.schedule.read();
+        let mut gone = self.standing.gone.clone();
         for hook in hooks {
             let key = occasion::key_of(hook);
-            let known = self.standing.since.get(&key).copied();
+            // One that comes back before what was left for it has been read goes on there.
+            let left = gone.remove(&key).map(|left| left.since.max(read));
+            let known = self.standing.since.get(&key).copied().or(left);
             since.insert(key, known.unwrap_or(head));
             names.insert(hook.name.clone());
+        }
+        for (key, from) in &self.standing.since {
+            if !since.contains_key(key) {
+                let (since, until) = (*from, head);
+                gone.insert(key.clone(), Gone { since, until });
+            }
         }
         if self.is_new {
             self.schedule = Schedule::new(Cursor::at(head), self.parts.settings.max_attempts);
         }
         if self.is_new || since != self.standing.since || self.keeping.is_failing() {
             self.standing.since = since;
+            self.standing.gone = gone;
             self.keeping.touch();
             if !self.keep_all().await {
                 self.not_before = Some(Instant::now() + PAUSE);
@@ -100,7 +115,11 @@ impl Errand {
         self.points = points;
         self.is_new = false;
         self.is_adopted = true;
-        self.schedule.retain(|hook| names.contains(hook));
+        // They are kept with the next cursor. Until then the one that is kept has them open, so a
+        // crash loses none: they are found to be left over when they are read again.
+        for left in self.schedule.retain(|hook| names.contains(hook)) {
+            self.orphan(left);
+        }
         let keys = self.standing.since.keys().cloned();
         self.promises.send_replace(Arc::new(keys.collect()));
     }
@@ -169,7 +188,7 @@ impl Errand {
         }
         self.keeping.touch();
         let is_plugin = matches!(self.parts.recipient, Recipient::Plugin);
-        if is_plugin && self.standing.since.is_empty() {
+        if is_plugin && self.standing.since.is_empty() && self.standing.gone.is_empty() {
             // Nothing is wanted of it.
             return self.schedule.advance(until);
         }
@@ -181,6 +200,8 @@ impl Errand {
                     self.take(commit, read);
                     self.schedule.advance(commit.last_position());
                 }
+                let read = self.schedule.read();
+                self.standing.gone.retain(|_, left| left.until > read);
             }
             Err(error) => self.unreadable(&error),
         }
@@ -212,6 +233,7 @@ impl Errand {
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
+            self.leave(event);
             let mut arrival = wanted.arrival(commit);
             let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
             if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
@@ -236,6 +258,33 @@ impl Errand {
                 self.guests.remove(&event.position);
             }
             self.schedule.load(arrival);
+        }
+    }
+
+    /// Ends what an event calls for of hooks that are not registered any more, and that were to be told
+    /// of it. When there are very many letters no more are made: the log has it all the same.
+    fn leave(&mut self, event: &Event) {
+        let position = event.position;
+        let Some((id, trigger)) = occasion::of(&event.stream, &event.body) else {
+            return;
+        };
+        let gone = self.standing.gone.iter().filter(|(key, left)| {
+            let is_in = left.since < position && position <= left.until;
+            is_in && occasion::is_meant(key, (&id, trigger))
+        });
+        let hooks: Vec<Arc<str>> = gone.map(|(key, _)| occasion::name_in(key).into()).collect();
+        for hook in hooks {
+            if self.keeping.num_letters() >= MAX_LETTERS {
+                self.keeping.orphan((hook, false), position);
+                continue;
+            }
+            self.orphan(GivenUp {
+                position,
+                stream: event.stream.clone(),
+                hook,
+                is_sync: false,
+                attempts: 0,
+            });
         }
     }
 
@@ -264,6 +313,15 @@ impl Errand {
         let commit = load_commit(&*self.parts.env.log, position).await?;
         let wanted = self.wanted(&commit, Past::Counts).into_iter();
         for it in wanted.filter(|it| it.event.position == position) {
+            for (hook, attempts) in self.schedule.retain_unread(position, &it.hooks) {
+                self.orphan(GivenUp {
+                    position,
+                    stream: it.event.stream.clone(),
+                    hook,
+                    is_sync: false,
+                    attempts,
+                });
+            }
             let arrival = it.arrival(&commit);
             self.schedule.load(arrival);
         }

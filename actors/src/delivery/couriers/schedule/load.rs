@@ -27,6 +27,23 @@ impl Schedule {
         self.num_open -= forgotten.len();
     }
 
+    /// Gives up what is open at a position that has to be read, but for these hooks; returns the
+    /// others and how often each was tried.
+    pub(in crate::delivery::couriers) fn retain_unread(
+        &mut self,
+        position: u64,
+        hooks: &[(Arc<str>, bool)],
+    ) -> Vec<(Arc<str>, u32)> {
+        let Some(open) = self.unread.get_mut(&position) else {
+            return Vec::new();
+        };
+        let is_kept = |it: &(Arc<str>, u32)| hooks.iter().any(|(hook, _)| *hook == it.0);
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(open).into_iter().partition(is_kept);
+        *open = kept;
+        self.num_open -= gone.len();
+        gone
+    }
+
     /// Opens tasks again that may be over; they have to be read from the log. Without hooks, all
     /// that the event calls for.
     pub(in crate::delivery::couriers) fn reopen(

@@ -88,6 +88,21 @@ pub(in crate::delivery::couriers) enum Verdict {
     Unknown,
 }
 
+/// A task that ends without having been done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::delivery::couriers) struct GivenUp {
+    /// The event's place in the log.
+    pub(in crate::delivery::couriers) position: u64,
+    /// The event's stream.
+    pub(in crate::delivery::couriers) stream: Stream,
+    /// The hook's name.
+    pub(in crate::delivery::couriers) hook: Arc<str>,
+    /// Whether the hook is synchronous.
+    pub(in crate::delivery::couriers) is_sync: bool,
+    /// How often it was tried.
+    pub(in crate::delivery::couriers) attempts: u32,
+}
+
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::delivery::couriers) struct Counts {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Lane, Moment, Schedule, Start, State, Task, TaskId, Verdict};
+use super::{GivenUp, Lane, Moment, Schedule, Start, State, Task, TaskId, Verdict};
 
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -114,8 +114,12 @@ impl Schedule {
         }
     }
 
-    /// Ends the tasks, other than those under way, of hooks that are not any more.
-    pub(in crate::delivery::couriers) fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
+    /// Ends the tasks, other than those under way, of hooks that are not any more; returns them in the
+    /// log's order.
+    pub(in crate::delivery::couriers) fn retain(
+        &mut self,
+        is_kept: impl Fn(&str) -> bool,
+    ) -> Vec<GivenUp> {
         let mut gone = Vec::new();
         for (position, entry) in &self.entries {
             for (hook, task) in entry.tasks.iter().enumerate() {
@@ -126,9 +130,30 @@ impl Schedule {
                 }
             }
         }
-        for id in gone {
-            self.finish(id);
-        }
+        let gone = gone.into_iter();
+        gone.filter_map(|id| self.end_undone(id)).collect()
+    }
+
+    /// Ends an attempt that turned out to be for a hook that is not any more: it was none.
+    pub(in crate::delivery::couriers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
+        self.attempts(id)?;
+        let left = self.end_undone(id)?;
+        let attempts = left.attempts.saturating_sub(1);
+        Some(GivenUp { attempts, ..left })
+    }
+
+    fn end_undone(&mut self, id: TaskId) -> Option<GivenUp> {
+        let entry = self.entries.get(&id.position)?;
+        let task = entry.tasks.get(id.hook)?;
+        let given_up = GivenUp {
+            position: id.position,
+            stream: entry.stream.clone(),
+            hook: Arc::clone(&task.hook),
+            is_sync: task.is_sync,
+            attempts: task.attempts,
+        };
+        self.finish(id);
+        Some(given_up)
     }
 
     /// Returns when the next task that waits may be tried again.

@@ -329,11 +329,38 @@ fn what_is_opened_again_is_read_again() {
 }
 
 #[test]
-fn hooks_that_are_not_any_more_are_skipped() {
+fn what_hooks_that_are_not_any_more_leave_over_is_returned() {
     let mut schedule = schedule();
     schedule.load(arrival(1, 0, &[("a", false), ("b", false)]));
-    schedule.retain(|hook| hook == "b");
+    let gone = schedule.retain(|hook| hook == "b");
+    assert_eq!(gone.len(), 1);
+    assert_eq!((gone[0].position, &*gone[0].hook), (1, "a"));
     assert_eq!(started(&mut schedule, SECOND, 9), [(1, "b".to_owned())]);
+}
+
+#[test]
+fn what_is_open_and_not_read_yet_is_left_over_too() {
+    let cursor = |hooks: &[&str]| {
+        let open = hooks.iter().map(|hook| Open {
+            position: 1,
+            hook: (*hook).into(),
+            attempts: 2,
+        });
+        Cursor {
+            open: open.collect(),
+            ..Cursor::at(3)
+        }
+    };
+    let mut schedule = Schedule::new(cursor(&["a", "b"]), MAX_ATTEMPTS);
+    let registered = arrival(1, 0, &[("b", false)]);
+    let gone = schedule.retain_unread(1, &registered.hooks);
+    assert_eq!(gone, [("a".into(), 2)]);
+    assert_eq!(schedule.cursor(), cursor(&["b"]));
+    schedule.load(registered);
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "b".to_owned())]);
+    schedule.finish(task(1, 0));
+    assert_eq!(schedule.cursor(), Cursor::at(3));
+    assert_eq!(schedule.counts(), Counts::default());
 }
 
 /// What may happen.

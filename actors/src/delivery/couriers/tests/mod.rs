@@ -52,6 +52,26 @@ async fn an_order_that_cannot_be_kept_before_the_plugin_is_met_lets_the_courier_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_hook_that_is_gone_has_not_been_told_of_becomes_letters() {
+    let world = World::new();
+    for name in ["n1", "n2"] {
+        world.save(name);
+    }
+    world.plugin.register(&["b"], 1);
+    let Running { errand, seen } = world.errand(Some(met("a")));
+    let mut errand = Box::pin(errand.run());
+    run_for(errand.as_mut(), 2).await;
+    let state = seen.state();
+    assert_eq!((state.dead_letters, state.open, state.lag), (2, 0, 0));
+    // Nothing is left for it behind the registration without it.
+    world.save("n3");
+    run_for(errand.as_mut(), 2).await;
+    let state = seen.state();
+    assert_eq!((state.dead_letters, state.in_flight), (2, 1));
+    assert!(world.book.consumers.lock()["p"].gone.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     let world = World::new();
     world.plugin.register(&["a"], 0);
