@@ -63,7 +63,7 @@ pub enum What {
     },
     /// Delivers dead letters again.
     Resend(Letters),
-    /// Forgets dead letters.
+    /// Forgets dead letters; a delivery that is being tried again is given up, and is one then.
     Drop(Letters),
     /// Forgets a plugin that does not come any more, with its dead letters.
     Forget {
@@ -144,7 +144,14 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
         "delivery:dead_letters" => result
             .iter()
             .for_each(|letter| show(&describe_letter(letter))),
-        "delivery:list" => result.iter().for_each(|state| show(&describe(state))),
+        "delivery:list" => {
+            for state in &result {
+                show(&describe(state));
+                let retries = state.get("retries").and_then(Json::as_array);
+                let retries = retries.into_iter().flatten();
+                retries.for_each(|retry| show(&describe_retry(retry)));
+            }
+        }
         _ => result.iter().for_each(|state| say(&describe(state))),
     }
     Ok(())
@@ -227,6 +234,18 @@ fn describe(state: &Json) -> String {
         number("dead_letters"),
         number("skipped"),
         number("delivered"),
+    )
+}
+
+fn describe_retry(retry: &Json) -> String {
+    let text = |name: &str| retry.get(name).and_then(Json::as_str).unwrap_or_default();
+    let error = retry.get("error").and_then(|error| error.get("message"));
+    format!(
+        "  retrying {:<32} {:<32} after {} attempts: {}",
+        text("id"),
+        text("record"),
+        retry.get("attempts").unwrap_or(&Json::Null),
+        error.and_then(Json::as_str).unwrap_or_default(),
     )
 }
 

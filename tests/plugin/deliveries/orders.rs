@@ -352,3 +352,77 @@ fn who_follows_an_order_waits_for_somebody_to_carry_it_out() {
         "{again:?}"
     );
 }
+
+#[test]
+fn what_is_tried_again_is_listed_with_its_reason_and_can_be_given_up() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    for n in 1..=2 {
+        ada.save("note/1", json!({"n": n}));
+    }
+    let failing = next_delivery(&mut worker);
+    let info = json!({"retry_after_ms": 3_600_000});
+    let error = json!({"code": 10000, "message": "poison", "info": info});
+    worker.refuse(&failing, &error);
+    let state = await_consumer(&server, "it is tried again", |it| it["retrying"] == 1);
+    let id = failing["delivery"]["id"].as_str().unwrap();
+    let retry = &state["retries"][0];
+    assert_eq!(retry["id"], id);
+    assert_eq!(retry["position"], failing["delivery"]["position"]);
+    assert_eq!(
+        (&retry["hook"], &retry["record"], &retry["attempts"]),
+        (&json!("note_afterSave"), &json!("note/1"), &json!(1))
+    );
+    assert_eq!(retry["error"]["message"], "poison");
+    let listed = delivery(&server, &["list"]);
+    let mut lines = listed.lines().skip(1);
+    let line = lines.next().unwrap_or_default();
+    for part in [id, "note/1", "1 attempt", "poison"] {
+        assert!(line.contains(part), "{part}: {listed}");
+    }
+
+    let said = delivery(&server, &["drop", "TEST", id]);
+    assert!(said.contains("0 retrying, 1 dead"), "{said}");
+    // Its record goes on.
+    assert_eq!(numbers(&mut worker, 1), [2]);
+    let state = await_consumer(&server, "all is over", |it| it["lag"] == 0);
+    assert_eq!(state["retries"], json!([]));
+    let master = Client::master(&server);
+    let letters = master.call("delivery:dead_letters", json!({"consumer": "TEST"}));
+    let letter = &letters.result()[0];
+    assert_eq!(
+        (
+            &letter["id"],
+            &letter["attempts"],
+            &letter["error"]["message"]
+        ),
+        (&json!(id), &json!(1), &json!("poison"))
+    );
+    delivery(&server, &["drop", "TEST", id]);
+    assert_eq!(consumer(&server)["dead_letters"], 0);
+}
+
+#[test]
+fn what_is_given_up_while_it_is_tried_is_not_tried_once_more() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
+    let first = next_delivery(&mut worker);
+    let id = first["delivery"]["id"].as_str().unwrap();
+    let body = json!({"consumer": "TEST", "ids": [id]});
+    let master = Client::master(&server);
+    // It has not failed.
+    assert_eq!(master.call("delivery:drop", body.clone()).code(), 110);
+    let error = json!({"code": 10000, "message": "no"});
+    worker.refuse(&first, &error);
+    let again = next_delivery(&mut worker);
+    let state = master.call("delivery:drop", body).result();
+    assert_eq!(state["in_flight"], 1);
+    worker.refuse(&again, &error);
+    let state = await_consumer(&server, "it is over", |it| it["lag"] == 0);
+    assert_eq!(
+        (&state["dead_letters"], &state["failed"]),
+        (&json!(1), &json!(2))
+    );
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
@@ -39,8 +40,26 @@ pub enum Order {
     },
     /// Deliver dead letters again; all of them when none is named.
     Resend(Vec<LetterId>),
-    /// Forget dead letters; all of them when none is named.
+    /// Forget dead letters; all of them when none is named. A delivery that is being tried again may be
+    /// named, too: it is given up, and is a dead letter then.
     Drop(Vec<LetterId>),
+}
+
+/// A delivery that has failed and is not over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// What it is called among dead letters.
+    pub id: String,
+    /// The event's place in the log.
+    pub position: u64,
+    /// The hook.
+    pub hook: Arc<str>,
+    /// The record; of a consumer of the log the stream.
+    pub record: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What the last attempt came to, without details.
+    pub error: Json,
 }
 
 /// What a consumer says of itself.
@@ -65,6 +84,8 @@ pub struct ConsumerState {
     pub in_flight: usize,
     /// Deliveries that wait to be tried again.
     pub retrying: usize,
+    /// Deliveries that have failed since the start and are not over: the first of them in the log.
+    pub retries: Vec<Arc<Retry>>,
     /// Deliveries that were read and are not over.
     pub open: usize,
     /// Deliveries that were given up.

@@ -44,7 +44,7 @@ pub use ledger::{
     DeadLetter, Entry, Gone, Kept, Ledger, LedgerError, LetterId, ListedLetter, LogConsumerOptions,
     Standing,
 };
-pub use messages::{ConsumerState, Order, Target};
+pub use messages::{ConsumerState, Order, Retry, Target};
 pub use named::LOG_PREFIX;
 pub use office::AfterHooks;
 pub use parts::DeliverySettings;

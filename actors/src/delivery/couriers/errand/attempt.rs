@@ -16,6 +16,7 @@ use crate::delivery::couriers::attendance::{Answer, Attendance};
 use crate::delivery::couriers::content::{Around, context_of, has_later, lineage_of};
 use crate::delivery::couriers::desk::HandedOut;
 use crate::delivery::couriers::ledger::DeadLetter;
+use crate::delivery::couriers::messages::Retry;
 use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::{CourierParts, LogSide, Recipient};
 use crate::delivery::couriers::schedule::{GivenUp, Start, Verdict};
@@ -27,6 +28,9 @@ use crate::record::hooks;
 
 /// Asynchronous hooks get so many times the plugin's limit: 60 s by default, as in v1.
 const ASYNC_LIMITS: u32 = 2;
+
+/// So many characters of an error are shown of a delivery that is tried again.
+const MAX_REASON: usize = 500;
 
 /// Why a delivery is skipped that waited for longer than is bearable.
 const TOO_OLD: &str = "too old";
@@ -147,6 +151,8 @@ impl Errand {
         self.keeping.touch();
         self.hurries.remove(&ended.start.task);
         let (task, is_sync) = (ended.start.task, ended.is_sync);
+        let id = (task.position, Arc::clone(&ended.start.hook));
+        self.retries.remove(&id);
         match ended.outcome {
             // Who works for the log is there or not: there is nothing to try.
             Outcome::Unready(_) if matches!(self.parts.recipient, Recipient::Plugin) => self.hold(),
@@ -196,6 +202,7 @@ impl Errand {
             Outcome::Unready(error) => {
                 self.tell(task.position, is_sync, Err(error.clone()));
                 self.schedule.postpone(task, self.now(), PAUSE);
+                self.note_retry(&ended, error, ended.start.attempt.saturating_sub(1));
             }
         }
         self.see_off(task.position);
@@ -222,6 +229,8 @@ impl Errand {
     /// Makes a dead letter of a delivery that is over without having been made. Who waits for it
     /// hears of no error: what he asked for is stored.
     pub(super) fn give_up(&mut self, left: GivenUp, error: Json) {
+        let id = (left.position, Arc::clone(&left.hook));
+        self.retries.remove(&id);
         self.tell(left.position, left.is_sync, Ok(()));
         self.see_off(left.position);
         let record = match &left.stream {
@@ -263,6 +272,23 @@ impl Errand {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
+    /// Notes what is to be shown of a delivery that is tried again.
+    fn note_retry(&mut self, ended: &Ended, error: &ApiError, attempts: u32) {
+        let (position, hook) = (ended.start.task.position, &ended.start.hook);
+        // What plugins say has no end.
+        let message: String = error.message.chars().take(MAX_REASON).collect();
+        let retry = Retry {
+            id: format!("{position}/{hook}"),
+            position,
+            hook: Arc::clone(hook),
+            record: ended.subject.clone(),
+            attempts,
+            error: ApiError::new(error.code, message).to_wire(),
+        };
+        let id = (position, Arc::clone(hook));
+        self.retries.insert(id, Arc::new(retry));
+    }
+
     fn fail(&mut self, ended: &Ended, error: &ApiError) {
         let task = ended.start.task;
         let is_dropped = error.info.get("drop") == Some(&Json::Bool(true));
@@ -289,6 +315,9 @@ impl Errand {
             self.keeping.bury(letter);
         } else {
             tracing::info!(%consumer, %hook, position, attempt, %error, "delivery failed");
+            if verdict == Verdict::Again {
+                self.note_retry(ended, error, attempt);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ mod orders;
 mod read;
 mod wanted;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use super::attendance::{Answer, Attendance};
 use super::courier::Shown;
-use super::ledger::Standing;
-use super::messages::{Command, ConsumerState};
+use super::ledger::{LetterId, Standing};
+use super::messages::{Command, ConsumerState, Retry};
 use super::parts::{CourierParts, Recipient};
 use super::schedule::{Moment, Schedule, TaskId};
 use crate::plugin::errors::{Unavailable, unavailable};
@@ -39,6 +39,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// So many attendances are kept for deliveries that nobody waits for.
 const MAX_GUESTS: usize = 1024;
+
+/// So many deliveries that are tried again are shown.
+const MAX_RETRIES: usize = 20;
 
 /// A promise to bring hooks.
 type Promises = watch::Sender<Arc<BTreeSet<String>>>;
@@ -71,6 +74,8 @@ pub(super) struct Errand {
     turns: FuturesUnordered<BoxFuture<'static, u64>>,
     /// Those who attend events that are being delivered, by position.
     guests: HashMap<u64, Guest>,
+    /// What has failed and is not over.
+    retries: BTreeMap<LetterId, Arc<Retry>>,
     /// Grows with each rewind: what was under way before is of no interest.
     epoch: u64,
     keeping: Keeping,
@@ -133,6 +138,7 @@ impl Errand {
             hurries: HashMap::new(),
             turns: FuturesUnordered::new(),
             guests: HashMap::new(),
+            retries: BTreeMap::new(),
             epoch: 0,
             keeping: Keeping::default(),
             num_unready: 0,
@@ -292,6 +298,7 @@ impl Errand {
             lag: self.parts.env.log.head().saturating_sub(position),
             in_flight: counts.running,
             retrying: counts.waiting,
+            retries: self.retries.values().take(MAX_RETRIES).cloned().collect(),
             open: counts.open,
             dead_letters: self.keeping.num_letters(),
             skipped: self.standing.num_skipped,

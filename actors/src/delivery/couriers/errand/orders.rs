@@ -1,5 +1,7 @@
 //! What people want of a consumer, and the server of its courier.
 
+use std::sync::Arc;
+
 use skytrail_schema::code::ApiError;
 
 use super::Errand;
@@ -58,10 +60,7 @@ impl Errand {
             }
             Order::Redeliver { from, until } => self.deliver_again(from, until).await?,
             Order::Resend(letters) => self.resend(letters).await?,
-            Order::Drop(letters) => {
-                let letters = self.find_letters(letters).await?;
-                self.keeping.forget(letters);
-            }
+            Order::Drop(letters) => self.drop_letters(letters).await?,
         }
         self.keeping.touch();
         if self.keep_all().await {
@@ -117,6 +116,25 @@ impl Errand {
             position = last + 1;
         }
         self.reopen(wanted);
+        Ok(())
+    }
+
+    async fn drop_letters(&mut self, named: Vec<LetterId>) -> Result<(), ApiError> {
+        let is_retried = |(position, hook): &LetterId| self.schedule.is_retried(*position, hook);
+        let (retried, letters): (Vec<_>, Vec<_>) = named.into_iter().partition(is_retried);
+        // None would mean all.
+        if retried.is_empty() || !letters.is_empty() {
+            let letters = self.find_letters(letters).await?;
+            self.keeping.forget(letters);
+        }
+        for (position, hook) in retried {
+            let known = self.retries.get(&(position, Arc::clone(&hook)));
+            let error = known.map(|retry| retry.error.clone());
+            if let Some(left) = self.schedule.give_up(position, &hook) {
+                let on_request = || ApiError::unexpected("given up on request").to_wire();
+                self.give_up(left, error.unwrap_or_else(on_request));
+            }
+        }
         Ok(())
     }
 
@@ -182,7 +200,7 @@ impl Errand {
         }
         let missing = named.iter().find(|id| !found.contains(id));
         if let Some((position, hook)) = missing {
-            let message = format!("no dead letter {position}/{hook}");
+            let message = format!("no dead letter {position}/{hook}, nor is it being tried again");
             return Err(ApiError::new(
                 skytrail_schema::code::Code::ResourceNotFound,
                 message,

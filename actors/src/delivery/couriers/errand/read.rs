@@ -145,6 +145,7 @@ impl Errand {
         self.epoch += 1;
         self.guests.clear();
         self.hurries.clear();
+        self.retries.clear();
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
         let head = self.parts.env.log.head();
         self.schedule.catch_up_until(head);

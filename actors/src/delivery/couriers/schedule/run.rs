@@ -134,6 +134,35 @@ impl Schedule {
         gone.filter_map(|id| self.end_undone(id)).collect()
     }
 
+    /// Whether a task has failed and is not over.
+    pub(in crate::delivery::couriers) fn is_retried(&self, position: u64, hook: &str) -> bool {
+        let entry = self.entries.get(&position);
+        let mut tasks = entry.into_iter().flat_map(|entry| &entry.tasks);
+        tasks.any(|task| &*task.hook == hook && task.is_retried())
+    }
+
+    /// Gives up a task that has failed, and returns it. One that is under way is given up when that
+    /// attempt fails, too.
+    pub(in crate::delivery::couriers) fn give_up(
+        &mut self,
+        position: u64,
+        hook: &str,
+    ) -> Option<GivenUp> {
+        let last = self.max_attempts;
+        let mut tasks = self.entries.get(&position)?.tasks.iter();
+        let number = tasks.position(|task| &*task.hook == hook && task.is_retried())?;
+        let id = TaskId {
+            position,
+            hook: number,
+        };
+        let task = self.task_mut(id)?;
+        if matches!(task.state, State::Running(_)) {
+            task.attempts = last;
+            return None;
+        }
+        self.end_undone(id)
+    }
+
     /// Ends an attempt that turned out to be for a hook that is not any more: it was none.
     pub(in crate::delivery::couriers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
         self.attempts(id)?;

@@ -363,6 +363,32 @@ fn what_is_open_and_not_read_yet_is_left_over_too() {
     assert_eq!(schedule.counts(), Counts::default());
 }
 
+#[test]
+fn only_what_has_failed_is_given_up_and_no_attempt_is_broken_off() {
+    let mut schedule = schedule();
+    for position in [1, 2] {
+        schedule.load(arrival(position, 0, &[("a", true)]));
+    }
+    assert_eq!(started(&mut schedule, SECOND, 9).len(), 1);
+    for position in [1, 2, 3] {
+        assert!(!schedule.is_retried(position, "a"));
+        assert_eq!(schedule.give_up(position, "a"), None);
+    }
+    schedule.fail(task(1, 0), SECOND, None);
+    assert!(!schedule.is_retried(1, "b"));
+    let given_up = schedule.give_up(1, "a").unwrap();
+    assert_eq!((given_up.position, given_up.attempts), (1, 1));
+    // Its record goes on; and what is under way ends by itself.
+    assert_eq!(started(&mut schedule, SECOND, 9), [(2, "a".to_owned())]);
+    schedule.fail(task(2, 0), SECOND, None);
+    assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
+    assert!(schedule.is_retried(2, "a"));
+    assert_eq!(schedule.give_up(2, "a"), None);
+    assert_eq!(schedule.counts().running, 1);
+    assert_eq!(schedule.fail(task(2, 0), SECOND, None), Verdict::Dead);
+    assert_eq!(schedule.counts(), Counts::default());
+}
+
 /// What may happen.
 #[derive(Clone, Debug)]
 enum Step {
