@@ -28,14 +28,17 @@ pub struct Draft {
 
 impl Draft {
     /// Takes over what an earlier draft of the same save, which has been through the hooks, changed
-    /// in the record it knew. The item counts no more: hooks may have taken of it what they liked.
+    /// in the record it knew. Of the item that counts which hooks have left, be it what was stored
+    /// before. What they set themselves to what it was nobody can tell from what they did not touch:
+    /// they answer with the whole record.
     pub fn take_over(&mut self, earlier: Self) {
         let known = earlier.original.as_ref().map(|head| &head.record);
         let stored = self.original.as_ref().map(|head| &head.record.fields);
+        let brought = std::mem::take(&mut self.record.fields);
         self.record.fields = stored.cloned().unwrap_or_default();
         for (name, value) in earlier.record.fields {
             let before = known.and_then(|record| record.fields.get(&name));
-            if before != Some(&value) {
+            if before != Some(&value) || brought.get(&name) == Some(&value) {
                 self.record.fields.insert(name, value);
             }
         }

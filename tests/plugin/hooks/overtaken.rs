@@ -94,3 +94,32 @@ fn a_save_that_only_its_own_hooks_have_overtaken_asks_them_once() {
     let saved = saving.join().unwrap().result()[0].clone();
     assert_eq!((&saved["n"], &saved["seen"]), (&json!(1), &json!(true)));
 }
+
+#[test]
+fn what_a_client_sent_counts_after_what_its_hook_saved_though_it_was_so_before() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(
+        &ada,
+        json!({"_id": "order/1", "status": "open", "note": "a"}),
+    );
+    let request = worker.expect_request("order_beforeSave");
+    worker.answer_record(&request, &json!({}));
+    first.join().unwrap().result();
+    let saving = save(&ada, json!({"_id": "order/1", "status": "open"}));
+    let outer = worker.expect_request("order_beforeSave");
+    let record = json!({"_id": "order/1", "status": "inner", "note": "b"});
+    let payload = json!({"action": "record:save", "_user_id": ada.user, "records": [record]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = worker.expect_request("order_beforeSave");
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c1");
+    worker.answer_record(&outer, &json!({}));
+    let saved = saving.join().unwrap().result()[0].clone();
+    // What nobody sent is as the hook's own save left it.
+    assert_eq!(
+        (&saved["status"], &saved["note"]),
+        (&json!("open"), &json!("b"))
+    );
+}
