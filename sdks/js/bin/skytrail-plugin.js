@@ -10,7 +10,7 @@ import packagesPlugin, { Plugin } from '../src/index.js';
 const USAGE = `usage: skytrail-plugin FILE
 
 Runs a plugin until SIGTERM or SIGINT. Environment: PLUGIN_NAME, SKYGEAR_ENDPOINT, MASTER_KEY,
-PLUGIN_WINDOW, PLUGIN_GENERATION, LOG_LEVEL.
+PLUGIN_WINDOW, PLUGIN_GENERATION, PLUGIN_MAX_MESSAGE, LOG_LEVEL.
 `;
 
 const [file, ...rest] = process.argv.slice(2);

@@ -97,10 +97,11 @@ export class CallTimeout extends ApiError {
   }
 }
 
-/** What was to be sent is larger than the server takes; nothing was sent. */
+/** What was to be sent is larger than `whose` limit; nothing was sent. */
 export class MessageTooLarge extends ApiError {
-  constructor(numBytes, limit, what = 'a message') {
-    const message = `${what} of ${numBytes} bytes is above the limit of ${limit}`;
+  constructor(numBytes, limit, what = 'a message', whose = 'server') {
+    const bound = `the ${whose}'s limit of ${limit}, PLUGIN_MAX_MESSAGE`;
+    const message = `${what} of ${numBytes} bytes is above ${bound}`;
     super(message, ErrorCodes.BadRequest, null, 413);
   }
 }

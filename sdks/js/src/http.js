@@ -15,10 +15,15 @@ export class HandlerRequest {
     this.body = Buffer.from(body);
   }
 
-  /** The query's parameters; of several with one name the last counts, `queryString` has all. */
+  /** The query's parameters; of several with one name the last counts, `searchParams` has all. */
   get query() {
     this.#query ??= Object.fromEntries(new URLSearchParams(this.queryString));
     return this.#query;
+  }
+
+  /** The query's parameters, as the platform has them: `searchParams.getAll('tag')`. */
+  get searchParams() {
+    return new URLSearchParams(this.queryString);
   }
 
   /** Path and query, as they were asked for. */

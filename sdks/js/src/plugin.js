@@ -18,7 +18,8 @@ const CLEANUP_MS = 3000;
 
 /**
  * What a plugin does, and the server that it does it for. Settings that are not given come from the
- * environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`, `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`.
+ * environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`, `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`,
+ * `PLUGIN_MAX_MESSAGE`.
  *
  * Functions may be async. The last argument of each is `{context, signal, api, delivery, progress}`.
  */
@@ -131,7 +132,7 @@ export class Plugin {
       masterKey: given.masterKey ?? env.MASTER_KEY ?? '',
       window: number('window', given.window ?? env.PLUGIN_WINDOW, 16),
       generation: number('generation', given.generation ?? env.PLUGIN_GENERATION, 0),
-      maxMessage: given.maxMessage ?? MAX_MESSAGE,
+      maxMessage: number('maxMessage', given.maxMessage ?? env.PLUGIN_MAX_MESSAGE, MAX_MESSAGE),
       drainMs: given.drainMs ?? DRAIN_MS,
       from: given.from,
       worker: `${hostname()}:${process.pid}`,

@@ -152,10 +152,8 @@ export class Session {
     try {
       this.#send({ ...envelope, ...result }, { isMended: 'error' in result });
     } catch (thrown) {
-      const message = String(errorToWire(thrown).message).slice(0, MAX_COMPLAINT_CHARS);
-      // Whoever asked did nothing wrong, so it is no code that says so.
-      const error = { code: ErrorCodes.UnexpectedError, message };
-      this.#send({ ...envelope, error }, { isMended: true });
+      const why = String(errorToWire(thrown).message).slice(0, MAX_COMPLAINT_CHARS);
+      this.#send({ ...envelope, error: complaint(result.error, why) }, { isMended: true });
     }
     return true;
   }
@@ -198,7 +196,8 @@ export class Session {
     const limit = Math.min(this.#limits.maxMessage, this.#hello.maxMessage);
     if (numBytes + ENVELOPE_BYTES > limit) {
       const what = message.type === 'response' ? 'an answer' : 'a message';
-      throw new MessageTooLarge(numBytes, limit, what);
+      const whose = limit < this.#limits.maxMessage ? 'plugin' : 'server';
+      throw new MessageTooLarge(numBytes, limit, what, whose);
     }
     this.#sent += 1;
     // Without the closing brace: the acknowledgement is added when it is written.
@@ -335,6 +334,19 @@ export class Session {
     this.#acknowledge(received);
     this.#output.push(...this.#kept.map((kept) => this.#finish(kept)));
   }
+}
+
+/**
+ * What is answered instead of what cannot be sent. Of an error code and message are left, and
+ * developers are shown why its info is not.
+ */
+function complaint(error, why) {
+  if (Number.isSafeInteger(error?.code)) {
+    const message = String(error.message).slice(0, MAX_COMPLAINT_CHARS);
+    return { code: error.code, message, info: { trace: `its info cannot be sent: ${why}` } };
+  }
+  // Whoever asked did nothing wrong, so it is no code that says so.
+  return { code: ErrorCodes.UnexpectedError, message: why };
 }
 
 function parse(text) {

@@ -92,6 +92,18 @@ test('mistakes are said when they are made', () => {
   for (const [act, message] of wrong) assert.throws(act, message);
 });
 
+test('how large a message may be is given, or of the environment', () => {
+  const { env } = process;
+  const limit = (settings) => new Plugin('P', settings).settings().maxMessage;
+  assert.equal(limit(), 8 << 20);
+  env.PLUGIN_MAX_MESSAGE = '33554432';
+  try {
+    assert.deepEqual([limit(), limit({ maxMessage: 1 << 20 })], [32 << 20, 1 << 20]);
+  } finally {
+    delete env.PLUGIN_MAX_MESSAGE;
+  }
+});
+
 test('a lambda gets the request with values, and answers with some', async () => {
   const tester = tested((plugin) => {
     plugin.op('echo', ({ args }, { context }) => ({ args, day: args[0], user: context.user_id }));
@@ -167,8 +179,9 @@ test('headers are changed and gone through as those of the platform', () => {
 test('handlers take and give bytes, text, JSON, headers', async () => {
   const tester = tested((plugin) => {
     plugin.handler('bytes', ({ body }) => Buffer.concat([Buffer.from([0, 255]), body]));
-    plugin.handler('tree/', ({ method, path, url, query, headers }) => ({
+    plugin.handler('tree/', ({ method, path, url, query, searchParams, headers }) => ({
       method,
+      all: searchParams.getAll('x'),
       path,
       url,
       query,
@@ -187,8 +200,9 @@ test('handlers take and give bytes, text, JSON, headers', async () => {
   assert.deepEqual([...bytes.body], [0, 255, 128]);
   assert.equal(bytes.headers.get('Content-Type'), 'application/octet-stream');
   const headers = { 'User-Agent': 'me' };
-  const tree = await tester.request('PUT', '/tree/a%20b?x=1&y=2', { headers });
-  assert.equal(tree.json().url, '/tree/a%20b?x=1&y=2');
+  const tree = await tester.request('PUT', '/tree/a%20b?x=0&x=1&y=2', { headers });
+  assert.equal(tree.json().url, '/tree/a%20b?x=0&x=1&y=2');
+  assert.deepEqual(tree.json().all, ['0', '1']);
   assert.deepEqual([tree.json().query, tree.json().agent], [{ x: '1', y: '2' }, 'me']);
   assert.equal((await tester.request('GET', '/tree/leaf')).text(), 'a leaf');
   const cookies = await tester.request('GET', '/cookies');

@@ -69,7 +69,8 @@ test('an answer that is too large, or no JSON, becomes an error', () => {
   const [first, second] = output(session);
   // Whoever asked did nothing wrong.
   assert.equal(first.error.code, 10000);
-  assert.match(first.error.message, /^an answer of 10\d\d\d bytes is above the limit of 10000$/);
+  const bound = /^an answer of 10\d\d\d bytes is above the server's limit of 10000, PLUGIN_MAX_MESSAGE$/;
+  assert.match(first.error.message, bound);
   assert.match(second.error.message, /refers to itself/);
   assert.throws(() => session.call({ a: 'x'.repeat(10_000) }, undefined, 1), { status: 413 });
 });
@@ -80,6 +81,22 @@ function nested(depth) {
   for (let level = 0; level < depth; level += 1) value = [value];
   return value;
 }
+
+test('an error whose info cannot be sent keeps its code and message', () => {
+  const session = opened({ max_message: 5000 });
+  const infos = [{ why: 1n }, { why: 'x'.repeat(5000) }, { why: nested(70) }];
+  for (const [index, info] of infos.entries()) {
+    const { request } = ask(session, index + 1, `r${index + 1}`);
+    session.respond(request, { error: { code: 102, message: 'no', info } });
+  }
+  const answers = output(session);
+  assert.equal(answers.length, 3);
+  for (const { error } of answers) {
+    assert.deepEqual([error.code, error.message], [102, 'no']);
+    // Shown where stacks are: to developers.
+    assert.match(error.info.trace, /^its info cannot be sent: /);
+  }
+});
 
 test('half an emoji, or too deep nesting, fails its own request alone', () => {
   const session = opened();

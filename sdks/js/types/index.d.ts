@@ -150,7 +150,7 @@ export interface Settings {
   window?: number;
   /** The deployment: workers of a higher one replace those of a lower one; `PLUGIN_GENERATION`, 0. */
   generation?: number;
-  /** The largest message that is taken, in bytes; 8 MiB. */
+  /** The largest message that is taken or sent, in bytes; `PLUGIN_MAX_MESSAGE`, 8 MiB. */
   maxMessage?: number;
   /** How long to finish what runs when told to stop; 30 s. */
   drainMs?: number;
@@ -515,7 +515,9 @@ export class HandlerRequest {
   readonly queryString: string;
   readonly headers: HttpHeaders;
   readonly body: Buffer;
+  /** Of several with one name the last; `searchParams.getAll(name)` has all. */
   readonly query: { [name: string]: string };
+  readonly searchParams: URLSearchParams;
   readonly url: string;
   text(): string;
   json(): any;
@@ -608,7 +610,7 @@ export class CallTimeout extends ApiError {
 
 /** What was to be sent is larger than the server takes; nothing was sent. */
 export class MessageTooLarge extends ApiError {
-  constructor(numBytes: number, limit: number);
+  constructor(numBytes: number, limit: number, what?: string, whose?: string);
 }
 
 /** Nobody waits for the answer any more: the reason of `options.signal`. */

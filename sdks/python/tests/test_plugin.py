@@ -3,6 +3,7 @@ from __future__ import annotations
 import unittest
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest.mock import patch
 
 from skytrail import (
     ApiError,
@@ -314,6 +315,14 @@ class Points(unittest.IsolatedAsyncioTestCase):
     def test_the_name_of_a_plugin_is_asked_for(self) -> None:
         with self.assertRaisesRegex(ValueError, "PLUGIN_NAME"):
             Plugin().options()
+
+
+class Settings(unittest.TestCase):
+    def test_how_large_a_message_may_be_is_given_or_of_the_environment(self) -> None:
+        self.assertEqual(Plugin("P").options().max_message, 8 << 20)
+        with patch.dict("os.environ", PLUGIN_MAX_MESSAGE="33554432"):
+            self.assertEqual(Plugin("P").options().hello().max_message, 32 << 20)
+            self.assertEqual(Plugin("P", max_message=1 << 20).options().max_message, 1 << 20)
 
 
 class ApiCalls(unittest.IsolatedAsyncioTestCase):

@@ -150,13 +150,28 @@ class OneSocket(unittest.TestCase):
         (answer,) = sent(session)
         # Whoever asked did nothing wrong.
         self.assertEqual(answer["error"]["code"], 10000)
-        bound = r"^an answer of 20\d\d bytes is above the limit of 2000$"
+        bound = r"^an answer of 20\d\d bytes is above the server's limit of 2000, PLUGIN_MAX_MESSAGE$"
         self.assertRegex(answer["error"]["message"], bound)
+        own = opened(max_message=20 << 20)
+        own.respond(asked(own, 1), {"result": "x" * (8 << 20)})
+        message = sent(own)[0]["error"]["message"]
+        self.assertIn("above the plugin's limit of 8388608, PLUGIN_MAX_MESSAGE", message)
         with self.assertRaises(MessageTooLarge):
             session.call({"x": "x" * 2000}, None, 1)
         # What was not sent has no number.
         session.call({"action": "a"}, None, 1)
         self.assertEqual([it["seq"] for it in sent(session)], [2])
+
+    def test_an_error_whose_info_cannot_be_sent_keeps_its_code_and_message(self) -> None:
+        session = opened(max_message=5000)
+        infos: list[Any] = [{"why": object()}, {"why": "x" * 5000}, {"why": float("nan")}]
+        for seq, info in enumerate(infos, 1):
+            error = {"code": 102, "message": "no", "info": info}
+            session.respond(asked(session, seq), {"error": error})
+            error = sent(session)[0]["error"]
+            self.assertEqual((error["code"], error["message"]), (102, "no"))
+            # Shown where traces are: to developers.
+            self.assertIn("its info cannot be sent", error["info"]["trace"])
 
     def test_an_answer_that_is_no_json_becomes_an_error(self) -> None:
         session = opened()

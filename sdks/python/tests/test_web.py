@@ -16,6 +16,9 @@ class Web(unittest.TestCase):
         again = Request.from_wire(request.to_wire())
         self.assertEqual(again.to_wire(), request.to_wire())
         self.assertEqual(again.args, {"a": "1", "b": "", "c": " x"})
+        self.assertEqual(again.args.get_all("a"), ["1", "2"])
+        self.assertEqual(again.args.get_all("d"), [])
+        self.assertEqual(Request("POST", "/", data=b"x=1&x=2").form.get_all("x"), ["1", "2"])
         self.assertEqual(again.headers.get_all("x-multi"), ["a", "b"])
         self.assertEqual(Request.from_wire({"method": "GET", "body": ""}).data, b"")
 

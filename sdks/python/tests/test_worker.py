@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 import unittest
+from datetime import datetime, timezone
 from typing import Any
 
 from websockets.datastructures import Headers
@@ -14,6 +15,8 @@ from skytrail import ApiError, ConnectionLost, Plugin, Refused, SkygearException
 from skytrail.backoff import Ending
 
 from .stand_in import PATIENCE, WELCOME, Serving, StandInSocket
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 
 
 class Workers(unittest.IsolatedAsyncioTestCase):
@@ -54,7 +57,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
     async def test_errors_keep_their_code_and_others_have_a_trace(self) -> None:
         @self.plugin.op("refuse")
         async def refuse() -> None:
-            raise SkygearException("no", 77, {"why": "because"})
+            raise SkygearException("no", 77, {"why": "because", "when": NOON})
 
         @self.plugin.op("break")
         def break_() -> None:
@@ -63,7 +66,9 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         _, socket = await self.serving()
         socket.ask("r1", "op", "refuse", {})
         error = (await socket.answer_to("r1"))["error"]
-        self.assertEqual(error, {"code": 77, "message": "no", "info": {"why": "because"}})
+        when = {"$type": "date", "$date": "2026-11-20T12:00:00.000000Z"}
+        info = {"why": "because", "when": when}
+        self.assertEqual(error, {"code": 77, "message": "no", "info": info})
         with self.assertLogs("skytrail", "ERROR"):
             socket.ask("r2", "op", "break", {})
             error = (await socket.answer_to("r2"))["error"]
@@ -79,7 +84,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             def __init__(self) -> None:
                 """Without what it inherits."""
 
-        raised = [Mute(), Unfinished(), SkygearException("x", info={"why": Mute()})]
+        raised = [Mute(), Unfinished(), SkygearException("x", 10000, {"why": Mute()})]
 
         @self.plugin.op("break")
         async def break_(index: int) -> None:
@@ -87,7 +92,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
 
         _, socket = await self.serving()
         with self.assertLogs("skytrail", "ERROR"):
-            for index, message in enumerate(["Mute", "Unfinished", "type Mute is not JSON"]):
+            for index, message in enumerate(["Mute", "Unfinished", "x"]):
                 socket.ask(f"r{index}", "op", "break", {"args": [index]})
                 error = (await socket.answer_to(f"r{index}"))["error"]
                 self.assertEqual(error["code"], 10000)

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         prog="skytrail-plugin",
         description="Runs a plugin until SIGTERM or SIGINT.",
         epilog="Environment: SKYGEAR_ENDPOINT, MASTER_KEY, PLUGIN_NAME, PLUGIN_WINDOW, "
-        "PLUGIN_GENERATION, LOG_LEVEL. The master key has no option, since everybody on the "
+        "PLUGIN_GENERATION, PLUGIN_MAX_MESSAGE, LOG_LEVEL. The master key has no option, since everybody on the "
         "machine can read a program's arguments.",
     )
     add = arguments.add_argument

@@ -45,6 +45,7 @@ class Options:
     window: int = 16
     """How many requests are worked on at once."""
     max_message: int = MAX_MESSAGE
+    """The largest message that is taken or sent, in bytes; the server has a limit of its own."""
     position: Position | None = None
     """Where deliveries start, for plugins that keep the position with their effects."""
     drain_seconds: float = 30.0

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from ._json import JsonObject
+from .values import encode
 
 
 class Code(IntEnum):
@@ -150,10 +151,13 @@ class CallTimeout(ApiError):
 
 
 class MessageTooLarge(ApiError):
-    """What was to be sent is larger than the server takes; nothing was sent."""
+    """What was to be sent is larger than `whose` limit; nothing was sent."""
 
-    def __init__(self, num_bytes: int, limit: int, what: str = "a message") -> None:
-        message = f"{what} of {num_bytes} bytes is above the limit of {limit}"
+    def __init__(
+        self, num_bytes: int, limit: int, what: str = "a message", whose: str = "server"
+    ) -> None:
+        bound = f"the {whose}'s limit of {limit}, PLUGIN_MAX_MESSAGE"
+        message = f"{what} of {num_bytes} bytes is above {bound}"
         super().__init__(message, Code.BadRequest, {}, 413)
 
 
@@ -161,7 +165,11 @@ def to_wire(error: BaseException) -> JsonObject:
     """Returns what a failed request answers. Never raises, though an exception's own methods may."""
     if isinstance(error, SkygearException):
         with contextlib.suppress(Exception):
-            return error.as_dict()
+            wire = error.as_dict()
+            # What cannot be encoded cannot be sent, and the session says so.
+            with contextlib.suppress(Exception):
+                wire = {**wire, **encode({"info": wire["info"]})}
+            return wire
     name = type(error).__name__
     try:
         message = str(error) or name

@@ -30,7 +30,7 @@ class Plugin:
     """What a plugin does, and the server that it does it for.
 
     Settings that are not given come from the environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`,
-    `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`.
+    `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`, `PLUGIN_MAX_MESSAGE`.
 
     Functions may be async, and then run in the event loop, or not, and then run in threads.
     `position` is behind which deliveries start, for a plugin that keeps it with what it does of
@@ -48,6 +48,7 @@ class Plugin:
         master_key: str | None = None,
         window: int | None = None,
         generation: int | None = None,
+        max_message: int | None = None,
         position: Position | None = None,
     ) -> None:
         self.name = name
@@ -55,6 +56,7 @@ class Plugin:
         self.master_key = master_key
         self.window = window
         self.generation = generation
+        self.max_message = max_message
         self.position = position
         self.points = Points()
         self.assets = static.StaticAssets(self.points.assets)
@@ -238,6 +240,7 @@ class Plugin:
             master_key=self.master_key or os.environ.get("MASTER_KEY", ""),
             window=_number(self.window, "PLUGIN_WINDOW", Options.window),
             generation=_number(self.generation, "PLUGIN_GENERATION", Options.generation),
+            max_message=_number(self.max_message, "PLUGIN_MAX_MESSAGE", Options.max_message),
             position=self.position,
         )
 

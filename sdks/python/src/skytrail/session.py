@@ -46,6 +46,8 @@ ACK_BYTES = 1024 * 1024
 ENVELOPE_BYTES = 64
 # How much is told of why an answer cannot be sent: that has to fit.
 MAX_COMPLAINT_CHARS = 1000
+# What every reader of JSON takes for a whole number.
+MAX_CODE = 2**53
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,8 @@ class Session:
         try:
             self._send({**envelope, **outcome}, is_mended="error" in outcome)
         except Exception as error:
-            message = str(to_wire(error)["message"])[:MAX_COMPLAINT_CHARS]
-            # Whoever asked did nothing wrong, so it is no code that says so.
-            complaint = {"code": int(Code.UnexpectedError), "message": message}
+            why = str(to_wire(error)["message"])[:MAX_COMPLAINT_CHARS]
+            complaint = _complaint(outcome.get("error"), why)
             self._send({**envelope, "error": complaint}, is_mended=True)
         return True
 
@@ -213,7 +214,8 @@ class Session:
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
             what = "an answer" if message["type"] == "response" else "a message"
-            raise MessageTooLarge(num_bytes, limit, what)
+            whose = "plugin" if limit < self.limits.max_message else "server"
+            raise MessageTooLarge(num_bytes, limit, what, whose)
         self._sent += 1
         # Without the closing brace: the acknowledgement is added when it is written.
         kept = _Kept(self._sent, text[:-1], num_bytes)
@@ -360,6 +362,20 @@ class Session:
 
     def _take_drain(self, message: JsonObject) -> list[Event]:
         return [Draining(message.get("reason", ""), message.get("reconnect") is True)]
+
+
+def _complaint(error: Any, why: str) -> JsonObject:
+    """Returns what is answered instead of what cannot be sent.
+
+    Of an error code and message are left, and developers are shown why its info is not.
+    """
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(error, dict) and isinstance(code, int) and abs(code) <= MAX_CODE:
+        message = str(error.get("message"))[:MAX_COMPLAINT_CHARS]
+        info = {"trace": f"its info cannot be sent: {why}"}
+        return {"code": code, "message": message, "info": info}
+    # Whoever asked did nothing wrong, so it is no code that says so.
+    return {"code": int(Code.UnexpectedError), "message": why}
 
 
 _READERS: dict[str, Callable[[Session, Any], list[Event]]] = {

@@ -53,6 +53,18 @@ class Headers(MutableMapping[str, str]):
         return {name: list(values) for name, values in self._values.values()}
 
 
+class Args(dict[str, str]):
+    """Members of a query or a form; of several with one name the first, and `get_all` has all."""
+
+    def __init__(self, text: str) -> None:
+        self._pairs = parse_qsl(text, keep_blank_values=True)
+        super().__init__(reversed(self._pairs))
+
+    def get_all(self, name: str) -> list[str]:
+        """Returns all values of a name, in their order."""
+        return [value for known, value in self._pairs if known == name]
+
+
 @dataclass(frozen=True)
 class Request:
     """What a client sent to a handler's path."""
@@ -84,14 +96,14 @@ class Request:
         return {**wire, "query_string": self.query_string} if self.query_string else wire
 
     @property
-    def args(self) -> dict[str, str]:
-        """The query's members; of several with one name the first."""
-        return _first(parse_qsl(self.query_string, keep_blank_values=True))
+    def args(self) -> Args:
+        """The query's members; of several with one name the first, and `args.get_all(name)` all."""
+        return Args(self.query_string)
 
     @property
-    def form(self) -> dict[str, str]:
-        """The members of a form's body (`application/x-www-form-urlencoded`)."""
-        return _first(parse_qsl(self.text, keep_blank_values=True))
+    def form(self) -> Args:
+        """The members of a form's body (`application/x-www-form-urlencoded`), as in `args`."""
+        return Args(self.text)
 
     @property
     def text(self) -> str:
@@ -158,7 +170,3 @@ class Response:
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.data)
-
-
-def _first(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    return dict(reversed(pairs))
