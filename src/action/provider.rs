@@ -103,7 +103,11 @@ async fn vouched_for(
         outage.or_else(own).unwrap_or_else(refused)
     };
     let answer = answer.map_err(told)?;
-    let (principal, profile) = parse(answer).ok_or_else(refused)?;
+    let (principal, profile) = parse(answer).map_err(|why| {
+        let plugin = &point.plugin;
+        tracing::warn!(%plugin, provider, why, "an auth provider's answer cannot be read");
+        refused()
+    })?;
     Ok(Account {
         service: Service::Provider(provider),
         principal,
@@ -113,13 +117,19 @@ async fn vouched_for(
 
 /// Reads whom a provider vouches for, and what it says of him. Tokens and passwords of its own are
 /// dropped: the log forgets nothing.
-fn parse(mut answer: Json) -> Option<(String, Json)> {
+fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
     let principal = answer.get("principal_id").and_then(Json::as_str);
-    let principal = principal.filter(|it| !it.is_empty())?.to_owned();
+    let principal = principal.filter(|it| !it.is_empty());
+    let principal = principal
+        .ok_or("principal_id should be a string")?
+        .to_owned();
     let auth_data = answer.get_mut("auth_data").map(Json::take);
     let auth_data = auth_data.unwrap_or_default();
-    let is_readable = auth_data.is_object() || auth_data.is_null();
-    is_readable.then(|| (principal, without_secrets(auth_data)))
+    if auth_data.is_object() || auth_data.is_null() {
+        Ok((principal, without_secrets(auth_data)))
+    } else {
+        Err("auth_data should be an object")
+    }
 }
 
 /// What the plugin has not judged was no guess.

@@ -143,6 +143,19 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
         assert_eq!(error["message"], "no auth provider of name \"none\"");
         assert_eq!(error["info"], json!({"arguments": ["provider"]}));
     }
+    // Who wrote the plugin finds out what is wrong with it, though nobody's values are shown.
+    let output = server.output();
+    let told = output
+        .lines()
+        .filter(|line| line.contains("provider=\"acme\""));
+    let told: Vec<_> = told.filter(|line| line.contains("plugin=TEST")).collect();
+    assert_eq!(told.len(), 2 * answers.len(), "{output}");
+    for (line, why) in
+        told.iter()
+            .zip(["principal_id", "principal_id", "principal_id", "auth_data"])
+    {
+        assert!(line.contains(why), "{line}");
+    }
 }
 
 #[test]

@@ -55,9 +55,17 @@ pub(crate) fn response_timed_out() -> ApiError {
     ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
 }
 
-/// Returns the refusal of a request that is larger than the worker takes.
-pub(crate) fn too_large(size: usize, limit: usize) -> ApiError {
-    let message = format!("the message to the plugin has {size} bytes, more than {limit}");
+/// Returns the refusal of a message to a worker that is larger than one side's limit.
+pub(crate) fn too_large(size: usize, limit: usize, own_limit: usize) -> ApiError {
+    let whose = if limit < own_limit {
+        "plugin"
+    } else {
+        "server"
+    };
+    let message = format!(
+        "the message to the plugin has {size} bytes, more than the {whose}'s PLUGIN_MAX_MESSAGE of \
+         {limit}"
+    );
     ApiError::new(Code::BadRequest, message).with_status(413)
 }
 

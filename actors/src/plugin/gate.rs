@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(shown(Undelivered::Late(plain())), Some((119, 504)));
         let busy = ApiError::overloaded("the plugins' mailbox");
         assert_eq!(shown(Undelivered::Unready(busy)), Some((10_000, 503)));
-        let large = too_large(2, 1);
+        let large = too_large(2, 1, 1);
         assert_eq!(shown(Undelivered::Lost(large)), Some((107, 413)));
         let own = ApiError::new(Code::PluginUnavailable, "no");
         assert_eq!(shown(Undelivered::Refused(own)), None);

@@ -196,7 +196,8 @@ export class Session {
     const limit = Math.min(this.#limits.maxMessage, this.#hello.maxMessage);
     if (numBytes + ENVELOPE_BYTES > limit) {
       const what = message.type === 'response' ? 'an answer' : 'a message';
-      const whose = limit < this.#limits.maxMessage ? 'plugin' : 'server';
+      // The server answers with the smaller limit of both.
+      const whose = limit < this.#hello.maxMessage ? 'server' : 'plugin';
       throw new MessageTooLarge(numBytes, limit, what, whose);
     }
     this.#sent += 1;

@@ -147,6 +147,13 @@ fn an_answer_that_is_not_the_record_is_a_failure() {
         assert!(found.contains(message), "{found}");
     }
     assert!(ada.query("note", json!([])).is_empty());
+    // Whose answer it was is in the log.
+    let output = server.output();
+    let told = output
+        .lines()
+        .filter(|line| line.contains("hook=\"note_beforeSave\""));
+    let told: Vec<_> = told.filter(|line| line.contains("plugin=TEST")).collect();
+    assert_eq!(told.len(), 4, "{output}");
 }
 
 #[test]

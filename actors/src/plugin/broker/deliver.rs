@@ -106,7 +106,7 @@ mod tests {
             Undelivered::Unready(_)
         ));
         assert!(matches!(
-            judge(too_large(2, 1), "P", None),
+            judge(too_large(2, 1, 1), "P", None),
             Undelivered::Lost(_)
         ));
         let of_another = unavailable("Q", Unavailable::WorkerLost);

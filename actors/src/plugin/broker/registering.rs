@@ -86,10 +86,12 @@ impl Plugins {
             problems.push(problem("timer", "", &message));
         }
         let plugin = self.plugins.get(index);
-        let is_here = |peer: &Worker| !peer.capacity.is_suspended;
-        if plugin.is_some_and(|plugin| differing(plugin, worker, &registration).any(is_here)) {
-            let message = "differs from the other workers' of the same generation";
-            problems.push(problem("init", "", message));
+        let is_here = |peer: &&Worker| !peer.capacity.is_suspended;
+        let peer = plugin.and_then(|it| differing(it, worker, &registration).find(is_here));
+        if let Some(theirs) = peer.and_then(|peer| peer.registration.as_deref()) {
+            let what = registration.differences(theirs);
+            let message = format!("differs from the other workers' of the same generation: {what}");
+            problems.push(problem("init", "", &message));
         }
         if problems.is_empty() {
             Ok(registration)

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{PluginConnection, State, quote, to_millis};
 use super::requests::{id_of, ticket_of};
 use crate::plugin::caller::{ApiReply, PluginCall};
-use crate::plugin::errors::{Unavailable, response_timed_out, too_deep, too_large, unavailable};
+use crate::plugin::errors::{Unavailable, response_timed_out, too_deep, unavailable};
 use crate::plugin::gate::{Lineage, Via};
 use crate::plugin::messages::{CallDone, Dispatch, Job, Lane, Notice, Report};
 use crate::plugin::protocol::{
@@ -240,8 +240,8 @@ impl PluginConnection {
             return;
         }
         if self.outbox.send(&message, self.received()).is_err() {
-            let limit = self.outbox.max_message;
-            let refusal = error_reply(&too_large(reply.body.to_string().len(), limit));
+            let size = reply.body.to_string().len();
+            let refusal = error_reply(&self.outbox.too_large(size));
             let message = ServerMessage::Reply {
                 id,
                 status: refusal.status,

@@ -21,8 +21,10 @@ pub(super) struct Outbox {
     kept: Option<Kept>,
     /// The highest number whose receipt was told.
     acknowledged: u64,
-    /// The largest message that the worker takes.
+    /// The largest message: the smaller limit of both sides.
     pub(super) max_message: usize,
+    /// The server's own limit.
+    own_limit: usize,
     /// When something was last sent.
     pub(super) last_sent: Instant,
     /// When the transport was last seen to write, and how much it had written.
@@ -39,6 +41,7 @@ impl Outbox {
             kept: None,
             acknowledged: 0,
             max_message,
+            own_limit: max_message,
             last_sent: now,
             progress: (now, 0),
         }
@@ -52,6 +55,11 @@ impl Outbox {
     /// Keeps from now on what the worker has not acknowledged.
     pub(super) fn keep(&mut self, kept: Kept) {
         self.kept = Some(kept);
+    }
+
+    /// Returns the refusal of a message that is too large.
+    pub(super) fn too_large(&self, size: usize) -> ApiError {
+        errors::too_large(size, self.max_message, self.own_limit)
     }
 
     /// Sends a message.
@@ -68,7 +76,7 @@ impl Outbox {
         let text = serde_json::to_string(&frame)
             .map_err(|error| ApiError::unexpected(format!("cannot write a message: {error}")))?;
         if text.len() > self.max_message {
-            return Err(errors::too_large(text.len(), self.max_message));
+            return Err(self.too_large(text.len()));
         }
         if let Some(seq) = seq {
             self.seq = seq;

@@ -173,6 +173,54 @@ impl Registration {
             .collect()
     }
 
+    /// Says in which points it differs from another registration, for people.
+    pub fn differences(&self, other: &Self) -> String {
+        let (ours, theirs) = (self.described(), other.described());
+        let only = |these: &Described, those: &Described| -> Vec<String> {
+            let names = these.keys().filter(|name| !those.contains_key(*name));
+            names.cloned().collect()
+        };
+        let is_otherwise = |(name, point): &(&String, &String)| {
+            theirs.get(*name).is_some_and(|theirs| theirs != *point)
+        };
+        let otherwise = ours.iter().filter(is_otherwise);
+        let found = [
+            ("only here", only(&ours, &theirs)),
+            ("only there", only(&theirs, &ours)),
+            (
+                "otherwise there",
+                otherwise.map(|(name, _)| name.clone()).collect(),
+            ),
+        ];
+        let told = found.iter().filter(|(_, names)| !names.is_empty());
+        let told: Vec<_> = told
+            .map(|(what, names)| format!("{what}: {}", few(names)))
+            .collect();
+        if told.is_empty() {
+            return "in the order of points, or in the number of events".to_owned();
+        }
+        told.join("; ")
+    }
+
+    /// Returns each point as kind and name, with all that was said of it.
+    fn described(&self) -> Described {
+        let mut all = Described::new();
+        let mut add = |kind: &str, name: &str, point: &dyn std::fmt::Debug| {
+            let said = all.entry(format!("{kind} {name}")).or_default();
+            *said = format!("{said}{point:?}");
+        };
+        self.ops.iter().for_each(|it| add("op", &it.name, it));
+        self.handlers
+            .iter()
+            .for_each(|it| add("handler", &it.name, it));
+        self.hooks.iter().for_each(|it| add("hook", &it.name, it));
+        self.timers.iter().for_each(|it| add("timer", &it.name, it));
+        self.providers
+            .iter()
+            .for_each(|it| add("provider", &it.id, it));
+        all
+    }
+
     /// Returns the handlers whose paths another plugin's registration has, too.
     pub fn clashes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a HandlerPoint> {
         let is_theirs = |path: &str| other.handlers.iter().any(|theirs| theirs.path == path);
@@ -221,6 +269,23 @@ impl Registration {
             .map(|(kind, name, _)| (kind, name.clone()))
             .collect()
     }
+}
+
+/// Points by kind and name.
+type Described = BTreeMap<String, String>;
+
+/// Names the first few.
+fn few(names: &[String]) -> String {
+    /// More would hide what else is said.
+    const FEW: usize = 10;
+    let named: Vec<_> = names.iter().take(FEW).map(String::as_str).collect();
+    let num_left = names.len() - named.len();
+    let rest = if num_left == 0 {
+        String::new()
+    } else {
+        format!(" and {num_left} more")
+    };
+    named.join(", ") + &rest
 }
 
 /// Builds a problem.

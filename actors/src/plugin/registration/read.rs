@@ -84,14 +84,16 @@ impl Registration {
         Ok(())
     }
 
-    /// Adds a hook; one with an unknown trigger is left out silently, as in v1.
     fn add_hook(&mut self, point: &Map<String, Json>) -> Result<(), String> {
         let trigger = match text(point, "trigger")? {
             "beforeSave" => Trigger::BeforeSave,
             "afterSave" => Trigger::AfterSave,
             "beforeDelete" => Trigger::BeforeDelete,
             "afterDelete" => Trigger::AfterDelete,
-            _ => return Ok(()),
+            other => {
+                let triggers = "beforeSave, afterSave, beforeDelete or afterDelete";
+                return Err(format!("trigger: {triggers}, not {other:?}"));
+            }
         };
         self.hooks.push(HookPoint {
             name: text(point, "name")?.to_owned(),

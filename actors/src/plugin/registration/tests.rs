@@ -7,8 +7,7 @@ fn an_answer_of_v1_becomes_typed_points() {
         "handler": [{"name": "foo:bar", "methods": ["get", "POST"], "key_required": false}],
         "hook": [
             {"name": "m.f", "type": "note", "trigger": "beforeSave", "async": false,
-             "timeout_ms": 250, "idempotent": true},
-            {"name": "m.g", "type": "note", "trigger": "duringSave"}],
+             "timeout_ms": 250, "idempotent": true}],
         "timer": [{"name": "m.tick", "spec": "@every 2m"}],
         "provider": [{"type": "auth", "id": "com.example", "name": "x", "idempotent": true}],
         "event": [{"name": "init"}],
@@ -77,6 +76,13 @@ fn all_problems_are_reported_at_once() {
     ];
     assert_eq!(lists, expected);
     assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
+    // A guard that would never be asked.
+    let hook = json!({"name": "m.g", "type": "note", "trigger": "before_save"});
+    let problems = Registration::parse(&json!({"hook": [hook]})).unwrap_err();
+    assert!(
+        problems[0].message.contains("not \"before_save\""),
+        "{problems:?}"
+    );
     assert!(Registration::parse(&json!([])).is_err());
 }
 

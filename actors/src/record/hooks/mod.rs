@@ -38,7 +38,7 @@ pub async fn before_save(
             forget(plugins, request);
             continue;
         }
-        let answer = parse_answer(&ask(plugins, request, context).await?, &draft.record)?;
+        let answer = read_answer(hook, &ask(plugins, request, context).await?, &draft.record)?;
         let changed = take_over(draft, answer);
         if !changed.is_empty() {
             let plugin = hook.plugin.to_string();
@@ -70,7 +70,7 @@ pub async fn before_delete(
         if hook.is_async {
             forget(plugins, request);
         } else {
-            check_answer(&ask(plugins, request, context).await?, record)?;
+            check_answer(hook, &ask(plugins, request, context).await?, record)?;
         }
     }
     Ok(())
@@ -96,7 +96,7 @@ pub async fn after(
         let answer = plugins.deliver(request, note, no_hurry()).await;
         let answer = answer.map_err(Undelivered::into_error)?;
         if !hook.is_async {
-            check_answer(&answer, record)?;
+            check_answer(hook, &answer, record)?;
         }
     }
     Ok(())
@@ -106,8 +106,8 @@ pub async fn after(
 ///
 /// # Errors
 /// 10000 for what is not this record.
-pub fn check_answer(answer: &Json, record: &Record) -> Result<(), ApiError> {
-    parse_answer(answer, record).map(drop)
+pub fn check_answer(hook: &Hook, answer: &Json, record: &Record) -> Result<(), ApiError> {
+    read_answer(hook, answer, record).map(drop)
 }
 
 /// Asks a before-hook, as long as somebody waits for what it is about.
@@ -173,6 +173,14 @@ fn request(
 struct Answer {
     fields: Fields,
     access: Option<Acl>,
+}
+
+/// Reads a hook's answer. The client is told what v1 said, so whose it was is in the log.
+fn read_answer(hook: &Hook, answer: &Json, record: &Record) -> Result<Answer, ApiError> {
+    parse_answer(answer, record).inspect_err(|error| {
+        let Hook { plugin, name, .. } = hook;
+        tracing::warn!(%plugin, hook = name, why = error.message, "a hook's answer is not its record");
+    })
 }
 
 fn parse_answer(answer: &Json, record: &Record) -> Result<Answer, ApiError> {

@@ -214,7 +214,8 @@ class Session:
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
             what = "an answer" if message["type"] == "response" else "a message"
-            whose = "plugin" if limit < self.limits.max_message else "server"
+            # The server answers with the smaller limit of both.
+            whose = "server" if limit < self.hello.max_message else "plugin"
             raise MessageTooLarge(num_bytes, limit, what, whose)
         self._sent += 1
         # Without the closing brace: the acknowledgement is added when it is written.

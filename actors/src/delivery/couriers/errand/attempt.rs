@@ -391,7 +391,7 @@ impl Attempt {
         let answer = env.plugins.deliver(request, note, self.hurry.clone()).await;
         Ok(match answer {
             Ok(answer) if *is_sync => {
-                Outcome::Acknowledged(hooks::check_answer(&answer, &around.record))
+                Outcome::Acknowledged(hooks::check_answer(hook, &answer, &around.record))
             }
             Ok(_) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
