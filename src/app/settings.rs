@@ -14,6 +14,7 @@ use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::task::TaskSettings;
 
 use super::{EXIT_LOG_IN_DOUBT, STEP_DEADLINE, StartError};
+use crate::action::ACTIONS;
 use crate::auth::password::Argon2Hasher;
 use crate::auth::token;
 use crate::config::{Config, Keys, PubSub};
@@ -73,6 +74,7 @@ pub(super) fn plugins(config: &Config, keys: &Keys) -> PluginsSettings {
     };
     PluginsSettings {
         plugins: config.plugins.iter().map(entry).collect(),
+        actions: ACTIONS.iter().map(|action| action.name).collect(),
         allow_unlisted: limits.allow_unlisted,
         dev_mode: config.app.dev_mode,
         config: Arc::new(config.for_plugins(keys)),

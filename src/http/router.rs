@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::context::{RequestContext, RequestId};
-use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall, Route};
+use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall, Points, Route};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Origin;
@@ -48,13 +48,17 @@ pub async fn route(
     }
     let points = services.plugins.points();
     let method = request.method().as_str();
+    let is_action = || known(&points, &name_of(&path)).is_some();
     match points.handlers.find(&path, method) {
         Some(Route::Handler(found)) => {
             handler::serve(&services, &found, &path, (request, payload)).await
         }
-        Some(Route::NoMethod) => unmatched().await,
-        Some(Route::Moved) => moved(&format!("{path}/")),
-        None => act(services, (&path, false), (request, payload)).await,
+        // What the handlers of a path do not take themselves may be an action's.
+        Some(Route::NoMethod) if !is_action() => unmatched().await,
+        Some(Route::Moved) if request.method().is_safe() || !is_action() => {
+            moved(&format!("{path}/"))
+        }
+        _ => act(services, (&path, false), (request, payload)).await,
     }
 }
 
@@ -215,16 +219,13 @@ async fn perform(
 /// names one: a path that nobody knows must not be answered as if something had been done. Below the
 /// server's own `/_/` the path alone counts.
 fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Target, ApiError> {
-    let by_path = path.strip_prefix('/').unwrap_or(path).replace('/', ":");
+    let by_path = name_of(path);
     let by_body = body
         .get("action")
         .and_then(Json::as_str)
         .unwrap_or_default();
     let points = services.plugins.points();
-    let known = |name: &str| {
-        let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
-        lambda.or_else(|| action::find(name).map(Target::Action))
-    };
+    let known = |name: &str| known(&points, name);
     let found = match (by_path.as_str(), by_body) {
         ("", by_body) => known(by_body),
         (by_path, "") => known(by_path.trim_end_matches(':')),
@@ -236,6 +237,17 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         points.readiness.check(false)?;
     }
     found.ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
+}
+
+/// Returns the name of the action that a path would be that of.
+fn name_of(path: &str) -> String {
+    path.strip_prefix('/').unwrap_or(path).replace('/', ":")
+}
+
+/// Returns what has a name: a lambda, else one of the server's own actions.
+fn known(points: &Points, name: &str) -> Option<Target> {
+    let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
+    lambda.or_else(|| action::find(name).map(Target::Action))
 }
 
 /// Begins the circumstances of a request.

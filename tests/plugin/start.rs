@@ -8,6 +8,7 @@ use super::worker::{Seen, Worker};
 use super::{server, two_ready};
 use crate::golden::matching::{Variables, compare};
 use crate::support::client::{Answer, Client, send};
+use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 fn recorded() -> Json {
@@ -150,6 +151,18 @@ fn plugins_hear_of_the_start_one_after_the_other() {
             second.expect("ready");
         }
     }
+}
+
+#[test]
+fn the_log_names_the_plugin_that_a_start_waits_for() {
+    let server = server(&[("PLUGINS", "TEST,OTHER,LAST")]);
+    let greet = |name: &str| Worker::greet(&server, &json!({"plugin": name}));
+    let (mut first, mut last) = (greet("TEST"), greet("LAST"));
+    first.register(&json!({}));
+    last.register(&json!({}));
+    eventually("the log says whom the start waits for", || {
+        server.output().contains("missing=\"OTHER\"").then_some(())
+    });
 }
 
 /// Waits for the news of types, and does not answer.

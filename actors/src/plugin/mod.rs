@@ -44,7 +44,7 @@ pub use gate::{
 };
 pub use noted::note_registrations;
 pub use points::{
-    CatchUp, Handler, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
+    CatchUp, Handler, Hider, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
 };
 pub use recent::{CallError, RecentCall, RecentCalls};
 pub use routes::{Route, Routes};

@@ -3,7 +3,7 @@
 //! A [`Points`] is a snapshot; whoever holds one sees no change. Finding out that nobody hooks a
 //! type costs one look into a map.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TaskId, TypeName};
 
 use super::registration::{Registration, TimerPoint};
-use super::routes::Routes;
+use super::routes::{Route, Routes};
 use super::timer_spec::TimerSpec;
 
 /// When a database hook runs.
@@ -187,6 +187,9 @@ impl Readiness {
     }
 }
 
+/// A handler that hides actions: its plugin and its path.
+pub type Hider = (Arc<str>, String);
+
 /// Everything that plugins have registered.
 #[derive(Clone, Debug, Default)]
 pub struct Points {
@@ -299,6 +302,28 @@ impl Points {
         self.hooks
             .get(&(record_type.clone(), trigger))
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the names of lambdas, and of the server's own actions, that nobody reaches by their
+    /// paths, because a handler has these for `POST`, as which clients ask for actions.
+    pub fn hidden(&self, actions: &[&str]) -> BTreeMap<Hider, BTreeSet<String>> {
+        let mut hidden = BTreeMap::<_, BTreeSet<_>>::new();
+        if self.handlers.is_empty() {
+            return hidden;
+        }
+        let lambdas = self.lambdas.keys().map(String::as_str);
+        // One with a `/` in its name has no path.
+        for name in lambdas
+            .chain(actions.iter().copied())
+            .filter(|name| !name.contains('/'))
+        {
+            let path = format!("/{}", name.replace(':', "/"));
+            if let Some(Route::Handler(handler)) = self.handlers.find(&path, "POST") {
+                let hider = (Arc::clone(&handler.plugin), handler.path.clone());
+                hidden.entry(hider).or_default().insert(name.to_owned());
+            }
+        }
+        hidden
     }
 
     /// Returns the lambda of an action's name.

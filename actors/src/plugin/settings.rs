@@ -50,6 +50,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct PluginsSettings {
     /// The plugins, in the order in which they start, hook and hear of events.
     pub plugins: Vec<PluginEntry>,
+    /// The names of the server's own actions.
+    pub actions: Vec<&'static str>,
     /// Whether plugins of any other name may connect, for development. Nobody waits for them.
     pub allow_unlisted: bool,
     /// Whether clients see plugins' tracebacks.
@@ -100,6 +102,7 @@ impl Default for PluginsSettings {
     fn default() -> Self {
         Self {
             plugins: Vec::new(),
+            actions: Vec::new(),
             allow_unlisted: false,
             dev_mode: false,
             server: env!("CARGO_PKG_VERSION").to_owned(),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{ask, assert_unmatched, get, handler, points, serve};
 use crate::plugin::worker::Worker;
-use crate::plugin::{call, server};
+use crate::plugin::{call, server, two_ready};
 use crate::support::client::{Answer, Client};
 use crate::support::raw::RawClient;
 use crate::support::server::TestServer;
@@ -76,7 +76,7 @@ fn raw(server: &TestServer, method: &str, path: &str) -> Answer {
 fn a_handler_hides_the_action_of_its_path() {
     let server = server(&[]);
     let points = json!({
-        "handler": [handler("a/b", &["GET", "POST"]), handler("record:query", &["GET"])],
+        "handler": [handler("a/b", &["GET", "POST"]), handler("record:query", &["GET", "POST"])],
         "op": [{"name": "a:b"}],
     });
     let mut worker = Worker::ready(&server, &json!({}), &points);
@@ -88,10 +88,74 @@ fn a_handler_hides_the_action_of_its_path() {
     let request = worker.expect_request("a:b");
     worker.answer(&request, &json!("lambda"));
     assert_eq!(asked.join().unwrap().result(), "lambda");
-    // Also where no function takes the method.
-    let query = json!({"record_type": "note"});
-    let client = Client::master(&server);
-    assert_unmatched(&client.call("record:query", query));
+    // Also one of the server's own.
+    let asked = ask(&server, ("POST", "/record/query"), &[], Some(b"{}"));
+    serve(&mut worker, "record:query");
+    assert_eq!(asked.join().unwrap().bytes, b"record:query");
+}
+
+#[test]
+fn what_a_handler_does_not_take_is_an_actions() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let test = json!({
+        "handler": [
+            handler("auth/signup", &["GET"]),
+            handler("t/", &["GET"]),
+            handler("j/echo/", &["GET", "POST"]),
+        ],
+        "op": [{"name": "j:echo"}],
+    });
+    let (mut first, mut second) = two_ready(&server, &test, &json!({"op": [{"name": "t:run"}]}));
+    let client = Client::anonymous(&server);
+    let account = json!({"auth_data": {"username": "ada"}, "password": "correct horse"});
+    let signed_up = client.call("auth:signup", account).result();
+    assert!(signed_up["user_id"].is_string(), "{signed_up}");
+    for (worker, name) in [(&mut first, "j:echo"), (&mut second, "t:run")] {
+        let asked = call(&client, name, json!({}));
+        let request = worker.expect_request(name);
+        assert_eq!(request["kind"], "op");
+        worker.answer(&request, &json!(name));
+        assert_eq!(asked.join().unwrap().result(), name);
+    }
+    // What is read is sent on to the mount, and what is nobody's is nobody's.
+    assert_eq!(raw(&server, "GET", "/j/echo").status, 301);
+    assert_eq!(raw(&server, "POST", "/t").status, 301);
+    assert_unmatched(&client.call("t:walk", json!({})));
+}
+
+#[test]
+fn what_a_handler_hides_is_told_of_once_and_by_name() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let test = json!({"handler": [
+        handler("auth/login", &["GET"]),
+        handler("record/", &["GET", "POST"]),
+        handler("t/", &["POST"]),
+    ]});
+    let other = json!({"op": [{"name": "t:run"}, {"name": "t:walk"}, {"name": "free"}]});
+    let (_first, mut second) = two_ready(&server, &test, &other);
+    // Another worker of what is known.
+    let mut more = Worker::greet(&server, &json!({"plugin": "OTHER"}));
+    more.register(&other);
+    more.expect("ready");
+    second.expect_nothing(&server);
+    let output = server.output();
+    let told: Vec<_> = output.lines().filter(|it| it.contains("hidden=")).collect();
+    let told_of = |path: &str| {
+        let of_path = |it: &&&str| it.contains(&format!("path=\"{path}\""));
+        let of_path: Vec<_> = told.iter().filter(of_path).collect();
+        assert_eq!(of_path.len(), 1, "{path}: {output}");
+        assert!(of_path[0].contains("plugin=TEST"), "{of_path:?}");
+        (*of_path[0]).to_owned()
+    };
+    assert!(
+        told_of("/t/").contains("hidden=\"t:run, t:walk\""),
+        "{told:?}"
+    );
+    let of_records = told_of("/record/");
+    for name in ["record:save", "record:query"] {
+        assert!(of_records.contains(name), "{of_records}");
+    }
+    assert_eq!(told.len(), 2, "{told:?}");
 }
 
 #[test]
@@ -142,4 +206,9 @@ fn heads_are_asked_for_by_name_and_preflights_never_arrive() {
         Some("https://app.example")
     );
     worker.expect_nothing(&server);
+    // Whoever registered it is told.
+    let output = server.output();
+    let told = output.lines().filter(|line| line.contains("OPTIONS"));
+    let told: Vec<_> = told.filter(|line| line.contains("path=\"/a\"")).collect();
+    assert_eq!(told.len(), 1, "{output}");
 }

@@ -1,10 +1,11 @@
 //! The actor: requests in, workers' reports in, requests out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::dev::SendError;
-use actix::{Actor, Addr, Context, Handler, MessageResult, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
@@ -17,11 +18,15 @@ use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{
     Abandon, Announce, Ask, FromWorker, GetState, Hasten, Job, Leave, Notice, Report,
 };
+use crate::plugin::points::Hider;
 use crate::plugin::settings::PluginsSettings;
 use crate::spawn::spawn_named;
 
 /// The event that tells of record types and their fields.
 pub(super) const SCHEMA_CHANGED: &str = "schema-changed";
+
+/// How long a start waits for plugins before the log names those that are missing.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// All plugins of an app. See the module.
 pub struct Plugins {
@@ -30,6 +35,8 @@ pub struct Plugins {
     /// The listed ones in their order, then the others.
     pub(super) plugins: Vec<Plugin>,
     pub(super) phase: Phase,
+    /// Which actions are hidden by handlers, as it was told last.
+    pub(super) hidden: BTreeMap<Hider, BTreeSet<String>>,
     /// Where workers belong.
     pub(super) homes: HashMap<WorkerId, usize>,
     pub(super) running: HashMap<u64, Running>,
@@ -73,6 +80,7 @@ impl Plugins {
             shared,
             plugins,
             phase,
+            hidden: BTreeMap::new(),
             homes: HashMap::new(),
             running: HashMap::new(),
             schema: None,
@@ -239,6 +247,7 @@ impl Actor for Plugins {
         /// Full mailboxes are answered as overload; one slot is about a quarter of a kilobyte.
         const MAILBOX: usize = 8192;
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_later(START_PATIENCE, |this, _| this.warn_of_missing());
     }
 }
 

@@ -128,6 +128,21 @@ impl Plugins {
         ctx.spawn(wrap_future(lifecycle::prepare(heralds, None, plugins)));
     }
 
+    /// Tells of the plugins that the start still waits for: clients are told only that some are missing.
+    pub(super) fn warn_of_missing(&self) {
+        if self.phase != Phase::Starting {
+            return;
+        }
+        let listed = self.plugins.iter().filter(|plugin| plugin.is_listed);
+        let missing = listed.filter(|plugin| plugin.first(Stage::Configured).is_none());
+        let missing: Vec<_> = missing.map(|plugin| &*plugin.name).collect();
+        let missing = missing.join(", ");
+        tracing::warn!(
+            missing,
+            "clients are not served before these plugins have registered"
+        );
+    }
+
     fn heralds(&self) -> Vec<Herald> {
         let herald = |plugin: &Plugin| {
             let worker = plugin.first(Stage::Configured)?;

@@ -124,7 +124,27 @@ impl Plugins {
             }
         }
         self.publish();
+        self.warn_of_hidden();
         self.pump(index, ctx);
+    }
+
+    /// Tells of the actions that handlers hide, when they begin to.
+    fn warn_of_hidden(&mut self) {
+        let hidden = self.shared.points().hidden(&self.settings.actions);
+        for (hider, names) in &hidden {
+            let known = self.hidden.get(hider);
+            let is_new = |name: &&String| known.is_none_or(|known| !known.contains(*name));
+            let new: Vec<_> = names.iter().filter(is_new).map(String::as_str).collect();
+            if !new.is_empty() {
+                let (plugin, path) = hider;
+                let hidden = new.join(", ");
+                tracing::warn!(
+                    %plugin, path, hidden,
+                    "a handler takes what clients send to these actions by their paths"
+                );
+            }
+        }
+        self.hidden = hidden;
     }
 
     /// Tells of what a new registration has in common with another plugin's, and whose counts.
@@ -135,6 +155,14 @@ impl Plugins {
         };
         if active(plugin).is_some_and(|known| *known == *registration) {
             return;
+        }
+        for handler in registration
+            .handlers
+            .iter()
+            .filter(|it| it.method == "OPTIONS")
+        {
+            let (plugin, path) = (&plugin.name, &handler.path);
+            tracing::warn!(%plugin, path, "OPTIONS is the server's to answer: no handler is asked");
         }
         for (at, other) in self.plugins.iter().enumerate() {
             let Some(theirs) = active(other).filter(|_| at != index) else {
