@@ -8,6 +8,9 @@ mod rights;
 
 use std::collections::BTreeSet;
 
+use serde_json::Value as Json;
+use skytrail_actors::plugin::registration::Registration;
+
 use crate::support::server::TestServer;
 use page::Example;
 use play::Player;
@@ -111,6 +114,28 @@ fn settings_on_the_pages_exist() {
         let is_logger = name.starts_with("LOG_LEVEL_");
         assert!(is_logger || known.contains(name), "{name} is no setting");
     }
+}
+
+/// The registration and the messages that docs/PLUGIN-PROTOCOL.md shows can be read.
+#[test]
+fn the_examples_of_the_plugin_protocol_are_readable() {
+    const PAGE: &str = include_str!("../../docs/PLUGIN-PROTOCOL.md");
+    let blocks = PAGE.split("```json\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let mut registrations = 0;
+    for block in blocks {
+        for value in serde_json::Deserializer::from_str(block).into_iter::<Json>() {
+            let value = value.unwrap_or_else(|error| panic!("{error}: {block}"));
+            if value.get("type").is_none() {
+                let registration = Registration::parse(&value).unwrap();
+                let counts = registration.counts();
+                let counts = counts.as_object().unwrap();
+                assert!(counts.values().all(|number| *number != 0), "{counts:?}");
+                registrations += 1;
+            }
+        }
+    }
+    assert_eq!(registrations, 1);
 }
 
 /// The table of failures in docs/PLUGIN-PROTOCOL.md names tests that there are.
