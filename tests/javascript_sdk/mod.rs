@@ -102,7 +102,10 @@ fn what_goes_wrong_in_one_request_ends_no_other() {
     let large = nobody.call("js:large", json!({}));
     assert_eq!((large.status, large.code()), (500, 10000));
     let message = large.json()["error"]["message"].to_string();
-    assert!(message.contains("limit of 8388608, PLUGIN_MAX_MESSAGE"), "{message}");
+    assert!(
+        message.contains("limit of 8388608, PLUGIN_MAX_MESSAGE"),
+        "{message}"
+    );
     assert_eq!(seen(&nobody)["pid"], plugin.pid());
 }
 
