@@ -6,6 +6,8 @@
  * clients in development only.
  */
 
+import { encode } from './values.js';
+
 /** The codes that clients know by name. Codes of one's own are allowed, too. */
 export const ErrorCodes = Object.freeze({
   NotAuthenticated: 101,
@@ -136,9 +138,18 @@ export function isSkytrailError(thrown) {
 /** Returns what a failed request answers. Anything can be thrown, and getters can throw, too. */
 export function errorToWire(thrown) {
   try {
-    return isSkytrailError(thrown) ? thrown.toJSON() : unexpected(thrown);
+    return isSkytrailError(thrown) ? encoded(thrown.toJSON()) : unexpected(thrown);
   } catch {
     return { code: ErrorCodes.UnexpectedError, message: 'what was thrown cannot be told' };
+  }
+}
+
+/** Values in an error's info travel as in results. What cannot be sent the session leaves out. */
+function encoded(error) {
+  try {
+    return error.info === undefined ? error : { ...error, info: encode(error.info) };
+  } catch {
+    return error;
   }
 }
 

@@ -123,12 +123,18 @@ test('errors travel with code and info; others are unexpected', async () => {
     plugin.op('refuse', () => {
       throw new SkytrailError('not so', ErrorCodes.InvalidArgument, { arguments: ['x'] });
     });
+    plugin.op('dated', () => {
+      throw new SkytrailError('later', 102, { when: new Date('2026-11-20T12:00:00Z') });
+    });
     plugin.op('break', () => null.member);
     plugin.op('odd', () => Promise.reject('a text'));
     plugin.op('large', () => 1n);
   });
   const info = { arguments: ['x'] };
   await assert.rejects(tester.lambda('refuse'), { message: 'not so', code: 108, info });
+  // As in results.
+  const when = { $type: 'date', $date: '2026-11-20T12:00:00.000Z' };
+  await assert.rejects(tester.lambda('dated'), { code: 102, info: { when } });
   await assert.rejects(tester.lambda('break'), (error) => {
     assert.equal(error.code, 10000);
     assert.match(error.info.trace, /TypeError: .*null/);
