@@ -80,6 +80,8 @@ pub enum Effect {
     Reads,
     /// Nothing, but much of what the server keeps may be elsewhere.
     Exports,
+    /// Nothing that is kept, but messages are on their way.
+    Sends,
     /// Something.
     Acts,
 }
@@ -125,18 +127,19 @@ const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 impl Action {
     /// Whether nothing is different after it.
     pub fn is_read(&self) -> bool {
-        self.effect != Effect::Acts
+        matches!(self.effect, Effect::Reads | Effect::Exports)
     }
 
     /// Whether the audit trail is told of it: who administers acts, or takes much out of the house.
     pub fn is_audited(&self) -> bool {
         let is_for_few = |check: &Check| matches!(check, RequireAdmin | RequireMaster | DevOnly);
-        self.effect != Effect::Reads && self.checks.iter().any(is_for_few)
+        matches!(self.effect, Effect::Exports | Effect::Acts) && self.checks.iter().any(is_for_few)
     }
 }
 
 const READS: Effect = Effect::Reads;
 const EXPORTS: Effect = Effect::Exports;
+const SENDS: Effect = Effect::Sends;
 const ACTS: Effect = Effect::Acts;
 
 macro_rules! actions {
@@ -197,10 +200,10 @@ actions! {
     "plugin:calls" "plugin" MASTER READS => plugin::calls;
     "plugin:test" "plugin" MASTER ACTS => plugin::test;
     "plugin:replay" "plugin" MASTER ACTS => replay::run;
-    "push:device" "push" PUSH ACTS => push::to_devices;
-    "push:user" "push" PUSH ACTS => push::to_users;
+    "push:device" "push" PUSH SENDS => push::to_devices;
+    "push:user" "push" PUSH SENDS => push::to_users;
     "push:web_key" "push" KEY READS => push::web_key;
-    "pubsub:publish" "pubsub" MASTER ACTS => pubsub_publish::run;
+    "pubsub:publish" "pubsub" MASTER SENDS => pubsub_publish::run;
     "record:save" "record" WRITE ACTS => record_save::run;
     "record:delete" "record" WRITE ACTS => record_delete::run;
     "history:list" "history" USER READS => history::list;

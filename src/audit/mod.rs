@@ -37,13 +37,10 @@ use crate::http::mask::is_secret;
 
 /// How many entries may wait.
 const MAX_WAITING: usize = 4096;
-/// Members of every request that say nothing of what it asks for.
-const NOT_TOLD: [&str; 2] = ["action", "database_id"];
-/// What is told of a request has so many members, lists of so many items and texts of so many bytes
-/// at most.
-const MAX_MEMBERS: usize = 16;
-const MAX_ITEMS: usize = 32;
-const MAX_TEXT: usize = 256;
+/// Members of a request that say nothing of what it asks for, or hold what it is about.
+const NOT_TOLD: [&str; 5] = ["action", "database_id", "data", "param", "args"];
+/// How many bytes of a request are told at most.
+const MAX_TOLD: usize = 2048;
 
 /// See the module's overview.
 pub struct AuditTrail {
@@ -175,35 +172,74 @@ impl Witness {
         }
     }
 
-    /// Notes an action that was for administrators, unless the request has an entry already.
-    pub fn note_administration(&self, action: &str, asked: &Map<String, Json>, status: u16) {
-        let Some(it) = &self.0 else { return };
-        if !it.has_noted.load(Ordering::Relaxed) {
-            let (event, user) = (AuditEvent::Administration, it.source.actor.user.as_ref());
-            let data = json!({"action": action, "asked": asked, "status": status});
-            self.note_with(event, user, data);
+    /// Begins an action that is for administrators. When that is over there is an entry of it, unless
+    /// the request has one already.
+    pub fn administration(&self, action: &'static str, body: &Map<String, Json>) -> Administration {
+        Administration {
+            witness: self.clone(),
+            action,
+            asked: if self.is_heard() {
+                in_short(body)
+            } else {
+                Map::new()
+            },
+            status: None,
         }
     }
 }
 
-/// Returns what a request asked for in short: names and numbers, no secrets and nothing long.
-pub fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
+/// An action that is for administrators, under way. Noted when it is dropped: what it does is done, also
+/// when nobody waits for its answer any more.
+pub struct Administration {
+    witness: Witness,
+    action: &'static str,
+    asked: Map<String, Json>,
+    status: Option<u16>,
+}
+
+impl Administration {
+    /// Notes it with the status of its answer.
+    pub fn answered(mut self, status: u16) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Administration {
+    fn drop(&mut self) {
+        let Some(it) = &self.witness.0 else { return };
+        if !it.has_noted.load(Ordering::Relaxed) {
+            let (event, user) = (AuditEvent::Administration, it.source.actor.user.as_ref());
+            let data = json!({"action": self.action, "asked": self.asked, "status": self.status});
+            self.witness.note_with(event, user, data);
+        }
+    }
+}
+
+/// Returns what a request asked for in short: names and numbers, no secrets, no content and nothing
+/// long.
+fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
     let is_told = |name: &str, value: &Json| {
         !NOT_TOLD.contains(&name) && is_short(value) && (value.is_boolean() || !is_secret(name))
     };
-    let members = body.iter().filter(|(name, value)| is_told(name, value));
-    let members = members.take(MAX_MEMBERS);
-    members
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    let mut told = Map::new();
+    let mut left = MAX_TOLD;
+    for (name, value) in body.iter().filter(|(name, value)| is_told(name, value)) {
+        let num_bytes = name.len() + value.to_string().len();
+        if let Some(rest) = left.checked_sub(num_bytes) {
+            left = rest;
+            told.insert(name.clone(), value.clone());
+        }
+    }
+    told
 }
 
+/// Whether it is no object, nor a list that holds others, nor more than is told of anything.
 fn is_short(value: &Json) -> bool {
     match value {
         Json::Null | Json::Bool(_) | Json::Number(_) => true,
-        Json::String(text) => text.len() <= MAX_TEXT,
+        Json::String(text) => text.len() <= MAX_TOLD,
         Json::Array(items) => {
-            items.len() <= MAX_ITEMS && items.iter().all(|it| !it.is_array() && is_short(it))
+            items.len() <= MAX_TOLD && items.iter().all(|it| !it.is_array() && is_short(it))
         }
         Json::Object(_) => false,
     }

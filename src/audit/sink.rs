@@ -61,7 +61,7 @@ impl Sinks {
         loop {
             match queue.recv_timeout(TRY_AGAIN) {
                 Ok(entry) => self.write(&entry),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.look_again(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.flush();
@@ -89,6 +89,16 @@ impl Sinks {
         match written {
             Ok(num_written) => self.count(num_written),
             Err(error) => self.lose(1, error),
+        }
+    }
+
+    /// Looks whether a file that could not be written can be.
+    fn look_again(&self) {
+        if let Some(Target::File(path)) = &self.target {
+            let mut trouble = self.counters.trouble.lock();
+            if trouble.is_some() {
+                *trouble = open(path).err().map(|error| error.to_string());
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::shown::{KEY, TOKEN};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
-use crate::audit::{self, Source, Witness};
+use crate::audit::{Source, Witness};
 use crate::services::Services;
 
 /// Answers a request: by the plugin whose handler has its path, else by an action.
@@ -48,16 +48,14 @@ pub async fn route(
     }
     let points = services.plugins.points();
     let method = request.method().as_str();
-    let is_action = || known(&points, &name_of(&path)).is_some();
+    let is_action = || method == "POST" && known(&points, &name_of(&path)).is_some();
     match points.handlers.find(&path, method) {
         Some(Route::Handler(found)) => {
             handler::serve(&services, &found, &path, (request, payload)).await
         }
-        // What the handlers of a path do not take themselves may be an action's.
+        // What the handlers of a path do not take themselves may be an action's, which clients post.
         Some(Route::NoMethod) if !is_action() => unmatched().await,
-        Some(Route::Moved) if request.method().is_safe() || !is_action() => {
-            moved(&format!("{path}/"))
-        }
+        Some(Route::Moved) if !is_action() => moved(&format!("{path}/")),
         _ => act(services, (&path, false), (request, payload)).await,
     }
 }
@@ -204,10 +202,9 @@ async fn perform(
     };
     match target {
         Target::Action(action) if action.is_audited() => {
-            let asked = audit::in_short(&call.body);
+            let noting = witness.administration(action.name, &call.body);
             let outcome = (action.run)(call).await;
-            let status = outcome.as_ref().map_or_else(ApiError::status, |_| 200);
-            witness.note_administration(action.name, &asked, status);
+            noting.answered(outcome.as_ref().map_or_else(ApiError::status, |_| 200));
             outcome
         }
         Target::Action(action) => (action.run)(call).await,

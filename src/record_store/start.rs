@@ -172,8 +172,12 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
                 .await
                 .map(|snapshot| snapshot.checkpoint);
             match checkpoint {
-                Ok(_) if damage_marker(&path).exists() => "it was found damaged".to_owned(),
-                Ok(checkpoint) if checkpoint <= head => return Ok(store),
+                Ok(checkpoint) if checkpoint <= head => {
+                    if !damage_marker(&path).exists() {
+                        return Ok(store);
+                    }
+                    "it was found damaged".to_owned()
+                }
                 Ok(checkpoint) => {
                     let _ = store.close().await;
                     return Err(StartError::Store(format!(

@@ -170,9 +170,15 @@ fn who_caused_what_a_plugin_wrote_is_known() {
     for said in [
         printed(&server, &["log", "search", "--record", "memo/god"]),
         printed(&server, &["audit", "changes", "--user", "_god"]),
+        // He who had it done did it, too.
+        printed(&server, &["audit", "changes", "--user", "mal"]),
+        printed(&server, &["log", "search", "--user", &id]),
     ] {
         assert!(said.contains(&format!("by {who}")), "{said}");
     }
+    let of_mal = json!({"record": "memo/god", "user": id});
+    let listed = master.call("history:list", of_mal).result();
+    assert_eq!(listed["versions"].as_array().map(Vec::len), Some(1));
     let shown = server.skytrail(&["log", "show", "record/memo/god"]).stdout;
     assert!(
         String::from_utf8(shown)

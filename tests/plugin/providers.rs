@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::worker::Worker;
 use super::{call, server};
 use crate::support::client::{Answer, Client};
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 fn points() -> Json {
@@ -144,12 +145,13 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
         assert_eq!(error["info"], json!({"arguments": ["provider"]}));
     }
     // Who wrote the plugin finds out what is wrong with it, though nobody's values are shown.
-    let output = server.output();
-    let told = output
-        .lines()
-        .filter(|line| line.contains("provider=\"acme\""));
-    let told: Vec<_> = told.filter(|line| line.contains("plugin=TEST")).collect();
-    assert_eq!(told.len(), 2 * answers.len(), "{output}");
+    let told = eventually("the log tells of each", || {
+        let output = server.output();
+        let lines = output.lines().filter(|line| line.contains("plugin=TEST"));
+        let told = lines.filter(|line| line.contains("provider=\"acme\""));
+        let told: Vec<_> = told.map(str::to_owned).collect();
+        (told.len() == 2 * answers.len()).then_some(told)
+    });
     for (line, why) in
         told.iter()
             .zip(["principal_id", "principal_id", "principal_id", "auth_data"])

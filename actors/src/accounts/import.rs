@@ -93,6 +93,7 @@ async fn attempt(
         record,
         original,
         provenance: Vec::new(),
+        left_out: Default::default(),
     };
     let around = look_around(env, &draft, position).await?;
     let mut plan = Plan::default();

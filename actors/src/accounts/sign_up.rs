@@ -109,6 +109,7 @@ pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Dr
         record,
         original: Some(Arc::clone(head)),
         provenance: Vec::new(),
+        left_out: Default::default(),
     }
 }
 
@@ -230,6 +231,7 @@ impl Creation {
             record,
             original: None,
             provenance: Vec::new(),
+            left_out: Default::default(),
         };
         self.drop_unwritable(&mut draft, &env.model.get_field_rules(), at);
         let decided_at = match self.take_decided(env, position).await {

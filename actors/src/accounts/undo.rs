@@ -107,5 +107,6 @@ fn emptied(head: &Arc<Head>) -> Draft {
         record,
         original: Some(Arc::clone(head)),
         provenance: Vec::new(),
+        left_out: Default::default(),
     }
 }

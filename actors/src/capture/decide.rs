@@ -84,6 +84,7 @@ fn outcome(record: Record, original: Option<Arc<Head>>, is_whole: bool) -> Outco
         record,
         original,
         provenance: Vec::new(),
+        left_out: Default::default(),
     };
     Outcome { draft, is_whole }
 }

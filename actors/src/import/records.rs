@@ -294,6 +294,7 @@ impl Importer {
                 record: with_cleared(record, head),
                 original: head.cloned(),
                 provenance: Vec::new(),
+                left_out: Default::default(),
             };
             Ok((Some(draft), outcome))
         };

@@ -1,5 +1,6 @@
 //! Drafts: records as a save would leave them, before hooks and decision. Pure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::acl::{Acl, Level};
@@ -24,6 +25,8 @@ pub struct Draft {
     pub original: Option<Arc<Head>>,
     /// Hooks that changed it.
     pub provenance: Vec<Provenance>,
+    /// Fields that hooks left out of their answers: as if they had not been sent.
+    pub left_out: BTreeSet<String>,
 }
 
 impl Draft {
@@ -38,7 +41,8 @@ impl Draft {
         self.record.fields = stored.cloned().unwrap_or_default();
         for (name, value) in earlier.record.fields {
             let before = known.and_then(|record| record.fields.get(&name));
-            if before != Some(&value) || brought.get(&name) == Some(&value) {
+            let is_sent = !earlier.left_out.contains(&name) && brought.get(&name) == Some(&value);
+            if before != Some(&value) || is_sent {
                 self.record.fields.insert(name, value);
             }
         }
@@ -46,6 +50,7 @@ impl Draft {
             self.record.access = earlier.record.access;
         }
         self.provenance = earlier.provenance;
+        self.left_out = earlier.left_out;
     }
 
     /// Puts what this copy of a record says on the fields that an earlier copy in the same save leaves:
@@ -94,6 +99,7 @@ pub fn make(
         record,
         original,
         provenance: Vec::new(),
+        left_out: BTreeSet::new(),
     })
 }
 

@@ -209,7 +209,7 @@ async fn load(
             .kinds
             .as_ref()
             .is_none_or(|kinds| kinds.contains(&event.body.kind()))
-            && (command.user.is_none() || command.user == commit.actor.user);
+            && (command.user.as_ref()).is_none_or(|user| commit.actor.acts_for(user));
         if is_wanted {
             versions.push(Version {
                 changes: changes(before.as_ref(), after.as_ref()),

@@ -220,6 +220,7 @@ async fn run(
         record,
         original: write.before.clone(),
         provenance: Vec::new(),
+        left_out: Default::default(),
     };
     let done = hooks::before_save(stage, &mut draft, context, Uuid::now_v7()).await;
     Ok(answered(done)?.map(|()| draft.record))

@@ -60,6 +60,14 @@ pub struct Actor {
     pub on_behalf: Option<Box<OnBehalf>>,
 }
 
+impl Actor {
+    /// Whether it is what this user did, himself or by having a plugin do it.
+    pub fn acts_for(&self, user: &UserId) -> bool {
+        let on_behalf = self.on_behalf.as_ref().and_then(|it| it.user.as_ref());
+        self.user.as_ref() == Some(user) || on_behalf == Some(user)
+    }
+}
+
 /// Whose request a plugin was answering, and what it was asked. Where plugins have asked plugins, it
 /// is what all of it began with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ pub struct EventFilter {
     /// Of one of these kinds.
     #[serde(default, skip_serializing_if = "Kinds::is_empty")]
     pub kinds: Kinds,
-    /// Caused by this user.
+    /// Caused by this user, also through a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
     /// Caused with one of these keys.
@@ -53,7 +53,8 @@ impl EventFilter {
 
     /// Whether an event can be wanted of a commit by somebody, from some request.
     pub(crate) fn may_be_in(&self, actor: &Actor, request_id: Option<Uuid>) -> bool {
-        (self.user.is_none() || self.user == actor.user)
+        let is_of_user = self.user.as_ref().is_none_or(|user| actor.acts_for(user));
+        is_of_user
             && (self.keys.is_empty() || self.keys.contains(&actor.key))
             && (self.origins.is_empty() || self.origins.contains(&actor.origin))
             && (self.request_id.is_none() || self.request_id == request_id)

@@ -123,3 +123,31 @@ fn what_a_client_sent_counts_after_what_its_hook_saved_though_it_was_so_before()
         (&json!("open"), &json!("b"))
     );
 }
+
+#[test]
+fn what_a_hook_leaves_out_does_not_count_as_sent_after_what_it_saved() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(&ada, json!({"_id": "order/1", "status": "open"}));
+    let request = worker.expect_request("order_beforeSave");
+    worker.answer_record(&request, &json!({}));
+    first.join().unwrap().result();
+    let saving = save(
+        &ada,
+        json!({"_id": "order/1", "status": "open", "note": "a"}),
+    );
+    let outer = worker.expect_request("order_beforeSave");
+    let record = json!({"_id": "order/1", "status": "locked"});
+    let payload = json!({"action": "record:save", "_user_id": ada.user, "records": [record]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = worker.expect_request("order_beforeSave");
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c1");
+    worker.answer(&outer, &json!({"_id": "order/1", "note": "a"}));
+    let saved = saving.join().unwrap().result()[0].clone();
+    assert_eq!(
+        (&saved["status"], &saved["note"]),
+        (&json!("locked"), &json!("a"))
+    );
+}

@@ -285,8 +285,10 @@ fn is_same_file(known: &Value, answered: &Value) -> bool {
 fn restore(draft: &mut Draft) {
     let original = draft.original.iter();
     for (name, value) in original.flat_map(|head| &head.record.fields) {
-        let field = draft.record.fields.entry(name.clone());
-        field.or_insert_with(|| value.clone());
+        if !draft.record.fields.contains_key(name) {
+            draft.record.fields.insert(name.clone(), value.clone());
+            draft.left_out.insert(name.clone());
+        }
     }
 }
 

@@ -34,6 +34,7 @@ fn draft(fields: &Json, stored: Option<&Json>) -> Draft {
         record: record(fields),
         original: stored.map(head),
         provenance: Vec::new(),
+        left_out: Default::default(),
     }
 }
 

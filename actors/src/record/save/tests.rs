@@ -32,6 +32,7 @@ fn draft_of(head: &Arc<Head>) -> Result<Draft, ItemError> {
         record: head.record.clone(),
         original: Some(Arc::clone(head)),
         provenance: Vec::new(),
+        left_out: Default::default(),
     })
 }
 

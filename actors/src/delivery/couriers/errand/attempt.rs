@@ -208,12 +208,16 @@ impl Errand {
         self.see_off(task.position);
     }
 
-    /// Forgets who attends an event of which nothing is left that he could be told.
+    /// Forgets who attends an event of which nothing is left that he could be told. Who still waits
+    /// then, because several of its deliveries have ended at once, has heard of no error.
     fn see_off(&mut self, position: u64) {
         let is_over = !self.schedule.has_entry(position);
         let is_idle = |guest: &Guest| guest.answer.is_none() && guest.num_left == 0;
         if is_over || self.guests.get(&position).is_some_and(is_idle) {
-            self.guests.remove(&position);
+            let guest = self.guests.remove(&position);
+            if let Some(answer) = guest.and_then(|guest| guest.answer) {
+                let _ = answer.send(Ok(()));
+            }
         }
     }
 

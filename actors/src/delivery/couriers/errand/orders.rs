@@ -1,5 +1,6 @@
 //! What people want of a consumer, and the server of its courier.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
@@ -124,7 +125,7 @@ impl Errand {
         let (retried, letters): (Vec<_>, Vec<_>) = named.into_iter().partition(is_retried);
         // None would mean all.
         if retried.is_empty() || !letters.is_empty() {
-            let letters = self.find_letters(letters).await?;
+            let letters = self.find_letters(letters, |_| true).await?;
             self.keeping.forget(letters);
         }
         for (position, hook) in retried {
@@ -141,16 +142,20 @@ impl Errand {
     /// Letters of hooks that are not registered stay: nobody could be told of them. Who wants all has
     /// the others.
     async fn resend(&mut self, named: Vec<LetterId>) -> Result<(), ApiError> {
-        let is_all = named.is_empty();
-        let found = self.find_letters(named).await?.into_iter();
-        let (letters, left): (Vec<_>, Vec<_>) =
-            found.partition(|(_, hook)| self.is_registered(hook));
-        if let Some((position, hook)) = left.first()
-            && (!is_all || letters.is_empty())
-        {
-            let message =
-                format!("the hook {hook} is not registered: {position}/{hook} stays a dead letter");
-            return Err(ApiError::invalid_argument(message, &["ids"]));
+        let names = self.registered();
+        let is_registered = |hook: &str| names.as_ref().is_none_or(|names| names.contains(hook));
+        let mut letters = Vec::new();
+        if named.is_empty() {
+            letters = self.find_letters(Vec::new(), is_registered).await?;
+        }
+        if letters.is_empty() {
+            letters = self.find_letters(named, |_| true).await?;
+            if let Some((position, hook)) = letters.iter().find(|(_, hook)| !is_registered(hook)) {
+                let message = format!(
+                    "the hook {hook} is not registered: {position}/{hook} stays a dead letter"
+                );
+                return Err(ApiError::invalid_argument(message, &["ids"]));
+            }
         }
         // Beyond what was read it comes by itself, the consumer has been rewound.
         let read = self.schedule.read();
@@ -160,12 +165,13 @@ impl Errand {
         Ok(())
     }
 
-    /// Whether a hook was among those that the plugin registered last.
-    fn is_registered(&self, hook: &str) -> bool {
-        let mut keys = self.standing.since.keys();
+    /// Returns the names of the hooks that the plugin registered last; none of a consumer of the log,
+    /// which has no hooks.
+    fn registered(&self) -> Option<BTreeSet<String>> {
+        let names = || self.standing.since.keys().map(|key| occasion::name_in(key));
         match &self.parts.recipient {
-            Recipient::Plugin => keys.any(|key| occasion::name_in(key) == hook),
-            Recipient::Log(_) => true,
+            Recipient::Plugin => Some(names().map(str::to_owned).collect()),
+            Recipient::Log(_) => None,
         }
     }
 
@@ -176,8 +182,13 @@ impl Errand {
         }
     }
 
-    /// Returns the letters of these names; all that there are when none is named.
-    async fn find_letters(&mut self, named: Vec<LetterId>) -> Result<Vec<LetterId>, ApiError> {
+    /// Returns the letters of these names, or all that there are when none is named, of hooks that are
+    /// wanted.
+    async fn find_letters(
+        &mut self,
+        named: Vec<LetterId>,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<LetterId>, ApiError> {
         // Those that are not kept yet are letters, too.
         self.keep_all().await;
         let mut found = Vec::new();
@@ -188,7 +199,7 @@ impl Errand {
                 .list_letters(name, after.as_ref(), PAGE_LETTERS)
                 .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
-            let ids = page.iter().map(|it| &it.id);
+            let ids = page.iter().map(|it| &it.id).filter(|id| is_wanted(&id.1));
             let wanted = ids.filter(|id| named.is_empty() || named.contains(id));
             found.extend(wanted.cloned());
             match page.last() {

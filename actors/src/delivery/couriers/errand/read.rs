@@ -6,6 +6,7 @@ use std::sync::Arc;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, Origin, Stream};
+use skytrail_schema::time::Timestamp;
 use tokio::time::Instant;
 
 use super::wanted::Past;
@@ -234,7 +235,7 @@ impl Errand {
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
-            self.leave(event);
+            self.leave(event, commit.time);
             let mut arrival = wanted.arrival(commit);
             let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
             if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
@@ -264,7 +265,8 @@ impl Errand {
 
     /// Ends what an event calls for of hooks that are not registered any more, and that were to be told
     /// of it. When there are very many letters no more are made: the log has it all the same.
-    fn leave(&mut self, event: &Event) {
+    /// What is too old is passed over, as it would be were they still there.
+    fn leave(&mut self, event: &Event, committed_at: Timestamp) {
         let position = event.position;
         let Some((id, trigger)) = occasion::of(&event.stream, &event.body) else {
             return;
@@ -274,7 +276,20 @@ impl Errand {
             is_in && occasion::is_meant(key, (&id, trigger))
         });
         let hooks: Vec<Arc<str>> = gone.map(|(key, _)| occasion::name_in(key).into()).collect();
+        let env = &self.parts.env;
+        let age = env
+            .clock
+            .now()
+            .micros()
+            .saturating_sub(committed_at.micros());
+        let max_lag = self.parts.settings.max_lag.as_micros();
+        let is_too_old = u128::try_from(age).is_ok_and(|age| age > max_lag);
         for hook in hooks {
+            if is_too_old && position > self.standing.ordered {
+                self.standing.num_skipped += 1;
+                self.keeping.let_go(position);
+                continue;
+            }
             if self.keeping.num_letters() >= MAX_LETTERS {
                 self.keeping.orphan((hook, false), position);
                 continue;
