@@ -173,7 +173,7 @@ fn run_tasks(on: &Foundation<'_>, domain: &Domain) -> Addr<Tasks> {
     let core = on.core;
     let parts = TaskParts {
         log: Arc::clone(&core.log) as _,
-        ledger: Arc::clone(&core.tasks),
+        states: Arc::clone(&core.tasks),
         plugins: Arc::clone(&domain.env.plugins),
         clock: Arc::clone(&core.clock),
         driver: Arc::new(CronDriver::default()),

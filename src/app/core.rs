@@ -15,7 +15,7 @@ use skytrail_actors::projector::{self, Committed, Fed};
 use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::subscription::Subscriptions;
-use skytrail_actors::task::{Ledger, TaskStore as _};
+use skytrail_actors::task::{TaskStates, TaskStore as _};
 use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ pub(super) struct Core {
     pub(super) checkpoint: u64,
     pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
-    pub(super) tasks: Arc<Ledger>,
+    pub(super) tasks: Arc<TaskStates>,
     pub(super) after_hooks: AfterHooks,
     pub(super) ledger: Arc<SqlLedger>,
     pub(super) checkpoints: Arc<Checkpoints>,
@@ -75,7 +75,7 @@ impl Core {
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
         let stored_tasks = store.load_tasks().await.map_err(failed)?;
-        let tasks = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
+        let tasks = Arc::new(TaskStates::new(snapshot.checkpoint, stored_tasks));
         let after_hooks = AfterHooks::default();
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;

@@ -148,6 +148,16 @@ pub(super) async fn save(
         .bind(checksum(consumer, &standing))
         .execute(&mut *transaction)
         .await?;
+    for (position, hook) in &entry.forgotten {
+        let forgotten =
+            sqlx::query("DELETE FROM dead_letter WHERE consumer = ? AND position = ? AND hook = ?");
+        forgotten
+            .bind(consumer)
+            .bind(signed(*position))
+            .bind(&**hook)
+            .execute(&mut *transaction)
+            .await?;
+    }
     for letter in &entry.dead {
         let buried = sqlx::query(
             "INSERT OR REPLACE INTO dead_letter (consumer, position, hook, letter) \
@@ -158,16 +168,6 @@ pub(super) async fn save(
             .bind(signed(letter.position))
             .bind(&*letter.hook)
             .bind(write(letter)?)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    for (position, hook) in &entry.forgotten {
-        let forgotten =
-            sqlx::query("DELETE FROM dead_letter WHERE consumer = ? AND position = ? AND hook = ?");
-        forgotten
-            .bind(consumer)
-            .bind(signed(*position))
-            .bind(&**hook)
             .execute(&mut *transaction)
             .await?;
     }

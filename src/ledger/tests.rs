@@ -96,6 +96,16 @@ async fn what_was_kept_is_there_after_a_loss_of_the_process() {
 }
 
 #[tokio::test]
+async fn a_letter_that_is_newer_than_a_forgotten_one_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("ops.sqlite")).await;
+    ledger.save("A", &entry(5, &[1, 2], &[])).await.unwrap();
+    ledger.save("A", &entry(5, &[1], &[1, 2])).await.unwrap();
+    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    assert_eq!(letters(listed), [letter(1)]);
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_set_aside_and_the_loss_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");

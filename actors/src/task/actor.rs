@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::driver::{Driver, seconds_before};
-use super::ledger::Ledger;
 use super::look::{Look, Now};
 use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
 use super::state::SMALL_STEP;
+use super::states::TaskStates;
 use super::tasks::TaskSettings;
 use crate::clock::Clock;
 use crate::context::RequestContext;
@@ -44,7 +44,7 @@ pub struct TaskParts {
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// What it says of tasks; one of its observers.
-    pub ledger: Arc<Ledger>,
+    pub states: Arc<TaskStates>,
     /// The plugins.
     pub plugins: Arc<dyn PluginGate>,
     /// The time.
@@ -203,7 +203,7 @@ impl ScheduledTask {
         if self.is_job_stale {
             return self.set(ctx);
         }
-        let (_, state) = self.parts.ledger.read(&self.id);
+        let (_, state) = self.parts.states.read(&self.id);
         let look = Look {
             spec: &self.timer.spec,
             zone: self.zone(),
@@ -328,10 +328,10 @@ async fn tell(
         is_new.into_iter().collect()
     };
     let context = RequestContext::system();
-    let (ledger, log) = (&parts.ledger, &parts.log);
-    let appended = ledger.append(log, &timer.id, &context, decide).await;
+    let (states, log) = (&parts.states, &parts.log);
+    let appended = states.append(log, &timer.id, &context, decide).await;
     appended.map_err(|error| error.message)?;
-    let (_, state) = ledger.read(&timer.id);
+    let (_, state) = states.read(&timer.id);
     let since = state.schedule.map(|schedule| schedule.since);
     let seconds = seconds_before(timer.spec.due_seconds(since.unwrap_or_default()));
     match job {
@@ -429,8 +429,8 @@ impl Handler<PauseTask> for ScheduledTask {
                 (true, false) => vec![EventBody::TaskResumed(NoDetails {})],
                 _ => Vec::new(),
             };
-            let (ledger, log) = (&parts.ledger, &parts.log);
-            ledger.append(log, &id, &message.context, decide).await
+            let (states, log) = (&parts.states, &parts.log);
+            states.append(log, &id, &message.context, decide).await
         };
         ctx.spawn(wrap_future(appended).map(|appended, this: &mut Self, ctx| {
             this.look(ctx);

@@ -3,7 +3,7 @@
 //! 1. [`Tasks`], one per app, hears of every change of what is registered, and keeps a
 //!    [`ScheduledTask`] for each timer.
 //! 2. A task is woken in the second before the one in which it may be due ([`Driver`]), and looks:
-//!    what the log says of it ([`Ledger`]), what its spec says ([`when`](self::when)), and what follows
+//!    what the log says of it ([`TaskStates`]), what its spec says ([`when`](self::when)), and what follows
 //!    ([`look`](self::look)) are pure.
 //! 3. A run is claimed first: an event that says which due time it is for. The log takes one such
 //!    event for a due time and no second one, whoever tries, as long as the clock is not put back by
@@ -16,19 +16,19 @@
 
 mod actor;
 mod driver;
-mod ledger;
 mod look;
 mod messages;
 mod run;
 mod state;
+mod states;
 mod tasks;
 mod when;
 
 pub use actor::{ScheduledTask, TaskParts};
 pub use driver::{CronDriver, Driver, DriverError, MAX_JOBS};
-pub use ledger::{Ledger, TaskStore};
 pub use messages::{
     GetReport, ListTasks, PauseTask, RunOutcome, RunReport, RunTask, Stop, TaskReport, Wake,
 };
 pub use state::{TaskRun, TaskState};
+pub use states::{TaskStates, TaskStore};
 pub use tasks::{TaskSettings, Tasks};

@@ -195,9 +195,9 @@ impl ScheduledTask {
         let written = async move {
             let decide =
                 |_: &super::TaskState| ends.iter().copied().map(EventBody::TaskEnded).collect();
-            let (ledger, log) = (&parts.ledger, &parts.log);
+            let (states, log) = (&parts.states, &parts.log);
             let context = RequestContext::system();
-            let written = ledger.append(log, &id, &context, decide).await;
+            let written = states.append(log, &id, &context, decide).await;
             (written, ends)
         };
         ctx.spawn(wrap_future(written).map(|(written, ends), this: &mut Self, ctx| {
@@ -218,7 +218,7 @@ impl ScheduledTask {
 
     /// Tells what there is to see.
     pub(super) fn report(&self) -> TaskReport {
-        let (_, state) = self.parts.ledger.read(&self.id);
+        let (_, state) = self.parts.states.read(&self.id);
         TaskReport {
             plugin: self.id.plugin.to_string(),
             name: self.id.name.to_string(),
@@ -275,8 +275,8 @@ async fn carry_out(
         let ends = ends.iter().copied().map(EventBody::TaskEnded);
         ends.chain([EventBody::TaskClaimed(claim)]).collect()
     };
-    let (ledger, log) = (&parts.ledger, &parts.log);
-    let claimed = ledger
+    let (states, log) = (&parts.states, &parts.log);
+    let claimed = states
         .append(log, &timer.id, &beginning.context, decide)
         .await;
     let commit = match claimed {

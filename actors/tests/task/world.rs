@@ -18,7 +18,7 @@ use skytrail_actors::plugin::{
     NoPlugins, Overlap, PluginGate, PluginRequest, Points, Readiness, Timer,
 };
 use skytrail_actors::task::{
-    Driver, DriverError, Ledger, ListTasks, TaskParts, TaskReport, TaskSettings, Tasks, Wake,
+    Driver, DriverError, ListTasks, TaskParts, TaskReport, TaskSettings, TaskStates, Tasks, Wake,
 };
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody};
@@ -31,7 +31,7 @@ use uuid::Uuid;
 pub(crate) struct MemoryLog {
     clock: ManualClock,
     inner: Mutex<Inner>,
-    observers: Mutex<Vec<Arc<Ledger>>>,
+    observers: Mutex<Vec<Arc<TaskStates>>>,
     pub(crate) is_full: AtomicBool,
     pub(crate) num_conflicts: AtomicUsize,
 }
@@ -77,12 +77,12 @@ impl MemoryLog {
         self.inner.lock().commits.len()
     }
 
-    /// Returns a ledger that knows everything so far and hears of the rest.
-    fn ledger(&self) -> Arc<Ledger> {
-        let ledger = Arc::new(Ledger::default());
-        ledger.committed(&self.inner.lock().commits);
-        self.observers.lock().push(Arc::clone(&ledger));
-        ledger
+    /// Returns states that know everything so far and hear of the rest.
+    fn states(&self) -> Arc<TaskStates> {
+        let states = Arc::new(TaskStates::default());
+        states.committed(&self.inner.lock().commits);
+        self.observers.lock().push(Arc::clone(&states));
+        states
     }
 }
 
@@ -240,7 +240,7 @@ impl World {
         let (changes, changed) = watch::channel(());
         let parts = TaskParts {
             log: Arc::clone(log) as _,
-            ledger: log.ledger(),
+            states: log.states(),
             plugins: Arc::clone(&plugin) as _,
             clock: Arc::new(clock.clone()),
             driver: Arc::clone(&driver) as _,

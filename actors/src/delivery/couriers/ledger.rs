@@ -93,6 +93,13 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
+impl DeadLetter {
+    /// Returns its name among the consumer's.
+    pub fn id(&self) -> LetterId {
+        (self.position, Arc::clone(&self.hook))
+    }
+}
+
 /// Names a dead letter of a consumer.
 pub type LetterId = (u64, Arc<str>);
 
@@ -111,10 +118,10 @@ pub struct ListedLetter {
 pub struct Entry {
     /// What is kept from now on.
     pub standing: Standing,
-    /// Letters to be kept.
-    pub dead: Vec<DeadLetter>,
     /// Letters to be forgotten.
     pub forgotten: Vec<LetterId>,
+    /// Letters to be kept; one of the name of a forgotten one is newer.
+    pub dead: Vec<DeadLetter>,
 }
 
 /// Everything that was kept.

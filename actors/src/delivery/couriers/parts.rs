@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::attendance::Attendances;
@@ -42,6 +43,15 @@ pub(super) struct CourierParts {
     pub(super) settings: DeliverySettings,
     /// Ends when nothing is to be started any more: the server stops.
     pub(super) ending: CancellationToken,
+}
+
+impl CourierParts {
+    /// Whether what was committed then is skipped, unless somebody asks for it.
+    pub(super) fn is_too_old(&self, committed_at: Timestamp) -> bool {
+        let age = self.env.clock.now().micros();
+        let age = age.saturating_sub(committed_at.micros());
+        u128::try_from(age).is_ok_and(|age| age > self.settings.max_lag.as_micros())
+    }
 }
 
 /// The one task that an event is for a consumer of the log.

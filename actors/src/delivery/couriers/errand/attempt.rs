@@ -8,6 +8,7 @@ use serde_json::value::to_raw_value;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Shown, Stream};
 use skytrail_schema::id::RecordId;
+use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -201,8 +202,13 @@ impl Errand {
             }
             Outcome::Unready(error) => {
                 self.tell(task.position, is_sync, Err(error.clone()));
-                self.schedule.postpone(task, self.now(), PAUSE);
-                self.note_retry(&ended, error, ended.start.attempt.saturating_sub(1));
+                let verdict = self.schedule.postpone(task, self.now(), PAUSE);
+                self.follow(
+                    &ended,
+                    verdict,
+                    error,
+                    ended.start.attempt.saturating_sub(1),
+                );
             }
         }
         self.see_off(task.position);
@@ -304,24 +310,32 @@ impl Errand {
         } else {
             self.schedule.fail(task, self.now(), asked)
         };
-        let (consumer, hook) = (&self.parts.name, &ended.start.hook);
-        let (position, attempt) = (task.position, ended.start.attempt);
-        if verdict == Verdict::Dead {
-            tracing::warn!(%consumer, %hook, position, attempt, %error, "delivery given up");
-            let letter = DeadLetter {
-                position,
-                hook: Arc::clone(hook),
-                record: ended.subject.clone(),
-                attempts: attempt,
-                error: error.to_wire(),
-                at: self.parts.env.clock.now(),
-            };
-            self.keeping.bury(letter);
-        } else {
+        if verdict != Verdict::Dead {
+            let (consumer, hook) = (&self.parts.name, &ended.start.hook);
+            let (position, attempt) = (task.position, ended.start.attempt);
             tracing::info!(%consumer, %hook, position, attempt, %error, "delivery failed");
-            if verdict == Verdict::Again {
-                self.note_retry(ended, error, attempt);
+        }
+        self.follow(ended, verdict, error, ended.start.attempt);
+    }
+
+    /// Does what follows when a delivery was not made, after so many attempts.
+    fn follow(&mut self, ended: &Ended, verdict: Verdict, error: &ApiError, attempts: u32) {
+        let (consumer, hook) = (&self.parts.name, &ended.start.hook);
+        let position = ended.start.task.position;
+        match verdict {
+            Verdict::Dead => {
+                tracing::warn!(%consumer, %hook, position, attempts, %error, "delivery given up");
+                self.keeping.bury(DeadLetter {
+                    position,
+                    hook: Arc::clone(hook),
+                    record: ended.subject.clone(),
+                    attempts,
+                    error: error.to_wire(),
+                    at: self.parts.env.clock.now(),
+                });
             }
+            Verdict::Again => self.note_retry(ended, error, attempts),
+            Verdict::Unknown => {}
         }
     }
 }
@@ -359,7 +373,7 @@ impl Attempt {
             return Ok(Outcome::Orphaned);
         };
         *is_sync = !hook.is_async;
-        if let Some(why) = self.unwanted(hook, &id, commit.time.micros()).await? {
+        if let Some(why) = self.unwanted(hook, &id, commit.time).await? {
             return Ok(Outcome::Skipped(why));
         }
         let attendance = self.attendance.as_deref();
@@ -444,12 +458,10 @@ impl Attempt {
         &self,
         hook: &Hook,
         id: &RecordId,
-        committed_at: i64,
+        committed_at: Timestamp,
     ) -> Result<Option<&'static str>, ApiError> {
         let env = &self.parts.env;
-        let age = env.clock.now().micros().saturating_sub(committed_at);
-        let max_lag = self.parts.settings.max_lag.as_micros();
-        if !self.is_ordered && u128::try_from(age).is_ok_and(|age| age > max_lag) {
+        if !self.is_ordered && self.parts.is_too_old(committed_at) {
             return Ok(Some(TOO_OLD));
         }
         let position = self.start.task.position;

@@ -1,6 +1,6 @@
 //! What is kept durably: the cursor, once a second when it has moved, and dead letters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Errand, PAUSE};
-use crate::delivery::couriers::ledger::{DeadLetter, Entry, LedgerError, LetterId, Standing};
+use crate::delivery::couriers::ledger::{
+    DeadLetter, Entry, Ledger, LedgerError, LetterId, Standing,
+};
 
 /// How often a cursor that moves is kept.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -20,7 +22,7 @@ pub(super) struct Keeping {
     changed: Option<Instant>,
     dead: Vec<DeadLetter>,
     forgotten: Vec<LetterId>,
-    under_way: Option<BoxFuture<'static, (Entry, Result<(), LedgerError>)>>,
+    under_way: Option<BoxFuture<'static, Kept>>,
     num_letters: u64,
     is_failing: bool,
     too_old: Option<Span>,
@@ -53,8 +55,18 @@ impl Span {
     }
 }
 
-/// How keeping went.
-pub(super) type Kept = (Entry, Result<(), LedgerError>);
+/// How keeping went, and how many letters there are then, if that has changed.
+pub(super) type Kept = (Entry, Result<Option<u64>, LedgerError>);
+
+/// Keeps an entry. Letters are counted anew: one may have replaced another.
+async fn keep(ledger: &dyn Ledger, consumer: &str, entry: Entry) -> Kept {
+    let has_letters = !entry.dead.is_empty() || !entry.forgotten.is_empty();
+    let kept = match ledger.save(consumer, &entry).await {
+        Ok(()) if has_letters => ledger.count_letters(consumer).await.map(Some),
+        kept => kept.map(|()| None),
+    };
+    (entry, kept)
+}
 
 impl Keeping {
     /// Says that something has changed.
@@ -85,11 +97,30 @@ impl Keeping {
 
     /// Forgets letters with what is kept next.
     pub(super) fn forget(&mut self, letters: impl IntoIterator<Item = LetterId>) {
-        for letter in letters {
-            self.num_letters = self.num_letters.saturating_sub(1);
-            self.forgotten.push(letter);
-        }
+        let letters: BTreeSet<LetterId> = letters.into_iter().collect();
+        self.dead.retain(|letter| !letters.contains(&letter.id()));
+        let num_fewer = u64::try_from(letters.len()).unwrap_or(u64::MAX);
+        self.num_letters = self.num_letters.saturating_sub(num_fewer);
+        self.forgotten.extend(letters);
         self.touch();
+    }
+
+    /// Keeps what could not be kept with the next, before what has come meanwhile.
+    fn put_back(&mut self, entry: Entry) {
+        let since: BTreeSet<&LetterId> = self.forgotten.iter().collect();
+        let mut dead = entry.dead;
+        dead.retain(|letter| !since.contains(&letter.id()));
+        self.dead.splice(0..0, dead);
+        self.forgotten.splice(0..0, entry.forgotten);
+        self.changed = Some(Instant::now());
+        self.is_failing = true;
+    }
+
+    /// Hears how many letters are kept.
+    fn count(&mut self, num_kept: u64) {
+        let len = |num: usize| u64::try_from(num).unwrap_or(u64::MAX);
+        let (more, fewer) = (len(self.dead.len()), len(self.forgotten.len()));
+        self.num_letters = num_kept.saturating_add(more).saturating_sub(fewer);
     }
 
     /// Returns when the next is to be kept.
@@ -163,29 +194,30 @@ impl Errand {
             let standing = self.standing_now();
             let entry = self.keeping.take(&self.parts.name, standing);
             let (ledger, name) = (Arc::clone(&self.parts.ledger), Arc::clone(&self.parts.name));
-            self.keeping.under_way = Some(Box::pin(async move {
-                let kept = ledger.save(&name, &entry).await;
-                (entry, kept)
-            }));
+            self.keeping.under_way =
+                Some(Box::pin(async move { keep(&*ledger, &name, entry).await }));
         }
     }
 
     /// Hears how keeping went.
     pub(super) fn kept(&mut self, (entry, kept): Kept) -> bool {
-        if let Err(error) = kept {
-            if !self.keeping.is_failing {
-                tracing::error!(consumer = %self.parts.name, %error, "deliveries cannot be kept");
+        let keeping = &mut self.keeping;
+        let num_letters = match kept {
+            Ok(num_letters) => num_letters,
+            Err(error) => {
+                if !keeping.is_failing {
+                    tracing::error!(consumer = %self.parts.name, %error, "deliveries cannot be kept");
+                }
+                keeping.put_back(entry);
+                return false;
             }
-            // With the next, in their order.
-            self.keeping.dead.splice(0..0, entry.dead);
-            self.keeping.forgotten.splice(0..0, entry.forgotten);
-            self.keeping.changed = Some(Instant::now());
-            self.keeping.is_failing = true;
-        } else {
-            *self.shown.kept.lock() = Some(entry.standing);
-            self.keeping.is_failing = false;
+        };
+        if let Some(num_letters) = num_letters {
+            keeping.count(num_letters);
         }
-        !self.keeping.is_failing
+        keeping.is_failing = false;
+        *self.shown.kept.lock() = Some(entry.standing);
+        true
     }
 
     /// Keeps everything now; says whether it is.
@@ -199,14 +231,14 @@ impl Errand {
         }
         let standing = self.standing_now();
         let entry = self.keeping.take(&self.parts.name, standing);
-        let kept = self.parts.ledger.save(&self.parts.name, &entry).await;
-        self.kept((entry, kept))
+        let kept = keep(&*self.parts.ledger, &self.parts.name, entry).await;
+        self.kept(kept)
     }
 
     /// Finds out how many letters there are.
     pub(super) async fn count_letters(&mut self) {
         match self.parts.ledger.count_letters(&self.parts.name).await {
-            Ok(count) => self.keeping.num_letters = count,
+            Ok(num_letters) => self.keeping.count(num_letters),
             Err(error) => {
                 tracing::error!(consumer = %self.parts.name, %error, "dead letters not counted");
                 self.not_before = Some(Instant::now() + PAUSE);

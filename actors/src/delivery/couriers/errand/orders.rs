@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 
 use super::Errand;
 use super::wanted::Past;
@@ -116,7 +116,10 @@ impl Errand {
             }
             position = last + 1;
         }
+        let again: BTreeSet<LetterId> = wanted.iter().cloned().collect();
+        let letters = self.list_letters(|id| again.contains(id)).await?;
         self.reopen(wanted);
+        self.keeping.forget(letters);
         Ok(())
     }
 
@@ -125,7 +128,7 @@ impl Errand {
         let (retried, letters): (Vec<_>, Vec<_>) = named.into_iter().partition(is_retried);
         // None would mean all.
         if retried.is_empty() || !letters.is_empty() {
-            let letters = self.find_letters(letters, |_| true).await?;
+            let letters = self.find_letters(letters).await?;
             self.keeping.forget(letters);
         }
         for (position, hook) in retried {
@@ -146,10 +149,10 @@ impl Errand {
         let is_registered = |hook: &str| names.as_ref().is_none_or(|names| names.contains(hook));
         let mut letters = Vec::new();
         if named.is_empty() {
-            letters = self.find_letters(Vec::new(), is_registered).await?;
+            letters = self.list_letters(|(_, hook)| is_registered(hook)).await?;
         }
         if letters.is_empty() {
-            letters = self.find_letters(named, |_| true).await?;
+            letters = self.find_letters(named).await?;
             if let Some((position, hook)) = letters.iter().find(|(_, hook)| !is_registered(hook)) {
                 let message = format!(
                     "the hook {hook} is not registered: {position}/{hook} stays a dead letter"
@@ -182,12 +185,22 @@ impl Errand {
         }
     }
 
-    /// Returns the letters of these names, or all that there are when none is named, of hooks that are
-    /// wanted.
-    async fn find_letters(
+    /// Returns the letters of these names, or all that there are when none is named.
+    async fn find_letters(&mut self, named: Vec<LetterId>) -> Result<Vec<LetterId>, ApiError> {
+        let is_named = |id: &LetterId| named.is_empty() || named.contains(id);
+        let found = self.list_letters(is_named).await?;
+        let missing = named.iter().find(|id| !found.contains(id));
+        if let Some((position, hook)) = missing {
+            let message = format!("no dead letter {position}/{hook}, nor is it being tried again");
+            return Err(ApiError::new(Code::ResourceNotFound, message));
+        }
+        Ok(found)
+    }
+
+    /// Lists letters that are wanted: all, or the first thousands.
+    async fn list_letters(
         &mut self,
-        named: Vec<LetterId>,
-        is_wanted: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&LetterId) -> bool,
     ) -> Result<Vec<LetterId>, ApiError> {
         // Those that are not kept yet are letters, too.
         self.keep_all().await;
@@ -199,24 +212,14 @@ impl Errand {
                 .list_letters(name, after.as_ref(), PAGE_LETTERS)
                 .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
-            let ids = page.iter().map(|it| &it.id).filter(|id| is_wanted(&id.1));
-            let wanted = ids.filter(|id| named.is_empty() || named.contains(id));
-            found.extend(wanted.cloned());
+            let ids = page.iter().map(|it| &it.id);
+            found.extend(ids.filter(|id| is_wanted(id)).cloned());
             match page.last() {
                 Some(last) if page.len() == PAGE_LETTERS && found.len() < MAX_AGAIN => {
                     after = Some(last.id.clone());
                 }
-                _ => break,
+                _ => return Ok(found),
             }
         }
-        let missing = named.iter().find(|id| !found.contains(id));
-        if let Some((position, hook)) = missing {
-            let message = format!("no dead letter {position}/{hook}, nor is it being tried again");
-            return Err(ApiError::new(
-                skytrail_schema::code::Code::ResourceNotFound,
-                message,
-            ));
-        }
-        Ok(found)
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Event, Origin, Stream};
-use skytrail_schema::time::Timestamp;
+use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
@@ -199,6 +198,7 @@ impl Errand {
             Ok(commits) if commits.is_empty() => self.not_before = Some(Instant::now() + PAUSE),
             Ok(commits) => {
                 for commit in &commits {
+                    self.leave(commit, read);
                     self.take(commit, read);
                     self.schedule.advance(commit.last_position());
                 }
@@ -235,7 +235,6 @@ impl Errand {
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
-            self.leave(event, commit.time);
             let mut arrival = wanted.arrival(commit);
             let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
             if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
@@ -263,45 +262,43 @@ impl Errand {
         }
     }
 
-    /// Ends what an event calls for of hooks that are not registered any more, and that were to be told
-    /// of it. When there are very many letters no more are made: the log has it all the same.
-    /// What is too old is passed over, as it would be were they still there.
-    fn leave(&mut self, event: &Event, committed_at: Timestamp) {
-        let position = event.position;
-        let Some((id, trigger)) = occasion::of(&event.stream, &event.body) else {
+    /// Ends what the events of a commit that are behind `read` call for of hooks that are not registered
+    /// any more, and that were to be told of it. When there are very many letters no more are made: the
+    /// log has it all the same. What is too old is passed over, as it would be were they still there.
+    fn leave(&mut self, commit: &Commit, read: u64) {
+        if self.standing.gone.is_empty() {
             return;
-        };
+        }
+        let is_too_old = self.parts.is_too_old(commit.time);
+        for occasion in occasion::of_commit(commit).filter(|it| it.event.position > read) {
+            let position = occasion.event.position;
+            for hook in self.gone_hooks(&occasion) {
+                if is_too_old && position > self.standing.ordered {
+                    self.standing.num_skipped += 1;
+                    self.keeping.let_go(position);
+                } else if self.keeping.num_letters() >= MAX_LETTERS {
+                    self.keeping.orphan((hook, false), position);
+                } else {
+                    self.orphan(GivenUp {
+                        position,
+                        stream: occasion.event.stream.clone(),
+                        hook,
+                        is_sync: false,
+                        attempts: 0,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Returns the hooks that were to be told of an event and are not registered any more.
+    fn gone_hooks(&self, occasion: &Occasion<'_>) -> Vec<Arc<str>> {
+        let position = occasion.event.position;
         let gone = self.standing.gone.iter().filter(|(key, left)| {
             let is_in = left.since < position && position <= left.until;
-            is_in && occasion::is_meant(key, (&id, trigger))
+            is_in && occasion::is_meant(key, (&occasion.id, occasion.trigger))
         });
-        let hooks: Vec<Arc<str>> = gone.map(|(key, _)| occasion::name_in(key).into()).collect();
-        let env = &self.parts.env;
-        let age = env
-            .clock
-            .now()
-            .micros()
-            .saturating_sub(committed_at.micros());
-        let max_lag = self.parts.settings.max_lag.as_micros();
-        let is_too_old = u128::try_from(age).is_ok_and(|age| age > max_lag);
-        for hook in hooks {
-            if is_too_old && position > self.standing.ordered {
-                self.standing.num_skipped += 1;
-                self.keeping.let_go(position);
-                continue;
-            }
-            if self.keeping.num_letters() >= MAX_LETTERS {
-                self.keeping.orphan((hook, false), position);
-                continue;
-            }
-            self.orphan(GivenUp {
-                position,
-                stream: event.stream.clone(),
-                hook,
-                is_sync: false,
-                attempts: 0,
-            });
-        }
+        gone.map(|(key, _)| occasion::name_in(key).into()).collect()
     }
 
     /// Gives one who attends his place; his turn may be later.

@@ -91,6 +91,7 @@ impl Schedule {
                     hook,
                     is_sync,
                     attempts: attempts.min(self.max_attempts - 1),
+                    is_given_up: false,
                     state: State::Ready,
                 });
             }

@@ -82,7 +82,7 @@ pub(in crate::delivery::couriers) struct Start {
 pub(in crate::delivery::couriers) enum Verdict {
     /// It is tried again after a pause.
     Again,
-    /// That was the last attempt.
+    /// That was the last attempt, or somebody gave it up.
     Dead,
     /// There is no such task.
     Unknown,
@@ -138,6 +138,8 @@ struct Task {
     hook: Arc<str>,
     is_sync: bool,
     attempts: u32,
+    /// Whether the attempt that is under way is the last.
+    is_given_up: bool,
     state: State,
 }
 

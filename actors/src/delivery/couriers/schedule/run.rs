@@ -91,7 +91,7 @@ impl Schedule {
         let Some(attempts) = self.attempts(id) else {
             return Verdict::Unknown;
         };
-        if attempts >= self.max_attempts {
+        if attempts >= self.max_attempts || self.is_given_up(id) {
             self.finish(id);
             return Verdict::Dead;
         }
@@ -105,13 +105,19 @@ impl Schedule {
         id: TaskId,
         now: Moment,
         pause: Duration,
-    ) {
-        if self.attempts(id).is_some() {
-            self.wait(id, now + pause);
-            if let Some(task) = self.task_mut(id) {
-                task.attempts = task.attempts.saturating_sub(1);
-            }
+    ) -> Verdict {
+        if self.attempts(id).is_none() {
+            return Verdict::Unknown;
         }
+        if self.is_given_up(id) {
+            self.finish(id);
+            return Verdict::Dead;
+        }
+        self.wait(id, now + pause);
+        if let Some(task) = self.task_mut(id) {
+            task.attempts = task.attempts.saturating_sub(1);
+        }
+        Verdict::Again
     }
 
     /// Ends the tasks, other than those under way, of hooks that are not any more; returns them in the
@@ -148,7 +154,6 @@ impl Schedule {
         position: u64,
         hook: &str,
     ) -> Option<GivenUp> {
-        let last = self.max_attempts;
         let mut tasks = self.entries.get(&position)?.tasks.iter();
         let number = tasks.position(|task| &*task.hook == hook && task.is_retried())?;
         let id = TaskId {
@@ -157,7 +162,7 @@ impl Schedule {
         };
         let task = self.task_mut(id)?;
         if matches!(task.state, State::Running(_)) {
-            task.attempts = last;
+            task.is_given_up = true;
             return None;
         }
         self.end_undone(id)
@@ -193,6 +198,12 @@ impl Schedule {
     fn attempts(&self, id: TaskId) -> Option<u32> {
         let task = self.entries.get(&id.position)?.tasks.get(id.hook)?;
         matches!(task.state, State::Running(_)).then_some(task.attempts)
+    }
+
+    fn is_given_up(&self, id: TaskId) -> bool {
+        let task = self.entries.get(&id.position);
+        let task = task.and_then(|entry| entry.tasks.get(id.hook));
+        task.is_some_and(|task| task.is_given_up)
     }
 
     fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {

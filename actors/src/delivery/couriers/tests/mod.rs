@@ -4,13 +4,15 @@ mod office;
 mod world;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 
+use skytrail_schema::code::ApiError;
 use tokio::sync::oneshot;
 
-use super::messages::{Command, Order};
+use super::messages::{Command, ConsumerState, Order, Target};
 use super::{Cursor, Standing};
-use world::{Running, World, run_for};
+use world::{Running, Seen, World, run_for};
 
 /// A plugin that has had everything, with a hook of this name.
 fn met(hook: &str) -> Standing {
@@ -90,4 +92,72 @@ async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     world.book.is_failing.store(false, Ordering::Relaxed);
     run_for(errand.as_mut(), 2).await;
     assert_eq!((seen.state().open, seen.state().in_flight), (1, 1));
+}
+
+/// Has the courier do something, and says how it is then.
+async fn ordered(
+    errand: &mut Pin<Box<impl Future<Output = ()>>>,
+    seen: &Seen,
+    order: Order,
+) -> Result<ConsumerState, ApiError> {
+    let (reply, replied) = oneshot::channel();
+    let order = Command::Order(order, reply);
+    seen.commands.try_send(order).unwrap_or_else(drop);
+    run_for(errand.as_mut(), 2).await;
+    replied.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_are_counted_right_whatever_is_delivered_again() {
+    let world = World::new();
+    for name in ["n1", "n2"] {
+        world.save(name);
+    }
+    world.plugin.register(&["b"], 1);
+    let Running { errand, seen } = world.errand(Some(met("a")));
+    let mut errand = Box::pin(errand.run());
+    run_for(errand.as_mut(), 2).await;
+    assert_eq!(seen.state().dead_letters, 2);
+
+    // They become letters of the same names once more.
+    world.plugin.register(&["a", "b"], 1);
+    let rewound = ordered(&mut errand, &seen, Order::Rewind(Target::Position(0)));
+    assert_eq!(rewound.await.unwrap().dead_letters, 2);
+    world.plugin.register(&["b"], 0);
+    run_for(errand.as_mut(), 4).await;
+    assert_eq!(seen.state().dead_letters, 2);
+    assert_eq!(world.book.letters.lock().len(), 2);
+
+    // What is delivered again is no letter meanwhile.
+    world.plugin.register(&["a", "b"], 0);
+    run_for(errand.as_mut(), 2).await;
+    let again = Order::Redeliver { from: 1, until: 1 };
+    let state = ordered(&mut errand, &seen, again).await.unwrap();
+    assert_eq!(state.dead_letters, 1);
+    assert_eq!(world.book.letters.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_sent_again_and_dies_again_outlasts_a_failing_ledger() {
+    let world = World::new();
+    world.save("n1");
+    world.plugin.register(&["b"], 1);
+    let Running { errand, seen } = world.errand(Some(met("a")));
+    let mut errand = Box::pin(errand.run());
+    run_for(errand.as_mut(), 2).await;
+    assert_eq!(world.book.letters.lock().len(), 1);
+
+    world.plugin.register(&["a", "b"], 0);
+    run_for(errand.as_mut(), 2).await;
+    world.book.is_failing.store(true, Ordering::Relaxed);
+    let resent = ordered(&mut errand, &seen, Order::Resend(Vec::new())).await;
+    assert!(resent.is_err(), "it could not be kept");
+    let dropped = seen.state();
+    assert_eq!((dropped.dead_letters, dropped.open), (0, 1));
+
+    world.book.is_failing.store(false, Ordering::Relaxed);
+    world.plugin.register(&["b"], 0);
+    run_for(errand.as_mut(), 4).await;
+    assert_eq!((seen.state().dead_letters, seen.state().open), (1, 0));
+    assert_eq!(world.book.letters.lock().len(), 1);
 }

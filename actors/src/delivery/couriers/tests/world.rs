@@ -23,7 +23,8 @@ use super::super::errand::Errand;
 use super::super::messages::{Command, ConsumerState};
 use super::super::parts::{CourierParts, Recipient};
 use super::super::{
-    DeliverySettings, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter, Standing,
+    DeadLetter, DeliverySettings, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter,
+    Standing,
 };
 use crate::asset::AssetUrls;
 use crate::live::tests::store::ModelStore;
@@ -36,10 +37,11 @@ use crate::record::env::RecordEnv;
 /// No courier is woken so often in any of the tests.
 const MANY: usize = 500;
 
-/// A ledger that may fail.
+/// A ledger of one consumer that may fail.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) consumers: Mutex<BTreeMap<String, Standing>>,
+    pub(super) letters: Mutex<BTreeMap<LetterId, DeadLetter>>,
     pub(super) is_failing: AtomicBool,
     /// Whether writing panics.
     pub(super) is_broken: AtomicBool,
@@ -71,6 +73,13 @@ impl Ledger for Book {
         self.write()?;
         let standing = entry.standing.clone();
         self.consumers.lock().insert(consumer.to_owned(), standing);
+        let mut letters = self.letters.lock();
+        letters.retain(|id, _| !entry.forgotten.contains(id));
+        let dead = entry
+            .dead
+            .iter()
+            .map(|letter| (letter.id(), letter.clone()));
+        letters.extend(dead);
         Ok(())
     }
 
@@ -86,11 +95,17 @@ impl Ledger for Book {
         _: Option<&LetterId>,
         _: usize,
     ) -> Result<Vec<ListedLetter>, LedgerError> {
-        Ok(Vec::new())
+        // No test has more than a page.
+        let letters = self.letters.lock();
+        let listed = letters.iter().map(|(id, letter)| ListedLetter {
+            id: id.clone(),
+            letter: Ok(letter.clone()),
+        });
+        Ok(listed.collect())
     }
 
     async fn count_letters(&self, _: &str) -> Result<u64, LedgerError> {
-        Ok(0)
+        Ok(self.letters.lock().len() as u64)
     }
 }
 

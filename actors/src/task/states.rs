@@ -25,26 +25,26 @@ pub trait TaskStore: Send + Sync + 'static {
 
 /// See the module's overview. An observer of the log: its tasks are those of its position, always.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Pages>);
+pub struct TaskStates(Mutex<Inner>);
 
 #[derive(Debug, Default)]
-struct Pages {
+struct Inner {
     position: u64,
     tasks: HashMap<TaskId, TaskState>,
 }
 
-impl Ledger {
+impl TaskStates {
     /// Builds it from what is stored as of a position.
     pub fn new(position: u64, tasks: Vec<(TaskId, TaskState)>) -> Self {
         let tasks = tasks.into_iter().collect();
-        Self(Mutex::new(Pages { position, tasks }))
+        Self(Mutex::new(Inner { position, tasks }))
     }
 
     /// Returns a task as of now, and the position that this is.
     pub fn read(&self, id: &TaskId) -> (u64, TaskState) {
-        let pages = self.0.lock();
-        let state = pages.tasks.get(id).cloned().unwrap_or_default();
-        (pages.position, state)
+        let inner = self.0.lock();
+        let state = inner.tasks.get(id).cloned().unwrap_or_default();
+        (inner.position, state)
     }
 
     /// Appends what `decide` makes of the task as it is; when somebody else was quicker, of the task
@@ -76,20 +76,20 @@ impl Ledger {
     }
 }
 
-impl CommitObserver for Ledger {
+impl CommitObserver for TaskStates {
     fn committed(&self, commits: &[Arc<Commit>]) {
-        let mut pages = self.0.lock();
+        let mut inner = self.0.lock();
         for commit in commits {
             for event in &commit.events {
                 if let Stream::Task(id) = &event.stream
-                    && event.position > pages.position
+                    && event.position > inner.position
                 {
-                    let task = pages.tasks.entry(id.clone()).or_default();
+                    let task = inner.tasks.entry(id.clone()).or_default();
                     task.apply(event, commit.time);
                 }
             }
         }
         let last = commits.last().map_or(0, |commit| commit.last_position());
-        pages.position = pages.position.max(last);
+        inner.position = inner.position.max(last);
     }
 }
