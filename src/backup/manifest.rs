@@ -198,7 +198,8 @@ impl ErasedFiles {
     }
 }
 
-fn below<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
+/// Returns what a file in a folder is called there.
+pub(super) fn below<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(folder)?.strip_prefix('/')
 }
 

@@ -19,6 +19,7 @@ use skytrail_schema::event::{
     Actor, ErasureRequest, ErasureScope, EventBody, LogRestored, NewCommit, NewEvent, Origin,
     Stream,
 };
+use skytrail_schema::id::AssetName;
 use skytrail_schema::positions::Positions;
 use uuid::Uuid;
 
@@ -28,12 +29,13 @@ const WHY: &str = "erased later in the log that this one was restored from";
 /// How long writing one commit may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Says in a restored journal that it is one, and names what is blank in it, where something may be.
-/// Returns how many events that is.
+/// Says in a restored journal that it is one, and names what is blank in it, where something may be, and
+/// the files that were erased later. Returns how many events are blank.
 pub(super) fn mark(
     data_dir: &Path,
     restored: LogRestored,
     may_have_blanks: bool,
+    files: Vec<AssetName>,
 ) -> Result<u64, BackupError> {
     let refused = |error: &dyn std::fmt::Display| BackupError::Refused(error.to_string());
     let journal = data_dir.join(JOURNAL_FOLDER);
@@ -56,20 +58,21 @@ pub(super) fn mark(
         .enable_all()
         .build();
     let runtime = runtime.map_err(BackupError::io("the restored log"))?;
-    let appended = runtime.block_on(log.append(decision(restored, blanks, head)));
+    let appended =
+        runtime.block_on(log.append(decision(restored, erasure_of(blanks, files), head)));
     log.close(PATIENCE);
     appended.map_err(|error| refused(&error))?;
     Ok(num_blanks)
 }
 
-fn decision(restored: LogRestored, blanks: Positions, head: u64) -> Decision {
+fn decision(restored: LogRestored, erasure: ErasureRequest, head: u64) -> Decision {
     let id = Uuid::now_v7();
     let mut events = vec![first_of(
         Stream::Restore(id),
         EventBody::LogRestored(restored),
     )];
-    if !blanks.is_empty() {
-        let erasure = EventBody::ErasureRequested(erasure_of(blanks));
+    if !erasure.positions.is_empty() || !erasure.files.is_empty() {
+        let erasure = EventBody::ErasureRequested(erasure);
         events.push(first_of(Stream::Erasure(id), erasure));
     }
     Decision {
@@ -102,13 +105,13 @@ fn first_of(stream: Stream, body: EventBody) -> NewEvent {
     }
 }
 
-fn erasure_of(positions: Positions) -> ErasureRequest {
+fn erasure_of(positions: Positions, files: Vec<AssetName>) -> ErasureRequest {
     ErasureRequest {
         scope: ErasureScope::Events,
         why: WHY.to_owned(),
         positions,
         keys: Vec::new(),
-        files: Vec::new(),
+        files,
         counters: BTreeMap::new(),
     }
 }

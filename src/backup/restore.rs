@@ -25,13 +25,14 @@ use skytrail_actors::log::journal::archive::{
 use skytrail_actors::log::{RESTORE_MARK, sync_folder};
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::event::LogRestored;
+use skytrail_schema::id::AssetName;
 use skytrail_schema::time::Timestamp;
 
 use super::folder::write;
 use super::local::Digesting;
-use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef};
+use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef, below};
 use super::mark::mark;
-use super::object::{FILES, SegmentName, content};
+use super::object::{SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
 use crate::config::ASSET_FOLDER;
@@ -147,7 +148,9 @@ pub fn restore(
         head: manifest.head,
         until: cut.position,
     };
-    let num_erased_later = mark(&plan.to, event, has_less)?;
+    let erased = gone.iter().filter_map(|path| below(ASSET_FOLDER, path));
+    let erased = erased.filter_map(AssetName::clean).collect();
+    let num_erased_later = mark(&plan.to, event, has_less, erased)?;
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
     cut_ledger(&plan.to.join(LEDGER_FILE), cut.position)?;
@@ -246,7 +249,7 @@ fn read_all(
     Ok(num_lost_records)
 }
 
-/// Finds the files of a backup that are not there any more because they were erased since.
+/// Finds the files of a backup that were erased since.
 fn erased_later(
     repository: &Repository,
     manifest: &Manifest,
@@ -260,14 +263,7 @@ fn erased_later(
             Err(error) => return Err(error),
         }
     }
-    if erased.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let there = repository.list(FILES)?.into_iter();
-    let there: BTreeSet<String> = there.map(|object| object.name).collect();
-    let files = manifest.files.iter();
-    let gone =
-        files.filter(|file| erased.contains(file) && !there.contains(&content(&file.blake3)));
+    let gone = manifest.files.iter().filter(|file| erased.contains(file));
     Ok(gone.map(|file| file.path.clone()).collect())
 }
 

@@ -235,6 +235,9 @@ fn a_file_that_was_erased_is_in_no_backup_any_more() {
             .result()[0]["stays"]
             .clone();
         assert_eq!(get(&stays), 200);
+        // Also one whose bytes another has, which is in the backup.
+        assert!(get(&gone) != 200 && get(&same) != 200);
+        said(&restored.skytrail(&["log", "verify", "--files"]));
     }
     assert_eq!(has_canary(world.server.folder()), Vec::<PathBuf>::new());
 }
