@@ -34,10 +34,10 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// what comes meanwhile is in it, too.
 const WIDE_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many results are looked up at once: half as many as there are connections to a file to read with,
-/// so that other queries get their turn.
+/// Returns how many results are looked up at once: half as many as there are connections to a file to
+/// read with, so that other queries get their turn, but two, so that one connection holds up no other.
 fn max_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
 }
 
 /// What can be set.

@@ -58,7 +58,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            num_readers: cores * 2,
+            num_readers: cores.max(2) * 2,
             writer_cache_kib: 16_384,
             reader_cache_kib: 4096,
             index_limits: IndexLimits::default(),
