@@ -326,6 +326,18 @@ async fn a_worker_that_does_not_read_is_closed_and_others_serve() {
 }
 
 #[actix::test]
+async fn a_message_of_any_size_that_is_allowed_can_be_sent() {
+    let world = World::with(&["P"], |settings| settings.send_buffer = 1000);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let mut large = request("a");
+    large.param = json!("x".repeat(100_000));
+    let asked = world.ask(large);
+    let sent = worker.expect("request").await;
+    worker.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+}
+
+#[actix::test]
 async fn a_choked_worker_gets_requests_again_when_it_reads() {
     let world = World::with(&["P"], |settings| settings.send_buffer = 10_000);
     let mut worker = world.ready(json!({"window": 1024}), op("a")).await;

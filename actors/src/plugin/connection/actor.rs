@@ -151,10 +151,12 @@ impl PluginConnection {
         self.bound_outbox(ctx);
     }
 
-    /// Hangs up on a worker that lets replies pile up.
+    /// Hangs up on a worker that lets replies pile up. One message more than that may wait: the largest
+    /// may be larger than the buffer.
     pub(super) fn bound_outbox(&mut self, ctx: &mut Context<Self>) {
         const REPLIES: usize = 4;
-        if self.outbox.waiting_bytes() > self.settings.send_buffer * REPLIES {
+        let limit = self.settings.send_buffer * REPLIES + self.settings.max_message;
+        if self.outbox.waiting_bytes() > limit {
             self.hang_up("does not read", ctx);
         }
     }
