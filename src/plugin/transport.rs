@@ -119,8 +119,10 @@ impl Envelope {
             Ok(_) => return Err("expected an object".to_owned()),
             Err(error) => return Err(error.to_string()),
         };
-        if let Some(error) = members.remove("error").filter(|error| !error.is_null()) {
-            return Ok(Outcome::Error(error));
+        match members.remove("error") {
+            None | Some(Json::Null) => {}
+            Some(error @ Json::Object(_)) => return Ok(Outcome::Error(error)),
+            Some(_) => return Err("expected error to be an object".to_owned()),
         }
         Ok(match members.remove("result") {
             Some(result) => Outcome::Result(result),
@@ -185,7 +187,14 @@ mod tests {
         );
         assert_eq!(read("op", "{}"), Outcome::Malformed);
         assert_eq!(read("event", "{}"), Outcome::Result(Json::Null));
-        for text in ["", "[]", "{", "\"text\"", "{\"result\":1}x"] {
+        for text in [
+            "",
+            "[]",
+            "{",
+            "\"text\"",
+            "{\"result\":1}x",
+            r#"{"error":"no"}"#,
+        ] {
             let Outcome::Error(error) = read("op", text) else {
                 panic!("{text}");
             };

@@ -82,7 +82,7 @@ pub(crate) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiErr
             Err(plugin_error(&error, dev_mode))
         }
         Outcome::Malformed => Err(ApiError::unexpected(
-            "Failed to parse plugin response: expected either result or error",
+            "Failed to parse plugin response: expected either result or error, which is an object",
         )),
     }
 }

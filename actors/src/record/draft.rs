@@ -33,8 +33,19 @@ impl Draft {
     /// Takes over what an earlier draft of the same save, which has been through the hooks, changed
     /// in the record it knew. Of the item that counts which hooks have left, be it what was stored
     /// before. What they set themselves to what it was nobody can tell from what they did not touch:
-    /// they answer with the whole record.
+    /// they answer with the whole record. The times are those that they were shown, as far as the record
+    /// was not saved later.
     pub fn take_over(&mut self, earlier: Self) {
+        match &self.original {
+            Some(head) => {
+                let stored = head.record.updated_at;
+                self.record.updated_at = earlier.record.updated_at.max(stored);
+            }
+            None => {
+                self.record.created_at = earlier.record.created_at;
+                self.record.updated_at = earlier.record.updated_at;
+            }
+        }
         let known = earlier.original.as_ref().map(|head| &head.record);
         let stored = self.original.as_ref().map(|head| &head.record.fields);
         let brought = std::mem::take(&mut self.record.fields);

@@ -53,6 +53,10 @@ fn a_before_save_hook_changes_what_is_stored() {
     );
     let saved = saving.join().unwrap().result();
     assert_eq!(saved[0]["title"], "better");
+    // Also when a field that the hook adds makes the server decide once more.
+    for time in ["_created_at", "_updated_at"] {
+        assert_eq!(saved[0][time], record[time], "{time}");
+    }
 
     let found = ada.query("note", json!([]));
     assert_eq!(found[0]["title"], "better");

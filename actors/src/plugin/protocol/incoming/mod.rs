@@ -225,7 +225,7 @@ fn outcome(members: &mut Map<String, Json>) -> Outcome {
     let error = members.remove("error").filter(|error| !error.is_null());
     match (members.remove("result"), error) {
         (Some(result), None) => Outcome::Result(result),
-        (None, Some(error)) => Outcome::Error(error),
+        (None, Some(error)) if error.is_object() => Outcome::Error(error),
         _ => Outcome::Malformed,
     }
 }

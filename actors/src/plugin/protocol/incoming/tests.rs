@@ -85,6 +85,7 @@ fn result_and_error_exclude_each_other() {
         (json!({"result": 1, "error": {}}), Outcome::Malformed),
         (json!({}), Outcome::Malformed),
         (json!({"error": null}), Outcome::Malformed),
+        (json!({"error": "boom"}), Outcome::Malformed),
     ];
     for (mut wire, expected) in cases {
         wire["type"] = json!("response");
