@@ -97,7 +97,7 @@ pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applie
 async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(), StartError> {
     let begun = on.core.after_hooks.begin(
         domain.env.clone(),
-        Arc::clone(&on.core.ledger) as _,
+        Arc::clone(&on.core.ops_store) as _,
         settings::deliveries(on.config),
         on.arbiters.couriers.handle(),
     );
@@ -110,7 +110,7 @@ async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartE
     let parts = PushParts {
         senders: push::open(&on.config.push, &on.keys.web_push, &clock)?,
         devices: Arc::clone(&domain.devices) as _,
-        outbox: Arc::clone(&on.core.ledger) as _,
+        outbox: Arc::clone(&on.core.ops_store) as _,
         clock,
         settings: settings::push(on.config),
     };
@@ -151,12 +151,12 @@ async fn notify(
     domain: &Domain,
     (notices, tail): (Notices, Tail),
 ) -> Result<Addr<Delivery<Notices>>, StartError> {
-    let ledger = &on.core.ledger;
-    let told = ledger.load_position(NOTICES).await?;
+    let ops_store = &on.core.ops_store;
+    let told = ops_store.load_position(NOTICES).await?;
     let parts = DeliveryParts {
         place: Some(Place {
             name: NOTICES,
-            positions: Arc::clone(ledger) as _,
+            positions: Arc::clone(ops_store) as _,
         }),
         log: Arc::clone(&on.core.log) as _,
         tail,

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::consumers::Tails;
 use super::{StartError, settings};
 use crate::config::Config;
-use crate::ledger::{LEDGER_FILE, SqlLedger};
+use crate::ops_store::{OPS_STORE_FILE, OpsStore};
 use crate::projection::{SqlStore, with_causes};
 use crate::proof::{Checkpoints, LogKey};
 
@@ -38,7 +38,7 @@ pub(super) struct Core {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<TaskStates>,
     pub(super) after_hooks: AfterHooks,
-    pub(super) ledger: Arc<SqlLedger>,
+    pub(super) ops_store: Arc<OpsStore>,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) ending: CancellationToken,
     pub(super) erasures: Arc<Erasures>,
@@ -79,7 +79,7 @@ impl Core {
         let after_hooks = AfterHooks::default();
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;
-        let ledger = SqlLedger::open(&config.data_dir.join(LEDGER_FILE), clock.now()).await?;
+        let ops_store = OpsStore::open(&config.data_dir.join(OPS_STORE_FILE), clock.now()).await?;
         let erasures = erasures_of(&store, &opened).await?;
         let options = LogOptions {
             backlog: Some(backlog),
@@ -130,7 +130,7 @@ impl Core {
             subscriptions,
             tasks,
             after_hooks,
-            ledger: Arc::new(ledger),
+            ops_store: Arc::new(ops_store),
             checkpoints: Arc::new(checkpoints),
             ending,
             erasures,

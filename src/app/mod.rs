@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use skytrail_actors::capture::CaptureSource as _;
-use skytrail_actors::delivery::couriers::LedgerError;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{OpenedLog, Reserve};
+use skytrail_actors::ops_store::OpsStoreError;
 use skytrail_actors::plugin::RecentCalls;
 use skytrail_actors::projector::{Projector, StopProjector};
 use skytrail_actors::spawn;
@@ -38,7 +38,7 @@ use self::upkeep::Upkeep;
 use crate::asset;
 use crate::config::{Config, Keys};
 use crate::http::server;
-use crate::ledger;
+use crate::ops_store;
 use crate::plugin::TransportError;
 use crate::proof::{NotOpened, open_signed};
 use crate::push;
@@ -62,12 +62,12 @@ pub enum StartError {
     /// server uses it.
     #[error("the record store cannot be used: {0}")]
     StoreAway(String),
-    /// The ledger of deliveries does not open.
+    /// The ops store does not open.
     #[error(transparent)]
-    Ledger(#[from] ledger::OpenError),
+    OpsStore(#[from] ops_store::OpenError),
     /// What is in it cannot be read.
     #[error(transparent)]
-    LedgerContent(#[from] LedgerError),
+    OpsStoreContent(#[from] OpsStoreError),
     /// The files' store.
     #[error(transparent)]
     Files(#[from] asset::OpenError),
@@ -320,7 +320,7 @@ impl Application {
         step("the log is signed", core.checkpoints.sign()).await;
         let log = core.log;
         step_apart("the log is flushed", move || log.close(STEP_DEADLINE)).await;
-        step("the ledger closes", core.ledger.close()).await;
+        step("ops.sqlite closes", core.ops_store.close()).await;
         step("the record store closes", async {
             if let Err(error) = core.store.close().await {
                 tracing::warn!(%error, "the record store did not close well");

@@ -32,9 +32,9 @@ impl Upkeep {
         let clock = || Arc::clone(&core.clock);
         let audit = AuditTrail::start(&config.audit, clock());
         let audit = audit.map_err(StartError::io("the audit trail cannot be written"))?;
-        let (ledger, checkpoints) = (Arc::clone(&core.ledger), Arc::clone(&core.checkpoints));
-        let backups = BackupSchedule::new(config, Arc::clone(&ledger), checkpoints, clock());
-        let refusals = Refusals::new(clock(), ledger, config.http.refusals_days);
+        let (ops_store, checkpoints) = (Arc::clone(&core.ops_store), Arc::clone(&core.checkpoints));
+        let backups = BackupSchedule::new(config, Arc::clone(&ops_store), checkpoints, clock());
+        let refusals = Refusals::new(clock(), ops_store, config.http.refusals_days);
         let refusals = Arc::new(refusals);
         let writing = Arc::clone(&refusals).keep_writing(core.ending.clone());
         spawn::spawn_named("refusals", writing);
@@ -62,7 +62,7 @@ fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
     let holders: Vec<Arc<dyn Holder>> = vec![
         Arc::clone(&core.log) as _,
         Arc::clone(&core.store) as _,
-        Arc::clone(&core.ledger) as _,
+        Arc::clone(&core.ops_store) as _,
         Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
     ];
     let known = (

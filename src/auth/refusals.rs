@@ -23,7 +23,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::SqlLedger;
+use crate::ops_store::OpsStore;
 
 /// How often what was counted is written.
 const FLUSH_PERIOD: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ pub struct Refused {
 /// See the module's overview.
 pub struct Refusals {
     clock: Arc<dyn Clock>,
-    ledger: Arc<SqlLedger>,
+    ops_store: Arc<OpsStore>,
     keep_days: u32,
     waiting: Mutex<BTreeMap<Kind, u32>>,
     /// All since the start, also when none is kept.
@@ -140,10 +140,10 @@ pub struct Refusals {
 
 impl Refusals {
     /// Builds the table's front; with no days to keep nothing is counted.
-    pub fn new(clock: Arc<dyn Clock>, ledger: Arc<SqlLedger>, keep_days: u32) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, ops_store: Arc<OpsStore>, keep_days: u32) -> Self {
         Self {
             clock,
-            ledger,
+            ops_store,
             keep_days,
             waiting: Mutex::default(),
             totals: Mutex::default(),
@@ -199,10 +199,10 @@ impl Refusals {
     /// Lists refusals, those of this moment among them.
     ///
     /// # Errors
-    /// The ledger cannot be read.
+    /// The ops store cannot be read.
     pub async fn list(&self, wanted: &Wanted) -> Result<Vec<Refused>, ApiError> {
         self.write().await;
-        let listed = self.ledger.list_refusals(wanted).await;
+        let listed = self.ops_store.list_refusals(wanted).await;
         listed.map_err(|error| ApiError::unexpected(error.to_string()))
     }
 
@@ -211,7 +211,7 @@ impl Refusals {
         if counted.is_empty() {
             return;
         }
-        if let Err(error) = self.ledger.add_refusals(&counted).await {
+        if let Err(error) = self.ops_store.add_refusals(&counted).await {
             tracing::warn!(%error, "who was not let in is written later");
             let mut waiting = self.waiting.lock();
             for (kind, number) in counted {
@@ -224,7 +224,7 @@ impl Refusals {
         let days = i64::from(self.keep_days);
         let oldest = self.clock.now().micros().saturating_sub(days * DAY);
         let oldest = Timestamp::from_micros(oldest);
-        if let Err(error) = self.ledger.trim_refusals(oldest, MAX_KEPT).await {
+        if let Err(error) = self.ops_store.trim_refusals(oldest, MAX_KEPT).await {
             tracing::warn!(%error, "old refusals are still there");
         }
     }

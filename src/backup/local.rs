@@ -13,12 +13,12 @@ use super::BackupError;
 use super::folder::modified;
 use crate::asset::UPLOADS;
 use crate::config::{ASSET_FOLDER, AssetStore, Config, KEY_FILE};
-use crate::ledger::LEDGER_FILE;
+use crate::ops_store::OPS_STORE_FILE;
 use crate::proof;
 
-/// Copies of the ledger that are made for a backup, and are there no longer than it takes: the copy
+/// Copies of the ops store that are made for a backup, and are there no longer than it takes: the copy
 /// itself, and what it is made from.
-pub(crate) const LEDGER_COPIES: [&str; 4] = [
+pub(crate) const OPS_STORE_COPIES: [&str; 4] = [
     "backup.ops",
     "backup.raw",
     "backup.raw-wal",
@@ -34,14 +34,14 @@ pub struct Local {
     pub assets: Option<PathBuf>,
     /// The bucket that they are in.
     pub bucket: Option<String>,
-    /// What became of the ledger.
-    pub ledger: LedgerCopy,
+    /// What became of the ops store.
+    pub ops_store: OpsStoreCopy,
 }
 
-/// What a backup gets of the ledger of deliveries.
+/// What a backup gets of the ops store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LedgerCopy {
-    /// There is no ledger.
+pub enum OpsStoreCopy {
+    /// There is no ops store.
     None,
     /// A copy that nobody writes.
     At(PathBuf),
@@ -76,7 +76,7 @@ impl Local {
             data_dir: config.data_dir.clone(),
             assets,
             bucket,
-            ledger: LedgerCopy::None,
+            ops_store: OpsStoreCopy::None,
         }
     }
 
@@ -96,7 +96,7 @@ impl Local {
         };
         match file.try_lock() {
             Ok(()) => {
-                for name in LEDGER_COPIES {
+                for name in OPS_STORE_COPIES {
                     let _ = std::fs::remove_file(self.data_dir.join(name));
                 }
                 Ok(Turn { _file: Some(file) })
@@ -109,9 +109,9 @@ impl Local {
         }
     }
 
-    /// Returns where a copy of the ledger is put while it is the turn of a backup.
-    pub fn ledger_copy(&self) -> PathBuf {
-        self.data_dir.join(LEDGER_COPIES[0])
+    /// Returns where a copy of the ops store is put while it is the turn of a backup.
+    pub fn ops_store_copy(&self) -> PathBuf {
+        self.data_dir.join(OPS_STORE_COPIES[0])
     }
 
     pub(super) fn journal(&self) -> PathBuf {
@@ -145,10 +145,10 @@ impl Local {
                 });
             }
         }
-        if let LedgerCopy::At(ledger) = &self.ledger {
+        if let OpsStoreCopy::At(ops_store) = &self.ops_store {
             files.push(LocalFile {
-                path: LEDGER_FILE.to_owned(),
-                place: ledger.clone(),
+                path: OPS_STORE_FILE.to_owned(),
+                place: ops_store.clone(),
                 is_kept: false,
             });
         }

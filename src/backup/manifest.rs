@@ -57,7 +57,7 @@ pub struct Manifest {
     /// What of the log was damaged and is not in the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Damage>,
-    /// Why the ledger of deliveries, which there was, is not in the backup.
+    /// Why the ops store, which there was, is not in the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_ledger: Option<String>,
     /// Files that are not in the backup and that the log knows.

@@ -1,11 +1,11 @@
-//! Backups: the log, the ledger of deliveries, the keys and the files, in a folder or a bucket.
+//! Backups: the log, the ops store, the keys and the files, in a folder or a bucket.
 //!
 //! A *repository* holds many backups of one store:
 //!
 //! ```text
 //! repository.json                                         format, store id
 //! segments/<first>-<last>-<chain>-<digest>.journal        runs of the log, each like a sealed segment
-//! files/<blake3>                                          keys, ledger, files: by their content
+//! files/<blake3>                                          keys, ops.sqlite, files: by their content
 //! keys/<blake3>                                           the keys of subjects: the newest state only
 //! damaged/<blake3>.journal                                segments that were damaged when they were saved
 //! backups/<time>.json                                     a manifest per backup, written last
@@ -48,8 +48,8 @@ use std::io;
 use skytrail_actors::log::journal::archive::{Damage, SegmentError};
 
 pub use choose::choose;
-pub(crate) use local::LEDGER_COPIES;
-pub use local::{LedgerCopy, Local, Turn};
+pub(crate) use local::OPS_STORE_COPIES;
+pub use local::{Local, OpsStoreCopy, Turn};
 pub use manifest::{Manifest, MissingFiles, SavedFile, SegmentRef};
 pub use repository::Repository;
 pub use restore::{Plan, Restored, Stage, restore, verify};

@@ -4,7 +4,7 @@
 //!    hash, the chain on from the segment before.
 //! 2. The log is cut behind the last commit that is wanted.
 //! 3. The files follow, each held against its digest, and the keys of subjects as the newest backup has
-//!    them: who was erased stays erased. In the ledger nobody is left who has had more
+//!    them: who was erased stays erased. In the ops store nobody is left who has had more
 //!    than the log has.
 //! 4. The log gets an event that says from what it was restored, and up to where.
 //! 5. A file says that it is not done, until it is: no server starts on half of it.
@@ -36,9 +36,9 @@ use super::object::{SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
 use crate::config::ASSET_FOLDER;
-use crate::ledger::LEDGER_FILE;
+use crate::ops_store::OPS_STORE_FILE;
 use crate::proof::{NOTES_FILE, Notes};
-use crate::{hex, ledger};
+use crate::{hex, ops_store};
 
 /// What is to be put back.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ pub fn restore(
     let num_erased_later = mark(&plan.to, event, has_less, erased)?;
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
-    cut_ledger(&plan.to.join(LEDGER_FILE), cut.position)?;
+    cut_ops_store(&plan.to.join(OPS_STORE_FILE), cut.position)?;
     sync(&folder)?;
     remove(&unfinished)?;
     sync(&plan.to)?;
@@ -170,7 +170,7 @@ pub fn restore(
 }
 
 /// Nobody has had more than the log has now.
-fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
+fn cut_ops_store(path: &Path, head: u64) -> Result<(), BackupError> {
     if !path.exists() {
         return Ok(());
     }
@@ -179,7 +179,7 @@ fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
         .enable_all()
         .build();
     let cut = runtime.and_then(|runtime| {
-        let cut = runtime.block_on(ledger::cut(path, head));
+        let cut = runtime.block_on(ops_store::cut(path, head));
         cut.map_err(std::io::Error::other)
     });
     cut.map_err(failed)

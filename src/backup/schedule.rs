@@ -14,9 +14,9 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackupError, LedgerCopy, Local, MissingFiles, Repository, Taken, back_up};
+use super::{BackupError, Local, MissingFiles, OpsStoreCopy, Repository, Taken, back_up};
 use crate::config::{AssetStore, BackupPlace, Backups, Config};
-use crate::ledger::SqlLedger;
+use crate::ops_store::OpsStore;
 use crate::proof::Checkpoints;
 
 /// After a failure it is tried again this soon, or after the period if that is shorter.
@@ -39,7 +39,7 @@ pub struct BackupState {
     pub last_head: u64,
     /// What was damaged when it was made.
     pub damage: Vec<String>,
-    /// Why the ledger of deliveries is not in it, if it is not.
+    /// Why the ops store is not in it, if it is not.
     pub missing_ledger: Option<String>,
     /// Why the keys of subjects are not in it as they are, if they are not.
     pub missing_keys: Option<String>,
@@ -54,7 +54,7 @@ pub struct BackupSchedule {
     local: Local,
     settings: Backups,
     files: AssetStore,
-    ledger: Arc<SqlLedger>,
+    ops_store: Arc<OpsStore>,
     checkpoints: Arc<Checkpoints>,
     clock: Arc<dyn Clock>,
     state: Mutex<BackupState>,
@@ -64,7 +64,7 @@ impl BackupSchedule {
     /// Takes the settings. Without `BACKUP_TARGET` and `BACKUP_PERIOD` nothing is made.
     pub fn new(
         config: &Config,
-        ledger: Arc<SqlLedger>,
+        ops_store: Arc<OpsStore>,
         checkpoints: Arc<Checkpoints>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -74,7 +74,7 @@ impl BackupSchedule {
             local: Local::new(config),
             settings,
             files: config.assets.store.clone(),
-            ledger,
+            ops_store,
             checkpoints,
             clock,
             state: Mutex::new(BackupState {
@@ -141,10 +141,10 @@ impl BackupSchedule {
         place.check_apart(&self.settings, &self.files)?;
         let mut local = self.local.clone();
         let turn = local.take_turn()?;
-        let copy = local.ledger_copy();
-        local.ledger = match self.ledger.copy_to(&copy).await {
-            Ok(()) => LedgerCopy::At(copy),
-            Err(error) => LedgerCopy::Failed(error.to_string()),
+        let copy = local.ops_store_copy();
+        local.ops_store = match self.ops_store.copy_to(&copy).await {
+            Ok(()) => OpsStoreCopy::At(copy),
+            Err(error) => OpsStoreCopy::Failed(error.to_string()),
         };
         self.checkpoints.sign().await;
         let (place, settings) = (place.clone(), self.settings.clone());
@@ -165,10 +165,7 @@ impl BackupSchedule {
             tracing::error!(%damage, "the log is damaged; the backup has not got this");
         }
         if let Some(reason) = &manifest.missing_ledger {
-            tracing::error!(
-                reason,
-                "the backup is without the ledger of deliveries, ops.sqlite"
-            );
+            tracing::error!(reason, "the backup is without ops.sqlite");
         }
         if let Some(reason) = &manifest.missing_keys {
             tracing::error!(

@@ -1,6 +1,6 @@
 //! Making a backup.
 //!
-//! 1. The ledger was copied before: it must not be ahead of the log. If it could not be, the backup is
+//! 1. The ops store was copied before: it must not be ahead of the log. If it could not be, the backup is
 //!    made without it, and says so.
 //! 2. The log is looked at, and what the repository has not got of it is checked and copied.
 //! 3. The files follow: every file that the log names was there before. If one is not there, the backup
@@ -17,7 +17,7 @@ use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::local::{Digesting, LedgerCopy, Local, LocalFile, OpenFile, Turn};
+use super::local::{Digesting, Local, LocalFile, OpenFile, OpsStoreCopy, Turn};
 use super::manifest::{FORMAT, Manifest, MissingFiles, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
@@ -51,11 +51,11 @@ pub struct Taken {
 }
 
 /// Makes a backup, and removes what has become too old: of the backups of this log's history the
-/// newest `keep` stay, or all when it is 0. The copy of the ledger goes with it.
+/// newest `keep` stay, or all when it is 0. The copy of the ops store goes with it.
 ///
 /// # Errors
 /// Something cannot be read or written; the repository is another store's.
-/// Damage of the log is none, nor is a ledger that cannot be copied, nor are keys of subjects that are
+/// Damage of the log is none, nor is an ops store that cannot be copied, nor are keys of subjects that are
 /// damaged, nor are files that are not there: the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
@@ -66,7 +66,7 @@ pub fn back_up(
 ) -> Result<Taken, BackupError> {
     let done = save(local, repository, (now, keep), progress);
     // Also what a copy that failed has come to.
-    let _ = std::fs::remove_file(local.ledger_copy());
+    let _ = std::fs::remove_file(local.ops_store_copy());
     drop(turn);
     done
 }
@@ -424,9 +424,9 @@ impl Work<'_> {
             segments: log.segments,
             damaged_segments: log.damaged_segments,
             damage: log.damage,
-            missing_ledger: match &self.local.ledger {
-                LedgerCopy::Failed(reason) => Some(reason.clone()),
-                LedgerCopy::None | LedgerCopy::At(_) => None,
+            missing_ledger: match &self.local.ops_store {
+                OpsStoreCopy::Failed(reason) => Some(reason.clone()),
+                OpsStoreCopy::None | OpsStoreCopy::At(_) => None,
             },
             has_looked_for_files: looked.is_some(),
             missing_files: looked.flatten(),

@@ -209,7 +209,7 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
     .value(backups.damage.len() as u64);
     text.metric(
         "skytrail_backup_without_ledger",
-        "1 when the ledger of deliveries could not be copied for the newest backup.",
+        "1 when ops.sqlite could not be copied for the newest backup.",
     )
     .value(u64::from(backups.missing_ledger.is_some()));
     text.metric(

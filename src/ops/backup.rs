@@ -11,14 +11,14 @@ use skytrail_schema::time::Timestamp;
 
 use super::{complain, journal_of, say, show};
 use crate::backup::{
-    self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
+    self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken,
 };
 use crate::config::{ASSET_FOLDER, AssetStore, BackupPlace, Config};
-use crate::ledger::LEDGER_FILE;
+use crate::ops_store::OPS_STORE_FILE;
 use crate::scratch::Scratch;
-use crate::{hex, ledger};
+use crate::{hex, ops_store};
 
-/// Saves the log, the ledger of deliveries, keys and files; also while the server runs.
+/// Saves the log, the ops store, keys and files; also while the server runs.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = BACKUP_HELP)]
 pub struct BackupCommand {
@@ -136,12 +136,15 @@ fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, Str
 fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), String> {
     let mut local = Local::new(config);
     let turn = local.take_turn().map_err(text)?;
-    let copy = local.ledger_copy();
-    let copied = block_on(ledger::copy_file(&config.data_dir.join(LEDGER_FILE), &copy))?;
-    local.ledger = match copied {
-        Ok(true) => LedgerCopy::At(copy),
-        Ok(false) => LedgerCopy::None,
-        Err(error) => LedgerCopy::Failed(error.to_string()),
+    let copy = local.ops_store_copy();
+    let copied = block_on(ops_store::copy_file(
+        &config.data_dir.join(OPS_STORE_FILE),
+        &copy,
+    ))?;
+    local.ops_store = match copied {
+        Ok(true) => OpsStoreCopy::At(copy),
+        Ok(false) => OpsStoreCopy::None,
+        Err(error) => OpsStoreCopy::Failed(error.to_string()),
     };
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {bytes} copied, {bytes_per_sec}");
@@ -181,7 +184,7 @@ fn report(taken: &Taken) -> Result<(), String> {
 /// A backup in which something is missing is one, and still no reason to be content.
 fn missing_in(manifest: &Manifest) -> Result<(), String> {
     let mut missing: Vec<String> = Vec::new();
-    missing.extend(without_ledger(manifest));
+    missing.extend(without_ops_store(manifest));
     missing.extend(without_keys(manifest));
     missing.extend(without_files(manifest));
     if !manifest.damage.is_empty() {
@@ -197,10 +200,10 @@ fn missing_in(manifest: &Manifest) -> Result<(), String> {
     Err(missing.join("\n"))
 }
 
-fn without_ledger(manifest: &Manifest) -> Option<String> {
+fn without_ops_store(manifest: &Manifest) -> Option<String> {
     let reason = manifest.missing_ledger.as_ref()?;
     Some(format!(
-        "backup {} is without the ledger of deliveries, ops.sqlite, which could not be copied: \
+        "backup {} is without ops.sqlite, which could not be copied: \
          {reason}",
         manifest.name
     ))
@@ -260,7 +263,7 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let is_damaged = !manifest.damage.is_empty();
                 let damaged = if is_damaged { ", of a damaged log" } else { "" };
                 let has_none = manifest.missing_ledger.is_some();
-                let ledger = if has_none { ", without the ledger" } else { "" };
+                let ops_store = if has_none { ", without ops.sqlite" } else { "" };
                 let has_none = manifest.missing_keys.is_some();
                 let keys = if has_none {
                     ", without the present keys"
@@ -274,7 +277,7 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let follows = follows.map(|name| format!(", after {name}"));
                 let follows = follows.unwrap_or_default();
                 show(&format!(
-                    "{name}  {}{follows}{damaged}{ledger}{keys}{files}",
+                    "{name}  {}{follows}{damaged}{ops_store}{keys}{files}",
                     contents(&manifest)
                 ));
             }
@@ -334,7 +337,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         ));
     }
     say_lost(restored.num_lost_records);
-    if let Some(missing) = without_ledger(&restored.manifest) {
+    if let Some(missing) = without_ops_store(&restored.manifest) {
         complain(&format!(
             "{missing}; plugins and consumers of the log begin at the end of the log"
         ));

@@ -1,4 +1,4 @@
-//! Copies of the store's and the ledger's files that nobody reads but people.
+//! Copies of the store's and the ops store's files that nobody reads but people.
 //!
 //! They were kept when those were made anew, or left by a backup that was killed; what is erased is in
 //! them still. An erasure removes them.
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_schema::positions::Positions;
 
-use crate::backup::{LEDGER_COPIES, LedgerCopy, Local};
+use crate::backup::{Local, OPS_STORE_COPIES, OpsStoreCopy};
 use crate::config::STORE_FILE;
 
 /// How the names of such copies begin; the files in use are called `records.sqlite` and `ops.sqlite`.
@@ -93,15 +93,15 @@ impl Leftovers {
     /// Removes what a backup has left that was killed; one that is under way removes it at its end.
     fn remove_of_backups(&self) {
         let is_there = |name: &str| self.folder.join(name).exists();
-        if LEDGER_COPIES.into_iter().any(is_there) {
+        if OPS_STORE_COPIES.into_iter().any(is_there) {
             let local = Local {
                 data_dir: self.folder.clone(),
                 assets: None,
                 bucket: None,
-                ledger: LedgerCopy::None,
+                ops_store: OpsStoreCopy::None,
             };
             if let Err(reason) = local.take_turn() {
-                tracing::warn!(%reason, "a backup's copy of the ledger stays until it is done");
+                tracing::warn!(%reason, "a backup's copy of ops.sqlite stays until it is done");
             }
         }
     }
@@ -159,23 +159,23 @@ mod tests {
     fn what_a_killed_backup_has_left_goes_and_that_of_one_under_way_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let write = || LEDGER_COPIES.map(|name| std::fs::write(path(name), "x").unwrap());
+        let write = || OPS_STORE_COPIES.map(|name| std::fs::write(path(name), "x").unwrap());
         let leftovers = Leftovers::new(folder.path(), false);
         write();
         std::fs::write(path("ops.sqlite"), "x").unwrap();
         leftovers.remove().unwrap();
-        assert!(LEDGER_COPIES.iter().all(|name| !path(name).exists()));
+        assert!(OPS_STORE_COPIES.iter().all(|name| !path(name).exists()));
         assert!(path("ops.sqlite").exists());
 
         let local = Local {
             data_dir: folder.path().to_owned(),
             assets: None,
             bucket: None,
-            ledger: LedgerCopy::None,
+            ops_store: OpsStoreCopy::None,
         };
         let _turn = local.take_turn().unwrap();
         write();
         leftovers.remove().unwrap();
-        assert!(LEDGER_COPIES.iter().all(|name| path(name).exists()));
+        assert!(OPS_STORE_COPIES.iter().all(|name| path(name).exists()));
     }
 }

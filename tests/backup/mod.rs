@@ -8,7 +8,7 @@ mod files;
 mod histories;
 mod keys;
 mod killed;
-mod ledger;
+mod ops_store;
 mod place;
 mod postgres;
 mod retention;

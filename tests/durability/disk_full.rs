@@ -292,10 +292,10 @@ fn a_log_on_a_disk_that_takes_no_writes_is_read_and_backed_up() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
     }
-    // The ledger is copied in the data folder first: it is missing, and that is told.
+    // The ops store is copied in the data folder first: it is missing, and that is told.
     let output = server.skytrail(&["backup", &backups]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("is without the ledger"), "{said}");
+    assert!(said.contains("is without ops.sqlite"), "{said}");
     let verified = server.skytrail(&["backup", &backups, "--verify"]);
     let said = String::from_utf8_lossy(&verified.stdout);
     assert!(said.contains("is as it was saved"), "{said}");

@@ -107,16 +107,16 @@ fn a_start_says_through_which_formats_it_brings_the_record_store() {
 }
 
 #[test]
-fn a_ledger_of_a_newer_version_is_left_as_it_is() {
+fn an_ops_store_of_a_newer_version_is_left_as_it_is() {
     let (mut server, _) = ended();
-    let ledger = server.data_dir().join("ops.sqlite");
-    change(&ledger, "DROP TABLE push; PRAGMA user_version = 99");
+    let ops_store = server.data_dir().join("ops.sqlite");
+    change(&ops_store, "DROP TABLE push; PRAGMA user_version = 99");
     let said = server.try_restart().unwrap_err();
     assert!(said.contains("ops.sqlite has format=99"), "{said}");
     assert!(said.contains("move the file aside"), "{said}");
     // Fails when there is one.
-    change(&ledger, "CREATE TABLE push (id INTEGER)");
-    std::fs::rename(&ledger, server.folder().join("aside.sqlite")).unwrap();
+    change(&ops_store, "CREATE TABLE push (id INTEGER)");
+    std::fs::rename(&ops_store, server.folder().join("aside.sqlite")).unwrap();
     for ending in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(server.data_dir().join(format!("ops.sqlite{ending}")));
     }
@@ -124,18 +124,18 @@ fn a_ledger_of_a_newer_version_is_left_as_it_is() {
 }
 
 #[test]
-fn a_start_says_when_it_brings_the_ledger_up() {
+fn a_start_says_when_it_brings_the_ops_store_up() {
     let (mut server, _) = ended();
     assert!(
         !server.output().contains("is brought"),
         "{}",
         server.output()
     );
-    let ledger = server.data_dir().join("ops.sqlite");
-    change(&ledger, "ALTER TABLE push DROP COLUMN user");
+    let ops_store = server.data_dir().join("ops.sqlite");
+    change(&ops_store, "ALTER TABLE push DROP COLUMN user");
     server.restart();
     assert!(
-        server.output().contains("ledger of deliveries is brought"),
+        server.output().contains("ops.sqlite is brought"),
         "{}",
         server.output()
     );

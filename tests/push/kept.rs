@@ -101,12 +101,12 @@ fn what_is_too_old_after_a_start_is_dropped_and_counted() {
     push_to(&ada, &ada, &notification("old"));
     await_figure(&server, "apns", "num_kept", 1);
     server.kill();
-    let ledger = server.data_dir().join("ops.sqlite");
+    let ops_store = server.data_dir().join("ops.sqlite");
     let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); \
         print(db.execute('UPDATE push SET since = since - 3601 * 1000000').rowcount); db.commit()";
     let output = Command::new("python3")
         .args(["-c", script])
-        .arg(&ledger)
+        .arg(&ops_store)
         .output();
     let output = output.unwrap();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::couriers::LedgerError;
+use crate::ops_store::OpsStoreError;
 
 /// Keeps how far consumers are that need no more than a position.
 #[async_trait]
@@ -11,11 +11,11 @@ pub trait Positions: Send + Sync + 'static {
     ///
     /// # Errors
     /// Nothing is readable.
-    async fn load_position(&self, consumer: &str) -> Result<Option<u64>, LedgerError>;
+    async fn load_position(&self, consumer: &str) -> Result<Option<u64>, OpsStoreError>;
 
     /// Keeps a consumer's position; durable when it answers, also against power loss.
     ///
     /// # Errors
     /// It is not writable; what was kept before is kept still.
-    async fn save_position(&self, consumer: &str, position: u64) -> Result<(), LedgerError>;
+    async fn save_position(&self, consumer: &str, position: u64) -> Result<(), OpsStoreError>;
 }

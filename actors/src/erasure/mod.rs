@@ -6,7 +6,7 @@
 //! 2. **The intent.** `erasure.requested` names the events, and who wanted it and why. From its commit
 //!    on nobody is shown what it names ([`crate::log::Erasures`]).
 //! 3. **The holders.** Everything that keeps payloads is a [`Holder`]: the journal with sled, the record
-//!    store, the ledger of deliveries, copies that were set aside. Files that nothing else names go from
+//!    store, the ops store, copies that were set aside. Files that nothing else names go from
 //!    their store (`files`). One worker goes through them for all
 //!    open erasures together (`work`), and again after whatever went wrong.
 //! 4. **The end.** `erasure.finished`. What has none at a start is gone through again, so neither a

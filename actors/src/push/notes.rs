@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::outbox::{Outbox, Waiting};
-use crate::delivery::couriers::LedgerError;
+use crate::ops_store::OpsStoreError;
 
 /// What the outbox has to be told.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(super) async fn write(outbox: Arc<dyn Outbox>, notes: Notes) -> Result<(u64,
         if !notes.forgotten.is_empty() {
             outbox.forget_pushes(&notes.forgotten).await?;
         }
-        Ok::<_, LedgerError>((notes.kept.len() as u64, notes.forgotten.len() as u64))
+        Ok::<_, OpsStoreError>((notes.kept.len() as u64, notes.forgotten.len() as u64))
     };
     let written = written.await;
     written.map_err(|error| {

@@ -7,7 +7,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::sender::Payload;
-use crate::delivery::couriers::LedgerError;
+use crate::ops_store::OpsStoreError;
 
 /// A push that waits. Where its device is reached is not in it: that is looked up again, so nothing
 /// goes to an address that was given up meanwhile.
@@ -35,17 +35,17 @@ pub trait Outbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// It is not writable.
-    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError>;
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), OpsStoreError>;
 
     /// Forgets pushes that need not be sent any more.
     ///
     /// # Errors
     /// It is not writable.
-    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError>;
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), OpsStoreError>;
 
     /// Loads what is kept, the oldest first. What cannot be read is left out and forgotten.
     ///
     /// # Errors
     /// Nothing is readable.
-    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError>;
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, OpsStoreError>;
 }

@@ -12,9 +12,9 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errand::Errand;
-use super::ledger::{LogConsumerOptions, Standing};
 use super::messages::{Command, ConsumerState, Order};
 use super::parts::{CourierParts, LogSide, Recipient};
+use super::store::{LogConsumerOptions, Standing};
 
 /// How many commands may wait.
 const MAILBOX: usize = 256;
@@ -32,7 +32,7 @@ pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
     /// Whether so much of the log lies before it that what is committed now will take its time.
     pub(super) is_behind: AtomicBool,
-    /// What the ledger has of it: should it be lost, another one goes on from there. `None` for a
+    /// What the ops store has of it: should it be lost, another one goes on from there. `None` for a
     /// plugin that was never met.
     pub(super) kept: Mutex<Option<Standing>>,
 }
@@ -99,7 +99,7 @@ impl CourierHandle {
         !self.commands.is_closed()
     }
 
-    /// Takes what the ledger has of one that is gone.
+    /// Takes what the ops store has of one that is gone.
     pub(super) fn take_kept(&self) -> Option<Standing> {
         self.shown.kept.lock().take()
     }

@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::ledger::LetterId;
+use super::store::LetterId;
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

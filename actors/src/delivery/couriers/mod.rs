@@ -10,7 +10,7 @@
 //!    what is started next.
 //! 3. The answer acknowledges. What fails is tried again, with growing pauses, and in the end
 //!    becomes a dead letter.
-//! 4. What a plugin has had is its cursor (`cursor`), kept once a second in the ledger, a port.
+//! 4. What a plugin has had is its cursor (`cursor`), kept once a second in the ops store, a port.
 //!
 //! Other programs may be consumers, too, of the log itself (`named`): theirs is the same courier,
 //! which gives events to workers at a desk (`desk`; `roster`, pure, says to whom) instead of asking a
@@ -26,7 +26,6 @@ mod courier;
 mod cursor;
 mod desk;
 mod errand;
-mod ledger;
 mod messages;
 mod named;
 mod occasion;
@@ -34,17 +33,18 @@ mod office;
 mod parts;
 mod roster;
 mod schedule;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
 pub use desk::{Answer, HandedOut, LogWorker};
-pub use ledger::{
-    DeadLetter, Entry, Gone, Kept, Ledger, LedgerError, LetterId, ListedLetter, LogConsumerOptions,
-    Standing,
-};
 pub use messages::{ConsumerState, Order, Retry, Target};
 pub use named::LOG_PREFIX;
 pub use office::AfterHooks;
 pub use parts::DeliverySettings;
+pub use store::{
+    ConsumerStore, DeadLetter, Entry, Gone, Kept, LetterId, ListedLetter, LogConsumerOptions,
+    Standing,
+};

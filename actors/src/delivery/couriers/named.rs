@@ -9,9 +9,9 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::cursor::Cursor;
 use super::desk::LogWorker;
-use super::ledger::{Entry, LogConsumerOptions, Standing};
 use super::messages::ConsumerState;
 use super::office::{AfterHooks, stopping};
+use super::store::{Entry, LogConsumerOptions, Standing};
 use crate::spawn::to_its_end;
 
 /// How the names of consumers of the log begin among all consumers; no plugin's does.
@@ -25,7 +25,7 @@ impl AfterHooks {
     /// the same options stays as it is. Durable when it answers.
     ///
     /// # Errors
-    /// 108 for what is no name; 109 for one that is told something else; the ledger is not writable.
+    /// 108 for what is no name; 109 for one that is told something else; the ops store is not writable.
     pub async fn create_consumer(
         &self,
         name: &str,
@@ -73,7 +73,7 @@ impl AfterHooks {
     /// Forgets a consumer of the log with everything that is kept of it, and sends its workers away.
     ///
     /// # Errors
-    /// 110 for one that is not known; the ledger is not writable.
+    /// 110 for one that is not known; the ops store is not writable.
     pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
         let full = full_name(name)?;
         let courier = self.find(&full)?;

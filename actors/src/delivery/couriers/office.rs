@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
 use super::courier::CourierHandle;
-use super::ledger::{Entry, Kept, Ledger, LetterId, ListedLetter, Standing};
 use super::messages::{Command, ConsumerState, Order};
 use super::named::LOG_PREFIX;
 use super::occasion;
 use super::parts::{CourierParts, DeliverySettings, Recipient};
+use super::store::{ConsumerStore, Entry, Kept, LetterId, ListedLetter, Standing};
 use crate::context::RequestContext;
 use crate::log::Recent;
+use crate::ops_store::OpsStoreError;
 use crate::plugin::Hook;
 use crate::plugin::errors::{Unavailable, timed_out, unavailable};
 use crate::record::env::RecordEnv;
@@ -53,7 +54,7 @@ struct Inner {
 /// What there is once deliveries have begun.
 struct Office {
     env: RecordEnv,
-    ledger: Arc<dyn Ledger>,
+    store: Arc<dyn ConsumerStore>,
     settings: DeliverySettings,
     arbiter: ArbiterHandle,
     /// What was kept of consumers whose couriers have not started.
@@ -71,19 +72,19 @@ impl AfterHooks {
     /// Begins to deliver.
     ///
     /// # Errors
-    /// The ledger cannot be read.
+    /// The ops store cannot be read.
     pub async fn begin(
         &self,
         env: RecordEnv,
-        ledger: Arc<dyn Ledger>,
+        store: Arc<dyn ConsumerStore>,
         settings: DeliverySettings,
         arbiter: ArbiterHandle,
-    ) -> Result<(), super::LedgerError> {
+    ) -> Result<(), OpsStoreError> {
         let Kept {
             mut consumers,
             damaged,
             is_lost,
-        } = ledger.load().await?;
+        } = store.load().await?;
         let head = env.log.head();
         // A consumer of the log is nothing without what it is told: it has to be made anew.
         let damaged = damaged.into_iter().filter(|it| !it.starts_with(LOG_PREFIX));
@@ -93,7 +94,7 @@ impl AfterHooks {
         let office = Office {
             lost_at: is_lost.then_some(head),
             env,
-            ledger,
+            store,
             settings,
             arbiter,
             kept: Mutex::new(consumers),
@@ -152,7 +153,7 @@ impl AfterHooks {
             name: Arc::clone(name),
             recipient: Recipient::of(log),
             env: office.env.clone(),
-            ledger: Arc::clone(&office.ledger),
+            store: Arc::clone(&office.store),
             attendances: Arc::clone(&self.inner.attendances),
             recent: Arc::clone(&self.inner.recent),
             settings,
@@ -330,7 +331,7 @@ impl AfterHooks {
             }
             courier.close().await;
             // While this fails there is still a consumer; it goes on when somebody looks for it.
-            let forgotten = office.ledger.forget(&name).await;
+            let forgotten = office.store.forget(&name).await;
             forgotten.map_err(|error| ApiError::unexpected(error.to_string()))?;
             this.inner.couriers.lock().remove(&*name);
             Ok(())
@@ -345,7 +346,7 @@ impl AfterHooks {
     /// Keeps a consumer that is to have a courier.
     pub(super) async fn found(&self, name: &str, entry: &Entry) -> Result<(), ApiError> {
         let office = self.office().ok_or_else(stopping)?;
-        let kept = office.ledger.save(name, entry).await;
+        let kept = office.store.save(name, entry).await;
         kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
         let standing = entry.standing.clone();
         office.kept.lock().insert(name.to_owned(), standing);
@@ -367,7 +368,7 @@ impl AfterHooks {
         let Some(office) = self.office() else {
             return Ok(Vec::new());
         };
-        let listed = office.ledger.list_letters(consumer, after, limit).await;
+        let listed = office.store.list_letters(consumer, after, limit).await;
         listed.map_err(|error| ApiError::unexpected(error.to_string()))
     }
 

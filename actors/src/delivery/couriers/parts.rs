@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attendance::Attendances;
 use super::desk::Desk;
-use super::ledger::{Ledger, LogConsumerOptions};
+use super::store::{ConsumerStore, LogConsumerOptions};
 use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
@@ -37,7 +37,7 @@ pub(super) struct CourierParts {
     pub(super) name: Arc<str>,
     pub(super) recipient: Recipient,
     pub(super) env: RecordEnv,
-    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) store: Arc<dyn ConsumerStore>,
     pub(super) attendances: Arc<Attendances>,
     pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,

@@ -24,11 +24,11 @@ use super::super::{
     Address, Outbox, Parcel, Payload, Push, PushParts, PushSender, PushSettings, Waiting,
 };
 use crate::clock::ManualClock;
-use crate::delivery::couriers::LedgerError;
 use crate::device::messages::{
     DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice,
 };
 use crate::device::service::DeviceService;
+use crate::ops_store::OpsStoreError;
 
 /// Waits for what has to come.
 pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -135,27 +135,27 @@ impl Memory {
 
 #[async_trait]
 impl Outbox for Memory {
-    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError> {
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), OpsStoreError> {
         self.kept.send_modify(|kept| kept.extend_from_slice(pushes));
         let _turn = self.turn.lock().await;
         Ok(())
     }
 
-    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError> {
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), OpsStoreError> {
         let is_failing = |left: usize| left.checked_sub(1);
         let left = &self.num_forgets_to_fail;
         if left
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_failing)
             .is_ok()
         {
-            return Err(LedgerError("of the test".to_owned()));
+            return Err(OpsStoreError("of the test".to_owned()));
         }
         self.kept
             .send_modify(|kept| kept.retain(|it| !ids.contains(&it.id)));
         Ok(())
     }
 
-    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError> {
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, OpsStoreError> {
         Ok(self.kept())
     }
 }

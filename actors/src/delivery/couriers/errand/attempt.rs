@@ -16,11 +16,11 @@ use super::{Errand, Guest, PAUSE};
 use crate::delivery::couriers::attendance::{Answer, Attendance};
 use crate::delivery::couriers::content::{Around, context_of, has_later, lineage_of};
 use crate::delivery::couriers::desk::HandedOut;
-use crate::delivery::couriers::ledger::DeadLetter;
 use crate::delivery::couriers::messages::Retry;
 use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::{CourierParts, LogSide, Recipient};
 use crate::delivery::couriers::schedule::{GivenUp, Start, Verdict};
+use crate::delivery::couriers::store::DeadLetter;
 use crate::log::seek::load_commit;
 use crate::plugin::{
     CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,

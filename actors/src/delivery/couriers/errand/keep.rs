@@ -8,9 +8,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Errand, PAUSE};
-use crate::delivery::couriers::ledger::{
-    DeadLetter, Entry, Ledger, LedgerError, LetterId, Standing,
-};
+use crate::delivery::couriers::store::{ConsumerStore, DeadLetter, Entry, LetterId, Standing};
+use crate::ops_store::OpsStoreError;
 
 /// How often a cursor that moves is kept.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -56,13 +55,13 @@ impl Span {
 }
 
 /// How keeping went, and how many letters there are then, if that has changed.
-pub(super) type Kept = (Entry, Result<Option<u64>, LedgerError>);
+pub(super) type Kept = (Entry, Result<Option<u64>, OpsStoreError>);
 
 /// Keeps an entry. Letters are counted anew: one may have replaced another.
-async fn keep(ledger: &dyn Ledger, consumer: &str, entry: Entry) -> Kept {
+async fn keep(store: &dyn ConsumerStore, consumer: &str, entry: Entry) -> Kept {
     let has_letters = !entry.dead.is_empty() || !entry.forgotten.is_empty();
-    let kept = match ledger.save(consumer, &entry).await {
-        Ok(()) if has_letters => ledger.count_letters(consumer).await.map(Some),
+    let kept = match store.save(consumer, &entry).await {
+        Ok(()) if has_letters => store.count_letters(consumer).await.map(Some),
         kept => kept.map(|()| None),
     };
     (entry, kept)
@@ -193,9 +192,9 @@ impl Errand {
         if self.keep_due().is_some_and(|due| due <= Instant::now()) {
             let standing = self.standing_now();
             let entry = self.keeping.take(&self.parts.name, standing);
-            let (ledger, name) = (Arc::clone(&self.parts.ledger), Arc::clone(&self.parts.name));
+            let (store, name) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.name));
             self.keeping.under_way =
-                Some(Box::pin(async move { keep(&*ledger, &name, entry).await }));
+                Some(Box::pin(async move { keep(&*store, &name, entry).await }));
         }
     }
 
@@ -231,13 +230,13 @@ impl Errand {
         }
         let standing = self.standing_now();
         let entry = self.keeping.take(&self.parts.name, standing);
-        let kept = keep(&*self.parts.ledger, &self.parts.name, entry).await;
+        let kept = keep(&*self.parts.store, &self.parts.name, entry).await;
         self.kept(kept)
     }
 
     /// Finds out how many letters there are.
     pub(super) async fn count_letters(&mut self) {
-        match self.parts.ledger.count_letters(&self.parts.name).await {
+        match self.parts.store.count_letters(&self.parts.name).await {
             Ok(num_letters) => self.keeping.count(num_letters),
             Err(error) => {
                 tracing::error!(consumer = %self.parts.name, %error, "dead letters not counted");

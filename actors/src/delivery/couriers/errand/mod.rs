@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 use super::attendance::{Answer, Attendance};
 use super::courier::Shown;
-use super::ledger::{LetterId, Standing};
 use super::messages::{Command, ConsumerState, Retry};
 use super::parts::{CourierParts, Recipient};
 use super::schedule::{Moment, Schedule, TaskId};
+use super::store::{LetterId, Standing};
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::{Points, Presence, Via, WorkerId};
 use attempt::Ended;
@@ -82,7 +82,7 @@ pub(super) struct Errand {
     /// How often in a row a delivery did not reach the plugin, and until when none is tried.
     num_unready: u32,
     held_until: Option<Instant>,
-    /// Not before then is the log read again, or the ledger written.
+    /// Not before then is the log read again, or the ops store written.
     not_before: Option<Instant>,
     closing: Option<oneshot::Sender<()>>,
     num_delivered: u64,

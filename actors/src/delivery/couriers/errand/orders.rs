@@ -7,10 +7,10 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::Errand;
 use super::wanted::Past;
-use crate::delivery::couriers::ledger::LetterId;
 use crate::delivery::couriers::messages::{Command, ConsumerState, Order, Target};
 use crate::delivery::couriers::occasion;
 use crate::delivery::couriers::parts::Recipient;
+use crate::delivery::couriers::store::LetterId;
 use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
@@ -207,10 +207,8 @@ impl Errand {
         let mut found = Vec::new();
         let mut after: Option<LetterId> = None;
         loop {
-            let (ledger, name) = (&self.parts.ledger, &self.parts.name);
-            let page = ledger
-                .list_letters(name, after.as_ref(), PAGE_LETTERS)
-                .await;
+            let (store, name) = (&self.parts.store, &self.parts.name);
+            let page = store.list_letters(name, after.as_ref(), PAGE_LETTERS).await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
             let ids = page.iter().map(|it| &it.id);
             found.extend(ids.filter(|id| is_wanted(id)).cloned());

@@ -13,10 +13,10 @@ use super::{Errand, Guest, MAX_GUESTS, PAUSE};
 use crate::context::RequestContext;
 use crate::delivery::couriers::attendance::Seat;
 use crate::delivery::couriers::cursor::Cursor;
-use crate::delivery::couriers::ledger::Gone;
 use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::Recipient;
 use crate::delivery::couriers::schedule::{Arrival, GivenUp, Schedule};
+use crate::delivery::couriers::store::Gone;
 use crate::log::seek::load_commit;
 use crate::plugin::Points;
 

@@ -138,7 +138,7 @@ async fn letters_are_counted_right_whatever_is_delivered_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_letter_that_is_sent_again_and_dies_again_outlasts_a_failing_ledger() {
+async fn a_letter_that_is_sent_again_and_dies_again_outlasts_a_failing_store() {
     let world = World::new();
     world.save("n1");
     world.plugin.register(&["b"], 1);

@@ -20,9 +20,9 @@ const ENOUGH: Duration = Duration::from_secs(60);
 async fn begun(world: &World) -> AfterHooks {
     let hooks = AfterHooks::default();
     let arbiter = actix::Arbiter::current();
-    let ledger = Arc::clone(&world.book) as _;
+    let store = Arc::clone(&world.book) as _;
     let settings = DeliverySettings::default();
-    let begun = hooks.begin(world.env.clone(), ledger, settings, arbiter);
+    let begun = hooks.begin(world.env.clone(), store, settings, arbiter);
     begun.await.unwrap();
     hooks
 }

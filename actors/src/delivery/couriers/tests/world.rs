@@ -1,4 +1,4 @@
-//! A courier with everything around it in the test's hands: the plugin, the ledger, the log.
+//! A courier with everything around it in the test's hands: the plugin, the ops store, the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -23,12 +23,12 @@ use super::super::errand::Errand;
 use super::super::messages::{Command, ConsumerState};
 use super::super::parts::{CourierParts, Recipient};
 use super::super::{
-    DeadLetter, DeliverySettings, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter,
-    Standing,
+    ConsumerStore, DeadLetter, DeliverySettings, Entry, Kept, LetterId, ListedLetter, Standing,
 };
 use crate::asset::AssetUrls;
 use crate::live::tests::store::ModelStore;
 use crate::log::CommitObserver as _;
+use crate::ops_store::OpsStoreError;
 use crate::plugin::{
     CatchUp, Hook, NoPlugins, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
 };
@@ -37,7 +37,7 @@ use crate::record::env::RecordEnv;
 /// No courier is woken so often in any of the tests.
 const MANY: usize = 500;
 
-/// A ledger of one consumer that may fail.
+/// An ops store of one consumer that may fail.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) consumers: Mutex<BTreeMap<String, Standing>>,
@@ -49,27 +49,27 @@ pub(super) struct Book {
 }
 
 impl Book {
-    fn write(&self) -> Result<(), LedgerError> {
+    fn write(&self) -> Result<(), OpsStoreError> {
         self.num_tries.fetch_add(1, Ordering::Relaxed);
         let is_broken = self.is_broken.load(Ordering::Relaxed);
-        assert!(!is_broken, "the ledger is broken");
+        assert!(!is_broken, "the store is broken");
         if self.is_failing.load(Ordering::Relaxed) {
-            return Err(LedgerError("of the test".to_owned()));
+            return Err(OpsStoreError("of the test".to_owned()));
         }
         Ok(())
     }
 }
 
 #[async_trait]
-impl Ledger for Book {
-    async fn load(&self) -> Result<Kept, LedgerError> {
+impl ConsumerStore for Book {
+    async fn load(&self) -> Result<Kept, OpsStoreError> {
         Ok(Kept {
             consumers: self.consumers.lock().clone(),
             ..Kept::default()
         })
     }
 
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError> {
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError> {
         self.write()?;
         let standing = entry.standing.clone();
         self.consumers.lock().insert(consumer.to_owned(), standing);
@@ -83,7 +83,7 @@ impl Ledger for Book {
         Ok(())
     }
 
-    async fn forget(&self, consumer: &str) -> Result<(), LedgerError> {
+    async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError> {
         self.write()?;
         self.consumers.lock().remove(consumer);
         Ok(())
@@ -94,7 +94,7 @@ impl Ledger for Book {
         _: &str,
         _: Option<&LetterId>,
         _: usize,
-    ) -> Result<Vec<ListedLetter>, LedgerError> {
+    ) -> Result<Vec<ListedLetter>, OpsStoreError> {
         // No test has more than a page.
         let letters = self.letters.lock();
         let listed = letters.iter().map(|(id, letter)| ListedLetter {
@@ -104,7 +104,7 @@ impl Ledger for Book {
         Ok(listed.collect())
     }
 
-    async fn count_letters(&self, _: &str) -> Result<u64, LedgerError> {
+    async fn count_letters(&self, _: &str) -> Result<u64, OpsStoreError> {
         Ok(self.letters.lock().len() as u64)
     }
 }
@@ -251,7 +251,7 @@ impl World {
             name: "p".into(),
             recipient: Recipient::Plugin,
             env: self.env.clone(),
-            ledger: Arc::clone(&self.book) as _,
+            store: Arc::clone(&self.book) as _,
             attendances: Arc::default(),
             recent: Arc::default(),
             settings: DeliverySettings::default(),

@@ -53,12 +53,12 @@ fn now() -> Timestamp {
     Timestamp::from_micros(1 << 50)
 }
 
-async fn open(path: &Path) -> SqlLedger {
-    SqlLedger::open(path, now()).await.unwrap()
+async fn open(path: &Path) -> OpsStore {
+    OpsStore::open(path, now()).await.unwrap()
 }
 
 /// What a killed process would leave behind: the files as they are, in a folder of their own,
-/// because the ledger that wrote them holds them locked.
+/// because the ops store that wrote them holds them locked.
 fn left_behind(path: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
@@ -72,36 +72,39 @@ fn left_behind(path: &Path) -> tempfile::TempDir {
 async fn what_was_kept_is_there_after_a_loss_of_the_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");
-    let ledger = open(&path).await;
-    ledger.save("A", &entry(5, &[1, 2, 3], &[])).await.unwrap();
-    ledger.save("A", &entry(9, &[], &[2])).await.unwrap();
-    ledger.save("B", &entry(7, &[4], &[])).await.unwrap();
+    let ops_store = open(&path).await;
+    ops_store
+        .save("A", &entry(5, &[1, 2, 3], &[]))
+        .await
+        .unwrap();
+    ops_store.save("A", &entry(9, &[], &[2])).await.unwrap();
+    ops_store.save("B", &entry(7, &[4], &[])).await.unwrap();
     let killed = left_behind(&path);
-    let ledger = open(&killed.path().join("ops.sqlite")).await;
-    let kept = ledger.load().await.unwrap();
+    let ops_store = open(&killed.path().join("ops.sqlite")).await;
+    let kept = ops_store.load().await.unwrap();
     assert_eq!(kept.consumers["A"], standing(9));
     assert_eq!(kept.consumers["B"], standing(7));
     assert!(!kept.is_lost && kept.damaged.is_empty());
-    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(listed), [letter(1), letter(3)]);
     let after = (1, "h".into());
-    let listed = ledger.list_letters("A", Some(&after), 10).await.unwrap();
+    let listed = ops_store.list_letters("A", Some(&after), 10).await.unwrap();
     assert_eq!(letters(listed), [letter(3)]);
-    assert_eq!(ledger.count_letters("A").await.unwrap(), 2);
-    ledger.forget("A").await.unwrap();
-    assert_eq!(ledger.count_letters("A").await.unwrap(), 0);
-    assert_eq!(ledger.load().await.unwrap().consumers.len(), 1);
-    ledger.close().await;
-    assert!(ledger.save("A", &entry(5, &[], &[])).await.is_err());
+    assert_eq!(ops_store.count_letters("A").await.unwrap(), 2);
+    ops_store.forget("A").await.unwrap();
+    assert_eq!(ops_store.count_letters("A").await.unwrap(), 0);
+    assert_eq!(ops_store.load().await.unwrap().consumers.len(), 1);
+    ops_store.close().await;
+    assert!(ops_store.save("A", &entry(5, &[], &[])).await.is_err());
 }
 
 #[tokio::test]
 async fn a_letter_that_is_newer_than_a_forgotten_one_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = open(&folder.path().join("ops.sqlite")).await;
-    ledger.save("A", &entry(5, &[1, 2], &[])).await.unwrap();
-    ledger.save("A", &entry(5, &[1], &[1, 2])).await.unwrap();
-    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    let ops_store = open(&folder.path().join("ops.sqlite")).await;
+    ops_store.save("A", &entry(5, &[1, 2], &[])).await.unwrap();
+    ops_store.save("A", &entry(5, &[1], &[1, 2])).await.unwrap();
+    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(listed), [letter(1)]);
 }
 
@@ -109,40 +112,40 @@ async fn a_letter_that_is_newer_than_a_forgotten_one_is_kept() {
 async fn a_damaged_file_is_set_aside_and_the_loss_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");
-    let ledger = open(&path).await;
-    ledger.save("A", &entry(5, &[1], &[])).await.unwrap();
-    ledger.close().await;
+    let ops_store = open(&path).await;
+    ops_store.save("A", &entry(5, &[1], &[])).await.unwrap();
+    ops_store.close().await;
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.write_all(&[7; 4096]).unwrap();
     drop(file);
-    let ledger = open(&path).await;
-    let kept = ledger.load().await.unwrap();
+    let ops_store = open(&path).await;
+    let kept = ops_store.load().await.unwrap();
     assert!(kept.is_lost && kept.consumers.is_empty());
     assert!(folder.path().join("ops.damaged-1.sqlite").exists());
-    ledger.close().await;
+    ops_store.close().await;
     // It is still known at the next start, and not for ever.
-    let ledger = open(&path).await;
-    assert!(ledger.load().await.unwrap().is_lost);
-    ledger.close().await;
+    let ops_store = open(&path).await;
+    assert!(ops_store.load().await.unwrap().is_lost);
+    ops_store.close().await;
     let later = Timestamp::from_micros(now().micros() + 31 * 24 * 3600 * 1_000_000);
-    let ledger = SqlLedger::open(&path, later).await.unwrap();
-    assert!(!ledger.load().await.unwrap().is_lost);
+    let ops_store = OpsStore::open(&path, later).await.unwrap();
+    assert!(!ops_store.load().await.unwrap().is_lost);
 }
 
 #[tokio::test]
 async fn a_row_that_is_not_what_was_written_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");
-    let ledger = open(&path).await;
-    ledger.save("A", &entry(5, &[], &[])).await.unwrap();
-    ledger.save("B", &entry(5, &[], &[])).await.unwrap();
+    let ops_store = open(&path).await;
+    ops_store.save("A", &entry(5, &[], &[])).await.unwrap();
+    ops_store.save("B", &entry(5, &[], &[])).await.unwrap();
     let spoilt = "UPDATE consumer SET standing = replace(standing, '5', '6') WHERE name = 'A'";
-    let mut held = ledger.connection.lock().await;
+    let mut held = ops_store.connection.lock().await;
     let connection = held.as_mut().unwrap();
     sqlx::query(spoilt).execute(connection).await.unwrap();
     drop(held);
-    ledger.close().await;
+    ops_store.close().await;
     let reopened = open(&path).await;
     let kept = reopened.load().await.unwrap();
     assert_eq!(kept.damaged, ["A"]);
@@ -152,12 +155,12 @@ async fn a_row_that_is_not_what_was_written_is_named() {
 #[tokio::test]
 async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgotten() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = open(&folder.path().join("ops.sqlite")).await;
-    ledger
+    let ops_store = open(&folder.path().join("ops.sqlite")).await;
+    ops_store
         .save("A", &entry(5, &[1, 2, 3, 4], &[]))
         .await
         .unwrap();
-    let mut held = ledger.connection.lock().await;
+    let mut held = ops_store.connection.lock().await;
     for spoilt in [
         "UPDATE dead_letter SET letter = substr(letter, 1, 20) WHERE position = 2",
         "UPDATE dead_letter SET letter = x'ff00' WHERE position = 3",
@@ -166,7 +169,7 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
         sqlx::query(spoilt).execute(connection).await.unwrap();
     }
     drop(held);
-    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
     let found = listed
         .iter()
         .map(|it| (it.id.0, &*it.id.1, it.letter.is_ok()));
@@ -180,9 +183,9 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
     assert_eq!(listed[3].letter, Ok(letter(4)));
     assert!(matches!(&listed[1].letter, Err(why) if why.contains("EOF")));
     // A page may end with one.
-    let page = ledger.list_letters("A", Some(&listed[1].id), 1).await;
+    let page = ops_store.list_letters("A", Some(&listed[1].id), 1).await;
     assert_eq!(page.unwrap(), &listed[2..3]);
-    ledger.save("A", &entry(5, &[], &[2, 3])).await.unwrap();
-    let left = ledger.list_letters("A", None, 10).await.unwrap();
+    ops_store.save("A", &entry(5, &[], &[2, 3])).await.unwrap();
+    let left = ops_store.list_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(left), [letter(1), letter(4)]);
 }

@@ -1,5 +1,5 @@
-//! Where cursors, dead letters and pushes that wait are kept: `ops.sqlite` in the data folder, a database of its own
-//! that making the record store anew does not touch.
+//! The ops store, `ops.sqlite` in the data folder: how far consumers are, dead letters, pushes that wait, and who
+//! was not let in. A database of its own that making the record store anew does not touch.
 //!
 //! Every change is one transaction, on the disk when it answers (write-ahead log, `synchronous =
 //! FULL`). Each row has a checksum. A file that is damaged is set aside and begun anew; consumers
@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
-use skytrail_actors::delivery::couriers::{
-    Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter,
-};
+use skytrail_actors::delivery::couriers::{ConsumerStore, Entry, Kept, LetterId, ListedLetter};
+use skytrail_actors::ops_store::OpsStoreError;
 use skytrail_actors::push::{Outbox, Waiting};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
@@ -35,16 +34,16 @@ use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
 
-/// Where the ledger is in the data folder.
-pub const LEDGER_FILE: &str = "ops.sqlite";
+/// Where the ops store is in the data folder.
+pub const OPS_STORE_FILE: &str = "ops.sqlite";
 
 /// Runs something with the connection.
 macro_rules! with {
-    ($ledger:expr, $connection:ident => $work:expr) => {{
-        let mut guard = $ledger.connection.lock().await;
+    ($ops_store:expr, $connection:ident => $work:expr) => {{
+        let mut guard = $ops_store.connection.lock().await;
         match guard.as_mut() {
             Some($connection) => $work.await.map_err(failed),
-            None => Err(LedgerError("it is closed".to_owned())),
+            None => Err(OpsStoreError("it is closed".to_owned())),
         }
     }};
 }
@@ -52,7 +51,7 @@ macro_rules! with {
 /// For so long after a damage consumers that are not known may be some whose positions were lost.
 const LOSS_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why the ledger cannot be opened.
+/// Why the ops store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The damaged file cannot be set aside.
@@ -89,7 +88,7 @@ pub enum OpenError {
 }
 
 /// See the module.
-pub struct SqlLedger {
+pub struct OpsStore {
     /// `None` once it is closed.
     connection: Mutex<Option<SqliteConnection>>,
     now: Timestamp,
@@ -97,8 +96,8 @@ pub struct SqlLedger {
     erased: parking_lot::Mutex<BTreeSet<UserId>>,
 }
 
-impl SqlLedger {
-    /// Opens the ledger at a path, or makes it.
+impl OpsStore {
+    /// Opens the ops store at a path, or makes it.
     ///
     /// # Errors
     /// See [`OpenError`]; damage is none.
@@ -117,7 +116,7 @@ impl SqlLedger {
                 tracing::error!(
                     %error,
                     aside = %aside.display(),
-                    "the ledger of deliveries is damaged and set aside; consumers wait to be told \
+                    "ops.sqlite is damaged and set aside; consumers wait to be told \
                      where they go on"
                 );
                 let (mut connection, found) = connect(path).await.map_err(failed)?;
@@ -146,7 +145,7 @@ impl SqlLedger {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn add_refusals(&self, counted: &BTreeMap<Kind, u32>) -> Result<(), LedgerError> {
+    pub async fn add_refusals(&self, counted: &BTreeMap<Kind, u32>) -> Result<(), OpsStoreError> {
         with!(self, connection => async {
             let erased = self.erased.lock().clone();
             let is_erased = |kind: &Kind| kind.user.as_ref().is_some_and(|it| erased.contains(it));
@@ -159,7 +158,7 @@ impl SqlLedger {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn list_refusals(&self, wanted: &Wanted) -> Result<Vec<Refused>, LedgerError> {
+    pub async fn list_refusals(&self, wanted: &Wanted) -> Result<Vec<Refused>, OpsStoreError> {
         with!(self, connection => refusals::list(connection, wanted))
     }
 
@@ -167,7 +166,7 @@ impl SqlLedger {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn trim_refusals(&self, oldest: Timestamp, most: u32) -> Result<(), LedgerError> {
+    pub async fn trim_refusals(&self, oldest: Timestamp, most: u32) -> Result<(), OpsStoreError> {
         with!(self, connection => refusals::trim(connection, oldest, most))
     }
 
@@ -176,7 +175,7 @@ impl SqlLedger {
         if let Some(connection) = self.connection.lock().await.take()
             && let Err(error) = connection.close().await
         {
-            tracing::warn!(%error, "the ledger of deliveries did not close well");
+            tracing::warn!(%error, "ops.sqlite did not close well");
         }
     }
 }
@@ -226,17 +225,17 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 #[async_trait]
-impl Ledger for SqlLedger {
-    async fn load(&self) -> Result<Kept, LedgerError> {
+impl ConsumerStore for OpsStore {
+    async fn load(&self) -> Result<Kept, OpsStoreError> {
         let since = self.now.micros() - i64::try_from(LOSS_MEMORY.as_micros()).unwrap_or(i64::MAX);
         with!(self, connection => rows::load(connection, since))
     }
 
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError> {
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError> {
         with!(self, connection => rows::save(connection, consumer, entry))
     }
 
-    async fn forget(&self, consumer: &str) -> Result<(), LedgerError> {
+    async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError> {
         with!(self, connection => rows::forget(connection, consumer))
     }
 
@@ -245,44 +244,44 @@ impl Ledger for SqlLedger {
         consumer: &str,
         after: Option<&LetterId>,
         limit: usize,
-    ) -> Result<Vec<ListedLetter>, LedgerError> {
+    ) -> Result<Vec<ListedLetter>, OpsStoreError> {
         with!(self, connection => rows::list_letters(connection, consumer, after, limit))
     }
 
-    async fn count_letters(&self, consumer: &str) -> Result<u64, LedgerError> {
+    async fn count_letters(&self, consumer: &str) -> Result<u64, OpsStoreError> {
         with!(self, connection => rows::count_letters(connection, consumer))
     }
 }
 
 #[async_trait]
-impl Positions for SqlLedger {
-    async fn load_position(&self, consumer: &str) -> Result<Option<u64>, LedgerError> {
+impl Positions for OpsStore {
+    async fn load_position(&self, consumer: &str) -> Result<Option<u64>, OpsStoreError> {
         with!(self, connection => rows::load_position(connection, consumer))
     }
 
-    async fn save_position(&self, consumer: &str, position: u64) -> Result<(), LedgerError> {
+    async fn save_position(&self, consumer: &str, position: u64) -> Result<(), OpsStoreError> {
         with!(self, connection => rows::save_position(connection, consumer, position))
     }
 }
 
 #[async_trait]
-impl Outbox for SqlLedger {
-    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError> {
+impl Outbox for OpsStore {
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), OpsStoreError> {
         with!(self, connection => pushes::add(connection, pushes))
     }
 
-    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError> {
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), OpsStoreError> {
         with!(self, connection => pushes::remove(connection, ids))
     }
 
-    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError> {
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, OpsStoreError> {
         with!(self, connection => pushes::list(connection))
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form of map_err")]
-fn failed(error: sqlx::Error) -> LedgerError {
-    LedgerError(error.to_string())
+fn failed(error: sqlx::Error) -> OpsStoreError {
+    OpsStoreError(error.to_string())
 }
 
 #[cfg(test)]

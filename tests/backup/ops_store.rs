@@ -1,11 +1,11 @@
-//! A ledger of deliveries that cannot be copied: the log is saved, and nobody takes the backup for a
+//! An ops store that cannot be copied: the log is saved, and nobody takes the backup for a
 //! whole one.
 
 use super::*;
 use crate::support::eventually;
 
-/// Makes a consumer, which the ledger keeps, and ends the server.
-fn with_ledger() -> World {
+/// Makes a consumer, which the ops store keeps, and ends the server.
+fn with_ops_store() -> World {
     let mut world = World::start();
     let body = json!({"consumer": "index", "from": 1});
     world.master().call("log:consumer:create", body).result();
@@ -15,23 +15,20 @@ fn with_ledger() -> World {
 }
 
 #[test]
-fn a_backup_without_its_ledger_says_so_and_pushes_out_none_that_has_one() {
-    let mut world = with_ledger();
+fn a_backup_without_its_ops_store_says_so_and_pushes_out_none_that_has_one() {
+    let mut world = with_ops_store();
     world.back_up(&["--keep", "1"]);
     let whole = world.names();
-    let ledger = world.server.data_dir().join("ops.sqlite");
-    let good = std::fs::read(&ledger).unwrap();
+    let ops_store = world.server.data_dir().join("ops.sqlite");
+    let good = std::fs::read(&ops_store).unwrap();
     let mut bad = good.clone();
     bad[4096..8192].fill(0xff);
-    std::fs::write(&ledger, bad).unwrap();
+    std::fs::write(&ops_store, bad).unwrap();
 
     let failed = world.try_back_up(&["--keep", "1"]);
     assert_eq!(failed.status.code(), Some(1));
     let said_then = refusal(&failed);
-    assert!(
-        said_then.contains("the ledger of deliveries"),
-        "{said_then}"
-    );
+    assert!(said_then.contains("ops.sqlite"), "{said_then}");
     let names = world.names();
     assert_eq!(names.len(), 2, "the log is saved, and the whole one stays");
     assert_eq!(names[0], whole[0]);
@@ -39,8 +36,8 @@ fn a_backup_without_its_ledger_says_so_and_pushes_out_none_that_has_one() {
 
     let listed = world.back_up(&["--list"]);
     let lines: Vec<&str> = listed.lines().collect();
-    assert!(!lines[0].contains("without the ledger"), "{listed}");
-    assert!(lines[1].contains("without the ledger"), "{listed}");
+    assert!(!lines[0].contains("without ops.sqlite"), "{listed}");
+    assert!(lines[1].contains("without ops.sqlite"), "{listed}");
     let verified = world.try_back_up(&["--verify"]);
     assert!(
         !lossy(&verified.stdout).contains("is whole"),
@@ -48,12 +45,12 @@ fn a_backup_without_its_ledger_says_so_and_pushes_out_none_that_has_one() {
     );
     assert!(refusal(&verified).contains("ops.sqlite"), "{verified:?}");
     let restored = said(&world.try_restore("without", &[]));
-    assert!(restored.contains("without the ledger"), "{restored}");
+    assert!(restored.contains("without ops.sqlite"), "{restored}");
     let restored = said(&world.try_restore("with", &["--backup", &names[0]]));
-    assert!(!restored.contains("ledger"), "{restored}");
+    assert!(!restored.contains("without ops.sqlite"), "{restored}");
     assert!(world.server.folder().join("with/ops.sqlite").exists());
 
-    std::fs::write(&ledger, good).unwrap();
+    std::fs::write(&ops_store, good).unwrap();
     let made = world.back_up(&["--keep", "1"]);
     let removed = format!("removed {}, {}", names[0], names[1]);
     assert!(made.contains(&removed), "{made}");
@@ -61,8 +58,8 @@ fn a_backup_without_its_ledger_says_so_and_pushes_out_none_that_has_one() {
 }
 
 #[test]
-fn a_server_saves_its_log_when_its_ledger_cannot_be_copied() {
-    let mut world = with_ledger();
+fn a_server_saves_its_log_when_its_ops_store_cannot_be_copied() {
+    let mut world = with_ops_store();
     world.back_up(&[]);
     let whole = world.names().remove(0);
     // The copy has no place to be written to.
@@ -79,8 +76,8 @@ fn a_server_saves_its_log_when_its_ledger_cannot_be_copied() {
     });
     assert_eq!(backups["num_failed"], 0, "{backups}");
     assert!(backups["missing_ledger"].is_string(), "{backups}");
-    assert!(world.server.output().contains("without the ledger"));
+    assert!(world.server.output().contains("without ops.sqlite"));
     assert!(world.names().contains(&whole));
     let listed = world.back_up(&["--list"]);
-    assert!(listed.contains("without the ledger"), "{listed}");
+    assert!(listed.contains("without ops.sqlite"), "{listed}");
 }

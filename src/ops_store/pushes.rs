@@ -22,9 +22,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sql
         sqlx::query("ALTER TABLE push ADD COLUMN user TEXT")
             .execute(connection)
             .await?;
-        tracing::info!(
-            "the ledger of deliveries is brought to its later form: pushes that wait have users"
-        );
+        tracing::info!("ops.sqlite is brought to its later form: pushes that wait have users");
     }
     Ok(())
 }

@@ -1,21 +1,22 @@
-//! Copies of the ledger for backups, and bringing one back to an earlier end of the log.
+//! Copies of the ops store for backups, and bringing one back to an earlier end of the log.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use skytrail_actors::delivery::couriers::{Entry, LedgerError};
+use skytrail_actors::delivery::couriers::Entry;
+use skytrail_actors::ops_store::OpsStoreError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::{SqlLedger, failed, rows};
+use super::{OpsStore, failed, rows};
 
 /// So often a file that changes is read again.
 const MAX_TRIES: usize = 20;
 /// The head of a write-ahead log; it has another salt when the log begins again.
 const WAL_HEAD_BYTES: usize = 32;
 
-/// Why the ledger was not copied.
+/// Why the ops store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The files.
@@ -29,22 +30,22 @@ pub enum CopyError {
     Restless,
 }
 
-impl SqlLedger {
+impl OpsStore {
     /// Writes a copy of what is kept now to a file that is not there yet.
     ///
     /// # Errors
     /// It is closed, or cannot be read or written.
-    pub async fn copy_to(&self, path: &Path) -> Result<(), LedgerError> {
+    pub async fn copy_to(&self, path: &Path) -> Result<(), OpsStoreError> {
         let mut guard = self.connection.lock().await;
         match guard.as_mut() {
             Some(connection) => write_copy(connection, path).await.map_err(failed),
-            None => Err(LedgerError("it is closed".to_owned())),
+            None => Err(OpsStoreError("it is closed".to_owned())),
         }
     }
 }
 
-/// Writes a copy of the ledger in a file that another process may have open, for itself alone, to
-/// one that is not there yet. Says whether there is a ledger.
+/// Writes a copy of the ops store in a file that another process may have open, for itself alone, to
+/// one that is not there yet. Says whether there is an ops store.
 ///
 /// Read are the database and its write-ahead log, as a power loss would leave them: that is a state
 /// SQLite recovers from, unless the log began again while the database was read.

@@ -1,4 +1,4 @@
-//! The port to where cursors and dead letters are kept.
+//! The port to where it is kept how far consumers are, and their dead letters.
 //!
 //! It is no projection of the log: nobody but the consumer knows what it has had. Making the
 //! record store anew does not touch it.
@@ -14,6 +14,7 @@ use skytrail_schema::json;
 use skytrail_schema::time::Timestamp;
 
 use super::cursor::Cursor;
+use crate::ops_store::OpsStoreError;
 
 /// What is kept of a consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,31 +136,26 @@ pub struct Kept {
     pub is_lost: bool,
 }
 
-/// Why the ledger did not answer.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the ledger of deliveries: {0}")]
-pub struct LedgerError(pub String);
-
-/// Keeps cursors and dead letters.
+/// Keeps how far consumers are, and their dead letters.
 #[async_trait]
-pub trait Ledger: Send + Sync + 'static {
+pub trait ConsumerStore: Send + Sync + 'static {
     /// Loads all consumers.
     ///
     /// # Errors
     /// It is not readable.
-    async fn load(&self) -> Result<Kept, LedgerError>;
+    async fn load(&self) -> Result<Kept, OpsStoreError>;
 
     /// Keeps a change; durable when it answers, also against power loss.
     ///
     /// # Errors
     /// It is not writable; what was kept before is kept still.
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError>;
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError>;
 
     /// Forgets a consumer with all its letters; durable when it answers.
     ///
     /// # Errors
     /// It is not writable.
-    async fn forget(&self, consumer: &str) -> Result<(), LedgerError>;
+    async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError>;
 
     /// Lists a consumer's letters in the log's order, those behind `after`, at most `limit`.
     ///
@@ -170,11 +166,11 @@ pub trait Ledger: Send + Sync + 'static {
         consumer: &str,
         after: Option<&LetterId>,
         limit: usize,
-    ) -> Result<Vec<ListedLetter>, LedgerError>;
+    ) -> Result<Vec<ListedLetter>, OpsStoreError>;
 
     /// Counts a consumer's letters.
     ///
     /// # Errors
     /// It is not readable.
-    async fn count_letters(&self, consumer: &str) -> Result<u64, LedgerError>;
+    async fn count_letters(&self, consumer: &str) -> Result<u64, OpsStoreError>;
 }

@@ -1,4 +1,4 @@
-//! The ledger's tables.
+//! The ops store's tables.
 
 use serde::Serialize;
 use skytrail_actors::delivery::couriers::{Entry, Kept, LetterId, ListedLetter};

@@ -9,14 +9,14 @@ use skytrail_schema::positions::Positions;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::SqlLedger;
+use super::OpsStore;
 use super::rows::signed;
 use crate::projection::sqlite::erase::failed;
 
 #[async_trait]
-impl Holder for SqlLedger {
+impl Holder for OpsStore {
     fn name(&self) -> &'static str {
-        "ledger of deliveries"
+        "ops.sqlite"
     }
 
     async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
