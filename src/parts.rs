@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
 use skytrail_actors::capture::{CaptureDesk, CaptureFigures};
-use skytrail_actors::delivery::couriers::{AfterHooks, ConsumerState};
+use skytrail_actors::delivery::consumers::{ConsumerState, Consumers};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::erasure::{Eraser, EraserState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
@@ -64,7 +64,7 @@ pub struct Parts {
     /// What keeps them up to date.
     pub live_follower: Addr<Delivery<LiveFollower>>,
     /// What takes after-hooks to plugins.
-    pub after_hooks: AfterHooks,
+    pub consumers: Consumers,
     /// Looks after what others change by SQL.
     pub captured: CaptureDesk,
     /// Erases for good.
@@ -235,7 +235,7 @@ impl Health for Parts {
                 position: delivery.position,
                 state: self.live.state(),
             }),
-            deliveries: self.after_hooks.states(),
+            deliveries: self.consumers.states(),
             captured,
             erasures: self.eraser.state(),
             num_followers: self.followers.count(),

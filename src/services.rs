@@ -9,7 +9,7 @@ use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::capture::CaptureDesk;
 use skytrail_actors::clock::Clock;
-use skytrail_actors::delivery::couriers::AfterHooks;
+use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::erasure::Eraser;
 use skytrail_actors::events::EventReader;
@@ -62,7 +62,7 @@ pub struct Services {
     /// Where plugins are tried on what happened.
     pub sandbox: Arc<Sandbox>,
     /// What takes after-hooks to plugins.
-    pub after_hooks: AfterHooks,
+    pub consumers: Consumers,
     /// Looks after what others change by SQL.
     pub captured: CaptureDesk,
     /// Erases for good.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::couriers::{LetterId, ListedLetter, Order, Target};
+use skytrail_actors::delivery::consumers::{DeadLetterId, ListedDeadLetter, Order, Target};
 use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};
@@ -13,7 +13,7 @@ use super::{Call, Outcome, Reply, request};
 const LETTERS: (u64, u64) = (100, 1000);
 
 pub(super) async fn list(call: Call) -> Outcome {
-    Reply::new(&json!(call.services.after_hooks.states()))
+    Reply::new(&json!(call.services.consumers.states()))
 }
 
 pub(super) async fn pause(call: Call) -> Outcome {
@@ -62,7 +62,7 @@ pub(super) async fn dead_letters(call: Call) -> Outcome {
         .transpose()?;
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(LETTERS.0);
     let limit = usize::try_from(limit.min(LETTERS.1)).unwrap_or(usize::MAX);
-    let deliveries = &call.services.after_hooks;
+    let deliveries = &call.services.consumers;
     let letters = deliveries.dead_letters(consumer, after.as_ref(), limit);
     let letters = letters.await?;
     Reply::new(&letters.iter().map(to_wire).collect::<Json>())
@@ -82,14 +82,14 @@ pub(super) async fn drop(call: Call) -> Outcome {
 
 pub(super) async fn forget(call: Call) -> Outcome {
     let consumer = consumer(&call)?;
-    call.services.after_hooks.forget(consumer).await?;
+    call.services.consumers.forget(consumer).await?;
     Reply::new(&json!({"status": "OK"}))
 }
 
 async fn order(call: &Call, order: Order) -> Outcome {
     let state = call
         .services
-        .after_hooks
+        .consumers
         .order(consumer(call)?, order)
         .await?;
     Reply::new(&json!(state))
@@ -101,7 +101,7 @@ fn consumer(call: &Call) -> Result<&str, ApiError> {
 }
 
 /// Reads which letters are meant; none stands for all.
-fn letters(body: &Map<String, Json>) -> Result<Vec<LetterId>, ApiError> {
+fn letters(body: &Map<String, Json>) -> Result<Vec<DeadLetterId>, ApiError> {
     let ids = request::texts(body, "ids")?.unwrap_or_default();
     let is_all = request::flag(body, "all")?;
     if ids.is_empty() != is_all {
@@ -112,7 +112,7 @@ fn letters(body: &Map<String, Json>) -> Result<Vec<LetterId>, ApiError> {
 }
 
 /// Reads a delivery's id: its position and its hook.
-fn letter_id(text: &str) -> Result<LetterId, ApiError> {
+fn letter_id(text: &str) -> Result<DeadLetterId, ApiError> {
     let parts = text.split_once('/');
     let id = parts.and_then(|(position, hook)| Some((position.parse().ok()?, Arc::from(hook))));
     id.ok_or_else(|| {
@@ -121,7 +121,7 @@ fn letter_id(text: &str) -> Result<LetterId, ApiError> {
     })
 }
 
-fn to_wire(listed: &ListedLetter) -> Json {
+fn to_wire(listed: &ListedDeadLetter) -> Json {
     let (position, hook) = &listed.id;
     let id = format!("{position}/{hook}");
     match &listed.letter {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use skytrail_actors::clock::{Clock, SystemClock};
-use skytrail_actors::delivery::couriers::AfterHooks;
+use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{
@@ -19,7 +19,7 @@ use skytrail_actors::task::{TaskStates, TaskStore as _};
 use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
-use super::consumers::Tails;
+use super::downstream::Tails;
 use super::{StartError, settings};
 use crate::config::Config;
 use crate::ops_store::{OPS_STORE_FILE, OpsStore};
@@ -37,7 +37,7 @@ pub(super) struct Core {
     pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<TaskStates>,
-    pub(super) after_hooks: AfterHooks,
+    pub(super) consumers: Consumers,
     pub(super) ops_store: Arc<OpsStore>,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) ending: CancellationToken,
@@ -76,7 +76,7 @@ impl Core {
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
         let stored_tasks = store.load_tasks().await.map_err(failed)?;
         let tasks = Arc::new(TaskStates::new(snapshot.checkpoint, stored_tasks));
-        let after_hooks = AfterHooks::default();
+        let consumers = Consumers::default();
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;
         let ops_store = OpsStore::open(&config.data_dir.join(OPS_STORE_FILE), clock.now()).await?;
@@ -102,7 +102,7 @@ impl Core {
                 Arc::clone(&tasks) as _,
                 Arc::new(notices_feed),
                 Arc::new(live_feed),
-                after_hooks.observer(),
+                consumers.observer(),
                 // These two behind the others: who delivers what is applied or committed has it at hand by then.
                 Arc::new(feed),
                 Arc::clone(&committed) as _,
@@ -129,7 +129,7 @@ impl Core {
             model,
             subscriptions,
             tasks,
-            after_hooks,
+            consumers,
             ops_store: Arc::new(ops_store),
             checkpoints: Arc::new(checkpoints),
             ending,

@@ -63,7 +63,7 @@ impl Domain {
             applied,
             assets,
             plugins,
-            after_hooks: core.after_hooks.clone(),
+            consumers: core.consumers.clone(),
             captured: CaptureGate::default(),
             clock,
             max_included_bytes: config.http.limits.included_bytes,

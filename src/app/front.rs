@@ -12,8 +12,8 @@ use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::consumers::Consumers;
 use super::domain::Domain;
+use super::downstream::Downstream;
 use super::upkeep::Upkeep;
 use super::{Foundation, STEP_DEADLINE, StartError, settings};
 use crate::auth::custom_token::CustomTokens;
@@ -33,7 +33,7 @@ use crate::socket::seats::Seats;
 pub(super) struct Behind<'a> {
     pub(super) projector: &'a Addr<Projector>,
     pub(super) domain: &'a Domain,
-    pub(super) consumers: &'a Consumers,
+    pub(super) downstream: &'a Downstream,
     pub(super) upkeep: &'a Upkeep,
 }
 
@@ -106,7 +106,7 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     let (config, core) = (on.config, on.core);
     let Behind {
         domain,
-        consumers,
+        downstream,
         upkeep,
         ..
     } = behind;
@@ -118,7 +118,7 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     };
     let events = EventReader::new(
         (Arc::clone(&core.log) as _, core.timeline),
-        core.after_hooks.observer(),
+        core.consumers.observer(),
         Arc::clone(&core.store) as _,
         domain.env.applied.clone(),
     );
@@ -133,19 +133,19 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
         assets: Assets::new(domain.env.clone()),
         files: Arc::clone(&domain.files),
         devices: Arc::clone(&domain.devices) as _,
-        push: consumers.push.clone(),
+        push: downstream.push.clone(),
         plugins: Arc::clone(&domain.env.plugins),
-        tasks: consumers.tasks.clone(),
+        tasks: downstream.tasks.clone(),
         broker: domain.broker.clone(),
         sandbox: Arc::clone(&domain.sandbox),
-        after_hooks: core.after_hooks.clone(),
+        consumers: core.consumers.clone(),
         captured: domain.captured.clone(),
         eraser: Arc::clone(&upkeep.eraser),
         events: Arc::new(events),
-        hub: consumers.hub.clone(),
-        internal_hub: consumers.internal_hub.clone(),
+        hub: downstream.hub.clone(),
+        internal_hub: downstream.internal_hub.clone(),
         sockets: settings::sockets(&config.pubsub),
-        live: consumers.live.clone(),
+        live: downstream.live.clone(),
         live_seats,
         keys: on.keys.clone(),
         custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
@@ -168,7 +168,7 @@ fn parts(on: &Foundation<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
     let Behind {
         projector,
         domain,
-        consumers,
+        downstream,
         upkeep,
     } = behind;
     Parts {
@@ -177,18 +177,18 @@ fn parts(on: &Foundation<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
         records: Arc::clone(&domain.records),
         accounts: Arc::clone(&domain.accounts),
         projector: projector.clone(),
-        hub: consumers.hub.clone(),
-        internal_hub: consumers.internal_hub.clone(),
-        notices: consumers.notices.clone(),
-        push: consumers.push.clone(),
-        live: consumers.live.clone(),
-        live_follower: consumers.live_follower.clone(),
-        after_hooks: core.after_hooks.clone(),
+        hub: downstream.hub.clone(),
+        internal_hub: downstream.internal_hub.clone(),
+        notices: downstream.notices.clone(),
+        push: downstream.push.clone(),
+        live: downstream.live.clone(),
+        live_follower: downstream.live_follower.clone(),
+        consumers: core.consumers.clone(),
         captured: domain.captured.clone(),
         eraser: Arc::clone(&upkeep.eraser),
         followers: Arc::clone(&door.followers),
         broker: domain.broker.clone(),
-        tasks: consumers.tasks.clone(),
+        tasks: downstream.tasks.clone(),
         door: Arc::clone(&door.counters),
         running: door.running.clone(),
         throttle: Arc::clone(&door.throttle),

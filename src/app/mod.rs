@@ -1,9 +1,9 @@
 //! The one place where all parts meet: it builds them, starts them, and stops them in order.
 
 mod background;
-mod consumers;
 mod core;
 mod domain;
+mod downstream;
 mod front;
 mod serve;
 mod settings;
@@ -28,10 +28,10 @@ use skytrail_schema::code::ApiError;
 use socket2::Socket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::consumers::Consumers;
 pub(crate) use self::core::erasures_of;
 use self::core::{Core, Kept, Stored};
 use self::domain::Domain;
+use self::downstream::Downstream;
 use self::front::{Behind, Front};
 pub use self::serve::{serve, serve_with};
 use self::upkeep::Upkeep;
@@ -125,7 +125,7 @@ struct Arbiters {
     /// Plugins' connections and hubs.
     front: Arbiter,
     /// After-hooks.
-    couriers: Arbiter,
+    consumers: Arbiter,
     /// Push services.
     pushing: Arbiter,
     /// Live queries.
@@ -139,7 +139,7 @@ impl Arbiters {
             timers: Arbiter::new(),
             notices: Arbiter::new(),
             front: Arbiter::new(),
-            couriers: Arbiter::new(),
+            consumers: Arbiter::new(),
             pushing: Arbiter::new(),
             listeners: Arbiter::new(),
         }
@@ -151,11 +151,11 @@ impl Arbiters {
             timers,
             notices,
             front,
-            couriers,
+            consumers,
             pushing,
             listeners,
         } = self;
-        let log_readers = [projector, timers, notices, couriers, listeners];
+        let log_readers = [projector, timers, notices, consumers, listeners];
         for arbiter in log_readers.into_iter().chain([front, pushing]) {
             arbiter.stop();
         }
@@ -168,7 +168,7 @@ pub struct Application {
     arbiters: Arbiters,
     projector: Addr<Projector>,
     domain: Domain,
-    consumers: Consumers,
+    downstream: Downstream,
     upkeep: Upkeep,
     front: Front,
     /// Keeps the database of plugins that have none.
@@ -242,14 +242,14 @@ impl Application {
             core: &core,
             arbiters: &arbiters,
         };
-        let (projector, applied) = consumers::project(&on, fed);
+        let (projector, applied) = downstream::project(&on, fed);
         let domain = Domain::open(&on, applied).await?;
-        let consumers = Consumers::start(&on, &domain, tails).await?;
+        let downstream = Downstream::start(&on, &domain, tails).await?;
         let upkeep = Upkeep::start(&on, &domain)?;
         let behind = Behind {
             projector: &projector,
             domain: &domain,
-            consumers: &consumers,
+            downstream: &downstream,
             upkeep: &upkeep,
         };
         let front = Front::open(&on, behind, socket)?;
@@ -260,7 +260,7 @@ impl Application {
         Ok(Self {
             projector,
             domain,
-            consumers,
+            downstream,
             upkeep,
             front,
             database: None,
@@ -285,7 +285,7 @@ impl Application {
             arbiters,
             projector,
             domain,
-            consumers,
+            downstream,
             upkeep,
             front,
             database,
@@ -297,15 +297,15 @@ impl Application {
         let leaving = async {
             front.running.close();
             front.running.wait().await;
-            core.after_hooks.quiet();
+            core.consumers.quiet();
             tokio::join!(domain.broker.leave(), domain.tried.leave());
         };
         step("requests end", async {
-            let _ = tokio::join!(front.http.stop(true), consumers.tasks.send(Stop), leaving);
+            let _ = tokio::join!(front.http.stop(true), downstream.tasks.send(Stop), leaving);
         })
         .await;
-        step("deliveries are kept", core.after_hooks.close()).await;
-        step("pushes are sent", consumers.push.leave()).await;
+        step("deliveries are kept", core.consumers.close()).await;
+        step("pushes are sent", downstream.push.leave()).await;
         let audit = upkeep.audit;
         step_apart("the audit trail is written", move || audit.close()).await;
         core.store.stop_keeping();

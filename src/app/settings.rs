@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::clock::Clock;
-use skytrail_actors::delivery::couriers::DeliverySettings;
+use skytrail_actors::delivery::consumers::DeliverySettings;
 use skytrail_actors::device::DeviceLimits;
 use skytrail_actors::hub::HubSettings;
 use skytrail_actors::log::{LogOptions, Reserve};

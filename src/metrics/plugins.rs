@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skytrail_actors::delivery::couriers::ConsumerState;
+use skytrail_actors::delivery::consumers::ConsumerState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
 use skytrail_actors::task::TaskReport;
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use skytrail_actors::delivery::couriers::Entry;
+use skytrail_actors::delivery::consumers::ConsumerChange;
 use skytrail_actors::ops_store::OpsStoreError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -119,17 +119,17 @@ pub async fn cut(path: &Path, head: u64) -> Result<(), sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path);
     let mut connection = options.disable_statement_logging().connect().await?;
     let kept = rows::load(&mut connection, i64::MAX).await?;
-    for (name, mut standing) in kept.consumers {
-        standing.cursor.clamp(head);
-        standing.ordered = standing.ordered.min(head);
-        for since in standing.since.values_mut() {
+    for (name, mut checkpoint) in kept.consumers {
+        checkpoint.cursor.clamp(head);
+        checkpoint.ordered = checkpoint.ordered.min(head);
+        for since in checkpoint.since.values_mut() {
             *since = (*since).min(head);
         }
-        let entry = Entry {
-            standing,
-            ..Entry::default()
+        let change = ConsumerChange {
+            checkpoint,
+            ..ConsumerChange::default()
         };
-        rows::save(&mut connection, &name, &entry).await?;
+        rows::save(&mut connection, &name, &change).await?;
     }
     rows::cut(&mut connection, head).await?;
     connection.close().await

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
-use skytrail_actors::delivery::couriers::{ConsumerStore, Entry, Kept, LetterId, ListedLetter};
+use skytrail_actors::delivery::consumers::{
+    ConsumerChange, ConsumerStore, DeadLetterId, ListedDeadLetter, StoredConsumers,
+};
 use skytrail_actors::ops_store::OpsStoreError;
 use skytrail_actors::push::{Outbox, Waiting};
 use skytrail_schema::id::UserId;
@@ -226,30 +228,30 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 
 #[async_trait]
 impl ConsumerStore for OpsStore {
-    async fn load(&self) -> Result<Kept, OpsStoreError> {
+    async fn load(&self) -> Result<StoredConsumers, OpsStoreError> {
         let since = self.now.micros() - i64::try_from(LOSS_MEMORY.as_micros()).unwrap_or(i64::MAX);
         with!(self, connection => rows::load(connection, since))
     }
 
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError> {
-        with!(self, connection => rows::save(connection, consumer, entry))
+    async fn save(&self, consumer: &str, change: &ConsumerChange) -> Result<(), OpsStoreError> {
+        with!(self, connection => rows::save(connection, consumer, change))
     }
 
     async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError> {
         with!(self, connection => rows::forget(connection, consumer))
     }
 
-    async fn list_letters(
+    async fn list_dead_letters(
         &self,
         consumer: &str,
-        after: Option<&LetterId>,
+        after: Option<&DeadLetterId>,
         limit: usize,
-    ) -> Result<Vec<ListedLetter>, OpsStoreError> {
-        with!(self, connection => rows::list_letters(connection, consumer, after, limit))
+    ) -> Result<Vec<ListedDeadLetter>, OpsStoreError> {
+        with!(self, connection => rows::list_dead_letters(connection, consumer, after, limit))
     }
 
-    async fn count_letters(&self, consumer: &str) -> Result<u64, OpsStoreError> {
-        with!(self, connection => rows::count_letters(connection, consumer))
+    async fn count_dead_letters(&self, consumer: &str) -> Result<u64, OpsStoreError> {
+        with!(self, connection => rows::count_dead_letters(connection, consumer))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The ops store's tables.
 
 use serde::Serialize;
-use skytrail_actors::delivery::couriers::{Entry, Kept, LetterId, ListedLetter};
+use skytrail_actors::delivery::consumers::{
+    ConsumerChange, DeadLetterId, ListedDeadLetter, StoredConsumers,
+};
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};
@@ -69,20 +71,20 @@ pub(super) async fn note_loss(
 pub(super) async fn load(
     connection: &mut SqliteConnection,
     since: i64,
-) -> Result<Kept, sqlx::Error> {
+) -> Result<StoredConsumers, sqlx::Error> {
     let losses = sqlx::query("SELECT count(*) FROM loss WHERE at >= ?");
     let losses: i64 = losses.bind(since).fetch_one(&mut *connection).await?.get(0);
-    let mut kept = Kept {
+    let mut kept = StoredConsumers {
         is_lost: losses > 0,
-        ..Kept::default()
+        ..StoredConsumers::default()
     };
     let rows = sqlx::query("SELECT name, standing, checksum FROM consumer ORDER BY name");
     for row in rows.fetch_all(connection).await? {
         let (name, text): (String, String) = (row.get(0), row.get(1));
         let is_whole = row.get::<i64, _>(2) == checksum(&name, &text);
         match serde_json::from_str(&text) {
-            Ok(standing) if is_whole => {
-                kept.consumers.insert(name, standing);
+            Ok(checkpoint) if is_whole => {
+                kept.consumers.insert(name, checkpoint);
             }
             _ => {
                 tracing::error!(consumer = name, "what a consumer has had is not readable");
@@ -137,18 +139,18 @@ pub(super) async fn save_position(
 pub(super) async fn save(
     connection: &mut SqliteConnection,
     consumer: &str,
-    entry: &Entry,
+    change: &ConsumerChange,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    let standing = write(&entry.standing)?;
+    let checkpoint = write(&change.checkpoint)?;
     let kept =
         sqlx::query("INSERT OR REPLACE INTO consumer (name, standing, checksum) VALUES (?, ?, ?)");
     kept.bind(consumer)
-        .bind(&standing)
-        .bind(checksum(consumer, &standing))
+        .bind(&checkpoint)
+        .bind(checksum(consumer, &checkpoint))
         .execute(&mut *transaction)
         .await?;
-    for (position, hook) in &entry.forgotten {
+    for (position, hook) in &change.forgotten {
         let forgotten =
             sqlx::query("DELETE FROM dead_letter WHERE consumer = ? AND position = ? AND hook = ?");
         forgotten
@@ -158,7 +160,7 @@ pub(super) async fn save(
             .execute(&mut *transaction)
             .await?;
     }
-    for letter in &entry.dead {
+    for letter in &change.dead {
         let buried = sqlx::query(
             "INSERT OR REPLACE INTO dead_letter (consumer, position, hook, letter) \
              VALUES (?, ?, ?, ?)",
@@ -208,12 +210,12 @@ pub(super) async fn cut(connection: &mut SqliteConnection, head: u64) -> Result<
     Ok(())
 }
 
-pub(super) async fn list_letters(
+pub(super) async fn list_dead_letters(
     connection: &mut SqliteConnection,
     consumer: &str,
-    after: Option<&LetterId>,
+    after: Option<&DeadLetterId>,
     limit: usize,
-) -> Result<Vec<ListedLetter>, sqlx::Error> {
+) -> Result<Vec<ListedDeadLetter>, sqlx::Error> {
     let (position, hook) = match after {
         Some((position, hook)) => (signed(*position), &**hook),
         None => (-1, ""),
@@ -228,8 +230,8 @@ pub(super) async fn list_letters(
         .bind(hook)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = rows.fetch_all(connection).await?;
-    let listed: Vec<ListedLetter> = rows.iter().map(read).collect::<Result<_, _>>()?;
-    for ListedLetter { id, letter } in &listed {
+    let listed: Vec<ListedDeadLetter> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    for ListedDeadLetter { id, letter } in &listed {
         if let Err(error) = letter {
             let (position, hook) = (id.0, &*id.1);
             tracing::error!(
@@ -245,20 +247,20 @@ pub(super) async fn list_letters(
 }
 
 /// Reads a letter. Its name is the row's key, and what is damaged is most likely what it says.
-fn read(row: &SqliteRow) -> Result<ListedLetter, sqlx::Error> {
+fn read(row: &SqliteRow) -> Result<ListedDeadLetter, sqlx::Error> {
     let (position, hook): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
     let text: Result<&str, _> = row.try_get(2);
     let letter = text.map_err(|error| error.to_string()).and_then(|text| {
         let read = serde_json::from_str(text);
         read.map_err(|error| error.to_string())
     });
-    Ok(ListedLetter {
+    Ok(ListedDeadLetter {
         id: (u64::try_from(position).unwrap_or_default(), hook.into()),
         letter,
     })
 }
 
-pub(super) async fn count_letters(
+pub(super) async fn count_dead_letters(
     connection: &mut SqliteConnection,
     consumer: &str,
 ) -> Result<u64, sqlx::Error> {

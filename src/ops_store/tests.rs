@@ -2,12 +2,12 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use serde_json::json;
-use skytrail_actors::delivery::couriers::{Cursor, DeadLetter, Open, Standing};
+use skytrail_actors::delivery::consumers::{ConsumerCheckpoint, Cursor, DeadLetter, Open};
 
 use super::*;
 
-fn standing(read: u64) -> Standing {
-    Standing {
+fn checkpoint(read: u64) -> ConsumerCheckpoint {
+    ConsumerCheckpoint {
         cursor: Cursor {
             read,
             open: vec![Open {
@@ -17,7 +17,7 @@ fn standing(read: u64) -> Standing {
             }],
             ..Cursor::default()
         },
-        ..Standing::default()
+        ..ConsumerCheckpoint::default()
     }
 }
 
@@ -33,14 +33,14 @@ fn letter(position: u64) -> DeadLetter {
 }
 
 /// Those of the letters that can be read.
-fn letters(listed: Vec<ListedLetter>) -> Vec<DeadLetter> {
+fn letters(listed: Vec<ListedDeadLetter>) -> Vec<DeadLetter> {
     listed.into_iter().filter_map(|it| it.letter.ok()).collect()
 }
 
-fn entry(read: u64, dead: &[u64], forgotten: &[u64]) -> Entry {
+fn change(read: u64, dead: &[u64], forgotten: &[u64]) -> ConsumerChange {
     let hook: Arc<str> = "h".into();
-    Entry {
-        standing: standing(read),
+    ConsumerChange {
+        checkpoint: checkpoint(read),
         dead: dead.iter().map(|position| letter(*position)).collect(),
         forgotten: forgotten
             .iter()
@@ -74,37 +74,40 @@ async fn what_was_kept_is_there_after_a_loss_of_the_process() {
     let path = folder.path().join("ops.sqlite");
     let ops_store = open(&path).await;
     ops_store
-        .save("A", &entry(5, &[1, 2, 3], &[]))
+        .save("A", &change(5, &[1, 2, 3], &[]))
         .await
         .unwrap();
-    ops_store.save("A", &entry(9, &[], &[2])).await.unwrap();
-    ops_store.save("B", &entry(7, &[4], &[])).await.unwrap();
+    ops_store.save("A", &change(9, &[], &[2])).await.unwrap();
+    ops_store.save("B", &change(7, &[4], &[])).await.unwrap();
     let killed = left_behind(&path);
     let ops_store = open(&killed.path().join("ops.sqlite")).await;
     let kept = ops_store.load().await.unwrap();
-    assert_eq!(kept.consumers["A"], standing(9));
-    assert_eq!(kept.consumers["B"], standing(7));
+    assert_eq!(kept.consumers["A"], checkpoint(9));
+    assert_eq!(kept.consumers["B"], checkpoint(7));
     assert!(!kept.is_lost && kept.damaged.is_empty());
-    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
+    let listed = ops_store.list_dead_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(listed), [letter(1), letter(3)]);
     let after = (1, "h".into());
-    let listed = ops_store.list_letters("A", Some(&after), 10).await.unwrap();
+    let listed = ops_store
+        .list_dead_letters("A", Some(&after), 10)
+        .await
+        .unwrap();
     assert_eq!(letters(listed), [letter(3)]);
-    assert_eq!(ops_store.count_letters("A").await.unwrap(), 2);
+    assert_eq!(ops_store.count_dead_letters("A").await.unwrap(), 2);
     ops_store.forget("A").await.unwrap();
-    assert_eq!(ops_store.count_letters("A").await.unwrap(), 0);
+    assert_eq!(ops_store.count_dead_letters("A").await.unwrap(), 0);
     assert_eq!(ops_store.load().await.unwrap().consumers.len(), 1);
     ops_store.close().await;
-    assert!(ops_store.save("A", &entry(5, &[], &[])).await.is_err());
+    assert!(ops_store.save("A", &change(5, &[], &[])).await.is_err());
 }
 
 #[tokio::test]
 async fn a_letter_that_is_newer_than_a_forgotten_one_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let ops_store = open(&folder.path().join("ops.sqlite")).await;
-    ops_store.save("A", &entry(5, &[1, 2], &[])).await.unwrap();
-    ops_store.save("A", &entry(5, &[1], &[1, 2])).await.unwrap();
-    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
+    ops_store.save("A", &change(5, &[1, 2], &[])).await.unwrap();
+    ops_store.save("A", &change(5, &[1], &[1, 2])).await.unwrap();
+    let listed = ops_store.list_dead_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(listed), [letter(1)]);
 }
 
@@ -113,7 +116,7 @@ async fn a_damaged_file_is_set_aside_and_the_loss_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");
     let ops_store = open(&path).await;
-    ops_store.save("A", &entry(5, &[1], &[])).await.unwrap();
+    ops_store.save("A", &change(5, &[1], &[])).await.unwrap();
     ops_store.close().await;
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
@@ -138,8 +141,8 @@ async fn a_row_that_is_not_what_was_written_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ops.sqlite");
     let ops_store = open(&path).await;
-    ops_store.save("A", &entry(5, &[], &[])).await.unwrap();
-    ops_store.save("B", &entry(5, &[], &[])).await.unwrap();
+    ops_store.save("A", &change(5, &[], &[])).await.unwrap();
+    ops_store.save("B", &change(5, &[], &[])).await.unwrap();
     let spoilt = "UPDATE consumer SET standing = replace(standing, '5', '6') WHERE name = 'A'";
     let mut held = ops_store.connection.lock().await;
     let connection = held.as_mut().unwrap();
@@ -157,7 +160,7 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
     let folder = tempfile::tempdir().unwrap();
     let ops_store = open(&folder.path().join("ops.sqlite")).await;
     ops_store
-        .save("A", &entry(5, &[1, 2, 3, 4], &[]))
+        .save("A", &change(5, &[1, 2, 3, 4], &[]))
         .await
         .unwrap();
     let mut held = ops_store.connection.lock().await;
@@ -169,7 +172,7 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
         sqlx::query(spoilt).execute(connection).await.unwrap();
     }
     drop(held);
-    let listed = ops_store.list_letters("A", None, 10).await.unwrap();
+    let listed = ops_store.list_dead_letters("A", None, 10).await.unwrap();
     let found = listed
         .iter()
         .map(|it| (it.id.0, &*it.id.1, it.letter.is_ok()));
@@ -183,9 +186,11 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
     assert_eq!(listed[3].letter, Ok(letter(4)));
     assert!(matches!(&listed[1].letter, Err(why) if why.contains("EOF")));
     // A page may end with one.
-    let page = ops_store.list_letters("A", Some(&listed[1].id), 1).await;
+    let page = ops_store
+        .list_dead_letters("A", Some(&listed[1].id), 1)
+        .await;
     assert_eq!(page.unwrap(), &listed[2..3]);
-    ops_store.save("A", &entry(5, &[], &[2, 3])).await.unwrap();
-    let left = ops_store.list_letters("A", None, 10).await.unwrap();
+    ops_store.save("A", &change(5, &[], &[2, 3])).await.unwrap();
+    let left = ops_store.list_dead_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(left), [letter(1), letter(4)]);
 }

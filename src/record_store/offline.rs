@@ -9,7 +9,7 @@ use actix::{Actor as _, Addr};
 use skytrail_actors::asset::AssetCatalog;
 use skytrail_actors::capture::{CaptureGate, CaptureSource, Captures};
 use skytrail_actors::clock::{Clock, SystemClock};
-use skytrail_actors::delivery::couriers::AfterHooks;
+use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::DeviceStore;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, LogOptions};
@@ -116,7 +116,7 @@ impl Offline {
                 applied: is_applied,
                 assets,
                 plugins: Arc::new(NoPlugins::default()),
-                after_hooks: AfterHooks::default(),
+                consumers: Consumers::default(),
                 captured: CaptureGate::default(),
                 clock,
                 max_included_bytes: config.http.limits.included_bytes,

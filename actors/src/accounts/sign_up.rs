@@ -19,7 +19,7 @@ use super::messages::{Account, Session, SignUp};
 use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
-use crate::delivery::couriers::{Attending, Originals};
+use crate::delivery::consumers::{Attending, Originals};
 use crate::record::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};

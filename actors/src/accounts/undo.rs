@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::actor::load;
 use super::sso;
 use crate::context::{RequestContext, Storing};
-use crate::delivery::couriers::Attending;
+use crate::delivery::consumers::Attending;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;

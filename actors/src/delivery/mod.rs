@@ -12,7 +12,7 @@
 //! is delivered after the start, some of it again. The others begin with the present.
 
 mod actor;
-pub mod couriers;
+pub mod consumers;
 mod positions;
 
 use async_trait::async_trait;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::decide::Plan;
 use super::env::RecordEnv;
 use crate::context::RequestContext;
-use crate::delivery::couriers::{Attending, Originals};
+use crate::delivery::consumers::{Attending, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
 /// After this many conflicts the losers go one at a time.
@@ -125,11 +125,11 @@ pub async fn commit_attended(
     (context, told): (&RequestContext, &RequestContext),
 ) -> Result<Outcome<(Arc<Commit>, Attending)>, ApiError> {
     let id = context.request.next_commit();
-    let attending = env.after_hooks.attend(id, &plan.events, originals, told);
+    let attending = env.consumers.attend(id, &plan.events, originals, told);
     let mut attending = attending.await?;
     let committed = commit_as(id, &env.log, (plan, read_position), context).await?;
     Ok(committed.map(|commit| {
-        env.after_hooks.committed(&commit, &mut attending);
+        env.consumers.committed(&commit, &mut attending);
         (commit, attending)
     }))
 }

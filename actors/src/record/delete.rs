@@ -19,7 +19,7 @@ use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::page_bytes::PageBytes;
 use super::{hooks, save};
-use crate::delivery::couriers::Attending;
+use crate::delivery::consumers::Attending;
 use crate::store::Referrers;
 
 /// Per id: the record that is deleted, or why it is not.

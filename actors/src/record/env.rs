@@ -18,7 +18,7 @@ use crate::accounts;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
-use crate::delivery::couriers::AfterHooks;
+use crate::delivery::consumers::Consumers;
 use crate::log::{ConflictKey, EventLog};
 use crate::plugin::PluginGate;
 use crate::projector::Applied;
@@ -59,7 +59,7 @@ pub struct RecordEnv {
     /// Hooks.
     pub plugins: Arc<dyn PluginGate>,
     /// What takes after-hooks to the plugins.
-    pub after_hooks: AfterHooks,
+    pub consumers: Consumers,
     /// What SQL has changed.
     pub captured: CaptureGate,
     /// The time.

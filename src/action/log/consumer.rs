@@ -1,7 +1,7 @@
 //! `log:consumer:create`, `log:consumer:delete`
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::couriers::LogConsumerOptions;
+use skytrail_actors::delivery::consumers::LogConsumerOptions;
 use skytrail_schema::code::ApiError;
 
 use super::asked;
@@ -25,14 +25,14 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
         timeout_ms,
     };
     let behind = asked::behind(&call.services.events, &call.body).await?;
-    let consumers = &call.services.after_hooks;
+    let consumers = &call.services.consumers;
     let state = consumers.create_consumer(name, options, behind).await?;
     Reply::new(&json!(state))
 }
 
 pub(in crate::action) async fn delete(call: Call) -> Outcome {
     let name = name(&call.body)?;
-    call.services.after_hooks.delete_consumer(name).await?;
+    call.services.consumers.delete_consumer(name).await?;
     Reply::new(&json!({"status": "OK"}))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::couriers::{Answer, HandedOut, LogWorker};
+use skytrail_actors::delivery::consumers::{Answer, LogWorker, WorkItem};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::line::{Heard, Line};
@@ -30,7 +30,7 @@ pub(super) async fn run(
     let name = name.ok_or_else(|| missing("consumer"))?;
     let window = number(message, "window")?.unwrap_or(WINDOW).max(1);
     let window = usize::try_from(window).unwrap_or(usize::MAX);
-    let mut worker = services.after_hooks.work_for(name, window)?;
+    let mut worker = services.consumers.work_for(name, window)?;
     let greeting = json!({
         "type": "consuming",
         "consumer": name,
@@ -59,7 +59,7 @@ pub(super) async fn run(
     }
 }
 
-fn text(event: &HandedOut) -> String {
+fn text(event: &WorkItem) -> String {
     let (attempt, json) = (event.attempt, event.json.get());
     format!(r#"{{"type":"event","attempt":{attempt},"event":{json}}}"#)
 }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::asset::{AssetCatalog, AssetUrls};
 use crate::capture::CaptureGate;
 use crate::clock::ManualClock;
-use crate::delivery::couriers::AfterHooks;
+use crate::delivery::consumers::Consumers;
 use crate::log::{AppendError, Decision, EventLog, ReadError};
 use crate::plugin::PluginGate;
 use crate::projector::feed;
@@ -159,7 +159,7 @@ impl ModelStore {
                 erasures: Arc::default(),
             },
             plugins,
-            after_hooks: AfterHooks::default(),
+            consumers: Consumers::default(),
             captured: CaptureGate::default(),
             clock: Arc::new(ManualClock::default()),
             max_included_bytes: 1 << 20,

@@ -8,7 +8,7 @@ use actix::{AsyncContext, Context, Handler, MessageResult};
 use super::actor::{Phase, Plugins, SCHEMA_CHANGED, notify};
 use super::lifecycle::{self, Herald};
 use super::plugin::{Plugin, Stage, Worker};
-use crate::delivery::couriers::LOG_PREFIX;
+use crate::delivery::consumers::LOG_PREFIX;
 use crate::plugin::figures::Figures;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Configured, FindSession, Join, Notice, Prepared, Refusal};

@@ -8,7 +8,7 @@
 //! 4. decide events and what they rest on,
 //! 5. append; on a conflict go back to 1,
 //! 6. wait for what synchronous after-save hooks say: they are told out of the log, see
-//!    [`crate::delivery::couriers`].
+//!    [`crate::delivery::consumers`].
 //!
 //! A record that fails in a step takes no part in later ones; the others go on,
 //! unless the save is atomic.
@@ -35,7 +35,7 @@ use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
-use crate::delivery::couriers::Attending;
+use crate::delivery::consumers::Attending;
 
 /// A draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;

@@ -1,4 +1,4 @@
-//! A courier with everything around it in the test's hands: the plugin, the ops store, the log.
+//! An actor with everything around it in the test's hands: the plugin, the ops store, the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -18,12 +18,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::courier::Shown;
-use super::super::errand::Errand;
+use super::super::actor::Shown;
+use super::super::delivery_loop::DeliveryLoop;
 use super::super::messages::{Command, ConsumerState};
-use super::super::parts::{CourierParts, Recipient};
+use super::super::parts::{ConsumerParts, Recipient};
 use super::super::{
-    ConsumerStore, DeadLetter, DeliverySettings, Entry, Kept, LetterId, ListedLetter, Standing,
+    ConsumerChange, ConsumerCheckpoint, ConsumerStore, DeadLetter, DeadLetterId, DeliverySettings,
+    ListedDeadLetter, StoredConsumers,
 };
 use crate::asset::AssetUrls;
 use crate::live::tests::store::ModelStore;
@@ -34,21 +35,21 @@ use crate::plugin::{
 };
 use crate::record::env::RecordEnv;
 
-/// No courier is woken so often in any of the tests.
+/// No actor is woken so often in any of the tests.
 const MANY: usize = 500;
 
 /// An ops store of one consumer that may fail.
 #[derive(Default)]
-pub(super) struct Book {
-    pub(super) consumers: Mutex<BTreeMap<String, Standing>>,
-    pub(super) letters: Mutex<BTreeMap<LetterId, DeadLetter>>,
+pub(super) struct TestStore {
+    pub(super) consumers: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
+    pub(super) letters: Mutex<BTreeMap<DeadLetterId, DeadLetter>>,
     pub(super) is_failing: AtomicBool,
     /// Whether writing panics.
     pub(super) is_broken: AtomicBool,
     pub(super) num_tries: AtomicUsize,
 }
 
-impl Book {
+impl TestStore {
     fn write(&self) -> Result<(), OpsStoreError> {
         self.num_tries.fetch_add(1, Ordering::Relaxed);
         let is_broken = self.is_broken.load(Ordering::Relaxed);
@@ -61,21 +62,23 @@ impl Book {
 }
 
 #[async_trait]
-impl ConsumerStore for Book {
-    async fn load(&self) -> Result<Kept, OpsStoreError> {
-        Ok(Kept {
+impl ConsumerStore for TestStore {
+    async fn load(&self) -> Result<StoredConsumers, OpsStoreError> {
+        Ok(StoredConsumers {
             consumers: self.consumers.lock().clone(),
-            ..Kept::default()
+            ..StoredConsumers::default()
         })
     }
 
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError> {
+    async fn save(&self, consumer: &str, change: &ConsumerChange) -> Result<(), OpsStoreError> {
         self.write()?;
-        let standing = entry.standing.clone();
-        self.consumers.lock().insert(consumer.to_owned(), standing);
+        let checkpoint = change.checkpoint.clone();
+        self.consumers
+            .lock()
+            .insert(consumer.to_owned(), checkpoint);
         let mut letters = self.letters.lock();
-        letters.retain(|id, _| !entry.forgotten.contains(id));
-        let dead = entry
+        letters.retain(|id, _| !change.forgotten.contains(id));
+        let dead = change
             .dead
             .iter()
             .map(|letter| (letter.id(), letter.clone()));
@@ -89,22 +92,22 @@ impl ConsumerStore for Book {
         Ok(())
     }
 
-    async fn list_letters(
+    async fn list_dead_letters(
         &self,
         _: &str,
-        _: Option<&LetterId>,
+        _: Option<&DeadLetterId>,
         _: usize,
-    ) -> Result<Vec<ListedLetter>, OpsStoreError> {
+    ) -> Result<Vec<ListedDeadLetter>, OpsStoreError> {
         // No test has more than a page.
         let letters = self.letters.lock();
-        let listed = letters.iter().map(|(id, letter)| ListedLetter {
+        let listed = letters.iter().map(|(id, letter)| ListedDeadLetter {
             id: id.clone(),
             letter: Ok(letter.clone()),
         });
         Ok(listed.collect())
     }
 
-    async fn count_letters(&self, _: &str) -> Result<u64, OpsStoreError> {
+    async fn count_dead_letters(&self, _: &str) -> Result<u64, OpsStoreError> {
         Ok(self.letters.lock().len() as u64)
     }
 }
@@ -190,14 +193,14 @@ impl AssetUrls for Nowhere {
 
 pub(super) struct World {
     pub(super) plugin: Arc<Silent>,
-    pub(super) book: Arc<Book>,
+    pub(super) consumer_store: Arc<TestStore>,
     pub(super) env: RecordEnv,
     store: Arc<ModelStore>,
 }
 
-/// A courier's loop, and what is seen of it.
+/// An actor's loop, and what is seen of it.
 pub(super) struct Running {
-    pub(super) errand: Errand,
+    pub(super) delivery_loop: DeliveryLoop,
     pub(super) seen: Seen,
 }
 
@@ -219,7 +222,7 @@ impl World {
         let env = store.env(0, Arc::new(Nowhere), Arc::clone(&plugin) as _);
         Self {
             plugin,
-            book: Arc::default(),
+            consumer_store: Arc::default(),
             env,
             store,
         }
@@ -245,13 +248,13 @@ impl World {
         self.store.applied.send_replace(commit.last_position());
     }
 
-    /// Returns the loop of the plugin's courier.
-    pub(super) fn errand(&self, standing: Option<Standing>) -> Running {
-        let parts = CourierParts {
+    /// Returns the loop of the plugin's actor.
+    pub(super) fn delivery_loop(&self, checkpoint: Option<ConsumerCheckpoint>) -> Running {
+        let parts = ConsumerParts {
             name: "p".into(),
             recipient: Recipient::Plugin,
             env: self.env.clone(),
-            store: Arc::clone(&self.book) as _,
+            store: Arc::clone(&self.consumer_store) as _,
             attendances: Arc::default(),
             recent: Arc::default(),
             settings: DeliverySettings::default(),
@@ -260,9 +263,13 @@ impl World {
         let (commands, orders) = mpsc::channel(16);
         let shown = Arc::new(Shown::default());
         let promises = watch::Sender::default();
-        let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
+        let delivery_loop =
+            DeliveryLoop::new(parts, checkpoint, orders, (promises, Arc::clone(&shown)));
         let seen = Seen { commands, shown };
-        Running { errand, seen }
+        Running {
+            delivery_loop,
+            seen,
+        }
     }
 }
 

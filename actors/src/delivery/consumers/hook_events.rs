@@ -23,7 +23,7 @@ pub(super) fn of(stream: &Stream, body: &EventBody) -> Option<(RecordId, Trigger
 }
 
 /// An event that hooks may be told of.
-pub(super) struct Occasion<'a> {
+pub(super) struct HookEvent<'a> {
     /// Its index in the commit.
     pub(super) index: usize,
     pub(super) event: &'a Event,
@@ -34,7 +34,7 @@ pub(super) struct Occasion<'a> {
 
 /// Returns the events of a commit that hooks may be told of. Those of users who are taken over from
 /// elsewhere, what plugins changed by SQL, and the notes of a login, are none.
-pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = Occasion<'_>> {
+pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = HookEvent<'_>> {
     let mut events = commit.events.iter();
     let is_quiet_origin = matches!(commit.actor.origin, Origin::Import | Origin::Sql);
     let is_quiet = is_quiet_origin || events.any(notes_login);
@@ -42,7 +42,7 @@ pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = Occasion<'_>> {
     let events = events.filter(move |_| !is_quiet);
     events.filter_map(|(index, event)| {
         let (id, trigger) = of(&event.stream, &event.body)?;
-        Some(Occasion {
+        Some(HookEvent {
             index,
             event,
             id,
@@ -52,8 +52,8 @@ pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = Occasion<'_>> {
 }
 
 /// Finds the event of a commit at a position, if it is one that hooks may be told of.
-pub(super) fn at(commit: &Commit, position: u64) -> Option<Occasion<'_>> {
-    of_commit(commit).find(|occasion| occasion.event.position == position)
+pub(super) fn at(commit: &Commit, position: u64) -> Option<HookEvent<'_>> {
+    of_commit(commit).find(|hook_event| hook_event.event.position == position)
 }
 
 /// As [`of_commit`], for events that are going to be committed; with their indexes.

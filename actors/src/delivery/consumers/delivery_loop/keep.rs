@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Errand, PAUSE};
-use crate::delivery::couriers::store::{ConsumerStore, DeadLetter, Entry, LetterId, Standing};
+use super::{DeliveryLoop, PAUSE};
+use crate::delivery::consumers::store::{
+    ConsumerChange, ConsumerCheckpoint, ConsumerStore, DeadLetter, DeadLetterId,
+};
 use crate::ops_store::OpsStoreError;
 
 /// How often a cursor that moves is kept.
@@ -20,9 +22,9 @@ pub(super) struct Keeping {
     /// Since when something has changed.
     changed: Option<Instant>,
     dead: Vec<DeadLetter>,
-    forgotten: Vec<LetterId>,
+    forgotten: Vec<DeadLetterId>,
     under_way: Option<BoxFuture<'static, Kept>>,
-    num_letters: u64,
+    num_dead_letters: u64,
     is_failing: bool,
     too_old: Option<Span>,
     /// Of hooks that are not registered any more, and whether they are dead letters.
@@ -54,17 +56,17 @@ impl Span {
     }
 }
 
-/// How keeping went, and how many letters there are then, if that has changed.
-pub(super) type Kept = (Entry, Result<Option<u64>, OpsStoreError>);
+/// How keeping went, and how many dead letters there are then, if that has changed.
+pub(super) type Kept = (ConsumerChange, Result<Option<u64>, OpsStoreError>);
 
-/// Keeps an entry. Letters are counted anew: one may have replaced another.
-async fn keep(store: &dyn ConsumerStore, consumer: &str, entry: Entry) -> Kept {
-    let has_letters = !entry.dead.is_empty() || !entry.forgotten.is_empty();
-    let kept = match store.save(consumer, &entry).await {
-        Ok(()) if has_letters => store.count_letters(consumer).await.map(Some),
+/// Keeps a change. Dead letters are counted anew: one may have replaced another.
+async fn keep(store: &dyn ConsumerStore, consumer: &str, change: ConsumerChange) -> Kept {
+    let has_dead_letters = !change.dead.is_empty() || !change.forgotten.is_empty();
+    let kept = match store.save(consumer, &change).await {
+        Ok(()) if has_dead_letters => store.count_dead_letters(consumer).await.map(Some),
         kept => kept.map(|()| None),
     };
-    (entry, kept)
+    (change, kept)
 }
 
 impl Keeping {
@@ -75,7 +77,7 @@ impl Keeping {
 
     /// Keeps a dead letter with what is kept next, in the same step as the cursor passes it.
     pub(super) fn bury(&mut self, letter: DeadLetter) {
-        self.num_letters += 1;
+        self.num_dead_letters += 1;
         self.dead.push(letter);
         self.touch();
     }
@@ -94,32 +96,32 @@ impl Keeping {
         self.touch();
     }
 
-    /// Forgets letters with what is kept next.
-    pub(super) fn forget(&mut self, letters: impl IntoIterator<Item = LetterId>) {
-        let letters: BTreeSet<LetterId> = letters.into_iter().collect();
+    /// Forgets dead letters with what is kept next.
+    pub(super) fn forget(&mut self, letters: impl IntoIterator<Item = DeadLetterId>) {
+        let letters: BTreeSet<DeadLetterId> = letters.into_iter().collect();
         self.dead.retain(|letter| !letters.contains(&letter.id()));
         let num_fewer = u64::try_from(letters.len()).unwrap_or(u64::MAX);
-        self.num_letters = self.num_letters.saturating_sub(num_fewer);
+        self.num_dead_letters = self.num_dead_letters.saturating_sub(num_fewer);
         self.forgotten.extend(letters);
         self.touch();
     }
 
     /// Keeps what could not be kept with the next, before what has come meanwhile.
-    fn put_back(&mut self, entry: Entry) {
-        let since: BTreeSet<&LetterId> = self.forgotten.iter().collect();
-        let mut dead = entry.dead;
+    fn put_back(&mut self, change: ConsumerChange) {
+        let since: BTreeSet<&DeadLetterId> = self.forgotten.iter().collect();
+        let mut dead = change.dead;
         dead.retain(|letter| !since.contains(&letter.id()));
         self.dead.splice(0..0, dead);
-        self.forgotten.splice(0..0, entry.forgotten);
+        self.forgotten.splice(0..0, change.forgotten);
         self.changed = Some(Instant::now());
         self.is_failing = true;
     }
 
-    /// Hears how many letters are kept.
+    /// Hears how many dead letters are kept.
     fn count(&mut self, num_kept: u64) {
         let len = |num: usize| u64::try_from(num).unwrap_or(u64::MAX);
         let (more, fewer) = (len(self.dead.len()), len(self.forgotten.len()));
-        self.num_letters = num_kept.saturating_add(more).saturating_sub(fewer);
+        self.num_dead_letters = num_kept.saturating_add(more).saturating_sub(fewer);
     }
 
     /// Returns when the next is to be kept.
@@ -136,8 +138,8 @@ impl Keeping {
         self.is_failing
     }
 
-    pub(super) fn num_letters(&self) -> u64 {
-        self.num_letters
+    pub(super) fn num_dead_letters(&self) -> u64 {
+        self.num_dead_letters
     }
 
     /// Waits for what is under way.
@@ -152,7 +154,7 @@ impl Keeping {
         }
     }
 
-    fn take(&mut self, consumer: &str, standing: Standing) -> Entry {
+    fn take(&mut self, consumer: &str, checkpoint: ConsumerCheckpoint) -> ConsumerChange {
         self.changed = None;
         for ((hook, is_kept), span) in std::mem::take(&mut self.orphaned) {
             let Span { num, from, until } = span;
@@ -173,15 +175,15 @@ impl Keeping {
                 "skipped: older than PLUGIN_MAX_LAG; `delivery:redeliver` brings them all the same"
             );
         }
-        Entry {
-            standing,
+        ConsumerChange {
+            checkpoint,
             dead: std::mem::take(&mut self.dead),
             forgotten: std::mem::take(&mut self.forgotten),
         }
     }
 }
 
-impl Errand {
+impl DeliveryLoop {
     /// Returns when the next is to be kept by itself: nothing of a plugin before it is met.
     pub(super) fn keep_due(&self) -> Option<Instant> {
         self.keeping.due().filter(|_| !self.is_new)
@@ -190,32 +192,32 @@ impl Errand {
     /// Starts to keep what has changed, when it is time.
     pub(super) fn keep_if_due(&mut self) {
         if self.keep_due().is_some_and(|due| due <= Instant::now()) {
-            let standing = self.standing_now();
-            let entry = self.keeping.take(&self.parts.name, standing);
+            let checkpoint = self.checkpoint_now();
+            let change = self.keeping.take(&self.parts.name, checkpoint);
             let (store, name) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.name));
             self.keeping.under_way =
-                Some(Box::pin(async move { keep(&*store, &name, entry).await }));
+                Some(Box::pin(async move { keep(&*store, &name, change).await }));
         }
     }
 
     /// Hears how keeping went.
-    pub(super) fn kept(&mut self, (entry, kept): Kept) -> bool {
+    pub(super) fn kept(&mut self, (change, kept): Kept) -> bool {
         let keeping = &mut self.keeping;
-        let num_letters = match kept {
-            Ok(num_letters) => num_letters,
+        let num_dead_letters = match kept {
+            Ok(num_dead_letters) => num_dead_letters,
             Err(error) => {
                 if !keeping.is_failing {
                     tracing::error!(consumer = %self.parts.name, %error, "deliveries cannot be kept");
                 }
-                keeping.put_back(entry);
+                keeping.put_back(change);
                 return false;
             }
         };
-        if let Some(num_letters) = num_letters {
-            keeping.count(num_letters);
+        if let Some(num_dead_letters) = num_dead_letters {
+            keeping.count(num_dead_letters);
         }
         keeping.is_failing = false;
-        *self.shown.kept.lock() = Some(entry.standing);
+        *self.shown.kept.lock() = Some(change.checkpoint);
         true
     }
 
@@ -228,16 +230,16 @@ impl Errand {
         if self.keeping.changed.is_none() {
             return true;
         }
-        let standing = self.standing_now();
-        let entry = self.keeping.take(&self.parts.name, standing);
-        let kept = keep(&*self.parts.store, &self.parts.name, entry).await;
+        let checkpoint = self.checkpoint_now();
+        let change = self.keeping.take(&self.parts.name, checkpoint);
+        let kept = keep(&*self.parts.store, &self.parts.name, change).await;
         self.kept(kept)
     }
 
-    /// Finds out how many letters there are.
-    pub(super) async fn count_letters(&mut self) {
-        match self.parts.store.count_letters(&self.parts.name).await {
-            Ok(num_letters) => self.keeping.count(num_letters),
+    /// Finds out how many dead letters there are.
+    pub(super) async fn count_dead_letters(&mut self) {
+        match self.parts.store.count_dead_letters(&self.parts.name).await {
+            Ok(num_dead_letters) => self.keeping.count(num_dead_letters),
             Err(error) => {
                 tracing::error!(consumer = %self.parts.name, %error, "dead letters not counted");
                 self.not_before = Some(Instant::now() + PAUSE);
@@ -245,10 +247,10 @@ impl Errand {
         }
     }
 
-    fn standing_now(&self) -> Standing {
-        Standing {
+    fn checkpoint_now(&self) -> ConsumerCheckpoint {
+        ConsumerCheckpoint {
             cursor: self.schedule.cursor(),
-            ..self.standing.clone()
+            ..self.checkpoint.clone()
         }
     }
 }

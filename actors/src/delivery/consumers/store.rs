@@ -18,7 +18,7 @@ use crate::ops_store::OpsStoreError;
 
 /// What is kept of a consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ConsumerCheckpoint {
     /// How far it is.
     pub cursor: Cursor,
     /// From where on each of its hooks is told, by trigger, type and name: one that was added later
@@ -27,7 +27,7 @@ pub struct Standing {
     pub since: BTreeMap<String, u64>,
     /// What has not been read yet for hooks that are not registered any more, by the same names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub gone: BTreeMap<String, Gone>,
+    pub gone: BTreeMap<String, LogRange>,
     /// Whether nothing is delivered, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
@@ -44,14 +44,14 @@ pub struct Standing {
 
 /// A stretch of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gone {
+pub struct LogRange {
     /// Behind this position.
     pub since: u64,
     /// Up to here.
     pub until: u64,
 }
 
-impl Standing {
+impl ConsumerCheckpoint {
     /// Returns what becomes of a consumer whose cursor is lost: nothing is delivered before somebody
     /// has said from where on.
     pub(super) fn lost(head: u64) -> Self {
@@ -96,40 +96,40 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// Returns its name among the consumer's.
-    pub fn id(&self) -> LetterId {
+    pub fn id(&self) -> DeadLetterId {
         (self.position, Arc::clone(&self.hook))
     }
 }
 
 /// Names a dead letter of a consumer.
-pub type LetterId = (u64, Arc<str>);
+pub type DeadLetterId = (u64, Arc<str>);
 
 /// A dead letter as it is found. One that is damaged can be delivered again or be forgotten like
 /// any other: that takes its name only.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListedLetter {
+pub struct ListedDeadLetter {
     /// Its name.
-    pub id: LetterId,
+    pub id: DeadLetterId,
     /// What it says, or why that cannot be read.
     pub letter: Result<DeadLetter, String>,
 }
 
 /// A change of what is kept of a consumer: all of it or nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Entry {
+pub struct ConsumerChange {
     /// What is kept from now on.
-    pub standing: Standing,
-    /// Letters to be forgotten.
-    pub forgotten: Vec<LetterId>,
-    /// Letters to be kept; one of the name of a forgotten one is newer.
+    pub checkpoint: ConsumerCheckpoint,
+    /// Dead letters to be forgotten.
+    pub forgotten: Vec<DeadLetterId>,
+    /// Dead letters to be kept; one of the name of a forgotten one is newer.
     pub dead: Vec<DeadLetter>,
 }
 
 /// Everything that was kept.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct StoredConsumers {
     /// The consumers by name.
-    pub consumers: BTreeMap<String, Standing>,
+    pub consumers: BTreeMap<String, ConsumerCheckpoint>,
     /// Those of whom nothing but the name is readable.
     pub damaged: Vec<String>,
     /// Whether there were others lately, whose very names are lost.
@@ -143,34 +143,34 @@ pub trait ConsumerStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// It is not readable.
-    async fn load(&self) -> Result<Kept, OpsStoreError>;
+    async fn load(&self) -> Result<StoredConsumers, OpsStoreError>;
 
     /// Keeps a change; durable when it answers, also against power loss.
     ///
     /// # Errors
     /// It is not writable; what was kept before is kept still.
-    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), OpsStoreError>;
+    async fn save(&self, consumer: &str, change: &ConsumerChange) -> Result<(), OpsStoreError>;
 
-    /// Forgets a consumer with all its letters; durable when it answers.
+    /// Forgets a consumer with all its dead letters; durable when it answers.
     ///
     /// # Errors
     /// It is not writable.
     async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError>;
 
-    /// Lists a consumer's letters in the log's order, those behind `after`, at most `limit`.
+    /// Lists a consumer's dead letters in the log's order, those behind `after`, at most `limit`.
     ///
     /// # Errors
-    /// It is not readable as a whole; a single letter that is not is listed as such.
-    async fn list_letters(
+    /// It is not readable as a whole; a single dead letter that is not is listed as such.
+    async fn list_dead_letters(
         &self,
         consumer: &str,
-        after: Option<&LetterId>,
+        after: Option<&DeadLetterId>,
         limit: usize,
-    ) -> Result<Vec<ListedLetter>, OpsStoreError>;
+    ) -> Result<Vec<ListedDeadLetter>, OpsStoreError>;
 
-    /// Counts a consumer's letters.
+    /// Counts a consumer's dead letters.
     ///
     /// # Errors
     /// It is not readable.
-    async fn count_letters(&self, consumer: &str) -> Result<u64, OpsStoreError>;
+    async fn count_dead_letters(&self, consumer: &str) -> Result<u64, OpsStoreError>;
 }

@@ -1,6 +1,6 @@
-//! A courier's loop: reads the log, starts what may start, hears how it went, keeps where it is.
+//! An actor's loop: reads the log, starts what may start, hears how it went, keeps where it is.
 //!
-//! Everything it waits for comes together in one place ([`Errand::await_something`]), so nothing
+//! Everything it waits for comes together in one place ([`DeliveryLoop::await_something`]), so nothing
 //! here runs side by side but the attempts themselves. Files: `read` (the registration, and pages
 //! of the log), `attempt` (one delivery, from its content to what follows from its end), `orders`
 //! (what people want), `keep` (what is kept durably), `wanted` (what
@@ -23,12 +23,12 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::actor::Shown;
 use super::attendance::{Answer, Attendance};
-use super::courier::Shown;
 use super::messages::{Command, ConsumerState, Retry};
-use super::parts::{CourierParts, Recipient};
+use super::parts::{ConsumerParts, Recipient};
 use super::schedule::{Moment, Schedule, TaskId};
-use super::store::{LetterId, Standing};
+use super::store::{ConsumerCheckpoint, DeadLetterId};
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::{Points, Presence, Via, WorkerId};
 use attempt::Ended;
@@ -47,15 +47,15 @@ const MAX_RETRIES: usize = 20;
 type Promises = watch::Sender<Arc<BTreeSet<String>>>;
 
 /// See the module.
-pub(super) struct Errand {
-    parts: Arc<CourierParts>,
+pub(super) struct DeliveryLoop {
+    parts: Arc<ConsumerParts>,
     commands: mpsc::Receiver<Command>,
     promises: Promises,
     shown: Arc<Shown>,
     changes: watch::Receiver<()>,
     begun: Instant,
     /// What is kept besides the cursor, which the schedule knows better.
-    standing: Standing,
+    checkpoint: ConsumerCheckpoint,
     /// Whether the plugin was never met before.
     is_new: bool,
     schedule: Schedule,
@@ -75,7 +75,7 @@ pub(super) struct Errand {
     /// Those who attend events that are being delivered, by position.
     guests: HashMap<u64, Guest>,
     /// What has failed and is not over.
-    retries: BTreeMap<LetterId, Arc<Retry>>,
+    retries: BTreeMap<DeadLetterId, Arc<Retry>>,
     /// Grows with each rewind: what was under way before is of no interest.
     epoch: u64,
     keeping: Keeping,
@@ -97,28 +97,28 @@ struct Guest {
     num_left: usize,
 }
 
-impl Errand {
+impl DeliveryLoop {
     pub(super) fn new(
-        parts: CourierParts,
-        standing: Option<Standing>,
+        parts: ConsumerParts,
+        checkpoint: Option<ConsumerCheckpoint>,
         commands: mpsc::Receiver<Command>,
         (promises, shown): (Promises, Arc<Shown>),
     ) -> Self {
         let changes = match &parts.recipient {
             Recipient::Plugin => parts.env.plugins.changes(),
-            Recipient::Log(side) => side.desk.changes(),
+            Recipient::Log(side) => side.dispatcher.changes(),
         };
-        let is_new = standing.is_none();
-        let mut standing = standing.unwrap_or_default();
+        let is_new = checkpoint.is_none();
+        let mut checkpoint = checkpoint.unwrap_or_default();
         let head = parts.env.log.head();
-        if standing.cursor.clamp(head) {
+        if checkpoint.cursor.clamp(head) {
             let consumer = &parts.name;
             tracing::warn!(%consumer, head, "the log ends before the consumer's cursor");
         }
-        for left in standing.gone.values_mut() {
+        for left in checkpoint.gone.values_mut() {
             left.until = left.until.min(head);
         }
-        let cursor = std::mem::take(&mut standing.cursor);
+        let cursor = std::mem::take(&mut checkpoint.cursor);
         Self {
             schedule: Schedule::new(cursor, parts.settings.max_attempts),
             points: Arc::default(),
@@ -131,7 +131,7 @@ impl Errand {
             shown,
             changes,
             begun: Instant::now(),
-            standing,
+            checkpoint,
             is_new,
             is_adopted: false,
             attempts: FuturesUnordered::new(),
@@ -152,8 +152,8 @@ impl Errand {
 
     /// Delivers until it is closed.
     pub(super) async fn run(mut self) {
-        self.count_letters().await;
-        // The registration may have come before the courier.
+        self.count_dead_letters().await;
+        // The registration may have come before the actor.
         self.changes.mark_changed();
         loop {
             self.look_around().await;
@@ -189,7 +189,7 @@ impl Errand {
     }
 
     fn is_running(&self) -> bool {
-        !self.is_quiet() && self.closing.is_none() && self.standing.paused.is_none()
+        !self.is_quiet() && self.closing.is_none() && self.checkpoint.paused.is_none()
     }
 
     /// Whether somebody is there for what is delivered.
@@ -242,7 +242,7 @@ impl Errand {
     /// Tells those who attend that nothing comes for now; who waits for what is under way hears how
     /// that ends.
     fn turn_away(&mut self) {
-        let why = if self.is_quiet() || self.standing.paused.is_some() {
+        let why = if self.is_quiet() || self.checkpoint.paused.is_some() {
             Unavailable::Paused
         } else if !self.is_attended() {
             Unavailable::NoWorker
@@ -279,7 +279,7 @@ impl Errand {
         let first_open = self.schedule.first_open();
         let read = self.schedule.read();
         let position = first_open.map_or(read, |open| read.min(open.saturating_sub(1)));
-        let state = if self.standing.paused.is_some() {
+        let state = if self.checkpoint.paused.is_some() {
             "paused"
         } else if !self.is_adopted {
             "unknown"
@@ -293,15 +293,15 @@ impl Errand {
             kind: self.parts.recipient.kind(),
             state,
             workers: self.presence.num_workers,
-            reason: self.standing.paused.clone(),
+            reason: self.checkpoint.paused.clone(),
             position,
             lag: self.parts.env.log.head().saturating_sub(position),
             in_flight: counts.running,
             retrying: counts.waiting,
             retries: self.retries.values().take(MAX_RETRIES).cloned().collect(),
             open: counts.open,
-            dead_letters: self.keeping.num_letters(),
-            skipped: self.standing.num_skipped,
+            dead_letters: self.keeping.num_dead_letters(),
+            skipped: self.checkpoint.num_skipped,
             delivered: self.num_delivered,
             failed: self.num_failed,
             is_failing: self.keeping.is_failing(),

@@ -12,15 +12,15 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Errand, Guest, PAUSE};
-use crate::delivery::couriers::attendance::{Answer, Attendance};
-use crate::delivery::couriers::content::{Around, context_of, has_later, lineage_of};
-use crate::delivery::couriers::desk::HandedOut;
-use crate::delivery::couriers::messages::Retry;
-use crate::delivery::couriers::occasion::{self, Occasion};
-use crate::delivery::couriers::parts::{CourierParts, LogSide, Recipient};
-use crate::delivery::couriers::schedule::{GivenUp, Start, Verdict};
-use crate::delivery::couriers::store::DeadLetter;
+use super::{DeliveryLoop, Guest, PAUSE};
+use crate::delivery::consumers::attendance::{Answer, Attendance};
+use crate::delivery::consumers::content::{Around, context_of, has_later, lineage_of};
+use crate::delivery::consumers::dispatcher::WorkItem;
+use crate::delivery::consumers::hook_events::{self, HookEvent};
+use crate::delivery::consumers::messages::Retry;
+use crate::delivery::consumers::parts::{ConsumerParts, LogSide, Recipient};
+use crate::delivery::consumers::schedule::{GivenUp, Start, Verdict};
+use crate::delivery::consumers::store::DeadLetter;
 use crate::log::seek::load_commit;
 use crate::plugin::{
     CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,
@@ -41,7 +41,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// What an attempt needs to know.
 struct Attempt {
-    parts: Arc<CourierParts>,
+    parts: Arc<ConsumerParts>,
     points: Arc<Points>,
     limit: Duration,
     start: Start,
@@ -82,7 +82,7 @@ enum Outcome {
     Orphaned,
 }
 
-impl Errand {
+impl DeliveryLoop {
     /// Starts what may start.
     pub(super) fn start_attempts(&mut self) {
         self.keep_if_due();
@@ -121,7 +121,7 @@ impl Errand {
                 } else {
                     0
                 },
-                is_ordered: start.task.position <= self.standing.ordered,
+                is_ordered: start.task.position <= self.checkpoint.ordered,
                 start,
                 epoch: self.epoch,
             };
@@ -173,7 +173,7 @@ impl Errand {
             }
             Outcome::Skipped(why) => {
                 tracing::debug!(position = task.position, hook = %ended.start.hook, why, "skipped");
-                self.standing.num_skipped += 1;
+                self.checkpoint.num_skipped += 1;
                 if *why == TOO_OLD {
                     self.keeping.let_go(task.position);
                 }
@@ -361,14 +361,14 @@ impl Attempt {
     async fn attempt(&self, subject: &mut String, is_sync: &mut bool) -> Result<Outcome, ApiError> {
         let (env, position) = (&self.parts.env, self.start.task.position);
         let commit = self.load().await?;
-        let Some(occasion) = occasion::at(&commit, position) else {
+        let Some(hook_event) = hook_events::at(&commit, position) else {
             return Ok(Outcome::Skipped("erased"));
         };
-        let Occasion {
+        let HookEvent {
             event, id, trigger, ..
-        } = occasion;
+        } = hook_event;
         *subject = id.to_string();
-        let mut hooks = occasion::hooks(&self.points, (&id, trigger), &self.parts.name);
+        let mut hooks = hook_events::hooks(&self.points, (&id, trigger), &self.parts.name);
         let Some(hook) = hooks.find(|hook| *hook.name == *self.start.hook) else {
             return Ok(Outcome::Orphaned);
         };
@@ -440,12 +440,12 @@ impl Attempt {
             event,
         };
         let json = to_raw_value(&shown).map_err(|error| ApiError::unexpected(error.to_string()))?;
-        let handed = HandedOut {
+        let handed = WorkItem {
             position,
             attempt: self.start.attempt,
             json: json.into(),
         };
-        Ok(match side.desk.deliver(handed).await {
+        Ok(match side.dispatcher.deliver(handed).await {
             Ok(()) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
             Err(Undelivered::Lost(error) | Undelivered::Late(error)) => Outcome::Lost(error),

@@ -11,22 +11,22 @@ use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::errand::Errand;
+use super::delivery_loop::DeliveryLoop;
 use super::messages::{Command, ConsumerState, Order};
-use super::parts::{CourierParts, LogSide, Recipient};
-use super::store::{LogConsumerOptions, Standing};
+use super::parts::{ConsumerParts, LogSide, Recipient};
+use super::store::{ConsumerCheckpoint, LogConsumerOptions};
 
 /// How many commands may wait.
 const MAILBOX: usize = 256;
 
 /// See the module.
-pub(super) struct Courier {
+pub(super) struct ConsumerActor {
     recipient: Recipient,
-    errand: Option<Errand>,
+    delivery_loop: Option<DeliveryLoop>,
     commands: mpsc::Sender<Command>,
 }
 
-/// What a courier shows.
+/// What an actor shows.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
@@ -34,13 +34,13 @@ pub(super) struct Shown {
     pub(super) is_behind: AtomicBool,
     /// What the ops store has of it: should it be lost, another one goes on from there. `None` for a
     /// plugin that was never met.
-    pub(super) kept: Mutex<Option<Standing>>,
+    pub(super) kept: Mutex<Option<ConsumerCheckpoint>>,
 }
 
-/// The way to a courier.
+/// The way to an actor.
 #[derive(Clone)]
-pub(super) struct CourierHandle {
-    address: Addr<Courier>,
+pub(super) struct ConsumerHandle {
+    address: Addr<ConsumerActor>,
     commands: mpsc::Sender<Command>,
     shown: Arc<Shown>,
     recipient: Recipient,
@@ -48,27 +48,28 @@ pub(super) struct CourierHandle {
     promised: watch::Receiver<Arc<BTreeSet<String>>>,
 }
 
-impl CourierHandle {
-    /// Starts a courier. `standing` is `None` for a plugin that was never met.
+impl ConsumerHandle {
+    /// Starts an actor. `checkpoint` is `None` for a plugin that was never met.
     pub(super) fn start(
-        parts: CourierParts,
-        standing: Option<Standing>,
+        parts: ConsumerParts,
+        checkpoint: Option<ConsumerCheckpoint>,
         arbiter: &ArbiterHandle,
     ) -> Self {
         let (commands, orders) = mpsc::channel(MAILBOX);
         let (promises, promised) = watch::channel(Arc::default());
         let shown = Arc::new(Shown {
-            kept: Mutex::new(standing.clone()),
+            kept: Mutex::new(checkpoint.clone()),
             ..Shown::default()
         });
         let recipient = parts.recipient.clone();
-        let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
-        let courier = Courier {
+        let delivery_loop =
+            DeliveryLoop::new(parts, checkpoint, orders, (promises, Arc::clone(&shown)));
+        let actor = ConsumerActor {
             recipient: recipient.clone(),
-            errand: Some(errand),
+            delivery_loop: Some(delivery_loop),
             commands: commands.clone(),
         };
-        let address = Courier::start_in_arbiter(arbiter, |_| courier);
+        let address = ConsumerActor::start_in_arbiter(arbiter, |_| actor);
         Self {
             address,
             commands,
@@ -100,7 +101,7 @@ impl CourierHandle {
     }
 
     /// Takes what the ops store has of one that is gone.
-    pub(super) fn take_kept(&self) -> Option<Standing> {
+    pub(super) fn take_kept(&self) -> Option<ConsumerCheckpoint> {
         self.shown.kept.lock().take()
     }
 
@@ -108,22 +109,22 @@ impl CourierHandle {
         self.shown.is_behind.load(Ordering::Relaxed)
     }
 
-    /// Waits until the courier has promised to bring these hooks, which is durable then.
+    /// Waits until the actor has promised to bring these hooks, which is durable then.
     pub(super) async fn promises(&self, hooks: &[String]) {
         let mut promised = self.promised.clone();
         let has_all = |known: &Arc<BTreeSet<String>>| hooks.iter().all(|it| known.contains(it));
-        // A courier that is gone promises nothing; the caller's patience ends.
+        // An actor that is gone promises nothing; the caller's patience ends.
         if promised.wait_for(has_all).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Tells the courier something it need not answer; what does not fit its mailbox is lost.
+    /// Tells the actor something it need not answer; what does not fit its mailbox is lost.
     pub(super) fn tell(&self, command: Command) {
         let _ = self.commands.try_send(command);
     }
 
-    /// Lets the courier keep what there is to keep.
+    /// Lets the actor keep what there is to keep.
     pub(super) async fn keep(&self) {
         let (done, kept) = oneshot::channel();
         if self.commands.send(Command::Keep(done)).await.is_ok() {
@@ -131,7 +132,7 @@ impl CourierHandle {
         }
     }
 
-    /// Lets the courier keep what there is to keep, and end.
+    /// Lets the actor keep what there is to keep, and end.
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close(done)).await.is_ok() {
@@ -145,21 +146,21 @@ impl CourierHandle {
     }
 }
 
-impl Actor for Courier {
+impl Actor for ConsumerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(errand) = self.errand.take() {
-            ctx.spawn(errand.run().into_actor(self));
+        if let Some(delivery_loop) = self.delivery_loop.take() {
+            ctx.spawn(delivery_loop.run().into_actor(self));
         }
     }
 }
 
-impl Drop for Courier {
+impl Drop for ConsumerActor {
     /// Nobody gives its workers anything any more: they are to come again.
     fn drop(&mut self) {
         if let Recipient::Log(side) = &self.recipient {
-            side.desk.close();
+            side.dispatcher.close();
         }
     }
 }
@@ -172,7 +173,7 @@ impl Message for Ask {
     type Result = Result<ConsumerState, ApiError>;
 }
 
-impl Handler<Ask> for Courier {
+impl Handler<Ask> for ConsumerActor {
     type Result = ResponseFuture<Result<ConsumerState, ApiError>>;
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {

@@ -1,4 +1,4 @@
-//! What couriers work with.
+//! What actors work with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::attendance::Attendances;
-use super::desk::Desk;
+use super::dispatcher::Dispatcher;
 use super::store::{ConsumerStore, LogConsumerOptions};
 use crate::log::Recent;
 use crate::record::env::RecordEnv;
@@ -30,9 +30,9 @@ impl Default for DeliverySettings {
     }
 }
 
-/// What every courier works with.
+/// What every actor works with.
 #[derive(Clone)]
-pub(super) struct CourierParts {
+pub(super) struct ConsumerParts {
     /// The consumer's name.
     pub(super) name: Arc<str>,
     pub(super) recipient: Recipient,
@@ -45,7 +45,7 @@ pub(super) struct CourierParts {
     pub(super) ending: CancellationToken,
 }
 
-impl CourierParts {
+impl ConsumerParts {
     /// Whether what was committed then is skipped, unless somebody asks for it.
     pub(super) fn is_too_old(&self, committed_at: Timestamp) -> bool {
         let age = self.env.clock.now().micros();
@@ -69,16 +69,19 @@ pub(super) enum Recipient {
 /// What a consumer of the log is told, and where its workers are.
 pub(super) struct LogSide {
     pub(super) options: LogConsumerOptions,
-    pub(super) desk: Arc<Desk>,
+    pub(super) dispatcher: Arc<Dispatcher>,
 }
 
 impl Recipient {
     /// Returns who is told; a plugin without options.
     pub(super) fn of(log: Option<LogConsumerOptions>) -> Self {
         log.map_or(Self::Plugin, |options| {
-            let desk = Desk::new(Duration::from_millis(options.timeout_ms));
-            let desk = Arc::new(desk);
-            Self::Log(Arc::new(LogSide { options, desk }))
+            let dispatcher = Dispatcher::new(Duration::from_millis(options.timeout_ms));
+            let dispatcher = Arc::new(dispatcher);
+            Self::Log(Arc::new(LogSide {
+                options,
+                dispatcher,
+            }))
         })
     }
 

@@ -1,16 +1,16 @@
-//! What people want of a consumer, and the server of its courier.
+//! What people want of a consumer, and the server of its actor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 
-use super::Errand;
+use super::DeliveryLoop;
 use super::wanted::Past;
-use crate::delivery::couriers::messages::{Command, ConsumerState, Order, Target};
-use crate::delivery::couriers::occasion;
-use crate::delivery::couriers::parts::Recipient;
-use crate::delivery::couriers::store::LetterId;
+use crate::delivery::consumers::hook_events;
+use crate::delivery::consumers::messages::{Command, ConsumerState, Order, Target};
+use crate::delivery::consumers::parts::Recipient;
+use crate::delivery::consumers::store::DeadLetterId;
 use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
@@ -19,13 +19,13 @@ const MAX_AGAIN: usize = 5000;
 /// So many events are looked at for that.
 const MAX_RANGE: u64 = 100_000;
 
-/// So many letters are looked at at once.
-const PAGE_LETTERS: usize = 500;
+/// So many dead letters are looked at at once.
+const PAGE_DEAD_LETTERS: usize = 500;
 
 /// Why a consumer is paused when somebody wanted it.
 const ON_REQUEST: &str = "on request";
 
-impl Errand {
+impl DeliveryLoop {
     pub(super) async fn obey(&mut self, command: Command) {
         match command {
             Command::Order(order, reply) => {
@@ -50,9 +50,9 @@ impl Errand {
 
     async fn carry_out(&mut self, order: Order) -> Result<ConsumerState, ApiError> {
         match order {
-            Order::Pause => self.standing.paused = Some(ON_REQUEST.to_owned()),
+            Order::Pause => self.checkpoint.paused = Some(ON_REQUEST.to_owned()),
             Order::Resume => {
-                self.standing.paused = None;
+                self.checkpoint.paused = None;
                 self.schedule.catch_up_until(self.parts.env.log.head());
             }
             Order::Rewind(target) => {
@@ -61,7 +61,7 @@ impl Errand {
             }
             Order::Redeliver { from, until } => self.deliver_again(from, until).await?,
             Order::Resend(letters) => self.resend(letters).await?,
-            Order::Drop(letters) => self.drop_letters(letters).await?,
+            Order::Drop(letters) => self.drop_dead_letters(letters).await?,
         }
         self.keeping.touch();
         if self.keep_all().await {
@@ -95,7 +95,7 @@ impl Errand {
                  {MAX_RANGE} apart"
             )));
         }
-        let mut wanted: Vec<LetterId> = Vec::new();
+        let mut wanted: Vec<DeadLetterId> = Vec::new();
         let mut position = from;
         while position <= until {
             let page = self.load_page(position - 1, read).await?;
@@ -116,19 +116,20 @@ impl Errand {
             }
             position = last + 1;
         }
-        let again: BTreeSet<LetterId> = wanted.iter().cloned().collect();
-        let letters = self.list_letters(|id| again.contains(id)).await?;
+        let again: BTreeSet<DeadLetterId> = wanted.iter().cloned().collect();
+        let letters = self.list_dead_letters(|id| again.contains(id)).await?;
         self.reopen(wanted);
         self.keeping.forget(letters);
         Ok(())
     }
 
-    async fn drop_letters(&mut self, named: Vec<LetterId>) -> Result<(), ApiError> {
-        let is_retried = |(position, hook): &LetterId| self.schedule.is_retried(*position, hook);
+    async fn drop_dead_letters(&mut self, named: Vec<DeadLetterId>) -> Result<(), ApiError> {
+        let is_retried =
+            |(position, hook): &DeadLetterId| self.schedule.is_retried(*position, hook);
         let (retried, letters): (Vec<_>, Vec<_>) = named.into_iter().partition(is_retried);
         // None would mean all.
         if retried.is_empty() || !letters.is_empty() {
-            let letters = self.find_letters(letters).await?;
+            let letters = self.find_dead_letters(letters).await?;
             self.keeping.forget(letters);
         }
         for (position, hook) in retried {
@@ -142,17 +143,19 @@ impl Errand {
         Ok(())
     }
 
-    /// Letters of hooks that are not registered stay: nobody could be told of them. Who wants all has
+    /// Dead letters of hooks that are not registered stay: nobody could be told of them. Who wants all has
     /// the others.
-    async fn resend(&mut self, named: Vec<LetterId>) -> Result<(), ApiError> {
+    async fn resend(&mut self, named: Vec<DeadLetterId>) -> Result<(), ApiError> {
         let names = self.registered();
         let is_registered = |hook: &str| names.as_ref().is_none_or(|names| names.contains(hook));
         let mut letters = Vec::new();
         if named.is_empty() {
-            letters = self.list_letters(|(_, hook)| is_registered(hook)).await?;
+            letters = self
+                .list_dead_letters(|(_, hook)| is_registered(hook))
+                .await?;
         }
         if letters.is_empty() {
-            letters = self.find_letters(named).await?;
+            letters = self.find_dead_letters(named).await?;
             if let Some((position, hook)) = letters.iter().find(|(_, hook)| !is_registered(hook)) {
                 let message = format!(
                     "the hook {hook} is not registered: {position}/{hook} stays a dead letter"
@@ -171,24 +174,32 @@ impl Errand {
     /// Returns the names of the hooks that the plugin registered last; none of a consumer of the log,
     /// which has no hooks.
     fn registered(&self) -> Option<BTreeSet<String>> {
-        let names = || self.standing.since.keys().map(|key| occasion::name_in(key));
+        let names = || {
+            self.checkpoint
+                .since
+                .keys()
+                .map(|key| hook_events::name_in(key))
+        };
         match &self.parts.recipient {
             Recipient::Plugin => Some(names().map(str::to_owned).collect()),
             Recipient::Log(_) => None,
         }
     }
 
-    fn reopen(&mut self, wanted: Vec<LetterId>) {
+    fn reopen(&mut self, wanted: Vec<DeadLetterId>) {
         for (position, hook) in wanted {
-            self.standing.ordered = self.standing.ordered.max(position);
+            self.checkpoint.ordered = self.checkpoint.ordered.max(position);
             self.schedule.reopen(position, [hook]);
         }
     }
 
-    /// Returns the letters of these names, or all that there are when none is named.
-    async fn find_letters(&mut self, named: Vec<LetterId>) -> Result<Vec<LetterId>, ApiError> {
-        let is_named = |id: &LetterId| named.is_empty() || named.contains(id);
-        let found = self.list_letters(is_named).await?;
+    /// Returns the dead letters of these names, or all that there are when none is named.
+    async fn find_dead_letters(
+        &mut self,
+        named: Vec<DeadLetterId>,
+    ) -> Result<Vec<DeadLetterId>, ApiError> {
+        let is_named = |id: &DeadLetterId| named.is_empty() || named.contains(id);
+        let found = self.list_dead_letters(is_named).await?;
         let missing = named.iter().find(|id| !found.contains(id));
         if let Some((position, hook)) = missing {
             let message = format!("no dead letter {position}/{hook}, nor is it being tried again");
@@ -197,23 +208,25 @@ impl Errand {
         Ok(found)
     }
 
-    /// Lists letters that are wanted: all, or the first thousands.
-    async fn list_letters(
+    /// Lists dead letters that are wanted: all, or the first thousands.
+    async fn list_dead_letters(
         &mut self,
-        is_wanted: impl Fn(&LetterId) -> bool,
-    ) -> Result<Vec<LetterId>, ApiError> {
-        // Those that are not kept yet are letters, too.
+        is_wanted: impl Fn(&DeadLetterId) -> bool,
+    ) -> Result<Vec<DeadLetterId>, ApiError> {
+        // Those that are not kept yet are dead letters, too.
         self.keep_all().await;
         let mut found = Vec::new();
-        let mut after: Option<LetterId> = None;
+        let mut after: Option<DeadLetterId> = None;
         loop {
             let (store, name) = (&self.parts.store, &self.parts.name);
-            let page = store.list_letters(name, after.as_ref(), PAGE_LETTERS).await;
+            let page = store
+                .list_dead_letters(name, after.as_ref(), PAGE_DEAD_LETTERS)
+                .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
             let ids = page.iter().map(|it| &it.id);
             found.extend(ids.filter(|id| is_wanted(id)).cloned());
             match page.last() {
-                Some(last) if page.len() == PAGE_LETTERS && found.len() < MAX_AGAIN => {
+                Some(last) if page.len() == PAGE_DEAD_LETTERS && found.len() < MAX_AGAIN => {
                     after = Some(last.id.clone());
                 }
                 _ => return Ok(found),

@@ -1,10 +1,10 @@
-//! Couriers: who brings what the log has to plugins and named consumers, at least once, in the log's
+//! Actors: who brings what the log has to plugins and named consumers, at least once, in the log's
 //! order for each record.
 //!
 //! 1. Whoever is about to commit what after-hooks are to be told of says so first
-//!    ([`AfterHooks::attend`]). It waits, the first time, until it is durable from where on the
+//!    ([`Consumers::attend`]). It waits, the first time, until it is durable from where on the
 //!    plugin is told: nothing is promised before.
-//! 2. Every plugin with after-hooks has a courier (`courier`, an actor; `errand`, its loop). It
+//! 2. Every plugin with after-hooks has an actor (`actor`, an actor; `delivery_loop`, its loop). It
 //!    follows the log behind the projector: out of memory while it keeps up (`log/recent`), in pages
 //!    after an absence. What events call for goes into its schedule (`schedule`, pure), which says
 //!    what is started next.
@@ -12,26 +12,26 @@
 //!    becomes a dead letter.
 //! 4. What a plugin has had is its cursor (`cursor`), kept once a second in the ops store, a port.
 //!
-//! Other programs may be consumers, too, of the log itself (`named`): theirs is the same courier,
-//! which gives events to workers at a desk (`desk`; `roster`, pure, says to whom) instead of asking a
+//! Other programs may be consumers, too, of the log itself (`log_consumers`): theirs is the same actor,
+//! which gives events to workers at a dispatcher (`dispatcher`; `balancer`, pure, says to whom) instead of asking a
 //! plugin.
 //!
 //! Who waits for synchronous hooks is told of their first attempt (`attendance`). An error then is
 //! final; a lost worker is not, and the delivery goes on without him. All hooks are told of every
 //! event: one that fails keeps none of the others from it.
 
+mod actor;
 mod attendance;
+mod balancer;
 mod content;
-mod courier;
 mod cursor;
-mod desk;
-mod errand;
+mod delivery_loop;
+mod dispatcher;
+mod hook_events;
+mod log_consumers;
 mod messages;
-mod named;
-mod occasion;
-mod office;
 mod parts;
-mod roster;
+mod registry;
 mod schedule;
 mod store;
 #[cfg(test)]
@@ -39,12 +39,12 @@ mod tests;
 
 pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
-pub use desk::{Answer, HandedOut, LogWorker};
+pub use dispatcher::{Answer, LogWorker, WorkItem};
+pub use log_consumers::LOG_PREFIX;
 pub use messages::{ConsumerState, Order, Retry, Target};
-pub use named::LOG_PREFIX;
-pub use office::AfterHooks;
 pub use parts::DeliverySettings;
+pub use registry::Consumers;
 pub use store::{
-    ConsumerStore, DeadLetter, Entry, Gone, Kept, LetterId, ListedLetter, LogConsumerOptions,
-    Standing,
+    ConsumerChange, ConsumerCheckpoint, ConsumerStore, DeadLetter, DeadLetterId, ListedDeadLetter,
+    LogConsumerOptions, LogRange, StoredConsumers,
 };

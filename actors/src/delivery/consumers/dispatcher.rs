@@ -11,17 +11,17 @@ use skytrail_schema::code::{ApiError, Code};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::roster::{Roster, WorkerNumber};
+use super::balancer::{Balancer, WorkerNumber};
 use crate::plugin::{Presence, Undelivered};
 
 /// How long an event waits for free hands; who has room changes all the time.
-const FREE_HANDS: Duration = Duration::from_secs(1);
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest window.
 const MAX_WINDOW: usize = 1024;
 
 /// See the module.
-pub(super) struct Desk {
+pub(super) struct Dispatcher {
     limit: Duration,
     workers: Mutex<Workers>,
     /// Somebody has come, gone, or has his hands free again after he had been given up.
@@ -31,21 +31,21 @@ pub(super) struct Desk {
 
 #[derive(Default)]
 struct Workers {
-    roster: Roster,
-    lines: HashMap<WorkerNumber, mpsc::Sender<Handout>>,
+    balancer: Balancer,
+    lines: HashMap<WorkerNumber, mpsc::Sender<Assignment>>,
     is_closed: bool,
 }
 
 /// An event for a worker.
-pub(super) struct Handout {
-    event: HandedOut,
+pub(super) struct Assignment {
+    event: WorkItem,
     answer: oneshot::Sender<Answer>,
     extended: Arc<Notify>,
 }
 
 /// An event as a worker gets it.
 #[derive(Clone, Debug)]
-pub struct HandedOut {
+pub struct WorkItem {
     /// Its place in the log: what the worker answers with.
     pub position: u64,
     /// The number of the attempt, from 1.
@@ -73,7 +73,7 @@ pub enum Answer {
     },
 }
 
-impl Desk {
+impl Dispatcher {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -89,12 +89,12 @@ impl Desk {
 
     pub(super) fn presence(&self) -> Presence {
         let workers = self.workers.lock();
-        let num_workers = workers.roster.num_workers();
+        let num_workers = workers.balancer.num_workers();
         Presence {
             is_registered: true,
             num_workers,
             is_ready: num_workers > 0,
-            window: workers.roster.window(),
+            window: workers.balancer.window(),
             limit: self.limit,
             ..Presence::default()
         }
@@ -108,16 +108,16 @@ impl Desk {
             return None;
         }
         // As many as it may have in hand: there is always room.
-        let (line, handouts) = mpsc::channel(window);
-        let number = workers.roster.join(window);
+        let (line, assignments) = mpsc::channel(window);
+        let number = workers.balancer.join(window);
         workers.lines.insert(number, line);
         drop(workers);
         self.changes.send_replace(());
         Some(LogWorker {
             number,
             window,
-            desk: Arc::clone(self),
-            handouts,
+            dispatcher: Arc::clone(self),
+            assignments,
             in_hand: HashMap::new(),
         })
     }
@@ -131,7 +131,7 @@ impl Desk {
 
     fn leave(&self, worker: WorkerNumber) {
         let mut workers = self.workers.lock();
-        workers.roster.leave(worker);
+        workers.balancer.leave(worker);
         workers.lines.remove(&worker);
         drop(workers);
         self.changes.send_replace(());
@@ -139,9 +139,9 @@ impl Desk {
     }
 
     /// Gives an event to a worker, and waits for what becomes of it.
-    pub(super) async fn deliver(&self, event: HandedOut) -> Result<(), Undelivered> {
+    pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), Undelivered> {
         let unready = || Undelivered::Unready(unavailable("no worker is connected"));
-        let given = timeout(FREE_HANDS, self.give(event)).await;
+        let given = timeout(ROOM_PATIENCE, self.give(event)).await;
         let (worker, mut answered, extended) = given.map_err(|_| unready())?.ok_or_else(unready)?;
         loop {
             let answer = tokio::select! {
@@ -164,7 +164,7 @@ impl Desk {
                 )),
                 Ok(Err(_)) => Err(Undelivered::Lost(unavailable("the worker was lost"))),
                 Err(_) => {
-                    self.workers.lock().roster.overdue(worker);
+                    self.workers.lock().balancer.overdue(worker);
                     self.changes.send_replace(());
                     let message = "the worker did not answer in time";
                     Err(Undelivered::Late(ApiError::new(
@@ -179,26 +179,26 @@ impl Desk {
     /// Waits for free hands; `None` without any worker.
     async fn give(
         &self,
-        event: HandedOut,
+        event: WorkItem,
     ) -> Option<(WorkerNumber, oneshot::Receiver<Answer>, Arc<Notify>)> {
         loop {
             let freed = self.freed.notified();
             {
                 let mut workers = self.workers.lock();
-                if workers.roster.num_workers() == 0 {
+                if workers.balancer.num_workers() == 0 {
                     return None;
                 }
-                if let Some(worker) = workers.roster.give() {
+                if let Some(worker) = workers.balancer.give() {
                     let (answer, answered) = oneshot::channel();
                     let extended = Arc::new(Notify::new());
-                    let handout = Handout {
+                    let assignment = Assignment {
                         event: event.clone(),
                         answer,
                         extended: Arc::clone(&extended),
                     };
                     let line = workers.lines.get(&worker);
                     // One that is leaving just now: its end is dropped, and that is the answer.
-                    let _ = line.map(|line| line.try_send(handout));
+                    let _ = line.map(|line| line.try_send(assignment));
                     return Some((worker, answered, extended));
                 }
             }
@@ -208,7 +208,7 @@ impl Desk {
 
     /// Takes an event out of a worker's hands.
     fn take_back(&self, worker: WorkerNumber, is_overdue: bool) {
-        self.workers.lock().roster.take_back(worker, is_overdue);
+        self.workers.lock().balancer.take_back(worker, is_overdue);
         self.freed.notify_one();
         if is_overdue {
             self.changes.send_replace(());
@@ -220,8 +220,8 @@ impl Desk {
 pub struct LogWorker {
     number: WorkerNumber,
     window: usize,
-    desk: Arc<Desk>,
-    handouts: mpsc::Receiver<Handout>,
+    dispatcher: Arc<Dispatcher>,
+    assignments: mpsc::Receiver<Assignment>,
     in_hand: HashMap<u64, (oneshot::Sender<Answer>, Arc<Notify>)>,
 }
 
@@ -233,22 +233,22 @@ impl LogWorker {
 
     /// Returns how long an event may take.
     pub fn limit(&self) -> Duration {
-        self.desk.limit
+        self.dispatcher.limit
     }
 
     /// Waits for the next event; `None` when the consumer was deleted, or the server stops. May be
     /// given up and called again.
-    pub async fn next(&mut self) -> Option<HandedOut> {
-        let handout = self.handouts.recv().await?;
-        let position = handout.event.position;
+    pub async fn next(&mut self) -> Option<WorkItem> {
+        let assignment = self.assignments.recv().await?;
+        let position = assignment.event.position;
         let earlier = self
             .in_hand
-            .insert(position, (handout.answer, handout.extended));
+            .insert(position, (assignment.answer, assignment.extended));
         if earlier.is_some() {
             // Its time was over, and here it is again: one place is enough.
-            self.desk.take_back(self.number, true);
+            self.dispatcher.take_back(self.number, true);
         }
-        Some(handout.event)
+        Some(assignment.event)
     }
 
     /// Says what became of an event; says whether it was in hand.
@@ -257,7 +257,7 @@ impl LogWorker {
             return false;
         };
         let is_overdue = waiting.send(answer).is_err();
-        self.desk.take_back(self.number, is_overdue);
+        self.dispatcher.take_back(self.number, is_overdue);
         true
     }
 
@@ -272,7 +272,7 @@ impl LogWorker {
 impl Drop for LogWorker {
     fn drop(&mut self) {
         self.in_hand.clear();
-        self.desk.leave(self.number);
+        self.dispatcher.leave(self.number);
     }
 }
 
@@ -292,22 +292,22 @@ fn refusal(message: &str) -> ApiError {
 mod tests {
     use super::*;
 
-    fn event(position: u64) -> HandedOut {
-        HandedOut {
+    fn event(position: u64) -> WorkItem {
+        WorkItem {
             position,
             attempt: 1,
             json: serde_json::value::to_raw_value(&position).unwrap().into(),
         }
     }
 
-    fn desk() -> Arc<Desk> {
-        Arc::new(Desk::new(Duration::from_secs(60)))
+    fn dispatcher() -> Arc<Dispatcher> {
+        Arc::new(Dispatcher::new(Duration::from_secs(60)))
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_ends_a_delivery() {
-        let desk = desk();
-        let mut worker = desk.join(4).unwrap();
+        let dispatcher = dispatcher();
+        let mut worker = dispatcher.join(4).unwrap();
         let answers = [
             Answer::Acknowledged,
             Answer::Again {
@@ -325,7 +325,7 @@ mod tests {
                 assert!(worker.answer(event.position, answer));
                 assert!(!worker.answer(event.position, Answer::Acknowledged));
             };
-            outcomes.push(tokio::join!(desk.deliver(event(position)), work).0);
+            outcomes.push(tokio::join!(dispatcher.deliver(event(position)), work).0);
         }
         assert_eq!(outcomes[0], Ok(()));
         let again = outcomes[1].as_ref().unwrap_err().error();
@@ -337,47 +337,47 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_goes_loses_what_he_has_in_hand_and_nobody_there_is_no_attempt() {
-        let desk = desk();
-        let nobody = desk.deliver(event(1)).await;
+        let dispatcher = dispatcher();
+        let nobody = dispatcher.deliver(event(1)).await;
         assert!(matches!(nobody, Err(Undelivered::Unready(_))));
-        let mut worker = desk.join(1).unwrap();
+        let mut worker = dispatcher.join(1).unwrap();
         let gone = async {
             worker.next().await.unwrap();
             drop(worker);
         };
-        let (lost, ()) = tokio::join!(desk.deliver(event(1)), gone);
+        let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), gone);
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
         // One that goes before it has looked.
-        let worker = desk.join(1).unwrap();
-        let (lost, ()) = tokio::join!(desk.deliver(event(1)), async { drop(worker) });
+        let worker = dispatcher.join(1).unwrap();
+        let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), async { drop(worker) });
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
-        desk.close();
-        assert!(desk.join(1).is_none());
+        dispatcher.close();
+        assert!(dispatcher.join(1).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_keeps_its_place_until_it_answers() {
-        let desk = desk();
-        let mut worker = desk.join(2).unwrap();
-        let late = desk.deliver(event(1)).await;
+        let dispatcher = dispatcher();
+        let mut worker = dispatcher.join(2).unwrap();
+        let late = dispatcher.deliver(event(1)).await;
         assert!(matches!(late, Err(Undelivered::Late(_))));
-        assert_eq!(desk.presence().window, 1);
+        assert_eq!(dispatcher.presence().window, 1);
         // The same once more: it takes no second place.
         let again = async {
             worker.next().await.unwrap();
             worker.next().await.unwrap();
-            assert_eq!(desk.presence().window, 2);
+            assert_eq!(dispatcher.presence().window, 2);
             assert!(worker.answer(1, Answer::Acknowledged));
         };
-        let (done, ()) = tokio::join!(desk.deliver(event(1)), again);
+        let (done, ()) = tokio::join!(dispatcher.deliver(event(1)), again);
         assert_eq!(done, Ok(()));
-        assert_eq!(desk.presence().window, 2);
+        assert_eq!(dispatcher.presence().window, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn time_begins_anew_for_who_says_so() {
-        let desk = desk();
-        let mut worker = desk.join(1).unwrap();
+        let dispatcher = dispatcher();
+        let mut worker = dispatcher.join(1).unwrap();
         let work = async {
             worker.next().await.unwrap();
             for _ in 0..5 {
@@ -388,7 +388,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(50)).await;
             worker.answer(1, Answer::Acknowledged);
         };
-        let (done, ()) = tokio::join!(desk.deliver(event(1)), work);
+        let (done, ()) = tokio::join!(dispatcher.deliver(event(1)), work);
         assert_eq!(done, Ok(()));
     }
 }

@@ -12,7 +12,7 @@ pub(super) type WorkerNumber = u64;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(super) struct Balancer {
     workers: BTreeMap<WorkerNumber, Hands>,
     last: WorkerNumber,
 }
@@ -26,7 +26,7 @@ struct Hands {
     num_given: u64,
 }
 
-impl Roster {
+impl Balancer {
     /// Takes a worker on.
     pub(super) fn join(&mut self, window: usize) -> WorkerNumber {
         self.last += 1;
@@ -119,7 +119,7 @@ mod tests {
         /// has room, and what may be under way is what the free hands can hold.
         #[test]
         fn nobody_is_overloaded_and_nobody_idles(steps in steps()) {
-            let mut roster = Roster::default();
+            let mut balancer = Balancer::default();
             // What each worker has: its window, and of each event whether its time is over.
             let mut model: BTreeMap<WorkerNumber, (usize, Vec<bool>)> = BTreeMap::new();
             for step in steps {
@@ -129,17 +129,17 @@ mod tests {
                     .collect();
                 match step {
                     Step::Join(window) => {
-                        let worker = roster.join(window);
+                        let worker = balancer.join(window);
                         prop_assert!(model.insert(worker, (window, Vec::new())).is_none());
                     }
                     Step::Leave(of) if !model.is_empty() => {
                         let worker = *model.keys().nth(of % model.len()).unwrap();
                         model.remove(&worker);
-                        roster.leave(worker);
+                        balancer.leave(worker);
                     }
                     Step::Give => {
                         let has_room = model.values().any(|(window, held)| held.len() < *window);
-                        let given = roster.give();
+                        let given = balancer.give();
                         prop_assert_eq!(given.is_some(), has_room);
                         if let Some(worker) = given {
                             let (window, held) = model.get_mut(&worker).unwrap();
@@ -150,14 +150,14 @@ mod tests {
                     Step::Answer(of) if !held.is_empty() => {
                         let (worker, at) = held[of % held.len()];
                         let is_overdue = model.get_mut(&worker).unwrap().1.remove(at);
-                        roster.take_back(worker, is_overdue);
+                        balancer.take_back(worker, is_overdue);
                     }
                     Step::Overdue(of) if !held.is_empty() => {
                         let (worker, at) = held[of % held.len()];
                         let overdue = &mut model.get_mut(&worker).unwrap().1[at];
                         if !*overdue {
                             *overdue = true;
-                            roster.overdue(worker);
+                            balancer.overdue(worker);
                         }
                     }
                     _ => {}
@@ -165,8 +165,8 @@ mod tests {
                 let free = |(window, held): &(usize, Vec<bool>)| {
                     window - held.iter().filter(|is_overdue| **is_overdue).count()
                 };
-                prop_assert_eq!(roster.window(), model.values().map(free).sum::<usize>());
-                prop_assert_eq!(roster.num_workers(), model.len());
+                prop_assert_eq!(balancer.window(), model.values().map(free).sum::<usize>());
+                prop_assert_eq!(balancer.num_workers(), model.len());
             }
         }
 
@@ -174,15 +174,15 @@ mod tests {
         /// their windows while there is more than they can take.
         #[test]
         fn it_is_shared_evenly(num_workers in 1_usize..5, num_events in 1_usize..200) {
-            let mut roster = Roster::default();
+            let mut balancer = Balancer::default();
             let mut given: BTreeMap<WorkerNumber, usize> = BTreeMap::new();
             for _ in 0..num_workers {
-                given.insert(roster.join(4), 0);
+                given.insert(balancer.join(4), 0);
             }
             for _ in 0..num_events {
-                let worker = roster.give().unwrap();
+                let worker = balancer.give().unwrap();
                 *given.get_mut(&worker).unwrap() += 1;
-                roster.take_back(worker, false);
+                balancer.take_back(worker, false);
             }
             let (least, most) = (given.values().min().unwrap(), given.values().max().unwrap());
             prop_assert!(most - least <= 1, "{:?}", given);

@@ -1,4 +1,4 @@
-//! What becomes of consumers whose couriers, ledgers or clients fail.
+//! What becomes of consumers whose actors, stores or clients fail.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,16 +11,16 @@ use tokio::time::timeout;
 
 use super::met;
 use super::world::World;
-use crate::delivery::couriers::messages::Order;
-use crate::delivery::couriers::{AfterHooks, DeliverySettings, LogConsumerOptions};
+use crate::delivery::consumers::messages::Order;
+use crate::delivery::consumers::{Consumers, DeliverySettings, LogConsumerOptions};
 
 /// So long is enough for anything here.
 const ENOUGH: Duration = Duration::from_secs(60);
 
-async fn begun(world: &World) -> AfterHooks {
-    let hooks = AfterHooks::default();
+async fn begun(world: &World) -> Consumers {
+    let hooks = Consumers::default();
     let arbiter = actix::Arbiter::current();
-    let store = Arc::clone(&world.book) as _;
+    let store = Arc::clone(&world.consumer_store) as _;
     let settings = DeliverySettings::default();
     let begun = hooks.begin(world.env.clone(), store, settings, arbiter);
     begun.await.unwrap();
@@ -36,7 +36,7 @@ fn options() -> LogConsumerOptions {
 }
 
 #[actix::test]
-async fn a_consumer_whose_courier_is_lost_goes_on_from_what_was_kept() {
+async fn a_consumer_whose_actor_is_lost_goes_on_from_what_was_kept() {
     let world = World::new();
     world.save("n1");
     world.save("n2");
@@ -45,13 +45,19 @@ async fn a_consumer_whose_courier_is_lost_goes_on_from_what_was_kept() {
     let mut worker = hooks.work_for("x", 1).unwrap();
     assert_eq!(worker.next().await.unwrap().position, 2);
 
-    world.book.is_broken.store(true, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_broken
+        .store(true, Ordering::Relaxed);
     hooks.order("log/x", Order::Pause).await.unwrap_err();
     let sent_away = timeout(ENOUGH, worker.next()).await.unwrap();
-    assert!(sent_away.is_none(), "a lost courier gives nobody anything");
+    assert!(sent_away.is_none(), "a lost handle gives nobody anything");
     drop(worker);
 
-    world.book.is_broken.store(false, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_broken
+        .store(false, Ordering::Relaxed);
     let mut worker = hooks.work_for("x", 1).unwrap();
     let again = timeout(ENOUGH, worker.next()).await.unwrap().unwrap();
     assert_eq!(again.position, 2);
@@ -59,16 +65,22 @@ async fn a_consumer_whose_courier_is_lost_goes_on_from_what_was_kept() {
 }
 
 #[actix::test]
-async fn a_plugin_whose_courier_is_lost_is_told_what_it_has_not_had() {
+async fn a_plugin_whose_actor_is_lost_is_told_what_it_has_not_had() {
     let world = World::new();
-    let consumers = &world.book.consumers;
+    let consumers = &world.consumer_store.consumers;
     consumers.lock().insert("p".to_owned(), met("a"));
     world.plugin.register(&["a"], 0);
     world.save("n1");
     let hooks = begun(&world).await;
-    world.book.is_broken.store(true, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_broken
+        .store(true, Ordering::Relaxed);
     hooks.order("p", Order::Pause).await.unwrap_err();
-    world.book.is_broken.store(false, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_broken
+        .store(false, Ordering::Relaxed);
 
     let state = hooks.order("p", Order::Resume).await.unwrap();
     assert_eq!((state.position, state.lag), (0, 1));
@@ -80,13 +92,19 @@ async fn a_consumer_that_cannot_be_forgotten_is_there_still() {
     let world = World::new();
     let hooks = begun(&world).await;
     hooks.create_consumer("x", options(), 0).await.unwrap();
-    world.book.is_failing.store(true, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_failing
+        .store(true, Ordering::Relaxed);
     hooks.delete_consumer("x").await.unwrap_err();
 
-    world.book.is_failing.store(false, Ordering::Relaxed);
+    world
+        .consumer_store
+        .is_failing
+        .store(false, Ordering::Relaxed);
     hooks.work_for("x", 1).unwrap();
     hooks.delete_consumer("x").await.unwrap();
-    assert!(world.book.consumers.lock().is_empty());
+    assert!(world.consumer_store.consumers.lock().is_empty());
     let gone = hooks.delete_consumer("x").await.unwrap_err();
     assert_eq!(gone.code, Code::ResourceNotFound);
     hooks.close().await;
@@ -100,7 +118,7 @@ async fn a_consumer_is_forgotten_also_when_the_client_hangs_up() {
     let asked = hooks.delete_consumer("x").now_or_never();
     assert!(asked.is_none(), "it is not over at once");
     let over = async {
-        while hooks.work_for("x", 1).is_ok() || !world.book.consumers.lock().is_empty() {
+        while hooks.work_for("x", 1).is_ok() || !world.consumer_store.consumers.lock().is_empty() {
             tokio::task::yield_now().await;
         }
     };

@@ -26,60 +26,60 @@ use std::time::Duration;
 use skytrail_schema::event::Stream;
 use uuid::Uuid;
 
-use crate::delivery::couriers::cursor::{Cursor, Open};
+use crate::delivery::consumers::cursor::{Cursor, Open};
 
 /// A point in time, counted from any.
-pub(in crate::delivery::couriers) type Moment = Duration;
+pub(in crate::delivery::consumers) type Moment = Duration;
 
 /// An event that calls for hooks.
 #[derive(Clone, Debug)]
-pub(in crate::delivery::couriers) struct Arrival {
+pub(in crate::delivery::consumers) struct Arrival {
     /// Its place in the log.
-    pub(in crate::delivery::couriers) position: u64,
+    pub(in crate::delivery::consumers) position: u64,
     /// Its stream.
-    pub(in crate::delivery::couriers) stream: Stream,
+    pub(in crate::delivery::consumers) stream: Stream,
     /// Its commit.
-    pub(in crate::delivery::couriers) commit: Uuid,
+    pub(in crate::delivery::consumers) commit: Uuid,
     /// The commits whose deliveries caused it, as far as that is known.
-    pub(in crate::delivery::couriers) causes: Vec<Uuid>,
+    pub(in crate::delivery::consumers) causes: Vec<Uuid>,
     /// The hooks in their order, and whether each is synchronous. A name counts once.
-    pub(in crate::delivery::couriers) hooks: Vec<(Arc<str>, bool)>,
+    pub(in crate::delivery::consumers) hooks: Vec<(Arc<str>, bool)>,
     /// Whether synchronous hooks wait for [`Schedule::release`].
-    pub(in crate::delivery::couriers) is_held: bool,
+    pub(in crate::delivery::consumers) is_held: bool,
     /// Whether somebody whom the consumer waits for waits for it: it does not wait for the window.
-    pub(in crate::delivery::couriers) is_urgent: bool,
+    pub(in crate::delivery::consumers) is_urgent: bool,
     /// Whether whoever waits for it may be a hook that is under way, which nobody can tell: whatever
     /// of its stream is under way may have caused it.
-    pub(in crate::delivery::couriers) may_be_nested: bool,
+    pub(in crate::delivery::consumers) may_be_nested: bool,
 }
 
 /// Names a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::delivery::couriers) struct TaskId {
+pub(in crate::delivery::consumers) struct TaskId {
     /// The event's place in the log.
-    pub(in crate::delivery::couriers) position: u64,
+    pub(in crate::delivery::consumers) position: u64,
     /// The hook, by its number on that event.
-    pub(in crate::delivery::couriers) hook: usize,
+    pub(in crate::delivery::consumers) hook: usize,
 }
 
 /// A task to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::delivery::couriers) struct Start {
+pub(in crate::delivery::consumers) struct Start {
     /// The task.
-    pub(in crate::delivery::couriers) task: TaskId,
+    pub(in crate::delivery::consumers) task: TaskId,
     /// The hook's name.
-    pub(in crate::delivery::couriers) hook: Arc<str>,
+    pub(in crate::delivery::consumers) hook: Arc<str>,
     /// The number of the attempt, from 1.
-    pub(in crate::delivery::couriers) attempt: u32,
+    pub(in crate::delivery::consumers) attempt: u32,
     /// Whether the consumer is still catching up with the past.
-    pub(in crate::delivery::couriers) is_catching_up: bool,
+    pub(in crate::delivery::consumers) is_catching_up: bool,
     /// An urgent event that waits for this one.
-    pub(in crate::delivery::couriers) hurried_by: Option<u64>,
+    pub(in crate::delivery::consumers) hurried_by: Option<u64>,
 }
 
 /// What becomes of a task that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::delivery::couriers) enum Verdict {
+pub(in crate::delivery::consumers) enum Verdict {
     /// It is tried again after a pause.
     Again,
     /// That was the last attempt, or somebody gave it up.
@@ -90,28 +90,28 @@ pub(in crate::delivery::couriers) enum Verdict {
 
 /// A task that ends without having been done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::delivery::couriers) struct GivenUp {
+pub(in crate::delivery::consumers) struct GivenUp {
     /// The event's place in the log.
-    pub(in crate::delivery::couriers) position: u64,
+    pub(in crate::delivery::consumers) position: u64,
     /// The event's stream.
-    pub(in crate::delivery::couriers) stream: Stream,
+    pub(in crate::delivery::consumers) stream: Stream,
     /// The hook's name.
-    pub(in crate::delivery::couriers) hook: Arc<str>,
+    pub(in crate::delivery::consumers) hook: Arc<str>,
     /// Whether the hook is synchronous.
-    pub(in crate::delivery::couriers) is_sync: bool,
+    pub(in crate::delivery::consumers) is_sync: bool,
     /// How often it was tried.
-    pub(in crate::delivery::couriers) attempts: u32,
+    pub(in crate::delivery::consumers) attempts: u32,
 }
 
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::delivery::couriers) struct Counts {
+pub(in crate::delivery::consumers) struct Counts {
     /// Tasks that are not over.
-    pub(in crate::delivery::couriers) open: usize,
+    pub(in crate::delivery::consumers) open: usize,
     /// Tasks under way.
-    pub(in crate::delivery::couriers) running: usize,
+    pub(in crate::delivery::consumers) running: usize,
     /// Tasks that wait to be tried again.
-    pub(in crate::delivery::couriers) waiting: usize,
+    pub(in crate::delivery::consumers) waiting: usize,
 }
 
 #[derive(Debug)]
@@ -190,7 +190,7 @@ struct Queue {
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::delivery::couriers) struct Schedule {
+pub(in crate::delivery::consumers) struct Schedule {
     max_attempts: u32,
     read: u64,
     /// Up to here it is the past that the consumer catches up with.
@@ -216,7 +216,7 @@ pub(in crate::delivery::couriers) struct Schedule {
 impl Schedule {
     /// Goes on where a cursor stands. Tasks that were open are to be read again, see
     /// [`Schedule::next_unread`].
-    pub(in crate::delivery::couriers) fn new(cursor: Cursor, max_attempts: u32) -> Self {
+    pub(in crate::delivery::consumers) fn new(cursor: Cursor, max_attempts: u32) -> Self {
         let mut unread: BTreeMap<u64, Vec<(Arc<str>, u32)>> = BTreeMap::new();
         // What is beyond comes by itself.
         for open in cursor
@@ -248,7 +248,7 @@ impl Schedule {
     }
 
     /// Returns how far the consumer is.
-    pub(in crate::delivery::couriers) fn cursor(&self) -> Cursor {
+    pub(in crate::delivery::consumers) fn cursor(&self) -> Cursor {
         let is_open = |task: &&Task| task.state != State::Done;
         let loaded = self.entries.iter().flat_map(|(position, entry)| {
             let open = entry.tasks.iter().filter(is_open);
@@ -276,19 +276,19 @@ impl Schedule {
     }
 
     /// Returns how far the log has been looked at.
-    pub(in crate::delivery::couriers) fn read(&self) -> u64 {
+    pub(in crate::delivery::consumers) fn read(&self) -> u64 {
         self.read
     }
 
     /// Returns the first position at which something is not over; `None` when all is.
-    pub(in crate::delivery::couriers) fn first_open(&self) -> Option<u64> {
+    pub(in crate::delivery::consumers) fn first_open(&self) -> Option<u64> {
         let loaded = self.entries.keys().next();
         let unread = self.unread.keys().next();
         loaded.into_iter().chain(unread).min().copied()
     }
 
     /// Returns how many of what there are.
-    pub(in crate::delivery::couriers) fn counts(&self) -> Counts {
+    pub(in crate::delivery::consumers) fn counts(&self) -> Counts {
         Counts {
             open: self.num_open,
             running: self.num_running + self.num_urgent,
@@ -297,29 +297,29 @@ impl Schedule {
     }
 
     /// Says that everything up to `position` is the past: at most half the window is used for it.
-    pub(in crate::delivery::couriers) fn catch_up_until(&mut self, position: u64) {
+    pub(in crate::delivery::consumers) fn catch_up_until(&mut self, position: u64) {
         self.catch_up_until = self.catch_up_until.max(position);
     }
 
     /// Returns up to where it is the past.
-    pub(in crate::delivery::couriers) fn past(&self) -> u64 {
+    pub(in crate::delivery::consumers) fn past(&self) -> u64 {
         self.catch_up_until
     }
 
     /// Returns how many events are over beyond what has been read.
-    pub(in crate::delivery::couriers) fn num_ahead(&self) -> usize {
+    pub(in crate::delivery::consumers) fn num_ahead(&self) -> usize {
         self.ahead.len()
     }
 
     /// Whether anything of an event is under way.
-    pub(in crate::delivery::couriers) fn is_under_way(&self, position: u64) -> bool {
+    pub(in crate::delivery::consumers) fn is_under_way(&self, position: u64) -> bool {
         let is_running = |task: &Task| matches!(task.state, State::Running(_));
         let entry = self.entries.get(&position);
         entry.is_some_and(|entry| entry.tasks.iter().any(is_running))
     }
 
     /// Whether anything of an event is not over.
-    pub(in crate::delivery::couriers) fn has_entry(&self, position: u64) -> bool {
+    pub(in crate::delivery::consumers) fn has_entry(&self, position: u64) -> bool {
         self.entries.contains_key(&position)
     }
 
@@ -342,7 +342,7 @@ impl Schedule {
     }
 
     /// Whether any event of a stream is not over.
-    pub(in crate::delivery::couriers) fn has_open(&self, stream: &Stream) -> bool {
+    pub(in crate::delivery::consumers) fn has_open(&self, stream: &Stream) -> bool {
         self.queues.contains_key(stream)
     }
 }

@@ -10,7 +10,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 impl Schedule {
     /// Returns a task to start, if there is one and `window` has room for it.
-    pub(in crate::delivery::couriers) fn next(
+    pub(in crate::delivery::consumers) fn next(
         &mut self,
         now: Moment,
         window: usize,
@@ -73,7 +73,7 @@ impl Schedule {
     }
 
     /// Ends a task for good: acknowledged, skipped, or refused for good.
-    pub(in crate::delivery::couriers) fn finish(&mut self, id: TaskId) {
+    pub(in crate::delivery::consumers) fn finish(&mut self, id: TaskId) {
         if self.stop(id, State::Done) {
             self.num_open -= 1;
             self.settle(id.position);
@@ -82,7 +82,7 @@ impl Schedule {
 
     /// Ends an attempt that failed. The pause is `pause`, or what follows from the number of
     /// attempts.
-    pub(in crate::delivery::couriers) fn fail(
+    pub(in crate::delivery::consumers) fn fail(
         &mut self,
         id: TaskId,
         now: Moment,
@@ -100,7 +100,7 @@ impl Schedule {
     }
 
     /// Ends an attempt that never reached the consumer: it does not count.
-    pub(in crate::delivery::couriers) fn postpone(
+    pub(in crate::delivery::consumers) fn postpone(
         &mut self,
         id: TaskId,
         now: Moment,
@@ -122,7 +122,7 @@ impl Schedule {
 
     /// Ends the tasks, other than those under way, of hooks that are not any more; returns them in the
     /// log's order.
-    pub(in crate::delivery::couriers) fn retain(
+    pub(in crate::delivery::consumers) fn retain(
         &mut self,
         is_kept: impl Fn(&str) -> bool,
     ) -> Vec<GivenUp> {
@@ -141,7 +141,7 @@ impl Schedule {
     }
 
     /// Whether a task has failed and is not over.
-    pub(in crate::delivery::couriers) fn is_retried(&self, position: u64, hook: &str) -> bool {
+    pub(in crate::delivery::consumers) fn is_retried(&self, position: u64, hook: &str) -> bool {
         let entry = self.entries.get(&position);
         let mut tasks = entry.into_iter().flat_map(|entry| &entry.tasks);
         tasks.any(|task| &*task.hook == hook && task.is_retried())
@@ -149,7 +149,7 @@ impl Schedule {
 
     /// Gives up a task that has failed, and returns it. One that is under way is given up when that
     /// attempt fails, too.
-    pub(in crate::delivery::couriers) fn give_up(
+    pub(in crate::delivery::consumers) fn give_up(
         &mut self,
         position: u64,
         hook: &str,
@@ -169,7 +169,7 @@ impl Schedule {
     }
 
     /// Ends an attempt that turned out to be for a hook that is not any more: it was none.
-    pub(in crate::delivery::couriers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
+    pub(in crate::delivery::consumers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
         self.attempts(id)?;
         let left = self.end_undone(id)?;
         let attempts = left.attempts.saturating_sub(1);
@@ -191,7 +191,7 @@ impl Schedule {
     }
 
     /// Returns when the next task that waits may be tried again.
-    pub(in crate::delivery::couriers) fn next_wake(&self) -> Option<Moment> {
+    pub(in crate::delivery::consumers) fn next_wake(&self) -> Option<Moment> {
         self.waiting.first().map(|(due, _)| *due)
     }
 

@@ -6,30 +6,30 @@ use super::{Arrival, Entry, Lane, Schedule, State, Task, TaskId};
 
 impl Schedule {
     /// Whether nothing need be done with an event any more: it is over, or here already.
-    pub(in crate::delivery::couriers) fn has(&self, position: u64) -> bool {
+    pub(in crate::delivery::consumers) fn has(&self, position: u64) -> bool {
         self.entries.contains_key(&position) || self.ahead.contains(&position)
     }
 
     /// Says that the log has been looked at up to `position`.
-    pub(in crate::delivery::couriers) fn advance(&mut self, position: u64) {
+    pub(in crate::delivery::consumers) fn advance(&mut self, position: u64) {
         self.read = self.read.max(position);
         self.ahead = self.ahead.split_off(&(self.read + 1));
     }
 
     /// Returns the first of the open positions that have to be read from the log.
-    pub(in crate::delivery::couriers) fn next_unread(&self) -> Option<u64> {
+    pub(in crate::delivery::consumers) fn next_unread(&self) -> Option<u64> {
         self.unread.keys().next().copied()
     }
 
     /// Gives up what was open at a position that cannot be read or calls for nothing any more.
-    pub(in crate::delivery::couriers) fn forget_unread(&mut self, position: u64) {
+    pub(in crate::delivery::consumers) fn forget_unread(&mut self, position: u64) {
         let forgotten = self.unread.remove(&position).unwrap_or_default();
         self.num_open -= forgotten.len();
     }
 
     /// Gives up what is open at a position that has to be read, but for these hooks; returns the
     /// others and how often each was tried.
-    pub(in crate::delivery::couriers) fn retain_unread(
+    pub(in crate::delivery::consumers) fn retain_unread(
         &mut self,
         position: u64,
         hooks: &[(Arc<str>, bool)],
@@ -46,7 +46,7 @@ impl Schedule {
 
     /// Opens tasks again that may be over; they have to be read from the log. Without hooks, all
     /// that the event calls for.
-    pub(in crate::delivery::couriers) fn reopen(
+    pub(in crate::delivery::consumers) fn reopen(
         &mut self,
         position: u64,
         hooks: impl IntoIterator<Item = Arc<str>>,
@@ -67,7 +67,7 @@ impl Schedule {
 
     /// Takes an event in. One at an open position brings only the tasks that were open there; one
     /// that is here or over already brings nothing.
-    pub(in crate::delivery::couriers) fn load(&mut self, arrival: Arrival) {
+    pub(in crate::delivery::consumers) fn load(&mut self, arrival: Arrival) {
         let position = arrival.position;
         let reopened = self.unread.remove(&position);
         if reopened.is_none() && self.has(position) {
@@ -146,7 +146,7 @@ impl Schedule {
     }
 
     /// Takes the events that came to be held back.
-    pub(in crate::delivery::couriers) fn take_held_back(&mut self) -> Vec<u64> {
+    pub(in crate::delivery::consumers) fn take_held_back(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.held_back)
     }
 
@@ -197,12 +197,12 @@ impl Schedule {
     }
 
     /// Takes the tasks that became urgent under way, each with an event that waits for it.
-    pub(in crate::delivery::couriers) fn take_hurried(&mut self) -> Vec<(TaskId, u64)> {
+    pub(in crate::delivery::consumers) fn take_hurried(&mut self) -> Vec<(TaskId, u64)> {
         std::mem::take(&mut self.hurried)
     }
 
     /// Lets the synchronous hooks of an event run whose turn it was not yet.
-    pub(in crate::delivery::couriers) fn release(&mut self, position: u64) {
+    pub(in crate::delivery::consumers) fn release(&mut self, position: u64) {
         if let Some(entry) = self.entries.get_mut(&position) {
             entry.is_held = false;
             self.enlist(position);

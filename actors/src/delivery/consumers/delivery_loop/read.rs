@@ -9,14 +9,14 @@ use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
-use super::{Errand, Guest, MAX_GUESTS, PAUSE};
+use super::{DeliveryLoop, Guest, MAX_GUESTS, PAUSE};
 use crate::context::RequestContext;
-use crate::delivery::couriers::attendance::Seat;
-use crate::delivery::couriers::cursor::Cursor;
-use crate::delivery::couriers::occasion::{self, Occasion};
-use crate::delivery::couriers::parts::Recipient;
-use crate::delivery::couriers::schedule::{Arrival, GivenUp, Schedule};
-use crate::delivery::couriers::store::Gone;
+use crate::delivery::consumers::attendance::Seat;
+use crate::delivery::consumers::cursor::Cursor;
+use crate::delivery::consumers::hook_events::{self, HookEvent};
+use crate::delivery::consumers::parts::Recipient;
+use crate::delivery::consumers::schedule::{Arrival, GivenUp, Schedule};
+use crate::delivery::consumers::store::LogRange;
 use crate::log::seek::load_commit;
 use crate::plugin::Points;
 
@@ -27,7 +27,7 @@ const PAGE_EVENTS: usize = 512;
 const MAX_OPEN: usize = 10_000;
 
 /// So many dead letters there may be before what a hook has left unread becomes none.
-const MAX_LETTERS: u64 = 10_000;
+const MAX_DEAD_LETTERS: u64 = 10_000;
 
 /// So many events may be over beyond what has been read.
 const MAX_AHEAD: usize = 1000;
@@ -39,7 +39,7 @@ fn may_be_of_plugin(context: &RequestContext) -> bool {
     is_masters && context.origin == Origin::Api && context.via.is_empty()
 }
 
-impl Errand {
+impl DeliveryLoop {
     /// Takes notice of who is there, and of what a plugin registered: when that changes, and when a
     /// pause is over, since it may not have been promised yet.
     pub(super) async fn look_around(&mut self) {
@@ -52,7 +52,7 @@ impl Errand {
         match &self.parts.recipient {
             Recipient::Plugin => self.look_at_plugin().await,
             Recipient::Log(side) => {
-                self.presence = side.desk.presence();
+                self.presence = side.dispatcher.presence();
                 self.is_adopted = true;
             }
         }
@@ -81,31 +81,31 @@ impl Errand {
     /// that cannot be kept nothing is delivered, and it is tried again.
     async fn adopt(&mut self, points: Arc<Points>) {
         let head = self.parts.env.log.head();
-        let hooks = occasion::after_hooks(&points, &self.parts.name);
+        let hooks = hook_events::after_hooks(&points, &self.parts.name);
         let mut names = BTreeSet::new();
         let mut since = BTreeMap::new();
         let read = self.schedule.read();
-        let mut gone = self.standing.gone.clone();
+        let mut gone = self.checkpoint.gone.clone();
         for hook in hooks {
-            let key = occasion::key_of(hook);
+            let key = hook_events::key_of(hook);
             // One that comes back before what was left for it has been read goes on there.
             let left = gone.remove(&key).map(|left| left.since.max(read));
-            let known = self.standing.since.get(&key).copied().or(left);
+            let known = self.checkpoint.since.get(&key).copied().or(left);
             since.insert(key, known.unwrap_or(head));
             names.insert(hook.name.clone());
         }
-        for (key, from) in &self.standing.since {
+        for (key, from) in &self.checkpoint.since {
             if !since.contains_key(key) {
                 let (since, until) = (*from, head);
-                gone.insert(key.clone(), Gone { since, until });
+                gone.insert(key.clone(), LogRange { since, until });
             }
         }
         if self.is_new {
             self.schedule = Schedule::new(Cursor::at(head), self.parts.settings.max_attempts);
         }
-        if self.is_new || since != self.standing.since || self.keeping.is_failing() {
-            self.standing.since = since;
-            self.standing.gone = gone;
+        if self.is_new || since != self.checkpoint.since || self.keeping.is_failing() {
+            self.checkpoint.since = since;
+            self.checkpoint.gone = gone;
             self.keeping.touch();
             if !self.keep_all().await {
                 self.not_before = Some(Instant::now() + PAUSE);
@@ -120,7 +120,7 @@ impl Errand {
         for left in self.schedule.retain(|hook| names.contains(hook)) {
             self.orphan(left);
         }
-        let keys = self.standing.since.keys().cloned();
+        let keys = self.checkpoint.since.keys().cloned();
         self.promises.send_replace(Arc::new(keys.collect()));
     }
 
@@ -149,8 +149,8 @@ impl Errand {
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
         let head = self.parts.env.log.head();
         self.schedule.catch_up_until(head);
-        self.standing.ordered = head;
-        for since in self.standing.since.values_mut() {
+        self.checkpoint.ordered = head;
+        for since in self.checkpoint.since.values_mut() {
             *since = (*since).min(position);
         }
         self.keeping.touch();
@@ -189,7 +189,7 @@ impl Errand {
         }
         self.keeping.touch();
         let is_plugin = matches!(self.parts.recipient, Recipient::Plugin);
-        if is_plugin && self.standing.since.is_empty() && self.standing.gone.is_empty() {
+        if is_plugin && self.checkpoint.since.is_empty() && self.checkpoint.gone.is_empty() {
             // Nothing is wanted of it.
             return self.schedule.advance(until);
         }
@@ -203,7 +203,7 @@ impl Errand {
                     self.schedule.advance(commit.last_position());
                 }
                 let read = self.schedule.read();
-                self.standing.gone.retain(|_, left| left.until > read);
+                self.checkpoint.gone.retain(|_, left| left.until > read);
             }
             Err(error) => self.unreadable(&error),
         }
@@ -263,25 +263,25 @@ impl Errand {
     }
 
     /// Ends what the events of a commit that are behind `read` call for of hooks that are not registered
-    /// any more, and that were to be told of it. When there are very many letters no more are made: the
+    /// any more, and that were to be told of it. When there are very many dead letters no more are made: the
     /// log has it all the same. What is too old is passed over, as it would be were they still there.
     fn leave(&mut self, commit: &Commit, read: u64) {
-        if self.standing.gone.is_empty() {
+        if self.checkpoint.gone.is_empty() {
             return;
         }
         let is_too_old = self.parts.is_too_old(commit.time);
-        for occasion in occasion::of_commit(commit).filter(|it| it.event.position > read) {
-            let position = occasion.event.position;
-            for hook in self.gone_hooks(&occasion) {
-                if is_too_old && position > self.standing.ordered {
-                    self.standing.num_skipped += 1;
+        for hook_event in hook_events::of_commit(commit).filter(|it| it.event.position > read) {
+            let position = hook_event.event.position;
+            for hook in self.gone_hooks(&hook_event) {
+                if is_too_old && position > self.checkpoint.ordered {
+                    self.checkpoint.num_skipped += 1;
                     self.keeping.let_go(position);
-                } else if self.keeping.num_letters() >= MAX_LETTERS {
+                } else if self.keeping.num_dead_letters() >= MAX_DEAD_LETTERS {
                     self.keeping.orphan((hook, false), position);
                 } else {
                     self.orphan(GivenUp {
                         position,
-                        stream: occasion.event.stream.clone(),
+                        stream: hook_event.event.stream.clone(),
                         hook,
                         is_sync: false,
                         attempts: 0,
@@ -292,13 +292,14 @@ impl Errand {
     }
 
     /// Returns the hooks that were to be told of an event and are not registered any more.
-    fn gone_hooks(&self, occasion: &Occasion<'_>) -> Vec<Arc<str>> {
-        let position = occasion.event.position;
-        let gone = self.standing.gone.iter().filter(|(key, left)| {
+    fn gone_hooks(&self, hook_event: &HookEvent<'_>) -> Vec<Arc<str>> {
+        let position = hook_event.event.position;
+        let gone = self.checkpoint.gone.iter().filter(|(key, left)| {
             let is_in = left.since < position && position <= left.until;
-            is_in && occasion::is_meant(key, (&occasion.id, occasion.trigger))
+            is_in && hook_events::is_meant(key, (&hook_event.id, hook_event.trigger))
         });
-        gone.map(|(key, _)| occasion::name_in(key).into()).collect()
+        gone.map(|(key, _)| hook_events::name_in(key).into())
+            .collect()
     }
 
     /// Gives one who attends his place; his turn may be later.
@@ -364,7 +365,7 @@ impl Errand {
             None => load_commit(&*env.log, position).await?,
         };
         let read = self.schedule.read();
-        for Occasion { event, id, .. } in occasion::of_commit(&commit) {
+        for HookEvent { event, id, .. } in hook_events::of_commit(&commit) {
             let stream = Stream::Record(id.clone());
             let before = commit.first_position() - 1;
             let earlier = env.store.list_positions(&stream, read + 1, before);

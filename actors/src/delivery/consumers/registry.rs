@@ -1,4 +1,4 @@
-//! All consumers: a courier each, started when its plugin is met first.
+//! All consumers: an actor each, started when its plugin is met first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,13 +13,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::actor::ConsumerHandle;
 use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
-use super::courier::CourierHandle;
+use super::hook_events;
+use super::log_consumers::LOG_PREFIX;
 use super::messages::{Command, ConsumerState, Order};
-use super::named::LOG_PREFIX;
-use super::occasion;
-use super::parts::{CourierParts, DeliverySettings, Recipient};
-use super::store::{ConsumerStore, Entry, Kept, LetterId, ListedLetter, Standing};
+use super::parts::{ConsumerParts, DeliverySettings, Recipient};
+use super::store::{
+    ConsumerChange, ConsumerCheckpoint, ConsumerStore, DeadLetterId, ListedDeadLetter,
+    StoredConsumers,
+};
 use crate::context::RequestContext;
 use crate::log::Recent;
 use crate::ops_store::OpsStoreError;
@@ -36,7 +39,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// The way to all deliveries of after-hooks. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct AfterHooks {
+pub struct Consumers {
     inner: Arc<Inner>,
 }
 
@@ -44,26 +47,26 @@ pub struct AfterHooks {
 struct Inner {
     attendances: Arc<Attendances>,
     recent: Arc<Recent>,
-    couriers: Mutex<HashMap<Arc<str>, CourierHandle>>,
-    office: RwLock<Option<Arc<Office>>>,
+    consumers: Mutex<HashMap<Arc<str>, ConsumerHandle>>,
+    started: RwLock<Option<Arc<Started>>>,
     ending: CancellationToken,
     /// Held while a consumer of the log is made or ended.
     founding: tokio::sync::Mutex<()>,
 }
 
 /// What there is once deliveries have begun.
-struct Office {
+struct Started {
     env: RecordEnv,
     store: Arc<dyn ConsumerStore>,
     settings: DeliverySettings,
     arbiter: ArbiterHandle,
-    /// What was kept of consumers whose couriers have not started.
-    kept: Mutex<BTreeMap<String, Standing>>,
+    /// What was kept of consumers whose actors have not started.
+    kept: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
     /// From where consumers that were met before, but are not known any more, would go on.
     lost_at: Option<u64>,
 }
 
-impl AfterHooks {
+impl Consumers {
     /// Returns what is to observe the log.
     pub fn observer(&self) -> Arc<Recent> {
         Arc::clone(&self.inner.recent)
@@ -80,7 +83,7 @@ impl AfterHooks {
         settings: DeliverySettings,
         arbiter: ArbiterHandle,
     ) -> Result<(), OpsStoreError> {
-        let Kept {
+        let StoredConsumers {
             mut consumers,
             damaged,
             is_lost,
@@ -88,10 +91,10 @@ impl AfterHooks {
         let head = env.log.head();
         // A consumer of the log is nothing without what it is told: it has to be made anew.
         let damaged = damaged.into_iter().filter(|it| !it.starts_with(LOG_PREFIX));
-        consumers.extend(damaged.map(|name| (name, Standing::lost(head))));
+        consumers.extend(damaged.map(|name| (name, ConsumerCheckpoint::lost(head))));
         let changes = env.plugins.changes();
         let names: Vec<Arc<str>> = consumers.keys().map(|name| name.as_str().into()).collect();
-        let office = Office {
+        let started = Started {
             lost_at: is_lost.then_some(head),
             env,
             store,
@@ -99,24 +102,24 @@ impl AfterHooks {
             arbiter,
             kept: Mutex::new(consumers),
         };
-        *self.inner.office.write() = Some(Arc::new(office));
+        *self.inner.started.write() = Some(Arc::new(started));
         for name in &names {
-            self.courier(name);
+            self.consumer(name);
         }
         spawn_named("meet plugins", self.clone().meet_plugins(changes));
         Ok(())
     }
 
-    fn office(&self) -> Option<Arc<Office>> {
-        self.inner.office.read().clone()
+    fn started(&self) -> Option<Arc<Started>> {
+        self.inner.started.read().clone()
     }
 
-    /// Starts a courier for every plugin that comes to have after-hooks.
+    /// Starts an actor for every plugin that comes to have after-hooks.
     async fn meet_plugins(self, mut changes: tokio::sync::watch::Receiver<()>) {
         loop {
-            if let Some(office) = self.office() {
-                for plugin in occasion::plugins(&office.env.plugins.points()) {
-                    self.courier(&plugin);
+            if let Some(started) = self.started() {
+                for plugin in hook_events::plugins(&started.env.plugins.points()) {
+                    self.consumer(&plugin);
                 }
             }
             tokio::select! {
@@ -126,42 +129,42 @@ impl AfterHooks {
         }
     }
 
-    /// Returns a consumer's courier; starts it when there is none. In the place of one that was lost
+    /// Returns a consumer's actor; starts it when there is none. In the place of one that was lost
     /// another goes on from what was kept.
-    pub(super) fn courier(&self, name: &Arc<str>) -> Option<CourierHandle> {
-        let office = self.office()?;
-        let mut couriers = self.inner.couriers.lock();
-        let standing = match couriers.get(name) {
-            Some(courier) if courier.is_alive() => return Some(courier.clone()),
+    pub(super) fn consumer(&self, name: &Arc<str>) -> Option<ConsumerHandle> {
+        let started = self.started()?;
+        let mut consumers = self.inner.consumers.lock();
+        let checkpoint = match consumers.get(name) {
+            Some(handle) if handle.is_alive() => return Some(handle.clone()),
             Some(lost) => {
                 tracing::error!(consumer = %name, "deliveries had ended; they go on");
                 lost.take_kept()
             }
-            None => office.kept.lock().remove(&**name),
+            None => started.kept.lock().remove(&**name),
         };
-        let log = standing.as_ref().and_then(|it| it.log.clone());
+        let log = checkpoint.as_ref().and_then(|it| it.log.clone());
         let is_plugin = log.is_none();
         if is_plugin && name.starts_with(LOG_PREFIX) {
             return None;
         }
-        let standing = standing.or_else(|| office.lost_at.map(Standing::lost));
-        let mut settings = office.settings;
+        let checkpoint = checkpoint.or_else(|| started.lost_at.map(ConsumerCheckpoint::lost));
+        let mut settings = started.settings;
         settings.max_attempts = log
             .as_ref()
             .map_or(settings.max_attempts, |it| it.max_attempts);
-        let parts = CourierParts {
+        let parts = ConsumerParts {
             name: Arc::clone(name),
             recipient: Recipient::of(log),
-            env: office.env.clone(),
-            store: Arc::clone(&office.store),
+            env: started.env.clone(),
+            store: Arc::clone(&started.store),
             attendances: Arc::clone(&self.inner.attendances),
             recent: Arc::clone(&self.inner.recent),
             settings,
             ending: self.inner.ending.clone(),
         };
-        let courier = CourierHandle::start(parts, standing, &office.arbiter);
-        couriers.insert(Arc::clone(name), courier.clone());
-        Some(courier)
+        let handle = ConsumerHandle::start(parts, checkpoint, &started.arbiter);
+        consumers.insert(Arc::clone(name), handle.clone());
+        Some(handle)
     }
 
     /// Says that events are going to be committed under this id. Returns where the answers of
@@ -176,30 +179,30 @@ impl AfterHooks {
         originals: Originals,
         context: &RequestContext,
     ) -> Result<Attending, ApiError> {
-        let Some(office) = self.office() else {
+        let Some(started) = self.started() else {
             return Ok(Attending::default());
         };
-        let points = office.env.plugins.points();
+        let points = started.env.plugins.points();
         if points.hooks.is_empty() {
             return Ok(Attending::default());
         }
         let attendance = Arc::new(Attendance::new(context.clone(), originals));
         let mut attending = Attending::of(&self.inner.attendances, commit);
         let mut is_expected = false;
-        for (index, id, trigger) in occasion::of_planned(events) {
+        for (index, id, trigger) in hook_events::of_planned(events) {
             let mut row = Row::default();
             let hooks = points.hooks(&id.record_type, trigger);
             for hooks in by_plugin(hooks) {
-                let Some(courier) = self.promised(hooks).await? else {
+                let Some(handle) = self.promised(hooks).await? else {
                     continue;
                 };
                 let is_sync = hooks.iter().any(|hook| !hook.is_async);
-                is_expected |= is_sync || !courier.is_behind();
-                if let Some(hook) = hooks.first().filter(|_| is_sync || !courier.is_behind()) {
+                is_expected |= is_sync || !handle.is_behind();
+                if let Some(hook) = hooks.first().filter(|_| is_sync || !handle.is_behind()) {
                     attendance.expect(&hook.plugin);
                 }
                 if is_sync {
-                    self.sit(&office, &attendance, (index, hooks), &mut row);
+                    self.sit(&started, &attendance, (index, hooks), &mut row);
                 }
             }
             attending.add(id, row);
@@ -211,13 +214,13 @@ impl AfterHooks {
     }
 
     /// Waits until it is promised that a plugin's hooks are delivered.
-    async fn promised(&self, hooks: &[Hook]) -> Result<Option<CourierHandle>, ApiError> {
-        let Some(courier) = hooks.first().and_then(|hook| self.courier(&hook.plugin)) else {
+    async fn promised(&self, hooks: &[Hook]) -> Result<Option<ConsumerHandle>, ApiError> {
+        let Some(handle) = hooks.first().and_then(|hook| self.consumer(&hook.plugin)) else {
             return Ok(None);
         };
-        let keys: Vec<String> = hooks.iter().map(occasion::key_of).collect();
-        match timeout(PROMISE_DEADLINE, courier.promises(&keys)).await {
-            Ok(()) => Ok(Some(courier)),
+        let keys: Vec<String> = hooks.iter().map(hook_events::key_of).collect();
+        match timeout(PROMISE_DEADLINE, handle.promises(&keys)).await {
+            Ok(()) => Ok(Some(handle)),
             Err(_) => Err(ApiError::overloaded("the delivery of after-hooks")),
         }
     }
@@ -225,14 +228,14 @@ impl AfterHooks {
     /// Takes a place behind those that the row has.
     fn sit(
         &self,
-        office: &Office,
+        started: &Started,
         attendance: &Attendance,
         (index, hooks): (usize, &[Hook]),
         row: &mut Row,
     ) {
         let Some(first) = hooks.first() else { return };
         let plugin = &first.plugin;
-        let presence = office.env.plugins.presence(plugin);
+        let presence = started.env.plugins.presence(plugin);
         let num_hooks = u32::try_from(hooks.len()).unwrap_or(u32::MAX);
         let mut place = Place {
             plugin: Arc::clone(plugin),
@@ -255,19 +258,19 @@ impl AfterHooks {
     /// Says that a commit that was attended is in the log.
     pub fn committed(&self, commit: &Commit, attending: &mut Attending) {
         attending.settle();
-        let Some(office) = self.office() else {
+        let Some(started) = self.started() else {
             return;
         };
-        let points = office.env.plugins.points();
+        let points = started.env.plugins.points();
         if points.hooks.is_empty() {
             return;
         }
-        for it in occasion::of_commit(commit) {
+        for it in hook_events::of_commit(commit) {
             for hooks in by_plugin(points.hooks(&it.id.record_type, it.trigger)) {
                 let is_sync = hooks.iter().any(|hook| !hook.is_async);
-                let courier = hooks.first().and_then(|hook| self.courier(&hook.plugin));
-                if let Some(courier) = courier.filter(|it| is_sync && it.is_behind()) {
-                    courier.tell(Command::Ahead(it.event.position));
+                let handle = hooks.first().and_then(|hook| self.consumer(&hook.plugin));
+                if let Some(handle) = handle.filter(|it| is_sync && it.is_behind()) {
+                    handle.tell(Command::Ahead(it.event.position));
                 }
             }
         }
@@ -275,11 +278,12 @@ impl AfterHooks {
 
     /// Returns what all consumers say of themselves, by name.
     pub fn states(&self) -> Vec<ConsumerState> {
-        let head = self.office().map(|office| office.env.log.head());
-        let couriers = self.inner.couriers.lock();
-        let mut states: Vec<ConsumerState> = couriers.values().map(CourierHandle::state).collect();
+        let head = self.started().map(|started| started.env.log.head());
+        let consumers = self.inner.consumers.lock();
+        let mut states: Vec<ConsumerState> =
+            consumers.values().map(ConsumerHandle::state).collect();
         for state in &mut states {
-            // What was committed since a courier last said something is news to it.
+            // What was committed since an actor last said something is news to it.
             state.lag = head.map_or(state.lag, |head| head.saturating_sub(state.position));
         }
         states.sort_by(|one, other| one.name.cmp(&other.name));
@@ -300,40 +304,40 @@ impl AfterHooks {
     /// # Errors
     /// 110 for one that is not known; 108 while its plugin has workers.
     pub async fn forget(&self, consumer: &str) -> Result<(), ApiError> {
-        let courier = self.find(consumer)?;
-        let office = self.office().ok_or_else(stopping)?;
+        let handle = self.find(consumer)?;
+        let started = self.started().ok_or_else(stopping)?;
         let refuse = |message| Err(ApiError::invalid_argument(message, &["consumer"]));
-        if courier
+        if handle
             .log()
-            .is_some_and(|side| side.desk.presence().num_workers > 0)
+            .is_some_and(|side| side.dispatcher.presence().num_workers > 0)
         {
             return refuse("it has workers; a consumer is forgotten once they are gone");
         }
-        let is_plugin = courier.log().is_none();
-        if is_plugin && office.env.plugins.presence(consumer).is_registered {
+        let is_plugin = handle.log().is_none();
+        if is_plugin && started.env.plugins.presence(consumer).is_registered {
             return refuse("the plugin is here; a consumer is forgotten once its plugin is gone");
         }
-        self.dismiss(consumer, courier).await
+        self.dismiss(consumer, handle).await
     }
 
-    /// Lets a courier end, its workers first, and forgets what is kept of its consumer.
+    /// Lets an actor end, its workers first, and forgets what is kept of its consumer.
     pub(super) async fn dismiss(
         &self,
         consumer: &str,
-        courier: CourierHandle,
+        handle: ConsumerHandle,
     ) -> Result<(), ApiError> {
         let (this, name) = (self.clone(), consumer.to_owned());
         let dismissed = to_its_end("forget a consumer", async move {
             let _alone = this.founding().await;
-            let office = this.office().ok_or_else(stopping)?;
-            if let Some(side) = courier.log() {
-                side.desk.close();
+            let started = this.started().ok_or_else(stopping)?;
+            if let Some(side) = handle.log() {
+                side.dispatcher.close();
             }
-            courier.close().await;
+            handle.close().await;
             // While this fails there is still a consumer; it goes on when somebody looks for it.
-            let forgotten = office.store.forget(&name).await;
+            let forgotten = started.store.forget(&name).await;
             forgotten.map_err(|error| ApiError::unexpected(error.to_string()))?;
-            this.inner.couriers.lock().remove(&*name);
+            this.inner.consumers.lock().remove(&*name);
             Ok(())
         });
         dismissed.await.unwrap_or_else(|| Err(stopping()))
@@ -343,13 +347,13 @@ impl AfterHooks {
         self.inner.founding.lock().await
     }
 
-    /// Keeps a consumer that is to have a courier.
-    pub(super) async fn found(&self, name: &str, entry: &Entry) -> Result<(), ApiError> {
-        let office = self.office().ok_or_else(stopping)?;
-        let kept = office.store.save(name, entry).await;
+    /// Keeps a consumer that is to have an actor.
+    pub(super) async fn found(&self, name: &str, change: &ConsumerChange) -> Result<(), ApiError> {
+        let started = self.started().ok_or_else(stopping)?;
+        let kept = started.store.save(name, change).await;
         kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
-        let standing = entry.standing.clone();
-        office.kept.lock().insert(name.to_owned(), standing);
+        let checkpoint = change.checkpoint.clone();
+        started.kept.lock().insert(name.to_owned(), checkpoint);
         Ok(())
     }
 
@@ -360,21 +364,24 @@ impl AfterHooks {
     pub async fn dead_letters(
         &self,
         consumer: &str,
-        after: Option<&LetterId>,
+        after: Option<&DeadLetterId>,
         limit: usize,
-    ) -> Result<Vec<ListedLetter>, ApiError> {
-        // Those that were given up a moment ago are letters, too.
+    ) -> Result<Vec<ListedDeadLetter>, ApiError> {
+        // Those that were given up a moment ago are dead letters, too.
         self.find(consumer)?.keep().await;
-        let Some(office) = self.office() else {
+        let Some(started) = self.started() else {
             return Ok(Vec::new());
         };
-        let listed = office.store.list_letters(consumer, after, limit).await;
+        let listed = started
+            .store
+            .list_dead_letters(consumer, after, limit)
+            .await;
         listed.map_err(|error| ApiError::unexpected(error.to_string()))
     }
 
-    pub(super) fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
-        let is_known = self.inner.couriers.lock().contains_key(consumer);
-        let found = is_known.then(|| self.courier(&consumer.into()));
+    pub(super) fn find(&self, consumer: &str) -> Result<ConsumerHandle, ApiError> {
+        let is_known = self.inner.consumers.lock().contains_key(consumer);
+        let found = is_known.then(|| self.consumer(&consumer.into()));
         found.flatten().ok_or_else(|| {
             let message = "no such consumer; delivery:list has them all";
             ApiError::new(Code::ResourceNotFound, message)
@@ -389,9 +396,9 @@ impl AfterHooks {
     /// Waits for deliveries under way, and keeps what there is to keep. Afterwards nothing of the
     /// server is held any more.
     pub async fn close(&self) {
-        *self.inner.office.write() = None;
-        let couriers: Vec<_> = self.inner.couriers.lock().drain().map(|it| it.1).collect();
-        futures_util::future::join_all(couriers.iter().map(CourierHandle::close)).await;
+        *self.inner.started.write() = None;
+        let consumers: Vec<_> = self.inner.consumers.lock().drain().map(|it| it.1).collect();
+        futures_util::future::join_all(consumers.iter().map(ConsumerHandle::close)).await;
     }
 }
 

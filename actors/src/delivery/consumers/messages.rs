@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::store::LetterId;
+use super::store::DeadLetterId;
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub enum Order {
         until: u64,
     },
     /// Deliver dead letters again; all of them when none is named.
-    Resend(Vec<LetterId>),
+    Resend(Vec<DeadLetterId>),
     /// Forget dead letters; all of them when none is named. A delivery that is being tried again may be
     /// named, too: it is given up, and is a dead letter then.
-    Drop(Vec<LetterId>),
+    Drop(Vec<DeadLetterId>),
 }
 
 /// A delivery that has failed and is not over.
@@ -100,7 +100,7 @@ pub struct ConsumerState {
     pub is_failing: bool,
 }
 
-/// What a courier is told.
+/// What an actor is told.
 pub(super) enum Command {
     /// What somebody wants.
     Order(Order, oneshot::Sender<Result<ConsumerState, ApiError>>),

@@ -30,7 +30,7 @@ pub(super) struct Tails {
 }
 
 /// Those who go on with what is committed, and where it goes.
-pub(super) struct Consumers {
+pub(super) struct Downstream {
     pub(super) hub: Addr<Hub>,
     pub(super) internal_hub: Addr<Hub>,
     pub(super) push: Push,
@@ -40,7 +40,7 @@ pub(super) struct Consumers {
     pub(super) tasks: Addr<Tasks>,
 }
 
-impl Consumers {
+impl Downstream {
     /// Starts them: after-hooks, pushes, live queries, notices and scheduled tasks.
     ///
     /// # Errors
@@ -95,11 +95,11 @@ pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applie
 
 /// Starts what takes after-hooks to plugins.
 async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(), StartError> {
-    let begun = on.core.after_hooks.begin(
+    let begun = on.core.consumers.begin(
         domain.env.clone(),
         Arc::clone(&on.core.ops_store) as _,
         settings::deliveries(on.config),
-        on.arbiters.couriers.handle(),
+        on.arbiters.consumers.handle(),
     );
     Ok(begun.await?)
 }

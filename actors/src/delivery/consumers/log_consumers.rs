@@ -1,6 +1,6 @@
 //! Consumers of the log: other programs that are told of events by name, like plugins of theirs.
 //!
-//! One is made with what it is told ([`LogConsumerOptions`]) and where it begins, and has a courier from then
+//! One is made with what it is told ([`LogConsumerOptions`]) and where it begins, and has an actor from then
 //! on. Its workers come and go; what they have not acknowledged is told again.
 
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use skytrail_schema::code::{ApiError, Code};
 
 use super::cursor::Cursor;
-use super::desk::LogWorker;
+use super::dispatcher::LogWorker;
 use super::messages::ConsumerState;
-use super::office::{AfterHooks, stopping};
-use super::store::{Entry, LogConsumerOptions, Standing};
+use super::registry::{Consumers, stopping};
+use super::store::{ConsumerChange, ConsumerCheckpoint, LogConsumerOptions};
 use crate::spawn::to_its_end;
 
 /// How the names of consumers of the log begin among all consumers; no plugin's does.
@@ -20,7 +20,7 @@ pub const LOG_PREFIX: &str = "log/";
 /// The longest name.
 const MAX_NAME: usize = 64;
 
-impl AfterHooks {
+impl Consumers {
     /// Makes a consumer of the log that is told what is behind `position`; one that is there with
     /// the same options stays as it is. Durable when it answers.
     ///
@@ -54,20 +54,20 @@ impl AfterHooks {
             }
             return Ok(known.state());
         }
-        let standing = Standing {
+        let checkpoint = ConsumerCheckpoint {
             cursor: Cursor::at(position),
             log: Some(options),
-            ..Standing::default()
+            ..ConsumerCheckpoint::default()
         };
-        let entry = Entry {
-            standing: standing.clone(),
-            ..Entry::default()
+        let change = ConsumerChange {
+            checkpoint: checkpoint.clone(),
+            ..ConsumerChange::default()
         };
-        self.found(&full, &entry).await?;
-        let courier = self.courier(&full).ok_or_else(stopping)?;
+        self.found(&full, &change).await?;
+        let handle = self.consumer(&full).ok_or_else(stopping)?;
         // Its first look around is over then.
-        courier.keep().await;
-        Ok(courier.state())
+        handle.keep().await;
+        Ok(handle.state())
     }
 
     /// Forgets a consumer of the log with everything that is kept of it, and sends its workers away.
@@ -76,8 +76,8 @@ impl AfterHooks {
     /// 110 for one that is not known; the ops store is not writable.
     pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
         let full = full_name(name)?;
-        let courier = self.find(&full)?;
-        self.dismiss(&full, courier).await
+        let handle = self.find(&full)?;
+        self.dismiss(&full, handle).await
     }
 
     /// Takes a worker on for a consumer of the log, with room for so many events at once.
@@ -85,8 +85,8 @@ impl AfterHooks {
     /// # Errors
     /// 110 for one that is not known.
     pub fn work_for(&self, name: &str, window: usize) -> Result<LogWorker, ApiError> {
-        let courier = self.find(&full_name(name)?)?;
-        let worker = courier.log().and_then(|side| side.desk.join(window));
+        let handle = self.find(&full_name(name)?)?;
+        let worker = handle.log().and_then(|side| side.dispatcher.join(window));
         worker.ok_or_else(stopping)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use skytrail_schema::event::{Commit, Event};
 
-use super::Errand;
-use crate::delivery::couriers::occasion;
-use crate::delivery::couriers::parts::{LOG_TASK, Recipient};
-use crate::delivery::couriers::schedule::Arrival;
+use super::DeliveryLoop;
+use crate::delivery::consumers::hook_events;
+use crate::delivery::consumers::parts::{LOG_TASK, Recipient};
+use crate::delivery::consumers::schedule::Arrival;
 
 /// An event that a consumer may be told of.
 pub(super) struct Wanted<'a> {
@@ -25,7 +25,7 @@ pub(super) enum Past {
     Ignored,
 }
 
-impl Errand {
+impl DeliveryLoop {
     /// Returns the events of a commit that the consumer may be told of.
     pub(super) fn wanted<'a>(&self, commit: &'a Commit, past: Past) -> Vec<Wanted<'a>> {
         match &self.parts.recipient {
@@ -44,13 +44,13 @@ impl Errand {
     }
 
     fn wanted_by_plugin<'a>(&self, commit: &'a Commit, past: Past) -> Vec<Wanted<'a>> {
-        let wanted = occasion::of_commit(commit).map(|it| {
+        let wanted = hook_events::of_commit(commit).map(|it| {
             let is_meant = |key: &str| {
-                let since = self.standing.since.get(key);
+                let since = self.checkpoint.since.get(key);
                 since.is_some_and(|since| past == Past::Counts || *since < it.event.position)
             };
-            let hooks = occasion::hooks(&self.points, (&it.id, it.trigger), &self.parts.name);
-            let hooks = hooks.filter(|hook| is_meant(&occasion::key_of(hook)));
+            let hooks = hook_events::hooks(&self.points, (&it.id, it.trigger), &self.parts.name);
+            let hooks = hooks.filter(|hook| is_meant(&hook_events::key_of(hook)));
             let hooks = hooks.map(|hook| (hook.name.as_str().into(), !hook.is_async));
             Wanted {
                 index: it.index,
