@@ -297,7 +297,7 @@ impl Application {
         let leaving = async {
             front.running.close();
             front.running.wait().await;
-            core.consumers.quiet();
+            core.consumers.drain();
             tokio::join!(domain.broker.leave(), domain.tried.leave());
         };
         step("requests end", async {

@@ -106,7 +106,10 @@ async fn a_letter_that_is_newer_than_a_forgotten_one_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let ops_store = open(&folder.path().join("ops.sqlite")).await;
     ops_store.save("A", &change(5, &[1, 2], &[])).await.unwrap();
-    ops_store.save("A", &change(5, &[1], &[1, 2])).await.unwrap();
+    ops_store
+        .save("A", &change(5, &[1], &[1, 2]))
+        .await
+        .unwrap();
     let listed = ops_store.list_dead_letters("A", None, 10).await.unwrap();
     assert_eq!(letters(listed), [letter(1)]);
 }

@@ -19,8 +19,8 @@ use super::messages::{Account, Session, SignUp};
 use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
-use crate::delivery::consumers::{Attending, Originals};
-use crate::record::attempt::{Outcome, commit_attended, turn_of, until_settled};
+use crate::delivery::consumers::{CommitAnswers, Originals};
+use crate::record::attempt::{Outcome, commit_announced, turn_of, until_settled};
 use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
@@ -162,12 +162,12 @@ impl Newcomer {
             creation.attempt(accounts)
         })
         .await?;
-        let Some((state, head, attending)) = made else {
+        let Some((state, head, commit_answers)) = made else {
             return Ok(None);
         };
         let (id, context) = (&creation.id, &creation.own_context);
         let (env, asked) = (&accounts.env, &creation.newcomer.context);
-        undo::await_after_hooks(env, &head, asked, attending).await?;
+        undo::await_after_hooks(env, &head, asked, commit_answers).await?;
         let profile = Some(head.record.clone());
         let session = accounts.session(id, &state, profile, context).await;
         if session.is_err() {
@@ -212,7 +212,7 @@ impl Creation {
     async fn attempt(
         &self,
         accounts: &Accounts,
-    ) -> Result<Outcome<Option<(UserState, Arc<Head>, Attending)>>, ApiError> {
+    ) -> Result<Outcome<Option<(UserState, Arc<Head>, CommitAnswers)>>, ApiError> {
         let env = &accounts.env;
         let position = env.model.position();
         if self.is_known(accounts, position).await? {
@@ -267,7 +267,7 @@ impl Creation {
             .map_err(user_duplicated)?;
         // Hooks are told of the request as it came; the commit names the user.
         let (told, own) = (&self.newcomer.context, &self.own_context);
-        let done = commit_attended(env, (plan, position), Originals::new(), (own, told)).await?;
+        let done = commit_announced(env, (plan, position), Originals::new(), (own, told)).await?;
         Ok(match done {
             Outcome::Conflict => {
                 *self.decided.lock().await = Some(Decided {
@@ -276,10 +276,10 @@ impl Creation {
                 });
                 Outcome::Conflict
             }
-            Outcome::Done((commit, attending)) => {
+            Outcome::Done((commit, commit_answers)) => {
                 let head = head_after(None, &draft.record.id, &commit.events);
                 let head = head.ok_or_else(|| ApiError::unexpected("the user was not stored"))?;
-                Outcome::Done(Some((state, head, attending)))
+                Outcome::Done(Some((state, head, commit_answers)))
             }
         })
     }

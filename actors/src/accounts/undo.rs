@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::actor::load;
 use super::sso;
 use crate::context::{RequestContext, Storing};
-use crate::delivery::consumers::Attending;
+use crate::delivery::consumers::CommitAnswers;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
@@ -33,16 +33,16 @@ pub(super) async fn await_after_hooks(
     env: &RecordEnv,
     head: &Arc<Head>,
     context: &RequestContext,
-    mut attending: Attending,
+    mut commit_answers: CommitAnswers,
 ) -> Result<(), ApiError> {
-    let row = attending.take(&head.record.id);
-    if row.is_empty() {
+    let event_answers = commit_answers.take(&head.record.id);
+    if event_answers.is_empty() {
         return Ok(());
     }
     let (env, head, context) = (env.clone(), Arc::clone(head), context.clone());
     let answered = to_its_end("after a sign-up", async move {
-        let answers = row.answered(&env.applied, head.position).await;
-        drop(attending);
+        let answers = event_answers.all_ok(&env.applied, head.position).await;
+        drop(commit_answers);
         if answers.is_err() {
             undo(&env, &head.record.id, &context).await;
         }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::decide::Plan;
 use super::env::RecordEnv;
 use crate::context::RequestContext;
-use crate::delivery::consumers::{Attending, Originals};
+use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
 /// After this many conflicts the losers go one at a time.
@@ -114,23 +114,23 @@ pub async fn commit(
 /// Appends a plan whose events after-hooks may have to be told of.
 ///
 /// `originals` are the records as they are before, `told` is the request as hooks see it. Whoever
-/// wants to know what synchronous ones answer asks the [`Attending`].
+/// wants to know what synchronous ones answer asks the [`CommitAnswers`].
 ///
 /// # Errors
 /// As [`commit`]; overload, when it cannot be promised that the hooks are told.
-pub async fn commit_attended(
+pub async fn commit_announced(
     env: &RecordEnv,
     (plan, read_position): (Plan, u64),
     originals: Originals,
     (context, told): (&RequestContext, &RequestContext),
-) -> Result<Outcome<(Arc<Commit>, Attending)>, ApiError> {
+) -> Result<Outcome<(Arc<Commit>, CommitAnswers)>, ApiError> {
     let id = context.request.next_commit();
-    let attending = env.consumers.attend(id, &plan.events, originals, told);
-    let mut attending = attending.await?;
+    let announced = env.consumers.announce(id, &plan.events, originals, told);
+    let mut commit_answers = announced.await?;
     let committed = commit_as(id, &env.log, (plan, read_position), context).await?;
     Ok(committed.map(|commit| {
-        env.consumers.committed(&commit, &mut attending);
-        (commit, attending)
+        env.consumers.committed(&commit, &mut commit_answers);
+        (commit, commit_answers)
     }))
 }
 

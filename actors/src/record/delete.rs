@@ -11,7 +11,7 @@ use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
+use super::attempt::{Outcome, commit_announced, turn_of, until_settled};
 use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
@@ -19,7 +19,7 @@ use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::page_bytes::PageBytes;
 use super::{hooks, save};
-use crate::delivery::consumers::Attending;
+use crate::delivery::consumers::CommitAnswers;
 use crate::store::Referrers;
 
 /// Per id: the record that is deleted, or why it is not.
@@ -41,19 +41,19 @@ pub async fn delete(
     let Settled {
         victims,
         position,
-        mut attending,
+        mut commit_answers,
     } = settled;
     let rows = victims.into_iter().map(|victim| {
-        let row = victim.as_ref().ok().map(|head| {
-            let row = attending.take(&head.record.id);
-            row.answered(&env.applied, position)
+        let answered = victim.as_ref().ok().map(|head| {
+            let event_answers = commit_answers.take(&head.record.id);
+            event_answers.all_ok(&env.applied, position)
         });
-        (victim, row)
+        (victim, answered)
     });
-    let answers = rows.map(|(victim, row)| async {
+    let answers = rows.map(|(victim, answered)| async {
         let id = victim?.record.id.clone();
-        if let Some(row) = row {
-            row.await.map_err(|error| failed(&id, error))?;
+        if let Some(answered) = answered {
+            answered.await.map_err(|error| failed(&id, error))?;
         }
         Ok(id)
     });
@@ -66,7 +66,7 @@ struct Settled {
     /// Where the deletion stands in the log.
     position: u64,
     /// Where the after-hooks' answers are.
-    attending: Attending,
+    commit_answers: CommitAnswers,
 }
 
 async fn attempt(
@@ -130,24 +130,24 @@ async fn attempt(
         return Ok(Outcome::Done(Settled {
             victims,
             position: heads.position,
-            attending: Attending::default(),
+            commit_answers: CommitAnswers::default(),
         }));
     }
     let originals = victims.iter().flatten();
     let originals = originals.map(|head| (head.record.id.clone(), Arc::clone(head)));
     let originals = originals.collect();
     let (plan, context) = ((plan, heads.position), &command.context);
-    let done = commit_attended(env, plan, originals, (context, context)).await?;
+    let done = commit_announced(env, plan, originals, (context, context)).await?;
     if matches!(done, Outcome::Conflict) {
         *decided.lock().await = Some(Decided {
             what: asked,
             position: decided_at,
         });
     }
-    Ok(done.map(|(commit, attending)| Settled {
+    Ok(done.map(|(commit, commit_answers)| Settled {
         victims,
         position: commit.last_position(),
-        attending,
+        commit_answers,
     }))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::consumers::{Answer, LogWorker, WorkItem};
+use skytrail_actors::delivery::consumers::{LogWorker, WorkItem, WorkerAnswer};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::line::{Heard, Line};
@@ -76,11 +76,11 @@ fn take(worker: &mut LogWorker, message: &Map<String, Json>) -> Result<(), ApiEr
         reason.unwrap_or_default().to_owned()
     };
     let answer = match kind {
-        "ack" => Answer::Acknowledged,
-        "park" => Answer::Parked { message: reason() },
+        "ack" => WorkerAnswer::Acknowledged,
+        "park" => WorkerAnswer::Parked { message: reason() },
         "retry" => {
             let after = number(message, "after_ms")?.map(Duration::from_millis);
-            Answer::Again {
+            WorkerAnswer::Again {
                 after: after.map(|after| after.min(LONGEST_PAUSE)),
                 message: reason(),
             }

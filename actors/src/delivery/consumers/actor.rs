@@ -1,4 +1,4 @@
-//! The actor that brings a plugin its after-hooks.
+//! A consumer's actor, and the way to it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ pub(super) struct ConsumerActor {
     commands: mpsc::Sender<Command>,
 }
 
-/// What an actor shows.
+/// What a consumer shows.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
     /// Whether so much of the log lies before it that what is committed now will take its time.
     pub(super) is_behind: AtomicBool,
     /// What the ops store has of it: should it be lost, another one goes on from there. `None` for a
-    /// plugin that was never met.
+    /// plugin that is new.
     pub(super) kept: Mutex<Option<ConsumerCheckpoint>>,
 }
 
-/// The way to an actor.
+/// The way to a consumer's actor.
 #[derive(Clone)]
 pub(super) struct ConsumerHandle {
     address: Addr<ConsumerActor>,
@@ -49,7 +49,7 @@ pub(super) struct ConsumerHandle {
 }
 
 impl ConsumerHandle {
-    /// Starts an actor. `checkpoint` is `None` for a plugin that was never met.
+    /// Starts an actor. `checkpoint` is `None` for a plugin that is new.
     pub(super) fn start(
         parts: ConsumerParts,
         checkpoint: Option<ConsumerCheckpoint>,

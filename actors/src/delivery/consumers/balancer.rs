@@ -1,9 +1,9 @@
-//! Who works for a consumer of the log, and who gets the next event. Pure.
+//! Which worker of a consumer of the log gets the next event. Pure.
 //!
-//! Each worker has a window: so many events it takes at once. The next event goes to the one that has
-//! the smallest part of its window in hand; of several such to the one that had the fewest so far. An
-//! event whose time is over is still in the worker's hand until it says what became of it, or
-//! goes: a worker that hangs gets no more than its window.
+//! Each worker has a window: so many events it takes at once. The next event goes to the one of whose
+//! window the smallest part is in flight; of several such to the one that had the fewest so far. An
+//! event whose time is over is in flight until the worker says what became of it, or goes: a worker
+//! that hangs gets no more than its window.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,37 @@ pub(super) type WorkerNumber = u64;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Balancer {
-    workers: BTreeMap<WorkerNumber, Hands>,
+    workers: BTreeMap<WorkerNumber, Load>,
     last: WorkerNumber,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hands {
+struct Load {
     window: usize,
-    /// Events that it has, those whose time is over among them.
-    num_held: usize,
+    /// Events in flight, those whose time is over among them.
+    num_in_flight: usize,
     num_overdue: usize,
     num_given: u64,
 }
 
 impl Balancer {
     /// Takes a worker on.
-    pub(super) fn join(&mut self, window: usize) -> WorkerNumber {
+    pub(super) fn add(&mut self, window: usize) -> WorkerNumber {
         self.last += 1;
         // One who comes late is not to make up for what the others have had.
-        let given = self.workers.values().map(|hands| hands.num_given).min();
-        let hands = Hands {
+        let given = self.workers.values().map(|load| load.num_given).min();
+        let load = Load {
             window: window.max(1),
-            num_held: 0,
+            num_in_flight: 0,
             num_overdue: 0,
             num_given: given.unwrap_or(0),
         };
-        self.workers.insert(self.last, hands);
+        self.workers.insert(self.last, load);
         self.last
     }
 
     /// Lets a worker go.
-    pub(super) fn leave(&mut self, worker: WorkerNumber) {
+    pub(super) fn remove(&mut self, worker: WorkerNumber) {
         self.workers.remove(&worker);
     }
 
@@ -53,35 +53,38 @@ impl Balancer {
 
     /// Returns how many events may be under way.
     pub(super) fn window(&self) -> usize {
-        let free = |hands: &Hands| hands.window.saturating_sub(hands.num_overdue);
+        let free = |load: &Load| load.window.saturating_sub(load.num_overdue);
         self.workers.values().map(free).sum()
     }
 
-    /// Picks who gets the next event; nobody when all have their hands full.
-    pub(super) fn give(&mut self) -> Option<WorkerNumber> {
+    /// Picks who gets the next event; nobody when no window has room.
+    pub(super) fn pick(&mut self) -> Option<WorkerNumber> {
         let free = self.workers.iter_mut();
-        let free = free.filter(|(_, hands)| hands.num_held < hands.window);
-        let (worker, hands) = free.min_by(|(_, one), (_, other)| {
-            let (left, right) = (one.num_held * other.window, other.num_held * one.window);
+        let free = free.filter(|(_, load)| load.num_in_flight < load.window);
+        let (worker, load) = free.min_by(|(_, one), (_, other)| {
+            let (left, right) = (
+                one.num_in_flight * other.window,
+                other.num_in_flight * one.window,
+            );
             left.cmp(&right).then(one.num_given.cmp(&other.num_given))
         })?;
-        hands.num_held += 1;
-        hands.num_given += 1;
+        load.num_in_flight += 1;
+        load.num_given += 1;
         Some(*worker)
     }
 
     /// Says that an event's time is over, and the worker has it still.
     pub(super) fn overdue(&mut self, worker: WorkerNumber) {
-        if let Some(hands) = self.workers.get_mut(&worker) {
-            hands.num_overdue = (hands.num_overdue + 1).min(hands.num_held);
+        if let Some(load) = self.workers.get_mut(&worker) {
+            load.num_overdue = (load.num_overdue + 1).min(load.num_in_flight);
         }
     }
 
-    /// Takes an event out of a worker's hands.
-    pub(super) fn take_back(&mut self, worker: WorkerNumber, is_overdue: bool) {
-        if let Some(hands) = self.workers.get_mut(&worker) {
-            hands.num_held = hands.num_held.saturating_sub(1);
-            hands.num_overdue -= usize::from(is_overdue && hands.num_overdue > 0);
+    /// An event is not in flight any more.
+    pub(super) fn release(&mut self, worker: WorkerNumber, is_overdue: bool) {
+        if let Some(load) = self.workers.get_mut(&worker) {
+            load.num_in_flight = load.num_in_flight.saturating_sub(1);
+            load.num_overdue -= usize::from(is_overdue && load.num_overdue > 0);
         }
     }
 }
@@ -116,7 +119,7 @@ mod tests {
 
     proptest! {
         /// Whatever happens: nobody has more than its window, an event is given whenever somebody
-        /// has room, and what may be under way is what the free hands can hold.
+        /// has room, and what may be in flight is what the windows that do not hang have room for.
         #[test]
         fn nobody_is_overloaded_and_nobody_idles(steps in steps()) {
             let mut balancer = Balancer::default();
@@ -129,17 +132,17 @@ mod tests {
                     .collect();
                 match step {
                     Step::Join(window) => {
-                        let worker = balancer.join(window);
+                        let worker = balancer.add(window);
                         prop_assert!(model.insert(worker, (window, Vec::new())).is_none());
                     }
                     Step::Leave(of) if !model.is_empty() => {
                         let worker = *model.keys().nth(of % model.len()).unwrap();
                         model.remove(&worker);
-                        balancer.leave(worker);
+                        balancer.remove(worker);
                     }
                     Step::Give => {
                         let has_room = model.values().any(|(window, held)| held.len() < *window);
-                        let given = balancer.give();
+                        let given = balancer.pick();
                         prop_assert_eq!(given.is_some(), has_room);
                         if let Some(worker) = given {
                             let (window, held) = model.get_mut(&worker).unwrap();
@@ -150,7 +153,7 @@ mod tests {
                     Step::Answer(of) if !held.is_empty() => {
                         let (worker, at) = held[of % held.len()];
                         let is_overdue = model.get_mut(&worker).unwrap().1.remove(at);
-                        balancer.take_back(worker, is_overdue);
+                        balancer.release(worker, is_overdue);
                     }
                     Step::Overdue(of) if !held.is_empty() => {
                         let (worker, at) = held[of % held.len()];
@@ -177,12 +180,12 @@ mod tests {
             let mut balancer = Balancer::default();
             let mut given: BTreeMap<WorkerNumber, usize> = BTreeMap::new();
             for _ in 0..num_workers {
-                given.insert(balancer.join(4), 0);
+                given.insert(balancer.add(4), 0);
             }
             for _ in 0..num_events {
-                let worker = balancer.give().unwrap();
+                let worker = balancer.pick().unwrap();
                 *given.get_mut(&worker).unwrap() += 1;
-                balancer.take_back(worker, false);
+                balancer.release(worker, false);
             }
             let (least, most) = (given.values().min().unwrap(), given.values().max().unwrap());
             prop_assert!(most - least <= 1, "{:?}", given);

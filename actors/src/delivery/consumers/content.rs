@@ -9,7 +9,7 @@ use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::{Head, Record};
 
-use super::attendance::Attendance;
+use super::announced::AnnouncedCommit;
 use crate::log::seek::load_commit;
 use crate::plugin::{CallContext, Lineage, Trigger};
 use crate::record::env::RecordEnv;
@@ -32,11 +32,11 @@ impl Around {
         env: &RecordEnv,
         (commit, event): (&Commit, &Event),
         (id, trigger): (&RecordId, Trigger),
-        attendance: Option<&Attendance>,
+        announced: Option<&AnnouncedCommit>,
     ) -> Result<Option<Self>, ApiError> {
-        let before = match (attendance, &event.body) {
-            (Some(attendance), _) => {
-                let original = attendance.originals.get(id).cloned();
+        let before = match (announced, &event.body) {
+            (Some(announced), _) => {
+                let original = announced.originals.get(id).cloned();
                 head_before(commit, event, id, original)
             }
             (None, EventBody::RecordCreated(_)) => None,
@@ -101,11 +101,11 @@ fn head_of(record: Record, event: &Event) -> Head {
 /// The store failed or does not catch up.
 pub(super) async fn context_of(
     env: &RecordEnv,
-    (commit, attendance): (&Commit, Option<&Attendance>),
+    (commit, announced): (&Commit, Option<&AnnouncedCommit>),
     is_async: bool,
 ) -> Result<CallContext, ApiError> {
-    let mut context = match attendance {
-        Some(attendance) => context_of_request(attendance, is_async),
+    let mut context = match announced {
+        Some(announced) => context_of_request(announced, is_async),
         None => context_of_commit(commit),
     };
     if let Some(id) = &context.user_id
@@ -127,9 +127,9 @@ fn context_of_commit(commit: &Commit) -> CallContext {
     }
 }
 
-/// Tells the same of one who attends; asynchronous hooks are not told of his request, as in v1.
-fn context_of_request(attendance: &Attendance, is_async: bool) -> CallContext {
-    let context = CallContext::of(&attendance.context);
+/// Tells it while the request runs; asynchronous hooks are not told of the request, as in v1.
+fn context_of_request(announced: &AnnouncedCommit, is_async: bool) -> CallContext {
+    let context = CallContext::of(&announced.context);
     if is_async {
         CallContext {
             request_id: None,
@@ -142,9 +142,9 @@ fn context_of_request(attendance: &Attendance, is_async: bool) -> CallContext {
 }
 
 /// Returns what calls of a hook on a commit descend from.
-pub(super) fn lineage_of(commit: &Commit, attendance: Option<&Attendance>) -> Lineage {
-    let mut lineage = attendance.map_or_else(Lineage::default, |attendance| {
-        Lineage::of(&attendance.context)
+pub(super) fn lineage_of(commit: &Commit, announced: Option<&AnnouncedCommit>) -> Lineage {
+    let mut lineage = announced.map_or_else(Lineage::default, |announced| {
+        Lineage::of(&announced.context)
     });
     lineage.ancestors.push(commit.id);
     lineage

@@ -1,4 +1,4 @@
-//! Where workers of a consumer of the log get their events, and bring back what became of them.
+//! Gives events to the workers of a consumer of the log, and hears what became of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::balancer::{Balancer, WorkerNumber};
 use crate::plugin::{Presence, Undelivered};
 
-/// How long an event waits for free hands; who has room changes all the time.
+/// How long an event waits for a worker with room; who has some changes all the time.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest window.
@@ -24,7 +24,7 @@ const MAX_WINDOW: usize = 1024;
 pub(super) struct Dispatcher {
     limit: Duration,
     workers: Mutex<Workers>,
-    /// Somebody has come, gone, or has his hands free again after he had been given up.
+    /// A worker has come, gone, or has room again after it was given up.
     changes: watch::Sender<()>,
     freed: Notify,
 }
@@ -32,14 +32,14 @@ pub(super) struct Dispatcher {
 #[derive(Default)]
 struct Workers {
     balancer: Balancer,
-    lines: HashMap<WorkerNumber, mpsc::Sender<Assignment>>,
+    channels: HashMap<WorkerNumber, mpsc::Sender<Assignment>>,
     is_closed: bool,
 }
 
 /// An event for a worker.
 pub(super) struct Assignment {
     event: WorkItem,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<WorkerAnswer>,
     extended: Arc<Notify>,
 }
 
@@ -56,7 +56,7 @@ pub struct WorkItem {
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum WorkerAnswer {
     /// It is done.
     Acknowledged,
     /// Again, after a pause, which grows by itself if none is named.
@@ -101,16 +101,16 @@ impl Dispatcher {
     }
 
     /// Takes a worker on; `None` when the consumer is being deleted.
-    pub(super) fn join(self: &Arc<Self>, window: usize) -> Option<LogWorker> {
+    pub(super) fn add_worker(self: &Arc<Self>, window: usize) -> Option<LogWorker> {
         let window = window.clamp(1, MAX_WINDOW);
         let mut workers = self.workers.lock();
         if workers.is_closed {
             return None;
         }
-        // As many as it may have in hand: there is always room.
-        let (line, assignments) = mpsc::channel(window);
-        let number = workers.balancer.join(window);
-        workers.lines.insert(number, line);
+        // As many as may be in flight: there is always room.
+        let (channel, assignments) = mpsc::channel(window);
+        let number = workers.balancer.add(window);
+        workers.channels.insert(number, channel);
         drop(workers);
         self.changes.send_replace(());
         Some(LogWorker {
@@ -118,7 +118,7 @@ impl Dispatcher {
             window,
             dispatcher: Arc::clone(self),
             assignments,
-            in_hand: HashMap::new(),
+            in_flight: HashMap::new(),
         })
     }
 
@@ -126,13 +126,13 @@ impl Dispatcher {
     pub(super) fn close(&self) {
         let mut workers = self.workers.lock();
         workers.is_closed = true;
-        workers.lines.clear();
+        workers.channels.clear();
     }
 
-    fn leave(&self, worker: WorkerNumber) {
+    fn remove_worker(&self, worker: WorkerNumber) {
         let mut workers = self.workers.lock();
-        workers.balancer.leave(worker);
-        workers.lines.remove(&worker);
+        workers.balancer.remove(worker);
+        workers.channels.remove(&worker);
         drop(workers);
         self.changes.send_replace(());
         self.freed.notify_waiters();
@@ -141,7 +141,7 @@ impl Dispatcher {
     /// Gives an event to a worker, and waits for what becomes of it.
     pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), Undelivered> {
         let unready = || Undelivered::Unready(unavailable("no worker is connected"));
-        let given = timeout(ROOM_PATIENCE, self.give(event)).await;
+        let given = timeout(ROOM_PATIENCE, self.assign(event)).await;
         let (worker, mut answered, extended) = given.map_err(|_| unready())?.ok_or_else(unready)?;
         loop {
             let answer = tokio::select! {
@@ -149,8 +149,8 @@ impl Dispatcher {
                 () = extended.notified() => continue,
             };
             return match answer {
-                Ok(Ok(Answer::Acknowledged)) => Ok(()),
-                Ok(Ok(Answer::Again { after, message })) => {
+                Ok(Ok(WorkerAnswer::Acknowledged)) => Ok(()),
+                Ok(Ok(WorkerAnswer::Again { after, message })) => {
                     Err(Undelivered::Refused(after.map_or_else(
                         || refusal(&message),
                         |after| {
@@ -159,7 +159,7 @@ impl Dispatcher {
                         },
                     )))
                 }
-                Ok(Ok(Answer::Parked { message })) => Err(Undelivered::Refused(
+                Ok(Ok(WorkerAnswer::Parked { message })) => Err(Undelivered::Refused(
                     refusal(&message).with_info("drop", json!(true)),
                 )),
                 Ok(Err(_)) => Err(Undelivered::Lost(unavailable("the worker was lost"))),
@@ -176,11 +176,11 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for free hands; `None` without any worker.
-    async fn give(
+    /// Waits for a worker with room; `None` without any worker.
+    async fn assign(
         &self,
         event: WorkItem,
-    ) -> Option<(WorkerNumber, oneshot::Receiver<Answer>, Arc<Notify>)> {
+    ) -> Option<(WorkerNumber, oneshot::Receiver<WorkerAnswer>, Arc<Notify>)> {
         loop {
             let freed = self.freed.notified();
             {
@@ -188,7 +188,7 @@ impl Dispatcher {
                 if workers.balancer.num_workers() == 0 {
                     return None;
                 }
-                if let Some(worker) = workers.balancer.give() {
+                if let Some(worker) = workers.balancer.pick() {
                     let (answer, answered) = oneshot::channel();
                     let extended = Arc::new(Notify::new());
                     let assignment = Assignment {
@@ -196,9 +196,9 @@ impl Dispatcher {
                         answer,
                         extended: Arc::clone(&extended),
                     };
-                    let line = workers.lines.get(&worker);
+                    let channel = workers.channels.get(&worker);
                     // One that is leaving just now: its end is dropped, and that is the answer.
-                    let _ = line.map(|line| line.try_send(assignment));
+                    let _ = channel.map(|channel| channel.try_send(assignment));
                     return Some((worker, answered, extended));
                 }
             }
@@ -206,9 +206,9 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an event out of a worker's hands.
-    fn take_back(&self, worker: WorkerNumber, is_overdue: bool) {
-        self.workers.lock().balancer.take_back(worker, is_overdue);
+    /// An event is not in flight to a worker any more.
+    fn release(&self, worker: WorkerNumber, is_overdue: bool) {
+        self.workers.lock().balancer.release(worker, is_overdue);
         self.freed.notify_one();
         if is_overdue {
             self.changes.send_replace(());
@@ -216,13 +216,13 @@ impl Dispatcher {
     }
 }
 
-/// A worker for a consumer of the log. When it is dropped, what it has in hand goes to others.
+/// A worker for a consumer of the log. When it is dropped, what is in flight to it goes to others.
 pub struct LogWorker {
     number: WorkerNumber,
     window: usize,
     dispatcher: Arc<Dispatcher>,
     assignments: mpsc::Receiver<Assignment>,
-    in_hand: HashMap<u64, (oneshot::Sender<Answer>, Arc<Notify>)>,
+    in_flight: HashMap<u64, (oneshot::Sender<WorkerAnswer>, Arc<Notify>)>,
 }
 
 impl LogWorker {
@@ -242,37 +242,37 @@ impl LogWorker {
         let assignment = self.assignments.recv().await?;
         let position = assignment.event.position;
         let earlier = self
-            .in_hand
+            .in_flight
             .insert(position, (assignment.answer, assignment.extended));
         if earlier.is_some() {
             // Its time was over, and here it is again: one place is enough.
-            self.dispatcher.take_back(self.number, true);
+            self.dispatcher.release(self.number, true);
         }
         Some(assignment.event)
     }
 
-    /// Says what became of an event; says whether it was in hand.
-    pub fn answer(&mut self, position: u64, answer: Answer) -> bool {
-        let Some((waiting, _)) = self.in_hand.remove(&position) else {
+    /// Says what became of an event; says whether it was in flight.
+    pub fn answer(&mut self, position: u64, answer: WorkerAnswer) -> bool {
+        let Some((waiting, _)) = self.in_flight.remove(&position) else {
             return false;
         };
         let is_overdue = waiting.send(answer).is_err();
-        self.dispatcher.take_back(self.number, is_overdue);
+        self.dispatcher.release(self.number, is_overdue);
         true
     }
 
-    /// Begins an event's time anew; says whether it was in hand.
+    /// Begins an event's time anew; says whether it was in flight.
     pub fn extend(&mut self, position: u64) -> bool {
-        let in_hand = self.in_hand.get(&position);
-        in_hand.inspect(|(_, extended)| extended.notify_one());
-        in_hand.is_some()
+        let in_flight = self.in_flight.get(&position);
+        in_flight.inspect(|(_, extended)| extended.notify_one());
+        in_flight.is_some()
     }
 }
 
 impl Drop for LogWorker {
     fn drop(&mut self) {
-        self.in_hand.clear();
-        self.dispatcher.leave(self.number);
+        self.in_flight.clear();
+        self.dispatcher.remove_worker(self.number);
     }
 }
 
@@ -307,14 +307,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_ends_a_delivery() {
         let dispatcher = dispatcher();
-        let mut worker = dispatcher.join(4).unwrap();
+        let mut worker = dispatcher.add_worker(4).unwrap();
         let answers = [
-            Answer::Acknowledged,
-            Answer::Again {
+            WorkerAnswer::Acknowledged,
+            WorkerAnswer::Again {
                 after: Some(Duration::from_secs(2)),
                 message: "busy".to_owned(),
             },
-            Answer::Parked {
+            WorkerAnswer::Parked {
                 message: String::new(),
             },
         ];
@@ -323,7 +323,7 @@ mod tests {
             let work = async {
                 let event = worker.next().await.unwrap();
                 assert!(worker.answer(event.position, answer));
-                assert!(!worker.answer(event.position, Answer::Acknowledged));
+                assert!(!worker.answer(event.position, WorkerAnswer::Acknowledged));
             };
             outcomes.push(tokio::join!(dispatcher.deliver(event(position)), work).0);
         }
@@ -336,11 +336,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_loses_what_he_has_in_hand_and_nobody_there_is_no_attempt() {
+    async fn who_goes_loses_what_he_has_in_flight_and_nobody_there_is_no_attempt() {
         let dispatcher = dispatcher();
         let nobody = dispatcher.deliver(event(1)).await;
         assert!(matches!(nobody, Err(Undelivered::Unready(_))));
-        let mut worker = dispatcher.join(1).unwrap();
+        let mut worker = dispatcher.add_worker(1).unwrap();
         let gone = async {
             worker.next().await.unwrap();
             drop(worker);
@@ -348,17 +348,17 @@ mod tests {
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), gone);
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
         // One that goes before it has looked.
-        let worker = dispatcher.join(1).unwrap();
+        let worker = dispatcher.add_worker(1).unwrap();
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), async { drop(worker) });
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
         dispatcher.close();
-        assert!(dispatcher.join(1).is_none());
+        assert!(dispatcher.add_worker(1).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_keeps_its_place_until_it_answers() {
         let dispatcher = dispatcher();
-        let mut worker = dispatcher.join(2).unwrap();
+        let mut worker = dispatcher.add_worker(2).unwrap();
         let late = dispatcher.deliver(event(1)).await;
         assert!(matches!(late, Err(Undelivered::Late(_))));
         assert_eq!(dispatcher.presence().window, 1);
@@ -367,7 +367,7 @@ mod tests {
             worker.next().await.unwrap();
             worker.next().await.unwrap();
             assert_eq!(dispatcher.presence().window, 2);
-            assert!(worker.answer(1, Answer::Acknowledged));
+            assert!(worker.answer(1, WorkerAnswer::Acknowledged));
         };
         let (done, ()) = tokio::join!(dispatcher.deliver(event(1)), again);
         assert_eq!(done, Ok(()));
@@ -377,7 +377,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_begins_anew_for_who_says_so() {
         let dispatcher = dispatcher();
-        let mut worker = dispatcher.join(1).unwrap();
+        let mut worker = dispatcher.add_worker(1).unwrap();
         let work = async {
             worker.next().await.unwrap();
             for _ in 0..5 {
@@ -386,7 +386,7 @@ mod tests {
             }
             assert!(!worker.extend(2));
             tokio::time::sleep(Duration::from_secs(50)).await;
-            worker.answer(1, Answer::Acknowledged);
+            worker.answer(1, WorkerAnswer::Acknowledged);
         };
         let (done, ()) = tokio::join!(dispatcher.deliver(event(1)), work);
         assert_eq!(done, Ok(()));

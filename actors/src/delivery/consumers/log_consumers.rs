@@ -46,7 +46,7 @@ impl Consumers {
         options: LogConsumerOptions,
         position: u64,
     ) -> Result<ConsumerState, ApiError> {
-        let _alone = self.founding().await;
+        let _alone = self.lock_changes().await;
         if let Ok(known) = self.find(&full) {
             if known.options() != Some(&options) {
                 let message = "there is a consumer of this name that is told something else";
@@ -63,9 +63,9 @@ impl Consumers {
             checkpoint: checkpoint.clone(),
             ..ConsumerChange::default()
         };
-        self.found(&full, &change).await?;
+        self.save_new(&full, &change).await?;
         let handle = self.consumer(&full).ok_or_else(stopping)?;
-        // Its first look around is over then.
+        // It has looked for its workers then.
         handle.keep().await;
         Ok(handle.state())
     }
@@ -77,7 +77,7 @@ impl Consumers {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
         let full = full_name(name)?;
         let handle = self.find(&full)?;
-        self.dismiss(&full, handle).await
+        self.remove(&full, handle).await
     }
 
     /// Takes a worker on for a consumer of the log, with room for so many events at once.
@@ -86,7 +86,9 @@ impl Consumers {
     /// 110 for one that is not known.
     pub fn work_for(&self, name: &str, window: usize) -> Result<LogWorker, ApiError> {
         let handle = self.find(&full_name(name)?)?;
-        let worker = handle.log().and_then(|side| side.dispatcher.join(window));
+        let worker = handle
+            .log()
+            .and_then(|side| side.dispatcher.add_worker(window));
         worker.ok_or_else(stopping)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::attendance::Attendances;
+use super::announced::AnnouncedCommits;
 use super::dispatcher::Dispatcher;
 use super::store::{ConsumerStore, LogConsumerOptions};
 use crate::log::Recent;
@@ -38,7 +38,7 @@ pub(super) struct ConsumerParts {
     pub(super) recipient: Recipient,
     pub(super) env: RecordEnv,
     pub(super) store: Arc<dyn ConsumerStore>,
-    pub(super) attendances: Arc<Attendances>,
+    pub(super) announced_commits: Arc<AnnouncedCommits>,
     pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,
     /// Ends when nothing is to be started any more: the server stops.

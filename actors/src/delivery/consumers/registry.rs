@@ -1,4 +1,4 @@
-//! All consumers: an actor each, started when its plugin is met first.
+//! All consumers: an actor each, started when its plugin has after-hooks for the first time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::actor::ConsumerHandle;
-use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
+use super::announced::{
+    AnnouncedCommit, AnnouncedCommits, CommitAnswers, EventAnswers, Originals, PluginAnswer,
+};
 use super::hook_events;
 use super::log_consumers::LOG_PREFIX;
 use super::messages::{Command, ConsumerState, Order};
@@ -37,7 +39,7 @@ const PROMISE_DEADLINE: Duration = Duration::from_secs(5);
 /// How much longer than the hooks may take somebody waits for their turn.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// The way to all deliveries of after-hooks. Cheap to clone.
+/// The way to all consumers: plugins with after-hooks, and consumers of the log. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Consumers {
     inner: Arc<Inner>,
@@ -45,13 +47,13 @@ pub struct Consumers {
 
 #[derive(Default)]
 struct Inner {
-    attendances: Arc<Attendances>,
+    announced_commits: Arc<AnnouncedCommits>,
     recent: Arc<Recent>,
     consumers: Mutex<HashMap<Arc<str>, ConsumerHandle>>,
     started: RwLock<Option<Arc<Started>>>,
     ending: CancellationToken,
     /// Held while a consumer of the log is made or ended.
-    founding: tokio::sync::Mutex<()>,
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// What there is once deliveries have begun.
@@ -62,7 +64,7 @@ struct Started {
     arbiter: ArbiterHandle,
     /// What was kept of consumers whose actors have not started.
     kept: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
-    /// From where consumers that were met before, but are not known any more, would go on.
+    /// From where consumers would go on that were there before, and whose checkpoints are lost.
     lost_at: Option<u64>,
 }
 
@@ -106,7 +108,7 @@ impl Consumers {
         for name in &names {
             self.consumer(name);
         }
-        spawn_named("meet plugins", self.clone().meet_plugins(changes));
+        spawn_named("start consumers", self.clone().start_for_plugins(changes));
         Ok(())
     }
 
@@ -115,7 +117,7 @@ impl Consumers {
     }
 
     /// Starts an actor for every plugin that comes to have after-hooks.
-    async fn meet_plugins(self, mut changes: tokio::sync::watch::Receiver<()>) {
+    async fn start_for_plugins(self, mut changes: tokio::sync::watch::Receiver<()>) {
         loop {
             if let Some(started) = self.started() {
                 for plugin in hook_events::plugins(&started.env.plugins.points()) {
@@ -157,7 +159,7 @@ impl Consumers {
             recipient: Recipient::of(log),
             env: started.env.clone(),
             store: Arc::clone(&started.store),
-            attendances: Arc::clone(&self.inner.attendances),
+            announced_commits: Arc::clone(&self.inner.announced_commits),
             recent: Arc::clone(&self.inner.recent),
             settings,
             ending: self.inner.ending.clone(),
@@ -172,25 +174,25 @@ impl Consumers {
     ///
     /// # Errors
     /// Overload: it cannot be promised.
-    pub async fn attend(
+    pub async fn announce(
         &self,
         commit: Uuid,
         events: &[NewEvent],
         originals: Originals,
         context: &RequestContext,
-    ) -> Result<Attending, ApiError> {
+    ) -> Result<CommitAnswers, ApiError> {
         let Some(started) = self.started() else {
-            return Ok(Attending::default());
+            return Ok(CommitAnswers::default());
         };
         let points = started.env.plugins.points();
         if points.hooks.is_empty() {
-            return Ok(Attending::default());
+            return Ok(CommitAnswers::default());
         }
-        let attendance = Arc::new(Attendance::new(context.clone(), originals));
-        let mut attending = Attending::of(&self.inner.attendances, commit);
+        let announced = Arc::new(AnnouncedCommit::new(context.clone(), originals));
+        let mut commit_answers = CommitAnswers::of(&self.inner.announced_commits, commit);
         let mut is_expected = false;
         for (index, id, trigger) in hook_events::of_planned(events) {
-            let mut row = Row::default();
+            let mut answers = EventAnswers::default();
             let hooks = points.hooks(&id.record_type, trigger);
             for hooks in by_plugin(hooks) {
                 let Some(handle) = self.promised(hooks).await? else {
@@ -199,18 +201,18 @@ impl Consumers {
                 let is_sync = hooks.iter().any(|hook| !hook.is_async);
                 is_expected |= is_sync || !handle.is_behind();
                 if let Some(hook) = hooks.first().filter(|_| is_sync || !handle.is_behind()) {
-                    attendance.expect(&hook.plugin);
+                    announced.expect(&hook.plugin);
                 }
                 if is_sync {
-                    self.sit(&started, &attendance, (index, hooks), &mut row);
+                    self.await_answer(&started, &announced, (index, hooks), &mut answers);
                 }
             }
-            attending.add(id, row);
+            commit_answers.add(id, answers);
         }
         if is_expected {
-            self.inner.attendances.put(commit, attendance);
+            self.inner.announced_commits.insert(commit, announced);
         }
-        Ok(attending)
+        Ok(commit_answers)
     }
 
     /// Waits until it is promised that a plugin's hooks are delivered.
@@ -225,19 +227,19 @@ impl Consumers {
         }
     }
 
-    /// Takes a place behind those that the row has.
-    fn sit(
+    /// Adds a plugin whose answer is waited for, behind those before.
+    fn await_answer(
         &self,
         started: &Started,
-        attendance: &Attendance,
+        announced: &AnnouncedCommit,
         (index, hooks): (usize, &[Hook]),
-        row: &mut Row,
+        answers: &mut EventAnswers,
     ) {
         let Some(first) = hooks.first() else { return };
         let plugin = &first.plugin;
         let presence = started.env.plugins.presence(plugin);
         let num_hooks = u32::try_from(hooks.len()).unwrap_or(u32::MAX);
-        let mut place = Place {
+        let mut awaited = PluginAnswer {
             plugin: Arc::clone(plugin),
             limit: presence.limit.saturating_mul(num_hooks) + MARGIN,
             late: timed_out(plugin, presence.transport),
@@ -245,19 +247,19 @@ impl Consumers {
             turn: None,
         };
         if presence.num_workers > 0 {
-            let its_turn = (!row.0.is_empty()).then(|| {
+            let its_turn = (!answers.0.is_empty()).then(|| {
                 let (turn, its_turn) = oneshot::channel();
-                place.turn = Some(turn);
+                awaited.turn = Some(turn);
                 its_turn
             });
-            place.answer = Ok(attendance.sit(index, plugin, its_turn));
+            awaited.answer = Ok(announced.add_waiter(index, plugin, its_turn));
         }
-        row.0.push(place);
+        answers.0.push(awaited);
     }
 
-    /// Says that a commit that was attended is in the log.
-    pub fn committed(&self, commit: &Commit, attending: &mut Attending) {
-        attending.settle();
+    /// Says that a commit that was announced is in the log.
+    pub fn committed(&self, commit: &Commit, commit_answers: &mut CommitAnswers) {
+        commit_answers.mark_committed();
         let Some(started) = self.started() else {
             return;
         };
@@ -298,8 +300,8 @@ impl Consumers {
         self.find(consumer)?.order(order).await
     }
 
-    /// Forgets a consumer with everything that is kept of it. When its plugin comes again it is
-    /// met for the first time.
+    /// Forgets a consumer with everything that is kept of it. When its plugin comes again it
+    /// starts at the log's end.
     ///
     /// # Errors
     /// 110 for one that is not known; 108 while its plugin has workers.
@@ -317,18 +319,18 @@ impl Consumers {
         if is_plugin && started.env.plugins.presence(consumer).is_registered {
             return refuse("the plugin is here; a consumer is forgotten once its plugin is gone");
         }
-        self.dismiss(consumer, handle).await
+        self.remove(consumer, handle).await
     }
 
     /// Lets an actor end, its workers first, and forgets what is kept of its consumer.
-    pub(super) async fn dismiss(
+    pub(super) async fn remove(
         &self,
         consumer: &str,
         handle: ConsumerHandle,
     ) -> Result<(), ApiError> {
         let (this, name) = (self.clone(), consumer.to_owned());
-        let dismissed = to_its_end("forget a consumer", async move {
-            let _alone = this.founding().await;
+        let removed = to_its_end("forget a consumer", async move {
+            let _alone = this.lock_changes().await;
             let started = this.started().ok_or_else(stopping)?;
             if let Some(side) = handle.log() {
                 side.dispatcher.close();
@@ -340,15 +342,19 @@ impl Consumers {
             this.inner.consumers.lock().remove(&*name);
             Ok(())
         });
-        dismissed.await.unwrap_or_else(|| Err(stopping()))
+        removed.await.unwrap_or_else(|| Err(stopping()))
     }
 
-    pub(super) async fn founding(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.inner.founding.lock().await
+    pub(super) async fn lock_changes(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.changing.lock().await
     }
 
     /// Keeps a consumer that is to have an actor.
-    pub(super) async fn found(&self, name: &str, change: &ConsumerChange) -> Result<(), ApiError> {
+    pub(super) async fn save_new(
+        &self,
+        name: &str,
+        change: &ConsumerChange,
+    ) -> Result<(), ApiError> {
         let started = self.started().ok_or_else(stopping)?;
         let kept = started.store.save(name, change).await;
         kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
@@ -389,7 +395,7 @@ impl Consumers {
     }
 
     /// Starts no delivery any more: the plugins are about to be told to leave.
-    pub fn quiet(&self) {
+    pub fn drain(&self) {
         self.inner.ending.cancel();
     }
 

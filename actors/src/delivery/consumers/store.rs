@@ -16,7 +16,7 @@ use skytrail_schema::time::Timestamp;
 use super::cursor::Cursor;
 use crate::ops_store::OpsStoreError;
 
-/// What is kept of a consumer.
+/// What is kept of a consumer. Its fields' names are those of what is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsumerCheckpoint {
     /// How far it is.
@@ -42,7 +42,7 @@ pub struct ConsumerCheckpoint {
     pub log: Option<LogConsumerOptions>,
 }
 
-/// A stretch of the log.
+/// A range of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRange {
     /// Behind this position.

@@ -27,7 +27,7 @@ use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
+use super::attempt::{Outcome, commit_announced, turn_of, until_settled};
 use super::before::{self, Decided};
 use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
@@ -35,7 +35,7 @@ use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
-use crate::delivery::consumers::Attending;
+use crate::delivery::consumers::CommitAnswers;
 
 /// A draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
@@ -81,7 +81,7 @@ struct Settled {
     /// Per item: the record as stored.
     results: ItemResults<Arc<Head>>,
     /// Where the after-hooks' answers are.
-    attending: Attending,
+    commit_answers: CommitAnswers,
     /// The caller as he was then.
     caller: Caller,
 }
@@ -227,8 +227,8 @@ async fn settle(
     plan: Plan,
     position: u64,
 ) -> Result<Outcome<Settled>, ApiError> {
-    let (commit, attending) = if plan.events.is_empty() {
-        (None, Attending::default())
+    let (commit, commit_answers) = if plan.events.is_empty() {
+        (None, CommitAnswers::default())
     } else {
         let drafts = drafts.iter().flatten();
         let originals = drafts.filter_map(|draft| {
@@ -237,15 +237,15 @@ async fn settle(
         });
         let originals = originals.collect();
         let context = (&command.context, &command.context);
-        match commit_attended(env, (plan, position), originals, context).await? {
-            Outcome::Done((commit, attending)) => (Some(commit), attending),
+        match commit_announced(env, (plan, position), originals, context).await? {
+            Outcome::Done((commit, commit_answers)) => (Some(commit), commit_answers),
             Outcome::Conflict => return Ok(Outcome::Conflict),
         }
     };
     let events = commit.iter().flat_map(|commit| &commit.events);
     Ok(Outcome::Done(Settled {
         results: results_of(drafts, events),
-        attending,
+        commit_answers,
         caller,
     }))
 }
@@ -344,16 +344,18 @@ pub(crate) async fn look_around(
 async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record> {
     let rules = env.model.get_field_rules();
     let results = settled.results.into_iter().map(|result| {
-        let row = result.as_ref().ok().map(|head| {
-            let row = settled.attending.take(&head.record.id);
-            row.answered(&env.applied, head.position)
+        let answered = result.as_ref().ok().map(|head| {
+            let event_answers = settled.commit_answers.take(&head.record.id);
+            event_answers.all_ok(&env.applied, head.position)
         });
-        (result, row)
+        (result, answered)
     });
-    let answers = results.map(|(result, row)| async {
+    let answers = results.map(|(result, answered)| async {
         let head = result?;
-        if let Some(row) = row {
-            row.await.map_err(|error| failed(&head.record.id, error))?;
+        if let Some(answered) = answered {
+            answered
+                .await
+                .map_err(|error| failed(&head.record.id, error))?;
         }
         let mut record = head.record.clone();
         rules.hide_unreadable(&settled.caller, &mut record);

@@ -12,8 +12,8 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{DeliveryLoop, Guest, PAUSE};
-use crate::delivery::consumers::attendance::{Answer, Attendance};
+use super::{DeliveryLoop, EventRequest, PAUSE};
+use crate::delivery::consumers::announced::{AnnouncedCommit, HookResult};
 use crate::delivery::consumers::content::{Around, context_of, has_later, lineage_of};
 use crate::delivery::consumers::dispatcher::WorkItem;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
@@ -45,8 +45,8 @@ struct Attempt {
     points: Arc<Points>,
     limit: Duration,
     start: Start,
-    /// Who attends the event, and whether he waits for this attempt.
-    attendance: Option<Arc<Attendance>>,
+    /// The request behind the event, and whether it waits for this attempt.
+    announced: Option<Arc<AnnouncedCommit>>,
     is_awaited: bool,
     /// The calls of those who wait for what is behind it.
     hurry: Hurry,
@@ -69,7 +69,7 @@ pub(super) struct Ended {
 /// What came out of an attempt.
 enum Outcome {
     /// The plugin has had it; for a synchronous hook, whether the answer is what it should be.
-    Acknowledged(Answer),
+    Acknowledged(HookResult),
     /// The plugin said no.
     Refused(ApiError),
     /// The worker was lost with it, or took too long.
@@ -86,7 +86,7 @@ impl DeliveryLoop {
     /// Starts what may start.
     pub(super) fn start_attempts(&mut self) {
         self.keep_if_due();
-        if !self.is_running() || !self.is_adopted || self.presence.num_workers == 0 {
+        if !self.is_running() || !self.has_promised || self.presence.num_workers == 0 {
             return;
         }
         self.held_until = self.held_until.filter(|until| *until > Instant::now());
@@ -103,7 +103,7 @@ impl DeliveryLoop {
         };
         let now = self.now();
         while let Some(start) = self.schedule.next(now, window) {
-            let guest = self.guests.get(&start.task.position);
+            let request = self.requests.get(&start.task.position);
             let via = start
                 .hurried_by
                 .map_or_else(Vec::new, |by| self.calls_of(by));
@@ -113,8 +113,8 @@ impl DeliveryLoop {
                 parts: Arc::clone(&self.parts),
                 points: Arc::clone(&self.points),
                 limit: self.presence.limit,
-                attendance: guest.map(|guest| Arc::clone(&guest.attendance)),
-                is_awaited: guest.is_some_and(|guest| guest.answer.is_some()),
+                announced: request.map(|request| Arc::clone(&request.commit)),
+                is_awaited: request.is_some_and(|request| request.answer.is_some()),
                 hurry,
                 past: if start.is_catching_up {
                     self.schedule.past()
@@ -140,8 +140,8 @@ impl DeliveryLoop {
 
     /// Returns the calls that somebody makes who waits for an event.
     fn calls_of(&self, position: u64) -> Vec<Via> {
-        let guest = self.guests.get(&position);
-        guest.map_or_else(Vec::new, |guest| guest.attendance.context.via.clone())
+        let request = self.requests.get(&position);
+        request.map_or_else(Vec::new, |request| request.commit.context.via.clone())
     }
 
     /// Hears how an attempt went.
@@ -168,16 +168,16 @@ impl DeliveryLoop {
         match &ended.outcome {
             Outcome::Acknowledged(answer) => {
                 self.num_delivered += 1;
-                self.tell(task.position, is_sync, answer.clone());
+                self.answer_waiter(task.position, is_sync, answer.clone());
                 self.schedule.finish(task);
             }
             Outcome::Skipped(why) => {
                 tracing::debug!(position = task.position, hook = %ended.start.hook, why, "skipped");
                 self.checkpoint.num_skipped += 1;
                 if *why == TOO_OLD {
-                    self.keeping.let_go(task.position);
+                    self.keeping.note_too_old(task.position);
                 }
-                self.tell(task.position, is_sync, Ok(()));
+                self.answer_waiter(task.position, is_sync, Ok(()));
                 self.schedule.finish(task);
             }
             Outcome::Orphaned => {
@@ -187,7 +187,7 @@ impl DeliveryLoop {
             }
             Outcome::Refused(error) => {
                 self.num_failed += 1;
-                let is_told = self.tell(task.position, is_sync, Err(error.clone()));
+                let is_told = self.answer_waiter(task.position, is_sync, Err(error.clone()));
                 if is_told {
                     // The plugin has seen the event and said no, and who caused it knows.
                     self.schedule.finish(task);
@@ -197,11 +197,11 @@ impl DeliveryLoop {
             }
             Outcome::Lost(error) => {
                 self.num_failed += 1;
-                self.tell(task.position, is_sync, Err(error.clone()));
+                self.answer_waiter(task.position, is_sync, Err(error.clone()));
                 self.fail(&ended, error);
             }
             Outcome::Unready(error) => {
-                self.tell(task.position, is_sync, Err(error.clone()));
+                self.answer_waiter(task.position, is_sync, Err(error.clone()));
                 let verdict = self.schedule.postpone(task, self.now(), PAUSE);
                 self.follow(
                     &ended,
@@ -211,17 +211,17 @@ impl DeliveryLoop {
                 );
             }
         }
-        self.see_off(task.position);
+        self.forget_if_over(task.position);
     }
 
-    /// Forgets who attends an event of which nothing is left that he could be told. Who still waits
+    /// Forgets the request behind an event of which nothing is left that it could be told. Who still waits
     /// then, because several of its deliveries have ended at once, has heard of no error.
-    fn see_off(&mut self, position: u64) {
+    fn forget_if_over(&mut self, position: u64) {
         let is_over = !self.schedule.has_entry(position);
-        let is_idle = |guest: &Guest| guest.answer.is_none() && guest.num_left == 0;
-        if is_over || self.guests.get(&position).is_some_and(is_idle) {
-            let guest = self.guests.remove(&position);
-            if let Some(answer) = guest.and_then(|guest| guest.answer) {
+        let is_idle = |request: &EventRequest| request.answer.is_none() && request.num_left == 0;
+        if is_over || self.requests.get(&position).is_some_and(is_idle) {
+            let request = self.requests.remove(&position);
+            if let Some(answer) = request.and_then(|request| request.answer) {
                 let _ = answer.send(Ok(()));
             }
         }
@@ -232,7 +232,7 @@ impl DeliveryLoop {
     pub(super) fn orphan(&mut self, left: GivenUp) {
         let message = format!("the hook {} is not registered any more", left.hook);
         let hook = Arc::clone(&left.hook);
-        self.keeping.orphan((hook, true), left.position);
+        self.keeping.note_orphaned((hook, true), left.position);
         self.give_up(left, ApiError::unexpected(message).to_wire());
     }
 
@@ -241,13 +241,13 @@ impl DeliveryLoop {
     pub(super) fn give_up(&mut self, left: GivenUp, error: Json) {
         let id = (left.position, Arc::clone(&left.hook));
         self.retries.remove(&id);
-        self.tell(left.position, left.is_sync, Ok(()));
-        self.see_off(left.position);
+        self.answer_waiter(left.position, left.is_sync, Ok(()));
+        self.forget_if_over(left.position);
         let record = match &left.stream {
             Stream::Record(id) => id.to_string(),
             other => other.to_string(),
         };
-        self.keeping.bury(DeadLetter {
+        self.keeping.add_dead_letter(DeadLetter {
             position: left.position,
             hook: left.hook,
             record,
@@ -269,16 +269,16 @@ impl DeliveryLoop {
     }
 
     /// Tells whoever waits for an event's synchronous hooks; says whether he has heard it.
-    fn tell(&mut self, position: u64, is_sync: bool, answer: Answer) -> bool {
-        let guest = self.guests.get_mut(&position);
-        let Some(guest) = guest.filter(|_| is_sync) else {
+    fn answer_waiter(&mut self, position: u64, is_sync: bool, answer: HookResult) -> bool {
+        let request = self.requests.get_mut(&position);
+        let Some(request) = request.filter(|_| is_sync) else {
             return false;
         };
-        guest.num_left = guest.num_left.saturating_sub(1);
-        if answer.is_ok() && guest.num_left > 0 {
+        request.num_left = request.num_left.saturating_sub(1);
+        if answer.is_ok() && request.num_left > 0 {
             return true;
         }
-        let waiting = guest.answer.take();
+        let waiting = request.answer.take();
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
@@ -325,7 +325,7 @@ impl DeliveryLoop {
         match verdict {
             Verdict::Dead => {
                 tracing::warn!(%consumer, %hook, position, attempts, %error, "delivery given up");
-                self.keeping.bury(DeadLetter {
+                self.keeping.add_dead_letter(DeadLetter {
                     position,
                     hook: Arc::clone(hook),
                     record: ended.subject.clone(),
@@ -376,18 +376,18 @@ impl Attempt {
         if let Some(why) = self.unwanted(hook, &id, commit.time).await? {
             return Ok(Outcome::Skipped(why));
         }
-        let attendance = self.attendance.as_deref();
-        let around = Around::load(env, (&commit, event), (&id, trigger), attendance).await?;
+        let announced = self.announced.as_deref();
+        let around = Around::load(env, (&commit, event), (&id, trigger), announced).await?;
         let Some(around) = around else {
             return Ok(Outcome::Skipped("the record's past is not known"));
         };
-        let mut lineage = lineage_of(&commit, attendance);
+        let mut lineage = lineage_of(&commit, announced);
         if hook.is_async || !self.is_awaited {
             // Nobody waits for it, so it waits for its turn like everyone else; unless what somebody
             // waits for is behind it.
             lineage.via.clone_from(&self.hurry.borrow());
         }
-        let context = context_of(env, (&commit, attendance), hook.is_async).await?;
+        let context = context_of(env, (&commit, announced), hook.is_async).await?;
         let limit = self.limit_of(hook);
         let request = PluginRequest {
             plugin: Arc::clone(&self.parts.name),

@@ -76,21 +76,21 @@ impl Keeping {
     }
 
     /// Keeps a dead letter with what is kept next, in the same step as the cursor passes it.
-    pub(super) fn bury(&mut self, letter: DeadLetter) {
+    pub(super) fn add_dead_letter(&mut self, letter: DeadLetter) {
         self.num_dead_letters += 1;
         self.dead.push(letter);
         self.touch();
     }
 
     /// Notes that a delivery was too old.
-    pub(super) fn let_go(&mut self, position: u64) {
+    pub(super) fn note_too_old(&mut self, position: u64) {
         self.too_old = Some(Span::with(self.too_old, position));
         self.touch();
     }
 
     /// Notes that a delivery was left over from a hook that is not registered any more, and whether it
     /// is a dead letter.
-    pub(super) fn orphan(&mut self, of: (Arc<str>, bool), position: u64) {
+    pub(super) fn note_orphaned(&mut self, of: (Arc<str>, bool), position: u64) {
         let span = Span::with(self.orphaned.get(&of).copied(), position);
         self.orphaned.insert(of, span);
         self.touch();
@@ -184,7 +184,7 @@ impl Keeping {
 }
 
 impl DeliveryLoop {
-    /// Returns when the next is to be kept by itself: nothing of a plugin before it is met.
+    /// Returns when the next is to be kept by itself: nothing of a plugin before it is known.
     pub(super) fn keep_due(&self) -> Option<Instant> {
         self.keeping.due().filter(|_| !self.is_new)
     }

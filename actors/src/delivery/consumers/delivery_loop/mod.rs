@@ -1,4 +1,4 @@
-//! An actor's loop: reads the log, starts what may start, hears how it went, keeps where it is.
+//! A consumer's loop: reads the log, starts what may start, hears how it went, keeps where it is.
 //!
 //! Everything it waits for comes together in one place ([`DeliveryLoop::await_something`]), so nothing
 //! here runs side by side but the attempts themselves. Files: `read` (the registration, and pages
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::actor::Shown;
-use super::attendance::{Answer, Attendance};
+use super::announced::{AnnouncedCommit, HookResult};
 use super::messages::{Command, ConsumerState, Retry};
 use super::parts::{ConsumerParts, Recipient};
 use super::schedule::{Moment, Schedule, TaskId};
@@ -37,8 +37,8 @@ use keep::Keeping;
 /// The pause after something failed that is nobody's fault here.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// So many attendances are kept for deliveries that nobody waits for.
-const MAX_GUESTS: usize = 1024;
+/// So many requests are remembered for deliveries that nobody waits for.
+const MAX_REQUESTS: usize = 1024;
 
 /// So many deliveries that are tried again are shown.
 const MAX_RETRIES: usize = 20;
@@ -56,24 +56,24 @@ pub(super) struct DeliveryLoop {
     begun: Instant,
     /// What is kept besides the cursor, which the schedule knows better.
     checkpoint: ConsumerCheckpoint,
-    /// Whether the plugin was never met before.
+    /// Whether nothing was kept of the plugin before.
     is_new: bool,
     schedule: Schedule,
     points: Arc<Points>,
     presence: Presence,
-    /// Whether it is known that it is there, and where deliveries go on since it is.
-    is_welcomed: bool,
+    /// Whether it is known, since the plugin is ready, from where on it catches up.
+    has_begun_catch_up: bool,
     /// The worker that said last where deliveries start.
     starter: Option<WorkerId>,
-    /// Whether the plugin's registration was looked at, and what it asks for is promised.
-    is_adopted: bool,
+    /// Whether what the plugin registered last is promised, durably.
+    has_promised: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// Tells attempts that what somebody waits for is behind them.
     hurries: HashMap<TaskId, watch::Sender<Vec<Via>>>,
     /// Ends when it is the turn of an event's synchronous hooks.
     turns: FuturesUnordered<BoxFuture<'static, u64>>,
-    /// Those who attend events that are being delivered, by position.
-    guests: HashMap<u64, Guest>,
+    /// The requests behind events that are being delivered, by position.
+    requests: HashMap<u64, EventRequest>,
     /// What has failed and is not over.
     retries: BTreeMap<DeadLetterId, Arc<Retry>>,
     /// Grows with each rewind: what was under way before is of no interest.
@@ -89,11 +89,11 @@ pub(super) struct DeliveryLoop {
     num_failed: u64,
 }
 
-/// Who attends an event.
-struct Guest {
-    attendance: Arc<Attendance>,
+/// The request behind an event, and who of it still waits.
+struct EventRequest {
+    commit: Arc<AnnouncedCommit>,
     /// Where the answer of the synchronous hooks goes, and how many are left.
-    answer: Option<oneshot::Sender<Answer>>,
+    answer: Option<oneshot::Sender<HookResult>>,
     num_left: usize,
 }
 
@@ -123,7 +123,7 @@ impl DeliveryLoop {
             schedule: Schedule::new(cursor, parts.settings.max_attempts),
             points: Arc::default(),
             presence: Presence::default(),
-            is_welcomed: false,
+            has_begun_catch_up: false,
             starter: None,
             parts: Arc::new(parts),
             commands,
@@ -133,11 +133,11 @@ impl DeliveryLoop {
             begun: Instant::now(),
             checkpoint,
             is_new,
-            is_adopted: false,
+            has_promised: false,
             attempts: FuturesUnordered::new(),
             hurries: HashMap::new(),
             turns: FuturesUnordered::new(),
-            guests: HashMap::new(),
+            requests: HashMap::new(),
             retries: BTreeMap::new(),
             epoch: 0,
             keeping: Keeping::default(),
@@ -156,10 +156,10 @@ impl DeliveryLoop {
         // The registration may have come before the actor.
         self.changes.mark_changed();
         loop {
-            self.look_around().await;
+            self.look_for_changes().await;
             self.read_page().await;
-            self.turn_away();
-            self.let_go();
+            self.fail_waiters();
+            self.release_waiters();
             self.hurry_attempts();
             self.start_attempts();
             self.show();
@@ -184,17 +184,17 @@ impl DeliveryLoop {
     }
 
     /// Whether the server is about to stop: nothing is started any more.
-    fn is_quiet(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.parts.ending.is_cancelled()
     }
 
     fn is_running(&self) -> bool {
-        !self.is_quiet() && self.closing.is_none() && self.checkpoint.paused.is_none()
+        !self.is_draining() && self.closing.is_none() && self.checkpoint.paused.is_none()
     }
 
     /// Whether somebody is there for what is delivered.
-    fn is_attended(&self) -> bool {
-        self.is_adopted && self.presence.num_workers > 0 && self.held_until.is_none()
+    fn is_reachable(&self) -> bool {
+        self.has_promised && self.presence.num_workers > 0 && self.held_until.is_none()
     }
 
     async fn await_something(&mut self) {
@@ -211,7 +211,7 @@ impl DeliveryLoop {
                 self.schedule.release(position);
             }
             command = self.commands.recv() => match command {
-                Some(command) => self.obey(command).await,
+                Some(command) => self.handle_command(command).await,
                 // Nobody can reach it any more.
                 None => self.closing = Some(oneshot::channel().0),
             },
@@ -239,36 +239,36 @@ impl DeliveryLoop {
         due.unwrap_or(now + LONG)
     }
 
-    /// Tells those who attend that nothing comes for now; who waits for what is under way hears how
-    /// that ends.
-    fn turn_away(&mut self) {
-        let why = if self.is_quiet() || self.checkpoint.paused.is_some() {
+    /// Tells those who wait that nothing comes for now; who waits for what is under way hears how that
+    /// ends.
+    fn fail_waiters(&mut self) {
+        let why = if self.is_draining() || self.checkpoint.paused.is_some() {
             Unavailable::Paused
-        } else if !self.is_attended() {
+        } else if !self.is_reachable() {
             Unavailable::NoWorker
         } else {
             return;
         };
         let schedule = &self.schedule;
         let is_idle = |position: u64| !schedule.is_under_way(position);
-        let guests = self.guests.iter_mut();
-        for (_, guest) in guests.filter(|(position, _)| is_idle(**position)) {
-            if let Some(answer) = guest.answer.take() {
+        let requests = self.requests.iter_mut();
+        for (_, request) in requests.filter(|(position, _)| is_idle(**position)) {
+            if let Some(answer) = request.answer.take() {
                 let _ = answer.send(Err(unavailable(&self.parts.name, why)));
             }
         }
     }
 
-    /// Lets those go who wait for what a retry holds back: what they asked for is stored, and the
+    /// Answers those who wait for what a retry holds back: what they asked for is stored, and the
     /// plugin is told of it in its turn.
-    fn let_go(&mut self) {
+    fn release_waiters(&mut self) {
         for position in self.schedule.take_held_back() {
-            let guest = self.guests.get_mut(&position);
-            if let Some(answer) = guest.and_then(|guest| guest.answer.take()) {
+            let request = self.requests.get_mut(&position);
+            if let Some(answer) = request.and_then(|request| request.answer.take()) {
                 let _ = answer.send(Ok(()));
             }
-            if self.guests.len() > MAX_GUESTS {
-                self.guests.remove(&position);
+            if self.requests.len() > MAX_REQUESTS {
+                self.requests.remove(&position);
             }
         }
     }
@@ -281,7 +281,7 @@ impl DeliveryLoop {
         let position = first_open.map_or(read, |open| read.min(open.saturating_sub(1)));
         let state = if self.checkpoint.paused.is_some() {
             "paused"
-        } else if !self.is_adopted {
+        } else if !self.has_promised {
             "unknown"
         } else if !self.presence.is_ready || self.num_unready > 0 {
             "away"

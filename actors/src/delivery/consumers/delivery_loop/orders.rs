@@ -26,7 +26,7 @@ const PAGE_DEAD_LETTERS: usize = 500;
 const ON_REQUEST: &str = "on request";
 
 impl DeliveryLoop {
-    pub(super) async fn obey(&mut self, command: Command) {
+    pub(super) async fn handle_command(&mut self, command: Command) {
         match command {
             Command::Order(order, reply) => {
                 let done = self.carry_out(order).await;

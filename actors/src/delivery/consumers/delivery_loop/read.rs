@@ -9,9 +9,9 @@ use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
-use super::{DeliveryLoop, Guest, MAX_GUESTS, PAUSE};
+use super::{DeliveryLoop, EventRequest, MAX_REQUESTS, PAUSE};
 use crate::context::RequestContext;
-use crate::delivery::consumers::attendance::Seat;
+use crate::delivery::consumers::announced::Waiter;
 use crate::delivery::consumers::cursor::Cursor;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
 use crate::delivery::consumers::parts::Recipient;
@@ -42,7 +42,7 @@ fn may_be_of_plugin(context: &RequestContext) -> bool {
 impl DeliveryLoop {
     /// Takes notice of who is there, and of what a plugin registered: when that changes, and when a
     /// pause is over, since it may not have been promised yet.
-    pub(super) async fn look_around(&mut self) {
+    pub(super) async fn look_for_changes(&mut self) {
         let is_over = self.not_before.is_some_and(|due| due <= Instant::now());
         self.not_before = self.not_before.filter(|_| !is_over);
         if !is_over && !self.changes.has_changed().unwrap_or(false) {
@@ -53,7 +53,7 @@ impl DeliveryLoop {
             Recipient::Plugin => self.look_at_plugin().await,
             Recipient::Log(side) => {
                 self.presence = side.dispatcher.presence();
-                self.is_adopted = true;
+                self.has_promised = true;
             }
         }
     }
@@ -65,21 +65,21 @@ impl DeliveryLoop {
         self.presence = presence;
         if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
             // What was registered before does not hold any more, and this not yet.
-            self.is_adopted = false;
+            self.has_promised = false;
             if self.not_before.is_none() {
-                self.adopt(points).await;
+                self.promise_hooks(points).await;
             }
         }
-        self.is_welcomed &= presence.is_ready;
-        if presence.is_ready && self.is_adopted && !self.is_welcomed {
-            self.is_welcomed = true;
-            self.welcome();
+        self.has_begun_catch_up &= presence.is_ready;
+        if presence.is_ready && self.has_promised && !self.has_begun_catch_up {
+            self.has_begun_catch_up = true;
+            self.begin_catch_up();
         }
     }
 
     /// Promises to bring the hooks that the plugin registered: those that are new from now on. While
     /// that cannot be kept nothing is delivered, and it is tried again.
-    async fn adopt(&mut self, points: Arc<Points>) {
+    async fn promise_hooks(&mut self, points: Arc<Points>) {
         let head = self.parts.env.log.head();
         let hooks = hook_events::after_hooks(&points, &self.parts.name);
         let mut names = BTreeSet::new();
@@ -114,7 +114,7 @@ impl DeliveryLoop {
         }
         self.points = points;
         self.is_new = false;
-        self.is_adopted = true;
+        self.has_promised = true;
         // They are kept with the next cursor. Until then the one that is kept has them open, so a
         // crash loses none: they are found to be left over when they are read again.
         for left in self.schedule.retain(|hook| names.contains(hook)) {
@@ -125,7 +125,7 @@ impl DeliveryLoop {
     }
 
     /// The plugin is back: what was committed until now is the past.
-    fn welcome(&mut self) {
+    fn begin_catch_up(&mut self) {
         let head = self.parts.env.log.head();
         let news = self
             .presence
@@ -143,7 +143,7 @@ impl DeliveryLoop {
     /// Goes on behind a position, whatever was before.
     pub(super) fn go_to(&mut self, position: u64) {
         self.epoch += 1;
-        self.guests.clear();
+        self.requests.clear();
         self.hurries.clear();
         self.retries.clear();
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
@@ -159,12 +159,12 @@ impl DeliveryLoop {
     /// Whether there is room for more, and it is known what of it is wanted.
     pub(super) fn may_read(&self) -> bool {
         let is_wanted = match &self.parts.recipient {
-            Recipient::Plugin => self.is_adopted,
+            Recipient::Plugin => self.has_promised,
             // It is read when somebody wants it; nothing is promised to who is not there.
             Recipient::Log(_) => self.presence.is_ready,
         };
         let is_free = is_wanted && self.schedule.counts().open < MAX_OPEN;
-        is_free && !self.is_quiet() && self.closing.is_none() && self.not_before.is_none()
+        is_free && !self.is_draining() && self.closing.is_none() && self.not_before.is_none()
     }
 
     /// Whether something is left to be read.
@@ -198,7 +198,7 @@ impl DeliveryLoop {
             Ok(commits) if commits.is_empty() => self.not_before = Some(Instant::now() + PAUSE),
             Ok(commits) => {
                 for commit in &commits {
-                    self.leave(commit, read);
+                    self.end_gone_hooks(commit, read);
                     self.take(commit, read);
                     self.schedule.advance(commit.last_position());
                 }
@@ -226,37 +226,37 @@ impl DeliveryLoop {
     /// Takes in the events of a commit that are behind `read`.
     fn take(&mut self, commit: &Arc<Commit>, read: u64) {
         let name = Arc::clone(&self.parts.name);
-        let attendance = self.parts.attendances.meet(commit.id, &name);
+        let announced = self.parts.announced_commits.take_for(commit.id, &name);
         for wanted in self.wanted(commit, Past::Ignored) {
             let event = wanted.event;
-            let seat = attendance
+            let waiter = announced
                 .as_ref()
-                .and_then(|attendance| attendance.take_seat(wanted.index, &name));
+                .and_then(|announced| announced.take_waiter(wanted.index, &name));
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
             let mut arrival = wanted.arrival(commit);
-            let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
-            if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
-                let context = &attendance.context;
+            let is_remembered = waiter.is_some() || self.requests.len() < MAX_REQUESTS;
+            if let Some(announced) = announced.as_ref().filter(|_| is_remembered) {
+                let context = &announced.context;
                 arrival.causes.clone_from(&context.ancestors);
                 // Plugins that prepare wait for each other, and for nobody else.
                 let is_waited_for = !context.via.is_empty() || !self.presence.is_ready;
-                arrival.is_urgent = seat.is_some() && is_waited_for;
-                arrival.may_be_nested = seat.is_some() && may_be_of_plugin(context);
+                arrival.is_urgent = waiter.is_some() && is_waited_for;
+                arrival.may_be_nested = waiter.is_some() && may_be_of_plugin(context);
                 let num_left = arrival.hooks.iter().filter(|(_, is_sync)| *is_sync).count();
-                let guest = Guest {
-                    attendance: Arc::clone(attendance),
+                let request = EventRequest {
+                    commit: Arc::clone(announced),
                     answer: None,
                     num_left,
                 };
-                self.guests.insert(event.position, guest);
+                self.requests.insert(event.position, request);
             }
-            if let Some(seat) = seat {
-                self.seat(event.position, seat, &mut arrival);
+            if let Some(waiter) = waiter {
+                self.add_waiter(event.position, waiter, &mut arrival);
             }
             if arrival.hooks.is_empty() {
-                self.guests.remove(&event.position);
+                self.requests.remove(&event.position);
             }
             self.schedule.load(arrival);
         }
@@ -265,7 +265,7 @@ impl DeliveryLoop {
     /// Ends what the events of a commit that are behind `read` call for of hooks that are not registered
     /// any more, and that were to be told of it. When there are very many dead letters no more are made: the
     /// log has it all the same. What is too old is passed over, as it would be were they still there.
-    fn leave(&mut self, commit: &Commit, read: u64) {
+    fn end_gone_hooks(&mut self, commit: &Commit, read: u64) {
         if self.checkpoint.gone.is_empty() {
             return;
         }
@@ -275,9 +275,9 @@ impl DeliveryLoop {
             for hook in self.gone_hooks(&hook_event) {
                 if is_too_old && position > self.checkpoint.ordered {
                     self.checkpoint.num_skipped += 1;
-                    self.keeping.let_go(position);
+                    self.keeping.note_too_old(position);
                 } else if self.keeping.num_dead_letters() >= MAX_DEAD_LETTERS {
-                    self.keeping.orphan((hook, false), position);
+                    self.keeping.note_orphaned((hook, false), position);
                 } else {
                     self.orphan(GivenUp {
                         position,
@@ -302,17 +302,17 @@ impl DeliveryLoop {
             .collect()
     }
 
-    /// Gives one who attends his place; his turn may be later.
-    fn seat(&mut self, position: u64, seat: Seat, arrival: &mut Arrival) {
-        let Some(guest) = self.guests.get_mut(&position) else {
+    /// Remembers who waits for an event; the turn of its hooks may be later.
+    fn add_waiter(&mut self, position: u64, waiter: Waiter, arrival: &mut Arrival) {
+        let Some(request) = self.requests.get_mut(&position) else {
             return;
         };
-        if guest.num_left == 0 {
-            let _ = seat.answer.send(Ok(()));
+        if request.num_left == 0 {
+            let _ = waiter.answer.send(Ok(()));
             return;
         }
-        guest.answer = Some(seat.answer);
-        if let Some(turn) = seat.turn {
+        request.answer = Some(waiter.answer);
+        if let Some(turn) = waiter.turn {
             arrival.is_held = true;
             self.turns.push(Box::pin(async move {
                 // Dropped or answered: the plugins before have had theirs.

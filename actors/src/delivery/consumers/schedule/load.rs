@@ -130,7 +130,7 @@ impl Schedule {
             self.pass_causes(position, arrival.may_be_nested);
         }
         if self.is_held_back(position) {
-            self.let_go(position);
+            self.note_held_back(position);
         } else if is_urgent {
             self.hurry(position);
         }
@@ -138,7 +138,7 @@ impl Schedule {
     }
 
     /// Notes that an event is held back. Nobody waits for it any more, so it is not urgent.
-    pub(super) fn let_go(&mut self, position: u64) {
+    pub(super) fn note_held_back(&mut self, position: u64) {
         if let Some(entry) = self.entries.get_mut(&position) {
             entry.is_urgent = false;
             self.held_back.push(position);

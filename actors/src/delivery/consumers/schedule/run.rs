@@ -232,7 +232,7 @@ impl Schedule {
         let mut urgent = None;
         for position in all.into_iter().rev() {
             if self.is_held_back(position) && !self.is_under_way(position) {
-                self.let_go(position);
+                self.note_held_back(position);
             }
             if let Some(entry) = self.entries.get_mut(&position) {
                 // What hurried it may be one of these.

@@ -15,7 +15,7 @@ use super::{ConsumerCheckpoint, Cursor};
 use world::{Running, Seen, World, run_for};
 
 /// A plugin that has had everything, with a hook of this name.
-fn met(hook: &str) -> ConsumerCheckpoint {
+fn known(hook: &str) -> ConsumerCheckpoint {
     ConsumerCheckpoint {
         cursor: Cursor::at(0),
         since: BTreeMap::from([(format!("afterSave note {hook}"), 0)]),
@@ -51,7 +51,7 @@ async fn a_promise_that_cannot_be_kept_is_tried_again_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_that_cannot_be_kept_before_the_plugin_is_met_lets_the_loop_rest() {
+async fn an_order_that_cannot_be_kept_before_the_plugin_is_known_lets_the_loop_rest() {
     let world = World::new();
     world
         .consumer_store
@@ -78,7 +78,7 @@ async fn what_a_hook_that_is_gone_has_not_been_told_of_becomes_dead_letters() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(met("a")));
+    } = world.delivery_loop(Some(known("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     let state = seen.state();
@@ -99,7 +99,7 @@ async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(met("a")));
+    } = world.delivery_loop(Some(known("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!((seen.state().open, seen.state().in_flight), (1, 0));
@@ -144,7 +144,7 @@ async fn dead_letters_are_counted_right_whatever_is_delivered_again() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(met("a")));
+    } = world.delivery_loop(Some(known("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!(seen.state().dead_letters, 2);
@@ -179,7 +179,7 @@ async fn a_dead_letter_that_is_sent_again_and_dies_again_outlasts_a_failing_stor
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(met("a")));
+    } = world.delivery_loop(Some(known("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!(world.consumer_store.letters.lock().len(), 1);

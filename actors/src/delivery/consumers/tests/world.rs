@@ -255,7 +255,7 @@ impl World {
             recipient: Recipient::Plugin,
             env: self.env.clone(),
             store: Arc::clone(&self.consumer_store) as _,
-            attendances: Arc::default(),
+            announced_commits: Arc::default(),
             recent: Arc::default(),
             settings: DeliverySettings::default(),
             ending: CancellationToken::new(),
