@@ -9,7 +9,7 @@ use actix::{Actor, Addr, Handler, Message};
 use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
-use skytrail_actors::capture::{CaptureDesk, CaptureFigures};
+use skytrail_actors::capture::{CaptureAdmin, CaptureFigures};
 use skytrail_actors::delivery::consumers::{ConsumerState, Consumers};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::erasure::{Eraser, EraserState};
@@ -66,7 +66,7 @@ pub struct Parts {
     /// What takes after-hooks to plugins.
     pub consumers: Consumers,
     /// Looks after what others change by SQL.
-    pub captured: CaptureDesk,
+    pub captured: CaptureAdmin,
     /// Erases for good.
     pub eraser: Arc<Eraser>,
     /// Those who follow the log.

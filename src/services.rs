@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
-use skytrail_actors::capture::CaptureDesk;
+use skytrail_actors::capture::CaptureAdmin;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::service::DeviceService;
@@ -64,7 +64,7 @@ pub struct Services {
     /// What takes after-hooks to plugins.
     pub consumers: Consumers,
     /// Looks after what others change by SQL.
-    pub captured: CaptureDesk,
+    pub captured: CaptureAdmin,
     /// Erases for good.
     pub eraser: Arc<Eraser>,
     /// Reads the log.

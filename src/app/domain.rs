@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skytrail_actors::accounts::Accounts;
 use skytrail_actors::asset::{AssetCatalog, AssetGate};
-use skytrail_actors::capture::{CaptureDesk, CaptureGate, CaptureSource, Captures};
+use skytrail_actors::capture::{CaptureAdmin, CaptureGate, CaptureSource, Captures};
 use skytrail_actors::device::Devices;
 use skytrail_actors::plugin::{PluginBroker, PluginGate, note_registrations};
 use skytrail_actors::projector::Applied;
@@ -26,7 +26,7 @@ pub(super) struct Domain {
     pub(super) records: Arc<Records>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) devices: Arc<Devices>,
-    pub(super) captured: CaptureDesk,
+    pub(super) captured: CaptureAdmin,
     pub(super) sandbox: Arc<Sandbox>,
 }
 
@@ -104,7 +104,7 @@ impl Domain {
 }
 
 /// Begins to take in what others change by SQL, where they can.
-fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureDesk {
+fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureAdmin {
     let database = on.config.database.as_ref();
     let outbox = database.map(|_| Arc::clone(&on.core.store) as Arc<dyn CaptureSource>);
     if let Some(outbox) = outbox.clone() {
@@ -112,5 +112,5 @@ fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureDesk {
         let taken_in = background::take_in(captures, on.core.ending.clone());
         spawn::spawn_named("captured SQL", taken_in);
     }
-    CaptureDesk::new(env.clone(), outbox)
+    CaptureAdmin::new(env.clone(), outbox)
 }

@@ -13,7 +13,7 @@
 //!    not got: nothing is lost or taken twice, whoever is killed when.
 //! 4. What cannot be an event is *parked*, with a reason; the record is stored once more as the log has
 //!    it, so that the tables stay what the log says. People look at it, have it tried again, or forget it
-//!    ([`CaptureDesk`]).
+//!    ([`CaptureAdmin`]).
 //! 5. Before a store is left for another it is closed to others and what they have done is taken in
 //!    ([`Captures::close`]).
 //!
@@ -22,8 +22,8 @@
 //! wait for what was there of their types before they came ([`CaptureGate::settle`]): the outbox is looked
 //! at for them, once for all who wait, while it is read.
 
+mod admin;
 mod decide;
-mod desk;
 mod gate;
 mod ingest;
 
@@ -35,7 +35,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 
-pub use desk::{CaptureDesk, CaptureFigures, ParkedRow, Retried, Wanted};
+pub use admin::{CaptureAdmin, CaptureFigures, ParkedRow, Retried, Wanted};
 pub use gate::{CaptureGate, CaptureState};
 pub use ingest::Captures;
 

@@ -12,7 +12,7 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::FieldType;
 
-use super::desk::Interest;
+use super::listeners::Interest;
 use super::service::LiveQueries;
 use super::view::Change;
 use crate::delivery::Consumer;

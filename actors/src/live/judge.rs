@@ -1,4 +1,4 @@
-//! What queries say of a change: worked out without the desk's lock, and bounded.
+//! What queries say of a change: worked out without the lock of the listeners, and bounded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::record::Head;
 
-use super::desk::ViewId;
 use super::lens::Lens;
+use super::listeners::ViewId;
 use super::load::Renderer;
 use super::outlet::ListenerId;
 use super::query::LiveQuery;

@@ -17,17 +17,17 @@
 //! 5. Whoever comes back **from** a position is told what he missed out of the log
 //!    ([`replay`]), or that he has to start anew.
 //!
-//! The [`desk`] has all of this under one lock, which is never held while something is
+//! [`listeners`] has all of this under one lock, which is never held while something is
 //! waited for, nor while a query is held against a record, which may take long: what
 //! queries say of a change is worked out before ([`judge`]), for the lens that each view
 //! has; one that has another by then is asked again. With no listener, commits go by
 //! unread.
 
-mod desk;
 mod follow;
 mod frame;
 mod judge;
 mod lens;
+mod listeners;
 mod load;
 mod outlet;
 mod query;
@@ -37,10 +37,10 @@ mod service;
 pub(crate) mod tests;
 mod view;
 
-pub use desk::LiveQueriesState;
 pub use follow::LiveFollower;
 pub use frame::Frame;
 pub use lens::{Audience, Credential};
+pub use listeners::LiveQueriesState;
 pub use outlet::{Ended, Ending, Inbox, ListenerId};
 pub use query::LiveQuery;
 pub use service::{Connected, LiveQueries, LiveSettings, Subscribe};

@@ -10,9 +10,9 @@ use skytrail_schema::id::{RecordId, TypeName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::error::Elapsed;
 
-use super::desk::{Desk, Interest, Job, LiveQueriesState, ViewId};
 use super::judge::{Judge, Judges};
 use super::lens::{Audience, Credential};
+use super::listeners::{Interest, Job, Listeners, LiveQueriesState, ViewId};
 use super::load::load;
 use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
@@ -84,7 +84,7 @@ pub struct LiveQueries(Arc<Shared>);
 struct Shared {
     env: RecordEnv,
     settings: LiveSettings,
-    desk: Mutex<Desk>,
+    listeners: Mutex<Listeners>,
     /// Told when there is a view again.
     rouse: Notify,
     permits: Semaphore,
@@ -96,7 +96,7 @@ impl LiveQueries {
         Self(Arc::new(Shared {
             env,
             settings,
-            desk: Mutex::new(Desk::new(settings, timeline)),
+            listeners: Mutex::new(Listeners::new(settings, timeline)),
             rouse: Notify::new(),
             permits: Semaphore::new(max_jobs()),
         }))
@@ -106,18 +106,22 @@ impl LiveQueries {
     pub fn connect(&self, audience: Audience, credential: Credential) -> Connected {
         let settings = self.0.settings;
         let (outlet, inbox, ended) = outlet(settings.max_queue, settings.max_queue_bytes);
-        let id = self.0.desk.lock().connect(audience, credential, outlet);
+        let id = self
+            .0
+            .listeners
+            .lock()
+            .connect(audience, credential, outlet);
         Connected { id, inbox, ended }
     }
 
     /// Lets a listener go.
     pub fn disconnect(&self, id: ListenerId) {
-        self.0.desk.lock().disconnect(id);
+        self.0.listeners.lock().disconnect(id);
     }
 
     /// Ends the connections of those who came with a token, which is good no more.
     pub fn forget_token(&self, token: &str) {
-        self.0.desk.lock().forget_token(token);
+        self.0.listeners.lock().forget_token(token);
     }
 
     /// Lets a listener follow a query. What is wrong with the query itself he is told as a frame.
@@ -127,7 +131,7 @@ impl LiveQueries {
     pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
         // Asked before: what is committed from here on may not be in what is looked up.
         let committed = self.0.env.model.position();
-        let job = self.0.desk.lock().subscribe(id, wanted, committed)?;
+        let job = self.0.listeners.lock().subscribe(id, wanted, committed)?;
         self.0.rouse.notify_one();
         self.begin(job);
         Ok(())
@@ -135,18 +139,18 @@ impl LiveQueries {
 
     /// Ends a subscription; `false` when there is none of that name.
     pub fn unsubscribe(&self, id: ListenerId, name: &str) -> bool {
-        self.0.desk.lock().unsubscribe(id, name)
+        self.0.listeners.lock().unsubscribe(id, name)
     }
 
     /// Returns the state.
     pub fn state(&self) -> LiveQueriesState {
-        self.0.desk.lock().state()
+        self.0.listeners.lock().state()
     }
 
-    /// Whether somebody has the desk.
+    /// Whether somebody has the lock.
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
-        self.0.desk.is_locked()
+        self.0.listeners.is_locked()
     }
 
     pub(super) fn env(&self) -> &RecordEnv {
@@ -154,13 +158,13 @@ impl LiveQueries {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.0.desk.lock().is_idle()
+        self.0.listeners.lock().is_idle()
     }
 
     /// Waits until events make a difference to somebody; returns the position up to which they do not.
     pub(super) async fn roused(&self) -> u64 {
         loop {
-            let unchanged = self.0.desk.lock().needless();
+            let unchanged = self.0.listeners.lock().needless();
             if let Some(position) = unchanged {
                 return position;
             }
@@ -169,19 +173,19 @@ impl LiveQueries {
     }
 
     pub(super) fn interest(&self, id: &RecordId, event: &Event) -> Interest {
-        let mut desk = self.0.desk.lock();
+        let mut listeners = self.0.listeners.lock();
         if self.0.env.model.guards_verified() {
-            desk.refuse_unverified(id, event);
+            listeners.refuse_unverified(id, event);
         }
-        let (interest, jobs) = desk.interest(id, event);
-        drop(desk);
+        let (interest, jobs) = listeners.interest(id, event);
+        drop(listeners);
         self.begin(jobs);
         interest
     }
 
     pub(super) fn notice(&self, event: &Event) {
         let now = self.0.env.clock.now();
-        let jobs = self.0.desk.lock().notice(event, now);
+        let jobs = self.0.listeners.lock().notice(event, now);
         self.begin(jobs);
     }
 
@@ -190,7 +194,7 @@ impl LiveQueries {
         let mut judge = Judge::new(&self.0.env);
         let mut breath = Breath::default();
         loop {
-            let seen = self.0.desk.lock().see(change, &mut judge);
+            let seen = self.0.listeners.lock().see(change, &mut judge);
             match seen {
                 Ok(jobs) => return self.begin(jobs),
                 Err(open) => judge.answer(open, change, &mut breath).await,
@@ -199,12 +203,12 @@ impl LiveQueries {
     }
 
     pub(super) fn disturb(&self, name: &TypeName, position: u64) {
-        let jobs = self.0.desk.lock().disturb(name, position);
+        let jobs = self.0.listeners.lock().disturb(name, position);
         self.begin(jobs);
     }
 
     pub(super) fn settle(&self) {
-        self.0.desk.lock().flush();
+        self.0.listeners.lock().flush();
     }
 
     fn begin(&self, jobs: impl IntoIterator<Item = Job>) {
@@ -221,7 +225,7 @@ impl LiveQueries {
         work: impl Future<Output = T>,
     ) -> Option<Result<T, Elapsed>> {
         let gone = async {
-            while self.0.desk.lock().has(view) {
+            while self.0.listeners.lock().has(view) {
                 tokio::time::sleep(LOOK_PERIOD).await;
             }
         };
@@ -236,7 +240,7 @@ impl LiveQueries {
         let shared = &self.0;
         if let Work::Load(number) = job.work
             && number > 1
-            && shared.desk.lock().is_wide(job.view)
+            && shared.listeners.lock().is_wide(job.view)
         {
             tokio::time::sleep(WIDE_PAUSE).await;
         }
@@ -244,7 +248,7 @@ impl LiveQueries {
         let Ok(_permit) = shared.permits.acquire().await else {
             return;
         };
-        let asked = shared.desk.lock().begin(&job);
+        let asked = shared.listeners.lock().begin(&job);
         let Some((query, audience)) = asked else {
             return;
         };
@@ -260,7 +264,7 @@ impl LiveQueries {
                 let mut judges = Judges::new(env);
                 let mut breath = Breath::default();
                 loop {
-                    let taken = shared.desk.lock().loaded(place, &outcome, &mut judges);
+                    let taken = shared.listeners.lock().loaded(place, &outcome, &mut judges);
                     match taken {
                         Ok(jobs) => return self.begin(jobs),
                         Err(open) => judges.answer(open, &mut breath).await,
@@ -273,7 +277,7 @@ impl LiveQueries {
                     return;
                 };
                 let replayed = replayed.unwrap_or(Replayed::Reset(TOO_LONG));
-                let job = shared.desk.lock().replayed(job.view, missed, replayed);
+                let job = shared.listeners.lock().replayed(job.view, missed, replayed);
                 self.begin(job);
             }
         }

@@ -44,7 +44,7 @@ pub struct FollowerState {
 
 pub(super) struct SledFollower {
     shared: Arc<Shared>,
-    desk: Sender<Notice>,
+    sender: Sender<Notice>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -79,11 +79,11 @@ impl SledFollower {
             stop: Condvar::new(),
             wake_lock: Mutex::new(()),
         });
-        let (desk, notices) = channel();
+        let (sender, notices) = channel();
         let care = Care {
             shared: Arc::clone(&shared),
             folders: SledFolders::new(folder),
-            desk: desk.clone(),
+            sender: sender.clone(),
             notices,
             number: 0,
             patience,
@@ -95,7 +95,7 @@ impl SledFollower {
             .spawn(move || care.run())?;
         Ok(Self {
             shared,
-            desk,
+            sender,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -109,7 +109,7 @@ impl SledFollower {
     /// also in what sled itself has given up. Answers when the old folder is gone.
     pub(super) async fn renew(&self) {
         let (sender, gone) = oneshot::channel();
-        let _ = self.desk.send(Notice::Renew(sender));
+        let _ = self.sender.send(Notice::Renew(sender));
         // It ends without an answer when the log closes; the next start does it again.
         let _ = gone.await;
     }
@@ -182,7 +182,7 @@ impl SledFollower {
 
     /// Stops following and writes sled out; waits no longer than `deadline`.
     pub(super) fn stop(&self, deadline: Duration) {
-        let _ = self.desk.send(Notice::Stop);
+        let _ = self.sender.send(Notice::Stop);
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
@@ -228,7 +228,7 @@ fn degrade(shared: &Shared, reason: &str) {
 struct Care {
     shared: Arc<Shared>,
     folders: SledFolders,
-    desk: Sender<Notice>,
+    sender: Sender<Notice>,
     notices: Receiver<Notice>,
     /// Which filler is at it.
     number: u64,
@@ -257,11 +257,11 @@ impl Care {
         self.number += 1;
         let filler = Filler::new(Arc::clone(&self.shared), self.folders.current());
         let filler = Arc::new(filler);
-        let (working, desk, number) = (Arc::clone(&filler), self.desk.clone(), self.number);
+        let (working, sender, number) = (Arc::clone(&filler), self.sender.clone(), self.number);
         let thread = std::thread::Builder::new().name("sled-filler".to_owned());
         let started = thread.spawn(move || {
             let filled = working.run();
-            let _ = desk.send(Notice::Ended(number, filled));
+            let _ = sender.send(Notice::Ended(number, filled));
         });
         if let Err(error) = started {
             tracing::error!(%error, "sled cannot be filled");

@@ -3,18 +3,18 @@
 //!
 //! From the bytes inwards: `wire` (ZMTP) and `endpoint` (addresses), `socket` (connections, each a
 //! task; `budget`: what they may take of the memory), `message` (v1's signals and messages), `bodies` (the JSON in them), `pool` (which worker
-//! has which request: a state machine without I/O and clock), `desk` (the pool with the connections
-//! and those who wait), `transport` (the way from the plugin's session to the desk).
+//! has which request: a state machine without I/O and clock), `workers` (the pool with the connections
+//! and those who wait), `transport` (the way from the plugin's session to them).
 
 mod bodies;
 mod budget;
-mod desk;
 mod endpoint;
 mod message;
 mod pool;
 mod socket;
 mod transport;
 mod wire;
+mod workers;
 
 pub use endpoint::Endpoint;
 pub(super) use transport::{Rules, Zmq};

@@ -1,6 +1,6 @@
 //! Workers' connections: taken, greeted, read and written, each in a task of its own.
 //!
-//! What comes is brought to the desk; what is to be written waits in a queue with a bound. A worker
+//! What comes is brought to the `Workers`; what is to be written waits in a queue with a bound. A worker
 //! that does not read is cut off rather than waited for.
 
 use std::io::ErrorKind;
@@ -14,11 +14,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, FREE_BYTES};
-use super::desk::Desk;
 use super::endpoint::{Listener, Stream};
 use super::message::{self, Identity};
 use super::pool::Failure;
 use super::wire::{self, Incoming, WireError};
+use super::workers::Workers;
 use crate::plugin::accept::next_connection;
 
 /// How many connections there may be at once.
@@ -54,28 +54,28 @@ impl Link {
 /// Takes connections until the end.
 pub(super) async fn listen(
     listener: Listener,
-    desk: Arc<Desk>,
+    workers: Arc<Workers>,
     max_message: u64,
     ending: CancellationToken,
 ) {
     let budget = Arc::new(Budget::new(max_message.saturating_mul(MAX_LARGE)));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut number = 0;
-    let next = || next_connection(|| listener.accept(), desk.plugin());
+    let next = || next_connection(|| listener.accept(), workers.plugin());
     while let Some(stream) = ending.run_until_cancelled(next()).await {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(plugin = desk.plugin(), "too many connections of workers");
+            tracing::warn!(plugin = workers.plugin(), "too many connections of workers");
             continue;
         };
         number += 1;
-        let (desk, ending) = (Arc::clone(&desk), ending.clone());
+        let (workers, ending) = (Arc::clone(&workers), ending.clone());
         let budget = Arc::clone(&budget);
         spawn_named("zmq worker", async move {
-            let serving = serve(stream, number, &desk, (max_message, &budget));
+            let serving = serve(stream, number, &workers, (max_message, &budget));
             if let Some(Err(error)) = ending.run_until_cancelled(serving).await
                 && !is_goodbye(&error)
             {
-                tracing::info!(plugin = desk.plugin(), %error, "connection of a worker ended");
+                tracing::info!(plugin = workers.plugin(), %error, "connection of a worker ended");
             }
             drop(place);
         });
@@ -86,7 +86,7 @@ pub(super) async fn listen(
 async fn serve(
     mut stream: Box<dyn Stream>,
     number: u64,
-    desk: &Desk,
+    workers: &Workers,
     (max_message, budget): (u64, &Budget),
 ) -> Result<(), WireError> {
     let shaken = timeout(HANDSHAKE, wire::shake_hands(&mut stream)).await;
@@ -100,30 +100,30 @@ async fn serve(
     let (reader, writer) = split(stream);
     let (unwritten, queue) = mpsc::channel(MAX_UNWRITTEN);
     let link = Link { number, unwritten };
-    if !desk.admit(&identity, link) {
+    if !workers.admit(&identity, link) {
         return Ok(());
     }
     let _release = Release {
-        desk,
+        workers,
         identity: &identity,
         number,
     };
     tokio::select! {
-        ended = read(reader, &identity, number, (desk, max_message, budget)) => ended,
+        ended = read(reader, &identity, number, (workers, max_message, budget)) => ended,
         ended = write(writer, queue) => ended,
     }
 }
 
-/// Tells the desk that a connection is over, however it ends.
+/// Tells the `Workers` that a connection is over, however it ends.
 struct Release<'a> {
-    desk: &'a Desk,
+    workers: &'a Workers,
     identity: &'a Identity,
     number: u64,
 }
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        self.desk.release(self.identity, self.number);
+        self.workers.release(self.identity, self.number);
     }
 }
 
@@ -131,12 +131,12 @@ async fn read(
     reader: ReadHalf<Box<dyn Stream>>,
     identity: &Identity,
     number: u64,
-    (desk, max_message, budget): (&Desk, u64, &Budget),
+    (workers, max_message, budget): (&Workers, u64, &Budget),
 ) -> Result<(), WireError> {
     let mut reader = BufReader::new(reader);
     let mut is_known = false;
     loop {
-        is_known = is_known || desk.knows(identity);
+        is_known = is_known || workers.knows(identity);
         let max_bytes = match is_known {
             true => max_message,
             false => max_message.min(MAX_OF_STRANGERS),
@@ -153,10 +153,10 @@ async fn read(
             }
         };
         let still_counts = match (told, &refused) {
-            (Ok(told), None) => desk.hear(identity, number, told),
-            (Ok(told), Some((why, _))) => desk.refuse(identity, number, told, *why),
+            (Ok(told), None) => workers.hear(identity, number, told),
+            (Ok(told), Some((why, _))) => workers.refuse(identity, number, told, *why),
             (Err(error), Some((why, _))) => {
-                let plugin = desk.plugin();
+                let plugin = workers.plugin();
                 tracing::warn!(
                     plugin, worker = ?identity, %error, %why,
                     "an odd message that is too large is dropped"
@@ -164,7 +164,7 @@ async fn read(
                 true
             }
             (Err(error), None) => {
-                let plugin = desk.plugin();
+                let plugin = workers.plugin();
                 tracing::debug!(plugin, worker = ?identity, %error, "odd message dropped");
                 true
             }

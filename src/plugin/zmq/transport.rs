@@ -1,4 +1,4 @@
-//! The transport: requests go to the desk, which has the workers.
+//! The transport: requests go to the plugin's workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::Desk;
 use super::endpoint::Endpoint;
 use super::pool::{Asked, Failure, Limits, Pool, Ticket};
 use super::socket;
+use super::workers::Workers;
 use crate::plugin::transport::{
     Answer, Envelope, Notice, Transport, failure, unparsed, unparsed_text, unreached,
 };
@@ -39,7 +39,7 @@ pub(in crate::plugin) struct Rules {
 
 /// A plugin whose workers connect to a ZeroMQ socket.
 pub(in crate::plugin) struct Zmq {
-    desk: Arc<Desk>,
+    workers: Arc<Workers>,
     notices: Mutex<mpsc::Receiver<Notice>>,
     ending: CancellationToken,
 }
@@ -65,14 +65,14 @@ impl Zmq {
             max_waiting: MAX_WAITING,
         });
         let (sender, notices) = mpsc::channel(MAX_NOTICES);
-        let desk = Arc::new(Desk::new(plugin.into(), pool, sender));
+        let workers = Arc::new(Workers::new(plugin.into(), pool, sender));
         let ending = ending.child_token();
         let max_message = u64::try_from(rules.max_message).unwrap_or(u64::MAX);
-        let listening = socket::listen(listener, Arc::clone(&desk), max_message, ending.clone());
+        let listening = socket::listen(listener, Arc::clone(&workers), max_message, ending.clone());
         spawn_named("zmq listener", listening);
-        spawn_named("zmq clock", keep_time(Arc::clone(&desk), ending.clone()));
+        spawn_named("zmq clock", keep_time(Arc::clone(&workers), ending.clone()));
         Ok(Self {
-            desk,
+            workers,
             notices: Mutex::new(notices),
             ending,
         })
@@ -85,11 +85,11 @@ impl Drop for Zmq {
     }
 }
 
-async fn keep_time(desk: Arc<Desk>, ending: CancellationToken) {
+async fn keep_time(workers: Arc<Workers>, ending: CancellationToken) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while ending.run_until_cancelled(ticks.tick()).await.is_some() {
-        desk.tick();
+        workers.tick();
     }
 }
 
@@ -117,9 +117,9 @@ impl Transport for Zmq {
             bounce: envelope.depth.saturating_mul(2),
             body,
         };
-        let answer = self.desk.ask(asked, envelope.is_initialisation());
+        let answer = self.workers.ask(asked, envelope.is_initialisation());
         let _guard = Guard {
-            desk: &self.desk,
+            workers: &self.workers,
             ticket,
         };
         match answer.await.unwrap_or(Err(Failure::TimedOut)) {
@@ -146,24 +146,24 @@ impl Transport for Zmq {
     }
 
     fn crew(&self) -> Option<watch::Receiver<usize>> {
-        Some(self.desk.crew())
+        Some(self.workers.crew())
     }
 
     /// As over HTTP the text ends with its line; there is no status.
     fn reply(&self, call: &str, _status: u16, body: &RawValue) {
         let body = format!("{body}\n").into_bytes();
-        self.desk.reply(&call.into(), body);
+        self.workers.reply(&call.into(), body);
     }
 }
 
 /// Takes a request back whose future is dropped.
 struct Guard<'a> {
-    desk: &'a Desk,
+    workers: &'a Workers,
     ticket: Ticket,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.desk.cancel(&self.ticket);
+        self.workers.cancel(&self.ticket);
     }
 }

@@ -220,7 +220,7 @@ fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
     run(async {
         let mut world = World::new(1 << 20);
         begin(&world);
-        world.watch_the_desk();
+        world.watch_the_lock();
         let mut ear = ear("hears of records with files");
         ear.connect(&world.service);
         hear_all(&mut world, &mut ear).await;

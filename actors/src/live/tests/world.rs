@@ -35,7 +35,7 @@ const ROUNDS: usize = 60;
 #[derive(Default)]
 pub(super) struct Urls {
     service: OnceLock<LiveQueries>,
-    /// Whether the desk was somebody's then.
+    /// Whether the lock was taken then.
     pub(super) was_locked: Mutex<Vec<bool>>,
 }
 
@@ -93,8 +93,8 @@ impl World {
         }
     }
 
-    /// Notes from now on whether the desk is somebody's while records are written.
-    pub(super) fn watch_the_desk(&self) {
+    /// Notes from now on whether the lock is taken while records are written.
+    pub(super) fn watch_the_lock(&self) {
         let _ = self.urls.service.set(self.service.clone());
     }
 

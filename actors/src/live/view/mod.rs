@@ -11,10 +11,10 @@ use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::record::Head;
 
-use super::desk::ViewId;
 use super::frame::Label;
 use super::judge::{Judge, Question, Verdict};
 use super::lens::{Audience, Lens, disturbs, moves};
+use super::listeners::ViewId;
 use super::query::LiveQuery;
 use super::replay::CHANGED_MEANWHILE;
 use crate::record::weighed::Weigh as _;

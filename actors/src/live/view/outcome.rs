@@ -6,10 +6,10 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{RecordId, RecordKey};
 
-use super::super::desk::ViewId;
 use super::super::frame::{Frame, Label};
 use super::super::judge::{Judges, Question};
 use super::super::lens::Lens;
+use super::super::listeners::ViewId;
 use super::super::load::Loaded;
 use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
 use super::member::{Kept, Member, MemberKey, Post, State};

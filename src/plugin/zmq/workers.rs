@@ -1,4 +1,4 @@
-//! Where everything meets: the pool, the workers' connections, and who waits for answers.
+//! A plugin's workers: the pool, their connections, and who waits for answers.
 //!
 //! Nothing here waits, so a lock is enough: whoever brings something does himself what the pool
 //! says is to be done about it.
@@ -21,7 +21,7 @@ use crate::plugin::transport::Notice;
 pub(super) type Answered = Result<Vec<u8>, Failure>;
 
 /// See the module.
-pub(super) struct Desk {
+pub(super) struct Workers {
     plugin: Arc<str>,
     state: Mutex<State>,
 }
@@ -43,7 +43,7 @@ struct Waiting {
     is_greeting: bool,
 }
 
-impl Desk {
+impl Workers {
     pub(super) fn new(plugin: Arc<str>, pool: Pool, notices: mpsc::Sender<Notice>) -> Self {
         let state = State {
             plugin: Arc::clone(&plugin),
@@ -59,7 +59,7 @@ impl Desk {
         }
     }
 
-    /// Returns whose desk it is.
+    /// Returns whose workers they are.
     pub(super) fn plugin(&self) -> &str {
         &self.plugin
     }

@@ -9,9 +9,9 @@ use skytrail_schema::time::Timestamp;
 use super::super::judge::{Judge, Question};
 use super::super::lens::Lens;
 use super::super::view::Change;
-use super::{Desk, Interest, Job, ViewId, job};
+use super::{Interest, Job, Listeners, ViewId, job};
 
-impl Desk {
+impl Listeners {
     /// Sees that a record has an event; those who ask for it want to see the change, too.
     pub(in super::super) fn interest(
         &mut self,

@@ -12,10 +12,10 @@ use skytrail_schema::time::Timestamp;
 use super::super::lens::Audience;
 use super::super::outlet::Ending;
 use super::super::view::MemberKey;
-use super::{Desk, Listener, ViewId};
+use super::{Listener, Listeners, ViewId};
 use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked, unverified};
 
-impl Desk {
+impl Listeners {
     /// Ends the connections of those who came with a token.
     pub(in super::super) fn forget_token(&mut self, token: &str) {
         let is_its = |listener: &Listener| listener.credential.token.as_deref() == Some(token);

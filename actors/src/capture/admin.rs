@@ -77,13 +77,13 @@ pub struct CaptureFigures {
 
 /// See the module's overview. Cheap to clone.
 #[derive(Clone)]
-pub struct CaptureDesk {
+pub struct CaptureAdmin {
     env: RecordEnv,
     /// None where nobody else can write.
     source: Option<Arc<dyn CaptureSource>>,
 }
 
-impl CaptureDesk {
+impl CaptureAdmin {
     /// Looks after what `source` has, if there is one.
     pub fn new(env: RecordEnv, source: Option<Arc<dyn CaptureSource>>) -> Self {
         Self { env, source }

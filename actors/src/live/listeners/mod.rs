@@ -105,7 +105,7 @@ struct Listener {
 }
 
 /// See the module's overview.
-pub(super) struct Desk {
+pub(super) struct Listeners {
     settings: LiveSettings,
     timeline: Timeline,
     /// The last event that the follower has shown.
@@ -125,7 +125,7 @@ pub(super) struct Desk {
     figures: LiveQueriesState,
 }
 
-impl Desk {
+impl Listeners {
     pub(super) fn new(settings: LiveSettings, timeline: Timeline) -> Self {
         Self {
             settings,
