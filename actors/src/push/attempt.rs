@@ -1,4 +1,4 @@
-//! One attempt to send a letter.
+//! One attempt to send a push.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const FORGET_DEADLINE: Duration = Duration::from_secs(10);
 const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is sent to whom.
-pub(super) struct Errand {
+pub(super) struct Outgoing {
     pub(super) id: Uuid,
     pub(super) device: DeviceId,
     pub(super) user: Option<UserId>,
@@ -50,12 +50,12 @@ pub(super) enum Ending {
 pub(super) async fn deliver(
     sender: Arc<dyn PushSender>,
     devices: Arc<dyn DeviceService>,
-    errand: Errand,
+    outgoing: Outgoing,
     sent_at: Timestamp,
 ) -> Ending {
-    let address = match &errand.address {
+    let address = match &outgoing.address {
         Some(address) => address.clone(),
-        None => match look_up(&*devices, &errand, sender.kind()).await {
+        None => match look_up(&*devices, &outgoing, sender.kind()).await {
             Ok(Some(address)) => address,
             Ok(None) => return Ending::Unwanted,
             Err(why) => {
@@ -67,7 +67,7 @@ pub(super) async fn deliver(
             }
         },
     };
-    let send = sender.send(&address, &errand.payload, errand.id);
+    let send = sender.send(&address, &outgoing.payload, outgoing.id);
     let sent = timeout(SEND_DEADLINE, send).await;
     let (since, why) = match sent {
         Ok(Ok(())) => return Ending::Sent,
@@ -115,15 +115,15 @@ pub(super) async fn deliver(
 /// Finds where a device is reached now, if it still is by this service and for this user.
 async fn look_up(
     devices: &dyn DeviceService,
-    errand: &Errand,
+    outgoing: &Outgoing,
     kind: DeviceKind,
 ) -> Result<Option<Address>, String> {
-    let find = devices.find_devices(std::slice::from_ref(&errand.device));
+    let find = devices.find_devices(std::slice::from_ref(&outgoing.device));
     let found = timeout(LOOK_DEADLINE, find).await;
     let found = found.map_err(|_| "no answer in time".to_owned())?;
     let found = found.map_err(|error| error.to_string())?;
     let is_meant = |device: &DeviceState| {
-        let is_his = errand.user.is_none() || device.user == errand.user;
+        let is_his = outgoing.user.is_none() || device.user == outgoing.user;
         device.kind == kind && is_his
     };
     let device = found.into_iter().next().flatten().filter(is_meant);

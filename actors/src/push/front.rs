@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::notice::{self, NoticePush};
 use super::outbox::{Outbox, Waiting};
-use super::queue::{Enqueue, GetPushState, Leave, Letter, NoteDropped, PushQueue, PushState};
+use super::queue::{Enqueue, GetPushState, Leave, NoteDropped, PushQueue, PushState, QueuedPush};
 use super::resume;
 use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
@@ -25,19 +25,19 @@ use crate::clock::Clock;
 use crate::device::service::DeviceService;
 use crate::spawn::to_its_end;
 
-/// Letters on their way to a service at once.
+/// Pushes on their way to a service at once.
 const AT_ONCE: usize = 64;
-/// A letter that could not be sent for so long is given up.
+/// A push that could not be sent for so long is given up.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// How long a queue, which never waits for anything, may take to take letters.
+/// How long a queue, which never waits for anything, may take to take pushes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much is sent and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PushSettings {
-    /// Letters that may wait for one service.
+    /// Pushes that may wait for one service.
     pub max_queue: usize,
-    /// After so many attempts a letter is given up.
+    /// After so many attempts a push is given up.
     pub max_attempts: u32,
 }
 
@@ -72,13 +72,13 @@ struct Inner {
 pub(super) struct Service {
     sender: Arc<dyn PushSender>,
     pub(super) queue: Addr<PushQueue>,
-    pub(super) seats: Arc<Semaphore>,
+    pub(super) room: Arc<Semaphore>,
 }
 
 impl Service {
-    /// Gives the queue letters; `false` when it does not take them in time.
-    pub(super) async fn take(&self, letters: Vec<Letter>) -> bool {
-        let taken = timeout(PATIENCE, self.queue.send(Enqueue(letters))).await;
+    /// Gives the queue pushes; `false` when it does not take them in time.
+    pub(super) async fn take(&self, pushes: Vec<QueuedPush>) -> bool {
+        let taken = timeout(PATIENCE, self.queue.send(Enqueue(pushes))).await;
         matches!(taken, Ok(Ok(())))
     }
 }
@@ -97,8 +97,8 @@ impl Parcel {
 /// Who gets something.
 pub(super) type Recipient = (DeviceId, DeviceState);
 
-/// The letters for a service.
-type ForService = (DeviceKind, Vec<Letter>);
+/// The pushes for a service.
+type ForService = (DeviceKind, Vec<QueuedPush>);
 
 /// A device, who uses it, and where it is reached.
 type Addressed = (DeviceId, Option<UserId>, Address);
@@ -129,7 +129,7 @@ impl Push {
             );
             let service = Service {
                 queue: PushQueue::start_in_arbiter(arbiter, |_| queue),
-                seats: Arc::new(Semaphore::new(settings.max_queue)),
+                room: Arc::new(Semaphore::new(settings.max_queue)),
                 sender,
             };
             (service.sender.kind(), service)
@@ -211,7 +211,7 @@ impl Push {
         self.post(found, parcel, true).await
     }
 
-    /// Gives the queues their letters, one per address. With `is_kept` no crash loses them from here
+    /// Gives the queues their pushes, one per address. With `is_kept` no crash loses them from here
     /// on; without, not from their first failure on. What has begun to be kept is sent, whether or not
     /// anybody waits.
     pub(super) async fn post(
@@ -234,19 +234,19 @@ impl Push {
                 continue;
             };
             if seen.insert((kind, address.token.clone())) {
-                let letters = addressed.entry(kind).or_default();
-                letters.push((id, user, address));
+                let pushes = addressed.entry(kind).or_default();
+                pushes.push((id, user, address));
             }
         }
         let mut ready = Vec::new();
-        for (kind, letters) in addressed {
+        for (kind, pushes) in addressed {
             let (Some(service), Some(payload)) = (self.0.services.get(&kind), parcel.0.get(&kind))
             else {
                 continue;
             };
-            let mut letters = self.seated(service, letters, payload)?;
-            letters.iter_mut().for_each(|it| it.is_kept = is_kept);
-            ready.push((kind, letters));
+            let mut pushes = self.with_permits(service, pushes, payload)?;
+            pushes.iter_mut().for_each(|it| it.is_kept = is_kept);
+            ready.push((kind, pushes));
         }
         let push = self.clone();
         let enqueued = async move { push.enqueue(ready, is_kept).await };
@@ -259,10 +259,10 @@ impl Push {
             self.keep(&ready).await?;
         }
         let mut refused = Vec::new();
-        for (kind, letters) in ready {
-            let ids: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
+        for (kind, pushes) in ready {
+            let ids: Vec<Uuid> = pushes.iter().map(|push| push.id).collect();
             let is_taken = match self.service(kind) {
-                Some(service) if refused.is_empty() => service.take(letters).await,
+                Some(service) if refused.is_empty() => service.take(pushes).await,
                 _ => false,
             };
             if !is_taken {
@@ -280,9 +280,9 @@ impl Push {
     }
 
     async fn keep(&self, ready: &[ForService]) -> Result<(), ApiError> {
-        let waiting = ready.iter().flat_map(|(kind, letters)| {
+        let waiting = ready.iter().flat_map(|(kind, pushes)| {
             let kind = *kind;
-            letters.iter().map(move |letter| letter.waiting(kind))
+            pushes.iter().map(move |push| push.waiting(kind))
         });
         let waiting: Vec<Waiting> = waiting.collect();
         if waiting.is_empty() {
@@ -294,32 +294,28 @@ impl Push {
         })
     }
 
-    /// Makes letters, each with a seat in the queue.
-    fn seated(
+    /// Makes pushes, each with room in the queue.
+    fn with_permits(
         &self,
         service: &Service,
-        letters: Vec<Addressed>,
+        pushes: Vec<Addressed>,
         payload: &Arc<Payload>,
-    ) -> Result<Vec<Letter>, ApiError> {
-        let (num_letters, max_queue) = (letters.len(), self.0.max_queue);
-        if num_letters > max_queue {
-            let message = format!("{num_letters} devices at once, and PUSH_QUEUE is {max_queue}");
+    ) -> Result<Vec<QueuedPush>, ApiError> {
+        let (num_pushes, max_queue) = (pushes.len(), self.0.max_queue);
+        if num_pushes > max_queue {
+            let message = format!("{num_pushes} devices at once, and PUSH_QUEUE is {max_queue}");
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
-        let count = u32::try_from(num_letters).unwrap_or(u32::MAX);
-        let seats = Arc::clone(&service.seats).try_acquire_many_owned(count);
-        let Ok(mut seats) = seats else {
+        let count = u32::try_from(num_pushes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&service.room).try_acquire_many_owned(count);
+        let Ok(mut room) = room else {
             let service_name = service.sender.name();
-            tracing::warn!(
-                service = service_name,
-                num_letters,
-                "the push queue is full"
-            );
-            let _ = service.queue.try_send(NoteDropped(num_letters as u64));
+            tracing::warn!(service = service_name, num_pushes, "the push queue is full");
+            let _ = service.queue.try_send(NoteDropped(num_pushes as u64));
             return Err(ApiError::overloaded("the push queue"));
         };
-        let letter = |(device, user, address)| {
-            Some(Letter {
+        let push = |(device, user, address)| {
+            Some(QueuedPush {
                 id: Uuid::now_v7(),
                 device,
                 user,
@@ -327,10 +323,10 @@ impl Push {
                 is_kept: false,
                 address: Some(address),
                 payload: Arc::clone(payload),
-                seat: seats.split(1)?,
+                permit: room.split(1)?,
             })
         };
-        Ok(letters.into_iter().filter_map(letter).collect())
+        Ok(pushes.into_iter().filter_map(push).collect())
     }
 
     /// Returns what a notice looks like at each service.

@@ -1,11 +1,11 @@
 //! Push: reaching devices through their makers' services.
 //!
 //! 1. [`Push`] is what the rest knows. It finds the devices, takes each address
-//!    once, and gives every service's queue its letters: all of them or, when a
+//!    once, and gives every service's queue its pushes: all of them or, when a
 //!    queue has not got the room, none. It never waits for a service.
 //! 2. A [`PushQueue`](queue::PushQueue), an actor per service, sends them, many at
 //!    once. What cannot be sent now is tried again after growing pauses, or when
-//!    the service says; a service that is down is asked with one letter at a time
+//!    the service says; a service that is down is asked with one push at a time
 //!    ([`schedule`], pure).
 //! 3. A [`PushSender`] speaks one service's protocol; the server implements it.
 //! 4. An address that leads nowhere any more is forgotten with its device, unless

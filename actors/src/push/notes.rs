@@ -10,9 +10,9 @@ use crate::ops_store::OpsStoreError;
 /// What the outbox has to be told.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// Letters that have to wait.
+    /// Pushes that have to wait.
     pub(super) kept: Vec<Waiting>,
-    /// Letters that are done with.
+    /// Pushes that are done with.
     pub(super) forgotten: Vec<Uuid>,
 }
 

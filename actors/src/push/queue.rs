@@ -1,10 +1,10 @@
 //! The actor that sends what is for one service.
 //!
-//! A letter that is kept is forgotten once it is settled, several at once and beside the sending: who is
+//! A push that is kept is forgotten once it is settled, several at once and beside the sending: who is
 //! killed in between sends it again. One that is not kept becomes so when it has to wait.
 //!
-//! Where a device is reached, and whose it is, may change while a letter waits. So before every attempt
-//! but one that follows at once it is looked up, and a letter whose device is gone or somebody else's is
+//! Where a device is reached, and whose it is, may change while a push waits. So before every attempt
+//! but one that follows at once it is looked up, and a push whose device is gone or somebody else's is
 //! dropped.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
-use super::attempt::{Ending, Errand, deliver};
+use super::attempt::{Ending, Outgoing, deliver};
 use super::notes::{Notes, write};
 use super::outbox::{Outbox, Waiting};
 use super::schedule::{Again, Bounds, Entry, Schedule};
@@ -27,16 +27,16 @@ use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::service::DeviceService;
 
-/// How many requests, with as many letters as they like, may wait for the actor.
+/// How many requests, with as many pushes as they like, may wait for the actor.
 const MAILBOX: usize = 1024;
-/// How long an address counts that comes with a letter.
+/// How long an address counts that comes with a push.
 const ADDRESS_LIFE: Duration = Duration::from_secs(1);
 
 /// The pause after the outbox could not be written.
 const NOTES_PAUSE: Duration = Duration::from_secs(1);
 
 /// Something for one device.
-pub struct Letter {
+pub struct QueuedPush {
     /// The same at every attempt.
     pub id: Uuid,
     /// The device.
@@ -52,7 +52,7 @@ pub struct Letter {
     /// What it gets.
     pub payload: Arc<Payload>,
     /// Its room in the queue.
-    pub seat: OwnedSemaphorePermit,
+    pub permit: OwnedSemaphorePermit,
 }
 
 /// What a queue says of itself.
@@ -60,32 +60,32 @@ pub struct Letter {
 pub struct PushState {
     /// The service.
     pub service: &'static str,
-    /// Letters that wait, those for another attempt included.
+    /// Pushes that wait, those for another attempt included.
     pub num_queued: usize,
     /// Those that wait for another attempt.
     pub num_retrying: usize,
-    /// Letters on their way.
+    /// Pushes on their way.
     pub num_in_flight: usize,
     /// Whether the service failed when it was asked last.
     pub is_held: bool,
-    /// Letters that the service took.
+    /// Pushes that the service took.
     pub num_sent: u64,
-    /// Letters that were refused or given up.
+    /// Pushes that were refused or given up.
     pub num_failed: u64,
     /// Attempts that were followed by another.
     pub num_retried: u64,
     /// Devices forgotten because the service does not know them any more.
     pub num_unregistered: u64,
-    /// Letters for which there was no room.
+    /// Pushes for which there was no room.
     pub num_dropped: u64,
-    /// Letters from before the start that were too old then, and those whose devices were gone or somebody
+    /// Pushes from before the start that were too old then, and those whose devices were gone or somebody
     /// else's when they could be sent.
     pub num_expired: u64,
-    /// Letters that the outbox has: those that a crash would not lose.
+    /// Pushes that the outbox has: those that a crash would not lose.
     pub num_kept: u64,
 }
 
-impl Letter {
+impl QueuedPush {
     /// Returns it as the outbox keeps it.
     pub(super) fn waiting(&self, kind: DeviceKind) -> Waiting {
         Waiting {
@@ -105,7 +105,7 @@ pub struct PushQueue {
     devices: Arc<dyn DeviceService>,
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
-    schedule: Schedule<Letter>,
+    schedule: Schedule<QueuedPush>,
     notes: Notes,
     is_writing: bool,
     state: PushState,
@@ -145,18 +145,18 @@ impl PushQueue {
         let now = Instant::now();
         while let Some(mut entry) = self.schedule.take(now) {
             let is_known = now.saturating_duration_since(entry.added) < ADDRESS_LIFE;
-            let letter = &mut entry.letter;
-            let errand = Errand {
-                id: letter.id,
-                device: letter.device.clone(),
-                user: letter.user.clone(),
-                address: letter.address.take().filter(|_| is_known),
-                payload: Arc::clone(&letter.payload),
+            let push = &mut entry.push;
+            let outgoing = Outgoing {
+                id: push.id,
+                device: push.device.clone(),
+                user: push.user.clone(),
+                address: push.address.take().filter(|_| is_known),
+                payload: Arc::clone(&push.payload),
             };
             let send = deliver(
                 Arc::clone(&self.sender),
                 Arc::clone(&self.devices),
-                errand,
+                outgoing,
                 self.clock.now(),
             );
             ctx.spawn(wrap_future(send).map(|ending, this: &mut Self, ctx| {
@@ -209,27 +209,27 @@ impl PushQueue {
         }));
     }
 
-    /// A letter is done with.
-    fn forget(&mut self, letter: &Letter) {
-        if letter.is_kept {
-            self.notes.forgotten.push(letter.id);
+    /// A push is done with.
+    fn forget(&mut self, push: &QueuedPush) {
+        if push.is_kept {
+            self.notes.forgotten.push(push.id);
         }
     }
 
-    /// A letter has to wait: a crash must not lose it.
-    fn keep(&mut self, letter: &mut Letter) {
-        if !letter.is_kept {
-            letter.is_kept = true;
-            self.notes.kept.push(letter.waiting(self.sender.kind()));
+    /// A push has to wait: a crash must not lose it.
+    fn keep(&mut self, push: &mut QueuedPush) {
+        if !push.is_kept {
+            push.is_kept = true;
+            self.notes.kept.push(push.waiting(self.sender.kind()));
         }
     }
 
-    fn settle(&mut self, mut entry: Entry<Letter>, ending: Ending) {
+    fn settle(&mut self, mut entry: Entry<QueuedPush>, ending: Ending) {
         let now = Instant::now();
         if !matches!(ending, Ending::Later { .. }) {
-            self.forget(&entry.letter);
+            self.forget(&entry.push);
         }
-        let (service, device) = (self.state.service, entry.letter.device.clone());
+        let (service, device) = (self.state.service, entry.push.device.clone());
         match ending {
             Ending::Sent => {
                 self.state.num_sent += 1;
@@ -257,15 +257,15 @@ impl PushQueue {
                 why,
             } => {
                 let attempt = entry.num_attempts;
-                self.keep(&mut entry.letter);
+                self.keep(&mut entry.push);
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
                         self.state.num_retried += 1;
                         tracing::warn!(service, %device, why, attempt, "a push is tried again later");
                     }
-                    Again::GivenUp(letter) => {
+                    Again::GivenUp(push) => {
                         self.state.num_failed += 1;
-                        self.forget(&letter);
+                        self.forget(&push);
                         tracing::error!(service, %device, why, attempt, "a push was given up");
                     }
                 }
@@ -288,8 +288,8 @@ impl PushQueue {
             let (service, num_left) = (self.state.service, left.len());
             tracing::info!(service, num_left, "pushes wait for the next start");
         }
-        for mut letter in left {
-            self.keep(&mut letter);
+        for mut push in left {
+            self.keep(&mut push);
         }
         self.write_notes(ctx);
         if self.is_writing {
@@ -309,10 +309,10 @@ impl Actor for PushQueue {
     }
 }
 
-/// Takes letters. Replies when they are in the queue.
+/// Takes pushes. Replies when they are in the queue.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Enqueue(pub Vec<Letter>);
+pub struct Enqueue(pub Vec<QueuedPush>);
 
 impl Handler<Enqueue> for PushQueue {
     type Result = ();
@@ -320,16 +320,16 @@ impl Handler<Enqueue> for PushQueue {
     fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) {
         let now = Instant::now();
         let present = self.clock.now().micros();
-        for letter in message.0 {
-            self.state.num_kept += u64::from(letter.is_kept);
-            let age = u64::try_from(present - letter.since.micros()).unwrap_or(0);
-            self.schedule.add(letter, Duration::from_micros(age), now);
+        for push in message.0 {
+            self.state.num_kept += u64::from(push.is_kept);
+            let age = u64::try_from(present - push.since.micros()).unwrap_or(0);
+            self.schedule.add(push, Duration::from_micros(age), now);
         }
         self.pump(ctx);
     }
 }
 
-/// Notes that there was no room for letters.
+/// Notes that there was no room for pushes.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct NoteDropped(pub u64);
@@ -342,7 +342,7 @@ impl Handler<NoteDropped> for PushQueue {
     }
 }
 
-/// Notes that letters from before the start are not sent any more.
+/// Notes that pushes from before the start are not sent any more.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct NoteExpired(pub u64);

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::front::{MAX_AGE, PATIENCE, Push};
 use super::outbox::Waiting;
-use super::queue::{Letter, NoteExpired};
+use super::queue::{NoteExpired, QueuedPush};
 use crate::spawn::spawn_named;
 
-/// Takes what waited to the queues, until the end; each has a seat there as any other. Where its device
+/// Takes what waited to the queues, until the end; each has room there as any other. Where its device
 /// is reached the queue looks up.
 pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken) {
     if waiting.is_empty() {
@@ -40,11 +40,11 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             let _ = tokio::time::timeout(PATIENCE, service.queue.send(NoteExpired(1))).await;
             continue;
         }
-        let Ok(seat) = Arc::clone(&service.seats).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&service.room).acquire_owned().await else {
             return;
         };
         let device = waiting.device.clone();
-        let letter = Letter {
+        let push = QueuedPush {
             id: waiting.id,
             device: waiting.device,
             user: waiting.user,
@@ -52,9 +52,9 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             is_kept: true,
             address: None,
             payload: Arc::new(waiting.payload),
-            seat,
+            permit,
         };
-        if !service.take(vec![letter]).await {
+        if !service.take(vec![push]).await {
             tracing::warn!(%device, "a push waits for the next start");
         }
     }

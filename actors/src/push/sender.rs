@@ -94,7 +94,7 @@ pub trait PushSender: Send + Sync + 'static {
     /// Returns what wakes an app up, without being seen, because a subscription matched.
     fn notice(&self, number: u64, subscription: &str) -> Payload;
 
-    /// Sends one letter. Answers in bounded time. A letter that is sent again has the same `id`.
+    /// Sends one push. Answers in bounded time. A push that is sent again has the same `id`.
     ///
     /// # Errors
     /// See [`SendError`].

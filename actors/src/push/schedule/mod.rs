@@ -11,20 +11,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Letters on their way at once.
+    /// Pushes on their way at once.
     pub at_once: usize,
-    /// After so many attempts a letter is given up.
+    /// After so many attempts a push is given up.
     pub max_attempts: u32,
-    /// A letter that is older is given up: who gets it would wonder. A service that asks for a longer
+    /// A push that is older is given up: who gets it would wonder. A service that asks for a longer
     /// pause than that is not waited for.
     pub max_age: Duration,
 }
 
-/// A letter, and how often it was tried.
+/// A push, and how often it was tried.
 #[derive(Debug)]
 pub struct Entry<T> {
-    /// The letter.
-    pub letter: T,
+    /// The push.
+    pub push: T,
     /// How often it was tried, this time included.
     pub num_attempts: u32,
     /// When it was added.
@@ -32,7 +32,7 @@ pub struct Entry<T> {
     expires: Instant,
 }
 
-/// What became of a letter that was to be tried again.
+/// What became of a push that was to be tried again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Again<T> {
     /// It is.
@@ -68,23 +68,23 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Adds a letter that was asked for so long ago.
-    pub fn add(&mut self, letter: T, age: Duration, now: Instant) {
+    /// Adds a push that was asked for so long ago.
+    pub fn add(&mut self, push: T, age: Duration, now: Instant) {
         self.ready.push_back(Entry {
-            letter,
+            push,
             num_attempts: 0,
             added: now,
             expires: now + self.bounds.max_age.saturating_sub(age),
         });
     }
 
-    /// Takes the next letter that may be sent now. Whoever takes it says what became of it:
+    /// Takes the next push that may be sent now. Whoever takes it says what became of it:
     /// [`Schedule::settled`], [`Schedule::dropped`] or [`Schedule::put_back`].
     pub fn take(&mut self, now: Instant) -> Option<Entry<T>> {
         if self.held_until.is_some_and(|until| now < until) {
             return None;
         }
-        // A service that failed is asked with one letter whether it is back.
+        // A service that failed is asked with one push whether it is back.
         let at_once = if self.num_holds > 0 {
             1
         } else {
@@ -125,18 +125,18 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The service has answered a letter for good, whatever it said: it is there.
+    /// The service has answered a push for good, whatever it said: it is there.
     pub fn settled(&mut self, now: Instant) {
         self.num_in_flight = self.num_in_flight.saturating_sub(1);
         self.is_there(now);
     }
 
-    /// A letter was not sent, and is not to be: the service was not asked.
+    /// A push was not sent, and is not to be: the service was not asked.
     pub fn dropped(&mut self) {
         self.num_in_flight = self.num_in_flight.saturating_sub(1);
     }
 
-    /// A letter is to be tried again, after `wait` at the earliest. With `holds_all` nothing else
+    /// A push is to be tried again, after `wait` at the earliest. With `holds_all` nothing else
     /// is sent before that either.
     pub fn put_back(
         &mut self,
@@ -154,7 +154,7 @@ impl<T> Schedule<T> {
         let pause = pause_after(entry.num_attempts).max(wait);
         let is_too_old = pause > entry.expires.saturating_duration_since(now);
         if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
-            return Again::GivenUp(entry.letter);
+            return Again::GivenUp(entry.push);
         }
         self.next_number += 1;
         self.waiting.insert((now + pause, self.next_number), entry);
@@ -165,7 +165,7 @@ impl<T> Schedule<T> {
     pub fn drain(&mut self) -> Vec<T> {
         let ready = std::mem::take(&mut self.ready).into_iter();
         let waiting = std::mem::take(&mut self.waiting).into_values();
-        ready.chain(waiting).map(|entry| entry.letter).collect()
+        ready.chain(waiting).map(|entry| entry.push).collect()
     }
 
     /// Whether nothing may be sent before some time has passed.
@@ -173,17 +173,17 @@ impl<T> Schedule<T> {
         self.ready.is_empty() || self.is_held()
     }
 
-    /// Letters that wait, those for another attempt included.
+    /// Pushes that wait, those for another attempt included.
     pub fn num_queued(&self) -> usize {
         self.ready.len() + self.waiting.len()
     }
 
-    /// Letters that wait for another attempt.
+    /// Pushes that wait for another attempt.
     pub fn num_retrying(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Letters on their way.
+    /// Pushes on their way.
     pub fn num_in_flight(&self) -> usize {
         self.num_in_flight
     }

@@ -9,26 +9,26 @@ const BOUNDS: Bounds = Bounds {
 };
 const SECOND: Duration = Duration::from_secs(1);
 
-fn filled(letters: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
+fn filled(pushes: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
     let mut schedule = Schedule::new(BOUNDS);
-    letters.for_each(|letter| schedule.add(letter, Duration::ZERO, now));
+    pushes.for_each(|push| schedule.add(push, Duration::ZERO, now));
     schedule
 }
 
 #[test]
-fn letters_go_in_order_and_so_many_at_once() {
+fn pushes_go_in_order_and_so_many_at_once() {
     let now = Instant::now();
     let mut schedule = filled(0..5, now);
     let taken: Vec<_> = std::iter::from_fn(|| schedule.take(now)).collect();
-    let letters: Vec<_> = taken.iter().map(|entry| entry.letter).collect();
-    assert_eq!(letters, [0, 1, 2]);
+    let pushes: Vec<_> = taken.iter().map(|entry| entry.push).collect();
+    assert_eq!(pushes, [0, 1, 2]);
     assert_eq!(schedule.next_look(now), None);
     schedule.settled(now);
-    assert_eq!(schedule.take(now).map(|entry| entry.letter), Some(3));
+    assert_eq!(schedule.take(now).map(|entry| entry.push), Some(3));
 }
 
 #[test]
-fn a_letter_is_tried_again_after_pauses_that_double_and_then_given_up() {
+fn a_push_is_tried_again_after_pauses_that_double_and_then_given_up() {
     let mut now = Instant::now();
     let mut schedule = filled(7..8, now);
     for pause in [1, 2, 4] {
@@ -47,19 +47,19 @@ fn a_letter_is_tried_again_after_pauses_that_double_and_then_given_up() {
 }
 
 #[test]
-fn while_the_service_is_away_each_letter_is_tried_before_any_is_again() {
+fn while_the_service_is_away_each_push_is_tried_before_any_is_again() {
     let mut now = Instant::now();
     let mut schedule = filled(0..3, now);
     for expected in [0, 1, 2, 0] {
         let entry = schedule.take(now).unwrap();
-        assert_eq!(entry.letter, expected);
+        assert_eq!(entry.push, expected);
         schedule.put_back(entry, (None, true), now);
         now = schedule.next_look(now).unwrap();
     }
 }
 
 #[test]
-fn a_service_is_not_asked_before_it_said_and_then_with_one_letter() {
+fn a_service_is_not_asked_before_it_said_and_then_with_one_push() {
     let now = Instant::now();
     let mut schedule = filled(0..9, now);
     let mut taken: Vec<_> = std::iter::from_fn(|| schedule.take(now)).collect();
@@ -76,7 +76,7 @@ fn a_service_is_not_asked_before_it_said_and_then_with_one_letter() {
     assert_eq!(schedule.next_look(now), Some(now + wait));
     let later = now + wait;
     let probe = schedule.take(later).unwrap();
-    assert!(schedule.take(later).is_none(), "one letter only");
+    assert!(schedule.take(later).is_none(), "one push only");
     schedule.put_back(probe, (None, true), later);
     assert_eq!(
         schedule.next_look(later),
@@ -97,7 +97,7 @@ fn nothing_waits_longer_than_it_may_be_old() {
     let entry = schedule.take(now).unwrap();
     let given_up = schedule.put_back(entry, (Some(BOUNDS.max_age * 2), true), now);
     assert_eq!(given_up, Again::GivenUp(0));
-    // A service that asks for a year gets the next letters sooner.
+    // A service that asks for a year gets the next pushes sooner.
     schedule.add(1, Duration::ZERO, now);
     assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
     let later = now + BOUNDS.max_age;
@@ -107,14 +107,14 @@ fn nothing_waits_longer_than_it_may_be_old() {
 }
 
 proptest! {
-    /// Whatever the service says, every letter ends exactly once, and whoever waits is looked at.
+    /// Whatever the service says, every push ends exactly once, and whoever waits is looked at.
     #[test]
-    fn no_letter_is_lost_or_doubled(
+    fn no_push_is_lost_or_doubled(
         answers in prop::collection::vec((0_u8..5, 0_u64..40), 1..200),
-        num_letters in 1_u32..30,
+        num_pushes in 1_u32..30,
     ) {
         let mut now = Instant::now();
-        let mut schedule = filled(0..num_letters, now);
+        let mut schedule = filled(0..num_pushes, now);
         let mut in_flight = VecDeque::new();
         let mut ended = Vec::new();
         let mut answers = answers.into_iter();
@@ -135,22 +135,22 @@ proptest! {
             let (answer, seconds) = answers.next().unwrap_or((0, 0));
             let wait = Some(SECOND * u32::try_from(seconds).unwrap());
             if answer < 2 {
-                ended.push(entry.letter);
+                ended.push(entry.push);
                 schedule.settled(now);
                 continue;
             }
             if answer == 4 {
-                ended.push(entry.letter);
+                ended.push(entry.push);
                 schedule.dropped();
                 continue;
             }
             let again = schedule.put_back(entry, (wait, answer == 3), now);
-            if let Again::GivenUp(letter) = again {
-                ended.push(letter);
+            if let Again::GivenUp(push) = again {
+                ended.push(push);
             }
         }
         prop_assert_eq!(schedule.num_queued(), 0);
         ended.sort_unstable();
-        prop_assert_eq!(ended, (0..num_letters).collect::<Vec<_>>());
+        prop_assert_eq!(ended, (0..num_pushes).collect::<Vec<_>>());
     }
 }
