@@ -238,22 +238,18 @@ fn parse_fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
 }
 
 /// Takes an answer's fields and access list over; returns the names of what it changed. A field
-/// that the answer leaves out is as if the client had not sent it; sequence and unknown markers
-/// are no values; all other metadata is the server's.
+/// that the answer leaves out is as if the client had not sent it, and so is one that it makes a sequence
+/// or unknown marker, unless it was one; all other metadata is the server's.
 fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     let original = draft.original.as_ref().map(|head| &head.record);
     let stored = |name: &str| original.and_then(|record| record.fields.get(name));
     let before = std::mem::take(&mut draft.record.fields);
     let mut after = Fields::new();
     for (name, value) in answer.fields {
-        let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
-        let is_known = before.contains_key(&name) || stored(&name).is_some();
         let known = before.get(&name).or_else(|| stored(&name));
-        if let Some(same) = known.filter(|known| is_same_file(known, &value)) {
+        if let Some(same) = known.filter(|known| is_same(known, &value)) {
             after.insert(name, same.clone());
-        } else if is_marker {
-            after.extend(before.get(&name).map(|value| (name, value.clone())));
-        } else if is_known || !value.is_null() {
+        } else if !is_marker(&value) && (known.is_some() || !value.is_null()) {
             after.insert(name, value);
         }
     }
@@ -273,11 +269,38 @@ fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     changed
 }
 
-/// Plugins send files back without their media types.
-fn is_same_file(known: &Value, answered: &Value) -> bool {
+fn is_marker(value: &Value) -> bool {
+    matches!(value, Value::Sequence | Value::Unknown(_))
+}
+
+/// Whether a plugin was shown the one and sends it back as the other: files without their media types,
+/// what has no wire form as a marker, and numbers inside JSON as precise as its language has them.
+fn is_same(known: &Value, answered: &Value) -> bool {
     match (known, answered) {
         (Value::Asset(known), Value::Asset(answered)) => known.name == answered.name,
-        _ => false,
+        (Value::Json(known), Value::Json(answered)) => is_same_json(known, answered),
+        _ => is_marker(known) && is_marker(answered),
+    }
+}
+
+fn is_same_json(known: &Json, answered: &Json) -> bool {
+    match (known, answered) {
+        (Json::Number(known), Json::Number(answered)) => {
+            known == answered || known.as_f64() == answered.as_f64()
+        }
+        (Json::Array(known), Json::Array(answered)) => {
+            let mut pairs = known.iter().zip(answered);
+            known.len() == answered.len()
+                && pairs.all(|(known, answered)| is_same_json(known, answered))
+        }
+        (Json::Object(known), Json::Object(answered)) => {
+            let is_in = |(name, known): (&String, &Json)| {
+                let answered = answered.get(name);
+                answered.is_some_and(|answered| is_same_json(known, answered))
+            };
+            known.len() == answered.len() && known.iter().all(is_in)
+        }
+        _ => known == answered,
     }
 }
 

@@ -108,6 +108,34 @@ fn markers_are_no_values() {
 }
 
 #[test]
+fn a_marker_in_the_place_of_what_the_client_sent_is_as_if_it_had_not_sent_it() {
+    let marker = json!({"seq": {"$type": "seq"}});
+    let create = draft(&json!({"seq": 5000}), None);
+    let (fields, changed) = run(create, std::slice::from_ref(&marker));
+    assert_eq!(fields, json!({}));
+    assert_eq!(changed, [names(&["seq"])]);
+    let update = draft(&json!({"seq": 5000}), Some(&json!({"seq": 7})));
+    let (fields, _) = run(update, &[marker]);
+    assert_eq!(fields, json!({"seq": 7}));
+}
+
+#[test]
+fn numbers_inside_json_keep_what_a_plugins_language_cannot_carry() {
+    let precise = json!({"js": {"id": 1_234_567_890_123_456_789_u64, "list": [9_007_199_254_740_993_u64, 1.5]}});
+    let rounded =
+        json!({"js": {"id": 1.234_567_890_123_456_8e18, "list": [9_007_199_254_740_992_u64, 1.5]}});
+    let update = draft(&precise, Some(&precise));
+    let (fields, changed) = run(update, std::slice::from_ref(&rounded));
+    assert_eq!(fields, precise);
+    assert_eq!(changed, [names(&[])]);
+    // What the plugin has changed is the plugin's.
+    let other = json!({"js": {"id": 7, "list": []}});
+    let (fields, changed) = run(draft(&precise, None), std::slice::from_ref(&other));
+    assert_eq!(fields, other);
+    assert_eq!(changed, [names(&["js"])]);
+}
+
+#[test]
 fn access_may_be_changed_and_null_means_the_old_list() {
     let list = json!([{"level": "read", "public": true}]);
     let mut update = draft(&json!({}), Some(&json!({})));
