@@ -8,7 +8,6 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, TypeExtension};
 use skytrail_schema::id::{RecordId, RoleName, TypeName};
 use skytrail_schema::types::{FieldType, TypeDefinition};
-use tokio::sync::Mutex;
 
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -38,7 +37,7 @@ pub async fn install(
     may_migrate: bool,
 ) -> Result<(), ApiError> {
     let context = RequestContext::system();
-    until_settled(&Mutex::new(()), |_| async {
+    until_settled(None, |_| async {
         let read_position = env.model.position();
         let mut plan = Plan::default();
         let definition = env.definition(&TypeName::user());

@@ -11,7 +11,6 @@ use skytrail_schema::event::{EventBody, NoDetails, Stream};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::value::Value;
-use tokio::sync::Mutex;
 
 use super::actor::load;
 use super::sso;
@@ -60,8 +59,7 @@ pub(super) async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContex
         storing: Storing::default(),
         ..context.clone()
     };
-    let turn = Mutex::new(());
-    let undone = until_settled(&turn, |_| attempt(env, id, &context)).await;
+    let undone = until_settled(None, |_| attempt(env, id, &context)).await;
     if let Err(error) = undone {
         tracing::error!(user_id = %id.key, %error, "a sign-up that failed could not be undone");
     }

@@ -108,7 +108,7 @@ impl Assets {
         context: &RequestContext,
     ) -> Result<(), ApiError> {
         let env = &self.env;
-        until_settled(&self.turn, |_| async {
+        until_settled(Some(&self.turn), |_| async {
             if self.is_erased(name) {
                 let message = format!("file {name} was erased");
                 return Err(ApiError::new(Code::ResourceNotFound, message));

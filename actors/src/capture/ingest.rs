@@ -9,7 +9,6 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Actor, EventBody, NewCommit, Origin, SqlSource, TypeExtension};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Head;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -158,8 +157,7 @@ impl Captures {
     /// Takes a transaction into the log; says whether the next one may follow.
     async fn take(&mut self, transaction: &CapturedTransaction) -> Result<bool, ApiError> {
         let source = &transaction.source;
-        let turn = Mutex::new(());
-        let taken = until_settled(&turn, |_| self.attempt(transaction)).await;
+        let taken = until_settled(None, |_| self.attempt(transaction)).await;
         match taken {
             Ok(Taken::Committed(position, num_parked)) => {
                 self.taken.insert(key_of(source), position);
@@ -302,8 +300,7 @@ impl Captures {
     /// in the log.
     async fn learn_unique_sets(&self) -> Result<(), ApiError> {
         for (name, fields) in self.source.unique_sets().await? {
-            let turn = Mutex::new(());
-            until_settled(&turn, |_| self.learn_unique(&name, &fields)).await?;
+            until_settled(None, |_| self.learn_unique(&name, &fields)).await?;
         }
         Ok(())
     }

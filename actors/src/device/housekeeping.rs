@@ -28,7 +28,7 @@ impl Devices {
         let before = Timestamp::from_micros(self.env.clock.now().micros().saturating_sub(kept));
         let mut num_forgotten = 0;
         loop {
-            let num_now = until_settled(&self.turn, |_| self.forget_some(before)).await?;
+            let num_now = until_settled(Some(&self.turn), |_| self.forget_some(before)).await?;
             num_forgotten += num_now;
             if num_now == 0 {
                 return Ok(num_forgotten);

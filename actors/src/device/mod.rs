@@ -223,7 +223,7 @@ impl DeviceService for Devices {
     async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
         let new_id = DeviceId::from(Uuid::new_v4().to_string());
         let id = command.id.clone().unwrap_or(new_id);
-        until_settled(&self.turn, |_| async {
+        until_settled(Some(&self.turn), |_| async {
             let read_position = self.read_position().await?;
             let known = match &command.id {
                 Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
@@ -267,7 +267,7 @@ impl DeviceService for Devices {
 
     async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError> {
         let id = &command.id;
-        until_settled(&self.turn, |_| async {
+        until_settled(Some(&self.turn), |_| async {
             let read_position = self.read_position().await?;
             let loaded = self.load(id).await?;
             let (version, state) = loaded
@@ -306,7 +306,7 @@ impl DeviceService for Devices {
     }
 
     async fn forget_address(&self, token: &str, before: Timestamp) -> Result<usize, ApiError> {
-        until_settled(&self.turn, |_| self.forget_at(token, before)).await
+        until_settled(Some(&self.turn), |_| self.forget_at(token, before)).await
     }
 
     async fn save_subscriptions(

@@ -14,7 +14,6 @@ use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventKind, Ret
 use skytrail_schema::id::{RecordKey, TypeName};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::time::Timestamp;
-use tokio::sync::Mutex;
 
 use super::files::see_files;
 use super::{Erased, Eraser, NamedFiles};
@@ -92,9 +91,8 @@ impl Eraser {
                     NAMED_AT_ONCE
                 };
                 for portion in old.chunks(at_once) {
-                    let turn = Mutex::new(());
                     let let_go = |_| self.let_go((&name, *retention), portion, context);
-                    asked.push(until_settled(&turn, let_go).await?);
+                    asked.push(until_settled(None, let_go).await?);
                 }
             }
         }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
 use skytrail_schema::positions::Positions;
-use tokio::sync::Mutex;
 
 use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
@@ -36,8 +35,7 @@ impl Eraser {
     /// 110 when there is nothing of it; 111 when it is no version of a record, or one of a temporal
     /// type; 102 for a private record of another.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        let asked = until_settled(&turn, |_| self.ask_for_event(&command)).await?;
+        let asked = until_settled(None, |_| self.ask_for_event(&command)).await?;
         self.await_end(asked, &command.context).await
     }
 

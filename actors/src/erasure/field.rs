@@ -8,7 +8,6 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Fields;
 use skytrail_schema::value::Value;
-use tokio::sync::Mutex;
 
 use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
@@ -52,8 +51,7 @@ impl Eraser {
         &self,
         command: &EraseField,
     ) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        until_settled(&turn, |_| self.ask_for_field(command)).await
+        until_settled(None, |_| self.ask_for_field(command)).await
     }
 
     /// Refuses what a temporal type has: what the store keeps of its past cannot be told apart.

@@ -9,7 +9,6 @@ use skytrail_schema::codec::SealedEvent;
 use skytrail_schema::event::{EventBody, EventKind, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::Head;
-use tokio::sync::Mutex;
 
 use super::{EraseRecord, EraseUser, Erased, Eraser};
 use crate::record::attempt::until_settled;
@@ -109,7 +108,6 @@ impl Eraser {
         &self,
         command: &EraseRecord,
     ) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        until_settled(&turn, |_| self.ask_for_record(command, true)).await
+        until_settled(None, |_| self.ask_for_record(command, true)).await
     }
 }

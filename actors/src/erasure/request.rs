@@ -9,7 +9,6 @@ use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventBody, Eve
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Record;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -72,8 +71,7 @@ impl Eraser {
         &self,
         command: &EraseRecord,
     ) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        until_settled(&turn, |_| self.ask_for_record(command, false)).await
+        until_settled(None, |_| self.ask_for_record(command, false)).await
     }
 
     /// Asks for the erasure of a record; `is_forced` goes past whoever could refuse it.

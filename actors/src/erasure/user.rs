@@ -12,7 +12,6 @@ use skytrail_schema::event::{
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
-use tokio::sync::Mutex;
 
 use super::{Erased, Eraser, NamedFiles};
 use crate::accounts::{load_user, plan_release};
@@ -104,9 +103,8 @@ impl Eraser {
             });
         }
         let num_records = asked.len().try_into().unwrap_or(u64::MAX);
-        let turn = Mutex::new(());
         let asked_for = |_| self.ask_for_user(&command, &asked);
-        let erased = until_settled(&turn, asked_for).await?;
+        let erased = until_settled(None, asked_for).await?;
         let mut erased = self.await_end(erased, context).await?;
         for one in asked {
             let one = self.await_end(one, context).await?;

@@ -22,7 +22,6 @@ use skytrail_schema::event::{EventBody, Origin, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId, check_length};
 use skytrail_schema::record::Record;
 use skytrail_schema::types::FieldType;
-use tokio::sync::Mutex;
 
 pub use people::{ImportedSubscriptions, Relations};
 pub use records::{ImportedRecord, Said};
@@ -30,10 +29,13 @@ pub use settings::ImportedType;
 pub(crate) use settings::plan_roles;
 
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome as Attempt, commit, until_settled};
+use crate::record::attempt::{Outcome as Attempt, commit};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 use crate::record::{migrate, past};
+
+/// After so many waits that were in vain the store is not coming.
+const MAX_WAITS: u32 = 50;
 
 /// What became of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,16 +152,17 @@ impl Importer {
     }
 
     /// Returns the position as of which the store is read next, once the store has it.
+    ///
+    /// It may be busy with what was brought before for longer than a request would wait.
     async fn read_position(&self) -> Result<u64, ApiError> {
         let position = self.env.model.position();
-        // The store may be busy with what was brought before.
-        until_settled(&Mutex::new(()), |_| async {
-            match self.env.applied.wait_for(position).await {
-                Ok(()) => Ok(Attempt::Done(position)),
-                Err(_) => Ok(Attempt::Conflict),
+        for _ in 1..MAX_WAITS {
+            if self.env.applied.wait_for(position).await.is_ok() {
+                return Ok(position);
             }
-        })
-        .await
+        }
+        self.env.applied.wait_for(position).await?;
+        Ok(position)
     }
 
     /// Whether something that is not here was here once.

@@ -11,7 +11,6 @@ use skytrail_schema::event::{AssetState, EventBody, Stream, Touch};
 use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::Value;
-use tokio::sync::Mutex;
 
 use super::{Importer, Outcome, deleted_here, is_anothers, too_long};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
@@ -219,8 +218,7 @@ impl Importer {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut waiting = vec![records];
         while let Some(portion) = waiting.pop() {
-            let turn = Mutex::new(());
-            let settled = until_settled(&turn, |_| self.portion(&portion, postpones));
+            let settled = until_settled(None, |_| self.portion(&portion, postpones));
             match settled.await {
                 Ok(done) => outcomes.extend(done),
                 // Too large for one commit.

@@ -50,20 +50,19 @@ pub fn turn_of<'a>(turn: &'a Mutex<()>, context: &RequestContext) -> Option<&'a 
     (context.depth == 0).then_some(turn)
 }
 
-/// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, so that a
-/// save that keeps losing cannot starve.
+/// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, if there is one,
+/// so that among those who share it nobody starves.
 ///
 /// # Errors
 /// The attempt's own, or overload after too many.
-pub async fn until_settled<'a, T, F, Fut>(
-    turn: impl Into<Option<&'a Mutex<()>>>,
+pub async fn until_settled<T, F, Fut>(
+    turn: Option<&Mutex<()>>,
     mut attempt: F,
 ) -> Result<T, ApiError>
 where
     F: FnMut(u32) -> Fut,
     Fut: Future<Output = Result<Outcome<T>, ApiError>>,
 {
-    let turn = turn.into();
     let mut guard = None;
     for number in 0..MAX_ATTEMPTS {
         if number == FREE_ATTEMPTS {

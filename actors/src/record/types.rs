@@ -61,8 +61,7 @@ async fn extend(
     needed: impl Fn(&DefinitionOf<'_>) -> Result<Extensions, ApiError>,
     context: &RequestContext,
 ) -> Result<bool, ApiError> {
-    let turn = Mutex::new(());
-    until_settled(&turn, |_| {
+    until_settled(None, |_| {
         let read_position = env.model.position();
         let definition_of = |name: &TypeName| env.definition(name);
         let needed = needed(&definition_of);
@@ -167,7 +166,7 @@ pub async fn change(
 /// # Errors
 /// What the log says.
 pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Result<(), ApiError> {
-    until_settled(&Mutex::new(()), |_| async {
+    until_settled(None, |_| async {
         let read_position = env.model.position();
         let mut plan = Plan::default();
         plan.set_field_access(env.model.get_field_access().0, command.access.clone());

@@ -59,8 +59,7 @@ impl TaskStates {
         context: &RequestContext,
         decide: impl Fn(&TaskState) -> Vec<EventBody>,
     ) -> Result<Option<Arc<Commit>>, ApiError> {
-        let turn = tokio::sync::Mutex::new(());
-        until_settled(&turn, |_| async {
+        until_settled(None, |_| async {
             let (read_position, state) = self.read(id);
             let mut plan = Plan::default();
             for (body, version) in decide(&state).into_iter().zip(state.version + 1..) {
