@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value as Json;
-use skytrail_schema::code::ApiError;
 use tokio::sync::watch;
 
 use super::AssetCatalog;
@@ -24,11 +23,6 @@ pub struct AssetGate {
 impl PluginGate for AssetGate {
     fn points(&self) -> Arc<Points> {
         self.inner.points()
-    }
-
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
-        let answer = self.ask(request).await;
-        answer.map_err(Undelivered::into_error)
     }
 
     async fn ask(&self, mut request: PluginRequest) -> Result<Json, Undelivered> {

@@ -251,15 +251,16 @@ pub trait PluginGate: Send + Sync + 'static {
     ///
     /// # Errors
     /// The plugin's own error; 118 without a worker, 119 after the deadline.
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError>;
+    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+        let answer = self.ask(request).await;
+        answer.map_err(Undelivered::into_error)
+    }
 
     /// As [`PluginGate::call`], but says whether the plugin has had the request.
     ///
     /// # Errors
     /// See [`Undelivered`].
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
-        self.call(request).await.map_err(Undelivered::Refused)
-    }
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered>;
 
     /// Tells every worker of every plugin an event, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);
@@ -272,21 +273,15 @@ pub trait PluginGate: Send + Sync + 'static {
     async fn deliver(
         &self,
         request: PluginRequest,
-        _: DeliveryNote,
-        _: Hurry,
-    ) -> Result<Json, Undelivered> {
-        self.call(request).await.map_err(Undelivered::Refused)
-    }
+        note: DeliveryNote,
+        hurry: Hurry,
+    ) -> Result<Json, Undelivered>;
 
     /// Returns what there is of a plugin.
-    fn presence(&self, _: &str) -> Presence {
-        Presence::default()
-    }
+    fn presence(&self, plugin: &str) -> Presence;
 
-    /// Returns what changes whenever points or presences do. By default they never do.
-    fn changes(&self) -> watch::Receiver<()> {
-        watch::channel(()).1
-    }
+    /// Returns what changes whenever points or presences do.
+    fn changes(&self) -> watch::Receiver<()>;
 }
 
 /// No plugins at all.
@@ -308,14 +303,29 @@ impl PluginGate for NoPlugins {
         Arc::clone(&self.0)
     }
 
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
-        Err(ApiError::unexpected(format!(
-            "no plugin named {}",
-            request.plugin
-        )))
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+        let message = format!("no plugin named {}", request.plugin);
+        Err(Undelivered::Refused(ApiError::unexpected(message)))
     }
 
     fn announce(&self, _: &'static str, _: Json) {}
+
+    async fn deliver(
+        &self,
+        request: PluginRequest,
+        _: DeliveryNote,
+        _: Hurry,
+    ) -> Result<Json, Undelivered> {
+        self.ask(request).await
+    }
+
+    fn presence(&self, _: &str) -> Presence {
+        Presence::default()
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        watch::channel(()).1
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value as Json;
-use skytrail_schema::code::ApiError;
+use tokio::sync::watch;
 
 use crate::plugin::{
-    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Readiness, Trigger, Undelivered,
+    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
+    Undelivered,
 };
 
 /// How long a hook may take at most: a page of writes is answered in time.
@@ -53,8 +54,8 @@ impl PluginGate for Stage {
         Arc::clone(&self.points)
     }
 
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
-        self.inner.call(tried(request)).await
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+        self.inner.ask(tried(request)).await
     }
 
     async fn deliver(
@@ -67,6 +68,14 @@ impl PluginGate for Stage {
     }
 
     fn announce(&self, _: &'static str, _: Json) {}
+
+    fn presence(&self, plugin: &str) -> Presence {
+        self.inner.presence(plugin)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes()
+    }
 }
 
 /// Says in a request that the plugin is only tried.

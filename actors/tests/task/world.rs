@@ -15,7 +15,8 @@ use skytrail_actors::log::resolver::Resolver;
 use skytrail_actors::log::{AppendError, CommitObserver, Decision, EventLog, ReadError};
 use skytrail_actors::plugin::timer_spec::TimerSpec;
 use skytrail_actors::plugin::{
-    NoPlugins, Overlap, PluginGate, PluginRequest, Points, Readiness, Timer,
+    DeliveryNote, Hurry, NoPlugins, Overlap, PluginGate, PluginRequest, Points, Presence,
+    Readiness, Timer, Undelivered,
 };
 use skytrail_actors::task::{
     Driver, DriverError, ListTasks, TaskParts, TaskReport, TaskSettings, TaskStates, Tasks, Wake,
@@ -170,16 +171,33 @@ impl PluginGate for ScriptedPlugin {
         Arc::clone(&self.points.lock())
     }
 
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
         let (reply, answer) = oneshot::channel();
         self.asked.send(Asked { request, reply }).ok().unwrap();
-        answer
-            .await
-            .unwrap_or_else(|_| Err(ApiError::unexpected("lost")))
+        let answer = answer.await;
+        let answer = answer.unwrap_or_else(|_| Err(ApiError::unexpected("lost")));
+        answer.map_err(Undelivered::Refused)
     }
 
     fn announce(&self, name: &'static str, param: Json) {
         NoPlugins::default().announce(name, param);
+    }
+
+    async fn deliver(
+        &self,
+        request: PluginRequest,
+        _: DeliveryNote,
+        _: Hurry,
+    ) -> Result<Json, Undelivered> {
+        self.ask(request).await
+    }
+
+    fn presence(&self, plugin: &str) -> Presence {
+        NoPlugins::default().presence(plugin)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        NoPlugins::default().changes()
     }
 }
 

@@ -269,11 +269,6 @@ impl PluginGate for PluginBroker {
         self.shared.points()
     }
 
-    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
-        let answer = self.ask(request).await;
-        answer.map_err(Undelivered::into_error)
-    }
-
     async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
         let limit = self.settings.timeout_of(&request.plugin);
         let limit = match (request.kind, request.timeout) {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
-use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, RecordState, Stream, Touch};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
@@ -31,7 +30,8 @@ use crate::live::tests::store::ModelStore;
 use crate::log::CommitObserver as _;
 use crate::ops_store::OpsStoreError;
 use crate::plugin::{
-    CatchUp, Hook, NoPlugins, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
+    CatchUp, DeliveryNote, Hook, Hurry, NoPlugins, PluginGate, PluginRequest, Points, Presence,
+    Readiness, Trigger, Undelivered,
 };
 use crate::record::env::RecordEnv;
 
@@ -165,7 +165,16 @@ impl PluginGate for Silent {
         Arc::clone(&self.points.lock())
     }
 
-    async fn call(&self, _: PluginRequest) -> Result<Json, ApiError> {
+    async fn ask(&self, _: PluginRequest) -> Result<Json, Undelivered> {
+        std::future::pending().await
+    }
+
+    async fn deliver(
+        &self,
+        _: PluginRequest,
+        _: DeliveryNote,
+        _: Hurry,
+    ) -> Result<Json, Undelivered> {
         std::future::pending().await
     }
 
