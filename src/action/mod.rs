@@ -86,6 +86,15 @@ pub enum Effect {
     Acts,
 }
 
+/// As of when a plugin is answered that is only tried on writes of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// As of the write.
+    Then,
+    /// As of today: the log does not give it as of a moment.
+    Now,
+}
+
 /// An action.
 pub struct Action {
     /// Its name.
@@ -96,6 +105,8 @@ pub struct Action {
     pub checks: &'static [Check],
     /// What is different after it.
     pub effect: Effect,
+    /// As of when it answers a plugin that is only tried, which is refused it if this says nothing.
+    pub sandbox: Option<AsOf>,
     /// What it does.
     pub run: fn(Call) -> BoxFuture<'static, Outcome>,
 }
@@ -142,8 +153,13 @@ const EXPORTS: Effect = Effect::Exports;
 const SENDS: Effect = Effect::Sends;
 const ACTS: Effect = Effect::Acts;
 
+const THEN: AsOf = AsOf::Then;
+const NOW: AsOf = AsOf::Now;
+
 macro_rules! actions {
-    ($($name:literal $tag:literal $checks:ident $effect:ident => $run:path;)*) => {
+    (@sandbox) => { None };
+    (@sandbox $as_of:ident) => { Some($as_of) };
+    ($($name:literal $tag:literal $checks:ident $effect:ident $($as_of:ident)? => $run:path;)*) => {
         /// Every built-in action.
         pub const ACTIONS: &[Action] = &[
             $(Action {
@@ -151,6 +167,7 @@ macro_rules! actions {
                 tag: $tag,
                 checks: $checks,
                 effect: $effect,
+                sandbox: actions!(@sandbox $($as_of)?),
                 run: |call| Box::pin($run(call)),
             },)*
         ];
@@ -210,16 +227,16 @@ actions! {
     "history:restore" "history" USER ACTS => history::restore;
     "record:export" "record" MASTER EXPORTS => record_export::run;
     "record:import" "record" MASTER ACTS => record_import::run;
-    "record:fetch" "record" READ READS => record_fetch::run;
-    "record:query" "record" READ READS => record_query::run;
-    "relation:query" "relation" WRITE READS => relation::query;
+    "record:fetch" "record" READ READS THEN => record_fetch::run;
+    "record:query" "record" READ READS THEN => record_query::run;
+    "relation:query" "relation" WRITE READS NOW => relation::query;
     "relation:add" "relation" WRITE ACTS => relation::add;
     "relation:remove" "relation" WRITE ACTS => relation::remove;
     "role:default" "role" DEV ACTS => role::set_default;
     "role:admin" "role" DEV ACTS => role::set_admin;
     "role:assign" "role" ADMIN ACTS => role::assign;
     "role:revoke" "role" ADMIN ACTS => role::revoke;
-    "role:get" "role" ROLES READS => role::get;
+    "role:get" "role" ROLES READS NOW => role::get;
     "role:export" "role" MASTER READS => role::export;
     "role:import" "role" MASTER ACTS => role::import;
     "subscription:save" "subscription" WRITE ACTS => subscription::save;
@@ -227,7 +244,7 @@ actions! {
     "subscription:fetch_all" "subscription" WRITE READS => subscription::fetch_all;
     "subscription:delete" "subscription" WRITE ACTS => subscription::delete;
     "schema:create" "schema" SCHEMA ACTS => schema::create;
-    "schema:fetch" "schema" SCHEMA READS => schema::fetch;
+    "schema:fetch" "schema" SCHEMA READS NOW => schema::fetch;
     "schema:rename" "schema" SCHEMA ACTS => schema::rename;
     "schema:delete" "schema" SCHEMA ACTS => schema::delete;
     "schema:field_access:get" "schema" ADMIN READS => schema::get_field_access;

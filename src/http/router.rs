@@ -115,7 +115,7 @@ impl Target {
     /// serve, whatever they are called.
     fn check_sandboxed(&self) -> Result<(), ApiError> {
         match self {
-            Self::Action(action) if sandbox::is_run(action.name) => Ok(()),
+            Self::Action(action) if action.sandbox.is_some() => Ok(()),
             Self::Action(action) if action.name.is_empty() => Err(sandbox::not_run("home")),
             Self::Action(action) => Err(sandbox::not_run(action.name)),
             Self::Lambda(lambda) => Err(sandbox::not_run(&lambda.name)),

@@ -11,13 +11,8 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::time::Timestamp;
 
 use super::router::PluginCaller;
-use crate::action::request;
+use crate::action::{self, AsOf, request};
 use crate::services::Services;
-
-/// Answered as of the write.
-const OF_THE_PAST: [&str; 2] = ["record:fetch", "record:query"];
-/// Answered as it is today: the log does not give them as of a moment.
-const OF_TODAY: [&str; 3] = ["schema:fetch", "role:get", "relation:query"];
 
 /// The address of the server, as such a plugin has it.
 const BASE: &str = "/_/sandbox";
@@ -30,12 +25,7 @@ pub(super) fn inner(path: &str) -> Option<&str> {
     }
 }
 
-/// Whether an action is run in a sandbox.
-pub(super) fn is_run(action: &str) -> bool {
-    OF_THE_PAST.contains(&action) || OF_TODAY.contains(&action)
-}
-
-/// Returns the refusal of one that is not.
+/// Returns the refusal of an action that is not run in a sandbox.
 pub(super) fn not_run(action: &str) -> ApiError {
     let message = format!("{action} is not run in a sandbox, where plugins only read");
     ApiError::new(Code::NotSupported, message)
@@ -51,16 +41,20 @@ impl ApiCaller for SandboxCaller {
         let action = action.unwrap_or_default().to_owned();
         let sandbox = &self.0.sandbox;
         let request = call.lineage.request_id;
-        if OF_THE_PAST.contains(&action.as_str()) {
-            let around = request.and_then(|request| sandbox.around(request));
-            if let Some(around) = around
-                && let Err(error) = self.look_back(&mut call.payload, around).await
-            {
-                return refusal(&error);
+        match action::find(&action).and_then(|action| action.sandbox) {
+            Some(AsOf::Then) => {
+                let around = request.and_then(|request| sandbox.around(request));
+                if let Some(around) = around
+                    && let Err(error) = self.look_back(&mut call.payload, around).await
+                {
+                    return refusal(&error);
+                }
             }
-        } else if !is_run(&action) {
-            sandbox.note_refusal(request, &action);
-            return refusal(&not_run(&action));
+            Some(AsOf::Now) => {}
+            None => {
+                sandbox.note_refusal(request, &action);
+                return refusal(&not_run(&action));
+            }
         }
         PluginCaller::sandboxed(&self.0).call(call).await
     }
@@ -92,13 +86,12 @@ fn refusal(error: &ApiError) -> ApiReply {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::action;
+    use crate::action::ACTIONS;
 
     #[test]
     fn what_is_run_only_reads() {
-        for name in OF_THE_PAST.iter().chain(&OF_TODAY) {
-            assert!(action::find(name).is_some_and(|it| it.is_read()), "{name}");
+        for action in ACTIONS.iter().filter(|it| it.sandbox.is_some()) {
+            assert!(action.is_read(), "{}", action.name);
         }
     }
 }
