@@ -8,7 +8,6 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::plugin::{ApiCaller, ApiReply, PluginCall};
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::time::Timestamp;
 
 use super::router::PluginCaller;
 use crate::action::{self, AsOf, request};
@@ -66,11 +65,7 @@ impl SandboxCaller {
         let position = match request::moment(body, "as_of")? {
             None => around,
             Some(Moment::Position(position)) => position.min(around),
-            Some(Moment::Time(time)) => {
-                let next = Timestamp::from_micros(time.micros().saturating_add(1));
-                let position = self.0.events.position_before(next).await?;
-                position.min(around)
-            }
+            Some(Moment::Time(time)) => self.0.events.position_at(time).await?.min(around),
         };
         body.insert("as_of".to_owned(), position.into());
         Ok(())

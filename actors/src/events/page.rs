@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventFilter, Shown};
 use skytrail_schema::time::Timestamp;
 
-use crate::log::seek::{load_commit, position_before, unreadable};
+use crate::log::seek::{load_commit, position_at, position_before, unreadable};
 use crate::log::{EventLog, Recent, Timeline};
 use crate::projector::Applied;
 use crate::store::RecordStore;
@@ -156,6 +156,14 @@ impl EventReader {
     /// The log cannot be read.
     pub async fn position_before(&self, time: Timestamp) -> Result<u64, ApiError> {
         position_before(&*self.log, time).await
+    }
+
+    /// Finds the position up to which everything was committed at a time or before.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn position_at(&self, time: Timestamp) -> Result<u64, ApiError> {
+        position_at(&*self.log, time).await
     }
 
     /// Reads a page.

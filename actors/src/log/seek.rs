@@ -28,12 +28,28 @@ pub async fn load_commit(log: &dyn EventLog, position: u64) -> Result<Arc<Commit
 /// # Errors
 /// The log cannot be read.
 pub async fn position_before(log: &dyn EventLog, time: Timestamp) -> Result<u64, ApiError> {
-    // Everything up to `low` is before; what is behind `high` is not.
+    last_position(log, |committed| committed < time).await
+}
+
+/// Finds the position up to which everything was committed at a time or before.
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn position_at(log: &dyn EventLog, time: Timestamp) -> Result<u64, ApiError> {
+    last_position(log, |committed| committed <= time).await
+}
+
+/// Finds the last position whose time is early; no later one's is once one's is not.
+async fn last_position(
+    log: &dyn EventLog,
+    is_early: impl Fn(Timestamp) -> bool,
+) -> Result<u64, ApiError> {
+    // Everything up to `low` is early; what is behind `high` is not.
     let (mut low, mut high) = (0, log.head());
     while low < high {
         let middle = low + (high - low).div_ceil(2);
         let commit = load_commit(log, middle).await?;
-        if commit.time < time {
+        if is_early(commit.time) {
             low = commit.last_position().min(high);
         } else {
             high = commit.first_position() - 1;
@@ -57,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_before_a_time_is_what_a_walk_finds(
+        fn what_is_before_a_time_or_at_it_is_what_a_walk_finds(
             sizes in prop::collection::vec(1_u64..4, 0..30),
             time in 0_i64..100,
         ) {
@@ -67,10 +83,14 @@ mod tests {
                 log.0.push(commit(log.head() + 1, size));
             }
             let time = Timestamp::from_micros(time);
-            let before = log.0.iter().filter(|commit| commit.time < time);
-            let expected = before.map(|commit| commit.last_position()).max().unwrap_or(0);
-            let found = runtime.block_on(position_before(&log, time));
-            prop_assert_eq!(found, Ok(expected));
+            let last = |is_early: &dyn Fn(Timestamp) -> bool| {
+                let early = log.0.iter().filter(|commit| is_early(commit.time));
+                early.map(|commit| commit.last_position()).max().unwrap_or(0)
+            };
+            let before = last(&|committed| committed < time);
+            let at = last(&|committed| committed <= time);
+            prop_assert_eq!(runtime.block_on(position_before(&log, time)), Ok(before));
+            prop_assert_eq!(runtime.block_on(position_at(&log, time)), Ok(at));
         }
     }
 }

@@ -18,7 +18,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
-use crate::log::seek::position_before;
+use crate::log::seek::position_at;
 
 /// How many events are read at once.
 const AT_ONCE: usize = 512;
@@ -46,10 +46,7 @@ impl Moment {
                 let message = format!("the log ends at {head}");
                 Err(ApiError::invalid_argument(message, &[argument]))
             }
-            Self::Time(time) => {
-                let next = Timestamp::from_micros(time.micros().saturating_add(1));
-                position_before(&*env.log, next).await
-            }
+            Self::Time(time) => position_at(&*env.log, time).await,
         }
     }
 }

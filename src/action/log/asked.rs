@@ -87,10 +87,7 @@ pub(crate) async fn range(
     };
     let last = match request::moment(body, "until")? {
         Some(Moment::Position(position)) => position,
-        Some(Moment::Time(time)) => {
-            let next = Timestamp::from_micros(time.micros().saturating_add(1));
-            reader.position_before(next).await?
-        }
+        Some(Moment::Time(time)) => reader.position_at(time).await?,
         None => u64::MAX,
     };
     Ok(first..=last)
