@@ -2,7 +2,6 @@
 //! key.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::header::UPGRADE;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
@@ -23,9 +22,6 @@ use crate::socket::log;
 
 /// So many events wait for a client.
 const QUEUE: usize = 64;
-
-/// The pause when the log cannot be read.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -112,14 +108,6 @@ async fn tell(feed: &Feed, mut follower: Follower, timeline: Timeline) -> Result
         let page = tokio::select! {
             page = follower.next() => page,
             () = feed.gone() => return Err(SendError::Gone),
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "a follower waits");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
         };
         for found in &page.events {
             let id = timeline.at(found.position).to_string();

@@ -1,6 +1,7 @@
 //! Following the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
@@ -15,6 +16,9 @@ const PAGE_EVENTS: usize = 128;
 
 /// After so many events that were not wanted a follower is told how far the log was looked at.
 const SILENT_EVENTS: u64 = 1000;
+
+/// The pause when the log cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module's overview.
 pub struct Follower {
@@ -42,12 +46,21 @@ impl Follower {
     }
 
     /// Waits for the next page; the first comes at once, so that whoever begins at the end knows where
-    /// that was. It may hold no event, when those that were looked at are not wanted. May be given up
-    /// and called again: nothing is lost.
-    ///
-    /// # Errors
-    /// Log or store cannot be read; the next call tries again.
-    pub async fn next(&mut self) -> Result<Page, ApiError> {
+    /// that was. It may hold no event, when those that were looked at are not wanted. While log or
+    /// store cannot be read it waits. May be given up and called again: nothing is lost.
+    pub async fn next(&mut self) -> Page {
+        loop {
+            match self.read().await {
+                Ok(page) => return page,
+                Err(error) => {
+                    tracing::warn!(%error, "a follower waits");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Page, ApiError> {
         if self.has_begun {
             self.reader.beyond(self.position).await;
         }

@@ -1,19 +1,15 @@
 //! Following the log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
-use skytrail_actors::events::{Follower, Page, Progress};
+use skytrail_actors::events::{Page, Progress};
 use skytrail_schema::code::ApiError;
 
 use super::line::{Gone, Heard, Line};
 use super::{kind_of, unknown};
 use crate::action::log::asked;
 use crate::services::Services;
-
-/// The pause when the log cannot be read.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what comes, until the client is gone.
 pub(super) async fn run(
@@ -25,7 +21,7 @@ pub(super) async fn run(
     let mut progress = Progress::new(services.events.timeline());
     loop {
         tokio::select! {
-            page = next(&mut follower) => {
+            page = follower.next() => {
                 if tell(line, &page, &mut progress, follower.position()).await.is_err() {
                     return Ok(());
                 }
@@ -34,19 +30,6 @@ pub(super) async fn run(
                 Heard::Message(message) => return Err(unknown(kind_of(&message), "nothing")),
                 Heard::Unreadable(refused) => return Err(refused),
                 Heard::Ended => return Ok(()),
-            }
-        }
-    }
-}
-
-/// Waits for the next page, and for the log to be readable.
-async fn next(follower: &mut Follower) -> Page {
-    loop {
-        match follower.next().await {
-            Ok(page) => return page,
-            Err(error) => {
-                tracing::warn!(%error, "a follower waits");
-                tokio::time::sleep(PAUSE).await;
             }
         }
     }
