@@ -9,6 +9,7 @@ use skytrail_actors::log::journal::JOURNAL_FOLDER;
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
+use super::remote::block_on;
 use super::{complain, journal_of, say, show};
 use crate::backup::{
     self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken,
@@ -137,10 +138,8 @@ fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), Str
     let mut local = Local::new(config);
     let turn = local.take_turn().map_err(text)?;
     let copy = local.ops_store_copy();
-    let copied = block_on(ops_store::copy_file(
-        &config.data_dir.join(OPS_STORE_FILE),
-        &copy,
-    ))?;
+    let original = config.data_dir.join(OPS_STORE_FILE);
+    let copied = block_on(async { Ok(ops_store::copy_file(&original, &copy).await) })?;
     local.ops_store = match copied {
         Ok(true) => OpsStoreCopy::At(copy),
         Ok(false) => OpsStoreCopy::None,
@@ -437,14 +436,6 @@ pub(super) fn parse_until(text: Option<&str>) -> Result<Until, String> {
     time.ok_or_else(|| {
         format!("{text:?} is neither a position nor a time such as 2024-06-11T09:30:00Z")
     })
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    Ok(runtime.block_on(work))
 }
 
 fn text(error: BackupError) -> String {
