@@ -11,13 +11,13 @@
 //! | location | `longitude latitude` |
 //! | json, geometry, access lists | JSON |
 //!
-//! The apostrophe in front of what a spreadsheet would calculate ([`crate::csv`]) is taken away.
+//! The apostrophe in front of what a spreadsheet would calculate ([`crate::spreadsheet`]) is taken away.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::json;
 use skytrail_schema::types::FieldType;
 
-use crate::csv;
+use crate::spreadsheet;
 
 /// What a text of quotes alone gets in addition.
 const QUOTES: &str = "\"\"";
@@ -56,7 +56,7 @@ fn is_quotes(text: &str) -> bool {
 /// # Errors
 /// What is wrong with it.
 pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
-    let cell = csv::unguarded(cell);
+    let cell = spreadsheet::unguarded(cell);
     if cell.is_empty() {
         return Ok(Json::Null);
     }
@@ -157,8 +157,8 @@ mod tests {
         ) {
             prop_assume!(number.is_finite());
             let wire = skytrail_schema::value::number_to_wire(number);
-            let row = csv::row([cell(&json!(text)), cell(&wire)]);
-            let mut rows = ::csv::ReaderBuilder::new()
+            let row = spreadsheet::row([cell(&json!(text)), cell(&wire)]);
+            let mut rows = csv::ReaderBuilder::new()
                 .has_headers(false)
                 .from_reader(row.as_bytes());
             let row = rows.records().next().unwrap().unwrap();

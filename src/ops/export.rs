@@ -17,8 +17,8 @@ use super::partial::Partial;
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::unwritten;
 use crate::config::Config;
-use crate::csv;
 use crate::import::table;
+use crate::spreadsheet;
 
 /// What to write.
 #[derive(Clone, Debug, Args)]
@@ -286,7 +286,7 @@ impl Writer<'_> {
     fn begin(&self, out: &mut impl Write) -> io::Result<()> {
         match self.format {
             Format::Jsonl => Ok(()),
-            Format::Csv => out.write_all(csv::row(self.names()).as_bytes()),
+            Format::Csv => out.write_all(spreadsheet::row(self.names()).as_bytes()),
         }
     }
 
@@ -300,7 +300,7 @@ impl Writer<'_> {
             Format::Jsonl => writeln!(out, "{record}"),
             Format::Csv => {
                 let cell = |name| record.get(name).map(table::cell).unwrap_or_default();
-                out.write_all(csv::row(self.names().map(cell)).as_bytes())
+                out.write_all(spreadsheet::row(self.names().map(cell)).as_bytes())
             }
         }
     }

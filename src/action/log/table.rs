@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
 
-use crate::csv;
+use crate::spreadsheet;
 
 /// The table's columns, and where in an event, as it is shown, they are found.
 const COLUMNS: [(&str, &str); 16] = [
@@ -68,7 +68,7 @@ impl Format {
     pub(crate) fn head(self) -> String {
         match self {
             Self::Jsonl => String::new(),
-            Self::Csv => csv::row(COLUMNS.map(|(name, _)| name)),
+            Self::Csv => spreadsheet::row(COLUMNS.map(|(name, _)| name)),
         }
     }
 
@@ -78,7 +78,7 @@ impl Format {
             Self::Jsonl => format!("{}\n", event.get()),
             Self::Csv => {
                 let event = json::from_str(event.get()).unwrap_or_default();
-                csv::row(COLUMNS.map(|(_, place)| cell(event.pointer(place))))
+                spreadsheet::row(COLUMNS.map(|(_, place)| cell(event.pointer(place))))
             }
         }
     }

@@ -6,9 +6,9 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::types::FieldType;
 
 use super::Records;
-use crate::csv::unguarded;
 use crate::import::table;
 use crate::ops::export::{SYSTEM, Schema};
+use crate::spreadsheet::unguarded;
 
 /// The types that a column may be of, as the help has them.
 const TYPES: &str = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
