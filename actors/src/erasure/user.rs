@@ -155,7 +155,7 @@ impl Eraser {
             context, user, why, ..
         } = command;
         let (position, row) = load_user(&self.env, user).await?;
-        let id = RecordId::new("user", user.as_str());
+        let id = RecordId::user(user);
         let heads = self.env.load_heads(std::slice::from_ref(&id)).await?;
         let position = position.min(heads.position);
         self.env.applied.wait_for(position).await?;

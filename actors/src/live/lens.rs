@@ -231,7 +231,7 @@ pub(super) fn moves(
 ) -> bool {
     match (&event.stream, &event.body) {
         (Stream::Record(id), _) => lens.is_none_or(|lens| {
-            let is_user = id.record_type.as_str() == "user" && !query.query.include.is_empty();
+            let is_user = id.record_type.is_user() && !query.query.include.is_empty();
             is_user || lens.involves(&id.record_type)
         }),
         (

@@ -410,7 +410,7 @@ pub(super) async fn types_at(
         _ => None,
     });
     // Owners and makers are users.
-    let mut targets: BTreeSet<TypeName> = targets.chain(["user".into()]).collect();
+    let mut targets: BTreeSet<TypeName> = targets.chain([TypeName::user()]).collect();
     targets.remove(name);
     let mut types = vec![Arc::new(definition)];
     for target in targets {

@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 
 use crate::auth_keys::AuthKeys;
 use crate::code::ApiError;
-use crate::id::{RoleName, UserId};
+use crate::id::{RoleName, TypeName, UserId};
 
 pub use past::Reshaping;
 pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
@@ -37,7 +37,7 @@ impl FieldAccess {
     /// and whatever else users sign in with, only their owners change them.
     pub fn installed(auth_keys: &AuthKeys) -> Self {
         let entry = |field: &str, user_role: FieldUserRole| FieldAccessEntry {
-            record_type: "user".to_owned(),
+            record_type: TypeName::USER.to_owned(),
             record_field: field.to_owned(),
             writable: user_role == FieldUserRole::Owner,
             user_role,

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::{Query, Sort, SortKey};
 use crate::code::ApiError;
+use crate::id::TypeName;
 use crate::predicate::bind::{bind, bind_distance};
 use crate::predicate::column::{Types, Via};
 use crate::predicate::{
@@ -179,7 +180,7 @@ impl BoundInclude {
 /// Finds the reference that a column is: a reference field, or a reserved column with a user's id.
 fn via(name: &str, definition: &TypeDefinition) -> Option<Via> {
     let target = match name {
-        "_owner_id" | "_created_by" | "_updated_by" => "user".into(),
+        "_owner_id" | "_created_by" | "_updated_by" => TypeName::user(),
         _ => match Column::plain(name, definition)?.kind {
             ColumnKind::Reference(target) => target,
             _ => return None,
