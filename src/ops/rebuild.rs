@@ -17,13 +17,13 @@ use super::partial::Partial;
 use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
 use crate::projection::index::{StorePlace, carry_over_indexes};
-use crate::projection::rebuild::{rebuild, switch};
+use crate::projection::rebuild::{PREVIOUS, rebuild, switch};
 use crate::projection::with_causes;
 use crate::projection::{
     OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
 use crate::proof::open_signed;
-use crate::record_store::leftovers::Filling;
+use crate::record_store::leftovers::{self, Filling};
 use crate::record_store::moved;
 
 /// What to do.
@@ -105,7 +105,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     let opened = open_signed(&config.data_dir, JournalOptions::default());
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
-    let making = InTheMaking(current.with_extension("rebuild"));
+    let making = InTheMaking(current.with_extension(leftovers::REBUILD));
     let new = &making.0;
     let head = opened.report().head;
     fill((new, false), &opened.segments(), head).await?;
@@ -119,7 +119,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     switch(new, &current).map_err(|error| with_causes(&error))?;
     // The new one has nothing of what was found there.
     let _ = std::fs::remove_file(damage_marker(&current));
-    let kept = current.with_extension("previous");
+    let kept = current.with_extension(PREVIOUS);
     let kept = format!("; the old store is kept in {}", kept.display());
     let kept = if has_old { kept.as_str() } else { "" };
     say(&format!("rebuilt from {head} events{kept}"));
@@ -204,7 +204,7 @@ async fn verify(config: &Config) -> Result<(), String> {
     // Behind what is compared: the log of a running server grows.
     let segments = open_log(config)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
-    let shadow = InTheMaking(current.with_extension("verify"));
+    let shadow = InTheMaking(current.with_extension(leftovers::VERIFY));
     fill((&shadow.0, false), &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow.0).await.map_err(failed)?;
     remove(&shadow.0).map_err(|error| with_causes(&error))?;

@@ -38,6 +38,8 @@ pub use copy::{CopyError, copy_file, cut};
 
 /// Where the ops store is in the data folder.
 pub const OPS_STORE_FILE: &str = "ops.sqlite";
+/// How the ending of an ops store begins that was set aside; a number follows.
+pub(crate) const SET_ASIDE: &str = "damaged-";
 
 /// Runs something with the connection.
 macro_rules! with {
@@ -209,7 +211,7 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, i64), sqlx::Error> {
 
 /// Renames the file and its companions; nothing is deleted.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let named = |number: u32| path.with_extension(format!("damaged-{number}.sqlite"));
+    let named = |number: u32| path.with_extension(format!("{SET_ASIDE}{number}.sqlite"));
     let aside = (1..).map(named).find(|aside| !aside.exists());
     let aside = aside.unwrap_or_else(|| named(0));
     for ending in ["", "-wal", "-shm"] {

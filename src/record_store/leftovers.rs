@@ -11,20 +11,36 @@ use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_schema::positions::Positions;
 
+use super::start::SET_ASIDE;
 use crate::backup::{Local, OPS_STORE_COPIES, OpsStoreCopy};
 use crate::config::STORE_FILE;
+use crate::ops_store::{self, OPS_STORE_FILE};
+use crate::projection::rebuild::PREVIOUS;
 
-/// How the names of such copies begin; the files in use are called `records.sqlite` and `ops.sqlite`.
-const COPIES: [&str; 5] = [
-    "records.damaged-",
-    "records.previous",
-    "records.rebuild",
-    "records.verify",
-    "ops.damaged-",
+/// The ending of a store that is made to replace the one in use.
+pub(crate) const REBUILD: &str = "rebuild";
+/// The ending of a store that is made to be compared with the one in use.
+pub(crate) const VERIFY: &str = "verify";
+
+/// Which files have such copies, and how those end.
+const COPIES: [(&str, &str); 5] = [
+    (STORE_FILE, SET_ASIDE),
+    (STORE_FILE, PREVIOUS),
+    (STORE_FILE, REBUILD),
+    (STORE_FILE, VERIFY),
+    (OPS_STORE_FILE, ops_store::SET_ASIDE),
 ];
 
 /// Those of them that a command fills while the server runs.
-const FILLED: [&str; 2] = ["records.rebuild", "records.verify"];
+const FILLED: [(&str, &str); 2] = [(STORE_FILE, REBUILD), (STORE_FILE, VERIFY)];
+
+/// Whether a name is that of one of such copies, or of a companion of one.
+fn is_one_of(copies: &[(&str, &str)], name: &str) -> bool {
+    copies.iter().any(|(file, ending)| {
+        let copy = Path::new(file).with_extension(ending);
+        name.starts_with(&*copy.to_string_lossy())
+    })
+}
 
 /// Held while a command fills a store in the data folder beside the server: its files are no copies
 /// that were left.
@@ -77,11 +93,11 @@ impl Leftovers {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let is_old_store = self.is_elsewhere && name.starts_with(STORE_FILE);
-            let may_be_filled = is_old_store || FILLED.iter().any(|copy| name.starts_with(copy));
+            let may_be_filled = is_old_store || is_one_of(&FILLED, &name);
             if may_be_filled && is_filled {
                 continue;
             }
-            if is_old_store || COPIES.iter().any(|copy| name.starts_with(copy)) {
+            if is_old_store || is_one_of(&COPIES, &name) {
                 std::fs::remove_file(entry.path())?;
                 tracing::warn!(%name, "a copy that was set aside is removed: it may hold what was erased");
             }

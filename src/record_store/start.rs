@@ -210,10 +210,14 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     opened.map_err(|error| StartError::Store(with_causes(&error)))
 }
 
+/// How the ending of a store begins that was set aside; a number follows.
+pub(super) const SET_ASIDE: &str = "damaged-";
+
 /// Renames a store and its companions; nothing is deleted.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let number = (1..).find(|number| !path.with_extension(format!("damaged-{number}")).exists());
-    let aside = path.with_extension(format!("damaged-{}", number.unwrap_or_default()));
+    let named = |number: u32| path.with_extension(format!("{SET_ASIDE}{number}"));
+    let aside = (1..).map(named).find(|aside| !aside.exists());
+    let aside = aside.unwrap_or_else(|| named(0));
     for ending in PARTS {
         match std::fs::rename(part(path, ending), part(&aside, ending)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -127,13 +127,16 @@ async fn lift_indexes(conn: &mut SqliteConnection) -> Result<Vec<String>, sqlx::
     Ok(made)
 }
 
+/// The ending of a store that another was put into the place of.
+pub const PREVIOUS: &str = "previous";
+
 /// Puts the store at `new` into the place of the one at `current`, which is kept beside it with
-/// the ending `previous`. Nobody may have either open.
+/// the ending [`PREVIOUS`]. Nobody may have either open.
 ///
 /// # Errors
 /// A file cannot be renamed.
 pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
-    let previous = current.with_extension("previous");
+    let previous = current.with_extension(PREVIOUS);
     remove(&previous)?;
     for (from, to) in [(current, previous.as_path()), (new, current)] {
         for ending in sums::PARTS {
