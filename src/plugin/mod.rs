@@ -41,12 +41,14 @@ pub struct TransportError {
 /// # Errors
 /// Its address cannot be had.
 pub async fn open_database(config: &mut Config) -> std::io::Result<Option<DropGuard>> {
-    let mut transports = config.plugins.iter().map(|plugin| &plugin.transport);
-    let is_wanted = transports.any(|transport| *transport != PluginTransport::WebSocket);
     let Some(address) = config.null_database else {
         return Ok(None);
     };
-    if !is_wanted || config.plugin_database.is_some() {
+    let mut transports = config.plugins.iter().map(|plugin| &plugin.transport);
+    let is_reached = transports.any(|transport| *transport != PluginTransport::WebSocket);
+    // A plugin that connects by itself is told of no port but one that was chosen.
+    let is_chosen = address.port() != 0;
+    if !(is_reached || is_chosen) || config.plugin_database.is_some() {
         return Ok(None);
     }
     let database = NullDatabase::bind(address).await?;

@@ -3,12 +3,20 @@
 use serde_json::json;
 
 use super::points::{await_ready, exercise, seen};
-use super::{PLUGIN, null_database, settings};
+use super::{PLUGIN, settings};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::program::{Program, python, repository};
 use crate::support::proxy::Proxy;
-use crate::support::server::TestServer;
+use crate::support::server::{TestServer, lasting_address};
+
+/// Starts a server; with it what the runtime's hooks need, a database in which nothing is.
+fn server() -> (TestServer, String) {
+    let database = lasting_address();
+    let settings = [("PLUGINS", PLUGIN), ("PLUGIN_NULL_DATABASE", &database)];
+    let url = format!("postgresql://plugin:none@{database}/none");
+    (TestServer::with(&settings), url)
+}
 
 fn start(server: &TestServer, endpoint: &str, database: &str) -> Program {
     let mut command = python();
@@ -31,8 +39,7 @@ fn start(server: &TestServer, endpoint: &str, database: &str) -> Program {
 
 #[test]
 fn every_point_works_over_a_websocket_and_the_plugin_drains() {
-    let server = TestServer::with(&[("PLUGINS", PLUGIN)]);
-    let (_database, url) = null_database();
+    let (server, url) = server();
     let plugin = start(&server, &server.base_url, &url);
     exercise(&server);
     plugin.terminate();
@@ -40,9 +47,8 @@ fn every_point_works_over_a_websocket_and_the_plugin_drains() {
 
 #[test]
 fn a_connection_that_breaks_is_resumed() {
-    let server = TestServer::with(&[("PLUGINS", PLUGIN)]);
+    let (server, url) = server();
     let proxy = Proxy::to(server.address());
-    let (_database, url) = null_database();
     let _plugin = start(&server, &proxy.base_url(), &url);
     let client = Client::anonymous(&server);
     let before = seen(&server);

@@ -23,7 +23,7 @@ pub const MAX_POINTS: usize = 10_000;
 /// The most timers that all plugins together may have registered.
 pub const MAX_TIMERS: usize = 1000;
 
-/// The extension points of one plugin, in the order in which it listed them.
+/// The extension points of one plugin: hooks in the order in which it listed them, the others by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
     /// Lambdas; names are unique.

@@ -38,6 +38,7 @@ impl Registration {
             registration.num_events += 1;
             Ok(())
         });
+        registration.put_in_order();
         if registration.num_points() > MAX_POINTS {
             let message = format!("more than {MAX_POINTS} points");
             reader.problems.push(problem("init", "", &message));
@@ -47,6 +48,15 @@ impl Registration {
         } else {
             Err(reader.problems)
         }
+    }
+
+    /// Puts those into an order whose own means nothing: two registrations that differ in it are the same.
+    fn put_in_order(&mut self) {
+        self.ops.sort_by(|one, other| one.name.cmp(&other.name));
+        let key = |it: &HandlerPoint| (it.path.clone(), it.method.clone());
+        self.handlers.sort_by_cached_key(key);
+        self.timers.sort_by(|one, other| one.name.cmp(&other.name));
+        self.providers.sort_by(|one, other| one.id.cmp(&other.id));
     }
 
     fn add_op(&mut self, point: &Map<String, Json>) -> Result<(), String> {

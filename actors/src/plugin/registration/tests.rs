@@ -55,6 +55,21 @@ fn of_two_points_with_one_name_the_later_counts() {
 }
 
 #[test]
+fn only_the_order_of_hooks_means_anything() {
+    let read = |answer: Json| Registration::parse(&answer).unwrap();
+    let lists = |names: [&str; 2]| {
+        let ops = names.map(|name| json!({"name": name}));
+        let handlers = names.map(|name| json!({"name": name, "methods": ["GET", "POST"]}));
+        let timers = names.map(|name| json!({"name": name, "spec": "@daily"}));
+        let providers = names.map(|name| json!({"id": name}));
+        json!({"op": ops, "handler": handlers, "timer": timers, "provider": providers})
+    };
+    assert_eq!(read(lists(["a", "b"])), read(lists(["b", "a"])));
+    let hooks = |types: [&str; 2]| json!({"hook": types.map(|it| json!({"name": it, "type": it, "trigger": "beforeSave"}))});
+    assert_ne!(read(hooks(["a", "b"])), read(hooks(["b", "a"])));
+}
+
+#[test]
 fn all_problems_are_reported_at_once() {
     let problems = Registration::parse(&json!({
         "op": [{"name": 1}, "x"],
