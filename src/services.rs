@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use skytrail_actors::accounts::service::AccountService;
+use skytrail_actors::accounts::Accounts;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::capture::CaptureAdmin;
 use skytrail_actors::clock::Clock;
@@ -44,7 +44,7 @@ pub struct Services {
     /// Records.
     pub records: Arc<dyn RecordService>,
     /// Users, roles, relations.
-    pub accounts: Arc<dyn AccountService>,
+    pub accounts: Arc<Accounts>,
     /// What is known of files.
     pub assets: Assets,
     /// The bytes of files.

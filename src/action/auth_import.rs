@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::Accounts;
 use skytrail_actors::accounts::messages::{Account, ImportUser};
-use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::context::RequestContext;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Disabled, PastPassword, Service};
@@ -50,11 +50,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     Reply::with_info(&results, Some(&json!({"failed": failed})))
 }
 
-async fn import(
-    accounts: &dyn AccountService,
-    context: &RequestContext,
-    user: Json,
-) -> Result<(), ApiError> {
+async fn import(accounts: &Accounts, context: &RequestContext, user: Json) -> Result<(), ApiError> {
     let Json::Object(user) = user else {
         return Err(request::undecodable());
     };

@@ -1,4 +1,5 @@
-//! Who may act: users who are locked out, tokens that were revoked, users who must be verified.
+//! Who may act: users who are locked out, tokens that were revoked, users who were
+//! erased, users who must be verified.
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NoDetails, Stream, UserState};
@@ -68,8 +69,34 @@ pub(crate) fn unverified() -> ApiError {
 }
 
 impl Accounts {
+    /// Whether a user may act at present, with a token issued at that time, if it is known.
+    ///
+    /// # Errors
+    /// 127 with the reason and the time when it ends, if they are known; 104 for a token from
+    /// before the password was set.
+    pub fn admit(&self, user: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
+        refuse_disabled(user, self.env.clock.now())?;
+        refuse_revoked(user, as_of)
+    }
+
+    /// Refuses somebody who was erased, and is not there, to whoever names him.
+    ///
+    /// # Errors
+    /// 110 with the time.
+    pub fn refuse_erased(&self, id: &UserId) -> Result<(), ApiError> {
+        let Some(at) = self.env.assets.erasures.time_of_user(id) else {
+            return Ok(());
+        };
+        let message =
+            format!("the user {id} was erased at {at}, and only auth:import makes one of that id");
+        Err(ApiError::new(Code::ResourceNotFound, message))
+    }
+
     /// Locks a user out, or in again.
-    pub(super) async fn lock(&self, command: SetDisabled) -> Result<(), ApiError> {
+    ///
+    /// # Errors
+    /// 110 without such a user, 108 for `_god`.
+    pub async fn set_disabled(&self, command: SetDisabled) -> Result<(), ApiError> {
         if command.user == UserId::god() {
             let message = "_god is the master key's own user: nobody locks it out";
             return Err(ApiError::invalid_argument(message, &["auth_id"]));
@@ -92,7 +119,10 @@ impl Accounts {
 
     /// Makes the caller's user record if it is missing, and refuses him where users must be
     /// verified and he is not. The master key is let through: with it plugins verify users.
-    pub(super) async fn require_record(&self, context: &RequestContext) -> Result<(), ApiError> {
+    ///
+    /// # Errors
+    /// 10005 without a user, 128, and whatever a hook of the `user` type refuses with.
+    pub async fn require_user_record(&self, context: &RequestContext) -> Result<(), ApiError> {
         let missing = || ApiError::new(Code::UnexpectedUserNotFound, "user not found");
         let id = context.caller.user.as_ref().ok_or_else(missing)?;
         let profile = self.profile(id, context).await?.ok_or_else(missing)?;
@@ -102,10 +132,13 @@ impl Accounts {
         Ok(())
     }
 
-    /// As [`Accounts::require_record`], where users must be verified and there is one.
-    pub(super) async fn refuse_unverified(&self, context: &RequestContext) -> Result<(), ApiError> {
+    /// As [`Accounts::require_user_record`], where users must be verified and there is one.
+    ///
+    /// # Errors
+    /// 128; as [`Accounts::require_user_record`].
+    pub async fn check_verified(&self, context: &RequestContext) -> Result<(), ApiError> {
         if self.must_be_verified(context) && context.caller.user.is_some() {
-            self.require_record(context).await?;
+            self.require_user_record(context).await?;
         }
         Ok(())
     }

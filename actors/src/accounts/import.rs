@@ -19,21 +19,53 @@ use crate::record::draft::{Draft, DraftContext, create_unchecked};
 use crate::record::messages::SaveItem;
 use crate::record::types;
 
-/// Takes a user over, as the service says. A record that is there already keeps its other fields.
-pub(super) async fn import(accounts: &Accounts, command: ImportUser) -> Result<(), ApiError> {
-    check(accounts, &command)?;
-    let mut fields = command.profile.clone();
-    fields.extend(given(&command.auth_data));
-    let record = RecordId::user(&command.user);
-    let mut context = command.context.clone();
-    context.caller.user = Some(command.user.clone());
-    let env = &accounts.env;
-    types::extend_by(env, [(&record, &fields)].into_iter(), &context).await?;
-    let item = sign_up::item(record, fields);
-    until_settled(turn_of(&accounts.turn, &command.context), |_| {
-        attempt(accounts, &command, &item, &context)
-    })
-    .await
+impl Accounts {
+    /// Takes over a user of another server. A record that is there already keeps its other fields.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// 109 for a user who is there already or auth data that is taken, 108 for what is no hash.
+    pub async fn import_user(&self, command: ImportUser) -> Result<(), ApiError> {
+        check(self, &command)?;
+        let mut fields = command.profile.clone();
+        fields.extend(given(&command.auth_data));
+        let record = RecordId::user(&command.user);
+        let mut context = command.context.clone();
+        context.caller.user = Some(command.user.clone());
+        let env = &self.env;
+        types::extend_by(env, [(&record, &fields)].into_iter(), &context).await?;
+        let item = sign_up::item(record, fields);
+        until_settled(turn_of(&self.turn, &command.context), |_| {
+            attempt(self, &command, &item, &context)
+        })
+        .await
+    }
+
+    /// Takes over roles of another server; says of each what became of it. Those that are here stay as
+    /// they are. Durable when it returns.
+    ///
+    /// # Errors
+    /// Overload.
+    pub async fn import_roles(&self, command: ImportRoles) -> Result<Vec<ImportOutcome>, ApiError> {
+        let env = &self.env;
+        let context = RequestContext {
+            origin: Origin::Import,
+            ..command.context.clone()
+        };
+        until_settled(turn_of(&self.turn, &context), |_| async {
+            let position = env.model.position();
+            let (plan, outcomes) = plan_roles(env, &command.roles);
+            if command.is_dry || plan.events.is_empty() {
+                return Ok(Outcome::Done(outcomes));
+            }
+            let done = commit(&env.log, plan, position, &context).await?;
+            Ok(match done.discard() {
+                Outcome::Done(()) => Outcome::Done(outcomes),
+                Outcome::Conflict => Outcome::Conflict,
+            })
+        })
+        .await
+    }
 }
 
 fn check(accounts: &Accounts, command: &ImportUser) -> Result<(), ApiError> {
@@ -127,31 +159,6 @@ async fn attempt(
     };
     let done = commit(&env.log, plan, position, &context).await?;
     Ok(done.discard())
-}
-
-/// Takes roles over, as the service says.
-pub(super) async fn import_roles(
-    accounts: &Accounts,
-    command: &ImportRoles,
-) -> Result<Vec<ImportOutcome>, ApiError> {
-    let env = &accounts.env;
-    let context = RequestContext {
-        origin: Origin::Import,
-        ..command.context.clone()
-    };
-    until_settled(turn_of(&accounts.turn, &context), |_| async {
-        let position = env.model.position();
-        let (plan, outcomes) = plan_roles(env, &command.roles);
-        if command.is_dry || plan.events.is_empty() {
-            return Ok(Outcome::Done(outcomes));
-        }
-        let done = commit(&env.log, plan, position, &context).await?;
-        Ok(match done.discard() {
-            Outcome::Done(()) => Outcome::Done(outcomes),
-            Outcome::Conflict => Outcome::Conflict,
-        })
-    })
-    .await
 }
 
 /// Refuses a user whose record would be in somebody's private database.

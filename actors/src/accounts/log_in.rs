@@ -1,8 +1,9 @@
-//! Signing in with auth data and a password.
+//! Signing in with auth data and a password; whom auth data names.
 
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TypeName, UserId};
+use skytrail_schema::value::Value;
 
 use super::actor::Accounts;
 use super::admission::refuse_disabled;
@@ -11,8 +12,11 @@ use super::session::Login;
 use super::sign_up;
 
 impl Accounts {
-    /// Signs a user in, as the service says.
-    pub(super) async fn log_in_with_password(&self, command: LogIn) -> Result<Session, ApiError> {
+    /// Signs a user in.
+    ///
+    /// # Errors
+    /// 108, 110 without such a user, 105 for a wrong password, 127 for a disabled user.
+    pub async fn log_in(&self, command: LogIn) -> Result<Session, ApiError> {
         let alternative = self.settings.auth_keys.effective(&command.auth_data);
         let alternative = alternative.ok_or_else(sign_up::invalid_auth_data)?;
         let user = self.find(alternative, &command.auth_data).await?;
@@ -44,8 +48,34 @@ impl Accounts {
         Ok(session)
     }
 
+    /// Finds the user whom auth data names.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn find_user(&self, auth_data: &AuthData) -> Result<Option<UserId>, ApiError> {
+        match self.settings.auth_keys.effective(auth_data) {
+            Some(alternative) => self.find(alternative, auth_data).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Finds the user whom one value names, whichever kind of auth data it is, such as `username`.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn find_named(&self, name: &str) -> Result<Option<UserId>, ApiError> {
+        for key in self.settings.auth_keys.single() {
+            let value = Value::String(name.to_owned());
+            let auth_data = AuthData::from([(key.to_owned(), value)]);
+            if let Some(found) = self.find_user(&auth_data).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// Finds the user whose record has the alternative's values.
-    pub(super) async fn find(
+    async fn find(
         &self,
         alternative: &[String],
         auth_data: &AuthData,

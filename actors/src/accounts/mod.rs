@@ -10,7 +10,6 @@ pub mod policy;
 pub mod ports;
 mod relations;
 mod roles;
-pub mod service;
 mod session;
 mod sign_up;
 mod sso;

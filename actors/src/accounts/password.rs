@@ -20,11 +20,11 @@ use crate::record::decide::Plan;
 const MAX_ATTEMPTS: u32 = 5;
 
 impl Accounts {
-    /// Changes the caller's own password, as the service says.
-    pub(super) async fn change_own_password(
-        &self,
-        command: ChangePassword,
-    ) -> Result<Session, ApiError> {
+    /// Changes the caller's own password; tokens issued before are refused from then on.
+    ///
+    /// # Errors
+    /// 105 for a wrong old password, 126 for one that the policy refuses.
+    pub async fn change_password(&self, command: ChangePassword) -> Result<Session, ApiError> {
         let context = &command.context;
         let id = context
             .caller
@@ -48,13 +48,13 @@ impl Accounts {
         Err(ApiError::overloaded("the user"))
     }
 
-    /// Gives a user a new password, as the service says.
+    /// Gives a user a new password; tokens issued before are refused from then on.
     ///
     /// The policy is asked without what is known of the user, as in v1.
-    pub(super) async fn reset_users_password(
-        &self,
-        command: ResetPassword,
-    ) -> Result<Session, ApiError> {
+    ///
+    /// # Errors
+    /// 10001 without such a user, 10005 without his record, 126.
+    pub async fn reset_password(&self, command: ResetPassword) -> Result<Session, ApiError> {
         let (context, id) = (&command.context, &command.user);
         for _ in 0..MAX_ATTEMPTS {
             let user = self.load_known(id).await?;
@@ -72,6 +72,20 @@ impl Accounts {
             }
         }
         Err(ApiError::overloaded("the user"))
+    }
+
+    /// Whether a user's password is still good.
+    ///
+    /// # Errors
+    /// 126 (401) when it must be changed.
+    pub fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError> {
+        let now = self.env.clock.now();
+        self.settings.policy.refuse_expired(user, now)
+    }
+
+    /// Returns when a user's password must be changed, if it ever must.
+    pub fn password_expiry(&self, user: &UserState) -> Option<Timestamp> {
+        self.settings.policy.expiry(user)
     }
 
     /// Judges a new password by the policy; the cheap rules first.

@@ -6,7 +6,6 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 
 use super::messages::Password;
-use super::service::TokenClaims;
 
 /// Hashes passwords, off the request threads.
 ///
@@ -79,4 +78,15 @@ pub trait Tokens: Send + Sync + 'static {
     /// # Errors
     /// As [`Tokens::read`].
     async fn forget(&self, token: &str) -> Result<(), ApiError>;
+}
+
+/// What a valid token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenClaims {
+    /// The user.
+    pub user: UserId,
+    /// As of when its user was judged, if that is known: a password that was set later ends it.
+    pub as_of: Option<Timestamp>,
+    /// When it expires, if it does.
+    pub expires_at: Option<Timestamp>,
 }

@@ -16,32 +16,49 @@ use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::store::RelatedPage;
 
-/// One result per target, in request order.
-pub(super) type Changed = Vec<Result<RelatedUser, ApiError>>;
+impl Accounts {
+    /// Makes or ends relations of the caller, all in one commit; one result per target, in request
+    /// order.
+    ///
+    /// # Errors
+    /// Overload, or a caller without a user.
+    pub async fn change_relations(
+        &self,
+        command: ChangeRelations,
+    ) -> Result<Vec<Result<RelatedUser, ApiError>>, ApiError> {
+        let me = caller(&command.context)?;
+        let done = until_settled(turn_of(&self.turn, &command.context), |_| {
+            attempt(self, &command, &me)
+        })
+        .await?;
+        let changed = done.iter().flatten().cloned().collect();
+        let mut users = profiles(self, &command.context, changed).await?.into_iter();
+        let result = |done: Result<UserId, ApiError>| {
+            let user = done.map(|_| users.next());
+            user.transpose()
+                .unwrap_or_else(|| Err(ApiError::unexpected("a user was lost")))
+        };
+        Ok(done.into_iter().map(result).collect())
+    }
 
-/// Makes or ends relations of the caller, all in one commit.
-///
-/// # Errors
-/// Overload, or a caller without a user.
-pub(super) async fn change(
-    accounts: &Accounts,
-    command: ChangeRelations,
-) -> Result<Changed, ApiError> {
-    let me = caller(&command.context)?;
-    let done = until_settled(turn_of(&accounts.turn, &command.context), |_| {
-        attempt(accounts, &command, &me)
-    })
-    .await?;
-    let changed = done.iter().flatten().cloned().collect();
-    let mut users = profiles(accounts, &command.context, changed)
-        .await?
-        .into_iter();
-    let result = |done: Result<UserId, ApiError>| {
-        let user = done.map(|_| users.next());
-        user.transpose()
-            .unwrap_or_else(|| Err(ApiError::unexpected("a user was lost")))
-    };
-    Ok(done.into_iter().map(result).collect())
+    /// Lists users that are related to the caller.
+    ///
+    /// # Errors
+    /// The store failed, or a caller without a user.
+    pub async fn list_related(&self, command: ListRelated) -> Result<RelatedUsers, ApiError> {
+        let env = &self.env;
+        let wanted = RelatedPage {
+            relation: command.relation,
+            direction: command.direction,
+            user: caller(&command.context)?,
+            limit: command.limit,
+            offset: command.offset,
+        };
+        env.applied.wait_for(env.model.position()).await?;
+        let (ids, count) = env.store.list_related(&wanted).await?;
+        let users = profiles(self, &command.context, ids).await?;
+        Ok(RelatedUsers { users, count })
+    }
 }
 
 async fn attempt(
@@ -102,28 +119,6 @@ fn decide(
     }
     let message = "there is no such relation to this user";
     Err(ApiError::new(Code::ResourceNotFound, message))
-}
-
-/// Lists users that are related to the caller.
-///
-/// # Errors
-/// The store failed, or a caller without a user.
-pub(super) async fn list(
-    accounts: &Accounts,
-    command: ListRelated,
-) -> Result<RelatedUsers, ApiError> {
-    let env = &accounts.env;
-    let wanted = RelatedPage {
-        relation: command.relation,
-        direction: command.direction,
-        user: caller(&command.context)?,
-        limit: command.limit,
-        offset: command.offset,
-    };
-    env.applied.wait_for(env.model.position()).await?;
-    let (ids, count) = env.store.list_related(&wanted).await?;
-    let users = profiles(accounts, &command.context, ids).await?;
-    Ok(RelatedUsers { users, count })
 }
 
 fn caller(context: &RequestContext) -> Result<UserId, ApiError> {

@@ -14,7 +14,10 @@ use crate::record::decide::Plan;
 
 impl Accounts {
     /// Gives or takes roles.
-    pub(super) async fn give_or_take_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {
+    ///
+    /// # Errors
+    /// Overload.
+    pub async fn change_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {
         let roles = command.roles;
         let wanted = if command.is_assignment {
             roles.clone()
@@ -41,8 +44,11 @@ impl Accounts {
         .await
     }
 
-    /// Makes exactly some roles carry a flag.
-    pub(super) async fn flag_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
+    /// Sets which roles carry a flag.
+    ///
+    /// # Errors
+    /// Overload.
+    pub async fn set_flagged_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
         until_settled(turn_of(&self.turn, &command.context), |_| async {
             let read_position = self.env.model.position();
             let mut plan = Plan::default();
@@ -78,8 +84,17 @@ impl Accounts {
         .await
     }
 
-    /// Returns users' roles.
-    pub(super) async fn load_roles(
+    /// Returns all roles, with what they open.
+    pub fn list_roles(&self) -> BTreeMap<RoleName, RoleFlags> {
+        let roles = self.env.model.get_roles().into_iter();
+        roles.map(|(name, (_, flags))| (name, flags)).collect()
+    }
+
+    /// Returns users' roles; users that do not exist have none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn roles_of(
         &self,
         users: &[UserId],
     ) -> Result<BTreeMap<UserId, BTreeSet<RoleName>>, ApiError> {
@@ -95,7 +110,7 @@ impl Accounts {
     }
 
     /// Whether one of the roles opens the administrators' actions.
-    pub(super) fn has_admin_role(&self, roles: &BTreeSet<RoleName>) -> bool {
+    pub fn is_admin(&self, roles: &BTreeSet<RoleName>) -> bool {
         let known = self.env.model.get_roles();
         roles
             .iter()

@@ -16,6 +16,7 @@ use skytrail_schema::value::Value;
 use super::actor::Accounts;
 use super::admission::refuse_revoked;
 use super::messages::Session;
+use super::ports::TokenClaims;
 use super::sign_up;
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
@@ -42,8 +43,12 @@ impl Login {
 }
 
 impl Accounts {
-    /// Returns the caller's session, as the service says.
-    pub(super) async fn session_of_caller(
+    /// Returns the caller's session with a fresh token; makes the user record if it is missing.
+    /// `as_of` is that of the token that was shown, if one was.
+    ///
+    /// # Errors
+    /// 10001 without such a user; 104 when he has got a new password meanwhile.
+    pub async fn me(
         &self,
         context: RequestContext,
         as_of: Option<Timestamp>,
@@ -60,9 +65,20 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Ends a session: its token is forgotten, then it is noted that its user left. Who cannot be
-    /// noted has left all the same.
-    pub(super) async fn end_session(
+    /// Reads a token; `None` when it is not one of ours, expired, or not valid any more as such.
+    ///
+    /// # Errors
+    /// The tokens cannot be asked for at present.
+    pub async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError> {
+        self.tokens.read(token, self.env.clock.now()).await
+    }
+
+    /// Signs the caller out: his token is forgotten, where tokens are stored, then it is noted that he
+    /// left. Who cannot be noted has left all the same.
+    ///
+    /// # Errors
+    /// As [`Accounts::read_token`].
+    pub async fn log_out(
         &self,
         token: Option<&str>,
         context: &RequestContext,

@@ -28,27 +28,30 @@ use crate::record::env::RecordEnv;
 use crate::record::messages::{ItemAccess, SaveItem};
 use crate::record::{hooks, types};
 
-/// Signs a user up.
-///
-/// # Errors
-/// As the service says.
-pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Session, ApiError> {
-    check(accounts, &command)?;
-    let mut newcomer = Newcomer {
-        auth_data: given(&command.auth_data),
-        context: command.context,
-        hash: None,
-        profile: command.profile,
-        roles: default_roles(accounts),
-        account: None,
-    };
-    if let Some(password) = command.password {
-        let (known, nobody) = (newcomer.fields(), UserState::default());
-        accounts.check_password(&password, &known, &nobody).await?;
-        newcomer.hash = Some(accounts.hasher.hash(password).await?);
+impl Accounts {
+    /// Creates a user and signs it in.
+    ///
+    /// # Errors
+    /// 108 for auth data that is not one of the configured forms, 109 for one that is taken,
+    /// 114, and whatever a hook of the `user` type refuses with.
+    pub async fn sign_up(&self, command: SignUp) -> Result<Session, ApiError> {
+        check(self, &command)?;
+        let mut newcomer = Newcomer {
+            auth_data: given(&command.auth_data),
+            context: command.context,
+            hash: None,
+            profile: command.profile,
+            roles: default_roles(self),
+            account: None,
+        };
+        if let Some(password) = command.password {
+            let (known, nobody) = (newcomer.fields(), UserState::default());
+            self.check_password(&password, &known, &nobody).await?;
+            newcomer.hash = Some(self.hasher.hash(password).await?);
+        }
+        let session = newcomer.create(self).await?;
+        session.ok_or_else(|| user_duplicated(taken()))
     }
-    let session = newcomer.create(accounts).await?;
-    session.ok_or_else(|| user_duplicated(taken()))
 }
 
 fn check(accounts: &Accounts, command: &SignUp) -> Result<(), ApiError> {
@@ -133,7 +136,7 @@ impl Newcomer {
     /// Makes the user and signs him in; `None` when the account elsewhere has a user meanwhile.
     ///
     /// # Errors
-    /// As the service says of signing up.
+    /// As [`Accounts::sign_up`].
     pub(super) async fn create(mut self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
         let keys = accounts.settings.auth_keys.keys();
         let is_nobodys = |name: &str, value: &Value| {

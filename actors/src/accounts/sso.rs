@@ -21,7 +21,6 @@ use super::admission::refuse_disabled;
 use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
 };
-use super::service::AccountService;
 use super::session::Login;
 use super::sign_up::{self, Newcomer};
 use crate::context::RequestContext;
@@ -32,6 +31,143 @@ use crate::record::decide::Plan;
 use crate::record::draft::taken;
 use crate::record::messages::SaveRecords;
 use crate::record::save;
+
+impl Accounts {
+    /// Signs in whoever an account elsewhere is linked to; makes a user for it where that is allowed.
+    ///
+    /// # Errors
+    /// 105 when it is linked to nobody and no user is made, 127 for a disabled user, and whatever
+    /// saving the user record refuses with.
+    pub async fn log_in_with_account(
+        &self,
+        command: LogInWithAccount,
+    ) -> Result<Arrival, ApiError> {
+        let LogInWithAccount {
+            context,
+            account,
+            fields,
+            may_sign_up,
+        } = command;
+        let position = self.env.model.position();
+        let user = match find(self, &account, position).await? {
+            Some(user) => Some(user),
+            None if !may_sign_up => None,
+            None => {
+                let newcomer = newcomer(&context, &account, &fields);
+                if let Some(session) = newcomer.create(self).await? {
+                    return Ok(Arrival {
+                        session,
+                        is_new: true,
+                    });
+                }
+                // Somebody else was quicker.
+                find(self, &account, self.env.model.position()).await?
+            }
+        };
+        let no_user = || ApiError::new(Code::InvalidCredentials, "no connected user");
+        let user = user.ok_or_else(no_user)?;
+        let session = enter(self, &user, &context, (&account, fields)).await?;
+        Ok(Arrival {
+            session,
+            is_new: false,
+        })
+    }
+
+    /// Creates a user without a password for an account elsewhere.
+    ///
+    /// # Errors
+    /// 108 when the account is linked already, and as [`Accounts::sign_up`].
+    pub async fn sign_up_with_account(
+        &self,
+        command: SignUpWithAccount,
+    ) -> Result<Session, ApiError> {
+        let account = &command.account;
+        let connected = || match account.service {
+            Service::Provider(_) => sign_up::user_duplicated(taken()),
+            _ => ApiError::new(Code::InvalidArgument, "user already connected"),
+        };
+        let position = self.env.model.position();
+        // Known before hooks run for nothing; whether it still holds is seen when the user is made.
+        if find(self, account, position).await?.is_some() {
+            return Err(connected());
+        }
+        let mut newcomer = newcomer(&command.context, account, &command.fields);
+        if matches!(account.service, Service::Provider(_)) {
+            newcomer.roles = sign_up::default_roles(self);
+        }
+        newcomer.create(self).await?.ok_or_else(connected)
+    }
+
+    /// Links an account elsewhere to a user.
+    ///
+    /// # Errors
+    /// 108 when the account is linked, or the user has one at the service; 110 without such a user.
+    pub async fn link_account(&self, command: LinkAccount) -> Result<(), ApiError> {
+        let env = &self.env;
+        let LinkAccount {
+            context,
+            user,
+            account,
+        } = &command;
+        let refused = |code, message: &str| Err(ApiError::new(code, message));
+        until_settled(turn_of(&self.turn, context), |_| async {
+            let position = env.model.position();
+            if find(self, account, position).await?.is_some() {
+                let message = "provider account already linked with existing user";
+                return refused(Code::InvalidArgument, message);
+            }
+            let (read_position, known) = self.load(user).await?;
+            let Some((version, state)) = known else {
+                return refused(Code::ResourceNotFound, "user not found");
+            };
+            if !principals(&state, &account.service).is_empty() {
+                let message = "user linked to the provider already";
+                return refused(Code::InvalidArgument, message);
+            }
+            let mut plan = Plan::default();
+            plan_link(&mut plan, (user, version + 1), account, env.clock.now());
+            let read_position = read_position.min(position);
+            let committed = commit(&env.log, plan, read_position, context).await?;
+            Ok(committed.discard())
+        })
+        .await
+    }
+
+    /// Unlinks a user's account at a service.
+    ///
+    /// # Errors
+    /// 110 without such a user, or such an account.
+    pub async fn unlink_account(&self, command: UnlinkAccount) -> Result<(), ApiError> {
+        let env = &self.env;
+        let UnlinkAccount {
+            context,
+            user,
+            service,
+        } = &command;
+        until_settled(turn_of(&self.turn, context), |_| async {
+            let (position, known) = self.load(user).await?;
+            let linked = known.and_then(|(version, state)| {
+                let principals = principals(&state, service);
+                (!principals.is_empty()).then_some((version, principals))
+            });
+            let not_found = || ApiError::new(Code::ResourceNotFound, "user not found");
+            let (version, principals) = linked.ok_or_else(not_found)?;
+            let mut plan = Plan::default();
+            for principal in principals {
+                // Whoever found it taken must look again.
+                plan.writes
+                    .insert(ConflictKey::principal(service, &principal));
+            }
+            let body = EventBody::AccountUnlinked(AccountUnlinked {
+                service: service.clone(),
+            });
+            plan.push(Stream::User(user.clone()), version + 1, body);
+            let committed = commit(&env.log, plan, position, context).await?;
+            Ok(committed.discard())
+        })
+        .await
+    }
+}
 
 /// Finds the user whom an account elsewhere is linked to, as of `position` or later.
 pub(super) async fn find(
@@ -67,70 +203,6 @@ pub(super) fn plan_link(
         at: now,
     });
     plan.push(Stream::User(user.clone()), version, body);
-}
-
-/// Signs in, or up, whoever has an account elsewhere.
-///
-/// # Errors
-/// As the service says.
-pub(super) async fn log_in(
-    accounts: &Accounts,
-    command: LogInWithAccount,
-) -> Result<Arrival, ApiError> {
-    let LogInWithAccount {
-        context,
-        account,
-        fields,
-        may_sign_up,
-    } = command;
-    let position = accounts.env.model.position();
-    let user = match find(accounts, &account, position).await? {
-        Some(user) => Some(user),
-        None if !may_sign_up => None,
-        None => {
-            let newcomer = newcomer(&context, &account, &fields);
-            if let Some(session) = newcomer.create(accounts).await? {
-                return Ok(Arrival {
-                    session,
-                    is_new: true,
-                });
-            }
-            // Somebody else was quicker.
-            find(accounts, &account, accounts.env.model.position()).await?
-        }
-    };
-    let no_user = || ApiError::new(Code::InvalidCredentials, "no connected user");
-    let user = user.ok_or_else(no_user)?;
-    let session = enter(accounts, &user, &context, (&account, fields)).await?;
-    Ok(Arrival {
-        session,
-        is_new: false,
-    })
-}
-
-/// Creates a user for an account elsewhere.
-///
-/// # Errors
-/// As the service says.
-pub(super) async fn sign_up(
-    accounts: &Accounts,
-    command: SignUpWithAccount,
-) -> Result<Session, ApiError> {
-    let account = &command.account;
-    let connected = || match account.service {
-        Service::Provider(_) => sign_up::user_duplicated(taken()),
-        _ => ApiError::new(Code::InvalidArgument, "user already connected"),
-    };
-    let position = accounts.env.model.position();
-    // Known before hooks run for nothing; whether it still holds is seen when the user is made.
-    if find(accounts, account, position).await?.is_some() {
-        return Err(connected());
-    }
-    let mut newcomer = newcomer(&command.context, account, &command.fields);
-    if matches!(account.service, Service::Provider(_)) {
-        newcomer.roles = sign_up::default_roles(accounts);
-    }
-    newcomer.create(accounts).await?.ok_or_else(connected)
 }
 
 /// A user who comes from elsewhere has no password, and in v1 no default roles unless he signs up
@@ -224,76 +296,6 @@ fn is_stale(state: &UserState, account: &Account) -> bool {
         }
     };
     known.is_some_and(|known| *known != account.profile)
-}
-
-/// Links an account to a user who exists.
-///
-/// # Errors
-/// As the service says.
-pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<(), ApiError> {
-    let env = &accounts.env;
-    let LinkAccount {
-        context,
-        user,
-        account,
-    } = &command;
-    let refused = |code, message: &str| Err(ApiError::new(code, message));
-    until_settled(turn_of(&accounts.turn, context), |_| async {
-        let position = env.model.position();
-        if find(accounts, account, position).await?.is_some() {
-            let message = "provider account already linked with existing user";
-            return refused(Code::InvalidArgument, message);
-        }
-        let (read_position, known) = accounts.load(user).await?;
-        let Some((version, state)) = known else {
-            return refused(Code::ResourceNotFound, "user not found");
-        };
-        if !principals(&state, &account.service).is_empty() {
-            let message = "user linked to the provider already";
-            return refused(Code::InvalidArgument, message);
-        }
-        let mut plan = Plan::default();
-        plan_link(&mut plan, (user, version + 1), account, env.clock.now());
-        let read_position = read_position.min(position);
-        let committed = commit(&env.log, plan, read_position, context).await?;
-        Ok(committed.discard())
-    })
-    .await
-}
-
-/// Unlinks a user's account.
-///
-/// # Errors
-/// As the service says.
-pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Result<(), ApiError> {
-    let env = &accounts.env;
-    let UnlinkAccount {
-        context,
-        user,
-        service,
-    } = &command;
-    until_settled(turn_of(&accounts.turn, context), |_| async {
-        let (position, known) = accounts.load(user).await?;
-        let linked = known.and_then(|(version, state)| {
-            let principals = principals(&state, service);
-            (!principals.is_empty()).then_some((version, principals))
-        });
-        let not_found = || ApiError::new(Code::ResourceNotFound, "user not found");
-        let (version, principals) = linked.ok_or_else(not_found)?;
-        let mut plan = Plan::default();
-        for principal in principals {
-            // Whoever found it taken must look again.
-            plan.writes
-                .insert(ConflictKey::principal(service, &principal));
-        }
-        let body = EventBody::AccountUnlinked(AccountUnlinked {
-            service: service.clone(),
-        });
-        plan.push(Stream::User(user.clone()), version + 1, body);
-        let committed = commit(&env.log, plan, position, context).await?;
-        Ok(committed.discard())
-    })
-    .await
 }
 
 /// Adds to a plan that all accounts elsewhere of a user are free.

@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use skytrail_actors::accounts::ports::Tokens;
-use skytrail_actors::accounts::service::TokenClaims;
+use skytrail_actors::accounts::ports::{TokenClaims, Tokens};
 use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::UserId;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skytrail_actors::accounts::service::TokenClaims;
+use skytrail_actors::accounts::ports::TokenClaims;
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
