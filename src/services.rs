@@ -17,7 +17,7 @@ use skytrail_actors::hub::Hub;
 use skytrail_actors::live::LiveQueries;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::push::Push;
-use skytrail_actors::record::service::RecordService;
+use skytrail_actors::record::records::Records;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::task::Tasks;
 use skytrail_schema::auth_keys::AuthKeys;
@@ -42,7 +42,7 @@ use crate::socket::seats::Seats;
 /// The parts that actions talk to.
 pub struct Services {
     /// Records.
-    pub records: Arc<dyn RecordService>,
+    pub records: Arc<Records>,
     /// Users, roles, relations.
     pub accounts: Arc<Accounts>,
     /// What is known of files.

@@ -8,8 +8,8 @@ use skytrail_actors::capture::{CaptureAdmin, CaptureGate, CaptureSource, Capture
 use skytrail_actors::device::Devices;
 use skytrail_actors::plugin::{PluginBroker, PluginGate, note_registrations};
 use skytrail_actors::projector::Applied;
-use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
+use skytrail_actors::record::records::Records;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::{install, spawn};
 

@@ -128,8 +128,8 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     );
     let custom_tokens = config.custom_token_secret.as_ref();
     Services {
-        records: Arc::clone(&domain.records) as _,
-        accounts: Arc::clone(&domain.accounts) as _,
+        records: Arc::clone(&domain.records),
+        accounts: Arc::clone(&domain.accounts),
         assets: Assets::new(domain.env.clone()),
         files: Arc::clone(&domain.files),
         devices: Arc::clone(&domain.devices) as _,

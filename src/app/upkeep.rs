@@ -65,10 +65,7 @@ fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
         Arc::clone(&core.ops_store) as _,
         Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
     ];
-    let known = (
-        Arc::clone(&domain.records) as _,
-        Arc::clone(&core.store) as _,
-    );
+    let known = (Arc::clone(&domain.records), Arc::clone(&core.store) as _);
     let kept = (Arc::clone(&core.log), Arc::clone(&core.erasures));
     let eraser = Eraser::new(domain.env.clone(), known, kept, holders);
     let eraser = eraser.giving_up(Arc::clone(&core.reserve));

@@ -33,7 +33,7 @@ use skytrail_schema::positions::Positions;
 use crate::device::DeviceStore;
 use crate::log::{BlankError, EmbeddedLog, Erasures, Reserve};
 use crate::record::env::RecordEnv;
-use crate::record::service::RecordService;
+use crate::record::records::Records;
 use crate::store::StoreError;
 
 pub use compact::{Compacted, compact_daily};
@@ -124,7 +124,7 @@ impl From<StoreError> for HolderError {
 /// Takes requests for erasures and sees them to their end.
 pub struct Eraser {
     env: RecordEnv,
-    records: Arc<dyn RecordService>,
+    records: Arc<Records>,
     devices: Arc<dyn DeviceStore>,
     log: Arc<EmbeddedLog>,
     erasures: Arc<Erasures>,
@@ -142,7 +142,7 @@ impl Eraser {
     /// Builds it; `holders` are gone through in this order.
     pub fn new(
         env: RecordEnv,
-        (records, devices): (Arc<dyn RecordService>, Arc<dyn DeviceStore>),
+        (records, devices): (Arc<Records>, Arc<dyn DeviceStore>),
         (log, erasures): (Arc<EmbeddedLog>, Arc<Erasures>),
         holders: Vec<Arc<dyn Holder>>,
     ) -> Self {
