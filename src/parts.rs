@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
-use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
 use skytrail_actors::capture::{CaptureAdmin, CaptureFigures};
@@ -31,7 +30,6 @@ use crate::auth::refusals::{Reason, Refusals};
 use crate::auth::throttle::{Throttle, ThrottleState};
 use crate::backup::{BackupSchedule, BackupState};
 use crate::http::counters::{DoorCounters, DoorState};
-use crate::http::health::Health;
 use crate::projection::SqlStore;
 use crate::projection::index::IndexState;
 use crate::proof::{CheckpointState, Checkpoints};
@@ -210,9 +208,9 @@ impl States {
     }
 }
 
-#[async_trait]
-impl Health for Parts {
-    async fn states(&self) -> States {
+impl Parts {
+    /// Returns the states of all parts; one that does not answer has none.
+    pub async fn states(&self) -> States {
         let (projector, hub, internal_hub, notices, push, live, plugins, tasks, indexes, captured) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
@@ -254,9 +252,7 @@ impl Health for Parts {
             checkpoints: self.checkpoints.state(),
         }
     }
-}
 
-impl Parts {
     async fn captured(&self) -> Option<CaptureFigures> {
         let figures = tokio::time::timeout(PATIENCE, self.captured.figures());
         figures.await.ok()?.ok()?

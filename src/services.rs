@@ -35,6 +35,7 @@ use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::origins::Origins;
 use crate::http::remote::Proxies;
+use crate::parts::Parts;
 use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
 use crate::socket::seats::Seats;
@@ -96,7 +97,7 @@ pub struct Services {
     /// Settings that actions need.
     pub settings: Settings,
     /// What `/_/health` and `/_/metrics` show of the parts.
-    pub health: Arc<dyn crate::http::health::Health>,
+    pub health: Arc<Parts>,
     /// What the door counts.
     pub door: Arc<DoorCounters>,
     /// The requests under way, so that a shutdown can wait for them.

@@ -15,7 +15,7 @@ use skytrail_actors::projector::{self, Committed, Fed};
 use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::subscription::Subscriptions;
-use skytrail_actors::task::{TaskStates, TaskStore as _};
+use skytrail_actors::task::TaskStates;
 use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 

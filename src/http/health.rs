@@ -1,7 +1,6 @@
 //! `/_/health`: what every part says of itself.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::caller::KeyKind;
@@ -10,13 +9,6 @@ use super::error;
 use super::shown::KEY;
 use crate::parts::States;
 use crate::services::Services;
-
-/// Gathers the parts' states.
-#[async_trait]
-pub trait Health: Send + Sync + 'static {
-    /// Returns the states of all parts; one that does not answer has none.
-    async fn states(&self) -> States;
-}
 
 /// Answers with the states for whoever shows the master key: names of record types are in them.
 /// Everyone else hears only that the server lives.

@@ -1,17 +1,19 @@
 //! Reading scheduled tasks.
 
 use crate::projection::conn::{Conn, Row};
-use async_trait::async_trait;
 use skytrail_actors::store::StoreError;
-use skytrail_actors::task::{TaskState, TaskStore};
+use skytrail_actors::task::TaskState;
 use skytrail_schema::id::TaskId;
 
 use super::sql::Sql;
 use super::store::SqlStore;
 
-#[async_trait]
-impl TaskStore for SqlStore {
-    async fn load_tasks(&self) -> Result<Vec<(TaskId, TaskState)>, StoreError> {
+impl SqlStore {
+    /// Loads all tasks that ever were.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn load_tasks(&self) -> Result<Vec<(TaskId, TaskState)>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let loaded = tasks(&mut conn).await;

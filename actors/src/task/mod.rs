@@ -30,5 +30,5 @@ pub use messages::{
     GetReport, ListTasks, PauseTask, RunOutcome, RunReport, RunTask, Stop, TaskReport, Wake,
 };
 pub use state::{TaskRun, TaskState};
-pub use states::{TaskStates, TaskStore};
+pub use states::TaskStates;
 pub use tasks::{TaskSettings, Tasks};

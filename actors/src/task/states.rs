@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, EventBody, Stream};
@@ -14,14 +13,6 @@ use crate::context::RequestContext;
 use crate::log::{CommitObserver, EventLog};
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
-use crate::store::StoreError;
-
-/// The store's part for tasks.
-#[async_trait]
-pub trait TaskStore: Send + Sync + 'static {
-    /// Loads all tasks that ever were.
-    async fn load_tasks(&self) -> Result<Vec<(TaskId, TaskState)>, StoreError>;
-}
 
 /// See the module's overview. An observer of the log: its tasks are those of its position, always.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::RecordStore as _;
-use skytrail_actors::task::{TaskState, TaskStore as _};
+use skytrail_actors::task::TaskState;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
     Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
