@@ -9,7 +9,7 @@ use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::SetDisabled;
 use crate::context::RequestContext;
 use crate::record::attempt::{commit, turn_of, until_settled};

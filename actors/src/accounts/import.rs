@@ -6,7 +6,7 @@ use skytrail_schema::id::{Database, RecordId, UserId, check_length};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::{ImportRoles, ImportUser};
 use super::sign_up::{self, given, look_around, user_duplicated};
 use super::sso;

@@ -5,7 +5,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TypeName, UserId};
 use skytrail_schema::value::Value;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::admission::refuse_disabled;
 use super::messages::{LogIn, Session};
 use super::session::Login;

@@ -1,4 +1,4 @@
-//! What the accounts actor is asked, and what it answers.
+//! What accounts are asked, and what they answer.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -9,7 +9,7 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::{ChangePassword, Password, ResetPassword, Session};
 use super::policy;
 use crate::context::RequestContext;

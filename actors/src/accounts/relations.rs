@@ -9,7 +9,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RelationTarget, Stream};
 use skytrail_schema::id::{Database, RecordId, UserId};
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::{ChangeRelations, ListRelated, RelatedUser, RelatedUsers};
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, turn_of, until_settled};

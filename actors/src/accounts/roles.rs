@@ -6,7 +6,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, UserPatch, UserState};
 use skytrail_schema::id::{RoleName, UserId};
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, turn_of, until_settled};

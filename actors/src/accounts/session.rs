@@ -13,7 +13,7 @@ use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::admission::refuse_revoked;
 use super::messages::Session;
 use super::ports::TokenClaims;

@@ -14,7 +14,7 @@ use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::messages::{Account, Session, SignUp};
 use super::session::Login;
 use super::{sso, undo};

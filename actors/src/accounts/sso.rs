@@ -16,7 +16,7 @@ use skytrail_schema::id::{Database, RecordId, UserId, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
 
-use super::actor::Accounts;
+use super::Accounts;
 use super::admission::refuse_disabled;
 use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,

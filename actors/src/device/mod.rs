@@ -1,7 +1,7 @@
 //! Devices: which apps on which phones belong to whom, where their push services reach them, and
 //! what they subscribe to.
 //!
-//! A service over the decide-and-append cycle, as accounts are. Devices are read from the store;
+//! They decide and append as accounts do. Devices are read from the store;
 //! subscriptions are all in memory ([`crate::subscription::Subscriptions`]), where changes of
 //! records are held against them.
 
