@@ -23,7 +23,6 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventKind, Stream};
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{RecordId, TypeName};
-use skytrail_schema::predicate::column::Via;
 use skytrail_schema::predicate::{Condition, Context, Direction, LookedUp};
 use skytrail_schema::query::{BoundQuery, Page};
 use skytrail_schema::record::{Head, Record};
@@ -67,7 +66,8 @@ pub(super) struct Looking<'a> {
     /// The type, and those that its records refer to, as they were.
     pub(super) types: &'a [Arc<TypeDefinition>],
     pub(super) bound: &'a BoundQuery,
-    pub(super) around: Around,
+    /// What the condition depends on besides the record.
+    pub(super) around: LookedUp,
 }
 
 /// Runs a query as of a moment.
@@ -98,7 +98,7 @@ pub(super) async fn query(
         command,
         position,
         types: &types,
-        around: Around::load(env, command, bound.condition.as_ref()).await?,
+        around: look_up_relations(env, command, bound.condition.as_ref()).await?,
         bound: &bound,
     };
     let QueryAnswer { records, count } = looking.find_all(definition).await?;
@@ -135,7 +135,7 @@ impl Looking<'_> {
     /// Finds the records of the page, and counts all if that is asked for.
     async fn find_all(&mut self, definition: &TypeDefinition) -> Result<QueryAnswer, ApiError> {
         let query = &self.command.query;
-        if self.around.vias.is_empty() {
+        if !self.around.has_references() {
             let (asker, moment) = (self.asker(), (self.position, definition));
             let heads = self.env.model.as_ref();
             let kept = self.env.store.query_as_of(query, &asker, heads, moment);
@@ -347,10 +347,10 @@ impl Looking<'_> {
 
     /// Keeps what fulfils the condition, whoever may see it.
     pub(super) async fn keep_matches(&mut self, seen: Vec<Seen>) -> Result<Vec<Head>, ApiError> {
-        self.look_around(&seen).await?;
+        self.look_up_records(&seen).await?;
         let context = Context {
             user: self.command.context.caller.user.as_ref(),
-            around: &self.around.known,
+            around: &self.around,
         };
         let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
         let mut kept = Vec::new();
@@ -362,22 +362,14 @@ impl Looking<'_> {
         Ok(kept)
     }
 
-    /// Loads what the references of a portion lead to, in the place of what was before.
-    async fn look_around(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
-        self.around.known.records.clear();
-        let vias = self.around.vias.iter();
-        let targets = vias.flat_map(|via| {
-            let targets = seen.iter();
-            targets.filter_map(|seen| via.target_of(&seen.then.record))
-        });
-        let targets: BTreeSet<RecordId> = targets.collect();
-        let targets: Vec<RecordId> = targets.into_iter().collect();
-        for seen in self.find(&targets).await? {
-            if seen.is_for(|record| self.asker().may_look_into(record)) {
-                let record = seen.then.record;
-                self.around.known.records.insert(record.id.clone(), record);
-            }
-        }
+    /// Looks up what the references of a portion lead to, in the place of what was before.
+    async fn look_up_records(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
+        let then = seen.iter().map(|seen| &seen.then.record);
+        let targets: Vec<RecordId> = self.around.targets(then).into_iter().collect();
+        let mut found = self.find(&targets).await?;
+        found.retain(|seen| seen.is_for(|record| self.asker().may_look_into(record)));
+        let found = found.into_iter().map(|seen| seen.then.record);
+        self.around.set_records(found);
         Ok(())
     }
 }
@@ -449,47 +441,27 @@ pub(super) async fn type_at(
     Ok(definition)
 }
 
-/// What the condition depends on besides the record.
-#[derive(Default)]
-pub(super) struct Around {
-    vias: Vec<Via>,
-    known: LookedUp,
-}
-
-impl Around {
-    /// Loads the caller's relations that the condition asks for.
-    pub(super) async fn load(
-        env: &RecordEnv,
-        command: &QueryRecords,
-        condition: Option<&Condition>,
-    ) -> Result<Self, ApiError> {
-        let mut around = Self::default();
-        around.known.me = command.context.caller.user.clone();
-        let Some(condition) = condition else {
-            return Ok(around);
-        };
-        let columns = condition.columns().into_iter();
-        around.vias = columns.filter_map(|column| column.via.clone()).collect();
-        for relation in condition.relations() {
-            let Some(me) = around.known.me.clone() else {
-                break;
+/// Looks up the caller's relations that a condition asks for.
+pub(super) async fn look_up_relations(
+    env: &RecordEnv,
+    command: &QueryRecords,
+    condition: Option<&Condition>,
+) -> Result<LookedUp, ApiError> {
+    let me = command.context.caller.user.as_ref();
+    let mut around = LookedUp::new(condition, me.cloned());
+    let Some(me) = me else { return Ok(around) };
+    for relation in condition.into_iter().flat_map(Condition::relations) {
+        for direction in [Direction::Outward, Direction::Inward] {
+            let wanted = RelatedPage {
+                relation,
+                direction,
+                user: me.clone(),
+                limit: None,
+                offset: 0,
             };
-            for direction in [Direction::Outward, Direction::Inward] {
-                let wanted = RelatedPage {
-                    relation,
-                    direction,
-                    user: me.clone(),
-                    limit: None,
-                    offset: 0,
-                };
-                let (users, _) = env.store.list_related(&wanted).await?;
-                let side = match direction {
-                    Direction::Outward => &mut around.known.outward,
-                    _ => &mut around.known.inward,
-                };
-                side.extend(users.into_iter().map(|user| (relation, user)));
-            }
+            let (users, _) = env.store.list_related(&wanted).await?;
+            around.add_related((relation, direction), users);
         }
-        Ok(around)
     }
+    Ok(around)
 }

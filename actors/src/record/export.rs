@@ -15,7 +15,7 @@ use skytrail_schema::id::{RecordId, RecordKey, TypeName};
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::{Head, Record};
 
-use super::as_of::{Around, Looking, types_at};
+use super::as_of::{Looking, look_up_relations, types_at};
 use super::env::RecordEnv;
 use super::messages::{ExportPage, ExportRecords, QueryRecords};
 use super::page_bytes::{PageBytes, Portion};
@@ -57,7 +57,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
         command: &query,
         position,
         types: &types,
-        around: Around::load(env, &query, bound.condition.as_ref()).await?,
+        around: look_up_relations(env, &query, bound.condition.as_ref()).await?,
         bound: &bound,
     };
     let present = env.definition(&name);

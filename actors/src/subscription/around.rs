@@ -1,61 +1,62 @@
-//! What a condition depends on besides the record.
+//! Looking up what a condition depends on besides the record.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::iter;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{RecordId, UserId};
-use skytrail_schema::predicate::{Cell, Condition, Relation, Surroundings};
+use skytrail_schema::predicate::{Cell, Condition, Direction, LookedUp, Relation};
+use skytrail_schema::query::Scope;
 use skytrail_schema::record::{Head, Record};
 
-use super::matching::may_see;
 use crate::record::env::RecordEnv;
 use crate::record::past;
+use crate::store::Asker;
 
-/// The records that one record refers to, and relations of the subscription's owner.
-#[derive(Default)]
-pub(super) struct Around {
-    records: HashMap<RecordId, Record>,
-    related: BTreeSet<(Relation, UserId, UserId)>,
-}
-
-impl Around {
-    /// Loads what the condition asks for, as of the present; when its fields have the names of a
-    /// position of the `past`, records as of that. What the subscription's owner may not see is not
-    /// there.
-    pub(super) async fn load(
-        env: &RecordEnv,
-        condition: &Condition,
-        (record, past): (&Record, Option<u64>),
-        owner: &Caller,
-    ) -> Result<Self, ApiError> {
-        let mut around = Self::default();
-        let columns = condition.columns().into_iter();
-        let vias = columns.filter_map(|column| column.via.as_ref());
-        let targets: Vec<RecordId> = vias.filter_map(|via| via.target_of(record)).collect();
-        if !targets.is_empty() {
-            for (id, head) in env.load_heads(&targets).await?.by_id {
-                if may_see(owner, &head.record)
-                    && let Some(record) = as_of(env, &head, past).await?
-                {
-                    around.records.insert(id, record);
-                }
+/// Looks up what the condition asks for, as of the present; when its fields have the names of a
+/// position of the `past`, records as of that. What the subscription's owner may not see is not there;
+/// his private database is open to him.
+pub(super) async fn look_up(
+    env: &RecordEnv,
+    condition: &Condition,
+    (record, past): (&Record, Option<u64>),
+    owner: &Caller,
+) -> Result<LookedUp, ApiError> {
+    let mut around = LookedUp::new(Some(condition), owner.user.clone());
+    let targets: Vec<RecordId> = around.targets(iter::once(record)).into_iter().collect();
+    if !targets.is_empty() {
+        let scope = owner.user.clone().map_or(Scope::Public, Scope::Private);
+        let asker = Asker {
+            scope: &scope,
+            caller: owner,
+        };
+        let mut records = Vec::new();
+        for head in env.load_heads(&targets).await?.by_id.values() {
+            if asker.may_look_into(&head.record) {
+                records.extend(as_of(env, head, past).await?);
             }
         }
-        let mut wanted = BTreeSet::new();
-        collect_relations(condition, record, &mut wanted);
-        for (relation, other) in wanted {
-            let Some(me) = &owner.user else { break };
-            for (from, to) in [(me, &other), (&other, me)] {
-                let others = std::slice::from_ref(to);
-                let (_, found) = env.store.load_relations(relation, from, others).await?;
-                if found.contains(to) {
-                    around.related.insert((relation, from.clone(), to.clone()));
-                }
-            }
-        }
-        Ok(around)
+        around.set_records(records);
     }
+    let Some(me) = &owner.user else {
+        return Ok(around);
+    };
+    let mut wanted = BTreeSet::new();
+    collect_relations(condition, record, &mut wanted);
+    // There may be many of whom the record says nothing.
+    for (relation, other) in wanted {
+        for (direction, from, to) in [
+            (Direction::Outward, me, &other),
+            (Direction::Inward, &other, me),
+        ] {
+            let others = std::slice::from_ref(to);
+            let (_, found) = env.store.load_relations(relation, from, others).await?;
+            let related = found.contains(to).then(|| other.clone());
+            around.add_related((relation, direction), related);
+        }
+    }
+    Ok(around)
 }
 
 /// Returns a record that is there as it was at a position.
@@ -90,16 +91,5 @@ fn collect_relations(
             }
         }
         _ => {}
-    }
-}
-
-impl Surroundings for Around {
-    fn find_record(&self, id: &RecordId) -> Option<&Record> {
-        self.records.get(id)
-    }
-
-    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
-        let wanted = (relation, from.clone(), to.clone());
-        self.related.contains(&wanted)
     }
 }

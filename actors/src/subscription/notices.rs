@@ -16,7 +16,7 @@ use skytrail_schema::predicate::{Condition, Context};
 use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
-use super::around::Around;
+use super::around::look_up;
 use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
@@ -242,7 +242,7 @@ impl Notices {
             return Ok(false);
         };
         let of = (record, terms.past);
-        let around = Around::load(&self.env, condition, of, caller).await?;
+        let around = look_up(&self.env, condition, of, caller).await?;
         let context = || Context {
             user: caller.user.as_ref(),
             around: &around,

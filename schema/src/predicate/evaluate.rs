@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value as Json;
 
+use super::column::Via;
 use super::geo::Shape;
 use super::{Cell, CellClass, Column, Condition, Direction, GeoTerm, OrderOp, Relation, Term};
 use super::{like, order};
@@ -38,14 +39,61 @@ impl Surroundings for Nothing {
 /// Surroundings that were looked up before: records, and the relations of one user.
 #[derive(Clone, Debug, Default)]
 pub struct LookedUp {
-    /// The records that the condition may look into.
-    pub records: HashMap<RecordId, Record>,
+    vias: Vec<Via>,
+    records: HashMap<RecordId, Record>,
     /// The user whose relations are known.
-    pub me: Option<UserId>,
-    /// To whom he has relations.
-    pub outward: HashSet<(Relation, UserId)>,
-    /// Who has relations to him.
-    pub inward: HashSet<(Relation, UserId)>,
+    me: Option<UserId>,
+    outward: HashSet<(Relation, UserId)>,
+    inward: HashSet<(Relation, UserId)>,
+}
+
+impl LookedUp {
+    /// Begins to look up what a condition depends on when `me` asks: nothing is found yet.
+    pub fn new(condition: Option<&Condition>, me: Option<UserId>) -> Self {
+        let columns = condition.into_iter().flat_map(Condition::columns);
+        Self {
+            vias: columns.filter_map(|column| column.via.clone()).collect(),
+            me,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the condition looks into other records.
+    pub fn has_references(&self) -> bool {
+        !self.vias.is_empty()
+    }
+
+    /// Returns the records that the condition looks into where it is held against these.
+    pub fn targets<'a>(&self, records: impl Iterator<Item = &'a Record>) -> BTreeSet<RecordId> {
+        let targets_of = |record| {
+            self.vias
+                .iter()
+                .filter_map(move |via| via.target_of(record))
+        };
+        records.flat_map(targets_of).collect()
+    }
+
+    /// Takes records that the condition may look into, in the place of those before.
+    pub fn set_records(&mut self, records: impl IntoIterator<Item = Record>) {
+        let records = records.into_iter();
+        self.records = records.map(|it| (it.id.clone(), it)).collect();
+    }
+
+    /// Takes users to whom the user has a relation, who have it to him, or both.
+    pub fn add_related(
+        &mut self,
+        (relation, direction): (Relation, Direction),
+        users: impl IntoIterator<Item = UserId>,
+    ) {
+        for user in users {
+            if direction != Direction::Inward {
+                self.outward.insert((relation, user.clone()));
+            }
+            if direction != Direction::Outward {
+                self.inward.insert((relation, user));
+            }
+        }
+    }
 }
 
 impl Surroundings for LookedUp {
