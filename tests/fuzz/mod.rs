@@ -151,7 +151,7 @@ fn queries() {
         };
         let context = Context {
             user: Some(&user),
-            around: &Nothing,
+            lookups: &Nothing,
         };
         if let Some(condition) = &bound.condition {
             condition.evaluate(&record, context);

@@ -153,7 +153,7 @@ impl Lens {
     pub(super) fn finds(&self, query: &LiveQuery, record: &Record) -> bool {
         let context = Context {
             user: self.caller.user.as_ref(),
-            around: &Nothing,
+            lookups: &Nothing,
         };
         let condition = self.condition.as_ref();
         self.may_find(query, record)
@@ -164,7 +164,7 @@ impl Lens {
     pub(super) fn cost(&self, query: &LiveQuery, record: &Record, most: u64) -> u64 {
         let context = Context {
             user: self.caller.user.as_ref(),
-            around: &Nothing,
+            lookups: &Nothing,
         };
         match &self.condition {
             Some(condition) if self.may_find(query, record) => {

@@ -67,7 +67,7 @@ pub(super) struct Looking<'a> {
     pub(super) types: &'a [Arc<TypeDefinition>],
     pub(super) bound: &'a BoundQuery,
     /// What the condition depends on besides the record.
-    pub(super) around: LookedUp,
+    pub(super) lookups: LookedUp,
 }
 
 /// Runs a query as of a moment.
@@ -98,7 +98,7 @@ pub(super) async fn query(
         command,
         position,
         types: &types,
-        around: look_up_relations(env, command, bound.condition.as_ref()).await?,
+        lookups: look_up_relations(env, command, bound.condition.as_ref()).await?,
         bound: &bound,
     };
     let QueryAnswer { records, count } = looking.find_all(definition).await?;
@@ -135,7 +135,7 @@ impl Looking<'_> {
     /// Finds the records of the page, and counts all if that is asked for.
     async fn find_all(&mut self, definition: &TypeDefinition) -> Result<QueryAnswer, ApiError> {
         let query = &self.command.query;
-        if !self.around.has_references() {
+        if !self.lookups.has_references() {
             let (asker, moment) = (self.asker(), (self.position, definition));
             let heads = self.env.model.as_ref();
             let kept = self.env.store.query_as_of(query, &asker, heads, moment);
@@ -350,7 +350,7 @@ impl Looking<'_> {
         self.look_up_records(&seen).await?;
         let context = Context {
             user: self.command.context.caller.user.as_ref(),
-            around: &self.around,
+            lookups: &self.lookups,
         };
         let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
         let mut kept = Vec::new();
@@ -365,11 +365,11 @@ impl Looking<'_> {
     /// Looks up what the references of a portion lead to, in the place of what was before.
     async fn look_up_records(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
         let then = seen.iter().map(|seen| &seen.then.record);
-        let targets: Vec<RecordId> = self.around.targets(then).into_iter().collect();
+        let targets: Vec<RecordId> = self.lookups.targets(then).into_iter().collect();
         let mut found = self.find(&targets).await?;
         found.retain(|seen| seen.is_for(|record| self.asker().may_look_into(record)));
         let found = found.into_iter().map(|seen| seen.then.record);
-        self.around.set_records(found);
+        self.lookups.set_records(found);
         Ok(())
     }
 }
@@ -448,8 +448,8 @@ pub(super) async fn look_up_relations(
     condition: Option<&Condition>,
 ) -> Result<LookedUp, ApiError> {
     let me = command.context.caller.user.as_ref();
-    let mut around = LookedUp::new(condition, me.cloned());
-    let Some(me) = me else { return Ok(around) };
+    let mut lookups = LookedUp::new(condition, me.cloned());
+    let Some(me) = me else { return Ok(lookups) };
     for relation in condition.into_iter().flat_map(Condition::relations) {
         for direction in [Direction::Outward, Direction::Inward] {
             let wanted = RelatedPage {
@@ -460,8 +460,8 @@ pub(super) async fn look_up_relations(
                 offset: 0,
             };
             let (users, _) = env.store.list_related(&wanted).await?;
-            around.add_related((relation, direction), users);
+            lookups.add_related((relation, direction), users);
         }
     }
-    Ok(around)
+    Ok(lookups)
 }

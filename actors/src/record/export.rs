@@ -57,7 +57,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
         command: &query,
         position,
         types: &types,
-        around: look_up_relations(env, &query, bound.condition.as_ref()).await?,
+        lookups: look_up_relations(env, &query, bound.condition.as_ref()).await?,
         bound: &bound,
     };
     let present = env.definition(&name);

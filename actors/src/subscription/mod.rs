@@ -5,8 +5,8 @@
 //! left it (or as it was, for a deletion), holds it against the subscriptions of
 //! its type ([`matching`]), and publishes a notice to the channel of each device.
 
-mod around;
 pub mod index;
+mod lookups;
 pub mod matching;
 pub mod notices;
 pub mod numbers;

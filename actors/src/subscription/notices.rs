@@ -16,7 +16,7 @@ use skytrail_schema::predicate::{Condition, Context};
 use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
-use super::around::look_up;
+use super::lookups::look_up;
 use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
@@ -242,10 +242,10 @@ impl Notices {
             return Ok(false);
         };
         let of = (record, terms.past);
-        let around = look_up(&self.env, condition, of, caller).await?;
+        let lookups = look_up(&self.env, condition, of, caller).await?;
         let context = || Context {
             user: caller.user.as_ref(),
-            around: &around,
+            lookups: &lookups,
         };
         let cost = condition.cost(record, context(), MAX_COST);
         let whose = candidate.user.as_ref().map(UserId::as_str);

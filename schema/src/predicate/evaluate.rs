@@ -13,8 +13,8 @@ use super::{like, order};
 use crate::id::{RecordId, UserId};
 use crate::record::Record;
 
-/// What a record's condition may depend on besides the record.
-pub trait Surroundings: Sync {
+/// Looks up what a record's condition may depend on besides the record.
+pub trait Lookups: Sync {
     /// Finds the record that a reference names; none when the condition must not look into it.
     fn find_record(&self, id: &RecordId) -> Option<&Record>;
 
@@ -22,11 +22,11 @@ pub trait Surroundings: Sync {
     fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool;
 }
 
-/// Surroundings where nothing is: no records to refer to, no relations.
+/// Lookups that find nothing: no records to refer to, no relations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Nothing;
 
-impl Surroundings for Nothing {
+impl Lookups for Nothing {
     fn find_record(&self, _: &RecordId) -> Option<&Record> {
         None
     }
@@ -36,7 +36,7 @@ impl Surroundings for Nothing {
     }
 }
 
-/// Surroundings that were looked up before: records, and the relations of one user.
+/// Lookups that were made before: records, and the relations of one user.
 #[derive(Clone, Debug, Default)]
 pub struct LookedUp {
     vias: Vec<Via>,
@@ -96,7 +96,7 @@ impl LookedUp {
     }
 }
 
-impl Surroundings for LookedUp {
+impl Lookups for LookedUp {
     fn find_record(&self, id: &RecordId) -> Option<&Record> {
         self.records.get(id)
     }
@@ -116,7 +116,7 @@ pub struct Context<'a> {
     /// The user who asks.
     pub user: Option<&'a UserId>,
     /// The other records and the relations.
-    pub around: &'a dyn Surroundings,
+    pub lookups: &'a dyn Lookups,
 }
 
 impl Condition {
@@ -208,7 +208,7 @@ impl<'a> Row<'a> {
             None => column.read(self.record),
             Some(via) => {
                 let id = via.target_of(self.record)?;
-                column.read(self.context.around.find_record(&id)?)
+                column.read(self.context.lookups.find_record(&id)?)
             }
         }
     }
@@ -258,9 +258,9 @@ impl<'a> Row<'a> {
             return false;
         };
         let other = UserId::from(&*other);
-        let around = self.context.around;
-        let outward = || around.is_related(relation, me, &other);
-        let inward = || around.is_related(relation, &other, me);
+        let lookups = self.context.lookups;
+        let outward = || lookups.is_related(relation, me, &other);
+        let inward = || lookups.is_related(relation, &other, me);
         match direction {
             Direction::Outward => outward(),
             Direction::Inward => inward(),

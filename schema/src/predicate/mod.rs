@@ -26,7 +26,7 @@ mod tree;
 
 pub use column::{Cell, Column, ColumnKind};
 pub use condition::{CellClass, Condition, GeoTerm, OrderOp, Term};
-pub use evaluate::{Context, LookedUp, Surroundings};
+pub use evaluate::{Context, LookedUp, Lookups};
 pub use size::PredicateSize;
 pub use tree::{CompareOp, Direction, KeyPath, Operand, Predicate, Relation};
 

@@ -80,7 +80,7 @@ struct World {
     note: Record,
 }
 
-impl Surroundings for World {
+impl Lookups for World {
     fn find_record(&self, id: &RecordId) -> Option<&Record> {
         (*id == self.note.id).then_some(&self.note)
     }
@@ -98,7 +98,7 @@ fn evaluate_as(user: Option<&str>, wire: &Json, fields: Json) -> Option<bool> {
     let user = user.map(UserId::from);
     let context = Context {
         user: user.as_ref(),
-        around: &world,
+        lookups: &world,
     };
     let condition = condition(wire).unwrap_or_else(|error| panic!("{wire}: {error}"));
     condition.evaluate(&record("thing/key", fields), context)
@@ -415,7 +415,7 @@ fn what_a_condition_looks_at_is_counted_before_it_is_looked_at() {
     };
     let context = Context {
         user: None,
-        around: &world,
+        lookups: &world,
     };
     let cost = |wire: &Json, most| {
         let condition = condition(wire).unwrap_or_else(|error| panic!("{wire}: {error}"));
@@ -563,7 +563,7 @@ proptest! {
             && let Ok(predicate) = parse_predicate(items)
             && let Ok(condition) = bind(&predicate, &definition(), types().as_slice())
         {
-            let context = Context { user: None, around: &Nothing };
+            let context = Context { user: None, lookups: &Nothing };
             let _ = condition.evaluate(&record("thing/key", json!({"text": "a"})), context);
         }
     }
@@ -573,7 +573,7 @@ proptest! {
         parts in prop::collection::vec(any_condition(), 1..4),
         record in any_record(),
     ) {
-        let context = Context { user: None, around: &Nothing };
+        let context = Context { user: None, lookups: &Nothing };
         let value = |condition: Condition| condition.evaluate(&record, context);
         let negated: Vec<_> = parts.iter().map(not).collect();
         let all = Condition::And(parts.clone());

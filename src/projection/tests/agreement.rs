@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::event::{EventBody, RelationTarget, Stream};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::predicate::parse::parse_predicate;
-use skytrail_schema::predicate::{Context, Relation, Surroundings};
+use skytrail_schema::predicate::{Context, Lookups, Relation};
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::Record;
 use skytrail_schema::types::FieldType;
@@ -194,7 +194,7 @@ fn predicate() -> impl Strategy<Value = Json> {
 /// The fold of the log, as what conditions look at.
 struct Fold<'a>(&'a World);
 
-impl Surroundings for Fold<'_> {
+impl Lookups for Fold<'_> {
     fn find_record(&self, id: &RecordId) -> Option<&Record> {
         self.0.heads.get(id).map(|head| &head.record)
     }
@@ -282,7 +282,7 @@ async fn check(world: &World, wire: &Json) {
     let fold = Fold(world);
     let context = Context {
         user: caller.user.as_ref(),
-        around: &fold,
+        lookups: &fold,
     };
     let condition = bound.condition.unwrap();
     let matching = world.heads.values().filter(|head| {

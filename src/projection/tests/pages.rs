@@ -257,7 +257,7 @@ impl World {
 fn alone() -> skytrail_schema::predicate::Context<'static> {
     skytrail_schema::predicate::Context {
         user: None,
-        around: &skytrail_schema::predicate::evaluate::Nothing,
+        lookups: &skytrail_schema::predicate::evaluate::Nothing,
     }
 }
 

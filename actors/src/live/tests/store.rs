@@ -258,7 +258,7 @@ impl RecordStore for ModelStore {
         let condition = query.bind(&definition, types.as_slice())?.condition;
         let context = Context {
             user: asker.caller.user.as_ref(),
-            around: &Nothing,
+            lookups: &Nothing,
         };
         let finds = |head: &&Head| {
             let record = &head.record;

@@ -4,7 +4,7 @@
 //! evaluated in portions, with the records that they refer to. Of the matches only
 //! those are kept that may be on the page.
 
-mod around;
+mod lookups;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use skytrail_schema::predicate::Context;
 use skytrail_schema::query::Page;
 use skytrail_schema::record::Head;
 
-use self::around::{look_up_records, look_up_relations};
+use self::lookups::{look_up_records, look_up_relations};
 use super::plan::Plan;
 use super::run::{QueryError, Run};
 use crate::projection::read::{decode_head, push_head_columns};
@@ -34,7 +34,7 @@ pub(super) async fn run(
 ) -> Result<QueryAnswer, QueryError> {
     let mut tx = conn.begin().await?;
     let mut page = Page::new(run.query, run.bound, plan.is_sorted);
-    let mut around = look_up_relations(run, &mut tx.conn()).await?;
+    let mut lookups = look_up_relations(run, &mut tx.conn()).await?;
     let mut evaluation = Evaluation::new(run.bound.condition.as_ref());
     let mut room = PageBytes::new(run.max_bytes, "limit");
     let mut size = Portion::of_at_most(PORTION);
@@ -45,10 +45,10 @@ pub(super) async fn run(
         (rows, left) = left.split_at(size.size().min(left.len()));
         let portion = load(run, &mut tx.conn(), rows).await?;
         size.had(portion.iter().map(|(_, head)| &head.record));
-        look_up_records(run, &mut tx.conn(), &portion, &mut around).await?;
+        look_up_records(run, &mut tx.conn(), &portion, &mut lookups).await?;
         let context = Context {
             user: run.asker.caller.user.as_ref(),
-            around: &around,
+            lookups: &lookups,
         };
         for (row, head) in portion {
             if evaluation.matches(&head.record, context).await? {

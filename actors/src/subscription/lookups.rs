@@ -23,8 +23,8 @@ pub(super) async fn look_up(
     (record, past): (&Record, Option<u64>),
     owner: &Caller,
 ) -> Result<LookedUp, ApiError> {
-    let mut around = LookedUp::new(Some(condition), owner.user.clone());
-    let targets: Vec<RecordId> = around.targets(iter::once(record)).into_iter().collect();
+    let mut lookups = LookedUp::new(Some(condition), owner.user.clone());
+    let targets: Vec<RecordId> = lookups.targets(iter::once(record)).into_iter().collect();
     if !targets.is_empty() {
         let scope = owner.user.clone().map_or(Scope::Public, Scope::Private);
         let asker = Asker {
@@ -37,10 +37,10 @@ pub(super) async fn look_up(
                 records.extend(as_of(env, head, past).await?);
             }
         }
-        around.set_records(records);
+        lookups.set_records(records);
     }
     let Some(me) = &owner.user else {
-        return Ok(around);
+        return Ok(lookups);
     };
     let mut wanted = BTreeSet::new();
     collect_relations(condition, record, &mut wanted);
@@ -53,10 +53,10 @@ pub(super) async fn look_up(
             let others = std::slice::from_ref(to);
             let (_, found) = env.store.load_relations(relation, from, others).await?;
             let related = found.contains(to).then(|| other.clone());
-            around.add_related((relation, direction), related);
+            lookups.add_related((relation, direction), related);
         }
     }
-    Ok(around)
+    Ok(lookups)
 }
 
 /// Returns a record that is there as it was at a position.

@@ -17,15 +17,15 @@ pub(super) async fn look_up_relations(
 ) -> Result<LookedUp, sqlx::Error> {
     let condition = run.bound.condition.as_ref();
     let me = run.asker.caller.user.as_ref();
-    let mut around = LookedUp::new(condition, me.cloned());
-    let Some(me) = me else { return Ok(around) };
+    let mut lookups = LookedUp::new(condition, me.cloned());
+    let Some(me) = me else { return Ok(lookups) };
     for relation in condition.into_iter().flat_map(Condition::relations) {
         for direction in [Direction::Outward, Direction::Inward] {
             let users = people::related(conn, relation, direction, me).await?;
-            around.add_related((relation, direction), users);
+            lookups.add_related((relation, direction), users);
         }
     }
-    Ok(around)
+    Ok(lookups)
 }
 
 /// Looks up the records that a portion refers to, in the place of those before.
@@ -33,10 +33,10 @@ pub(super) async fn look_up_records(
     run: &Run<'_>,
     conn: &mut Conn<'_>,
     portion: &[(i64, Head)],
-    around: &mut LookedUp,
+    lookups: &mut LookedUp,
 ) -> Result<(), sqlx::Error> {
     let mut wanted: BTreeMap<TypeName, Vec<RecordKey>> = BTreeMap::new();
-    for id in around.targets(portion.iter().map(|(_, head)| &head.record)) {
+    for id in lookups.targets(portion.iter().map(|(_, head)| &head.record)) {
         wanted.entry(id.record_type).or_default().push(id.key);
     }
     let mut records = Vec::new();
@@ -47,6 +47,6 @@ pub(super) async fn look_up_records(
         }
     }
     records.retain(|record| run.asker.may_look_into(record));
-    around.set_records(records);
+    lookups.set_records(records);
     Ok(())
 }
