@@ -8,7 +8,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::Accounts;
 use super::messages::{ImportRoles, ImportUser};
-use super::sign_up::{self, given, look_around, user_duplicated};
+use super::sign_up::{self, given, load_inputs, user_duplicated};
 use super::sso;
 use crate::context::RequestContext;
 use crate::import::{Outcome as ImportOutcome, is_anothers, plan_roles};
@@ -127,7 +127,7 @@ async fn attempt(
         provenance: Vec::new(),
         left_out: Default::default(),
     };
-    let around = look_around(env, &draft, position).await?;
+    let inputs = load_inputs(env, &draft, position).await?;
     let mut plan = Plan::default();
     plan.define_roles(env, command.roles.iter());
     let body = EventBody::UserCreated(auth_row(accounts, command, now));
@@ -146,11 +146,11 @@ async fn attempt(
     if is_there {
         plan.reads.insert(ConflictKey::record(&item.id));
     } else if is_his {
-        plan.save(&draft, &definition, &around)
+        plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
     } else {
         // A change says nothing of the owner.
-        plan.save_whole(&draft, &definition, &around)
+        plan.save_whole(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
     }
     let context = RequestContext {

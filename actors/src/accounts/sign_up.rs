@@ -22,7 +22,7 @@ use crate::context::RequestContext;
 use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::record::attempt::{Outcome, commit_announced, turn_of, until_settled};
 use crate::record::before::Decided;
-use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
+use crate::record::decide::{DecisionInputs, Plan, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
 use crate::record::messages::{ItemAccess, SaveItem};
@@ -254,7 +254,7 @@ impl Creation {
         if self.is_known(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
-        let around = look_around(env, &draft, position).await?;
+        let inputs = load_inputs(env, &draft, position).await?;
 
         let mut plan = Plan::default();
         let state = self.auth_row(accounts);
@@ -266,7 +266,7 @@ impl Creation {
         if let Some(account) = &self.newcomer.account {
             sso::plan_link(&mut plan, (&self.id, 2), account, env.clock.now());
         }
-        plan.save(&draft, &definition, &around)
+        plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
         // Hooks are told of the request as it came; the commit names the user.
         let (told, own) = (&self.newcomer.context, &self.own_context);
@@ -340,11 +340,11 @@ impl Creation {
 }
 
 /// Finds out what a user record depends on; refuses one whose auth data somebody has.
-pub(super) async fn look_around(
+pub(super) async fn load_inputs(
     env: &RecordEnv,
     draft: &Draft,
     position: u64,
-) -> Result<Surroundings, ApiError> {
+) -> Result<DecisionInputs, ApiError> {
     let definition = env.definition(&draft.record.id.record_type);
     env.applied.wait_for(position).await?;
     for (_, fields) in new_unique_values(draft, &definition) {
@@ -358,10 +358,10 @@ pub(super) async fn look_around(
     let references = crate::record::decide::new_references(draft);
     let existing = env.load_heads(&references).await?.by_id;
     let files = env.assets.load(&new_files(draft)).await?;
-    Ok(Surroundings {
+    Ok(DecisionInputs {
         existing: existing.into_keys().collect(),
         files: files.into_keys().collect(),
-        ..Surroundings::default()
+        ..DecisionInputs::default()
     })
 }
 

@@ -18,11 +18,11 @@ use super::{
 };
 use crate::log::{AppendError, Decision};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
-use crate::record::decide::{Plan, Surroundings, UniqueValue, new_unique_values};
+use crate::record::decide::{DecisionInputs, Plan, UniqueValue, new_unique_values};
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
-use crate::record::save::look_around;
+use crate::record::save::load_inputs;
 
 /// How many rows one commit holds at most; a transaction that changed more becomes several.
 const MAX_ROWS: usize = 4096;
@@ -422,25 +422,25 @@ impl Deciding<'_> {
         let fields = std::iter::once(&mut draft.record.fields);
         self.env.assets.complete(fields).await?;
         let definition = self.env.definition(&draft.record.id.record_type);
-        let around = self.look_around(&draft).await?;
+        let inputs = self.load_inputs(&draft).await?;
         let planned = if is_whole {
-            self.plan.save_whole(&draft, &definition, &around)
+            self.plan.save_whole(&draft, &definition, &inputs)
         } else {
-            self.plan.save(&draft, &definition, &around)
+            self.plan.save(&draft, &definition, &inputs)
         };
         Ok(planned.err().map(|error| error.message.to_string()))
     }
 
     /// As for a save, but what rows say that are captured themselves does not count for who has a
     /// unique value.
-    async fn look_around(&self, draft: &Draft) -> Result<Surroundings, ApiError> {
+    async fn load_inputs(&self, draft: &Draft) -> Result<DecisionInputs, ApiError> {
         let heads = crate::record::env::Heads {
             position: self.position,
             by_id: HashMap::new(),
         };
         let drafts = vec![Ok(draft.clone())];
-        let mut around = look_around(self.env, &drafts, &heads).await?;
-        around.owners.clear();
+        let mut inputs = load_inputs(self.env, &drafts, &heads).await?;
+        inputs.owners.clear();
         let id = &draft.record.id;
         let definition = self.env.definition(&id.record_type);
         for (value, fields) in new_unique_values(draft, &definition) {
@@ -459,11 +459,11 @@ impl Deciding<'_> {
             for (other, head) in self.env.load_heads(&others).await?.by_id {
                 let mut had = UniqueValue::of(&head.record, &definition).into_iter();
                 if had.any(|(theirs, _)| theirs == value) {
-                    around.owners.insert(value.clone(), other);
+                    inputs.owners.insert(value.clone(), other);
                 }
             }
         }
-        Ok(around)
+        Ok(inputs)
     }
 
     async fn delete(&mut self, head: &Head) -> Result<Option<String>, ApiError> {

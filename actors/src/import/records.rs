@@ -14,7 +14,7 @@ use skytrail_schema::value::Value;
 
 use super::{Importer, Outcome, deleted_here, is_anothers, too_long};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
-use crate::record::decide::{Plan, Surroundings};
+use crate::record::decide::{DecisionInputs, Plan};
 use crate::record::draft::Draft;
 use crate::record::env::Heads;
 use crate::record::messages::ItemError;
@@ -254,19 +254,19 @@ impl Importer {
             }));
             outcomes.push(outcome);
         }
-        let around = self.look_around(&drafts, &heads).await?;
+        let inputs = self.load_inputs(&drafts, &heads).await?;
         let mut plan = Plan::default();
         for (slot, outcome) in drafts.iter_mut().zip(&mut outcomes) {
             let Ok(draft) = slot else { continue };
-            if postpones && leave_out_missing(draft, &plan, &around) {
+            if postpones && leave_out_missing(draft, &plan, &inputs) {
                 *outcome = Outcome::Incomplete(Box::new(outcome.clone()));
             }
             let definition = self.definition(&draft.record.id.record_type);
             let owner = |head: &Arc<Head>| head.record.owner == draft.record.owner;
             let saved = match draft.original.as_ref().is_none_or(owner) {
-                true => plan.save(draft, &definition, &around),
+                true => plan.save(draft, &definition, &inputs),
                 // A change says nothing of the owner.
-                false => plan.save_whole(draft, &definition, &around),
+                false => plan.save_whole(draft, &definition, &inputs),
             };
             if let Err(error) = saved {
                 *outcome = Outcome::Refused(error.message.to_string());
@@ -343,29 +343,33 @@ impl Importer {
         Ok((None, Outcome::Kept(reason.to_owned())))
     }
 
-    async fn look_around(&self, drafts: &Drafts, heads: &Heads) -> Result<Surroundings, ApiError> {
-        let mut around = save::look_around(&self.env, drafts, heads).await?;
-        around.are_numbers_given = true;
+    async fn load_inputs(
+        &self,
+        drafts: &Drafts,
+        heads: &Heads,
+    ) -> Result<DecisionInputs, ApiError> {
+        let mut inputs = save::load_inputs(&self.env, drafts, heads).await?;
+        inputs.are_numbers_given = true;
         if !self.options.is_dry {
-            return Ok(around);
+            return Ok(inputs);
         }
         // What would have been brought before is as good as here.
         if let Some(expected) = &*self.expected.read() {
-            around.existing.extend(expected.iter().cloned());
+            inputs.existing.extend(expected.iter().cloned());
         } else {
             for draft in drafts.iter().flatten() {
                 for value in draft.record.fields.values() {
                     match value {
-                        Value::Reference(id) => drop(around.existing.insert(id.clone())),
+                        Value::Reference(id) => drop(inputs.existing.insert(id.clone())),
                         Value::Asset(asset) => {
-                            around.files.insert(asset.name.as_str().into());
+                            inputs.files.insert(asset.name.as_str().into());
                         }
                         _ => {}
                     }
                 }
             }
         }
-        Ok(around)
+        Ok(inputs)
     }
 }
 
@@ -404,8 +408,8 @@ fn lacks_references(here: &Record, there: &Record) -> bool {
 }
 
 /// Takes references to what is not there out of a draft; says whether there were any.
-fn leave_out_missing(draft: &mut Draft, plan: &Plan, around: &Surroundings) -> bool {
-    let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(around.existing.contains(id));
+fn leave_out_missing(draft: &mut Draft, plan: &Plan, inputs: &DecisionInputs) -> bool {
+    let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(inputs.existing.contains(id));
     let before = draft.original.as_ref().map(|head| &head.record.fields);
     // A record may refer to itself once it is here.
     let is_missing = |(name, value): &(&String, &Value)| match value {

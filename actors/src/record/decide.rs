@@ -47,7 +47,7 @@ pub struct UniqueValue {
 
 /// What the store knows about other records that a draft depends on.
 #[derive(Debug, Default)]
-pub struct Surroundings {
+pub struct DecisionInputs {
     /// Referenced records that exist.
     pub existing: HashSet<RecordId>,
     /// Files that are known.
@@ -190,14 +190,14 @@ impl Plan {
         &mut self,
         draft: &Draft,
         definition: &TypeDefinition,
-        around: &Surroundings,
+        inputs: &DecisionInputs,
     ) -> Result<(), ApiError> {
         let id = &draft.record.id;
-        check_values(draft, definition, around)?;
+        check_values(draft, definition, inputs)?;
         let before = draft.original.as_ref().map(|head| &head.record);
         check_row(&draft.record, before, definition)?;
         check_key(&draft.record)?;
-        check_files(draft, around)?;
+        check_files(draft, inputs)?;
         for name in named_files(draft) {
             // An erasure that looked who names it has to look again, and takes it from whoever is later.
             let key = ConflictKey::stream(&Stream::Asset(name));
@@ -205,10 +205,10 @@ impl Plan {
             self.writes.insert(key);
         }
         let references = new_references(draft);
-        self.check_references(&references, around)?;
+        self.check_references(&references, inputs)?;
         // Of several drafts of one record the later may go back to what is stored.
         let values = values_beside(draft, self.current(draft), definition);
-        self.check_unique(id, &values, definition, around)?;
+        self.check_unique(id, &values, definition, inputs)?;
 
         self.reads.insert(ConflictKey::record(id));
         self.reads
@@ -236,9 +236,9 @@ impl Plan {
         &mut self,
         draft: &Draft,
         definition: &TypeDefinition,
-        around: &Surroundings,
+        inputs: &DecisionInputs,
     ) -> Result<(), ApiError> {
-        self.save(draft, definition, around)?;
+        self.save(draft, definition, inputs)?;
         let Some(event) = self.events.last_mut() else {
             return Ok(());
         };
@@ -313,11 +313,11 @@ impl Plan {
     fn check_references(
         &self,
         targets: &[RecordId],
-        around: &Surroundings,
+        inputs: &DecisionInputs,
     ) -> Result<(), ApiError> {
         let exists = |id: &RecordId| match self.state.get(id) {
             Some(state) => state.is_some(),
-            None => around.existing.contains(id),
+            None => inputs.existing.contains(id),
         };
         match targets.iter().find(|id| !exists(id)) {
             None => Ok(()),
@@ -332,7 +332,7 @@ impl Plan {
         id: &RecordId,
         values: &[(UniqueValue, Vec<&str>)],
         definition: &TypeDefinition,
-        around: &Surroundings,
+        inputs: &DecisionInputs,
     ) -> Result<(), ApiError> {
         let has = |owner: &RecordId, value: &UniqueValue| match self.state.get(owner) {
             None => true,
@@ -343,7 +343,7 @@ impl Plan {
             }
         };
         let is_free = |(value, _): &(UniqueValue, Vec<&str>)| {
-            let owner = self.taken.get(value).or_else(|| around.owners.get(value));
+            let owner = self.taken.get(value).or_else(|| inputs.owners.get(value));
             owner.is_none_or(|owner| owner == id || !has(owner, value))
         };
         if values.iter().all(is_free) {
@@ -477,7 +477,7 @@ fn difference(draft: &Draft, current: &Record) -> RecordPatch {
 fn check_values(
     draft: &Draft,
     definition: &TypeDefinition,
-    around: &Surroundings,
+    inputs: &DecisionInputs,
 ) -> Result<(), ApiError> {
     let record = &draft.record;
     for (name, value) in new_values(draft) {
@@ -489,7 +489,7 @@ fn check_values(
                     definition.name
                 )));
             }
-            (Some(FieldType::Sequence), Value::Number(number)) if around.are_numbers_given => {
+            (Some(FieldType::Sequence), Value::Number(number)) if inputs.are_numbers_given => {
                 check_whole((record, name), *number, MAX_NUMBER)?;
             }
             (Some(FieldType::Integer | FieldType::Sequence), Value::Number(number)) => {
@@ -501,9 +501,9 @@ fn check_values(
     Ok(())
 }
 
-fn check_files(draft: &Draft, around: &Surroundings) -> Result<(), ApiError> {
+fn check_files(draft: &Draft, inputs: &DecisionInputs) -> Result<(), ApiError> {
     let mut new = new_files(draft).into_iter();
-    match new.find(|name| !around.files.contains(name)) {
+    match new.find(|name| !inputs.files.contains(name)) {
         None => Ok(()),
         Some(name) => Err(ApiError::unexpected(format!(
             "no file named {:?}",

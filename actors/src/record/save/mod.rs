@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_announced, turn_of, until_settled};
 use super::before::{self, Decided};
-use super::decide::{self, Plan, Surroundings, UniqueValue};
+use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
@@ -118,8 +118,8 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     } else {
         heads
     };
-    let mut around = look_around(env, &drafts, &heads).await?;
-    around.are_numbers_given = command
+    let mut inputs = load_inputs(env, &drafts, &heads).await?;
+    inputs.are_numbers_given = command
         .items
         .iter()
         .flatten()
@@ -129,7 +129,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
-        if let Err(error) = plan.save(draft, &definition, &around) {
+        if let Err(error) = plan.save(draft, &definition, &inputs) {
             *slot = Err(failed(&draft.record.id, error));
         }
     }
@@ -299,26 +299,26 @@ fn make_drafts(
 }
 
 /// Looks up what the drafts depend on besides themselves.
-pub(crate) async fn look_around(
+pub(crate) async fn load_inputs(
     env: &RecordEnv,
     drafts: &Drafts,
     heads: &Heads,
-) -> Result<Surroundings, ApiError> {
-    let mut around = Surroundings::default();
+) -> Result<DecisionInputs, ApiError> {
+    let mut inputs = DecisionInputs::default();
     let targets: Vec<_> = drafts
         .iter()
         .flatten()
         .flat_map(decide::new_references)
         .collect();
     if !targets.is_empty() {
-        around.existing = env.find_existing(&targets).await?;
+        inputs.existing = env.find_existing(&targets).await?;
     }
     let files: Vec<_> = drafts
         .iter()
         .flatten()
         .flat_map(decide::new_files)
         .collect();
-    around.files = env.assets.load(&files).await?.into_keys().collect();
+    inputs.files = env.assets.load(&files).await?.into_keys().collect();
     for draft in drafts.iter().flatten() {
         let definition = env.definition(&draft.record.id.record_type);
         for (value, fields) in decide::new_unique_values(draft, &definition) {
@@ -333,11 +333,11 @@ pub(crate) async fn look_around(
                     record_type: definition.name.clone(),
                     key,
                 };
-                around.owners.insert(value, owner);
+                inputs.owners.insert(value, owner);
             }
         }
     }
-    Ok(around)
+    Ok(inputs)
 }
 
 /// Waits for what synchronous after-hooks say, of all records side by side.

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use self::strategies::{Request, all_ids, any_request};
 use super::apply::{self, Folded};
-use super::decide::{Plan, Surroundings, head_after, new_references};
+use super::decide::{DecisionInputs, Plan, head_after, new_references};
 use super::draft::{self, DraftContext};
 use super::messages::{ItemAccess, SaveItem};
 use super::migrate;
@@ -243,11 +243,11 @@ impl World {
         let draft = draft::guard_fields((draft, item), &FieldRules::default(), at, false)?;
         let exists = |id: &RecordId| self.acknowledged.heads.contains_key(id);
         let targets = new_references(&draft).into_iter().filter(exists);
-        let around = Surroundings {
+        let inputs = DecisionInputs {
             existing: targets.collect(),
-            ..Surroundings::default()
+            ..DecisionInputs::default()
         };
-        plan.save(&draft, &definition, &around)
+        plan.save(&draft, &definition, &inputs)
     }
 
     /// The model: an item is merged over what was stored when the request came, and of copies the last
