@@ -20,9 +20,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LONG_RUN: Duration = Duration::from_secs(30);
 
 /// What the plugin finds in its environment.
-pub(in crate::ops) struct Surroundings(Vec<(&'static str, String)>);
+pub(in crate::ops) struct ChildEnv(Vec<(&'static str, String)>);
 
-impl Surroundings {
+impl ChildEnv {
     pub(in crate::ops) fn of(config: &Config, application: &Application, plugin: &str) -> Self {
         let keys = &application.keys;
         let endpoint = format!("http://{}", application.address);
@@ -94,15 +94,12 @@ impl Child {
     ///
     /// # Errors
     /// A sentence.
-    pub(in crate::ops) fn start(
-        words: &[String],
-        surroundings: &Surroundings,
-    ) -> Result<Self, String> {
+    pub(in crate::ops) fn start(words: &[String], env: &ChildEnv) -> Result<Self, String> {
         let (program, args) = words.split_first().ok_or("no command")?;
         let mut command = Command::new(program);
         command
             .args(args)
-            .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
+            .envs(env.0.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null());
         let started = ProcessGroup::start(&mut command);
         let group = started.map_err(|error| format!("{program} cannot be run: {error}"))?;

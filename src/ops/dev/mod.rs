@@ -19,7 +19,7 @@ use super::say;
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
-use child::{Child, Surroundings};
+use child::{Child, ChildEnv};
 
 /// What sources end with in the languages that there are packages for. JSON is often a plugin's data.
 const SOURCES: &str = "py,js,mjs,cjs,ts,mts,cts";
@@ -69,14 +69,14 @@ pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     let name = config.plugins.first().map_or(&command.name, |it| &it.name);
     let system = actix_web::rt::System::new();
     let served = system.block_on(app::serve_with(config, |application| {
-        let surroundings = Surroundings::of(config, application, name);
+        let env = ChildEnv::of(config, application, name);
         let calls = Arc::clone(application.recent_calls());
         let words = words.clone();
         let changes = changes.clone();
         async move {
             tokio::select! {
                 () = show(&calls) => {}
-                () = keep_running(&words, &surroundings, changes) => {}
+                () = keep_running(&words, &env, changes) => {}
             }
         }
     }));
@@ -101,13 +101,13 @@ async fn show(calls: &RecentCalls) {
 /// Runs the plugin; again when it ends by itself, after a pause, and when a file changes, at once.
 async fn keep_running(
     words: &[String],
-    surroundings: &Surroundings,
+    env: &ChildEnv,
     changes: Arc<tokio::sync::Mutex<mpsc::Receiver<PathBuf>>>,
 ) {
     let mut changes = changes.lock().await;
     let mut pauses = child::Pauses::default();
     loop {
-        let mut child = match Child::start(words, surroundings) {
+        let mut child = match Child::start(words, env) {
             Ok(child) => child,
             Err(error) => {
                 say(&format!(

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::clock::{Clock as _, SystemClock};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::dev::child::{self, Child, Surroundings};
+use super::dev::child::{self, Child, ChildEnv};
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::say;
@@ -108,8 +108,8 @@ pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
             None => only_plugin(&server).await?,
         };
         let plugin = (plugin.as_deref(), generation);
-        let surroundings = Surroundings::sandbox(config, &server, plugin);
-        let mut child = Child::start(&words, &surroundings)?;
+        let env = ChildEnv::sandbox(config, &server, plugin);
+        let mut child = Child::start(&words, &env)?;
         let done = tokio::select! {
             done = replay(&server, command, (asked, Some(generation)), place) => done,
             ended = child.ended() => Err(format!("{program}: the plugin ended: {ended}")),
