@@ -42,9 +42,9 @@ impl ApiCaller for SandboxCaller {
         let request = call.lineage.request_id;
         match action::find(&action).and_then(|action| action.sandbox) {
             Some(AsOf::Then) => {
-                let around = request.and_then(|request| sandbox.around(request));
-                if let Some(around) = around
-                    && let Err(error) = self.look_back(&mut call.payload, around).await
+                let latest = request.and_then(|request| sandbox.read_position(request));
+                if let Some(latest) = latest
+                    && let Err(error) = self.look_back(&mut call.payload, latest).await
                 {
                     return refusal(&error);
                 }
@@ -60,12 +60,12 @@ impl ApiCaller for SandboxCaller {
 }
 
 impl SandboxCaller {
-    /// Makes a read one of the past: as of `around`, or of what was before if it asks for that.
-    async fn look_back(&self, body: &mut Map<String, Json>, around: u64) -> Result<(), ApiError> {
+    /// Makes a read one of the past: as of `latest`, or of what was before if it asks for that.
+    async fn look_back(&self, body: &mut Map<String, Json>, latest: u64) -> Result<(), ApiError> {
         let position = match request::moment(body, "as_of")? {
-            None => around,
-            Some(Moment::Position(position)) => position.min(around),
-            Some(Moment::Time(time)) => self.0.events.position_at(time).await?.min(around),
+            None => latest,
+            Some(Moment::Position(position)) => position.min(latest),
+            Some(Moment::Time(time)) => self.0.events.position_at(time).await?.min(latest),
         };
         body.insert("as_of".to_owned(), position.into());
         Ok(())

@@ -3,7 +3,7 @@
 //!
 //! Workers that are to be tried connect to a door of their own, to a broker of their own, so no
 //! client, task or delivery ever reaches them. What they ask the server while they answer is looked
-//! up by [`Sandbox::around`]: the caller that they are given reads as of the write that is gone
+//! up by [`Sandbox::read_position`]: the caller that they are given reads as of the write that is gone
 //! through, and writes nothing.
 //!
 //! The log has what was committed, not what was sent. Fields that the plugin's hooks changed then
@@ -38,15 +38,15 @@ pub struct Sandbox {
     gate: Arc<dyn PluginGate>,
     env: RecordEnv,
     /// The writes that are gone through just now, by the request that hooks are told of.
-    running: Mutex<HashMap<Uuid, Around>>,
+    running: Mutex<HashMap<Uuid, RehearsedWrite>>,
 }
 
-/// What is around a hook that is tried.
+/// A write that is gone through.
 #[derive(Clone, Debug, Default)]
-struct Around {
-    /// What it reads is as of this position.
+struct RehearsedWrite {
+    /// What hooks read meanwhile is as of this position.
     position: u64,
-    /// The actions that it asked for and did not get.
+    /// The actions that they asked for and did not get.
     refused: BTreeSet<String>,
 }
 
@@ -154,16 +154,16 @@ impl Sandbox {
 
     /// Returns the position as of which what belongs to a request is answered; `None` for one that
     /// goes through no write.
-    pub fn around(&self, request: Uuid) -> Option<u64> {
+    pub fn read_position(&self, request: Uuid) -> Option<u64> {
         let running = self.running.lock();
-        running.get(&request).map(|around| around.position)
+        running.get(&request).map(|write| write.position)
     }
 
     /// Notes that a hook did not get an action.
     pub fn note_refusal(&self, request: Option<Uuid>, action: &str) {
         let mut running = self.running.lock();
-        if let Some(around) = request.and_then(|request| running.get_mut(&request)) {
-            around.refused.insert(action.to_owned());
+        if let Some(write) = request.and_then(|request| running.get_mut(&request)) {
+            write.refused.insert(action.to_owned());
         }
     }
 

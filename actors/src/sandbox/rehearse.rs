@@ -14,7 +14,7 @@ use skytrail_schema::value::Value;
 use uuid::Uuid;
 
 use super::page::is_about_accounts;
-use super::{Around, Asked, Difference, Ending, Finding, Sandbox};
+use super::{Asked, Difference, Ending, Finding, RehearsedWrite, Sandbox};
 use crate::context::RequestContext;
 use crate::plugin::{PluginGate, Trigger};
 use crate::record::apply::{self, Folded};
@@ -74,13 +74,13 @@ impl Sandbox {
         };
         let context = self.context_of(commit).await?;
         let request = context.request.id();
-        let around = Around {
+        let rehearsed = RehearsedWrite {
             position: commit.first_position() - 1,
             refused: BTreeSet::new(),
         };
-        self.running.lock().insert(request, around);
+        self.running.lock().insert(request, rehearsed);
         let tried = try_out(stage, &write, &context, asked).await;
-        let around = self.running.lock().remove(&request);
+        let rehearsed = self.running.lock().remove(&request);
         let (outcome, differences, error) = tried?;
         Ok(Some(Finding {
             position: event.position,
@@ -93,7 +93,7 @@ impl Sandbox {
             ignored: differences.ignored,
             unknown: write.unknown,
             error: error.map(|error| error.to_wire()),
-            refused_calls: around.unwrap_or_default().refused,
+            refused_calls: rehearsed.unwrap_or_default().refused,
         }))
     }
 
