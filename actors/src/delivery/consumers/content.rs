@@ -15,16 +15,16 @@ use crate::plugin::{CallContext, Lineage, Trigger};
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past};
 
-/// A record around an event.
-pub(super) struct Around {
+/// A record that an event changed.
+pub(super) struct ChangedRecord {
     /// As the event left it; as it was, when the event deleted it.
     pub(super) record: Record,
     /// As it was before; for a deletion nothing, as in v1.
     pub(super) original: Option<Record>,
 }
 
-impl Around {
-    /// Loads a record around an event; `None` when its past is not known any more.
+impl ChangedRecord {
+    /// Loads it; `None` when its past is not known any more.
     ///
     /// # Errors
     /// Store or log cannot be read.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{DeliveryLoop, EventRequest, PAUSE};
 use crate::delivery::consumers::announced::{AnnouncedCommit, HookResult};
-use crate::delivery::consumers::content::{Around, context_of, has_later, lineage_of};
+use crate::delivery::consumers::content::{ChangedRecord, context_of, has_later, lineage_of};
 use crate::delivery::consumers::dispatcher::WorkItem;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
 use crate::delivery::consumers::messages::Retry;
@@ -377,8 +377,8 @@ impl Attempt {
             return Ok(Outcome::Skipped(why));
         }
         let announced = self.announced.as_deref();
-        let around = Around::load(env, (&commit, event), (&id, trigger), announced).await?;
-        let Some(around) = around else {
+        let changed = ChangedRecord::load(env, (&commit, event), (&id, trigger), announced).await?;
+        let Some(changed) = changed else {
             return Ok(Outcome::Skipped("the record's past is not known"));
         };
         let mut lineage = lineage_of(&commit, announced);
@@ -393,7 +393,7 @@ impl Attempt {
             plugin: Arc::clone(&self.parts.name),
             kind: "hook",
             name: hook.name.clone(),
-            param: around.to_param(),
+            param: changed.to_param(),
             context: Some(context),
             timeout: Some(limit),
             deadline: None,
@@ -409,7 +409,7 @@ impl Attempt {
         let answer = env.plugins.deliver(request, note, self.hurry.clone()).await;
         Ok(match answer {
             Ok(answer) if *is_sync => {
-                Outcome::Acknowledged(hooks::check_answer(hook, &answer, &around.record))
+                Outcome::Acknowledged(hooks::check_answer(hook, &answer, &changed.record))
             }
             Ok(_) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
