@@ -73,6 +73,8 @@ pub struct ScheduledTask {
     pub(super) runs: BTreeMap<Timestamp, Timestamp>,
     /// Ends of runs that the log gets together with the next claim.
     pub(super) unwritten: Vec<TaskEnd>,
+    /// Ends of runs that the log is being told of.
+    pub(super) writing: Vec<TaskEnd>,
     /// The last error as the plugin told it, and whose it is.
     pub(super) last_error: Option<(Timestamp, ApiError)>,
     pub(super) tally: Tally,
@@ -127,6 +129,7 @@ impl ScheduledTask {
             next: None,
             runs: BTreeMap::new(),
             unwritten: Vec::new(),
+            writing: Vec::new(),
             last_error: None,
             tally: Tally::default(),
             num_writing: 0,
@@ -231,6 +234,7 @@ impl ScheduledTask {
         if let Some(due) = verdict.run {
             self.begin_due(due, passed_before, ctx);
         }
+        self.write_old_ends(now, ctx);
         self.arm(now, ctx);
     }
 

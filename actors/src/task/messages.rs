@@ -154,7 +154,7 @@ pub enum RunOutcome {
     Ok,
     /// It ended with an error.
     Failed,
-    /// The server ended first; what became of it nobody knows.
+    /// The server ended before it had noted the end; the run may have succeeded.
     Lost,
 }
 

@@ -19,10 +19,9 @@ use crate::context::RequestContext;
 use crate::plugin::{Lineage, PluginRequest, Timer, Undelivered};
 
 /// When the next run is due within this time, the log gets a good end together with its claim: one
-/// commit per run instead of two.
-const SOON: Duration = Duration::from_secs(15);
-/// How many ends may wait for that.
-const MAX_UNWRITTEN: usize = 8;
+/// commit per run instead of two for a task that runs each second. A process that dies takes the end
+/// along, so it waits no longer than this.
+const SOON: Duration = Duration::from_secs(1);
 /// The pause before a plugin that was not reached is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,7 +112,7 @@ impl ScheduledTask {
     fn begin(&mut self, beginning: Beginning, ctx: &mut Context<Self>) {
         self.runs
             .insert(beginning.claim.due, self.parts.clock.now());
-        let ends = std::mem::take(&mut self.unwritten);
+        let ends = self.take_ends();
         let (parts, timer) = (Arc::clone(&self.parts), self.timer.clone());
         let ending = self.ending.clone();
         let running = async move {
@@ -136,6 +135,7 @@ impl ScheduledTask {
     ) {
         let due = beginning.claim.due;
         self.runs.remove(&due);
+        self.writing.retain(|end| !ends.contains(end));
         match outcome {
             Outcome::Ended(result) => self.note_end(due, result, beginning.reply, ctx),
             Outcome::Unclaimed(error) => {
@@ -178,19 +178,37 @@ impl ScheduledTask {
             at: now,
             error: error.as_ref().map(|error| error.code.number()),
         });
-        let is_good = error.is_none();
         self.last_error = error.map(|error| (due, error));
-        let is_soon = self.next.is_some_and(|next| until(now, next) <= SOON);
-        let may_wait = is_good && is_soon && self.unwritten.len() <= MAX_UNWRITTEN;
-        if !may_wait || reply.is_some() {
+        if reply.is_some() || !self.may_ends_wait(now) {
             self.write_ends(reply, ctx);
         }
     }
 
-    /// Tells the log how runs ended; when that fails, with what it is told next.
+    /// Whether a claim is near that takes the unwritten ends along.
+    fn may_ends_wait(&self, now: Timestamp) -> bool {
+        let is_claim_near = self.next.is_some_and(|next| until(now, next) <= SOON);
+        let may_wait = |end: &TaskEnd| end.error.is_none() && until(end.at, now) < SOON;
+        is_claim_near && self.unwritten.iter().all(may_wait)
+    }
+
+    /// Tells the log of ends that wait for a claim which does not come.
+    pub(super) fn write_old_ends(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+        if !self.may_ends_wait(now) && !self.unwritten.is_empty() {
+            self.write_ends(None, ctx);
+        }
+    }
+
+    /// Takes the ends that are told to the log now.
+    fn take_ends(&mut self) -> Vec<TaskEnd> {
+        let ends = std::mem::take(&mut self.unwritten);
+        self.writing.extend(&ends);
+        ends
+    }
+
+    /// Tells the log how runs ended; when that fails, with the next claim or look.
     pub(super) fn write_ends(&mut self, reply: Option<Reply>, ctx: &mut Context<Self>) {
         self.num_writing += 1;
-        let ends = std::mem::take(&mut self.unwritten);
+        let ends = self.take_ends();
         let (parts, id) = (Arc::clone(&self.parts), self.id.clone());
         let written = async move {
             let decide =
@@ -202,6 +220,7 @@ impl ScheduledTask {
         };
         ctx.spawn(wrap_future(written).map(|(written, ends), this: &mut Self, ctx| {
             this.num_writing -= 1;
+            this.writing.retain(|end| !ends.contains(end));
             if let Err(error) = written {
                 tracing::warn!(task = %this.id, %error, "the log does not know how a run ended");
                 // Who leaves does not wait for the log; after a restart the run counts as lost.
@@ -238,8 +257,8 @@ impl ScheduledTask {
     }
 
     fn report_run(&self, run: TaskRun) -> RunReport {
-        let unwritten = self.unwritten.iter().find(|end| end.due == run.due);
-        let end = run.end.or(unwritten.copied());
+        let mut untold = self.unwritten.iter().chain(&self.writing);
+        let end = run.end.or(untold.find(|end| end.due == run.due).copied());
         let outcome = match end {
             _ if self.runs.contains_key(&run.due) => RunOutcome::Running,
             None => RunOutcome::Lost,

@@ -74,6 +74,12 @@ impl MemoryLog {
         self.bodies().iter().filter_map(claim).collect()
     }
 
+    /// Returns how many runs have ended.
+    pub(crate) fn num_ends(&self) -> usize {
+        let is_end = |body: &&EventBody| matches!(body, EventBody::TaskEnded(_));
+        self.bodies().iter().filter(is_end).count()
+    }
+
     pub(crate) fn num_commits(&self) -> usize {
         self.inner.lock().commits.len()
     }
