@@ -234,6 +234,7 @@ fn body(kind: EventKind) -> EventBody {
         }),
         EventKind::TaskPaused => EventBody::TaskPaused(NoDetails {}),
         EventKind::TaskResumed => EventBody::TaskResumed(NoDetails {}),
+        EventKind::TaskDropped => EventBody::TaskDropped(NoDetails {}),
         EventKind::ErasureRequested => EventBody::ErasureRequested(ErasureRequest {
             scope: ErasureScope::Record(Stream::Record(RecordId::new("note", USER))),
             why: "asked for on paper".to_owned(),

@@ -13,7 +13,7 @@ pub(super) const SMALL_STEP: i64 = 60_000_000;
 pub struct TaskState {
     /// The version of its stream.
     pub version: u32,
-    /// When it runs.
+    /// When it runs; `None` while its plugin registers without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<TaskSchedule>,
     /// Whether it waits to be resumed.
@@ -71,6 +71,7 @@ impl TaskState {
                 self.is_paused = false;
                 self.begin_anew(time);
             }
+            EventBody::TaskDropped(_) => self.schedule = None,
             _ => {}
         }
     }

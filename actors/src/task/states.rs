@@ -38,6 +38,14 @@ impl TaskStates {
         (inner.position, state)
     }
 
+    /// Returns the tasks that have a schedule.
+    pub(super) fn scheduled(&self) -> Vec<TaskId> {
+        let inner = self.0.lock();
+        let tasks = inner.tasks.iter();
+        let scheduled = tasks.filter(|(_, state)| state.schedule.is_some());
+        scheduled.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Appends what `decide` makes of the task as it is; when somebody else was quicker, of the task
     /// as it is then. Replies when durable; says whether there was anything to append.
     ///

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use chrono_tz::Tz;
 use futures_util::future::join_all;
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, NoDetails};
 use skytrail_schema::id::TaskId;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -16,6 +17,8 @@ use tokio::time::timeout;
 use super::actor::{ScheduledTask, TaskParts, stopping};
 use super::driver::MAX_JOBS;
 use super::messages::{GetReport, ListTasks, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
+use super::state::TaskState;
+use crate::context::RequestContext;
 use crate::plugin::Timer;
 use crate::spawn::spawn_named;
 
@@ -41,6 +44,9 @@ pub struct Tasks {
     parts: Arc<TaskParts>,
     changes: watch::Receiver<()>,
     tasks: BTreeMap<TaskId, Known>,
+    /// Those that the log is being told are not registered any more. They wait for that if they come
+    /// back: what was due before then is not made up for.
+    dropping: BTreeSet<TaskId>,
     is_stopping: bool,
 }
 
@@ -58,12 +64,13 @@ impl Tasks {
             parts: Arc::new(parts),
             changes,
             tasks: BTreeMap::new(),
+            dropping: BTreeSet::new(),
             is_stopping: false,
         }
     }
 
     /// Brings the tasks in line with what is registered.
-    fn reconcile(&mut self) {
+    fn reconcile(&mut self, ctx: &mut Context<Self>) {
         if self.is_stopping || self.parts.settings.is_slave {
             return;
         }
@@ -80,14 +87,53 @@ impl Tasks {
             }
             is_wanted
         });
+        // One whose plugin is away may come back with it.
+        for id in self.parts.states.scheduled() {
+            if points.attended.contains(&id.plugin) && !wanted.contains(&id) {
+                self.tell_dropped(id, ctx);
+            }
+        }
         for timer in &points.timers {
             let is_attended = points.attended.contains(&timer.id.plugin);
             self.keep(timer, is_attended);
         }
     }
 
+    /// Tells the log that a task is not registered any more; what fails is tried again later.
+    fn tell_dropped(&mut self, id: TaskId, ctx: &mut Context<Self>) {
+        if !self.dropping.insert(id.clone()) {
+            return;
+        }
+        let parts = Arc::clone(&self.parts);
+        let told = async move {
+            let decide = |state: &TaskState| {
+                let is_scheduled = state.schedule.is_some();
+                let dropped = is_scheduled.then_some(EventBody::TaskDropped(NoDetails {}));
+                dropped.into_iter().collect()
+            };
+            let context = RequestContext::system();
+            let (states, log) = (&parts.states, &parts.log);
+            let appended = states.append(log, &id, &context, decide).await;
+            if let Err(error) = &appended {
+                tracing::warn!(task = %id, %error, "the log does not know that a task is gone");
+            }
+            (appended.is_ok(), id)
+        };
+        ctx.spawn(
+            wrap_future(told).map(|(is_told, id), this: &mut Self, ctx| {
+                this.dropping.remove(&id);
+                if is_told {
+                    this.reconcile(ctx);
+                }
+            }),
+        );
+    }
+
     /// Starts a task's actor, or tells it what is new.
     fn keep(&mut self, timer: &Timer, is_attended: bool) {
+        if self.dropping.contains(&timer.id) {
+            return;
+        }
         let num_tasks = self.tasks.len();
         let known = self.tasks.get_mut(&timer.id);
         let alive = known.filter(|known| known.address.connected());
@@ -162,8 +208,8 @@ impl Actor for Tasks {
         ctx.spawn(wrap_future(async move {
             while address.send(Reconcile).await.is_ok() && changes.changed().await.is_ok() {}
         }));
-        ctx.run_interval(CARE_PERIOD, |this, _| {
-            this.reconcile();
+        ctx.run_interval(CARE_PERIOD, |this, ctx| {
+            this.reconcile(ctx);
             for known in this.tasks.values() {
                 // One with a full mailbox is awake.
                 let _ = known.address.try_send(Wake);
@@ -175,8 +221,8 @@ impl Actor for Tasks {
 impl Handler<Reconcile> for Tasks {
     type Result = ();
 
-    fn handle(&mut self, _: Reconcile, _: &mut Context<Self>) {
-        self.reconcile();
+    fn handle(&mut self, _: Reconcile, ctx: &mut Context<Self>) {
+        self.reconcile(ctx);
     }
 }
 

@@ -314,6 +314,96 @@ async fn a_changed_timer_is_set_anew_and_a_vanished_one_ends() {
 }
 
 #[actix::test]
+async fn a_task_that_comes_back_begins_anew() {
+    for spec in ["@every 10s", "0 * * * * *"] {
+        let (clock, log) = nothing();
+        let timers = [timer(spec)];
+        let mut world = World::start(&clock, &log, &timers).await;
+        world.wake_at(5).await;
+        // A registration without it; what was due meanwhile was due to nobody.
+        world.register(&[], true).await;
+        assert_eq!(log.num_dropped(), 1);
+        clock.advance(70_000_000);
+        world.register(&timers, true).await;
+        world.wake_at(76).await;
+        assert!(world.is_asked_nothing(), "{spec}");
+        assert_eq!(world.report().await.num_missed, 0, "{spec}");
+        let next = world.report().await.next_run;
+        let due = if spec.starts_with('@') { 85 } else { 120 };
+        assert_eq!(next, Some(at(due)), "{spec}");
+        world.wake_at(due).await;
+        world.run();
+    }
+}
+
+#[actix::test]
+async fn a_plugin_that_is_away_drops_nothing() {
+    let (clock, log) = nothing();
+    let timers = [timer("@every 10s")];
+    let mut world = World::start(&clock, &log, &timers).await;
+    world.register(&[], false).await;
+    world.wake_at(15).await;
+    world.register(&timers, true).await;
+    world.wake().await;
+    world.finish().await;
+    assert_eq!((log.claims(), log.num_dropped()), (vec![10], 0));
+}
+
+#[actix::test]
+async fn a_task_that_is_gone_after_a_restart_is_dropped() {
+    let (clock, log) = nothing();
+    let timers = [timer("@every 10s")];
+    World::start(&clock, &log, &timers).await;
+    let mut after = World::start(&clock, &log, &[]).await;
+    assert_eq!(log.num_dropped(), 1);
+    clock.advance(12_000_000);
+    after.register(&timers, true).await;
+    assert!(after.is_asked_nothing());
+    assert_eq!(after.report().await.next_run, Some(at(22)));
+}
+
+#[actix::test]
+async fn a_task_that_comes_back_before_the_log_knows_that_it_is_gone_begins_anew() {
+    // It comes back ever later.
+    for num_steps in 0..30 {
+        let (clock, log) = nothing();
+        let timers = [timer("@every 10s")];
+        let mut world = World::start(&clock, &log, &timers).await;
+        clock.advance(12_000_000);
+        world.set_points(&[], true);
+        for _ in 0..num_steps {
+            tokio::task::yield_now().await;
+        }
+        world.register(&timers, true).await;
+        world.wake().await;
+        // Else nobody has seen that it was gone.
+        let is_anew = log.num_dropped() == 1;
+        assert_eq!(world.is_asked_nothing(), is_anew, "{num_steps}");
+        let due = if is_anew { 22 } else { 20 };
+        assert_eq!(world.report().await.next_run, Some(at(due)), "{num_steps}");
+    }
+}
+
+#[actix::test]
+async fn a_paused_task_that_comes_back_is_paused() {
+    let (clock, log) = nothing();
+    let timers = [timer("@every 10s")];
+    let mut world = World::start(&clock, &log, &timers).await;
+    let message = PauseTask {
+        id: TaskId::new("p", "tick"),
+        is_paused: true,
+        context: RequestContext::system(),
+    };
+    world.tasks.send(message).await.unwrap().unwrap();
+    world.register(&[], true).await;
+    world.register(&timers, true).await;
+    assert_eq!(log.num_dropped(), 1);
+    assert!(world.report().await.is_paused);
+    world.wake_at(10).await;
+    assert!(world.is_asked_nothing());
+}
+
+#[actix::test]
 async fn who_asks_for_a_run_hears_how_it_ended() {
     let (clock, log) = nothing();
     let mut world = World::start(&clock, &log, &[timer("@yearly")]).await;

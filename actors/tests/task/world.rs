@@ -80,6 +80,12 @@ impl MemoryLog {
         self.bodies().iter().filter(is_end).count()
     }
 
+    /// Returns how many tasks were dropped.
+    pub(crate) fn num_dropped(&self) -> usize {
+        let is_dropped = |body: &&EventBody| matches!(body, EventBody::TaskDropped(_));
+        self.bodies().iter().filter(is_dropped).count()
+    }
+
     pub(crate) fn num_commits(&self) -> usize {
         self.inner.lock().commits.len()
     }
@@ -288,6 +294,12 @@ impl World {
 
     /// Tells the tasks what is registered, and whether the plugin has a worker.
     pub(crate) async fn register(&self, timers: &[Timer], is_attended: bool) {
+        self.set_points(timers, is_attended);
+        quiet().await;
+    }
+
+    /// The same, and does not wait for what they do.
+    pub(crate) fn set_points(&self, timers: &[Timer], is_attended: bool) {
         let attended: HashSet<Arc<str>> = is_attended.then(|| "p".into()).into_iter().collect();
         *self.plugin.points.lock() = Arc::new(Points {
             timers: timers.to_vec(),
@@ -296,7 +308,6 @@ impl World {
             ..Points::default()
         });
         self.changes.send_replace(());
-        quiet().await;
     }
 
     /// Moves the clock to a second and wakes everybody.

@@ -69,7 +69,9 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         EventBody::UserLoggedIn(body) => to_json(body),
         EventBody::UserLoggedOut(body) => to_json(body),
         EventBody::PluginRegistered(body) => to_json(body),
-        EventBody::TaskPaused(body) | EventBody::TaskResumed(body) => to_json(body),
+        EventBody::TaskPaused(body)
+        | EventBody::TaskResumed(body)
+        | EventBody::TaskDropped(body) => to_json(body),
         EventBody::ErasureRequested(body) => to_json(body),
         EventBody::ErasureFinished(body) => to_json(body),
         EventBody::LogRestored(body) => to_json(body),
@@ -132,6 +134,7 @@ pub(super) fn decode(
         EventKind::PluginRegistered => EventBody::PluginRegistered(stored.parse()?),
         EventKind::TaskPaused => EventBody::TaskPaused(stored.parse()?),
         EventKind::TaskResumed => EventBody::TaskResumed(stored.parse()?),
+        EventKind::TaskDropped => EventBody::TaskDropped(stored.parse()?),
         EventKind::ErasureRequested => EventBody::ErasureRequested(stored.parse()?),
         EventKind::ErasureFinished => EventBody::ErasureFinished(stored.parse()?),
         EventKind::LogRestored => EventBody::LogRestored(stored.parse()?),

@@ -247,6 +247,7 @@ fn task() -> impl Strategy<Value = EventBody> {
             .prop_map(|(due, at, error)| EventBody::TaskEnded(TaskEnd { due, at, error })),
         Just(EventBody::TaskPaused(NoDetails {})),
         Just(EventBody::TaskResumed(NoDetails {})),
+        Just(EventBody::TaskDropped(NoDetails {})),
         (name(), prop::collection::vec(1_u64..99, 0..9)).prop_map(|(why, positions)| {
             EventBody::ErasureRequested(ErasureRequest {
                 scope: ErasureScope::Events,

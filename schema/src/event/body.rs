@@ -93,6 +93,8 @@ pub enum EventBody {
     TaskPaused(NoDetails),
     /// A task runs again.
     TaskResumed(NoDetails),
+    /// A task's plugin registered without it: it has no schedule until it comes back.
+    TaskDropped(NoDetails),
     /// Payloads are to be gone from the log.
     ErasureRequested(ErasureRequest),
     /// Payloads that were to be gone are, everywhere.
@@ -212,6 +214,7 @@ kinds! {
     TaskEnded = 114, "task.ended", 1;
     TaskPaused = 115, "task.paused", 1;
     TaskResumed = 116, "task.resumed", 1;
+    TaskDropped = 117, "task.dropped", 1;
     ErasureRequested = 128, "erasure.requested", 1;
     ErasureFinished = 129, "erasure.finished", 1;
     PluginRegistered = 144, "plugin.registered", 1;

@@ -356,11 +356,12 @@ impl World {
             zone: "Europe/Berlin".to_owned(),
             since: now(second),
         };
-        let bodies = match what % 5 {
+        let bodies = match what % 6 {
             0 => vec![EventBody::TaskScheduled(schedule)],
             1 => vec![EventBody::TaskPaused(NoDetails {})],
             2 => vec![EventBody::TaskResumed(NoDetails {})],
             3 => vec![EventBody::TaskClaimed(claim)],
+            4 => vec![EventBody::TaskDropped(NoDetails {})],
             _ => vec![EventBody::TaskClaimed(claim), EventBody::TaskEnded(end)],
         };
         let events = bodies.into_iter().map(|body| (stream.clone(), body));
