@@ -241,6 +241,18 @@ pub struct Presence {
     pub from: Option<(WorkerId, u64)>,
 }
 
+impl Presence {
+    /// Returns how many timers' runs they take at once, all together.
+    pub fn window_for_timers(&self) -> usize {
+        window_for_timers(self.window)
+    }
+}
+
+/// Returns how much of a window timers may hold, so that others always find some of it.
+pub(super) fn window_for_timers(window: usize) -> usize {
+    (window / 2).max(1)
+}
+
 /// The way to the plugins.
 #[async_trait]
 pub trait PluginGate: Send + Sync + 'static {

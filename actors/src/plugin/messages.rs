@@ -153,6 +153,11 @@ impl Job {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
+    /// Whether it is a timer's run.
+    pub(super) fn is_timer(&self) -> bool {
+        self.kind == "timer"
+    }
+
     /// Returns roughly how much memory it takes.
     pub(super) fn size(&self) -> usize {
         const OVERHEAD: usize = 256;

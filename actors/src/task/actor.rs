@@ -151,8 +151,17 @@ impl ScheduledTask {
     pub(super) fn is_busy(&self) -> bool {
         match self.timer.overlap {
             Overlap::Skip => !self.runs.is_empty(),
-            Overlap::Allow => self.runs.len() >= MAX_RUNS,
+            Overlap::Allow => self.runs.len() >= self.max_overlapping(),
         }
+    }
+
+    /// Returns how many runs may be under way. More than the plugin takes at once would only wait.
+    fn max_overlapping(&self) -> usize {
+        if !self.is_attended {
+            return MAX_RUNS;
+        }
+        let presence = self.parts.plugins.presence(&self.id.plugin);
+        presence.window_for_timers().min(MAX_RUNS)
     }
 
     /// Sees to it that the log and the driver know of the timer as it is.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use skytrail_actors::plugin::{CallContext, PluginGate};
+use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::{CallContext, PluginGate, PluginRequest};
 use skytrail_schema::caller::KeyKind;
 use tokio::time::Instant;
 
-use crate::support::{Asked, Worker, World, assert_refused, op, request};
+use crate::support::{Asked, Seen, Worker, World, assert_refused, op, request};
 
 #[actix::test]
 async fn a_request_carries_v1s_envelope() {
@@ -339,4 +339,82 @@ async fn what_became_of_requests_can_be_seen() {
         "{:?}",
         figures.seconds
     );
+}
+
+fn run(name: &str) -> PluginRequest {
+    PluginRequest {
+        kind: "timer",
+        ..request(name)
+    }
+}
+
+#[actix::test]
+async fn timers_leave_half_of_the_window_to_others() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({"window": 5}), op("a")).await;
+    let runs: Vec<_> = (0..4).map(|_| world.ask(run("tick"))).collect();
+    world.quiet().await;
+    let asked: Vec<_> = (0..3).map(|_| world.ask(request("a"))).collect();
+    world.quiet().await;
+    let sent = take_all(&mut worker).await;
+    let kinds: Vec<_> = sent.iter().map(|request| &request["kind"]).collect();
+    // What else comes goes past those that wait.
+    assert_eq!(kinds, ["timer", "timer", "op", "op", "op"]);
+    for request in sent.iter().skip(2) {
+        worker.answer(request, json!(1)).await;
+    }
+    for asked in asked {
+        assert_eq!(asked.answer().await, Ok(json!(1)));
+    }
+    let state = world.broker.state().await.unwrap();
+    let waiting = (state.plugins[0].queued, state.plugins[0].queued_timers);
+    assert_eq!(waiting, (2, 2));
+    // They stay within their half when there is room.
+    assert!(take_all(&mut worker).await.is_empty());
+    for request in sent.iter().take(2) {
+        worker.answer(request, json!(2)).await;
+    }
+    for _ in 0..2 {
+        let request = worker.expect("request").await;
+        worker.answer(&request, json!(2)).await;
+    }
+    for run in runs {
+        assert_eq!(run.answer().await, Ok(json!(2)));
+    }
+}
+
+#[actix::test]
+async fn a_window_of_one_takes_a_timer() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({"window": 1}), op("a")).await;
+    let asked = world.ask(run("tick"));
+    let sent = worker.expect("request").await;
+    worker.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+}
+
+#[actix::test]
+async fn timers_that_wait_take_no_room_from_what_else_waits() {
+    let world = World::with(&["P"], |settings| settings.max_queue = 2);
+    let mut worker = world.ready(json!({"window": 2}), op("a")).await;
+    let runs: Vec<_> = (0..4).map(|_| world.ask(run("tick"))).collect();
+    world.quiet().await;
+    assert!(runs.last().unwrap().is_answered());
+    let asked: Vec<_> = (0..3).map(|_| world.ask(request("a"))).collect();
+    world.quiet().await;
+    assert!(asked.iter().all(|asked| !asked.is_answered()));
+    assert_eq!(take_all(&mut worker).await.len(), 2);
+}
+
+/// Returns the requests that have come.
+async fn take_all(worker: &mut Worker) -> Vec<Json> {
+    let mut requests = Vec::new();
+    while let Some(seen) = worker.poll_next().await {
+        if let Seen::Message(message) = seen
+            && message["type"] == "request"
+        {
+            requests.push(message);
+        }
+    }
+    requests
 }

@@ -273,6 +273,10 @@ async fn overlapping_runs_are_told_apart() {
     world.wake_at(20).await;
     let second = world.run();
     assert_eq!(world.report().await.running_since, Some(at(10)));
+    // No more of them than half of the plugin's window.
+    world.wake_at(30).await;
+    assert!(world.is_asked_nothing());
+    assert_eq!(world.report().await.num_skipped, 1);
     first.reply.send(Ok(json!(1))).unwrap();
     quiet().await;
     assert_eq!(world.report().await.running_since, Some(at(20)));

@@ -191,6 +191,13 @@ impl PluginGate for ScriptedPlugin {
         answer.map_err(Undelivered::Refused)
     }
 
+    fn presence(&self, _: &str) -> Presence {
+        Presence {
+            window: 4,
+            ..Presence::default()
+        }
+    }
+
     fn announce(&self, name: &'static str, param: Json) {
         NoPlugins::default().announce(name, param);
     }
@@ -202,10 +209,6 @@ impl PluginGate for ScriptedPlugin {
         _: Hurry,
     ) -> Result<Json, Undelivered> {
         self.ask(request).await
-    }
-
-    fn presence(&self, plugin: &str) -> Presence {
-        NoPlugins::default().presence(plugin)
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -62,6 +62,7 @@ pub(super) enum Phase {
 pub(super) struct Running {
     pub(super) worker: WorkerId,
     pub(super) takes_slot: bool,
+    pub(super) is_timer: bool,
 }
 
 impl Plugins {

@@ -51,6 +51,7 @@ impl Plugins {
                 ..Capacity::default()
             },
             in_use: 0,
+            num_timers: 0,
             stage: Stage::Greeted,
             registration: None,
             from: join.from,

@@ -4,7 +4,7 @@
 //! limits), `actor` (what comes in), `requests` (a request's way to a worker), `membership` (workers
 //! that come and take over), `registering` (registrations, taken or refused), `publish` (what the
 //! others see of that), `lifecycle` (the events of a worker's and the server's start), `plugin` (one
-//! plugin's workers and queue, pure), `state` (what can be seen from outside).
+//! plugin's workers, pure), `queue` (what waits for them, pure), `state` (what can be seen from outside).
 
 mod actor;
 mod deliver;
@@ -13,6 +13,7 @@ mod lifecycle;
 mod membership;
 mod plugin;
 mod publish;
+mod queue;
 mod registering;
 mod requests;
 mod state;

@@ -1,6 +1,6 @@
 //! One plugin: its workers, its registration and the requests that wait. Pure.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use actix::Addr;
 use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
+use super::queue::Queue;
 use crate::plugin::connection::PluginConnection;
-use crate::plugin::gate::{Presence, WorkerId};
-use crate::plugin::messages::{Capacity, Job};
+use crate::plugin::gate::{Presence, WorkerId, window_for_timers};
+use crate::plugin::messages::Capacity;
 use crate::plugin::protocol::Problem;
 use crate::plugin::registration::Registration;
 use crate::plugin::settings::TransportKind;
@@ -59,6 +60,8 @@ pub(super) struct Worker {
     /// What it takes, as it said last.
     pub(super) capacity: Capacity,
     pub(super) in_use: usize,
+    /// How many of these are timers' runs.
+    pub(super) num_timers: usize,
     pub(super) stage: Stage,
     pub(super) registration: Option<Arc<Registration>>,
     /// The position behind which it wants deliveries to start.
@@ -172,6 +175,16 @@ impl Plugin {
         least(self.serving(stage).filter(has_room))
     }
 
+    /// Whether one more timer's run may have a slot. They hold half of the window at most, so however
+    /// long they take, hooks and lambdas go on.
+    pub(super) fn has_room_for_timer(&self, stage: Stage) -> bool {
+        let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
+        let here = || self.serving(stage).filter(is_here);
+        let window = here().map(Worker::window_for_deliveries).sum();
+        let num_timers: usize = here().map(|worker| worker.num_timers).sum();
+        num_timers < window_for_timers(window)
+    }
+
     /// Picks a worker for a request that does not wait for a window.
     pub(super) fn pick_any(&self, stage: Stage) -> Option<WorkerId> {
         let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
@@ -270,7 +283,7 @@ impl Plugin {
     /// come.
     pub(super) fn next_expiry(&self, wait: Duration) -> Option<Instant> {
         let since = self.homeless_since?;
-        let head = self.queue.jobs.front()?;
+        let head = self.queue.head()?;
         Some(since.max(head.arrived) + wait)
     }
 }
@@ -317,62 +330,4 @@ fn least<'a>(workers: impl Iterator<Item = &'a Worker>) -> Option<WorkerId> {
         best.push(worker);
     }
     best.iter().choose(&mut rand::rng()).map(|worker| worker.id)
-}
-
-/// Requests that wait, first in first out.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    jobs: VecDeque<Box<Job>>,
-    num_bytes: usize,
-}
-
-impl Queue {
-    /// Takes a request in, or gives it back when there is no room.
-    pub(super) fn push(
-        &mut self,
-        job: Box<Job>,
-        max_len: usize,
-        max_bytes: usize,
-    ) -> Result<(), Box<Job>> {
-        let size = job.size();
-        if self.jobs.len() >= max_len || self.num_bytes + size > max_bytes {
-            return Err(job);
-        }
-        self.num_bytes += size;
-        self.jobs.push_back(job);
-        Ok(())
-    }
-
-    /// Puts a request that was at the head before back there.
-    pub(super) fn push_front(&mut self, job: Box<Job>) {
-        self.num_bytes += job.size();
-        self.jobs.push_front(job);
-    }
-
-    /// Takes the next request that somebody waits for.
-    pub(super) fn pop(&mut self) -> Option<Box<Job>> {
-        loop {
-            let job = self.jobs.pop_front()?;
-            self.num_bytes -= job.size();
-            if !job.is_abandoned() {
-                return Some(job);
-            }
-        }
-    }
-
-    /// Takes a request out.
-    pub(super) fn remove(&mut self, ticket: u64) -> Option<Box<Job>> {
-        let index = self.jobs.iter().position(|job| job.ticket == ticket)?;
-        let job = self.jobs.remove(index)?;
-        self.num_bytes -= job.size();
-        Some(job)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
 }

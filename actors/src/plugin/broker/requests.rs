@@ -75,7 +75,7 @@ impl Plugins {
             let Some(worker) = plugin.pick(stage) else {
                 return self.watch_homeless(index, ctx);
             };
-            let Some(job) = plugin.queue.pop() else {
+            let Some(job) = plugin.queue.pop(plugin.has_room_for_timer(stage)) else {
                 return;
             };
             if let Err(job) = self.dispatch(index, worker, job, ctx) {
@@ -105,15 +105,21 @@ impl Plugins {
             return Err(job);
         };
         job.is_idempotent = plugin.is_idempotent(job.kind, &job.name);
-        let (ticket, takes_slot) = (job.ticket, job.lane == Lane::Window);
+        let ticket = job.ticket;
+        let running = Running {
+            worker,
+            takes_slot: job.lane == Lane::Window,
+            is_timer: job.is_timer(),
+        };
         let Some(target) = plugin.worker_mut(worker) else {
             return Err(job);
         };
         match target.address.try_send(Dispatch(job)) {
             Ok(()) => {
-                target.in_use += usize::from(takes_slot);
+                target.in_use += usize::from(running.takes_slot);
+                target.num_timers += usize::from(running.is_timer);
                 plugin.num_dispatched += 1;
-                self.running.insert(ticket, Running { worker, takes_slot });
+                self.running.insert(ticket, running);
                 Ok(())
             }
             Err(SendError::Full(Dispatch(job))) => {
@@ -150,7 +156,7 @@ impl Plugins {
         };
         plugin.is_watched = false;
         while plugin.next_expiry(wait).is_some_and(|expiry| expiry <= now) {
-            if let Some(mut job) = plugin.queue.pop() {
+            if let Some(mut job) = plugin.queue.pop(true) {
                 job.answer(Err(unavailable(&plugin.name, Unavailable::NoWorker)));
             }
         }
@@ -192,6 +198,8 @@ impl Plugins {
         if running.takes_slot {
             self.update(running.worker, |worker| {
                 worker.in_use = worker.in_use.saturating_sub(1);
+                let num_timers = usize::from(running.is_timer);
+                worker.num_timers = worker.num_timers.saturating_sub(num_timers);
             });
         }
         true

@@ -38,6 +38,8 @@ pub struct PluginState {
     pub problems: Vec<Problem>,
     /// Requests that wait for a worker.
     pub queued: usize,
+    /// Those of them that are timers' runs.
+    pub queued_timers: usize,
     /// Requests that were answered or given up, ever.
     pub calls: u64,
     /// Those of them that failed, for whatever reason.
@@ -93,6 +95,7 @@ impl PluginState {
             points: active.map(|active| active.registration.counts()),
             problems: plugin.problems.clone(),
             queued: plugin.queue.len(),
+            queued_timers: plugin.queue.num_timers(),
             calls,
             errors,
             figures,
