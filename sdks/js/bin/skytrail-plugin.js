@@ -1,11 +1,12 @@
 #!/usr/bin/env node
-// Runs a plugin: `skytrail-plugin index.js`. The file's default export, or its export `plugin`, or
-// else the package's own plugin, whose functions the file has registered.
+// Runs a plugin: `skytrail-plugin index.js`. It is what the file exports, by any name, or the package's
+// own plugin, if the file has registered functions with it.
 
 import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 
-import packagesPlugin, { Plugin } from '../src/index.js';
+import packagesPlugin from '../src/index.js';
+import { isPlugin } from '../src/plugin.js';
 
 const USAGE = `usage: skytrail-plugin FILE
 
@@ -19,12 +20,24 @@ if (file === undefined || file.startsWith('-') || rest.length > 0) {
   process.exit(2);
 }
 const loaded = await import(pathToFileURL(realpathSync(file)));
-const found = [loaded.default, loaded.plugin].find((it) => it instanceof Plugin);
 try {
-  await (found ?? packagesPlugin).run();
+  await find(loaded).run();
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
   process.exitCode = 1;
 }
 // Whatever the file has open.
 process.exit();
+
+/**
+ * Returns the plugin of a file that was loaded. The package's own counts only with functions: run
+ * without any it would take the place of the plugin that the file made and did not export.
+ */
+function find(exported) {
+  const found = new Set(Object.values(exported).filter(isPlugin));
+  if (packagesPlugin.points.isEmpty) found.delete(packagesPlugin);
+  else found.add(packagesPlugin);
+  if (found.size === 0) throw new Error(`${file} registers nothing: export your plugin`);
+  if (found.size > 1) throw new Error(`${found.size} plugins: a process runs one`);
+  return [...found][0];
+}

@@ -15,6 +15,8 @@ import { Worker } from './worker.js';
 const DRAIN_MS = 30_000;
 /** How long a program may take after `run`. */
 const CLEANUP_MS = 3000;
+/** Every copy of this package knows the plugins of the others by it. */
+const IS_PLUGIN = Symbol.for('skytrail-plugin.isPlugin');
 
 /**
  * What a plugin does, and the server that it does it for. Settings that are not given come from the
@@ -24,6 +26,7 @@ const CLEANUP_MS = 3000;
  * Functions may be async. The last argument of each is `{context, signal, api, delivery, progress}`.
  */
 export class Plugin {
+  [IS_PLUGIN] = true;
   points = new Points();
   #settings;
   #assets = new StaticAssets(this.points.assets);
@@ -214,3 +217,6 @@ function number(name, given, otherwise) {
   if (Number.isSafeInteger(value) && value >= 0) return value;
   throw new TypeError(`${name} should be a number, not ${given}`);
 }
+
+/** Whether something is a plugin, also one of another copy of this package. */
+export const isPlugin = (value) => value?.[IS_PLUGIN] === true;

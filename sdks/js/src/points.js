@@ -25,6 +25,11 @@ export class Points {
     return { ...this.#lists, event };
   }
 
+  /** Whether nothing was registered. */
+  get isEmpty() {
+    return Object.values(this.registration()).every((list) => list.length === 0);
+  }
+
   /**
    * Goes back to the points of before the first start when another one begins: functions for `init`
    * add theirs at every start of the server.

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
@@ -381,8 +384,15 @@ test('a silent server is left, and the session resumed', async (t) => {
 const pathOf = (name) => fileURLToPath(new URL(name, import.meta.url));
 const BIN = pathOf('../bin/skytrail-plugin.js');
 
-/** Runs node with these arguments for a server; `said` collects what it prints. */
+/** Runs node with these arguments for a server, until it has come there. */
 async function started(t, ...args) {
+  const program = await launched(t, ...args);
+  await program.server.find(({ type }) => type === 'hello');
+  return program;
+}
+
+/** Runs node with these arguments for a server; `said` collects what it prints. */
+async function launched(t, ...args) {
   const server = await StandIn.start();
   const { endpoint } = server;
   const env = { ...process.env, PLUGIN_NAME: 'CLI', MASTER_KEY: 'm', SKYGEAR_ENDPOINT: endpoint };
@@ -392,7 +402,6 @@ async function started(t, ...args) {
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (part) => (program.said += part));
   }
-  await server.find(({ type }) => type === 'hello');
   return program;
 }
 
@@ -410,6 +419,64 @@ test('the command runs a file, and ends on SIGTERM when it has drained', async (
   assert.equal((await server.ask('r1', 'op', 'example', { param: {} })).result, 'hi');
   await terminate(program);
   assert.deepEqual(await program.ended, [0, null]);
+});
+
+/** A folder with a copy of this package; returns what writes a plugin's file that imports a copy. */
+async function folderWithCopy(t) {
+  const folder = await mkdtemp(join(tmpdir(), 'plugin-'));
+  t.after(() => rm(folder, { recursive: true }));
+  for (const part of ['package.json', 'src']) {
+    await cp(pathOf(`../${part}`), join(folder, part), { recursive: true });
+  }
+  await symlink(pathOf('../node_modules'), join(folder, 'node_modules'));
+  let numFiles = 0;
+  return async (from, text) => {
+    const file = join(folder, `plugin-${(numFiles += 1)}.js`);
+    await writeFile(file, `import own, { Plugin } from '${from}';\n${text}\n`);
+    return file;
+  };
+}
+
+const OURS = new URL('../src/index.js', import.meta.url).href;
+const COPY = './src/index.js';
+
+test('the command finds what a file exports, by any name and of any copy', async (t) => {
+  const plugin = await folderWithCopy(t);
+  const notes = "const notes = new Plugin('NOTES'); notes.op('a', () => 1);";
+  for (const [from, text, name] of [
+    [OURS, `${notes} export { notes };`, 'NOTES'],
+    [OURS, `${notes} export { notes, notes as default, own };`, 'NOTES'],
+    [COPY, `${notes} export { notes as default };`, 'NOTES'],
+    [COPY, "own.op('a', () => 1); export default own;", 'CLI']
+  ]) {
+    const { server } = await started(t, BIN, await plugin(from, text));
+    assert.equal(server.heard[0].plugin, name, text);
+    const { result } = await server.ask('r1', 'event', 'init', { param: { config: {} } });
+    assert.deepEqual(result.op.map(({ name }) => name), ['a'], text);
+  }
+});
+
+test('the command runs nothing in the place of a plugin that it does not find', async (t) => {
+  const plugin = await folderWithCopy(t);
+  for (const [from, text, said] of [
+    [OURS, "new Plugin('NOTES').op('a', () => 1);", /registers nothing: export your plugin/],
+    [COPY, "own.op('a', () => 1);", /registers nothing: export your plugin/],
+    [OURS, "export const [a, b] = [new Plugin('A'), new Plugin('B')];", /2 plugins: a process runs one/],
+    [OURS, "own.op('a', () => 1); export const a = new Plugin('A');", /2 plugins: a process runs one/]
+  ]) {
+    const program = await launched(t, BIN, await plugin(from, text));
+    const came = program.server.find(({ type }) => type === 'hello').then(() => 'it ran');
+    assert.deepEqual(await Promise.race([came, program.ended]), [1, null], text);
+    assert.match(program.said, said);
+  }
+});
+
+test('an event is something to register', async (t) => {
+  const plugin = await folderWithCopy(t);
+  const file = await plugin(OURS, "own.event('init', () => own.op('a', () => 1));");
+  const { server } = await started(t, BIN, file);
+  const { result } = await server.ask('r1', 'event', 'init', { param: { config: {} } });
+  assert.equal(result.op.length, 1);
 });
 
 test('a program ends after run, whatever it has open, and may clean up before', async (t) => {
