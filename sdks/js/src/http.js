@@ -112,6 +112,7 @@ export class SkygearResponse {
 function bytesOf(body) {
   if (body === '') return [Buffer.alloc(0), null];
   if (typeof body === 'string') return [Buffer.from(body), 'text/plain; charset=utf-8'];
+  if (body instanceof ArrayBuffer) return bytesOf(new Uint8Array(body));
   if (ArrayBuffer.isView(body)) {
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
     return [bytes, body.byteLength > 0 ? 'application/octet-stream' : null];

@@ -5,6 +5,7 @@
  * it came, and so does a date that no `Date` can be.
  */
 
+import { HttpHeaders } from './headers.js';
 import { circular, MAX_DEPTH, tooDeep } from './json.js';
 import { Record } from './record.js';
 
@@ -127,6 +128,13 @@ const WRITERS = [
   [ForeignValue, (foreign) => foreign.wire]
 ];
 
+/** Names with values, of the platform and of this package; a name may come again. */
+const NAMED_VALUES = [URLSearchParams, FormData, Headers, HttpHeaders];
+
+const BYTES = [ArrayBuffer, Blob];
+
+const isOneOf = (types, value) => types.some((type) => value instanceof type);
+
 /** Turns values into typed objects, at any depth. Throws `TypeError` for what cannot be sent. */
 export function encode(value) {
   switch (typeof value) {
@@ -163,13 +171,23 @@ function encodeObject(value) {
   if (Array.isArray(value)) return Array.from(value, (item) => encode(item) ?? null);
   if (value instanceof Record) return { $type: 'record', $record: value.toWire() };
   for (const [type, write] of WRITERS) if (value instanceof type) return write(value);
-  if (ArrayBuffer.isView(value)) {
+  if (ArrayBuffer.isView(value) || isOneOf(BYTES, value)) {
     throw new TypeError('bytes cannot be sent in JSON: store a file, or write them as text');
   }
   if (typeof value.toJSON === 'function') return encode(value.toJSON());
   if (value instanceof Map) return mapObject(Object.fromEntries(value), encode);
   if (value instanceof Set) return encodeObject([...value]);
+  if (isOneOf(NAMED_VALUES, value)) return mapObject(byName(value), encode);
   return mapObject(value, encode);
+}
+
+/** A name that comes again has the list of its values. */
+function byName(pairs) {
+  const values = new Map();
+  for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
+  return Object.fromEntries(
+    [...values].map(([name, list]) => [name, list.length === 1 ? list[0] : list])
+  );
 }
 
 /** As `Object.fromEntries` makes it: a member named `__proto__` stays a member. */

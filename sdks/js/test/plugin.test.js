@@ -200,6 +200,9 @@ test('handlers take and give bytes, text, JSON, headers', async () => {
     });
     plugin.handler('fetch', () => new Response('{}', { status: 418, headers: { 'X-A': 'b' } }));
     plugin.handler('form', (request) => [request.form().get('a'), request.text()]);
+    plugin.handler('buffer', () => new Uint8Array([0, 255]).buffer);
+    plugin.handler('fields', (request) => request.form());
+    plugin.handler('agent', ({ headers }) => headers);
     plugin.handler('nothing', () => {});
   });
   const bytes = await tester.request('POST', '/bytes', { body: Buffer.from([128]) });
@@ -219,6 +222,11 @@ test('handlers take and give bytes, text, JSON, headers', async () => {
   const fetched = await tester.request('GET', '/fetch');
   assert.deepEqual([fetched.statusCode, fetched.headers.get('x-a')], [418, 'b']);
   assert.deepEqual((await tester.request('POST', '/form', { body: 'a=b' })).json(), ['b', 'a=b']);
+  assert.deepEqual([...(await tester.request('GET', '/buffer')).body], [0, 255]);
+  const fields = await tester.request('POST', '/fields', { body: 'a=b&c=d&c=e' });
+  assert.deepEqual(fields.json(), { a: 'b', c: ['d', 'e'] });
+  const agent = await tester.request('GET', '/agent', { headers });
+  assert.deepEqual(agent.json(), { 'user-agent': 'me' });
   assert.equal((await tester.request('GET', '/nothing')).statusCode, 204);
   await assert.rejects(tester.request('PATCH', '/bytes'), { code: 117, status: 404 });
 });

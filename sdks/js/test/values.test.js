@@ -71,6 +71,18 @@ test('what cannot be sent is refused', () => {
   assert.throws(() => new Reference('note'), TypeError);
 });
 
+test('a form is sent as an object, with a list for what comes twice', () => {
+  const form = new URLSearchParams('a=1&tag=x&b=&tag=y&tag=z&__proto__=p');
+  const expected = '{"a":"1","tag":["x","y","z"],"b":"","__proto__":"p"}';
+  assert.equal(JSON.stringify(encode(form)), expected);
+  const data = new FormData();
+  for (const [name, value] of form) data.append(name, value);
+  assert.equal(JSON.stringify(encode(data)), expected);
+  assert.deepEqual(encode({ form: new Headers({ 'X-A': 'b' }) }), { form: { 'x-a': 'b' } });
+  data.append('file', new Blob(['x']));
+  assert.throws(() => encode(data), TypeError);
+});
+
 test('a member called __proto__ is a member', () => {
   const odd = JSON.parse('{"__proto__": {"isAdmin": true}}');
   assert.equal(decode(odd).isAdmin, undefined);
