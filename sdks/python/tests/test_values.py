@@ -172,6 +172,28 @@ class Records(unittest.TestCase):
         record.acl = [PublicAccessControlEntry("read")]
         self.assertEqual(record.to_wire()["_access"], [{"public": True, "level": "read"}])
 
+    def test_entries_may_be_given_as_they_travel(self) -> None:
+        record = Record("note/1")
+        wire = [
+            {"public": True, "level": "read"},
+            {"user_id": "u1", "level": "write"},
+            {"role": "editor", "level": "write"},
+            {"relation": "friend", "level": "read"},
+            {"newer": 1},
+        ]
+        record.acl = wire
+        self.assertEqual(record.to_wire()["_access"], wire)
+        self.assertEqual(record.acl[1], DirectAccessControlEntry("u1", "write"))
+        record.acl = [PublicAccessControlEntry("read"), *wire[1:]]
+        self.assertEqual(record.to_wire()["_access"], wire)
+        record.acl = []
+        record.acl.append(wire[0])
+        self.assertEqual(record.to_wire()["_access"], wire[:1])
+        for wrong in (["read"], [None], wire[0], "read"):
+            with self.assertRaisesRegex(TypeError, "an access list has entries such as"):
+                record.acl = wrong
+        self.assertEqual(record.to_wire()["_access"], wire[:1])
+
     def test_names_of_the_server_are_not_fields(self) -> None:
         with self.assertRaises(KeyError):
             Record("note")["_ownerID"] = "me"

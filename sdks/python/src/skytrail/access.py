@@ -73,17 +73,28 @@ AccessControlEntry = (
 )
 
 
-def read_acl(wire: Any) -> list[AccessControlEntry] | None:
-    """Reads `_access`; `None` means that the record is open to all."""
-    return None if wire is None else [_read_entry(entry) for entry in wire]
+def read_acl(
+    entries: Iterable[AccessControlEntry | Mapping[str, Any]] | None,
+) -> list[AccessControlEntry] | None:
+    """Reads `_access`, or what a plugin has in its place; `None` means open to all."""
+    return None if entries is None else [_read_entry(entry) for entry in entries]
 
 
-def write_acl(acl: Iterable[AccessControlEntry] | None) -> list[JsonObject] | None:
+def write_acl(
+    entries: Iterable[AccessControlEntry | Mapping[str, Any]] | None,
+) -> list[JsonObject] | None:
     """Writes `_access`."""
-    return None if acl is None else [entry.as_dict() for entry in acl]
+    return None if entries is None else [_read_entry(entry).as_dict() for entry in entries]
 
 
-def _read_entry(wire: JsonObject) -> AccessControlEntry:
+def _read_entry(wire: Any) -> AccessControlEntry:
+    if isinstance(wire, AccessControlEntry):
+        return wire
+    if not isinstance(wire, Mapping):
+        example = PublicAccessControlEntry("read")
+        raise TypeError(
+            f"an access list has entries such as {example} or {example.as_dict()}, not {wire!r}"
+        )
     level = cast(Level, wire.get("level"))
     if wire.get("public") is True:
         return PublicAccessControlEntry(level)

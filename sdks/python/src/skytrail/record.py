@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any
 
@@ -80,12 +80,17 @@ class Record(MutableMapping[str, Any]):
 
     @property
     def acl(self) -> list[AccessControlEntry] | None:
-        """Who may read and write; `None` is everybody."""
+        """Who may read and write; `None` is everybody.
+
+        Entries are `PublicAccessControlEntry("read")`, `DirectAccessControlEntry(user_id, "write")`,
+        `RoleAccessControlEntry(role, level)` and `RelationalAccessControlEntry(relation, level)`.
+        They may be given as they travel, too: `{"public": True, "level": "read"}`.
+        """
         return self._acl
 
     @acl.setter
-    def acl(self, entries: list[AccessControlEntry] | None) -> None:
-        self._acl, self._has_acl = entries, True
+    def acl(self, entries: Iterable[AccessControlEntry | Mapping[str, Any]] | None) -> None:
+        self._acl, self._has_acl = read_acl(entries), True
 
     @property
     def owner_id(self) -> str | None:
@@ -129,7 +134,7 @@ class Record(MutableMapping[str, Any]):
             else:
                 record._data[name] = decode(value)
         if "_access" in wire:
-            record.acl = read_acl(wire["_access"])
+            record.acl = wire["_access"]
         return record
 
     def to_wire(self) -> JsonObject:
