@@ -48,10 +48,17 @@ class CommandLine(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             two = "import skytrail\na = skytrail.Plugin('A')\nb = skytrail.Plugin('B')"
             Path(folder, "two.py").write_text(two)
-            Path(folder, "nameless.py").write_text("import skytrail")
+            nameless = "import skytrail\n@skytrail.event('init')\ndef start(config): ..."
+            hidden = "import skytrail\ndef f(): skytrail.Plugin('A').op('a')(print)\nf()"
+            both = f"{nameless}\na = skytrail.Plugin('A')"
+            Path(folder, "both.py").write_text(both)
+            Path(folder, "hidden.py").write_text(hidden)
+            Path(folder, "nameless.py").write_text(nameless)
             for arguments, complaint in (
                 (["none.py"], "no such file"),
                 (["two.py"], "2 plugins"),
+                (["both.py"], "2 plugins"),
+                (["hidden.py", "--name", "X"], "hidden.py registers nothing"),
                 (["nameless.py"], "PLUGIN_NAME"),
                 ([], "FILE"),
             ):

@@ -32,15 +32,22 @@ def load(path: Path) -> ModuleType:
 
 
 def find(modules: list[ModuleType]) -> Plugin:
-    """Returns the plugin that some files define: their own, or else the package's."""
-    found: list[Plugin] = []
+    """Returns the plugin that some files define.
+
+    The package's own counts only with functions: run without any it would take the place of the
+    plugin that a file made where nobody finds it.
+    """
+    found = [] if skytrail.plugin.points.is_empty else [skytrail.plugin]
     for module in modules:
         for value in vars(module).values():
             if isinstance(value, Plugin) and value is not skytrail.plugin and value not in found:
                 found.append(value)
+    if not found:
+        names = ", ".join(str(module.__file__) for module in modules)
+        raise SystemExit(f"{names} registers nothing: keep your plugin in a variable of the file")
     if len(found) > 1:
         raise SystemExit(f"{len(found)} plugins: a process runs one")
-    return found[0] if found else skytrail.plugin
+    return found[0]
 
 
 def parser() -> argparse.ArgumentParser:

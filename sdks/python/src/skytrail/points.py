@@ -67,6 +67,11 @@ class Points:
         events = [{"name": name} for name in self.events]
         return {**{name: list(self.entries.get(name, [])) for name in lists}, "event": events}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was registered."""
+        return not any(self.registration().values())
+
     def add_op(self, name: str, call: Callable[..., Any], entry: JsonObject) -> None:
         _refuse_second("lambda", name, self.ops)
         self.ops[name] = Function(call)

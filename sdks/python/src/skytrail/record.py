@@ -82,7 +82,7 @@ class Record(MutableMapping[str, Any]):
     def acl(self) -> list[AccessControlEntry] | None:
         """Who may read and write; `None` is everybody.
 
-        Entries are `PublicAccessControlEntry("read")`, `DirectAccessControlEntry(user_id, "write")`,
+        Entries are `PublicAccessControlEntry("read")`, `DirectAccessControlEntry(user_id, level)`,
         `RoleAccessControlEntry(role, level)` and `RelationalAccessControlEntry(relation, level)`.
         They may be given as they travel, too: `{"public": True, "level": "read"}`.
         """
