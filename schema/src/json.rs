@@ -4,10 +4,15 @@
 //! takes whatever object begins with that key for one: its text is parsed anew, as deep as it likes.
 //! In what others have sent, or what was stored for them, the key is a key like any other. So all of
 //! that is read here, and not as a `serde_json::Value`.
+//!
+//! A text that was cut within a character is no reason to refuse all that comes with it: what is left
+//! of the character, half of a pair of `\u` escapes or bytes that are no UTF-8, is read as U+FFFD.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Value as Json};
 
 /// A value, to be read as part of something else.
@@ -19,7 +24,7 @@ pub struct Plain(pub Json);
 /// # Errors
 /// It is not JSON, or nested too deeply for the parser.
 pub fn from_str(text: &str) -> serde_json::Result<Json> {
-    serde_json::from_str::<Plain>(text).map(|plain| plain.0)
+    typed(text).map(|Plain(json)| json)
 }
 
 /// Reads a text in UTF-8.
@@ -27,7 +32,80 @@ pub fn from_str(text: &str) -> serde_json::Result<Json> {
 /// # Errors
 /// As [`from_str`].
 pub fn from_slice(text: &[u8]) -> serde_json::Result<Json> {
-    serde_json::from_slice::<Plain>(text).map(|plain| plain.0)
+    let read = serde_json::from_slice(text);
+    let read = read.or_else(|error| once_more(text, error, |text| serde_json::from_str(text)));
+    read.map(|Plain(json)| json)
+}
+
+/// Reads a text as what has a type of its own.
+///
+/// # Errors
+/// As [`from_str`], or it is of another form.
+pub fn typed<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    let read = |text: &str| serde_json::from_str(text);
+    read(text).or_else(|error| once_more(text.as_bytes(), error, read))
+}
+
+/// Reads the object that a text begins with, whatever comes behind it.
+///
+/// # Errors
+/// As [`from_slice`], or it is no object.
+pub fn leading_object(text: &[u8]) -> serde_json::Result<Map<String, Json>> {
+    let read = members(&mut serde_json::Deserializer::from_slice(text));
+    read.or_else(|error| {
+        once_more(text, error, |text| {
+            members(&mut serde_json::Deserializer::from_str(text))
+        })
+    })
+}
+
+/// Reads a text again that was refused, if something of it can be mended.
+fn once_more<T>(
+    text: &[u8],
+    error: serde_json::Error,
+    read: impl FnOnce(&str) -> serde_json::Result<T>,
+) -> serde_json::Result<T> {
+    let mended = mended(text);
+    if mended.as_bytes() == text {
+        return Err(error);
+    }
+    read(&mended)
+}
+
+/// Replaces what is no UTF-8 by U+FFFD, and halves of pairs by its escape, which is as long. Nothing
+/// that opens or closes anything comes or goes, so what was bounded before still is.
+fn mended(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended.push_str(before);
+        let (len, is_half) = match code_unit(escape) {
+            Some(0xD800..=0xDBFF) if is_low(escape.get(6..)) => (12, false),
+            Some(0xD800..=0xDFFF) => (6, true),
+            // The character behind may be another backslash, which begins nothing.
+            _ => {
+                let end = escape.char_indices().nth(2);
+                (end.map_or(escape.len(), |(end, _)| end), false)
+            }
+        };
+        let (escape, behind) = escape.split_at(len);
+        mended.push_str(if is_half { r"\ufffd" } else { escape });
+        rest = behind;
+    }
+    mended.push_str(rest);
+    mended
+}
+
+/// Reads the `\uXXXX` that a text begins with.
+fn code_unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix(r"\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+fn is_low(text: Option<&str>) -> bool {
+    matches!(text.and_then(code_unit), Some(0xDC00..=0xDFFF))
 }
 
 /// Reads a member that may hold anything.
@@ -205,6 +283,81 @@ mod tests {
             let ever: Option<Json> = serde_json::from_str(&text).ok();
             prop_assert_eq!(from_str(&text).ok(), ever);
         }
+    }
+
+    /// What a string may hold, as it is written, and as what it is read. None ends with half of a pair
+    /// that the next one would complete.
+    fn pieces() -> impl Strategy<Value = (Vec<u8>, String)> {
+        let piece = prop::sample::select(vec![
+            (br"\\".as_slice(), r"\"),
+            (br"\\ud83d", r"\ud83d"),
+            (br"\u005c", r"\"),
+            (br#"\""#, "\""),
+            (br"\ud83d\ude00", "\u{1f600}"),
+            (br"\ude00", "\u{fffd}"),
+            (br"\uD83Dx", "\u{fffd}x"),
+            (br"\ud83d\u0041", "\u{fffd}A"),
+            (br"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+            (br"ude00", "ude00"),
+            ("é\u{1f600}".as_bytes(), "é\u{1f600}"),
+            (b"\xff", "\u{fffd}"),
+            (b"\xf0\x9f.", "\u{fffd}."),
+        ]);
+        prop::collection::vec(piece, 0..8).prop_map(|pieces| {
+            let (written, read): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+            (written.concat(), read.concat())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn half_a_character_is_replaced_and_nothing_else((written, read) in pieces()) {
+            let text = [br#"{"x":""#, &written[..], br#""}"#].concat();
+            let expected = json!({"x": read});
+            prop_assert_eq!(from_slice(&text).unwrap(), expected.clone());
+            let behind = [&text[..], b" and so on"].concat();
+            prop_assert_eq!(Json::Object(leading_object(&behind).unwrap()), expected.clone());
+            if let Ok(text) = str::from_utf8(&text) {
+                prop_assert_eq!(from_str(text).unwrap(), expected);
+            }
+            let name = [br#"{""#, &written[..], br#" \ud800":1}"#].concat();
+            prop_assert_eq!(from_slice(&name).unwrap(), json!({format!("{read} \u{fffd}"): 1}));
+        }
+
+        #[test]
+        fn what_can_be_read_is_not_mended(value in any_json(".*".prop_map(String::from))) {
+            let text = value.to_string();
+            prop_assert_eq!(mended(text.as_bytes()), text);
+        }
+
+        #[test]
+        fn mending_leaves_no_halves_and_the_structure_as_it_is(text in prop::collection::vec(
+            prop_oneof![any::<u8>(), prop::sample::select(br#"\\\\uuddd8cD00""#.to_vec())], 0..40,
+        )) {
+            let once = mended(&text);
+            prop_assert_eq!(&mended(once.as_bytes()), &once);
+            let marks = |text: &[u8]| {
+                let marks = text.iter().filter(|byte| br#"{}[],:"\"#.contains(byte));
+                marks.copied().collect::<Vec<_>>()
+            };
+            prop_assert_eq!(marks(once.as_bytes()), marks(&text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_for_other_reasons_stays_so() {
+        for text in [
+            r#"{"a":"\ud800""#,
+            r#""\ud8""#,
+            r#""\x\ud800""#,
+            r"\ud800",
+            r#""\"#,
+        ] {
+            assert!(from_str(text).is_err(), "{text}");
+        }
+        let deep = format!(r#"{}"\ud800"{}"#, "[".repeat(1000), "]".repeat(1000));
+        assert!(from_str(&deep).is_err());
+        assert!(leading_object(br#"["\ud800"]"#).is_err());
     }
 
     #[test]

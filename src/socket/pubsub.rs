@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
 use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
+use skytrail_schema::json;
 use tokio::sync::oneshot::Receiver;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +77,7 @@ impl Frame {
         if text.trim_ascii_start().starts_with('[') {
             return Err(serde::de::Error::custom("expected an object"));
         }
-        serde_json::from_str(text)
+        json::typed(text)
     }
 }
 

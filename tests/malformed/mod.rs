@@ -4,6 +4,7 @@
 //! The valid requests to start from are the examples of docs/API.md.
 
 mod bytes;
+mod cut;
 mod keys;
 mod mutate;
 mod sockets;

@@ -209,6 +209,13 @@ impl Worker {
         self.send(json!({"type": "response", "id": request["id"], "result": result}));
     }
 
+    /// Answers with a result as it is written.
+    pub fn answer_with(&mut self, request: &Json, result: &str) {
+        let answer = json!({"type": "response", "id": request["id"], "result": "HERE"});
+        let text = self.numbered(answer).replace("\"HERE\"", result);
+        let _ = self.socket.send(Message::text(text));
+    }
+
     pub fn refuse(&mut self, request: &Json, error: &Json) {
         self.send(json!({"type": "response", "id": request["id"], "error": error}));
     }

@@ -6,7 +6,7 @@
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value as Json};
-use skytrail_schema::json::Members;
+use skytrail_schema::json::{self, Members};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
@@ -168,7 +168,7 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
         let rows = query.fetch(&mut self.conn);
         let row = |row: Result<String, sqlx::Error>| {
             let text = row.map_err(|error| failed(&error))?;
-            let row = serde_json::from_str(&text);
+            let row = json::typed(&text);
             let Members(row) = row.map_err(|error| format!("a row is no JSON: {error}"))?;
             Ok((row, text.len()))
         };

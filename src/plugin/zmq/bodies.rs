@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::json::Members;
+use skytrail_schema::json;
 
 /// Reads what a worker calls. It has the master key's rights whatever key it carries, which is
 /// what a call without one has.
@@ -11,8 +11,9 @@ use skytrail_schema::json::Members;
 /// The answer to whoever called something that is no call.
 pub(super) fn payload(body: &[u8]) -> Result<Map<String, Json>, Vec<u8>> {
     let refuse = |message: String| Err(refusal(&ApiError::new(Code::BadRequest, message)));
-    let mut members = match serde_json::from_slice(body) {
-        Ok(Members(members)) => members,
+    let mut members = match json::from_slice(body) {
+        Ok(Json::Object(members)) => members,
+        Ok(_) => return refuse("a call should be an object".to_owned()),
         Err(error) => return refuse(format!("a call should be an object: {error}")),
     };
     match members.remove("payload") {
