@@ -22,7 +22,8 @@ pub enum Value {
     Number(f64),
     /// Text.
     String(String),
-    /// A plain object or an array. Typed values inside are kept as they came.
+    /// A plain object or an array. Typed values inside are kept as they came, but for the form of
+    /// their numbers.
     Json(Json),
     /// A point in time.
     Date(Timestamp),
@@ -98,12 +99,12 @@ impl Value {
             Json::String(text) => Ok(Self::String(text)),
             Json::Array(items) => {
                 check_nested(items.iter())?;
-                Ok(Self::Json(Json::Array(items)))
+                Ok(Self::Json(with_whole_numbers(Json::Array(items))))
             }
             Json::Object(object) => match object.get("$type") {
                 None => {
                     check_nested(object.values())?;
-                    Ok(Self::Json(Json::Object(object)))
+                    Ok(Self::Json(with_whole_numbers(Json::Object(object))))
                 }
                 Some(Json::String(kind)) => typed(kind, &object),
                 Some(other) => Err(wrong_type("\"$type\"'s type", other, "string")),
@@ -187,14 +188,42 @@ impl Asset {
 /// The largest integer up to which every whole `f64` is exact.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Writes a number as v1 does: whole numbers without a fraction.
+/// Writes a number as v1 does: whole numbers without a fraction, and in full as far as 64 bits hold
+/// them.
 pub fn number_to_wire(number: f64) -> Json {
-    if number.fract() == 0.0 && number.abs() <= MAX_EXACT {
+    if number.fract() != 0.0 {
+        return json!(number);
+    }
+    if number.abs() <= MAX_EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "whole and within 53 bits")]
         let whole = number as i64;
         return json!(whole);
     }
-    json!(number)
+    // The fewest digits that mean this number and no other, and zeros behind them.
+    let digits = number.to_string();
+    let whole = digits.parse::<i64>().map(Json::from);
+    let whole = whole.or_else(|_| digits.parse::<u64>().map(Json::from));
+    whole.unwrap_or_else(|_| json!(number))
+}
+
+/// Writes all numbers of a JSON value as [`number_to_wire`] does: to some who read it, such as Python,
+/// 3.0 is no whole number.
+pub fn with_whole_numbers(mut json: Json) -> Json {
+    make_numbers_whole(&mut json);
+    json
+}
+
+fn make_numbers_whole(json: &mut Json) {
+    match json {
+        Json::Number(number) if number.is_f64() => {
+            if let Some(number) = number.as_f64() {
+                *json = number_to_wire(number);
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(make_numbers_whole),
+        Json::Object(members) => members.values_mut().for_each(make_numbers_whole),
+        _ => {}
+    }
 }
 
 fn check_nested<'a>(mut items: impl Iterator<Item = &'a Json>) -> Result<(), ValueError> {
@@ -224,7 +253,7 @@ fn typed(kind: &str, object: &Map<String, Json>) -> Result<Value, ValueError> {
             lat: number_member(object, "$lat")?,
         })),
         "geojson" => match object.get("$val") {
-            Some(value @ Json::Object(_)) => Ok(Value::Geometry(value.clone())),
+            Some(value @ Json::Object(_)) => Ok(Value::Geometry(with_whole_numbers(value.clone()))),
             Some(other) => Err(wrong_type("type($val)", other, "object")),
             None => Err(missing("$val")),
         },
@@ -301,6 +330,8 @@ fn number_member(object: &Map<String, Json>, name: &str) -> Result<f64, ValueErr
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -325,6 +356,40 @@ mod tests {
             assert_eq!(value.to_wire(), wire);
             assert_eq!(serde_json::to_value(&value).unwrap(), wire);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_the_same_however_it_is_written(number in prop_oneof![
+            any::<f64>(),
+            any::<i64>().prop_map(|it| it as f64),
+            any::<u64>().prop_map(|it| it as f64),
+        ]) {
+            let text = number_to_wire(number).to_string();
+            prop_assert_eq!(text.parse::<f64>().unwrap(), number);
+            if number.fract() == 0.0 && number.abs() < 9e18 {
+                prop_assert!(!text.contains(['.', 'e']), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction_at_any_depth() {
+        for (number, wanted) in [
+            (-0.0, "0"),
+            (1.234_567_890_123_456_7e19, "12345678901234567000"),
+            (-9.0e18, "-9000000000000000000"),
+            (1e20, "1e+20"),
+            (0.1, "0.1"),
+        ] {
+            assert_eq!(number_to_wire(number).to_string(), wanted);
+        }
+        let geo = json!({"$type": "geo", "$lng": 1.0, "$lat": 2.5});
+        let value = Value::from_wire(json!({"a": [3.0, {"b": geo}], "c": 1e18})).unwrap();
+        let geo = json!({"$type": "geo", "$lng": 1, "$lat": 2.5});
+        let wanted = json!({"a": [3, {"b": geo}], "c": 1_000_000_000_000_000_000_u64});
+        assert_eq!(value, Value::Json(wanted.clone()));
+        assert_eq!(serde_json::to_value(&value).unwrap(), wanted);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest, Undelivered};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Service;
 use skytrail_schema::record::Fields;
+use skytrail_schema::value::with_whole_numbers;
 
 use super::{Call, Outcome, auth, request, sso};
 use crate::auth::throttle::Attempt;
@@ -86,6 +87,7 @@ async fn vouched_for(
     let request = PluginRequest {
         plugin: point.plugin.clone(),
         kind: "provider",
+    let auth_data = with_whole_numbers(auth_data.into());
         name: provider.clone(),
         param: json!({"action": "login", "auth_data": auth_data}),
         context: Some(CallContext::of(&call.context)),

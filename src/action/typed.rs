@@ -2,7 +2,7 @@
 //! that both sides see one form.
 
 use serde_json::{Map, Value as Json};
-use skytrail_schema::value::{Value, ValueError};
+use skytrail_schema::value::{Value, ValueError, with_whole_numbers};
 
 /// Writes typed values in their one form.
 ///
@@ -20,7 +20,7 @@ pub(super) fn normalize(value: Json) -> Result<Json, ValueError> {
             }
             _ => members(object).map(Json::Object),
         },
-        plain => Ok(plain),
+        plain => Ok(with_whole_numbers(plain)),
     }
 }
 
@@ -55,6 +55,13 @@ mod tests {
     fn typed_values_get_one_form_at_any_depth() {
         let given = json!({"a": [{"$type": "date", "$date": "2017-01-02T11:04:05+08:00"}], "b": 1});
         let wanted = json!({"a": [{"$type": "date", "$date": "2017-01-02T03:04:05Z"}], "b": 1});
+        assert_eq!(normalize(given).unwrap(), wanted);
+    }
+
+    #[test]
+    fn whole_numbers_get_no_fraction() {
+        let given = json!({"a": [1.0, 2.5], "j": {"$type": "geo", "$lng": 1.0, "$lat": -2.0}});
+        let wanted = json!({"a": [1, 2.5], "j": {"$type": "geo", "$lng": 1, "$lat": -2}});
         assert_eq!(normalize(given).unwrap(), wanted);
     }
 

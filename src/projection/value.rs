@@ -5,7 +5,7 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::json;
 use skytrail_schema::predicate::like;
 use skytrail_schema::types::FieldType;
-use skytrail_schema::value::{Asset, Value};
+use skytrail_schema::value::{Asset, Value, with_whole_numbers};
 use std::borrow::Cow;
 
 use super::conn::Row;
@@ -133,7 +133,7 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
 
 fn parse_json(row: &Row, text: &str) -> Result<Option<Json>, sqlx::Error> {
     match (json::from_str(text), row) {
-        (Ok(json), _) => Ok(Some(json)),
+        (Ok(json), _) => Ok(Some(with_whole_numbers(json))),
         // Others can write there what nobody can read. It counts as nothing for the moment until it is parked.
         (Err(_), Row::Postgres(_)) => Ok(None),
         (Err(error), Row::Sqlite(_)) => Err(sqlx::Error::Decode(error.into())),

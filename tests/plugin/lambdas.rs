@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
-use super::{call, server};
+use super::{call, hook, save, server};
 use crate::support::client::{Client, send};
 use crate::support::server::API_KEY;
 use crate::support::socket::{Incoming, Socket};
@@ -33,6 +33,52 @@ fn a_lambda_gets_the_whole_body_and_its_result_is_the_clients() {
     let request = worker.expect_request("hello:world");
     worker.answer(&request, &json!(null));
     assert_eq!(asked.join().unwrap().json(), json!({}));
+}
+
+/// Python tells 3.0 from 3, and wants the latter where it counts.
+#[test]
+fn whole_numbers_go_without_a_fraction() {
+    let server = server(&[]);
+    let op = json!([{"name": "count"}]);
+    let hooks = json!([hook("note", "beforeSave")]);
+    let points = json!({"op": op, "hook": hooks});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let ada = Client::signed_up(&server, "ada");
+    let given = json!({
+        "n": 3.0, "half": 2.5, "large": 12_345_678_901_234_567_000.0, "deep": [{"a": [-4.0]}],
+        "records": [{"$type": "record", "$record": {"_id": "note/1", "n": 5.0, "j": {"a": 6.0}}}],
+    });
+    let wanted = r#"{"n":3,"half":2.5,"large":12345678901234567000,"deep":[{"a":[-4]}]}"#;
+    let wanted: Json = serde_json::from_str(wanted).unwrap();
+    let asked = call(&ada, "count", json!({"args": given}));
+    let request = worker.expect_request("count");
+    let args = &request["param"]["args"];
+    for name in ["n", "half", "large", "deep"] {
+        assert_eq!(args[name], wanted[name], "{args}");
+    }
+    let record = &args["records"][0]["$record"];
+    assert_eq!(record["n"], json!(5), "{record}");
+    assert_eq!(record["j"], json!({"a": 6}));
+    worker.answer(&request, &given);
+    let answer = asked.join().unwrap().result();
+    for name in ["n", "half", "large", "deep"] {
+        assert_eq!(answer[name], wanted[name], "{answer}");
+    }
+    let asked = save(
+        &ada,
+        json!({"_id": "note/1", "n": given["n"], "large": given["large"], "j": {"deep": given["deep"]}}),
+    );
+    let request = worker.expect_request("note_beforeSave");
+    let record = request["param"]["record"].clone();
+    for name in ["n", "large"] {
+        assert_eq!(record[name], wanted[name], "{record}");
+    }
+    assert_eq!(record["j"]["deep"], wanted["deep"], "{record}");
+    worker.answer_record(&request, &json!({"j": {"more": 7.0}}));
+    let saved = asked.join().unwrap().result();
+    assert_eq!(saved[0]["large"], wanted["large"], "{saved}");
+    assert_eq!(saved[0]["j"], json!({"more": 7}));
+    assert_eq!(ada.query("note", json!([]))[0]["j"], json!({"more": 7}));
 }
 
 #[test]
