@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::OnBehalf;
+use skytrail_schema::event::{Actor, OnBehalf, Origin};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,7 +25,8 @@ pub struct CallContext {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// `client`, `master`, or `none` for a caller with a token alone.
+    /// `client`, `master`, or `none` for a caller who showed none, or a wrong one. Left out of what
+    /// nobody asked for: published plugins take that for the master key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_type: Option<KeyKind>,
     /// The request.
@@ -42,14 +43,21 @@ pub struct CallContext {
 impl CallContext {
     /// Tells what plugins are told of a request.
     pub fn of(context: &RequestContext) -> Self {
-        let caller = &context.caller;
-        let is_known = caller.key != KeyKind::None || caller.user.is_some();
         Self {
-            user_id: caller.user.as_ref().map(ToString::to_string),
-            access_key_type: is_known.then_some(caller.key),
             request_id: Some(context.request.id()),
             request_tag: context.tag,
-            sandbox: false,
+            ..Self::of_actor(&context.actor())
+        }
+    }
+
+    /// Tells what they are told of whoever caused a commit, when his request is over.
+    pub fn of_actor(actor: &Actor) -> Self {
+        let is_asked = matches!(actor.origin, Origin::Api | Origin::Plugin);
+        let is_known = is_asked || actor.key != KeyKind::None || actor.user.is_some();
+        Self {
+            user_id: actor.user.as_ref().map(ToString::to_string),
+            access_key_type: is_known.then_some(actor.key),
+            ..Self::default()
         }
     }
 }

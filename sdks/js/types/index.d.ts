@@ -25,7 +25,7 @@ export type Awaitable<T> = T | PromiseLike<T>;
 /** Who caused a request; empty for events and timers. */
 export interface Context {
   user_id?: string;
-  access_key_type?: 'client' | 'master';
+  access_key_type?: 'client' | 'master' | 'none';
   request_id?: string;
   request_tag?: string;
   [name: string]: unknown;

@@ -25,7 +25,7 @@ fn keys_and_tokens_come_in_the_head_or_the_query() {
     let master_field = ("X-Skygear-API-Key", MASTER_KEY);
     let wrong = ("X-Skygear-API-Key", "wrong");
     let ada_by_token = json!({"user_id": user, "access_key_type": "none"});
-    let nobody = json!({});
+    let nobody = json!({"access_key_type": "none"});
     let in_query = format!("?access_token={token}&api_key={API_KEY}");
     let body = json!({"api_key": MASTER_KEY, "_user_id": user}).to_string();
 

@@ -131,7 +131,7 @@ fn a_handler_is_told_the_request_and_answers_it() {
     assert_eq!(request["param"]["body"], "");
     assert!(request["param"].get("query_string").is_none());
     let members: Vec<_> = request["context"].as_object().unwrap().keys().collect();
-    assert_eq!(members, ["request_id", "request_tag"]);
+    assert_eq!(members, ["access_key_type", "request_id", "request_tag"]);
     assert_eq!(asked.join().unwrap().bytes, b"web:open");
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::{RecordId, UserId};
@@ -106,7 +105,7 @@ pub(super) async fn context_of(
 ) -> Result<CallContext, ApiError> {
     let mut context = match announced {
         Some(announced) => context_of_request(announced, is_async),
-        None => context_of_commit(commit),
+        None => CallContext::of_actor(&commit.actor),
     };
     if let Some(id) = &context.user_id
         && !env.has_user(&UserId::from(id.as_str())).await?
@@ -114,17 +113,6 @@ pub(super) async fn context_of(
         context.user_id = None;
     }
     Ok(context)
-}
-
-/// Tells it when the request is over.
-fn context_of_commit(commit: &Commit) -> CallContext {
-    let actor = &commit.actor;
-    let is_known = actor.key != KeyKind::None || actor.user.is_some();
-    CallContext {
-        user_id: actor.user.as_ref().map(ToString::to_string),
-        access_key_type: is_known.then_some(actor.key),
-        ..CallContext::default()
-    }
 }
 
 /// Tells it while the request runs; asynchronous hooks are not told of the request, as in v1.
