@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::{Application, StartError};
-use crate::config::{Config, KeyOrigin, Secret};
+use crate::config::{Config, KeyOrigin, Secret, as_seen_from_here};
 use crate::http::server::Door;
 use crate::record_store::{leaving, moved};
 
@@ -154,7 +154,7 @@ fn announce(application: &Application) {
         show(&keys.api, keys.api_origin),
         show(&keys.master, keys.master_origin),
     );
-    let address = application.address;
+    let address = as_seen_from_here(application.address);
     let _ = write!(
         io::stdout(),
         "skytrail: client key {client}\nskytrail: master key {master}\n\

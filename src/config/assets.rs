@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use super::http::as_seen_from_here;
 use super::source::Reader;
 
 /// Where files are in the data folder, unless somebody says otherwise; and in a restored one, wherever they
@@ -143,10 +144,5 @@ fn prefix(reader: &mut Reader<'_>, name: &str) -> Option<String> {
 
 /// Returns where this server's files are for a client on the same machine, which is the best guess.
 pub(super) fn own_prefix(listen: SocketAddr) -> String {
-    let port = listen.port();
-    if listen.ip().is_unspecified() {
-        format!("http://localhost:{port}/files")
-    } else {
-        format!("http://{listen}/files")
-    }
+    format!("http://{}/files", as_seen_from_here(listen))
 }

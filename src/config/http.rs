@@ -11,7 +11,8 @@ use crate::http::remote::Proxies;
 /// The HTTP door.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`.
+    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`. Without a host: every
+    /// address of both versions of IP.
     pub listen: SocketAddr,
     /// The allowed origins, as they were given. `CORS_HOST`, default `*`.
     pub cors_host: String,
@@ -164,7 +165,7 @@ fn days(reader: &mut Reader<'_>, name: &str, default: u64) -> u32 {
 
 fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
     let text = if host.starts_with(':') {
-        format!("0.0.0.0{host}")
+        format!("[::]{host}")
     } else {
         host.to_owned()
     };
@@ -180,6 +181,15 @@ fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
         );
         SocketAddr::from(([127, 0, 0, 1], 3000))
     })
+}
+
+/// Writes the address of a server that listens there as a client on the same machine sees it.
+pub fn as_seen_from_here(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        format!("localhost:{}", listen.port())
+    } else {
+        listen.to_string()
+    }
 }
 
 fn cores() -> u64 {

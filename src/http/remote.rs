@@ -30,7 +30,7 @@ impl Remote {
             text.unwrap_or_default().to_owned()
         };
         Self {
-            peer: request.peer_addr(),
+            peer: request.peer_addr().map(canonical),
             client: proxies.client_of(request),
             forwarded_for: shown("x-forwarded-for"),
             real_ip: shown("x-real-ip"),
@@ -43,6 +43,11 @@ impl Remote {
         let host = self.client.map(host_of);
         host.map(|host| host.to_string()).unwrap_or_default()
     }
+}
+
+/// Writes a peer of version 4 as one, also at a socket of both versions.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 /// Returns what tells a client from others: its address, of version 6 the network of it (/64), in
@@ -115,7 +120,18 @@ fn read(name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
+
+    #[test]
+    fn a_peer_of_version_4_is_one_at_a_socket_of_both() {
+        let peer = "[::ffff:192.0.2.1]:4711".parse().unwrap();
+        let request = TestRequest::get().peer_addr(peer).to_http_request();
+        let remote = Remote::of(&request, &Proxies::default());
+        assert_eq!(remote.peer.unwrap().to_string(), "192.0.2.1:4711");
+        assert_eq!(remote.host(), "192.0.2.1");
+    }
 
     #[test]
     fn the_client_is_the_last_whom_no_trusted_proxy_is() {

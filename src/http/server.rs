@@ -1,6 +1,7 @@
 //! The listening socket and its routes.
 
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,15 +38,10 @@ impl Door {
     ///
     /// # Errors
     /// The address is in use or not ours.
-    pub fn take(&mut self, address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
+    pub fn take(&mut self, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
         let socket = match self.0.take() {
             Some(kept) => kept,
-            None => {
-                let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-                socket.set_reuse_address(true)?;
-                socket.bind(&address.into())?;
-                socket
-            }
+            None => bind(address)?,
         };
         self.0 = Some(socket.try_clone()?);
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -56,6 +52,28 @@ impl Door {
     pub fn close(&mut self) {
         self.0 = None;
     }
+}
+
+/// Takes an address. Every address of version 6 is every address of both versions, as in v1; of
+/// version 4 alone where the system knows no other.
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let is_every = address.is_ipv6() && address.ip().is_unspecified();
+    let bound = bind_one(address, is_every);
+    bound.or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::PermissionDenied => Err(error),
+        _ if is_every => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), false),
+        _ => Err(error),
+    })
+}
+
+fn bind_one(address: SocketAddr, has_both_versions: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if has_both_versions {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Adds routes of other parts.
@@ -70,7 +88,7 @@ pub fn listen(
     routes: Routes,
     (socket, settings): (Socket, &Http),
     shutdown: Duration,
-) -> std::io::Result<Server> {
+) -> io::Result<Server> {
     socket.listen(BACKLOG)?;
     let descriptors = Descriptors::for_connections(settings.max_connections);
     let counters = Arc::clone(&services.door);

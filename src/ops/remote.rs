@@ -1,6 +1,5 @@
 //! A running server as the command line reaches it: over HTTP, with the master key.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use actix_web::web::Bytes;
@@ -12,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
-use crate::config::{Config, KEY_FILE, Keys, Secret};
+use crate::config::{Config, KEY_FILE, Keys, Secret, as_seen_from_here};
 
 /// How long the server may take to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,7 +79,7 @@ impl RunningServer {
             .timeout(ANSWER_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
-        let own = || format!("http://{}", reachable(config.http.listen));
+        let own = || format!("http://{}", as_seen_from_here(config.http.listen));
         let base_url = flag.server.clone().unwrap_or_else(own);
         Ok(Self {
             client,
@@ -248,37 +247,10 @@ impl RunningServer {
     }
 }
 
-/// Returns the address under which a server that listens there is reached from the same machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     cause.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_on_all_addresses_is_reached_on_this_machine() {
-        let cases = [
-            ("0.0.0.0:3000", "127.0.0.1:3000"),
-            ("[::]:3000", "[::1]:3000"),
-            ("10.1.2.3:80", "10.1.2.3:80"),
-        ];
-        for (listen, expected) in cases {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
-        }
-    }
 }

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::support::client::{Client, send};
 use crate::support::load::Load;
+use crate::support::machine::{skipped, strace};
 use crate::support::program::Program;
-use crate::support::server::{MASTER_KEY, TestServer};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 fn printed(output: &Output) -> String {
     assert!(
@@ -59,6 +60,72 @@ fn a_server_that_still_waits_for_its_database_can_be_told_to_end() {
     // It has asked for the store, and no answer comes.
     let _asked = silent.accept().unwrap();
     starting.terminate();
+}
+
+#[test]
+fn without_a_host_every_address_is_served_of_both_versions() {
+    let server = TestServer::with(&[("HOST", ":0")]);
+    let port = server.address().rsplit(':').next().unwrap();
+    let mut hosts = vec!["127.0.0.1", "localhost"];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        hosts.push("[::1]");
+    }
+    for host in hosts {
+        let url = format!("http://{host}:{port}/_/health");
+        let answer = send("GET", &url, &[], None);
+        assert_eq!(answer.map(|it| it.status), Ok(200), "{host}");
+    }
+    // What is printed is where the server is from here.
+    let url = format!("{}/_/health", server.base_url);
+    assert_eq!(send("GET", &url, &[], None).unwrap().status, 200);
+    assert!(server.base_url.starts_with("http://localhost:"));
+}
+
+/// As where the system was built, or told, to do without IPv6.
+#[test]
+fn where_there_is_no_ipv6_every_address_of_version_4_is_served() {
+    let strace = match strace() {
+        Ok(strace) => strace,
+        Err(why) => return skipped("a system without IPv6", &why),
+    };
+    let mut server = TestServer::with(&[("HOST", ":0")]);
+    server.terminate();
+    let first = "inject=bind:error=EADDRNOTAVAIL:when=1";
+    let tracer = [
+        "-D",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=bind",
+        "-e",
+        first,
+    ];
+    server.wrap(&[&[strace.as_str()], &tracer[..]].concat());
+    server.restart();
+    let port = server.address().rsplit(':').next().unwrap();
+    let ask = |host: &str| send("GET", &format!("http://{host}:{port}/_/health"), &[], None);
+    assert_eq!(ask("127.0.0.1").map(|it| it.status), Ok(200));
+    assert!(ask("[::1]").is_err());
+}
+
+/// A socket of both versions has clients of version 4 as if they were all of one network of version 6.
+#[test]
+fn clients_of_version_4_have_tries_of_their_own_at_a_socket_of_both() {
+    if let Err(why) = TcpListener::bind("[::1]:0") {
+        return skipped("clients of IPv6", &why.to_string());
+    }
+    let server = TestServer::with(&[("HOST", ":0"), ("AUTH_THROTTLE", "on")]);
+    let port = server.address().rsplit(':').next().unwrap();
+    let log_in = |host: &str, number: u32| {
+        let url = format!("http://{host}:{port}/auth/login");
+        let auth_data = json!({"username": format!("nobody{number}")});
+        let body = json!({"api_key": API_KEY, "auth_data": auth_data, "password": "x"});
+        let body = Some(body.to_string().into_bytes());
+        send("POST", &url, &[], body).unwrap().status
+    };
+    assert!((0..30).any(|number| log_in("127.0.0.1", number) == 429));
+    assert_eq!(log_in("[::1]", 100), 404);
 }
 
 #[test]
