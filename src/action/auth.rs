@@ -22,7 +22,11 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         return provider::sign_up(call, name).await;
     }
     let auth_data = auth_data(&mut call.body)?;
-    let attempt = throttle(&call, account_named(&call, &auth_data))?;
+    let guess = account_named(&call, &auth_data);
+    let attempt = throttle(&call, |address| {
+        let guess = guess.map(|account| Attempt::on(&account, address));
+        guess.unwrap_or_default().signing_up(address)
+    })?;
     let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let password = password(&call.body, "password")?;
     let command = SignUp {
@@ -32,6 +36,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         profile,
     };
     let session = call.services.accounts.sign_up(command).await?;
+    call.services.throttle.give_back(&attempt, Instant::now());
     call.services.throttle.welcome(&attempt);
     call.witness.note(AuditEvent::Signup, Some(&session.user));
     write(session)
@@ -70,7 +75,11 @@ async fn try_log_in(
 ) -> Result<Session, ApiError> {
     provider::named(&call.body)?;
     let auth_data = auth_data?;
-    let attempt = throttle(&call, account_named(&call, &auth_data))?;
+    let account = account_named(&call, &auth_data);
+    let attempt = throttle(&call, |address| match account {
+        Some(account) => Attempt::on(&account, address),
+        None => Attempt::at(address),
+    })?;
     let command = LogIn {
         password: password(&call.body, "password")?,
         auth_data,
@@ -103,8 +112,11 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let new = new.ok_or_else(|| empty("password", "password"))?;
     let user = call.context.caller.user.clone();
     let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
-    let account = user.as_ref().map(|user| format!("user {user}"));
-    let changed = match throttle(&call, account) {
+    let tried = |address: &str| match &user {
+        Some(user) => Attempt::on(&format!("user {user}"), address),
+        None => Attempt::at(address),
+    };
+    let changed = match throttle(&call, tried) {
         Ok(_) => {
             let command = ChangePassword {
                 context: call.context,
@@ -171,16 +183,15 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Takes a try at an account, if one is named, from the address; returns what can be given back.
-pub(super) fn throttle(call: &Call, account: Option<String>) -> Result<Attempt, ApiError> {
+/// Takes what is tried from the address; returns what can be given back.
+pub(super) fn throttle(
+    call: &Call,
+    tried: impl FnOnce(&str) -> Attempt,
+) -> Result<Attempt, ApiError> {
     if call.context.caller.is_master() {
         return Ok(Attempt::default());
     }
-    let address = call.remote.host();
-    let attempt = match account {
-        Some(account) => Attempt::on(&account, &address),
-        None => Attempt::at(&address),
-    };
+    let attempt = tried(&call.remote.host());
     call.services.throttle.admit(&attempt, Instant::now())?;
     Ok(attempt)
 }

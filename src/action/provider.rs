@@ -23,7 +23,7 @@ pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError
 pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let refusal = "unable to login with the given credentials";
-    let tried = auth::throttle(&call, None)?;
+    let tried = auth::throttle(&call, |address| Attempt::at(address).signing_up(address))?;
     let vouched = vouched_for(&mut call, provider, refusal).await;
     give_back_if_unheard(&call, &tried, &vouched);
     let account = vouched?;
@@ -32,7 +32,10 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         account,
         fields,
     };
-    sso::sign_up(&call.services, command, &call.witness).await
+    let reply = sso::sign_up(&call.services, command, &call.witness).await?;
+    // As with a password.
+    call.services.throttle.give_back(&tried, Instant::now());
+    Ok(reply)
 }
 
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
@@ -45,7 +48,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         .points()
         .providers
         .contains_key(&provider);
-    let vouched = match auth::throttle(&call, None) {
+    let vouched = match auth::throttle(&call, Attempt::at) {
         Ok(tried) => {
             let vouched = vouched_for(&mut call, provider, refusal).await;
             give_back_if_unheard(&call, &tried, &vouched);
@@ -84,10 +87,10 @@ async fn vouched_for(
         ApiError::invalid_argument(message, &["provider"])
     })?;
     let auth_data = request::take_object(&mut call.body, "provider_auth_data")?;
+    let auth_data = with_whole_numbers(auth_data.into());
     let request = PluginRequest {
         plugin: point.plugin.clone(),
         kind: "provider",
-    let auth_data = with_whole_numbers(auth_data.into());
         name: provider.clone(),
         param: json!({"action": "login", "auth_data": auth_data}),
         context: Some(CallContext::of(&call.context)),

@@ -5,6 +5,9 @@
 //! from wherever it is tried. It takes many addresses to empty the last: one stranger locks nobody
 //! out. Whoever signed in from an address lately is not held by it there.
 //!
+//! A sign-up takes from a bucket of its address for sign-ups, too, which is wider: a class that starts
+//! an app signs up behind one address. One that succeeds has guessed nothing.
+//!
 //! What is remembered is bounded, and names are kept as hashes, however long they are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +34,8 @@ enum Kind {
     Pair,
     /// An account: 28,800 a day, of which one address gets a tenth.
     Account,
+    /// An address that users are made from: 28,800 a day.
+    SignUps,
 }
 
 impl Kind {
@@ -38,13 +43,14 @@ impl Kind {
         match self {
             Self::Address | Self::Pair => 10.0,
             Self::Account => 100.0,
+            Self::SignUps => 300.0,
         }
     }
 
     /// How long a try takes to come back.
     fn refill(self) -> Duration {
         match self {
-            Self::Address | Self::Account => Duration::from_secs(3),
+            Self::Address | Self::Account | Self::SignUps => Duration::from_secs(3),
             Self::Pair => Duration::from_secs(30),
         }
     }
@@ -68,6 +74,15 @@ impl Attempt {
         let Self(mut buckets) = Self::at(address);
         buckets.push((Kind::Pair, key_of(&["pair", address, account])));
         buckets.push((Kind::Account, key_of(&["account", account])));
+        Self(buckets)
+    }
+
+    /// The same by somebody who signs up. What is tried is which names are taken; anonymously nothing
+    /// is, and the default says so.
+    #[must_use]
+    pub fn signing_up(self, address: &str) -> Self {
+        let Self(mut buckets) = self;
+        buckets.push((Kind::SignUps, key_of(&["sign-ups", address])));
         Self(buckets)
     }
 
@@ -226,10 +241,11 @@ impl Throttle {
         Ok(())
     }
 
-    /// Gives back what an attempt has taken: it was no guess.
+    /// Gives back what an attempt has taken: it was no guess. A sign-up is one all the same.
     pub fn give_back(&self, attempt: &Attempt, now: Instant) {
         let mut memory = self.memory.lock();
-        for (key, bucket) in memory.buckets_of(attempt, now) {
+        let guessed = memory.buckets_of(attempt, now).into_iter();
+        for (key, bucket) in guessed.filter(|(_, it)| it.kind != Kind::SignUps) {
             memory.put(key, bucket.with(1.0, now));
         }
     }
@@ -343,6 +359,32 @@ mod tests {
         // A try that was not taken is not given.
         throttle.give_back(&stranger(0), now);
         assert_eq!(num_admitted(&throttle, &stranger(0), now), 10);
+    }
+
+    #[test]
+    fn sign_ups_that_succeed_have_a_bucket_of_their_own() {
+        let (throttle, start) = (Throttle::new(true), Instant::now());
+        let anonymous = Attempt::default().signing_up(OWNER);
+        let named = |it: usize| Attempt::on(&format!("new {it}"), OWNER).signing_up(OWNER);
+        for number in 0..100 {
+            throttle.admit(&anonymous, start).unwrap();
+            throttle.admit(&named(number), start).unwrap();
+            throttle.give_back(&named(number), start);
+        }
+        // Of 300 there are 100 left, and none of the ten tries of the address is taken.
+        assert_eq!(num_admitted(&throttle, &anonymous, start), 100);
+        assert!(throttle.admit(&named(100), start).is_err());
+        let owner = Attempt::on("ada", OWNER);
+        assert_eq!(num_admitted(&throttle, &owner, start), 10);
+        let later = start + Kind::SignUps.refill();
+        assert_eq!(num_admitted(&throttle, &anonymous, later), 1);
+    }
+
+    #[test]
+    fn who_asks_which_names_are_taken_guesses() {
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        let taken = Attempt::on("ada", OWNER).signing_up(OWNER);
+        assert_eq!(num_admitted(&throttle, &taken, now), 10);
     }
 
     #[test]
