@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, Origin, Setting, Sources};
 use crate::{app, ops, telemetry};
@@ -68,6 +68,8 @@ enum Command {
     Serve,
     /// Prints every setting, where it came from, and no secrets.
     Config,
+    /// Prints the version, as --version does.
+    Version,
     /// Looks into the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
@@ -116,6 +118,10 @@ enum Command {
 /// Runs the command that the arguments mean.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Version) {
+        ops::show(Cli::command().render_version().trim_end());
+        return ExitCode::SUCCESS;
+    }
     let defaults = match &cli.command {
         Command::Dev(command) => command.defaults(),
         _ => Vec::new(),
@@ -129,6 +135,8 @@ pub fn run() -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve => serve(&config),
+        // Needs no settings, and was done without them.
+        Command::Version => Ok(()),
         Command::Config => {
             print_settings(&settings);
             let unknown = config.unknown.iter().map(ToString::to_string);

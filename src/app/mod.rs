@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use skytrail_actors::capture::CaptureSource as _;
+use skytrail_actors::clock::SystemClock;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{OpenedLog, Reserve};
 use skytrail_actors::ops_store::OpsStoreError;
@@ -36,6 +37,7 @@ use self::front::{Behind, Front};
 pub use self::serve::{serve, serve_with};
 use self::upkeep::Upkeep;
 use crate::asset;
+use crate::audit::AuditTrail;
 use crate::config::{Config, Keys};
 use crate::http::server;
 use crate::ops_store;
@@ -186,6 +188,9 @@ impl Application {
     /// See [`StartError`].
     pub async fn start(config: &Config, door: &mut server::Door) -> Result<Self, StartError> {
         let keys = Keys::load_or_make(config).map_err(StartError::io("the keys cannot be used"))?;
+        // Before anything that would have to be stopped again.
+        let audit = AuditTrail::start(&config.audit, Arc::new(SystemClock));
+        let audit = audit.map_err(StartError::io("the audit trail cannot be written"))?;
         let journal = JournalOptions {
             segment_bytes: config.storage.segment_bytes,
             ..Default::default()
@@ -212,7 +217,7 @@ impl Application {
             // It was closed if another one was in use, and is up to the log now.
             patiently(async || store.open_to_others().await).await?;
             let kept = (reserve, ending);
-            Self::build((&config, keys), (opened, stored, kept), socket).await
+            Self::build((&config, keys, audit), (opened, stored, kept), socket).await
         };
         let started = started.await;
         if started.is_err() {
@@ -230,7 +235,7 @@ impl Application {
     /// Starts the parts one on the other: the log, what feeds the store, what decides, those who go on
     /// with what is committed, what looks after the data, and the door.
     async fn build(
-        (config, keys): (&Config, Keys),
+        (config, keys, audit): (&Config, Keys, AuditTrail),
         (opened, stored, kept): (OpenedLog, Stored, Kept),
         socket: Socket,
     ) -> Result<Self, StartError> {
@@ -245,7 +250,7 @@ impl Application {
         let (projector, applied) = downstream::project(&on, fed);
         let domain = Domain::open(&on, applied).await?;
         let downstream = Downstream::start(&on, &domain, tails).await?;
-        let upkeep = Upkeep::start(&on, &domain)?;
+        let upkeep = Upkeep::start(&on, &domain, audit);
         let behind = Behind {
             projector: &projector,
             domain: &domain,

@@ -7,7 +7,7 @@ use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::spawn;
 
 use super::domain::Domain;
-use super::{Foundation, StartError, background};
+use super::{Foundation, background};
 use crate::asset::Remover;
 use crate::audit::AuditTrail;
 use crate::auth::refusals::Refusals;
@@ -24,26 +24,21 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Starts all but backups and signatures, which begin with [`Self::run`].
-    ///
-    /// # Errors
-    /// See [`StartError`].
-    pub(super) fn start(on: &Foundation<'_>, domain: &Domain) -> Result<Self, StartError> {
+    pub(super) fn start(on: &Foundation<'_>, domain: &Domain, audit: AuditTrail) -> Self {
         let (config, core) = (on.config, on.core);
         let clock = || Arc::clone(&core.clock);
-        let audit = AuditTrail::start(&config.audit, clock());
-        let audit = audit.map_err(StartError::io("the audit trail cannot be written"))?;
         let (ops_store, checkpoints) = (Arc::clone(&core.ops_store), Arc::clone(&core.checkpoints));
         let backups = BackupSchedule::new(config, Arc::clone(&ops_store), checkpoints, clock());
         let refusals = Refusals::new(clock(), ops_store, config.http.refusals_days);
         let refusals = Arc::new(refusals);
         let writing = Arc::clone(&refusals).keep_writing(core.ending.clone());
         spawn::spawn_named("refusals", writing);
-        Ok(Self {
+        Self {
             eraser: start_eraser(on, domain),
             backups: Arc::new(backups),
             refusals,
             audit: Arc::new(audit),
-        })
+        }
     }
 
     /// Begins to make backups and to sign the log, once clients are served.

@@ -125,7 +125,8 @@ fn read_loggers(reader: &mut Reader<'_>) -> Vec<(Logger, String)> {
             (Some(logger), Some(level)) => loggers.push((*logger, level.to_owned())),
             (None, Some(_)) if SILENT.contains(&short) => {}
             (None, Some(_)) => {
-                let known: Vec<_> = LOGGERS.iter().map(|logger| logger.name).collect();
+                let known = LOGGERS.iter().map(|logger| logger.name);
+                let known: Vec<_> = known.chain(SILENT.iter().copied()).collect();
                 let expected = format!("one of these after {PREFIX}: {}", known.join(", "));
                 reader.refuse(&name, &value, &expected);
             }

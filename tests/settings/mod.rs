@@ -200,6 +200,51 @@ fn a_filter_with_a_mistake_is_refused() {
 }
 
 #[test]
+fn a_logger_that_nobody_knows_is_refused_with_all_that_there_are() {
+    let place = Place::new();
+    let with = |name: &str| place.config(&[(name, OsStr::new("debug"))], &[]);
+    let (code, _, said) = with("LOG_LEVEL_FOO");
+    assert_eq!(code, Some(2), "{said}");
+    let names = said.trim().rsplit(": ").next().unwrap().split(", ");
+    let names: Vec<_> = names.collect();
+    assert!(names.contains(&"SUBSCRIPTION"), "{said}");
+    for name in names {
+        assert_eq!(with(&format!("LOG_LEVEL_{name}")).0, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn the_version_is_told_whatever_the_settings_are() {
+    let place = Place::with("skytrail.toml", "nonsense");
+    for argument in ["version", "--version"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.env_clear().current_dir(place.0.path());
+        let output = command.arg(argument).output().unwrap();
+        assert!(output.status.success(), "{argument}: {output:?}");
+        let expected = format!("skytrail {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_audit_trail_that_cannot_be_written_is_the_one_thing_that_is_told() {
+    let place = Place::new();
+    let mut arguments = vec!["--host", "127.0.0.1:0"];
+    for setting in [
+        "DEV_MODE=NO",
+        "USER_AUDIT_ENABLED=YES",
+        "USER_AUDIT_TRAIL_HANDLER_URL=file:///no/such/folder/audit.log",
+    ] {
+        arguments.extend(["--set", setting]);
+    }
+    arguments.push("serve");
+    let said = place.failing(&[], &arguments);
+    let expected = "skytrail: the audit trail cannot be written: ";
+    assert!(said.starts_with(expected), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn names_that_are_no_settings_are_refused_with_the_nearest_one() {
     let place = Place::with(
         "skytrail.toml",
