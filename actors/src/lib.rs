@@ -29,6 +29,7 @@ pub mod record;
 pub mod sandbox;
 pub mod spawn;
 pub mod store;
+mod streams;
 pub mod subscription;
 pub mod task;
 #[cfg(feature = "testkit")]

@@ -307,35 +307,25 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// Lists for each stream where records were created under its id, up to a position, in order. As
-    /// with [`RecordStore::list_positions`], a few of other streams may be among them.
+    /// with [`RecordStore::list_candidates`], a few of other streams may be among them.
     async fn list_creations(
         &self,
         streams: &[Stream],
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError>;
 
-    /// Lists the positions of a stream's events from one position to another, in order. A few of
-    /// other streams may be among them: the event itself says whose it is.
-    async fn list_positions(
-        &self,
-        stream: &Stream,
-        from: u64,
-        until: u64,
-    ) -> Result<Vec<u64>, StoreError> {
-        self.list_positions_of(&[(stream.clone(), from..=until)])
-            .await
-    }
-
-    /// As [`RecordStore::list_positions`], of several streams together, of each between positions of
-    /// its own.
-    async fn list_positions_of(
+    /// Lists the positions of the events of streams, of each within a range of its own, in order and
+    /// each once. A few of other streams may be among them: the event itself says whose it is, and
+    /// [`RecordEnv::streams`](crate::record::env::RecordEnv) looks.
+    async fn list_candidates(
         &self,
         wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError>;
 
     /// Lists the positions of a stream's last events up to a position, the newest first. As with
-    /// [`RecordStore::list_positions`], a few of other streams may be among them.
-    async fn list_positions_before(
+    /// [`RecordStore::list_candidates`], a few of other streams may be among them. They are fewer than
+    /// `limit` only where there are no more.
+    async fn list_candidates_before(
         &self,
         stream: &Stream,
         until: u64,

@@ -65,17 +65,18 @@ pub(crate) async fn find_full_states(
 }
 
 /// Lists the positions of the events of streams, of each between positions of its own.
-pub(crate) async fn list_positions(
+pub(crate) async fn list_candidates(
     conn: &mut Conn<'_>,
     wanted: &[(Stream, RangeInclusive<u64>)],
 ) -> Result<Vec<u64>, sqlx::Error> {
-    let ranges: HashMap<i64, &RangeInclusive<u64>> = wanted
-        .iter()
-        .map(|(stream, range)| (stream_hash(stream), range))
-        .collect();
+    // Streams that are told apart by their events only have their ranges side by side.
+    let mut ranges: HashMap<i64, Vec<&RangeInclusive<u64>>> = HashMap::new();
+    for (stream, range) in wanted {
+        ranges.entry(stream_hash(stream)).or_default().push(range);
+    }
     let streams: Vec<i64> = ranges.keys().copied().collect();
-    let first = ranges.values().map(|range| *range.start()).min();
-    let last = ranges.values().map(|range| *range.end()).max();
+    let first = wanted.iter().map(|(_, range)| *range.start()).min();
+    let last = wanted.iter().map(|(_, range)| *range.end()).max();
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(Vec::new());
     };
@@ -83,8 +84,8 @@ pub(crate) async fn list_positions(
     for slice in first >> SLICE_BITS..=last >> SLICE_BITS {
         let listed = list(conn, &streams, (slice, &[]), (first, last)).await?;
         let its = listed.into_iter().filter(|(stream, position)| {
-            let range = ranges.get(stream);
-            range.is_some_and(|range| range.contains(position))
+            let mut its = ranges.get(stream).into_iter().flatten();
+            its.any(|range| range.contains(position))
         });
         positions.extend(its.map(|(_, position)| position));
     }
@@ -155,7 +156,7 @@ fn push_kinds(sql: &mut Sql, kinds: &[i64]) {
 }
 
 /// Lists the positions of a stream's last events up to `until`, the newest first.
-pub(crate) async fn list_positions_before(
+pub(crate) async fn list_candidates_before(
     conn: &mut Conn<'_>,
     stream: &Stream,
     until: u64,

@@ -89,11 +89,7 @@ impl Eraser {
     ) -> Result<(), ApiError> {
         let stream = Stream::Subscriptions(device);
         let (mut kept, mut version) = (BTreeMap::new(), 0);
-        let listed = self.env.store.list_positions(&stream, 1, until).await?;
-        for (commit, event) in past::read_all(&self.env, &listed).await? {
-            if event.stream != stream {
-                continue;
-            }
+        for (commit, event) in self.env.streams().read(&stream, 1..=until).await? {
             version = event.version;
             match event.body {
                 EventBody::SubscriptionSaved(saved) => {

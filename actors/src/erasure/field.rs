@@ -16,7 +16,6 @@ use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 use crate::record::messages::{ItemAccess, SaveItem, SaveRecords};
-use crate::record::past;
 
 /// Erases a field of a record: its value, and every one that it ever had. The events that carried one
 /// lose all that they held; the record goes on from what it is now.
@@ -162,11 +161,9 @@ impl Eraser {
         let mut names = BTreeSet::from([field.to_owned()]);
         let stream = Stream::Type(name.clone());
         let until = self.env.applied.position();
-        let positions = self.env.store.list_positions(&stream, 1, until).await?;
-        for position in positions.into_iter().rev() {
-            let (_, event) = past::read(&self.env, position).await?;
+        let mut back = self.env.streams().back(&stream, until);
+        while let Some((_, event)) = back.next().await? {
             if let EventBody::TypeFieldRenamed(change) = &event.body
-                && event.stream == stream
                 && names.contains(&change.to)
             {
                 names.insert(change.from.clone());

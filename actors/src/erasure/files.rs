@@ -89,8 +89,8 @@ impl Eraser {
         let (mut found, mut from) = (BTreeSet::new(), u64::MAX);
         for name in names {
             let of_file = Stream::Asset(name.clone());
-            let known = self.env.store.list_positions(&of_file, 1, until).await?;
-            from = from.min(known.first().copied().unwrap_or(1));
+            let known = self.env.streams().begins_from(&of_file, until).await?;
+            from = from.min(known.unwrap_or(1));
         }
         while from <= until && found.len() < names.len() {
             let commits = self.env.log.read(from, PORTION).await;

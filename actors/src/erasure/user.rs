@@ -283,13 +283,13 @@ impl Eraser {
         is_wanted: impl Fn(&Event) -> bool,
     ) -> Result<Vec<u64>, ApiError> {
         let mut found = Vec::new();
-        for position in self.env.store.list_positions(stream, 1, until).await? {
-            let (_, event) = past::read(&self.env, position).await?;
-            let is_blank = event.body.erased().is_some();
-            if event.stream == *stream && !is_blank && is_wanted(&event) {
-                found.push(position);
+        let see = |_, event: Event| {
+            if event.body.erased().is_none() && is_wanted(&event) {
+                found.push(event.position);
             }
-        }
+        };
+        let wanted = [(stream.clone(), 1..=until)];
+        self.env.streams().each(&wanted, see).await?;
         Ok(found)
     }
 

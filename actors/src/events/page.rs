@@ -227,7 +227,9 @@ impl EventReader {
         } else {
             ((slice * SLICE).max(*range.start()), at)
         };
-        let positions = self.store.list_positions(stream, first, last).await?;
+        // The filter asks for the stream, too: what is another's is left out when it is looked at.
+        let wanted = [(stream.clone(), first..=last)];
+        let positions = self.store.list_candidates(&wanted).await?;
         Ok(Window {
             first,
             last,

@@ -32,7 +32,7 @@ use crate::context::RequestContext;
 use crate::record::attempt::{Outcome as Attempt, commit};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
-use crate::record::{migrate, past};
+use crate::record::migrate;
 
 /// After so many waits that were in vain the store is not coming.
 const MAX_WAITS: u32 = 50;
@@ -175,13 +175,8 @@ impl Importer {
             return Ok(false);
         }
         let until = self.env.applied.position();
-        let last = self.env.store.list_positions_before(stream, until, 8);
-        for position in last.await? {
-            if past::read(&self.env, position).await?.1.stream == *stream {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let last = self.env.streams().back(stream, until).next().await?;
+        Ok(last.is_some())
     }
 
     /// Finds what was ended in a stream; `read` says what an event ends.
@@ -195,11 +190,8 @@ impl Importer {
             return Ok(ended);
         }
         let until = self.env.applied.position();
-        let listed = self.env.store.list_positions(stream, 1, until).await?;
-        for (_, event) in past::read_all(&self.env, &listed).await? {
-            if event.stream == *stream {
-                ended.extend(read(event.body));
-            }
+        for (_, event) in self.env.streams().read(stream, 1..=until).await? {
+            ended.extend(read(event.body));
         }
         Ok(ended)
     }

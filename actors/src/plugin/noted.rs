@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use super::gate::PluginGate;
 use crate::context::RequestContext;
-use crate::log::seek::load_commit;
 use crate::record::attempt::{Outcome, commit};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
@@ -77,27 +76,14 @@ async fn note_all(
 async fn find(env: &RecordEnv, stream: &Stream) -> Result<Noted, ApiError> {
     let head = env.log.head();
     env.applied.wait_for(head).await?;
-    let mut until = head;
-    loop {
-        let positions = env.store.list_positions_before(stream, until, 8).await?;
-        for position in &positions {
-            let commit = load_commit(&*env.log, *position).await?;
-            let mut events = commit.events.iter();
-            let event = events.find(|event| event.position == *position);
-            // The store's places are those of hashes: another stream may have the same.
-            if let Some(event) = event.filter(|event| event.stream == *stream) {
-                let last = match &event.body {
-                    EventBody::PluginRegistered(last) => Some(last.clone()),
-                    _ => None,
-                };
-                return Ok((event.version, last));
-            }
-        }
-        match positions.last() {
-            Some(oldest) if *oldest > 1 => until = oldest - 1,
-            _ => return Ok((0, None)),
-        }
-    }
+    let Some((_, event)) = env.streams().back(stream, head).next().await? else {
+        return Ok((0, None));
+    };
+    let last = match event.body {
+        EventBody::PluginRegistered(last) => Some(last),
+        _ => None,
+    };
+    Ok((event.version, last))
 }
 
 async fn append(

@@ -425,18 +425,13 @@ pub(super) async fn type_at(
         return Ok(TypeDefinition::clone(&present));
     }
     let stream = Stream::Type(name.clone());
-    let newer = env
-        .store
-        .list_positions(&stream, position + 1, env.applied.position());
-    if newer.await?.is_empty() {
+    let since = position + 1..=env.applied.position();
+    if !env.streams().may_have(&stream, since).await? {
         return Ok(TypeDefinition::clone(&present));
     }
     let mut definition = TypeDefinition::empty(name.clone());
-    let positions = env.store.list_positions(&stream, 1, position).await?;
-    for (_, event) in past::read_all(env, &positions).await? {
-        if event.stream == stream {
-            definition = apply::record_type(&definition, &event);
-        }
+    for (_, event) in env.streams().read(&stream, 1..=position).await? {
+        definition = apply::record_type(&definition, &event);
     }
     Ok(definition)
 }

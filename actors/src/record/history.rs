@@ -132,12 +132,11 @@ async fn find(env: &RecordEnv, command: &ListVersions) -> Result<VersionPage, Ap
     let mut left = MAX_LOOKED_AT;
     while until > after && page.versions.len() < command.limit && left > 0 {
         let wanted = (command.limit - page.versions.len()).max(32).min(left);
-        let listed = env.store.list_positions_before(&stream, until, wanted);
-        let positions = listed.await?;
-        let Some(oldest) = positions.last().copied() else {
+        let reach = env.streams().reach_back(&stream, until, wanted).await?;
+        let Some((oldest, num_looked_at)) = reach else {
             return Ok(page);
         };
-        left -= positions.len();
+        left -= num_looked_at;
         let from = oldest.max(after + 1);
         let versions = load(env, command, last.as_ref(), (from, until)).await?;
         for version in versions.into_iter().rev() {
@@ -330,6 +329,6 @@ async fn check_right(
 async fn has_past(env: &RecordEnv, id: &RecordId) -> Result<bool, ApiError> {
     let stream = Stream::Record(id.clone());
     let until = env.applied.position();
-    let listed = env.store.list_positions_before(&stream, until, 1).await?;
-    Ok(!listed.is_empty())
+    let last = env.streams().back(&stream, until).next().await?;
+    Ok(last.is_some())
 }

@@ -21,7 +21,7 @@ use super::env::RecordEnv;
 use crate::log::seek::position_at;
 
 /// How many events are read at once.
-const AT_ONCE: usize = 512;
+pub(crate) const AT_ONCE: usize = 512;
 
 /// A place in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,31 +219,16 @@ async fn creations(
         return Ok(Vec::new());
     }
     let streams: Vec<Stream> = ids.iter().cloned().map(Stream::Record).collect();
-    let listed = env.store.list_creations(&streams, until).await?;
-    // The store's places are those of hashes: where there are several, another stream may have the same.
-    let unsure = listed.iter().filter(|positions| positions.len() > 1);
-    let mut unsure: Vec<u64> = unsure.flatten().copied().collect();
-    unsure.sort_unstable();
-    let mut read: HashMap<u64, (Stream, Option<Timestamp>)> = HashMap::new();
-    for some in unsure.chunks(AT_ONCE) {
-        for (_, event) in read_all(env, some).await? {
-            let made_at = match &event.body {
-                EventBody::RecordCreated(state) => Some(state.creation().at),
-                _ => None,
-            };
-            read.insert(event.position, (event.stream, made_at));
-        }
-    }
-    let found = streams.iter().zip(listed).map(|(stream, positions)| {
-        let its = positions.into_iter().filter_map(|position| {
-            let made_at = match read.get(&position) {
-                Some((of, made_at)) => (of == stream).then_some(*made_at)?,
-                None => None,
-            };
-            Some(Creation { position, made_at })
-        });
-        its.collect()
-    });
+    let found = env.streams().creations(&streams, until).await?;
+    let creation = |(position, event): (u64, Option<Event>)| Creation {
+        position,
+        made_at: event.and_then(|event| match event.body {
+            EventBody::RecordCreated(state) => Some(state.creation().at),
+            _ => None,
+        }),
+    };
+    let found = found.into_iter();
+    let found = found.map(|its| its.into_iter().map(creation).collect());
     Ok(found.collect())
 }
 
@@ -295,7 +280,10 @@ impl Walk {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let full = full_states(env, wanted).await?;
+        let streams = wanted.iter();
+        let streams = streams.map(|(id, until)| (Stream::Record(id.clone()), *until));
+        let streams: Vec<_> = streams.collect();
+        let full = env.streams().full_states(&streams).await?;
         let walks = wanted.iter().zip(full);
         let mut walks: Vec<Self> = walks
             .map(|((id, _), full)| Self::from(id, full.as_ref()))
@@ -318,22 +306,19 @@ impl Walk {
         let ranges: Vec<_> = ranges
             .map(|(stream, (range, _))| (stream.clone(), range.clone()))
             .collect();
-        let positions = env.store.list_positions_of(&ranges).await?;
-        for some in positions.chunks(AT_ONCE) {
-            for (_, event) in read_all(env, some).await? {
-                let numbers = takers.get(&event.stream).into_iter();
-                for number in numbers.flat_map(|(_, numbers)| numbers) {
-                    if let Some((walk, (_, until))) =
-                        walks.get_mut(*number).zip(wanted.get(*number))
-                        && event.position > walk.position
-                        && (event.position <= *until
-                            || (event.position <= named && event.stream == walk.of_type))
-                    {
-                        walk.take(&event);
-                    }
+        let see = |_, event: Event| {
+            let numbers = takers.get(&event.stream).into_iter();
+            for number in numbers.flat_map(|(_, numbers)| numbers) {
+                if let Some((walk, (_, until))) = walks.get_mut(*number).zip(wanted.get(*number))
+                    && event.position > walk.position
+                    && (event.position <= *until
+                        || (event.position <= named && event.stream == walk.of_type))
+                {
+                    walk.take(&event);
                 }
             }
-        }
+        };
+        env.streams().each(&ranges, see).await?;
         Ok(walks)
     }
 
@@ -363,14 +348,9 @@ impl Walk {
         env: &RecordEnv,
         until: u64,
     ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
-        let from = self.position + 1;
-        let mut positions = env.store.list_positions(&self.stream, from, until).await?;
-        positions.extend(env.store.list_positions(&self.of_type, from, until).await?);
-        positions.sort_unstable();
-        let mut events = read_all(env, &positions).await?;
-        // The store's places are those of hashes: another stream may have the same.
-        events.retain(|(_, event)| event.stream == self.stream || event.stream == self.of_type);
-        Ok(events)
+        let range = self.position + 1..=until;
+        let wanted = [&self.stream, &self.of_type].map(|it| (it.clone(), range.clone()));
+        env.streams().read_all(&wanted).await
     }
 
     /// Folds the next event.
@@ -399,11 +379,9 @@ impl Walk {
     /// # Errors
     /// The store or the log cannot be read.
     pub async fn keep_up(&mut self, env: &RecordEnv, until: u64) -> Result<(), ApiError> {
-        let events = self.ahead(env, until).await?;
-        for (_, event) in events {
-            if event.stream == self.of_type {
-                self.take(&event);
-            }
+        let range = self.position + 1..=until;
+        for (_, event) in env.streams().read(&self.of_type, range).await? {
+            self.take(&event);
         }
         Ok(())
     }
@@ -468,39 +446,6 @@ pub(crate) async fn read_all(
     let events = commits.into_iter().zip(positions).map(event);
     let events: Option<Vec<_>> = events.collect();
     events.ok_or_else(|| unreadable(&"a commit without its event"))
-}
-
-/// Finds each record's last event up to a position that does not build on earlier ones.
-async fn full_states(
-    env: &RecordEnv,
-    wanted: &[(RecordId, u64)],
-) -> Result<Vec<Option<Event>>, ApiError> {
-    let wanted = wanted.iter();
-    let wanted = wanted.map(|(id, until)| (Stream::Record(id.clone()), *until));
-    let wanted: Vec<_> = wanted.collect();
-    let candidates = env.store.find_full_states(&wanted).await?;
-    let mut positions: Vec<u64> = candidates.iter().flatten().copied().collect();
-    positions.sort_unstable();
-    let mut events: HashMap<u64, Event> = HashMap::new();
-    for some in positions.chunks(AT_ONCE) {
-        let read = read_all(env, some).await?.into_iter();
-        events.extend(read.map(|(_, event)| (event.position, event)));
-    }
-    let mut found = Vec::new();
-    for ((stream, _), candidate) in wanted.iter().zip(candidates) {
-        let mut event = candidate.and_then(|position| events.get(&position).cloned());
-        // The store's places are those of hashes: another stream may have the same.
-        while let Some(other) = event.as_ref().filter(|event| event.stream != *stream) {
-            let wanted = [(stream.clone(), other.position - 1)];
-            let before = env.store.find_full_states(&wanted).await?.pop().flatten();
-            event = match before {
-                Some(position) => Some(read(env, position).await?.1),
-                None => None,
-            };
-        }
-        found.push(event);
-    }
-    Ok(found)
 }
 
 fn unreadable(cause: &dyn std::fmt::Display) -> ApiError {

@@ -14,8 +14,8 @@ use skytrail_schema::field_access::{FieldRules, Reshaping};
 use skytrail_schema::id::TypeName;
 
 use super::env::RecordEnv;
+use super::readers;
 use super::write_model::WriteModel;
-use super::{past, readers};
 
 /// Returns the rules for a look at records of some types as they were at a position: nobody sees or
 /// searches what today's rules close, or what those of then did.
@@ -93,12 +93,9 @@ async fn changes(
         return Ok(Vec::new());
     }
     let stream = Stream::Type(name.clone());
-    let positions = env.store.list_positions(&stream, from, until).await?;
     let mut changes = Vec::new();
-    for (_, event) in past::read_all(env, &positions).await? {
+    for (_, event) in env.streams().read(&stream, from..=until).await? {
         let change = match event.body {
-            // The store's places are those of hashes: another stream may have the same.
-            _ if event.stream != stream => continue,
             EventBody::TypeFieldRenamed(rename) => Reshaping::Renamed {
                 from: rename.from,
                 to: rename.to,

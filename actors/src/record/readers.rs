@@ -279,12 +279,8 @@ impl Then<'_> {
     async fn user(&self, id: &UserId) -> Result<Was, ApiError> {
         let stream = Stream::User(id.clone());
         let (mut state, mut is_erased) = (None, false);
-        let store = &self.env.store;
-        let positions = store.list_positions(&stream, 1, self.position).await?;
-        for (_, event) in past::read_all(self.env, &positions).await? {
-            if event.stream != stream {
-                continue;
-            }
+        let streams = self.env.streams();
+        for (_, event) in streams.read(&stream, 1..=self.position).await? {
             is_erased = is_unknown_after(&event.body, is_erased);
             if let apply::Folded::Known(folded) = apply::user(state.as_ref(), &event) {
                 state = folded;
@@ -392,29 +388,18 @@ pub(super) async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRule
     Ok(FieldRules::new(&access))
 }
 
-/// Finds what a stream's last event up to a position says.
+/// Finds what the last of a stream's events up to a position says that says something.
 async fn last<T>(
     env: &RecordEnv,
     stream: &Stream,
-    mut until: u64,
+    until: u64,
     say: impl Fn(&EventBody) -> Option<T>,
 ) -> Result<Option<T>, ApiError> {
-    while until > 0 {
-        let listed = env.store.list_positions_before(stream, until, 4);
-        let positions = listed.await?;
-        for position in &positions {
-            let (_, event) = past::read(env, *position).await?;
-            // The store's places are those of hashes: another stream may have the same.
-            if event.stream == *stream
-                && let Some(said) = say(&event.body)
-            {
-                return Ok(Some(said));
-            }
+    let mut back = env.streams().back(stream, until);
+    while let Some((_, event)) = back.next().await? {
+        if let Some(said) = say(&event.body) {
+            return Ok(Some(said));
         }
-        until = match positions.last() {
-            Some(oldest) => oldest - 1,
-            None => 0,
-        };
     }
     Ok(None)
 }

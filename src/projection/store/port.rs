@@ -270,18 +270,18 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
-    async fn list_positions_of(
+    async fn list_candidates(
         &self,
         wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions(&mut conn, wanted)
+        history::list_candidates(&mut conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }
 
-    async fn list_positions_before(
+    async fn list_candidates_before(
         &self,
         stream: &Stream,
         until: u64,
@@ -289,7 +289,7 @@ impl RecordStore for SqlStore {
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions_before(&mut conn, stream, until, limit)
+        history::list_candidates_before(&mut conn, stream, until, limit)
             .await
             .map_err(|error| self.failed(error))
     }

@@ -179,7 +179,8 @@ async fn the_positions_of_a_stream_are_found() {
         full,
         [None, Some(2), Some(2), Some(2), Some(5), Some(6), Some(6)]
     );
-    let listed = world.store.list_positions(&stream, 3, 6).await.unwrap();
+    let wanted = [(stream.clone(), 3..=6)];
+    let listed = world.store.list_candidates(&wanted).await.unwrap();
     assert_eq!(listed, [4, 5, 6]);
     let other = Stream::Record(RecordId::new("note", "2"));
     let never = Stream::Record(RecordId::new("note", "3"));
@@ -197,6 +198,35 @@ async fn the_positions_of_a_stream_are_found() {
         assert_eq!(listed, [of_stream, vec![], vec![3]]);
     }
     let wanted = [(other, 1..=6), (stream, 4..=5), (never, 1..=7)];
-    let listed = world.store.list_positions_of(&wanted).await.unwrap();
+    let listed = world.store.list_candidates(&wanted).await.unwrap();
     assert_eq!(listed, [3, 4, 5]);
+}
+
+/// Ids whose streams have one hash, found among the hashes of 60 million random ones.
+const OF_ONE_HASH: [&str; 2] = ["UF77R2Fg6O", "vjtk3wYNtc"];
+
+#[tokio::test]
+async fn of_streams_with_one_hash_all_is_found_that_is_wanted() {
+    let mut world = World::new().await;
+    world
+        .run(vec![extend("note", &[("n", FieldType::Number)])])
+        .await;
+    let [one, other] = OF_ONE_HASH.map(|key| format!("note/{key}"));
+    for (version, id) in [(1, &one), (2, &other)] {
+        world.run(vec![create(id, version, json!({"n": 1}))]).await;
+    }
+    for version in 3..=6 {
+        let id = if version % 2 == 0 { &other } else { &one };
+        let change = patch(id, version, json!({"n": version}), &[]);
+        world.run(vec![change]).await;
+    }
+    // One has 2, 4 and 6, the other 3, 5 and 7.
+    let [one, other] = OF_ONE_HASH.map(|key| Stream::Record(RecordId::new("note", key)));
+    for wanted in [
+        [(one.clone(), 2..=2), (other.clone(), 7..=7)],
+        [(other, 7..=7), (one, 2..=2)],
+    ] {
+        let listed = world.store.list_candidates(&wanted).await.unwrap();
+        assert_eq!(listed, [2, 7]);
+    }
 }

@@ -9,7 +9,6 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::{Head, Record};
 
 use super::announced::AnnouncedCommit;
-use crate::log::seek::load_commit;
 use crate::plugin::{CallContext, Lineage, Trigger};
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past};
@@ -151,17 +150,5 @@ pub(super) async fn has_later(
     let stream = Stream::Record(id.clone());
     // The store knows no more than it has.
     env.applied.wait_for(until).await?;
-    let positions = env
-        .store
-        .list_positions(&stream, position + 1, until)
-        .await?;
-    // Another stream's may be among them, so each is looked at; nearly always the first is right.
-    for position in positions.into_iter().rev() {
-        let commit = load_commit(&*env.log, position).await?;
-        let mut events = commit.events.iter();
-        if events.any(|event| event.position == position && event.stream == stream) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    env.streams().has(&stream, position + 1..=until).await
 }

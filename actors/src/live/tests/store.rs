@@ -312,14 +312,18 @@ impl RecordStore for ModelStore {
         Ok(streams.map(|it| self.creations(it, until)).collect())
     }
 
-    async fn list_positions_of(
+    async fn list_candidates(
         &self,
         wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         self.gate.pass().await;
         let is_wanted = |event: &Event| {
             let mut wanted = wanted.iter();
-            wanted.any(|(stream, range)| event.stream == *stream && range.contains(&event.position))
+            wanted.any(|(stream, range)| {
+                // As if every fifth event's stream had the hash of all others.
+                (event.stream == *stream || event.position.is_multiple_of(5))
+                    && range.contains(&event.position)
+            })
         };
         let its = self.log.events(1, u64::MAX).into_iter().filter(is_wanted);
         Ok(its.map(|event| event.position).collect())
@@ -393,13 +397,14 @@ impl RecordStore for ModelStore {
         Ok(None)
     }
 
-    async fn list_positions_before(
+    async fn list_candidates_before(
         &self,
         stream: &Stream,
         until: u64,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
-        let mut positions = self.list_positions(stream, 1, until).await?;
+        let wanted = [(stream.clone(), 1..=until)];
+        let mut positions = self.list_candidates(&wanted).await?;
         positions.reverse();
         positions.truncate(limit);
         Ok(positions)

@@ -368,9 +368,9 @@ impl DeliveryLoop {
         for HookEvent { event, id, .. } in hook_events::of_commit(&commit) {
             let stream = Stream::Record(id.clone());
             let before = commit.first_position() - 1;
-            let earlier = env.store.list_positions(&stream, read + 1, before);
-            let earlier = earlier.await.map_err(ApiError::from)?;
-            if self.schedule.has_open(&stream) || !earlier.is_empty() || event.position <= read {
+            // Where another's is taken for one of the record's, this one waits for its turn.
+            let has_earlier = env.streams().may_have(&stream, read + 1..=before).await?;
+            if self.schedule.has_open(&stream) || has_earlier || event.position <= read {
                 return Ok(());
             }
         }

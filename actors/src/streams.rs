@@ -1,0 +1,265 @@
+//! The events of single streams.
+//!
+//! The store's index knows a stream by a hash of its name, which another may have, too: whoever
+//! chooses ids can choose two of one hash. So what it lists are candidates, and the event itself says
+//! whose it is. Here candidates are read, and nothing comes out but a stream's own; where a
+//! function does not read them, it says what that leaves open.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::vec;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, Stream};
+
+use crate::record::env::RecordEnv;
+use crate::record::past::{self, AT_ONCE};
+
+/// At most so many candidates are listed at once on the way back.
+const MAX_BACK: usize = 64;
+
+/// Reads streams: what the store's index finds, out of the log.
+#[derive(Clone, Copy)]
+pub(crate) struct Streams<'a>(&'a RecordEnv);
+
+impl RecordEnv {
+    /// Returns what reads the events of streams, as far as the store has applied the log.
+    pub(crate) fn streams(&self) -> Streams<'_> {
+        Streams(self)
+    }
+}
+
+impl<'a> Streams<'a> {
+    /// Reads a stream's events within a range, in order.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub(crate) async fn read(
+        self,
+        stream: &Stream,
+        range: RangeInclusive<u64>,
+    ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+        self.read_all(&[(stream.clone(), range)]).await
+    }
+
+    /// As [`Streams::read`], of several streams together, of each within a range of its own.
+    ///
+    /// # Errors
+    /// As [`Streams::read`].
+    pub(crate) async fn read_all(
+        self,
+        wanted: &[(Stream, RangeInclusive<u64>)],
+    ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+        let mut found = Vec::new();
+        let see = |commit, event| found.push((commit, event));
+        self.each(wanted, see).await?;
+        Ok(found)
+    }
+
+    /// As [`Streams::read_all`], but keeps nothing: `see` is called with one after the other.
+    ///
+    /// # Errors
+    /// As [`Streams::read`].
+    pub(crate) async fn each(
+        self,
+        wanted: &[(Stream, RangeInclusive<u64>)],
+        mut see: impl FnMut(Arc<Commit>, Event),
+    ) -> Result<(), ApiError> {
+        let mut ranges: HashMap<&Stream, Vec<&RangeInclusive<u64>>> = HashMap::new();
+        for (stream, range) in wanted {
+            ranges.entry(stream).or_default().push(range);
+        }
+        let candidates = self.0.store.list_candidates(wanted).await?;
+        for some in candidates.chunks(AT_ONCE) {
+            for (commit, event) in past::read_all(self.0, some).await? {
+                let mut its = ranges.get(&event.stream).into_iter().flatten();
+                if its.any(|range| range.contains(&event.position)) {
+                    see(commit, event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through a stream's events from a position back to its beginning.
+    pub(crate) fn back(self, stream: &'a Stream, until: u64) -> Back<'a> {
+        Back {
+            env: self.0,
+            stream,
+            until,
+            candidates: Vec::new().into_iter(),
+            at_once: 1,
+            is_listed: false,
+        }
+    }
+
+    /// Whether a stream has an event within a range.
+    ///
+    /// # Errors
+    /// As [`Streams::read`].
+    pub(crate) async fn has(
+        self,
+        stream: &Stream,
+        range: RangeInclusive<u64>,
+    ) -> Result<bool, ApiError> {
+        let candidates = self.candidates(stream, range).await?;
+        // Nearly always the first is right.
+        for position in candidates.into_iter().rev() {
+            if past::read(self.0, position).await?.1.stream == *stream {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a stream may have an event within a range, without reading: if not, it has none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn may_have(
+        self,
+        stream: &Stream,
+        range: RangeInclusive<u64>,
+    ) -> Result<bool, ApiError> {
+        Ok(!self.candidates(stream, range).await?.is_empty())
+    }
+
+    /// Finds a position before which a stream has no event, without reading; it need not have one there.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn begins_from(
+        self,
+        stream: &Stream,
+        until: u64,
+    ) -> Result<Option<u64>, ApiError> {
+        Ok(self.candidates(stream, 1..=until).await?.first().copied())
+    }
+
+    /// Finds, without reading, from where on to look for at most so many of a stream's events that are
+    /// the last up to a position, and how many are to be looked at there; `None` when it has none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn reach_back(
+        self,
+        stream: &Stream,
+        until: u64,
+        limit: usize,
+    ) -> Result<Option<(u64, usize)>, ApiError> {
+        let listed = self.0.store.list_candidates_before(stream, until, limit);
+        let listed = listed.await?;
+        Ok(listed.last().map(|oldest| (*oldest, listed.len())))
+    }
+
+    /// Finds each stream's last event up to a position of its own that does not build on earlier ones.
+    ///
+    /// # Errors
+    /// As [`Streams::read`].
+    pub(crate) async fn full_states(
+        self,
+        wanted: &[(Stream, u64)],
+    ) -> Result<Vec<Option<Event>>, ApiError> {
+        let candidates = self.0.store.find_full_states(wanted).await?;
+        let positions = candidates.iter().flatten().copied().collect();
+        let events = self.events_at(positions).await?;
+        let mut found = Vec::new();
+        for ((stream, _), candidate) in wanted.iter().zip(candidates) {
+            let mut event = candidate.and_then(|position| events.get(&position).cloned());
+            while let Some(other) = event.as_ref().filter(|event| event.stream != *stream) {
+                let wanted = [(stream.clone(), other.position - 1)];
+                let before = self.0.store.find_full_states(&wanted).await?.pop();
+                event = match before.flatten() {
+                    Some(position) => Some(past::read(self.0, position).await?.1),
+                    None => None,
+                };
+            }
+            found.push(event);
+        }
+        Ok(found)
+    }
+
+    /// Lists where records were created under each of some streams' ids, up to a position by which one
+    /// was, in order. A place that is the only one is it, so the event there is not read.
+    ///
+    /// # Errors
+    /// As [`Streams::read`].
+    pub(crate) async fn creations(
+        self,
+        streams: &[Stream],
+        until: u64,
+    ) -> Result<Vec<Vec<(u64, Option<Event>)>>, ApiError> {
+        let listed = self.0.store.list_creations(streams, until).await?;
+        let unsure = listed.iter().filter(|positions| positions.len() > 1);
+        let read = self.events_at(unsure.flatten().copied().collect()).await?;
+        let found = streams.iter().zip(listed).map(|(stream, positions)| {
+            let its = positions.into_iter().filter_map(|position| {
+                let event = read.get(&position).cloned();
+                let is_its = event.as_ref().is_none_or(|event| event.stream == *stream);
+                is_its.then_some((position, event))
+            });
+            its.collect()
+        });
+        Ok(found.collect())
+    }
+
+    async fn candidates(
+        self,
+        stream: &Stream,
+        range: RangeInclusive<u64>,
+    ) -> Result<Vec<u64>, ApiError> {
+        let wanted = [(stream.clone(), range)];
+        Ok(self.0.store.list_candidates(&wanted).await?)
+    }
+
+    async fn events_at(self, mut positions: Vec<u64>) -> Result<HashMap<u64, Event>, ApiError> {
+        positions.sort_unstable();
+        positions.dedup();
+        let mut events = HashMap::new();
+        for some in positions.chunks(AT_ONCE) {
+            let read = past::read_all(self.0, some).await?.into_iter();
+            events.extend(read.map(|(_, event)| (event.position, event)));
+        }
+        Ok(events)
+    }
+}
+
+/// Goes back through a stream.
+pub(crate) struct Back<'a> {
+    env: &'a RecordEnv,
+    stream: &'a Stream,
+    until: u64,
+    candidates: vec::IntoIter<u64>,
+    /// Whoever goes back is nearly always content with the first, so few are listed at the beginning.
+    at_once: usize,
+    /// Whether there are no more than the candidates at hand.
+    is_listed: bool,
+}
+
+impl Back<'_> {
+    /// Reads the next event on the way back; `None` before the first.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub(crate) async fn next(&mut self) -> Result<Option<(Arc<Commit>, Event)>, ApiError> {
+        loop {
+            for position in self.candidates.by_ref() {
+                self.until = position - 1;
+                let (commit, event) = past::read(self.env, position).await?;
+                if event.stream == *self.stream {
+                    return Ok(Some((commit, event)));
+                }
+            }
+            if self.is_listed {
+                return Ok(None);
+            }
+            let store = &self.env.store;
+            let listed = store.list_candidates_before(self.stream, self.until, self.at_once);
+            let listed = listed.await?;
+            self.is_listed = listed.len() < self.at_once;
+            self.at_once = (self.at_once * 2).min(MAX_BACK);
+            self.candidates = listed.into_iter();
+        }
+    }
+}
