@@ -93,7 +93,7 @@ fn apns(settings: Option<&ApnsSettings>) -> Json {
 fn fcm(settings: Option<&FcmSettings>) -> Json {
     let (kind, key) = match settings {
         Some(settings) => ("service_account", settings.text.reveal()),
-        None => ("service_account", ""),
+        None => ("server_key", ""),
     };
     json!({
         "enable": settings.is_some(), "type": kind,

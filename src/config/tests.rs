@@ -123,18 +123,6 @@ fn later_origins_win_and_empty_values_count_as_unset() {
 }
 
 #[test]
-fn plugins_are_told_the_default_of_a_service_that_is_off() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config {
-        data_dir: folder.path().join("data"),
-        ..read(&[]).unwrap()
-    };
-    let told = config.for_plugins(&Keys::load_or_make(&config).unwrap());
-    assert_eq!(told["fcm"]["enable"], false);
-    assert_eq!(told["fcm"]["type"], "service_account");
-}
-
-#[test]
 fn a_password_policy_is_read_and_handed_on() {
     let config = read(&[
         ("USER_AUDIT_PW_MIN_LENGTH", "8"),

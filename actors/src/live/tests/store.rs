@@ -320,9 +320,8 @@ impl RecordStore for ModelStore {
         let is_wanted = |event: &Event| {
             let mut wanted = wanted.iter();
             wanted.any(|(stream, range)| {
-                // As if every fifth event's stream had the hash of all others.
-                (event.stream == *stream || event.position.is_multiple_of(5))
-                    && range.contains(&event.position)
+                // As if the fifth event's stream had the hash of all others.
+                (event.stream == *stream || event.position == 5) && range.contains(&event.position)
             })
         };
         let its = self.log.events(1, u64::MAX).into_iter().filter(is_wanted);
