@@ -184,7 +184,11 @@ function encodeObject(value) {
 /** A name that comes again has the list of its values. */
 function byName(pairs) {
   const values = new Map();
-  for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
+  for (const [name, value] of pairs) {
+    const list = values.get(name);
+    if (list) list.push(value);
+    else values.set(name, [value]);
+  }
   return Object.fromEntries(
     [...values].map(([name, list]) => [name, list.length === 1 ? list[0] : list])
   );

@@ -100,7 +100,7 @@ pub struct ConsumerState {
     pub is_failing: bool,
 }
 
-/// What an actor is told.
+/// What a consumer is told.
 pub(super) enum Command {
     /// What somebody wants.
     Order(Order, oneshot::Sender<Result<ConsumerState, ApiError>>),

@@ -1,4 +1,4 @@
-//! What actors work with.
+//! What consumers work with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Default for DeliverySettings {
     }
 }
 
-/// What every actor works with.
+/// What every consumer works with.
 #[derive(Clone)]
 pub(super) struct ConsumerParts {
     /// The consumer's name.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Number, Value as Json, json};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Provenance;
@@ -283,10 +283,18 @@ fn is_same(known: &Value, answered: &Value) -> bool {
     }
 }
 
+/// Whether this is how a language without large whole numbers writes what it was shown. Another number
+/// that would be rounded to the same is a change.
+fn is_rounded(known: &Number, answered: &Number) -> bool {
+    let rounded = known.as_f64();
+    let is_written_so = |it: f64| answered.is_f64() || answered.to_string() == it.to_string();
+    rounded == answered.as_f64() && rounded.is_some_and(is_written_so)
+}
+
 fn is_same_json(known: &Json, answered: &Json) -> bool {
     match (known, answered) {
         (Json::Number(known), Json::Number(answered)) => {
-            known == answered || known.as_f64() == answered.as_f64()
+            known == answered || is_rounded(known, answered)
         }
         (Json::Array(known), Json::Array(answered)) => {
             let mut pairs = known.iter().zip(answered);

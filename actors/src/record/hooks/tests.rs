@@ -128,7 +128,16 @@ fn numbers_inside_json_keep_what_a_plugins_language_cannot_carry() {
     let (fields, changed) = run(update, std::slice::from_ref(&rounded));
     assert_eq!(fields, precise);
     assert_eq!(changed, [names(&[])]);
+    let as_javascript_writes = json!({"js": {"id": 1_234_567_890_123_456_800_u64, "list": [9_007_199_254_740_992_u64, 1.5]}});
+    let (fields, _) = run(draft(&precise, None), &[as_javascript_writes]);
+    assert_eq!(fields, precise);
     // What the plugin has changed is the plugin's.
+    let one_more = json!({"js": {"id": 1_234_567_890_123_456_790_u64, "list": [1.5]}});
+    let (fields, _) = run(draft(&precise, None), std::slice::from_ref(&one_more));
+    assert_eq!(fields, one_more);
+    let next = json!({"js": {"id": 1_234_567_890_123_456_790_u64, "list": [9_007_199_254_740_993_u64, 1.5]}});
+    let (fields, _) = run(draft(&precise, None), std::slice::from_ref(&next));
+    assert_eq!(fields, next);
     let other = json!({"js": {"id": 7, "list": []}});
     let (fields, changed) = run(draft(&precise, None), std::slice::from_ref(&other));
     assert_eq!(fields, other);

@@ -270,8 +270,12 @@ impl DeliveryLoop {
             return;
         }
         let is_too_old = self.parts.is_too_old(commit.time);
-        for hook_event in hook_events::of_commit(commit).filter(|it| it.event.position > read) {
+        for hook_event in hook_events::of_commit(commit) {
             let position = hook_event.event.position;
+            // One that was taken before its time was looked at then.
+            if position <= read || self.schedule.has(position) {
+                continue;
+            }
             for hook in self.gone_hooks(&hook_event) {
                 if is_too_old && position > self.checkpoint.ordered {
                     self.checkpoint.num_skipped += 1;
@@ -374,6 +378,7 @@ impl DeliveryLoop {
                 return Ok(());
             }
         }
+        self.end_gone_hooks(&commit, read);
         self.take(&commit, read);
         Ok(())
     }

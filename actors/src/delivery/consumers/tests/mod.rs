@@ -1,4 +1,4 @@
-//! What actors do when what they work with fails.
+//! What consumers do when what they work with fails.
 
 mod registry;
 mod world;
