@@ -41,10 +41,12 @@ impl Draft {
                 let stored = head.record.updated_at;
                 self.record.updated_at = earlier.record.updated_at.max(stored);
             }
-            None => {
+            None if earlier.original.is_none() => {
                 self.record.created_at = earlier.record.created_at;
                 self.record.updated_at = earlier.record.updated_at;
             }
+            // The record that was changed is gone: this is another, with times of its own.
+            None => {}
         }
         let known = earlier.original.as_ref().map(|head| &head.record);
         let stored = self.original.as_ref().map(|head| &head.record.fields);
