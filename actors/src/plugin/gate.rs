@@ -256,7 +256,8 @@ impl Presence {
     }
 }
 
-/// Returns how much of a window timers may hold, so that others always find some of it.
+/// Returns how much of a window timers may hold: half, so that others find some of it, but one at least. In
+/// a window of one a timer's run keeps others waiting.
 pub(super) fn window_for_timers(window: usize) -> usize {
     (window / 2).max(1)
 }

@@ -175,8 +175,8 @@ impl Plugin {
         least(self.serving(stage).filter(has_room))
     }
 
-    /// Whether one more timer's run may have a slot. They hold half of the window at most, so however
-    /// long they take, hooks and lambdas go on.
+    /// Whether one more timer's run may have a slot. They hold half of the window, so however long
+    /// they take, hooks and lambdas go on; of a window of one they hold it all.
     pub(super) fn has_room_for_timer(&self, stage: Stage) -> bool {
         let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
         let here = || self.serving(stage).filter(is_here);
