@@ -1,9 +1,9 @@
-//! What the record store has not got yet, and what that means for whoever writes.
+//! What the record store has not applied yet, and what that means for writers.
 //!
-//! A reader waits until the store has what was acknowledged, so writes that come faster than the
-//! store takes them would make readers wait ever longer. Whoever writes is held up to the store's
-//! pace before that is noticeable; a store that takes nothing at all holds nobody up, until what
-//! waits for it is at its bound.
+//! A reader waits until the store has applied everything that was acknowledged. If writes arrived
+//! faster than the store applies them, readers would wait ever longer, so writers are slowed down
+//! to the store's pace before that is noticeable. A store that applies nothing at all delays
+//! nobody, until its backlog reaches the bound.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// From here on who writes goes at the store's pace: readers wait about a second at most.
+/// From this backlog on, writers go at the store's pace: readers then wait about a second at most.
 const PACED_EVENTS: u64 = 1 << 15;
-/// A store that takes nothing for that long holds nobody up.
+/// A store that applies nothing for this long delays nobody.
 const STANDSTILL: Duration = Duration::from_millis(500);
-/// The longest that anybody is held up.
+/// The longest that a writer is held up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of what was written may be kept because the record store has not applied it yet.
+/// How much of what was written may be kept in memory because the record store has not applied it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagBound {
-    /// Events.
+    /// The number of events.
     pub events: u64,
-    /// About how many bytes, beyond those that are kept anyway.
+    /// The approximate number of bytes, not counting those that are kept anyway.
     pub bytes: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Returns one with nothing in it.
+    /// Returns an empty backlog.
     pub fn new(bound: LagBound) -> Self {
         Self {
             bound,
@@ -55,12 +55,13 @@ impl Backlog {
         }
     }
 
-    /// Whether so much waits for the record store that nothing more should be written.
+    /// Returns whether the backlog is so large that nothing more should be written.
     pub fn is_at_bound(&self) -> bool {
         self.is_at_bound.load(Ordering::Relaxed)
     }
 
-    /// Notes how much waits. Once it was at the bound, it has to be clearly less.
+    /// Notes the size of the backlog. After it was at the bound, it has to shrink by an eighth
+    /// before writes are accepted again.
     pub(crate) fn note(&self, num_events: u64, num_bytes: usize) {
         let before = self.events.swap(num_events, Ordering::Relaxed);
         if num_events < before {
@@ -84,7 +85,7 @@ impl Backlog {
         }
     }
 
-    /// Holds up who writes while the store is busy with what was written before.
+    /// Holds up a writer while the store is busy with earlier writes.
     pub(super) async fn pace(&self) {
         let give_up = Instant::now() + PATIENCE;
         while self.is_paced() && Instant::now() < give_up {
@@ -108,7 +109,7 @@ mod tests {
 
     const ALL: LagBound = LagBound::NONE;
 
-    /// How long a writer is held up while `step` happens every tenth of a second.
+    /// Returns how long a writer is held up while `step` runs every tenth of a second.
     async fn held_up(backlog: Arc<Backlog>, mut step: impl FnMut(&Backlog)) -> Duration {
         let begun = Instant::now();
         let writer = async {

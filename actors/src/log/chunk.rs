@@ -1,4 +1,4 @@
-//! The values of the sled store: commits side by side, compressed together.
+//! The values of the sled store: consecutive commits, compressed together.
 //!
 //! ```text
 //! value  = commit                                             (one, as it is)
@@ -6,13 +6,14 @@
 //! commits in a chunk = (length u32  commit)*
 //! ```
 //!
-//! Small commits share most of what is not random in them: names, types, users, times. The chain hash
-//! would be much of the rest: all but the first are without it, and it is computed when they are read.
+//! Small commits share most of what is not random in them: names, types, users, times. The chain
+//! hash would be much of what remains, so only the first commit keeps it; the others' are computed
+//! when they are read.
 //!
-//! A commit's first byte is its format, and no format is 0xC0; nor are its flags ever 0xE1, so that one
-//! damaged byte makes no commit of a chunk. `checksum` is CRC-32 over what comes behind it, `length`
-//! that of the commits before they were compressed: it is known, and bounded, before anything is
-//! decompressed.
+//! A commit's first byte is its format, and no format is 0xC0. A commit's flags are never 0xE1
+//! either, so one damaged byte cannot turn a chunk into a commit. `checksum` is CRC-32 over
+//! everything after it. `length` is the length of the commits before compression: it is known, and
+//! bounded, before anything is decompressed.
 
 use std::io;
 use std::ops::Range;
@@ -22,20 +23,20 @@ use skytrail_schema::codec;
 
 use super::journal::RawCommit;
 
-/// How a chunk begins.
+/// The first bytes of a chunk.
 const MARK: [u8; 2] = [0xC0, 0xE1];
 const LENGTH_BYTES: usize = 4;
-/// What is random in a commit does not get smaller, and the rest does at any level.
+/// The random part of a commit does not compress, and the rest compresses at any level.
 const LEVEL: i32 = 1;
-/// A chunk of several commits has no more bytes than this before it is compressed. sled has up to
-/// seventeen values in a page, and a page of more than 128 KiB becomes a file of its own: small commits
-/// never make one, whatever is in them. Chunks of twice the size save a fiftieth of the disk
-/// and take twice as long to read one commit of.
+/// A chunk of several commits has at most this many bytes before compression. sled puts up to
+/// seventeen values in a page, and a page of more than 128 KiB becomes a file of its own: small
+/// commits never cause that, whatever they contain. Chunks of twice the size would save a fiftieth
+/// of the disk and take twice as long to read one commit from.
 const CHUNK_BYTES: usize = 7 << 10;
-/// What is larger is stored as it is.
+/// Anything larger is stored uncompressed.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Stored bytes are not what was stored.
+/// Stored bytes differ from what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged value at position={position}: {reason}")]
 pub(super) struct Damaged {
@@ -43,7 +44,7 @@ pub(super) struct Damaged {
     reason: &'static str,
 }
 
-/// Cuts commits into what makes a chunk each; one that is too large is alone.
+/// Splits commits into chunks; a commit that is too large gets its own.
 pub(super) fn cut(commits: &[RawCommit]) -> impl Iterator<Item = &[RawCommit]> {
     let mut rest = commits;
     std::iter::from_fn(move || {
@@ -58,13 +59,13 @@ pub(super) fn cut(commits: &[RawCommit]) -> impl Iterator<Item = &[RawCommit]> {
     })
 }
 
-/// Whether there may be a commit that a chunk takes in addition.
+/// Returns whether a chunk may have room for another commit.
 pub(super) fn takes_more(chunk: &[RawCommit]) -> bool {
     let bytes: usize = chunk.iter().map(|(_, commit)| commit.len()).sum();
     bytes < CHUNK_BYTES
 }
 
-/// Makes values.
+/// Encodes values.
 pub(super) struct Packer(zstd::bulk::Compressor<'static>);
 
 impl Packer {
@@ -72,7 +73,7 @@ impl Packer {
         zstd::bulk::Compressor::new(LEVEL).map(Self)
     }
 
-    /// Makes the value of a chunk.
+    /// Encodes a chunk as a value.
     pub(super) fn pack(&mut self, chunk: &[RawCommit]) -> io::Result<Vec<u8>> {
         if let [(_, commit)] = chunk
             && LENGTH_BYTES + commit.len() > MAX_BYTES
@@ -99,14 +100,14 @@ fn length(bytes: &[u8]) -> io::Result<[u8; LENGTH_BYTES]> {
     Ok(length.to_le_bytes())
 }
 
-/// Makes the value of what is compressed and was so long before.
+/// Encodes compressed bytes as a value; `length` is their length before compression.
 fn seal(length: [u8; LENGTH_BYTES], frame: &[u8]) -> Vec<u8> {
     let checked = [&length, frame].concat();
     let checksum = crc32fast::hash(&checked).to_le_bytes();
     [MARK.as_slice(), &checksum, &checked].concat()
 }
 
-/// Reads values.
+/// Decodes values.
 pub(super) struct Unpacker(zstd::bulk::Decompressor<'static>);
 
 impl Unpacker {
@@ -114,7 +115,7 @@ impl Unpacker {
         zstd::bulk::Decompressor::new().map(Self)
     }
 
-    /// Reads the value that was stored for a position: a chunk that begins there.
+    /// Decodes the value that was stored for a position: a chunk that begins there.
     pub(super) fn unpack(&mut self, position: u64, value: &[u8]) -> Result<Chunk, Damaged> {
         let damaged = |reason| Damaged { position, reason };
         let chunk = match value.strip_prefix(&MARK) {
@@ -131,7 +132,7 @@ impl Unpacker {
         Ok(chunk)
     }
 
-    /// Decompresses what is behind the mark.
+    /// Decompresses what follows the mark.
     fn open(&mut self, sealed: &[u8]) -> Result<Vec<u8>, &'static str> {
         let (checksum, checked) = take_u32(sealed).ok_or("too short")?;
         if crc32fast::hash(checked) != checksum {
@@ -150,7 +151,7 @@ impl Unpacker {
     }
 }
 
-/// Commits side by side.
+/// Consecutive commits.
 #[derive(Debug)]
 pub(super) struct Chunk {
     bytes: Vec<u8>,
@@ -172,7 +173,7 @@ impl Chunk {
         Some(Self { bytes, places })
     }
 
-    /// Makes the commits again of what was in a chunk; `None` when they do not follow each other.
+    /// Restores the commits of a chunk; `None` when they do not follow each other.
     fn of_many(plain: &[u8]) -> Option<Self> {
         let mut bytes = Vec::with_capacity(plain.len() + plain.len() / 4);
         let mut places: Vec<Place> = Vec::new();
@@ -208,8 +209,8 @@ impl Chunk {
         (place.first <= position).then(|| (self.raw(place), place.last))
     }
 
-    /// Returns commits from the one that holds `from` on, until so many events as are `wanted` are
-    /// there, and takes these from what is wanted.
+    /// Returns commits from the one that holds `from` on, until there are `wanted` events, and
+    /// subtracts these from `wanted`.
     pub(super) fn read(&self, from: u64, wanted: &mut u64) -> impl Iterator<Item = RawCommit> {
         let places = self.behind(from).take_while(|place| {
             let is_wanted = *wanted > 0;
@@ -224,7 +225,7 @@ impl Chunk {
         self.places.iter().map(|place| self.raw(place)).collect()
     }
 
-    /// Returns where the commits end.
+    /// Returns the last position.
     pub(super) fn last_position(&self) -> u64 {
         self.places.last().map_or(0, |place| place.last)
     }
@@ -252,7 +253,7 @@ impl Place {
     }
 }
 
-/// Reads the number that bytes begin with; returns what is behind it as well.
+/// Reads the number that bytes begin with; returns the rest as well.
 fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     Some((u32::from_le_bytes(*number), rest))
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
     use crate::log::written::stored;
 
-    /// Commits side by side, with so many events of these sizes.
+    /// Consecutive commits, with one event for each size.
     fn commits() -> impl Strategy<Value = Vec<RawCommit>> {
         let size = prop_oneof![8 => 0..300_usize, 1 => 0..20_000_usize];
         let sizes = prop::collection::vec(prop::collection::vec(size, 1..4), 1..80);

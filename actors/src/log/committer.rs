@@ -1,8 +1,8 @@
-//! The committer: the one thread that gives positions and makes decisions durable.
+//! The committer: the one thread that assigns positions and makes decisions durable.
 //!
-//! It takes what is waiting, refuses what the resolver refuses, writes the rest
-//! to the journal as one group, flushes once, tells the observers, and answers.
-//! There is no timer: while a flush runs, the next group gathers.
+//! It takes the decisions that are waiting, drops those that the resolver refuses, writes the rest
+//! to the journal as one group, flushes once, tells the observers, and answers. There is no timer:
+//! while a flush runs, the next group gathers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -24,34 +24,36 @@ use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
 use crate::observe::Histogram;
 
-/// A group holds at most this many commits.
+/// A group has at most this many commits.
 const MAX_GROUP_COMMITS: usize = 1024;
-/// A group that has reached this size takes no more commits.
+/// A group that has reached this size accepts no more commits.
 const MAX_GROUP_BYTES: usize = 1 << 20;
-/// The largest number of a sequence field. What clients ask for has 32 bits at most, so none of them
-/// can use up what is left for others; and up to here all clients tell whole numbers apart.
+/// The largest number of a sequence field. Numbers that clients ask for have at most 32 bits, so no
+/// client can use up what is left for others. And all clients can tell whole numbers up to this one
+/// apart.
 pub(crate) const MAX_NUMBER: i64 = (1 << 53) - 1;
-/// The log's time may be ahead of the clock by so many microseconds, as clocks are put right.
+/// The log's time may be this many microseconds ahead of the clock without a warning, because
+/// clocks get adjusted.
 const AHEAD_UNSAID_MICROS: i64 = 10 * 1_000_000;
 
 /// Called once when the log can no longer vouch for what it wrote; the process should end.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Tells the time; commits never go back behind the one before.
+/// Returns the time; a commit's time is never before that of the one before it.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The last numbers given to sequence fields.
 pub type SequenceNumbers = HashMap<(TypeName, String), i64>;
 
-/// What the committer is told.
+/// An order to the committer.
 pub(super) enum Order {
     /// Append a decision.
     Append(Request),
-    /// Seal the open segment, so that everything written so far is in sealed ones.
+    /// Seal the open segment, so that everything written so far is in sealed segments.
     Seal(oneshot::Sender<io::Result<()>>),
 }
 
-/// One decision on its way.
+/// A decision on its way to the journal.
 pub(super) struct Request {
     pub(super) encoded: EncodedEvents,
     pub(super) read_position: u64,
@@ -61,11 +63,11 @@ pub(super) struct Request {
     pub(super) reply: oneshot::Sender<Result<Arc<Commit>, AppendError>>,
 }
 
-/// Counters that others may look at.
+/// Counters that other threads can read.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) head: AtomicU64,
-    /// When the last durable commit was, in microseconds.
+    /// The time of the last durable commit, in microseconds.
     pub(super) time_micros: AtomicI64,
     pub(super) queued_bytes: AtomicUsize,
     pub(super) num_groups: AtomicU64,
@@ -99,7 +101,7 @@ pub(super) struct Committer {
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) epoch: u32,
     pub(super) now: Now,
-    /// Whether the last commit had to be later than the clock says.
+    /// Whether the last commit had to be later than the clock.
     pub(super) is_ahead: bool,
     pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) on_fatal: OnFatal,
@@ -120,14 +122,15 @@ struct Group {
     commits: Vec<(Vec<u8>, Commit)>,
     waiting: Vec<Sealed>,
     bytes: usize,
-    /// What sequence numbers were before, in case a decision is refused or the group is not written.
+    /// Sequence numbers from before they changed, in case a decision is refused or the group is not
+    /// written.
     sequences_before: Vec<NumberBefore>,
-    /// Keys that its erasures take; they are good until it is written.
+    /// Keys that the group's erasures retire; the keyring retires them once the group is durable.
     retired: Vec<u64>,
 }
 
 impl Committer {
-    /// Runs until all senders are gone and the queue is empty, or the log is in doubt.
+    /// Runs until all senders are gone and the queue is empty, or until the log is in doubt.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Order>) {
         while let Some(first) = queue.blocking_recv() {
             let mut group = Group::default();
@@ -159,7 +162,7 @@ impl Committer {
         }
     }
 
-    /// Gives a decision its position, or refuses it.
+    /// Assigns a decision its position, or refuses it.
     fn admit(&mut self, request: Request, group: &mut Group) {
         self.counters
             .queued_bytes
@@ -215,8 +218,9 @@ impl Committer {
         });
     }
 
-    /// Returns the time of the next commit: what the clock says, but never before the last one. Who
-    /// looks for a moment in the log relies on that, so a clock that was ahead is waited for.
+    /// Returns the time of the next commit: the clock's, but always after the last commit. Searches
+    /// by time rely on that, so if the clock was ahead once, times follow the last commit until the
+    /// clock catches up.
     fn time_after(&mut self, last: Timestamp) -> Timestamp {
         let now = (self.now)();
         let time = now.max(Timestamp::from_micros(last.micros() + 1));
@@ -231,8 +235,8 @@ impl Committer {
         time
     }
 
-    /// Whether all keys that events are sealed with are good still: who was erased meanwhile gets
-    /// another one, and the decision is made again with that.
+    /// Returns whether all keys that the events are sealed with are still in use. A user who was
+    /// erased meanwhile gets another key, and the decision is made again with that.
     fn are_in_use(&self, encoded: &EncodedEvents, group: &Group) -> bool {
         let Some(keyring) = &self.keyring else {
             return true;
@@ -241,7 +245,8 @@ impl Committer {
         keys.all(|key| !keyring.is_retired(key) && !group.retired.contains(&key))
     }
 
-    /// Numbers go with a sequence field that is renamed, and are forgotten with one that is deleted.
+    /// Moves the numbers of a renamed sequence field to its new name, and forgets those of a
+    /// deleted one.
     fn follow_fields(&mut self, encoded: &EncodedEvents, group: &mut Group) {
         for event in &encoded.commit().events {
             let Stream::Type(name) = &event.stream else {
@@ -265,8 +270,9 @@ impl Committer {
         }
     }
 
-    /// Gives sequence fields their numbers, and returns these as values that are taken, so that whoever
-    /// found one of them free decides again. An event is encoded once with all of its own.
+    /// Assigns sequence fields their numbers. Returns these as values that are taken, so that a
+    /// decision that found one of them free is made again. Each event is encoded once, with all of
+    /// its numbers.
     fn number(
         &mut self,
         encoded: &mut EncodedEvents,
@@ -322,7 +328,8 @@ impl Committer {
         Ok(given)
     }
 
-    /// Has an erasure say which numbers were given last: what carried them may be among what it takes.
+    /// Adds to an erasure the last numbers that were given: it may take the events that carried
+    /// them.
     fn tell_counters(&self, encoded: &mut EncodedEvents) -> Result<(), AppendError> {
         let events = encoded.commit().events.iter().enumerate();
         let erasures = events.filter_map(|(index, event)| match &event.body {
@@ -352,7 +359,8 @@ impl Committer {
                 if let Some(reserve) = &self.reserve {
                     reserve.give_up();
                 }
-                // A part of it may have been written. Who is told that it was refused relies on that.
+                // Part of it may have been written. It has to go, because its writers are told that
+                // it was refused.
                 if let Err(error) = self.journal.take_back() {
                     self.give_up(group, &AppendError::Closed);
                     return Err(format!("taking back what was refused failed: {error}"));
@@ -397,7 +405,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Seals the open segment if somebody wants it; an error says why the log is in doubt.
+    /// Seals the open segment if that was asked for; an error says why the log is in doubt.
     fn seal(&mut self, wanted: Option<oneshot::Sender<io::Result<()>>>) -> Result<(), String> {
         let Some(reply) = wanted else { return Ok(()) };
         let sealed = self.journal.seal();
@@ -411,7 +419,8 @@ impl Committer {
         doubt
     }
 
-    /// Makes sequence numbers what they were before they changed, given as they changed.
+    /// Restores sequence numbers from before they changed; `changed` is in the order of the
+    /// changes.
     fn take_back(&mut self, changed: impl DoubleEndedIterator<Item = NumberBefore>) {
         for (key, before) in changed.rev() {
             match before {
@@ -421,7 +430,7 @@ impl Committer {
         }
     }
 
-    /// Takes back positions and numbers of a group that is not in the log.
+    /// Takes back the positions and numbers of a group that is not in the log.
     fn give_up(&mut self, group: Group, error: &AppendError) {
         self.resolver.reset(self.journal.end().position);
         self.take_back(group.sequences_before.into_iter());
@@ -438,7 +447,7 @@ impl Committer {
     }
 }
 
-/// Returns the keys that nothing is sealed with any more from an erasure on.
+/// Returns the keys that erasures retire: nothing is sealed with them afterwards.
 fn retired_by(encoded: &EncodedEvents) -> Vec<u64> {
     let bodies = encoded.commit().events.iter().map(|event| &event.body);
     let keys = bodies.filter_map(|body| match body {

@@ -1,5 +1,4 @@
-//! The disk as the journal sees it: few operations, so that tests can put a
-//! faulty one in its place.
+//! The disk as the journal sees it: few operations, so that tests can replace it with a faulty one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,77 +10,77 @@ use super::folder::sync_folder;
 
 /// A file that can be read and written at offsets.
 pub trait DiskFile: Send + Sync + 'static {
-    /// Fills `buffer` from `offset`; an end of file before that is an error.
+    /// Fills `buffer` from `offset`; reaching the end of the file first is an error.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// The device's; some of it may have been written.
+    /// The device failed; some of the bytes may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes everything written durable, the file's length included.
     ///
     /// # Errors
-    /// The device's; what was written is then in doubt.
+    /// The device failed; it is then in doubt whether the bytes were written.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Returns the length.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn size(&self) -> io::Result<u64>;
 
-    /// Cuts or extends the file.
+    /// Truncates or extends the file.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {
-    /// Opens a file for reading, and for writing where the folder takes writes.
+    /// Opens a file for reading, and for writing if the folder is writable.
     ///
     /// # Errors
-    /// Not found, or the device's.
+    /// The file was not found, or the device failed.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Makes a new, empty file.
+    /// Creates a new, empty file.
     ///
     /// # Errors
-    /// It exists, or the device's.
+    /// The file exists, or the device failed.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Lists the names of all files, sorted.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Gives a file another name.
+    /// Renames a file.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// Not found, or the device's.
+    /// The file was not found, or the device failed.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes creations and renames durable.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     fn sync_folder(&self) -> io::Result<()>;
 }
 
-/// Whether an error says that there is no space, or none for this user.
+/// Returns whether an error says that the disk is full or the user's quota is used up.
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
@@ -95,10 +94,10 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Uses `folder`, which is made if it is missing.
+    /// Uses `folder`, and creates it if it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn new(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         Ok(Self {
@@ -107,8 +106,8 @@ impl RealDisk {
         })
     }
 
-    /// Uses `folder` for readers: files are opened for reading alone, so it may be on a file system that
-    /// takes no writes.
+    /// Uses `folder` read-only: files are opened for reading only, so it can be on a read-only file
+    /// system.
     pub fn read_only(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),

@@ -1,8 +1,8 @@
-//! Erasures as they are known in memory: what they take, and whether they are done.
+//! Erasures in memory: what they take, and whether they are finished.
 //!
-//! The log's first observer. From the moment at which an erasure is committed readers of the log get
-//! blanks in the place of what it names, long before the payloads are gone from the disk; and every
-//! blank is shown with who wanted it.
+//! The log's first observer. As soon as an erasure is committed, readers of the log get blanks in
+//! place of the events that it names, long before the payloads are gone from the disk. Every blank
+//! is shown with who asked for the erasure.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use super::CommitObserver;
 pub struct Erasure {
     /// Its stream.
     pub stream: Stream,
-    /// Who wanted it, when and why.
+    /// Who asked for it, when and why.
     pub mark: Arc<ErasureMark>,
-    /// What it is about.
+    /// What it covers.
     pub request: Arc<ErasureRequest>,
-    /// Whether it has reached everything.
+    /// Whether it is done everywhere.
     pub is_finished: bool,
 }
 
 /// All erasures of a log.
 #[derive(Debug)]
 pub struct Erasures {
-    /// By the position at which each was asked for.
+    /// By the position at which each was requested.
     known: RwLock<BTreeMap<u64, Erasure>>,
-    /// The files that are gone, or going.
+    /// The files that are erased or about to be.
     files: RwLock<HashSet<AssetName>>,
-    /// How many are to be finished.
+    /// How many erasures are not finished.
     num_open: watch::Sender<usize>,
 }
 
@@ -53,7 +53,7 @@ impl Default for Erasures {
 }
 
 impl Erasures {
-    /// Learns of an event of the log.
+    /// Learns an event of the log.
     pub fn learn(&self, commit: &Commit, event: &Event) {
         let mut known = self.known.write();
         match &event.body {
@@ -76,12 +76,12 @@ impl Erasures {
         }
         let num_open = known.values().filter(|erasure| !erasure.is_finished);
         let num_open = num_open.count();
-        // Whoever is told looks.
+        // A watcher that is woken reads `known`.
         drop(known);
         self.num_open.send_replace(num_open);
     }
 
-    /// Returns the erasures that are to be finished, in order.
+    /// Returns the erasures that are not finished, in order.
     pub fn open(&self) -> Vec<Erasure> {
         let known = self.known.read();
         let open = known.values().filter(|erasure| !erasure.is_finished);
@@ -94,17 +94,17 @@ impl Erasures {
         known.values().rev().take(limit).cloned().collect()
     }
 
-    /// Returns an erasure by the position at which it was asked for.
+    /// Returns an erasure by the position at which it was requested.
     pub fn get(&self, position: u64) -> Option<Erasure> {
         self.known.read().get(&position).cloned()
     }
 
-    /// Whether a file was erased.
+    /// Returns whether a file was erased.
     pub fn has_file(&self, name: &AssetName) -> bool {
         self.files.read().contains(name)
     }
 
-    /// Returns when a user was erased last.
+    /// Returns when a user was last erased.
     pub fn time_of_user(&self, user: &UserId) -> Option<Timestamp> {
         let known = self.known.read();
         let is_his = |erasure: &&Erasure| match &erasure.request.scope {
@@ -114,13 +114,13 @@ impl Erasures {
         known.values().rev().find(is_his).map(|it| it.mark.at)
     }
 
-    /// Tells how many erasures are to be finished, whenever that changes.
+    /// Returns a watch on the number of erasures that are not finished.
     pub fn watch(&self) -> watch::Receiver<usize> {
         self.num_open.subscribe()
     }
 
-    /// Returns a commit as readers get it: what is to be erased is blank already, and blanks say
-    /// whose they are.
+    /// Returns a commit as readers get it: events that are still to be erased are blank already,
+    /// and each blank names its erasure.
     pub fn shown(&self, commit: Arc<Commit>) -> Arc<Commit> {
         let known = self.known.read();
         if known.is_empty() {
@@ -152,7 +152,7 @@ impl Erasures {
     }
 }
 
-/// Tells how an erasure is shown at what it took.
+/// Returns how an erasure is shown on the events that it took.
 pub(super) fn mark(commit: &Commit, position: u64, request: &ErasureRequest) -> Arc<ErasureMark> {
     Arc::new(ErasureMark {
         position,
@@ -169,7 +169,8 @@ fn blank(event: &mut Event, mark: &Arc<ErasureMark>) {
     });
 }
 
-/// Takes what some positions hold out of a commit that is in memory.
+/// Blanks the events at some positions in a commit that is in memory; `None` if it has none of
+/// them.
 pub(super) fn without(
     commit: &Arc<Commit>,
     positions: &Positions,

@@ -1,10 +1,11 @@
-//! Filling a sled store from the journal, from its opening until somebody ends it.
+//! Filling a sled store from the journal, from when it is opened until it is told to end.
 //!
-//! Any call of sled may hang, so this has a thread of its own that can be left alone. What it does
-//! after that is seen by nobody: its folder is nobody's any more, and it is not heard.
+//! Any call into sled can hang, so this runs on a thread of its own that can be abandoned. Nothing
+//! that an abandoned thread does has any effect: its folder is no longer used, and its messages are
+//! ignored.
 //!
-//! What came since the last look goes into sled at once, in chunks. The last chunk is put in again
-//! with what comes next until it takes no more, so that saves that come slowly fill chunks as well.
+//! All commits since the last round go into sled together, in chunks. The last chunk is written
+//! again with the commits that follow, until it is full, so slow saves fill chunks as well.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,20 +23,21 @@ use crate::spawn::be_nice;
 
 /// How many events are copied at once.
 const BATCH_EVENTS: usize = 2048;
-/// After fewer events than this the filler gathers more before it goes on: nobody waits for sled,
-/// and many small batches cost it much more than few large ones.
+/// After a batch of fewer events than this, the filler waits for more: nobody waits for sled, and
+/// many small batches cost it much more than a few large ones.
 const FULL_BATCH_EVENTS: u64 = 1024;
 const GATHER: Duration = Duration::from_millis(100);
-/// So few events do not fill a chunk, which is put in anew with what comes next: that is done less
-/// often.
+/// Fewer events than this do not fill a chunk, which is then written again with what follows. So
+/// the filler waits longer.
 const FEW_EVENTS: u64 = 24;
 const GATHER_FEW: Duration = Duration::from_secs(1);
-/// How nice the filler and what sled starts from it are to those whom somebody waits for.
+/// The nice value of the filler and of the threads that sled starts from it; threads that somebody
+/// waits for have priority.
 const NICENESS: i32 = 10;
-/// How often to look whether there is space.
+/// How often to check for disk space.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// What fillers share, one after the other, with those who read.
+/// State that the fillers, one after the other, share with readers.
 pub(super) struct Shared {
     pub(super) segments: Arc<Segments>,
     pub(super) reserve: Option<Arc<Reserve>>,
@@ -44,9 +46,9 @@ pub(super) struct Shared {
     pub(super) position: AtomicU64,
     pub(super) is_degraded: AtomicBool,
     pub(super) num_rebuilds: AtomicU64,
-    /// Told when the journal has grown.
+    /// Notified when the journal has grown.
     pub(super) wake: Condvar,
-    /// Told when a filler shall end.
+    /// Notified when a filler should end.
     pub(super) stop: Condvar,
     pub(super) wake_lock: Mutex<()>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Filler {
     shared: Arc<Shared>,
     folder: PathBuf,
     is_over: AtomicBool,
-    /// Since when sled has been at what it was given.
+    /// When sled began the write that it is busy with, if there is one.
     putting_since: Mutex<Option<Instant>>,
 }
 
@@ -71,8 +73,8 @@ impl Filler {
         }
     }
 
-    /// Opens sled and copies until told to end. On a full disk sled is not opened: what it does to
-    /// itself there may hang whoever opens it later.
+    /// Opens sled and copies until told to end. sled is not opened on a full disk: what it does to
+    /// itself there can hang the next one to open it.
     pub(super) fn run(&self) -> Result<(), SledError> {
         be_nice("sled filler", NICENESS);
         while !self.has_space() && !self.is_over() {
@@ -95,7 +97,7 @@ impl Filler {
                 return Err(SledError::NotOpened("readers found it damaged"));
             }
             if !self.has_space() {
-                // What space there is belongs to the record store: nobody waits for sled.
+                // The remaining space belongs to the record store: nobody waits for sled.
                 self.pause(SPACE_PERIOD);
                 continue;
             }
@@ -127,17 +129,17 @@ impl Filler {
         store.flush()
     }
 
-    /// Whether sled has been at what it was given for that long: it can lock itself for good.
+    /// Returns whether sled has been busy with one write for this long: it can lock up for good.
     pub(super) fn is_stuck(&self, patience: Duration) -> bool {
         let since = *self.putting_since.lock();
         since.is_some_and(|since| since.elapsed() >= patience)
     }
 
-    /// Ends it: readers are left to the journal, and nobody hears of it from here on, although what
-    /// it was doing may go on. Returns the store; whoever has that last closes it.
+    /// Ends the filler: readers fall back to the journal, and whatever it still does has no effect.
+    /// Returns the store; whoever holds it last closes it.
     pub(super) fn end(&self) -> Option<Arc<SledStore>> {
         let mut published = self.shared.store.write();
-        // Who is about to sleep sees it, or is woken.
+        // A filler that is about to sleep sees the flag, or is woken.
         let guard = self.shared.wake_lock.lock();
         self.is_over.store(true, Ordering::Release);
         drop(guard);
@@ -156,7 +158,7 @@ impl Filler {
         reserve.is_none_or(|reserve| reserve.is_held())
     }
 
-    /// Lets readers know of the store, unless this is over.
+    /// Makes the store known to readers, unless this filler has ended.
     fn publish(&self, change: impl FnOnce() -> Option<Arc<SledStore>>) {
         let mut store = self.shared.store.write();
         if !self.is_over() {
@@ -164,12 +166,12 @@ impl Filler {
         }
     }
 
-    /// Returns how sled ends, if its last chunk is what the journal has there.
+    /// Returns the end of what sled has, if its last chunk matches the journal.
     fn agreed_tail(&self, store: &SledStore) -> Result<Tail, SledError> {
         let last = store.last()?;
         let mut rest = last.as_slice();
         while let Some((first, _)) = rest.first() {
-            // The journal is read to the end of a segment, a chunk may go beyond.
+            // The journal is read to the end of a segment; a chunk can extend beyond that.
             let journal = self.shared.segments.read_raw(*first, BATCH_EVENTS);
             let journal = journal.unwrap_or_default();
             let pairs = rest.iter().zip(&journal);
@@ -187,7 +189,7 @@ impl Filler {
         Ok(tail)
     }
 
-    /// Lets time pass, unless the end comes.
+    /// Waits for some time, or until told to end.
     fn pause(&self, time: Duration) {
         let mut guard = self.shared.wake_lock.lock();
         if !self.is_over() {
@@ -203,14 +205,14 @@ impl Filler {
     }
 }
 
-/// How a store ends, and what is to be put behind it.
+/// The end of a store, and what is to be written after it.
 #[derive(Default)]
 struct Tail {
     /// The last position.
     position: u64,
-    /// What the store's last chunk has, while that takes more, and what comes behind it.
+    /// The commits of the store's last chunk, as long as that has room, and those that follow it.
     commits: Vec<RawCommit>,
-    /// How many of these are in the store.
+    /// How many of `commits` are in the store.
     num_stored: usize,
 }
 
@@ -222,7 +224,7 @@ impl Tail {
         self.commits.extend(commits);
     }
 
-    /// Returns the chunks that the store has not got, or not with all that is in them.
+    /// Returns the chunks that the store does not have, or has only in part.
     fn chunks(&self) -> impl Iterator<Item = &[RawCommit]> {
         let is_stored = |(number, chunk): &(usize, &[RawCommit])| {
             *number == 0 && chunk.len() == self.num_stored
@@ -231,7 +233,7 @@ impl Tail {
         chunks.skip_while(is_stored).map(|(_, chunk)| chunk)
     }
 
-    /// Knows that the store has everything, and goes on from its last chunk.
+    /// Notes that the store has everything, and continues with its last chunk.
     fn stored(&mut self) {
         let last = chunk::cut(&self.commits).last();
         let open = last.filter(|last| chunk::takes_more(last));
@@ -250,7 +252,8 @@ mod tests {
     use crate::log::written::stored;
 
     proptest! {
-        /// However they come, the store ends up with the same chunks, and none is put without need.
+        /// However the commits arrive, the store ends up with the same chunks, and none is written
+        /// needlessly.
         #[test]
         fn what_comes_bit_by_bit_fills_chunks(
             sizes in prop::collection::vec(prop_oneof![0..600_usize, 0..9000_usize].prop_map(|it| vec![it]), 1..120),

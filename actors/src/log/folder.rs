@@ -1,15 +1,15 @@
-//! Folders and small files, made to last.
+//! Durable folders and small files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Makes a data folder where there is none: what is in it is nobody else's business. One that is there is as
-/// somebody wants it.
+/// Creates a data folder if it does not exist, for its owner only. An existing folder keeps its
+/// mode.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be created.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent)?;
@@ -20,10 +20,10 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file of which nobody ever sees a part, for the owner's eyes only; durable when it returns.
+/// Writes a file atomically, readable by its owner only; it is durable when this returns.
 ///
 /// # Errors
-/// It cannot be written; what was there before is there still.
+/// The file cannot be written; its previous content is kept.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
@@ -43,18 +43,18 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes the names in a folder durable: of files that were made, renamed or removed.
+/// Makes the names in a folder durable: those of files that were created, renamed or removed.
 ///
 /// # Errors
-/// The device's.
+/// The device failed.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder and those above it that are missing, each as the builder says, durably.
+/// Creates a folder and its missing parents, each as the builder says, durably.
 ///
 /// # Errors
-/// It cannot be made, also where a file is in its place.
+/// The folder cannot be created, for example because a file has its name.
 pub fn make_folders(builder: &DirBuilder, folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -62,7 +62,7 @@ pub fn make_folders(builder: &DirBuilder, folder: &Path) -> io::Result<()> {
     let above = folder_of(folder);
     make_folders(builder, above)?;
     match builder.create(folder) {
-        // Somebody else may have made it; a file is none.
+        // Another process may have created the folder; a file does not count.
         Err(error) if !folder.is_dir() => Err(error),
         _ => sync_folder(above),
     }

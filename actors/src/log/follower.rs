@@ -1,11 +1,10 @@
 //! The follower: keeps a sled store filled from the journal.
 //!
-//! It is not in the commit path, so a slow, damaged or hanging sled holds back
-//! no write and no start: until sled has a position, readers get it from the
-//! journal. When sled differs from the journal or fails, its folder is set
-//! aside; when it met a full disk, or has what was erased, its folder is removed;
-//! and it is built again from the journal. One that does not answer is left
-//! alone, and the next one gets a folder of its own.
+//! It is not in the commit path, so a slow, damaged or hanging sled holds back no write and no
+//! start: until sled has a position, readers get it from the journal. When sled differs from the
+//! journal or fails, its folder is set aside. When it met a full disk, or holds something that was
+//! erased, its folder is removed. Either way it is filled again from the journal. A sled that does
+//! not answer is abandoned, and the next one gets a folder of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,21 +23,21 @@ use super::reserve::Reserve;
 use super::sled_folder::SledFolders;
 use super::sled_store::{SledError, SledStore};
 
-/// How long a read from sled may take before the journal is asked instead.
+/// How long a read from sled can take before the journal is used instead.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// How long sled may take to end what it does before it is left alone.
+/// How long sled can take to finish before it is abandoned.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long to wait before sled is tried again.
+/// How long to wait before trying sled again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What the follower says of itself.
+/// The follower's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct FollowerState {
     /// The last position in sled.
     pub position: u64,
-    /// How often sled was set aside and built anew.
+    /// How often sled was set aside and filled again.
     pub num_rebuilds: u64,
-    /// Whether readers have stopped asking sled.
+    /// Whether readers have stopped using sled.
     pub is_degraded: bool,
 }
 
@@ -48,13 +47,13 @@ pub(super) struct SledFollower {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the follower's thread is told.
+/// A message to the follower's thread.
 enum Notice {
-    /// A filler has ended: which, and why.
+    /// A filler has ended: its number, and why.
     Ended(u64, Result<(), SledError>),
-    /// sled shall be thrown away and filled again.
+    /// Throw sled away and fill it again.
     Renew(oneshot::Sender<()>),
-    /// It is over.
+    /// Stop.
     Stop,
 }
 
@@ -100,17 +99,17 @@ impl SledFollower {
         })
     }
 
-    /// Says that the journal has grown.
+    /// Signals that the journal has grown.
     pub(super) fn wake(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// Throws sled away and fills it again from the journal: what was erased there is in sled still,
-    /// also in what sled itself has given up. Answers when the old folder is gone.
+    /// Throws sled away and fills it again from the journal. sled still has what was erased in the
+    /// journal, even in space that sled itself has freed. Returns when the old folder is gone.
     pub(super) async fn renew(&self) {
         let (sender, gone) = oneshot::channel();
         let _ = self.sender.send(Notice::Renew(sender));
-        // It ends without an answer when the log closes; the next start does it again.
+        // There is no answer when the log closes; the next start does this again.
         let _ = gone.await;
     }
 
@@ -123,7 +122,7 @@ impl SledFollower {
         }
     }
 
-    /// Reads commits from sled; `None` when sled has not got them, fails, or is too slow.
+    /// Reads commits from sled; `None` when sled does not have them, fails, or is too slow.
     pub(super) async fn read(&self, from: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(from)?;
         let max_events = max_events.max(1) as u64;
@@ -131,7 +130,7 @@ impl SledFollower {
         self.ask(read, |commits| is_answer(commits, from)).await
     }
 
-    /// As [`SledFollower::read`], for the commits that hold these ascending positions, each once.
+    /// Like [`SledFollower::read`], for the commits that hold these ascending positions, each once.
     pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(*positions.last()?)?;
         let wanted = positions.to_vec();
@@ -143,7 +142,7 @@ impl SledFollower {
         self.ask(read, hold).await
     }
 
-    /// Returns sled, if it has a position.
+    /// Returns the store, if it has a position.
     fn store_with(&self, position: u64) -> Option<Arc<SledStore>> {
         let has = self.shared.position.load(Ordering::Acquire);
         if position > has || self.shared.is_degraded.load(Ordering::Relaxed) {
@@ -152,14 +151,14 @@ impl SledFollower {
         self.shared.store.read().clone()
     }
 
-    /// Reads what has to be an answer.
+    /// Runs a read of sled; `None` unless it returns a valid answer in time.
     async fn ask(
         &self,
         read: impl FnOnce() -> Result<Vec<RawCommit>, SledError> + Send + 'static,
         is_answer: impl FnOnce(&[Arc<Commit>]) -> bool,
     ) -> Option<Vec<Arc<Commit>>> {
         let (sender, receiver) = oneshot::channel();
-        // A thread of its own: a read of a damaged page may never return.
+        // On a thread of its own: reading a damaged page may never return.
         let reader = std::thread::Builder::new().name("sled-read".to_owned());
         let spawned = reader.spawn(move || {
             let _ = sender.send(read());
@@ -180,7 +179,7 @@ impl SledFollower {
         commits
     }
 
-    /// Stops following and writes sled out; waits no longer than `deadline`.
+    /// Stops following and flushes sled; waits no longer than `deadline`.
     pub(super) fn stop(&self, deadline: Duration) {
         let _ = self.sender.send(Notice::Stop);
         let Some(thread) = self.thread.lock().take() else {
@@ -198,7 +197,7 @@ impl SledFollower {
     }
 }
 
-/// Whether commits are what a reader of `from` wanted: the one that holds it, and what follows.
+/// Returns whether commits answer a read from `from`: the one that holds it, and those that follow.
 fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
     let follows = |pair: &[Arc<Commit>]| match pair {
         [before, after] => after.first_position() == before.last_position() + 1,
@@ -224,17 +223,17 @@ fn degrade(shared: &Shared, reason: &str) {
     }
 }
 
-/// Sees that there is always somebody who fills a store.
+/// Makes sure that a store is always being filled.
 struct Care {
     shared: Arc<Shared>,
     folders: SledFolders,
     sender: Sender<Notice>,
     notices: Receiver<Notice>,
-    /// Which filler is at it.
+    /// The number of the current filler.
     number: u64,
-    /// How long sled may take for what it is given at once.
+    /// How long sled can take for one batch.
     patience: Duration,
-    /// Those who wait for sled to be thrown away.
+    /// Those who wait until sled is thrown away.
     waiting: Vec<oneshot::Sender<()>>,
     is_stopping: bool,
 }
@@ -252,7 +251,7 @@ impl Care {
         }
     }
 
-    /// Has a store filled until that fails, or is to end; returns whether it failed.
+    /// Fills a store until that fails or has to end; returns whether it failed.
     fn fill(&mut self) -> bool {
         self.number += 1;
         let filler = Filler::new(Arc::clone(&self.shared), self.folders.current());
@@ -288,7 +287,7 @@ impl Care {
         }
     }
 
-    /// Gets a store out of the way that failed.
+    /// Moves a failed store out of the way.
     fn put_away(&self, error: &SledError) {
         if error.is_disk_full() {
             tracing::warn!("no space for sled; it is filled again when there is");
@@ -306,7 +305,7 @@ impl Care {
         }
     }
 
-    /// Removes sled's folder, and one that was set aside, if somebody waits for that.
+    /// Removes sled's folder, and the one that was set aside, if somebody waits for that.
     fn throw_away_if_wanted(&mut self) {
         while !self.waiting.is_empty() && !self.is_stopping {
             match self.folders.throw_away() {
@@ -323,8 +322,9 @@ impl Care {
         }
     }
 
-    /// Waits for the end of a filler, until it is to be ended. While sled does not let one go on, reads
-    /// are not sent there; nor would another store go on, for all in a process share sled's lock.
+    /// Waits until a filler ends or has to be ended. While a write to sled hangs, reads are not
+    /// sent there. A second store would hang as well, because all stores in a process share sled's
+    /// lock.
     fn watch(&mut self, filler: &Filler) -> Option<Result<(), SledError>> {
         while !self.is_stopping && self.waiting.is_empty() {
             match self.notices.recv_timeout(self.patience) {
@@ -343,7 +343,7 @@ impl Care {
         None
     }
 
-    /// Waits so long for the end of the filler that is at it.
+    /// Waits for the end of the current filler, until a deadline.
     fn hear(&mut self, deadline: Duration) -> Option<Result<(), SledError>> {
         let until = Instant::now() + deadline;
         loop {
@@ -355,11 +355,11 @@ impl Care {
         }
     }
 
-    /// Takes a notice; returns the end of the filler that is at it.
+    /// Handles a notice; returns how the current filler ended, if this says so.
     fn note(&mut self, notice: Notice) -> Option<Result<(), SledError>> {
         match notice {
             Notice::Ended(number, ended) if number == self.number => return Some(ended),
-            // One that was left alone.
+            // From an abandoned filler.
             Notice::Ended(..) => {}
             Notice::Renew(waiting) => self.waiting.push(waiting),
             Notice::Stop => self.is_stopping = true,
@@ -368,7 +368,7 @@ impl Care {
     }
 }
 
-/// Closes a store, which may take for ever on a full disk; returns whether it is closed.
+/// Closes a store, which can hang for ever on a full disk; returns whether it is closed.
 fn close(store: Option<Arc<SledStore>>) -> bool {
     let Some(store) = store else {
         return true;

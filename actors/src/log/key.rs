@@ -1,4 +1,4 @@
-//! What decisions depend on, as keys that the resolver can compare.
+//! What decisions depend on, as keys that the resolver compares.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,14 +6,15 @@ use std::hash::{Hash, Hasher};
 use skytrail_schema::event::{Service, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 
-/// Something a decision read or wrote, hashed to 64 bits.
+/// Something that a decision read or wrote, hashed to 64 bits.
 ///
-/// Two different things with one hash only make a decision be taken again.
+/// A collision of two hashes does no harm: a decision is made again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConflictKey(u64);
 
 impl ConflictKey {
-    /// The state of a stream: read by whoever depends on it, written by each of its events.
+    /// The state of a stream: read by every decision that depends on it, written by each of its
+    /// events.
     pub fn stream(stream: &Stream) -> Self {
         match stream {
             Stream::Record(id) => Self::record(id),
@@ -27,18 +28,20 @@ impl ConflictKey {
         Self::of("record", &[id.record_type.as_str(), id.key.as_str()])
     }
 
-    /// Whether a record exists: read by whoever refers to it, written when it comes or goes.
+    /// Whether a record exists: read by a decision that refers to it, written when it is created or
+    /// deleted.
     pub fn existence(id: &RecordId) -> Self {
         Self::of("existence", &[id.record_type.as_str(), id.key.as_str()])
     }
 
-    /// Which records of a type there are: written when one comes or goes, read by whoever numbers
-    /// them all.
+    /// Which records of a type exist: written when one is created or deleted, read by a decision
+    /// that numbers them all.
     pub fn population(name: &TypeName) -> Self {
         Self::of("population", &[name.as_str()])
     }
 
-    /// Who refers to a record: read by its deletion, written by whoever points at it.
+    /// Which records refer to a record: read when it is deleted, written by a decision that refers
+    /// to it.
     pub fn references(id: &RecordId) -> Self {
         Self::of("references", &[id.record_type.as_str(), id.key.as_str()])
     }
@@ -48,18 +51,19 @@ impl ConflictKey {
         Self::of("type", &[name.as_str()])
     }
 
-    /// Which devices have an address at a push service: read and written by whoever takes it.
+    /// Which devices have an address at a push service: read and written by a decision that takes
+    /// the address.
     pub fn device_token(token: &str) -> Self {
         Self::of("device token", &[token])
     }
 
-    /// Which devices a user has: read and written by whoever gives him one.
+    /// Which devices a user has: read and written by a decision that gives them one.
     pub fn devices_of(user: &UserId) -> Self {
         Self::of("devices of", &[user.as_str()])
     }
 
-    /// A value of a unique set of fields: read when it is found free, written when taken or given up.
-    /// `parts` are the fields' names and values, normalised as the set compares them.
+    /// A value of a unique set of fields: read when it is found free, written when it is taken or
+    /// given up. `parts` are the fields' names and values, normalised as the set compares them.
     pub fn unique(name: &TypeName, parts: &[&str]) -> Self {
         let mut all = vec![name.as_str()];
         all.extend_from_slice(parts);
@@ -71,13 +75,14 @@ impl ConflictKey {
         Self::unique(name, &[field, &number.to_string()])
     }
 
-    /// An account elsewhere: read when it is found linked to nobody, written when that changes.
+    /// An account at another service: read when it is found linked to no user, written when that
+    /// changes.
     pub fn principal(service: &Service, principal: &str) -> Self {
         Self::of("principal", &[&service.to_string(), principal])
     }
 
-    /// What there is of a user under a key of his own: written with each event that is sealed with it,
-    /// read by whoever names them all.
+    /// What the log has about a user under their own key: written with each event that is sealed
+    /// with it, read by a decision that names all of these events.
     pub fn subject(user: &UserId) -> Self {
         Self::of("subject", &[user.as_str()])
     }

@@ -2,15 +2,16 @@
 //!
 //! The contract of every [`EventLog`]:
 //!
-//! 1. **Order.** Events have positions from 1, without gaps; a commit's events stand side by side.
+//! 1. **Order.** Events have positions from 1, without gaps; the events of a commit are
+//!    consecutive.
 //! 2. **All or nothing.** A decision is appended whole or not at all.
 //! 3. **Durable before acknowledged.** When [`EventLog::append`] answers, the commit survives
 //!    `kill -9` and power loss.
 //! 4. **Serializable.** A decision is refused when something that it read was written after the
-//!    position it read at ([`AppendError::Conflict`]); who is refused decides again.
-//! 5. **Observers first.** [`CommitObserver`]s see every commit once, in order, durable, and before
-//!    it is acknowledged. Readers see only durable events.
-//! 6. **Doubt is fatal.** After a failed write or flush nothing is acknowledged any more, and the
+//!    position it read at ([`AppendError::Conflict`]); the writer then decides again.
+//! 5. **Observers first.** [`CommitObserver`]s see every commit once, in order, when it is durable
+//!    and before it is acknowledged. Readers see only durable events.
+//! 6. **Doubt is fatal.** After a failed write or flush nothing more is acknowledged, and the
 //!    process ends; what is on disk decides at the next start.
 
 mod backlog;
@@ -58,7 +59,7 @@ pub use recent::Recent;
 pub use reserve::Reserve;
 pub use timeline::{NotOne, Place, Timeline};
 
-/// A decision: what to append, and on what it rests.
+/// A decision: what to append, and what it rests on.
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// The events.
@@ -69,25 +70,27 @@ pub struct Decision {
     pub reads: Vec<ConflictKey>,
     /// What it writes.
     pub writes: Vec<ConflictKey>,
-    /// The sequence fields to be numbered when positions are given.
+    /// The sequence fields to be numbered when positions are assigned.
     pub sequences: Vec<SequenceRequest>,
 }
 
-/// A sequence field that wants its number, or that moves its counter.
+/// A sequence field that needs its number, or that moves its counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRequest {
     /// Index into the commit's events.
     pub event: usize,
-    /// The field, in a record event's `fields` or `set`, or new in a type's event.
+    /// The field: one in a record event's `fields` or `set`, or one that is new in a type's event.
     pub field: String,
-    /// `None`: give the next number. `Some(n)`: the event carries `n`; the counter moves to at least `n`.
+    /// `None`: assign the next number. `Some(n)`: the event carries `n`; the counter moves to at
+    /// least `n`.
     pub explicit: Option<i64>,
 }
 
-/// Why a decision was not appended. In none of these cases is anything of it in the log.
+/// Why a decision was not appended. In each of these cases nothing of it is in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Something it read was written meanwhile, or it is older than the resolver's window. Decide again.
+    /// Something that it read was written meanwhile, or it is older than the resolver's window.
+    /// Decide again.
     #[error("conflicting write, read_position={read_position}")]
     Conflict {
         /// The position that the decision read at.
@@ -96,7 +99,7 @@ pub enum AppendError {
     /// The committer's queue is full.
     #[error("the log's queue is full")]
     Overloaded,
-    /// A commit over the size limit.
+    /// The commit is over the size limit.
     #[error("commit too large, size_bytes={size_bytes} max_bytes={max_bytes}")]
     TooLarge {
         /// Encoded size.
@@ -104,10 +107,10 @@ pub enum AppendError {
         /// The limit.
         max_bytes: usize,
     },
-    /// A decision that has no encoding, such as one without events.
+    /// The decision cannot be encoded, for example because it has no events.
     #[error("the decision cannot be encoded")]
     Malformed,
-    /// A sequence field has given its last number.
+    /// A sequence field has used up its numbers.
     #[error("field {field:?} takes numbers up to {max}, and none is left")]
     UsedUp {
         /// The field.
@@ -115,26 +118,26 @@ pub enum AppendError {
         /// The largest number.
         max: i64,
     },
-    /// No space on the device. Nothing was written; later appends may succeed.
+    /// The device has no space. Nothing was written; later appends may succeed.
     #[error("the disk is full")]
     DiskFull,
-    /// What the log has and the record store has not is as much as is allowed.
+    /// The record store's backlog has reached its bound.
     #[error("the record store is too far behind")]
     StoreBehind,
-    /// The log has stopped, by shutdown or for good after a failed flush.
+    /// The log is closed: by a shutdown, or for good after a failed flush.
     #[error("the log is closed")]
     Closed,
 }
 
-/// Why the past could not be read.
+/// Why the log could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Stored bytes are not what was written, and no second copy helps.
+    /// Stored bytes differ from what was written, and no second copy helps.
     #[error("damaged log at position={position}: {reason}")]
     Damaged {
         /// The first position that cannot be read.
         position: u64,
-        /// Segment, offset and what is wrong.
+        /// The segment, the offset and what is wrong.
         reason: String,
     },
     /// The device failed or did not answer within the deadline.
@@ -145,24 +148,25 @@ pub enum ReadError {
 /// See the module's contract.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
-    /// Appends a decision; answers when it is durable and observed.
+    /// Appends a decision; returns when it is durable and observed.
     ///
     /// # Errors
-    /// See [`AppendError`]; nothing was appended then.
+    /// See [`AppendError`]; nothing was appended in that case.
     async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError>;
 
     /// Returns the position of the last durable event, 0 for an empty log.
     fn head(&self) -> u64;
 
-    /// Loads commits in order, starting with the one that holds position `from`, until at least
-    /// `max_events` events are there or the head is reached. Empty when `from` is beyond the head.
+    /// Loads commits in order, starting with the one that holds position `from`, until there are at
+    /// least `max_events` events or the head is reached. Returns none when `from` is beyond the
+    /// head.
     ///
     /// # Errors
     /// See [`ReadError`].
     async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError>;
 
-    /// Loads the commits that hold these positions, one for each, in the order of the positions; those
-    /// of one commit share it.
+    /// Loads the commits that hold these positions, one for each, in the order of the positions;
+    /// positions of one commit share it.
     ///
     /// # Errors
     /// See [`ReadError`]; a position beyond the head cannot be read.
@@ -176,9 +180,9 @@ pub trait EventLog: Send + Sync + 'static {
         Ok(commits)
     }
 
-    /// Looks at a bounded piece of the log, from the commit that holds position `from` on and at most
-    /// up to the one that holds `until`, for commits with an event that a filter wants; others may be
-    /// among what is found. Goes forward by one commit at least, unless `from` is beyond the head.
+    /// Searches a bounded part of the log for commits with an event that matches a filter, from the
+    /// commit that holds position `from` to at most the one that holds `until`. Other commits may
+    /// be among the results. Advances by at least one commit, unless `from` is beyond the head.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -193,7 +197,7 @@ pub trait EventLog: Send + Sync + 'static {
     }
 }
 
-/// Reads a piece of the log, to be searched by who asked for it.
+/// Reads a part of the log, for the caller to filter.
 async fn read_piece(
     log: &(impl EventLog + ?Sized),
     from: u64,
@@ -210,16 +214,16 @@ async fn read_piece(
     })
 }
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Clone, Debug)]
 pub struct Searched<T> {
     /// The commits, in order.
     pub found: Vec<T>,
-    /// Up to this position it has looked.
+    /// The last position that was searched.
     pub until: u64,
 }
 
-/// Is told of every commit, durable and in order, before it is acknowledged.
+/// Is told of every commit in order, when it is durable and before it is acknowledged.
 ///
 /// Runs on the committer's thread: it must be quick and must not block.
 pub trait CommitObserver: Send + Sync + 'static {
@@ -245,7 +249,7 @@ impl From<AppendError> for ApiError {
     }
 }
 
-/// Returns fresh random bytes, which keep payload hashes from being guessed.
+/// Returns fresh random bytes, so that payloads cannot be guessed from their hashes.
 fn random_salt() -> [u8; 16] {
     rand::random()
 }

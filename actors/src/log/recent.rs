@@ -1,7 +1,7 @@
-//! What was committed a moment ago, at hand for everyone who follows the log.
+//! The latest commits, in memory for everyone who follows the log.
 //!
-//! An observer of the log: a follower that keeps up never reads the log itself. One that is behind
-//! finds a gap and reads the log.
+//! An observer of the log: a follower that keeps up never reads the log itself. A follower that is
+//! behind finds a gap and reads the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use super::weight::weight;
 
 /// About how many events are kept.
 const MAX_EVENTS: usize = 4096;
-/// About how many bytes of them.
+/// About how many bytes of events are kept.
 const MAX_BYTES: usize = 32 << 20;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Recent {
     kept: Mutex<Kept>,
-    /// The last position that was seen, 0 before the first.
+    /// The last position that was seen; 0 before the first.
     seen: watch::Sender<u64>,
 }
 
@@ -45,8 +45,8 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// Returns the commits behind `position` and not beyond `until`, some `max_events` at most;
-    /// `None` when the first of them is not at hand.
+    /// Returns the commits after `position` and up to `until`, about `max_events` events at most;
+    /// `None` when the first of them is not in memory.
     pub fn read(&self, position: u64, until: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
         let kept = self.kept.lock();
         let first = kept
@@ -61,7 +61,7 @@ impl Recent {
         Some(behind.take(num_wanted).cloned().collect())
     }
 
-    /// Returns the commit that holds a position, if it is at hand.
+    /// Returns the commit that holds a position, if it is in memory.
     pub fn find(&self, position: u64) -> Option<Arc<Commit>> {
         let kept = self.kept.lock();
         let index = kept
@@ -71,14 +71,14 @@ impl Recent {
         (commit.first_position() <= position).then(|| Arc::clone(commit))
     }
 
-    /// Returns the last position that was seen, 0 before the first.
+    /// Returns the last position that was seen; 0 before the first.
     pub fn seen(&self) -> u64 {
         *self.seen.borrow()
     }
 
     /// Waits until something beyond `position` has been seen.
     pub async fn beyond(&self, position: u64) {
-        // It ends with this, which is borrowed here.
+        // The sender lives as long as `self`, which is borrowed here.
         let _ = self
             .seen
             .subscribe()
@@ -105,7 +105,7 @@ impl Kept {
         self.num_events > MAX_EVENTS || self.num_bytes > MAX_BYTES
     }
 
-    /// Forgets what a commit erases.
+    /// Forgets the events that a commit erases.
     fn erase(&mut self, by: &Commit) {
         for event in &by.events {
             let EventBody::ErasureRequested(request) = &event.body else {
@@ -130,7 +130,7 @@ impl CommitObserver for Recent {
             kept.erase(commit);
             kept.push(commit);
         }
-        // Whoever follows finds the newest, however large they are.
+        // Followers always find the newest group, however large it is.
         while kept.is_too_much() && kept.commits.len() > commits.len() {
             kept.drop_oldest();
         }
@@ -195,7 +195,7 @@ mod tests {
         recent.committed(&group);
         assert!(recent.find(100).is_none());
         assert!(recent.find(101).is_some());
-        // They are forgotten like any others.
+        // A large group is forgotten like any other.
         recent.committed(&[commit(121, 1)]);
         assert!(recent.find(110).is_none());
         for first in 122..10_000 {

@@ -1,9 +1,9 @@
-//! Space that is kept back: a file that is given up when the disk runs full, so that what was
+//! Reserved disk space: a file that is given up when the disk fills up, so that what was
 //! acknowledged can still be projected and a shutdown can finish.
 //!
-//! Writes are taken only while the reserve is held. It is given up when less than a quarter of its
-//! size is free besides, or when a write found no space; and made again when that is free twice over.
-//! Reading goes on all the time.
+//! Writes are accepted only while the reserve is held. It is given up when the free space next to
+//! it falls below a quarter of its size, or when a write finds no space. It is created again when
+//! there is room for it and twice that quarter. Reads are never refused.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-/// On small file systems the reserve is no larger than this part of them.
+/// On small file systems the reserve has at most one part in this many.
 const SMALLEST_SHARE: u64 = 8;
 
 /// The reserve of one file system.
@@ -26,11 +26,11 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Makes the reserve in a folder, or takes over the one that is there; it is not held when
-    /// there is no space for it. `size_bytes` is what is wanted; 0 is none.
+    /// Creates the reserve in a folder, or takes over an existing one. It is not held if there is
+    /// no space for it. `size_bytes` is the wanted size; 0 means no reserve.
     ///
     /// # Errors
-    /// The folder's file system cannot be asked, or the file not be made for another reason.
+    /// The file system cannot be queried, or the file cannot be created for another reason.
     pub fn new(folder: &Path, size_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let all = statvfs(folder)?;
@@ -45,7 +45,7 @@ impl Reserve {
             .is_ok_and(|file| file.len() == reserve.size_bytes && reserve.size_bytes > 0);
         reserve.is_held.store(has_file, Ordering::Release);
         if !has_file {
-            // Of another size, it only takes space.
+            // With another size it only takes up space.
             reserve.remove()?;
         }
         reserve.tend()?;
@@ -59,12 +59,12 @@ impl Reserve {
         Ok(reserve)
     }
 
-    /// Whether there is space for writes.
+    /// Returns whether there is space for writes.
     pub fn is_held(&self) -> bool {
         self.size_bytes == 0 || self.is_held.load(Ordering::Acquire)
     }
 
-    /// Gives the reserve up: a write found no space.
+    /// Gives up the reserve, because a write found no space.
     pub fn give_up(&self) {
         if self.size_bytes == 0 || !self.is_held.swap(false, Ordering::AcqRel) {
             return;
@@ -78,10 +78,10 @@ impl Reserve {
         }
     }
 
-    /// Looks at the space there is: gives the reserve up, or makes it again. To be called often.
+    /// Checks the free space, and gives up the reserve or creates it again. To be called often.
     ///
     /// # Errors
-    /// As [`Reserve::new`].
+    /// Like [`Reserve::new`].
     pub fn tend(&self) -> io::Result<()> {
         if self.size_bytes == 0 {
             return Ok(());
@@ -135,7 +135,7 @@ impl Reserve {
     }
 }
 
-/// For file systems that cannot set space aside.
+/// Writes zeros, for file systems that cannot allocate space in advance.
 fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
     use std::io::{Read as _, Write as _};
 

@@ -1,8 +1,8 @@
 //! The resolver: refuses decisions whose reads were overwritten.
 //!
-//! It keeps the position of the last write of every key written lately. A
-//! decision that was read at an older position than the window reaches back to
-//! counts as conflicting. Pure and single-threaded; the committer has it.
+//! It keeps the position of the last write of every key that was written lately. A decision
+//! conflicts if it read at a position older than this window. Pure and single-threaded; the
+//! committer owns it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,9 +13,9 @@ use super::ConflictKey;
 #[derive(Debug)]
 pub struct Resolver {
     last_writes: HashMap<ConflictKey, u64, BuildHasherDefault<KeyHasher>>,
-    /// Writes in order; a key that was written again has a stale entry further ahead.
+    /// Writes in order; a key that was written again has a stale entry nearer the front.
     order: VecDeque<(ConflictKey, u64)>,
-    /// Everything written up to here may have been forgotten.
+    /// Writes up to this position may have been forgotten.
     floor: u64,
     max_keys: usize,
 }
@@ -31,7 +31,7 @@ impl Resolver {
         }
     }
 
-    /// Whether a decision that read `reads` at `read_position` may be committed now.
+    /// Returns whether a decision that read `reads` at `read_position` may be committed now.
     pub fn permits(&self, read_position: u64, reads: &[ConflictKey]) -> bool {
         let is_overwritten = |key| {
             self.last_writes
@@ -41,7 +41,7 @@ impl Resolver {
         (reads.is_empty() || read_position >= self.floor) && !reads.iter().any(is_overwritten)
     }
 
-    /// Learns that keys are written at `position`.
+    /// Records that keys are written at `position`.
     pub fn record(&mut self, position: u64, writes: &[ConflictKey]) {
         for key in writes {
             self.last_writes.insert(*key, position);
@@ -58,7 +58,7 @@ impl Resolver {
         }
     }
 
-    /// Forgets everything: positions above `head` were given and not committed.
+    /// Forgets everything: positions above `head` were assigned and not committed.
     pub fn reset(&mut self, head: u64) {
         self.last_writes.clear();
         self.order.clear();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plain truth: the last write of each key, all remembered.
+        /// Compares it with the plain truth: the last write of every key.
         #[test]
         fn never_permits_what_was_overwritten(
             steps in prop::collection::vec((0_u8..12, 0_u8..12, 0_u64..20), 1..80),

@@ -23,7 +23,7 @@ pub async fn load_commit(log: &dyn EventLog, position: u64) -> Result<Arc<Commit
         .ok_or_else(|| unreadable(position, &"it ends before"))
 }
 
-/// Finds the position up to which everything was committed before a time.
+/// Finds the last position that was committed before a time.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -31,7 +31,7 @@ pub async fn position_before(log: &dyn EventLog, time: Timestamp) -> Result<u64,
     last_position(log, |committed| committed < time).await
 }
 
-/// Finds the position up to which everything was committed at a time or before.
+/// Finds the last position that was committed at or before a time.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -39,12 +39,12 @@ pub async fn position_at(log: &dyn EventLog, time: Timestamp) -> Result<u64, Api
     last_position(log, |committed| committed <= time).await
 }
 
-/// Finds the last position whose time is early; no later one's is once one's is not.
+/// Finds the last position whose time is early; all positions after it are not.
 async fn last_position(
     log: &dyn EventLog,
     is_early: impl Fn(Timestamp) -> bool,
 ) -> Result<u64, ApiError> {
-    // Everything up to `low` is early; what is behind `high` is not.
+    // Everything up to `low` is early; everything after `high` is not.
     let (mut low, mut high) = (0, log.head());
     while low < high {
         let middle = low + (high - low).div_ceil(2);
@@ -58,7 +58,7 @@ async fn last_position(
     Ok(low)
 }
 
-/// Returns the error of a reader for whom the log cannot be read.
+/// Returns the error for a reader of a log that cannot be read.
 pub(crate) fn unreadable(position: u64, cause: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(position, %cause, "the log cannot be read");
     ApiError::unexpected("the log cannot be read")

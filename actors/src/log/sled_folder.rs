@@ -1,24 +1,24 @@
 //! The folders of sled stores.
 //!
-//! There is one, unless somebody who does not answer has it: then the next store gets another one, for
-//! sled writes some files by their paths, whoever has removed the folder. The next start puts that in
-//! its place.
+//! There is one folder, unless a sled that does not answer still has it. Then the next store gets
+//! another one, because sled writes some files by their paths even after the folder was removed.
+//! The next start moves the newest folder to the usual place.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How the name of a folder ends that was set aside.
+/// The ending of a folder that was set aside.
 const ASIDE: &str = "damaged";
 
 pub(super) struct SledFolders {
-    /// Where a store belongs.
+    /// The usual place of a store.
     base: PathBuf,
-    /// How many have been left to those who do not answer.
+    /// How many folders were left to a sled that does not answer.
     num_left: u64,
 }
 
 impl SledFolders {
-    /// Looks after the folder of stores that belongs at `base`.
+    /// Manages the folders of the stores at `base`.
     pub(super) fn new(base: &Path) -> Self {
         Self {
             base: base.to_owned(),
@@ -26,7 +26,7 @@ impl SledFolders {
         }
     }
 
-    /// Puts what an earlier process has made elsewhere in its place.
+    /// Moves a store that an earlier process left elsewhere to the usual place.
     pub(super) fn adopt(&self) {
         let mut folders = self.others().unwrap_or_default();
         folders.sort_unstable_by_key(|(number, _)| *number);
@@ -52,13 +52,13 @@ impl SledFolders {
         }
     }
 
-    /// Leaves the folder to who has it; the next store gets another one.
+    /// Leaves the folder to the sled that has it; the next store gets another one.
     pub(super) fn leave(&mut self) {
         self.num_left += 1;
     }
 
-    /// Moves a damaged store out of the way; returns where it went. One that was moved before is
-    /// removed: the journal has everything, and what is kept for a look must not fill the disk.
+    /// Moves a damaged store out of the way; returns where to. A store that was moved earlier is
+    /// removed: the journal has everything, and what is kept for inspection must not fill the disk.
     pub(super) fn quarantine(&self) -> io::Result<Option<PathBuf>> {
         let aside = self.base.with_extension(ASIDE);
         let mut moved = None;
@@ -73,7 +73,7 @@ impl SledFolders {
         Ok(moved)
     }
 
-    /// Removes all stores, those that were moved out of the way as well.
+    /// Removes all stores, including those that were moved out of the way.
     pub(super) fn throw_away(&self) -> io::Result<()> {
         remove(&self.base)?;
         remove(self.base.with_extension(ASIDE))?;
@@ -89,7 +89,7 @@ impl SledFolders {
         name.into()
     }
 
-    /// Lists the folders that stores have got besides.
+    /// Lists the additional folders of stores.
     fn others(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let prefix = self.named("-");
         let prefix = prefix.to_string_lossy();

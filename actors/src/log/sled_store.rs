@@ -1,9 +1,8 @@
-//! The sled store behind the journal: one tree, one value per chunk of commits.
+//! The sled store that follows the journal: one tree, one value per chunk of commits.
 //!
-//! Key: big-endian first position. Value: consecutive commits, compressed, or a
-//! large one as it is (see `chunk`). sled's own flush is no power-loss barrier and
-//! a damaged page can hang a reader, so nothing is acknowledged on its word, and
-//! readers give it a deadline (see `follower`).
+//! Key: big-endian first position. Value: consecutive commits, compressed, or a large one as it is
+//! (see `chunk`). sled's own flush does not protect against power loss, and a damaged page can hang
+//! a reader. So nothing is acknowledged on its word, and reads have a deadline (see `follower`).
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use super::chunk::{Chunk, Damaged, Packer, Unpacker};
 use super::journal::RawCommit;
 
-/// sled could not be used.
+/// Why sled could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SledError {
     #[error("sled: {0}")]
@@ -30,7 +29,7 @@ pub(super) enum SledError {
 }
 
 impl SledError {
-    /// Whether sled only lacks space.
+    /// Returns whether sled only lacks disk space.
     pub(super) fn is_disk_full(&self) -> bool {
         match self {
             Self::Sled(sled::Error::Io(error)) | Self::Io(error) => super::disk::is_full(error),
@@ -38,7 +37,7 @@ impl SledError {
         }
     }
 
-    /// Whether sled goes on with something that does not end.
+    /// Returns whether sled is still busy with something that does not end.
     pub(super) fn is_hanging(&self) -> bool {
         matches!(self, Self::Hanging)
     }
@@ -48,12 +47,12 @@ pub(super) struct SledStore {
     db: sled::Db,
 }
 
-/// How long sled may take to open before it counts as damaged.
+/// How long sled can take to open before it counts as hanging.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
 impl SledStore {
-    /// Opens the store in a folder. Half-written snapshots, which this version of sled would take
-    /// for whole ones, are removed before; a panic or a hang while opening is an error.
+    /// Opens the store in a folder. Half-written snapshots are removed first, because this version
+    /// of sled would take them for whole ones. A panic or a hang while opening is an error.
     pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, SledError> {
         std::fs::create_dir_all(folder)?;
         for entry in std::fs::read_dir(folder)? {
@@ -82,7 +81,7 @@ impl SledStore {
         }
     }
 
-    /// Returns the commits of the last chunk, none when there is none.
+    /// Returns the commits of the last chunk; none when the store is empty.
     pub(super) fn last(&self) -> Result<Vec<RawCommit>, SledError> {
         let Some((key, value)) = self.db.last()? else {
             return Ok(Vec::new());
@@ -90,7 +89,7 @@ impl SledStore {
         Ok(unpack(&mut Unpacker::new()?, &key, &value)?.commits())
     }
 
-    /// Adds chunks, all or none; one takes the place of what begins where it does.
+    /// Writes chunks, all or none; a chunk replaces the one that begins at the same position.
     pub(super) fn put<'a>(
         &self,
         packer: &mut Packer,
@@ -105,7 +104,7 @@ impl SledStore {
         Ok(self.db.apply_batch(batch)?)
     }
 
-    /// Reads commits from the one that holds `from` on, until `max_events` are there.
+    /// Reads commits from the one that holds `from` on, until there are `max_events` events.
     pub(super) fn read(&self, from: u64, max_events: u64) -> Result<Vec<RawCommit>, SledError> {
         let mut unpacker = Unpacker::new()?;
         let start = match self.db.get_lt((from + 1).to_be_bytes())? {
@@ -127,8 +126,8 @@ impl SledStore {
         Ok(found)
     }
 
-    /// Reads the commits that hold these ascending positions, each once. A chunk is unpacked once for
-    /// neighbours.
+    /// Reads the commits that hold these ascending positions, each once. A chunk is unpacked once
+    /// for neighbouring positions.
     pub(super) fn read_each(&self, positions: &[u64]) -> Result<Vec<RawCommit>, SledError> {
         let mut unpacker = Unpacker::new()?;
         let mut found = Vec::new();
@@ -154,7 +153,7 @@ impl SledStore {
         Ok(found)
     }
 
-    /// Keeps everybody in the process from writing to sled while something goes on.
+    /// Blocks all writes to sled in this process while `during` runs.
     #[cfg(test)]
     pub(super) fn hold(&self, during: impl Fn()) {
         let held: sled::transaction::TransactionResult<()> = self.db.transaction(|_| {
@@ -164,7 +163,7 @@ impl SledStore {
         held.unwrap();
     }
 
-    /// Writes everything out, as far as sled does that.
+    /// Flushes everything, as far as sled does that.
     pub(super) fn flush(&self) -> Result<(), SledError> {
         self.db.flush()?;
         Ok(())
@@ -184,7 +183,7 @@ mod tests {
     use crate::log::chunk::cut;
     use crate::log::written::stored;
 
-    /// Stores commits side by side: the first `num_plain` of them as large ones are.
+    /// Stores consecutive commits: the first `num_plain` of them the way large ones are stored.
     fn filled(folder: &Path, all: &[RawCommit], num_plain: usize) -> SledStore {
         let store = SledStore::open(folder, 1 << 20).unwrap();
         let (plain, packed) = all.split_at(num_plain.min(all.len()));

@@ -1,6 +1,6 @@
-//! Following the log: what the committer hands over, and after a gap what the log has.
+//! Following the log: what the committer hands over, and after a gap what is read from the log.
 //!
-//! The committer never waits for a follower: what does not fit the queue is read from the log.
+//! The committer never waits for a follower: what does not fit in the queue is read from the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,16 +11,16 @@ use tokio::sync::{Notify, mpsc};
 use super::weight::weight;
 use super::{CommitObserver, EventLog};
 
-/// How many groups may wait for a follower; more are read from the log.
+/// How many groups can wait for a follower; any more are read from the log.
 const QUEUED_GROUPS: usize = 1024;
 
-/// How many bytes may wait for a follower; more are read from the log.
+/// How many bytes can wait for a follower; any more are read from the log.
 const HELD_BYTES: usize = 32 << 20;
 
-/// A follower takes about so many events at once.
+/// A follower takes about this many events at once.
 const BATCH_EVENTS: usize = 1024;
 
-/// The committer's side: never blocks.
+/// The committer's side; it never blocks.
 pub struct TailFeed {
     groups: mpsc::Sender<Vec<Held>>,
     wake: Arc<Notify>,
@@ -33,11 +33,11 @@ pub struct Tail {
     groups: mpsc::Receiver<Vec<Held>>,
     wake: Arc<Notify>,
     is_followed: Arc<AtomicBool>,
-    /// Taken from the queue and not wanted yet, in order.
+    /// Taken from the queue but not asked for yet, in order.
     ahead: Vec<Held>,
 }
 
-/// A commit that waits for a follower, and counts among the bytes that do.
+/// A commit that waits for a follower, and counts towards the waiting bytes.
 struct Held {
     commit: Arc<Commit>,
     weight: usize,
@@ -62,7 +62,7 @@ impl Drop for Held {
     }
 }
 
-/// Makes the two sides.
+/// Creates the two sides.
 pub fn tail() -> (TailFeed, Tail) {
     let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
     let wake = Arc::new(Notify::new());
@@ -89,7 +89,7 @@ impl CommitObserver for TailFeed {
         }
         let held = |commit| Held::new(commit, &self.num_bytes);
         let group: Vec<Held> = commits.iter().map(held).collect();
-        // A full queue is no loss: the follower finds the gap and reads the log.
+        // A full queue loses nothing: the follower finds the gap and reads the log.
         if self.num_bytes.load(Ordering::Relaxed) <= HELD_BYTES {
             let _ = self.groups.try_send(group);
         }
@@ -98,13 +98,13 @@ impl CommitObserver for TailFeed {
 }
 
 impl Tail {
-    /// Waits until something was committed since the last time.
+    /// Waits until something has been committed since the last call.
     pub async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// Takes the commits behind `position` and not beyond `until`, at most a batch; empty when there
-    /// are none, or when the log cannot be read at present.
+    /// Takes the commits after `position` and up to `until`, at most a batch. Returns none when
+    /// there are none, or when the log cannot be read at present.
     pub async fn take(
         &mut self,
         log: &dyn EventLog,
@@ -131,7 +131,7 @@ impl Tail {
         }
     }
 
-    /// Lets what is there up to `position` go by.
+    /// Discards what is in memory up to `position`.
     pub fn skip(&mut self, position: u64) {
         while let Ok(group) = self.groups.try_recv() {
             self.ahead.extend(group);
@@ -140,19 +140,19 @@ impl Tail {
         self.forget_until(position);
     }
 
-    /// Is handed nothing more until it joins again.
+    /// Stops being handed commits, until it joins again.
     pub fn leave(&mut self) {
         self.is_followed.store(false, Ordering::Release);
         while self.groups.try_recv().is_ok() {}
         self.forget();
     }
 
-    /// Is handed what is committed from now on.
+    /// Is handed everything that is committed from now on.
     pub fn join(&mut self) {
         self.is_followed.store(true, Ordering::Release);
     }
 
-    /// Forgets what it has at hand; it is read from the log again.
+    /// Forgets what it has in memory; that is read from the log again.
     pub fn forget(&mut self) {
         self.ahead.clear();
     }
@@ -177,7 +177,7 @@ impl Tail {
             .retain(|held| held.commit.last_position() > position);
     }
 
-    /// Takes commits off the front as long as they follow each other, up to a batch.
+    /// Takes commits off the front as long as they are consecutive, up to a batch.
     fn contiguous(&mut self, position: u64, until: u64) -> Vec<Arc<Commit>> {
         let commits = self.ahead.iter().map(|held| &held.commit);
         let count = run_length(commits, (position, until), BATCH_EVENTS);
@@ -186,8 +186,8 @@ impl Tail {
     }
 }
 
-/// Counts how many commits follow each other right behind a position and not beyond `until`, until
-/// there are `max_events` events.
+/// Counts how many commits follow each other right after a position and up to `until`, until there
+/// are `max_events` events.
 pub(super) fn run_length<'a>(
     commits: impl Iterator<Item = &'a Arc<Commit>>,
     (mut position, until): (u64, u64),
@@ -235,8 +235,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever of the commits is handed over, and however far the follower may go each time,
-        /// it gets every commit once and in order.
+        /// Whichever commits are handed over, and however far the follower can go each time, it
+        /// gets every commit once and in order.
         #[test]
         fn every_commit_comes_once_and_in_order(
             sizes in prop::collection::vec((1_u64..4, any::<bool>()), 1..40),
@@ -260,7 +260,7 @@ mod tests {
             }
             let (mut position, mut until) = (0, 0);
             for (step, skips) in steps {
-                // Only ends of commits are ever applied.
+                // Only the ends of commits are ever applied.
                 until = (until + step).min(log.head());
                 until = log.0.iter().map(|commit| commit.last_position()).find(|end| *end >= until).unwrap();
                 if skips {

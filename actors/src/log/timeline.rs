@@ -1,8 +1,8 @@
 //! Which history a position belongs to.
 //!
-//! A log that was put back to an earlier state goes on with other events, at positions that were in use
-//! before. So it has a **timeline**: a number that its folder was given when it was made, and that no
-//! backup holds; a folder that was restored gets another.
+//! A log that was put back to an earlier state continues with other events, at positions that were
+//! in use before. So it has a **timeline**: a number that its data folder got when it was created,
+//! and that no backup contains. A restored folder gets another one.
 
 use std::fmt;
 use std::io;
@@ -14,16 +14,16 @@ use super::folder::write_whole;
 /// The file's name in the data folder.
 const FILE: &str = "timeline";
 
-/// A history of the log. Written as eight hexadecimal digits.
+/// A history of the log, written as eight hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timeline(u32);
 
 impl Timeline {
-    /// Returns the one of a data folder that this process has the lock of. One without, as those of
-    /// earlier builds and restored ones, is given one.
+    /// Returns the timeline of a data folder that this process has locked. A folder without one,
+    /// because it is restored or of an earlier build, is given one.
     ///
     /// # Errors
-    /// The file is not accessible, or is none.
+    /// The file is not accessible, or is not a timeline.
     pub fn of(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         match std::fs::read_to_string(&path) {
@@ -40,7 +40,7 @@ impl Timeline {
         }
     }
 
-    /// Returns a position as somebody should remember it.
+    /// Returns a position together with this timeline, for a client to remember.
     pub fn at(self, position: u64) -> Place {
         Place {
             position,
@@ -55,7 +55,7 @@ impl fmt::Display for Timeline {
     }
 }
 
-/// A text that is no timeline.
+/// A string that is not a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a timeline, eight hexadecimal digits")]
 pub struct NotOne;
@@ -70,17 +70,18 @@ impl FromStr for Timeline {
     }
 }
 
-/// A position as somebody remembers it. Written as `17-1a2b3c4d`, or `17` by who knows no timeline.
+/// A position as a client remembers it. Written as `17-1a2b3c4d`, or `17` by a client that knows no
+/// timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// He has had everything up to here.
+    /// The client has everything up to this position.
     pub position: u64,
-    /// Whose position it is.
+    /// The timeline that the position belongs to.
     pub timeline: Option<Timeline>,
 }
 
 impl Place {
-    /// Whether it may be one of a timeline: who says nothing of his is believed.
+    /// Returns whether this may be a place on a timeline; one that names no timeline is trusted.
     pub fn may_be_of(&self, timeline: Timeline) -> bool {
         self.timeline.is_none_or(|theirs| theirs == timeline)
     }
@@ -95,7 +96,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A text that is no place.
+/// A string that is not a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a position, such as 17 or 17-1a2b3c4d")]
 pub struct NoPlace;

@@ -1,5 +1,5 @@
-//! About how many bytes a commit takes in memory, for those who keep some at hand: commits differ in
-//! size by orders of magnitude, so a bound on their number alone would bound nothing.
+//! The approximate bytes of a commit in memory, for those who keep some. Commits differ in size by
+//! orders of magnitude, so a bound on their number alone would bound nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use skytrail_schema::codec;
 use skytrail_schema::event::{Commit, EventBody};
 
-/// Estimates the bytes of a commit.
+/// Estimates the size of a commit in bytes.
 pub(super) fn weight(commit: &Commit) -> usize {
     let events = commit.events.iter();
     let bodies = events.map(|event| size_of_val(event) + body_weight(&event.body));
@@ -20,7 +20,7 @@ fn body_weight(body: &EventBody) -> usize {
             fields_weight(&state.fields)
         }
         EventBody::RecordChanged(patch) => fields_weight(&patch.set),
-        // Seldom, or small.
+        // These are rare or small.
         body => codec::payload_json(body, None).map_or(0, |payload| json_weight(&payload)),
     }
 }

@@ -1,4 +1,4 @@
-//! Commits, and a log that has them, for tests of those who read.
+//! Commits, and a log that holds them, for tests of readers.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl EventLog for Written {
     }
 }
 
-/// Makes a commit of events at `first` and so many in all, each of a record `t/<position>`; its time
+/// Builds a commit at `first` with `num_events` events, each of a record `t/<position>`; its time
 /// is `first` in microseconds.
 pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
     let event = |position: u64| Event {
@@ -62,7 +62,7 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
     })
 }
 
-/// As [`commit`], of one event with a text of that size.
+/// Like [`commit`], but one event with a string of this size.
 pub(crate) fn with_text(first: u64, size: usize) -> Arc<Commit> {
     let mut made = Arc::unwrap_or_clone(commit(first, 1));
     let text = new_commit(first, &[size]).events.remove(0);
@@ -70,7 +70,7 @@ pub(crate) fn with_text(first: u64, size: usize) -> Arc<Commit> {
     Arc::new(made)
 }
 
-/// Makes what is to be committed: events of records `t/<first>` and so on, with texts of these sizes.
+/// Builds a new commit: events of records `t/<first>` and so on, with strings of these sizes.
 fn new_commit(first: u64, sizes: &[usize]) -> NewCommit {
     let event = |(size, at): (&usize, u64)| NewEvent {
         stream: Stream::Record(RecordId::new("t", at.to_string())),
@@ -111,7 +111,8 @@ pub(crate) async fn append_some(log: &dyn EventLog, count: u64) {
     }
 }
 
-/// Makes commits as they are stored, from `first` on: each of events with texts of these sizes.
+/// Builds commits as they are stored, from `first` on: each has one event for each size, with a
+/// string of that size.
 pub(crate) fn stored(first: u64, commits: &[Vec<usize>]) -> Vec<RawCommit> {
     let (mut next, mut previous) = (first, GENESIS);
     let one = |sizes: &Vec<usize>| {
