@@ -1,4 +1,4 @@
-//! The embedded log: journal, committer, and sled behind.
+//! The embedded log: the journal, the committer, and sled, which follows them.
 
 mod port;
 #[cfg(test)]
@@ -36,39 +36,39 @@ use super::resolver::Resolver;
 use super::{CommitObserver, EventLog, ReadError};
 use crate::observe::HistogramState;
 
-/// How long sled may take for a batch: a slow disk has some seconds for that, and sled can lock itself
-/// for good.
+/// How long sled can take for a batch. A slow disk needs some seconds; beyond that sled may have
+/// locked up for good.
 const SLED_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where and how the embedded log works.
+/// Where the embedded log is, and how it works.
 #[derive(Clone)]
 pub struct LogOptions {
     /// The journal's layout.
     pub journal: JournalOptions,
     /// How many recent writes the resolver remembers. Default 200,000.
     pub resolver_keys: usize,
-    /// How many decisions may wait. Default 4,096.
+    /// How many decisions can wait. Default 4,096.
     pub queue_decisions: usize,
-    /// How many bytes of decisions may wait. Default 32 MiB.
+    /// How many bytes of decisions can wait. Default 32 MiB.
     pub queue_bytes: usize,
     /// The largest commit. Default 8 MiB.
     pub max_commit_bytes: usize,
     /// sled's page cache. Default 16 MiB.
     pub sled_cache_bytes: u64,
-    /// The space that is kept back; writes are refused while it is not held. Default none.
+    /// The reserved disk space; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,
-    /// What the record store has not got yet, which may hold up or refuse writes. Default none.
+    /// What the record store has not applied yet, which can delay or refuse writes. Default none.
     pub backlog: Option<Arc<Backlog>>,
-    /// The erasures that the log has so far. Default none.
+    /// The erasures in the log so far. Default none.
     pub erasures: Arc<Erasures>,
-    /// Tells the time.
+    /// Returns the time.
     pub now: Now,
     /// Called when the log is in doubt.
     pub on_fatal: OnFatal,
 }
 
 impl LogOptions {
-    /// Returns the defaults, with a clock and what to do when the log is in doubt.
+    /// Returns the defaults, with a clock and a callback for when the log is in doubt.
     pub fn new(now: Now, on_fatal: OnFatal) -> Self {
         Self {
             journal: JournalOptions::default(),
@@ -100,7 +100,7 @@ pub enum LogOpenError {
         /// The device's error.
         source: std::io::Error,
     },
-    /// A restore into the folder was begun and not finished.
+    /// A restore into the folder was started and not finished.
     #[error("a restore into {} was not finished: empty the folder and restore again", .0.display())]
     HalfRestored(PathBuf),
     /// The journal is damaged or not readable.
@@ -108,13 +108,13 @@ pub enum LogOpenError {
     Journal(#[from] journal::OpenError),
 }
 
-/// Why payloads are not out of the log's files yet.
+/// Why payloads are still in the log's files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlankError {
-    /// There is no space for a segment that is written again.
+    /// There is no space for a rewritten segment.
     #[error("the disk is full")]
     DiskFull,
-    /// Closed, damaged, or the device failed.
+    /// The log is closed or damaged, or the device failed.
     #[error("{0}")]
     Failed(String),
 }
@@ -137,14 +137,14 @@ impl From<RewriteError> for BlankError {
     }
 }
 
-/// What the log says of itself.
+/// The log's state.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct LogState {
     /// The last durable position.
     pub head: u64,
-    /// How far the last commit's time is ahead of the clock, in seconds: the clock was ahead once.
+    /// How far the last commit's time is ahead of the clock, in seconds; the clock was ahead once.
     pub seconds_ahead: u64,
-    /// Bytes of decisions that wait.
+    /// Bytes of decisions that are waiting.
     pub queued_bytes: usize,
     /// Groups written since the start.
     pub num_groups: u64,
@@ -166,11 +166,11 @@ pub struct LogState {
     pub sled: Option<FollowerState>,
 }
 
-/// A file in a data folder into which a backup is being restored.
+/// The file that marks a data folder into which a backup is being restored.
 pub const RESTORE_MARK: &str = "restore.unfinished";
 
-/// A log that is open but not written yet: what recovery found can be looked at, and the state
-/// that observers need can be built, before the first append.
+/// A log that is open but not written to yet. Before the first append, the recovery report can be
+/// read, and the state that observers need can be built.
 pub struct OpenedLog {
     journal: Journal,
     report: RecoveryReport,
@@ -195,23 +195,26 @@ pub struct EmbeddedLog {
     reserve: Option<Arc<Reserve>>,
     backlog: Option<Arc<Backlog>>,
     rewriting: Arc<Rewriting>,
-    /// Held until the log is closed and no segment is written again: from then on another may write.
+    /// Held until the log is closed and no segment is being rewritten; after that another process
+    /// may write.
     lock: Mutex<Option<Arc<File>>>,
 }
 
-/// Segments are written again on a thread of its own, which goes on when nobody waits for it any more.
+/// Segments are rewritten on a thread of its own, which continues when nobody waits for it any
+/// more.
 #[derive(Default)]
 struct Rewriting {
-    /// Held by who does it.
+    /// Held by the thread that rewrites.
     turn: Mutex<()>,
     is_closing: AtomicBool,
 }
 
 impl OpenedLog {
-    /// Opens the log in a folder, exclusively; sled is kept beside the journal.
+    /// Opens the log in a folder, exclusively; sled is kept next to the journal.
     ///
     /// # Errors
-    /// In use by another process; not accessible; or damaged, with segment and offset.
+    /// The folder is in use by another process or not accessible, or the journal is damaged, with
+    /// segment and offset.
     pub fn open(folder: &Path, options: JournalOptions) -> Result<Self, LogOpenError> {
         let failed = |source| LogOpenError::Folder {
             path: folder.to_owned(),
@@ -234,10 +237,10 @@ impl OpenedLog {
         Ok(opened)
     }
 
-    /// Opens a log on any disk, without sled and keys: nothing in it is sealed.
+    /// Opens a log on any disk, without sled and without keys: nothing in it is sealed.
     ///
     /// # Errors
-    /// Not accessible, or damaged.
+    /// The journal is not accessible, or damaged.
     pub fn on_disk(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<Self, LogOpenError> {
         let keys = |_: Uuid, _: &Segments| Ok(Arc::new(NoKeys) as Arc<dyn SubjectKeys>);
         let (journal, report) = Journal::open(disk, options, &keys)?;
@@ -250,10 +253,10 @@ impl OpenedLog {
         })
     }
 
-    /// Opens a log on any disk, without sled; the keys of what is sealed are in a folder.
+    /// Opens a log on any disk, without sled; the keys of sealed events are in a folder.
     ///
     /// # Errors
-    /// Not accessible, or damaged.
+    /// The journal is not accessible, or damaged.
     pub fn on_disk_with_keys(
         disk: Arc<dyn Disk>,
         options: JournalOptions,
@@ -276,7 +279,7 @@ impl OpenedLog {
         })
     }
 
-    /// Returns what recovery found.
+    /// Returns the recovery report.
     pub fn report(&self) -> &RecoveryReport {
         &self.report
     }
@@ -286,13 +289,13 @@ impl OpenedLog {
         self.journal.segments()
     }
 
-    /// Returns what the store is known by.
+    /// Returns the store's id.
     pub fn store_id(&self) -> Uuid {
         self.journal.store_id()
     }
 
-    /// Starts to take decisions. `observers` see every commit from here on, in order;
-    /// `sequences` are the last numbers given, up to the head.
+    /// Starts to accept decisions. `observers` see every commit from here on, in order; `sequences`
+    /// are the last numbers assigned, up to the head.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -305,7 +308,8 @@ impl OpenedLog {
         let end = self.journal.end();
         let segments = self.journal.segments();
         if let Some(keyring) = &self.keyring {
-            // The process before may have ended between an erasure and the destruction of its keys.
+            // The previous process may have ended between an erasure and the destruction of its
+            // keys.
             let erasures = options.erasures.last(usize::MAX);
             let keys = erasures.iter().flat_map(|it| it.request.keys.clone());
             keyring.retire(&keys.collect::<Vec<_>>());
@@ -394,9 +398,9 @@ impl EmbeddedLog {
         }
     }
 
-    /// Takes no more decisions, finishes those that wait, and stops. Blocks until done or, for sled and
-    /// a segment that is being written again, until `deadline` has passed. The lock is held until that
-    /// segment is done.
+    /// Accepts no more decisions, finishes those that are waiting, and stops. Blocks until that is
+    /// done; for sled and a segment that is being rewritten, at most until `deadline` has passed.
+    /// The lock is held until that segment is done.
     pub fn close(&self, deadline: Duration) {
         let begun = Instant::now();
         self.rewriting.is_closing.store(true, Ordering::Release);
@@ -413,9 +417,9 @@ impl EmbeddedLog {
         drop(self.lock.lock().take());
     }
 
-    /// Takes the payloads of events out of the log's files: first what was written so far is sealed,
-    /// then every segment that has one of them is written again, then sled's folder goes, to be filled
-    /// again from the journal. May be done again after whatever has interrupted it.
+    /// Removes the payloads of events from the log's files. First everything written so far is
+    /// sealed, then each segment with one of the events is rewritten, then sled's folder is
+    /// removed, to be filled again from the journal. Can be repeated after any interruption.
     ///
     /// # Errors
     /// See [`BlankError`].
@@ -425,7 +429,7 @@ impl EmbeddedLog {
         let (reply, sealed) = oneshot::channel();
         let sent = queue.send(Order::Seal(reply)).await;
         sent.map_err(|_| closed())?;
-        // It would keep the committer from ending.
+        // A sender that lives on would keep the committer from ending.
         drop(queue);
         sealed.await.map_err(|_| closed())??;
         let (segments, disk) = (Arc::clone(&self.segments), Arc::clone(&self.disk));
@@ -434,7 +438,7 @@ impl EmbeddedLog {
         let rewritten = tokio::task::spawn_blocking(move || {
             let turn = rewriting.turn.lock();
             let rewritten = segments.blank(&disk, &wanted, &rewriting.is_closing);
-            // Whoever waits for the turn may give the lock up.
+            // Released before the turn: `close` waits for the turn, and then releases the lock.
             drop(lock);
             drop(turn);
             rewritten
@@ -447,13 +451,13 @@ impl EmbeddedLog {
         Ok(rewritten)
     }
 
-    /// Returns the number of the key that what is about a user is sealed with, if there is one.
+    /// Returns the number of the key that events about a user are sealed with, if there is one.
     pub fn key_of(&self, user: &UserId) -> Option<u64> {
         self.keyring.as_ref()?.number_of(user)
     }
 
-    /// Finds the events from a position on that are sealed with the key of a user. All of what was
-    /// committed so far is looked at.
+    /// Finds the events from a position on that are sealed with a user's key. Everything that has
+    /// been committed so far is searched.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -470,8 +474,8 @@ impl EmbeddedLog {
         found.map_err(|error| ReadError::Io(error.to_string()))?
     }
 
-    /// Destroys keys: whatever is sealed with them, in whatever copy of the log, is gone when this
-    /// returns. May be done again.
+    /// Destroys keys: when this returns, whatever is sealed with them is lost, in every copy of the
+    /// log. Can be repeated.
     ///
     /// # Errors
     /// See [`BlankError`].
@@ -489,7 +493,7 @@ impl EmbeddedLog {
         backlog.is_some_and(|backlog| backlog.is_at_bound())
     }
 
-    /// Whether writes are refused because the disk is full.
+    /// Returns whether writes are refused because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         let reserve = self.reserve.as_ref();
         reserve.is_some_and(|reserve| !reserve.is_held())

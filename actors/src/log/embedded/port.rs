@@ -1,4 +1,4 @@
-//! The log as those who write and read see it.
+//! The log as writers and readers see it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::log::{
     AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
 };
 
-/// So many positions are looked up at once, wherever they are.
+/// At most this many positions are looked up at once, wherever they are.
 const MAX_READ_AT_ONCE: usize = 256;
 
 impl EmbeddedLog {
-    /// Returns the keys to seal a commit's events with; subjects that have none get one.
+    /// Returns the keys to seal a commit's events with; subjects without a key get one.
     async fn sealing(&self, commit: &NewCommit) -> Result<Sealing, AppendError> {
         let events = commit.events.iter();
         let subjects = events.filter_map(|event| codec::subject(event, &commit.actor));
@@ -61,7 +61,7 @@ impl EmbeddedLog {
         shown.collect()
     }
 
-    /// Holds up or refuses what there is no room for.
+    /// Delays or refuses a write for which there is no room.
     async fn admit(&self) -> Result<(), AppendError> {
         if self.is_disk_full() {
             return Err(AppendError::DiskFull);
@@ -120,7 +120,7 @@ impl EmbeddedLog {
     }
 }
 
-/// Tells why something about somebody cannot be sealed.
+/// Returns the error for events about a subject that cannot be sealed.
 fn no_key(error: &std::io::Error) -> AppendError {
     if is_full(error) {
         return AppendError::DiskFull;
@@ -129,7 +129,7 @@ fn no_key(error: &std::io::Error) -> AppendError {
     AppendError::Closed
 }
 
-/// Erasures are taken on a full disk, too: they make space, and what is kept back is enough for them.
+/// Erasures are accepted even on a full disk: they free space, and the reserve is enough for them.
 fn is_of_erasure(decision: &Decision) -> bool {
     let mut events = decision.commit.events.iter();
     events.all(|event| matches!(event.stream, Stream::Erasure(_)))
@@ -211,7 +211,7 @@ impl EventLog for EmbeddedLog {
                 found: self.shown(searched.found),
                 ..searched
             }),
-            // sled may have what the journal has no more.
+            // sled may still have what can no longer be read from the journal.
             Err(_) => read_piece(self, from, until).await,
         }
     }

@@ -6,7 +6,8 @@ use super::*;
 use crate::log::written::append_some;
 use crate::testkit::disk::MemoryDisk;
 
-/// A log with a lock in a folder, and the two ends of a gate before each segment that is written again.
+/// A log with a lock in a folder, and both ends of a gate that stops it before each segment that it
+/// rewrites.
 struct Gated {
     log: Arc<EmbeddedLog>,
     disk: MemoryDisk,
@@ -50,7 +51,8 @@ impl Gated {
         }
     }
 
-    /// Begins to take events out of the first two segments, and waits until it writes the first.
+    /// Starts to remove events from the first two segments, and waits until the first is being
+    /// rewritten.
     #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
     fn begin(&self) -> tokio::task::JoinHandle<Result<Rewritten, BlankError>> {
         let log = Arc::clone(&self.log);

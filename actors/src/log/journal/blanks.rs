@@ -1,10 +1,10 @@
-//! Blanks and what accounts for them: an event without payload is in order only if an erasure
-//! behind it names it.
+//! Blanks and the erasures that account for them: an event without payload is valid only if a later
+//! erasure names it.
 
 use skytrail_schema::event::{Commit, EventBody};
 use skytrail_schema::positions::Positions;
 
-/// The blanks of a log and the erasures, as they are met from its beginning on.
+/// The blanks and the erasures of a log, collected from its beginning on.
 #[derive(Debug, Default)]
 pub(super) struct Blanks {
     found: Vec<u64>,
@@ -22,7 +22,7 @@ impl Blanks {
         }
     }
 
-    /// Returns the blanks that nothing accounts for.
+    /// Returns the blanks that no erasure accounts for.
     pub(super) fn unnamed(self) -> Positions {
         let named = self.named();
         let found = self.found.into_iter();
@@ -31,7 +31,7 @@ impl Blanks {
             .collect()
     }
 
-    /// Returns how many blanks there are; the first that nothing accounts for, if there is one.
+    /// Returns how many blanks there are, or the first one that no erasure accounts for.
     pub(super) fn account(self) -> Result<u64, u64> {
         let named = self.named();
         let mut found = self.found.iter();

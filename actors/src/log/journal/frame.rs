@@ -1,15 +1,14 @@
-//! Frames: the bytes of one commit in a segment, with what recovery needs.
+//! Frames: the bytes of one commit in a segment, and what recovery needs.
 //!
 //! ```text
 //! frame = length u32 | checksum u32 | group u32 | commit bytes
 //! ```
 //!
-//! `checksum` is CRC-32 over group and commit bytes. `group` is the offset at
-//! which the frame's group began: the frames that were written together and
-//! made durable by one flush. A group is flushed before the next one is
-//! written, so a broken frame with a valid one of a *later* group behind it was
-//! durable once and has been damaged since, while one with only frames of its
-//! own group behind it may just be torn.
+//! `checksum` is CRC-32 over group and commit bytes. `group` is the offset at which the frame's
+//! group began: the frames that were written together and made durable by one flush. A group is
+//! flushed before the next one is written. So a broken frame followed by a valid one of a *later*
+//! group was durable once and has been damaged since, while one that is followed only by frames of
+//! its own group may just be torn.
 
 use std::io;
 use std::ops::Range;
@@ -38,7 +37,7 @@ impl Frame<'_> {
 
 /// Appends a frame to `out`.
 pub(super) fn put(out: &mut Vec<u8>, group: u32, commit: &[u8]) {
-    // A commit is limited to far less than 4 GiB before it comes here.
+    // By now a commit is known to be far smaller than 4 GiB.
     let length = u32::try_from(commit.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&checksum(group, commit).to_le_bytes());
@@ -46,10 +45,10 @@ pub(super) fn put(out: &mut Vec<u8>, group: u32, commit: &[u8]) {
     out.extend_from_slice(commit);
 }
 
-/// Reads the frame at the start of `bytes`; `None` when there is none that holds together.
+/// Reads the frame at the start of `bytes`; `None` when there is none that is intact.
 pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let (group, commit) = parts(bytes)?;
-    // Looking at the commit first is cheap and spares the checksum of random bytes.
+    // Reading the commit's head first is cheap and avoids a checksum over random bytes.
     let peek = codec::peek(commit).ok()?;
     (checksum(group, commit) == u32_at(bytes, 4)?).then_some(Frame {
         group,
@@ -58,28 +57,28 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
-/// Says why the frame at the start of `bytes` cannot be read although it is what was written: a newer
-/// version of this program may have.
+/// Returns why the frame at the start of `bytes` cannot be read although its checksum is right: a
+/// newer version of this program may have written it.
 pub(super) fn unknown(bytes: &[u8]) -> Option<CodecError> {
     let (group, commit) = parts(bytes)?;
     let reason = codec::peek(commit).err()?;
     (checksum(group, commit) == u32_at(bytes, 4)?).then_some(reason)
 }
 
-/// The frames of a part of a segment, one after the other.
+/// The frames in a part of a segment, one after the other.
 pub(super) struct Frames<'a> {
     file: &'a dyn DiskFile,
-    /// Is told where commits begin.
+    /// Notes where commits begin.
     index: Option<&'a Index>,
-    /// Where the next one is, and where the part ends.
+    /// From the next frame to the end of the part.
     left: Range<u64>,
-    /// What was read, and how much of it has been gone over.
+    /// The bytes that were read, and how many of them have been used.
     chunk: Vec<u8>,
     used: usize,
 }
 
 impl<'a> Frames<'a> {
-    /// Begins where a frame does.
+    /// Builds the frames of a part, which begins at a frame.
     pub(super) fn new(file: &'a dyn DiskFile, part: Range<u64>) -> Self {
         Self {
             file,
@@ -90,7 +89,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Notes in an index what is gone over.
+    /// Notes in an index where the frames begin.
     pub(super) fn noting(self, index: &'a Index) -> Self {
         Self {
             index: Some(index),
@@ -98,17 +97,17 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Returns where the next one is; where the part ends when there is none any more.
+    /// Returns the offset of the next frame, or the end of the part when there are no more.
     pub(super) fn offset(&self) -> u64 {
         self.left.start
     }
 
-    /// Whether the part is not at its end.
+    /// Returns whether the end of the part has not been reached.
     pub(super) fn has_more(&self) -> bool {
         !self.left.is_empty()
     }
 
-    /// Goes on to the next frame, which is at an offset; `None` when there is none that holds together.
+    /// Advances to the next frame; returns it with its offset, or `None` when it is not intact.
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, Frame<'_>)>> {
         self.read_on()?;
         let Some(frame) = self.chunk.get(self.used..).and_then(read) else {
@@ -123,7 +122,7 @@ impl<'a> Frames<'a> {
         Ok(Some((offset, frame)))
     }
 
-    /// Reads until the whole next frame is there: a chunk, or more if that is larger.
+    /// Reads until the whole next frame is in memory: a chunk, or more if the frame is larger.
     fn read_on(&mut self) -> io::Result<()> {
         let left = self.left.end.saturating_sub(self.left.start);
         let left = usize::try_from(left).map_err(io::Error::other)?;
@@ -147,7 +146,7 @@ fn parts(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((group, commit))
 }
 
-/// Reads the length that a frame's head claims, without looking at the commit.
+/// Reads the length that a frame's head claims, without reading the commit.
 fn claimed_bytes(head: &[u8]) -> Option<usize> {
     let length = usize::try_from(u32_at(head, 0)?).ok()?;
     (length > 0).then(|| HEAD_BYTES.saturating_add(length))

@@ -1,11 +1,12 @@
-//! Where some commits of a segment begin, so that who looks for one need not begin with the first.
+//! Where some commits of a segment begin, so that a search for one need not start at the first.
 //!
-//! None of it is on disk. Who writes a segment notes them as he goes, and who walks one that was sealed
-//! before the start does so, too, from where the one before him stopped: each is walked once. A start knows
-//! of no sealed segment more than its ends.
+//! None of it is on disk. The writer of a segment notes commits as it writes them. A reader of a
+//! segment that was sealed before the start does so as it reads, from where an earlier reader
+//! stopped, so each segment is walked once. A start knows nothing about a sealed segment but its
+//! ends.
 //!
-//! There is one about every `READ_BYTES`, which takes 16 bytes: 16 KiB for a segment of 64 MiB that was
-//! walked to its end, 25 MiB for a log of 100 GiB.
+//! There is about one entry for every `READ_BYTES`, which takes 16 bytes: 16 KiB for a segment of
+//! 64 MiB that was walked to its end, 25 MiB for a log of 100 GiB.
 
 use parking_lot::RwLock;
 
@@ -14,7 +15,7 @@ use super::{READ_BYTES, segment};
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// First positions and offsets, ascending; between two of them is no other that was due.
+    /// First positions and offsets, ascending; no commit between two of them was due.
     noted: RwLock<Vec<(u64, u64)>>,
 }
 
@@ -27,7 +28,7 @@ impl Index {
         before.map_or(segment::HEADER_BYTES as u64, |(_, offset)| *offset)
     }
 
-    /// Notes a commit if one is due. Who walks begins with one that is noted and leaves none out.
+    /// Notes a commit if one is due. A walk begins with a noted commit and skips none.
     pub(super) fn note(&self, position: u64, offset: u64) {
         let is_due = |noted: &[(u64, u64)]| {
             noted.last().is_none_or(|(last_position, last_offset)| {
@@ -43,7 +44,7 @@ impl Index {
         }
     }
 
-    /// Forgets what is at an offset or behind it.
+    /// Forgets all entries at or after an offset.
     pub(super) fn cut(&self, offset: u64) {
         self.noted.write().retain(|(_, at)| *at < offset);
     }
@@ -56,8 +57,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whoever walks to wherever, and whatever of it is cut and written anew: from what is noted before a
-        /// commit on there is little more to read than is read at once.
+        /// However far walks go, and whatever is cut and written again: from the noted commit
+        /// before any commit there is little more to read than one read takes.
         #[test]
         fn a_noted_commit_is_near_before_every_one(
             sizes in prop::collection::vec(100_u64..100_000, 1..60),
@@ -83,7 +84,7 @@ mod tests {
             };
             let begins = begins_of(&sizes);
             walks.iter().for_each(|(to, _)| walk(&begins, *to));
-            // Behind a cut other commits may have other places.
+            // After a cut other commits can have other places.
             let kept = kept.min(sizes.len());
             let end = sizes[..kept].iter().sum::<u64>() + segment::HEADER_BYTES as u64;
             index.cut(end);

@@ -1,10 +1,10 @@
 //! The journal: the write-ahead log and the archive.
 //!
-//! Segments of commit frames, written by one thread and flushed once per group
-//! before anything is acknowledged. What is durable stays as it is; a write that
-//! was torn is overwritten with zeros at the start, one that found no space is cut
-//! off at once. Erasures alone write a sealed segment again (`rewrite`).
-//! `segment` and `frame` have the layout, `recovery` tells torn from damaged, `read` has the reading side.
+//! Segments of commit frames, written by one thread and flushed once per group before anything is
+//! acknowledged. What is durable does not change. A torn write is overwritten with zeros at the
+//! start; one that found no space is cut off at once. Only erasures rewrite a sealed segment
+//! (`rewrite`). `segment` and `frame` have the layout, `recovery` tells torn from damaged, `read`
+//! has the reading side.
 
 pub mod archive;
 mod blanks;
@@ -39,35 +39,37 @@ pub use rewrite::Rewritten;
 pub use segment::Newer;
 pub use verify::{VerifyProgress, VerifyReport};
 
-/// Where the journal is in the data folder.
+/// The journal's folder in the data folder.
 pub const JOURNAL_FOLDER: &str = "journal";
 
-/// How many bytes are read at once, and about how many are between two entries of a segment's index.
+/// How many bytes are read at once, and about how many lie between two entries of a segment's
+/// index.
 const READ_BYTES: usize = 64 * 1024;
 
-/// What is written ahead.
+/// The zeros that are written ahead.
 static ZEROS: &[u8] = &[0; 64 * 1024];
 
-/// Where a log ended when that was signed: it was durable up to there.
+/// Where a log ended when it was signed; it was durable up to there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedEnd {
-    /// Which store's log.
+    /// The store that the log belongs to.
     pub store_id: Uuid,
-    /// The last position of a commit.
+    /// The last position of the last commit.
     pub position: u64,
-    /// The chain hash there.
+    /// The chain hash at that position.
     pub chain: ChainHash,
 }
 
-/// How a journal is opened and laid out.
+/// How a journal is laid out, and what it has to contain.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalOptions {
-    /// A segment is sealed when the next group would make it larger. Default 64 MiB.
+    /// A segment is sealed when the next group would make it larger than this. Default 64 MiB.
     pub segment_bytes: u64,
-    /// The open segment grows by this many zeros at a time, so that most flushes change no
-    /// file length. Default 4 MiB.
+    /// The open segment grows by this many zeros at a time, so that most flushes do not change the
+    /// file's length. Default 4 MiB.
     pub step_bytes: u64,
-    /// What the journal has to have: one that has not is left as it is. Default none.
+    /// The signed end that the journal has to contain; if it does not, it is left unchanged.
+    /// Default none.
     pub signed: Option<SignedEnd>,
 }
 
@@ -84,38 +86,39 @@ impl Default for JournalOptions {
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The device.
+    /// The device failed.
     #[error("journal not accessible: {0}")]
     Io(#[from] io::Error),
-    /// Bytes that were durable are not what was written.
+    /// Bytes that were durable differ from what was written.
     #[error("journal damaged: segment={segment} offset={offset}: {reason}")]
     Damaged {
         /// The file.
         segment: String,
-        /// The first bad byte's frame.
+        /// Where the first bad frame begins.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// It has not got, or not any more, what was signed of it.
+    /// It does not contain, or no longer contains, what was signed of it.
     #[error("journal damaged: {0}")]
     Contradicted(String),
-    /// A newer program has gone on with it.
+    /// A newer program has written to it.
     #[error("journal: {0}")]
     Newer(Newer),
-    /// The keys of what is sealed.
+    /// The keys of sealed events cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyringError),
 }
 
-/// What opening found.
+/// The result of opening a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RecoveryReport {
     /// The last position.
     pub head: u64,
     /// How many segments there are.
     pub num_segments: usize,
-    /// Bytes of an unfinished write that were cut from the end; they were never acknowledged.
+    /// Bytes of an unfinished write at the end that were overwritten with zeros; they were never
+    /// acknowledged.
     pub torn_bytes: u64,
 }
 
@@ -127,7 +130,7 @@ pub(super) struct End {
     pub(super) time: Timestamp,
 }
 
-/// The writing side; one thread has it.
+/// The writing side, owned by one thread.
 pub(super) struct Journal {
     disk: Arc<dyn Disk>,
     options: JournalOptions,
@@ -141,7 +144,8 @@ struct OpenSegment {
     file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     offset: u64,
-    /// Up to where zeros are written ahead. What the file has behind it there was no space for.
+    /// How far zeros are written ahead. If the file is longer, the rest belongs to a write that
+    /// found no space.
     length: u64,
 }
 
@@ -151,10 +155,10 @@ impl OpenSegment {
     }
 }
 
-/// The reading side: may be used by any thread while the journal grows.
+/// The reading side, for any thread while the journal grows.
 pub struct Segments {
     list: RwLock<Vec<SegmentEntry>>,
-    /// What is about somebody is sealed with these.
+    /// Events about a subject are sealed with these.
     keys: Arc<dyn SubjectKeys>,
 }
 
@@ -173,18 +177,18 @@ struct SegmentEntry {
     index: Arc<Index>,
 }
 
-/// Opens the keys of a store; what is sealed in its log is not open to it.
+/// Opens the keys of a store; while it runs, the sealed events of its log cannot be opened.
 pub(super) type KeysOf<'a> = &'a dyn Fn(Uuid, &Segments) -> Result<Arc<dyn SubjectKeys>, OpenError>;
 
 impl Journal {
-    /// Opens the journal in a folder, or makes a new one. A torn tail is cut.
+    /// Opens the journal in a folder, or creates it. A torn tail is overwritten with zeros.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         options: JournalOptions,
         keys: KeysOf<'_>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         rewrite::remove_unfinished(&disk)?;
-        // The process before may have ended between the renaming of a segment and this.
+        // The previous process may have ended after renaming a segment and before this.
         disk.sync_folder()?;
         let recovered = recovery::recover(&disk, recovery::Access::Write(options.signed))?;
         let (entries, end, store_id, torn_bytes) = match recovered {
@@ -208,7 +212,7 @@ impl Journal {
         }
         let keys = keys(store_id, &segments)?;
         let shared = Arc::new(segments.with_keys(keys));
-        // It is not known when nothing has been written behind a sealed segment.
+        // Unknown so far if nothing has been written after a sealed segment.
         let time = shared.time_at(end.position).unwrap_or_default();
         let end = End {
             time: end.time.max(time),
@@ -242,12 +246,12 @@ impl Journal {
         self.end
     }
 
-    /// Returns where it is kept.
+    /// Returns the disk that it is on.
     pub(super) fn disk(&self) -> Arc<dyn Disk> {
         Arc::clone(&self.disk)
     }
 
-    /// Seals what was written so far, if anything was since the last time.
+    /// Seals everything written so far, unless nothing was written since the last seal.
     pub(super) fn seal(&mut self) -> io::Result<()> {
         if self.open.is_empty() {
             return Ok(());
@@ -255,7 +259,7 @@ impl Journal {
         self.roll()
     }
 
-    /// Returns what the store is known by.
+    /// Returns the store's id.
     pub(super) fn store_id(&self) -> Uuid {
         self.store_id
     }
@@ -267,8 +271,8 @@ impl Journal {
 
     /// Writes a group of sealed commits without making them durable.
     ///
-    /// After an error that says that there is no space it has to be taken back; any other leaves the
-    /// journal in doubt.
+    /// After an error that means a full disk, the group has to be taken back; any other error
+    /// leaves the journal in doubt.
     pub(super) fn write_group(&mut self, group: &[(Vec<u8>, Commit)]) -> io::Result<WrittenGroup> {
         let size: usize = group
             .iter()
@@ -304,7 +308,7 @@ impl Journal {
     }
 
     /// Makes a written group durable and visible to readers. After an error nothing more may be
-    /// written: what is on disk is in doubt.
+    /// written, because it is in doubt what is on disk.
     pub(super) fn sync(&mut self, group: WrittenGroup) -> io::Result<()> {
         self.open.file.sync_data()?;
         self.open.offset = group.end;
@@ -319,8 +323,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes back what there was no space for: it is gone for good when this returns. After an error the
-    /// journal is in doubt.
+    /// Removes a group that found no space; when this returns, it is gone for good. After an error
+    /// the journal is in doubt.
     pub(super) fn take_back(&self) -> io::Result<()> {
         if self.open.file.size()? > self.open.length {
             self.open.file.set_len(self.open.length)?;
@@ -329,7 +333,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes zeros ahead until `end` fits.
+    /// Writes zeros ahead, at least to `end`.
     fn grow(&mut self, end: u64) -> io::Result<()> {
         if end <= self.open.length {
             return Ok(());
@@ -363,8 +367,8 @@ pub(super) struct WrittenGroup {
     begins: Vec<(u64, u64)>,
 }
 
-/// The next segment exists durably before the last one is sealed: whatever is interrupted, the
-/// last segment of the list is the open one.
+/// Creates the next segment. It is durable before the last one is sealed, so after any interruption
+/// the last segment of the list is the open one.
 fn start_segment(
     disk: &Arc<dyn Disk>,
     options: JournalOptions,
@@ -392,7 +396,8 @@ fn start_segment(
     write_zeros(&*file, header_end..first_step)?;
     file.sync_data()?;
     disk.rename(&temporary, &name)?;
-    // A crash may leave it there or not: whatever the reason, this is no write that can be refused.
+    // A crash may keep the file or lose it. So this error never counts as a full disk, which would
+    // refuse only one write.
     disk.sync_folder().map_err(io::Error::other)?;
     let offset = segment::HEADER_BYTES as u64;
     shared.list.write().push(SegmentEntry {
@@ -412,7 +417,7 @@ fn start_segment(
     })
 }
 
-/// Writes zeros, a few at a time: as many as a file grows by need not be in memory.
+/// Writes zeros, a few at a time, so that they need not all be in memory.
 fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
     let mut offset = range.start;
     while offset < range.end {

@@ -1,4 +1,4 @@
-//! Reading frames out of segments: by position, one after the other, or as commits.
+//! Reading frames from segments: by position, one after the other, or as commits.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::log::disk::Disk;
 pub type RawCommit = (u64, Vec<u8>);
 
 impl Segments {
-    /// Opens a journal to be read, beside a process that may be writing it: changes nothing and
-    /// ends at the last whole frame there is now.
+    /// Opens a journal for reading, next to a process that may be writing it: changes nothing, and
+    /// ends at the last frame that is whole now.
     ///
     /// # Errors
-    /// Not accessible, or damaged.
+    /// The journal is not accessible, or damaged.
     pub fn open(disk: &Arc<dyn Disk>) -> Result<Self, OpenError> {
         let mut last_failure = None;
-        // A segment may be sealed or written on between a look at its size and a look at its bytes:
-        // what does not hold together is looked at anew, and is damage when it stays as it is.
+        // A segment can be sealed or extended between reading its size and reading its bytes. So an
+        // inconsistent one is read again, and counts as damaged if nothing has changed.
         loop {
             match recovery::recover(disk, recovery::Access::Read) {
                 Ok(found) => {
@@ -46,13 +46,13 @@ impl Segments {
         }
     }
 
-    /// Opens with these what is sealed.
+    /// Opens sealed events with these keys.
     #[must_use]
     pub fn with_keys(self, keys: Arc<dyn SubjectKeys>) -> Self {
         Self { keys, ..self }
     }
 
-    /// Returns what the store is known by; `None` for a journal without segments.
+    /// Returns the store's id; `None` for a journal without segments.
     pub fn store_id(&self) -> Option<Uuid> {
         self.list.read().first().map(|entry| entry.store_id)
     }
@@ -71,11 +71,11 @@ impl Segments {
         (list.len(), list.iter().map(|entry| entry.end).sum())
     }
 
-    /// Reads stored commits from the one that holds `from` on, until `max_events` are there or
-    /// the end of a segment is reached.
+    /// Reads stored commits from the one that holds `from` on, until there are `max_events` or the
+    /// end of a segment is reached.
     ///
     /// # Errors
-    /// The device; or frames that do not hold together.
+    /// The device failed, or frames are not intact.
     pub fn read_raw(&self, from: u64, max_events: usize) -> Result<Vec<RawCommit>, ReadError> {
         let Some(entry) = self.entry_for(from) else {
             return Ok(Vec::new());
@@ -93,10 +93,10 @@ impl Segments {
         Ok(found)
     }
 
-    /// As [`Segments::read_raw`], decoded.
+    /// Like [`Segments::read_raw`], decoded.
     ///
     /// # Errors
-    /// As there; or payloads that are not what their hashes say.
+    /// Those of [`Segments::read_raw`], or payloads that do not match their hashes.
     pub fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
         self.decode_all(self.read_raw(from, max_events)?)
     }
@@ -104,7 +104,7 @@ impl Segments {
     /// Reads the commits that hold these ascending positions, each once.
     ///
     /// # Errors
-    /// As [`Segments::read`]. What is beyond the end is left out.
+    /// Those of [`Segments::read`]. Positions beyond the end are left out.
     pub(in crate::log) fn read_each(
         &self,
         positions: &[u64],
@@ -150,13 +150,14 @@ impl Segments {
 }
 
 impl SegmentEntry {
-    /// Returns the frames from one at or before a position on.
+    /// Returns the frames from one that begins at or before a position on.
     pub(super) fn frames_from(&self, position: u64) -> Frames<'_> {
         let part = self.index.offset_before(position)..self.end;
         Frames::new(&*self.file, part).noting(&self.index)
     }
 
-    /// Goes on to the next frame, which has to be there: what is looked for is at `position`.
+    /// Advances to the next frame, which has to exist; `position` is the one that is being searched
+    /// for.
     pub(super) fn next<'f>(
         &self,
         frames: &'f mut Frames<'_>,

@@ -1,21 +1,18 @@
-//! What is on disk at the start: where the log ends, and whether it is whole.
+//! The state of the disk at the start: where the log ends, and whether it is whole.
 //!
-//! Only the open segment is walked, and only frames' lengths, checksums,
-//! positions and groups are looked at: `verify` checks the rest. What does not
-//! go on with the log is a torn write when no frame of a later group is there
-//! (it was never acknowledged, and is cut), and damage otherwise: then the log
-//! does not open, and says where.
+//! Only the open segment is walked, and only the lengths, checksums, positions and groups of its
+//! frames are checked; `verify` checks the rest. Bytes that do not continue the log are a torn
+//! write if no frame of a later group follows: that write was never acknowledged and is overwritten
+//! with zeros. Otherwise they are damage: the log does not open, and the error says where.
 //!
-//! A whole frame may be torn, too: one of a group that was refused, half
-//! written, for want of space, and behind the one that was written in its
-//! place. The two began at the same offset, so this one's frames have the
-//! number of the log's last group at most; where it is the same, the chain
-//! tells them apart.
+//! A whole frame can be torn, too. Then it belongs to a group that was half written and refused for
+//! lack of space, and it lies after the group that was written in its place. Both groups began at
+//! the same offset, so the group number of such a frame is at most that of the log's last group. If
+//! the numbers are equal, the chain tells the two apart.
 //!
-//! What is read may be in the page cache alone: the process may have ended
-//! before the flush, and after a flush that failed the kernel takes the pages
-//! for clean. That can be the last group only, which is therefore written again
-//! and flushed before anybody is shown it.
+//! What is read may only be in the page cache: the process may have ended before the flush, and
+//! after a failed flush the kernel takes the pages for clean. That can only be true of the last
+//! group, so it is written again and flushed before it is shown to anyone.
 
 use std::io;
 use std::sync::Arc;
@@ -38,17 +35,17 @@ pub(super) struct Recovered {
     pub(super) torn_bytes: u64,
 }
 
-/// Whether the journal is opened to be written, or beside a process that may be writing it.
+/// Whether the journal is opened for writing, or next to a process that may be writing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// The tail may be cut, unless it was signed.
+    /// A torn tail is overwritten with zeros, unless the log was signed beyond its end.
     Write(Option<SignedEnd>),
     /// Nothing is changed; the log ends at the last whole frame.
     Read,
 }
 
 impl Access {
-    /// What the journal has to have.
+    /// Returns the signed end that the journal has to contain.
     fn signed(self) -> Option<SignedEnd> {
         match self {
             Self::Write(signed) => signed,
@@ -57,7 +54,7 @@ impl Access {
     }
 }
 
-/// Looks at every segment's ends and walks the open one; `None` when there is no journal yet.
+/// Reads every segment's ends and walks the open one; `None` when there is no journal yet.
 pub(super) fn recover(
     disk: &Arc<dyn Disk>,
     access: Access,
@@ -117,7 +114,7 @@ pub(super) fn recover(
     }
 }
 
-/// Makes the last segment ready to be written on; `None` when there is none.
+/// Prepares the last segment for more writes; `None` when there is none.
 pub(super) fn reopen_last(entries: &[SegmentEntry]) -> io::Result<Option<OpenSegment>> {
     let Some(entry) = entries.last() else {
         return Ok(None);
@@ -199,17 +196,17 @@ fn sealed(
     })
 }
 
-/// Where a walk over the frames of an open segment is.
+/// The state of a walk over the frames of an open segment.
 #[derive(Clone, Copy)]
 pub(super) struct Walk {
     pub(super) end: End,
     pub(super) offset: u64,
-    /// That of the last frame.
+    /// The group of the last frame.
     group: u32,
 }
 
 impl Walk {
-    /// Begins with a segment's first frame.
+    /// Begins at a segment's first frame.
     pub(super) fn begin(end: End) -> Self {
         Self {
             end,
@@ -218,19 +215,20 @@ impl Walk {
         }
     }
 
-    /// Whether the frame at the offset goes on with the log, as far as can be told without hashing it.
+    /// Returns whether the frame at the offset continues the log, as far as can be told without
+    /// hashing it.
     fn is_next(&self, frame: &Frame<'_>) -> bool {
         frame.peek.first_position == self.end.position + 1 && frame.group >= self.group
     }
 
-    /// Whether the frame at the offset goes on with the log.
+    /// Returns whether the frame at the offset continues the log.
     pub(super) fn is_linked(&self, frame: &Frame<'_>) -> bool {
         let is_link = || {
             let (bytes, _) = codec::without_chain(frame.commit)?;
             let chain = codec::chain_behind(&self.end.chain, bytes)?;
             Ok::<_, CodecError>(chain == frame.peek.chain)
         };
-        // Of one that cannot be read, whoever decodes it says so.
+        // A commit that cannot be read is reported when it is decoded.
         self.is_next(frame) && is_link().unwrap_or(true)
     }
 
@@ -244,8 +242,8 @@ impl Walk {
         self.group = frame.group;
     }
 
-    /// Says what is wrong if something in `rest`, which begins at the offset and does not go on with the
-    /// log, was only written when more was durable than this.
+    /// Returns what is wrong if `rest` has something that was only written after more of the log
+    /// was durable. `rest` begins at the offset and does not continue the log.
     pub(super) fn find_damage(&self, rest: &[u8]) -> Option<&'static str> {
         if rest.iter().all(|byte| *byte == 0) {
             return None;
@@ -257,7 +255,7 @@ impl Walk {
         }
     }
 
-    /// Whether some frame behind the first one belongs to a group behind that.
+    /// Returns whether a frame after the first one belongs to a group that began after the offset.
     fn has_later_group(&self, rest: &[u8]) -> bool {
         (1..rest.len()).any(|ahead| {
             let Some(bytes) = rest.get(ahead..) else {
@@ -276,7 +274,7 @@ impl Walk {
     }
 }
 
-/// Walks a segment without footer: the open one, or one whose sealing was interrupted.
+/// Walks a segment without a footer: the open one, or one whose sealing was interrupted.
 fn walk(
     name: &str,
     file: &Arc<dyn DiskFile>,
@@ -302,7 +300,8 @@ fn walk(
         index.note(frame.peek.first_position, walk.offset);
         walk.go_over(&frame);
     }
-    // What a refused group has left can only be taken for more of the last one: that began where it did.
+    // What is left of a refused group can only be mistaken for more of the last group, because both
+    // began at the same offset.
     walk = last_group;
     while let Some(frame) = frame::read(rest_at(walk.offset)).filter(|it| walk.is_linked(it)) {
         walk.go_over(&frame);
@@ -312,8 +311,8 @@ fn walk(
     let torn_bytes = find_torn(rest, name, &walk, is_last)?;
     if is_last && let Access::Write(signed) = access {
         if segment::Footer::decode(rest).is_some() {
-            // A segment is sealed once the next one is durable. Only who reads beside the writer may
-            // have looked for that too early.
+            // A segment is sealed after the next one is durable. Only a reader next to the writer
+            // may have listed the files before that.
             let reason = "it is sealed, and the segment behind it is missing";
             return Err(damaged(name, walk.offset, reason));
         }
@@ -328,7 +327,7 @@ fn walk(
             .get(..group.len() - rest.len())
             .unwrap_or_default()
             .to_vec();
-        // Nothing of a torn tail is ever to be taken for a frame.
+        // No part of a torn tail may ever be taken for a frame.
         end.resize(end.len() + torn_bytes, 0);
         if !end.is_empty() {
             file.write_at(&end, last_group.offset)?;
@@ -343,7 +342,7 @@ fn walk(
     })
 }
 
-/// Says how many bytes behind a segment's last whole frame are of a write that was torn.
+/// Returns how many bytes after a segment's last whole frame belong to a torn write.
 fn find_torn(rest: &[u8], name: &str, walk: &Walk, is_last: bool) -> Result<usize, OpenError> {
     if let Some(reason) = frame::unknown(rest) {
         return Err(OpenError::Newer(Newer::Commit {
@@ -355,7 +354,7 @@ fn find_torn(rest: &[u8], name: &str, walk: &Walk, is_last: bool) -> Result<usiz
     if let Some(reason) = walk.find_damage(rest) {
         return Err(damaged(name, walk.offset, reason));
     }
-    // The footer was written but the file not cut, or the sealing was interrupted.
+    // The footer was written but the file was not cut, or the sealing was interrupted.
     let is_footer = !is_last || segment::Footer::decode(rest).is_some();
     let used = rest.iter().rposition(|byte| *byte != 0);
     Ok(used.filter(|_| !is_footer).map_or(0, |last| last + 1))

@@ -1,12 +1,12 @@
-//! Taking payloads out of sealed segments: the one thing that ever changes one.
+//! Removing payloads from sealed segments: the only thing that ever changes one.
 //!
-//! 1. The segment is written again beside the old one, without the payloads and their salts; their
-//!    hashes take their place, so chain and positions stay what they were.
-//! 2. It is made durable, and renamed into the old one's place. Whatever is interrupted, there is a
-//!    whole segment: the old one or the new one.
-//! 3. Readers get the new file. Who was reading the old one reads it to the end.
+//! 1. The segment is written again next to the old one, without the payloads and their salts. The
+//!    payloads' hashes take their place, so chain and positions do not change.
+//! 2. It is made durable and renamed over the old one. After any interruption there is one whole
+//!    segment: the old one or the new one.
+//! 3. Readers get the new file. A reader of the old one can finish with it.
 //!
-//! A file that was left half written is removed when the journal is opened.
+//! A half-written file is removed when the journal is opened.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
 use crate::log::ReadError;
 use crate::log::disk::{Disk, DiskFile};
 
-/// The ending of a segment that is being written again.
+/// The ending of a segment that is being rewritten.
 const UNFINISHED: &str = ".erasing";
 
-/// Why payloads were not taken out.
+/// Why payloads were not removed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::log) enum RewriteError {
-    /// A segment cannot be read, or is not what was written.
+    /// A segment cannot be read, or differs from what was written.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A segment cannot be written.
@@ -37,16 +37,16 @@ pub(in crate::log) enum RewriteError {
     Closed,
 }
 
-/// What taking payloads out came to.
+/// The result of removing payloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Rewritten {
-    /// Segments that were written again.
+    /// Segments that were rewritten.
     pub num_segments: u64,
-    /// By how many bytes they became shorter.
+    /// How many bytes shorter they became.
     pub num_bytes: u64,
 }
 
-/// Removes what an interrupted rewrite has left.
+/// Removes the leftovers of an interrupted rewrite.
 pub(super) fn remove_unfinished(disk: &Arc<dyn Disk>) -> io::Result<()> {
     for name in disk.list()? {
         if name.ends_with(UNFINISHED) {
@@ -57,9 +57,9 @@ pub(super) fn remove_unfinished(disk: &Arc<dyn Disk>) -> io::Result<()> {
 }
 
 impl Segments {
-    /// Takes the payloads of events out of all sealed segments. Those that have none of them any
-    /// more are left as they are, so it may be done again. One thread at a time does this. It ends
-    /// before the next segment once the log is closed.
+    /// Removes the payloads of events from all sealed segments. A segment that no longer has any of
+    /// them is left as it is, so this can be repeated. Only one thread may do this at a time. Once
+    /// the log is closed, it ends before the next segment.
     pub(in crate::log) fn blank(
         &self,
         disk: &Arc<dyn Disk>,
@@ -68,7 +68,7 @@ impl Segments {
     ) -> Result<Rewritten, RewriteError> {
         let mut done = Rewritten::default();
         let mut entries = self.list.read().clone();
-        // The last is open.
+        // The last one is open.
         entries.pop();
         for entry in entries {
             if !positions.meets(entry.first_position, entry.last_position) {
@@ -93,7 +93,7 @@ impl Segments {
 }
 
 impl SegmentEntry {
-    /// Writes the segment again without some payloads; `None` when it has none of them.
+    /// Rewrites the segment without some payloads; `None` when it has none of them.
     fn without(
         &self,
         disk: &Arc<dyn Disk>,
@@ -119,7 +119,7 @@ impl SegmentEntry {
         Ok(Some(new))
     }
 
-    /// Copies header and frames; returns whether a payload was left out.
+    /// Copies the header and the frames; returns whether a payload was left out.
     fn copy(&self, positions: &Positions, out: &mut Copy) -> Result<bool, RewriteError> {
         let mut header = vec![0; segment::HEADER_BYTES];
         self.file.read_at(&mut header, 0)?;
@@ -136,7 +136,7 @@ impl SegmentEntry {
         Ok(has_taken)
     }
 
-    /// Returns a commit without the payloads that are to go; `None` when it has none of them.
+    /// Returns a commit without the payloads that have to go; `None` when it has none of them.
     fn taken(
         &self,
         frame: &frame::Frame<'_>,
@@ -154,7 +154,7 @@ impl SegmentEntry {
     }
 }
 
-/// A segment as it is being written.
+/// A segment that is being written.
 struct Copy {
     file: Arc<dyn DiskFile>,
     hasher: blake3::Hasher,
@@ -187,7 +187,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Adds a commit, as a group of its own: no later one can be torn any more.
+    /// Adds a commit as a group of its own: in a sealed segment a broken frame is never a torn
+    /// write.
     fn put_frame(&mut self, position: u64, commit: &[u8]) -> io::Result<()> {
         let offset = self.written + self.waiting.len() as u64;
         self.index.note(position, offset);
@@ -205,7 +206,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Seals the segment, which takes the place of another, and makes it durable.
+    /// Seals the segment, which replaces another, and makes it durable.
     fn finish(mut self, entry: &SegmentEntry) -> Result<SegmentEntry, RewriteError> {
         self.write_out()?;
         let footer = segment::Footer {
@@ -228,7 +229,7 @@ impl SegmentEntry {
     /// Reads the chain hash of the last commit.
     fn last_chain(&self) -> Result<skytrail_schema::chain::ChainHash, RewriteError> {
         let mut chain = [0; 32];
-        // A commit ends in its chain hash.
+        // A commit ends with its chain hash.
         let at = self.end.saturating_sub(chain.len() as u64);
         self.file.read_at(&mut chain, at)?;
         Ok(chain)

@@ -1,5 +1,5 @@
-//! Finding what is sealed with a key, by the bytes alone: whoever the records are of by now, and
-//! whether they are there still, does not matter.
+//! Finding what is sealed with a key, from the bytes alone: it does not matter who owns the records
+//! now, or whether they still exist.
 
 use skytrail_schema::codec::{self, SealedEvent};
 
@@ -14,7 +14,7 @@ impl Segments {
     /// Finds the events from a position on that are sealed with a key.
     ///
     /// # Errors
-    /// The device; or damage.
+    /// The device failed, or the log is damaged.
     pub fn sealed_with(&self, key: u64, from: u64) -> Result<Vec<SealedEvent>, ReadError> {
         let (mut found, mut next) = (Vec::new(), from);
         loop {
@@ -34,8 +34,8 @@ impl Segments {
         }
     }
 
-    /// Finds the highest number of a key that something is sealed with; 0 when nothing is. What cannot
-    /// be read says nothing: whoever reads it says so.
+    /// Finds the highest number of a key that an event is sealed with; 0 when there is none. Damage
+    /// is not reported here but to whoever reads it.
     pub(in crate::log) fn last_key(&self, look: Look) -> u64 {
         let mut next = match look {
             Look::All => 1,

@@ -1,6 +1,6 @@
-//! Looking for events in the journal, without reading what nobody asked for: of a commit that has none
-//! of those that are wanted only the heads are looked at. That is an order of magnitude quicker than
-//! decoding it, so a search of the whole log needs no index that every write would pay for.
+//! Searching the journal without reading more than needed: if a commit has no matching event, only
+//! its events' heads are read. That is an order of magnitude faster than decoding it, so a search
+//! of the whole log needs no index that every write would have to pay for.
 
 use skytrail_schema::codec;
 use skytrail_schema::event::EventFilter;
@@ -8,17 +8,17 @@ use skytrail_schema::event::EventFilter;
 use super::super::{ReadError, Searched};
 use super::{RawCommit, Segments};
 
-/// A piece of the log that is looked at at once.
+/// How many bytes of the log are searched at once.
 const PIECE_BYTES: u64 = 4 << 20;
-/// So many events are found at once.
+/// How many events are found at once.
 const MAX_FOUND: usize = 512;
 
 impl Segments {
-    /// Searches a piece of the journal, to the end of a segment at most; see
+    /// Searches a part of the journal, at most to the end of a segment; see
     /// [`EventLog::search`](super::super::EventLog::search).
     ///
     /// # Errors
-    /// The device; or frames that do not hold together.
+    /// The device failed, or frames are not intact.
     pub fn search(
         &self,
         from: u64,
@@ -43,7 +43,7 @@ impl Segments {
             if frame.peek.last_position() < from {
                 continue;
             }
-            // Whoever decodes it says what is wrong with it.
+            // If this fails, the error is reported when the commit is decoded.
             if codec::has_wanted(frame.commit, filter).unwrap_or(true) {
                 num_events += usize::from(frame.peek.num_events);
                 let raw = (frame.peek.first_position, frame.commit.to_vec());

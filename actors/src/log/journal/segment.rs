@@ -1,4 +1,4 @@
-//! Segments: files that hold a run of frames.
+//! Segments: files with a run of frames.
 //!
 //! ```text
 //! segment = header  frame*  (zeros | footer)
@@ -6,9 +6,9 @@
 //! footer  = magic(8) | last position u64 | chain(32) | BLAKE3 of all before(32) | checksum u32
 //! ```
 //!
-//! The open segment ends in zeros, written ahead, so that a flush need not
-//! change the file's length. A sealed segment ends in its footer and is never
-//! written again.
+//! The open segment ends in zeros, written ahead, so that a flush need not change the file's
+//! length. A sealed segment ends in its footer and is never written to again; only an erasure
+//! replaces it.
 
 use std::io;
 
@@ -25,7 +25,7 @@ const HEADER_MAGIC: &[u8; 8] = b"SKYJRNL\0";
 const FOOTER_MAGIC: &[u8; 8] = b"SKYSEAL\0";
 const FORMAT: u32 = 1;
 
-/// What a segment's header says.
+/// The content of a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) store_id: Uuid,
@@ -33,10 +33,10 @@ pub(super) struct Header {
     pub(super) previous_chain: ChainHash,
 }
 
-/// Why a header is none to go by.
+/// Why a header cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
-    /// It is not what was written.
+    /// It differs from what was written.
     Damaged,
     /// A newer program wrote it, in this format.
     Newer(u32),
@@ -60,12 +60,12 @@ pub enum Newer {
         segment: String,
         /// Where in it the commit's frame begins.
         offset: u64,
-        /// What is not known of it.
+        /// What this program does not know about it.
         reason: CodecError,
     },
 }
 
-/// What a sealed segment's footer says.
+/// The content of a sealed segment's footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footer {
     pub(super) last_position: u64,
@@ -93,7 +93,7 @@ impl Header {
         }
     }
 
-    /// Reads what every format begins with.
+    /// Reads the part that all formats have in common.
     fn begin(bytes: &[u8]) -> Option<(u32, Fields<'_>)> {
         let mut fields = Fields(checked(bytes, HEADER_BYTES)?);
         let is_header = fields.take::<8>()? == *HEADER_MAGIC;
@@ -143,7 +143,7 @@ pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<Header, Head
     Ok(Header::decode(&bytes))
 }
 
-/// Computes the digest of a segment whose frames end at an offset.
+/// Computes the digest of a segment up to where its frames end.
 pub(super) fn digest(file: &dyn DiskFile, end: u64) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -174,7 +174,7 @@ pub(super) fn file_name(first_position: u64) -> String {
     format!("{first_position:020}.journal")
 }
 
-/// Reads a position out of a segment's file name.
+/// Reads the position from a segment's file name.
 pub(super) fn position_of(name: &str) -> Option<u64> {
     name.strip_suffix(".journal")
         .filter(|digits| digits.len() == 20)?

@@ -1,5 +1,5 @@
 //! Checking everything: frames, positions, payload hashes, the chain, seals, and whether the chain
-//! goes through where it was signed.
+//! matches what was signed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::log::ReadError;
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
 
-/// How far a verification is.
+/// The progress of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyProgress {
     /// Bytes checked.
@@ -24,16 +24,16 @@ pub struct VerifyProgress {
     pub total_bytes: u64,
 }
 
-/// What a verification found when nothing was wrong.
+/// The result of a verification that found nothing wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct VerifyReport {
     /// Commits checked.
     pub num_commits: u64,
     /// Events checked.
     pub num_events: u64,
-    /// Those of them whose payloads were erased; an erasure accounts for each.
+    /// Events among these whose payloads were erased; an erasure accounts for each.
     pub num_erased: u64,
-    /// Where the log says last that it was restored from a backup.
+    /// The last position at which the log says that it was restored from a backup.
     pub restored_at: Option<u64>,
     /// Signed positions checked.
     pub num_marks: u64,
@@ -48,7 +48,7 @@ impl Segments {
     /// some positions.
     ///
     /// # Errors
-    /// The first place that is not as it was written: segment, offset, and what is wrong.
+    /// The first place that differs from what was written: segment, offset, and what is wrong.
     pub fn verify(
         &self,
         marks: &BTreeMap<u64, ChainHash>,
@@ -107,8 +107,8 @@ impl Segments {
         Ok(report)
     }
 
-    /// Looks whether the chain goes through where it was signed. A place that cannot be read is left to
-    /// who reads it.
+    /// Checks that the chain matches what was signed. A place that cannot be read is left to its
+    /// readers.
     pub(super) fn check_signed(&self, signed: &SignedEnd) -> Result<(), OpenError> {
         let Ok(found) = self.read_raw(signed.position, 1) else {
             return Ok(());
@@ -125,11 +125,11 @@ impl Segments {
         )))
     }
 
-    /// Finds events whose payloads are gone though no erasure names them: in a log that was put back
-    /// to before its erasures.
+    /// Finds events whose payloads are gone although no erasure names them, in a log that was put
+    /// back to before its erasures.
     ///
     /// # Errors
-    /// The device; or damage.
+    /// The device failed, or the log is damaged.
     pub fn unnamed_blanks(&self) -> Result<Positions, ReadError> {
         let mut blanks = Blanks::default();
         let mut next = 1;
@@ -143,7 +143,7 @@ impl Segments {
     }
 }
 
-/// What a verification carries from frame to frame.
+/// The state that a verification carries from frame to frame.
 struct Pass<'a> {
     keys: &'a dyn SubjectKeys,
     report: &'a mut VerifyReport,
@@ -204,7 +204,8 @@ impl SegmentEntry {
     fn verify_seal(&self, report: &VerifyReport) -> Result<(), ReadError> {
         let io = |error: std::io::Error| ReadError::Io(error.to_string());
         let footer = segment::read_footer(&*self.file).map_err(io)?;
-        // A segment whose sealing was interrupted has no footer; its frames have been checked.
+        // A segment whose sealing was interrupted has no footer; its frames have been checked
+        // above.
         let Some(footer) = footer else { return Ok(()) };
         let digest = segment::digest(&*self.file, self.end).map_err(io)?;
         let is_whole = footer.digest == digest

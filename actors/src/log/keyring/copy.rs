@@ -1,4 +1,4 @@
-//! The keys of a log that somebody else may be writing.
+//! The keys of a log that another process may be writing.
 
 use std::io;
 use std::path::Path;
@@ -9,15 +9,15 @@ use uuid::Uuid;
 use super::slot::{self, Slot};
 use super::{KEYRING_FILE, KeyringError};
 
-/// The keys as they are while somebody reads the log beside its server: those that are destroyed
-/// meanwhile are known still, since the log that was read before does not say so yet.
+/// The keys for reading a log next to its server. Keys that are destroyed meanwhile are still
+/// known, because the part of the log that was read before does not say so yet.
 #[derive(Debug, Default)]
 pub struct KeyringCopy {
     slots: Vec<Slot>,
 }
 
 impl KeyringCopy {
-    /// Reads the keys in a data folder; none when there is no file.
+    /// Reads the keys in a data folder; none when the file does not exist.
     ///
     /// # Errors
     /// See [`KeyringError`].
@@ -30,10 +30,10 @@ impl KeyringCopy {
         Self::parse(&bytes, None)
     }
 
-    /// Reads the bytes of such a file, which is of a store if that is known.
+    /// Reads the bytes of such a file; `store_id` is the store that it has to belong to, if known.
     ///
     /// # Errors
-    /// Damaged, or another store's.
+    /// The file is damaged, or belongs to another store.
     pub fn parse(bytes: &[u8], store_id: Option<Uuid>) -> Result<Self, KeyringError> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(Self::default());
@@ -42,15 +42,15 @@ impl KeyringCopy {
         Ok(Self { slots })
     }
 
-    /// Returns the highest number that there is a key of, or the place of one that was destroyed.
+    /// Returns the highest number of a key, including destroyed ones.
     pub fn last(&self) -> u64 {
         self.slots.len() as u64
     }
 
-    /// Holds the keys against the highest number that is in use.
+    /// Checks that there are at least as many keys as the highest number in use.
     ///
     /// # Errors
-    /// There are fewer.
+    /// There are fewer keys.
     pub fn check_used(&self, used: u64) -> Result<(), KeyringError> {
         let has = self.last();
         if used > has {
@@ -59,7 +59,7 @@ impl KeyringCopy {
         Ok(())
     }
 
-    /// Adds what an earlier copy has, and this one has no more.
+    /// Adds the keys that an earlier copy has and this one has destroyed.
     #[must_use]
     pub fn with(mut self, earlier: Self) -> Self {
         for (slot, before) in self.slots.iter_mut().zip(earlier.slots) {

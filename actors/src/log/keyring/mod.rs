@@ -1,17 +1,18 @@
-//! The keys of subjects: what is about a person is sealed in the log with a key of his own, and he is
-//! erased by destroying it.
+//! The keys of subjects: events about a person are sealed in the log with that person's own key,
+//! and destroying the key erases the person.
 //!
 //! ```text
 //! file   = header(64)  slot(64)*
 //! ```
 //!
-//! A key's number is the place of its slot, from 1, and is never given twice. A key is durable before
-//! anything is sealed with it: who needs one waits for a flush, and those who come while another's runs
-//! share the next. It is destroyed where it stands: one small write into one sector, then a flush, which
-//! needs no space and leaves no copy. The subject is known by a hash, which goes as well.
+//! A key's number is the place of its slot, from 1, and is never used again. A key is durable
+//! before anything is sealed with it: a writer that needs one waits for a flush, and those that
+//! arrive during another's flush share the next one. A key is destroyed in place: one small write
+//! into one sector, then a flush, which needs no space and leaves no copy. The subject is
+//! identified by a hash, which is overwritten as well.
 //!
-//! No page of this file is in the log, and a backup keeps the newest state of it only; so whatever copy
-//! of the log turns up later, a destroyed key does not come with it.
+//! No part of this file is in the log, and a backup keeps only its newest state. So whatever copy
+//! of the log turns up later, it does not bring a destroyed key back.
 
 mod copy;
 mod slot;
@@ -39,22 +40,22 @@ use super::folder::sync_folder;
 /// The file's name in the data folder.
 pub const KEYRING_FILE: &str = "subjects.keys";
 
-/// So many keys at most are made durable together.
+/// At most this many keys are made durable together.
 const MAX_BATCH: u16 = 4096;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The device.
+    /// The device failed.
     #[error("the keys of subjects are not accessible: {0}")]
     Io(#[from] io::Error),
     /// They belong to another log.
     #[error("{KEYRING_FILE} has the keys of another store")]
     Foreign,
-    /// Bytes that were durable are not what was written.
+    /// Bytes that were durable differ from what was written.
     #[error("{KEYRING_FILE} is damaged at key {0}: put it back from a backup")]
     Damaged(u64),
-    /// It is missing, or older than the log. Its next keys would have numbers that are in use.
+    /// The file is missing, or older than the log. Its next keys would get numbers that are in use.
     #[error(
         "{KEYRING_FILE} has {has} keys, and the log is sealed with key {used}: \
          put its newest state back from a backup"
@@ -62,25 +63,25 @@ pub enum KeyringError {
     Lost {
         /// How many keys the file has.
         has: u64,
-        /// A key that it does not have.
+        /// The number of a key that the file does not have.
         used: u64,
     },
 }
 
-/// Which events are looked at for the keys that they are sealed with.
+/// Which events are searched for the keys that they are sealed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// All of the log.
+    /// All events of the log.
     All,
-    /// Its last events.
+    /// The last events of the log.
     Newest,
 }
 
-/// The keys of a log that is being written.
+/// The keys of a log that this process writes.
 pub struct Keyring {
     file: Arc<dyn DiskFile>,
     known: Mutex<Known>,
-    /// Held by who adds keys to the file; whoever looks at what is known meanwhile does not wait.
+    /// Held while keys are added to the file; lookups do not wait for it.
     adding: Mutex<()>,
 }
 
@@ -88,20 +89,20 @@ pub struct Keyring {
 struct Known {
     /// The keys that new events are sealed with.
     current: HashMap<Subject, u64>,
-    /// Those that nothing may be sealed with any more.
+    /// Keys that nothing may be sealed with any more.
     retired: BTreeSet<u64>,
-    /// Who waits for a key.
+    /// Subjects that wait for a key.
     wanted: BTreeSet<Subject>,
     /// The last number that is durable.
     last: u64,
 }
 
 impl Keyring {
-    /// Opens the keys of a store, or begins with none. `last_used` finds the highest number of a key
-    /// that the log is sealed with.
+    /// Opens the keys of a store, or starts with none. `last_used` finds the highest number of a
+    /// key that the log is sealed with.
     ///
     /// # Errors
-    /// See [`KeyringError`]; the file is as it was.
+    /// See [`KeyringError`]; the file is unchanged.
     pub(super) fn open(
         folder: &Path,
         store_id: Uuid,
@@ -112,7 +113,7 @@ impl Keyring {
         let file = options.truncate(false).open(folder.join(KEYRING_FILE))?;
         let ring = Self::of(Arc::new(file), store_id, last_used)?;
         if ring.known.lock().last == 0 {
-            // The file may be new.
+            // The file may have just been created.
             sync_folder(folder)?;
         }
         Ok(ring)
@@ -133,7 +134,7 @@ impl Keyring {
             look = Look::All;
         }
         let slots = match slot::parse(&bytes, Some(store_id)) {
-            // A first start ended before the log was made: the file is nobody's yet.
+            // A first start ended before the log was created: the file belongs to no log yet.
             Err(KeyringError::Foreign) if bytes.iter().skip(SLOT_BYTES).all(|byte| *byte == 0) => {
                 bytes = slot::header(store_id).to_vec();
                 look = Look::All;
@@ -151,11 +152,11 @@ impl Keyring {
         if used > has {
             return Err(KeyringError::Lost { has, used });
         }
-        // What is behind that was being added when everything ended.
+        // Anything after that was being added when the process ended.
         let end = offset(known.last + 1);
         file.set_len(end)?;
-        // The last batch may be in the page cache alone: the process may have ended before the flush.
-        // Nobody may use its keys before they are durable, so it is written again.
+        // The last batch may only be in the page cache, because the process may have ended before
+        // the flush. Its keys must not be used before they are durable, so it is written again.
         let start = offset(known.last.saturating_sub(MAX_BATCH.into()));
         let range = usize::try_from(start).map_err(io::Error::other)?
             ..usize::try_from(end).map_err(io::Error::other)?;
@@ -168,10 +169,10 @@ impl Keyring {
         })
     }
 
-    /// Returns the keys to seal something about these subjects with, if all of them have one.
+    /// Returns the keys to seal events about these subjects with, if all of them have one.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     pub(super) fn find(&self, subjects: &BTreeSet<UserId>) -> io::Result<Option<Sealing>> {
         let known = self.known.lock();
         let mut found = Sealing::new();
@@ -187,23 +188,23 @@ impl Keyring {
         Ok(Some(found))
     }
 
-    /// Makes keys for those of the subjects that have none, durably, together with those that others
-    /// wait for. Blocks.
+    /// Creates keys for those of the subjects that have none, durably, together with the keys that
+    /// others wait for. Blocks.
     ///
     /// # Errors
-    /// The device's; these subjects have none then.
+    /// The device failed; these subjects have no keys in that case.
     pub(super) fn make(&self, subjects: &BTreeSet<UserId>) -> io::Result<()> {
         let subjects: Vec<Subject> = subjects.iter().map(slot::digest).collect();
         self.known.lock().want(&subjects);
         let _adding = self.adding.lock();
-        // Most of those who have waited were served by the one before.
+        // Most of those that waited here were served by the one before.
         while self.known.lock().want(&subjects) {
             self.make_wanted()?;
         }
         Ok(())
     }
 
-    /// Makes keys for those who wait, with one flush. Only for who holds `adding`.
+    /// Creates keys for all waiting subjects, with one flush. Only for the holder of `adding`.
     fn make_wanted(&self) -> io::Result<()> {
         let (batch, last) = {
             let mut known = self.known.lock();
@@ -232,7 +233,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Returns the number of a subject's key, if he has one.
+    /// Returns the number of a subject's key, if it has one.
     pub(crate) fn number_of(&self, subject: &UserId) -> Option<u64> {
         self.known
             .lock()
@@ -241,7 +242,8 @@ impl Keyring {
             .copied()
     }
 
-    /// Nothing is sealed with these keys any more: who needs one for a subject of theirs gets another.
+    /// Retires keys: nothing is sealed with them any more, and their subjects get new ones when
+    /// needed.
     pub(super) fn retire(&self, numbers: &[u64]) {
         if numbers.is_empty() {
             return;
@@ -254,22 +256,22 @@ impl Keyring {
         current.retain(|_, number| !retired.contains(number));
     }
 
-    /// Says whether nothing may be sealed with a key any more.
+    /// Returns whether a key is retired, so that nothing may be sealed with it any more.
     pub(super) fn is_retired(&self, number: u64) -> bool {
         self.known.lock().retired.contains(&number)
     }
 
-    /// Destroys keys: what is sealed with them is gone for good when this returns. Blocks. Numbers that
-    /// there are none of are passed over.
+    /// Destroys keys: when this returns, what is sealed with them is lost for good. Blocks. Unknown
+    /// numbers are skipped.
     ///
     /// # Errors
-    /// The device's; may be tried again.
+    /// The device failed; this can be repeated.
     pub(super) fn destroy(&self, numbers: &[u64]) -> io::Result<()> {
         self.retire(numbers);
         let known = self.known.lock();
         let mut has_written = false;
         for number in numbers.iter().filter(|number| **number <= known.last) {
-            // Also one that looks destroyed: if its flush failed, that is in the page cache alone.
+            // Even one that looks destroyed: if its flush failed, that is only in the page cache.
             let bytes = Slot::Destroyed.encode(*number, 0);
             self.file.write_at(&bytes, offset(*number))?;
             has_written = true;
@@ -289,7 +291,8 @@ impl Keyring {
 }
 
 impl Known {
-    /// Puts those of the subjects that have no key yet to those who wait; says whether there are any.
+    /// Adds those of the subjects that have no key yet to those that wait; returns whether there
+    /// are any.
     fn want(&mut self, subjects: &[Subject]) -> bool {
         let subjects = subjects.iter().copied();
         let new: Vec<_> = subjects

@@ -1,13 +1,14 @@
-//! A slot of the file: a key, or the place of one that was destroyed.
+//! A slot of the file: a key, or the place of a destroyed one.
 //!
 //! ```text
 //! header = magic(8)  store id(16)  zeros
 //! slot   = state u8  zero u8  back u16  crc32 u32  subject(24)  key(32)
 //! ```
 //!
-//! Keys that were made durable together are a batch, and `back` says how many of it stand before this
-//! one. Of a batch that was being written when everything ended any part may be there, and zeros in place
-//! of the rest. None of it was used; so a gap is no damage where all behind it is of the same batch.
+//! Keys that were made durable together are a batch, and `back` is how many slots of the batch come
+//! before this one. If the process ends while it writes a batch, any part of it may be on disk,
+//! with zeros in place of the rest. None of it was used, so a gap is not damage if everything after
+//! it belongs to the same batch.
 
 use skytrail_schema::codec::{KeyState, SubjectKey};
 use skytrail_schema::id::UserId;
@@ -21,7 +22,7 @@ const MAGIC: &[u8; 8] = b"SKYKEYS1";
 const LIVE: u8 = 1;
 const DESTROYED: u8 = 2;
 
-/// What a subject is known by.
+/// The hash that identifies a subject.
 pub(super) type Subject = [u8; 24];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Slot {
         bytes
     }
 
-    /// Returns the slot, and how many of its batch stand before it.
+    /// Returns the slot, and how many slots of its batch come before it.
     pub(super) fn decode(bytes: &[u8], number: u64) -> Option<(Self, u16)> {
         let ([state, zero], rest) = bytes.split_first_chunk()?;
         let (back, rest) = rest.split_first_chunk()?;
@@ -70,7 +71,7 @@ impl Slot {
     }
 }
 
-/// Reads all slots. What does not hold together at the end was never used; anywhere else it is damage.
+/// Reads all slots. A broken slot at the end was never used; anywhere else it is damage.
 pub(super) fn parse(bytes: &[u8], store_id: Option<Uuid>) -> Result<Vec<Slot>, KeyringError> {
     let (head, rest) = bytes.split_at_checked(SLOT_BYTES).unwrap_or((bytes, &[]));
     let id = head.get(MAGIC.len()..MAGIC.len() + 16).unwrap_or_default();
@@ -120,7 +121,7 @@ pub(super) fn digest(subject: &UserId) -> Subject {
     *digest
 }
 
-/// `back` is covered where it says something: slots without are as they were before there was one.
+/// `back` is covered only if it is not 0: slots from before it existed keep their checksums.
 fn checksum(number: u64, back: u16, state: u8, subject: &Subject, key: &[u8; 32]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&number.to_le_bytes());

@@ -2,7 +2,7 @@ use super::*;
 use crate::log::disk::Disk as _;
 use crate::testkit::disk::{Faults, MemoryDisk};
 
-/// Of a log in which nothing is sealed.
+/// The highest key in use in a log in which nothing is sealed.
 fn unused(_: Look) -> u64 {
     0
 }
@@ -38,7 +38,7 @@ fn a_key_is_the_same_until_it_is_destroyed_and_never_comes_back() {
     assert_eq!(ring.state(3), KeyState::Missing);
     let bytes = std::fs::read(folder.path().join(KEYRING_FILE)).unwrap();
     assert!(!bytes.windows(32).any(|part| part == ada.1.0));
-    // Who is told of him again gets another one.
+    // The same user gets another key.
     assert_eq!(key_of(&ring, "ada").0, 3);
     drop(ring);
     let ring = Keyring::open(folder.path(), store, unused).unwrap();
@@ -63,7 +63,7 @@ fn keys_that_a_start_has_outlive_a_power_cut() {
     let ring = Keyring::of(file_on(&disk), store, unused).unwrap();
     let ada = key_of(&ring, "ada");
     drop(ring);
-    // A process that ended between the write and the flush of two more.
+    // As if a process had ended between writing two more keys and flushing them.
     for (number, subject) in (2..).zip([[1; 24], [2; 24]]) {
         let back = u16::try_from(number - 2).unwrap();
         let slot = Slot::Live(subject, SubjectKey([3; 32])).encode(number, back);
@@ -111,7 +111,7 @@ fn those_who_come_while_keys_are_made_share_the_next_flush() {
         while ring.known.lock().wanted.len() < names.len() {
             std::thread::yield_now();
         }
-        // Nobody is kept from keys that are there.
+        // Existing keys are available meanwhile.
         assert!(ring.find(&subjects(&["first"])).unwrap().is_some());
         assert_eq!(ring.find(&subjects(&["user-7"])).unwrap(), None);
         drop(running);
@@ -162,7 +162,7 @@ fn any_part_of_a_batch_that_was_being_added_is_cut() {
         assert_eq!(key_of(&ring, "durable"), durable);
         assert_eq!(key_of(&ring, "e").0, num_whole + 1);
     }
-    // What was durable before its batch is damage when it is not there.
+    // A missing slot that was durable before its batch is damage.
     let mut lost = whole;
     lost[SLOT_BYTES..2 * SLOT_BYTES].fill(0);
     std::fs::write(&path, &lost).unwrap();
@@ -207,7 +207,7 @@ fn a_file_without_a_key_becomes_that_of_the_log_that_is_made() {
     drop(ring);
     let ring = Keyring::open(folder.path(), store, unused).unwrap();
     assert_eq!(key_of(&ring, "a"), key);
-    // The log that is sealed with keys has lost them.
+    // A log that is sealed with keys has lost them.
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::open(folder.path(), Uuid::new_v4(), unused).unwrap());
     let lost = Keyring::open(folder.path(), store, |_| 1);

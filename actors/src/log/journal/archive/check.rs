@@ -1,4 +1,4 @@
-//! Reading all of a segment, to say what of it is as it was written.
+//! Reading a whole segment, to find out what is as it was written.
 
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec::{self, CodecError};
@@ -7,26 +7,26 @@ use super::{Damage, SegmentError, SegmentFile, read};
 use crate::log::journal::frame::{self, Frame};
 use crate::log::journal::segment;
 
-/// What a check of a segment found.
+/// The result of checking a segment.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
     /// The digest of its bytes, up to the end of its frames.
     pub digest: [u8; 32],
-    /// Events whose contents are erased.
+    /// Events whose payloads are erased.
     pub num_erased: u64,
     /// Events that are sealed with their subject's key.
     pub num_sealed: u64,
-    /// The highest number of a key that something is sealed with; 0 when nothing is.
+    /// The highest number of a key that an event is sealed with; 0 when there is none.
     pub last_key: u64,
-    /// What is wrong; nothing when it is whole.
+    /// What is wrong; empty when the segment is whole.
     pub damage: Vec<Damage>,
 }
 
 impl SegmentFile {
-    /// Reads all of it: frames, positions, the chain, the seal.
+    /// Reads the whole segment: frames, positions, the chain, the seal.
     ///
     /// # Errors
-    /// The device's; a newer program wrote some of it. Damage is none.
+    /// The device failed, or a newer program wrote some of it. Damage is not an error.
     pub fn check(&self) -> Result<Checked, SegmentError> {
         let mut checked = Checked {
             digest: segment::digest(&*self.file, self.end)?,
@@ -81,7 +81,7 @@ impl SegmentFile {
         Ok(checked)
     }
 
-    /// Finds the next frame behind a bad one: its position, and how far ahead it is.
+    /// Finds the next frame after a bad one: its position, and how far ahead it is.
     fn next_whole(&self, rest: &[u8], position: u64) -> (Option<u64>, u64) {
         let found = (1..rest.len()).find_map(|ahead| {
             let frame = frame::read(rest.get(ahead..)?)?;
@@ -95,15 +95,15 @@ impl SegmentFile {
     }
 }
 
-/// How far a check is.
+/// The state of a check between frames.
 struct Pass {
     position: u64,
-    /// Behind a gap it is not known, and the next commit's own word has to do.
+    /// `None` after a gap: then there is nothing to check the next commit's own hash against.
     chain: Option<ChainHash>,
 }
 
 impl Pass {
-    /// Holds a frame against what came before; returns which positions are lost, and why.
+    /// Compares a frame with what came before; returns which positions are lost, and why.
     ///
     /// # Errors
     /// A newer program wrote it.

@@ -1,4 +1,4 @@
-//! Which files a log knows: what a backup holds the folder of files against.
+//! Which files a log knows, to compare with the files in a backup.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,7 +10,7 @@ use skytrail_schema::id::AssetName;
 use super::SegmentFile;
 use crate::log::journal::segment;
 
-/// Leaves what is sealed as it is: no erasure is.
+/// Leaves sealed events sealed: no erasure is.
 struct Sealed;
 
 impl SubjectKeys for Sealed {
@@ -19,22 +19,22 @@ impl SubjectKeys for Sealed {
     }
 }
 
-/// See the module. Segments are read in order; what is damaged of them is left out.
+/// See the module. Segments are read in order; damaged parts are skipped.
 #[derive(Clone, Debug, Default)]
 pub struct KnownFiles {
-    /// Files that were announced or imported; their bytes need not have come.
+    /// Files that were announced or imported; their bytes may not have arrived.
     pub announced: BTreeSet<AssetName>,
-    /// Files whose bytes have come.
+    /// Files whose bytes have arrived.
     pub uploaded: BTreeSet<AssetName>,
     /// Files that an erasure or retention has removed.
     pub erased: BTreeSet<AssetName>,
 }
 
 impl KnownFiles {
-    /// Reads what a segment has from a position on.
+    /// Reads a segment from a position on.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     pub fn read(&mut self, segment: &SegmentFile, from: u64) -> io::Result<()> {
         if segment.last_position < from {
             return Ok(());
@@ -50,7 +50,7 @@ impl KnownFiles {
         let mut frames = segment.frames(segment::HEADER_BYTES as u64..segment.end);
         while let Some((_, frame)) = frames.next()? {
             if frame.peek.last_position() >= from {
-                // Who checks the log says what is wrong with a commit that cannot be read.
+                // A commit that cannot be read is reported by the check of the log.
                 let _ = self.look_at(frame.commit, &filter);
             }
         }
@@ -61,7 +61,7 @@ impl KnownFiles {
         if !codec::has_wanted(commit, filter)? {
             return Ok(());
         }
-        // Of a file the stream's name is enough, so a payload that is erased is not missed.
+        // For a file the stream's name is enough, so an erased payload does no harm.
         for event in codec::outlines(commit)? {
             let Stream::Asset(name) = event.stream else {
                 continue;

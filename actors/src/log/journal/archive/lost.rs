@@ -1,5 +1,5 @@
-//! Records that were there where a log ends, and of which nothing is known: the versions that they had
-//! by then were erased, or let go by retention, behind that end.
+//! Records that exist at the end of a log, but whose state is unknown: the versions that they had
+//! by then were erased after that end, or removed by retention.
 
 use std::collections::HashSet;
 use std::io;
@@ -15,16 +15,16 @@ use crate::log::journal::segment;
 pub struct LostRecords(HashSet<Stream>);
 
 impl LostRecords {
-    /// Returns how many there are at the end of what was read.
+    /// Returns how many there are at the end of what has been read.
     pub fn count(&self) -> u64 {
         self.0.len() as u64
     }
 
-    /// Reads the next segment, up to where a cut of it ends. One in which nothing is erased need not
-    /// be read while there are none.
+    /// Reads the next segment, up to where it is cut. As long as there are no such records, a
+    /// segment in which nothing is erased need not be read.
     ///
     /// # Errors
-    /// The device's; or a commit cannot be read.
+    /// The device failed, or a commit cannot be read.
     pub fn read(&mut self, segment: &SegmentFile, end: u64) -> io::Result<()> {
         let mut frames = segment.frames(segment::HEADER_BYTES as u64..end);
         while let Some((_, frame)) = frames.next()? {
@@ -34,8 +34,8 @@ impl LostRecords {
         Ok(())
     }
 
-    /// As a projection does that is made from the log: a record whose beginning is erased is known
-    /// again from its next full state on, and nobody misses one that was deleted.
+    /// Does what a projection of the log does: a record whose beginning is erased is known again
+    /// from its next full state on, and a deleted record is not lost.
     fn learn(&mut self, event: Outline) {
         match event.kind {
             EventKind::RecordCreated if event.is_erased => {

@@ -1,8 +1,8 @@
-//! Segments one by one, as a backup takes them and a restore puts them back.
+//! Single segments, as a backup takes them and a restore puts them back.
 //!
-//! Opening a journal refuses one that is damaged; this looks at each segment for itself, so that
-//! whatever is whole can be saved, and says of the rest what is missing. It reads beside a process
-//! that may be writing: only whole frames count, and they are made durable before they are told of.
+//! Opening a journal refuses a damaged one. This reads each segment by itself, so that whatever is
+//! whole can be saved, and reports what is missing. It reads next to a process that may be writing:
+//! only whole frames count, and they are made durable before they are reported.
 
 mod check;
 mod files;
@@ -28,16 +28,16 @@ use super::segment::{HeaderError, Newer};
 use super::{End, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
-/// A place in the journal that is not as it was written, and what is lost by it.
+/// A place in the journal that differs from what was written, and what is lost by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// The file.
     pub segment: String,
-    /// Where in it.
+    /// The offset in the file.
     pub offset: u64,
-    /// The first position that is lost, or not to be trusted.
+    /// The first position that is lost or cannot be trusted.
     pub first_position: u64,
-    /// The last one; unknown when nothing whole follows.
+    /// The last such position; unknown when nothing whole follows.
     pub last_position: Option<u64>,
     /// What is wrong.
     pub reason: String,
@@ -58,10 +58,10 @@ impl std::fmt::Display for Damage {
 /// Why a segment cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
-    /// The device.
+    /// The device failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Not even its ends are readable.
+    /// Not even its ends can be read.
     #[error("{0}")]
     Damaged(Damage),
     /// A newer program wrote it.
@@ -69,14 +69,14 @@ pub enum SegmentError {
     Newer(Newer),
 }
 
-/// Where a restored log is to end.
+/// Where a restored log should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// With the last event.
     End,
     /// With the last commit that ends at this position or before.
     Position(u64),
-    /// With the last commit of this time or before.
+    /// With the last commit at or before this time.
     Time(Timestamp),
 }
 
@@ -87,50 +87,50 @@ pub struct Cut {
     pub position: u64,
     /// The commit's chain hash.
     pub chain: ChainHash,
-    /// When it was committed; `None` for the end of a segment in which there is none.
+    /// When it was committed; `None` for the end of a segment without commits.
     pub time: Option<Timestamp>,
-    /// Where in the segment it ends.
+    /// Where it ends in the segment.
     pub end: u64,
 }
 
-/// A segment whose ends are readable. What is between them, [`SegmentFile::check`] knows.
+/// A segment whose ends can be read. [`SegmentFile::check`] looks at what is between them.
 #[derive(Clone)]
 pub struct SegmentFile {
     /// The file's name in the journal.
     pub name: String,
-    /// Which store it is of.
+    /// The store that it belongs to.
     pub store_id: Uuid,
     /// The first position.
     pub first_position: u64,
-    /// The chain hash before that.
+    /// The chain hash before the first position.
     pub previous_chain: ChainHash,
-    /// The last position; before the first in a segment without events.
+    /// The last position; the one before the first in a segment without events.
     pub last_position: u64,
     /// The chain hash of the last commit.
     pub chain: ChainHash,
     /// Where the frames end.
     pub end: u64,
-    /// What the seal says of the bytes before it; `None` for an open segment.
+    /// The digest in the seal, of the bytes before it; `None` for an open segment.
     pub digest: Option<[u8; 32]>,
     file: Arc<dyn DiskFile>,
     /// Where an open segment is damaged.
     bad_offset: Option<u64>,
 }
 
-/// A journal as it is, segment by segment.
+/// A journal on disk, segment by segment.
 #[derive(Default)]
 pub struct Survey {
     /// The segments in order.
     pub segments: Vec<SegmentFile>,
-    /// Segments that cannot be used at all, and positions that no segment has.
+    /// Segments that cannot be used at all, and positions that are in no segment.
     pub damage: Vec<Damage>,
 }
 
 impl Survey {
-    /// Looks at the ends of every segment in a folder.
+    /// Reads the ends of every segment in a folder.
     ///
     /// # Errors
-    /// The device's; or a newer program has written there, so nobody knows what is whole.
+    /// The device failed, or a newer program has written there, so it is unknown what is whole.
     pub fn of(disk: &dyn Disk) -> Result<Self, SegmentError> {
         let mut names = disk.list()?;
         names.retain(|name| segment::position_of(name).is_some());
@@ -171,8 +171,8 @@ impl Survey {
         self.segments.push(segment);
     }
 
-    /// What a segment without readable ends has lost reaches to where the next one begins, which
-    /// then needs no note of its own.
+    /// Extends what an unreadable segment has lost to where the next segment begins, and drops the
+    /// separate note about that gap.
     fn close_gaps(&mut self) {
         let unreadable = |damage: &Damage| damage.last_position.is_none();
         for number in 0..self.damage.len() {
@@ -208,7 +208,7 @@ impl Survey {
     /// Returns the chain hash of the commit that ends at a position, if there is one.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     pub fn chain_at(&self, position: u64) -> io::Result<Option<ChainHash>> {
         if position == 0 {
             return Ok(Some(chain::GENESIS));
@@ -228,10 +228,10 @@ impl Survey {
 }
 
 impl SegmentFile {
-    /// Opens a segment. Of one that is not sealed, what is whole now is made durable.
+    /// Opens a segment. If it is not sealed, what is whole now is made durable.
     ///
     /// # Errors
-    /// The device's; its ends are not readable; a newer program wrote it.
+    /// The device failed, the segment's ends cannot be read, or a newer program wrote it.
     pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, SegmentError> {
         let file = disk.open(name)?;
         let header = segment::read_header(&*file)?.map_err(|error| match error {
@@ -263,7 +263,7 @@ impl SegmentFile {
             let size = opened.file.size()?;
             match opened.look_at_end() {
                 Err(SegmentError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    // Sealed meanwhile, which cuts what was written ahead.
+                    // Sealed meanwhile, which cuts off the zeros that were written ahead.
                     if opened.file.size()? >= size {
                         return Err(error.into());
                     }
@@ -284,7 +284,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Finds the end of an open segment, which may be written meanwhile.
+    /// Finds the end of an open segment, which may be growing meanwhile.
     fn find_end(&mut self) -> Result<(), SegmentError> {
         let mut walked = Walk::begin(End {
             position: self.last_position,
@@ -308,8 +308,8 @@ impl SegmentFile {
             if walked.find_damage(&rest).is_none() {
                 break;
             }
-            // A read that overtakes a write may see a later group and not the one before. That was
-            // written whole before the later one, so another look finds it.
+            // A read that overtakes a write can see a later group and not the one before it. That
+            // one was completely written before the later one, so reading again finds it.
             if suspect == Some(walked.offset) {
                 self.bad_offset = Some(walked.offset);
                 break;
@@ -322,8 +322,8 @@ impl SegmentFile {
         Ok(self.file.sync_data()?)
     }
 
-    /// Refuses to go on at a frame that is whole and that only a newer program knows: it is no damage, and
-    /// no unfinished write either.
+    /// Fails at a whole frame that only a newer program understands: it is neither damage nor an
+    /// unfinished write.
     fn refuse_newer(&self, offset: u64, frame: &[u8]) -> Result<(), SegmentError> {
         match frame::unknown(frame) {
             Some(reason) => Err(self.newer(offset, reason)),
@@ -339,15 +339,15 @@ impl SegmentFile {
         })
     }
 
-    /// Returns whether it has no events.
+    /// Returns whether the segment has no events.
     pub fn is_empty(&self) -> bool {
         self.last_position < self.first_position
     }
 
-    /// Finds the last commit that is wanted; the segment's beginning when none is.
+    /// Finds the last commit that is wanted, or the segment's beginning if none is.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     pub fn find_cut(&self, until: Until) -> io::Result<Cut> {
         let mut cut = Cut {
             position: self.first_position.saturating_sub(1),
@@ -376,7 +376,7 @@ impl SegmentFile {
         Ok(cut)
     }
 
-    /// Returns its beginning, up to a cut.
+    /// Returns the beginning of the segment, up to a cut.
     #[must_use]
     pub fn cut_at(&self, cut: &Cut) -> Self {
         Self {
@@ -389,16 +389,17 @@ impl SegmentFile {
         }
     }
 
-    /// Makes it the log's open segment, which ends with a commit.
+    /// Cuts the file after a commit, so that it becomes the log's open segment.
     ///
     /// # Errors
-    /// The device's.
+    /// The device failed.
     pub fn reopen_at(&self, cut: &Cut) -> io::Result<()> {
         self.file.set_len(cut.end)?;
         self.file.sync_data()
     }
 
-    /// Returns its bytes as those of a sealed segment. `digest` is that of [`SegmentFile::check`].
+    /// Returns the bytes of this segment as a sealed one. `digest` is the one from
+    /// [`SegmentFile::check`].
     pub fn sealed(&self, digest: [u8; 32]) -> impl Read + Send + use<> {
         let footer = segment::Footer {
             last_position: self.last_position,
@@ -413,12 +414,12 @@ impl SegmentFile {
         frames.chain(io::Cursor::new(footer.encode()))
     }
 
-    /// Returns how many bytes [`SegmentFile::sealed`] has.
+    /// Returns how many bytes [`SegmentFile::sealed`] returns.
     pub fn sealed_bytes(&self) -> u64 {
         self.end + segment::FOOTER_BYTES as u64
     }
 
-    /// Returns the frames from an offset on, at which one begins.
+    /// Returns the frames in a range, which begins at a frame.
     fn frames(&self, part: Range<u64>) -> Frames<'_> {
         Frames::new(&*self.file, part)
     }
