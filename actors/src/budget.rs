@@ -1,26 +1,26 @@
-//! How much those who watch, by subscriptions or live queries, may look at of one change.
+//! How much of one change can be examined for subscriptions or live queries.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// One of them may look at so many bytes of a change, see [`Condition::cost`].
+/// One subscription or live query can examine this many bytes of a change, see [`Condition::cost`].
 ///
 /// [`Condition::cost`]: skytrail_schema::predicate::Condition::cost
 pub(crate) const MAX_COST: u64 = 64 << 20;
 
-/// All that have the same payer together may.
+/// All that have the same payer can together examine this many.
 const MAX_COST_TOGETHER: u64 = 256 << 20;
 
-/// What was looked at of a change, by who it counts for.
+/// The cost of examining a change so far, by payer.
 #[derive(Debug)]
 pub(crate) struct Budget<K>(HashMap<K, u64>);
 
-/// Which bound a look would break.
+/// The bound that would be exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooCostly {
-    /// That of one.
+    /// The bound for one.
     Alone,
-    /// That of all with the same payer.
+    /// The bound for all with the same payer.
     Together,
 }
 
@@ -41,10 +41,10 @@ impl<K> Default for Budget<K> {
 }
 
 impl<K: Eq + Hash> Budget<K> {
-    /// Takes so much for one of a payer's.
+    /// Spends some of a payer's budget.
     ///
     /// # Errors
-    /// That is too much; nothing is taken.
+    /// The cost exceeds a bound; nothing is spent.
     pub(crate) fn take(&mut self, payer: K, cost: u64) -> Result<(), TooCostly> {
         if cost > MAX_COST {
             return Err(TooCostly::Alone);

@@ -1,4 +1,4 @@
-//! Time as a parameter, so that tests have their own.
+//! Time as a parameter, so that tests can control it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use skytrail_schema::time::Timestamp;
 
-/// Tells the time.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the present, to the microsecond.
+    /// Returns the current time, to the microsecond.
     fn now(&self) -> Timestamp;
 }
 

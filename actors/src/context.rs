@@ -12,40 +12,40 @@ use uuid::Uuid;
 
 use crate::plugin::Via;
 
-/// Who asks, through what, and what the request may do.
+/// Who makes the request, through what, and what it may do.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// Its id, also in the answer's `X-Skygear-Request-Id`.
+    /// The request's id, also in the answer's `X-Skygear-Request-Id`.
     pub request: RequestId,
     /// The request's tag for plugins: `record`, `auth`, `plugin`, …
     pub tag: &'static str,
-    /// Whether record types may get fields: development mode or the master key.
+    /// Whether record types can get new fields: in development mode or with the master key.
     pub may_migrate: bool,
-    /// Through what the request came.
+    /// The way that the request arrived by.
     pub origin: Origin,
-    /// The plugin that called, if one did.
+    /// The plugin that called, if any.
     pub plugin: Option<String>,
-    /// What had the plugin call.
+    /// What the plugin called on behalf of.
     pub on_behalf: Option<Box<OnBehalf>>,
-    /// The saves under way above this one, the outermost first, when a hook called back.
+    /// The saves in progress above this one, the outermost first, if a hook called back.
     pub ancestors: Vec<Uuid>,
-    /// How deep in calls of calls this is; 0 for a client's request.
+    /// How deeply calls are nested here; 0 for a client's request.
     pub depth: u32,
-    /// The plugins' calls that it came through, the outermost first; the last is this one, if it is
-    /// one.
+    /// The plugin calls that the request came through, the outermost first; the last one is this
+    /// request, if it is such a call.
     pub via: Vec<Via>,
-    /// When the client stops waiting; plugins get no longer than that.
+    /// When the client stops waiting; plugins get no more time than that.
     pub deadline: Option<Instant>,
     /// Whether anything may still be stored.
     pub storing: Storing,
-    /// Whether it comes of a plugin that is only tried: nothing may be stored at all.
+    /// Whether the request belongs to a plugin on trial: nothing at all may be stored.
     pub is_sandboxed: bool,
 }
 
-/// The id of a request, which the first commit that is tried has, too: the log need not store both.
-/// Copies speak of the same request.
+/// The id of a request. The first commit that it attempts gets the same id, so that the log need
+/// not store both. Clones are for the same request.
 #[derive(Clone, Debug)]
 pub struct RequestId {
     id: Uuid,
@@ -53,12 +53,12 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The id of a request that has no other part.
+    /// Creates the id of a request that is complete in itself.
     pub fn own(id: Uuid) -> Self {
         Self::new(id, false)
     }
 
-    /// The id of a request that this one is a part of: the commits of that are no business of ours.
+    /// Creates the id of a request of which this is a part: no commit of this part gets it.
     pub fn shared(id: Uuid) -> Self {
         Self::new(id, true)
     }
@@ -73,7 +73,7 @@ impl RequestId {
         self.id
     }
 
-    /// Returns an id for a commit, another one each time.
+    /// Returns an id for a commit, a different one each time.
     pub fn next_commit(&self) -> Uuid {
         if self.is_taken.swap(true, Ordering::Relaxed) {
             Uuid::now_v7()
@@ -83,15 +83,15 @@ impl RequestId {
     }
 }
 
-/// Whether anything may still be stored for a request: once its client was told that it took too
-/// long, or is gone, nothing is. Copies speak of the same request.
+/// Whether anything may still be stored for a request: nothing is after its client was told that it
+/// took too long, or has gone. Clones are for the same request.
 #[derive(Clone, Debug)]
 pub struct Storing {
     commits: Arc<Semaphore>,
     given_up: CancellationToken,
 }
 
-/// How many commits of one request may be under way at once.
+/// How many commits of one request can be in progress at once.
 const MANY: u32 = 1 << 16;
 
 impl Default for Storing {
@@ -104,17 +104,18 @@ impl Default for Storing {
 }
 
 impl Storing {
-    /// Begins to store, until what is returned is dropped; `None` when it is too late.
+    /// Begins to store, until the permit is dropped; `None` when it is too late.
     pub async fn begin(&self) -> Option<SemaphorePermit<'_>> {
         self.commits.acquire().await.ok()
     }
 
-    /// Whether something is being stored.
+    /// Returns whether something is being stored.
     pub fn is_under_way(&self) -> bool {
         self.commits.available_permits() < MANY as usize
     }
 
-    /// Waits for what is being stored, after which nothing is. Says whether there was something.
+    /// Waits for what is being stored; nothing is stored after that. Returns whether there was
+    /// something.
     pub async fn end(&self) -> bool {
         let was_storing = self.is_under_way();
         let _all = self.commits.acquire_many(MANY).await;
@@ -122,7 +123,8 @@ impl Storing {
         was_storing
     }
 
-    /// Nobody waits for the request any more: what is being stored just now is, and nothing else.
+    /// Notes that nobody waits for the request any more: what is being stored is completed, and
+    /// nothing else is stored.
     pub fn give_up(&self) {
         self.commits.close();
         self.given_up.cancel();
@@ -135,7 +137,7 @@ impl Storing {
 }
 
 impl RequestContext {
-    /// Returns a context for work that the server does of its own accord.
+    /// Returns a context for work that the server does on its own.
     pub fn system() -> Self {
         Self {
             caller: Caller {
@@ -157,7 +159,7 @@ impl RequestContext {
         }
     }
 
-    /// Returns the actor that commits name.
+    /// Returns the actor for commits.
     pub fn actor(&self) -> Actor {
         Actor {
             user: self.caller.user.clone(),

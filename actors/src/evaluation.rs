@@ -6,17 +6,18 @@ use skytrail_schema::record::Record;
 
 use crate::breath::Breath;
 
-/// So many bytes of one record a predicate may look at, see [`Condition::cost`]: others wait meanwhile.
+/// A predicate can examine this many bytes of one record, see [`Condition::cost`]; other tasks wait
+/// meanwhile.
 const MAX_COST: u64 = 256 << 20;
 
-/// One predicate, and what it has taken since others had their turn.
+/// A predicate, and its work since other tasks had a turn.
 pub struct Evaluation<'a> {
     condition: Option<&'a Condition>,
     breath: Breath,
 }
 
 impl<'a> Evaluation<'a> {
-    /// Begins; without a condition every record matches.
+    /// Starts an evaluation; without a condition every record matches.
     pub fn new(condition: Option<&'a Condition>) -> Self {
         Self {
             condition,
@@ -24,10 +25,10 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether a record matches.
+    /// Returns whether a record matches.
     ///
     /// # Errors
-    /// 108: the predicate would have to look at too much.
+    /// 108: the predicate would have to examine too much.
     pub async fn matches(
         &mut self,
         record: &Record,

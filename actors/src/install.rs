@@ -1,5 +1,5 @@
-//! The first events of a log, and those that a changed `AUTH_RECORD_KEYS` asks for: the type of
-//! user records with what is unique in it, and the first role.
+//! The first events of a log, and those that a changed `AUTH_RECORD_KEYS` requires: the type of
+//! user records with its unique fields, and the first role.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,21 +16,21 @@ use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::{Plan, UniqueValue};
 use crate::record::env::RecordEnv;
 
-/// The role that opens the administrators' actions from the start.
+/// The role that can use the administrators' actions from the start.
 const ADMIN_ROLE: &str = "Admin";
-/// How many user records are looked at together.
+/// How many user records are examined together.
 const USERS_AT_ONCE: u32 = 1000;
 
-/// Makes what every app has, where it is missing.
+/// Creates what every app has, where it is missing.
 ///
-/// That is the type `user` with a field per auth key (each alternative unique) and the role
-/// `Admin`. In an existing app new auth keys are added as case-sensitive text, and alternatives
-/// that are not configured any more need not be unique any more: both only where types may be
-/// extended, that is with `may_migrate`.
+/// This is the type `user` with a field per auth key (each alternative unique) and the role
+/// `Admin`. In an existing app, new auth keys are added as case-sensitive strings, and alternatives
+/// that are no longer configured need no longer be unique. Both happen only where types may be
+/// extended, that is, with `may_migrate`.
 ///
 /// # Errors
-/// 114 where types may not be extended, 109 when users have what is to be unique in common, and
-/// what the log says.
+/// 114 where types may not be extended; 109 when users share a value that has to become unique; and
+/// those of the log.
 pub async fn install(
     env: &RecordEnv,
     auth_keys: &AuthKeys,
@@ -108,8 +108,8 @@ fn refusal(extension: &TypeExtension) -> ApiError {
     ApiError::new(Code::IncompatibleSchema, message)
 }
 
-/// Looks through all users for what is to be unique from now on. None may come or go until it is
-/// decided.
+/// Checks all users for values that have to become unique. No user may be created or deleted until
+/// the decision is committed.
 async fn check_unique(
     env: &RecordEnv,
     plan: &mut Plan,

@@ -1,5 +1,5 @@
-//! Who *does* things in Skytrail: the event log, the record actors, plugins,
-//! pub/sub, push and the projector, with the ports (traits) that they need.
+//! Who *does* things in Skytrail: the event log, the record actors, plugins, pub/sub, push and the
+//! projector, with the ports (traits) that they need.
 //!
 //! Nothing here knows HTTP or SQL: the server implements the ports.
 

@@ -1,23 +1,24 @@
-//! Figures that parts keep about themselves, to be looked at from outside.
+//! Metrics that parts of the server keep about themselves.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// Counts values by size, without a lock. What is read while values come may lack the last ones.
+/// Counts values by size, without a lock. A reading can lack the latest values.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// How many values were at most each bound and above the one before; the last: above all.
+    /// How many values were at most each bound and above the previous one; the last counts those
+    /// above all bounds.
     counts: Box<[AtomicU64]>,
     /// In millionths.
     sum: AtomicU64,
 }
 
-/// What a histogram holds.
+/// The content of a histogram.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct HistogramState {
-    /// Each bound, and how many values were at most that, smaller ones included.
+    /// Each bound, and how many values were at most that, including smaller ones.
     pub buckets: Vec<(f64, u64)>,
     /// How many values there were.
     pub count: u64,
@@ -30,10 +31,10 @@ impl Histogram {
     pub const SECONDS: &'static [f64] = &[
         0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
     ];
-    /// Numbers of things, in powers of four.
+    /// Counts, in powers of four.
     pub const NUMBERS: &'static [f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
-    /// Builds one with ascending bounds.
+    /// Builds a histogram with ascending bounds.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             bounds,
@@ -42,7 +43,7 @@ impl Histogram {
         }
     }
 
-    /// Counts a value; what is below zero or no number counts as zero.
+    /// Counts a value; a negative value or NaN counts as zero.
     pub fn observe(&self, value: f64) {
         let index = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(index) {
@@ -53,7 +54,7 @@ impl Histogram {
         self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Returns what it holds.
+    /// Returns the histogram's content.
     pub fn state(&self) -> HistogramState {
         let mut so_far = 0;
         let mut counts = self.counts.iter().map(|count| {

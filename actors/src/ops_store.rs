@@ -1,8 +1,10 @@
-//! What is kept beside the log and is no projection of it: how far consumers are, their dead letters,
-//! pushes that wait.
+//! What is kept next to the log and is not a projection of it: how far consumers are, their dead
+//! letters, pushes that wait.
 //!
-//! Whoever has something to keep there has a port of his own: [`ConsumerStore`](crate::delivery::consumers::ConsumerStore),
-//! [`Positions`](crate::delivery::Positions), [`Outbox`](crate::push::Outbox). One error is theirs all.
+//! Each part that keeps something there has its own port:
+//! [`ConsumerStore`](crate::delivery::consumers::ConsumerStore),
+//! [`Positions`](crate::delivery::Positions), [`Outbox`](crate::push::Outbox). They share one
+//! error.
 
 /// Why the ops store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Tasks with names: traced, counted, and joined at shutdown; and threads that let others go first.
+//! Named tasks: traced, counted, and joined at shutdown; and threads with a lower priority.
 
 use std::future::Future;
 use std::sync::{LazyLock, OnceLock};
@@ -11,18 +11,18 @@ use tracing::Instrument;
 /// All tasks of the process, so that shutdown can wait for them.
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
-/// Where work goes that must come to its end: the threads that serve requests are gone before it at a
-/// stop, and their tasks with them.
+/// The runtime for work that has to be completed. At a stop, the threads that serve requests end
+/// earlier, and their tasks with them.
 static LASTING: OnceLock<Handle> = OnceLock::new();
 
-/// Has what must come to its end run on the caller's runtime from now on, which lasts until
+/// Runs work that has to be completed on the caller's runtime from now on, which lasts until
 /// [`join_all`] has returned.
 pub fn last_here() {
-    // A process serves on one.
+    // A process serves on one runtime, so the first call counts.
     let _ = LASTING.set(Handle::current());
 }
 
-/// Runs a task beside the caller.
+/// Runs a task next to the caller.
 pub fn spawn_named<F>(name: &'static str, future: F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -31,8 +31,8 @@ where
     TASKS.spawn(future.instrument(span));
 }
 
-/// Does work that must come to its end once it has begun, also when whoever asked for it is dropped,
-/// as requests are when their clients hang up. `None` when it panicked.
+/// Runs work that has to be completed once it has begun, even if its caller is dropped, as requests
+/// are when their clients hang up. `None` if it panicked.
 pub async fn to_its_end<T, F>(name: &'static str, work: F) -> Option<T>
 where
     T: Send + 'static,
@@ -40,7 +40,7 @@ where
 {
     let (sender, done) = oneshot::channel();
     let work = async move {
-        // Nobody may be waiting any more.
+        // The caller may be gone.
         let _ = sender.send(work.await);
     };
     let span = tracing::debug_span!("task", name);
@@ -49,20 +49,20 @@ where
     done.await.ok()
 }
 
-/// Waits until no task runs any more. New tasks may still start meanwhile.
+/// Waits until no task is running. New tasks can still start meanwhile.
 pub async fn join_all() {
     TASKS.close();
     TASKS.wait().await;
     TASKS.reopen();
 }
 
-/// Returns how many tasks run.
+/// Returns how many tasks are running.
 pub fn count() -> usize {
     TASKS.len()
 }
 
-/// Lets others go before the calling thread and those that it starts; 19 is the nicest. Without effect
-/// but on Linux, since elsewhere the niceness is the process's.
+/// Lowers the priority of the calling thread and of those that it starts; 19 is the lowest. Only
+/// has an effect on Linux, because elsewhere the nice value belongs to the process.
 pub fn be_nice(who: &'static str, niceness: i32) {
     #[cfg(target_os = "linux")]
     let done = rustix::process::setpriority_process(None, niceness);

@@ -1,7 +1,7 @@
 //! The record store's port: the queryable projection of the log.
 //!
-//! The store is disposable: everything in it can be made again from the log.
-//! It is written by the projector alone, through [`RecordStore::apply`].
+//! The store is disposable: everything in it can be made again from the log. Only the projector
+//! writes it, through [`RecordStore::apply`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -22,65 +22,65 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 
-/// Who refers to some records.
+/// Which records refer to some records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Referrers {
-    /// One that is not among them, by each that has such.
+    /// For each record that others refer to, one of those others.
     pub others: HashMap<RecordId, RecordId>,
-    /// Those that are among them, itself included, by each that has such.
+    /// For each record, those among the records themselves that refer to it, including itself.
     pub among: HashMap<RecordId, Vec<RecordId>>,
 }
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A query that makes no sense for the type's fields; code and message are for the client.
+    /// The query makes no sense for the type's fields; code and message are for the client.
     #[error(transparent)]
     Refused(#[from] ApiError),
-    /// The database is away, or too slow. Nothing is lost: the log has everything, and the store follows
-    /// when the database is back. The cause is for the log only.
+    /// The database is unavailable or too slow. Nothing is lost: the log has everything, and the
+    /// store catches up when the database is back. The cause is only for the server's own log.
     #[error("record store not available: {cause}")]
     Unavailable {
         /// What clients are told.
         why: Away,
-        /// The database's words.
+        /// The database's error message.
         cause: String,
     },
-    /// What is stored is not what was written. The store must be made anew from the log.
+    /// Stored data differs from what was written. The store must be made again from the log.
     #[error("record store damaged: {0}")]
     Damaged(String),
-    /// The database failed; the text is for the log only.
+    /// The database failed; the text is only for the server's own log.
     #[error("record store failed: {0}")]
     Failed(String),
 }
 
-/// Why a database does not serve at present, as far as it is for clients.
+/// Why a database is not available at present, as far as clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Away {
-    /// It is not there, is starting or stopping.
+    /// It cannot be reached, or is starting or stopping.
     Unreachable,
     /// It did not answer in time.
     Slow,
-    /// It takes no more connections.
+    /// It accepts no more connections.
     Crowded,
     /// It has no space left.
     Full,
-    /// It takes no writes: a standby.
+    /// It accepts no writes: it is a standby.
     ReadOnly,
-    /// It does not let the server write: a right, a table or a column was taken away.
+    /// It does not let the server write: a permission, a table or a column was taken away.
     Closed,
-    /// Others have changed its tables, so that they do not take what the log has.
+    /// Others have changed its tables, so that it no longer accepts what the log has.
     Altered,
-    /// It does not take what the log has, for a reason that an operator has to look at.
+    /// It does not accept what the log has, for a reason that an operator has to look into.
     Failing,
-    /// It has lost something, which is being applied again.
+    /// It has lost data, which is being applied again.
     Behind,
-    /// Another server uses what is there, or has filled it.
+    /// Another server uses it, or has filled it.
     Taken,
 }
 
 impl Away {
-    /// Says it to a client.
+    /// Returns the message for clients.
     pub fn message(self) -> &'static str {
         match self {
             Self::Unreachable => "the database cannot be reached, try again",
@@ -100,7 +100,7 @@ impl Away {
 }
 
 impl StoreError {
-    /// The database does not serve at present.
+    /// Builds the error for a database that is not available at present.
     pub fn unavailable(why: Away, cause: impl Into<String>) -> Self {
         let cause = cause.into();
         Self::Unavailable { why, cause }
@@ -124,7 +124,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// What a query brought.
+/// The result of a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryAnswer {
     /// The records of the page, in order.
@@ -133,24 +133,25 @@ pub struct QueryAnswer {
     pub count: Option<u64>,
 }
 
-/// Which related users are wanted.
+/// Which related users to list.
 #[derive(Clone, Debug)]
 pub struct RelatedPage {
     /// The kind of relation.
     pub relation: Relation,
-    /// Which way it points; `Mutual` both.
+    /// The direction of the relation; `Mutual` for both.
     pub direction: Direction,
     /// The user whose relations these are.
     pub user: UserId,
-    /// How many at most; `None` for all.
+    /// The largest number of users; `None` for all.
     pub limit: Option<u64>,
     /// How many are skipped.
     pub offset: u64,
 }
 
-/// Heads that are in memory already: a query then only has to find out which ones it wants.
+/// Heads that are in memory: a query then only has to find out which ones match.
 pub trait HeadSource: Send + Sync {
-    /// Returns, for each key, the head that was written at exactly that position, if it is at hand.
+    /// Returns, for each key, the head that was written at exactly that position, if it is in
+    /// memory.
     fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>>;
 }
 
@@ -164,18 +165,18 @@ impl HeadSource for NoHeads {
     }
 }
 
-/// Who asks, and in which database.
+/// The caller of a query, and the database that is queried.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// The database.
     pub scope: &'a Scope,
-    /// The caller; access lists apply to him unless he has the master key.
+    /// The caller; access lists apply unless it has the master key.
     pub caller: &'a Caller,
 }
 
 impl Asker<'_> {
-    /// Whether a condition may look into a record that a reference names: into what the caller may
-    /// see himself, in the public database or the one that is asked.
+    /// Returns whether a condition may look into a record that a reference names: one that the
+    /// caller can see, in the public database or the one that is queried.
     pub fn may_look_into(&self, record: &Record) -> bool {
         let is_own = matches!(
             (self.scope, &record.database),
@@ -186,7 +187,7 @@ impl Asker<'_> {
     }
 }
 
-/// Everything the server keeps in memory from its start, as of one position.
+/// Everything that the server keeps in memory from the start, as of one position.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The last applied position.
@@ -201,26 +202,28 @@ pub struct Snapshot {
     pub sequences: Vec<(TypeName, String, i64)>,
 }
 
-/// The record store. Reads see everything up to the last successful `apply`, whole commits only.
+/// The record store. Reads see everything up to the last successful `apply`, in whole commits.
 #[async_trait]
 pub trait RecordStore: Send + Sync + 'static {
     /// Loads what the server keeps in memory.
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError>;
 
-    /// Returns how many events, or parts of them, the store could not take: the log alone has those.
+    /// Returns how many events, or parts of them, the store could not apply: only the log has
+    /// those.
     fn num_faults(&self) -> u64 {
         0
     }
 
-    /// Loads the current versions of records, in the order asked for; `None` for those that are not there.
+    /// Loads the current versions of records, in the order asked for; `None` for those that do not
+    /// exist.
     async fn load_heads(
         &self,
         definition: &TypeDefinition,
         keys: &[RecordKey],
     ) -> Result<Vec<Option<Head>>, StoreError>;
 
-    /// Finds out which of these records' rows somebody else than the projector has changed, in what is not
-    /// in the log yet. What a row says of such a record is not what the log says.
+    /// Finds which of these records have rows that something other than the projector has changed,
+    /// if those changes are not in the log yet. The row of such a record does not match the log.
     async fn find_captured(
         &self,
         _definition: &TypeDefinition,
@@ -229,8 +232,8 @@ pub trait RecordStore: Send + Sync + 'static {
         Ok(HashSet::new())
     }
 
-    /// Lists the records of a type of which [`RecordStore::find_captured`] tells: some of them may have no
-    /// rows, and be there all the same.
+    /// Lists all records of a type that [`RecordStore::find_captured`] would find. Some of them may
+    /// have no rows, and exist all the same.
     async fn list_captured(
         &self,
         _definition: &TypeDefinition,
@@ -238,7 +241,7 @@ pub trait RecordStore: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Lists some records whose fields have exactly these values, besides one.
+    /// Lists some records whose fields have exactly these values, except one.
     async fn list_by_fields(
         &self,
         definition: &TypeDefinition,
@@ -246,21 +249,22 @@ pub trait RecordStore: Send + Sync + 'static {
         besides: &RecordKey,
     ) -> Result<Vec<RecordKey>, StoreError>;
 
-    /// Finds the record whose fields have exactly these values (text as the field compares it).
+    /// Finds the record whose fields have exactly these values (strings as the field compares
+    /// them).
     async fn find_by_fields(
         &self,
         definition: &TypeDefinition,
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError>;
 
-    /// Finds out who refers to some records, by the given types' reference fields.
+    /// Finds which records refer to some records, by the given types' reference fields.
     async fn find_referrers(
         &self,
         targets: &[RecordId],
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Referrers, StoreError>;
 
-    /// Lists keys of a type's records in ascending order, those behind `after`, at most `limit`.
+    /// Lists the keys of a type's records in ascending order, those after `after`, at most `limit`.
     async fn list_keys(
         &self,
         definition: &TypeDefinition,
@@ -268,11 +272,11 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<RecordKey>, StoreError>;
 
-    /// Counts the records of a type, over all databases.
+    /// Counts the records of a type in all databases.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
-    /// Runs a query as `asker`: the access lists are applied here, in the public database.
-    /// Records that `heads` has are taken from there. A type that is not created has no records.
+    /// Runs a query as `asker`: access lists are applied here, in the public database. Records that
+    /// `heads` has are taken from there. A type that has not been created has no records.
     async fn query(
         &self,
         query: &Query,
@@ -280,17 +284,18 @@ pub trait RecordStore: Send + Sync + 'static {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 
-    /// As [`RecordStore::query`], as of one moment: also returns the last position that had been
-    /// applied then.
+    /// Like [`RecordStore::query`], on one snapshot: also returns the last position that is applied
+    /// in it.
     async fn query_at(
         &self,
         query: &Query,
         asker: &Asker<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError>;
 
-    /// As [`RecordStore::query`], over the records as they were at a position, when their type was as
-    /// that definition says, judged by the access lists of then and of today. The condition must not
-    /// look into other records. `None` when the store has not kept what the records were then.
+    /// Like [`RecordStore::query`], on the records as they were at a position. Their type is as the
+    /// given definition says, and the access lists of then and of today both apply. The condition
+    /// must not look into other records. `None` when the store has not kept the records of that
+    /// time.
     async fn query_as_of(
         &self,
         query: &Query,
@@ -299,32 +304,32 @@ pub trait RecordStore: Send + Sync + 'static {
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError>;
 
-    /// Finds the last of each stream's events up to a position that does not build on earlier ones: one
-    /// that carries a full state, or a deletion. Another stream's event may be among the candidates.
+    /// Finds for each stream the last event up to a position that does not build on earlier ones:
+    /// one with a full state, or a deletion. It is a candidate, and may belong to another stream.
     async fn find_full_states(
         &self,
         wanted: &[(Stream, u64)],
     ) -> Result<Vec<Option<u64>>, StoreError>;
 
-    /// Lists for each stream where records were created under its id, up to a position, in order. As
-    /// with [`RecordStore::list_candidates`], a few of other streams may be among them.
+    /// Lists for each stream where records were created under its id, up to a position, in order.
+    /// As with [`RecordStore::list_candidates`], a few events of other streams may be among them.
     async fn list_creations(
         &self,
         streams: &[Stream],
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError>;
 
-    /// Lists the positions of the events of streams, of each within a range of its own, in order and
-    /// each once. A few of other streams may be among them: the event itself says whose it is, and
-    /// [`RecordEnv::streams`](crate::record::env::RecordEnv) looks.
+    /// Lists the positions of events of streams, each within its own range, in order and without
+    /// duplicates. A few events of other streams may be among them: the event itself names its
+    /// stream, and [`RecordEnv::streams`](crate::record::env::RecordEnv) checks it.
     async fn list_candidates(
         &self,
         wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError>;
 
     /// Lists the positions of a stream's last events up to a position, the newest first. As with
-    /// [`RecordStore::list_candidates`], a few of other streams may be among them. They are fewer than
-    /// `limit` only where there are no more.
+    /// [`RecordStore::list_candidates`], a few events of other streams may be among them. There are
+    /// fewer than `limit` only if there are no more.
     async fn list_candidates_before(
         &self,
         stream: &Stream,
@@ -332,8 +337,8 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Lists the positions of events of a kind from one position to another, in order, also of what was
-    /// erased since.
+    /// Lists the positions of events of a kind from one position to another, in order, including
+    /// those that were erased since.
     async fn list_positions_of_kind(
         &self,
         kind: EventKind,
@@ -341,8 +346,9 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Loads records of a type, whoever may see them, in the order of their creation: those that were
-    /// created behind a position, each with where it was. Empty when there are no more.
+    /// Loads records of a type in the order of their creation, regardless of who may see them.
+    /// Returns those created after the position `after`, each with the position of its creation;
+    /// none when there are no more.
     async fn scan(
         &self,
         definition: &TypeDefinition,
@@ -350,24 +356,24 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError>;
 
-    /// Loads users' auth rows with the version of their streams, in the order asked for.
+    /// Loads users' auth rows with the versions of their streams, in the order asked for.
     async fn load_users(&self, ids: &[UserId])
     -> Result<Vec<Option<(u32, UserState)>>, StoreError>;
 
-    /// Finds the user whom an account elsewhere is linked to.
+    /// Finds the user to whom an account at another service is linked.
     async fn find_linked(
         &self,
         service: &Service,
         principal: &str,
     ) -> Result<Option<UserId>, StoreError>;
 
-    /// Loads what is known of files with the version of their streams, in the order asked for.
+    /// Loads what is known of files with the versions of their streams, in the order asked for.
     async fn load_assets(
         &self,
         names: &[AssetName],
     ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError>;
 
-    /// Loads the version of the stream of a relation and for which of `others` it holds.
+    /// Loads the version of a relation's stream, and for which of `others` the relation holds.
     async fn load_relations(
         &self,
         relation: Relation,
@@ -378,8 +384,8 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Lists a page of related users by id, and counts all of them.
     async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError>;
 
-    /// Applies commits, in order, in one transaction together with the checkpoint. Commits at or below
-    /// the checkpoint are skipped, so applying twice changes nothing.
+    /// Applies commits in order, in one transaction together with the checkpoint. Commits at or
+    /// before the checkpoint are skipped, so applying twice changes nothing.
     ///
     /// An event that cannot be applied is kept in a faults table and does not stop the others.
     async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError>;

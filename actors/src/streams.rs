@@ -1,9 +1,9 @@
 //! The events of single streams.
 //!
-//! The store's index knows a stream by a hash of its name, which another may have, too: whoever
-//! chooses ids can choose two of one hash. So what it lists are candidates, and the event itself says
-//! whose it is. Here candidates are read, and nothing comes out but a stream's own; where a
-//! function does not read them, it says what that leaves open.
+//! The store's index knows a stream by a hash of its name, which another stream may share: anyone
+//! who can choose ids can choose two with the same hash. So the index lists candidates, and only
+//! the event itself names its stream. The functions here read the candidates and return only a
+//! stream's own events. Where one does not read them, it says what that leaves open.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -16,15 +16,15 @@ use skytrail_schema::event::{Commit, Event, Stream};
 use crate::record::env::RecordEnv;
 use crate::record::past::{self, AT_ONCE};
 
-/// At most so many candidates are listed at once on the way back.
+/// At most this many candidates are listed at once when going back.
 const MAX_BACK: usize = 64;
 
-/// Reads streams: what the store's index finds, out of the log.
+/// Reads streams: finds events with the store's index, and reads them from the log.
 #[derive(Clone, Copy)]
 pub(crate) struct Streams<'a>(&'a RecordEnv);
 
 impl RecordEnv {
-    /// Returns what reads the events of streams, as far as the store has applied the log.
+    /// Returns a reader for the events of streams, as far as the store has applied the log.
     pub(crate) fn streams(&self) -> Streams<'_> {
         Streams(self)
     }
@@ -43,10 +43,10 @@ impl<'a> Streams<'a> {
         self.read_all(&[(stream.clone(), range)]).await
     }
 
-    /// As [`Streams::read`], of several streams together, of each within a range of its own.
+    /// Like [`Streams::read`], for several streams together, each within its own range.
     ///
     /// # Errors
-    /// As [`Streams::read`].
+    /// Those of [`Streams::read`].
     pub(crate) async fn read_all(
         self,
         wanted: &[(Stream, RangeInclusive<u64>)],
@@ -57,10 +57,10 @@ impl<'a> Streams<'a> {
         Ok(found)
     }
 
-    /// As [`Streams::read_all`], but keeps nothing: `see` is called with one after the other.
+    /// Like [`Streams::read_all`], but keeps nothing: calls `see` with one event after the other.
     ///
     /// # Errors
-    /// As [`Streams::read`].
+    /// Those of [`Streams::read`].
     pub(crate) async fn each(
         self,
         wanted: &[(Stream, RangeInclusive<u64>)],
@@ -82,7 +82,7 @@ impl<'a> Streams<'a> {
         Ok(())
     }
 
-    /// Goes through a stream's events from a position back to its beginning.
+    /// Walks through a stream's events from a position back to its beginning.
     pub(crate) fn back(self, stream: &'a Stream, until: u64) -> Back<'a> {
         Back {
             env: self.0,
@@ -94,17 +94,17 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Whether a stream has an event within a range.
+    /// Returns whether a stream has an event within a range.
     ///
     /// # Errors
-    /// As [`Streams::read`].
+    /// Those of [`Streams::read`].
     pub(crate) async fn has(
         self,
         stream: &Stream,
         range: RangeInclusive<u64>,
     ) -> Result<bool, ApiError> {
         let candidates = self.candidates(stream, range).await?;
-        // Nearly always the first is right.
+        // Nearly always the first candidate is right.
         for position in candidates.into_iter().rev() {
             if past::read(self.0, position).await?.1.stream == *stream {
                 return Ok(true);
@@ -113,7 +113,8 @@ impl<'a> Streams<'a> {
         Ok(false)
     }
 
-    /// Whether a stream may have an event within a range, without reading: if not, it has none.
+    /// Returns whether a stream may have an event within a range, without reading: `false` is
+    /// certain.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -125,7 +126,8 @@ impl<'a> Streams<'a> {
         Ok(!self.candidates(stream, range).await?.is_empty())
     }
 
-    /// Finds a position before which a stream has no event, without reading; it need not have one there.
+    /// Finds a position before which a stream has no event, without reading; the event there may be
+    /// another stream's.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -137,8 +139,9 @@ impl<'a> Streams<'a> {
         Ok(self.candidates(stream, 1..=until).await?.first().copied())
     }
 
-    /// Finds, without reading, from where on to look for at most so many of a stream's events that are
-    /// the last up to a position, and how many are to be looked at there; `None` when it has none.
+    /// Finds, without reading, where to begin looking for at most `limit` last events of a stream
+    /// up to a position, and how many candidates there are from there on; `None` when the stream
+    /// has none.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -153,10 +156,10 @@ impl<'a> Streams<'a> {
         Ok(listed.last().map(|oldest| (*oldest, listed.len())))
     }
 
-    /// Finds each stream's last event up to a position of its own that does not build on earlier ones.
+    /// Finds for each stream the last event up to its position that does not build on earlier ones.
     ///
     /// # Errors
-    /// As [`Streams::read`].
+    /// Those of [`Streams::read`].
     pub(crate) async fn full_states(
         self,
         wanted: &[(Stream, u64)],
@@ -180,11 +183,11 @@ impl<'a> Streams<'a> {
         Ok(found)
     }
 
-    /// Lists where records were created under each of some streams' ids, up to a position by which one
-    /// was, in order. A place that is the only one is it, so the event there is not read.
+    /// Lists for each stream where records were created under its id, in order, up to a position by
+    /// which one was. A single candidate must be right, so its event is not read.
     ///
     /// # Errors
-    /// As [`Streams::read`].
+    /// Those of [`Streams::read`].
     pub(crate) async fn creations(
         self,
         streams: &[Stream],
@@ -225,20 +228,21 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// Goes back through a stream.
+/// A walk back through a stream.
 pub(crate) struct Back<'a> {
     env: &'a RecordEnv,
     stream: &'a Stream,
     until: u64,
     candidates: vec::IntoIter<u64>,
-    /// Whoever goes back is nearly always content with the first, so few are listed at the beginning.
+    /// How many candidates to list next. Nearly always the first one is enough, so a walk begins
+    /// with few.
     at_once: usize,
-    /// Whether there are no more than the candidates at hand.
+    /// Whether all candidates have been listed.
     is_listed: bool,
 }
 
 impl Back<'_> {
-    /// Reads the next event on the way back; `None` before the first.
+    /// Reads the next event on the way back; `None` after the first event of the stream.
     ///
     /// # Errors
     /// The store or the log cannot be read.

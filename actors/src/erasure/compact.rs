@@ -1,9 +1,9 @@
-//! Retention: a type may keep so many versions of each record, or those of so many days; what is older
-//! is erased when the log is compacted.
+//! Retention: a type can keep a number of versions of each record, or those of a number of days;
+//! older ones are erased when the log is compacted.
 //!
-//! The newest version is always kept, and a deletion stays one. What is kept can be folded exactly: it
-//! begins with a full state, so up to 31 versions more than asked for are kept. Like every erasure it
-//! is an event that names positions, and no position moves.
+//! The newest version is always kept, and a deletion remains a deletion. What is kept can be folded
+//! exactly: it begins with a full state, so up to 31 versions more than asked for are kept. Like
+//! every erasure it is an event that names positions, and no position changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,34 +24,34 @@ use crate::record::decide::Plan;
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
-/// How many positions one erasure names.
+/// How many positions one erasure names at most.
 const NAMED_AT_ONCE: usize = 100_000;
-/// How many, when there are files among what they name.
+/// The same, if some of the events name files that may be removed.
 const NAMED_WITH_FILES: usize = 10_000;
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
-/// What compacting the log came to.
+/// The result of compacting the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Compacted {
-    /// Events that lost what they held.
+    /// Events whose payloads are erased.
     pub num_events: u64,
-    /// Files that only these named, and that are gone, too.
+    /// Files that only these events named, which are erased as well.
     pub num_files: u64,
     /// Bytes of the journal before.
     pub bytes_before: u64,
-    /// Bytes of the journal after; of what is not finished yet, still as before.
+    /// Bytes of the journal after; erasures that are not finished have not reduced them yet.
     pub bytes_after: u64,
     /// Whether it is finished.
     pub finished: bool,
 }
 
-/// A version of a record.
+/// A version of a record, as retention sees it.
 struct Version {
     position: u64,
     at: Timestamp,
     /// Whether it does not build on earlier ones.
     is_full: bool,
-    /// Whether it holds anything.
+    /// Whether it has a payload.
     is_payload: bool,
     /// Whether it names files.
     has_files: bool,
@@ -60,7 +60,8 @@ struct Version {
 type Histories = HashMap<TypeName, HashMap<RecordKey, Vec<Version>>>;
 
 impl Eraser {
-    /// Erases what the types' retention lets go; answers when it is gone, or when that takes too long.
+    /// Erases what exceeds the types' retention; returns when it is gone, or when that takes too
+    /// long.
     ///
     /// # Errors
     /// The log cannot be read or written.
@@ -105,7 +106,7 @@ impl Eraser {
         Ok(compacted)
     }
 
-    /// Reads the log for the versions of records of some types.
+    /// Reads the log for the versions of the records of some types.
     async fn histories(&self, types: &HashMap<TypeName, Retention>) -> Result<Histories, ApiError> {
         let mut histories = Histories::new();
         let (mut position, head) = (0, self.env.log.head());
@@ -155,7 +156,7 @@ impl Eraser {
             files: files.erased.iter().cloned().collect(),
             counters: BTreeMap::new(),
         };
-        // What is behind a later full state can be missed, whatever happens meanwhile.
+        // Nothing needs the versions before a later full state, whatever happens meanwhile.
         let read = (head, Vec::new());
         let asked = self.ask(Plan::default(), request, read, context).await?;
         Ok(asked.map(|asked| Erased { files, ..asked }))
@@ -179,7 +180,7 @@ impl Version {
     }
 }
 
-/// Returns the positions of a record's versions that need not be kept.
+/// Returns a record's versions that exceed its retention.
 fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterator<Item = &Version> {
     let since = kept.days.map(|days| {
         let span = i64::from(days).saturating_mul(DAY_MICROS);
@@ -189,7 +190,7 @@ fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterato
         let number = usize::try_from(number.max(1)).unwrap_or(usize::MAX);
         versions.len().saturating_sub(number)
     });
-    // What held when the time began is kept as well.
+    // The version that was current when the period began is kept as well.
     let by_time = since.map(|since| {
         let later = versions.partition_point(|version| version.at <= since);
         later.saturating_sub(1)
@@ -202,7 +203,7 @@ fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterato
     gone.iter().filter(|version| version.is_payload)
 }
 
-/// Compacts the log at the same time of every day, without end.
+/// Compacts the log at the same time every day, for ever.
 pub async fn compact_daily(eraser: Arc<Eraser>, at: Timestamp) {
     loop {
         let now = eraser.env.clock.now().micros();
@@ -240,7 +241,7 @@ mod tests {
     }
 
     proptest! {
-        /// What goes is behind a full state, and what was asked for is kept.
+        /// Erased versions come before a full state, and everything that was asked for is kept.
         #[test]
         fn what_is_kept_can_be_folded(
             kinds in prop::collection::vec(0_u8..8, 1..80),

@@ -1,4 +1,4 @@
-//! A user's devices: those that are his, that nobody has any more, and that others have by now.
+//! A user's devices: their own, those that nobody has any more, and those that others have now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use crate::record::past;
 /// How many events are read at once.
 const AT_ONCE: usize = 256;
 
-/// What the log has of a user's devices and of what he had devices subscribe to.
+/// The events about a user's devices and about what the user had devices subscribe to.
 #[derive(Debug, Default)]
 pub(super) struct OfDevices {
-    /// The events.
+    /// The positions of the events.
     pub(super) positions: Vec<u64>,
     /// The devices that they are about.
     pub(super) devices: BTreeSet<DeviceId>,
 }
 
 impl Eraser {
-    /// Finds what the log has of a user's devices.
+    /// Finds the events about a user's devices.
     pub(super) async fn of_devices(
         &self,
         user: &UserId,
@@ -54,8 +54,8 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Plans that devices are forgotten which are his, or nobody's any more; one that another has by
-    /// now stays, without what the user had it subscribe to.
+    /// Plans that devices are deleted if they are the user's, or nobody's any more. A device that
+    /// another user has now stays, without the subscriptions that the erased user made.
     pub(super) async fn plan_without_devices(
         &self,
         plan: &mut Plan,
@@ -108,7 +108,8 @@ impl Eraser {
     }
 }
 
-/// Whether a subscription is a user's: for him, or saved by him. His key may seal either.
+/// Returns whether a subscription is for a user or was saved by them. Their key may have sealed
+/// either.
 fn is_his(user: &UserId, saved: &SavedSubscription, commit: &Commit) -> bool {
     [&saved.subscriber, &commit.actor.user].contains(&&Some(user.clone()))
 }

@@ -1,4 +1,4 @@
-//! Erasing what one event holds.
+//! Erasing the payload of one event.
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,26 @@ use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 use crate::record::past;
 
-/// Erases what one version of a record held. What the record is now stays, and so does what later
-/// versions have of it.
+/// Erases the payload of one version of a record. The record's present state stays, and so does
+/// what later versions have of the erased one.
 #[derive(Clone, Debug)]
 pub struct EraseEvent {
-    /// Who asks: with the master key, or an administrator.
+    /// The caller: the master key, or an administrator.
     pub context: RequestContext,
-    /// Where it is in the log.
+    /// The event's position in the log.
     pub position: u64,
-    /// Why, in the log from then on.
+    /// The reason, which is kept in the log.
     pub why: String,
-    /// Whether files go that nothing else names.
+    /// Whether files that nothing else names are removed.
     pub with_files: bool,
 }
 
 impl Eraser {
-    /// Erases an event; answers when it is gone, or when that takes too long.
+    /// Erases an event; returns when it is gone, or when that takes too long.
     ///
     /// # Errors
-    /// 110 when there is nothing of it; 111 when it is no version of a record, or one of a temporal
-    /// type; 102 for a private record of another.
+    /// 110 if there is nothing to erase; 111 if it is not a version of a record, or its type is
+    /// temporal; 102 for another user's private record.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
         let asked = until_settled(None, |_| self.ask_for_event(&command)).await?;
         self.await_end(asked, &command.context).await

@@ -1,4 +1,4 @@
-//! Erasing one field of a record, with the events that carried it.
+//! Erasing one field of a record, and the events that carried it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,35 +17,35 @@ use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 use crate::record::messages::{ItemAccess, SaveItem, SaveRecords};
 
-/// Erases a field of a record: its value, and every one that it ever had. The events that carried one
-/// lose all that they held; the record goes on from what it is now.
+/// Erases a field of a record: its value and all earlier ones. The events that carried a value lose
+/// their whole payload; the record keeps the rest of its present state.
 #[derive(Clone, Debug)]
 pub struct EraseField {
-    /// Who asks: with the master key, or an administrator.
+    /// The caller: the master key, or an administrator.
     pub context: RequestContext,
     /// The record.
     pub id: RecordId,
     /// The field.
     pub field: String,
-    /// Why, in the log from then on.
+    /// The reason, which is kept in the log.
     pub why: String,
-    /// Whether files go that nothing else names.
+    /// Whether files that nothing else names are removed.
     pub with_files: bool,
 }
 
 impl Eraser {
-    /// Erases a field; answers when it is gone, or when that takes too long. A field that has a value
-    /// loses it first, by a save like any other.
+    /// Erases a field; returns when it is gone, or when that takes too long. If the field has a
+    /// value, an ordinary save removes it first.
     ///
     /// # Errors
-    /// Those of a save; 110 when there is nothing of it; 111 for a temporal type; 102 for a private
-    /// record of another.
+    /// Those of a save; 110 if there is nothing to erase; 111 for a temporal type; 102 for another
+    /// user's private record.
     pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
         let asked = self.ask_for_field_until_settled(&command).await?;
         self.await_end(asked, &command.context).await
     }
 
-    /// As [`Eraser::field`], but does not wait for the end.
+    /// Like [`Eraser::field`], but does not wait for the end.
     pub(super) async fn ask_for_field_until_settled(
         &self,
         command: &EraseField,
@@ -53,7 +53,7 @@ impl Eraser {
         until_settled(None, |_| self.ask_for_field(command)).await
     }
 
-    /// Refuses what a temporal type has: what the store keeps of its past cannot be told apart.
+    /// Refuses temporal types: what the store keeps of their past cannot be told apart.
     pub(super) fn refuse_temporal(&self, name: &TypeName) -> Result<(), ApiError> {
         if self.env.definition(name).intervals_since.is_none() {
             return Ok(());
@@ -156,7 +156,7 @@ impl Eraser {
         Ok(())
     }
 
-    /// Returns all names that a field had, the present one among them.
+    /// Returns all names that a field has had, including the present one.
     async fn names_of(&self, name: &TypeName, field: &str) -> Result<BTreeSet<String>, ApiError> {
         let mut names = BTreeSet::from([field.to_owned()]);
         let stream = Stream::Type(name.clone());

@@ -1,4 +1,4 @@
-//! Files of what is erased: they go, too, unless something else names them.
+//! The files that erased events name: they are erased as well, unless something else names them.
 
 use std::collections::BTreeSet;
 
@@ -17,20 +17,20 @@ use crate::record::past;
 /// How many events are read at once.
 const PORTION: usize = 1000;
 
-/// Takes files away for good.
+/// Removes files for good.
 #[async_trait]
 pub trait FileRemover: Send + Sync + 'static {
-    /// Removes files, so that no byte of them is there any more. May be asked for what is gone.
+    /// Removes files, so that no byte of them is left. Files that are already gone are no error.
     ///
     /// # Errors
-    /// See [`HolderError`]; it is asked again later.
+    /// See [`HolderError`]; the call is repeated later.
     async fn remove(&self, names: &[AssetName]) -> Result<(), HolderError>;
 }
 
 /// Files that erased events named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NamedFiles {
-    /// Those that go with them.
+    /// Those that are erased as well.
     #[serde(rename = "files", skip_serializing_if = "BTreeSet::is_empty")]
     pub erased: BTreeSet<AssetName>,
     /// Those that stay: something else names them, or did in a past that is kept.
@@ -39,7 +39,7 @@ pub struct NamedFiles {
 }
 
 impl NamedFiles {
-    /// Takes over what another erasure came to, which may have taken what was kept so far.
+    /// Adds the files of another erasure, which may have erased some that were kept so far.
     pub(super) fn add(&mut self, other: Self) {
         self.erased.extend(other.erased);
         self.kept.extend(other.kept);
@@ -48,8 +48,9 @@ impl NamedFiles {
 }
 
 impl Eraser {
-    /// Sorts the files that some events name, which are among those that are to be erased, before what
-    /// is added. Whatever names one of them later conflicts with an erasure that rests on this.
+    /// Sorts the files that some events name into erased and kept ones. `naming` is among
+    /// `positions`, which are to be erased; `added` are events that the same commit adds. Anything
+    /// that names one of the files later conflicts with an erasure that rests on this.
     pub(super) async fn files_of(
         &self,
         naming: impl Iterator<Item = u64>,
@@ -113,7 +114,7 @@ impl Eraser {
     }
 }
 
-/// Calls `see` with the name of every file in what an event of a record brought.
+/// Calls `see` with the name of every file in the payload of a record's event.
 pub(super) fn see_files(body: &EventBody, see: &mut dyn FnMut(&str)) {
     let mut look = |value: &Json| see_assets(value, see);
     match body {

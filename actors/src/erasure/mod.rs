@@ -1,16 +1,16 @@
-//! Erasure: payloads that are gone from everything that the server keeps, while positions, chain and
-//! the skeleton of what happened stay.
+//! Erasure: payloads disappear from everything that the server keeps, while positions, the chain
+//! and the outline of what happened stay.
 //!
-//! 1. **The present first.** What is to be erased and is there still goes by a normal event, through
-//!    access and hooks (`request`).
-//! 2. **The intent.** `erasure.requested` names the events, and who wanted it and why. From its commit
-//!    on nobody is shown what it names ([`crate::log::Erasures`]).
-//! 3. **The holders.** Everything that keeps payloads is a [`Holder`]: the journal with sled, the record
-//!    store, the ops store, copies that were set aside. Files that nothing else names go from
-//!    their store (`files`). One worker goes through them for all
-//!    open erasures together (`work`), and again after whatever went wrong.
-//! 4. **The end.** `erasure.finished`. What has none at a start is gone through again, so neither a
-//!    crash nor a full disk leaves anything.
+//! 1. **The present first.** Something that still exists is first deleted by an ordinary event,
+//!    through access control and hooks (`request`).
+//! 2. **The intent.** `erasure.requested` names the events, who asked for it and why. From its
+//!    commit on, nobody is shown the events that it names ([`crate::log::Erasures`]).
+//! 3. **The holders.** Everything that keeps payloads is a [`Holder`]: the journal with sled, the
+//!    record store, the ops store, copies that were set aside. Files that nothing else names are
+//!    removed from their store (`files`). One worker handles all open erasures together, holder by
+//!    holder (`work`), and starts again after a failure.
+//! 4. **The end.** `erasure.finished`. An erasure that has not ended is worked on again after a
+//!    start, so neither a crash nor a full disk leaves anything behind.
 
 mod compact;
 mod devices;
@@ -45,10 +45,10 @@ pub use type_field::{EraseTypeField, TypeErased};
 pub use user::{EraseUser, Refused, UserErased};
 pub use work::EraserState;
 
-/// Why a holder still has what is to be gone.
+/// Why a holder still has what it should forget.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HolderError {
-    /// There is no space to do it.
+    /// There is no disk space for it.
     #[error("the disk is full")]
     DiskFull,
     /// It failed.
@@ -56,33 +56,33 @@ pub enum HolderError {
     Failed(String),
 }
 
-/// Something that keeps payloads of events.
+/// Something that keeps the payloads of events.
 #[async_trait]
 pub trait Holder: Send + Sync + 'static {
-    /// Returns what it is, for the log.
+    /// Returns its name, for the server's own log.
     fn name(&self) -> &'static str;
 
-    /// Forgets what events held, so that no byte of it is in the files any more. Everything up to the
-    /// erasures themselves is projected. May be asked for what is gone already.
+    /// Forgets the payloads of events, so that no byte of them is left in its files. Everything up
+    /// to the erasures themselves has been projected. Payloads that are already gone are no error.
     ///
     /// # Errors
-    /// See [`HolderError`]; it is asked again later.
+    /// See [`HolderError`]; the call is repeated later.
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError>;
 
-    /// Forgets what it keeps of these beside what events held; asked before [`Holder::forget`], which
-    /// then leaves no byte of that either.
+    /// Forgets what it keeps about these scopes apart from payloads. Called before
+    /// [`Holder::forget`], which then leaves no byte of that either.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Holder::forget`].
     async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
         let _ = scopes;
         Ok(())
     }
 
-    /// Whether it keeps something of this beside what events held.
+    /// Returns whether it keeps anything about a scope apart from payloads.
     ///
     /// # Errors
-    /// It cannot be found out now.
+    /// This cannot be found out at present.
     async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
         let _ = scope;
         Ok(false)
@@ -121,7 +121,7 @@ impl From<StoreError> for HolderError {
     }
 }
 
-/// Takes requests for erasures and sees them to their end.
+/// Accepts requests for erasures and completes them.
 pub struct Eraser {
     env: RecordEnv,
     records: Arc<Records>,
@@ -130,16 +130,16 @@ pub struct Eraser {
     erasures: Arc<Erasures>,
     holders: Vec<Arc<dyn Holder>>,
     files: Option<Arc<dyn FileRemover>>,
-    /// How long bytes of a file that was erased may have been on their way.
+    /// How long the bytes of an erased file can still be on their way.
     upload_time: Duration,
-    /// The log's end when this was built, which is where the last stop or crash left it.
+    /// The log's end when this was built, where the last stop or crash left it.
     first_head: u64,
     reserve: Option<Arc<Reserve>>,
     state: work::Figures,
 }
 
 impl Eraser {
-    /// Builds it; `holders` are gone through in this order.
+    /// Builds an eraser; `holders` are called in this order.
     pub fn new(
         env: RecordEnv,
         (records, devices): (Arc<Records>, Arc<dyn DeviceStore>),
@@ -162,14 +162,14 @@ impl Eraser {
         }
     }
 
-    /// Gives the disk's reserve up when there is no space for an erasure.
+    /// Gives up the disk's reserve when there is no space for an erasure.
     #[must_use]
     pub fn giving_up(mut self, reserve: Arc<Reserve>) -> Self {
         self.reserve = Some(reserve);
         self
     }
 
-    /// Removes files that only what is erased names; an upload takes `upload_time` at most.
+    /// Removes files that only erased events name; an upload takes `upload_time` at most.
     #[must_use]
     pub fn removing(mut self, files: Arc<dyn FileRemover>, upload_time: Duration) -> Self {
         self.files = Some(files);
@@ -177,7 +177,7 @@ impl Eraser {
         self
     }
 
-    /// Returns what is known of erasures.
+    /// Returns the erasures in memory.
     pub fn erasures(&self) -> &Erasures {
         &self.erasures
     }

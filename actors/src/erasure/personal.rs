@@ -1,5 +1,5 @@
-//! Records of personal types: what is written to them is sealed with their owner's key, so they go with
-//! him, whatever anybody has to say against it.
+//! Records of personal types: their events are sealed with their owner's key, so they are erased
+//! with the owner, whatever could otherwise prevent it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::record::attempt::until_settled;
 use crate::record::past;
 
 impl EraseUser {
-    /// Returns the order to erase one of his records.
+    /// Returns the command to erase one of the user's records.
     pub(super) fn of_record(&self, id: &RecordId) -> EraseRecord {
         EraseRecord {
             context: self.context.clone(),
@@ -27,7 +27,7 @@ impl EraseUser {
 }
 
 impl Eraser {
-    /// Finds the types that are personal, or were when something of a user was written.
+    /// Finds the types that are personal, or were when an event about the user was written.
     pub(super) async fn personal_types(
         &self,
         user: &UserId,
@@ -44,8 +44,8 @@ impl Eraser {
         Ok(names)
     }
 
-    /// Finds what of records is sealed with a user's key. The log is read from where a type became
-    /// personal for the first time.
+    /// Finds the events of records that are sealed with a user's key. The log is searched from
+    /// where a type first became personal.
     pub(super) async fn sealed_records(&self, user: &UserId) -> Result<Vec<SealedEvent>, ApiError> {
         let (kind, until) = (EventKind::TypePersonalSet, self.env.applied.position());
         let marked = self.env.store.list_positions_of_kind(kind, 1, until);
@@ -64,7 +64,7 @@ impl Eraser {
         Ok(sealed)
     }
 
-    /// Erases what has come meanwhile of a user's records; says whether there was something.
+    /// Erases a user's records that were written meanwhile; returns whether there were any.
     pub(super) async fn take_away_left(
         &self,
         command: &EraseUser,
@@ -90,7 +90,7 @@ impl Eraser {
         Ok(has_some)
     }
 
-    /// Whether all that is left of a record is that it is there, and its last event says so in full.
+    /// Returns whether a record has no fields left, and its last event carries this in full.
     pub(super) async fn is_emptied(&self, head: &Head) -> Result<bool, ApiError> {
         if head.record.fields.iter().next().is_some() {
             return Ok(false);
@@ -102,8 +102,8 @@ impl Eraser {
         ))
     }
 
-    /// As [`Eraser::record`], but neither hooks nor those who refer to the record are in the way, and
-    /// nobody waits for the end: one that others refer to stays, empty.
+    /// Like [`Eraser::record`], but neither hooks nor references can prevent it, and it does not
+    /// wait for the end. A record that others refer to stays, without fields.
     pub(super) async fn force_until_settled(
         &self,
         command: &EraseRecord,

@@ -1,4 +1,4 @@
-//! Asking for an erasure.
+//! Requesting an erasure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,51 +22,52 @@ use crate::record::env::Heads;
 use crate::record::messages::DeleteRecords;
 use crate::record::past;
 
-/// How long who asks waits for the end; what is not done by then goes on all the same.
+/// How long a request waits for the end; what is not done by then continues anyway.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much earlier than the request's own deadline he is answered.
+/// How long before its own deadline a request is answered.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Erases a record with everything that it ever was. One that is there is deleted first.
+/// Erases a record and its whole past. A record that exists is deleted first.
 #[derive(Clone, Debug)]
 pub struct EraseRecord {
-    /// Who asks: with the master key, or an administrator.
+    /// The caller: the master key, or an administrator.
     pub context: RequestContext,
     /// The record.
     pub id: RecordId,
-    /// Why, in the log from then on.
+    /// The reason, which is kept in the log.
     pub why: String,
-    /// Whether files go that nothing else names.
+    /// Whether files that nothing else names are removed.
     pub with_files: bool,
 }
 
-/// An erasure that was asked for.
+/// An erasure that was requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Erased {
     /// Its stream in the log.
     pub erasure: Stream,
-    /// Where it was asked for in the log.
+    /// The position of the request in the log.
     pub position: u64,
-    /// How many events lose what they hold.
+    /// How many events lose their payloads.
     pub num_events: u64,
-    /// The files that go, and those that stay.
+    /// The files that are removed, and those that stay.
     #[serde(flatten)]
     pub files: NamedFiles,
-    /// Whether it has reached everything already.
+    /// Whether it is already done everywhere.
     pub finished: bool,
 }
 
 impl Eraser {
-    /// Erases a record; answers when it is gone, or when that takes too long.
+    /// Erases a record; returns when it is gone, or when that takes too long.
     ///
     /// # Errors
-    /// Those of a deletion; 110 when there is nothing of it; 102 for a private record of another.
+    /// Those of a deletion; 110 if there is nothing to erase; 102 for another user's private
+    /// record.
     pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
         let asked = self.ask_until_settled(&command).await?;
         self.await_end(asked, &command.context).await
     }
 
-    /// As [`Eraser::record`], but does not wait for the end.
+    /// Like [`Eraser::record`], but does not wait for the end.
     pub(super) async fn ask_until_settled(
         &self,
         command: &EraseRecord,
@@ -74,7 +75,7 @@ impl Eraser {
         until_settled(None, |_| self.ask_for_record(command, false)).await
     }
 
-    /// Asks for the erasure of a record; `is_forced` goes past whoever could refuse it.
+    /// Requests the erasure of a record; `is_forced` overrides whatever could refuse it.
     pub(super) async fn ask_for_record(
         &self,
         command: &EraseRecord,
@@ -108,7 +109,7 @@ impl Eraser {
         }
         let stream = Stream::Record(id.clone());
         let positions = self.with_payloads(&stream, heads.position).await?;
-        // One that stays says nothing in its last version.
+        // The last version of a record that stays is empty, and is not erased.
         let is_gone = |position: &u64| head.is_none_or(|head| head.position != *position);
         let positions: Positions = positions.iter().filter(is_gone).collect();
         let scope = ErasureScope::Record(stream.clone());
@@ -133,10 +134,10 @@ impl Eraser {
         Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 
-    /// Whether somebody keeps something of this that is not in the log: what SQL has changed and could
-    /// not be taken in.
+    /// Returns whether a holder keeps something about a scope that is not in the log: changes by
+    /// SQL that could not be imported.
     async fn is_kept_beside(&self, scope: &ErasureScope) -> Result<bool, ApiError> {
-        // What waits is parked then, or in the log.
+        // After this, what waited is parked or in the log.
         self.env.captured.drain().await?;
         for holder in &self.holders {
             if holder.keeps_beside(scope).await? {
@@ -146,7 +147,7 @@ impl Eraser {
         Ok(false)
     }
 
-    /// Loads a record whose past is to be erased, if it is there, and checks who asks.
+    /// Loads a record whose past is to be erased, if it exists, and checks the caller's rights.
     pub(super) async fn load_checked(
         &self,
         id: &RecordId,
@@ -177,7 +178,7 @@ impl Eraser {
         let results = self.records.delete(command).await?;
         for result in results {
             match result {
-                // Somebody else was quicker.
+                // Another request deleted it first.
                 Err(item) if item.error.code == Code::ResourceNotFound => {}
                 Err(item) => return Err(item.error),
                 Ok(_) => {}
@@ -186,7 +187,7 @@ impl Eraser {
         Ok(())
     }
 
-    /// Finds the events of a record's stream that hold something of it.
+    /// Finds the events of a record's stream that have a payload.
     pub(super) async fn with_payloads(
         &self,
         stream: &Stream,
@@ -202,8 +203,8 @@ impl Eraser {
         Ok(found.into_iter().collect())
     }
 
-    /// Commits the intent, behind what the plan has already, unless something of what it rests on has
-    /// changed.
+    /// Commits the intent, after the events that the plan already has, unless something that it
+    /// rests on has changed.
     pub(super) async fn ask(
         &self,
         mut plan: Plan,
@@ -214,7 +215,8 @@ impl Eraser {
         let erasure = Stream::Erasure(Uuid::now_v7());
         let num_events = request.positions.len();
         for name in &request.files {
-            // Who names it meanwhile writes this, and who does later reads it.
+            // Saves that name the file read and write this key, too: of two at once, the second is
+            // refused.
             let key = ConflictKey::stream(&Stream::Asset(name.clone()));
             plan.reads.insert(key);
             plan.writes.insert(key);
@@ -231,7 +233,7 @@ impl Eraser {
         }))
     }
 
-    /// Waits until an erasure has reached everything, as long as somebody waits for the answer.
+    /// Waits until an erasure is done everywhere, as long as the answer can wait.
     pub(super) async fn await_end(
         &self,
         asked: Erased,
@@ -259,8 +261,8 @@ impl Eraser {
     }
 }
 
-/// Refuses an administrator what only the master key may touch: private records of others, and those
-/// of which nothing is known any more.
+/// Refuses to let an administrator erase what only the master key can: another user's private
+/// record. A record of which nothing is known is let through.
 pub(super) fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiError> {
     let caller = &context.caller;
     let is_his = |record: &Record| match &record.database {
@@ -274,7 +276,7 @@ pub(super) fn check(context: &RequestContext, record: Option<&Record>) -> Result
     }
 }
 
-/// Tells that there is nothing to be erased.
+/// Returns the error that there is nothing to erase.
 pub(super) fn nothing(what: &dyn std::fmt::Display) -> ApiError {
     let message = format!("nothing of {what} is in the log");
     ApiError::new(Code::ResourceNotFound, message)

@@ -12,43 +12,43 @@ use super::{EraseField, Eraser, NamedFiles, Refused};
 use crate::context::RequestContext;
 use crate::record::past;
 
-/// Erases a field of every record that a type has or had, each as by [`EraseField`].
+/// Erases a field of every record that a type has or had, each like [`EraseField`].
 #[derive(Clone, Debug)]
 pub struct EraseTypeField {
-    /// Who asks: with the master key, or an administrator.
+    /// The caller: the master key, or an administrator.
     pub context: RequestContext,
     /// The type.
     pub record_type: TypeName,
     /// The field.
     pub field: String,
-    /// Why, in the log from then on.
+    /// The reason, which is kept in the log.
     pub why: String,
-    /// Whether files go that nothing else names.
+    /// Whether files that nothing else names are removed.
     pub with_files: bool,
 }
 
-/// What that came to.
+/// The result of erasing a field of all records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TypeErased {
     /// How many records had a value.
     pub num_records: u64,
-    /// How many events lose what they hold.
+    /// How many events lose their payloads.
     pub num_events: u64,
-    /// The files that go, and those that stay.
+    /// The files that are removed, and those that stay.
     #[serde(flatten)]
     pub files: NamedFiles,
-    /// Records of which it could not be erased, with the reasons.
+    /// Records whose field could not be erased, with the reasons.
     pub refused: Vec<Refused>,
-    /// Whether it has reached everything already.
+    /// Whether it is already done everywhere.
     pub finished: bool,
 }
 
 impl Eraser {
-    /// Erases a field of all records of a type; answers when it is gone, or when that takes too long.
-    /// One that is broken off goes on when it is asked for again.
+    /// Erases a field of all records of a type; returns when it is gone, or when that takes too
+    /// long. If it is interrupted, another call continues it.
     ///
     /// # Errors
-    /// 110 when no record has or had it; 111 for a temporal type.
+    /// 110 if no record has or had the field; 111 for a temporal type.
     pub async fn field_of_type(&self, command: EraseTypeField) -> Result<TypeErased, ApiError> {
         let EraseTypeField {
             context,
@@ -91,7 +91,7 @@ impl Eraser {
         Ok(done)
     }
 
-    /// Lists the records that a type has, and those that were deleted.
+    /// Lists the records of a type, including deleted ones.
     async fn records_of_type(&self, name: &TypeName) -> Result<BTreeSet<RecordId>, ApiError> {
         const AT_ONCE: usize = 1000;
         let head = self.env.log.head();

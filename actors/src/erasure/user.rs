@@ -1,5 +1,5 @@
-//! Erasing a user: auth row, user record, devices; his records of personal types, and the others that
-//! he owns if that is wanted.
+//! Erasing a user: auth row, user record, devices, their records of personal types, and on request
+//! all other records that they own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,32 +23,32 @@ use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 use crate::record::past;
 
-/// Erases a user: who he is, how he signs in, where his devices are reached, what he subscribed to.
+/// Erases a user: identity, logins, the addresses of their devices, subscriptions.
 #[derive(Clone, Debug)]
 pub struct EraseUser {
-    /// Who asks: with the master key, or an administrator.
+    /// The caller: the master key, or an administrator.
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
-    /// Why, in the log from then on.
+    /// The reason, which is kept in the log.
     pub why: String,
-    /// Whether the records that he owns are erased, too, also those of types that are not personal.
+    /// Whether all records that the user owns are erased, and not only those of personal types.
     pub with_records: bool,
-    /// Whether files go that nothing else names.
+    /// Whether files that nothing else names are removed.
     pub with_files: bool,
 }
 
-/// What erasing a user came to.
+/// The result of erasing a user.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct UserErased {
     /// The user.
     pub user: UserId,
-    /// The erasure of the user himself.
+    /// The erasure of the user proper.
     #[serde(flatten)]
     pub erased: Erased,
-    /// How many of his records are erased; their events count with his.
+    /// How many of the user's records are erased; their events are counted in `erased`.
     pub num_records: u64,
-    /// Those that could not be, with the reasons.
+    /// Records that could not be erased, with the reasons.
     pub refused: Vec<Refused>,
 }
 
@@ -59,16 +59,18 @@ pub struct Refused {
     pub record: String,
     /// Why.
     pub message: String,
-    /// A record that refers to it, if that is why.
+    /// A record that refers to it, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referred_by: Option<String>,
 }
 
 impl Eraser {
-    /// Erases a user; answers when he is gone, or when that takes too long. His records go first.
+    /// Erases a user; returns when they are gone, or when that takes too long. Their records go
+    /// first.
     ///
     /// # Errors
-    /// 108 for the master key's own user; 110 when there is nothing of him; the store or the log failed.
+    /// 108 for the master key's own user; 110 if there is nothing to erase; the store or the log
+    /// failed.
     pub async fn user(&self, command: EraseUser) -> Result<UserErased, ApiError> {
         if command.user == UserId::god() {
             let message = "_god is the master key's own user: it is not erased";
@@ -91,7 +93,7 @@ impl Eraser {
                     Err(after) => error = after,
                 }
             }
-            // One that others refer to, and that was made empty before.
+            // Others refer to this record, and an earlier erasure has emptied it.
             if error.code == Code::ResourceNotFound {
                 continue;
             }
@@ -120,8 +122,8 @@ impl Eraser {
         })
     }
 
-    /// Asks for the erasure of records, those last to which others of them refer; returns what was
-    /// refused.
+    /// Requests the erasure of records; a record that others of them refer to comes after those.
+    /// Returns what was refused.
     async fn ask_for_records(
         &self,
         command: &EraseUser,
@@ -141,7 +143,7 @@ impl Eraser {
                 refused.extend(held);
                 return (asked, refused);
             }
-            // Who refers to whom is often an order that was gone through the wrong way round.
+            // References often all point one way through the list; then the reverse order succeeds.
             ids = held.into_iter().rev().map(|(id, _)| id).collect();
         }
     }
@@ -178,7 +180,7 @@ impl Eraser {
         self.plan_without_devices(&mut plan, (user, &devices), context, position)
             .await?;
         if !plan.events.is_empty() {
-            // With this he is gone; what is left of him is looked for afresh.
+            // With this commit the user is gone; the next attempt finds what is left of them.
             commit(&self.env.log, plan, position, context).await?;
             return Ok(Outcome::Conflict);
         }
@@ -213,20 +215,20 @@ impl Eraser {
             files: files.erased.iter().cloned().collect(),
             counters: BTreeMap::new(),
         };
-        // Who is gone already may have left records, which go now.
+        // A user who is already gone may have left records, which are erased now.
         if request.positions.is_empty() && records.is_empty() {
             return Err(super::request::nothing(user));
         }
         let stream = Stream::User(user.clone());
         let mut reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
-        // What is sealed with his key meanwhile is to be named, too.
+        // Events that are sealed with the user's key meanwhile have to be named, too.
         reads.push(ConflictKey::subject(user));
         let read = (position, reads);
         let asked = self.ask(Plan::default(), request, read, context).await?;
         Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 
-    /// Plans that a record goes, or that it is empty if others refer to it.
+    /// Plans that a record is deleted, or emptied if others refer to it.
     pub(super) async fn plan_without_record(
         &self,
         plan: &mut Plan,
@@ -257,7 +259,7 @@ impl Eraser {
         }
     }
 
-    /// Finds the events of a user's own streams that hold something of him.
+    /// Finds the events of a user's own streams that have a payload.
     async fn of_user(
         &self,
         user: &UserId,
@@ -275,7 +277,7 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Finds the events of a stream that still hold something and are wanted.
+    /// Finds the wanted events of a stream whose payloads are not erased.
     pub(super) async fn in_stream(
         &self,
         stream: &Stream,
@@ -293,7 +295,7 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Lists the records of some types that a user owns, and those that he owned when they were deleted.
+    /// Lists the records of some types that a user owns, or owned when the record was deleted.
     async fn records_of(
         &self,
         user: &UserId,

@@ -1,4 +1,4 @@
-//! Seeing erasures to their end.
+//! Completing erasures.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::log::Erasure;
 use crate::record::attempt::commit;
 use crate::record::decide::Plan;
 
-/// How long to wait before a holder that failed is asked again, at first and at most.
+/// How long to wait before a holder that failed is called again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// What an upload takes at most when all its bytes have come.
+/// How long an upload can take to finish once all its bytes have arrived.
 const ENDING: Duration = Duration::from_secs(3600);
-/// How long at most while the disk is full: whoever makes space waits for it to be done.
+/// The longest wait while the disk is full: whoever frees space waits for the erasure.
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
 
-/// What the eraser says of itself.
+/// The eraser's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EraserState {
-    /// Erasures that have not reached everything yet.
+    /// Erasures that are not done everywhere yet.
     pub num_open: usize,
     /// Erasures finished since the start.
     pub num_finished: u64,
-    /// Whether a holder could not do what it was asked.
+    /// Whether a holder failed to do what it was asked.
     pub is_failing: bool,
 }
 
@@ -48,7 +48,7 @@ impl Eraser {
         }
     }
 
-    /// Finishes whatever erasures are open and come, without end.
+    /// Completes all open erasures and those that follow, for ever.
     pub async fn work(&self) {
         self.forget_old_keys().await;
         tokio::join!(self.remove_late_files(), self.finish_all());
@@ -68,7 +68,7 @@ impl Eraser {
             if self.log.is_disk_full() {
                 pause = pause.min(PAUSE_WHEN_FULL);
             }
-            // One that comes meanwhile need not wait for those that failed.
+            // A new erasure need not wait for those that failed.
             let last = open.last().map_or(0, |erasure| erasure.mark.position);
             let newest = || self.erasures.open().last().map(|it| it.mark.position);
             let more = num_open.wait_for(|_| newest().is_some_and(|it| it > last));
@@ -77,7 +77,8 @@ impl Eraser {
         }
     }
 
-    /// Destroys keys that were destroyed once: when the log was put back, they may have been, too.
+    /// Destroys the keys of all erasures again: when the log was put back, they may have been put
+    /// back, too.
     async fn forget_old_keys(&self) {
         let all = self.erasures.last(usize::MAX);
         let keys = all.iter().flat_map(|erasure| erasure.request.keys.clone());
@@ -86,8 +87,9 @@ impl Eraser {
         }
     }
 
-    /// Removes files of erasures that were done shortly before the last stop once more: an upload that
-    /// had begun earlier may have put its bytes there, and a crash kept them from being removed again.
+    /// Removes the files of erasures from shortly before the last stop once more. An upload that
+    /// began earlier may have stored its bytes afterwards, and a crash can have kept them from
+    /// being removed.
     async fn remove_late_files(&self) {
         let all = self.erasures.last(usize::MAX);
         let Some(remover) = self.files.as_ref().filter(|_| !all.is_empty()) else {
@@ -112,13 +114,13 @@ impl Eraser {
         }
     }
 
-    /// Goes through all holders for some erasures together, and ends each whose files are gone; says
-    /// whether that is all.
+    /// Calls all holders for some erasures together, and ends each erasure whose files are gone;
+    /// returns whether all have ended.
     async fn finish(&self, open: &[Erasure]) -> bool {
         let positions = open.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
         let last = open.last().map_or(0, |erasure| erasure.mark.position);
-        // Before anything else: it is quick, and reaches every copy of the log there is.
+        // This comes first: it is quick, and takes effect in every copy of the log.
         let keys = open.iter().flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
             tracing::error!(%error, "keys of an erasure are not destroyed yet; trying again");
@@ -128,7 +130,7 @@ impl Eraser {
             tracing::warn!(%error, "an erasure waits for the record store");
             return false;
         }
-        // What others have changed of it by SQL is in the log then, or parked.
+        // After this, changes to it by SQL are in the log, or parked.
         if let Err(error) = self.env.captured.drain().await {
             tracing::warn!(%error, "an erasure waits for what SQL has changed");
             return false;
@@ -153,7 +155,7 @@ impl Eraser {
         }
         let mut is_done = true;
         for erasure in open {
-            // Whose files cannot be removed holds up no other.
+            // An erasure whose files cannot be removed does not hold up the others.
             is_done &= self.remove_files(erasure).await && self.end(erasure).await;
         }
         is_done
@@ -192,7 +194,7 @@ impl Eraser {
         let body = EventBody::ErasureFinished(ErasureEnd { request });
         plan.push(erasure.stream.clone(), 2, body);
         let context = RequestContext::system();
-        // Nothing is read, so nothing can have changed.
+        // Nothing was read, so there can be no conflict.
         commit(&self.env.log, plan, self.env.log.head(), &context)
             .await
             .map(drop)

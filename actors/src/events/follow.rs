@@ -11,13 +11,13 @@ use crate::log::Timeline;
 
 use super::page::{Asked, Direction, EVERYWHERE, EventReader, Page};
 
-/// So many events come at once at most.
+/// How many events a page has at most.
 const PAGE_EVENTS: usize = 128;
 
-/// After so many events that were not wanted a follower is told how far the log was looked at.
+/// After this many events that do not match, a follower is told how far the log was searched.
 const SILENT_EVENTS: u64 = 1000;
 
-/// The pause when the log cannot be read.
+/// The pause after the log could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module's overview.
@@ -25,12 +25,12 @@ pub struct Follower {
     reader: Arc<EventReader>,
     filter: EventFilter,
     position: u64,
-    /// Whether it has looked at the log.
+    /// Whether it has read the log before.
     has_begun: bool,
 }
 
 impl Follower {
-    /// Follows the log behind a position.
+    /// Follows the log after a position.
     pub fn new(reader: Arc<EventReader>, filter: EventFilter, position: u64) -> Self {
         Self {
             reader,
@@ -40,14 +40,15 @@ impl Follower {
         }
     }
 
-    /// Returns the position up to which it has looked.
+    /// Returns the position up to which it has read.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Waits for the next page; the first comes at once, so that whoever begins at the end knows where
-    /// that was. It may hold no event, when those that were looked at are not wanted. While log or
-    /// store cannot be read it waits. May be given up and called again: nothing is lost.
+    /// Waits for the next page. The first one arrives at once, so that a follower that begins at
+    /// the end learns where that was. A page can be empty when no event matched. While the log or
+    /// the store cannot be read, this waits. It can be cancelled and called again without losing
+    /// anything.
     pub async fn next(&mut self) -> Page {
         loop {
             match self.read().await {
@@ -78,8 +79,8 @@ impl Follower {
     }
 }
 
-/// What whoever is told of a log has been told of his place in it: he goes on there when he comes
-/// again.
+/// What a client has been told about its position in the log, from which it continues when it
+/// reconnects.
 #[derive(Debug)]
 pub struct Progress {
     timeline: Timeline,
@@ -88,7 +89,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing was told yet. Positions are those of a timeline.
+    /// Starts with nothing told. Positions are those of a timeline.
     pub fn new(timeline: Timeline) -> Self {
         Self {
             timeline,
@@ -97,9 +98,9 @@ impl Progress {
         }
     }
 
-    /// After a page was told that was looked at up to `position`: returns what is to be said of
-    /// that. The first time that the log's end is reached it is said; otherwise it goes without
-    /// saying while there are events.
+    /// Returns what to tell a client about its position, after it was sent a page that was searched
+    /// up to `position`. It is told when the log's end is reached for the first time; otherwise
+    /// only after many events that did not match.
     pub fn note(&mut self, page: &Page, position: u64) -> Option<Json> {
         if let Some(last) = page.events.last() {
             self.told = last.position;

@@ -1,15 +1,15 @@
-//! The log as an event store for other programs: read a page of it ([`EventReader`]), or follow it
-//! ([`Follower`]).
+//! The log as an event store for other programs: they can read a page of it ([`EventReader`]), or
+//! follow it ([`Follower`]).
 //!
-//! 1. A reader says where it begins, in which direction, and what it wants ([`Asked`]).
-//! 2. The events of one stream are found by the store's index over streams, as far as the store is;
-//!    all others by looking at the log, a bounded number of events per page. Who finds little gets a
-//!    short page, and where the next begins.
-//! 3. A follower is a reader that goes on: page by page to the log's end, then as it is written to.
-//!    It keeps nothing but a position, so it can neither miss an event nor see one twice, however
-//!    slowly it goes.
+//! 1. A reader says where to begin, in which direction, and what it wants ([`Asked`]).
+//! 2. The events of one stream are found by the store's index over streams, as far as the store has
+//!    applied the log. All other events are found by searching the log, a bounded number per page.
+//!    If few match, the page is short, and says where the next one begins.
+//! 3. A follower is a reader that continues: page by page to the log's end, then as the log grows.
+//!    It keeps only a position, so it can neither miss an event nor see one twice, however slow it
+//!    is.
 //!
-//! Readers wait for nobody: neither for the store nor for what is just being written.
+//! Readers never wait, neither for the store nor for commits that are being written.
 
 mod follow;
 mod page;

@@ -13,60 +13,60 @@ use crate::log::{EventLog, Recent, Timeline};
 use crate::projector::Applied;
 use crate::store::RecordStore;
 
-/// So many events are looked at for a page.
+/// How many events are read for a page at most.
 const MAX_LOOKED_AT: usize = 5000;
 
-/// So many bytes of events are on a page, or one event.
+/// How many bytes of events a page has at most; a single event may be larger.
 const MAX_BYTES: usize = 4 << 20;
 
-/// So many events of the log are looked at at once.
+/// How many events of the log are read at once.
 const WINDOW: u64 = 512;
 
-/// At most as many are searched at once on the way back, where nothing is found.
+/// How many events are searched at once at most when going backwards, while nothing is found.
 const MAX_WIDTH: u64 = 1 << 14;
 
-/// A piece of the log that is searched counts like looking at so many events.
+/// Searching a piece of the log costs as much as reading this many events.
 const PIECE_COST: usize = 150;
 
-/// The store's index over streams is asked for so many positions at once, the size of its slices.
+/// The store's index over streams is asked for slices of this many positions.
 const SLICE: u64 = 1 << 16;
 
-/// An index look-up counts like looking at so many events.
+/// A lookup in the index costs as much as reading this many events.
 const SLICE_COST: usize = 50;
 
-/// From where on the log is read.
+/// In which direction the log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// To the log's end.
+    /// Towards the log's end.
     Forwards,
-    /// To its beginning.
+    /// Towards its beginning.
     Backwards,
 }
 
 /// The whole log.
 pub const EVERYWHERE: RangeInclusive<u64> = 1..=u64::MAX;
 
-/// What somebody wants to read.
+/// What a reader wants.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which events.
+    /// The events that match.
     pub filter: EventFilter,
-    /// The first position that is looked at; the range's beginning or end without one.
+    /// The first position that is read; without one, the range's beginning or end.
     pub from: Option<u64>,
-    /// Nothing else is looked at.
+    /// The positions that are read.
     pub range: RangeInclusive<u64>,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// How many events at most.
+    /// The largest number of events.
     pub limit: usize,
 }
 
 /// An event on a page.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its place in the log.
+    /// Its position in the log.
     pub position: u64,
-    /// What is shown of it.
+    /// The event as it is shown.
     pub json: Box<RawValue>,
 }
 
@@ -77,7 +77,7 @@ pub struct Page {
     pub events: Vec<Found>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<u64>,
-    /// The log's end.
+    /// The log's last position.
     pub head: u64,
 }
 
@@ -90,14 +90,14 @@ pub struct EventReader {
     timeline: Timeline,
 }
 
-/// Positions that are looked at together.
+/// Positions that are read together.
 struct Window {
     first: u64,
     last: u64,
     found: Candidates,
 }
 
-/// What of a window can be wanted.
+/// The candidates in a window.
 enum Candidates {
     /// Events at these positions, in order.
     Positions(Vec<u64>),
@@ -111,7 +111,7 @@ struct Filling<'a> {
     events: Vec<Found>,
     num_bytes: usize,
     num_left: usize,
-    /// So many events are searched at once on the way back.
+    /// How many events are searched at once when going backwards.
     width: u64,
 }
 
@@ -132,12 +132,12 @@ impl EventReader {
         }
     }
 
-    /// Returns which history the positions belong to.
+    /// Returns the timeline of the positions.
     pub fn timeline(&self) -> Timeline {
         self.timeline
     }
 
-    /// Returns the log's end. What was seen a moment ago may not be acknowledged yet, and is
+    /// Returns the log's last position. The latest commits may not be acknowledged yet, but are
     /// durable.
     pub fn head(&self) -> u64 {
         self.log.head().max(self.recent.seen())
@@ -150,7 +150,7 @@ impl EventReader {
         }
     }
 
-    /// Finds the position up to which everything was committed before a time.
+    /// Finds the last position that was committed before a time.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -158,7 +158,7 @@ impl EventReader {
         position_before(&*self.log, time).await
     }
 
-    /// Finds the position up to which everything was committed at a time or before.
+    /// Finds the last position that was committed at or before a time.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -169,7 +169,7 @@ impl EventReader {
     /// Reads a page.
     ///
     /// # Errors
-    /// Log or store cannot be read.
+    /// The log or the store cannot be read.
     pub async fn page(&self, asked: &Asked) -> Result<Page, ApiError> {
         let head = self.head();
         let range = (*asked.range.start()).max(1)..=(*asked.range.end()).min(head);
@@ -198,8 +198,7 @@ impl EventReader {
         })
     }
 
-    /// Returns what is looked at next, from `at` on: a slice of the store's index, or a piece of the
-    /// log.
+    /// Returns the next window from `at` on: a slice of the store's index, or a piece of the log.
     async fn window(
         &self,
         at: u64,
@@ -211,7 +210,7 @@ impl EventReader {
         let is_forwards = asked.direction == Direction::Forwards;
         let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
         let Some(stream) = stream else {
-            // What was committed lately is at hand as it is.
+            // The latest commits are in memory and need no search.
             let is_at_hand = self.recent.read(at - 1, u64::MAX, 1).is_some();
             if asked.filter.is_empty() || is_at_hand {
                 return self.plain(at, range, asked.direction).await;
@@ -227,7 +226,7 @@ impl EventReader {
         } else {
             ((slice * SLICE).max(*range.start()), at)
         };
-        // The filter asks for the stream, too: what is another's is left out when it is looked at.
+        // The filter has the stream, too: it drops another stream's events when they are read.
         let wanted = [(stream.clone(), first..=last)];
         let positions = self.store.list_candidates(&wanted).await?;
         Ok(Window {
@@ -237,7 +236,7 @@ impl EventReader {
         })
     }
 
-    /// Returns a piece of the log as it is.
+    /// Returns a piece of the log, unsearched.
     async fn plain(
         &self,
         at: u64,
@@ -273,8 +272,8 @@ impl EventReader {
         })
     }
 
-    /// Searches a piece of the log that ends at `at`. Where it is too much for one piece it is looked
-    /// at as it is, and the next piece is smaller.
+    /// Searches a piece of the log that ends at `at`. If one search does not get through it, the
+    /// piece is read instead, and the next one is smaller.
     async fn search_back(
         &self,
         at: u64,
@@ -293,7 +292,7 @@ impl EventReader {
         self.plain(at, range, Direction::Backwards).await
     }
 
-    /// Looks at a window; returns what is to be looked at next.
+    /// Reads a window; returns the next position to read.
     async fn forwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
         match &window.found {
             Candidates::Positions(positions) => {
@@ -320,7 +319,7 @@ impl EventReader {
         Ok(window.last + 1)
     }
 
-    /// As [`EventReader::forwards`], the other way.
+    /// Like [`EventReader::forwards`], in the other direction.
     async fn backwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
         match &window.found {
             Candidates::Positions(positions) => {
@@ -355,13 +354,13 @@ impl EventReader {
         }
     }
 
-    /// Loads the commits of a piece of the log, all of them.
+    /// Loads all commits of a piece of the log.
     async fn load_run(&self, first: u64, last: u64) -> Result<Vec<Arc<Commit>>, ApiError> {
         let mut run: Vec<Arc<Commit>> = Vec::new();
         let mut behind = first - 1;
         while behind < last {
             let num_events = usize::try_from(last - behind).unwrap_or(usize::MAX);
-            // The last commit may go beyond the window.
+            // The last commit may extend beyond the window.
             let at_hand = self.recent.read(behind, u64::MAX, num_events);
             let more = match at_hand {
                 Some(commits) => commits,
