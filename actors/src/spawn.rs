@@ -22,7 +22,7 @@ pub fn last_here() {
     let _ = LASTING.set(Handle::current());
 }
 
-/// Runs a task next to the caller.
+/// Runs a task concurrently with the caller.
 pub fn spawn_named<F>(name: &'static str, future: F)
 where
     F: Future<Output = ()> + Send + 'static,

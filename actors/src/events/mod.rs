@@ -9,7 +9,7 @@
 //!    It keeps only a position, so it can neither miss an event nor see one twice, however slow it
 //!    is.
 //!
-//! Readers never wait, neither for the store nor for commits that are being written.
+//! Readers do not wait for the store or for commits that are being written.
 
 mod follow;
 mod page;

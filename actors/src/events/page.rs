@@ -16,7 +16,7 @@ use crate::store::RecordStore;
 /// How many events are read for a page at most.
 const MAX_LOOKED_AT: usize = 5000;
 
-/// How many bytes of events a page has at most; a single event may be larger.
+/// About how many bytes of events a page has at most; its last event may exceed this.
 const MAX_BYTES: usize = 4 << 20;
 
 /// How many events of the log are read at once.

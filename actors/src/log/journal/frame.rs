@@ -21,7 +21,7 @@ use crate::log::disk::DiskFile;
 
 pub(super) const HEAD_BYTES: usize = 12;
 
-/// A frame that holds together.
+/// An intact frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     pub(super) group: u32,

@@ -173,7 +173,7 @@ struct SegmentEntry {
     last_position: u64,
     /// Where the durable frames end.
     end: u64,
-    /// Of the file's durable frames.
+    /// Where some of the durable frames begin.
     index: Arc<Index>,
 }
 
