@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-/// On small file systems the reserve has at most one part in this many.
+/// The reserve takes at most one part in this many of its file system.
 const SMALLEST_SHARE: u64 = 8;
 
 /// The reserve of one file system.

@@ -41,7 +41,7 @@ impl Resolver {
         (reads.is_empty() || read_position >= self.floor) && !reads.iter().any(is_overwritten)
     }
 
-    /// Records that keys are written at `position`.
+    /// Notes that keys are written at `position`.
     pub fn record(&mut self, position: u64, writes: &[ConflictKey]) {
         for key in writes {
             self.last_writes.insert(*key, position);
