@@ -1,9 +1,9 @@
 //! The actor of one record type.
 //!
-//! The actor sequences nothing by blocking: its handlers return futures, so a
-//! slow hook of one save holds back no other. What it owns is the type's turn
-//! (who has lost too many races goes through one at a time) and its counters.
-//! It decides; whoever asked waits for the log himself ([`super::handover`]).
+//! The actor does not block to keep things in sequence: its handlers return futures, so a slow hook
+//! of one save does not hold back another save. The actor owns its counters and the type's turn:
+//! requests that have lost too many races run one at a time. It decides; the caller itself waits
+//! for the log ([`super::handover`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,19 +19,19 @@ use super::handover::Giver;
 use super::messages::{ChangeType, DeleteRecords, ItemResults, SaveRecords};
 use super::{delete, save, types};
 
-/// How many messages may wait for one record type.
+/// How many messages can wait for one record type.
 const MAILBOX: usize = 1024;
 
-/// What a record actor says of itself.
+/// What a record actor reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RecordActorState {
     /// The record type.
     pub record_type: String,
-    /// Saves taken since the start.
+    /// Saves received since the start.
     pub num_saves: u64,
-    /// Deletes taken since the start.
+    /// Deletes received since the start.
     pub num_deletes: u64,
-    /// Whether it takes messages; one that does not is started again when it is needed.
+    /// Whether it accepts messages. One that does not is started again when it is needed.
     pub is_alive: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct RecordActor {
     counters: Arc<Counters>,
 }
 
-/// What an actor counts. Whoever started it reads this too.
+/// What an actor counts. Whoever started the actor reads this too.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) saves: AtomicU64,
@@ -67,7 +67,7 @@ impl Actor for RecordActor {
     }
 }
 
-/// What comes of a message about items.
+/// The outcome of a message about items.
 pub(super) type Outcomes<T> = Result<ItemResults<T>, ApiError>;
 
 /// A message, and where its outcome goes.

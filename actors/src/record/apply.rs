@@ -12,12 +12,12 @@ use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 
-/// The state of a record, or of something else that has a history, after an event.
+/// The state after an event, of a record or of anything else that has a history.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Folded<T = Head> {
-    /// It is known: the state, or that there is none.
+    /// The state is known. `None` means that there is none.
     Known(Option<T>),
-    /// A patch came, and the earlier state is not at hand.
+    /// The event is a patch, and the earlier state is not available.
     Unknown,
 }
 
@@ -26,7 +26,8 @@ pub fn record(before: Option<&Head>, id: &RecordId, event: &Event) -> Folded {
     body(before, id, &event.body, (event.version, event.position))
 }
 
-/// Folds what an event says into a record; it has the version, and will have the position.
+/// Folds an event's body into a record, given the version and the position that the event has or
+/// will have.
 pub(super) fn body(
     before: Option<&Head>,
     id: &RecordId,
@@ -40,8 +41,8 @@ pub(super) fn body(
             None => return Folded::Unknown,
         },
         EventBody::RecordDeleted(_) => return Folded::Known(None),
-        // A change is as if it had changed nothing; behind a full state the record is not known until
-        // the next one.
+        // An erased change counts as one that changed nothing. After an erased full state the
+        // record is unknown until the next full state.
         EventBody::Erased(blank) => match before {
             Some(before) if blank.kind == EventKind::RecordChanged => before.record.clone(),
             _ => return Folded::Unknown,
@@ -115,7 +116,7 @@ fn patched(before: &Record, patch: &RecordPatch) -> Record {
     record
 }
 
-/// Reads stored fields. What cannot be read as a typed value is kept as plain JSON.
+/// Reads stored fields. A value that cannot be read as a typed value is kept as plain JSON.
 fn fields_from_wire(fields: &BTreeMap<String, Json>) -> Fields {
     fields
         .iter()
@@ -162,8 +163,8 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
     definition
 }
 
-/// Folds an event of a type into one of its records: what was saved before keeps up with names and
-/// fields as they are now.
+/// Folds an event of a type into one of its records: what was saved before gets the type's present
+/// field names and fields.
 pub fn reshape(record: &mut Record, event: &EventBody) {
     match event {
         EventBody::TypeFieldRenamed(change) => {
@@ -178,7 +179,7 @@ pub fn reshape(record: &mut Record, event: &EventBody) {
     }
 }
 
-/// Whether an event of a type changes its records too.
+/// Whether an event of a type also changes the type's records.
 pub fn reshapes(event: &EventBody) -> bool {
     matches!(
         event,
@@ -204,7 +205,7 @@ pub fn extend(definition: &mut TypeDefinition, extension: &TypeExtension) {
     definition.unique.retain(is_kept);
 }
 
-/// A user's auth row with the version of its stream.
+/// A user's auth row, with the version of its stream.
 pub type VersionedUser = (u32, UserState);
 
 /// Folds an event into a user's auth row.
@@ -279,7 +280,7 @@ fn unlink(state: &mut UserState, service: &Service) {
     state.links.remove(service);
 }
 
-/// Returns the name that an account at a plugin's auth provider has in the auth row.
+/// Returns the name under which the auth row has an account at a plugin's auth provider.
 pub fn provider_key(name: &str, principal: &str) -> String {
     format!("{name}:{principal}")
 }

@@ -1,18 +1,20 @@
-//! Queries over records and types as they were at a moment.
+//! Queries over records and types as they were at a past moment.
 //!
-//! Where the store keeps what a type's records were, with when it held, it answers. Otherwise:
+//! If the store keeps the past states of a type's records with their intervals, the store answers.
+//! Otherwise:
 //!
-//! 1. A record that was not written since then is what it was: the store has it. One that was is
-//!    folded from the log ([`super::past`]); so are those that were deleted since, which the log
-//!    names. The more recent the moment, the less there is to fold.
-//! 2. Types are folded likewise: fields have the names that they had. When one got another name
-//!    since, every record is folded.
-//! 3. The condition is evaluated in memory, with what references lead to as of the same moment, by
-//!    the evaluator that the store's SQL is held against.
+//! 1. A record that was not written since then has not changed: the store has it. One that was
+//!    written since is folded from the log ([`super::past`]). So are records that were deleted
+//!    since; the log names them. The more recent the moment, the less there is to fold.
+//! 2. Types are folded in the same way: fields have the names that they had then. If a field was
+//!    renamed since, every record is folded.
+//! 3. The condition is evaluated in memory, with the targets of references as of the same moment,
+//!    by the evaluator that tests compare the store's SQL with.
 //!
-//! A state is for those who might see it then and may see the record today; of what is deleted, who
-//! could see it last, whatever was made under its id since. So it is with fields, along their names
-//! ([`super::past_rules`]). Roles are today's, and so are relations between users.
+//! A caller sees a state if they could see it then and can see the record today. For a deleted
+//! record, its last state decides, whatever was created under its id since. The same holds for
+//! fields, followed through their renames ([`super::past_rules`]). Roles are today's, and so are
+//! relations between users.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -42,38 +44,39 @@ use crate::store::{Asker, QueryAnswer, RelatedPage};
 /// How many records are looked at together.
 const PORTION: usize = 512;
 
-/// A record then, and the same record now or as it was last.
+/// A record as it was then, and the same record as it is now or as it was last.
 pub(super) struct Seen {
     pub(super) then: Head,
     today: Arc<Record>,
 }
 
 impl Seen {
-    /// Whether somebody may see both: what was hidden then stays so, and what is hidden by now was.
+    /// Whether somebody may see both states: what was hidden then stays hidden, and what is hidden
+    /// now is hidden in the past, too.
     fn is_for(&self, may_see: impl Fn(&Record) -> bool) -> bool {
         may_see(&self.then.record) && may_see(&self.today)
     }
 }
 
-/// Where records of today were created, by their ids and when that was.
+/// The rows of today's records, by id and time of creation.
 type Rows = HashMap<(RecordId, Timestamp), i64>;
 
-/// A query on its way through the past.
+/// A query of the past while it runs.
 pub(super) struct Looking<'a> {
     pub(super) env: &'a RecordEnv,
     pub(super) command: &'a QueryRecords,
     pub(super) position: u64,
-    /// The type, and those that its records refer to, as they were.
+    /// The type and those that its records refer to, as they were then.
     pub(super) types: &'a [Arc<TypeDefinition>],
     pub(super) bound: &'a BoundQuery,
-    /// What the condition depends on besides the record.
+    /// What the condition depends on in addition to the record.
     pub(super) lookups: LookedUp,
 }
 
 /// Runs a query as of a moment.
 ///
 /// # Errors
-/// Those of a query; 108 for a moment that is not yet; the log cannot be read.
+/// Those of a query; 108 for a moment in the future; the log cannot be read.
 pub(super) async fn query(
     env: &RecordEnv,
     command: &QueryRecords,
@@ -132,7 +135,7 @@ pub(super) async fn query(
 }
 
 impl Looking<'_> {
-    /// Finds the records of the page, and counts all if that is asked for.
+    /// Finds the records of the page, and counts all matches if asked to.
     async fn find_all(&mut self, definition: &TypeDefinition) -> Result<QueryAnswer, ApiError> {
         let query = &self.command.query;
         if !self.lookups.has_references() {
@@ -160,14 +163,15 @@ impl Looking<'_> {
         }
     }
 
-    /// Looks at what is there today; returns which records that were.
+    /// Looks at all records that exist today. Returns their ids.
     async fn scan(
         &mut self,
         definition: &TypeDefinition,
         (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<HashSet<RecordId>, ApiError> {
         let present = self.env.definition(&definition.name);
-        // What was restored since was elsewhere. What SQL has made is behind all that the log gives.
+        // A record that was restored since had another row before. Rows that SQL created have
+        // numbers after all positions of the log.
         let since = self.position + 1..=self.env.applied.position();
         let is_later = |row: i64| u64::try_from(row).is_ok_and(|row| since.contains(&row));
         let (mut scanned, mut after) = (HashSet::new(), 0);
@@ -192,7 +196,7 @@ impl Looking<'_> {
         }
     }
 
-    /// Looks at what was there and is not any more.
+    /// Looks at the records that existed then and have been deleted since.
     async fn look_at_deleted(
         &mut self,
         scanned: &HashSet<RecordId>,
@@ -231,7 +235,7 @@ impl Looking<'_> {
         Ok(())
     }
 
-    /// Goes back from what records are today.
+    /// Goes back in time from records as they are today.
     pub(super) async fn back_from(&self, today: Vec<Head>) -> Result<Vec<Seen>, ApiError> {
         let is_as_it_was = |head: &Head| {
             head.position <= self.position && !self.is_reshaped(&head.record.id.record_type)
@@ -259,7 +263,7 @@ impl Looking<'_> {
         Ok(seen)
     }
 
-    /// Finds records by their ids, whether or not they are there today.
+    /// Finds records by their ids, whether or not they exist today.
     pub(super) async fn find(&self, ids: &[RecordId]) -> Result<Vec<Seen>, ApiError> {
         let heads = self.env.load_heads(ids).await?;
         let here = ids.iter().filter_map(|id| heads.get(id));
@@ -281,7 +285,7 @@ impl Looking<'_> {
         Ok(Walk::begin_each(self.env, &wanted).await?.into_iter())
     }
 
-    /// Finds what records were last that are not there any more.
+    /// Finds the last states of records that no longer exist.
     async fn find_last(&self, gone: Vec<Head>) -> Result<Vec<Seen>, ApiError> {
         let then: Vec<&Record> = gone.iter().map(|then| &then.record).collect();
         let last = past::last_states_of(self.env, &then, self.position).await?;
@@ -292,7 +296,7 @@ impl Looking<'_> {
         Ok(seen.collect())
     }
 
-    /// Finds what the records of a page are today, or were last.
+    /// Finds the records of a page as they are today, or as they were last.
     async fn find_today(
         &self,
         page: &[Arc<Head>],
@@ -304,14 +308,14 @@ impl Looking<'_> {
         Ok(found.collect())
     }
 
-    /// Whether a type's fields got other names since, as far as is known.
+    /// Whether a type's fields were renamed or deleted since, as far as is known.
     fn is_reshaped(&self, name: &TypeName) -> bool {
         let present = self.env.definition(name);
         let mut types = self.types.iter();
         types.all(|then| then.name != *name || then.reshaped != present.reshaped)
     }
 
-    /// Adds those that match and may be seen. Where they were created is known of these `rows`.
+    /// Adds the records that match and that the caller may see. `rows` has the rows that are known.
     async fn add_matches(
         &mut self,
         mut seen: Vec<Seen>,
@@ -330,7 +334,7 @@ impl Looking<'_> {
         Ok(())
     }
 
-    /// Finds where matches were created, of which that is known of these `rows`.
+    /// Finds the row of each match: from `rows`, otherwise from the log.
     async fn place(&self, matches: Vec<Head>, rows: &Rows) -> Result<Vec<(i64, Head)>, ApiError> {
         let row_of = |record: &Record| rows.get(&(record.id.clone(), record.created_at)).copied();
         let elsewhere = matches.iter().map(|head| &head.record);
@@ -345,7 +349,7 @@ impl Looking<'_> {
         Ok(placed.collect())
     }
 
-    /// Keeps what fulfils the condition, whoever may see it.
+    /// Keeps the records that fulfil the condition, whoever may see them.
     pub(super) async fn keep_matches(&mut self, seen: Vec<Seen>) -> Result<Vec<Head>, ApiError> {
         self.look_up_records(&seen).await?;
         let context = Context {
@@ -362,7 +366,7 @@ impl Looking<'_> {
         Ok(kept)
     }
 
-    /// Looks up what the references of a portion lead to, in the place of what was before.
+    /// Looks up the targets of a portion's references. They replace those of the portion before.
     async fn look_up_records(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
         let then = seen.iter().map(|seen| &seen.then.record);
         let targets: Vec<RecordId> = self.lookups.targets(then).into_iter().collect();
@@ -374,8 +378,10 @@ impl Looking<'_> {
     }
 }
 
-/// Returns a type and those that its references name as they were at a position, which the store has
-/// applied, and the rules that somebody without the master key is under who looks at what was then.
+/// Returns a type and the types that its references name, as they were at a position.
+///
+/// Also returns the rules that applied then to a caller without the master key. The store must have
+/// applied the position.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -390,7 +396,7 @@ pub(crate) async fn terms_at(
     Ok((types, rules.at(position)))
 }
 
-/// Folds a type and those that its references name, as they were.
+/// Folds a type and the types that its references name, as they were at a position.
 pub(super) async fn types_at(
     env: &RecordEnv,
     name: &TypeName,
@@ -401,7 +407,7 @@ pub(super) async fn types_at(
         FieldType::Reference(target) => Some(target.clone()),
         _ => None,
     });
-    // Owners and makers are users.
+    // Owners and creators are users.
     let mut targets: BTreeSet<TypeName> = targets.chain([TypeName::user()]).collect();
     targets.remove(name);
     let mut types = vec![Arc::new(definition)];

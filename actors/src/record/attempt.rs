@@ -1,4 +1,4 @@
-//! Committing a decision, and deciding again when someone else was quicker.
+//! Committing a decision, and deciding again after losing a race.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::context::RequestContext;
 use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
-/// After this many conflicts the losers go one at a time.
+/// After this many conflicts the losers run one at a time.
 const FREE_ATTEMPTS: u32 = 5;
-/// After this many in all the caller is told to come back later.
+/// After this many attempts in all, the caller is told to retry later.
 const MAX_ATTEMPTS: u32 = 50;
 
-/// One attempt's end.
+/// The outcome of one attempt.
 pub enum Outcome<T> {
-    /// Done.
+    /// The attempt succeeded.
     Done(T),
-    /// Something that was read has changed meanwhile.
+    /// Something that the attempt read has changed since.
     Conflict,
 }
 
 impl<T> Outcome<T> {
-    /// Turns what was done into something else.
+    /// Maps the result of a successful attempt.
     pub fn map<U>(self, done: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
             Self::Done(value) => Outcome::Done(done(value)),
@@ -38,23 +38,25 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Forgets what was done.
+    /// Drops the result of a successful attempt.
     pub fn discard(self) -> Outcome<()> {
         self.map(drop)
     }
 }
 
-/// Returns the turn that a request may wait for: none from within a hook, since what the hook is asked
-/// for may have it.
+/// Returns the turn that a request can wait for. There is none inside a hook: the request that
+/// waits for the hook may hold the turn.
 pub fn turn_of<'a>(turn: &'a Mutex<()>, context: &RequestContext) -> Option<&'a Mutex<()>> {
     (context.depth == 0).then_some(turn)
 }
 
-/// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, if there is one,
-/// so that among those who share it nobody starves.
+/// Runs `attempt` until it does not conflict.
+///
+/// From the sixth attempt on it holds `turn`, if there is one, so that none of those that share the
+/// turn starves.
 ///
 /// # Errors
-/// The attempt's own, or overload after too many.
+/// Those of the attempt; overload after too many attempts.
 pub async fn until_settled<T, F, Fut>(
     turn: Option<&Mutex<()>>,
     mut attempt: F,
@@ -81,7 +83,8 @@ where
     Err(ApiError::overloaded("the record"))
 }
 
-/// Begins to store; until what is returned is dropped the client is not told that it took too long.
+/// Begins to store. Until the returned permit is dropped, the client is not told that the request
+/// took too long.
 async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError> {
     if context.is_sandboxed {
         let message = "nothing is stored in a sandbox";
@@ -99,7 +102,8 @@ async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError
 /// Appends a plan.
 ///
 /// # Errors
-/// What the log says, a conflict excepted; 111 in a sandbox; 122 when the client has been told so, or is about to.
+/// Those of the log, except for a conflict; 111 in a sandbox; 122 when the client has been told so
+/// or is about to be.
 pub async fn commit(
     log: &Arc<dyn EventLog>,
     plan: Plan,
@@ -112,11 +116,11 @@ pub async fn commit(
 
 /// Appends a plan whose events after-hooks may have to be told of.
 ///
-/// `originals` are the records as they are before, `told` is the request as hooks see it. Whoever
-/// wants to know what synchronous ones answer asks the [`CommitAnswers`].
+/// `originals` are the records before the commit, `told` is the request as hooks see it. The
+/// [`CommitAnswers`] give the answers of synchronous hooks.
 ///
 /// # Errors
-/// As [`commit`]; overload, when it cannot be promised that the hooks are told.
+/// Those of [`commit`]; overload when delivery to the hooks cannot be promised.
 pub async fn commit_announced(
     env: &RecordEnv,
     (plan, read_position): (Plan, u64),

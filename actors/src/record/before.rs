@@ -1,5 +1,5 @@
-//! The before-hooks of a save, one record after the other, and what they bring: files, and fields
-//! that no record had before.
+//! The before-hooks of a save, run one record after the other, and what they bring: files, and
+//! fields that the type did not have before.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use super::{hooks, migrate, types};
 use crate::context::RequestContext;
 use crate::plugin::Trigger;
 
-/// How far back a save looks for what was written while its hooks ran.
+/// How many events after its decision a save searches for what was written while its hooks ran.
 const MAX_OVERTAKING_EVENTS: usize = 10_000;
 
-/// Runs the hooks on the drafts. A record whose hooks refuse it, or bring what its type cannot take,
-/// fails by itself.
+/// Runs the hooks on the drafts. A record fails alone if its hooks refuse it, or bring what its
+/// type cannot take.
 ///
 /// # Errors
-/// What the log or the files' catalogue says.
+/// Those of the log or of the files' catalogue.
 pub(super) async fn run(
     env: &RecordEnv,
     command: &SaveRecords,
@@ -46,7 +46,7 @@ pub(super) async fn run(
     let fields = drafts.iter_mut().flatten();
     let fields = fields.map(|draft| &mut draft.record.fields);
     env.assets.complete(fields).await?;
-    // The extension overtakes this save, which must know it for its own.
+    // The extension of the type overtakes this save, which must recognise it as its own.
     let mut context = command.context.clone();
     context.ancestors.push(attempt);
     let brought = refuse_unfit(env, drafts, context.may_migrate);
@@ -54,7 +54,7 @@ pub(super) async fn run(
     types::extend_by(env, brought, &context).await
 }
 
-/// Whether there is a hook for one of the drafts.
+/// Whether there is a hook for any of the drafts.
 pub(crate) fn are_hooked(env: &RecordEnv, drafts: &[Result<Draft, ItemError>]) -> bool {
     let points = env.plugins.points();
     let mut drafts = drafts.iter().flatten();
@@ -67,16 +67,18 @@ pub(crate) fn are_hooked(env: &RecordEnv, drafts: &[Result<Draft, ItemError>]) -
 /// What hooks decided about records as they were at a position.
 #[derive(Debug)]
 pub(crate) struct Decided<T> {
-    /// What they decided.
+    /// The decision.
     pub(crate) what: T,
     /// The position.
     pub(crate) position: u64,
 }
 
 impl<T> Decided<T> {
-    /// Returns it if it still counts at `until`: the hooks of this save or deletion, which names
-    /// itself `id`, have written something, and nobody else has changed one of the records, the caller or the
-    /// rules of access to fields.
+    /// Returns the decision if it still counts at `until`.
+    ///
+    /// It counts if the hooks of this save or deletion, whose own id is `id`, have written
+    /// something, and nobody else has changed any of the records, the caller or the rules of access
+    /// to fields.
     pub(crate) async fn if_it_counts(
         self,
         env: &RecordEnv,
@@ -92,14 +94,15 @@ impl<T> Decided<T> {
         let is_all = since.last()?.last_position() >= until;
         since.retain(|commit| commit.first_position() <= until);
         let have_written = since.iter().any(|commit| commit.causation == Some(id));
-        // What the hooks cause, however indirectly, is of this request. So is what goes on beside
-        // this save, if it came with a call of a plugin; that names the same cause as this save.
+        // Everything that the hooks cause, however indirectly, has this request's id. If a plugin's
+        // call brought this save, so does whatever else that call does meanwhile; but that names
+        // the same cause as this save.
         let (request, beside) = (context.request.id(), context.ancestors.last().copied());
         let is_own =
             |commit: &Commit| commit.request_id == Some(request) && commit.causation != beside;
         let counts = |stream: &Stream| match stream {
             Stream::Record(id) => records.contains(id),
-            // What was decided is put on the records without asking what the caller may do.
+            // The decision is applied to the records without checking again what the caller may do.
             Stream::User(user) => context.caller.user.as_ref() == Some(user),
             Stream::FieldAccess => true,
             _ => false,
@@ -110,7 +113,7 @@ impl<T> Decided<T> {
     }
 }
 
-/// Fails the records that types cannot be extended for, together with those before them; returns
+/// Fails the records for which types cannot be extended, given the records before them. Returns
 /// what the others bring.
 fn refuse_unfit(
     env: &RecordEnv,

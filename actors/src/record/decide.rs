@@ -1,4 +1,4 @@
-//! Deciding: from drafts to events, with what the decision rests on. Pure.
+//! Deciding: turns drafts into events, with the keys that the decision rests on. Pure.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::apply;
 use super::draft::{Draft, taken};
 use crate::log::{ConflictKey, MAX_NUMBER, SequenceRequest};
 
-/// Events and what they rest on, as they are gathered.
+/// Events and what they rest on, while they are collected.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The events.
@@ -28,20 +28,21 @@ pub struct Plan {
     pub reads: HashSet<ConflictKey>,
     /// Keys written.
     pub writes: HashSet<ConflictKey>,
-    /// Sequence fields to be numbered.
+    /// Sequence fields that need a number.
     pub sequences: Vec<SequenceRequest>,
-    /// Records as the plan leaves them, `None` for deleted ones.
+    /// Records as the plan leaves them; `None` for deleted ones.
     state: HashMap<RecordId, Option<Head>>,
-    /// Unique values taken by the plan itself.
+    /// Unique values that the plan itself takes.
     taken: HashMap<UniqueValue, RecordId>,
 }
 
-/// A value of a unique set of fields: the type, the fields and the values as they are compared.
+/// A value of a unique set of fields: the type, the fields and the values in the form in which they
+/// are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UniqueValue {
     /// The type.
     pub record_type: TypeName,
-    /// Field names and normalised values, in turn.
+    /// Field names and normalised values, alternating.
     pub parts: Vec<String>,
 }
 
@@ -52,15 +53,15 @@ pub struct DecisionInputs {
     pub existing: HashSet<RecordId>,
     /// Files that are known.
     pub files: HashSet<AssetName>,
-    /// Unique values that some record has.
+    /// Unique values, with the records that have them.
     pub owners: HashMap<UniqueValue, RecordId>,
-    /// Whether numbers of sequence fields may be whatever a server gives by itself, since one gave them
-    /// before; those that clients ask for have 32 bits.
+    /// Whether sequence numbers may be as large as any that a server gives, as a server gave these
+    /// before. Numbers that clients ask for have 32 bits.
     pub are_numbers_given: bool,
 }
 
 impl UniqueValue {
-    /// Returns the unique values that a record has, with the fields that make them.
+    /// Returns a record's unique values, each with the fields of its set.
     pub fn of<'a>(record: &'a Record, definition: &'a TypeDefinition) -> Vec<(Self, Vec<&'a str>)> {
         let declared = definition
             .unique
@@ -92,8 +93,8 @@ impl UniqueValue {
         sets.into_iter().filter_map(value_of).collect()
     }
 
-    /// Returns what a record has in a field of a set, or in one of the columns that texts of its own
-    /// are in; nothing is unlike everything.
+    /// Returns a record's value for a field of a unique set, or for one of the record's own string
+    /// columns. A missing value equals no other.
     pub fn part(record: &Record, field: &str) -> Option<Value> {
         let user = |user: &Option<UserId>| {
             let user = user.as_ref().map_or("", UserId::as_str);
@@ -116,7 +117,7 @@ impl UniqueValue {
     }
 }
 
-/// Returns the records that a draft refers to anew.
+/// Returns the records that a draft newly refers to.
 pub fn new_references(draft: &Draft) -> Vec<RecordId> {
     let before = draft.original.as_ref().map(|head| &head.record.fields);
     let is_new =
@@ -128,7 +129,7 @@ pub fn new_references(draft: &Draft) -> Vec<RecordId> {
     draft.record.fields.iter().filter_map(referred).collect()
 }
 
-/// Returns the files that a draft names anew.
+/// Returns the files that a draft newly names.
 pub fn new_files(draft: &Draft) -> Vec<AssetName> {
     let named = |(_, value): (&String, &Value)| match value {
         Value::Asset(asset) => Some(asset.name.as_str().into()),
@@ -137,7 +138,7 @@ pub fn new_files(draft: &Draft) -> Vec<AssetName> {
     new_values(draft).filter_map(named).collect()
 }
 
-/// Returns the files that a draft names anew, at any depth.
+/// Returns the files that a draft newly names, at any depth.
 fn named_files(draft: &Draft) -> Vec<AssetName> {
     let mut names = Vec::new();
     for (_, value) in new_values(draft) {
@@ -146,7 +147,7 @@ fn named_files(draft: &Draft) -> Vec<AssetName> {
     names
 }
 
-/// Returns the values that a record did not have under their names, with these.
+/// Returns the values that the stored record does not have under the same names, with their names.
 fn new_values(draft: &Draft) -> impl Iterator<Item = (&String, &Value)> {
     let before = draft.original.as_ref().map(|head| &head.record.fields);
     let is_new = move |(name, value): &(&String, &Value)| {
@@ -155,7 +156,7 @@ fn new_values(draft: &Draft) -> impl Iterator<Item = (&String, &Value)> {
     draft.record.fields.iter().filter(is_new)
 }
 
-/// Returns the unique values that a draft takes anew.
+/// Returns the unique values that a draft newly takes.
 pub fn new_unique_values<'a>(
     draft: &'a Draft,
     definition: &'a TypeDefinition,
@@ -163,7 +164,7 @@ pub fn new_unique_values<'a>(
     values_beside(draft, draft.original.as_deref(), definition)
 }
 
-/// Returns the unique values that a draft has and that the record as it was has not.
+/// Returns the unique values that a draft has and the earlier record does not.
 fn values_beside<'a>(
     draft: &'a Draft,
     before: Option<&Head>,
@@ -180,7 +181,7 @@ fn values_beside<'a>(
 }
 
 impl Plan {
-    /// Decides a save: adds its events, or refuses it and leaves the plan as it was.
+    /// Decides a save: adds its events, or refuses it and leaves the plan unchanged.
     ///
     /// # Errors
     /// 108 for a fraction in a whole-number field and for more values than a row takes, 109 for a
@@ -199,14 +200,15 @@ impl Plan {
         check_key(&draft.record)?;
         check_files(draft, inputs)?;
         for name in named_files(draft) {
-            // An erasure that looked who names it has to look again, and takes it from whoever is later.
+            // An erasure that has already looked up who names the file has to look again. A save
+            // that comes after the erasure is decided again, and no longer finds the file.
             let key = ConflictKey::stream(&Stream::Asset(name));
             self.reads.insert(key);
             self.writes.insert(key);
         }
         let references = new_references(draft);
         self.check_references(&references, inputs)?;
-        // Of several drafts of one record the later may go back to what is stored.
+        // With several drafts of one record, a later one can return to the stored values.
         let values = values_beside(draft, self.current(draft), definition);
         self.check_unique(id, &values, definition, inputs)?;
 
@@ -228,10 +230,10 @@ impl Plan {
         Ok(())
     }
 
-    /// As [`Plan::save`], but what is left of the record is said in full.
+    /// Like [`Plan::save`], but writes the resulting record in full.
     ///
     /// # Errors
-    /// As [`Plan::save`].
+    /// Those of [`Plan::save`].
     pub fn save_whole(
         &mut self,
         draft: &Draft,
@@ -253,8 +255,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Decides a deletion. Whoever refers to the record must have been looked for at the
-    /// decision's read position.
+    /// Decides a deletion. References to the record must have been looked up at the decision's read
+    /// position.
     pub fn delete(
         &mut self,
         head: &Head,
@@ -287,7 +289,7 @@ impl Plan {
         self.state.insert(id.clone(), None);
     }
 
-    /// Says once more what a record is, so that nothing builds on what came before.
+    /// Writes a record's present state again in full, so that nothing builds on earlier events.
     pub fn repeat(&mut self, head: &Head, definition: &TypeDefinition) {
         let record = &head.record;
         self.reads
@@ -299,13 +301,14 @@ impl Plan {
         }
     }
 
-    /// Returns a record as the plan leaves it; `None` when the plan deletes it or has nothing of it.
+    /// Returns a record as the plan leaves it; `None` if the plan deletes it or does not contain
+    /// it.
     pub fn record(&self, id: &RecordId) -> Option<&Record> {
         let head = self.state.get(id)?.as_ref()?;
         Some(&head.record)
     }
 
-    /// Whether a record is there when the plan is done; `None` when the plan has nothing of it.
+    /// Whether a record exists after the plan; `None` if the plan does not contain it.
     pub fn leaves(&self, id: &RecordId) -> Option<bool> {
         self.state.get(id).map(Option::is_some)
     }
@@ -360,7 +363,7 @@ impl Plan {
         }
     }
 
-    /// Returns what a draft's record is when it is saved: as the plan leaves it, or as it is stored.
+    /// Returns the record that a draft is saved over: as the plan leaves it, or as it is stored.
     fn current<'a>(&'a self, draft: &'a Draft) -> Option<&'a Head> {
         match self.state.get(&draft.record.id) {
             Some(decided) => decided.as_ref(),
@@ -392,12 +395,12 @@ impl Plan {
             subject: subject_of(&draft.record, definition),
         };
         self.number_sequences(draft, definition);
-        // Where it will stand in the log is not known yet.
+        // Its position in the log is not known yet.
         let mut head = match apply::body(before.as_ref(), id, &event.body, (version, 0)) {
             apply::Folded::Known(head) => head,
             apply::Folded::Unknown => None,
         };
-        // A change cannot say that there is no access list any more.
+        // A patch cannot say that the access list is gone.
         let stored_access =
             (draft.original.as_deref()).and_then(|head| head.record.access.as_ref());
         let loses_access = draft.record.access.is_none() && stored_access.is_some();
@@ -418,8 +421,8 @@ impl Plan {
         self.events.push(event);
     }
 
-    /// A new record gets a number in every sequence field it does not set; a number that is set
-    /// moves the counter.
+    /// Numbers sequence fields: a new record gets a number in every sequence field that it does not
+    /// set; a number that is set moves the counter.
     fn number_sequences(&mut self, draft: &Draft, definition: &TypeDefinition) {
         let before = draft.original.as_ref().map(|head| &head.record.fields);
         for field in definition.sequence_fields() {
@@ -437,13 +440,13 @@ impl Plan {
     }
 }
 
-/// Returns whose what is said of a record is.
+/// Returns the user whose data an event about this record is.
 fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
     record.owner.clone().filter(|_| definition.is_personal)
 }
 
-/// Returns what a draft changes in the fields of the record as it is, and in its access list; that it
-/// has none any more it does not say.
+/// Returns what a draft changes in the fields and the access list of the current record. It cannot
+/// say that the access list is gone.
 fn difference(draft: &Draft, current: &Record) -> RecordPatch {
     let record = &draft.record;
     let mut patch = RecordPatch {
@@ -464,7 +467,8 @@ fn difference(draft: &Draft, current: &Record) -> RecordPatch {
             }
         }
     }
-    // What a copy of the record has just been given stays, if this one says nothing of it.
+    // An access list that an earlier draft of the record has just set stays if this one does not
+    // mention it.
     let stored = draft.original.as_ref().map(|head| &head.record);
     if record.access != stored.and_then(|stored| stored.access.clone()) {
         patch.access.clone_from(&record.access);
@@ -472,8 +476,7 @@ fn difference(draft: &Draft, current: &Record) -> RecordPatch {
     patch
 }
 
-/// Refuses values that their fields do not take. One that is stored stays what it is, and is in
-/// nobody's way.
+/// Refuses values that their fields do not accept. A value that is already stored is not checked.
 fn check_values(
     draft: &Draft,
     definition: &TypeDefinition,
@@ -555,7 +558,8 @@ fn whole(number: f64) -> i64 {
     whole
 }
 
-/// Returns a record's head after events, given its head before; those of other streams are passed over.
+/// Returns a record's head after events, given its head before them. Events of other streams are
+/// skipped.
 pub fn head_after<'a>(
     before: Option<Arc<Head>>,
     id: &RecordId,
@@ -573,7 +577,7 @@ pub fn head_after<'a>(
 
 /// Returns the heads of the drafts' records after events.
 ///
-/// A request may have many drafts of one record, and an event for each: every event is folded once.
+/// A request can have many drafts of one record, and an event for each: every event is folded once.
 pub fn heads_after<'d, 'e>(
     drafts: impl IntoIterator<Item = &'d Draft>,
     events: impl IntoIterator<Item = &'e Event>,

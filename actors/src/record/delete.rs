@@ -22,13 +22,13 @@ use super::{hooks, save};
 use crate::delivery::consumers::CommitAnswers;
 use crate::store::Referrers;
 
-/// Per id: the record that is deleted, or why it is not.
+/// For each id: the record to delete, or why it is not deleted.
 type Victims = Vec<Result<Arc<Head>, ItemError>>;
 
-/// Deletes; see the module's overview.
+/// Deletes records; see the module's overview.
 ///
 /// # Errors
-/// What fails the request as a whole.
+/// Whatever fails the request as a whole.
 pub async fn delete(
     env: &RecordEnv,
     turn: &Mutex<()>,
@@ -60,12 +60,12 @@ pub async fn delete(
     Ok(join_all(answers.collect::<Vec<_>>()).await)
 }
 
-/// What a deletion came to, before after-hooks.
+/// The outcome of a deletion, before after-hooks.
 struct Settled {
     victims: Victims,
-    /// Where the deletion stands in the log.
+    /// The deletion's position in the log.
     position: u64,
-    /// Where the after-hooks' answers are.
+    /// The answers of the after-hooks.
     commit_answers: CommitAnswers,
 }
 
@@ -112,10 +112,10 @@ async fn attempt(
         let Ok(head) = victim else { continue };
         let id = &head.record.id;
         if plan.leaves(id) == Some(false) {
-            // Named before: it goes once.
+            // Named before: it is deleted once.
             continue;
         }
-        // A record does not hold itself, nor do those that go before it.
+        // References from the record itself, or from records deleted before it, do not hold it.
         let holds = |other: &RecordId| other != id && plan.leaves(other) != Some(false);
         let mut among = referrers.among.get(id).into_iter().flatten();
         if referrers.others.contains_key(id) || among.any(holds) {
@@ -167,8 +167,8 @@ async fn run_before_hooks(
     }
 }
 
-/// Keeps what hooks said that only they themselves have overtaken: they may have saved the very
-/// records.
+/// Keeps the hooks' refusals if only the hooks themselves have overtaken the deletion: they may
+/// have saved these very records.
 fn keep_refusals(decided: Victims, victims: &mut Victims) {
     for (decided, victim) in decided.into_iter().zip(victims) {
         if decided.is_err() {
@@ -202,7 +202,7 @@ fn find(
     }
 }
 
-/// Names the records that are to go, each once.
+/// Returns the ids of the records to delete, each once.
 fn ids_of(victims: &Victims) -> Vec<RecordId> {
     let ids = victims.iter().flatten().map(|head| &head.record.id);
     let ids: BTreeSet<&RecordId> = ids.collect();
@@ -225,8 +225,8 @@ pub(crate) async fn find_referrer(
     Ok(found.others.into_values().next())
 }
 
-/// Finds out who refers to records. The store gets everything up to `position` first, so that the
-/// resolver finds whoever comes to refer to them later.
+/// Finds out which records refer to the given ones. It first waits until the store has applied
+/// `position`, so that the resolver finds any reference that is added later.
 async fn find_referrers(
     env: &RecordEnv,
     ids: &[RecordId],

@@ -19,22 +19,24 @@ use super::messages::SaveItem;
 /// A record on its way to being saved.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The record as it would be stored. May hold `Null`s: fields to be cleared.
+    /// The record as it would be stored. Can contain `Null`s: fields to be cleared.
     pub record: Record,
-    /// The stored record; none for a new one.
+    /// The stored record; `None` for a new one.
     pub original: Option<Arc<Head>>,
-    /// Hooks that changed it.
+    /// The hooks that changed it.
     pub provenance: Vec<Provenance>,
-    /// Fields that hooks left out of their answers: as if they had not been sent.
+    /// Fields that hooks left out of their answers: they count as not sent.
     pub left_out: BTreeSet<String>,
 }
 
 impl Draft {
-    /// Takes over what an earlier draft of the same save, which has been through the hooks, changed
-    /// in the record it knew. Of the item that counts which hooks have left, be it what was stored
-    /// before. What they set themselves to what it was nobody can tell from what they did not touch:
-    /// they answer with the whole record. The times are those that they were shown, as far as the record
-    /// was not saved later.
+    /// Takes over what an earlier draft of the same save, which has passed the hooks, changed in
+    /// the record that it knew.
+    ///
+    /// A value of the item counts if the hooks left it as it was, even if it equals the stored one.
+    /// A value that a hook reset to the stored one cannot be told from an untouched one: hooks
+    /// answer with the whole record. The times are those that the hooks were shown, unless the
+    /// record was saved later.
     pub fn take_over(&mut self, earlier: Self) {
         match &self.original {
             Some(head) => {
@@ -45,7 +47,8 @@ impl Draft {
                 self.record.created_at = earlier.record.created_at;
                 self.record.updated_at = earlier.record.updated_at;
             }
-            // The record that was changed is gone: this is another, with times of its own.
+            // The record that was changed has been deleted: this is another one, with its own
+            // times.
             None => {}
         }
         let known = earlier.original.as_ref().map(|head| &head.record);
@@ -66,8 +69,9 @@ impl Draft {
         self.left_out = earlier.left_out;
     }
 
-    /// Puts what this copy of a record says on the fields that an earlier copy in the same save leaves:
-    /// what its item brings, though it be what was stored, and what differs from that.
+    /// Applies this copy of a record to the fields that an earlier copy in the same save leaves:
+    /// what its item brings, even if it equals what is stored, and whatever else differs from what
+    /// is stored.
     pub fn build_on(&mut self, earlier: &Fields, item: &SaveItem) {
         let stored = self.original.as_ref().map(|head| &head.record.fields);
         let mut fields = earlier.clone();
@@ -82,7 +86,7 @@ impl Draft {
     }
 }
 
-/// Everything a draft is made from besides the item.
+/// Everything that a draft is made from, in addition to the item.
 #[derive(Clone, Copy, Debug)]
 pub struct DraftContext<'a> {
     /// Who asks.
@@ -134,7 +138,7 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
 
 fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
     let roles = &at.definition.creation_roles;
-    // Whoever is that user one day would find somebody else's record in place of his own.
+    // A user created later under this key would find somebody else's record in place of their own.
     let is_anothers = item.id.record_type.is_user()
         && (at.caller.user.as_ref()).is_none_or(|user| user.as_str() != item.id.key.as_str());
     let has_role = roles.is_empty() || !roles.is_disjoint(&at.caller.roles);
@@ -183,8 +187,8 @@ pub fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
     }
 }
 
-/// Takes an item's fields over. A null for a field that the type has not got changes nothing, and
-/// a sequence or unknown marker is no value.
+/// Applies an item's fields. A null for a field that the type does not have changes nothing, and a
+/// sequence or unknown marker is not a value.
 fn merge(record: &mut Record, item: &SaveItem, at: DraftContext<'_>) {
     for (name, value) in &item.fields {
         let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
@@ -195,10 +199,10 @@ fn merge(record: &mut Record, item: &SaveItem, at: DraftContext<'_>) {
     }
 }
 
-/// Takes back changes of fields that the caller may not save.
+/// Undoes changes to fields that the caller may not save.
 ///
 /// # Errors
-/// 123 in an atomic save, where nothing is dropped silently.
+/// 123 in an atomic save, which drops nothing silently.
 pub fn guard_fields(
     (mut draft, item): (Draft, &SaveItem),
     rules: &FieldRules,
@@ -223,12 +227,12 @@ pub fn guard_fields(
     Ok(draft)
 }
 
-/// Returns the refusal of a caller without access.
+/// Returns the error for a caller without access.
 pub fn no_permission() -> ApiError {
     ApiError::new(Code::PermissionDenied, "no permission to perform operation")
 }
 
-/// Returns the refusal of a value that someone else has.
+/// Returns the error for a value that another record has.
 pub fn taken() -> ApiError {
     ApiError::new(Code::Duplicated, "violate unique constraint")
 }

@@ -1,4 +1,4 @@
-//! What a record actor works with, and how it reads the present.
+//! What a record actor works with, and how it reads the present state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::plugin::PluginGate;
 use crate::projector::Applied;
 use crate::store::RecordStore;
 
-/// What a caller may do as of a moment, besides what records and types say.
+/// What a caller may do at some point in time, in addition to what records and types say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rights {
-    /// Who he is, with his roles.
+    /// The caller, with their roles.
     pub caller: Caller,
     /// The rules of access to fields.
     pub rules: Arc<FieldRules>,
 }
 
 impl Rights {
-    /// Returns what a decision reads that rests on them: nothing, with the master key.
+    /// Returns the keys that a decision resting on these rights reads: none with the master key.
     pub fn keys(&self) -> impl Iterator<Item = ConflictKey> {
         let user = self.caller.user.clone().map(Stream::User);
         let streams = user.into_iter().chain([Stream::FieldAccess]);
@@ -48,17 +48,17 @@ impl Rights {
 pub struct RecordEnv {
     /// Where decisions go.
     pub log: Arc<dyn EventLog>,
-    /// What was projected.
+    /// What has been projected.
     pub store: Arc<dyn RecordStore>,
     /// What is in memory.
     pub model: Arc<WriteModel>,
     /// How far the store is.
     pub applied: Applied,
-    /// What is known of files.
+    /// What is known about files.
     pub assets: AssetCatalog,
     /// Hooks.
     pub plugins: Arc<dyn PluginGate>,
-    /// What takes after-hooks to the plugins.
+    /// Delivers after-hooks to the plugins.
     pub consumers: Consumers,
     /// What SQL has changed.
     pub captured: CaptureGate,
@@ -66,7 +66,7 @@ pub struct RecordEnv {
     pub clock: Arc<dyn Clock>,
     /// How many bytes `include` may add to an answer (`MAX_INCLUDED_BYTES`).
     pub max_included_bytes: usize,
-    /// How many bytes the records of an answer may have.
+    /// How many bytes the records of an answer can have.
     pub max_page_bytes: usize,
 }
 
@@ -75,7 +75,7 @@ pub struct RecordEnv {
 pub struct Heads {
     /// The position up to which everything is known.
     pub position: u64,
-    /// The records; absent ones have no entry.
+    /// The records; those that do not exist have no entry.
     pub by_id: HashMap<RecordId, Arc<Head>>,
 }
 
@@ -92,8 +92,10 @@ impl RecordEnv {
         self.model.get_type(name)
     }
 
-    /// Waits until what SQL had changed before is in the log, of these types and of those that a request
-    /// for their records may look at: users, what they refer to, however far, and what refers to them.
+    /// Waits until everything that SQL had changed before is in the log.
+    ///
+    /// This covers the given types and those that a request for their records may look at: users,
+    /// what the types refer to, at any distance, and what refers to them.
     ///
     /// # Errors
     /// It takes too long.
@@ -109,7 +111,7 @@ impl RecordEnv {
         self.captured.settle(&types).await
     }
 
-    /// Loads the current versions of records, from memory where they are, else from the store.
+    /// Loads the current versions of records, from memory if possible, otherwise from the store.
     ///
     /// # Errors
     /// The store failed or does not catch up.
@@ -141,11 +143,11 @@ impl RecordEnv {
         Ok(heads)
     }
 
-    /// As [`Self::load_heads`], as many bytes of them as there is room for; a record takes room each
-    /// time that it is named.
+    /// Like [`Self::load_heads`], but within a bound in bytes. A record takes room each time that
+    /// it is named.
     ///
     /// # Errors
-    /// As [`Self::load_heads`]; 108: there is no room.
+    /// Those of [`Self::load_heads`]; 108 if the room is used up.
     pub async fn load_heads_within(
         &self,
         ids: &[RecordId],
@@ -167,10 +169,10 @@ impl RecordEnv {
         Ok(all.unwrap_or_default())
     }
 
-    /// Finds out which records are there.
+    /// Finds out which records exist.
     ///
     /// # Errors
-    /// As [`Self::load_heads`].
+    /// Those of [`Self::load_heads`].
     pub async fn find_existing(&self, ids: &[RecordId]) -> Result<HashSet<RecordId>, ApiError> {
         let mut existing = HashSet::new();
         let take = |_: &[RecordId], heads: Heads| {
@@ -181,7 +183,7 @@ impl RecordEnv {
         Ok(existing)
     }
 
-    /// Loads records a portion after the other, one at least, until one is refused.
+    /// Loads records portion by portion, at least one, until `take` refuses one.
     async fn load_in_portions(
         &self,
         ids: &[RecordId],
@@ -200,8 +202,8 @@ impl RecordEnv {
         }
     }
 
-    /// Loads a user's auth row, from memory if it is there. The store may be behind: who needs what
-    /// holds at a position waits for that first.
+    /// Loads a user's auth row, from memory if possible. The store may lag behind: a caller that
+    /// needs the state as of a position waits for that position first.
     ///
     /// # Errors
     /// The store failed.
@@ -213,10 +215,10 @@ impl RecordEnv {
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
     }
 
-    /// Returns what a caller may do at present: he may have lost a role since his request began.
+    /// Returns what a caller may do at present: they may have lost a role since the request began.
     ///
     /// # Errors
-    /// 127 when he is locked out by now; the store failed or does not catch up.
+    /// 127 if the user has been locked out since; the store failed or does not catch up.
     pub async fn rights_of(&self, caller: &Caller) -> Result<Rights, ApiError> {
         let mut caller = caller.clone();
         let user = caller.user.as_ref().filter(|_| !caller.is_master());
@@ -230,7 +232,7 @@ impl RecordEnv {
         Ok(Rights { caller, rules })
     }
 
-    /// Whether a user is there at present.
+    /// Whether a user exists at present.
     ///
     /// # Errors
     /// The store failed or does not catch up.
@@ -239,7 +241,7 @@ impl RecordEnv {
         Ok(found.is_some())
     }
 
-    /// Folds a record's version as of a position out of the log.
+    /// Folds a record's version as of a position from the log.
     ///
     /// # Errors
     /// The store or the log cannot be read.
@@ -263,7 +265,7 @@ impl RecordEnv {
             return Ok(());
         }
         let loaded = self.store.load_heads(&definition, &keys).await?;
-        // Asked for after the rows: what is captured in between is told of as well.
+        // Asked for after the rows, so that it includes what is captured in between.
         let captured = self.store.find_captured(&definition, &keys).await?;
         for (key, head) in keys.into_iter().zip(loaded) {
             let is_captured = captured.contains(&key);

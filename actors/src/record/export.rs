@@ -1,10 +1,10 @@
-//! All records of a type as of one moment, of all databases, a page after the other.
+//! All records of a type as of one moment, from all databases, page by page.
 //!
 //! Pages are made by keys: each has the records between two keys, as they were then. Records that
-//! are there today are folded back; those that were deleted since are named by the log, which is
-//! asked after the keys were listed, so that none is missed between the two. A page with as many
-//! bytes as an answer may have ends before its limit. Nothing is kept between pages, and who goes on
-//! from the last key at the same position has all of one moment.
+//! exist today are folded back. Those that were deleted since are named by the log. The log is
+//! asked after the keys were listed, so that no record is missed in between. A page that reaches
+//! the size limit of an answer ends before its limit. Nothing is kept between pages: a caller that
+//! continues from the last key at the same position gets all records of one moment.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::messages::{ExportPage, ExportRecords, QueryRecords};
 use super::page_bytes::{PageBytes, Portion};
 use super::past;
 
-/// Makes a page; see the module's overview.
+/// Builds a page; see the module's overview.
 ///
 /// # Errors
-/// Those of a query; 108 for a moment that is not yet; the log cannot be read.
+/// Those of a query; 108 for a moment in the future; the log cannot be read.
 pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<ExportPage, ApiError> {
     let position = match command.as_of {
         Some(moment) => moment.find(env, "as_of").await?,
@@ -89,7 +89,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
         let mut kept = looking.keep_matches(seen).await?;
         kept.sort_by(|left, right| left.record.id.key.cmp(&right.record.id.key));
         for Head { record, .. } in kept {
-            // The first always has room, so that who goes on comes to an end.
+            // The first record always has room, so that a caller that continues makes progress.
             if room.take(&record).is_err()
                 && let Some(last) = records.last()
             {
@@ -107,7 +107,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     })
 }
 
-/// Lists the keys of a type's records that were deleted behind a position.
+/// Lists the keys of a type's records that were deleted after a position.
 async fn deleted_since(
     env: &RecordEnv,
     name: &TypeName,

@@ -1,8 +1,8 @@
-//! Handing work over: an actor begins it, and once what it has decided is with the log, whoever
-//! asked goes on with it.
+//! Handing over work: an actor begins it, and once its decision is with the log, the caller
+//! continues it.
 //!
-//! So the log's answer wakes the one who waits for it, and nobody else: neither the actor when it
-//! comes, nor the asker before. Work that nobody waits for any more is ended all the same.
+//! So the log's answer wakes only the task that waits for it: it does not wake the actor, and the
+//! caller is not woken earlier. Work that nobody waits for any more is still finished.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::context::Storing;
 use crate::spawn::spawn_named;
 
-/// Makes the two sides.
+/// Creates the two sides.
 pub(super) fn handover<T: Send + 'static>() -> (Giver<T>, Taker<T>) {
     let place = Arc::new(Mutex::new(Place::Empty(None)));
     (Giver(Arc::clone(&place)), Taker(place))
@@ -25,20 +25,20 @@ pub(super) fn handover<T: Send + 'static>() -> (Giver<T>, Taker<T>) {
 
 /// What lies between the two sides.
 enum Place<T> {
-    /// Nothing yet; how to wake the taker, once he has looked.
+    /// Nothing yet; how to wake the taker, if it has been polled.
     Empty(Option<Waker>),
-    /// The rest of the work, which wakes the taker if he has looked.
+    /// The rest of the work. It wakes the taker if the taker has been polled.
     Left(BoxFuture<'static, T>),
     /// The outcome.
     Done(T),
-    /// One of the sides is gone, or has all that he gets.
+    /// One of the sides is gone, or has received everything.
     Over,
 }
 
-/// The side of whoever begins the work.
+/// The side that begins the work.
 pub(super) struct Giver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 
-/// The side of whoever asked for it: `None` when it was not taken up.
+/// The side that asked for the work: returns `None` if nobody began it.
 pub(super) struct Taker<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 
 impl<T: Send + 'static> Giver<T> {
@@ -60,7 +60,7 @@ impl<T: Send + 'static> Giver<T> {
         }
     }
 
-    /// Leaves work to the taker; gives it back when there is none.
+    /// Leaves the work to the taker; returns it if there is no taker.
     fn leave(&self, mut work: BoxFuture<'static, T>) -> Option<BoxFuture<'static, T>> {
         let mut place = self.0.lock();
         let waker = match &*place {
@@ -92,7 +92,7 @@ impl<T: Send + 'static> Giver<T> {
     }
 }
 
-/// Without effect once something is there.
+/// Has no effect once the place is filled.
 impl<T: Send + 'static> Drop for Giver<T> {
     fn drop(&mut self) {
         self.put(Place::Over);
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A piece of work: asks something, stores, and adds up what came.
+    /// A piece of work: asks for something, stores, and adds up the answers.
     async fn work(
         storing: Storing,
         asked: oneshot::Receiver<u32>,
@@ -156,8 +156,8 @@ mod tests {
         sum
     }
 
-    /// What happens one after the other: `Begin` lets the giver run as far as it can, `Look` polls the
-    /// taker, `Leave` drops him.
+    /// What happens, step by step: `Begin` lets the giver run as far as it can, `Look` polls the
+    /// taker, `Leave` drops it.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin,
@@ -168,8 +168,8 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order things happen: the work is done once it can be, and whoever still waits
-        /// gets its outcome.
+        /// In any order of steps: the work is done once it can be, and a taker that still waits
+        /// gets the outcome.
         #[test]
         fn work_is_done_and_its_outcome_arrives(
             order in Just(vec![Step::Begin, Step::Answer, Step::Store]).prop_shuffle(),
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Where both sides are threads of their own, nobody sleeps for ever.
+    /// With each side on threads of its own, nobody sleeps for ever.
     #[test]
     fn the_log_wakes_whoever_asked() {
         let there = tokio::runtime::Builder::new_multi_thread()

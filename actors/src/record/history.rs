@@ -1,9 +1,9 @@
 //! A record's history: every version that it ever had, with who made it and what it changed; and
-//! bringing one back.
+//! restoring a version.
 //!
-//! A version is what an event of the record's stream left. The store knows where these events
-//! stand, the log has them; states are folded as in [`super::past`], so each is shown under the
-//! names that its fields had then.
+//! A version is what an event of the record's stream left. The store knows the positions of these
+//! events, the log has the events. States are folded as in [`super::past`], so each is shown under
+//! the names that its fields had then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::context::RequestContext;
 
 /// How many versions a page has at most.
 pub const MAX_PAGE: usize = 1000;
-/// How many events one request looks at, whatever it is filtered by.
+/// How many events one request looks at, whatever the filter is.
 const MAX_LOOKED_AT: usize = 2000;
 
 /// Lists versions of a record, the newest first.
@@ -37,28 +37,28 @@ const MAX_LOOKED_AT: usize = 2000;
 pub struct ListVersions {
     /// Who asks.
     pub context: RequestContext,
-    /// How much of it he may see.
+    /// Which histories they may see.
     pub right: HistoryRight,
     /// The record.
     pub id: RecordId,
-    /// The newest moment that counts; none for the present.
+    /// The newest moment that counts; `None` for the present.
     pub until: Option<Moment>,
     /// Versions up to this moment do not count.
     pub after: Option<Moment>,
     /// Only what this user did.
     pub user: Option<UserId>,
-    /// Only these kinds of events; none for all.
+    /// Only these kinds of events; `None` for all.
     pub kinds: Option<BTreeSet<EventKind>>,
     /// How many versions.
     pub limit: usize,
 }
 
-/// Brings a record back to what it was at a moment, as a save like any other.
+/// Restores a record to what it was at a moment, by a save like any other.
 #[derive(Clone, Debug)]
 pub struct RestoreRecord {
     /// Who asks.
     pub context: RequestContext,
-    /// How much of the history he may see.
+    /// Which histories they may see.
     pub right: HistoryRight,
     /// The record.
     pub id: RecordId,
@@ -66,14 +66,14 @@ pub struct RestoreRecord {
     pub as_of: Moment,
 }
 
-/// Whose histories somebody may see.
+/// Which histories a caller may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryRight {
     /// Everybody's: the master key.
     All,
-    /// Those of records in the public database, and of his own: an administrator.
+    /// Those of records in the public database, and of the caller's own: an administrator.
     Public,
-    /// Those of records that he owns, or owned last.
+    /// Those of records that the caller owns, or was the last to own.
     Own,
 }
 
@@ -84,13 +84,13 @@ pub struct Version {
     pub commit: Arc<Commit>,
     /// The event that made it.
     pub event: Event,
-    /// The record since then; none when it was deleted.
+    /// The record after the event; `None` if it was deleted.
     pub record: Option<Record>,
-    /// What became different, by field; access list and owner are `_access` and `_ownerID`.
+    /// What changed, by field; access list and owner are `_access` and `_ownerID`.
     pub changes: BTreeMap<String, Change>,
 }
 
-/// What a field was and became, in wire form; none when it had no value.
+/// A field's value before and after, in wire form; `None` if it had no value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Before.
@@ -104,14 +104,14 @@ pub struct Change {
 pub struct VersionPage {
     /// The versions, the newest first.
     pub versions: Vec<Version>,
-    /// Where the next page begins: its `until`. None when there is nothing more.
+    /// Where the next page begins: its `until`. `None` if there are no more versions.
     pub next: Option<u64>,
 }
 
 /// Lists versions.
 ///
 /// # Errors
-/// 110 for a record that never was, 102 for a history that the caller may not see.
+/// 110 for a record that never existed, 102 for a history that the caller may not see.
 pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage, ApiError> {
     let caller = &command.context.caller;
     read::under_steady_rules(env, caller, || find(env, &command)).await
@@ -174,8 +174,8 @@ pub async fn changes_at(
     Err(ApiError::invalid_argument(message, &["position"]))
 }
 
-/// Loads the versions between two positions that are asked for, in order, of a record that is the
-/// `last` today.
+/// Loads the wanted versions between two positions, in order. `last` is the record as it is today,
+/// or as it was last.
 async fn load(
     env: &RecordEnv,
     command: &ListVersions,
@@ -196,7 +196,7 @@ async fn load(
     for (commit, event) in walk.ahead(env, until).await? {
         walk.take(&event);
         if event.stream != *walk.stream() {
-            // A field got another name: no version, and no change of one.
+            // A renamed or deleted field is not a version, and not a change of one.
             if apply::reshapes(&event.body) {
                 rules = past.at(event.position);
                 before = walk.record().map(|record| seen(record, &rules));
@@ -225,7 +225,8 @@ async fn load(
     Ok(versions)
 }
 
-/// Compares two states of a record. Times and makers of changes are the version's own.
+/// Compares two states of a record. When and by whom they were changed is not compared: the version
+/// says that.
 fn changes(before: Option<&Record>, after: Option<&Record>) -> BTreeMap<String, Change> {
     let (before, after) = (before.map(members), after.map(members));
     let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
@@ -252,11 +253,11 @@ fn members(record: &Record) -> BTreeMap<String, Json> {
     own.chain(more).collect()
 }
 
-/// Returns what to save so that a record becomes again what it was at a moment, and where.
+/// Returns what to save, and in which database, so that a record becomes what it was at a moment.
 ///
 /// # Errors
-/// 110 when it was not there then, 102 for a history that the caller may not see, 108 for a
-/// position beyond the log's end.
+/// 110 if it did not exist then, 102 for a history that the caller may not see, 108 for a position
+/// beyond the log's end.
 pub async fn restored(
     env: &RecordEnv,
     command: &RestoreRecord,
@@ -278,7 +279,7 @@ pub async fn restored(
     let definition = env.definition(&command.id.record_type);
     let mut fields = Fields::new();
     if let Some(now) = now.get(&command.id) {
-        // Numbers are given once: one that the log has not got stays.
+        // Sequence numbers are given once: one that the log does not have stays.
         let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
         let names = now.record.fields.iter().map(|(name, _)| name);
         let gone = names.filter(|name| !is_number(name));
@@ -295,9 +296,11 @@ pub async fn restored(
     Ok((item, database))
 }
 
-/// Returns from which position on somebody may see the history of a record, and what it is today, or
-/// refuses. Rights are today's: the record's owner is the last that it had, and what had the id before it was made is not
-/// his.
+/// Returns the position from which a caller may see a record's history, and the record as it is
+/// today, or refuses.
+///
+/// Rights are today's: the last owner counts as the record's owner. An earlier record under the
+/// same id does not belong to them.
 async fn check_right(
     env: &RecordEnv,
     id: &RecordId,
@@ -324,8 +327,8 @@ async fn check_right(
     Ok((past::begin_of(env, &last).await?, Some(last)))
 }
 
-/// Whether there is anything about a record in the log: one that was erased has a history still, of
-/// which nothing is left but when and by whom.
+/// Whether the log has anything about a record: an erased record still has a history, of which only
+/// times and users are left.
 async fn has_past(env: &RecordEnv, id: &RecordId) -> Result<bool, ApiError> {
     let stream = Stream::Record(id.clone());
     let until = env.applied.position();

@@ -1,5 +1,5 @@
-//! What `include` brings: records, which all that bring them share, and how many bytes of an answer
-//! they may make.
+//! What `include` adds: records, shared by everything that includes them, and how many bytes of an
+//! answer they can take.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -16,10 +16,10 @@ use super::messages::Transient;
 /// Records that a query includes and the caller may see, by id.
 pub(crate) type Included = HashMap<RecordId, Arc<Head>>;
 
-/// How much `include` may still add to an answer: what it brings comes again with each record and
-/// under each name, so a small request could ask for any number of bytes.
+/// How much `include` can still add to an answer. An included record is repeated with each record
+/// and under each name, so a small request could ask for any number of bytes.
 pub(super) struct Room {
-    /// How long the records are as JSON.
+    /// The length of each record as JSON.
     lengths: HashMap<RecordId, usize>,
     left: usize,
     most: usize,
@@ -37,10 +37,10 @@ impl Room {
         }
     }
 
-    /// Takes what comes with a record.
+    /// Takes the room for what a record includes.
     ///
     /// # Errors
-    /// 108: there is no room for it.
+    /// 108 if there is no room for it.
     pub(super) fn take(&mut self, transient: &BTreeMap<String, Transient>) -> Result<(), ApiError> {
         for (name, value) in transient {
             let length = match value {
@@ -64,15 +64,15 @@ fn too_much(most: usize) -> ApiError {
     ApiError::invalid_argument(message, &["include"]).with_info("limit", limit)
 }
 
-/// How many bytes something has as JSON.
+/// Returns the length of a value as JSON.
 fn json_length(value: &impl Serialize) -> usize {
     let mut length = Length(0);
-    // Counting cannot fail, and what cannot be written is not in the answer.
+    // Counting cannot fail, and a value that cannot be written is not in the answer.
     let _ = serde_json::to_writer(&mut length, value);
     length.0
 }
 
-/// Counts what is written.
+/// Counts the bytes that are written.
 struct Length(usize);
 
 impl io::Write for Length {
@@ -124,7 +124,7 @@ mod tests {
         })
     }
 
-    /// Three notes of one room, which `include` names twice; of the room a field is hidden.
+    /// Three notes in one room, which `include` names twice; a field of the room is hidden.
     fn bring(max_bytes: usize) -> Result<Vec<Found>, ApiError> {
         let text = |text: &str| Value::String(text.to_owned());
         let shown = [("name", text("hall")), ("secret", text("key"))];

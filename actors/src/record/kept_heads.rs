@@ -1,8 +1,8 @@
-//! The heads of records that are at hand in memory.
+//! The heads of records that are kept in memory.
 //!
-//! What was used lately is there as it is handled. What was used before that is there in few bytes, and
-//! made again when somebody asks: several times as many records fit into the same memory, and looking
-//! one up in the store takes ten times as long as unpacking it.
+//! Heads that were used lately are kept as they are. Those used before that are kept packed, in few
+//! bytes, and unpacked on demand: several times as many records fit into the same memory, and a
+//! lookup in the store takes ten times as long as unpacking.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::write_model::KnownHead;
 /// See the module's overview.
 pub(super) struct KeptHeads {
     whole: WeighedCache<RecordId, KnownHead>,
-    /// By the hash of their ids, of which no two are the same: it has 128 bits, under keys that nobody
+    /// By the hash of their ids. No two are the same: it has 128 bits, under keys that nobody
     /// knows.
     packed: WeighedCache<u128, PackedHead>,
     hashers: [RandomState; 2],
-    /// The bytes of either.
+    /// The maximum bytes of whole and of packed heads.
     max_bytes: (usize, usize),
 }
 
 impl KeptHeads {
-    /// Makes an empty cache that [`trim`](KeptHeads::trim) brings down to some `max_bytes`: a quarter is
+    /// Creates an empty cache that [`trim`](KeptHeads::trim) reduces to `max_bytes`. A quarter is
     /// for whole heads.
     pub(super) fn new(max_bytes: usize) -> Self {
         let of_whole = max_bytes / 4;
@@ -37,17 +37,17 @@ impl KeptHeads {
         }
     }
 
-    /// Returns how many records something is known of.
+    /// Returns the number of records about which something is known.
     pub(super) fn len(&self) -> usize {
         self.whole.len() + self.packed.len()
     }
 
-    /// Returns about how many bytes they take.
+    /// Returns roughly how many bytes they take.
     pub(super) fn bytes(&self) -> usize {
         self.whole.bytes() + self.packed.bytes()
     }
 
-    /// Returns what is known of a record, which becomes the most recently used.
+    /// Returns what is known of a record, and makes it the most recently used.
     pub(super) fn get(&mut self, id: &RecordId) -> Option<KnownHead> {
         if let Some(known) = self.whole.get(id) {
             return Some(known.clone());
@@ -58,7 +58,7 @@ impl KeptHeads {
         Some(head)
     }
 
-    /// As [`get`](KeptHeads::get), for what was written at that position only.
+    /// Like [`get`](KeptHeads::get), but only if the head was written at that position.
     pub(super) fn get_written(&mut self, id: &RecordId, position: u64) -> KnownHead {
         let head = if let Some(known) = self.whole.get(id) {
             known.clone()
@@ -70,7 +70,7 @@ impl KeptHeads {
         head.filter(|head| head.position == position)
     }
 
-    /// Returns what is known of a record, whose turn stays what it is.
+    /// Returns what is known of a record, without marking it as used.
     pub(super) fn peek(&self, id: &RecordId) -> Option<KnownHead> {
         if let Some(known) = self.whole.peek(id) {
             return Some(known.clone());
@@ -84,7 +84,7 @@ impl KeptHeads {
         self.whole.contains(id) || self.packed.contains(&self.hash(id))
     }
 
-    /// Learns something of a record.
+    /// Learns a record's head.
     pub(super) fn put(&mut self, id: RecordId, head: KnownHead) {
         self.packed.pop(&self.hash(&id));
         self.whole.put(id, head);
@@ -96,7 +96,7 @@ impl KeptHeads {
         self.packed.pop(&self.hash(id));
     }
 
-    /// Forgets all records of a type that are there.
+    /// Forgets all records of a type that exist.
     pub(super) fn pop_type(&mut self, name: &TypeName) {
         let is_of =
             |(id, head): &(&RecordId, &KnownHead)| id.record_type == *name && head.is_some();
@@ -105,12 +105,13 @@ impl KeptHeads {
         for id in ids {
             self.whole.pop(&id);
         }
-        // Hashes do not say of which type they are, and this is rare.
+        // The hashes do not tell the type, and this is rare.
         self.packed.clear();
     }
 
-    /// Packs what was not used lately, and drops what was used longest ago. What is pinned stays
-    /// whole: it goes back to the front, and the walk ends as soon as one is met.
+    /// Packs what was not used lately, and drops what was used longest ago. Pinned heads stay
+    /// whole: the first pinned one that is met goes back to the front, and the walk over whole
+    /// heads ends.
     pub(super) fn trim(&mut self, is_pinned: impl Fn(&RecordId) -> bool) {
         let (of_whole, of_packed) = self.max_bytes;
         while self.whole.bytes() > of_whole {
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// What is done with one of a few records, and how large that is.
+    /// What is done with one of a few records, and its size.
     #[derive(Clone, Debug)]
     enum Step {
         Put(u8, usize),
@@ -200,8 +201,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is forgotten: what is there is what was learnt last, what is pinned is there, and
-        /// the rest keeps within its bounds.
+        /// Whatever is forgotten: what is kept is what was learnt last, what is pinned is kept, and
+        /// the rest stays within its bounds.
         #[test]
         fn what_is_known_is_the_newest(steps in steps(), max_bytes in 0_usize..4_000) {
             let mut kept = KeptHeads::new(max_bytes);

@@ -1,11 +1,11 @@
-//! Which records exist, roughly: a set of hashes that tells for sure that a record does not exist.
+//! Which records exist, roughly: a set of hashes that can tell for certain that a record does not
+//! exist.
 //!
-//! Most saves create records under fresh random ids. Asking the store whether
-//! each exists would cost more than all the rest of such a save. The set learns
-//! every key from the log as it is created, and those from before the start from
-//! the store, in the background; until it has them, and above its bound, it
-//! knows nothing. Two keys with one hash (one in seventy at the bound), and keys of deleted records,
-//! only cost a question to the store.
+//! Most saves create records under fresh random ids. Asking the store whether each exists would
+//! cost more than all the rest of such a save. The set learns every key from the log as it is
+//! created. Keys from before the start come from the store, in the background. Until it has them
+//! all, and above its bound, the set knows nothing. Two keys with one hash (one in seventy at the
+//! bound), and keys of deleted records, only cost a query to the store.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -29,10 +29,11 @@ struct State {
     is_given_up: bool,
 }
 
-/// Hashes of 30 bits. A hash table would take two to four times as much for each.
+/// Hashes of 30 bits. A hash table would take two to four times as much memory for each.
 #[derive(Debug, Default)]
 struct Hashes {
-    /// In the place that one half of a hash says, the other half. Made with the first one.
+    /// One part of a hash is the index of its bucket, the bucket has the other part. Created with
+    /// the first hash.
     buckets: Vec<Vec<u16>>,
     len: usize,
 }
@@ -76,7 +77,7 @@ impl Default for KnownKeys {
 }
 
 impl KnownKeys {
-    /// Learns that records exist or did once.
+    /// Learns that records exist, or once did.
     pub fn learn<'a>(&self, ids: impl Iterator<Item = &'a RecordId>) {
         let mut state = self.state.lock();
         if state.is_given_up {
@@ -105,7 +106,7 @@ impl KnownKeys {
         state.is_complete && !state.hashes.contains(self.hash(id))
     }
 
-    /// Returns how many keys are known.
+    /// Returns the number of known keys.
     pub(super) fn len(&self) -> usize {
         self.state.lock().hashes.len
     }
@@ -130,7 +131,7 @@ mod tests {
             learnt in prop::collection::vec(any::<u32>(), 0..60),
             asked in prop::collection::vec(any::<u32>(), 0..60),
         ) {
-            // Few places, so that several come into one.
+            // Few buckets, so that several hashes share one.
             let near = |hash: u32| hash & 0x0003_0007;
             let mut hashes = Hashes::default();
             let mut truth = BTreeSet::new();

@@ -22,29 +22,29 @@ use crate::import::{ImportOptions, ImportedRecord, Planned};
 pub struct SaveItem {
     /// The record.
     pub id: RecordId,
-    /// What becomes of the record's access list.
+    /// What happens to the record's access list.
     pub access: ItemAccess,
-    /// The fields it brings; `Null` clears one.
+    /// The fields that it brings; `Null` clears one.
     pub fields: Fields,
-    /// The earlier state that it brings back, if it does: access list as it was, and, when there is
-    /// no record any more, owner and creation.
+    /// The earlier state that it restores, if any: its access list and, if the record no longer
+    /// exists, its owner and creation.
     pub restored: Option<Arc<Record>>,
 }
 
-/// What a save says of a record's access list. A new record about which none is brought has the
-/// default of its type.
+/// What a save says about a record's access list. A new record without one gets its type's default.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemAccess {
-    /// It becomes this one.
+    /// The list becomes this one.
     Brought(Acl),
-    /// A client says nothing: as in v1, a record that is there gets its type's default, if there is one.
+    /// The client says nothing: as in v1, an existing record gets its type's default, if there is
+    /// one.
     Unsaid,
-    /// It stays: the save is the server's own, and not about who may do what.
+    /// The list stays: the save is the server's own, and does not concern access.
     Kept,
 }
 
 impl ItemAccess {
-    /// Returns the list of a record of a type with the `default` after the save.
+    /// Returns the access list after the save, given the type's `default`.
     pub fn after(&self, stored: Option<&Record>, default: Option<&Acl>) -> Option<Acl> {
         let kept = stored.and_then(|record| record.access.as_ref());
         let access = match self {
@@ -56,10 +56,10 @@ impl ItemAccess {
     }
 }
 
-/// An item that failed: the error, and the record when its id is known.
+/// An item that failed: the error, and the record if its id is known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ItemError {
-    /// The record, when the id could be parsed and the answer names it.
+    /// The record, if the id could be parsed and the answer names it.
     pub id: Option<RecordId>,
     /// What went wrong.
     pub error: ApiError,
@@ -103,7 +103,7 @@ pub struct FetchRecords {
     pub scope: Scope,
     /// The records.
     pub ids: Vec<RecordId>,
-    /// When; none for now.
+    /// The moment; `None` for now.
     pub as_of: Option<Moment>,
 }
 
@@ -116,20 +116,20 @@ pub struct QueryRecords {
     pub scope: Scope,
     /// The query.
     pub query: Query,
-    /// When; none for now.
+    /// The moment; `None` for now.
     pub as_of: Option<Moment>,
 }
 
-/// Reads a page of all records of a type, of all databases, whoever may see them.
+/// Reads a page of all records of a type, from all databases, whoever may see them.
 #[derive(Clone, Debug)]
 pub struct ExportRecords {
     /// Who asks.
     pub context: RequestContext,
     /// The type, and the condition.
     pub query: Query,
-    /// When; none for now.
+    /// The moment; `None` for now.
     pub as_of: Option<Moment>,
-    /// The key behind which the page begins.
+    /// The key after which the page begins.
     pub after: Option<RecordKey>,
     /// How many records are looked at.
     pub limit: u32,
@@ -142,24 +142,24 @@ pub struct ExportPage {
     pub records: Vec<Record>,
     /// The position of the moment.
     pub position: u64,
-    /// The type as it was; none when it was not there.
+    /// The type as it was; `None` if it did not exist.
     pub definition: Option<Arc<TypeDefinition>>,
-    /// Where the next page begins; none after the last.
+    /// Where the next page begins; `None` after the last.
     pub next: Option<RecordKey>,
 }
 
-/// Takes records over as they are said to be.
+/// Imports records with the values that are given.
 #[derive(Clone, Debug)]
 pub struct ImportRecords {
     /// Who asks.
     pub context: RequestContext,
     /// The records.
     pub records: Vec<ImportedRecord>,
-    /// How.
+    /// How to import them.
     pub options: ImportOptions,
-    /// Whether references to what is not here yet are left out.
+    /// Whether references to records that do not exist yet are left out.
     pub postpones: bool,
-    /// What a dry run takes to be here besides what is.
+    /// What a dry run treats as existing, in addition to what exists.
     pub planned: Planned,
 }
 
@@ -168,14 +168,15 @@ pub struct ImportRecords {
 pub struct Found {
     /// The record, without what the caller may not read.
     pub head: Arc<Head>,
-    /// What `include` brought, by name.
+    /// What `include` added, by name.
     pub transient: BTreeMap<String, Transient>,
 }
 
 /// A value under `_transient`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transient {
-    /// A record, or null when it is missing or may not be read. All that bring it share it.
+    /// A record, or null if it is missing or may not be read. Everything that includes it shares
+    /// it.
     Record(Option<Arc<Head>>),
     /// A computed or constant value.
     Value(serde_json::Value),
@@ -193,7 +194,7 @@ impl Serialize for Transient {
     }
 }
 
-/// Writes the record, and what was brought along under `_transient`.
+/// Writes the record, with the included values under `_transient`.
 impl Serialize for Found {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
@@ -205,7 +206,7 @@ impl Serialize for Found {
     }
 }
 
-/// What a query brought.
+/// The result of a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryReply {
     /// The page.
@@ -214,7 +215,7 @@ pub struct QueryReply {
     pub count: Option<u64>,
 }
 
-/// Changes a type's settings or makes the type. Replies when durable.
+/// Changes a type's settings or creates the type. Replies when durable.
 #[derive(Clone, Debug)]
 pub struct ChangeType {
     /// Who asks.
@@ -225,36 +226,36 @@ pub struct ChangeType {
     pub change: TypeChange,
 }
 
-/// A change of a type's settings.
+/// A change to a type's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TypeChange {
     /// The access list of records that bring none.
     DefaultAccess(Acl),
-    /// Whether the store keeps what its records were, with when it held.
+    /// Whether the store keeps past states of the type's records, with their intervals.
     Intervals(bool),
-    /// How much of its records' past is kept.
+    /// How much of the records' past is kept.
     Retention(Retention),
-    /// Whether records are their owners' own, sealed with their keys.
+    /// Whether records are personal to their owners, sealed with the owners' keys.
     Personal(bool),
-    /// The roles that may create records; none lets every signed-in user.
+    /// The roles that may create records; with none, every signed-in user may.
     CreationRoles(BTreeSet<RoleName>),
-    /// A field gets another name; rules of access to it follow.
+    /// Renames a field; the rules of access to it follow.
     RenameField {
         /// The name until now.
         from: String,
         /// The name from now on.
         to: String,
     },
-    /// A field goes, with its values.
+    /// Deletes a field, with its values.
     DeleteField(String),
 }
 
-/// Makes types and gives them fields, all or nothing. Replies when durable.
+/// Creates types and gives them fields, all or nothing. Replies when durable.
 #[derive(Clone, Debug)]
 pub struct CreateTypes {
     /// Who asks.
     pub context: RequestContext,
-    /// The fields that types shall have, by type.
+    /// The fields that the types shall have, by type.
     pub types: BTreeMap<TypeName, BTreeMap<String, FieldType>>,
 }
 

@@ -19,9 +19,10 @@ pub type Extensions = BTreeMap<TypeName, TypeExtension>;
 ///
 /// # Errors
 /// 114 for a field whose type contradicts its column or another record of the request, for a
-/// reference to a type that neither exists nor is about to, for more fields than a table takes, and,
-/// unless `may_migrate`, for anything that is missing; its `info` names the record and the fields. 108
-/// for a new field with too long a name, and 10000 for a value of unknown type in one.
+/// reference to a type that neither exists nor is about to be created, for more fields than a table
+/// takes, and, unless `may_migrate`, for anything that is missing; its `info` names the record and
+/// the fields. 108 for a new field with too long a name, and 10000 for a new field with a value of
+/// unknown type.
 pub fn extensions<'a>(
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -54,11 +55,12 @@ pub fn extensions<'a>(
     Ok(extensions_of(types))
 }
 
-/// Compares fields that types shall have with the types as they are.
+/// Compares the fields that types shall have with the types as they are.
 ///
 /// # Errors
-/// 114 for a field that is there with another type, for a reference to a type that neither exists nor
-/// is about to, and for more fields than a table takes; 108 for a new field with too long a name.
+/// 114 for a field that exists with another type, for a reference to a type that neither exists nor
+/// is about to be created, and for more fields than a table takes; 108 for a new field with too
+/// long a name.
 pub fn creations(
     wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -89,7 +91,7 @@ pub fn creations(
     Ok(extensions_of(types))
 }
 
-/// Per type: what it is, what it lacks, and whether it is new.
+/// Per type: its definition, what it lacks, and whether it is new.
 type Needed = BTreeMap<TypeName, (Arc<TypeDefinition>, TypeExtension, bool)>;
 
 fn extensions_of(types: Needed) -> Extensions {
@@ -126,7 +128,7 @@ fn derive(
         Some(earlier) if *earlier != derived => Err(cannot_migrate()),
         Some(_) => Ok(()),
         None => {
-            // Hooks name fields, too, and not only clients.
+            // Not only clients name fields: hooks do, too.
             check_length("a field's name", name)?;
             extension.fields.insert(name.to_owned(), derived);
             Ok(())
@@ -158,7 +160,7 @@ fn check_number(types: &Needed) -> Result<(), ApiError> {
     })
 }
 
-/// Says of which record and fields an error of the schema is: v1's messages name neither.
+/// Adds the record and the fields to a schema error: v1's messages name neither.
 fn of_record<'a>(
     error: ApiError,
     id: &RecordId,
@@ -192,7 +194,7 @@ fn conflict(existing: &FieldType, derived: &FieldType) -> ApiError {
     ApiError::new(Code::IncompatibleSchema, message)
 }
 
-/// The conflict as `schema:create` tells it: the name of the error is part of the message.
+/// The conflict as `schema:create` reports it: the message begins with the name of the error.
 fn conflict_by_name(existing: &FieldType, wanted: &FieldType) -> ApiError {
     let mut error = conflict(existing, wanted);
     error.message = format!("IncompatibleSchema: {}", error.message);

@@ -1,4 +1,4 @@
-//! Record types: one actor each, which sequences a write from command to commit.
+//! Record types: one actor for each, which sequences a write from command to commit.
 
 pub mod actor;
 pub mod apply;

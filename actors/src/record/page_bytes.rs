@@ -1,7 +1,7 @@
-//! How many bytes of records an answer may have, and how many are looked at together.
+//! How many bytes of records an answer can have, and how many records are looked at together.
 //!
-//! A record may have megabytes, so bounds on their number are none on the memory that a short request
-//! takes.
+//! A record can have megabytes, so a bound on the number of records does not bound the memory that
+//! a short request takes.
 
 use serde_json::json;
 use skytrail_schema::code::ApiError;
@@ -10,7 +10,7 @@ use skytrail_schema::record::{Head, Record};
 
 use super::weighed::Weigh as _;
 
-/// What room is left in an answer.
+/// The room that is left in an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBytes {
     left: usize,
@@ -28,10 +28,10 @@ impl PageBytes {
         }
     }
 
-    /// Takes a record.
+    /// Takes the room for a record.
     ///
     /// # Errors
-    /// 108: there is no room for it.
+    /// 108 if there is no room for it.
     pub fn take(&mut self, record: &Record) -> Result<(), ApiError> {
         self.take_bytes(record.weight())
     }
@@ -49,10 +49,10 @@ impl PageBytes {
         ApiError::invalid_argument(message, &[self.argument]).with_info("limit", limit)
     }
 
-    /// Adds a match, with where it was created, to a page, which keeps those only that may be on it.
+    /// Adds a match, with its row, to a page. The page keeps only the matches that can be on it.
     ///
     /// # Errors
-    /// As [`Self::take`].
+    /// Those of [`Self::take`].
     pub fn add(&mut self, page: &mut Page<'_>, head: (i64, Head)) -> Result<(), ApiError> {
         let num_bytes = head.1.record.weight();
         if !page.add(head) || self.take_bytes(num_bytes).is_ok() {
@@ -63,7 +63,8 @@ impl PageBytes {
         for head in page.heads() {
             self.take(&head.record)?;
         }
-        // Some more than the page itself is held; with too little room it would be pruned for each.
+        // More is held than the page itself; with too little room the page would be pruned for each
+        // match.
         if self.left < self.most / 8 {
             return Err(self.too_much());
         }
@@ -71,10 +72,10 @@ impl PageBytes {
     }
 }
 
-/// So many bytes of records are looked at together, if they have about the same size.
+/// How many bytes of records are looked at together, if the records have about the same size.
 const PORTION_BYTES: usize = 4 << 20;
 
-/// How many records are looked at together: fewer when they are large.
+/// How many records are looked at together: fewer if they are large.
 #[derive(Clone, Copy, Debug)]
 pub struct Portion {
     size: usize,
@@ -82,18 +83,18 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Begins with some.
+    /// Starts with at most 32 records.
     pub fn of_at_most(most: usize) -> Self {
         let size = most.min(32);
         Self { size, most }
     }
 
-    /// Returns how many come next.
+    /// Returns the size of the next portion.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Learns what those were that came.
+    /// Adapts the size to the records of the last portion.
     pub fn had<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let bytes: usize = records.into_iter().map(|record| record.weight()).sum();
         let size = self.size.saturating_mul(PORTION_BYTES) / bytes.max(1);

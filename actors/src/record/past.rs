@@ -1,10 +1,10 @@
 //! A record as it was, folded from the log.
 //!
-//! The store knows where a record's events stand. From the last one that carries
-//! a full state on they are read and folded, together with the events of the
-//! type in between: what was saved under a field's old name is returned under the
-//! name that it had at that position. Numbers that records got when their type got
-//! a sequence field are not in the log, so they are missing here.
+//! The store knows the positions of a record's events. They are read and folded from the last one
+//! with a full state on, together with the events of the type in between: what was saved under a
+//! field's old name is returned under the name that the field had at the wanted position. Numbers
+//! that records got when their type got a sequence field are not in the log, so they are missing
+//! here.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -23,17 +23,18 @@ use crate::log::seek::position_at;
 /// How many events are read at once.
 pub(crate) const AT_ONCE: usize = 512;
 
-/// A place in the past.
+/// A point in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Right after this position of the log.
     Position(u64),
-    /// Right after everything that was committed at this time or before.
+    /// Right after everything that was committed at or before this time.
     Time(Timestamp),
 }
 
 impl Moment {
-    /// Finds the moment's position; the store has applied it, and everything that was acknowledged.
+    /// Finds the moment's position. The store has then applied it, and everything acknowledged
+    /// before.
     ///
     /// # Errors
     /// 108 for a position beyond the log's end; the log cannot be read.
@@ -51,8 +52,8 @@ impl Moment {
     }
 }
 
-/// Returns the state of a record right after position `until`, which the store must have applied;
-/// `None` when there was none.
+/// Returns a record's state right after position `until`, which the store must have applied; `None`
+/// if there was none.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -65,10 +66,10 @@ pub async fn record_at(
     Ok(walk.into_record())
 }
 
-/// As [`record_at`], of many records together.
+/// Like [`record_at`], for many records together.
 ///
 /// # Errors
-/// As [`record_at`].
+/// Those of [`record_at`].
 pub(super) async fn records_at(
     env: &RecordEnv,
     ids: &[RecordId],
@@ -79,10 +80,10 @@ pub(super) async fn records_at(
     Ok(walks.map(Walk::into_record).collect())
 }
 
-/// As [`record_at`], but `None`, too, where erasures have left less than what the record was.
+/// Like [`record_at`], but also `None` if erasures have left less than the record was.
 ///
 /// # Errors
-/// As [`record_at`].
+/// Those of [`record_at`].
 pub async fn whole_record_at(
     env: &RecordEnv,
     id: &RecordId,
@@ -92,8 +93,8 @@ pub async fn whole_record_at(
     Ok(walk.into_head_if_whole().map(|head| head.record))
 }
 
-/// Returns a record as the store has it, or as it was before it was deleted, under the names that its
-/// fields have now; `None` when there never was one.
+/// Returns a record as the store has it, or as it was before it was deleted, under the present
+/// names of its fields; `None` if there never was one.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -103,7 +104,7 @@ pub async fn last_state(env: &RecordEnv, id: &RecordId) -> Result<Option<Record>
     Ok(found.into_iter().next().flatten())
 }
 
-/// Returns what each of some records was at a position of its own, or before it was deleted.
+/// Returns the state of each record at its own position, or before it was deleted.
 async fn last_states(
     env: &RecordEnv,
     wanted: &[(RecordId, u64)],
@@ -125,9 +126,11 @@ async fn last_states(
     Ok(found.collect())
 }
 
-/// Returns the last states of the records that `then` were at a position, under the names that their
-/// fields have now: who may not see that may not see what they were. What was made under the id of one
-/// after it was deleted is another record.
+/// Returns the last state of each record in `then`, which are states at `position`. Fields have
+/// their present names.
+///
+/// A caller who may not see the last state may not see the earlier one. A record that was created
+/// under the same id after a deletion is another record.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -148,7 +151,7 @@ pub(super) async fn last_states_of(
     let created = creations(env, &ids, until).await?.into_iter();
     let (mut wanted, mut slots) = (Vec::new(), Vec::new());
     for ((id, (made_at, last)), creations) in ids.into_iter().zip(others).zip(created) {
-        // It may have been restored since, also after another was made.
+        // It may have been restored since, even after another record was created.
         let own = creations.iter().rfind(|it| it.made_at == Some(made_at));
         let own = own.map_or(position, |it| it.position.max(position));
         if let Some(next) = creations.iter().find(|it| it.position > own) {
@@ -162,14 +165,14 @@ pub(super) async fn last_states_of(
     Ok(found)
 }
 
-/// Whether two records of one id are one record at two times, and not another made when the first was
-/// gone. One that was restored is what it was.
+/// Whether two states of one id belong to the same record, and not to another that was created
+/// after the first was deleted. A restored record is still the same.
 pub(super) fn is_same(then: &Record, last: &Record) -> bool {
     then.created_at == last.created_at
 }
 
-/// Finds where the record was created that `last` is the last state of; one that was restored right
-/// after it was deleted began before that.
+/// Finds the position at which the record with the last state `last` was created. A record that was
+/// restored right after it was deleted began before the deletion.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -186,7 +189,7 @@ pub(super) async fn begin_of(env: &RecordEnv, last: &Record) -> Result<u64, ApiE
     Ok(begin.unwrap_or_default())
 }
 
-/// Finds where some records were created, or restored, that were there at a position.
+/// Finds where records that existed at a position were created or restored.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -200,16 +203,15 @@ pub(super) async fn last_creations(
     Ok(last.collect())
 }
 
-/// Where a record was created or restored.
+/// The creation or restoration of a record.
 struct Creation {
     position: u64,
-    /// When the record was made, which a restored one keeps; `None` where that was erased, and where no
-    /// other is told from it.
+    /// When the record was created, which a restored one keeps; `None` if that was erased, or if
+    /// this is the only creation.
     made_at: Option<Timestamp>,
 }
 
-/// Lists where records were created under each of some ids, up to a position by which one was, in
-/// order.
+/// Lists, for each id, the creations up to a position at which the record existed, in order.
 async fn creations(
     env: &RecordEnv,
     ids: &[RecordId],
@@ -232,17 +234,17 @@ async fn creations(
     Ok(found.collect())
 }
 
-/// Goes through a record's past, event by event.
+/// Walks through a record's past, event by event.
 #[derive(Debug)]
 pub struct Walk {
     id: RecordId,
     stream: Stream,
     of_type: Stream,
     position: u64,
-    /// Where it found the last event that does not build on earlier ones.
+    /// The position of the last event that does not build on earlier ones.
     full: Option<u64>,
     head: Option<Head>,
-    /// Whether an erasure took a change that the record as it is here rests on.
+    /// Whether an erasure took a change that the present state of the walk rests on.
     has_gap: bool,
 }
 
@@ -259,11 +261,11 @@ impl Walk {
             .ok_or_else(|| unreadable(&"no walk"))
     }
 
-    /// As [`Walk::begin`], for many records, in their order, each at a position of its own: what they
+    /// Like [`Walk::begin`], for many records, in their order, each at its own position: what they
     /// need is read together.
     ///
     /// # Errors
-    /// As [`Walk::begin`].
+    /// Those of [`Walk::begin`].
     pub async fn begin_each(
         env: &RecordEnv,
         wanted: &[(RecordId, u64)],
@@ -271,7 +273,7 @@ impl Walk {
         Self::begin_each_named(env, wanted, 0).await
     }
 
-    /// As [`Walk::begin_each`], under the names that fields had at a later position.
+    /// Like [`Walk::begin_each`], but with the names that fields had at the later position `named`.
     async fn begin_each_named(
         env: &RecordEnv,
         wanted: &[(RecordId, u64)],
@@ -288,7 +290,7 @@ impl Walk {
         let mut walks: Vec<Self> = walks
             .map(|((id, _), full)| Self::from(id, full.as_ref()))
             .collect();
-        // Between which positions a stream's events are wanted, and by whom.
+        // For each stream: the wanted range of positions, and the walks that want its events.
         let mut takers: HashMap<Stream, (RangeInclusive<u64>, Vec<usize>)> = HashMap::new();
         for (number, (walk, (_, until))) in walks.iter().zip(wanted).enumerate() {
             if walk.full.is_some() {
@@ -358,7 +360,7 @@ impl Walk {
         self.position = event.position;
         if event.stream == self.stream {
             match event.body {
-                // A deletion says all with its kind.
+                // The kind of a deletion says everything, even if it was erased.
                 _ if event.body.kind() == EventKind::RecordDeleted => self.has_gap = false,
                 EventBody::Erased(_) => self.has_gap = true,
                 EventBody::RecordCreated(_) | EventBody::RecordReplaced(_) => self.has_gap = false,
@@ -373,8 +375,8 @@ impl Walk {
         }
     }
 
-    /// Follows the names of fields to a position, and nothing else: what the record was here, told
-    /// in the words of then.
+    /// Follows only the names of fields to a position: the record stays as it is here, but its
+    /// fields get the names of then.
     ///
     /// # Errors
     /// The store or the log cannot be read.
@@ -391,47 +393,48 @@ impl Walk {
         &self.stream
     }
 
-    /// Returns the record as it is here; `None` when there is none.
+    /// Returns the record as it is here; `None` if there is none.
     pub fn record(&self) -> Option<&Record> {
         self.head.as_ref().map(|head| &head.record)
     }
 
-    /// Returns the record with its version and position as they are here; `None` when there is none.
+    /// Returns the record as it is here, with its version and position; `None` if there is none.
     pub fn into_head(self) -> Option<Head> {
         self.head
     }
 
-    /// Whether all is left that made the record what it is here. If not, and where nothing is left to
-    /// begin with, erasures may have taken what it was.
+    /// Whether everything is left that made the record what it is here.
+    ///
+    /// If not, or if no full state is left, erasures may have removed what it was.
     pub fn is_whole(&self) -> bool {
         self.full.is_some() && !self.has_gap
     }
 
-    /// As [`Self::into_head`], but `None`, too, when not all of it is left.
+    /// Like [`Self::into_head`], but also `None` if not everything of it is left.
     pub fn into_head_if_whole(self) -> Option<Head> {
         let is_whole = self.is_whole();
         self.into_head().filter(|_| is_whole)
     }
 
-    /// Returns the record as it is here; `None` when there is none.
+    /// Returns the record as it is here; `None` if there is none.
     pub fn into_record(self) -> Option<Record> {
         self.head.map(|head| head.record)
     }
 }
 
-/// Reads an event and the commit that it is of.
+/// Reads the event at a position, with its commit.
 ///
 /// # Errors
-/// The log cannot be read, or ends before.
+/// The log cannot be read, or ends before the position.
 pub(crate) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
     let mut found = read_all(env, &[position]).await?;
     found.pop().ok_or_else(|| unreadable(&"nothing is there"))
 }
 
-/// Reads the events at some positions, each with the commit that it is of.
+/// Reads the events at some positions, each with its commit.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub(crate) async fn read_all(
     env: &RecordEnv,
     positions: &[u64],

@@ -1,8 +1,8 @@
-//! The rules of access to fields for what was: those of today, under the names that fields had, and
-//! those of then besides.
+//! The rules of access to fields for past states: those of today, under the names that fields had,
+//! and in addition those of then.
 //!
-//! Rules and changes of types are taken as of one position. If a field got its new name in between,
-//! its rule would be looked for under the old one.
+//! Rules and changes of types are taken as of one position. If a field were renamed in between, its
+//! rule would be looked up under the old name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::env::RecordEnv;
 use super::readers;
 use super::write_model::WriteModel;
 
-/// Returns the rules for a look at records of some types as they were at a position: nobody sees or
-/// searches what today's rules close, or what those of then did.
+/// Returns the rules for records of some types as they were at a position: nobody sees or searches
+/// what today's rules or those of then forbid.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -38,7 +38,7 @@ pub(super) async fn of_both_times(
     Ok(rules)
 }
 
-/// Today's rules, and what happened to the fields of some types since a position.
+/// Today's rules, and what has happened to the fields of some types since a position.
 #[derive(Debug)]
 pub(super) struct PastRules {
     today: Arc<FieldRules>,
@@ -46,7 +46,7 @@ pub(super) struct PastRules {
 }
 
 impl PastRules {
-    /// Reads what happened to types; nothing for the master key, which no rule is about.
+    /// Reads what has happened to types. Reads nothing for the master key, which no rule restricts.
     ///
     /// # Errors
     /// The store or the log cannot be read.
@@ -68,8 +68,8 @@ impl PastRules {
         Ok(Self { today, since })
     }
 
-    /// Returns the rules for records and queries as of a position, not before the one that it was
-    /// loaded for.
+    /// Returns the rules for records and queries as of a position. It must not be before the
+    /// position that they were loaded for.
     pub(super) fn at(&self, position: u64) -> Arc<FieldRules> {
         let mut rules = Arc::clone(&self.today);
         for (name, changes) in &self.since {

@@ -1,4 +1,4 @@
-//! Fetching and querying: memory where it has the records, the store for the rest, with
+//! Fetching and querying: from memory if it has the records, otherwise from the store, including
 //! everything that was acknowledged before.
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +27,7 @@ use super::past::{self, Moment};
 use super::past_rules;
 use crate::store::Asker;
 
-/// So often something is read anew when rules or names of fields changed meanwhile.
+/// How many times something is read again because rules or names of fields changed meanwhile.
 const MAX_ATTEMPTS: usize = 10;
 
 /// Fetches records by id.
@@ -57,7 +57,7 @@ pub async fn fetch(
     Err(ApiError::overloaded("the record store"))
 }
 
-/// Picks what was asked for, as far as the caller may see it.
+/// Picks the records that were asked for, as far as the caller may see them.
 fn pick(
     env: &RecordEnv,
     command: &FetchRecords,
@@ -87,8 +87,8 @@ fn pick(
     command.ids.iter().map(find).collect()
 }
 
-/// Answers what depends on today's rules of access to fields, anew when these or fields' names changed
-/// meanwhile.
+/// Computes an answer that depends on today's rules of access to fields, and does so again if the
+/// rules or the names of fields changed meanwhile.
 pub(super) async fn under_steady_rules<T, F>(
     env: &RecordEnv,
     caller: &Caller,
@@ -109,9 +109,11 @@ where
     Err(ApiError::overloaded("the record store"))
 }
 
-/// Fetches records as they were at a moment. A state is for those who might see it then and may see the
-/// record today; of what is deleted, who could see it last, whatever was made under its id since. So
-/// it is with fields, along their names.
+/// Fetches records as they were at a moment.
+///
+/// A caller sees a state if they could see it then and can see the record today. For a deleted
+/// record, its last state decides, whatever was created under its id since. The same holds for
+/// fields, followed through their renames.
 async fn fetch_past(
     env: &RecordEnv,
     command: &FetchRecords,
@@ -166,8 +168,8 @@ fn not_found() -> ApiError {
 /// Runs a query and loads what it includes.
 ///
 /// # Errors
-/// 120 for paths that the type has not got, 124 for fields that the caller must not look at;
-/// the store failed.
+/// 120 for paths that the type does not have, 124 for fields that the caller must not look at; the
+/// store failed.
 pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
     if let Some(moment) = command.as_of {
         let caller = &command.context.caller;
@@ -177,8 +179,8 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     for _ in 0..MAX_ATTEMPTS {
         env.applied.wait_for(position.max(env.log.head())).await?;
         let answered = answer(env, &command, &named.rules).await;
-        // Names and rules may have changed before the store answered: what it says, be it a refusal, is
-        // nothing to judge by these rules then.
+        // Names and rules may have changed before the store answered. Then its answer, even a
+        // refusal, must not be judged by the old rules.
         let (now, after) = env.model.get_named_rules();
         if command.context.caller.is_master() || named.is_same(&after) {
             let (found, count) = answered?;
@@ -189,7 +191,7 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     Err(ApiError::overloaded("the record store"))
 }
 
-/// Asks the store, and brings along what the query includes.
+/// Asks the store, and adds what the query includes.
 async fn answer(
     env: &RecordEnv,
     command: &QueryRecords,
@@ -213,7 +215,7 @@ async fn answer(
     Ok((found, answer.count))
 }
 
-/// Makes the answer; files get their addresses.
+/// Builds the answer; files get their addresses.
 pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> QueryReply {
     let mut signed = Included::new();
     let found = found.into_iter();
@@ -223,21 +225,21 @@ pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> Q
     }
 }
 
-/// Somebody's look at what a query found.
+/// A caller's view of what a query found.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'a> {
-    /// What he asked for.
+    /// What they asked for.
     pub(crate) query: &'a Query,
-    /// Who he is.
+    /// Who they are.
     pub(crate) asker: Asker<'a>,
     /// The rules for fields.
     pub(crate) rules: &'a FieldRules,
-    /// What the records that he sees are today or were last, if he looks at what they were.
+    /// For a view of the past: the records that they see as these are today or were last.
     pub(crate) today: Option<&'a HashMap<RecordId, Arc<Record>>>,
 }
 
 impl Look<'_> {
-    /// Brings along what the query includes, as of now, and leaves out what he may not see and did
+    /// Adds what the query includes, as of now, and leaves out what the caller may not see or did
     /// not ask for. Files have no addresses yet.
     pub(crate) async fn bring(
         &self,
@@ -252,8 +254,8 @@ impl Look<'_> {
         self.bring_from(included, &definition, heads)
     }
 
-    /// As [`Look::bring`], with included records that are at hand, and the most bytes that they may
-    /// add; he may see them.
+    /// Like [`Look::bring`], but with included records that are already loaded, and the maximum
+    /// bytes that they may add. The caller may see these records.
     pub(super) fn bring_from(
         &self,
         (mut included, max_bytes): (Included, usize),
@@ -275,8 +277,8 @@ impl Look<'_> {
         found.collect()
     }
 
-    /// Leaves out the fields that he may not see, of what was also by what the record is `today`, and
-    /// those that he did not ask for.
+    /// Leaves out the fields that the caller may not see and those that they did not ask for. For a
+    /// past state, the record as it is `today` also decides.
     pub(crate) fn cut(&self, head: Arc<Head>, today: Option<&Record>) -> Arc<Head> {
         let head = visible(self.rules, self.asker.caller, head, today);
         select(head, self.query.desired_keys.as_deref())
@@ -292,7 +294,7 @@ impl Look<'_> {
         Some(today)
     }
 
-    /// Returns every record that some `include` of the query names.
+    /// Returns every record that an `include` of the query names.
     pub(super) fn included_ids(
         &self,
         definition: &TypeDefinition,
@@ -330,8 +332,8 @@ impl Look<'_> {
         self.query.include.iter().filter_map(named).collect()
     }
 
-    /// Takes back what fields brought that the caller must not see in this very record: the query
-    /// was checked for fields in general, while some rules depend on the record.
+    /// Hides what came from fields that the caller must not see in this particular record: the
+    /// query was checked for fields in general, but some rules depend on the record.
     fn hide_unreadable(&self, record: &Record, transient: &mut BTreeMap<String, Transient>) {
         for (name, operand) in &self.query.include {
             let field = match operand {
@@ -353,8 +355,8 @@ impl Look<'_> {
 }
 
 impl Found {
-    /// Gives files their addresses. Included records that have some are in `signed`, so that those
-    /// who bring the same share it.
+    /// Gives files their addresses. Included records with files are kept in `signed`, so that all
+    /// that include the same record share it.
     pub(crate) fn signed(mut self, env: &RecordEnv, signed: &mut Included) -> Self {
         for value in self.transient.values_mut() {
             if let Transient::Record(Some(head)) = value {
@@ -390,8 +392,8 @@ pub(super) fn is_in(database: &Database, scope: &Scope) -> bool {
     }
 }
 
-/// Leaves out the fields that the caller may not see; of what the record was, those that he may not
-/// see of what it is today, too.
+/// Leaves out the fields that the caller may not see. For a past state, these include those that
+/// they may not see in the record as it is today.
 fn visible(
     rules: &FieldRules,
     caller: &Caller,
@@ -421,7 +423,7 @@ fn path_of(operand: &Operand) -> Option<&str> {
     }
 }
 
-/// Returns the record that a path of one component leads to.
+/// Returns the record that a path with one component leads to.
 fn target(definition: &TypeDefinition, record: &Record, path: &str) -> Option<RecordId> {
     let user = match path {
         "_owner_id" => record.owner.as_ref(),
@@ -444,7 +446,7 @@ pub(super) fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool 
     matches!(scope, Scope::Private(_)) || caller.may(Level::Read, record)
 }
 
-/// Whether a query may bring a record to whoever asks.
+/// Whether a query may return a record to the caller.
 pub(crate) fn may_find(asker: &Asker<'_>, record: &Record) -> bool {
     is_in(&record.database, asker.scope) && may_read(asker.caller, asker.scope, record)
 }

@@ -1,19 +1,19 @@
-//! Who could read a record at a moment, and why: judged by what was true then, all of it folded from
-//! the log.
+//! Who could read a record at a moment, and why: judged by what was true then, all of it folded
+//! from the log.
 //!
-//! 1. The record as it was, with its access list; its type, for whether that list was the type's
-//!    default.
-//! 2. Who may come into question: its owner, users whom the list names, and those who had a role
-//!    that it names. Members of a role are found by walking all that happened to users' roles up to
-//!    then.
-//! 3. Each of them as he was: whether he was there, locked out, which roles he had. The answer is
-//!    what access control answers for him, with the fields that the rules of then hid from him.
+//! 1. The record as it was, with its access list; its type, to tell whether that list was the
+//!    type's default.
+//! 2. The candidates: its owner, users whom the list names, and those who had a role that it names.
+//!    Members of a role are found by walking all changes of users' roles up to then.
+//! 3. Each of them as they were: whether they existed, were locked out, and which roles they had.
+//!    The answer is what access control says about them, with the fields that the rules of then hid
+//!    from them.
 //!
-//! What was erased since is not known, and is not taken for nothing: neither the record's list, nor
+//! What was erased since is unknown, and is not treated as empty: neither the record's list, nor
 //! who a user was.
 //!
-//! Besides, administrators see old versions of records in the public database ([`super::history`]),
-//! and the master key sees everything.
+//! In addition, administrators see old versions of records in the public database
+//! ([`super::history`]), and the master key sees everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,14 +34,14 @@ use super::past::{self, Moment, Walk};
 use super::{apply, as_of};
 use crate::accounts::admission::refuse_disabled;
 
-/// So many users are named at most.
+/// How many users are named at most.
 const MAX_USERS: usize = 1000;
-/// So many events of users are looked at for members of roles.
+/// How many events of users are searched for members of roles, at most.
 const MAX_LOOKED_AT: usize = 200_000;
-/// How many of them at once.
+/// How many of them are read at once.
 const PORTION: usize = 512;
 
-/// Events that change which roles somebody has.
+/// Events that change which roles a user has.
 const OF_ROLES: [EventKind; 3] = [
     EventKind::UserCreated,
     EventKind::UserChanged,
@@ -55,17 +55,18 @@ pub struct Readers {
     pub record: String,
     /// The moment's position in the log.
     pub position: u64,
-    /// Whether there was such a record. If not, nobody could read it; none when that is not known.
+    /// Whether the record existed. If not, nobody could read it; `None` if that is not known.
     pub exists: Option<bool>,
-    /// What took the record as it was then, when that is why it is not known.
+    /// The erasure that took the record's state of then, if that is why it is not known.
     pub erased: Option<ErasureMark>,
-    /// The user in whose private database it was; none for the public one.
+    /// The user in whose private database it was; `None` for the public one.
     pub private_of: Option<UserId>,
-    /// Its access list; none when everybody might do everything.
+    /// Its access list; `None` if everybody could do everything.
     pub access: Option<serde_json::Value>,
-    /// Whether that is the type's default of then.
+    /// Whether that was the type's default then.
     pub is_default_access: bool,
-    /// Whether everybody could, and which fields he did not see who was not signed in.
+    /// Whether everybody could read it, and which fields were hidden from callers who were not
+    /// signed in.
     pub everyone: Option<Everyone>,
     /// Users with a right of their own.
     pub users: Vec<Reader>,
@@ -73,8 +74,8 @@ pub struct Readers {
     pub locked_out: Vec<Reader>,
     /// Administrators, who could read it as a version (`history:list`).
     pub administrators: Vec<UserId>,
-    /// Whether nobody is missing: there are bounds to how many are named and looked at, and what was
-    /// erased is not known.
+    /// Whether nobody is missing: there are bounds on how many are named and looked at, and what
+    /// was erased is not known.
     pub is_complete: bool,
 }
 
@@ -83,9 +84,9 @@ pub struct Readers {
 pub struct Everyone {
     /// Why.
     pub reason: String,
-    /// Fields that were hidden from who was not signed in.
+    /// Fields that were hidden from callers who were not signed in.
     pub hidden: Vec<String>,
-    /// Fields that were hidden from a user without any right of his own.
+    /// Fields that were hidden from a user without any right of their own.
     pub hidden_from_users: Vec<String>,
 }
 
@@ -96,14 +97,14 @@ pub struct Reader {
     pub user: UserId,
     /// Why: `owner`, `user`, `role editor`, `private database`.
     pub reasons: Vec<String>,
-    /// Fields that were hidden from him.
+    /// Fields that were hidden from this user.
     pub hidden: Vec<String>,
 }
 
 /// Finds out who could read a record.
 ///
 /// # Errors
-/// 108 for a moment that is not yet; the log cannot be read.
+/// 108 for a moment in the future; the log cannot be read.
 pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers, ApiError> {
     let position = at.find(env, "at").await?;
     let mut found = Readers {
@@ -192,11 +193,11 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
     Ok(found)
 }
 
-/// What a user was.
+/// A user's state at the moment.
 enum Was {
     There(UserState),
     Absent,
-    /// That was erased.
+    /// The state was erased.
     Erased,
 }
 
@@ -210,7 +211,7 @@ struct Then<'a> {
 }
 
 impl Then<'_> {
-    /// Says whether everybody could read the record.
+    /// Returns whether everybody could read the record.
     fn everyone(&self) -> Option<Everyone> {
         let reason = match &self.record.access {
             None => "no access list",
@@ -232,7 +233,7 @@ impl Then<'_> {
         })
     }
 
-    /// Says whether and why a user could read the record by a right of his own.
+    /// Returns whether and why a user could read the record by a right of their own.
     fn reader(&self, user: UserId, state: &UserState) -> Option<Reader> {
         let caller = Caller {
             key: KeyKind::Client,
@@ -266,7 +267,7 @@ impl Then<'_> {
         })
     }
 
-    /// Lists the fields that the rules hide from somebody.
+    /// Lists the fields that the rules hide from a caller.
     fn hidden(&self, caller: &Caller) -> Vec<String> {
         let mut seen = self.record.clone();
         self.rules.hide_unreadable(caller, &mut seen);
@@ -275,7 +276,7 @@ impl Then<'_> {
         hidden.cloned().collect()
     }
 
-    /// Folds a user.
+    /// Folds a user's state.
     async fn user(&self, id: &UserId) -> Result<Was, ApiError> {
         let stream = Stream::User(id.clone());
         let (mut state, mut is_erased) = (None, false);
@@ -293,8 +294,8 @@ impl Then<'_> {
         })
     }
 
-    /// Finds the users who had one of the roles; says whether all that happened was looked at, and is
-    /// known.
+    /// Finds the users who had one of the roles. Also returns whether all events were looked at and
+    /// are known.
     async fn members(
         &self,
         roles: &BTreeSet<RoleName>,
@@ -330,7 +331,7 @@ impl Then<'_> {
         Ok((members.map(|(user, _)| user).collect(), is_complete))
     }
 
-    /// Returns the roles that opened the administrators' actions.
+    /// Returns the roles that gave access to the administrators' actions.
     async fn admin_roles(&self) -> Result<BTreeSet<RoleName>, ApiError> {
         let mut admin_roles = BTreeSet::new();
         for role in self.env.model.get_roles().into_keys() {
@@ -347,7 +348,7 @@ impl Then<'_> {
     }
 }
 
-/// Finds what took of a record what it was, in its last event that is blank; none behind a deletion.
+/// Finds the record's last erased event; `None` after a deletion.
 async fn taken(env: &RecordEnv, stream: &Stream, until: u64) -> Result<Option<Blank>, ApiError> {
     let taken = last(env, stream, until, |body| match body {
         _ if body.kind() == EventKind::RecordDeleted => Some(None),
@@ -357,7 +358,8 @@ async fn taken(env: &RecordEnv, stream: &Stream, until: u64) -> Result<Option<Bl
     Ok(taken.await?.flatten())
 }
 
-/// Whether it is not known who a user was after one of his events. That he was removed says its kind.
+/// Whether a user's state is unknown after one of their events. The kind of an event tells that the
+/// user was removed, even if it was erased.
 fn is_unknown_after(body: &EventBody, was_unknown: bool) -> bool {
     match body {
         _ if body.kind() == EventKind::UserRemoved => false,
@@ -367,7 +369,7 @@ fn is_unknown_after(body: &EventBody, was_unknown: bool) -> bool {
     }
 }
 
-/// Returns when the moment was.
+/// Returns the time of the moment.
 async fn time_of(env: &RecordEnv, at: Moment, position: u64) -> Result<Timestamp, ApiError> {
     match at {
         Moment::Time(time) => Ok(time),
@@ -376,7 +378,8 @@ async fn time_of(env: &RecordEnv, at: Moment, position: u64) -> Result<Timestamp
     }
 }
 
-/// Returns the rules of access to fields; before the first were set those of a new app hold.
+/// Returns the rules of access to fields. Before the first rules were set, those of a new app
+/// apply.
 pub(super) async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRules, ApiError> {
     let access = last(env, &Stream::FieldAccess, position, |body| match body {
         EventBody::FieldAccessSet(access) => Some(access.clone()),
@@ -388,7 +391,7 @@ pub(super) async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRule
     Ok(FieldRules::new(&access))
 }
 
-/// Finds what the last of a stream's events up to a position says that says something.
+/// Goes back through a stream's events from a position, and returns the first answer of `say`.
 async fn last<T>(
     env: &RecordEnv,
     stream: &Stream,
@@ -404,7 +407,7 @@ async fn last<T>(
     Ok(None)
 }
 
-/// Follows which of some roles users hold.
+/// Tracks which of the given roles users hold.
 fn note_roles(
     held: &mut BTreeMap<UserId, BTreeSet<RoleName>>,
     event: &Event,

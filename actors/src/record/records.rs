@@ -1,7 +1,7 @@
-//! All record types: what is asked of records, and who answers it.
+//! All record types: the entry point for requests about records.
 //!
-//! Reads are answered here. What changes records goes to the actor of their type, which is started on
-//! demand.
+//! Reads are answered here. Requests that change records go to the actor of their type, which is
+//! started on demand.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,14 +29,15 @@ use super::readers::{self, Readers};
 use super::{export, read, save, types};
 use crate::import::{Importer, Outcome};
 
-/// After so many more actors those of types that there are not are let go.
+/// Each time that the number of actors reaches a multiple of this, actors of types that do not
+/// exist are dropped.
 const SWEPT_AT: usize = 64;
 
-/// How long a plugin's write waits until the tables have it.
+/// How long a plugin's write waits until it is in the tables.
 const SHOWN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The record actors by type, started on demand. One whose mailbox has closed is started again:
-/// nothing lives in an actor that the log cannot give back.
+/// The record actors by type, started on demand. An actor whose mailbox has closed is started
+/// again: an actor keeps nothing that the log cannot restore.
 pub struct Records {
     env: RecordEnv,
     arbiters: Vec<Arbiter>,
@@ -59,7 +60,7 @@ impl Records {
         }
     }
 
-    /// Returns the parts that reading needs.
+    /// Returns what reading needs.
     pub fn env(&self) -> &RecordEnv {
         &self.env
     }
@@ -75,7 +76,7 @@ impl Records {
         self.actors.lock().iter().map(state_of).collect()
     }
 
-    /// Stops the actors' threads; what they are doing is abandoned.
+    /// Stops the actors' threads; work in progress is abandoned.
     pub fn stop(&self) {
         self.actors.lock().clear();
         for arbiter in &self.arbiters {
@@ -83,7 +84,7 @@ impl Records {
         }
     }
 
-    /// Saves; one result per item, in request order.
+    /// Saves records; returns one result per item, in request order.
     ///
     /// # Errors
     /// Whatever fails the request as a whole: 114, 115 for an atomic one, overload.
@@ -92,7 +93,7 @@ impl Records {
         self.env
             .settle(items.map(|item| &item.id.record_type))
             .await?;
-        // A batch across types is sequenced by the first one's actor; the log makes it atomic.
+        // The actor of the first item sequences a batch across types; the log makes it atomic.
         let first = command
             .items
             .iter()
@@ -108,7 +109,7 @@ impl Records {
         saved
     }
 
-    /// Deletes; one result per id, in request order.
+    /// Deletes records; returns one result per id, in request order.
     ///
     /// # Errors
     /// 115 for an atomic request, overload.
@@ -125,7 +126,7 @@ impl Records {
         deleted
     }
 
-    /// Fetches; one result per id, in request order.
+    /// Fetches records; returns one result per id, in request order.
     ///
     /// # Errors
     /// The store failed.
@@ -136,7 +137,7 @@ impl Records {
         read::fetch(&self.env, command).await
     }
 
-    /// Queries.
+    /// Runs a query.
     ///
     /// # Errors
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
@@ -148,16 +149,16 @@ impl Records {
     /// Reads a page of all records of a type.
     ///
     /// # Errors
-    /// As [`Records::query`].
+    /// Those of [`Records::query`].
     pub async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
         self.env.settle([&command.query.record_type]).await?;
         export::page(&self.env, command).await
     }
 
-    /// Takes records over; one outcome per record, in request order. No hook is asked or told.
+    /// Imports records; returns one outcome per record, in request order. No hook runs.
     ///
     /// # Errors
-    /// 114 when a value does not fit its field; overload.
+    /// 114 if a value does not fit its field; overload.
     pub async fn import(&self, command: ImportRecords) -> Result<Vec<Outcome>, ApiError> {
         let importer = Importer::new(self.env.clone(), command.options).on_behalf(command.context);
         importer
@@ -169,13 +170,13 @@ impl Records {
     /// Lists the versions of a record.
     ///
     /// # Errors
-    /// 110 for a record that never was, 102 for a history that the caller may not see.
+    /// 110 for a record that never existed, 102 for a history that the caller may not see.
     pub async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
         self.env.settle([&command.id.record_type]).await?;
         history::list(&self.env, command).await
     }
 
-    /// Says what the event at a position changed of a record, whoever may see it.
+    /// Returns what the event at a position changed in a record, whoever may see it.
     ///
     /// # Errors
     /// 108 for a position where nothing happened to the record.
@@ -190,15 +191,15 @@ impl Records {
     /// Finds out who could read a record at a moment.
     ///
     /// # Errors
-    /// 108 for a moment that is not yet.
+    /// 108 for a moment in the future.
     pub async fn readers(&self, id: &RecordId, at: Moment) -> Result<Readers, ApiError> {
         readers::find(&self.env, id, at).await
     }
 
-    /// Brings a record back to what it was.
+    /// Restores a record to what it was.
     ///
     /// # Errors
-    /// As [`Records::history`], and whatever a save of it says; 110 when it was not there then.
+    /// Those of [`Records::history`] and of a save; 110 if the record did not exist then.
     pub async fn restore(&self, command: RestoreRecord) -> Result<Record, ApiError> {
         let (item, database) = history::restored(&self.env, &command).await?;
         let save = SaveRecords {
@@ -215,17 +216,17 @@ impl Records {
     /// Changes a type's settings or one of its fields.
     ///
     /// # Errors
-    /// 110 for a field that is not there, or whose new name is taken; overload.
+    /// 110 for a field that does not exist, or whose new name is taken; overload.
     pub async fn change_type(&self, command: ChangeType) -> Result<(), ApiError> {
         let addr = self.actor(&command.name).ok_or_else(no_thread)?;
         let changed = addr.send(command).await;
         changed.map_err(|_| no_answer())?
     }
 
-    /// Makes types and gives them fields.
+    /// Creates types and gives them fields.
     ///
     /// # Errors
-    /// 114 for a field that is there with another type, or that refers to a missing type.
+    /// 114 for a field that exists with another type, or that refers to a missing type.
     pub async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError> {
         types::create(&self.env, command).await?;
         self.show(true).await;
@@ -258,7 +259,7 @@ impl Records {
             return Some(running.addr.clone());
         }
         if actors.len().is_multiple_of(SWEPT_AT) {
-            // Types of any name can be asked for; those that there are not leave nothing behind.
+            // Requests can name any type; types that do not exist leave nothing behind.
             actors.retain(|name, _| self.env.definition(name).is_created);
         }
         let arbiter = self.arbiters.get(actors.len() % self.arbiters.len())?;
@@ -275,8 +276,8 @@ impl Records {
         Some(addr)
     }
 
-    /// Waits a while until what was just written is in the tables that others read and write: a plugin
-    /// goes on there with what it has saved. It is stored all the same.
+    /// Waits a short while until what was just written is in the tables that others read and write:
+    /// a plugin continues there with what it has saved. The write is stored in any case.
     async fn show(&self, is_for_plugin: bool) {
         if is_for_plugin && self.env.captured.is_served() {
             let shown = self.env.applied.wait_for(self.env.model.position());
@@ -284,7 +285,8 @@ impl Records {
         }
     }
 
-    /// Has a type's actor begin with a message, and goes on with it when that has decided.
+    /// Lets a type's actor begin with a message, and continues the work here once the actor has
+    /// decided.
     async fn ask<M, T>(&self, name: &TypeName, message: M) -> Outcomes<T>
     where
         M: Send + 'static,
@@ -296,7 +298,7 @@ impl Records {
         match addr.try_send(Request { message, giver }) {
             Ok(()) => {}
             Err(SendError::Closed(_)) => return Err(no_answer()),
-            // There is room when some have been taken up.
+            // Waits until the mailbox has room again.
             Err(SendError::Full(request)) => addr.send(request).await.map_err(|_| no_answer())?,
         }
         taker.await.unwrap_or_else(|| Err(no_answer()))

@@ -1,4 +1,4 @@
-//! Changing record types: new fields, fields that are renamed or go, settings, access to fields.
+//! Changing record types: new fields, renamed and deleted fields, settings, access to fields.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::log::{ConflictKey, SequenceRequest};
 /// Extends types so that records with these fields can be stored.
 ///
 /// # Errors
-/// As [`migrate::extensions`], or what the log says.
+/// Those of [`migrate::extensions`] and of the log.
 pub async fn extend_by<'a>(
     env: &RecordEnv,
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)> + Clone + Send,
@@ -40,10 +40,10 @@ pub async fn extend_by<'a>(
     Ok(())
 }
 
-/// Makes types and gives them fields, and tells plugins even when all was there.
+/// Creates types and gives them fields. Tells plugins even if everything existed already.
 ///
 /// # Errors
-/// As [`migrate::creations`], or what the log says.
+/// Those of [`migrate::creations`] and of the log.
 pub async fn create(env: &RecordEnv, command: CreateTypes) -> Result<(), ApiError> {
     let needed =
         |definition_of: &DefinitionOf<'_>| migrate::creations(&command.types, definition_of);
@@ -55,7 +55,7 @@ pub async fn create(env: &RecordEnv, command: CreateTypes) -> Result<(), ApiErro
 /// Finds a type as it is now.
 type DefinitionOf<'a> = dyn Fn(&TypeName) -> Arc<TypeDefinition> + Sync + 'a;
 
-/// Extends types by what is `needed`; says whether anything was.
+/// Extends types by what is `needed`; returns whether anything was.
 async fn extend(
     env: &RecordEnv,
     needed: impl Fn(&DefinitionOf<'_>) -> Result<Extensions, ApiError>,
@@ -83,7 +83,7 @@ async fn extend(
     .await
 }
 
-/// Tells plugins of the types as they are now.
+/// Tells plugins the types as they are now.
 fn announce(env: &RecordEnv) {
     env.plugins.announce("schema-changed", schema(env));
 }
@@ -106,9 +106,11 @@ pub fn schema(env: &RecordEnv) -> Json {
     Json::Object(types.collect())
 }
 
-/// Records that are there when a sequence field is added get the first numbers, from the projector.
-/// So the store must have them all, and none may come or go until the field is there; new
-/// records are numbered behind them.
+/// Numbers the records that exist when a sequence field is added: the projector gives them the
+/// first numbers.
+///
+/// So the store must have them all, and none may be created or deleted until the field exists. New
+/// records get the numbers after these.
 pub(crate) async fn number_present(
     env: &RecordEnv,
     plan: &mut Plan,
@@ -135,7 +137,7 @@ pub(crate) async fn number_present(
 /// Changes a type's settings or one of its fields.
 ///
 /// # Errors
-/// 110 for a field that is not there, or whose new name is taken; what the log says.
+/// 110 for a field that does not exist, or whose new name is taken; those of the log.
 pub async fn change(
     env: &RecordEnv,
     turn: &Mutex<()>,
@@ -164,7 +166,7 @@ pub async fn change(
 /// Sets the rules of access to fields.
 ///
 /// # Errors
-/// What the log says.
+/// Those of the log.
 pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Result<(), ApiError> {
     until_settled(None, |_| async {
         let read_position = env.model.position();
@@ -176,13 +178,14 @@ pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Resul
     .await
 }
 
-/// Refuses a change of a field, with v1's code for whatever its database would not do.
+/// Returns the error for a refused change of a field, with the code that v1 has for whatever its
+/// database refuses.
 fn cannot_alter(reason: &str) -> ApiError {
     let message = format!("failed to alter table: {reason}");
     ApiError::new(Code::ResourceNotFound, message)
 }
 
-/// Refuses a field that the type has not got.
+/// Refuses a field that the type does not have.
 fn require_field(definition: &TypeDefinition, field: &str) -> Result<(), ApiError> {
     let name = &definition.name;
     if !definition.is_created {
@@ -242,7 +245,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What was said about access to a field goes with its name; else a new name would open it.
+    /// Renames a field in the rules of access to fields; otherwise a new name would open it.
     fn rename_in_field_access(
         &mut self,
         env: &RecordEnv,
@@ -261,13 +264,13 @@ impl Plan {
         self.push(Stream::FieldAccess, version + 1, body);
     }
 
-    /// Adds an event of a type's stream.
+    /// Adds an event to a type's stream.
     pub fn change_type(&mut self, definition: &TypeDefinition, body: EventBody) {
         let stream = Stream::Type(definition.name.clone());
         self.push(stream, definition.version + 1, body);
     }
 
-    /// Adds an event of any stream, which the decision has read and now writes.
+    /// Adds an event to any stream, which the decision has read and now writes.
     pub fn push(&mut self, stream: Stream, version: u32, body: EventBody) {
         let key = ConflictKey::stream(&stream);
         self.reads.insert(key);
@@ -281,7 +284,7 @@ impl Plan {
         });
     }
 
-    /// Defines those of the roles that do not exist yet.
+    /// Defines the roles that do not exist yet.
     pub fn define_roles<'a>(&mut self, env: &RecordEnv, roles: impl Iterator<Item = &'a RoleName>) {
         let known = env.model.get_roles();
         for role in roles.filter(|role| !known.contains_key(*role)) {
@@ -290,7 +293,7 @@ impl Plan {
         }
     }
 
-    /// Asks for the number of a sequence field of the plan's next event.
+    /// Requests the number of a sequence field for the plan's next event.
     pub fn number(&mut self, field: &str, explicit: Option<i64>) {
         let event = self.events.len();
         self.sequences.push(SequenceRequest {

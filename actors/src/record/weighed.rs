@@ -1,7 +1,7 @@
 //! A cache that knows how many bytes it holds.
 //!
 //! Records differ in size by orders of magnitude: a bound on their number would bound nothing.
-//! Weights are estimates of what the allocator gives out, good to some ten percent.
+//! Weights are estimates of what the allocator gives out, accurate to about ten percent.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use skytrail_schema::packed::PackedHead;
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::{Asset, Value};
 
-/// What an entry takes besides key and value: its place in the map, the links of its node.
+/// What an entry takes in addition to key and value: its place in the map, the links of its node.
 const ENTRY_BYTES: usize = 64;
-/// What a shared value takes besides itself: the counts, and what the allocator rounds up.
+/// What a shared value takes in addition to itself: the counts, and what the allocator rounds up.
 const SHARED_BYTES: usize = 56;
-/// What a text takes besides its characters.
+/// What a string takes in addition to its characters.
 const TEXT_BYTES: usize = 16;
 /// A field's place in a record.
 const FIELD_BYTES: usize = size_of::<String>() + size_of::<Value>();
 /// A node of an ordered map of JSON members.
 const JSON_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Json>()) + 16;
 
-/// Something that can say about how many bytes it takes.
+/// Something that can estimate how many bytes it takes.
 pub(crate) trait Weigh {
     /// Estimates the bytes.
     fn weight(&self) -> usize;
 }
 
-/// Least recently used entries first, with the bytes of all of them.
+/// Entries, the least recently used first, with the bytes of all of them.
 pub(crate) struct WeighedCache<K: Hash + Eq, V> {
     entries: LruCache<K, V>,
     bytes: usize,
 }
 
 impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
-    /// Makes an empty cache. It drops nothing by itself.
+    /// Creates an empty cache. It evicts nothing by itself.
     pub(crate) fn new() -> Self {
         Self {
             entries: LruCache::unbounded(),
@@ -47,22 +47,22 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         }
     }
 
-    /// Returns how many entries there are.
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns about how many bytes the entries take.
+    /// Returns roughly how many bytes the entries take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns an entry, which becomes the most recently used.
+    /// Returns an entry, and makes it the most recently used.
     pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key)
     }
 
-    /// Returns an entry, whose turn stays what it is.
+    /// Returns an entry, without marking it as used.
     pub(crate) fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key)
     }
@@ -72,7 +72,7 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         self.entries.contains(key)
     }
 
-    /// Puts an entry, or another in its place.
+    /// Inserts an entry, or replaces it.
     pub(crate) fn put(&mut self, key: K, value: V) {
         self.bytes += entry_weight(&key, &value);
         if let Some((key, value)) = self.entries.push(key, value) {
@@ -80,27 +80,27 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         }
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(crate) fn pop(&mut self, key: &K) -> Option<V> {
         let (key, value) = self.entries.pop_entry(key)?;
         self.bytes -= entry_weight(&key, &value);
         Some(value)
     }
 
-    /// Takes all entries out.
+    /// Removes all entries.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
     }
 
-    /// Takes the least recently used entry out.
+    /// Removes the least recently used entry.
     pub(crate) fn pop_lru(&mut self) -> Option<(K, V)> {
         let (key, value) = self.entries.pop_lru()?;
         self.bytes -= entry_weight(&key, &value);
         Some((key, value))
     }
 
-    /// Walks over the entries.
+    /// Iterates over the entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter()
     }
@@ -126,7 +126,7 @@ impl Weigh for UserId {
     }
 }
 
-/// A hash.
+/// A hash is part of the entry itself.
 impl Weigh for u128 {
     fn weight(&self) -> usize {
         0
@@ -176,7 +176,7 @@ impl Weigh for AccessEntry {
 
 impl Weigh for Fields {
     fn weight(&self) -> usize {
-        // Room is made for four, and then doubled.
+        // The map allocates space for four, and then doubles it.
         let places = match self.len() {
             0 => 0,
             len => len.next_power_of_two().max(4),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put, replaced and taken out: the sum is that of what is there.
+        /// Whatever is put, replaced and removed: the sum is that of the present entries.
         #[test]
         fn bytes_are_those_of_the_entries(steps in steps()) {
             let mut cache = WeighedCache::new();

@@ -1,12 +1,12 @@
 //! The write model: the memory side of the record store.
 //!
-//! It is the fold of the log's recent tail. It holds every type definition and
-//! role, and the heads of recently written or read records. A head whose last
-//! write the projector has not applied yet is pinned: whoever misses here may
-//! read the store and gets everything up to the head of the log.
+//! It is the fold of the log's recent tail. It holds every type definition and role, and the heads
+//! of recently written or read records. A head whose last write the projector has not applied yet
+//! is pinned. So a reader that does not find a record here can read the store and still gets
+//! everything up to the head of the log.
 //!
-//! It observes the log right behind the erasures, so it is updated before a write is
-//! acknowledged: who was acknowledged reads his write.
+//! It observes the log right after the erasures, so it is updated before a write is acknowledged: a
+//! client reads its own acknowledged writes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use super::weighed::WeighedCache;
 use crate::log::{Backlog, CommitObserver, LagBound};
 use crate::store::{HeadSource, Snapshot};
 
-/// What is known in memory about a record: it is there, or it is known not to be.
+/// What is known in memory about a record: its head, or that it does not exist.
 pub type KnownHead = Option<Arc<Head>>;
 
-/// A user's auth row and the version of its stream; `None` when it is known not to exist.
+/// A user's auth row and the version of its stream; `None` if it is known not to exist.
 pub type KnownUser = Option<Arc<(u32, UserState)>>;
 
 /// What is known of some records.
@@ -38,7 +38,7 @@ pub type KnownUser = Option<Arc<(u32, UserState)>>;
 pub struct KnownHeads {
     /// The position as of which it is known.
     pub position: u64,
-    /// One per record asked for; `None` when nothing is known and the store has the truth.
+    /// One per record asked for; `None` if nothing is known and the store has the truth.
     pub heads: Vec<Option<KnownHead>>,
     /// Whether the store must first apply everything up to `position` to have that truth.
     pub store_is_behind: bool,
@@ -51,7 +51,7 @@ pub struct CacheSizes {
     pub num_records: usize,
     /// Auth rows of users.
     pub num_users: usize,
-    /// About how many bytes these two take.
+    /// Roughly how many bytes these two take.
     pub num_bytes: usize,
     /// Record types.
     pub num_types: usize,
@@ -61,12 +61,12 @@ pub struct CacheSizes {
     pub num_pinned: usize,
 }
 
-/// The rules of access to fields, and which names of fields they are about.
+/// The rules of access to fields, and which names of fields they refer to.
 #[derive(Clone, Debug)]
 pub struct NamedRules {
     /// The rules.
     pub rules: Arc<FieldRules>,
-    /// The last position at which a field of any type got another name or went.
+    /// The last position at which a field of any type was renamed or deleted.
     pub reshaped: u64,
 }
 
@@ -98,19 +98,19 @@ struct Cache {
     users: WeighedCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
-    /// Types all of whose records the projector is to change, and at which position.
+    /// Types whose records the projector still has to change as a whole, with the position.
     reshaped: HashMap<TypeName, u64>,
     /// See [`NamedRules::reshaped`].
     last_reshaped: u64,
-    /// How many entries of the caches are pinned, by stream.
+    /// How many pinned writes each stream has.
     pins: HashMap<Stream, u32>,
-    /// The bytes of the users.
+    /// The maximum bytes of the users.
     max_bytes: usize,
 }
 
 impl WriteModel {
-    /// Builds the state as of a store's checkpoint; `max_bytes` bounds the unpinned heads kept. Auth
-    /// rows get a quarter of that besides.
+    /// Builds the state as of a store's checkpoint. `max_bytes` bounds the unpinned heads; auth
+    /// rows get another quarter of that.
     pub fn new(snapshot: &Snapshot, max_bytes: usize) -> Self {
         let types = snapshot
             .types
@@ -120,7 +120,7 @@ impl WriteModel {
             .roles
             .iter()
             .map(|(name, version, flags)| (name.clone(), (*version, *flags)));
-        // A type's last change is no earlier than the last of its fields' names.
+        // A type's last change is never earlier than the last rename or deletion of a field.
         let reshaped = snapshot.types.iter().filter(|it| it.reshaped > 0);
         let last_reshaped = reshaped.map(|it| it.position).max();
         let (version, access) = &snapshot.field_access;
@@ -154,14 +154,14 @@ impl WriteModel {
         }
     }
 
-    /// Tells `backlog` how much is pinned.
+    /// Reports to `backlog` how much is pinned.
     #[must_use]
     pub fn with_backlog(self, backlog: Arc<Backlog>) -> Self {
         Self { backlog, ..self }
     }
 
-    /// Guards what users sign in with while no rules of access to fields are set, and keeps from users
-    /// who is verified, where users must be.
+    /// Guards the fields that users sign in with as long as no rules of access to fields are set.
+    /// If users must be verified, also keeps them from saying who is verified.
     #[must_use]
     pub fn guarding(mut self, auth_keys: AuthKeys, guards_verified: bool) -> Self {
         let (version, access) = self.get_field_access();
@@ -187,9 +187,9 @@ impl WriteModel {
         self.cache.lock().position
     }
 
-    /// Looks at types and rules as of one position, and says which.
+    /// Looks at types and rules as of one position, and returns that position.
     pub fn at_one_position<T>(&self, look: impl FnOnce(&Self) -> T) -> (u64, T) {
-        // Events are observed with the cache in hand.
+        // Events are observed while the cache is locked.
         let cache = self.cache.lock();
         (cache.position, look(self))
     }
@@ -230,8 +230,8 @@ impl WriteModel {
         }
     }
 
-    /// Keeps what was read from the store, unless something newer is known or was written since
-    /// `read_position`.
+    /// Keeps what was read from the store, unless something newer is known or anything was written
+    /// since `read_position`.
     pub fn keep_head(&self, id: RecordId, head: KnownHead, read_position: u64) {
         let mut cache = self.cache.lock();
         if cache.position == read_position && !cache.records.contains(&id) {
@@ -247,7 +247,7 @@ impl WriteModel {
         (cache.position, user)
     }
 
-    /// As [`WriteModel::keep_head`], for a user's auth row.
+    /// Like [`WriteModel::keep_head`], for a user's auth row.
     pub fn keep_user(&self, id: UserId, user: KnownUser, read_position: u64) {
         let mut cache = self.cache.lock();
         if cache.position == read_position && !cache.users.contains(&id) {
@@ -256,18 +256,18 @@ impl WriteModel {
         }
     }
 
-    /// Returns a type's definition; an empty one when nothing was ever said about it.
+    /// Returns a type's definition; an empty one if the log has nothing about the type.
     pub fn get_type(&self, name: &TypeName) -> Arc<TypeDefinition> {
         let known = self.types.read().get(name).cloned();
         known.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())))
     }
 
-    /// Returns what is known of which records exist.
+    /// Returns what is known about which records exist.
     pub fn known_keys(&self) -> &KnownKeys {
         &self.keys
     }
 
-    /// Returns all types that are created, by no particular order.
+    /// Returns all known types, in no particular order.
     pub fn get_types(&self) -> Vec<Arc<TypeDefinition>> {
         self.types.read().values().cloned().collect()
     }
@@ -277,16 +277,17 @@ impl WriteModel {
         self.roles.read().clone()
     }
 
-    /// Returns the rules of access to fields, ready to be asked.
+    /// Returns the rules of access to fields, compiled.
     pub fn get_field_rules(&self) -> Arc<FieldRules> {
         Arc::clone(&self.field_access.read().2)
     }
 
-    /// Returns the rules of access to fields with the names that they are about, and the position as of
-    /// which that is so.
+    /// Returns the rules of access to fields with the names that they refer to, and the position as
+    /// of which they hold.
     ///
-    /// What was read from the store between two looks that are the same has these names: the store
-    /// applies nothing that was not observed here before. It must have applied the first's position.
+    /// What was read from the store between two equal looks has these names, provided that the
+    /// store had applied the first look's position: the store applies nothing that was not observed
+    /// here before.
     pub fn get_named_rules(&self) -> (u64, NamedRules) {
         let cache = self.cache.lock();
         let named = NamedRules {
@@ -302,8 +303,8 @@ impl WriteModel {
         (access.0, access.1.clone())
     }
 
-    /// Learns that the store has applied everything up to `position`: what was pinned until then
-    /// may be forgotten.
+    /// Learns that the store has applied everything up to `position`: what was pinned up to there
+    /// may be evicted.
     pub fn projected(&self, position: u64) {
         let mut cache = self.cache.lock();
         cache.projected = cache.projected.max(position);
@@ -332,7 +333,7 @@ impl WriteModel {
                         cache.pin(event);
                     }
                     // The record was evicted after the decision read it. The next reader must not
-                    // take the store's older state: the pin tells it to wait for the projector.
+                    // take the store's older state: the pin makes it wait for the projector.
                     apply::Folded::Unknown => {
                         cache.records.pop(id);
                         cache.pin(event);
@@ -389,7 +390,7 @@ impl WriteModel {
     }
 }
 
-/// Prepares rules of access to fields; before the first event those of a new app hold.
+/// Compiles the rules of access to fields; before the first event, those of a new app apply.
 fn compiled(
     version: u32,
     access: &FieldAccess,
@@ -440,9 +441,9 @@ impl Cache {
         self.position.saturating_sub(self.projected)
     }
 
-    /// About how many bytes are kept only because they are pinned.
+    /// Roughly how many bytes are kept only because they are pinned.
     fn pinned_bytes(&self) -> usize {
-        // Records get four times what users get.
+        // Records get four times as much as users.
         let usual = self.max_bytes.saturating_mul(5);
         (self.records.bytes() + self.users.bytes()).saturating_sub(usual)
     }
@@ -455,8 +456,8 @@ impl Cache {
         }
     }
 
-    /// A type got a sequence field, or a field got another name or is gone: what the projector does
-    /// to its records now is known from the store alone.
+    /// Drops a type's records because it got a sequence field, or a field was renamed or deleted:
+    /// until the projector has changed them, only the store will know the result.
     fn await_reshaping(&mut self, name: &TypeName, position: u64) {
         if position <= self.projected {
             return;
@@ -474,8 +475,8 @@ impl Cache {
         }
     }
 
-    /// Drops what was used longest ago above the bounds, but for what is pinned: that goes back to the
-    /// front, and the walk ends as soon as one is met.
+    /// Evicts what was used longest ago above the bounds, except for what is pinned: the first
+    /// pinned entry that is met goes back to the front, and the walk ends.
     fn evict(&mut self) {
         let pins = &self.pins;
         self.records

@@ -1,4 +1,4 @@
-//! Running before-hooks on a record, and taking their answers over.
+//! Running before-hooks on a record, and applying their answers.
 
 use std::collections::BTreeSet;
 
@@ -20,10 +20,10 @@ use crate::plugin::{
 use crate::spawn::spawn_named;
 use std::sync::Arc;
 
-/// Runs before-save hooks on a draft, each on what the one before left.
+/// Runs before-save hooks on a draft, each on the result of the one before.
 ///
 /// # Errors
-/// The first hook that refuses, fails, or answers what is not this record.
+/// The first hook that refuses, fails, or answers with something other than this record.
 pub async fn before_save(
     plugins: &Arc<dyn PluginGate>,
     draft: &mut Draft,
@@ -54,10 +54,10 @@ pub async fn before_save(
 }
 
 /// Runs before-delete hooks. Asynchronous ones are sent off; the first synchronous one that fails
-/// ends the row.
+/// ends the sequence.
 ///
 /// # Errors
-/// As [`before_save`].
+/// Those of [`before_save`].
 pub async fn before_delete(
     plugins: &Arc<dyn PluginGate>,
     record: &Record,
@@ -76,11 +76,11 @@ pub async fn before_delete(
     Ok(())
 }
 
-/// Asks all after-hooks about a record and its event, here and now. For trying them: it is no delivery
-/// that has to be made, though they are told of one.
+/// Calls all after-hooks with a record and its event, immediately. For trying them out: this is not
+/// a delivery that must be made, although the hooks are told of one.
 ///
 /// # Errors
-/// The first that fails, or answers what is not this record.
+/// The first hook that fails, or answers with something other than this record.
 pub async fn after(
     plugins: &Arc<dyn PluginGate>,
     trigger: Trigger,
@@ -102,15 +102,15 @@ pub async fn after(
     Ok(())
 }
 
-/// Checks the answer of a hook that changes nothing: it should be its record all the same.
+/// Checks the answer of a hook that changes nothing: it must still be the hook's record.
 ///
 /// # Errors
-/// 10000 for what is not this record.
+/// 10000 for an answer that is not this record.
 pub fn check_answer(hook: &Hook, answer: &Json, record: &Record) -> Result<(), ApiError> {
     read_answer(hook, answer, record).map(drop)
 }
 
-/// Asks a before-hook, as long as somebody waits for what it is about.
+/// Asks a before-hook, as long as somebody waits for the request.
 async fn ask(
     plugins: &Arc<dyn PluginGate>,
     request: PluginRequest,
@@ -128,7 +128,7 @@ async fn ask(
 fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {
     let plugins = Arc::clone(plugins);
     request.deadline = None;
-    // Nobody waits for it, so it waits for its turn like everyone else.
+    // Nobody waits for this hook, so it queues like every other call.
     request.lineage.via.clear();
     if let Some(context) = &mut request.context {
         context.request_id = None;
@@ -175,7 +175,7 @@ struct Answer {
     access: Option<Acl>,
 }
 
-/// Reads a hook's answer. The client is told what v1 said, so whose it was is in the log.
+/// Reads a hook's answer. The client gets v1's message, so the server's own log names the hook.
 fn read_answer(hook: &Hook, answer: &Json, record: &Record) -> Result<Answer, ApiError> {
     parse_answer(answer, record).inspect_err(|error| {
         let Hook { plugin, name, .. } = hook;
@@ -237,9 +237,11 @@ fn parse_fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
     fields.map(parse).collect()
 }
 
-/// Takes an answer's fields and access list over; returns the names of what it changed. A field
-/// that the answer leaves out is as if the client had not sent it, and so is one that it makes a sequence
-/// or unknown marker, unless it was one; all other metadata is the server's.
+/// Applies an answer's fields and access list; returns the names of what it changed.
+///
+/// A field that the answer leaves out counts as not sent by the client. So does one that the answer
+/// turns into a sequence or unknown marker, unless it was a marker before. All other metadata
+/// belongs to the server.
 fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     let original = draft.original.as_ref().map(|head| &head.record);
     let stored = |name: &str| original.and_then(|record| record.fields.get(name));
@@ -273,8 +275,9 @@ fn is_marker(value: &Value) -> bool {
     matches!(value, Value::Sequence | Value::Unknown(_))
 }
 
-/// Whether a plugin was shown the one and sends it back as the other: files without their media types,
-/// what has no wire form as a marker, and numbers inside JSON as precise as its language has them.
+/// Whether a plugin that was shown `known` can send it back as `answered` unchanged: files lose
+/// their media types, values without a wire form are markers, and numbers inside JSON have the
+/// precision of its language.
 fn is_same(known: &Value, answered: &Value) -> bool {
     match (known, answered) {
         (Value::Asset(known), Value::Asset(answered)) => known.name == answered.name,
@@ -283,8 +286,8 @@ fn is_same(known: &Value, answered: &Value) -> bool {
     }
 }
 
-/// Whether this is how a language without large whole numbers writes what it was shown. Another number
-/// that would be rounded to the same is a change.
+/// Whether a language without large whole numbers writes what it was shown in this way. A different
+/// number that would be rounded to the same one is a change.
 fn is_rounded(known: &Number, answered: &Number) -> bool {
     let rounded = known.as_f64();
     let is_written_so = |it: f64| answered.is_f64() || answered.to_string() == it.to_string();
@@ -312,7 +315,7 @@ fn is_same_json(known: &Json, answered: &Json) -> bool {
     }
 }
 
-/// Gives the stored values back to the fields that hooks left out.
+/// Restores the stored values of the fields that hooks left out.
 fn restore(draft: &mut Draft) {
     let original = draft.original.iter();
     for (name, value) in original.flat_map(|head| &head.record.fields) {

@@ -38,7 +38,8 @@ fn draft(fields: &Json, stored: Option<&Json>) -> Draft {
     }
 }
 
-/// Runs hooks with these answers over a draft; returns the fields in the end, and what each changed.
+/// Runs hooks with these answers over a draft; returns the final fields, and what each hook
+/// changed.
 fn run(mut draft: Draft, answers: &[Json]) -> (Json, Vec<BTreeSet<String>>) {
     let mut changed = Vec::new();
     for answer in answers {
@@ -131,7 +132,7 @@ fn numbers_inside_json_keep_what_a_plugins_language_cannot_carry() {
     let as_javascript_writes = json!({"js": {"id": 1_234_567_890_123_456_800_u64, "list": [9_007_199_254_740_992_u64, 1.5]}});
     let (fields, _) = run(draft(&precise, None), &[as_javascript_writes]);
     assert_eq!(fields, precise);
-    // What the plugin has changed is the plugin's.
+    // What the plugin has changed counts as its change.
     let one_more = json!({"js": {"id": 1_234_567_890_123_456_790_u64, "list": [1.5]}});
     let (fields, _) = run(draft(&precise, None), std::slice::from_ref(&one_more));
     assert_eq!(fields, one_more);
@@ -225,7 +226,8 @@ fn any_answer() -> impl Strategy<Value = Json> {
 }
 
 proptest! {
-    /// Whatever a hook answers: it is this record, whose metadata stays the server's, or 10000.
+    /// Any answer of a hook is either this record, with the server's own metadata, or fails with
+    /// 10000.
     #[test]
     fn every_answer_is_taken_or_refused(mut answer in any_answer(), is_this in any::<bool>()) {
         if let (true, Some(members)) = (is_this, answer.as_object_mut()) {

@@ -1,17 +1,17 @@
 //! Saving records, step by step:
 //!
-//! 1. extend the types by what the records bring (a commit of its own, as v1 does it outside of
+//! 1. extend the types by what the records bring (in a commit of its own, as v1 does it outside of
 //!    any transaction),
 //! 2. read the stored records at a known position and make drafts: access, merge, default access,
-//! 3. run the before-save hooks, with no lock held; of several copies of a record the later then build on
-//!    the earlier,
-//! 4. decide events and what they rest on,
+//! 3. run the before-save hooks, with no lock held; then, with several copies of a record, each
+//!    later one builds on the earlier ones,
+//! 4. decide the events and what they rest on,
 //! 5. append; on a conflict go back to 1,
-//! 6. wait for what synchronous after-save hooks say: they are told out of the log, see
+//! 6. wait for the answers of synchronous after-save hooks: these are told from the log, see
 //!    [`crate::delivery::consumers`].
 //!
-//! A record that fails in a step takes no part in later ones; the others go on,
-//! unless the save is atomic.
+//! A record that fails in a step is left out of later ones. The others go on, unless the save is
+//! atomic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,24 +37,24 @@ use super::page_bytes::PageBytes;
 use super::types;
 use crate::delivery::consumers::CommitAnswers;
 
-/// A draft, or why there is none.
+/// For each item: a draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
 
-/// One save's circumstances, the same in every attempt.
+/// The context of one save, the same in every attempt.
 struct Saving<'a> {
     env: &'a RecordEnv,
     command: &'a SaveRecords,
-    /// What its hooks cause names it.
+    /// Whatever the save's hooks cause names this id.
     id: Uuid,
-    /// What the hooks of an attempt decided that was overtaken: if only by their own writes, the next
-    /// attempt takes it over instead of running them again.
+    /// What the hooks decided in an attempt that was overtaken. If only their own writes overtook
+    /// it, the next attempt takes the decision over instead of running them again.
     decided: Mutex<Option<Decided<Drafts>>>,
 }
 
-/// Saves; see the module's overview.
+/// Saves records; see the module's overview.
 ///
 /// # Errors
-/// What fails the request as a whole.
+/// Whatever fails the request as a whole.
 pub async fn save(
     env: &RecordEnv,
     turn: &Mutex<()>,
@@ -76,20 +76,20 @@ pub async fn save(
     Ok(after_save(env, settled).await)
 }
 
-/// What a save came to, before after-hooks.
+/// The outcome of a save, before after-hooks.
 struct Settled {
-    /// Per item: the record as stored.
+    /// For each item: the record as stored.
     results: ItemResults<Arc<Head>>,
-    /// Where the after-hooks' answers are.
+    /// The answers of the after-hooks.
     commit_answers: CommitAnswers,
-    /// The caller as he was then.
+    /// The caller, with the rights that the save was decided with.
     caller: Caller,
 }
 
 async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     let Saving { env, command, .. } = saving;
     let items = command.items.iter().flatten();
-    // In every attempt: since the one before, a field may have got another name.
+    // In every attempt: a field may have been renamed since the last one.
     let brought = items.clone().map(|item| (&item.id, &item.fields));
     types::extend_by(env, brought, &command.context).await?;
     let ids: Vec<RecordId> = items.map(|item| item.id.clone()).collect();
@@ -135,7 +135,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     }
     spread_failures(&mut drafts);
     if drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
-        // Records with the old fields were held against the new ones.
+        // Records with the old fields were checked against the new ones.
         return Ok(Outcome::Conflict);
     }
     fail_whole_if_atomic(command, &drafts)?;
@@ -152,7 +152,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
 }
 
 impl Saving<'_> {
-    /// Takes what the hooks of the attempt before decided, if that still counts.
+    /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, ids: &[RecordId], position: u64) -> Option<Decided<Drafts>> {
         let decided = self.decided.lock().await.take()?;
         let own = (&self.command.context, self.id);
@@ -160,14 +160,14 @@ impl Saving<'_> {
     }
 }
 
-/// Loads the records that are to be saved. Each copy of one is a draft and an answer of its own, so a
-/// short request could ask for any number of bytes.
+/// Loads the records to be saved. Each copy of a record has its own draft and answer, so a short
+/// request could ask for any number of bytes.
 async fn load_heads(env: &RecordEnv, ids: &[RecordId]) -> Result<Heads, ApiError> {
     env.load_heads_within(ids, room(env)).await
 }
 
-/// Refuses a save whose answer would have too many bytes, before anything is stored: every copy is
-/// answered with what all of them and their hooks bring.
+/// Refuses a save whose answer would have too many bytes, before anything is stored: the answer for
+/// each copy has what all copies and their hooks bring.
 fn check_answer(env: &RecordEnv, drafts: &Drafts, plan: &Plan) -> Result<(), ApiError> {
     let mut room = room(env);
     let saved = drafts.iter().flatten();
@@ -181,9 +181,11 @@ fn room(env: &RecordEnv) -> PageBytes {
     PageBytes::new(env.max_page_bytes, "records")
 }
 
-/// Reads the records once more, after their hooks. If they, their types and the caller's rights are
-/// what the hooks saw, the save may rest on now: what it names may be there since a hook has made it,
-/// in a request of its own that nobody can tell from others.
+/// Reads the records once more, after their hooks.
+///
+/// If the records, their types and the caller's rights are still as the hooks saw them, the save
+/// can rest on the present position: a hook may have created what the save names, in a request of
+/// its own that cannot be told from others.
 async fn read_again(
     env: &RecordEnv,
     (ids, types, rights): (&[RecordId], &[Arc<TypeDefinition>], &Rights),
@@ -202,13 +204,13 @@ async fn read_again(
     Ok(if are_same { now } else { before })
 }
 
-/// Whether a field of one of the types got another name meanwhile, or is gone.
+/// Whether a field of one of the types has been renamed or deleted meanwhile.
 fn have_been_reshaped(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
     let mut types = types.iter();
     types.any(|before| env.definition(&before.name).reshaped != before.reshaped)
 }
 
-/// Puts what was decided on the records as they are now.
+/// Applies what was decided to the records as they are now.
 fn rebase(decided: Drafts, drafts: &mut Drafts) {
     for (decided, slot) in decided.into_iter().zip(drafts) {
         match (decided, slot) {
@@ -219,7 +221,7 @@ fn rebase(decided: Drafts, drafts: &mut Drafts) {
     }
 }
 
-/// Commits what is left of the plan and reads the outcome out of the commit.
+/// Commits what is left of the plan and reads the outcome from the commit.
 async fn settle(
     env: &RecordEnv,
     command: &SaveRecords,
@@ -250,7 +252,7 @@ async fn settle(
     }))
 }
 
-/// Answers every slot with its record as the events leave it: one head for all slots of a record.
+/// Returns the record of every slot as the events leave it: one head for all slots of a record.
 fn results_of<'a>(
     drafts: Drafts,
     events: impl Iterator<Item = &'a Event>,
@@ -285,7 +287,8 @@ fn make_drafts(
         let stored = heads.get(&item.id);
         let is_here = |head: &&Arc<Head>| head.record.database == command.database;
         let original = stored.filter(is_here).cloned();
-        // Last: who may not create records learns nothing of other databases.
+        // Checked last, so that a caller who may not create records learns nothing about other
+        // databases.
         let refuse_elsewhere = |draft: Draft| match stored {
             Some(_) if draft.original.is_none() => Err(draft::taken()),
             _ => Ok(draft),
@@ -298,7 +301,7 @@ fn make_drafts(
     command.items.iter().map(make).collect()
 }
 
-/// Looks up what the drafts depend on besides themselves.
+/// Looks up what the drafts depend on in addition to themselves.
 pub(crate) async fn load_inputs(
     env: &RecordEnv,
     drafts: &Drafts,
@@ -340,7 +343,7 @@ pub(crate) async fn load_inputs(
     Ok(inputs)
 }
 
-/// Waits for what synchronous after-hooks say, of all records side by side.
+/// Waits for the answers of synchronous after-hooks, for all records concurrently.
 async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record> {
     let rules = env.model.get_field_rules();
     let results = settled.results.into_iter().map(|result| {
@@ -365,7 +368,7 @@ async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record
     join_all(answers.collect::<Vec<_>>()).await
 }
 
-/// Says which record failed.
+/// Adds the id of the record that failed.
 pub(super) fn failed(id: &RecordId, error: ApiError) -> ItemError {
     ItemError {
         id: Some(id.clone()),
@@ -389,7 +392,7 @@ fn refuse_malformed_atomic(command: &SaveRecords) -> Result<(), ApiError> {
         .with_info("errors", errors.into()))
 }
 
-/// Has each further copy of a record in one request keep what those before it say.
+/// Makes each further copy of a record in one request keep what the copies before it bring.
 fn build_on_copies(command: &SaveRecords, drafts: &mut Drafts) {
     let mut num_copies: HashMap<&RecordId, usize> = HashMap::new();
     for item in command.items.iter().flatten() {
@@ -410,7 +413,7 @@ fn build_on_copies(command: &SaveRecords, drafts: &mut Drafts) {
     }
 }
 
-/// Every copy of a record in one request fails when one of them does.
+/// Fails every copy of a record in one request if one of them fails.
 fn spread_failures(drafts: &mut Drafts) {
     let failures: HashMap<RecordId, ApiError> = drafts
         .iter()
@@ -434,7 +437,7 @@ fn fail_whole_if_atomic(command: &SaveRecords, drafts: &Drafts) -> Result<(), Ap
     }
 }
 
-/// Makes the answer of an atomic request in which something failed.
+/// Fails an atomic request in which something failed.
 pub(super) fn fail_whole<'a>(errors: impl Iterator<Item = &'a ItemError>) -> Result<(), ApiError> {
     let info: Map<String, Json> = errors
         .filter_map(|failed| Some((failed.id.as_ref()?.to_string(), failed.error.to_wire())))

@@ -83,7 +83,7 @@ fn all_slots_of_a_record_have_one_head_with_what_each_of_them_changed() {
     assert_eq!(fields(first), expected);
     assert_eq!(fields(single), (3, json!({"kept": true, "b": 3})));
     assert_eq!(fields(same), (1, json!({"kept": true})));
-    // It was made once, however many slots there are.
+    // It was built once, however many slots there are.
     assert!(Arc::ptr_eq(first, second) && Arc::ptr_eq(first, third));
 }
 

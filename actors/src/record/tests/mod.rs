@@ -1,5 +1,5 @@
-//! Decide and apply: the state that a writer sees is the state that the log gives back, whether
-//! all of it is read or only its tail on top of a snapshot; and both are what a plain model says.
+//! Decide and apply: the state that a writer sees is the state that the log gives back, whether all
+//! of it is read or only its tail on top of a snapshot; and both are what a plain model says.
 
 mod strategies;
 
@@ -95,7 +95,7 @@ struct World {
     position: u64,
     now: i64,
     default_access: Option<Acl>,
-    /// What the records must be, kept by other means.
+    /// What the records must be, maintained independently.
     expected: BTreeMap<RecordId, Expected>,
 }
 
@@ -250,8 +250,9 @@ impl World {
         plan.save(&draft, &definition, &inputs)
     }
 
-    /// The model: an item is merged over what was stored when the request came, and of copies the last
-    /// wins; but one that leaves the access list as it was then does not undo what an earlier one changed.
+    /// The model: an item is merged over what was stored when the request arrived, and of several
+    /// copies the last wins. But a copy that leaves the access list as it was then does not undo
+    /// what an earlier copy changed.
     fn remember(&mut self, item: &SaveItem, stored: Option<&Head>, user: &str) {
         let stored = stored.map(Expected::from);
         let is_note = item.id.record_type.as_str() == "note";
@@ -345,7 +346,7 @@ impl World {
         self.commits.push(commit);
     }
 
-    /// Takes over what a reply to the writer would show.
+    /// Applies what a reply to the writer would show.
     fn acknowledge(&mut self, commit: &Arc<Commit>) {
         let before = self.acknowledged.clone();
         for event in &commit.events {
@@ -362,7 +363,7 @@ impl World {
         }
     }
 
-    /// Takes the numbers that the log gave over into the model.
+    /// Copies the numbers that the log gave into the model.
     fn number_expected(&mut self) {
         for (name, field) in self.sequences.keys() {
             let heads = self.acknowledged.heads.iter();
@@ -418,7 +419,7 @@ proptest! {
         let mut world = World::new();
         requests.iter().for_each(|request| world.run(request));
 
-        // What writers were told is what is live.
+        // What writers were told is the live state.
         let acknowledged = &world.acknowledged;
         prop_assert_eq!(&world.state_of_model(&world.model), acknowledged);
 
@@ -428,7 +429,7 @@ proptest! {
         prop_assert_eq!(&read, &world.commits);
         prop_assert_eq!(&State::default().replay(&read), acknowledged);
 
-        // So does a snapshot with the tail behind it, folded or observed.
+        // So does a snapshot with the tail after it, folded or observed.
         let cut = cut.index(read.len() + 1);
         let (early, late) = read.split_at(cut);
         let snapshot = State::default().replay(early);
@@ -442,7 +443,7 @@ proptest! {
         resumed.committed(late);
         prop_assert_eq!(&world.state_of_model(&resumed), acknowledged);
 
-        // And the model knows the same records.
+        // And the model has the same records.
         let heads = acknowledged.heads.iter();
         let heads = heads.map(|(id, head)| (id.clone(), Expected::from(head)));
         prop_assert_eq!(heads.collect::<BTreeMap<_, _>>(), world.expected);
@@ -461,7 +462,7 @@ proptest! {
             let before = versions.get(&stream).copied().unwrap_or(0);
             prop_assert_eq!(event.version, before + 1, "{}", stream);
             let is_end = matches!(event.body, EventBody::RecordDeleted(_));
-            // A record that comes back starts anew.
+            // A record that is created again starts anew.
             versions.insert(stream.clone(), if is_end { 0 } else { event.version });
             let is_patch = matches!(event.body, EventBody::RecordChanged(_));
             let num_patches = patches.entry(stream).or_default();
@@ -519,7 +520,7 @@ fn a_decision_names_what_it_rests_on() {
     }
 }
 
-/// A number that a client asks for may leave none of 32 bits to others.
+/// A client can ask for the last number of 32 bits and leave none to others.
 #[test]
 fn a_number_beyond_what_may_be_asked_for_is_in_nobodys_way() {
     let mut world = World::new();
@@ -548,7 +549,7 @@ fn a_number_beyond_what_may_be_asked_for_is_in_nobodys_way() {
     let text = || Value::String("changed".to_owned());
     let number = world.field("note/c", "n");
     assert_eq!(number, Value::Number(f64::from(i32::MAX) + 1.0));
-    // As it is, and sent along.
+    // Unchanged, and sent along.
     world.run(&save("note/c", vec![("text", text())]));
     assert_eq!(world.field("note/c", "text"), text());
     world.run(&save("note/c", vec![("n", number), ("more", text())]));

@@ -1,4 +1,4 @@
-//! Random requests, few enough records and users that they meet.
+//! Random requests over few enough records and users that they collide.
 
 use proptest::prelude::*;
 use skytrail_schema::acl::{AccessEntry, Acl, Level};
@@ -43,7 +43,7 @@ fn any_id() -> impl Strategy<Value = RecordId> {
 
 fn any_access() -> impl Strategy<Value = Acl> {
     let user = prop::sample::select(vec!["u1", "u2"]);
-    // Everyone may write, so that most saves go through.
+    // Everyone may write, so that most saves succeed.
     prop::option::of(user).prop_map(|user| {
         Acl(vec![AccessEntry {
             relation: None,
@@ -83,7 +83,7 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
         Just(Value::Sequence),
         (1_i32..50).prop_map(|n| Value::Number(n.into()))
     ];
-    // No files are known to the decision, so that this one is always refused.
+    // The decision knows no files, so this one is always refused.
     let file = Just(Value::Asset(Box::new(Asset {
         name: "a.png".into(),
         content_type: None,
