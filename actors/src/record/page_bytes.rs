@@ -19,7 +19,8 @@ pub struct PageBytes {
 }
 
 impl PageBytes {
-    /// Begins with room for so many bytes; `argument` says how many records are asked for.
+    /// Creates room for `most` bytes. `argument` is the request's argument that determines how many
+    /// records are asked for.
     pub fn new(most: usize, argument: &'static str) -> Self {
         Self {
             left: most,

@@ -275,9 +275,10 @@ fn is_marker(value: &Value) -> bool {
     matches!(value, Value::Sequence | Value::Unknown(_))
 }
 
-/// Whether a plugin that was shown `known` can send it back as `answered` unchanged: files lose
-/// their media types, values without a wire form are markers, and numbers inside JSON have the
-/// precision of its language.
+/// Whether a plugin that was shown `known` can send it back, unchanged, as `answered`.
+///
+/// Files lose their media types, values without a wire form become markers, and numbers inside JSON
+/// have the precision of the plugin's language.
 fn is_same(known: &Value, answered: &Value) -> bool {
     match (known, answered) {
         (Value::Asset(known), Value::Asset(answered)) => known.name == answered.name,

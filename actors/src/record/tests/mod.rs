@@ -251,8 +251,10 @@ impl World {
     }
 
     /// The model: an item is merged over what was stored when the request arrived, and of several
-    /// copies the last wins. But a copy that leaves the access list as it was then does not undo
-    /// what an earlier copy changed.
+    /// copies the last wins.
+    ///
+    /// But a copy that leaves the access list as it was then does not undo what an earlier copy
+    /// changed.
     fn remember(&mut self, item: &SaveItem, stored: Option<&Head>, user: &str) {
         let stored = stored.map(Expected::from);
         let is_note = item.id.record_type.as_str() == "note";
