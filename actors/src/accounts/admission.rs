@@ -1,5 +1,5 @@
-//! Who may act: users who are locked out, tokens that were revoked, users who were
-//! erased, users who must be verified.
+//! Who may act: users who are locked out, tokens that were revoked, users who were erased, users
+//! who must be verified.
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NoDetails, Stream, UserState};
@@ -37,8 +37,8 @@ pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), A
     Err(error)
 }
 
-/// Refuses a token whose user was judged before he got his password. One of which nobody knows when
-/// that was is good.
+/// Refuses a token that was issued on a state of the user from before their present password. A
+/// token for which that time is not known is accepted.
 pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
     match (state.token_valid_since, as_of) {
         (Some(since), Some(as_of)) if as_of < since => Err(bad_token()),
@@ -46,7 +46,7 @@ pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Res
     }
 }
 
-/// Returns the refusal of a token.
+/// Returns the error for a refused token.
 pub fn bad_token() -> ApiError {
     ApiError::new(
         Code::AccessTokenNotAccepted,
@@ -54,7 +54,7 @@ pub fn bad_token() -> ApiError {
     )
 }
 
-/// Refuses a user whose record does not say that he is verified, where users must be.
+/// Refuses a user whose record does not say that they are verified, where users must be.
 pub(crate) fn refuse_unverified(record: Option<&Record>) -> Result<(), ApiError> {
     let says = record.and_then(|record| record.fields.get(IS_VERIFIED));
     match says {
@@ -63,13 +63,14 @@ pub(crate) fn refuse_unverified(record: Option<&Record>) -> Result<(), ApiError>
     }
 }
 
-/// Returns the refusal of a user who must be verified and is not.
+/// Returns the error for a user who must be verified and is not.
 pub(crate) fn unverified() -> ApiError {
     ApiError::new(Code::VerificationRequired, "User is not yet verified")
 }
 
 impl Accounts {
-    /// Whether a user may act at present, with a token issued at that time, if it is known.
+    /// Whether a user may act at present. `as_of` is the time as of which the token's user was
+    /// judged, if it is known.
     ///
     /// # Errors
     /// 127 with the reason and the time when it ends, if they are known; 104 for a token from
@@ -79,7 +80,7 @@ impl Accounts {
         refuse_revoked(user, as_of)
     }
 
-    /// Refuses somebody who was erased, and is not there, to whoever names him.
+    /// Refuses to let a caller name a user who was erased.
     ///
     /// # Errors
     /// 110 with the time.
@@ -92,7 +93,7 @@ impl Accounts {
         Err(ApiError::new(Code::ResourceNotFound, message))
     }
 
-    /// Locks a user out, or in again.
+    /// Locks a user out, or lets them in again.
     ///
     /// # Errors
     /// 110 without such a user, 108 for `_god`.
@@ -117,8 +118,10 @@ impl Accounts {
         .await
     }
 
-    /// Makes the caller's user record if it is missing, and refuses him where users must be
-    /// verified and he is not. The master key is let through: with it plugins verify users.
+    /// Creates the caller's user record if it is missing. Refuses a caller who is not verified,
+    /// where users must be.
+    ///
+    /// The master key is exempt: plugins verify users with it.
     ///
     /// # Errors
     /// 10005 without a user, 128, and whatever a hook of the `user` type refuses with.
@@ -132,10 +135,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// As [`Accounts::require_user_record`], where users must be verified and there is one.
+    /// Like [`Accounts::require_user_record`], but only if users must be verified and the caller
+    /// has a user.
     ///
     /// # Errors
-    /// 128; as [`Accounts::require_user_record`].
+    /// 128; those of [`Accounts::require_user_record`].
     pub async fn check_verified(&self, context: &RequestContext) -> Result<(), ApiError> {
         if self.must_be_verified(context) && context.caller.user.is_some() {
             self.require_user_record(context).await?;
@@ -147,7 +151,7 @@ impl Accounts {
         self.settings.is_verification_required && !context.caller.is_master()
     }
 
-    /// Loads a user whom the caller names, or says that there is none.
+    /// Loads a user whom the caller names, or fails if there is none.
     pub(super) async fn load_known(&self, id: &UserId) -> Result<UserState, ApiError> {
         let missing = || {
             let message = "skydb: AuthInfo ID not found";

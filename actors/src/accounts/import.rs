@@ -1,4 +1,4 @@
-//! Taking over users of another server: auth row and user record in one commit, without hooks.
+//! Importing users from another server: auth row and user record in one commit, without hooks.
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Origin, PastPassword, Stream, UserState};
@@ -20,11 +20,12 @@ use crate::record::messages::SaveItem;
 use crate::record::types;
 
 impl Accounts {
-    /// Takes over a user of another server. A record that is there already keeps its other fields.
-    /// Durable when it returns.
+    /// Imports a user from another server. An existing record keeps its other fields. Durable when
+    /// it returns.
     ///
     /// # Errors
-    /// 109 for a user who is there already or auth data that is taken, 108 for what is no hash.
+    /// 109 for a user who exists already or auth data that is taken, 108 for something that is not
+    /// a hash.
     pub async fn import_user(&self, command: ImportUser) -> Result<(), ApiError> {
         check(self, &command)?;
         let mut fields = command.profile.clone();
@@ -41,7 +42,7 @@ impl Accounts {
         .await
     }
 
-    /// Takes over roles of another server; says of each what became of it. Those that are here stay as
+    /// Imports roles from another server; returns an outcome for each. Roles that exist stay as
     /// they are. Durable when it returns.
     ///
     /// # Errors
@@ -142,14 +143,15 @@ async fn attempt(
         }
         sso::plan_link(&mut plan, (&command.user, version), account, now);
     }
-    // Who comes with a record that has been brought before leaves it as it is, with its times.
+    // If the record has everything already from an earlier import, it stays as it is, with its
+    // times.
     if is_there {
         plan.reads.insert(ConflictKey::record(&item.id));
     } else if is_his {
         plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
     } else {
-        // A change says nothing of the owner.
+        // A patch cannot change the owner.
         plan.save_whole(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
     }
@@ -161,7 +163,7 @@ async fn attempt(
     Ok(done.discard())
 }
 
-/// Refuses a user whose record would be in somebody's private database.
+/// Refuses a user whose record is in somebody's private database.
 fn refuse_private(stored: Option<&Record>) -> Result<(), ApiError> {
     let private = stored.filter(|stored| stored.database != Database::Public);
     private.map_or(Ok(()), |stored| {
@@ -171,7 +173,7 @@ fn refuse_private(stored: Option<&Record>) -> Result<(), ApiError> {
     })
 }
 
-/// Whether a record has all that comes already.
+/// Whether a record already has everything that the import brings.
 fn has_all(stored: &Record, item: &SaveItem) -> bool {
     let mut fields = item.fields.iter();
     fields.all(|(name, value)| stored.fields.get(name) == Some(value))
@@ -198,7 +200,7 @@ fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserSt
     }
     UserState {
         password_hash: command.password_hash.clone(),
-        // Who was erased has no sessions, and gets none back with his id.
+        // An erased user has no sessions, and gets none back with the id.
         token_valid_since: command.token_valid_since.max(erased_at),
         roles: command.roles.clone(),
         disabled: command.disabled.clone(),

@@ -1,4 +1,4 @@
-//! Signing in with auth data and a password; whom auth data names.
+//! Signing in with auth data and a password; finding the user whom auth data names.
 
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
@@ -27,7 +27,7 @@ impl Accounts {
         if let Some(state) = &state {
             refuse_disabled(state, self.env.clock.now())?;
         }
-        // Without a user the same work is done, so that the time does not tell.
+        // The same work is done without a user, so that the time reveals nothing.
         let hash = state.as_ref().and_then(|state| state.password_hash.clone());
         let password = command.password;
         let is_right = self.hasher.verify(password.clone(), hash.clone()).await?;
@@ -59,7 +59,7 @@ impl Accounts {
         }
     }
 
-    /// Finds the user whom one value names, whichever kind of auth data it is, such as `username`.
+    /// Finds the user whom a single value names, for any kind of auth data such as `username`.
     ///
     /// # Errors
     /// The store failed.
@@ -74,7 +74,7 @@ impl Accounts {
         Ok(None)
     }
 
-    /// Finds the user whose record has the alternative's values.
+    /// Finds the user whose record has the values of these keys.
     async fn find(
         &self,
         alternative: &[String],

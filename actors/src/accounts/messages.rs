@@ -13,17 +13,17 @@ use skytrail_schema::time::Timestamp;
 
 use crate::context::RequestContext;
 
-/// A password as somebody typed it; never empty, and never printed.
+/// A password as a user typed it; never empty, and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// Wraps a text; an empty one is no password.
+    /// Wraps a string; an empty one is not a password.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         Some(text.into()).filter(|text| !text.is_empty()).map(Self)
     }
 
-    /// Returns the text, for those who hash it or judge it.
+    /// Returns the string, for code that hashes or judges it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -42,7 +42,7 @@ pub struct SignUp {
     pub context: RequestContext,
     /// Values of auth keys, `username` and `email` by default; empty for an anonymous user.
     pub auth_data: AuthData,
-    /// The password; none for an anonymous user.
+    /// The password; `None` for an anonymous user.
     pub password: Option<Password>,
     /// Further fields of the user record.
     pub profile: Fields,
@@ -55,7 +55,7 @@ pub struct LogIn {
     pub context: RequestContext,
     /// Values of auth keys.
     pub auth_data: AuthData,
-    /// The password; none is a wrong one.
+    /// The password; `None` counts as a wrong one.
     pub password: Option<Password>,
 }
 
@@ -81,7 +81,7 @@ pub struct ResetPassword {
     pub new: Password,
 }
 
-/// Locks a user out, or in again.
+/// Locks a user out, or lets them in again.
 #[derive(Clone, Debug)]
 pub struct SetDisabled {
     /// Who asks.
@@ -92,31 +92,31 @@ pub struct SetDisabled {
     pub disabled: Option<Disabled>,
 }
 
-/// Takes over a user of another server, as he is there; no hooks run.
+/// Imports a user from another server, with their state there; no hooks run.
 #[derive(Clone, Debug)]
 pub struct ImportUser {
     /// Who asks; only the master key may.
     pub context: RequestContext,
-    /// The id that he keeps.
+    /// The id, which the user keeps.
     pub user: UserId,
-    /// Values of auth keys; empty for a user who signs in otherwise.
+    /// Values of auth keys; empty for a user who signs in by other means.
     pub auth_data: AuthData,
-    /// Argon2id or bcrypt hash of the password; none for a user without.
+    /// Argon2id or bcrypt hash of the password; `None` for a user without one.
     pub password_hash: Option<String>,
-    /// The hashes of passwords that he had, the newest first, the present one among them or not. As much
-    /// of it is kept as the password policy here asks for.
+    /// The hashes of the user's past passwords, the newest first, with or without the present one.
+    /// As much is kept as the password policy here requires.
     pub password_history: Vec<PastPassword>,
     /// Further fields of the user record.
     pub profile: Fields,
-    /// Roles; made when missing.
+    /// Roles; created if missing.
     pub roles: BTreeSet<RoleName>,
-    /// Accounts elsewhere that sign him in.
+    /// Accounts elsewhere with which the user can sign in.
     pub accounts: Vec<Account>,
     /// Tokens issued before are refused.
     pub token_valid_since: Option<Timestamp>,
-    /// When he was seen last.
+    /// When the user was last seen.
     pub last_seen_at: Option<Timestamp>,
-    /// Whether, why and until when he is locked out.
+    /// Whether, why and until when the user is locked out.
     pub disabled: Option<Disabled>,
 }
 
@@ -133,7 +133,7 @@ pub struct Session {
     pub access_token: String,
     /// The login before this one.
     pub last_login_at: Option<Timestamp>,
-    /// When the user was seen before this.
+    /// When the user was last seen before this.
     pub last_seen_at: Option<Timestamp>,
 }
 
@@ -144,24 +144,24 @@ pub struct ChangeRoles {
     pub context: RequestContext,
     /// The users; unknown ones are ignored.
     pub users: Vec<UserId>,
-    /// The roles; made when missing.
+    /// The roles; created if missing.
     pub roles: BTreeSet<RoleName>,
-    /// Given, or else taken.
+    /// Whether the roles are given rather than taken.
     pub is_assignment: bool,
 }
 
-/// An account elsewhere, and what the service there says of it.
+/// An account elsewhere, and what the service there says about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     /// Who vouches for the user.
     pub service: Service,
     /// The account's id there.
     pub principal: String,
-    /// What is said of it; null when nothing is.
+    /// What the service says about it; null if nothing.
     pub profile: Json,
 }
 
-/// Signs in whoever an account elsewhere is linked to.
+/// Signs in the user to whom an account elsewhere is linked.
 #[derive(Clone, Debug)]
 pub struct LogInWithAccount {
     /// Who asks.
@@ -170,16 +170,16 @@ pub struct LogInWithAccount {
     pub account: Account,
     /// Fields that are merged into the user record.
     pub fields: Fields,
-    /// Whether a user is made for an account that is linked to nobody.
+    /// Whether a user is created for an account that is linked to nobody.
     pub may_sign_up: bool,
 }
 
-/// A user who came in through an account elsewhere.
+/// A user who signed in with an account elsewhere.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// The session.
     pub session: Session,
-    /// Whether the user was made just now.
+    /// Whether the user was created just now.
     pub is_new: bool,
 }
 
@@ -194,7 +194,7 @@ pub struct SignUpWithAccount {
     pub fields: Fields,
 }
 
-/// Links an account elsewhere to a user who exists.
+/// Links an account elsewhere to an existing user.
 #[derive(Clone, Debug)]
 pub struct LinkAccount {
     /// Who asks.
@@ -212,7 +212,7 @@ pub struct UnlinkAccount {
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
-    /// Who vouched.
+    /// The service.
     pub service: Service,
 }
 
@@ -232,22 +232,22 @@ pub struct SetFlaggedRoles {
     pub context: RequestContext,
     /// The flag.
     pub flag: RoleFlag,
-    /// The roles; made when missing.
+    /// The roles; created if missing.
     pub roles: BTreeSet<RoleName>,
 }
 
-/// Takes over roles of another server.
+/// Imports roles from another server.
 #[derive(Clone, Debug)]
 pub struct ImportRoles {
     /// Who asks; only the master key may.
     pub context: RequestContext,
-    /// The roles, with what they open there.
+    /// The roles, with their flags there.
     pub roles: Vec<(RoleName, RoleFlags)>,
-    /// Only says what would become of them.
+    /// Whether the outcomes are only returned, and nothing is stored.
     pub is_dry: bool,
 }
 
-/// Makes or ends relations from the caller to others.
+/// Creates or ends relations from the caller to others.
 #[derive(Clone, Debug)]
 pub struct ChangeRelations {
     /// Who asks; the relations are the caller's.
@@ -256,7 +256,7 @@ pub struct ChangeRelations {
     pub relation: Relation,
     /// The other users.
     pub targets: Vec<UserId>,
-    /// Made, or else ended.
+    /// Whether the relations are created rather than ended.
     pub is_addition: bool,
 }
 
@@ -267,7 +267,7 @@ pub struct ListRelated {
     pub context: RequestContext,
     /// The kind.
     pub relation: Relation,
-    /// Which way they point; `Mutual` both.
+    /// Which way they point; `Mutual` for both ways.
     pub direction: Direction,
     /// How many at most; `None` for all.
     pub limit: Option<u64>,
@@ -275,7 +275,7 @@ pub struct ListRelated {
     pub offset: u64,
 }
 
-/// A user to whom there is a relation.
+/// A user who is related to the caller.
 #[derive(Clone, Debug)]
 pub struct RelatedUser {
     /// The user.

@@ -1,8 +1,8 @@
 //! Accounts: users, roles and relations, as events.
 //!
-//! They decide as record actors do, with no mailbox between: read at a known position, then append
-//! what rests on it. Passwords are hashed elsewhere ([`ports`]) and never get here other than as
-//! hashes; tokens never get into the log.
+//! Accounts decide as record actors do, but without a mailbox: they read at a known position, then
+//! append what rests on it. Passwords are hashed elsewhere ([`ports`]), and only their hashes are
+//! stored; tokens never get into the log.
 
 pub mod admission;
 mod import;
@@ -47,7 +47,7 @@ pub struct Accounts {
     turn: Mutex<()>,
 }
 
-/// How accounts work here.
+/// The settings of accounts.
 #[derive(Clone, Debug, Default)]
 pub struct AccountSettings {
     /// What identifies a user.
@@ -58,10 +58,10 @@ pub struct AccountSettings {
     pub is_verification_required: bool,
 }
 
-/// What the accounts say of themselves.
+/// What the accounts report about themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AccountsState {
-    /// How many roles there are.
+    /// The number of roles.
     pub num_roles: usize,
 }
 
@@ -97,11 +97,11 @@ impl Accounts {
         Ok(self.load(id).await?.1.map(|(_, state)| state))
     }
 
-    /// Makes the auth row of a user whom the master key names, if it is missing. In a sandbox nothing
-    /// is stored: there it is answered as it would be.
+    /// Creates the auth row of a user whom the master key names, if it is missing. A sandbox stores
+    /// nothing, but gets the same answer.
     ///
     /// # Errors
-    /// As [`Accounts::refuse_erased`]; overload.
+    /// Those of [`Accounts::refuse_erased`]; overload.
     pub async fn ensure_user(
         &self,
         id: &UserId,
@@ -112,7 +112,7 @@ impl Accounts {
             if let Some((_, state)) = user {
                 return Ok(Outcome::Done(state));
             }
-            // Whoever is late to hear of him must not bring him back.
+            // A caller that has not heard of the erasure must not bring the user back.
             self.refuse_erased(id)?;
             if context.is_sandboxed {
                 return Ok(Outcome::Done(UserState::default()));
@@ -141,7 +141,7 @@ impl Accounts {
     }
 }
 
-/// Loads a user's auth row as of the present, and as of which position that is.
+/// Loads a user's auth row as of the present, and returns that position.
 pub(crate) async fn load_user(
     env: &RecordEnv,
     id: &UserId,

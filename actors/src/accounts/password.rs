@@ -1,7 +1,7 @@
-//! Setting passwords: judged, hashed, and one event.
+//! Setting passwords: a password is judged and hashed, and becomes one event.
 //!
-//! Judging and hashing take long, so they are done on the user as he was read; the event is
-//! appended only if the hash is still the one that was judged.
+//! Judging and hashing take long, so they work on the user's state as it was read. The event is
+//! appended only if the user still has the hash that was judged.
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, PasswordRehashed, Stream, UserState};
@@ -16,7 +16,7 @@ use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 
-/// How often a change is judged anew because somebody else was quicker.
+/// How many times a change is judged again because another change was quicker.
 const MAX_ATTEMPTS: u32 = 5;
 
 impl Accounts {
@@ -50,10 +50,10 @@ impl Accounts {
 
     /// Gives a user a new password; tokens issued before are refused from then on.
     ///
-    /// The policy is asked without what is known of the user, as in v1.
+    /// The policy does not see the user's data, as in v1.
     ///
     /// # Errors
-    /// 10001 without such a user, 10005 without his record, 126.
+    /// 10001 without such a user, 10005 without a user record, 126.
     pub async fn reset_password(&self, command: ResetPassword) -> Result<Session, ApiError> {
         let (context, id) = (&command.context, &command.user);
         for _ in 0..MAX_ATTEMPTS {
@@ -74,16 +74,16 @@ impl Accounts {
         Err(ApiError::overloaded("the user"))
     }
 
-    /// Whether a user's password is still good.
+    /// Refuses a user whose password has expired.
     ///
     /// # Errors
-    /// 126 (401) when it must be changed.
+    /// 126 (401) if it must be changed.
     pub fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError> {
         let now = self.env.clock.now();
         self.settings.policy.refuse_expired(user, now)
     }
 
-    /// Returns when a user's password must be changed, if it ever must.
+    /// Returns when a user's password must be changed, if ever.
     pub fn password_expiry(&self, user: &UserState) -> Option<Timestamp> {
         self.settings.policy.expiry(user)
     }
@@ -112,8 +112,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Hashes a password that is known to be right anew, if its hash is of an old kind. A login
-    /// does not fail because of it.
+    /// Hashes a password that is known to be right again, if its hash is of an old kind. A failure
+    /// does not make the login fail.
     pub(super) async fn renew_hash(
         &self,
         id: &UserId,
@@ -124,7 +124,7 @@ impl Accounts {
         let (Some(old), Some(password)) = (old, password) else {
             return;
         };
-        // What the old hash does not speak for may be a mistake.
+        // The part of a password that the old hash does not cover may be a mistake.
         if !self.hasher.is_outdated(&old) || !self.hasher.covers(&old, &password) {
             return;
         }
@@ -138,7 +138,7 @@ impl Accounts {
         }
     }
 
-    /// Appends a new password; `None` when the user has got another one than `judged` meanwhile.
+    /// Appends a new password; `None` if the user's password is no longer the one in `judged`.
     async fn set_password(
         &self,
         id: &UserId,
@@ -147,7 +147,7 @@ impl Accounts {
         context: &RequestContext,
     ) -> Result<Option<UserState>, ApiError> {
         let now = self.env.clock.now();
-        // Later than the last one whatever the clock says, so that older tokens are older.
+        // Later than the last one, whatever the clock says, so that older tokens count as older.
         let last = judged.token_valid_since;
         let at = last.map_or(now, |last| {
             now.max(Timestamp::from_micros(last.micros() + 1))
@@ -165,7 +165,8 @@ impl Accounts {
         }))
     }
 
-    /// Appends an event of a user whose password's hash is still `hash`; else returns false.
+    /// Appends an event for a user if the hash of their password is still `hash`; otherwise returns
+    /// false.
     async fn change_if(
         &self,
         id: &UserId,
@@ -187,7 +188,7 @@ impl Accounts {
         .await
     }
 
-    /// Returns the session of a user who has just got a new password.
+    /// Returns the session of a user who has just received a new password.
     async fn signed_in(
         &self,
         id: &UserId,

@@ -9,54 +9,56 @@ use super::messages::Password;
 
 /// Hashes passwords, off the request threads.
 ///
-/// Only so many callers may wait; the others are refused at once (503, with the time to wait).
+/// The number of callers that can wait is bounded; others are refused at once (503, with the time
+/// to wait).
 #[async_trait]
 pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a new password.
     ///
     /// # Errors
-    /// Overload: too many are waiting.
+    /// Overload: too many callers are waiting.
     async fn hash(&self, password: Password) -> Result<String, ApiError>;
 
-    /// Whether a password is the one of a hash. Takes as long without a hash or a password, so
-    /// that the time does not tell whether there is a user.
+    /// Whether a password matches a hash. Takes as long without a hash or a password, so that the
+    /// time does not tell whether the user exists.
     ///
     /// # Errors
-    /// Overload: too many are waiting.
+    /// Overload: too many callers are waiting.
     async fn verify(
         &self,
         password: Option<Password>,
         hash: Option<String>,
     ) -> Result<bool, ApiError>;
 
-    /// Whether a password is the one of any of the hashes.
+    /// Whether a password matches any of the hashes.
     ///
     /// # Errors
-    /// Overload: too many are waiting.
+    /// Overload: too many callers are waiting.
     async fn verify_any(&self, password: Password, hashes: Vec<String>) -> Result<bool, ApiError>;
 
-    /// Estimates how hard a password is to guess, from 1 to 5, for somebody who knows some texts
+    /// Estimates how hard a password is to guess, from 1 to 5, for somebody who knows some strings
     /// about its owner.
     ///
     /// # Errors
-    /// Overload: too many are waiting.
+    /// Overload: too many callers are waiting.
     async fn guess_level(&self, password: Password, known: Vec<String>) -> Result<u8, ApiError>;
 
-    /// Whether a text is a hash that can be verified against, within reasonable time and memory.
+    /// Whether a string is a hash that can be verified against, within reasonable time and memory.
     fn is_hash(&self, text: &str) -> bool;
 
-    /// Whether a hash was made in another way than [`PasswordHasher::hash`] makes them now.
+    /// Whether a hash was computed in another way than [`PasswordHasher::hash`] now uses.
     fn is_outdated(&self, hash: &str) -> bool;
 
-    /// Whether a hash speaks for all of a password that it verifies, and not only for its beginning.
+    /// Whether a hash depends on the whole of a password that it verifies, and not only on its
+    /// beginning.
     fn covers(&self, hash: &str, password: &Password) -> bool;
 }
 
 /// Issues, reads and forgets access tokens.
 #[async_trait]
 pub trait Tokens: Send + Sync + 'static {
-    /// Issues a token. It says since when the user's tokens were good as he was judged, so that it
-    /// ends with the next password, however close that is.
+    /// Issues a token. It carries the user's `valid_since` as it was when the user was judged, so
+    /// that the token ends with the next password, however soon that is set.
     ///
     /// # Errors
     /// The token could not be signed or stored.
@@ -67,16 +69,16 @@ pub trait Tokens: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<String, ApiError>;
 
-    /// Reads a token; `None` when it is not one, not ours, expired, or forgotten.
+    /// Reads a token; `None` if it is not a token, not ours, expired, or forgotten.
     ///
     /// # Errors
     /// Tokens are stored, and the store does not answer.
     async fn read(&self, token: &str, now: Timestamp) -> Result<Option<TokenClaims>, ApiError>;
 
-    /// Forgets a token, where tokens are stored; that there is none is no error.
+    /// Forgets a token, if tokens are stored. An unknown token is not an error.
     ///
     /// # Errors
-    /// As [`Tokens::read`].
+    /// Those of [`Tokens::read`].
     async fn forget(&self, token: &str) -> Result<(), ApiError>;
 }
 
@@ -85,8 +87,9 @@ pub trait Tokens: Send + Sync + 'static {
 pub struct TokenClaims {
     /// The user.
     pub user: UserId,
-    /// As of when its user was judged, if that is known: a password that was set later ends it.
+    /// The time as of which the user was judged, if it is known: a password that was set later ends
+    /// the token.
     pub as_of: Option<Timestamp>,
-    /// When it expires, if it does.
+    /// When the token expires, if it does.
     pub expires_at: Option<Timestamp>,
 }

@@ -1,6 +1,6 @@
-//! Relations between users: making, ending and listing them.
+//! Relations between users: creating, ending and listing them.
 //!
-//! All of them are the caller's: what others follow is nobody else's to change or to read.
+//! All of them are the caller's own: nobody else can change or read whom a user follows.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ use crate::record::decide::Plan;
 use crate::store::RelatedPage;
 
 impl Accounts {
-    /// Makes or ends relations of the caller, all in one commit; one result per target, in request
-    /// order.
+    /// Creates or ends relations of the caller, all in one commit; returns one result per target,
+    /// in request order.
     ///
     /// # Errors
     /// Overload, or a caller without a user.
@@ -76,7 +76,8 @@ async fn attempt(
     let mut plan = Plan::default();
     let mut results = Vec::with_capacity(targets.len());
     for target in targets {
-        // Users are never unmade, so that one is there needs no watching.
+        // The decision does not rest on the target's stream: a user who is removed meanwhile keeps
+        // the relation, as one who is removed later does.
         let is_known = !command.is_addition || accounts.load(target).await?.1.is_some();
         let body = match decide(command.is_addition, is_known, &mut held, target) {
             Ok(body) => body,
@@ -98,7 +99,7 @@ async fn attempt(
     Ok(committed.map(|_| results))
 }
 
-/// Decides what happens to one target; nothing, when the relation is there already.
+/// Decides what happens to one target; `None` if the relation exists already.
 fn decide(
     is_addition: bool,
     is_known: bool,
@@ -127,8 +128,8 @@ fn caller(context: &RequestContext) -> Result<UserId, ApiError> {
     me.ok_or_else(|| ApiError::new(Code::NotAuthenticated, message))
 }
 
-/// Loads public user records that the caller may read, with the fields that he may read. Of others
-/// there is no profile, as of users who have none.
+/// Loads public user records that the caller may read, with the fields that they may read. Other
+/// users appear without a profile, as do users who have none.
 async fn profiles(
     accounts: &Accounts,
     context: &RequestContext,
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a plain set: what is answered, and what the events leave.
+        /// Compared with a plain set: what is answered, and what the events leave.
         #[test]
         fn targets_are_decided_in_turn(
             start in prop::collection::btree_set(0_u8..6, 0..6),

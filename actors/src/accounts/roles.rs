@@ -1,4 +1,4 @@
-//! Roles: what they open, and who has them.
+//! Roles: what they give access to, and who has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,7 @@ impl Accounts {
         .await
     }
 
-    /// Returns all roles, with what they open.
+    /// Returns all roles, with their flags.
     pub fn list_roles(&self) -> BTreeMap<RoleName, RoleFlags> {
         let roles = self.env.model.get_roles().into_iter();
         roles.map(|(name, (_, flags))| (name, flags)).collect()
@@ -109,7 +109,7 @@ impl Accounts {
         Ok(roles)
     }
 
-    /// Whether one of the roles opens the administrators' actions.
+    /// Whether one of the roles gives access to the administrators' actions.
     pub fn is_admin(&self, roles: &BTreeSet<RoleName>) -> bool {
         let known = self.env.model.get_roles();
         roles
@@ -117,7 +117,7 @@ impl Accounts {
             .any(|role| known.get(role).is_some_and(|(_, flags)| flags.is_admin))
     }
 
-    /// Changes users' auth rows until it does not conflict; `patch` sees each user as it is.
+    /// Changes users' auth rows until there is no conflict; `patch` gets each user's present state.
     async fn change_users(
         &self,
         users: &[UserId],
@@ -129,7 +129,7 @@ impl Accounts {
             let mut read_position = self.env.model.position();
             let mut plan = Plan::default();
             plan.define_roles(&self.env, roles.iter());
-            // Once each: a user may be named twice.
+            // Each user once: a request can name one twice.
             for id in users.iter().collect::<BTreeSet<_>>() {
                 let (position, user) = self.load(id).await?;
                 read_position = read_position.min(position);

@@ -1,4 +1,4 @@
-//! What a user who is signed in is told, and what is noted of him.
+//! What a signed-in user is told, and what is recorded about them.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::record::save;
 
-/// How somebody signs in.
+/// How a user signs in.
 #[derive(Clone, Debug)]
 pub(super) enum Login {
-    /// With a password and auth data, which have these names.
+    /// With a password and auth data with these names.
     Password(BTreeSet<String>),
-    /// This service vouches for him.
+    /// This service vouches for the user.
     Service(Service),
 }
 
@@ -43,11 +43,11 @@ impl Login {
 }
 
 impl Accounts {
-    /// Returns the caller's session with a fresh token; makes the user record if it is missing.
-    /// `as_of` is that of the token that was shown, if one was.
+    /// Returns the caller's session with a fresh token; creates the user record if it is missing.
+    /// `as_of` is that of the token that the caller presented, if any.
     ///
     /// # Errors
-    /// 10001 without such a user; 104 when he has got a new password meanwhile.
+    /// 10001 without such a user; 104 if the user has received a new password meanwhile.
     pub async fn me(
         &self,
         context: RequestContext,
@@ -57,7 +57,7 @@ impl Accounts {
         let id = context.caller.user.clone().ok_or_else(missing)?;
         let (_, user) = self.load(&id).await?;
         let (_, state) = user.ok_or_else(missing)?;
-        // The user may have got a new password since the token was looked at.
+        // The user may have received a new password since the token was checked.
         refuse_revoked(&state, as_of)?;
         let profile = self.profile(&id, &context).await?;
         let session = self.session(&id, &state, profile, &context).await?;
@@ -65,19 +65,20 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Reads a token; `None` when it is not one of ours, expired, or not valid any more as such.
+    /// Reads a token; `None` if it is not one of ours, has expired, or is no longer valid in
+    /// itself.
     ///
     /// # Errors
-    /// The tokens cannot be asked for at present.
+    /// The token store does not answer.
     pub async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError> {
         self.tokens.read(token, self.env.clock.now()).await
     }
 
-    /// Signs the caller out: his token is forgotten, where tokens are stored, then it is noted that he
-    /// left. Who cannot be noted has left all the same.
+    /// Signs the caller out: forgets the token, if tokens are stored, then records the log-out. A
+    /// failure to record it does not make the log-out fail.
     ///
     /// # Errors
-    /// As [`Accounts::read_token`].
+    /// Those of [`Accounts::read_token`].
     pub async fn log_out(
         &self,
         token: Option<&str>,
@@ -108,8 +109,8 @@ impl Accounts {
         .await
     }
 
-    /// Builds the answer of sign-up, login and `me`, with a fresh token: `state` is that on which it
-    /// was decided that he may have it. The profile is shown as its user may see it.
+    /// Builds the answer of sign-up, login and `me`, with a fresh token. `state` is the state that
+    /// the admission was decided on. The profile is shown as its user may see it.
     pub(super) async fn session(
         &self,
         id: &UserId,
@@ -144,8 +145,8 @@ impl Accounts {
         })
     }
 
-    /// Notes that a user was seen, and at a login how it was and when, without hooks. A login is his
-    /// own doing.
+    /// Records that a user was seen, and at a login also how and when, without hooks. A login
+    /// counts as the user's own action.
     pub(super) async fn note_seen(
         &self,
         id: &UserId,
@@ -191,7 +192,7 @@ impl Accounts {
         .await
     }
 
-    /// Loads the user record, or makes it.
+    /// Loads the user record, or creates it.
     pub(super) async fn profile(
         &self,
         id: &UserId,

@@ -29,10 +29,10 @@ use crate::record::messages::{ItemAccess, SaveItem};
 use crate::record::{hooks, types};
 
 impl Accounts {
-    /// Creates a user and signs it in.
+    /// Creates a user and signs them in.
     ///
     /// # Errors
-    /// 108 for auth data that is not one of the configured forms, 109 for one that is taken,
+    /// 108 for auth data that is not one of the configured forms, 109 for auth data that is taken,
     /// 114, and whatever a hook of the `user` type refuses with.
     pub async fn sign_up(&self, command: SignUp) -> Result<Session, ApiError> {
         check(self, &command)?;
@@ -76,12 +76,12 @@ fn check(accounts: &Accounts, command: &SignUp) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns the refusal of auth data that is not one of the configured forms.
+/// Returns the error for auth data that is not one of the configured forms.
 pub(super) fn invalid_auth_data() -> ApiError {
     ApiError::invalid_argument("invalid auth data", &["auth_data"])
 }
 
-/// Returns what was really given: a null or an empty text is nobody's name.
+/// Returns the auth data without nulls and empty strings, which name nobody.
 pub(super) fn given(auth_data: &AuthData) -> AuthData {
     let is_given = |value: &Value| !value.is_null() && *value != Value::String(String::new());
     let given = auth_data.iter().filter(|(_, value)| is_given(value));
@@ -90,7 +90,7 @@ pub(super) fn given(auth_data: &AuthData) -> AuthData {
         .collect()
 }
 
-/// Returns the item that saves fields to a record, and leaves it to whom it was open.
+/// Returns the item that saves fields to a record and keeps its access list.
 pub(super) fn item(id: RecordId, fields: Fields) -> SaveItem {
     SaveItem {
         id,
@@ -100,7 +100,7 @@ pub(super) fn item(id: RecordId, fields: Fields) -> SaveItem {
     }
 }
 
-/// Returns the change of a user record at a login.
+/// Returns the change to a user record at a login.
 pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Draft {
     let mut record = head.record.clone();
     record
@@ -118,25 +118,26 @@ pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Dr
 
 /// Somebody who is about to become a user.
 pub(super) struct Newcomer {
-    /// The request. Hooks see it as it is: without the user who is not there yet.
+    /// The request. Hooks see it as it is: without the user, who does not exist yet.
     pub(super) context: RequestContext,
     /// The password's hash.
     pub(super) hash: Option<String>,
-    /// What identifies the user; empty for one who comes from elsewhere.
+    /// What identifies the user; empty for one who signs in with an account elsewhere.
     pub(super) auth_data: AuthData,
     /// The other fields of the user record.
     pub(super) profile: Fields,
     /// The first roles.
     pub(super) roles: BTreeSet<RoleName>,
-    /// An account elsewhere that signs the user in.
+    /// An account elsewhere with which the user signs in.
     pub(super) account: Option<Account>,
 }
 
 impl Newcomer {
-    /// Makes the user and signs him in; `None` when the account elsewhere has a user meanwhile.
+    /// Creates the user and signs them in; `None` if the account elsewhere has been linked to a
+    /// user meanwhile.
     ///
     /// # Errors
-    /// As [`Accounts::sign_up`].
+    /// Those of [`Accounts::sign_up`].
     pub(super) async fn create(mut self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
         let keys = accounts.settings.auth_keys.keys();
         let is_nobodys = |name: &str, value: &Value| {
@@ -174,7 +175,7 @@ impl Newcomer {
         let profile = Some(head.record.clone());
         let session = accounts.session(id, &state, profile, context).await;
         if session.is_err() {
-            // The token store is away. Who comes back later must find the name free.
+            // The token store is not available. A later sign-up must find the name free.
             undo::undo(env, &head.record.id, asked).await;
         }
         let session = session?;
@@ -183,7 +184,7 @@ impl Newcomer {
         Ok(Some(session))
     }
 
-    /// How he signs in, now that he is there.
+    /// How the user signs in, now that they exist.
     fn login(&self) -> Login {
         match &self.account {
             Some(account) => Login::Service(account.service.clone()),
@@ -198,16 +199,17 @@ impl Newcomer {
     }
 }
 
-/// The making of one user.
+/// The creation of one user.
 struct Creation {
     id: UserId,
     item: SaveItem,
     newcomer: Newcomer,
     /// The request as the user's own.
     own_context: RequestContext,
-    /// What the hooks cause names it.
+    /// Whatever the hooks cause names this id.
     attempt: Uuid,
-    /// What the hooks of an attempt decided that was overtaken: it counts if that was only by them.
+    /// What the hooks decided in an attempt that was overtaken: it counts if only their own writes
+    /// overtook it.
     decided: Mutex<Option<Decided<Draft>>>,
 }
 
@@ -228,7 +230,7 @@ impl Creation {
             definition: &definition,
             now: env.clock.now(),
         };
-        // Signing up needs no right to create user records.
+        // Signing up does not require the right to create user records.
         let record = draft::create_unchecked(&self.item, at);
         let mut draft = Draft {
             record,
@@ -247,7 +249,8 @@ impl Creation {
                 position
             }
         };
-        // It may name what a hook has made in a request of its own, so it rests on now.
+        // The user may name what a hook has created in a request of its own, so the decision rests
+        // on the present.
         let (before, now) = (definition, env.model.position());
         let definition = env.definition(&self.item.id.record_type);
         let position = if definition == before { now } else { position };
@@ -268,7 +271,7 @@ impl Creation {
         }
         plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
-        // Hooks are told of the request as it came; the commit names the user.
+        // Hooks are told of the request as it arrived; the commit names the user.
         let (told, own) = (&self.newcomer.context, &self.own_context);
         let done = commit_announced(env, (plan, position), Originals::new(), (own, told)).await?;
         Ok(match done {
@@ -287,7 +290,7 @@ impl Creation {
         })
     }
 
-    /// Whether the account elsewhere belongs to a user already.
+    /// Whether the account elsewhere already belongs to a user.
     async fn is_known(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
         match &self.newcomer.account {
             Some(account) => Ok(sso::find(accounts, account, position).await?.is_some()),
@@ -295,7 +298,7 @@ impl Creation {
         }
     }
 
-    /// Takes what the hooks of the attempt before decided, if that still counts.
+    /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, env: &RecordEnv, position: u64) -> Option<Decided<Draft>> {
         let decided = self.decided.lock().await.take()?;
         let (own, record) = ((&self.newcomer.context, self.attempt), &self.item.id);
@@ -303,20 +306,20 @@ impl Creation {
         decided.if_it_counts(env, own, record, position).await
     }
 
-    /// Runs the before-hooks, which may bring files, and fields that no user had before.
+    /// Runs the before-hooks, which can bring files, and fields that no user had before.
     async fn run_hooks(&self, env: &RecordEnv, draft: &mut Draft) -> Result<(), ApiError> {
         let context = &self.newcomer.context;
         hooks::before_save(&env.plugins, draft, context, self.attempt).await?;
         let fields = std::iter::once(&mut draft.record.fields);
         env.assets.complete(fields).await?;
-        // The extension overtakes this sign-up, which must know it for its own.
+        // The extension overtakes this sign-up, which must recognise it as its own.
         let mut context = self.own_context.clone();
         context.ancestors.push(self.attempt);
         let brought = [(&draft.record.id, &draft.record.fields)].into_iter();
         types::extend_by(env, brought, &context).await
     }
 
-    /// Takes fields out that the user may not set. What he signs in with stays.
+    /// Removes fields that the user may not set, except for the fields that they sign in with.
     fn drop_unwritable(&self, draft: &mut Draft, rules: &FieldRules, at: DraftContext<'_>) {
         let blank = draft::blank(draft.record.id.clone(), at);
         let denied = rules.find_unwritable(at.caller, &blank, (&draft.record, &Fields::new()));
@@ -339,7 +342,7 @@ impl Creation {
     }
 }
 
-/// Finds out what a user record depends on; refuses one whose auth data somebody has.
+/// Looks up what a user record depends on; refuses one whose auth data is taken.
 pub(super) async fn load_inputs(
     env: &RecordEnv,
     draft: &Draft,
@@ -365,7 +368,7 @@ pub(super) async fn load_inputs(
     })
 }
 
-/// Returns the roles of whoever signs up.
+/// Returns the roles of new users.
 pub(super) fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
     let roles = accounts.env.model.get_roles().into_iter();
     roles
@@ -374,7 +377,7 @@ pub(super) fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
         .collect()
 }
 
-/// Says what is taken in the words of a sign-up.
+/// Replaces the error for a taken value by the one of a sign-up.
 pub(super) fn user_duplicated(error: ApiError) -> ApiError {
     if error.code == Code::Duplicated {
         ApiError::new(Code::Duplicated, "user duplicated")

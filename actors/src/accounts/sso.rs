@@ -1,9 +1,9 @@
-//! Accounts elsewhere that sign users in: at OAuth providers, at servers that make custom tokens,
+//! Accounts elsewhere that sign users in: at OAuth providers, at servers that issue custom tokens,
 //! at plugins' auth providers.
 //!
 //! Somebody whom the server trusts vouches for an account; here it is a [`Service`] and a name
-//! there, the *principal*. A principal belongs to one user at most: who links one has read that it
-//! is free, and the log refuses the decision if that has changed.
+//! there, the *principal*. A principal belongs to at most one user: a decision to link one has read
+//! that it is free, and the log refuses the decision if that has changed.
 
 use std::collections::BTreeSet;
 
@@ -33,10 +33,11 @@ use crate::record::messages::SaveRecords;
 use crate::record::save;
 
 impl Accounts {
-    /// Signs in whoever an account elsewhere is linked to; makes a user for it where that is allowed.
+    /// Signs in the user to whom an account elsewhere is linked; creates a user for it if that is
+    /// allowed.
     ///
     /// # Errors
-    /// 105 when it is linked to nobody and no user is made, 127 for a disabled user, and whatever
+    /// 105 if it is linked to nobody and no user is created, 127 for a disabled user, and whatever
     /// saving the user record refuses with.
     pub async fn log_in_with_account(
         &self,
@@ -60,7 +61,7 @@ impl Accounts {
                         is_new: true,
                     });
                 }
-                // Somebody else was quicker.
+                // Another request has created the user first.
                 find(self, &account, self.env.model.position()).await?
             }
         };
@@ -76,7 +77,7 @@ impl Accounts {
     /// Creates a user without a password for an account elsewhere.
     ///
     /// # Errors
-    /// 108 when the account is linked already, and as [`Accounts::sign_up`].
+    /// 108 if the account is linked already; those of [`Accounts::sign_up`].
     pub async fn sign_up_with_account(
         &self,
         command: SignUpWithAccount,
@@ -87,7 +88,7 @@ impl Accounts {
             _ => ApiError::new(Code::InvalidArgument, "user already connected"),
         };
         let position = self.env.model.position();
-        // Known before hooks run for nothing; whether it still holds is seen when the user is made.
+        // Checked before hooks run in vain; it is checked again when the user is created.
         if find(self, account, position).await?.is_some() {
             return Err(connected());
         }
@@ -101,7 +102,7 @@ impl Accounts {
     /// Links an account elsewhere to a user.
     ///
     /// # Errors
-    /// 108 when the account is linked, or the user has one at the service; 110 without such a user.
+    /// 108 if the account is linked, or the user has one at the service; 110 without such a user.
     pub async fn link_account(&self, command: LinkAccount) -> Result<(), ApiError> {
         let env = &self.env;
         let LinkAccount {
@@ -154,7 +155,7 @@ impl Accounts {
             let (version, principals) = linked.ok_or_else(not_found)?;
             let mut plan = Plan::default();
             for principal in principals {
-                // Whoever found it taken must look again.
+                // A decision that found it taken must look again.
                 plan.writes
                     .insert(ConflictKey::principal(service, &principal));
             }
@@ -169,13 +170,13 @@ impl Accounts {
     }
 }
 
-/// Finds the user whom an account elsewhere is linked to, as of `position` or later.
+/// Finds the user to whom an account elsewhere is linked, as of `position` or later.
 pub(super) async fn find(
     accounts: &Accounts,
     account: &Account,
     position: u64,
 ) -> Result<Option<UserId>, ApiError> {
-    // Whoever links one looks for it here before.
+    // Every account is looked up here before it is linked.
     check_length("an account's id", &account.principal)?;
     if let Service::OAuth(name) | Service::Provider(name) = &account.service {
         check_length("a provider's name", name)?;
@@ -186,7 +187,7 @@ pub(super) async fn find(
     Ok(found.await?)
 }
 
-/// Adds the linking of an account, which must have been found free, to a plan.
+/// Adds the linking of an account to a plan. The account must have been found free.
 pub(super) fn plan_link(
     plan: &mut Plan,
     (user, version): (&UserId, u32),
@@ -205,8 +206,8 @@ pub(super) fn plan_link(
     plan.push(Stream::User(user.clone()), version, body);
 }
 
-/// A user who comes from elsewhere has no password, and in v1 no default roles unless he signs up
-/// with a provider.
+/// Returns a newcomer for an account elsewhere: without a password, and as in v1 without default
+/// roles. The caller adds those for a provider.
 fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> Newcomer {
     Newcomer {
         context: context.clone(),
@@ -218,7 +219,7 @@ fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> New
     }
 }
 
-/// Signs in a user whom an account elsewhere is linked to.
+/// Signs in a user to whom an account elsewhere is linked.
 async fn enter(
     accounts: &Accounts,
     user: &UserId,
@@ -241,7 +242,7 @@ async fn enter(
     Ok(session)
 }
 
-/// Saves fields to the user's record as the user himself would.
+/// Saves fields to the user's record as the user would.
 async fn merge(
     accounts: &Accounts,
     user: &UserId,
@@ -259,7 +260,7 @@ async fn merge(
     failed.map_or(Ok(()), |failed| Err(sign_up::user_duplicated(failed.error)))
 }
 
-/// Notes what the service says of the account now, if that is something else.
+/// Records what the service now says about the account, if that has changed.
 async fn refresh(
     accounts: &Accounts,
     user: &UserId,
@@ -283,7 +284,7 @@ async fn refresh(
     .await
 }
 
-/// Whether the account is linked, and with another profile.
+/// Whether the account is linked with a different profile.
 fn is_stale(state: &UserState, account: &Account) -> bool {
     let known = match &account.service {
         Service::Provider(name) => state
@@ -298,7 +299,7 @@ fn is_stale(state: &UserState, account: &Account) -> bool {
     known.is_some_and(|known| *known != account.profile)
 }
 
-/// Adds to a plan that all accounts elsewhere of a user are free.
+/// Adds to a plan that all the user's accounts elsewhere become free.
 pub(crate) fn plan_release(plan: &mut Plan, state: &UserState) {
     let linked = state.links.iter();
     let linked = linked.map(|(service, link)| (service.clone(), link.principal.clone()));
@@ -307,7 +308,7 @@ pub(crate) fn plan_release(plan: &mut Plan, state: &UserState) {
         Some((Service::Provider(name.to_owned()), principal.to_owned()))
     });
     for (service, principal) in linked.chain(provided) {
-        // Whoever found it taken must look again.
+        // A decision that found it taken must look again.
         let key = ConflictKey::principal(&service, &principal);
         plan.writes.insert(key);
     }

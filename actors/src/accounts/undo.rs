@@ -1,8 +1,8 @@
-//! After-save hooks of a sign-up, and taking the user back when one fails.
+//! After-save hooks of a sign-up, and undoing the sign-up if one fails.
 //!
-//! The hooks run when the user is stored, so that they find him. Whoever is told that the
-//! sign-up failed must be able to try again with the same name: so the user is deleted, by events
-//! that come behind those that made him.
+//! The hooks run once the user is stored, so that they find the user. A client that is told that
+//! the sign-up failed must be able to try again with the same name. So the user is deleted, by
+//! events that follow those that created them.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
 use crate::spawn::to_its_end;
 
-/// Waits for the after-save hooks of a new user; the first that fails undoes the sign-up. It goes
-/// on when the client does not wait any more.
+/// Waits for the after-save hooks of a new user; the first that fails undoes the sign-up. This
+/// continues even if the client no longer waits.
 ///
 /// # Errors
 /// The hook's.
@@ -51,9 +51,9 @@ pub(super) async fn await_after_hooks(
     answered.await.unwrap_or_else(lost)
 }
 
-/// Takes a new user back.
+/// Deletes a new user.
 pub(super) async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContext) {
-    // The client's time may be over; what it was told must come true all the same.
+    // The client's time may be over, but what it was told must become true.
     let context = RequestContext {
         deadline: None,
         storing: Storing::default(),
@@ -83,7 +83,8 @@ async fn attempt(
     if let Some(head) = heads.get(id) {
         let definition = env.definition(&id.record_type);
         if find_referrer(env, id, position).await?.is_some() {
-            // What a hook has made meanwhile refers to the record: it stays, without a field.
+            // Something that a hook has created meanwhile refers to the record: it stays, without
+            // fields.
             plan.save(&emptied(head), &definition, &Default::default())?;
         } else {
             plan.delete(head, &definition, env.clock.now(), Some(user));

@@ -1,4 +1,4 @@
-//! The password policy: which passwords are refused, and how long one is good. Pure.
+//! The password policy: which passwords are refused, and how long a password is valid. Pure.
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{PasswordSet, PastPassword, UserState};
@@ -9,13 +9,14 @@ use skytrail_schema::value::Value;
 use super::messages::Password;
 
 const MICROS_PER_DAY: i64 = 24 * 60 * 60 * 1_000_000;
-/// How many passwords are remembered at most: a new one is held against each of them, slowly.
+/// How many passwords are remembered at most: a new one is compared with each of them, which is
+/// slow.
 pub const MAX_REMEMBERED: usize = 200;
 
-/// What is asked of passwords. The default asks for nothing.
+/// The requirements for passwords. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PasswordPolicy {
-    /// The least number of bytes.
+    /// The minimum number of bytes.
     pub min_length: usize,
     /// A–Z must occur.
     pub is_uppercase_required: bool,
@@ -23,25 +24,25 @@ pub struct PasswordPolicy {
     pub is_lowercase_required: bool,
     /// 0–9 must occur.
     pub is_digit_required: bool,
-    /// Something else than letters and digits of ASCII must occur.
+    /// A character other than ASCII letters and digits must occur.
     pub is_symbol_required: bool,
-    /// How hard to guess it must be, from 1 to 5; 0 does not ask.
+    /// How hard to guess a password must be, from 1 to 5; 0 turns the check off.
     pub min_guessable_level: u8,
-    /// Texts that must not occur, in whatever case.
+    /// Strings that must not occur, in any case.
     pub excluded_keywords: Vec<String>,
-    /// Fields of the user record whose texts must not occur, in whatever case.
+    /// Fields of the user record whose strings must not occur, in any case.
     pub excluded_fields: Vec<String>,
-    /// How many passwords must not be used again, the present one among them.
+    /// How many passwords must not be used again, including the present one.
     pub history_size: usize,
     /// For how many days passwords must not be used again.
     pub history_days: u32,
-    /// After how many days a password must be changed; 0 is never.
+    /// After how many days a password must be changed; 0 for never.
     pub expiry_days: u32,
 }
 
 impl PasswordPolicy {
-    /// Holds a password against everything that can be seen from its text; `user_data` is what is
-    /// known of the user.
+    /// Checks a password against every rule about its characters. `user_data` is what is known
+    /// about the user.
     ///
     /// # Errors
     /// 126 with the first rule that it breaks.
@@ -58,7 +59,7 @@ impl PasswordPolicy {
         self.check_excluded(text, user_data)
     }
 
-    /// Names the first kind of character that is asked for and does not occur.
+    /// Returns the first required kind of character that does not occur.
     fn missing_class(&self, text: &str) -> Option<(&'static str, &'static str)> {
         let lacks = |is_wanted: fn(&char) -> bool| !text.chars().any(|c| is_wanted(&c));
         if self.is_uppercase_required && lacks(char::is_ascii_uppercase) {
@@ -91,7 +92,7 @@ impl PasswordPolicy {
         Ok(())
     }
 
-    /// Holds an estimate of how hard a password is to guess against the least that is asked.
+    /// Checks an estimate of how hard a password is to guess against the required minimum.
     ///
     /// # Errors
     /// 126.
@@ -105,8 +106,8 @@ impl PasswordPolicy {
         Err(error.with_info("pw_level", level.into()))
     }
 
-    /// Returns the hashes that a user's new password must not be of: those of the history's
-    /// window, and the present one.
+    /// Returns the hashes that a user's new password must not match: those in the history's window,
+    /// and the present one.
     pub fn forbidden_hashes(&self, user: &UserState, now: Timestamp) -> Vec<String> {
         if !self.has_history() {
             return Vec::new();
@@ -120,14 +121,14 @@ impl PasswordPolicy {
         hashes
     }
 
-    /// Returns the refusal of a password that was used before.
+    /// Returns the error for a password that was used before.
     pub fn reused(&self) -> ApiError {
         violation("PasswordReused", "password reused")
             .with_info("history_size", self.history_size.into())
             .with_info("history_days", self.history_days.into())
     }
 
-    /// Decides a new password: what the history keeps from now on is part of the event.
+    /// Decides a new password. The event says how much of the history is kept from now on.
     pub fn set(&self, user: &UserState, hash: String, now: Timestamp) -> PasswordSet {
         let history = self.remember(hash.clone(), &user.password_history, now);
         PasswordSet {
@@ -137,7 +138,7 @@ impl PasswordPolicy {
         }
     }
 
-    /// Returns the history with a new password in front, cut down to its window.
+    /// Returns the history with a new password in front, trimmed to its window.
     pub fn remember(
         &self,
         hash: String,
@@ -149,13 +150,13 @@ impl PasswordPolicy {
         self.keep(remembered, now)
     }
 
-    /// Cuts a history down to its window.
+    /// Trims a history to its window.
     pub fn keep(&self, mut history: Vec<PastPassword>, now: Timestamp) -> Vec<PastPassword> {
         history.truncate(self.window(&history, now));
         history
     }
 
-    /// Returns when a user's password must be changed, if it ever must.
+    /// Returns when a user's password must be changed, if ever.
     pub fn expiry(&self, user: &UserState) -> Option<Timestamp> {
         let set_at = user.password_hash.as_ref().and(user.token_valid_since)?;
         let lifetime = i64::from(self.expiry_days) * MICROS_PER_DAY;
@@ -177,8 +178,8 @@ impl PasswordPolicy {
         self.history_size > 0 || self.history_days > 0
     }
 
-    /// Returns how many of the newest entries count: so many, or those since midnight (UTC) so
-    /// many days ago, whichever are more.
+    /// Returns how many of the newest entries count: the last `history_size`, or those since
+    /// midnight (UTC) `history_days` days ago, whichever are more.
     fn window(&self, history: &[PastPassword], now: Timestamp) -> usize {
         let by_size = self.history_size.min(history.len()).min(MAX_REMEMBERED);
         if self.history_days == 0 {
@@ -193,7 +194,7 @@ impl PasswordPolicy {
     }
 }
 
-/// Returns the texts among a user's data, for who guesses at his password.
+/// Returns the strings in a user's data, which a guess at the password could use.
 pub(super) fn texts_of(user_data: &Fields) -> Vec<String> {
     let texts = user_data.values().filter_map(text_of);
     texts.map(str::to_owned).collect()
@@ -206,7 +207,7 @@ fn text_of(value: &Value) -> Option<&str> {
     }
 }
 
-/// The error of a user whose password must be changed.
+/// Returns the error for a user whose password must be changed.
 pub fn password_expired() -> ApiError {
     violation("PasswordExpired", "password expired").with_status(401)
 }
