@@ -1,4 +1,4 @@
-//! Looking after what others change by SQL: what waits, what is parked, and what is to become of it.
+//! Administration of what others change by SQL: what waits, what is parked, and what happens to it.
 
 use std::sync::Arc;
 
@@ -11,34 +11,34 @@ use skytrail_schema::time::Timestamp;
 use super::{CaptureSource, CaptureState};
 use crate::record::env::RecordEnv;
 
-/// How many rows are tried again or forgotten at once.
+/// How many rows are retried or forgotten at once.
 const AT_ONCE: usize = 1000;
 
-/// Which parked rows are meant.
+/// Selects parked rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Those behind this number.
+    /// The rows after this number.
     After(u64),
-    /// Those with these numbers.
+    /// The rows with these numbers.
     These(Vec<u64>),
 }
 
-/// A row that could not be taken into the log.
+/// A row that could not be ingested into the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParkedRow {
     /// Its number.
     pub id: u64,
-    /// The record, if its table is a record type's.
+    /// The record, if the table is a record type's.
     pub record: Option<RecordId>,
     /// The table.
     pub table: String,
     /// Its `_id` there.
     pub key: String,
-    /// The row before the transaction; none when that made it.
+    /// The row before the transaction; `None` if the transaction inserted it.
     pub before: Option<Json>,
-    /// The row after it; none when that deleted it.
+    /// The row after the transaction; `None` if the transaction deleted it.
     pub after: Option<Json>,
-    /// The columns that are not taken in; all of them when none is named.
+    /// The columns that were not ingested; empty if none of the row was.
     pub columns: Vec<String>,
     /// Why.
     pub reason: String,
@@ -52,24 +52,24 @@ pub struct ParkedRow {
     pub parked_at: Timestamp,
 }
 
-/// What trying again came to.
+/// The outcome of a retry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Retried {
-    /// How many were tried.
+    /// How many rows were tried.
     pub num_rows: usize,
-    /// Those that are parked again.
+    /// The rows that are parked again.
     pub parked: Vec<ParkedRow>,
 }
 
-/// What is told of the taking in.
+/// The figures that are reported about the ingestion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CaptureFigures {
-    /// What the gate says.
+    /// The state of the gate.
     #[serde(flatten)]
     pub state: CaptureState,
     /// Rows in the outbox.
     pub num_waiting: u64,
-    /// For how long the oldest of them has been there, in seconds.
+    /// How long the oldest of them has been waiting, in seconds.
     pub waiting_seconds: f64,
     /// Rows that are parked.
     pub num_parked_rows: u64,
@@ -79,17 +79,17 @@ pub struct CaptureFigures {
 #[derive(Clone)]
 pub struct CaptureAdmin {
     env: RecordEnv,
-    /// None where nobody else can write.
+    /// `None` if nobody else can write.
     source: Option<Arc<dyn CaptureSource>>,
 }
 
 impl CaptureAdmin {
-    /// Looks after what `source` has, if there is one.
+    /// Creates the administration of `source`, if there is one.
     pub fn new(env: RecordEnv, source: Option<Arc<dyn CaptureSource>>) -> Self {
         Self { env, source }
     }
 
-    /// Returns what is told of the taking in; `None` where nobody else can write.
+    /// Returns the figures about the ingestion; `None` if nobody else can write.
     ///
     /// # Errors
     /// The store does not answer.
@@ -111,7 +111,7 @@ impl CaptureAdmin {
         }))
     }
 
-    /// Lists parked rows behind a number.
+    /// Lists parked rows after a number.
     ///
     /// # Errors
     /// The store does not answer.
@@ -122,14 +122,14 @@ impl CaptureAdmin {
         }
     }
 
-    /// Tries rows again, as if they had been changed just now, all when none is named; answers when that
-    /// is done.
+    /// Retries rows as if they had been changed just now, or all rows if none is named. Returns
+    /// when that is done.
     ///
     /// # Errors
-    /// 110 when one is not there; the store does not answer, or the log takes nothing.
+    /// 110 if a row does not exist; the store does not answer, or the log accepts nothing.
     pub async fn retry(&self, ids: &[u64]) -> Result<Retried, ApiError> {
         let mut retried = Retried::default();
-        // A column that was none of a field's may be one now.
+        // A column that belonged to no field may belong to one now.
         self.env.applied.wait_for(self.env.model.position()).await?;
         for wanted in self.portions(ids).await? {
             let new = self.source()?.retry_parked(&wanted).await?;
@@ -144,10 +144,10 @@ impl CaptureAdmin {
         Ok(retried)
     }
 
-    /// Forgets rows, all when none is named; returns how many.
+    /// Forgets rows, or all rows if none is named; returns how many.
     ///
     /// # Errors
-    /// 110 when one is not there; the store does not answer.
+    /// 110 if a row does not exist; the store does not answer.
     pub async fn discard(&self, ids: &[u64]) -> Result<usize, ApiError> {
         let mut num_rows = 0;
         for wanted in self.portions(ids).await? {
@@ -156,7 +156,7 @@ impl CaptureAdmin {
         Ok(num_rows)
     }
 
-    /// Returns the rows that are meant, all that there are when none is named.
+    /// Returns the named rows in portions, or all rows if none is named.
     async fn portions(&self, ids: &[u64]) -> Result<Vec<Wanted>, ApiError> {
         let mut wanted = ids.to_vec();
         wanted.sort_unstable();

@@ -1,4 +1,4 @@
-//! What a captured row makes of the record that the log has. Pure.
+//! What a captured row changes in the record that the log has. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use skytrail_schema::value::Value;
 
 use crate::record::draft::Draft;
 
-/// A draft, and whether only a full state can say what it changes.
+/// A draft, and whether only a full state can express what it changes.
 pub(super) struct Outcome {
     pub(super) draft: Draft,
     pub(super) is_whole: bool,
 }
 
-/// Makes the draft of a row that was made. If the log has such a record by now, what the row says comes
-/// after it.
+/// Makes the draft for a row that was inserted. If the log already has such a record, the row
+/// replaces its state.
 pub(super) fn made(row: &Record, head: Option<Arc<Head>>) -> Outcome {
     let mut record = row.clone();
     let Some(head) = head else {
@@ -29,8 +29,8 @@ pub(super) fn made(row: &Record, head: Option<Arc<Head>>) -> Outcome {
     outcome(record, Some(head), true)
 }
 
-/// Makes the draft of a row whose columns of these names were changed, and maybe something that no record
-/// has.
+/// Makes the draft for a row in which these columns were changed, and possibly also something that
+/// no record can hold.
 pub(super) fn changed(
     row: &Record,
     (columns, is_hidden): (&BTreeSet<String>, bool),
@@ -41,7 +41,7 @@ pub(super) fn changed(
     for column in columns {
         match column.as_str() {
             "_access" => {
-                // A change cannot say that there is no list any more, nor what is as it was.
+                // A patch cannot say that the list is gone, or that it was set to what it was.
                 is_whole |= row.access.is_none() || row.access == record.access;
                 record.access.clone_from(&row.access);
             }
@@ -66,7 +66,7 @@ pub(super) fn changed(
             field => {
                 let value = row.fields.get(field).unwrap_or(&Value::Null);
                 let before = record.fields.insert(field.to_owned(), value.clone());
-                // The column has another text all the same.
+                // The value is the same, but the column has a different text.
                 is_whole |= before.as_ref().unwrap_or(&Value::Null) == value;
             }
         }
@@ -74,7 +74,7 @@ pub(super) fn changed(
     outcome(record, Some(head), is_whole)
 }
 
-/// Makes the draft that stores a record once more as it is.
+/// Makes the draft that stores a record again as it is.
 pub(super) fn restored(head: Arc<Head>) -> Outcome {
     outcome(head.record.clone(), Some(head), true)
 }

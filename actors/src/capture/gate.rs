@@ -1,4 +1,4 @@
-//! Where readers and savers wait for what SQL has changed.
+//! Where reads and saves wait for what SQL has changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use tokio::sync::{Notify, watch};
 
 use super::Span;
 
-/// How long a request waits for the outbox to be read.
+/// How long a request waits for the outbox to be ingested.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What is told of the taking in.
+/// The state that is reported about the ingestion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CaptureState {
     /// Whether the outbox is read.
     pub is_active: bool,
-    /// Transactions that were taken into the log since the start.
+    /// Transactions that were ingested into the log since the start.
     pub num_transactions: u64,
-    /// Rows that could not be, since the start.
+    /// Rows that could not be ingested, since the start.
     pub num_parked: u64,
-    /// Attempts to read the outbox that failed.
+    /// Attempts to ingest the outbox that failed.
     pub num_failures: u64,
-    /// Whether the last one did, or something is not captured.
+    /// Whether the last attempt failed, or something is not captured.
     pub is_failing: bool,
     /// What is not captured, and why.
     pub reason: Option<String>,
 }
 
-/// See the module's overview. Cheap to clone; one that nobody serves lets everybody through.
+/// See the module's overview. Cheap to clone; a gate that nobody serves lets everybody through.
 #[derive(Clone, Debug, Default)]
 pub struct CaptureGate(Arc<Shared>);
 
@@ -53,10 +53,10 @@ struct Shared {
     uncaptured: Mutex<Option<String>>,
 }
 
-/// What those who wait are told.
+/// What waiting requests are told.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// The last look that ended.
+    /// The last look that succeeded.
     look: u64,
     /// What it found.
     spans: Vec<Span>,
@@ -68,12 +68,12 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether the outbox could not be read when somebody looked last.
+    /// Whether the last look at the outbox failed.
     fn is_blind(&self) -> bool {
         self.failed_look > self.look
     }
 
-    /// Returns the spans that matter to who asks for these types; all of them if for none.
+    /// Returns the spans that matter to a request for these types; all spans without types.
     fn of<'a>(&'a self, types: Option<&'a BTreeSet<TypeName>>) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| {
             let known = types.zip(span.record_type.as_ref());
@@ -83,8 +83,11 @@ impl Seen {
 }
 
 impl CaptureGate {
-    /// Waits until everything that SQL had committed before to records of these types is in the log. When the
-    /// database is away nobody is held up but the first, who finds that out: the log is what counts.
+    /// Waits until everything that SQL had committed before to records of these types is in the
+    /// log.
+    ///
+    /// While the database is away, only the first request is delayed, which finds that out: what
+    /// counts is the log.
     ///
     /// # Errors
     /// It takes too long.
@@ -95,10 +98,11 @@ impl CaptureGate {
         }
     }
 
-    /// Waits until everything that SQL had committed before is in the log, for who must not go on otherwise.
+    /// Waits until everything that SQL had committed before is in the log, for callers that must
+    /// not continue without it.
     ///
     /// # Errors
-    /// It takes too long, or what there is could not be taken in.
+    /// It takes too long, or something could not be ingested.
     pub async fn drain(&self) -> Result<(), ApiError> {
         if self.is_served() && !self.await_what_is_there(None).await? {
             return Err(late());
@@ -106,8 +110,8 @@ impl CaptureGate {
         Ok(())
     }
 
-    /// Waits until what is in the outbox by now is not there any more; says whether that is so, or it
-    /// could not be taken in.
+    /// Waits until what is in the outbox by now has left it; returns false if it could not be
+    /// ingested.
     async fn await_what_is_there(
         &self,
         types: Option<&BTreeSet<TypeName>>,
@@ -127,7 +131,7 @@ impl CaptureGate {
     }
 
     async fn is_taken_in(&self, types: Option<&BTreeSet<TypeName>>) -> bool {
-        // What has begun may have looked already.
+        // A look or round that has begun may have read the outbox already.
         let look = self.0.looks.load(Ordering::Acquire) + 1;
         let round = self.0.rounds.load(Ordering::Acquire) + 1;
         let has_failed = |seen: &Seen| seen.failed_look >= look || seen.failed_round >= round;
@@ -151,7 +155,7 @@ impl CaptureGate {
         taken.await.is_ok_and(|seen| is_behind(&seen))
     }
 
-    /// Whether others may write by SQL at all.
+    /// Whether others can write by SQL at all.
     pub fn is_served(&self) -> bool {
         self.0.is_served.load(Ordering::Relaxed)
     }
@@ -160,7 +164,7 @@ impl CaptureGate {
         self.0.is_served.store(true, Ordering::Relaxed);
     }
 
-    /// Returns what is told of it.
+    /// Returns the state that is reported about the ingestion.
     pub fn state(&self) -> CaptureState {
         let shared = &self.0;
         let reason = shared.uncaptured.lock().clone();
@@ -174,22 +178,22 @@ impl CaptureGate {
         }
     }
 
-    /// Whether there is something to wait for at all.
+    /// Whether there is anything to wait for at all.
     pub(crate) fn is_active(&self) -> bool {
         self.0.is_active.load(Ordering::Acquire)
     }
 
-    /// From here on there is something to wait for.
+    /// From now on, requests have something to wait for.
     pub(super) fn set_active(&self) {
         self.0.is_active.store(true, Ordering::Release);
     }
 
-    /// Asks for a look at the outbox.
+    /// Requests a look at the outbox.
     pub(super) fn want_look(&self) {
         self.0.look_wanted.notify_one();
     }
 
-    /// Waits until somebody wants a look.
+    /// Waits until somebody requests a look.
     pub(super) async fn look_wanted(&self) {
         self.0.look_wanted.notified().await;
     }
@@ -199,7 +203,7 @@ impl CaptureGate {
         self.0.looks.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Ends a look with what it found, or without when it failed.
+    /// Ends a look with what it found; `None` if it failed.
     pub(super) fn end_look(&self, look: u64, found: Option<Vec<Span>>) {
         if found.as_ref().is_some_and(Vec::is_empty) {
             self.0.is_refusing.store(false, Ordering::Relaxed);
@@ -213,7 +217,7 @@ impl CaptureGate {
         });
     }
 
-    /// Waits until somebody wants a round.
+    /// Waits until somebody requests a round.
     pub(super) async fn round_wanted(&self) {
         self.0.round_wanted.notified().await;
     }
@@ -235,7 +239,7 @@ impl CaptureGate {
         });
     }
 
-    /// Takes note of what is not captured.
+    /// Records what is not captured.
     pub(super) fn set_uncaptured(&self, reasons: &[String]) {
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         let mut known = self.0.uncaptured.lock();
@@ -294,7 +298,7 @@ mod tests {
         tell(&gate, vec![span("page", 3, 7)]);
         assert_eq!(for_notes.as_mut().now_or_never(), Some(Ok(())));
         assert!(for_pages.as_mut().now_or_never().is_none());
-        // More has come.
+        // More has arrived.
         tell(&gate, vec![span("page", 7, 90), span("note", 91, 92)]);
         assert!(for_pages.as_mut().now_or_never().is_none());
         tell(&gate, vec![span("page", 8, 99)]);
@@ -328,7 +332,7 @@ mod tests {
         assert_eq!(first.as_mut().now_or_never(), Some(Ok(())));
         while gate.look_wanted().now_or_never().is_some() {}
         assert_eq!(gate.settle(&notes).now_or_never(), Some(Ok(())));
-        // It is looked again all the same, and who must know waits for that.
+        // Looks continue all the same, and a caller that must know waits for one.
         assert!(gate.look_wanted().now_or_never().is_some());
         let mut draining = Box::pin(gate.drain());
         assert!(draining.as_mut().now_or_never().is_none());

@@ -24,18 +24,18 @@ use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
 use crate::record::save::load_inputs;
 
-/// How many rows one commit holds at most; a transaction that changed more becomes several.
+/// How many rows a commit holds at most; a transaction that changed more becomes several commits.
 const MAX_ROWS: usize = 4096;
-/// How many bytes of rows are read at once, with what they were before.
+/// How many bytes of rows are read at once, including their states before.
 const MAX_BYTES: usize = 4 << 20;
-/// How often it is looked though nothing was announced.
+/// How often the outbox is checked even though nothing was announced.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often it is looked what others have made of the tables.
+/// How often the tables are checked for what others have changed about them.
 const TABLES_PERIOD: Duration = Duration::from_secs(1);
 /// The pause after a failed round.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What tells the parts of transactions apart: their numbers in the database, which may come again after a
+/// Identifies a part of a transaction: its numbers in the database, which may recur after a
 /// failover, and a mark, which does not.
 type Key = (u64, u64, Uuid);
 
@@ -47,15 +47,17 @@ fn key_of(source: &SqlSource) -> Key {
 pub struct Captures {
     env: RecordEnv,
     source: Arc<dyn CaptureSource>,
-    /// What is in the log, and at which position; the store may still have it in the outbox.
+    /// What is in the log already, with its position; the store may still have it in the outbox.
     taken: HashMap<Key, u64>,
     /// How many rows are read at once.
     max_rows: usize,
 }
 
 impl Captures {
-    /// Builds what takes `source`'s outbox into the log. When it `is_expected` that somebody writes by
-    /// SQL, everybody waits for that from the beginning, else from the first time on.
+    /// Builds the ingestion of `source`'s outbox into the log.
+    ///
+    /// If it `is_expected` that others write by SQL, requests wait for that from the beginning,
+    /// otherwise from the first write on.
     pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>, is_expected: bool) -> Self {
         env.captured.serve();
         if is_expected {
@@ -69,7 +71,7 @@ impl Captures {
         }
     }
 
-    /// Takes in what comes, without end.
+    /// Ingests what arrives, without end.
     pub async fn run(self) {
         let looking = look(self.env.captured.clone(), Arc::clone(&self.source));
         tokio::join!(looking, self.take_all());
@@ -115,19 +117,19 @@ impl Captures {
         }
     }
 
-    /// Closes the store to others and takes in what they have left, to the last.
+    /// Closes the store to others and ingests everything that they have left.
     ///
     /// # Errors
-    /// Something could not be taken in; the store stays closed until it is opened again.
+    /// Something could not be ingested; the store stays closed until it is opened again.
     pub async fn close(mut self) -> Result<(), ApiError> {
         self.source.close_to_others().await?;
-        // What the log has is out of the outbox then.
+        // By then, what the log has is out of the outbox.
         self.env.applied.wait_for(self.env.log.head()).await?;
         while self.round().await? {}
         Ok(())
     }
 
-    /// Takes in the oldest that is there; says whether there was something.
+    /// Ingests the oldest rows in the outbox; returns whether there were any.
     async fn round(&mut self) -> Result<bool, ApiError> {
         let applied = self.env.applied.position();
         self.taken.retain(|_, position| *position > applied);
@@ -141,20 +143,20 @@ impl Captures {
             self.max_rows = MAX_ROWS;
             return Ok(false);
         }
-        // Before the first of it can be seen: who sees it waits for the rest.
+        // Before the first of it becomes visible: whoever sees it then waits for the rest.
         self.env.captured.set_active();
         for transaction in &transactions {
             if !self.take(transaction).await? {
                 break;
             }
         }
-        // With the events the store takes the rows out of the outbox.
+        // The store removes the rows from the outbox when it applies the events.
         let last = self.taken.values().max().copied().unwrap_or_default();
         self.env.applied.wait_for(last).await?;
         Ok(true)
     }
 
-    /// Takes a transaction into the log; says whether the next one may follow.
+    /// Ingests a transaction into the log; returns whether the next one may follow.
     async fn take(&mut self, transaction: &CapturedTransaction) -> Result<bool, ApiError> {
         let source = &transaction.source;
         let taken = until_settled(None, |_| self.attempt(transaction)).await;
@@ -170,7 +172,8 @@ impl Captures {
                 Ok(true)
             }
             Err(error) if error.code == Code::InvalidArgument && self.max_rows > 1 => {
-                // Too large for one commit: less at once. It has as many rows in the outbox, or more.
+                // Too large for one commit: read fewer rows at once. The outbox has at least as
+                // many rows for it.
                 self.max_rows = self.max_rows.min(transaction.rows.len().max(2)) / 2;
                 Ok(false)
             }
@@ -207,12 +210,12 @@ impl Captures {
         }
         let Deciding { plan, parked, .. } = deciding;
         if plan.events.is_empty() || parked.iter().any(|row| row.stray.is_some()) {
-            // What goes from the outbox or from its table at once may be a row to which the store has still
-            // something to apply: it would not find why there is none.
+            // A row that leaves the outbox or its table without a commit may belong to a record for
+            // which the store still has something to apply. It would find no row, and not know why.
             self.env.applied.wait_for(position).await?;
         }
         if !parked.is_empty() {
-            // Before the commit, with which the rows leave the outbox.
+            // Before the commit, because the rows leave the outbox with it.
             self.park(source, &parked).await?;
         }
         if plan.events.is_empty() {
@@ -222,7 +225,7 @@ impl Captures {
         Ok(committed.map(|position| Taken::Committed(position, parked.len())))
     }
 
-    /// Loads the log's versions of records whose rows cannot be trusted.
+    /// Loads the log's versions of the records, because their rows cannot be trusted.
     async fn load_heads(
         &self,
         ids: &[RecordId],
@@ -289,15 +292,16 @@ impl Captures {
         Ok(self.source.park(source, rows).await?)
     }
 
-    /// Sees to it that others are captured, and learns of their constraints.
+    /// Makes sure that others' writes are captured, and learns the constraints that others have
+    /// set.
     async fn look_at_tables(&self) -> Result<(), ApiError> {
         let uncaptured = self.source.restore_triggers().await?;
         self.env.captured.set_uncaptured(&uncaptured);
         self.learn_unique_sets().await
     }
 
-    /// Makes unique what is unique in the database, so that later saves are refused before they are
-    /// in the log.
+    /// Makes fields unique that are unique in the database, so that later saves are refused before
+    /// they are in the log.
     async fn learn_unique_sets(&self) -> Result<(), ApiError> {
         for (name, fields) in self.source.unique_sets().await? {
             until_settled(None, |_| self.learn_unique(&name, &fields)).await?;
@@ -327,22 +331,22 @@ impl Captures {
     }
 }
 
-/// Looks into the outbox for those who wait, without end.
+/// Looks into the outbox for waiting requests, without end.
 async fn look(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
     loop {
         let look = gate.begin_look();
         let found = source.look().await;
         gate.end_look(look, found.ok());
-        // Who waits for what was found waits for another look.
+        // A request that waits for what was found waits for another look.
         let _ = timeout(PERIOD, gate.look_wanted()).await;
     }
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 enum Taken {
-    /// It is in the log, at this position, but for so many rows.
+    /// It is in the log at this position, except for this many parked rows.
     Committed(u64, usize),
-    /// Nothing of it changes a record; so many rows are parked.
+    /// Nothing in it changes a record; this many rows are parked.
     Nothing(usize),
 }
 
@@ -382,7 +386,7 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Plans a change; returns why it cannot be.
+    /// Plans a change; returns the reason if it is not possible.
     async fn change(
         &mut self,
         id: Option<&RecordId>,
@@ -431,8 +435,8 @@ impl Deciding<'_> {
         Ok(planned.err().map(|error| error.message.to_string()))
     }
 
-    /// As for a save, but what rows say that are captured themselves does not count for who has a
-    /// unique value.
+    /// Looks up what a save looks up, except that unique values count for the records that have
+    /// them in the log: rows that are captured themselves do not count.
     async fn load_inputs(&self, draft: &Draft) -> Result<DecisionInputs, ApiError> {
         let heads = crate::record::env::Heads {
             position: self.position,
@@ -480,7 +484,7 @@ impl Deciding<'_> {
         Ok(None)
     }
 
-    /// Stores a record once more, whose row says something else.
+    /// Stores a record again whose row says something else.
     async fn restore(&mut self, head: Arc<Head>) -> Result<(), ApiError> {
         let id = head.record.id.clone();
         if let Some(reason) = self.save(decide::restored(head)).await? {
@@ -499,7 +503,8 @@ fn parked(row: &CapturedRow, reason: String) -> Parked {
     }
 }
 
-/// Numbers that old records got when their type got a sequence field are not in the log.
+/// Adds the numbers that old records got when their type got a sequence field: they are not in the
+/// log.
 fn with_numbers(mut head: Head, id: &RecordId, rows: &[CapturedRow]) -> Head {
     let row = rows.iter().find(|row| row.id.as_ref() == Some(id));
     for (field, number) in row.iter().flat_map(|row| &row.numbered) {
