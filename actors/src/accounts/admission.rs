@@ -37,8 +37,8 @@ pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), A
     Err(error)
 }
 
-/// Refuses a token that was issued on a state of the user from before their present password. A
-/// token for which that time is not known is accepted.
+/// Refuses a token whose user was judged before their present password was set. A token for which
+/// that time is not known is accepted.
 pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
     match (state.token_valid_since, as_of) {
         (Some(since), Some(as_of)) if as_of < since => Err(bad_token()),

@@ -38,7 +38,7 @@ impl fmt::Debug for Password {
 /// Creates a user: auth row and `user` record in one commit.
 #[derive(Clone, Debug)]
 pub struct SignUp {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Values of auth keys, `username` and `email` by default; empty for an anonymous user.
     pub auth_data: AuthData,
@@ -51,7 +51,7 @@ pub struct SignUp {
 /// Signs a user in.
 #[derive(Clone, Debug)]
 pub struct LogIn {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Values of auth keys.
     pub auth_data: AuthData,
@@ -62,7 +62,7 @@ pub struct LogIn {
 /// Changes the caller's own password.
 #[derive(Clone, Debug)]
 pub struct ChangePassword {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The present password.
     pub old: Password,
@@ -73,7 +73,7 @@ pub struct ChangePassword {
 /// Gives a user a new password.
 #[derive(Clone, Debug)]
 pub struct ResetPassword {
-    /// Who asks; only the master key may.
+    /// The request's context; only the master key is allowed.
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
@@ -84,7 +84,7 @@ pub struct ResetPassword {
 /// Locks a user out, or lets them in again.
 #[derive(Clone, Debug)]
 pub struct SetDisabled {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
@@ -95,7 +95,7 @@ pub struct SetDisabled {
 /// Imports a user from another server, with their state there; no hooks run.
 #[derive(Clone, Debug)]
 pub struct ImportUser {
-    /// Who asks; only the master key may.
+    /// The request's context; only the master key is allowed.
     pub context: RequestContext,
     /// The id, which the user keeps.
     pub user: UserId,
@@ -140,7 +140,7 @@ pub struct Session {
 /// A change of users' roles.
 #[derive(Clone, Debug)]
 pub struct ChangeRoles {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The users; unknown ones are ignored.
     pub users: Vec<UserId>,
@@ -164,7 +164,7 @@ pub struct Account {
 /// Signs in the user to whom an account elsewhere is linked.
 #[derive(Clone, Debug)]
 pub struct LogInWithAccount {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The account; the caller vouches for it.
     pub account: Account,
@@ -186,7 +186,7 @@ pub struct Arrival {
 /// Creates a user for an account elsewhere.
 #[derive(Clone, Debug)]
 pub struct SignUpWithAccount {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The account; the caller vouches for it.
     pub account: Account,
@@ -197,7 +197,7 @@ pub struct SignUpWithAccount {
 /// Links an account elsewhere to an existing user.
 #[derive(Clone, Debug)]
 pub struct LinkAccount {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
@@ -208,7 +208,7 @@ pub struct LinkAccount {
 /// Unlinks a user's account at a service.
 #[derive(Clone, Debug)]
 pub struct UnlinkAccount {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The user.
     pub user: UserId,
@@ -228,7 +228,7 @@ pub enum RoleFlag {
 /// Makes exactly these roles carry a flag.
 #[derive(Clone, Debug)]
 pub struct SetFlaggedRoles {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The flag.
     pub flag: RoleFlag,
@@ -239,7 +239,7 @@ pub struct SetFlaggedRoles {
 /// Imports roles from another server.
 #[derive(Clone, Debug)]
 pub struct ImportRoles {
-    /// Who asks; only the master key may.
+    /// The request's context; only the master key is allowed.
     pub context: RequestContext,
     /// The roles, with their flags there.
     pub roles: Vec<(RoleName, RoleFlags)>,
@@ -250,7 +250,7 @@ pub struct ImportRoles {
 /// Creates or ends relations from the caller to others.
 #[derive(Clone, Debug)]
 pub struct ChangeRelations {
-    /// Who asks; the relations are the caller's.
+    /// The request's context; the relations are the caller's.
     pub context: RequestContext,
     /// The kind.
     pub relation: Relation,
@@ -263,7 +263,7 @@ pub struct ChangeRelations {
 /// Lists users that are related to the caller.
 #[derive(Clone, Debug)]
 pub struct ListRelated {
-    /// Who asks; the relations are the caller's.
+    /// The request's context; the relations are the caller's.
     pub context: RequestContext,
     /// The kind.
     pub relation: Relation,

@@ -86,8 +86,8 @@ impl CaptureGate {
     /// Waits until everything that SQL had committed before to records of these types is in the
     /// log.
     ///
-    /// While the database is away, only the first request is delayed, which finds that out: what
-    /// counts is the log.
+    /// While the database is away, only the first request waits, and finds that out; the log is
+    /// what counts.
     ///
     /// # Errors
     /// It takes too long.

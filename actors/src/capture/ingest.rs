@@ -143,7 +143,7 @@ impl Captures {
             self.max_rows = MAX_ROWS;
             return Ok(false);
         }
-        // Before the first of it becomes visible: whoever sees it then waits for the rest.
+        // Before the first of it becomes visible: a request that sees it then waits for the rest.
         self.env.captured.set_active();
         for transaction in &transactions {
             if !self.take(transaction).await? {

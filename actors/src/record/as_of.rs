@@ -7,7 +7,7 @@
 //!    written since is folded from the log ([`super::past`]). So are records that were deleted
 //!    since; the log names them. The more recent the moment, the less there is to fold.
 //! 2. Types are folded in the same way: fields have the names that they had then. If a field was
-//!    renamed since, every record is folded.
+//!    renamed or deleted since, every record is folded.
 //! 3. The condition is evaluated in memory, with the targets of references as of the same moment,
 //!    by the evaluator that tests compare the store's SQL with.
 //!

@@ -17,7 +17,7 @@ use super::{hooks, migrate, types};
 use crate::context::RequestContext;
 use crate::plugin::Trigger;
 
-/// How many events after its decision a save searches for what was written while its hooks ran.
+/// How many events a save searches at most for what was written while its hooks ran.
 const MAX_OVERTAKING_EVENTS: usize = 10_000;
 
 /// Runs the hooks on the drafts. A record fails alone if its hooks refuse it, or bring what its
@@ -95,8 +95,8 @@ impl<T> Decided<T> {
         since.retain(|commit| commit.first_position() <= until);
         let have_written = since.iter().any(|commit| commit.causation == Some(id));
         // Everything that the hooks cause, however indirectly, has this request's id. If a plugin's
-        // call brought this save, so does whatever else that call does meanwhile; but that names
-        // the same cause as this save.
+        // call caused this save, other commits of that call have the id, too; but they name the
+        // same cause as this save.
         let (request, beside) = (context.request.id(), context.ancestors.last().copied());
         let is_own =
             |commit: &Commit| commit.request_id == Some(request) && commit.causation != beside;

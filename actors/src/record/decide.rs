@@ -55,7 +55,7 @@ pub struct DecisionInputs {
     pub files: HashSet<AssetName>,
     /// Unique values, with the records that have them.
     pub owners: HashMap<UniqueValue, RecordId>,
-    /// Whether sequence numbers may be as large as any that a server gives, as a server gave these
+    /// Whether sequence numbers can be as large as any that the server gives, because it gave these
     /// before. Numbers that clients ask for have 32 bits.
     pub are_numbers_given: bool,
 }
@@ -440,7 +440,7 @@ impl Plan {
     }
 }
 
-/// Returns the user whose data an event about this record is.
+/// Returns the user to whom the record's data belongs, if its type is personal.
 fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
     record.owner.clone().filter(|_| definition.is_personal)
 }

@@ -89,7 +89,7 @@ impl Draft {
 /// Everything that a draft is made from, in addition to the item.
 #[derive(Clone, Copy, Debug)]
 pub struct DraftContext<'a> {
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller,
     /// Where new records go.
     pub database: &'a Database,

@@ -3,7 +3,7 @@
 //! Pages are made by keys: each has the records between two keys, as they were then. Records that
 //! exist today are folded back. Those that were deleted since are named by the log. The log is
 //! asked after the keys were listed, so that no record is missed in between. A page that reaches
-//! the size limit of an answer ends before its limit. Nothing is kept between pages: a caller that
+//! the maximum bytes of an answer ends early. Nothing is kept between pages: a caller that
 //! continues from the last key at the same position gets all records of one moment.
 
 use std::collections::{BTreeSet, HashSet};

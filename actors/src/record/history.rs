@@ -1,4 +1,4 @@
-//! A record's history: every version that it ever had, with who made it and what it changed; and
+//! A record's history: every version that it ever had, with who created it and what it changed; and
 //! restoring a version.
 //!
 //! A version is what an event of the record's stream left. The store knows the positions of these
@@ -35,9 +35,9 @@ const MAX_LOOKED_AT: usize = 2000;
 /// Lists versions of a record, the newest first.
 #[derive(Clone, Debug)]
 pub struct ListVersions {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
-    /// Which histories they may see.
+    /// Which histories the caller may see.
     pub right: HistoryRight,
     /// The record.
     pub id: RecordId,
@@ -56,9 +56,9 @@ pub struct ListVersions {
 /// Restores a record to what it was at a moment, by a save like any other.
 #[derive(Clone, Debug)]
 pub struct RestoreRecord {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
-    /// Which histories they may see.
+    /// Which histories the caller may see.
     pub right: HistoryRight,
     /// The record.
     pub id: RecordId,
@@ -80,9 +80,9 @@ pub enum HistoryRight {
 /// A version of a record.
 #[derive(Clone, Debug)]
 pub struct Version {
-    /// The commit that made it.
+    /// The commit that created it.
     pub commit: Arc<Commit>,
-    /// The event that made it.
+    /// The event that created it.
     pub event: Event,
     /// The record after the event; `None` if it was deleted.
     pub record: Option<Record>,
@@ -300,7 +300,7 @@ pub async fn restored(
 /// today, or refuses.
 ///
 /// Rights are today's: the last owner counts as the record's owner. An earlier record under the
-/// same id does not belong to them.
+/// same id is not theirs.
 async fn check_right(
     env: &RecordEnv,
     id: &RecordId,

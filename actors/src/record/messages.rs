@@ -71,7 +71,7 @@ pub type ItemResults<T> = Vec<Result<T, ItemError>>;
 /// Saves records. Replies when the commit is durable and synchronous after-hooks have answered.
 #[derive(Clone, Debug)]
 pub struct SaveRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Where new records go, and where existing ones must be.
     pub database: Database,
@@ -84,7 +84,7 @@ pub struct SaveRecords {
 /// Deletes records. Replies as [`SaveRecords`] does.
 #[derive(Clone, Debug)]
 pub struct DeleteRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Where the records must be.
     pub database: Database,
@@ -97,7 +97,7 @@ pub struct DeleteRecords {
 /// Fetches records by id, as of the last acknowledged write.
 #[derive(Clone, Debug)]
 pub struct FetchRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Where the records must be.
     pub scope: Scope,
@@ -110,7 +110,7 @@ pub struct FetchRecords {
 /// Queries records; sees everything that was acknowledged before.
 #[derive(Clone, Debug)]
 pub struct QueryRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// Where to look.
     pub scope: Scope,
@@ -123,7 +123,7 @@ pub struct QueryRecords {
 /// Reads a page of all records of a type, from all databases, whoever may see them.
 #[derive(Clone, Debug)]
 pub struct ExportRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The type, and the condition.
     pub query: Query,
@@ -151,7 +151,7 @@ pub struct ExportPage {
 /// Imports records with the values that are given.
 #[derive(Clone, Debug)]
 pub struct ImportRecords {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The records.
     pub records: Vec<ImportedRecord>,
@@ -218,7 +218,7 @@ pub struct QueryReply {
 /// Changes a type's settings or creates the type. Replies when durable.
 #[derive(Clone, Debug)]
 pub struct ChangeType {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The type.
     pub name: TypeName,
@@ -253,7 +253,7 @@ pub enum TypeChange {
 /// Creates types and gives them fields, all or nothing. Replies when durable.
 #[derive(Clone, Debug)]
 pub struct CreateTypes {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The fields that the types shall have, by type.
     pub types: BTreeMap<TypeName, BTreeMap<String, FieldType>>,
@@ -262,7 +262,7 @@ pub struct CreateTypes {
 /// Sets the rules of access to fields, all of them. Replies when durable.
 #[derive(Clone, Debug)]
 pub struct SetFieldAccess {
-    /// Who asks.
+    /// The request's context.
     pub context: RequestContext,
     /// The rules.
     pub access: FieldAccess,

@@ -228,9 +228,9 @@ pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> Q
 /// A caller's view of what a query found.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'a> {
-    /// What they asked for.
+    /// The query.
     pub(crate) query: &'a Query,
-    /// Who they are.
+    /// The caller, and where they look.
     pub(crate) asker: Asker<'a>,
     /// The rules for fields.
     pub(crate) rules: &'a FieldRules,

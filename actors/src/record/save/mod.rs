@@ -7,7 +7,7 @@
 //!    later one builds on the earlier ones,
 //! 4. decide the events and what they rest on,
 //! 5. append; on a conflict go back to 1,
-//! 6. wait for the answers of synchronous after-save hooks: these are told from the log, see
+//! 6. wait for the answers of synchronous after-save hooks: these are called from the log, see
 //!    [`crate::delivery::consumers`].
 //!
 //! A record that fails in a step is left out of later ones. The others go on, unless the save is
