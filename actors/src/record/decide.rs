@@ -440,7 +440,7 @@ impl Plan {
     }
 }
 
-/// Returns the user to whom the record's data belongs, if its type is personal.
+/// Returns the user whose key seals the record's events: its owner, if the type is personal.
 fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
     record.owner.clone().filter(|_| definition.is_personal)
 }

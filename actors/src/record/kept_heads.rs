@@ -16,8 +16,8 @@ use super::write_model::KnownHead;
 /// See the module's overview.
 pub(super) struct KeptHeads {
     whole: WeighedCache<RecordId, KnownHead>,
-    /// By the hash of their ids. No two are the same: it has 128 bits, under keys that nobody
-    /// knows.
+    /// By the hash of their ids. No two hashes are the same: they have 128 bits, under keys that
+    /// nobody knows.
     packed: WeighedCache<u128, PackedHead>,
     hashers: [RandomState; 2],
     /// The maximum bytes of whole and of packed heads.

@@ -457,7 +457,7 @@ impl Cache {
     }
 
     /// Drops a type's records because it got a sequence field, or a field was renamed or deleted:
-    /// until the projector has changed them, only the store will know the result.
+    /// what the projector makes of the records is known only from the store.
     fn await_reshaping(&mut self, name: &TypeName, position: u64) {
         if position <= self.projected {
             return;
