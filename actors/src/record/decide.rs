@@ -55,8 +55,8 @@ pub struct DecisionInputs {
     pub files: HashSet<AssetName>,
     /// Unique values, with the records that have them.
     pub owners: HashMap<UniqueValue, RecordId>,
-    /// Whether sequence numbers can be as large as any that the server gives, because it gave these
-    /// before. Numbers that clients ask for have 32 bits.
+    /// Whether sequence numbers can be as large as any that a server gives by itself, because a
+    /// server gave these before (restores, imports). Numbers that clients ask for have 32 bits.
     pub are_numbers_given: bool,
 }
 
