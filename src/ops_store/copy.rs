@@ -1,4 +1,4 @@
-//! Copies of the ops store for backups, and bringing one back to an earlier end of the log.
+//! Copies the ops store for backups, and cuts a copy back to an earlier end of the log.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,30 +11,30 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::{OpsStore, failed, rows};
 
-/// So often a file that changes is read again.
+/// How often a file that changes while it is read is read again.
 const MAX_TRIES: usize = 20;
-/// The head of a write-ahead log; it has another salt when the log begins again.
+/// The length of a write-ahead log's header. Its salt changes whenever the log starts over.
 const WAL_HEAD_BYTES: usize = 32;
 
 /// Why the ops store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The files.
+    /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The database.
+    /// The database reported an error.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// It was written so often that no state of it could be read.
+    /// The ops store was written so often that no consistent state could be read.
     #[error("it changes too fast to be copied")]
     Restless,
 }
 
 impl OpsStore {
-    /// Writes a copy of what is kept now to a file that is not there yet.
+    /// Writes a copy of the current contents to a file that does not exist yet.
     ///
     /// # Errors
-    /// It is closed, or cannot be read or written.
+    /// The ops store is closed, or a file cannot be read or written.
     pub async fn copy_to(&self, path: &Path) -> Result<(), OpsStoreError> {
         let mut guard = self.connection.lock().await;
         match guard.as_mut() {
@@ -44,11 +44,11 @@ impl OpsStore {
     }
 }
 
-/// Writes a copy of the ops store in a file that another process may have open, for itself alone, to
-/// one that is not there yet. Says whether there is an ops store.
+/// Copies an ops store that another process may have open exclusively to a file that does not exist
+/// yet. Returns whether there is an ops store.
 ///
-/// Read are the database and its write-ahead log, as a power loss would leave them: that is a state
-/// SQLite recovers from, unless the log began again while the database was read.
+/// It reads the database and its write-ahead log as a power loss would leave them. SQLite recovers
+/// from that state, unless the write-ahead log started over while the database was read.
 ///
 /// # Errors
 /// See [`CopyError`].
@@ -76,7 +76,7 @@ fn copy_raw(from: &Path, to: &Path) -> Result<bool, CopyError> {
             let log = log.as_deref().unwrap_or_default();
             log.get(..WAL_HEAD_BYTES).map(<[u8]>::to_vec)
         };
-        // Without a log, the database itself has to have stood still.
+        // Without a write-ahead log, the database file itself must not have changed.
         let is_still = head(&log).is_some() || read_if_there(from)?.as_ref() == Some(&database);
         if head(&before) == head(&log) && is_still {
             std::fs::write(to, database)?;
@@ -101,7 +101,7 @@ async fn open_copy(raw: &Path, to: &Path) -> Result<(), CopyError> {
 async fn write_copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), sqlx::Error> {
     let copied = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
     copied.execute(connection).await?;
-    // What waits to be pushed is old when a copy is put back, and nothing to be kept.
+    // Pending pushes would be outdated when a copy is restored, so they are not kept.
     let options = SqliteConnectOptions::new().filename(to);
     let mut copy = options.disable_statement_logging().connect().await?;
     for statement in ["DROP TABLE IF EXISTS push", "VACUUM"] {
@@ -110,8 +110,8 @@ async fn write_copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), 
     copy.close().await
 }
 
-/// Brings what is kept in a file back to a log that ends at `head`: what comes there now was never
-/// delivered to anybody.
+/// Cuts the contents of a file back to a log that ends at `head`: nothing that the log appends from
+/// there on has been delivered to anyone.
 ///
 /// # Errors
 /// The file cannot be read or written.

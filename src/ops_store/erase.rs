@@ -1,5 +1,5 @@
-//! Forgetting dead letters of events that were erased, which name records and repeat what plugins said;
-//! and of users that were, who was not let in as one and what waits to be pushed to him.
+//! Erasure in the ops store. Dead letters of erased events go, since they name records and repeat
+//! what plugins said. For erased users, their refused logins and pending pushes go as well.
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
@@ -26,7 +26,7 @@ impl Holder for OpsStore {
         });
         let users: Vec<UserId> = users.collect();
         let mut connection = self.connection.lock().await;
-        // What was counted before and is written later is his as well.
+        // Refusals that were counted before and are written later belong to the user, too.
         self.erased.lock().extend(users.iter().cloned());
         let closed = || HolderError::Failed("it is closed".to_owned());
         let connection = connection.as_mut().ok_or_else(closed)?;

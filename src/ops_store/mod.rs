@@ -1,9 +1,10 @@
-//! The ops store, `ops.sqlite` in the data folder: how far consumers are, dead letters, pushes that wait, and who
-//! was not let in. A database of its own that making the record store anew does not touch.
+//! The ops store, `ops.sqlite` in the data folder: consumer positions, dead letters, pending pushes
+//! and refused logins. It is a database of its own, which a rebuild of the record store does not
+//! touch.
 //!
-//! Every change is one transaction, on the disk when it answers (write-ahead log, `synchronous =
-//! FULL`). Each row has a checksum. A file that is damaged is set aside and begun anew; consumers
-//! whose positions are lost by that are paused until somebody says where they go on.
+//! Every change is one transaction, which is on disk when the call returns (write-ahead log,
+//! `synchronous = FULL`). Each row has a checksum. A damaged file is set aside and a new one is
+//! started; consumers that lost their positions are paused until somebody says where they resume.
 
 mod copy;
 mod erase;
@@ -36,12 +37,12 @@ use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
 
-/// Where the ops store is in the data folder.
+/// The file name of the ops store in the data folder.
 pub const OPS_STORE_FILE: &str = "ops.sqlite";
-/// How the ending of an ops store begins that was set aside; a number follows.
+/// How the extension of an ops store that was set aside begins; a number follows.
 pub(crate) const SET_ASIDE: &str = "damaged-";
 
-/// Runs something with the connection.
+/// Runs something on the connection.
 macro_rules! with {
     ($ops_store:expr, $connection:ident => $work:expr) => {{
         let mut guard = $ops_store.connection.lock().await;
@@ -52,7 +53,7 @@ macro_rules! with {
     }};
 }
 
-/// For so long after a damage consumers that are not known may be some whose positions were lost.
+/// How long after a loss an unknown consumer counts as one that may have lost its position.
 const LOSS_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why the ops store cannot be opened.
@@ -63,20 +64,20 @@ pub enum OpenError {
     Aside {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// The database does not open.
+    /// The database cannot be opened.
     #[error("{path} does not open: {source}")]
     Database {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: sqlx::Error,
     },
-    /// The file was made by a newer program.
+    /// The file was written by a newer program.
     #[error(
         "{path} has format={found}, this program knows up to {known}: start a newer one, or move the file \
          aside, so that plugins and consumers begin at the log's end"
@@ -96,15 +97,15 @@ pub struct OpsStore {
     /// `None` once it is closed.
     connection: Mutex<Option<SqliteConnection>>,
     now: Timestamp,
-    /// Users that were erased since the start.
+    /// Users erased since the start.
     erased: parking_lot::Mutex<BTreeSet<UserId>>,
 }
 
 impl OpsStore {
-    /// Opens the ops store at a path, or makes it.
+    /// Opens the ops store at a path, or creates it.
     ///
     /// # Errors
-    /// See [`OpenError`]; damage is none.
+    /// See [`OpenError`]. Damage is not an error.
     pub async fn open(path: &Path, now: Timestamp) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Database {
             path: path.to_owned(),
@@ -145,7 +146,7 @@ impl OpsStore {
         })
     }
 
-    /// Adds to what is known of who was not let in.
+    /// Adds to the counts of refused logins.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -158,7 +159,7 @@ impl OpsStore {
         })
     }
 
-    /// Lists who was not let in.
+    /// Lists refused logins.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -166,7 +167,7 @@ impl OpsStore {
         with!(self, connection => refusals::list(connection, wanted))
     }
 
-    /// Forgets refusals that are old, and the oldest of too many.
+    /// Deletes old refusals, and the oldest ones when there are too many.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -174,7 +175,7 @@ impl OpsStore {
         with!(self, connection => refusals::trim(connection, oldest, most))
     }
 
-    /// Closes the file; nothing can be kept afterwards.
+    /// Closes the file; nothing can be stored afterwards.
     pub async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take()
             && let Err(error) = connection.close().await
@@ -184,17 +185,17 @@ impl OpsStore {
     }
 }
 
-/// Opens the file, looks all through it, and makes what is not there; returns its format, too.
+/// Opens the file, checks all of it and creates missing tables; returns its format, too.
 async fn connect(path: &Path) -> Result<(SqliteConnection, i64), sqlx::Error> {
     let mut connection = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
-        // Nobody else has it open: the write-ahead log's index is in memory, not in a file of its
-        // own for which a full disk has no space at the start.
+        // No other process opens it. So the index of the write-ahead log is kept in memory and not
+        // in a file of its own, for which a full disk would have no space at the start.
         .locking_mode(SqliteLockingMode::Exclusive)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // What was in a push is gone with its row.
+        // The content of a push is overwritten when its row is deleted.
         .pragma("secure_delete", "ON")
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging()
@@ -202,7 +203,7 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, i64), sqlx::Error> {
         .await?;
     rows::check(&mut connection).await?;
     let found = rows::format(&mut connection).await?;
-    // A newer program's is left as it is.
+    // The file of a newer program is left unchanged.
     if found <= rows::FORMAT {
         rows::prepare(&mut connection, found).await?;
     }

@@ -1,4 +1,4 @@
-//! The table of pushes that wait.
+//! The table of pending pushes.
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::push::{Payload, Waiting};
@@ -15,7 +15,7 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS push (id TEXT PRIMARY
      since INTEGER NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, options TEXT NOT NULL, \
      content BLOB NOT NULL, checksum INTEGER NOT NULL, user TEXT) WITHOUT ROWID";
 
-/// Adds what the table's first form had not got: rows from before are nobody's in particular.
+/// Adds what the first form of the table lacked. Older rows belong to no user.
 pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let known = sqlx::query("SELECT 1 FROM pragma_table_info('push') WHERE name = 'user'");
     if known.fetch_optional(&mut *connection).await?.is_none() {

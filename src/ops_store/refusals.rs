@@ -1,4 +1,4 @@
-//! The table of who was not let in.
+//! The table of refused logins.
 
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
@@ -6,7 +6,7 @@ use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 
 use crate::auth::refusals::{Kind, Refused, Wanted};
 
-/// A user's id is text, and nobody's is the empty one.
+/// The user's id is a string, and empty when there is no user.
 pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS refusal (number INTEGER PRIMARY KEY, \
      minute INTEGER NOT NULL, user TEXT NOT NULL, way TEXT NOT NULL, reason TEXT NOT NULL, \
      count INTEGER NOT NULL, UNIQUE (minute, user, way, reason))";
@@ -40,7 +40,7 @@ pub(super) async fn list(
         sql.push(" AND user = ").push_bind(user.as_str());
     }
     if let Some(since) = wanted.since {
-        // A minute counts whole.
+        // The whole minute counts.
         sql.push(" AND minute > ")
             .push_bind(since.micros() - 60_000_000);
     }
@@ -64,7 +64,7 @@ pub(super) async fn list(
     Ok(refused.collect())
 }
 
-/// Deletes rows from before `oldest`, and the oldest of more than `most`.
+/// Deletes rows older than `oldest`, and the oldest of more than `most`.
 pub(super) async fn trim(
     connection: &mut SqliteConnection,
     oldest: Timestamp,

@@ -1,4 +1,4 @@
-//! The ops store's tables.
+//! The tables of the ops store.
 
 use serde::Serialize;
 use skytrail_actors::delivery::consumers::{
@@ -24,7 +24,7 @@ const TABLES: [&str; 6] = [
     super::pushes::TABLE,
 ];
 
-/// Fails when the file is not what was written.
+/// Fails when the file is damaged.
 pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let row = sqlx::query("PRAGMA quick_check(1)");
     let row = row.fetch_one(connection).await?;
@@ -35,7 +35,7 @@ pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), sqlx:
     Err(sqlx::Error::Decode(said.into()))
 }
 
-/// Makes what is not there in a file of format `found`, 0 when there is nothing in it.
+/// Creates the missing tables in a file of format `found`, which is 0 for an empty file.
 pub(super) async fn prepare(
     connection: &mut SqliteConnection,
     found: i64,
@@ -57,7 +57,7 @@ pub(super) async fn format(connection: &mut SqliteConnection) -> Result<i64, sql
     Ok(row.fetch_one(connection).await?.get(0))
 }
 
-/// Remembers that positions were lost.
+/// Records that positions were lost.
 pub(super) async fn note_loss(
     connection: &mut SqliteConnection,
     now: Timestamp,
@@ -67,7 +67,7 @@ pub(super) async fn note_loss(
     Ok(())
 }
 
-/// Loads all consumers; losses before `since` are forgotten.
+/// Loads all consumers; losses before `since` are ignored.
 pub(super) async fn load(
     connection: &mut SqliteConnection,
     since: i64,
@@ -102,8 +102,8 @@ pub(super) fn checksum(name: &str, text: &str) -> i64 {
     hasher.finalize().into()
 }
 
-/// Loads the position of a consumer that needs no more; `None` when there is none, or when it is
-/// damaged.
+/// Loads the position of a consumer that needs nothing else. Returns `None` when there is none, or
+/// when it is damaged.
 pub(super) async fn load_position(
     connection: &mut SqliteConnection,
     consumer: &str,
@@ -191,7 +191,7 @@ pub(super) async fn forget(
     transaction.commit().await
 }
 
-/// Forgets letters of events that the log has not got, and puts positions beyond its end back to it.
+/// Deletes dead letters of events after `head`, and moves positions beyond `head` back to it.
 pub(super) async fn cut(connection: &mut SqliteConnection, head: u64) -> Result<(), sqlx::Error> {
     let forgotten = sqlx::query("DELETE FROM dead_letter WHERE position > ?");
     forgotten
@@ -246,7 +246,7 @@ pub(super) async fn list_dead_letters(
     Ok(listed)
 }
 
-/// Reads a letter. Its name is the row's key, and what is damaged is most likely what it says.
+/// Reads a dead letter. Its id is the row's key; damage is most likely in the content.
 fn read(row: &SqliteRow) -> Result<ListedDeadLetter, sqlx::Error> {
     let (position, hook): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
     let text: Result<&str, _> = row.try_get(2);

@@ -32,7 +32,7 @@ fn letter(position: u64) -> DeadLetter {
     }
 }
 
-/// Those of the letters that can be read.
+/// Returns the letters that can be read.
 fn letters(listed: Vec<ListedDeadLetter>) -> Vec<DeadLetter> {
     listed.into_iter().filter_map(|it| it.letter.ok()).collect()
 }
@@ -57,8 +57,8 @@ async fn open(path: &Path) -> OpsStore {
     OpsStore::open(path, now()).await.unwrap()
 }
 
-/// What a killed process would leave behind: the files as they are, in a folder of their own,
-/// because the ops store that wrote them holds them locked.
+/// Copies what a killed process would leave behind. The files go to a folder of their own, since
+/// the ops store that wrote them keeps them locked.
 fn left_behind(path: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
@@ -130,7 +130,7 @@ async fn a_damaged_file_is_set_aside_and_the_loss_is_remembered() {
     assert!(kept.is_lost && kept.consumers.is_empty());
     assert!(folder.path().join("ops.damaged-1.sqlite").exists());
     ops_store.close().await;
-    // It is still known at the next start, and not for ever.
+    // The loss is still known at the next start, but not forever.
     let ops_store = open(&path).await;
     assert!(ops_store.load().await.unwrap().is_lost);
     ops_store.close().await;
@@ -188,7 +188,7 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
     assert_eq!(found.collect::<Vec<_>>(), expected);
     assert_eq!(listed[3].letter, Ok(letter(4)));
     assert!(matches!(&listed[1].letter, Err(why) if why.contains("EOF")));
-    // A page may end with one.
+    // A page can end with a damaged letter.
     let page = ops_store
         .list_dead_letters("A", Some(&listed[1].id), 1)
         .await;

@@ -1,19 +1,22 @@
-//! Leaving a record store for another, when others may have written in it by SQL.
+//! Leaves a record store that other programs may have written to by SQL for another one.
 //!
-//! 1. It is closed to them, and what they have left is taken into the log.
-//! 2. The new store is brought up to the log, as at any start; what is parked in the old one comes along.
+//! 1. The old store is closed to them, and their remaining changes are written to the log.
+//! 2. The new store is brought up to the log, as at any start. What is parked in the old one is
+//!    copied to it.
 //!
-//! Whatever is broken off is begun again with the next start: the old store's outbox says what is missing.
+//! After an interruption this starts again with the next start: the old store's outbox says what is
+//! missing.
 
 use crate::config::{Config, Database};
 use crate::projection::with_causes;
 use crate::projection::{carry_over_captured, count_parked};
 use crate::record_store::offline::Offline;
 
-/// Takes what is in the store of `old` and not in the log along into that of `new`. Needs an actor system.
+/// Brings what the store of `old` has and the log has not into the log and the store of `new`.
+/// Needs an actor system.
 ///
 /// # Errors
-/// A sentence: the old store cannot be read, or something could not be taken in.
+/// Returns a sentence: the old store cannot be read, or something could not be brought over.
 pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
     let Some(database) = &old.database else {
         return Ok(());
@@ -28,14 +31,14 @@ pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
     carried.map_err(|error| with_causes(&error))
 }
 
-/// Closes the store to others and takes what they have left into the log.
+/// Closes the store to other programs and writes their remaining changes to the log.
 pub(crate) async fn take_in_the_last(config: &Config) -> Result<(), String> {
     let offline = Offline::open_with(config).await?;
     let taken = offline.take_in_the_last().await;
     taken.and(offline.close().await)
 }
 
-/// Refuses a move into a file, where nothing can be parked, while something is.
+/// Refuses a move into a file while something is parked, since a file cannot hold that.
 pub(crate) async fn check_parked(app: &str, old: &Database) -> Result<(), String> {
     let counted = count_parked((old.url.reveal(), app)).await;
     match counted.map_err(|error| with_causes(&error))? {

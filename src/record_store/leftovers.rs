@@ -1,7 +1,7 @@
-//! Copies of the store's and the ops store's files that nobody reads but people.
+//! Copies of the record store's and ops store's files that no program reads any more.
 //!
-//! They were kept when those were made anew, or left by a backup that was killed; what is erased is in
-//! them still. An erasure removes them.
+//! They were kept when a store was made anew, or left by a backup that was killed. They still
+//! contain what has been erased since, so an erasure deletes them.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -17,12 +17,12 @@ use crate::config::STORE_FILE;
 use crate::ops_store::{self, OPS_STORE_FILE};
 use crate::projection::rebuild::PREVIOUS;
 
-/// The ending of a store that is made to replace the one in use.
+/// The extension of a store that is being filled to replace the one in use.
 pub(crate) const REBUILD: &str = "rebuild";
-/// The ending of a store that is made to be compared with the one in use.
+/// The extension of a store that is being filled for a comparison with the one in use.
 pub(crate) const VERIFY: &str = "verify";
 
-/// Which files have such copies, and how those end.
+/// The files that have such copies, with the extensions of those.
 const COPIES: [(&str, &str); 5] = [
     (STORE_FILE, SET_ASIDE),
     (STORE_FILE, PREVIOUS),
@@ -31,10 +31,10 @@ const COPIES: [(&str, &str); 5] = [
     (OPS_STORE_FILE, ops_store::SET_ASIDE),
 ];
 
-/// Those of them that a command fills while the server runs.
+/// The copies that a command fills while the server runs.
 const FILLED: [(&str, &str); 2] = [(STORE_FILE, REBUILD), (STORE_FILE, VERIFY)];
 
-/// Whether a name is that of one of such copies, or of a companion of one.
+/// Returns whether a name belongs to such a copy, or to a companion of one.
 fn is_one_of(copies: &[(&str, &str)], name: &str) -> bool {
     copies.iter().any(|(file, ending)| {
         let copy = Path::new(file).with_extension(ending);
@@ -42,17 +42,17 @@ fn is_one_of(copies: &[(&str, &str)], name: &str) -> bool {
     })
 }
 
-/// Held while a command fills a store in the data folder beside the server: its files are no copies
-/// that were left.
+/// Held while a command fills a store in the data folder next to the server: its files are not
+/// leftovers.
 pub(crate) struct Filling {
     _file: File,
 }
 
 impl Filling {
-    /// Begins; any number may do so at once.
+    /// Begins; any number of commands can hold it at once.
     ///
     /// # Errors
-    /// The lock's file cannot be made.
+    /// The lock file cannot be created.
     pub(crate) fn begin(folder: &Path) -> io::Result<Self> {
         let file = lock_file(folder)?;
         file.lock_shared()?;
@@ -67,7 +67,7 @@ fn lock_file(folder: &Path) -> io::Result<File> {
 /// The copies in one data folder.
 pub struct Leftovers {
     folder: PathBuf,
-    /// The store is in a server: a file that it was in is a copy, too.
+    /// The store is in a database server, so a store file is a leftover, too.
     is_elsewhere: bool,
 }
 
@@ -80,7 +80,7 @@ impl Leftovers {
         }
     }
 
-    /// Removes them; `false` when some are being filled, and have to be looked at again.
+    /// Deletes the copies. Returns `false` when some are being filled and have to be checked again.
     fn remove(&self) -> io::Result<bool> {
         let lock = lock_file(&self.folder)?;
         let is_filled = match lock.try_lock() {
@@ -106,7 +106,8 @@ impl Leftovers {
         Ok(!is_filled)
     }
 
-    /// Removes what a backup has left that was killed; one that is under way removes it at its end.
+    /// Deletes what a killed backup has left; a backup that is still running deletes it when it
+    /// ends.
     fn remove_of_backups(&self) {
         let is_there = |name: &str| self.folder.join(name).exists();
         if OPS_STORE_COPIES.into_iter().any(is_there) {

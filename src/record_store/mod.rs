@@ -1,5 +1,5 @@
-//! The record store in the life of a data folder: brought up to the log at a start, moved or left for
-//! another, and what is left behind.
+//! The record store during the life of a data folder: how a start brings it up to the log, how it
+//! is moved or replaced, and what remains afterwards.
 
 pub(crate) mod leaving;
 pub mod leftovers;

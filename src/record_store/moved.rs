@@ -1,15 +1,15 @@
-//! Where the record store was moved to, by `skytrail rebuild --to`.
+//! Where `skytrail rebuild --to` has moved the record store.
 //!
-//! The settings say where the store is. A move that is done while the server runs is noted in a file in
-//! the data folder, which counts more than they do, until they say the same: so a restart goes on with
-//! the store that the server moved to, whatever the settings still are.
+//! The settings say where the store is. A move while the server runs is noted in a file in the data
+//! folder. The note takes precedence over the settings until both name the same store, so a restart
+//! continues with the store that the server moved to, whatever the settings still say.
 //!
-//! 1. The command fills the new store beside the server, and writes the note.
-//! 2. The server sees it, stops, starts again in the same process with the new store, applies what is
-//!    missing, and says in the note that it has taken it. A store that cannot be used is not taken: the
-//!    note goes, and the server is back at the old one.
+//! 1. The command fills the new store while the server runs, and writes the note.
+//! 2. The server sees the note, stops, and starts again in the same process with the new store. It
+//!    applies what is missing, and marks the note as taken. If the store cannot be used, the note
+//!    is deleted and the server returns to the old one.
 //!
-//! All of this is about a projection of the log, which knows how far it is: whichever is chosen, nothing
+//! The store is a projection of the log and knows how far it is. Whichever one is chosen, nothing
 //! is lost or applied twice.
 
 use std::fs;
@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Where a store was moved to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
-    /// The address of a PostgreSQL; without one it is the file in the data folder.
+    /// The address of a PostgreSQL database; `None` means the file in the data folder.
     pub(crate) database_url: Option<String>,
     /// Whether a server uses it.
     #[serde(default)]
@@ -41,12 +41,12 @@ pub(crate) struct Note {
 /// Where a store was before it was moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Left {
-    /// The address of a PostgreSQL; without one it is the file in the data folder.
+    /// The address of a PostgreSQL database; `None` means the file in the data folder.
     pub(crate) database_url: Option<String>,
 }
 
 impl Note {
-    /// Notes a move that no server knows of yet.
+    /// Creates the note of a move that no server knows of yet.
     pub(crate) fn new(database_url: Option<String>, left: Option<&Database>) -> Self {
         let left = left.map(|database| database.url.reveal().to_owned());
         Self {
@@ -70,7 +70,7 @@ pub(crate) fn read(config: &Config) -> io::Result<Option<Note>> {
     }
 }
 
-/// Writes the note: whole or not at all, and for the owner's eyes only.
+/// Writes the note, whole or not at all, and readable by the owner only.
 pub(crate) fn write(config: &Config, note: &Note) -> io::Result<()> {
     write_whole(&path(config), &serde_json::to_vec(note)?)
 }
@@ -88,7 +88,7 @@ fn url_of(config: &Config) -> Option<&str> {
     database.map(|database| database.url.reveal())
 }
 
-/// Returns the settings with the store where it was moved to.
+/// Returns the settings with the store that it was moved to, if it was.
 pub(crate) fn with_moved_store(config: &Config) -> io::Result<Config> {
     Ok(match read(config)? {
         Some(note) => with_store_at(config, note.database_url),
@@ -96,7 +96,7 @@ pub(crate) fn with_moved_store(config: &Config) -> io::Result<Config> {
     })
 }
 
-/// Returns the settings with the store that a move leaves, while nobody uses the new one yet.
+/// Returns the settings with the store that a move leaves, while no server uses the new one yet.
 pub(crate) fn with_store_that_is_left(config: &Config) -> io::Result<Option<Config>> {
     let note = read(config)?.filter(|note| !note.is_taken);
     let left = note.and_then(|note| note.left);
@@ -112,8 +112,8 @@ fn with_store_at(config: &Config, url: Option<String>) -> Config {
     moved
 }
 
-/// Takes note, at a start that succeeded, that the store that was moved to is in use; what the settings
-/// say as well need not be noted.
+/// Marks the store that was moved to as in use, after a start that succeeded. A note that is marked
+/// already is deleted once the settings name the same store.
 pub(crate) fn settle(config: &Config) -> io::Result<()> {
     match read(config)? {
         None => Ok(()),
@@ -139,7 +139,7 @@ pub(crate) fn settle(config: &Config) -> io::Result<()> {
     }
 }
 
-/// Gives a move up whose store cannot be used; returns whether there was one.
+/// Gives up a move to a store that cannot be used; returns whether there was one.
 pub(crate) fn give_up(config: &Config) -> io::Result<bool> {
     let Some(note) = read(config)?.filter(|note| !note.is_taken) else {
         return Ok(false);
@@ -158,7 +158,7 @@ pub(crate) fn give_up(config: &Config) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Waits until the store was moved.
+/// Waits until the store has been moved.
 pub(crate) async fn moved(config: &Config) {
     loop {
         tokio::time::sleep(PERIOD).await;

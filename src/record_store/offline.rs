@@ -1,6 +1,7 @@
-//! The log and the record store without a server: for commands that write while none runs.
+//! The log and the record store without a server, for commands that write while none is running.
 //!
-//! The log's lock is held meanwhile, so no server starts; and one that runs keeps the command out.
+//! The log's lock is held meanwhile, so no server can start; a running server keeps the command
+//! out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +28,16 @@ use crate::proof::open_signed;
 use crate::record_store::moved;
 use crate::record_store::start::ready_store;
 
-/// How long the log may take to write what is left of it.
+/// How long the log may take to write what it still holds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the module's overview.
 pub(crate) struct Offline {
-    /// What writing and reading need; there are no plugins.
+    /// What reading and writing needs; there are no plugins.
     pub(crate) env: RecordEnv,
-    /// The store's part for devices.
+    /// The store's port for devices.
     pub(crate) devices: Arc<dyn DeviceStore>,
-    /// The files' store.
+    /// The file store.
     pub(crate) files: Files,
     captured: Option<Arc<dyn CaptureSource>>,
     log: Arc<EmbeddedLog>,
@@ -44,10 +45,10 @@ pub(crate) struct Offline {
 }
 
 impl Offline {
-    /// Opens what is in the data folder, or makes it. Needs an actor system.
+    /// Opens what is in the data folder, or creates it. Needs an actor system.
     ///
     /// # Errors
-    /// A sentence: a server runs, or something cannot be used.
+    /// Returns a sentence: a server is running, or something cannot be used.
     pub(crate) async fn open(config: &Config) -> Result<Self, String> {
         let config = moved::with_moved_store(config).map_err(|error| error.to_string())?;
         let offline = Self::open_with(&config).await?;
@@ -58,11 +59,11 @@ impl Offline {
         Ok(offline)
     }
 
-    /// As [`Offline::open`], with the record store where the settings say; one that is closed to others
-    /// stays so.
+    /// Like [`Offline::open`], with the record store that the settings name. A store that is closed
+    /// to other programs stays closed.
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub(crate) async fn open_with(config: &Config) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -130,10 +131,11 @@ impl Offline {
         })
     }
 
-    /// Closes the store to others who write there, if they can, and takes into the log what they have left.
+    /// Closes the store to other programs that can write to it, and writes their remaining changes
+    /// to the log.
     ///
     /// # Errors
-    /// A sentence: something could not be taken in. Nothing of it is lost.
+    /// Returns a sentence: a change could not be written to the log. No change is lost.
     pub(crate) async fn take_in_the_last(&self) -> Result<(), String> {
         let Some(captured) = &self.captured else {
             return Ok(());
@@ -146,9 +148,10 @@ impl Offline {
     /// Brings the store up to the log, and closes both.
     ///
     /// # Errors
-    /// A sentence: the store did not close well.
+    /// Returns a sentence: the store did not close cleanly.
     pub(crate) async fn close(self) -> Result<(), String> {
-        // As at the server's stop; what is not done is in the log, and done at the next start.
+        // As when the server stops: what is not applied yet is in the log, and the next start
+        // applies it.
         let _ = self.projector.send(StopProjector).await;
         let log = self.log;
         let closed = tokio::task::spawn_blocking(move || log.close(CLOSE_DEADLINE));

@@ -1,4 +1,4 @@
-//! The record store at a start: opened, made anew if it has to be, and brought up to the log.
+//! The record store at a start: it is opened, made anew if necessary, and brought up to the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::projection::{
 };
 use crate::record_store::stranger::find_stranger;
 
-/// How long a start waits for a database that cannot be used, and how long between two tries.
+/// How long a start waits for a database that cannot be used, and the pause between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many events are applied at once while the store catches up.
 const CATCH_UP_EVENTS: usize = 4096;
 
-/// Opens the record store and brings it up to the log. Damage that is found on the way is noted, and
-/// the second try begins with a new store.
+/// Opens the record store and brings it up to the log. When this finds damage, the damage is
+/// recorded and the second attempt begins with a new store.
 pub(crate) async fn ready_store(
     config: &Config,
     log: &OpenedLog,
@@ -37,7 +37,7 @@ pub(crate) async fn ready_store(
         let store = open_server(&config.app.name, database, log).await?;
         let snapshot = catch_up(&store, log).await;
         if snapshot.is_err() {
-            // Whoever tries again finds nothing of this one in the database.
+            // The next attempt must not find this connection in the database.
             let _ = store.close().await;
         }
         return Ok((store, snapshot?));
@@ -52,15 +52,15 @@ pub(crate) async fn ready_store(
         Err(error) if !damage_marker(&config.store_path()).exists() => return Err(error),
         Err(_) => {}
     }
-    // A damaged store may not close well; its file is renamed either way.
+    // A damaged store may fail to close; its file is renamed either way.
     let _ = store.close().await;
     let store = open_store(config, log).await?;
     let snapshot = catch_up(&store, log).await?;
     Ok((store, snapshot))
 }
 
-/// Opens the record store in PostgreSQL. One of another log is left alone, and the start refused: it may
-/// be in use.
+/// Opens the record store in PostgreSQL. A store of another log is left alone and the start is
+/// refused, since that store may be in use.
 async fn open_server(
     app: &str,
     database: &Database,
@@ -92,7 +92,7 @@ async fn open_server(
         let _ = store.close().await;
     }
     checked?;
-    // They have what may be erased meanwhile.
+    // They may contain what is erased meanwhile.
     if let Err(error) = drop_left(database.url.reveal(), app).await {
         let error = with_causes(&error);
         tracing::warn!(
@@ -103,8 +103,8 @@ async fn open_server(
     Ok(store)
 }
 
-/// Waits a while for a database that cannot be used: it may be starting, too, or not know yet that the
-/// server before is gone.
+/// Opens the store, and waits a while for a database that cannot be used yet. It may still be
+/// starting, or may not have noticed that the previous server is gone.
 async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
     let deadline = Instant::now() + START_PATIENCE;
     let mut is_told = false;
@@ -129,7 +129,7 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
     }
 }
 
-/// Tries a while to do something in the record store that its database does not let be done at present.
+/// Retries work in the record store for a while when its database cannot do it at present.
 pub(crate) async fn patiently<T>(
     work: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StartError> {
@@ -138,7 +138,7 @@ pub(crate) async fn patiently<T>(
     loop {
         match work().await {
             Ok(done) => return Ok(done),
-            // That only passes with another start.
+            // Only another start ends this.
             Err(
                 error @ StoreError::Unavailable {
                     why: Away::Behind, ..
@@ -158,8 +158,10 @@ pub(crate) async fn patiently<T>(
     }
 }
 
-/// Opens the record store; one that is damaged is set aside and made anew. One that has more than the log
-/// is left alone, and the start refused: it is only fed what is durable there, so that was lost.
+/// Opens the record store; a damaged one is set aside and made anew.
+///
+/// A store that is ahead of the log is left alone and the start is refused: the store only receives
+/// what is durable in the log, so the log has lost something.
 async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartError> {
     let path = config.store_path();
     let options = StoreOptions::default();
@@ -210,7 +212,7 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     opened.map_err(|error| StartError::Store(with_causes(&error)))
 }
 
-/// How the ending of a store begins that was set aside; a number follows.
+/// How the extension of a store that was set aside begins; a number follows.
 pub(super) const SET_ASIDE: &str = "damaged-";
 
 /// Renames a store and its companions; nothing is deleted.
@@ -230,7 +232,7 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Applies what the log has and the store has not, so that what is kept in memory starts complete.
+/// Applies what the log has and the store lacks, so that what is kept in memory starts complete.
 async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let snapshot = patiently(async || store.load_snapshot().await).await?;
@@ -264,7 +266,7 @@ pub(crate) struct ErasedMeanwhile {
 }
 
 impl ErasedMeanwhile {
-    /// Takes note of what is erased by these commits.
+    /// Records what these commits erase.
     pub(crate) fn note(&mut self, commits: &[Arc<Commit>]) {
         for event in commits.iter().flat_map(|commit| &commit.events) {
             if let EventBody::ErasureRequested(request) = &event.body {
@@ -274,7 +276,7 @@ impl ErasedMeanwhile {
         }
     }
 
-    /// Has the store forget it: it may have been applied before.
+    /// Makes the store forget it, since it may have been applied before.
     pub(crate) async fn forget_in(&self, store: &SqlStore) -> Result<(), HolderError> {
         if self.scopes.is_empty() {
             return Ok(());

@@ -1,12 +1,12 @@
-//! Whose log a record store was filled from.
+//! Which log a record store was filled from.
 
 use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::RecordStore as _;
 
 use crate::projection::{SqlStore, StoreOrigin};
 
-/// Makes sure that a store was filled from this log, which ends at `head`, if it was from any; returns
-/// its checkpoint.
+/// Checks that a store is empty or was filled from this log, which ends at `head`; returns its
+/// checkpoint.
 pub(crate) async fn check_owner(
     store: &SqlStore,
     app: &str,
@@ -22,22 +22,22 @@ pub(crate) async fn check_owner(
     }
 }
 
-/// What a store is that was not filled from this log, in the words behind its name.
+/// A store that was not filled from this log; the text follows its name.
 pub(crate) enum Stranger {
-    /// One of another log altogether.
+    /// A store of another log altogether.
     OfAnotherLog(String),
-    /// One of this log's past that then went another way.
+    /// A store of this log that went another way from some position on.
     OfAnotherPast(String),
 }
 
 impl Stranger {
-    /// Says what it is.
+    /// Describes the store.
     pub(crate) fn describe(&self, app: &str) -> String {
         let (Self::OfAnotherLog(what) | Self::OfAnotherPast(what)) = self;
         format!("the schema app_{app} in the database {what}")
     }
 
-    /// Says what it is, and what to do.
+    /// Describes the store, and says what to do.
     pub(crate) fn advise(&self, app: &str) -> String {
         let what = self.describe(app);
         match self {
@@ -54,7 +54,7 @@ impl Stranger {
     }
 }
 
-/// Whether a store at a checkpoint was filled from something else than this log, which ends at `head`.
+/// Finds out whether a store at a checkpoint was not filled from this log, which ends at `head`.
 pub(crate) fn find_stranger(
     (checkpoint, origin): (u64, &StoreOrigin),
     (segments, head): (&Segments, u64),
