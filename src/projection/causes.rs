@@ -1,15 +1,16 @@
-//! Errors for people.
+//! Errors as people read them.
 
-/// Writes an error and what caused it, each once.
+/// Writes an error and its causes, each once.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {
         let text = match cause.downcast_ref() {
-            // Its words alone: where in the database's own source they are from helps nobody.
+            // Only the message: where in the database's own source it was raised helps nobody.
             Some(sqlx::Error::Database(error)) => error.message().to_owned(),
             _ => cause.to_string(),
         };
-        // Some say what caused them themselves; of the database's words there may be more behind.
+        // Some errors name their cause themselves; a database error can add more after the same
+        // message.
         let is_said = |last: &String| last.ends_with(&text) || text.starts_with(last.as_str());
         if !causes.last().is_some_and(is_said) {
             causes.push(text);

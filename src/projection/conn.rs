@@ -1,5 +1,5 @@
-//! A connection to the store's database, and what it answers: all that the rest of the store knows
-//! of a driver.
+//! A connection to the store's database, and its rows: all that the rest of the store knows of a
+//! driver.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,31 +16,31 @@ use super::dialect::{Dialect, Extensions};
 use super::postgres;
 use super::sql::{Arg, Sql};
 
-/// How long who wants a table for himself waits for it at first.
+/// How long a statement that needs a table exclusively waits for it at first.
 pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
-    /// To a file; whether it owes an answer.
+    /// A connection to a file, and whether it owes an answer.
     Sqlite(&'a mut SqliteConnection, Option<&'a Watch>),
-    /// To a server; how long it may be silent.
+    /// A connection to a server, and how long the server may be silent.
     Postgres(&'a mut PgConnection, Extensions, Option<&'a Watch>),
 }
 
 impl<'a> Conn<'a> {
-    /// To a file, for somebody who sees his work to its end.
+    /// Wraps a connection to a file, for a caller that runs its work to the end.
     pub(crate) fn file(conn: &'a mut SqliteConnection) -> Self {
         Self::Sqlite(conn, None)
     }
 
-    /// To a server that may take as long as it needs.
+    /// Wraps a connection to a server, which may take as long as it needs.
     pub(crate) fn server(conn: &'a mut PgConnection, extensions: Extensions) -> Self {
         Self::Postgres(conn, extensions, None)
     }
 }
 
 impl Conn<'_> {
-    /// Learns which extensions are used.
+    /// Sets which extensions are used.
     pub(crate) fn knowing(self, extensions: Extensions) -> Self {
         match self {
             Self::Postgres(conn, _, watch) => Self::Postgres(conn, extensions, watch),
@@ -48,7 +48,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Returns the database's way of speaking.
+    /// Returns the database's dialect.
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(..) => Dialect::Sqlite,
@@ -56,7 +56,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Starts to read as of one moment; within a transaction, to do what can be undone alone.
+    /// Starts to read from one snapshot. Within a transaction it sets a savepoint instead, so that
+    /// the work can be undone on its own.
     pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn, watch) => {
@@ -80,8 +81,9 @@ impl Conn<'_> {
         self.begin_applying(false).await
     }
 
-    /// Waits for no lock longer than this, until the transaction ends: others may hold a table for hours,
-    /// and whoever asks for it meanwhile waits behind. In a file nobody does.
+    /// Limits how long this transaction waits for a lock. Another session can hold a table for
+    /// hours, and everything that asks for the table meanwhile queues behind this transaction. In a
+    /// file nobody does.
     pub(crate) async fn wait_at_most(&mut self, wait: Duration) -> Result<(), sqlx::Error> {
         if self.dialect().is_sqlite() {
             return Ok(());
@@ -92,8 +94,8 @@ impl Conn<'_> {
         sql.fetch_optional(self).await.map(drop)
     }
 
-    /// Starts to write. What is `lazy` need not be on a server's disk when it is done: it can be written
-    /// again.
+    /// Starts to write. A `lazy` transaction need not be on a server's disk when it ends, since it
+    /// can be written again.
     pub(crate) async fn begin_applying(&mut self, is_lazy: bool) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn, watch) => {
@@ -116,17 +118,17 @@ impl Conn<'_> {
 
 /// How long a server may be silent, and whether an answer is owed.
 ///
-/// Who gives up waiting, or goes away, leaves a connection on which the answer is still to come: it must
-/// not be used again.
+/// A caller that gives up waiting or is dropped leaves a connection on which the answer has yet to
+/// arrive. Such a connection must not be used again.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// A file is never silent.
+    /// `None` for a file, which is never silent.
     limit: Option<Duration>,
     is_owed: AtomicBool,
 }
 
 impl Watch {
-    /// Waits so long for each answer.
+    /// Waits at most this long for each answer.
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit: Some(limit),
@@ -134,18 +136,18 @@ impl Watch {
         }
     }
 
-    /// Notes that nobody takes the rest of an answer.
+    /// Records that nobody reads the rest of an answer.
     pub(super) fn leave(&self) {
         self.is_owed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an answer is still to come.
+    /// Returns whether an answer has yet to arrive.
     pub(crate) fn is_owed(&self) -> bool {
         self.is_owed.load(Ordering::Relaxed)
     }
 }
 
-/// Waits for an answer no longer than is allowed.
+/// Waits for an answer, no longer than the watch allows.
 pub(super) async fn within<T>(
     watch: Option<&Watch>,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
@@ -165,7 +167,7 @@ pub(super) async fn within<T>(
     answered
 }
 
-/// What is done or undone as a whole; undone when it is dropped.
+/// A transaction, which is undone when it is dropped.
 pub(crate) enum Tx<'a> {
     /// In a file.
     Sqlite(Transaction<'a, Sqlite>, Option<&'a Watch>),
@@ -182,7 +184,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Does it.
+    /// Commits the transaction.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx, watch) => within(watch, tx.commit()).await,
@@ -190,7 +192,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Undoes it, or ends a reading.
+    /// Undoes the transaction, or ends a reading one.
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx, watch) => within(watch, tx.rollback()).await,
@@ -199,7 +201,7 @@ impl Tx<'_> {
     }
 }
 
-/// A row of an answer. Columns are read by their places.
+/// A row of an answer. Columns are read by index.
 pub(crate) enum Row {
     /// From a file.
     Sqlite(SqliteRow),
@@ -216,7 +218,7 @@ impl Row {
         }
     }
 
-    /// Reads a text, or NULL.
+    /// Reads a string, or NULL.
     pub(crate) fn maybe_text(&self, index: usize) -> Result<Option<Cow<'_, str>>, sqlx::Error> {
         match self {
             Self::Sqlite(row) => {
@@ -227,7 +229,7 @@ impl Row {
         }
     }
 
-    /// Reads a text.
+    /// Reads a string.
     pub(crate) fn text(&self, index: usize) -> Result<Cow<'_, str>, sqlx::Error> {
         self.maybe_text(index)?.ok_or_else(missing)
     }
@@ -253,12 +255,12 @@ impl Row {
         }
     }
 
-    /// Reads a truth value, or NULL.
+    /// Reads a boolean, or NULL.
     pub(crate) fn maybe_flag(&self, index: usize) -> Result<Option<bool>, sqlx::Error> {
         Ok(self.maybe_int(index)?.map(|number| number != 0))
     }
 
-    /// Reads a truth value.
+    /// Reads a boolean.
     pub(crate) fn flag(&self, index: usize) -> Result<bool, sqlx::Error> {
         self.maybe_flag(index)?.ok_or_else(missing)
     }
@@ -273,7 +275,7 @@ impl Row {
         self.maybe_time(index)?.ok_or_else(missing)
     }
 
-    /// Reads a place, or NULL.
+    /// Reads a point, or NULL.
     pub(crate) fn maybe_point(&self, index: usize) -> Result<Option<Point>, sqlx::Error> {
         match self {
             Self::Sqlite(_) => {
@@ -290,8 +292,8 @@ impl Row {
         number.map_err(|_| sqlx::Error::Decode("number out of range".into()))
     }
 
-    /// Reads JSON, of which nothing may hold just anything: that takes what
-    /// [`skytrail_schema::json`] has.
+    /// Reads JSON into a type no part of which can hold arbitrary JSON; that takes
+    /// [`skytrail_schema::json`].
     pub(crate) fn json<T: DeserializeOwned>(&self, index: usize) -> Result<T, sqlx::Error> {
         let value = serde_json::from_str(&self.text(index)?);
         value.map_err(|error| sqlx::Error::Decode(error.into()))

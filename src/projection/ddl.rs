@@ -1,4 +1,4 @@
-//! Tables, columns and indexes of record types.
+//! Statements for the tables, columns and indexes of record types.
 
 use skytrail_schema::id::TypeName;
 use skytrail_schema::types::FieldType;
@@ -9,7 +9,8 @@ use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout, past_name};
 use super::names::Name;
 use super::sql::{Arg, SafeText, Sql};
 
-/// Returns the statements that make a type's table, or add the columns behind the first `num_old`.
+/// Returns the statements that create a type's table, or that add the columns after the first
+/// `num_old`.
 pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<SafeText> {
     let Some(table) = &layout.table else {
         return Vec::new();
@@ -27,9 +28,11 @@ pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<Sa
     texts
 }
 
-/// Returns the statements that make a table of records one that others may write, where the database
-/// tells of it: a place for their rows, and triggers that note what they do. Again, they put back what others
-/// have dropped or switched off.
+/// Returns the statements that let other programs write to a record table, where the database can
+/// report what they change.
+///
+/// They add defaults for the columns that other programs do not set, and triggers that record
+/// changes. Run again, they restore what other programs have dropped or disabled.
 pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
     if table.dialect.is_sqlite() {
         return Vec::new();
@@ -63,22 +66,22 @@ pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
     ]
 }
 
-/// Returns the table of users' records where v1's view of users is made over it.
+/// Returns the table of user records, where v1's view of users is built on it.
 fn table_of_users(layout: &TypeLayout) -> Option<&Table> {
     let table = layout.table.as_ref()?;
     let has_users = layout.definition.name == TypeName::user();
     (has_users && !table.dialect.is_sqlite()).then_some(table)
 }
 
-/// Returns the statement that puts v1's view of users out of the way of a change of columns; it comes back
-/// with [`user_view`], if it can.
+/// Returns the statement that drops v1's view of users before its columns change. [`user_view`]
+/// creates it again if it can.
 pub(crate) fn drop_user_view(layout: &TypeLayout) -> Option<SafeText> {
     table_of_users(layout)?;
     Some(Sql::new("DROP VIEW IF EXISTS _user").into_text())
 }
 
-/// Returns the statement that makes v1's view of users: what is known of a user's login beside the
-/// fields of his record, as soon as there are these.
+/// Returns the statement that creates v1's view of users. The view joins what is known of a user's
+/// login with the fields of the user's record, once these fields exist.
 pub(crate) fn user_view(layout: &TypeLayout) -> Option<SafeText> {
     let table = table_of_users(layout)?;
     let column = |field: &str| Some(&table.column(field)?.name);
@@ -93,7 +96,7 @@ pub(crate) fn user_view(layout: &TypeLayout) -> Option<SafeText> {
     Some(sql.into_text())
 }
 
-/// Returns the statements that make the indexes that a type needs of itself, where they are missing.
+/// Returns the statements that create the missing ones of a type's own indexes.
 pub(crate) fn indexes(layout: &TypeLayout) -> Vec<SafeText> {
     let Some(table) = &layout.table else {
         return Vec::new();
@@ -108,7 +111,7 @@ pub(crate) fn indexes(layout: &TypeLayout) -> Vec<SafeText> {
 /// Returns the statements that rename a column and its companion.
 pub(crate) fn rename_column(table: &Table, old: &Column, new: &Column) -> Vec<SafeText> {
     let mut renames: Vec<_> = old.names().zip(new.names()).collect();
-    // A field may get the name that its own companion has now: that one makes room first.
+    // A field can get the name that its own companion has now: the companion is renamed first.
     if old.companion.as_ref() == Some(&new.name) {
         renames.reverse();
     }
@@ -116,7 +119,7 @@ pub(crate) fn rename_column(table: &Table, old: &Column, new: &Column) -> Vec<Sa
     renames.map(|names| rename(table, names)).collect()
 }
 
-/// Returns the statement that gives a column another name.
+/// Returns the statement that renames a column.
 pub(crate) fn rename(table: &Table, (from, to): (&Name, &Name)) -> SafeText {
     let mut sql = Sql::new("ALTER TABLE ");
     sql.name(&table.name).push(" RENAME COLUMN ").name(from);
@@ -124,7 +127,7 @@ pub(crate) fn rename(table: &Table, (from, to): (&Name, &Name)) -> SafeText {
     sql.into_text()
 }
 
-/// Returns the statements that leave nothing in a column.
+/// Returns the statements that set a column to NULL in all rows.
 pub(crate) fn empty_column(table: &Table, column: &Name) -> [SafeText; 2] {
     let mut nullable = Sql::new("ALTER TABLE ");
     nullable.name(&table.name).push(" ALTER COLUMN ");
@@ -135,13 +138,14 @@ pub(crate) fn empty_column(table: &Table, column: &Name) -> [SafeText; 2] {
     [nullable.into_text(), empty.into_text()]
 }
 
-/// Returns the statement that gives a field's column its type back, if the database says it has another.
+/// Returns the statement that restores the type of a field's column, if the database reports
+/// another type.
 pub(crate) fn restore_type(table: &Table, column: &str, found: &str) -> Option<SafeText> {
     let columns = table.columns.iter();
     let mut columns = columns.flat_map(|column| typed(column, table.dialect));
     let (name, kind) = columns.find(|(name, _)| name.as_str() == column)?;
     let plain = kind.trim().trim_end_matches(" COLLATE \"C\"");
-    // The only type that the database calls otherwise.
+    // The only type that the database reports under another name.
     let is_time = plain == "timestamp" && found == "timestamp without time zone";
     if plain == found || is_time {
         return None;
@@ -165,8 +169,8 @@ pub(crate) fn drop_column(table: &Table, old: &Column) -> Vec<SafeText> {
     old.names().map(drop).collect()
 }
 
-/// Returns the statements that make the table of what a type's records were, or drop it, or give it
-/// the columns behind the first `num_old`; `had_past` says whether it is there.
+/// Returns the statements that create or drop the table of what a type's records were, or add the
+/// columns after the first `num_old`; `had_past` says whether it exists.
 pub(crate) fn past(layout: &TypeLayout, num_old: usize, had_past: bool) -> Vec<SafeText> {
     match layout.past() {
         None if had_past => {
@@ -222,7 +226,7 @@ fn create_past_table(past: &Table) -> SafeText {
     create_in_postgres(past, Sql::new(keys))
 }
 
-/// Makes a table of records, in v1's layout, and behind it what is ours; `keys` come last.
+/// Creates a record table with v1's columns, followed by our own; `keys` come last.
 fn create_in_postgres(table: &Table, keys: Sql) -> SafeText {
     let mut sql = Sql::new("CREATE TABLE ");
     sql.name(&table.name).push(
@@ -237,7 +241,7 @@ fn create_in_postgres(table: &Table, keys: Sql) -> SafeText {
     sql.into_text()
 }
 
-/// Makes a table of records; `keys` are its first columns.
+/// Creates a record table; `keys` are its first columns.
 fn create_in_sqlite(table: &Table, keys: &'static str) -> SafeText {
     let mut sql = Sql::new("CREATE TABLE ");
     sql.name(&table.name).push(keys).push(
@@ -281,7 +285,7 @@ fn typed(column: &Column, dialect: Dialect) -> impl Iterator<Item = (&Name, &'st
     std::iter::once((&column.name, of_field)).chain(companion)
 }
 
-/// Texts are ordered and compared by their bytes, everywhere.
+/// Strings are ordered and compared by their bytes, everywhere.
 fn postgres_type(kind: &FieldType, extensions: Extensions) -> &'static str {
     match kind {
         FieldType::CaselessString if extensions.has_citext => " citext COLLATE \"C\"",
@@ -309,7 +313,7 @@ fn sqlite_type(kind: &FieldType) -> &'static str {
     }
 }
 
-/// References are looked up when their target is deleted, sequence numbers when one is given.
+/// References are looked up when their target is deleted, sequence numbers when one is assigned.
 fn column_index(id: i64, table: &Table, column: &Column) -> Option<SafeText> {
     let prefix = match column.kind {
         FieldType::Reference(_) => "_ref",
@@ -321,11 +325,11 @@ fn column_index(id: i64, table: &Table, column: &Column) -> Option<SafeText> {
     Some(create_index(&name, table, &[&column.name]))
 }
 
-/// Returns the index that finds a unique set's values; `None` when a field has no column, or one that
-/// no index can lie over.
+/// Returns the index that finds a unique set's values. Returns `None` when a field has no column,
+/// or one that cannot be indexed.
 ///
-/// It is not UNIQUE: the log has decided already, and within a batch rows are written in
-/// another order than the events.
+/// It is not UNIQUE: the log has decided already, and rows of a batch are written in another order
+/// than the events.
 fn unique_index(id: i64, table: &Table, fields: &[String]) -> Option<SafeText> {
     let mut kinds = fields.iter().filter_map(|field| table.column(field));
     if !kinds.all(|column| table.dialect.indexes(&column.kind)) {
@@ -336,7 +340,7 @@ fn unique_index(id: i64, table: &Table, fields: &[String]) -> Option<SafeText> {
     Some(create_index(&name, table, &columns))
 }
 
-/// Returns the statement that drops the index of a set that is not unique any more, if it has one.
+/// Returns the statement that drops the index of a set that is no longer unique, if it has one.
 pub(crate) fn drop_unique_index(layout: &TypeLayout, fields: &[String]) -> Option<SafeText> {
     let table = layout.table.as_ref()?;
     let columns = compared(table, fields)?;
@@ -352,21 +356,21 @@ fn compared<'a>(table: &'a Table, fields: &[String]) -> Option<Vec<&'a Name>> {
 fn unique_index_name(id: i64, table: &Table, columns: &[&Name]) -> Option<Name> {
     let names: Vec<&str> = columns.iter().map(|name| name.as_str()).collect();
     let names = serde_json::to_string(&names).ok()?;
-    // Another name than those had that were no hashes.
+    // Differs from the names of the earlier indexes, which were not hash indexes.
     let is_hashed = columns.len() > 1 && !table.dialect.is_sqlite();
     let mark = if is_hashed { "#" } else { "." };
     let name = format!("_unique_{id}{mark}{names}");
     Some(Name::of_index(&name, table.dialect))
 }
 
-/// An index is named by its columns, so that one of the same name is the same index. It has to go
-/// before a column of it gets another name.
+/// An index is named after its columns, so an index of the same name is the same index. It must be
+/// dropped before one of its columns is renamed.
 fn create_index(name: &Name, table: &Table, columns: &[&Name]) -> SafeText {
     let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
     sql.name(name).push(" ON ").name(&table.name);
     let columns = match columns.first() {
-        // Values are looked up whole, and PostgreSQL takes long ones into no other kind of index, and
-        // only one column into this kind.
+        // Values are only looked up whole. No other kind of index of PostgreSQL takes long values,
+        // and this kind takes only one column.
         Some(first) if !table.dialect.is_sqlite() => {
             sql.push(" USING hash");
             std::slice::from_ref(first)
@@ -377,8 +381,8 @@ fn create_index(name: &Name, table: &Table, columns: &[&Name]) -> SafeText {
     sql.into_text()
 }
 
-/// Returns the statement that makes an index for queries, and its name; `None` when the type has not
-/// got a column.
+/// Returns the statement that creates an index for queries, and its name; `None` when the type
+/// lacks a column.
 pub(crate) fn query_index(
     layout: &TypeLayout,
     columns: &[IndexColumn],
@@ -391,11 +395,11 @@ pub(crate) fn query_index(
     Some((create_query_index(&name, table, list), name))
 }
 
-/// Returns the statement that makes the index that [`query_index`] made, over the table of what the
-/// type's records were, and its name; `None` when there is no such table, or no such index.
+/// Returns the counterpart of an index of [`query_index`] over the table of what the type's records
+/// were: the statement and the name. Returns `None` when there is no such table or index.
 ///
-/// Behind the columns it has what queries as of a moment need besides: the order of creation, which
-/// there is not that of the rows, and until when a row held.
+/// It ends with two columns that queries as of a position need as well: the order of creation,
+/// which differs from the row order of that table, and how long a row was valid.
 pub(crate) fn past_index(layout: &TypeLayout, entry: &IndexEntry) -> Option<(SafeText, Name)> {
     let past = layout.past()?;
     let (mut list, _) = indexed(&past, &entry.columns)?;
@@ -404,23 +408,23 @@ pub(crate) fn past_index(layout: &TypeLayout, entry: &IndexEntry) -> Option<(Saf
     Some((create_query_index(&name, &past, list), name))
 }
 
-/// How the names of indexes for queries begin, and those of their likes over the past.
+/// How the names of indexes for queries begin, and those of their counterparts over the past.
 pub(crate) const QUERY_INDEX: &str = "_query_";
 pub(crate) const PAST_INDEX: &str = "_asof_";
 
-/// Returns the name that an index for queries has over the past.
+/// Returns the name that the counterpart of an index for queries has over the past.
 pub(crate) fn past_index_name(name: &str) -> Option<String> {
     let rest = name.strip_prefix(QUERY_INDEX)?;
     Some(format!("{PAST_INDEX}{rest}"))
 }
 
-/// Returns the name of the index for queries that is over the present what this one is over the past.
+/// Returns the name of the index for queries whose counterpart over the past this is.
 pub(crate) fn present_index_name(name: &str) -> Option<String> {
     let rest = name.strip_prefix(PAST_INDEX)?;
     Some(format!("{QUERY_INDEX}{rest}"))
 }
 
-/// Returns the columns of an index as SQL, and as its name has them.
+/// Returns the columns of an index as SQL, and as they appear in its name.
 fn indexed<'a>(table: &'a Table, columns: &[IndexColumn]) -> Option<(Sql, Vec<(&'a str, bool)>)> {
     let mut list = Sql::default();
     let mut parts = Vec::new();
@@ -428,7 +432,7 @@ fn indexed<'a>(table: &'a Table, columns: &[IndexColumn]) -> Option<(Sql, Vec<(&
         let system = SYSTEM_COLUMNS.iter().find(|name| **name == column.field);
         list.push(if list.is_empty() { "" } else { "," });
         let plain = match system {
-            // As queries have it: nobody is written as an empty text there.
+            // As in queries: the table stores an empty string when there is no owner.
             Some(&"_owner_id") if !table.dialect.is_sqlite() => {
                 let owner = "nullif(_owner_id,'')";
                 list.push("(").push(owner).push(")");
@@ -453,7 +457,7 @@ fn indexed<'a>(table: &'a Table, columns: &[IndexColumn]) -> Option<(Sql, Vec<(&
 fn create_query_index(name: &Name, table: &Table, columns: Sql) -> SafeText {
     let mut sql = Sql::new(table.dialect.choose(
         "CREATE INDEX IF NOT EXISTS ",
-        // Writing goes on meanwhile.
+        // Does not block writes.
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS ",
     ));
     sql.name(name)
@@ -465,13 +469,14 @@ fn create_query_index(name: &Name, table: &Table, columns: Sql) -> SafeText {
     sql.into_text()
 }
 
-/// Whether an index for queries on these columns can be made and is none that is there of itself.
+/// Returns whether these columns can be indexed for queries and no index of the type's own covers
+/// them.
 pub(crate) fn can_index(layout: &TypeLayout, columns: &[IndexColumn]) -> bool {
     let Some(table) = &layout.table else {
         return false;
     };
     let is_there = match columns {
-        // No two records have the same.
+        // Ids are unique.
         [first, ..] if first.field == "_id" => true,
         [only] => {
             let column = table.column(&only.field);
@@ -486,7 +491,7 @@ pub(crate) fn can_index(layout: &TypeLayout, columns: &[IndexColumn]) -> bool {
     !is_there && columns.iter().all(sorted)
 }
 
-/// Returns the statement that makes the planner know how many rows a table's indexes hold for a value.
+/// Returns the statement that tells the planner how many rows each indexed value has.
 pub(crate) fn analyze(table: &Table) -> SafeText {
     let mut sql = Sql::new("ANALYZE ");
     sql.name(&table.name);
@@ -500,7 +505,7 @@ pub(crate) fn drop_index(name: &str) -> SafeText {
     sql.into_text()
 }
 
-/// Returns the statement that drops an index for queries; where it can, while others write.
+/// Returns the statement that drops an index for queries, without blocking writes where it can.
 pub(crate) fn drop_query_index(name: &str, dialect: Dialect) -> SafeText {
     if dialect.is_sqlite() {
         return drop_index(name);
@@ -510,8 +515,8 @@ pub(crate) fn drop_query_index(name: &str, dialect: Dialect) -> SafeText {
     sql.into_text()
 }
 
-/// Numbers the rows that exist when a sequence field is added, in the order of their times of creation:
-/// so older logs have them numbered.
+/// Numbers the rows that exist when a sequence field is added, by their times of creation. Older
+/// logs have them numbered like that.
 pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name)
@@ -529,7 +534,9 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
 }
 
 /// Numbers the rows that exist when a sequence field is added, in the order in which the log created
-/// them. `lost` are the places of those whose creation was erased since: each had a number, too.
+/// them.
+///
+/// `lost` are the places of rows whose creation has been erased since: each of them had a number, too.
 pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql {
     let lost = serde_json::Value::from(lost).to_string();
     let mut sql = Sql::new("UPDATE ");
@@ -553,7 +560,7 @@ pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql
     sql
 }
 
-/// Returns the statement that lists the names of all indexes of ours over a column.
+/// Returns the statement that lists the names of all our indexes over a column.
 pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
     let (table_name, column_name) = (&table.name, Arg::text(column.as_str()));
     let mut sql = Sql::default();

@@ -1,4 +1,4 @@
-//! Reading devices and what they subscribe to.
+//! Reads devices and their subscriptions.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -111,7 +111,7 @@ async fn devices(
     Ok(known.collect())
 }
 
-/// Loads the devices that subscribe or did, with what they subscribe to.
+/// Loads the devices that have or had subscriptions, with their current ones.
 async fn subscribed(conn: &mut Conn<'_>) -> Result<Vec<SubscribedDevice>, sqlx::Error> {
     let sql = Sql::new(
         "SELECT d.id, d.auth_id, d.subscriptions_version, s.auth_id, s.id, s.type, \

@@ -1,4 +1,4 @@
-//! What databases say differently.
+//! Where the databases' SQL differs.
 
 use skytrail_schema::types::FieldType;
 use sqlx::postgres::PgDatabaseError;
@@ -6,26 +6,29 @@ use sqlx::postgres::PgDatabaseError;
 use super::sql::{Arg, Kind, Sql};
 use super::{postgres, sqlite};
 
-/// A database's way of speaking.
+/// The SQL of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// SQLite's.
     #[default]
     Sqlite,
-    /// PostgreSQL's, as far as its extensions are there.
+    /// PostgreSQL's, with the extensions that are available.
     Postgres(Extensions),
 }
 
-/// Extensions of PostgreSQL that tables use. Which were there when the store was made is kept.
+/// PostgreSQL extensions that tables use. The store remembers which of them existed when it was
+/// created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extensions {
-    /// `citext`: caseless text has that type, as in v1; it is compared by its folded form all the same.
+    /// `citext`: the type of caseless strings, as in v1. They are compared by their folded form all
+    /// the same.
     pub(crate) has_citext: bool,
-    /// PostGIS: locations are geometries, as in v1, else points.
+    /// PostGIS: locations are geometries, as in v1, and points without it.
     pub(crate) has_postgis: bool,
 }
 
-/// Whether a statement or its values are at fault, not the database's disk, memory or file.
+/// Returns whether a statement or its values are at fault, and not the database's disk, memory or
+/// file.
 pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Encode(_) => true,
@@ -41,12 +44,12 @@ pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
 }
 
 impl Dialect {
-    /// Whether this is SQLite's.
+    /// Returns whether this is SQLite's.
     pub(crate) fn is_sqlite(self) -> bool {
         self == Self::Sqlite
     }
 
-    /// Chooses between two ways to say something.
+    /// Chooses the variant for this database.
     pub(crate) fn choose<T>(self, sqlite: T, postgres: T) -> T {
         match self {
             Self::Sqlite => sqlite,
@@ -54,12 +57,12 @@ impl Dialect {
         }
     }
 
-    /// Returns the longest name in bytes; PostgreSQL would cut a longer one silently.
+    /// Returns the maximum length of a name in bytes; PostgreSQL would cut a longer one silently.
     pub(crate) fn max_name_bytes(self) -> usize {
         self.choose(usize::MAX, 63)
     }
 
-    /// Adds that a text is one of a JSON array of texts.
+    /// Adds the condition that a string is in a JSON array of strings.
     pub(crate) fn push_among(self, sql: &mut Sql, texts: &[&str]) {
         let texts = serde_json::json!(texts).to_string();
         sql.push(self.choose(
@@ -69,8 +72,8 @@ impl Dialect {
         sql.bind(Arg::Json(texts)).push("))");
     }
 
-    /// Returns what stands before and behind a JSON array of texts, to have them as rows `w` with a
-    /// `value`.
+    /// Returns what goes before and after a JSON array of strings to turn it into rows `w` with a
+    /// column `value`.
     pub(crate) fn texts_as_rows(self) -> (&'static str, &'static str) {
         self.choose(
             ("json_each(", ") AS w"),
@@ -78,7 +81,7 @@ impl Dialect {
         )
     }
 
-    /// Returns what says that two values of a field are the same.
+    /// Returns the operator that compares two values of a field for equality.
     pub(crate) fn equals(self, kind: &FieldType) -> &'static str {
         match (self, kind) {
             (Self::Postgres(extensions), FieldType::Location) if !extensions.has_postgis => "~=",
@@ -86,19 +89,19 @@ impl Dialect {
         }
     }
 
-    /// Whether an index can lie over a field's values, to look them up whole.
+    /// Returns whether a field's values can be indexed for looking them up whole.
     pub(crate) fn indexes(self, kind: &FieldType) -> bool {
         self.is_sqlite() || !matches!(kind, FieldType::Location)
     }
 
-    /// Whether an index can lie over a field's values in their order.
+    /// Returns whether a field's values can be indexed in their order.
     pub(crate) fn sorts(self, kind: &FieldType) -> bool {
         let is_large = matches!(kind, FieldType::Json | FieldType::Geometry);
         self.is_sqlite() || self.indexes(kind) && !is_large
     }
 
-    /// Returns what begins to collect a column's values as a JSON array, and what ends it. Of no rows
-    /// it makes an empty array.
+    /// Returns what goes before and after a column to collect its values as a JSON array, which is
+    /// empty when there are no rows.
     pub(crate) fn collected(self) -> (&'static str, &'static str) {
         self.choose(
             ("json_group_array(", ")"),
@@ -106,10 +109,10 @@ impl Dialect {
         )
     }
 
-    /// Adds how many rows are wanted; no number for all.
+    /// Adds a limit on the number of rows; `None` means all rows.
     ///
-    /// A limit that is bound makes SQLite prepare a statement anew each time, which may take longer
-    /// than to run it.
+    /// A bound limit makes SQLite prepare the statement anew each time, which can take longer than
+    /// running it.
     pub(crate) fn push_limit(self, sql: &mut Sql, limit: Option<u64>) {
         match limit {
             Some(limit) if self.is_sqlite() => {
@@ -124,13 +127,13 @@ impl Dialect {
         }
     }
 
-    /// Returns the user columns of an owner who is nobody: PostgreSQL has him in the primary key, as v1
-    /// has, where NULL cannot be.
+    /// Returns the owner column's value when there is no owner. PostgreSQL has the owner in the
+    /// primary key, as in v1, where NULL is not allowed.
     pub(crate) fn nobody(self) -> Arg {
         self.choose(Arg::Null, Arg::text(""))
     }
 
-    /// Returns how a value of a kind is written where it is bound: the database need not guess.
+    /// Returns the cast for a bound value of a kind, so that the database need not guess its type.
     pub(crate) fn cast(self, kind: Kind) -> &'static str {
         match kind {
             Kind::Null => "",

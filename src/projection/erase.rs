@@ -1,4 +1,4 @@
-//! Forgetting what events held, wherever the store has it.
+//! Erases what events held, wherever the store has it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,7 +62,7 @@ impl Holder for SqlStore {
             mark(&mut conn, &catalog, positions).await?;
             let num_faults = read::count_faults(&mut conn).await?;
             self.num_faults.store(num_faults, Ordering::Relaxed);
-            // Nothing is applied meanwhile; reading goes on.
+            // Nothing is applied meanwhile; reads continue.
             match &self.home {
                 Home::File(file) => sqlite::scrub(&file.path).await,
                 Home::Server(_) => postgres::scrub(&mut conn).await,
@@ -74,7 +74,7 @@ impl Holder for SqlStore {
 }
 
 impl SqlStore {
-    /// Gives up the connection if it failed, so that the next attempt has another.
+    /// Drops the connection if the work failed, so that the next attempt gets a new one.
     async fn done(
         &self,
         writer: &mut Writer,
@@ -87,8 +87,9 @@ impl SqlStore {
     }
 }
 
-/// Says in the history that the events' payloads are gone, as a store that is made from the log has
-/// it, and forgets what could not be applied of them, and what records were because of them.
+/// Marks the events as erased in the history, like in a store that is made from the log.
+///
+/// Deletes their faults, and the past versions of records that they wrote.
 async fn mark(
     conn: &mut Conn<'_>,
     catalog: &Catalog,

@@ -1,4 +1,4 @@
-//! Where in the log a stream's events stand.
+//! Finds the positions of a stream's events in the log.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -10,23 +10,23 @@ use crate::projection::conn::Conn;
 use super::apply::stream_hash;
 use super::sql::{Arg, Sql};
 
-/// The bits of a position within a slice of the index over streams.
+/// The number of low bits of a position that vary within a slice of the stream index.
 const SLICE_BITS: u32 = 16;
 
 /// Added to the kind of an event whose payload was erased.
 pub(crate) const ERASED: i64 = 1 << 15;
 
-/// Kinds of events that do not build on earlier ones of their record.
+/// Kinds of events that do not build on earlier events of their record.
 const FULL: [EventKind; 3] = [
     EventKind::RecordCreated,
     EventKind::RecordReplaced,
     EventKind::RecordDeleted,
 ];
 
-/// How many streams one statement looks for.
+/// How many streams one statement looks up.
 const STREAMS: usize = 64;
 
-/// Finds the last event of each record's stream up to a position of its own that does not build on
+/// Finds for each record's stream the last event up to its given position that does not build on
 /// earlier ones.
 pub(crate) async fn find_full_states(
     conn: &mut Conn<'_>,
@@ -64,12 +64,13 @@ pub(crate) async fn find_full_states(
     Ok(found.collect())
 }
 
-/// Lists the positions of the events of streams, of each between positions of its own.
+/// Lists the positions of the streams' events, each stream within its own range.
 pub(crate) async fn list_candidates(
     conn: &mut Conn<'_>,
     wanted: &[(Stream, RangeInclusive<u64>)],
 ) -> Result<Vec<u64>, sqlx::Error> {
-    // Streams that are told apart by their events only have their ranges side by side.
+    // Streams with the same hash, which only their events can tell apart, keep their ranges side by
+    // side.
     let mut ranges: HashMap<i64, Vec<&RangeInclusive<u64>>> = HashMap::new();
     for (stream, range) in wanted {
         ranges.entry(stream_hash(stream)).or_default().push(range);
@@ -93,7 +94,7 @@ pub(crate) async fn list_candidates(
     Ok(positions)
 }
 
-/// Lists for each stream where records were created under its id, also what was erased since.
+/// Lists for each stream where records were created under its id, erased events included.
 pub(crate) async fn list_creations(
     conn: &mut Conn<'_>,
     wanted: &[Stream],
@@ -117,7 +118,7 @@ pub(crate) async fn list_creations(
     Ok(found.collect())
 }
 
-/// Lists the events of streams within a slice, of some kinds or of all, each with its stream's hash.
+/// Lists the events of streams within a slice, of some kinds or all, with their streams' hashes.
 async fn list(
     conn: &mut Conn<'_>,
     streams: &[i64],
@@ -128,7 +129,7 @@ async fn list(
     for some in streams.chunks(STREAMS) {
         let mut sql = Sql::new("SELECT stream, position FROM _history WHERE position >> 16 = ");
         sql.bind(Arg::unsigned(slice)).push(" AND stream IN (");
-        // Statements of two lengths only: the last stream is named until there are enough.
+        // Statements have one of two lengths only: the last stream is repeated to fill the list.
         let num_named = if some.len() > 1 { STREAMS } else { 1 };
         let last = some.last().into_iter().cycle();
         for (index, stream) in some.iter().chain(last).take(num_named).enumerate() {
@@ -146,7 +147,7 @@ async fn list(
     Ok(found)
 }
 
-/// Adds that an event is of one of these kinds.
+/// Adds the condition that an event is of one of these kinds, if any are given.
 fn push_kinds(sql: &mut Sql, kinds: &[i64]) {
     for (index, kind) in kinds.iter().enumerate() {
         sql.push(if index == 0 { " AND kind IN (" } else { "," });
@@ -155,7 +156,7 @@ fn push_kinds(sql: &mut Sql, kinds: &[i64]) {
     sql.push(if kinds.is_empty() { "" } else { ")" });
 }
 
-/// Lists the positions of a stream's last events up to `until`, the newest first.
+/// Lists the positions of a stream's last events up to `until`, newest first.
 pub(crate) async fn list_candidates_before(
     conn: &mut Conn<'_>,
     stream: &Stream,
@@ -181,7 +182,7 @@ pub(crate) async fn list_candidates_before(
     Ok(positions)
 }
 
-/// Lists the positions of events of a kind from one position to another, also of what was erased since.
+/// Lists the positions of events of a kind within a range, erased events included.
 pub(crate) async fn list_positions_of_kind(
     conn: &mut Conn<'_>,
     kind: EventKind,

@@ -1,4 +1,4 @@
-//! How record types lie in tables: which table and columns a type and its fields have.
+//! How record types are laid out: the table of each type, and the columns of its fields.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use super::names::{Name, NameSet};
 use super::sql::Kind;
 use super::value::kind_of;
 
-/// The columns that every record table has, without those of fields, in the table's order.
+/// The columns that every record table has in addition to those of fields, in the table's order.
 ///
-/// `_row` is the position of the event that created the record: rows lie in the order of creation.
+/// `_row` is the position of the event that created the record, so rows are in the order of
+/// creation.
 pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
     "_row",
     "_id",
@@ -30,23 +31,24 @@ pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
     "_updated_by",
 ];
 
-/// Those of them that are the server's own; v1 has the others, and plugins write them.
+/// Those that are the server's own; v1 has the others, and plugins write them.
 const OWN_COLUMNS: [&str; 3] = ["_row", "_position", "_version"];
 
-/// Whether a column is one that only the server writes.
+/// Returns whether only the server writes a column.
 pub(crate) fn is_own(column: &str) -> bool {
     OWN_COLUMNS.contains(&column)
 }
 
-/// Whether a column is one that every record table of v1 has.
+/// Returns whether every record table of v1 has a column.
 pub(crate) fn is_shared(column: &str) -> bool {
     SYSTEM_COLUMNS.contains(&column) && !is_own(column)
 }
 
-/// The columns that a table of SQLite really stores in their places.
+/// The columns that a table of SQLite actually stores in these places.
 ///
-/// Most records are created and changed by their owner, so those two users are stored only when
-/// they are others (empty for nobody): `_created_by` and `_updated_by` are computed from them.
+/// Most records are created and changed by their owner. So these two users are stored only when
+/// they differ from the owner (empty for nobody), and `_created_by` and `_updated_by` are computed
+/// from them.
 const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
     "_row",
     "_id",
@@ -61,7 +63,7 @@ const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
     "_updater",
 ];
 
-/// What the system columns hold, in their places.
+/// The kinds of the system columns' values, in the same order.
 const SYSTEM_KINDS: [Kind; SYSTEM_COLUMNS.len()] = [
     Kind::Int,
     Kind::Text,
@@ -81,7 +83,7 @@ pub(crate) fn stored_columns(dialect: Dialect) -> &'static [&'static str; SYSTEM
     dialect.choose(&STORED_COLUMNS, &SYSTEM_COLUMNS)
 }
 
-/// A field's place in its type's table.
+/// The place of a field in its type's table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Column {
     /// The field.
@@ -90,12 +92,12 @@ pub(crate) struct Column {
     pub(crate) kind: FieldType,
     /// The column.
     pub(crate) name: Name,
-    /// A second column: the media type of an asset, the folded form of caseless text.
+    /// A second column: the media type of an asset, the folded form of a caseless string.
     pub(crate) companion: Option<Name>,
 }
 
 impl Column {
-    /// Chooses names for a field's column and its companion among those that are free.
+    /// Chooses free names for a field's column and its companion.
     fn new(field: &str, kind: &FieldType, names: &mut NameSet) -> Self {
         let name = names.take(field);
         let companion = match kind {
@@ -119,7 +121,7 @@ impl Column {
         }
     }
 
-    /// Returns the column or both columns.
+    /// Returns the column, and its companion if it has one.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         std::iter::once(&self.name).chain(&self.companion)
     }
@@ -128,11 +130,11 @@ impl Column {
 /// A record type's table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Table {
-    /// The table.
+    /// The table's name.
     pub(crate) name: Name,
     /// The columns of fields, in the table's order.
     pub(crate) columns: Vec<Column>,
-    /// How its database speaks.
+    /// The SQL of its database.
     pub(crate) dialect: Dialect,
     by_field: HashMap<String, usize>,
     places: Vec<usize>,
@@ -165,13 +167,13 @@ impl Table {
         self.columns.get(*self.by_field.get(field)?)
     }
 
-    /// Finds a field's column and its place in a whole row; a companion has the place behind it.
+    /// Finds a field's column and its index in a whole row; a companion has the next index.
     pub(crate) fn place(&self, field: &str) -> Option<(usize, &Column)> {
         let index = *self.by_field.get(field)?;
         Some((*self.places.get(index)?, self.columns.get(index)?))
     }
 
-    /// Returns the name of the column at a place of a whole row, if it belongs to a field.
+    /// Returns the name of the column at an index of a whole row, if it belongs to a field.
     pub(crate) fn field_name_at(&self, place: usize) -> Option<&Name> {
         self.field_names()
             .nth(place.checked_sub(SYSTEM_COLUMNS.len())?)
@@ -182,7 +184,7 @@ impl Table {
         self.columns.iter().flat_map(Column::names)
     }
 
-    /// Returns what a whole row holds, in its places.
+    /// Returns the kinds of a whole row's values, in the same order.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
         let of_column = |column: &Column| {
             let companion = column.companion.as_ref().map(|_| Kind::Text);
@@ -192,7 +194,7 @@ impl Table {
         SYSTEM_KINDS.into_iter().chain(of_fields)
     }
 
-    /// Returns the number of columns, those of the system included.
+    /// Returns the number of columns, system columns included.
     pub(crate) fn width(&self) -> usize {
         SYSTEM_COLUMNS.len() + self.field_names().count()
     }
@@ -205,13 +207,13 @@ pub(crate) struct TypeLayout {
     pub(crate) id: i64,
     /// Its definition as of the store's checkpoint.
     pub(crate) definition: Arc<TypeDefinition>,
-    /// Its table; settings may precede it.
+    /// Its table; `None` while the type has settings only.
     pub(crate) table: Option<Table>,
 }
 
 impl TypeLayout {
-    /// Returns the table of what the type's records were, if the store keeps that: the same columns,
-    /// and `_until`, the position at which the next version took the place of this one.
+    /// Returns the table of what the type's records were, if the store keeps that. It has the same
+    /// columns and `_until`, the position at which the next version replaced this one.
     pub(crate) fn past(&self) -> Option<Table> {
         let table = self.table.as_ref()?;
         self.definition.intervals_since?;
@@ -221,7 +223,7 @@ impl TypeLayout {
         })
     }
 
-    /// Whether a field numbers the records, in a column of its own.
+    /// Returns whether a field numbers the records, in a column of its own.
     pub(crate) fn is_sequence(&self, field: &str) -> bool {
         let column = self.table.as_ref().and_then(|table| table.column(field));
         column.is_some_and(|column| column.kind == FieldType::Sequence)
@@ -233,7 +235,7 @@ pub(crate) fn past_name(id: i64) -> Name {
     Name::new(&format!("_past_{id}"))
 }
 
-/// A column as `_type.columns` remembers it.
+/// A column as `_type.columns` stores it.
 #[derive(Serialize, Deserialize)]
 struct StoredColumn {
     field: String,
@@ -302,7 +304,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// Begins without types.
+    /// Starts without types.
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             types: HashMap::new(),
@@ -337,7 +339,8 @@ impl Catalog {
             .insert(layout.definition.name.clone(), Arc::new(layout));
     }
 
-    /// Takes over an extended definition; returns the new layout and how many of its columns are old.
+    /// Applies an extended definition; returns the new layout and how many of its columns existed
+    /// before.
     pub(crate) fn change(&mut self, definition: TypeDefinition) -> (Arc<TypeLayout>, usize) {
         let before = self.types.get(&definition.name).cloned();
         let old_table = before.as_ref().and_then(|before| before.table.as_ref());
@@ -352,8 +355,8 @@ impl Catalog {
         (self.put(definition, table), num_old)
     }
 
-    /// Takes over a definition in which a field has another name, or is gone. `None` when the
-    /// field has no column.
+    /// Applies a definition in which a field is renamed or deleted. Returns `None` when the field
+    /// has no column.
     pub(crate) fn change_field(
         &mut self,
         definition: TypeDefinition,
@@ -388,13 +391,13 @@ impl Catalog {
     }
 }
 
-/// A field's column that has another name now, or is gone.
+/// The column of a field that was renamed or deleted.
 pub(crate) struct ChangedColumn {
     /// The type as it is now.
     pub(crate) layout: Arc<TypeLayout>,
     /// The column as it was.
     pub(crate) old: Column,
-    /// The column as it is; none when it is gone.
+    /// The column as it is now; `None` when it is deleted.
     pub(crate) new: Option<Column>,
 }
 
@@ -413,7 +416,7 @@ fn columns_of(
     columns
 }
 
-/// Returns the names that columns of a table have.
+/// Returns the names in use among a table's columns.
 fn names_of(columns: &[Column], dialect: Dialect) -> NameSet {
     let mut names = NameSet::new(dialect);
     for name in columns.iter().flat_map(Column::names) {

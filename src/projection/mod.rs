@@ -1,16 +1,16 @@
 //! The record store: the queryable projection of the log, in SQL.
 //!
 //! - `layout`, `names`, `ddl`: each record type has a real table, with a column per field.
-//! - `apply`: commits become rows, a batch per transaction, the checkpoint with it.
-//! - `read`: reading by key. `query`: reading by predicate.
-//! - `captured`: what others change by SQL, where the database is a server.
-//! - `index`: indexes that queries need, made and dropped by themselves.
-//! - `sql`: the only way to make SQL text; values are always bound. `conn`: what runs it.
-//! - `dialect`: what databases say differently. `sqlite`, `postgres`: the file or the server that all
-//!   this is in.
+//! - `apply`: turns commits into rows, one batch per transaction, together with the checkpoint.
+//! - `read`: reads by key. `query`: reads by predicate.
+//! - `captured`: what other programs change by SQL, if the database is a server.
+//! - `index`: indexes that queries need, created and dropped automatically.
+//! - `sql`: the only way to write SQL text; values are always bound. `conn`: runs it.
+//! - `dialect`: where the databases' SQL differs. `sqlite`, `postgres`: the file or the server that
+//!   holds the store.
 //!
-//! The store is disposable: everything in it comes from the log, in an order and
-//! form that depend on the log alone, so that a rebuilt store equals the live one.
+//! The store is disposable: everything in it comes from the log, in an order and form that depend
+//! on the log alone. So a rebuilt store equals the live one.
 
 mod apply;
 mod captured;

@@ -1,16 +1,15 @@
 //! Table and column names.
 //!
-//! Record types and fields may be called almost anything, and their names
-//! differ by case; the database's names ignore (ASCII) case and reserve some. So
-//! each type and field gets the name that is nearest to its own, once, and the
-//! `_type` table remembers which. The choice depends only on the order of
-//! events, so a rebuilt store has the same names.
+//! Record types and fields can be called almost anything, and their names differ by case; the
+//! database's names ignore (ASCII) case and reserve some names. So each type and field gets the
+//! name nearest to its own, once, and the `_type` table remembers it. The choice depends only on
+//! the order of events, so a rebuilt store has the same names.
 
 use std::collections::HashSet;
 
 use super::dialect::Dialect;
 
-/// An identifier of the database, quoted. Can only be made here.
+/// A quoted identifier of the database. Only this module creates them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Name {
     plain: String,
@@ -18,14 +17,15 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// Quotes an identifier; NUL, which no SQL text can carry, becomes its picture `␀`.
+    /// Quotes an identifier; NUL, which SQL text cannot carry, becomes its picture `␀`.
     pub(crate) fn new(plain: &str) -> Self {
         let plain = plain.replace('\0', "\u{2400}");
         let quoted = format!("\"{}\"", plain.replace('"', "\"\""));
         Self { plain, quoted }
     }
 
-    /// Makes the name of an index, or of a schema beside another. One that the database would cut gets a hash instead of its end.
+    /// Creates the name of an index, or of a schema next to another one. The end of a name that the
+    /// database would cut is replaced by a hash.
     pub(crate) fn of_index(plain: &str, dialect: Dialect) -> Self {
         let limit = dialect.max_name_bytes();
         if plain.len() <= limit {
@@ -35,12 +35,12 @@ impl Name {
         Self::new(&format!("{}{ending}", cut(plain, limit - ending.len())))
     }
 
-    /// Quotes an identifier as the database has it, which cuts one that is too long.
+    /// Quotes an identifier cut to the length that the database cuts it to.
     pub(crate) fn cut(plain: &str, dialect: Dialect) -> Self {
         Self::new(cut(plain, dialect.max_name_bytes()))
     }
 
-    /// Returns the name as the database's catalog has it.
+    /// Returns the name as in the database's catalog.
     pub(crate) fn as_str(&self) -> &str {
         &self.plain
     }
@@ -51,14 +51,14 @@ impl Name {
     }
 }
 
-/// Hashes a text by FNV-1a. Results are in stores, so it must never change.
+/// Hashes a string by FNV-1a. Stores contain the results, so it must never change.
 pub(crate) fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// Returns the beginning of a text, at most so many bytes.
+/// Returns the beginning of a string, at most `limit` bytes.
 fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))
         .unwrap_or_default()
@@ -75,7 +75,7 @@ pub(crate) struct NameSet {
 }
 
 impl NameSet {
-    /// Begins a namespace.
+    /// Starts an empty namespace.
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             taken: HashSet::new(),
@@ -105,8 +105,8 @@ impl NameSet {
 
     /// Finds the free name nearest to `wanted` and marks it as used.
     ///
-    /// Names that start with `_`, or that belong to the database, get a `~` in front; of names that it
-    /// does not tell apart the later ones get a number behind.
+    /// Names that start with `_` or belong to the database get a `~` in front. Among names that the
+    /// database does not tell apart, the later ones get a number at the end.
     pub(crate) fn take(&mut self, wanted: &str) -> Name {
         let limit = self.dialect.max_name_bytes();
         let base = if self.is_reserved(wanted) {
@@ -114,7 +114,7 @@ impl NameSet {
         } else {
             wanted.to_owned()
         };
-        // NUL becomes longer.
+        // NUL gets longer when it is replaced.
         let base = Name::new(&base).plain;
         let mut name = Name::new(cut(&base, limit));
         let mut number = 2_u32;

@@ -1,4 +1,4 @@
-//! Reading about users: auth rows, accounts elsewhere, relations.
+//! Reads what concerns users: auth rows, linked accounts, relations.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -33,7 +33,7 @@ pub(crate) async fn users(
         .collect())
 }
 
-/// Finds the user whom an account elsewhere is linked to.
+/// Finds the user that an account elsewhere is linked to.
 pub(crate) async fn linked(
     conn: &mut Conn<'_>,
     service: &Service,
@@ -62,7 +62,7 @@ fn user(row: &Row) -> Result<UserId, sqlx::Error> {
     Ok(UserId::from(&*row.text(0)?))
 }
 
-/// Loads the version of a relation's stream and for which of `others` it holds.
+/// Loads the version of a relation's stream, and those of `others` that the relation holds for.
 pub(crate) async fn relations(
     conn: &mut Conn<'_>,
     relation: Relation,
@@ -130,7 +130,7 @@ pub(crate) async fn related_page(
     Ok((users, count))
 }
 
-/// Begins a statement with the ids of the users whom a relation names.
+/// Begins a statement with the ids of the users that a relation names.
 fn select_related(
     start: &'static str,
     relation: Relation,

@@ -1,4 +1,4 @@
-//! Reading records by key, and what the server keeps in memory.
+//! Reads records by key, and what the server keeps in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
 use super::sql::{Arg, Sql};
 use super::value::{decode, encode};
 
-/// The most keys that one statement looks up.
+/// The maximum number of keys that one statement looks up.
 pub(super) const MAX_KEYS: usize = 256;
 
 /// Adds the columns of a head, each read from the table with the alias `t`.
@@ -35,7 +35,7 @@ pub(crate) fn push_head_columns(sql: &mut Sql, table: &Table) {
 /// Reads the columns that [`push_head_columns`] selects.
 pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<Head, sqlx::Error> {
     let user = |index: usize| {
-        // Nobody may be written as an empty text.
+        // An empty string means no user, too.
         let text = row.maybe_text(index)?.filter(|text| !text.is_empty());
         Ok::<_, sqlx::Error>(text.map(|text| UserId::from(&*text)))
     };
@@ -57,7 +57,8 @@ pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<H
     })
 }
 
-/// Reads an access list. What others have written by SQL and is none lets nobody in until it is parked.
+/// Reads an access list. Other programs can write an invalid one by SQL, which admits nobody until
+/// it is parked.
 fn decode_access(row: &Row, index: usize) -> Result<Option<Acl>, sqlx::Error> {
     let text = row.maybe_text(index)?;
     Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_default()))
@@ -113,7 +114,8 @@ pub(crate) async fn heads_if<E: From<sqlx::Error>>(
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
-/// Counts the rows with these keys that the log has made: what others have inserted has no position yet.
+/// Counts the rows with these keys that the log has created. Rows that other programs have inserted
+/// have no position yet.
 pub(crate) async fn count_keys(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -130,7 +132,7 @@ pub(crate) async fn count_keys(
     Ok(count)
 }
 
-/// Loads what records were, by the positions at which that was written.
+/// Loads past versions of records by the positions at which they were written.
 pub(crate) async fn past_heads(
     conn: &mut Conn<'_>,
     layout: &TypeLayout,
@@ -156,7 +158,7 @@ pub(crate) async fn past_heads(
     Ok(found)
 }
 
-/// Loads the heads behind a row, in the order of rows, each with its own.
+/// Loads the heads after a row, in the order of rows, each with its row number.
 pub(crate) async fn scan(
     conn: &mut Conn<'_>,
     layout: &TypeLayout,
@@ -181,7 +183,7 @@ pub(crate) async fn scan(
     Ok(heads)
 }
 
-/// Finds records by the values of some fields, or of columns with a text of their own; at most so many.
+/// Finds at most `limit` records by the values of fields, or of system columns that hold strings.
 pub(crate) async fn list_by_fields(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -222,7 +224,7 @@ pub(crate) async fn list_by_fields(
     rows.iter().map(key).collect()
 }
 
-/// Finds out which records of a type refer to some targets, whose keys are given by type.
+/// Finds which records of a type refer to given targets, whose keys are grouped by type.
 pub(crate) async fn find_referrers(
     conn: &mut Conn<'_>,
     (name, table): (&TypeName, &Table),
@@ -237,7 +239,7 @@ pub(crate) async fn find_referrers(
         let Some(keys) = targets.get(to) else {
             continue;
         };
-        // One of each target's: it may have any number of them.
+        // One referrer for each target, which can have any number of them.
         let (texts, row) = table.dialect.texts_as_rows();
         let mut sql = Sql::new("SELECT w.value,(SELECT t._id FROM ");
         sql.name(&table.name).push(" AS t WHERE t.");
@@ -334,7 +336,7 @@ pub(crate) async fn catalog(conn: &mut Conn<'_>) -> Result<(Catalog, u64), sqlx:
     Ok((catalog, checkpoint))
 }
 
-/// Counts what could not be applied.
+/// Counts the events, or parts of them, that could not be applied.
 pub(crate) async fn count_faults(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
     let row = Sql::new("SELECT count(*) FROM _faults")
         .fetch_optional(conn)
@@ -362,7 +364,7 @@ fn decode_type(row: &Row, dialect: Dialect) -> Result<TypeLayout, sqlx::Error> {
     .map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// Loads what the server keeps in memory, as of one moment.
+/// Loads what the server keeps in memory, from one snapshot.
 pub(crate) async fn snapshot(conn: &mut Conn<'_>) -> Result<Snapshot, sqlx::Error> {
     let mut tx = conn.begin().await?;
     let (catalog, checkpoint) = catalog(&mut tx.conn()).await?;

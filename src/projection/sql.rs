@@ -1,9 +1,8 @@
 //! SQL text, assembled so that it cannot carry anybody's data.
 //!
-//! A statement is made of three things only: literals of this program
-//! (`&'static str`), quoted [`Name`]s, and bound values. This file and `ddl.rs`
-//! are the only ones that make SQL text at run time, and this is the only one
-//! that vouches for it.
+//! A statement consists of three things only: literals of this program (`&'static str`), quoted
+//! [`Name`]s, and bound values. Only this file and `ddl.rs` write SQL text at run time, and only
+//! this one vouches for it.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::dialect::Dialect;
 use super::names::Name;
 use super::{postgres, sqlite};
 
-/// The most values that a statement may bind; SQLite's limit is 32,766.
+/// The maximum number of values that a statement can bind; SQLite's limit is 32,766.
 pub(crate) const MAX_VALUES: usize = 30_000;
 
 /// A value to bind.
@@ -28,17 +27,17 @@ pub(crate) const MAX_VALUES: usize = 30_000;
 pub(crate) enum Arg {
     /// NULL.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A whole number.
     Int(i64),
     /// A float.
     Real(f64),
-    /// A text.
+    /// A string.
     Text(String),
     /// A time.
     Time(Timestamp),
-    /// JSON, written.
+    /// JSON, serialized.
     Json(String),
     /// A place on the globe.
     Point(Point),
@@ -58,17 +57,17 @@ impl Arg {
         }
     }
 
-    /// Binds a text.
+    /// Binds a string.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    /// Binds a text or NULL.
+    /// Binds a string or NULL.
     pub(crate) fn maybe(text: Option<impl Into<String>>) -> Self {
         text.map_or(Self::Null, |text| Self::Text(text.into()))
     }
 
-    /// Returns about how many bytes it keeps in memory.
+    /// Returns about how many bytes the value takes in memory.
     pub(crate) fn weight(&self) -> usize {
         let of_text = match self {
             Self::Text(text) | Self::Json(text) => text.len(),
@@ -83,18 +82,18 @@ impl Arg {
     }
 }
 
-/// What kind of value a hole takes.
+/// The kind of value that a placeholder takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// NULL only.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool,
     /// A whole number.
     Int,
     /// A float.
     Real,
-    /// A text.
+    /// A string.
     Text,
     /// A time.
     Time,
@@ -104,14 +103,14 @@ pub(crate) enum Kind {
     Point,
 }
 
-/// Where in a text a value is bound: behind so many bytes stands a `?` for it.
+/// The placeholder of a bound value: its `?` is at byte `at` of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Hole {
     at: usize,
     kind: Kind,
 }
 
-/// Waits until all rows were taken, or one was refused.
+/// Waits until all rows have been taken, or one was refused.
 async fn all_taken<E>(
     mut rows: impl Stream<Item = Result<Result<(), E>, sqlx::Error>> + Unpin,
 ) -> Result<Result<(), E>, sqlx::Error> {
@@ -123,8 +122,8 @@ async fn all_taken<E>(
     Ok(Ok(()))
 }
 
-/// Forgets the statements that a connection keeps prepared if one of them fits its table no more; says
-/// whether to ask once more.
+/// Clears a connection's cache of prepared statements if one of them no longer fits its table.
+/// Returns whether to try once more.
 async fn forgot_stale(
     conn: &mut PgConnection,
     watch: Option<&Watch>,
@@ -134,11 +133,11 @@ async fn forgot_stale(
         return Ok(false);
     }
     within(watch, conn.clear_cached_statements()).await?;
-    // A transaction in which something failed goes no further.
+    // A transaction in which a statement failed cannot continue.
     Ok(!conn.is_in_transaction())
 }
 
-/// SQL text that was made by [`Sql`]. Cheap to clone, so that often used texts are made once.
+/// SQL text written by [`Sql`]. It is cheap to clone, so that texts in frequent use are built once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SafeText {
     text: Arc<str>,
@@ -192,7 +191,7 @@ impl SafeText {
         }
     }
 
-    /// Runs the statement and hands over its rows as they come, until one is refused.
+    /// Runs the statement and passes on its rows as they arrive, until one is refused.
     pub(crate) async fn for_each<E: From<sqlx::Error>>(
         &self,
         conn: &mut Conn<'_>,
@@ -263,7 +262,7 @@ impl SafeText {
         }
     }
 
-    /// Runs the statement on a file and hands out its rows as they come.
+    /// Runs the statement on a file and returns its rows as they arrive.
     pub(crate) fn stream<'a>(
         &self,
         conn: &'a mut SqliteConnection,
@@ -292,8 +291,8 @@ impl SafeText {
         ))
     }
 
-    /// Writes the text as PostgreSQL wants it: its holes have numbers, and the kinds of their values
-    /// with them, so that a statement that is kept prepared never gets one of another kind.
+    /// Writes the text for PostgreSQL, where placeholders have numbers. They also have the kinds of
+    /// their values, so that a prepared statement in the cache never gets a value of another kind.
     fn numbered(&self, dialect: Dialect) -> String {
         let mut text = String::with_capacity(self.text.len() + self.holes.len() * 8);
         let (mut from, mut number) = (0, 0);
@@ -314,7 +313,7 @@ impl SafeText {
     }
 }
 
-/// A statement in the making.
+/// A statement under construction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sql {
     text: String,
@@ -330,7 +329,7 @@ impl Sql {
         sql
     }
 
-    /// Makes the statement that puts a row into a table, in the place of one with the same key.
+    /// Builds the statement that inserts a row into a table, or replaces the one with the same key.
     pub(crate) fn put<const KEYS: usize, const OTHERS: usize>(
         table: &'static str,
         key: [(&'static str, Arg); KEYS],
@@ -354,7 +353,7 @@ impl Sql {
         sql
     }
 
-    /// Adds texts of this program, separated by commas.
+    /// Adds literals of this program, separated by commas.
     fn list(&mut self, texts: impl IntoIterator<Item = &'static str>) -> &mut Self {
         for (index, text) in texts.into_iter().enumerate() {
             self.push(if index == 0 { "" } else { "," }).push(text);
@@ -362,7 +361,7 @@ impl Sql {
         self
     }
 
-    /// Adds text of this program.
+    /// Adds a literal of this program.
     pub(crate) fn push(&mut self, text: &'static str) -> &mut Self {
         self.text.push_str(text);
         self
@@ -374,7 +373,7 @@ impl Sql {
         self
     }
 
-    /// Adds a table alias made of a letter and a number.
+    /// Adds a table alias that consists of a letter and a number.
     pub(crate) fn alias(&mut self, letter: char, number: usize) -> &mut Self {
         debug_assert!(letter.is_ascii_lowercase(), "aliases are letters");
         self.text.push(letter);
@@ -382,7 +381,7 @@ impl Sql {
         self
     }
 
-    /// Adds a number as it is; one that is too large for the database as the largest.
+    /// Adds a number to the text; one that is too large for the database becomes its largest.
     pub(crate) fn number(&mut self, number: u64) -> &mut Self {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.text.push_str(&number.to_string());
@@ -396,7 +395,7 @@ impl Sql {
         self
     }
 
-    /// Adds a hole for a value that comes later.
+    /// Adds a placeholder for a value that follows later.
     pub(crate) fn hole(&mut self, kind: Kind) -> &mut Self {
         let at = self.text.len();
         self.holes.push(Hole { at, kind });
@@ -404,7 +403,7 @@ impl Sql {
         self
     }
 
-    /// Adds holes for values that come later, separated by commas.
+    /// Adds placeholders for values that follow later, separated by commas.
     pub(crate) fn holes(&mut self, kinds: impl IntoIterator<Item = Kind>) -> &mut Self {
         for (index, kind) in kinds.into_iter().enumerate() {
             self.push(if index == 0 { "" } else { "," }).hole(kind);
@@ -412,13 +411,15 @@ impl Sql {
         self
     }
 
-    /// Adds that what stands before is one of some texts. Lists have a few sizes only, so that few
-    /// statements are kept prepared; the rest repeats the last text.
+    /// Adds the condition that the preceding expression is one of some strings.
+    ///
+    /// Lists have a few sizes only, so that few statements are cached; the last string is repeated
+    /// to fill a list.
     pub(crate) fn within<T>(&mut self, items: &[T], text: impl Fn(&T) -> &str) -> &mut Self {
         self.one_of(items, |item| Arg::text(text(item)))
     }
 
-    /// As [`Sql::within`], for any values.
+    /// Does the same as [`Sql::within`], for any values.
     pub(crate) fn one_of<T>(&mut self, items: &[T], value: impl Fn(&T) -> Arg) -> &mut Self {
         let size = items.len().next_power_of_two();
         let last = items.last().into_iter().cycle();
@@ -430,7 +431,7 @@ impl Sql {
         self.push(")")
     }
 
-    /// Adds a list of names, each with `before` in front, separated by commas.
+    /// Adds a list of names, each after `before`, separated by commas.
     pub(crate) fn names<'a>(
         &mut self,
         before: &'static str,
@@ -457,7 +458,7 @@ impl Sql {
         self
     }
 
-    /// Whether nothing was added yet.
+    /// Returns whether nothing has been added yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
@@ -476,7 +477,7 @@ impl Sql {
         (text, self.args)
     }
 
-    /// Returns the text of a statement whose values come later.
+    /// Returns the text of a statement whose values follow later.
     pub(crate) fn into_text(self) -> SafeText {
         debug_assert!(self.args.is_empty(), "values would be lost");
         self.finish().0
@@ -494,7 +495,7 @@ impl Sql {
         text.fetch_all(conn, args).await
     }
 
-    /// Runs the statement and hands over its rows as they come, until one is refused.
+    /// Runs the statement and passes on its rows as they arrive, until one is refused.
     pub(crate) async fn for_each<E: From<sqlx::Error>>(
         self,
         conn: &mut Conn<'_>,

@@ -1,4 +1,4 @@
-//! Reading scheduled tasks.
+//! Reads scheduled tasks.
 
 use crate::projection::conn::{Conn, Row};
 use skytrail_actors::store::StoreError;
@@ -9,7 +9,7 @@ use super::sql::Sql;
 use super::store::SqlStore;
 
 impl SqlStore {
-    /// Loads all tasks that ever were.
+    /// Loads all tasks that ever existed.
     ///
     /// # Errors
     /// The store failed.

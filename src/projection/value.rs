@@ -1,4 +1,4 @@
-//! Field values as column values, and back.
+//! Converts field values to column values, and back.
 
 use serde_json::Value as Json;
 use skytrail_schema::id::RecordId;
@@ -12,12 +12,12 @@ use super::conn::Row;
 use super::layout::Column;
 use super::sql::{Arg, Kind};
 
-/// What one field puts into its column, and into the second column where it has one.
+/// The value of a field's column, and of its companion if it has one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cell {
     /// The column's value.
     pub(crate) main: Arg,
-    /// The second column's value.
+    /// The companion's value.
     pub(crate) companion: Arg,
 }
 
@@ -36,15 +36,15 @@ impl Cell {
     }
 }
 
-/// Folds caseless text to the form that is compared.
+/// Folds a caseless string to the form that is compared.
 pub(crate) fn fold_case(text: &str) -> String {
     like::fold(text).into_owned()
 }
 
-/// Turns a field's wire form into column values; `None` when the field cannot hold it.
+/// Converts a field's wire form to column values; `None` when the field cannot hold it.
 pub(crate) fn encode_wire(kind: &FieldType, wire: &Json) -> Option<Cell> {
     match (kind, wire) {
-        // What almost all values are goes without a copy of the JSON tree.
+        // The most frequent values are converted without a copy of the JSON tree.
         (_, Json::Null) => Some(Cell::NULL),
         (FieldType::String, Json::String(text)) => Some(Cell::plain(Arg::text(text.as_str()))),
         (FieldType::Number, Json::Number(number)) => Some(Cell::plain(Arg::Real(number.as_f64()?))),
@@ -53,7 +53,7 @@ pub(crate) fn encode_wire(kind: &FieldType, wire: &Json) -> Option<Cell> {
     }
 }
 
-/// Turns a field's value into column values; `None` when the field cannot hold it.
+/// Converts a field's value to column values; `None` when the field cannot hold it.
 pub(crate) fn encode(kind: &FieldType, value: &Value) -> Option<Cell> {
     let main = match (kind, value) {
         (_, Value::Null) => Arg::Null,
@@ -86,7 +86,7 @@ pub(crate) fn encode(kind: &FieldType, value: &Value) -> Option<Cell> {
     Some(Cell::plain(main))
 }
 
-/// Binds a number to a whole-number column; one with a fraction stays a float there.
+/// Binds a number to a whole-number column; one with a fraction remains a float.
 pub(crate) fn whole(number: f64) -> Arg {
     const LIMIT: f64 = 9.0e18;
     if number.fract() == 0.0 && number.abs() < LIMIT {
@@ -134,13 +134,14 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
 fn parse_json(row: &Row, text: &str) -> Result<Option<Json>, sqlx::Error> {
     match (json::from_str(text), row) {
         (Ok(json), _) => Ok(Some(with_whole_numbers(json))),
-        // Others can write there what nobody can read. It counts as nothing for the moment until it is parked.
+        // Other programs can write JSON that the server cannot read. It counts as no value until it
+        // is parked.
         (Err(_), Row::Postgres(_)) => Ok(None),
         (Err(error), Row::Sqlite(_)) => Err(sqlx::Error::Decode(error.into())),
     }
 }
 
-/// Returns what kind of value a field's column holds.
+/// Returns the kind of value that a field's column holds.
 pub(crate) fn kind_of(kind: &FieldType) -> Kind {
     match kind {
         FieldType::Number => Kind::Real,

@@ -1,5 +1,5 @@
-//! A record store in a database: where it is, its one connection that writes and those that read. What
-//! it does for its users is in `port`.
+//! A record store in a database: where it is, the one connection that writes, and those that read.
+//! What it does for its callers is in `port`.
 
 mod port;
 
@@ -35,21 +35,21 @@ pub struct SqlStore {
     /// `None` when the store is closed.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) catalog: ArcSwap<Catalog>,
-    /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
-    /// or go, so that nobody reads a table as it was by a catalog as it is.
+    /// Locked for reading by everyone that reads with a catalog. Locked for writing while columns
+    /// are renamed or dropped, so that nobody reads an old table by a new catalog.
     columns: RwLock<()>,
     /// How many events, or parts of them, could not be applied.
     pub(super) num_faults: AtomicU64,
     pub(super) stats: Stats,
     pub(super) index_limits: IndexLimits,
-    /// When constraints of others are tried again that were lifted.
+    /// When constraints of other programs that were lifted are tried again.
     pub(super) lifted: Mutex<Retries>,
-    /// How many bytes the records of an answer may have.
+    /// The maximum size of an answer's records in bytes.
     pub(super) max_page_bytes: usize,
-    /// Turns of queries: they leave a connection to those who look something up by its key, such as who
-    /// signs in.
+    /// Permits for queries. They leave one connection to those who look something up by key, such
+    /// as a user who logs in.
     queries: Semaphore,
-    /// Told when those who look after indexes and pages shall end.
+    /// Cancelled when the upkeep of indexes and pages must end.
     pub(super) ending: CancellationToken,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Home {
     Server(Box<postgres::Server>),
 }
 
-/// The one connection that writes, and what belongs to it.
+/// The one connection that writes, with its state.
 pub(super) struct Writer {
     conn: WriterConn,
     pub(super) state: WriterState,
@@ -73,7 +73,7 @@ enum WriterConn {
 }
 
 impl Writer {
-    /// Returns who serves the connection, if it is a server's and not lost.
+    /// Returns the process that serves the connection, if it is a server's and not lost.
     pub(super) fn backend(&self) -> Option<Backend> {
         match &self.conn {
             WriterConn::Server(Ok(link), _) => Some(link.backend.clone()),
@@ -81,7 +81,7 @@ impl Writer {
         }
     }
 
-    /// Returns the connection, unless it was lost.
+    /// Returns the connection, unless it is lost.
     pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
         let conn = match &mut self.conn {
             WriterConn::File(conn) => Conn::file(conn),
@@ -132,7 +132,7 @@ impl Reading<'_> {
 }
 
 impl SqlStore {
-    /// Opens the file at `path`, making it if there is none.
+    /// Opens the file at `path`, or creates it.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -149,7 +149,7 @@ impl SqlStore {
         ))
     }
 
-    /// Opens the store in the server that `url` leads to, making it if there is none.
+    /// Opens the store in the server that `url` leads to, or creates it.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -192,7 +192,7 @@ impl SqlStore {
         }
     }
 
-    /// Answers queries with so many bytes of records at most.
+    /// Limits the records of an answer to this many bytes.
     #[must_use]
     pub fn answering_at_most(self, max_page_bytes: usize) -> Self {
         Self {
@@ -201,7 +201,7 @@ impl SqlStore {
         }
     }
 
-    /// Waits for the turn of a query, and for a connection.
+    /// Waits for a query permit, and for a connection.
     pub(super) async fn query_reader(
         &self,
     ) -> Result<(SemaphorePermit<'_>, Reading<'_>), StoreError> {
@@ -245,7 +245,7 @@ impl SqlStore {
         })
     }
 
-    /// Tells the port what failed.
+    /// Converts an error for the port.
     pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
         match &self.home {
             Home::File(file) => file.condition.failed(error),
@@ -253,7 +253,7 @@ impl SqlStore {
         }
     }
 
-    /// Takes note of what a query met.
+    /// Converts an error of a query for the port.
     fn note(&self, error: QueryError) -> StoreError {
         match error {
             QueryError::Refused(error) => StoreError::Refused(error),
@@ -261,8 +261,8 @@ impl SqlStore {
         }
     }
 
-    /// Connects anew if the connection that writes was lost; the store may be elsewhere than where it
-    /// seemed to be left.
+    /// Reconnects if the connection that writes is lost. The store's position may then differ from
+    /// the one that was last known.
     pub(super) async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
         let (Home::Server(server), WriterConn::Server(link, extensions)) =
             (&self.home, &mut writer.conn)
@@ -287,7 +287,7 @@ impl SqlStore {
             "connected to the database again"
         );
         self.catalog.store(Arc::clone(&state.catalog));
-        // Who waits for a table goes on with that.
+        // The wait for a table continues from where it was.
         let table_wait = writer.state.table_wait;
         writer.state = state;
         writer.state.table_wait = table_wait;
@@ -315,7 +315,7 @@ impl SqlStore {
         }
     }
 
-    /// Applies commits over the connection that writes.
+    /// Applies commits on the connection that writes.
     async fn apply_over(
         &self,
         writer: &mut Writer,
@@ -340,7 +340,7 @@ impl SqlStore {
         }
     }
 
-    /// Works over the connection that writes, as long as somebody is at its other end.
+    /// Works on the connection that writes, as long as the other end is alive.
     pub(super) async fn served_by<T>(
         &self,
         backend: Option<&Backend>,
@@ -372,13 +372,13 @@ impl SqlStore {
         origin.map_err(|error| self.failed(error))
     }
 
-    /// Stops looking after indexes and pages.
+    /// Ends the upkeep of indexes and pages.
     pub fn stop_keeping(&self) {
         self.ending.cancel();
     }
 
-    /// Returns the database's plan of a query for everyone; of what it looks for in the past, as of a
-    /// position.
+    /// Returns the database's plan of a query as anybody; with a position, of its search in the
+    /// past as of that position.
     #[cfg(test)]
     pub(crate) async fn explain(
         &self,

@@ -1,4 +1,4 @@
-//! The store's port, on a database.
+//! The store's port, implemented on a database.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
@@ -29,7 +29,7 @@ use crate::projection::query::QueryError;
 use crate::projection::{captured, history, people, query, read};
 
 impl SqlStore {
-    /// Answers a query as of a moment, and says which.
+    /// Answers a query from a snapshot, and returns the snapshot's position.
     async fn query_now(
         &self,
         conn: &mut Conn<'_>,
@@ -37,7 +37,7 @@ impl SqlStore {
         asked: (&Query, &Asker<'_>),
     ) -> Result<(u64, QueryAnswer), QueryError> {
         let mut tx = conn.begin().await?;
-        // The first read: from here on the transaction sees this moment.
+        // The first read: from here on the transaction sees this snapshot.
         let position = read::checkpoint(&mut tx.conn()).await?;
         let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
         let answer = query::query(&mut tx.conn(), (catalog, &self.stats), asked, heads).await?;
