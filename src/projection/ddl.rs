@@ -536,7 +536,8 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
 /// Numbers the rows that exist when a sequence field is added, in the order in which the log created
 /// them.
 ///
-/// `lost` are the places of rows whose creation has been erased since: each of them had a number, too.
+/// `lost` are the places of rows whose creation has been erased since: each of them had a number,
+/// too.
 pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql {
     let lost = serde_json::Value::from(lost).to_string();
     let mut sql = Sql::new("UPDATE ");

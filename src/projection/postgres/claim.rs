@@ -1,11 +1,11 @@
-//! One server uses a schema at a time.
+//! Ensures that one server at a time uses a schema.
 //!
-//! 1. The connection that writes holds an advisory lock for the schema's name as long as it lives. Whoever
-//!    opens a store takes it before anything is changed there.
-//! 2. A session of this process that holds it is one that was lost and does not know yet, so it is ended.
-//!    One of another process may have been left by a server that was killed: it is waited for, and then
-//!    named.
-//! 3. Connections that read hold nothing, but none is used while somebody else has the schema.
+//! 1. The connection that writes holds an advisory lock on the schema's name as long as it lives. A
+//!    server takes the lock when it opens the store, before it changes anything there.
+//! 2. If a session of this process holds the lock, that session was lost and the database does not
+//!    know it yet, so it is ended. A session of another process may have been left by a server that
+//!    was killed: this one waits for it, and then fails with its name.
+//! 3. Connections that read hold nothing, but none is used while another process has the schema.
 
 use std::borrow::Cow;
 use std::io;
@@ -21,10 +21,10 @@ use crate::projection::conn::Conn;
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 
-/// How long between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Returns what this process calls itself at the database: no other one does, also not one that has a
+/// Returns the name of this process at the database. No other process has it, not even one with a
 /// copy of the same data.
 pub(super) fn process_name() -> &'static str {
     static NAME: LazyLock<String> = LazyLock::new(|| {
@@ -38,11 +38,11 @@ pub(super) fn process_name() -> &'static str {
 pub(super) struct Claim {
     schema: String,
     key: i64,
-    /// Who serves the connection that has it, or is about to.
+    /// The process that serves the connection which has the right, or is about to take it.
     writer: Mutex<Option<Backend>>,
 }
 
-/// Whoever has a schema.
+/// The session that has a schema.
 struct Holder {
     backend: Backend,
     is_own: bool,
@@ -50,7 +50,7 @@ struct Holder {
 }
 
 impl Claim {
-    /// Nobody's yet.
+    /// Creates a claim that is not taken yet.
     pub(super) fn new(schema: &Name) -> Self {
         Self {
             schema: schema.as_str().to_owned(),
@@ -59,19 +59,19 @@ impl Claim {
         }
     }
 
-    /// Names the schema.
+    /// Returns the schema's name.
     pub(super) fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// Takes the right for a connection, and waits a while for whoever has it.
+    /// Takes the right for a connection, and waits a while for the session that has it.
     pub(super) async fn take(
         &self,
         conn: &mut Conn<'_>,
         backend: &Backend,
         patience: Duration,
     ) -> Result<(), sqlx::Error> {
-        // Connections that read are told from those of others by it.
+        // By this, connections that read tell our session from those of others.
         *self.writer.lock() = Some(backend.clone());
         let deadline = Instant::now() + patience;
         loop {
@@ -90,7 +90,7 @@ impl Claim {
         }
     }
 
-    /// Refuses when somebody else has the schema.
+    /// Fails when another process has the schema.
     pub(super) async fn check(&self, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
         match self.holder(conn).await? {
             Some(holder) if !holder.is_own => Err(self.refusal(&holder)),
@@ -110,7 +110,7 @@ impl Claim {
         let Some(row) = sql.fetch_optional(conn).await? else {
             return Ok(None);
         };
-        // Of sessions of other roles no more than the number may be known.
+        // For sessions of other roles, nothing but the process number may be visible.
         let start = row.maybe_text(1)?.unwrap_or_default().into_owned();
         let backend = Backend::of_session(row.int(0)?, start);
         let writer = self.writer.lock().clone();
@@ -142,13 +142,13 @@ impl Claim {
     }
 }
 
-/// The number that stands for a schema.
+/// The lock number of a schema.
 fn key_of(schema: &Name) -> i64 {
     i64::from_ne_bytes(fnv(&format!("server of {}", schema.as_str())).to_ne_bytes())
 }
 
-/// Takes the right to a schema for the rest of a transaction, within some seconds; fails if somebody has
-/// it.
+/// Takes the right to a schema until the transaction ends. Fails if another session still has it
+/// after some seconds.
 pub(super) async fn take_for_now(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {
     let claim = Claim::new(schema);
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -166,7 +166,7 @@ pub(super) async fn take_for_now(conn: &mut Conn<'_>, schema: &Name) -> Result<(
     }
 }
 
-/// What is there is somebody else's. That may pass.
+/// Returns the error for a store that another process uses. That can pass.
 pub(super) fn others(text: String) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::ResourceBusy, text))
 }

@@ -1,9 +1,9 @@
 //! Whether a store is this server's own, and has what was applied to it.
 //!
-//! What a connection leads to may be another database than before: one that a failover or an older copy
-//! has put back, or one that was made anew and filled by somebody else. So every new connection shows
-//! whose log its store was filled from and how far it is, and that is held against what this server has
-//! applied.
+//! A connection can lead to another database than before: a failover or an older copy may have set
+//! it back, or another server may have created and filled it anew. So every new connection shows
+//! which log its store was filled from and how far it is. That is compared with what this server
+//! has applied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::projection::sql::Sql;
 
 /// See the module's overview.
 pub(super) struct Condition {
-    /// Those who only look at a store or put one into its place have none.
+    /// `None` for commands that only look at a store or put one in its place.
     pub(super) claim: Option<Claim>,
-    /// The last position of which readers were told.
+    /// The last position that readers were told of.
     reached: AtomicU64,
     own: Mutex<Own>,
     is_behind: watch::Sender<bool>,
@@ -39,13 +39,13 @@ pub(super) struct Condition {
 struct Own {
     /// The id of the first commit.
     log: Option<String>,
-    /// When what was applied last was committed, and all that was given to the database since: of that
-    /// nobody knows whether it is there when the connection is lost meanwhile.
+    /// When the last applied commit was committed, and the same for all commits given to the
+    /// database since. If the connection is lost, nobody knows whether the database has the latter.
     commits: BTreeMap<u64, Timestamp>,
 }
 
 impl Condition {
-    /// A store of which nobody was told anything yet.
+    /// Creates the condition of a store that nobody was told anything about yet.
     pub(super) fn new(claim: Option<Claim>) -> Self {
         Self {
             claim,
@@ -55,7 +55,7 @@ impl Condition {
         }
     }
 
-    /// Takes note of what the store is when it is opened.
+    /// Records what the store is when it is opened.
     pub(super) fn know(&self, checkpoint: u64, origin: StoreOrigin) {
         let mut own = self.own.lock();
         own.log = origin.log;
@@ -64,7 +64,7 @@ impl Condition {
         self.reached.fetch_max(checkpoint, Ordering::AcqRel);
     }
 
-    /// Takes note of what is about to be given to a store that is at a checkpoint.
+    /// Records what is about to be given to a store that is at a checkpoint.
     pub(super) fn attempt(&self, checkpoint: u64, commits: &[Arc<Commit>]) {
         let mut own = self.own.lock();
         if checkpoint == 0 {
@@ -75,14 +75,14 @@ impl Condition {
             .extend(commits.map(|commit| (commit.last_position(), commit.time)));
     }
 
-    /// Takes note that everything up to a position is there.
+    /// Records that the database has everything up to a position.
     pub(super) fn reach(&self, position: u64) {
         let mut own = self.own.lock();
         own.commits = own.commits.split_off(&position);
         self.reached.fetch_max(position, Ordering::AcqRel);
     }
 
-    /// Takes note that the store has lost something. From then on nothing is read from it.
+    /// Records that the store has lost something. From then on nothing is read from it.
     pub(super) fn fall_behind(&self, checkpoint: u64) {
         if !self.is_behind.send_replace(true) {
             let reached = self.reached.load(Ordering::Acquire);
@@ -94,7 +94,7 @@ impl Condition {
         }
     }
 
-    /// Refuses when the database is known to have lost something.
+    /// Fails when the database is known to have lost something.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if *self.is_behind.borrow() {
             let cause = "it has lost what was applied, and is about to be brought up to the log";
@@ -109,7 +109,7 @@ impl Condition {
         let _ = is_behind.wait_for(|is_behind| *is_behind).await;
     }
 
-    /// Finds out whether a connection may be used, and by whom it is served.
+    /// Checks that a connection can be used, and returns the process that serves it.
     pub(super) async fn admit(&self, conn: &mut PgConnection) -> Result<Backend, sqlx::Error> {
         let conn = &mut Conn::server(conn, Extensions::default());
         let sql = Sql::new(
@@ -123,7 +123,7 @@ impl Condition {
             return Err(io_error("it is a standby, which takes no writes"));
         }
         if !row.flag(1)? {
-            // What such a connection wrote would be taken for what others wrote.
+            // Writes on such a connection would be taken for those of other programs.
             let text = "what leads to the database does not pass on startup options (skytrail.own, \
                         search_path): a pooler may have been told to ignore them";
             return Err(sqlx::Error::Configuration(text.into()));
@@ -134,9 +134,9 @@ impl Condition {
         Ok(backend)
     }
 
-    /// Makes sure that a store is the one that this server fills, and has everything.
+    /// Checks that a store is the one that this server fills, and that it has everything.
     pub(super) async fn verify(&self, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-        // What is reached before the store is asked must be there.
+        // Read before the store is asked: the store must have everything up to here.
         let reached = self.reached.load(Ordering::Acquire);
         let is_known = reached > 0 || self.own.lock().log.is_some();
         let Some(claim) = self.claim.as_ref().filter(|_| is_known) else {
@@ -162,7 +162,7 @@ impl Condition {
         Ok(())
     }
 
-    /// Finds out whether a store has something that this server has not put there.
+    /// Finds out whether a store has something that this server has not written.
     fn find_strange(
         &self,
         checkpoint: u64,
@@ -173,7 +173,7 @@ impl Condition {
         if log.is_some() && own.log.is_some() && log != own.log.as_deref() {
             return Some(format!("is a store of another log (it is at {checkpoint})"));
         }
-        // Under the lock: what others see there by now was noted before.
+        // Under the lock: what others already see there was recorded before.
         let reached = self.reached.load(Ordering::Acquire);
         let given = own.commits.last_key_value();
         let given = given.map_or(reached, |(position, _)| reached.max(*position));
@@ -209,7 +209,7 @@ mod tests {
             condition.find_strange(checkpoint, Some(log), Some(last))
         };
         assert_eq!(look(7, "a", 70), None);
-        // It is behind, which is something else.
+        // It is behind, which is a different matter.
         assert_eq!(look(5, "a", 50), None);
         assert_eq!(condition.find_strange(0, None, None), None);
         assert!(look(7, "b", 70).unwrap().contains("another log"));

@@ -1,13 +1,13 @@
-//! Texts that PostgreSQL does not take: it has no NUL.
+//! Strings for PostgreSQL, which does not accept NUL.
 //!
-//! NUL is written as U+0001 and `0`, U+0001 itself as U+0001 and `1`. Different texts stay different,
-//! and their order remains what it was. JSON has the same within its strings.
+//! NUL is written as U+0001 and `0`, U+0001 itself as U+0001 and `1`. Different strings stay
+//! different and keep their order. Strings in JSON are escaped in the same way.
 
 use std::borrow::Cow;
 
 const MARK: char = '\u{1}';
 
-/// Writes a text as the database takes it.
+/// Escapes a string for the database.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', MARK]) {
         return Cow::Borrowed(text);
@@ -23,7 +23,7 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Reads a text as the database has it.
+/// Unescapes a string from the database.
 pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains(MARK) {
         return Cow::Borrowed(text);
@@ -39,8 +39,8 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Writes JSON as the database takes it: also its numbers, which are decimal there, so that a float
-/// comes back as one, however large it is.
+/// Escapes JSON for the database. The database's numbers are decimal, so floats are written in a
+/// way that they come back as floats, however large they are.
 pub(super) fn escape_json(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     let text = if text.contains("\\u000") {
         Cow::Owned(rewrite(text, |rest| match rest.get(..4) {
@@ -65,7 +65,7 @@ pub(super) fn escape_json(text: &str) -> Result<Cow<'_, str>, serde_json::Error>
         .map_err(serde::ser::Error::custom)
 }
 
-/// Reads JSON as the database has it.
+/// Unescapes JSON from the database.
 pub(super) fn unescape_json(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u0001") {
         return Cow::Borrowed(text);
@@ -77,8 +77,8 @@ pub(super) fn unescape_json(text: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Puts others in the place of some of JSON's `\u`; what follows one is looked at, and it says how much
-/// of that it stands for.
+/// Replaces some of JSON's `\u` escapes. `other` looks at what follows `\u`, and returns how much
+/// of it to replace, and by what.
 fn rewrite(json: &str, other: impl Fn(&str) -> Option<(usize, &'static str)>) -> String {
     let mut written = String::with_capacity(json.len() + 8);
     let mut rest = json;

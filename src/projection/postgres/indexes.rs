@@ -1,12 +1,14 @@
-//! What PostgreSQL asks of who looks after indexes.
+//! How the upkeep of indexes works with PostgreSQL.
 //!
-//! 1. They are made `CONCURRENTLY`, over a connection of their own: everybody reads and writes meanwhile.
-//!    What is broken off leaves an index that is not valid; such ones, and those that `_index` does not
-//!    know, are dropped at the next look.
-//! 2. While one is made its table's columns cannot change, and who waits for that keeps all others from
-//!    the table. So the change comes first: what is being made for the type is broken off.
-//! 3. Values of a sorted index are at most some 2,700 bytes long. An index that is in the way of a
-//!    longer one is dropped and does not come again: it is the store's own, and the record is not.
+//! 1. Indexes are created `CONCURRENTLY`, on a connection of their own, so that reads and writes
+//!    continue. If that is cancelled, an invalid index remains. The next look drops invalid indexes
+//!    and those that `_index` does not know.
+//! 2. While an index is created, its table's columns cannot change, and a statement that waits to
+//!    change them blocks all others on the table. So the change has priority: the creation is
+//!    cancelled.
+//! 3. Values of a sorted index are at most some 2,700 bytes long. An index that prevents a longer
+//!    value from being stored is dropped for good: the index is the store's own, and the record is
+//!    not.
 
 use std::sync::Arc;
 
@@ -28,15 +30,15 @@ use crate::projection::sql::{Arg, Sql};
 /// Why an index was given up.
 const TOO_LONG: &str = "some values are too long for it";
 
-/// PostgreSQL's codes for a statement that somebody broke off, and for a limit.
+/// PostgreSQL's codes for a cancelled statement, and for an exceeded limit.
 const CANCELED: &str = "57014";
 const LIMIT: &str = "54000";
 
-/// The index that is being made: for which type, by which process of the server.
+/// The index under construction: the type that it is for, and the server process that creates it.
 pub(super) type Building = Mutex<Option<(TypeName, i64)>>;
 
 impl Server {
-    /// Does one thing.
+    /// Carries out one advice.
     pub(in crate::projection) async fn follow(
         &self,
         catalog: &Catalog,
@@ -75,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Opens a connection on which a statement may take as long as it needs, but does not outlive this
+    /// Opens a connection without a time limit on statements; a statement does not outlive this
     /// process for long.
     async fn connect_to_tend(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self
@@ -101,7 +103,7 @@ impl Server {
         conn.close().await
     }
 
-    /// Breaks off the making of an index that is in the way of what the commits change.
+    /// Cancels the creation of an index on a type that the commits change.
     pub(in crate::projection) async fn make_way(
         &self,
         conn: &mut Conn<'_>,
@@ -126,13 +128,14 @@ fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.and_then(|error| error.code()).as_deref() == Some(code)
 }
 
-/// Takes note that an index cannot be made, so that it is not tried again and again.
+/// Records that an index cannot be created, so that it is not tried again and again.
 async fn give_up(conn: &mut Conn<'_>, entry: IndexEntry) -> Result<(), sqlx::Error> {
     tracing::warn!(record_type = %entry.record_type, why = TOO_LONG, "an index cannot be made");
     crate::projection::index::save_forbidden(conn, entry, TOO_LONG).await
 }
 
-/// Returns the names of indexes for queries that were left half made, or that `_index` does not know.
+/// Returns the names of indexes for queries that were left half created, or that `_index` does not
+/// know.
 pub(in crate::projection) async fn strays(conn: &mut Conn<'_>) -> Result<Vec<String>, sqlx::Error> {
     let sql = Sql::new(
         "SELECT c.relname::text FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid=c.oid \
@@ -146,7 +149,7 @@ pub(in crate::projection) async fn strays(conn: &mut Conn<'_>) -> Result<Vec<Str
     names.collect()
 }
 
-/// Returns the index that refused a value because it is too long, if the store can do without it.
+/// Returns the index that refused a value as too long, if the store can do without it.
 pub(in crate::projection) fn too_narrow(error: &sqlx::Error) -> Option<String> {
     let error = error.as_database_error()?;
     let error = error.try_downcast_ref::<PgDatabaseError>()?;
@@ -156,7 +159,7 @@ pub(in crate::projection) fn too_narrow(error: &sqlx::Error) -> Option<String> {
     is_ours.then(|| index.to_owned())
 }
 
-/// Drops an index that is too narrow.
+/// Drops an index that refused a value as too long, with its counterpart over the past.
 pub(in crate::projection) async fn drop_narrow(
     conn: &mut Conn<'_>,
     index: &str,

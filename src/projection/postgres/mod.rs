@@ -1,15 +1,15 @@
-//! The store in PostgreSQL, 15 or newer.
+//! The store in PostgreSQL, version 15 or newer.
 //!
-//! - `way`: which host is used. `condition`: whether a connection is of use. `claim`: one server uses a
-//!   store at a time. `readers`: the connections that read.
-//! - `values`: how values are sent and come back. `escape`: texts that it does not take.
-//! - `errors`: what a failure means.
-//! - `rebuild`: stores beside the one in use.
-//! - `scrub`: what is to be gone is gone.
-//! - `schema`: the tables, and what they are made with.
+//! - `way`: which host is used. `condition`: whether a connection can be used. `claim`: one server
+//!   at a time uses a store. `readers`: the connections that read.
+//! - `values`: how values are sent and received. `escape`: strings that it does not accept.
+//! - `errors`: what failures mean.
+//! - `rebuild`: stores next to the one in use.
+//! - `scrub`: removes what was erased from the files.
+//! - `schema`: the tables, and how they are created.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
-//! Here: the server itself, and the connections to it.
+//! This module has the server itself, and the connections to it.
 
 mod claim;
 mod condition;
@@ -64,30 +64,32 @@ use super::sql::Sql;
 /// How a store uses its server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// The app's name: the schema is `app_` and that.
+    /// The app's name: the schema is `app_` followed by it.
     pub app: String,
-    /// Connections that read; one more writes.
+    /// The number of connections that read; one more writes.
     pub max_readers: u32,
     /// How long to wait for a connection.
     pub patience: Duration,
-    /// Whether what is applied waits for the database's disk. If not, a crash of the database takes the
-    /// last moment back. That is noticed like a failover to a standby that was behind, and applied again.
+    /// Whether applying waits for the database's disk. If not, a crash of the database can lose
+    /// what was applied last. The server notices that, like a failover to a standby that lagged,
+    /// and applies it again.
     pub synchronous_commit: bool,
-    /// How long a statement may take; writing ones may take as long as they need.
+    /// How long a statement that reads may take; those that write have no limit.
     pub statement_timeout: Duration,
-    /// How many indexes the store makes of its own accord.
+    /// The limits for indexes that the store creates by itself.
     pub index_limits: IndexLimits,
 }
 
-/// Who waits for so long is held up by somebody, of whom he is told before he has to give up.
+/// After this wait, somebody else probably holds up the work. The server looks up who, before it
+/// has to give up.
 const LOOK_AFTER: Duration = Duration::from_millis(300);
 
-/// Besides those that read: the one that writes, the one that listens, and one that looks whether the
-/// server is there or builds an index.
+/// The connections in addition to those that read: one writes, one listens, and one checks whether
+/// the server is alive or builds an index.
 const OTHER_CONNECTIONS: i64 = 3;
 
-/// Says when the database has fewer connections than the server may take. It takes what it can get, and
-/// others are refused.
+/// Warns when the database allows fewer connections than the server may use. The server takes what
+/// it can get, and other programs are refused.
 async fn warn_of_few_connections(
     conn: &mut PgConnection,
     max_readers: u32,
@@ -110,27 +112,28 @@ async fn warn_of_few_connections(
     Ok(())
 }
 
-/// A store's server.
+/// The server that a store is in.
 pub(super) struct Server {
     hosts: Hosts,
     readers: Readers,
     patience: Duration,
     extensions: Extensions,
-    /// Hears of what others write.
+    /// Receives notices of what other programs write.
     listener: Mutex<Option<PgListener>>,
-    /// The schema's name, by which it is announced.
+    /// The notification channel, named after the schema.
     channel: String,
     condition: Arc<Condition>,
     is_lazy: bool,
-    /// Which server it was that served last: the place of its host, and when it was started.
+    /// The server that was used last: its host's index, and when it was started.
     served_by: parking_lot::Mutex<(usize, String)>,
-    /// Held by who looks where the server is.
+    /// Held while somebody looks where the server is.
     looking: Mutex<()>,
     building: indexes::Building,
 }
 
 impl Server {
-    /// Connects, and makes the schema if there is none; returns the connection that writes, too.
+    /// Connects, and creates the schema if it does not exist; returns the connection that writes,
+    /// too.
     pub(super) async fn open(url: &str, wanted: &ServerOptions) -> Result<(Self, Link), OpenError> {
         let schema = schema_of(&wanted.app);
         let hosts = Hosts::new(options_of(url, &schema)?, wanted.patience);
@@ -161,28 +164,28 @@ impl Server {
         Ok((server, link))
     }
 
-    /// Returns which extensions the store uses.
+    /// Returns the extensions that the store uses.
     pub(super) fn extensions(&self) -> Extensions {
         self.extensions
     }
 
-    /// Whether what is applied does not wait for the database's disk.
+    /// Returns whether applying does not wait for the database's disk.
     pub(super) fn is_lazy(&self) -> bool {
         self.is_lazy
     }
 
-    /// Returns the longest that a statement which reads may take, with the way there and back.
+    /// Returns the longest that a statement which reads may take, round trip included.
     pub(super) fn statement_limit(&self) -> Duration {
         self.readers.statement_limit()
     }
 
-    /// Returns how long to wait for what is quick.
+    /// Returns how long to wait for quick operations.
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Makes sure that the commits follow what is applied. A database that a failover put back has lost
-    /// some that others were told are there: from then on nothing is read from it.
+    /// Checks that the commits follow what is applied. If a failover set the database back, it has
+    /// lost commits that readers were told of; from then on nothing is read from it.
     pub(super) fn check_gap(
         &self,
         checkpoint: u64,
@@ -196,22 +199,22 @@ impl Server {
         self.check()
     }
 
-    /// Takes note of what the store is when it is opened.
+    /// Records what the store is when it is opened.
     pub(super) fn know(&self, checkpoint: u64, origin: StoreOrigin) {
         self.condition.know(checkpoint, origin);
     }
 
-    /// Looks for another host first from now on: that one takes no writes.
+    /// Tries another host first from now on, since this one refuses writes.
     pub(super) fn pass_over(&self, link: &Link) {
         self.hosts.pass_over(link.host);
     }
 
-    /// Takes note that everything up to a position is in the database.
+    /// Records that the database has everything up to a position.
     pub(super) fn reach(&self, position: u64) {
         self.condition.reach(position);
     }
 
-    /// Refuses when the database is known to have lost something.
+    /// Fails when the database is known to have lost something.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.condition.check()
     }
@@ -221,14 +224,14 @@ impl Server {
         self.condition.behind().await;
     }
 
-    /// Waits until a connection that writes is known to be of no use any more.
+    /// Waits until a connection that writes is known to be dead.
     pub(super) async fn gone(&self, backend: &Backend) -> sqlx::Error {
         self.hosts.gone(backend).await;
         io_error("the connection is dead")
     }
 
-    /// Does work for which a process of the server may have to wait; if it waits in vain, says who holds
-    /// what it needs.
+    /// Runs work in which a server process may wait for a lock. If the wait is in vain, the error
+    /// names who holds the lock.
     pub(super) async fn naming_holders<T>(
         &self,
         backend: &Backend,
@@ -248,8 +251,8 @@ impl Server {
         }
     }
 
-    /// Opens a connection that writes, in the place of one that was lost. Those that read are not used
-    /// again if another server serves now, or if nobody knows what became of the lost one.
+    /// Opens a connection that writes, to replace a lost one. Readers are renewed if another server
+    /// is now in use, or if nobody knows what became of the lost connection.
     pub(super) async fn connect(&self, lost: Option<&Lost>) -> Result<Link, sqlx::Error> {
         let purpose = match lost {
             Some(_) => Purpose::Writing,
@@ -261,7 +264,7 @@ impl Server {
                 let conn = &mut Conn::server(&mut link.conn, self.extensions);
                 way::end(conn, &lost.backend).await?;
                 claim(&self.condition, &mut link, Duration::ZERO).await?;
-                // Somebody else may have been there until now.
+                // Another process may have had the schema until now.
                 let conn = &mut Conn::server(&mut link.conn, self.extensions);
                 self.condition.verify(conn).await
             };
@@ -277,14 +280,15 @@ impl Server {
         Ok(link)
     }
 
-    /// Has the statements made anew that read: a column that came again with another type is not what a
-    /// prepared one answers with.
+    /// Makes readers prepare their statements anew: a column that was restored with another type no
+    /// longer fits a prepared statement.
     pub(super) fn forget_statements(&self) -> Result<(), sqlx::Error> {
         self.readers.renew(self.hosts.in_use()?);
         Ok(())
     }
 
-    /// Waits until somebody else writes something; returns when that cannot be told any more.
+    /// Waits until another program writes something; also returns when notices can no longer be
+    /// received.
     pub(super) async fn announced(&self) {
         let mut listener = self.listener.lock().await;
         if listener.is_none() {
@@ -311,7 +315,7 @@ impl Server {
 
     /// Closes the connections that read.
     pub(super) async fn close(&self) {
-        // It says goodbye with a task of its own, which only now finds a runtime.
+        // The listener closes in a task of its own, which finds a runtime only now.
         let listener = tokio::time::timeout(self.patience, self.listener.lock()).await;
         drop(listener.map(|mut listener| listener.take()));
         self.readers.close().await;
@@ -333,8 +337,8 @@ async fn claim(
 
 /// A connection that was lost.
 pub(super) struct Lost {
-    /// Who served it.
+    /// The process that served it.
     pub(super) backend: Backend,
-    /// The server did not say why.
+    /// Whether the server gave no reason.
     pub(super) is_silent: bool,
 }

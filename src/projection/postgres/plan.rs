@@ -1,7 +1,7 @@
 //! PostgreSQL's plan of a query.
 //!
-//! It reads a whole table although there is an index when that is less work, so a scan says little by
-//! itself: one that keeps most of what it reads, and a sort of a handful, are left alone.
+//! PostgreSQL reads a whole table in spite of an index when that is less work, so a scan alone says
+//! little. A scan that keeps most of what it reads, and a sort of a few rows, are ignored.
 
 use serde::Deserialize;
 
@@ -10,10 +10,10 @@ use crate::projection::index::{Access, is_record_table};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
 
-/// Sorting so many rows costs next to nothing.
+/// Sorting this many rows costs next to nothing.
 const FEW_ROWS: f64 = 100.0;
 
-/// An index helps when it is read for at most this part of a table.
+/// An index helps when it is read for at most this fraction of a table.
 const MAX_PART: f64 = 0.25;
 
 #[derive(Deserialize)]
@@ -41,7 +41,7 @@ struct Node {
 }
 
 impl Node {
-    /// Returns this one and all below it, each with how many rows it and the joins above it keep.
+    /// Returns this node and all below it, each with how many rows it and the joins above it keep.
     fn all(&self, num_kept: f64) -> Vec<(&Self, f64)> {
         const JOINS: [&str; 3] = ["Nested Loop", "Hash Join", "Merge Join"];
         let is_join = JOINS.contains(&self.kind.as_str());
@@ -51,15 +51,15 @@ impl Node {
         std::iter::once(own).chain(below).collect()
     }
 
-    /// Returns the table that is read from one end to the other.
+    /// Returns the record table that is read in full, if any.
     fn scanned(&self) -> Option<&str> {
         let is_of_records = is_record_table(&self.alias);
         let table = self.table.as_deref();
         table.filter(|_| self.kind == "Seq Scan" && is_of_records)
     }
 
-    /// Whether it reads all of an index for what is not its first column: v1's primary key has the
-    /// database behind the key.
+    /// Returns whether it reads all of the primary key's index for another column than the first.
+    /// In v1's primary key the database follows the id.
     fn reads_all_keys(&self) -> bool {
         let is_of_keys = self
             .index
@@ -68,7 +68,8 @@ impl Node {
         is_of_keys && !self.condition.contains("(_id ")
     }
 
-    /// Whether it sorts much. One that only sorts what is equal in the order of an index does not.
+    /// Returns whether it sorts many rows. An incremental sort, whose input is already partly
+    /// ordered by an index, does not count.
     fn sorts(&self) -> bool {
         let input = self.inputs.first();
         self.kind == "Sort" && input.is_some_and(|input| input.num_rows > FEW_ROWS)
@@ -97,7 +98,7 @@ pub(in crate::projection) async fn access(
     Ok(access)
 }
 
-/// Returns about how many rows a table has, if that was ever counted.
+/// Returns about how many rows a table has, if they were ever counted.
 async fn num_rows(conn: &mut Conn<'_>, table: &str) -> Result<Option<f64>, sqlx::Error> {
     let mut sql = Sql::new(
         "SELECT reltuples::double precision FROM pg_class WHERE reltuples>0 AND oid=to_regclass(",

@@ -1,7 +1,8 @@
 //! Connections that read.
 //!
-//! They are shared out by a pool. When none is to be had in time it is looked where the server is now,
-//! and why: so readers find a server that took over though nobody writes, and can say what is wrong.
+//! A pool hands them out. When it has none in time, a new connection finds out where the server is
+//! now, or why there is none. So readers find a server that took over even when nobody writes, and
+//! can report what is wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::Sql;
 
-/// How much of the patience is for finding out whether a connection is alive.
+/// The share of the patience for checking whether a connection is alive: one part in this many.
 const SHARE: u32 = 2;
 
-/// The pool, and what a new one needs.
+/// The pool, and what is needed to create a new one.
 pub(super) struct Readers {
     pool: ArcSwap<PgPool>,
     condition: Arc<Condition>,
@@ -33,7 +34,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Reads over so many connections at once.
+    /// Reads over at most `max` connections at once.
     pub(super) fn new(
         options: PgConnectOptions,
         condition: Arc<Condition>,
@@ -50,27 +51,27 @@ impl Readers {
         }
     }
 
-    /// Uses none of the connections that there are any more.
+    /// Stops using the present connections.
     pub(super) fn renew(&self, options: PgConnectOptions) {
         let limits = (self.max, self.patience, self.statement_timeout);
         let fresh = pool(options, &self.condition, limits);
         let old = self.pool.swap(Arc::new(fresh));
-        // It is closed with this; those in use end when they are given back.
+        // This closes the old pool; connections in use end when they are returned.
         drop(old.close());
     }
 
-    /// Returns the longest that a statement may take, with the way there and back.
+    /// Returns the longest that a statement may take, round trip included.
     pub(super) fn statement_limit(&self) -> Duration {
         self.statement_timeout + self.patience
     }
 
-    /// Closes those that there are.
+    /// Closes the present connections.
     pub(super) async fn close(&self) {
         let _ = timeout(self.patience, self.pool.load_full().close()).await;
     }
 }
 
-/// Makes a pool; nothing is connected yet.
+/// Creates a pool; nothing is connected yet.
 fn pool(
     options: PgConnectOptions,
     condition: &Arc<Condition>,
@@ -95,7 +96,8 @@ fn pool(
             let condition = Arc::clone(&condition);
             Box::pin(async move {
                 condition.admit(conn).await?;
-                // Who does not wait any more hangs up. Not every system can tell a server so.
+                // A reader that no longer waits disconnects. Not every operating system lets the
+                // server notice that.
                 let notice = Sql::new("SET client_connection_check_interval = '1s'");
                 let known = &mut Conn::server(conn, Extensions::default());
                 if let Err(error) = notice.execute(known).await {
@@ -116,7 +118,7 @@ impl Server {
         let pool = self.readers.pool.load_full();
         match pool.acquire().await {
             Ok(conn) => return Ok(conn),
-            // All are in use, and it was not one's turn.
+            // All connections are in use, and none became free in time.
             Err(error) if pool.size() >= self.readers.max && pool.num_idle() == 0 => {
                 return Err(failed(&error));
             }
@@ -132,7 +134,8 @@ impl Server {
         found.map_err(|error| failed(&error))
     }
 
-    /// Finds out where the server is, unless somebody has since `before` was used.
+    /// Finds out where the server is, unless another task has done so since the pool `before` was
+    /// used.
     async fn look_around(&self, before: &Arc<PgPool>) -> Result<(), sqlx::Error> {
         let _turn = self.looking.lock().await;
         if !Arc::ptr_eq(before, &self.readers.pool.load()) {

@@ -1,5 +1,5 @@
-//! A store in PostgreSQL that is made beside the one in use, in a schema of its own, and put into its
-//! place; and what a store holds, in a few numbers.
+//! Stores in PostgreSQL that are filled next to the one in use, in a schema of their own, and then
+//! replace it; and digests of what a store holds.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +16,27 @@ use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::{OpenError, TableDigest};
 
-/// What the store that was replaced is kept as.
+/// The purpose in the name of a store that was replaced and is kept.
 const OLD: &str = "old";
 
-/// What stores are filled for beside the one in use.
+/// The purposes of stores that are filled next to the one in use.
 const FILLED: [&str; 2] = ["new", "verify"];
 
-/// How long it is waited for somebody who drops what was left, or for whoever looks into it.
+/// How long to wait for another session that drops leftovers or looks at them.
 const SHORTLY: &str = "SET lock_timeout='10s'";
 
-/// A schema beside the store in use, which a command fills: nobody takes it for one that was left.
+/// A schema next to the store in use, which a command is filling: nobody takes it for a leftover.
 ///
-/// The lock is the connection's, so it ends with the command, however that ends.
+/// The lock belongs to the connection, so it ends with the command, however that ends.
 pub struct HeldStore {
     conn: PgConnection,
 }
 
 impl HeldStore {
-    /// Holds the store of `app`, which need not be there, until this is dropped or closed.
+    /// Holds the store of `app`, which need not exist yet, until this is dropped or closed.
     ///
     /// # Errors
-    /// Another command holds it; the database failed.
+    /// Another command holds it, or the database failed.
     pub async fn hold(url: &str, app: &str) -> Result<Self, OpenError> {
         let schema = schema_of(app);
         let mut conn = connect_beside(url, &schema).await?;
@@ -50,7 +50,7 @@ impl HeldStore {
         Ok(Self { conn })
     }
 
-    /// Lets go of it.
+    /// Releases the store.
     ///
     /// # Errors
     /// The database failed.
@@ -59,13 +59,13 @@ impl HeldStore {
     }
 }
 
-/// The number of the lock of a store that is filled; another one than that of its making.
+/// The lock number of a store that is being filled; it differs from that for creating the schema.
 fn lock_of(schema: &Name) -> i64 {
     i64::from_ne_bytes(fnv(&format!("filled {}", schema.as_str())).to_ne_bytes())
 }
 
-/// Drops what commands that were killed have filled beside the store of `app`; `false` when there is
-/// something that one is filling.
+/// Drops what killed commands have filled next to the store of `app`. Returns `false` when a
+/// command is still filling something.
 ///
 /// # Errors
 /// The database failed.
@@ -107,15 +107,15 @@ async fn drop_left_of(conn: &mut Conn<'_>, schema: &str) -> Result<bool, sqlx::E
     Ok(is_free)
 }
 
-/// Names a store beside the one of `app`: no app's name has this character.
+/// Names a store next to the one of `app`: no app's name contains this character.
 pub fn beside(app: &str, purpose: &str) -> String {
     format!("{app}~{purpose}")
 }
 
-/// Puts the store of `new` into the place of the one of `app`, which is kept with the ending `~old`.
+/// Replaces the store of `app` by that of `new`. The old one is kept under the suffix `~old`.
 ///
 /// # Errors
-/// The database failed; everything is as it was.
+/// The database failed; nothing has changed.
 pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenError> {
     let (current, new) = (schema_of(app), schema_of(new));
     let old = schema_of(&beside(app, OLD));
@@ -148,8 +148,8 @@ pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Drops what was set aside of the store that a connection is to, and what was left beside it; `false` as
-/// in [`drop_left`].
+/// Drops the replaced store that was kept for the connection's store, and leftovers next to it;
+/// `false` as in [`drop_left`].
 pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let row = Sql::new("SELECT current_schema::text");
     let row = row.fetch_optional(conn).await?;
@@ -177,7 +177,7 @@ async fn exists(conn: &mut Conn<'_>, schema: &Name) -> Result<bool, sqlx::Error>
     Ok(sql.fetch_optional(conn).await?.is_some())
 }
 
-/// Returns a store's checkpoint and where it comes from.
+/// Returns a store's checkpoint and origin.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
@@ -201,10 +201,10 @@ async fn checkpoint_of(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
     row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)
 }
 
-/// Digests every table of a store, as of one moment; returns the checkpoint as well.
+/// Digests every table of a store from one snapshot; returns the checkpoint as well.
 ///
-/// Tables that say how the store serves its queries or goes on, not what it holds, are left out; so are
-/// those of what others change by SQL, which the log has not got.
+/// Some tables are left out: those that say how the store serves its queries or continues, not what
+/// it holds; and those for what other programs change by SQL, which the log does not have.
 ///
 /// # Errors
 /// The store does not open or cannot be read.

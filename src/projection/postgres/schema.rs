@@ -1,9 +1,10 @@
-//! The schema that everything is in. It has v1's layout, which plugins read: a table per record type, with
-//! v1's columns first. What v1 has not got comes behind them, or has a name that begins with `_` and is
-//! not one of v1's.
+//! The schema that contains everything.
 //!
-//! A store belongs to one log, whose first commit it remembers. One of another log, or of v1 itself,
-//! is not touched.
+//! It has v1's layout, which plugins read: a table per record type, with v1's columns first. What v1
+//! lacks follows after these, or has a name that begins with `_` and is not one of v1's.
+//!
+//! A store belongs to one log, and remembers the id of the log's first commit. A store of another log,
+//! or of v1 itself, is not touched.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -22,13 +23,13 @@ use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::say_migrated;
 use crate::projection::{ddl, read};
 
-/// How long commands beside a server wait for a connection.
+/// How long commands that run next to a server wait for a connection.
 const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The format that this program makes and knows.
+/// The format that this program writes and knows.
 const FORMAT: i64 = 7;
 
-/// What leads to each format from the one before.
+/// The scripts that lead to each format from the previous one.
 const SCRIPTS: [&str; 7] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
@@ -39,7 +40,7 @@ const SCRIPTS: [&str; 7] = [
     include_str!("migrations/0007_lost.sql"),
 ];
 
-/// What bounds names, whatever the extensions are.
+/// The limit on the length of names, which does not depend on the extensions.
 const SERVER: Dialect = Dialect::Postgres(Extensions {
     has_citext: false,
     has_postgis: false,
@@ -47,7 +48,8 @@ const SERVER: Dialect = Dialect::Postgres(Extensions {
 
 /// Names the schema of an app's store, or of one that is [`beside`](super::beside) it.
 ///
-/// The database would cut a name that is too long, and then take one beside for the store itself.
+/// The name is cut here as the database would cut it. Otherwise a store next to another one could
+/// end up with the same name.
 pub(super) fn schema_of(app: &str) -> Name {
     match app.split_once('~') {
         Some((app, purpose)) => schema_beside(schema_of(app).as_str(), purpose),
@@ -55,12 +57,12 @@ pub(super) fn schema_of(app: &str) -> Name {
     }
 }
 
-/// Names the schema beside another one.
+/// Names the schema next to another one.
 pub(super) fn schema_beside(schema: &str, purpose: &str) -> Name {
     Name::of_index(&format!("{schema}~{purpose}"), SERVER)
 }
 
-/// Returns what all connections to a schema share, for each host of the address.
+/// Returns the options of all connections to a schema, for each host of the address.
 pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOptions>, OpenError> {
     let hosts = way::parse(url).map_err(OpenError::Database)?.into_iter();
     let options = hosts.map(|options| {
@@ -71,16 +73,17 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
         options.options([
             ("search_path", &*format!("{},public", schema.quoted())),
             ("timezone", "UTC"),
-            // Others' writes are captured; see `captured`.
+            // The writes of other programs are captured; see `captured`.
             ("skytrail.own", "yes"),
-            // What limits others in the database does not limit the server; see `readers` for those that
-            // read. Nor is a session ended that has nothing to do: it holds the right to the schema.
+            // Limits set for others in the database do not apply to the server; see `readers` for
+            // those on reads. An idle session is not ended either, since it holds the right to the
+            // schema.
             ("statement_timeout", "0"),
             ("idle_session_timeout", "0"),
-            // What is erased, parked or taken in must not come back; transactions that only apply what
-            // the log has may say otherwise.
+            // What was erased, parked or written to the log from here must not return. Transactions
+            // that only apply the log can choose otherwise.
             ("synchronous_commit", "on"),
-            // A machine of ours that is gone must not go on holding locks.
+            // When a machine of ours is gone, its sessions must not keep their locks.
             ("tcp_keepalives_idle", "30"),
             ("tcp_keepalives_interval", "10"),
             ("tcp_keepalives_count", "3"),
@@ -90,13 +93,13 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
     Ok(options.collect())
 }
 
-/// Connects to an app's schema, beside the server that may be using it.
+/// Connects to an app's schema, next to the server that may be using it.
 pub(super) async fn connect_beside(url: &str, schema: &Name) -> Result<PgConnection, OpenError> {
     let connected = way::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
     Ok(connected.await?)
 }
 
-/// Opens a store beside the server that may be using it.
+/// Opens a store next to the server that may be using it.
 pub(in crate::projection) async fn open_beside(
     url: &str,
     app: &str,
@@ -116,7 +119,7 @@ pub(in crate::projection) async fn open_beside(
     Ok((conn, extensions))
 }
 
-/// Brings the schema to the present format; returns which extensions its tables use.
+/// Brings the schema to the current format; returns the extensions that its tables use.
 pub(super) async fn prepare(
     conn: &mut PgConnection,
     schema: &Name,
@@ -161,7 +164,7 @@ pub(super) async fn prepare(
     Ok(extensions)
 }
 
-/// Reads what the schema was made with.
+/// Reads the format and extensions that the schema was created with.
 async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
     let sql = Sql::new("SELECT format, has_citext, has_postgis FROM _checkpoint");
     let row = sql.fetch_optional(conn).await?;
@@ -180,7 +183,7 @@ async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
     Ok((found, extensions))
 }
 
-/// Brings a store of an earlier format up to the present one.
+/// Upgrades a store of an earlier format to the current one.
 async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     if found == FORMAT {
         return Ok(());
@@ -217,7 +220,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
     let mut sql = Sql::new("CREATE SCHEMA IF NOT EXISTS ");
     sql.name(schema);
     sql.execute(conn).await?;
-    // Who may not make it, and has nobody who did, does without.
+    // A role that may not create the extension does without, unless somebody else has created it.
     let mut attempt = conn.begin().await?;
     let made = Sql::new("CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public")
         .execute(&mut attempt.conn())
@@ -254,16 +257,16 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
     Ok(extensions)
 }
 
-/// What a store says of the log that it was filled from.
+/// What a store knows of the log that it was filled from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreOrigin {
-    /// The id of the first commit, if it has any.
+    /// The id of the first commit, if the store has any.
     pub log: Option<String>,
-    /// When the last event that it has was committed.
+    /// When the last event in the store was committed.
     pub last: Option<Timestamp>,
 }
 
-/// Returns where a store comes from.
+/// Returns a store's origin.
 pub(in crate::projection) async fn origin_of(
     conn: &mut Conn<'_>,
 ) -> Result<StoreOrigin, sqlx::Error> {

@@ -1,4 +1,4 @@
-//! Forgetting what rows held, down to the files of the tables and the database's statistics.
+//! Removes what rows held for good, from the files of the tables and the database's statistics.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::projection::sql::{Arg, Sql};
 
 const STATISTICS: &str = include_str!("statistics.sql");
 
-/// Writes all tables anew, so that what rows held is not left in their files. What the database keeps
-/// elsewhere, its write-ahead log and backups, is its own.
+/// Rewrites all tables, so that nothing of deleted rows is left in their files. The database's own
+/// write-ahead log and backups are its own responsibility.
 pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     if !rebuild::drop_copies(conn).await? {
         let message = "a command fills a store beside this one: when it is done".to_owned();
@@ -30,22 +30,23 @@ pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx
     scrub_statistics(conn).await
 }
 
-/// The statistics have values of rows, too: they are made anew with the tables, but for those of tables
-/// that have no rows left.
+/// Removes values of rows from the statistics. They are renewed together with the tables, except
+/// for tables that have no rows left.
 async fn scrub_statistics(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     run_script(conn, STATISTICS).await?;
     let sql = Sql::new(
         "SELECT pg_has_role(datdba,'USAGE') FROM pg_database WHERE datname=current_database()",
     );
     let row = sql.fetch_optional(conn).await?;
-    // Nobody else may; what is dead there goes with the database's own cleaning.
+    // Only the database's owner may; otherwise the dead rows there go with the regular vacuum.
     if row.map_or(Ok(false), |row| row.flag(0))? {
         Sql::new("VACUUM FULL pg_statistic").execute(conn).await?;
     }
     Ok(())
 }
 
-/// Waits for everybody who may still see rows that are gone: while there is somebody, they are kept.
+/// Waits for all transactions that may still see deleted rows: these are kept as long as there is
+/// one.
 async fn await_readers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     const TRIES: u32 = 200;
     const PAUSE: Duration = Duration::from_millis(100);

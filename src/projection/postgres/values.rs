@@ -1,4 +1,4 @@
-//! Values as PostgreSQL sends and takes them: in its binary forms.
+//! Values as PostgreSQL sends and receives them, in its binary formats.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ const FLOAT8: u32 = 701;
 const TIMESTAMP: u32 = 1114;
 const JSONB: u32 = 3802;
 
-/// Times are counted from the beginning of 2000: so many microseconds after 1970.
+/// Times are counted from the beginning of 2000, which is this many microseconds after 1970.
 const EPOCH: i64 = 946_684_800_000_000;
 
 /// A value in binary form, or NULL.
@@ -46,7 +46,7 @@ impl<const TYPE: u32> Encode<'_, Postgres> for Bytes<TYPE> {
     }
 }
 
-/// Binds values, each as its hole wants it.
+/// Binds values, each as its placeholder expects it.
 pub(in crate::projection) fn arguments(
     dialect: Dialect,
     args: impl Iterator<Item = (Kind, Arg)>,
@@ -64,7 +64,7 @@ fn add(bound: &mut PgArguments, dialect: Dialect, kind: Kind, arg: Arg) -> Resul
         (Kind::Bool, Arg::Bool(value)) => bound.add(value),
         (Kind::Int, Arg::Int(number)) => bound.add(number),
         (Kind::Real, Arg::Real(number)) => bound.add(number),
-        // Whole numbers are bound as such where they can be.
+        // Whole numbers are bound as integers wherever possible.
         #[expect(clippy::cast_precision_loss, reason = "it was a float")]
         (Kind::Real, Arg::Int(number)) => bound.add(number as f64),
         (Kind::Text, Arg::Text(text)) => bound.add(escape(&text).into_owned()),
@@ -105,7 +105,7 @@ fn has_postgis(dialect: Dialect) -> bool {
     matches!(dialect, Dialect::Postgres(Extensions { has_postgis, .. }) if has_postgis)
 }
 
-/// Writes a point as PostGIS does.
+/// Writes a point in PostGIS's format.
 fn to_ewkb(point: Point) -> Vec<u8> {
     let mut bytes = vec![1, 1, 0, 0, 0];
     bytes.extend(point.lng.to_le_bytes());
@@ -113,7 +113,7 @@ fn to_ewkb(point: Point) -> Vec<u8> {
     bytes
 }
 
-/// Reads a point as PostGIS or the database writes it.
+/// Reads a point in the format of PostGIS or of the database.
 fn from_bytes(oid: u32, bytes: &[u8]) -> Option<Point> {
     let (is_little, rest) = match (oid, bytes) {
         (POINT, rest) => (false, rest),
@@ -125,7 +125,7 @@ fn from_bytes(oid: u32, bytes: &[u8]) -> Option<Point> {
             } else {
                 u32::from_be_bytes(*kind)
             };
-            // Behind the kind there may be a system of coordinates.
+            // A coordinate system can follow after the kind.
             (
                 is_little,
                 rest.get(if kind & 0x2000_0000 == 0 { 0 } else { 4 }..)?,
@@ -166,7 +166,7 @@ fn unexpected(row: &PgRow, index: usize) -> sqlx::Error {
     sqlx::Error::Decode(format!("column {index} is of type {}", kind.unwrap_or_default()).into())
 }
 
-/// Reads a text, or what is written as one.
+/// Reads a string, or a value written as one.
 pub(in crate::projection) fn text(
     row: &PgRow,
     index: usize,
@@ -184,7 +184,7 @@ pub(in crate::projection) fn text(
     }))
 }
 
-/// Reads a whole number, a truth value or the microseconds of a time.
+/// Reads a whole number, a boolean or the microseconds of a time.
 pub(in crate::projection) fn int(row: &PgRow, index: usize) -> Result<Option<i64>, sqlx::Error> {
     let Some((oid, bytes)) = raw(row, index)? else {
         return Ok(None);
@@ -222,7 +222,7 @@ pub(in crate::projection) fn real(row: &PgRow, index: usize) -> Result<Option<f6
     }
 }
 
-/// Reads a place.
+/// Reads a point.
 pub(in crate::projection) fn point(
     row: &PgRow,
     index: usize,

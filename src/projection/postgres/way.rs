@@ -1,10 +1,10 @@
-//! The way to the server: which of several hosts is taken, and what a connection has to show.
+//! The way to the server: which of several hosts is used, and what a connection must show.
 //!
-//! 1. An address may name several hosts. The first that takes writes is used, and when it is lost they
-//!    are asked again, the one that was used first.
-//! 2. A connection is of use only if its store is the server's own and has everything that was applied:
-//!    see [`Condition`].
-//! 3. A connection that is silent may be busy or dead; [`Hosts::gone`] finds out, over another one.
+//! 1. An address can name several hosts. The first one that accepts writes is used. When it is
+//!    lost, they are asked again, starting with the one in use.
+//! 2. A connection can be used only if its store is the server's own and has everything that was
+//!    applied: see [`Condition`].
+//! 3. A silent connection may be busy or dead; [`Hosts::gone`] finds out, over another one.
 
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +20,11 @@ use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::{Arg, Sql};
 
-/// How often a connection must be found without work before it counts as dead.
+/// How often a connection must be found idle before it counts as dead.
 const STRIKES: u32 = 2;
 
-/// The options that are for choosing among hosts: only one that takes writes is ever used.
+/// Options for the choice among hosts; they are dropped, since only a host that accepts writes is
+/// ever used.
 const CHOICES: [&str; 2] = ["target_session_attrs", "load_balance_hosts"];
 
 /// The process that serves a connection.
@@ -36,7 +37,7 @@ pub(in crate::projection) struct Backend {
 }
 
 impl Backend {
-    /// One of a server that was started at some time.
+    /// Describes a process of a server that was started at some time.
     pub(super) fn new(server_start: String, process: i64, start: String) -> Self {
         Self {
             server_start,
@@ -45,22 +46,22 @@ impl Backend {
         }
     }
 
-    /// One of the server that is asked.
+    /// Describes a process of the server that is asked.
     pub(super) fn of_session(process: i64, start: String) -> Self {
         Self::new(String::new(), process, start)
     }
 
-    /// Whether both are the same process of the server that is asked.
+    /// Returns whether both are the same process of the server that is asked.
     pub(super) fn is_session_of(&self, other: &Self) -> bool {
         (self.process, &self.start) == (other.process, &other.start)
     }
 
-    /// The number of the process.
+    /// Returns the number of the process.
     pub(super) fn process(&self) -> i64 {
         self.process
     }
 
-    /// When it was started.
+    /// Returns when the process was started.
     pub(super) fn start(&self) -> &str {
         &self.start
     }
@@ -69,9 +70,9 @@ impl Backend {
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Whatever serves those who read.
+    /// Anything that serves readers.
     Reading,
-    /// The database has to take writes.
+    /// The database must accept writes.
     Writing,
 }
 
@@ -79,7 +80,7 @@ pub(super) enum Purpose {
 pub(in crate::projection) struct Link {
     pub(in crate::projection) conn: PgConnection,
     pub(in crate::projection) backend: Backend,
-    /// The place of its host among the hosts.
+    /// The index of its host.
     pub(super) host: usize,
 }
 
@@ -91,7 +92,8 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Uses the first of these until it is lost; there is one at least. `patience` is for each.
+    /// Uses the first of these, of which there is at least one, until it is lost. `patience` is per
+    /// host.
     pub(super) fn new(options: Vec<PgConnectOptions>, patience: Duration) -> Self {
         Self {
             options,
@@ -100,14 +102,14 @@ impl Hosts {
         }
     }
 
-    /// Returns how to connect to the host in use.
+    /// Returns the options for the host in use.
     pub(super) fn in_use(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let preferred = self.options.get(self.preferred.load(Ordering::Acquire));
         preferred.cloned().ok_or_else(no_host)
     }
 
-    /// Connects to the first host that serves. Fails with what the last one said, or the first that
-    /// said more than that it is not there.
+    /// Connects to the first host that serves. Fails with the error of the last host, or of the
+    /// first that reported more than being unreachable.
     pub(super) async fn connect(
         &self,
         condition: &Condition,
@@ -133,7 +135,7 @@ impl Hosts {
         Err(failed)
     }
 
-    /// Asks another host first from now on, if there is one.
+    /// Tries another host first from now on, if there is one.
     pub(super) fn pass_over(&self, host: usize) {
         let next = (host + 1) % self.options.len().max(1);
         self.preferred.store(next, Ordering::Release);
@@ -158,8 +160,8 @@ impl Hosts {
         })
     }
 
-    /// Waits until a process of the server is known to do nothing for us any more: it is gone, cannot
-    /// be reached, or waits for what it was sent and has not got.
+    /// Waits until a server process is known to be of no more use: it is gone, cannot be reached,
+    /// or waits for a statement that was sent and has not arrived.
     pub(super) async fn gone(&self, backend: &Backend) {
         let mut strikes = 0;
         while strikes < STRIKES {
@@ -167,14 +169,14 @@ impl Hosts {
             match timeout(self.patience, self.look_for(backend)).await {
                 Ok(Ok(Some(true))) => strikes = 0,
                 Ok(Ok(Some(false))) => strikes += 1,
-                // It answers, and be it that it has no connection to spare.
+                // The server answers, even if only that it has no connection to spare.
                 Ok(Err(sqlx::Error::Database(_))) => {}
                 Ok(Ok(None) | Err(_)) | Err(_) => return,
             }
         }
     }
 
-    /// Lists who holds what a process of the server waits for.
+    /// Lists who holds the locks that a server process waits for.
     pub(super) async fn holders(&self, backend: &Backend) -> Result<Vec<String>, sqlx::Error> {
         let mut conn = self.in_use()?.connect().await?;
         let mut sql = Sql::new(
@@ -192,7 +194,7 @@ impl Hosts {
             .collect()
     }
 
-    /// Whether a process of the server works; `None` when there is no such process.
+    /// Returns whether a server process is working; `None` when there is no such process.
     async fn look_for(&self, backend: &Backend) -> Result<Option<bool>, sqlx::Error> {
         let mut conn = self.in_use()?.connect().await?;
         let mut sql = Sql::new(
@@ -210,8 +212,8 @@ impl Hosts {
     }
 }
 
-/// Ends the process that served a connection which was lost, if it does not know yet: it may hold what
-/// others wait for.
+/// Ends the process that served a lost connection, if it has not noticed yet: it may hold locks
+/// that others wait for.
 pub(super) async fn end(conn: &mut Conn<'_>, backend: &Backend) -> Result<(), sqlx::Error> {
     let mut sql =
         Sql::new("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid=");
@@ -221,7 +223,7 @@ pub(super) async fn end(conn: &mut Conn<'_>, backend: &Backend) -> Result<(), sq
     sql.fetch_optional(conn).await.map(drop)
 }
 
-/// Refuses a database that was told to take no writes, though it is no standby.
+/// Refuses a database that is set to be read-only, although it is not a standby.
 async fn check_writable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     let sql = Sql::new("SELECT current_setting('default_transaction_read_only')='on'");
     let conn = &mut Conn::server(conn, Extensions::default());
@@ -234,7 +236,7 @@ async fn check_writable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Connects to the first host of these that takes writes.
+/// Connects to the first of these hosts that accepts writes.
 pub(super) async fn connect_to_first(
     options: Vec<PgConnectOptions>,
     patience: Duration,
@@ -246,7 +248,8 @@ pub(super) async fn connect_to_first(
     Ok(link.conn)
 }
 
-/// Reads an address, which may name several hosts, divided by commas, each with a port if need be.
+/// Parses an address, which can name several hosts, separated by commas, each with an optional
+/// port.
 pub(super) fn parse(url: &str) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
     let urls = one_per_host(url);
     urls.iter()
@@ -254,14 +257,14 @@ pub(super) fn parse(url: &str) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
         .collect()
 }
 
-/// Says where an address leads, without what opens it.
+/// Returns where an address leads, without credentials.
 pub fn place_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     rest.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Writes an address once per host that it names.
+/// Returns the address once per host that it names, with that host only.
 fn one_per_host(url: &str) -> Vec<String> {
     let url = without_choices(url);
     let from = url.find("://").map_or(0, |at| at + 3);
@@ -283,7 +286,7 @@ fn without_choices(url: &str) -> String {
     format!("{before}?{}", kept.join("&"))
 }
 
-/// Nothing came in time.
+/// Returns the error for an answer that did not arrive in time.
 pub(in crate::projection) fn silent(limit: Duration) -> sqlx::Error {
     let text = format!("no answer within {} s", limit.as_secs_f64());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
