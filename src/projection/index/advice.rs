@@ -1,4 +1,4 @@
-//! Which indexes to make and to drop. Pure: a decision about what was seen.
+//! Decides which indexes to create and to drop, from what was observed. Pure.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use skytrail_schema::time::Timestamp;
 use super::shape::{IndexColumn, Shape};
 use super::table::{IndexEntry, IndexState, IndexWish};
 
-/// How much the store may do of its own accord.
+/// Limits on what the store does by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct IndexLimits {
-    /// Indexes that nobody asked for; 32 by default.
+    /// The maximum number of indexes that nobody asked for; 32 by default.
     pub max_indexes: usize,
-    /// Bytes of them together; 512 MiB by default.
+    /// Their maximum total size in bytes; 512 MiB by default.
     pub max_bytes: u64,
-    /// Queries of one shape that together take less than this do not matter; 20 ms by default.
+    /// Queries of one shape that take less than this in total are ignored; 20 ms by default.
     pub min_spent: Duration,
-    /// Tables with fewer rows are quick to read through; 1,000 by default.
+    /// Tables with fewer rows are read quickly anyway; 1,000 by default.
     pub min_rows: u64,
-    /// Writing waits while an index is made, about a second per million rows; larger tables get
-    /// theirs only by declaration. 2 million by default.
+    /// Creating an index blocks writes for about a second per million rows. So larger tables get
+    /// indexes only by declaration; 2 million by default.
     pub max_rows: u64,
-    /// An index that no query used for so long is dropped; 7 days by default.
+    /// An index that no query has used for this long is dropped; 7 days by default.
     pub unused_after: Duration,
-    /// When there is no room, one that no query used for so long makes some; 1 hour by default.
+    /// When there is no room, an index that no query has used for this long is dropped; 1 hour by
+    /// default.
     pub idle_after: Duration,
 }
 
@@ -47,24 +48,24 @@ impl Default for IndexLimits {
 pub(crate) struct Scanning {
     /// Their shape.
     pub(crate) shape: Shape,
-    /// How many there were lately.
+    /// How many there were recently.
     pub(crate) num_queries: f64,
-    /// The microseconds that they took.
+    /// How long they took, in microseconds.
     pub(crate) micros: f64,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Advice {
-    /// Make the index of this entry.
+    /// Create the index of this entry.
     Build(IndexEntry),
-    /// Make one like it over the table of what the type's records were.
+    /// Create its counterpart over the table of what the type's records were.
     BuildPast(IndexEntry),
-    /// Drop the index of this entry, which says why.
+    /// Drop the index of this entry, which has the reason.
     Drop(IndexEntry),
 }
 
-/// Decides what to do, the most useful first. What people want comes before what queries need.
+/// Decides what to do, most useful first. What people want has priority over what queries need.
 pub(crate) fn advise(
     entries: &[IndexEntry],
     scanning: &[Scanning],
@@ -103,7 +104,7 @@ fn unused(entries: &[IndexEntry], limits: &IndexLimits, now: Timestamp) -> Vec<A
     loose(entries).filter(is_unused).map(drop).collect()
 }
 
-/// Returns the indexes that are there of the store's own accord.
+/// Returns the indexes that the store has created by itself.
 fn loose(entries: &[IndexEntry]) -> impl Iterator<Item = &IndexEntry> {
     let entries = entries.iter();
     entries.filter(|entry| entry.is_loose() && entry.state == IndexState::Built)
@@ -155,7 +156,8 @@ fn needed(
     advice
 }
 
-/// Whether an index on these columns, or on more behind them, is there, forbidden or on its way.
+/// Returns whether an index that begins with these columns exists or is wanted, or one on exactly
+/// these columns is forbidden.
 fn is_covered(entries: &[IndexEntry], shape: &Shape, columns: &[IndexColumn]) -> bool {
     entries.iter().any(|entry| {
         let is_here = entry.state != IndexState::None && entry.columns.starts_with(columns);

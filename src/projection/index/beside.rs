@@ -1,4 +1,4 @@
-//! The indexes of a store, seen from another process or with the server at rest.
+//! Access to a store's indexes from another process, or while no server is running.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub async fn list_indexes(place: StorePlace<'_>) -> Result<Vec<IndexEntry>, Open
     }
 }
 
-/// Lists the types of a store, each with its fields.
+/// Lists the types of a store with their fields.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
@@ -83,7 +83,7 @@ pub async fn list_fields(
         .collect())
 }
 
-/// Says what is wanted of an index: its wish, whether it is pinned, and why. The server follows
+/// Sets what is wanted of an index: its wish, whether it is pinned, and why. The server follows
 /// within seconds, or at its next start. Returns the entry as it is now.
 ///
 /// # Errors
@@ -106,8 +106,8 @@ pub async fn set_index(place: StorePlace<'_>, wanted: IndexEntry) -> Result<Inde
     }
 }
 
-/// Takes over what is known of the indexes of the store at `old` into the one at `new`, which makes
-/// them when it is looked after next.
+/// Copies what is known of the indexes of the store at `old` to the one at `new`, which creates
+/// them at its next upkeep.
 ///
 /// # Errors
 /// A store does not open, or cannot be read or written.

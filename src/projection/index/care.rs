@@ -1,4 +1,4 @@
-//! Looking after the store's indexes, beside everything else.
+//! The upkeep of the store's indexes in the background.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::projection::postgres;
 use crate::projection::sql::Sql;
 use crate::projection::store::{Home, SqlStore, Writer, open_writer_of};
 
-/// After so many looks at the indexes the planner counts anew: about once an hour.
+/// After this many looks at the indexes, about once an hour, the planner's statistics are renewed.
 const LOOKS_PER_COUNT: u32 = 720;
 
 impl SqlStore {
-    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`].
+    /// Keeps up the indexes from now on, until [`SqlStore::stop_keeping`].
     pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
         let store = Arc::clone(self);
         spawn_named("index keeper", async move {
@@ -38,7 +38,8 @@ impl SqlStore {
         });
     }
 
-    /// Lets the planner count again where tables have grown much since it did. PostgreSQL does by itself.
+    /// Renews the planner's statistics of tables that have grown much. PostgreSQL does so by
+    /// itself.
     async fn count_anew(&self) -> Result<(), StoreError> {
         if let Home::Server(_) = &self.home {
             return Ok(());
@@ -52,10 +53,10 @@ impl SqlStore {
         Ok(())
     }
 
-    /// Looks at what queries did since the last time, and makes or drops indexes accordingly.
+    /// Looks at the queries since the last look, and creates or drops indexes accordingly.
     ///
     /// # Errors
-    /// The database failed; what was done before stays.
+    /// The database failed; what was done before it failed remains.
     pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
         let look = {
             let mut reader = self.reader().await?;
@@ -78,7 +79,7 @@ impl SqlStore {
         let has_advice = !advice.is_empty();
         for advice in advice {
             let done = match &self.home {
-                // One at a time: between two the projector has its turn.
+                // One at a time, so that the projector has its turn between two of them.
                 Home::File(_) => do_one(&mut *self.writer.lock().await, advice, now).await,
                 Home::Server(server) => server.follow(&self.catalog.load(), advice, now).await,
             };
@@ -90,7 +91,7 @@ impl SqlStore {
         Ok(())
     }
 
-    /// Open connections do not see the planner's new numbers.
+    /// Renews connections, since open ones do not see the planner's new statistics.
     async fn renew_readers(&self) {
         if let Home::File(file) = &self.home {
             file.readers.renew().await;
@@ -108,7 +109,7 @@ impl SqlStore {
     }
 }
 
-/// Drops what a crash left half made.
+/// Drops indexes that a crash left half created.
 async fn clear(server: &postgres::Server, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     let strays = postgres::strays(conn).await?;
     if strays.is_empty() {

@@ -1,4 +1,4 @@
-//! Looking after the indexes: seeing which queries scan, and doing what `advice` says.
+//! The upkeep of indexes: finds out which queries scan, and carries out what `advice` says.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::projection::sql::{Arg, SafeText, Sql};
 /// How often the keeper looks.
 pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 
-/// What the keeper saw.
+/// What the keeper has seen.
 #[derive(Default)]
 pub(crate) struct Look {
     entries: Vec<IndexEntry>,
-    /// Those that have none like them over the past, and shall have.
+    /// The entries that lack a counterpart over the past.
     lacking: Vec<IndexEntry>,
     scanning: Vec<Scanning>,
     uses: BTreeMap<String, u64>,
 }
 
 impl Look {
-    /// Looks at the queries since the last time, without writing.
+    /// Looks at the queries since the last look, without writing.
     pub(crate) async fn take(
         conn: &mut Conn<'_>,
         catalog: &Catalog,
@@ -43,7 +43,7 @@ impl Look {
             entries: table::load(conn).await?,
             ..Self::default()
         };
-        // A field that is gone may come back.
+        // A deleted field can return.
         look.entries.retain(|entry| {
             let layout = catalog.get(&entry.record_type);
             let made = layout.and_then(|layout| ddl::query_index(layout, &entry.columns));
@@ -60,7 +60,8 @@ impl Look {
                 Some(plan) => plan.clone(),
                 None => match explain(conn, &usage.sample).await {
                     Ok(plan) => plan,
-                    // The others have nothing to do with it, and would not be told again.
+                    // The other shapes are not affected, and their queries would not be reported
+                    // again.
                     Err(error) if is_refusal(&error) => {
                         let record_type = &shape.record_type;
                         tracing::warn!(%record_type, %error, "a query could not be explained");
@@ -84,7 +85,7 @@ impl Look {
         (shape, usage, plan): (Shape, &Usage, &Access),
     ) -> Result<(), sqlx::Error> {
         for name in &plan.uses {
-            // The two are one to whoever asks, and a query of the past looks for both.
+            // The two count as one, and a query of the past looks at both.
             let name = ddl::present_index_name(name).unwrap_or_else(|| name.clone());
             let num_new = if shape.is_past { 0 } else { usage.num_new };
             *self.uses.entry(name).or_default() += num_new;
@@ -127,7 +128,7 @@ impl Look {
         advice
     }
 
-    /// Writes down which indexes were used.
+    /// Stores which indexes were used.
     pub(crate) async fn save_uses(
         &self,
         conn: &mut Conn<'_>,
@@ -142,7 +143,7 @@ impl Look {
         Ok(())
     }
 
-    /// Whether some of our indexes were used.
+    /// Returns whether any indexes were used.
     pub(crate) fn has_uses(&self) -> bool {
         !self.uses.is_empty()
     }
@@ -164,11 +165,11 @@ async fn is_too_large(
     table: &Table,
     limits: &IndexLimits,
 ) -> Result<bool, sqlx::Error> {
-    // Where writing goes on meanwhile, none is.
+    // Where creating an index does not block writes, no table is too large.
     Ok(conn.dialect().is_sqlite() && has(conn, table, limits.max_rows).await?)
 }
 
-/// Whether a table has so many rows.
+/// Returns whether a table has at least this many rows.
 async fn has(conn: &mut Conn<'_>, table: &Table, at_least: u64) -> Result<bool, sqlx::Error> {
     let mut sql = Sql::new("SELECT 1 FROM ");
     sql.name(&table.name).push(" LIMIT 1 OFFSET ");
@@ -176,7 +177,7 @@ async fn has(conn: &mut Conn<'_>, table: &Table, at_least: u64) -> Result<bool, 
     Ok(sql.fetch_optional(conn).await?.is_some())
 }
 
-/// Finds the indexes that are there, but not over the past that is kept.
+/// Finds the indexes that exist, but lack a counterpart over the past that the type keeps.
 async fn lacking(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -198,7 +199,7 @@ async fn lacking(
     Ok(found)
 }
 
-/// Does one thing. In a file, writing waits meanwhile.
+/// Carries out one advice. In a file, writes wait meanwhile.
 pub(crate) async fn follow(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -222,7 +223,7 @@ async fn build(
     let table = layout.and_then(|layout| layout.table.as_ref());
     let made = layout.and_then(|layout| ddl::query_index(layout, &entry.columns));
     let (Some(table), Some((text, name))) = (table, made) else {
-        // The type or field may come later.
+        // The type or field may be created later.
         return Ok(());
     };
     text.execute(conn, Vec::new()).await?;
@@ -241,7 +242,7 @@ async fn build(
     table::save(conn, &entry).await
 }
 
-/// Makes an index over the past that is like one over the present.
+/// Creates the counterpart of an index over the past.
 async fn build_past(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -266,10 +267,10 @@ async fn build_past(
     table::save(conn, &entry).await
 }
 
-/// Lets the planner count.
+/// Renews the planner's statistics.
 ///
-/// Without numbers it prefers a narrow index and sorts by hand. Few samples are enough, and with a
-/// limit it keeps no histogram, for which it would prepare statements anew per value.
+/// Without them it prefers a narrow index and sorts the rows itself. A few samples are enough; and
+/// with a limit it keeps no histogram, which would make it prepare statements anew for each value.
 async fn analyze(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> {
     if conn.dialect().is_sqlite() {
         let few = Sql::new("PRAGMA analysis_limit = 400");
@@ -279,7 +280,7 @@ async fn analyze(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> 
     done.map(drop)
 }
 
-/// Takes note that an index cannot be, and why.
+/// Records that an index cannot exist, and why.
 pub(crate) async fn save_forbidden(
     conn: &mut Conn<'_>,
     entry: IndexEntry,
@@ -323,7 +324,7 @@ async fn size(conn: &mut Conn<'_>, name: &Name) -> Result<u64, sqlx::Error> {
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
-/// Says what somebody wants of an index; the store follows soon.
+/// Stores what somebody wants of an index; the keeper follows soon.
 pub(crate) async fn wish(
     conn: &mut Conn<'_>,
     wanted: IndexEntry,
@@ -349,7 +350,7 @@ pub(crate) async fn wish(
     Ok(entry)
 }
 
-/// Takes over, into a store that was made anew, what is known of the indexes of the one before.
+/// Copies what was known of the previous store's indexes to a store that was made anew.
 pub(crate) async fn carry_over(
     conn: &mut Conn<'_>,
     entries: Vec<IndexEntry>,

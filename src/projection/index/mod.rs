@@ -1,15 +1,15 @@
-//! Indexes by themselves.
+//! Automatic indexes.
 //!
-//! 1. Every query tells its *shape* (which columns it fixes, bounds and sorts by)
-//!    and what it cost (`shape`, `stats`).
-//! 2. Every few seconds the keeper asks the database for the plan of each shape
-//!    that came: it notes which indexes are used, and which shapes still read a
-//!    whole table or sort by hand (`keeper`).
-//! 3. The costliest of those gets its index, within bounds of number and size;
-//!    one that no query uses any more is dropped (`advice`).
-//! 4. The `_index` table says what is there and why, and takes wishes: an index
-//!    may be declared, pinned or forbidden (`table`). Another process may write
-//!    wishes while the server runs.
+//! 1. Every query reports its *shape* (the columns that it fixes, bounds and sorts by) and its cost
+//!    (`shape`, `stats`).
+//! 2. Every few seconds the keeper asks the database for the plan of each shape that occurred. It
+//!    records which indexes are used, and which shapes still read a whole table or sort without an
+//!    index (`keeper`).
+//! 3. The costliest of these shapes gets an index, within limits on number and size. An index that
+//!    no query uses any more is dropped (`advice`).
+//! 4. The `_index` table says which indexes exist and why. It also takes wishes: an index can be
+//!    declared, pinned or forbidden (`table`). Another process can write wishes while the server
+//!    runs.
 
 mod access;
 mod advice;

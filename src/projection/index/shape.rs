@@ -1,4 +1,4 @@
-//! The shape of a query: which columns it fixes, bounds and sorts by, whatever the values.
+//! The shape of a query: the columns that it fixes, bounds and sorts by, whatever the values.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::predicate::{Cell, CellClass, Column, Condition, OrderOp, Term, like};
 use skytrail_schema::query::{BoundQuery, Scope};
 
-/// A column of an index, by the name that paths use.
+/// A column of an index, under the name that paths use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IndexColumn {
     /// The field or reserved column.
     pub field: String,
-    /// Whether it lies in descending order.
+    /// Whether its order is descending.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_descending: bool,
 }
@@ -30,16 +30,16 @@ impl IndexColumn {
 /// See the module's overview.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
-    /// The type whose table is looked at.
+    /// The type whose table is read.
     pub(crate) record_type: TypeName,
-    /// Whether it is the table of what its records were.
+    /// Whether it is the table of what the type's records were.
     pub(crate) is_past: bool,
     equals: BTreeSet<String>,
     range: Option<String>,
     sort: Vec<IndexColumn>,
 }
 
-/// More columns than this help no query.
+/// Further columns do not help any query.
 const MAX_COLUMNS: usize = 5;
 
 impl Shape {
@@ -53,7 +53,7 @@ impl Shape {
         }
     }
 
-    /// Returns the same, of the table of what the type's records were.
+    /// Returns the same shape for the table of what the type's records were.
     pub(crate) fn of_past(&self) -> Self {
         Self {
             is_past: true,
@@ -61,8 +61,8 @@ impl Shape {
         }
     }
 
-    /// Returns the index that serves the shape best: what is fixed first, then the order, or else
-    /// what is bounded. Empty when no index helps.
+    /// Returns the index that serves the shape best: the fixed columns first, then the sort
+    /// columns, or else the bounded one. Empty when no index helps.
     pub(crate) fn best_index(&self) -> Vec<IndexColumn> {
         let mut columns: Vec<IndexColumn> =
             self.equals.iter().map(IndexColumn::ascending).collect();
@@ -77,7 +77,7 @@ impl Shape {
                 .sort
                 .iter()
                 .filter(|column| !self.equals.contains(&column.field));
-            // An index is read in either direction, so only the changes of direction matter.
+            // An index can be read in either direction, so only changes of direction matter.
             let flips = self.sort.first().is_some_and(|first| first.is_descending);
             columns.extend(free.map(|column| IndexColumn {
                 field: column.field.clone(),
@@ -133,7 +133,7 @@ impl Shape {
 }
 
 /// Returns the shapes of a query: its own, one per alternative of an `or`, and one per type whose
-/// fields it looks at through a reference.
+/// fields it reads through a reference.
 pub(crate) fn shapes_of(record_type: &TypeName, bound: &BoundQuery, scope: &Scope) -> Vec<Shape> {
     let mut own = Shape::new(record_type);
     if let Scope::Private(_) = scope {
@@ -186,7 +186,7 @@ fn alternative(record_type: &TypeName, condition: &Condition) -> Shape {
     shape
 }
 
-/// Returns the type that a leaf looks at through a reference.
+/// Returns the type that a leaf reads through a reference.
 fn via(leaf: &Condition) -> Option<&TypeName> {
     let columns = leaf.columns();
     columns

@@ -9,29 +9,29 @@ use parking_lot::Mutex;
 use super::shape::Shape;
 use crate::projection::sql::{Arg, SafeText};
 
-/// How many shapes are watched; the ones that cost least make room.
+/// How many shapes are watched; the cheapest are dropped for new ones.
 const MAX_SHAPES: usize = 256;
 
-/// What keeps of its weight from one look to the next: with a look every five seconds, the last
+/// The factor by which weights fade between two looks. With a look every five seconds, the last
 /// minute or two count.
 const KEPT: f64 = 0.95;
 
-/// Queries with more values than this, in bytes, are not watched: they would be kept in memory.
+/// Queries with more bytes of values than this are not watched, since these are kept in memory.
 const MAX_SAMPLE: usize = 64 << 10;
 
 /// A statement and its values, to ask the database for its plan.
 pub(crate) type Sample = (SafeText, Vec<Arg>);
 
-/// What the queries of one shape cost lately.
+/// What the queries of one shape have cost recently.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
-    /// The first of that shape.
+    /// The first query of that shape.
     pub(crate) sample: Sample,
-    /// How many since the last look.
+    /// How many there were since the last look.
     pub(crate) num_new: u64,
-    /// How many; fades.
+    /// How many there were, fading over time.
     pub(crate) num_queries: f64,
-    /// Microseconds; fades.
+    /// How long they took in microseconds, fading over time.
     pub(crate) micros: f64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Usage {
 pub(crate) struct Stats(Mutex<HashMap<Shape, Usage>>);
 
 impl Stats {
-    /// Counts a query with these shapes; `sample` is asked for when one of them is new.
+    /// Counts a query with these shapes; `sample` is called when one of them is new.
     pub(crate) fn note(
         &self,
         shapes: Vec<Shape>,
@@ -76,12 +76,12 @@ impl Stats {
         }
     }
 
-    /// Forgets everything: statements may name columns that have other names now.
+    /// Drops everything, since statements may name columns that have been renamed.
     pub(crate) fn clear(&self) {
         self.0.lock().clear();
     }
 
-    /// Returns everything, and lets it fade.
+    /// Returns everything, and fades the weights.
     pub(crate) fn take_look(&self) -> Vec<(Shape, Usage)> {
         let mut usages = self.0.lock();
         let look = usages.clone().into_iter().collect();

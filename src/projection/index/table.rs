@@ -1,4 +1,4 @@
-//! The `_index` table: which indexes there are, why, and what somebody wants.
+//! The `_index` table: which indexes exist, why, and what somebody wants.
 
 use crate::projection::conn::{Conn, Row};
 use serde::Serialize;
@@ -13,24 +13,24 @@ use crate::projection::sql::{Arg, Sql};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexWish {
-    /// Nothing: it is made when queries need it, and dropped when none do.
+    /// Nothing: it is created when queries need it, and dropped when none do.
     #[default]
     Auto,
-    /// That it is there.
+    /// That it exists.
     Declared,
-    /// That it is not there.
+    /// That it does not exist.
     Forbidden,
 }
 
-/// Whether an index is there.
+/// Whether an index exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexState {
-    /// It is.
+    /// It exists.
     Built,
-    /// It shall be, soon.
+    /// It will be created soon.
     Wanted,
-    /// It is not.
+    /// It does not exist.
     #[default]
     None,
 }
@@ -44,28 +44,28 @@ pub struct IndexEntry {
     pub columns: Vec<IndexColumn>,
     /// What somebody wants.
     pub wish: IndexWish,
-    /// Whether it stays although nobody uses it.
+    /// Whether it stays even if nobody uses it.
     pub is_pinned: bool,
-    /// Whether it is there.
+    /// Whether it exists.
     pub state: IndexState,
     /// Its name in the database.
     pub name: Option<String>,
-    /// Why it was made, or why not.
+    /// Why it was created, or why not.
     pub why: String,
-    /// When it was made.
+    /// When it was created.
     pub built_at: Option<Timestamp>,
-    /// When a query used it last, as far as was seen.
+    /// When a query last used it, as far as is known.
     pub last_used_at: Option<Timestamp>,
     /// How many queries used it.
     pub num_uses: u64,
-    /// Its size, with that over the past.
+    /// Its size in bytes, with its counterpart over the past.
     pub num_bytes: u64,
-    /// Whether the table of what the type's records were has one like it.
+    /// Whether it has a counterpart over the table of what the type's records were.
     pub has_past: bool,
 }
 
 impl IndexEntry {
-    /// Describes an index about which nothing is known yet.
+    /// Describes an index that nothing is known about yet.
     pub fn new(record_type: TypeName, columns: Vec<IndexColumn>) -> Self {
         Self {
             record_type,
@@ -83,12 +83,12 @@ impl IndexEntry {
         }
     }
 
-    /// Whether it is the index on these columns.
+    /// Returns whether this is the index on these columns.
     pub(crate) fn is_on(&self, record_type: &TypeName, columns: &[IndexColumn]) -> bool {
         self.record_type == *record_type && self.columns == columns
     }
 
-    /// Whether it may be dropped when nobody uses it.
+    /// Returns whether it can be dropped when nobody uses it.
     pub(crate) fn is_loose(&self) -> bool {
         self.wish == IndexWish::Auto && !self.is_pinned
     }
@@ -112,7 +112,7 @@ pub(crate) async fn load(conn: &mut Conn<'_>) -> Result<Vec<IndexEntry>, sqlx::E
         "SELECT type, columns, wish, is_pinned, state, name, why, built_at, last_used_at, \
          num_uses, num_bytes, EXISTS (SELECT 1 FROM ",
     );
-    // As `ddl::past_index_name` has it.
+    // The same name as in `ddl::past_index_name`.
     sql.push(conn.dialect().choose(
         "sqlite_schema AS s WHERE s.name",
         "pg_class AS s WHERE s.relnamespace=to_regnamespace(quote_ident(current_schema)) \
@@ -140,7 +140,7 @@ fn decode(row: &Row) -> Result<IndexEntry, sqlx::Error> {
     })
 }
 
-/// Saves an entry, in the place of an earlier one.
+/// Stores an entry, and replaces an earlier one.
 pub(crate) async fn save(conn: &mut Conn<'_>, entry: &IndexEntry) -> Result<(), sqlx::Error> {
     let columns = columns_to_json(&entry.columns)?;
     let time = |time: Option<Timestamp>| time.map_or(Arg::Null, Arg::Time);
@@ -179,8 +179,8 @@ pub(crate) async fn count_uses(
     sql.execute(conn).await.map(drop)
 }
 
-/// A field got another name, or is gone, and so are the indexes over it: what is known of them
-/// follows, and they are made again under the new name.
+/// Updates the entries over a field that was renamed or deleted, together with its indexes. The
+/// indexes are created again under the new name.
 pub(crate) async fn change_field(
     conn: &mut Conn<'_>,
     record_type: &TypeName,
@@ -215,7 +215,7 @@ pub(crate) async fn change_field(
     Ok(())
 }
 
-/// Takes note that the index of this name is gone and shall not come again, and why.
+/// Records that the index of this name is gone and must not return, and why.
 pub(crate) async fn forbid(
     conn: &mut Conn<'_>,
     name: &str,

@@ -1,10 +1,10 @@
 //! The schema that contains everything.
 //!
-//! It has v1's layout, which plugins read: a table per record type, with v1's columns first. What v1
-//! lacks follows after these, or has a name that begins with `_` and is not one of v1's.
+//! It has v1's layout, which plugins read: a table per record type, with v1's columns first. What
+//! v1 lacks follows after these, or has a name that begins with `_` and is not one of v1's.
 //!
-//! A store belongs to one log, and remembers the id of the log's first commit. A store of another log,
-//! or of v1 itself, is not touched.
+//! A store belongs to one log, and remembers the id of the log's first commit. A store of another
+//! log, or of v1 itself, is not touched.
 
 use std::borrow::Cow;
 use std::time::Duration;

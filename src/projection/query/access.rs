@@ -1,4 +1,4 @@
-//! Which records a caller may see, as a condition.
+//! Which records a caller can see, as a condition.
 
 use skytrail_actors::store::Asker;
 use skytrail_schema::query::Scope;
@@ -6,8 +6,8 @@ use skytrail_schema::query::Scope;
 use crate::projection::dialect::Dialect;
 use crate::projection::sql::{Arg, Sql};
 
-/// Adds what a condition may look into behind a reference: nothing that the caller must not see
-/// himself. The public database and, in a private one, that one.
+/// Adds what a condition can read behind a reference: only what the caller can see as well. That is
+/// the public database and, in a private database, that one.
 pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, number: usize) {
     if asker.caller.is_master() {
         return;
@@ -22,19 +22,19 @@ pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, nu
     sql.push(")");
 }
 
-/// Whose access lists count.
+/// Which access lists count.
 #[derive(Clone, Copy)]
 enum Whose {
-    /// Those of the queried table, which are those of then of what records were.
+    /// Those of the queried table; for past versions of records, their lists of that time.
     Queried,
-    /// Those of today, of what records were.
+    /// The current ones of records whose past versions are queried.
     Today,
     /// Those of a joined table.
     Joined(usize),
 }
 
-/// Adds the database and, in the public one, the access lists to a condition on `t`; those of today,
-/// too, if it is about the past.
+/// Adds the conditions on the database and, in the public one, on access lists of `t`. For a query
+/// of the past this includes the current access lists.
 pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: bool) {
     match asker.scope {
         Scope::Union => {
@@ -55,7 +55,8 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: 
     }
 }
 
-/// No list lets everyone in, an entry of any level those whom it names, and the owner may always.
+/// A record without a list is visible to everyone. An entry of any level admits those that it
+/// names, and owners see their own records.
 fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) {
     let caller = asker.caller;
     sql.push(" AND (");
@@ -75,7 +76,7 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) 
             push_access(sql, whose);
             sql.push(") AS a WHERE a.value->>'public'");
         }
-        // What others have written by SQL may be no list: that lets nobody in.
+        // Other programs can write something by SQL that is not a list; it admits nobody.
         Dialect::Postgres(_) => {
             sql.push("EXISTS (SELECT 1 FROM jsonb_array_elements(CASE jsonb_typeof(");
             push_access(sql, whose);

@@ -1,8 +1,8 @@
 //! Conditions as SQL.
 //!
-//! SQL's logic is three-valued, as that of conditions. What SQL cannot say exactly
-//! is weakened: it then holds for more records than it should, never for fewer,
-//! and is marked so; the caller evaluates the condition on each of them.
+//! SQL's logic is three-valued, like that of conditions. What SQL cannot express exactly is
+//! weakened: it then holds for more records than it should, never for fewer, and is marked as
+//! inexact. The caller evaluates the condition on each of these records.
 
 use skytrail_schema::id::UserId;
 use skytrail_schema::predicate::{
@@ -18,7 +18,7 @@ use crate::projection::value::{fold_case, whole};
 /// A condition in SQL.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Translated {
-    /// Nothing at all when every record must be looked at.
+    /// Empty when every record must be evaluated.
     pub(super) sql: Sql,
     /// Whether it holds for the matching records only.
     pub(super) is_exact: bool,
@@ -32,7 +32,7 @@ impl Translated {
         }
     }
 
-    /// Holds for more than it should.
+    /// Creates a condition that can hold for too many records.
     pub(super) fn weak(sql: Sql) -> Self {
         Self {
             sql,
@@ -40,7 +40,7 @@ impl Translated {
         }
     }
 
-    /// Holds for every record.
+    /// Creates a condition that holds for every record.
     pub(super) fn unknown() -> Self {
         Self::weak(Sql::default())
     }
@@ -52,19 +52,19 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) paths: &'b mut Paths<'a>,
     /// Whose relations count.
     pub(super) user: Option<&'b UserId>,
-    /// How long the patterns are, all together, that the database looks for.
+    /// The total length of the patterns that the database searches for.
     pub(super) pattern_bytes: usize,
 }
 
-/// What of patterns is longer together is left to the evaluator, which takes a time that grows with the
-/// texts alone, and gives way to others.
+/// Patterns beyond this total length are left to the evaluator. Its time grows only with the length
+/// of the strings, and it lets other tasks run in between.
 const MAX_PATTERN_BYTES: usize = 1000;
 
 impl Translator<'_, '_> {
     /// Translates a condition; `is_negated` asks for its negation.
     ///
-    /// Negations are carried down to the leaves (which changes nothing in three-valued logic), so
-    /// that a leaf may be weakened wherever it stands.
+    /// Negations are moved down to the leaves (which changes nothing in three-valued logic), so
+    /// that a leaf can be weakened anywhere.
     pub(super) fn translate(&mut self, condition: &Condition, is_negated: bool) -> Translated {
         match condition {
             Condition::And(parts) if is_negated => self.any(parts, true),
@@ -110,7 +110,7 @@ impl Translator<'_, '_> {
         parts.map(|part| self.translate(part, is_negated)).collect()
     }
 
-    /// Translates a leaf; `None` when SQL has nothing to say about it.
+    /// Translates a leaf; `None` when SQL cannot express anything of it.
     fn leaf(&mut self, leaf: &Condition) -> Option<Translated> {
         match leaf {
             Condition::Constant(value) => Some(Translated::exact(Sql::new(match value {
@@ -259,10 +259,10 @@ impl Translator<'_, '_> {
     }
 }
 
-/// The database's planner takes seconds for a few thousand parts of one `and` or `or`.
+/// The database's planner takes seconds for an `and` or `or` of a few thousand parts.
 const MAX_PARTS: usize = 200;
 
-/// Makes a list of the alternatives that compare one column with constants.
+/// Merges alternatives that compare one column with constants into a list.
 fn merge(parts: &[Condition]) -> Vec<Condition> {
     let mut lists: Vec<(&Column, CellClass, Vec<Cell<'static>>)> = Vec::new();
     let mut others = Vec::new();
@@ -293,7 +293,7 @@ fn merge(parts: &[Condition]) -> Vec<Condition> {
     lists.chain(others).collect()
 }
 
-/// Joins conditions, in groups: the database bounds how deep an expression may be, and reads a chain
+/// Joins conditions in groups: the database limits the depth of an expression, and parses a chain
 /// as a tree of that depth.
 fn join(mut parts: Vec<Sql>, operator: &'static str) -> Sql {
     const GROUP: usize = 32;
@@ -316,7 +316,7 @@ fn join(mut parts: Vec<Sql>, operator: &'static str) -> Sql {
     sql
 }
 
-/// The negation of something that holds for too many is not known.
+/// Negates a leaf. The negation of a condition that holds for too many records is unknown.
 fn negate(leaf: Translated) -> Translated {
     if !leaf.is_exact {
         return Translated::unknown();
@@ -341,7 +341,7 @@ fn bind(class: CellClass, cell: &Cell<'_>) -> Option<Arg> {
     Some(match cell {
         Cell::Text(text) if class == CellClass::CaselessText => Arg::Text(fold_case(text)),
         Cell::Text(text) => Arg::text(text.as_ref()),
-        // A whole number finds its like in columns of either kind, a float as well.
+        // A whole number equals values in integer and float columns; so does a float.
         Cell::Number(number) => whole(*number),
         Cell::Bool(value) => Arg::Bool(*value),
         Cell::Time(time) => Arg::Time(*time),
@@ -349,7 +349,8 @@ fn bind(class: CellClass, cell: &Cell<'_>) -> Option<Arg> {
     })
 }
 
-/// Whether a text is an element of a JSON array, a key of a JSON object, or the text itself.
+/// Writes that a string is an element of a JSON array, a key of a JSON object, or the string
+/// itself.
 fn json_contains(place: &Place, text: &str) -> Sql {
     if !place.dialect.is_sqlite() {
         let mut sql = Sql::new("jsonb_exists(");

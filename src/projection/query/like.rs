@@ -1,8 +1,8 @@
 //! LIKE patterns as SQL conditions.
 //!
-//! SQLite's own LIKE ignores the case of ASCII letters; its GLOB does not, and has the same two
-//! wildcards. PostgreSQL has LIKE and ILIKE, which in the collation of our columns knows the case of
-//! ASCII letters only.
+//! SQLite's own LIKE ignores the case of ASCII letters. Its GLOB does not, and has the same two
+//! wildcards. PostgreSQL has LIKE and ILIKE, which in our columns' collation know the case of ASCII
+//! letters only.
 
 use skytrail_schema::predicate::like::{Token, parse};
 
@@ -10,17 +10,19 @@ use super::condition::Translated;
 use super::path::Place;
 use crate::projection::sql::{Arg, Sql};
 
-/// The longest pattern, in characters, that the database looks for as it is: it may take a step for each
-/// pair of a pattern's and a text's characters, and does not stop within a text. Of a longer one it finds
-/// texts that have so much of it.
+/// The maximum length of a pattern, in characters, that the database searches for as it is.
+///
+/// It can take a step for each pair of a pattern's and a string's characters, and cannot be
+/// interrupted within a string. For a longer pattern it finds the strings that match a part of this
+/// length.
 const MAX_TOKENS: usize = 100;
 
-/// The database takes NUL for the end of a text.
+/// Returns whether the database can express the pattern: it takes NUL for the end of a string.
 fn is_sayable(pattern: &str) -> bool {
     !pattern.contains('\0')
 }
 
-/// Shortens a pattern to one that matches whatever it matches. Returns whether it is the same still.
+/// Shortens a pattern to one that matches at least the same. Returns whether it is still the same.
 fn shorten(tokens: Vec<Token>) -> (Vec<Token>, bool) {
     if tokens.len() <= MAX_TOKENS {
         return (tokens, true);
@@ -32,8 +34,8 @@ fn shorten(tokens: Vec<Token>) -> (Vec<Token>, bool) {
     (around().chain(some_of_it).chain(around()).collect(), false)
 }
 
-/// Says that a text column matches a pattern. The fixed beginning of a pattern becomes a range, for
-/// which an index serves.
+/// Writes that a string column matches a pattern. The fixed beginning of a pattern becomes a range,
+/// for which an index can be used.
 pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
     if !is_sayable(pattern) {
         return None;
@@ -52,7 +54,7 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
     }
     let (tokens, is_exact) = shorten(tokens);
     if place.dialect.is_sqlite() {
-        // The database would prepare a statement anew for every pattern that it gets as it is.
+        // Given the pattern itself, the database would prepare a statement anew for every pattern.
         sql.push(" GLOB (").bind(Arg::Text(to_glob(&tokens)));
         sql.push("||'')");
     } else {
@@ -87,7 +89,7 @@ fn to_glob(tokens: &[Token]) -> String {
     glob
 }
 
-/// Returns the smallest text behind all texts that begin with `prefix`.
+/// Returns the smallest string after all strings that begin with `prefix`.
 fn behind(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
@@ -100,10 +102,10 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
-/// Says that a text column matches a pattern in any case.
+/// Writes that a string column matches a pattern, ignoring case.
 ///
-/// The database folds ASCII letters as we do, so a pattern of ASCII is exact; of other characters
-/// it does not know the case, so any character may stand in their places.
+/// The database folds ASCII letters as we do, so an ASCII pattern is exact. It does not know the
+/// case of other characters, so any character can stand in their places.
 pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> {
     if !is_sayable(pattern) {
         return None;
@@ -122,7 +124,8 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     Some(Translated { sql, is_exact })
 }
 
-/// Writes a pattern anew; any character stands for one that is not known. Returns whether all were.
+/// Writes a pattern for LIKE, where any character matches in place of an unknown one. Returns
+/// whether all characters were known.
 fn to_like(tokens: Vec<Token>, is_known: impl Fn(char) -> bool) -> (String, bool) {
     let mut like = String::new();
     let mut is_exact = true;

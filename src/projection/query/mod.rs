@@ -1,8 +1,9 @@
 //! Queries: predicate, order and page as SQL.
 //!
-//! `plan` turns a bound query into FROM, WHERE and ORDER BY (`path` finds columns,
-//! `condition`, `like` and `nearby` make conditions, `access` the right to see);
-//! `past` puts the records of a moment in the place of those of now; `run` executes it; `memory` sifts and sorts what SQL could not.
+//! - `plan` turns a bound query into FROM, WHERE and ORDER BY. `path` finds columns; `condition`,
+//!   `like` and `nearby` write conditions; `access` adds who can see what.
+//! - `past` uses the records as of a position in place of the current ones.
+//! - `run` executes the query. `memory` filters and sorts what SQL could not.
 
 mod access;
 mod condition;

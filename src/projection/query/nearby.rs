@@ -1,4 +1,4 @@
-//! "Within so many metres of a point", roughly, as SQL.
+//! "Within a distance of a point", approximately, as SQL.
 
 use skytrail_schema::value::Point;
 
@@ -6,13 +6,13 @@ use super::path::Place;
 use crate::projection::dialect::Dialect;
 use crate::projection::sql::{Arg, Sql};
 
-/// Metres of a degree of latitude, taken a little short so that the box is a little wide.
+/// The metres of a degree of latitude, slightly too few so that the box is slightly too wide.
 const METRES_PER_DEGREE: f64 = 111_000.0;
 
-/// Says something that holds for every location within `metres` of `from`: it lies in a box around
-/// it, or is out of the range of degrees, where only the exact formula knows.
+/// Writes a condition that holds for every location within `metres` of `from`: the location is in a
+/// box around it, or outside the range of degrees, where only the exact formula applies.
 ///
-/// `None` for a point that is out of range itself.
+/// Returns `None` for a point that is itself out of range.
 pub(super) fn within(place: &Place, from: Point, metres: f64) -> Option<Sql> {
     if from.lat.abs() > 90.0 || from.lng.abs() > 180.0 {
         return None;

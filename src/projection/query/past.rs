@@ -1,32 +1,33 @@
-//! The records of a type as they were at a position: two tables to look into.
+//! The records of a type as of a position, from two tables.
 //!
-//! What was not written since then is in the type's own table; of the rest the table of the past has
-//! the version that held. The rights of then and of today count: beside what the access list and the owner were
-//! there are those of today, or the last ones of a record that is gone. What was made later under the
-//! id of one that is gone is another record, with another time at which it was made.
+//! Records that have not been written since are in the type's own table. The others have their
+//! version of then in the table of the past. Access control checks both the past and the present:
+//! the access list and owner of then, and those of now, or the last ones of a deleted record. A
+//! record created later under the id of a deleted one is another record, with another creation
+//! time.
 
 use crate::projection::layout::{SYSTEM_COLUMNS, Table};
 use crate::projection::sql::{Arg, Sql};
 
-/// Where a query looks that is about the past.
+/// Where a query of the past looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AsOf<'a> {
     /// The table of what the type's records were.
     pub(super) past: &'a Table,
     /// The position.
     pub(super) position: u64,
-    /// Whether less was replaced since then than before.
+    /// Whether less has been replaced since the position than before it.
     pub(super) is_recent: bool,
 }
 
 impl AsOf<'_> {
-    /// Adds that a row of the type's own table is as it was.
+    /// Adds the condition that a row of the type's own table is as it was.
     pub(super) fn push_is_unchanged(&self, sql: &mut Sql) {
         sql.push(" AND t._position<=");
         sql.bind(Arg::unsigned(self.position));
     }
 
-    /// Adds what was replaced since the position, of a type that is now in `table`.
+    /// Adds the versions replaced since the position, for a type that is now in `table`.
     pub(super) fn push_replaced(&self, sql: &mut Sql, table: &Table) {
         let position = || Arg::unsigned(self.position);
         sql.push("(SELECT ");
@@ -44,7 +45,8 @@ impl AsOf<'_> {
         }
         sql.push(" FROM ").name(&self.past.name);
         sql.push(" AS p LEFT JOIN ").name(&table.name);
-        // Two ranges, and the database knows of neither how long it is: the shorter one is looked up.
+        // There are two ranges, and the database does not know how long they are: the shorter one
+        // is looked up by index.
         let (began, ends) = match self.is_recent {
             true => ("+p._position<=", "p._until>"),
             false => ("p._position<=", "+p._until>"),

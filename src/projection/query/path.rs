@@ -1,4 +1,4 @@
-//! The columns that a query looks at, as SQL.
+//! The columns that a query reads, as SQL.
 
 use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Column};
@@ -9,10 +9,10 @@ use crate::projection::layout::{Catalog, SYSTEM_COLUMNS, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
 
-/// A column of the queried table or of one that it refers to.
+/// A column of the queried table, or of one that it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Which joined table; `None` for the queried one.
+    /// The number of the joined table; `None` for the queried one.
     join: Option<usize>,
     name: ColumnName,
     pub(super) dialect: Dialect,
@@ -20,16 +20,16 @@ pub(super) struct Place {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ColumnName {
-    /// One that every record table has.
+    /// A column that every record table has.
     System(&'static str),
-    /// One that belongs to a field.
+    /// A column that belongs to a field.
     Field(Name),
 }
 
 impl Place {
     /// Adds the column to a statement.
     pub(super) fn push(&self, sql: &mut Sql) {
-        // Nobody is written as an empty text there.
+        // This column has an empty string when there is no owner.
         let is_emptied = self.name == ColumnName::System("_owner_id") && !self.dialect.is_sqlite();
         sql.push(if is_emptied { "nullif(" } else { "" });
         self.push_column(sql);
@@ -47,7 +47,7 @@ impl Place {
         };
     }
 
-    /// Whether the column always has a value.
+    /// Returns whether the column always has a value.
     pub(super) fn is_never_null(&self) -> bool {
         let required = ["_id", "_database_id", "_created_at", "_updated_at"];
         self.join.is_none()
@@ -62,7 +62,7 @@ struct Join {
     target: Name,
 }
 
-/// Finds columns, and remembers which tables must be joined for them.
+/// Finds columns, and collects the tables that must be joined for them.
 pub(super) struct Paths<'a> {
     catalog: &'a Catalog,
     table: &'a Table,
@@ -79,8 +79,8 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Finds a column in the form that comparisons of `class` want; `None` when the store has not
-    /// got it.
+    /// Finds a column in the form that comparisons of `class` need; `None` when the store does not
+    /// have it.
     pub(super) fn find(&mut self, column: &Column, class: Option<CellClass>) -> Option<Place> {
         let (table, join) = match &column.via {
             None => (self.table, None),
@@ -110,7 +110,7 @@ impl<'a> Paths<'a> {
         })
     }
 
-    /// Whether the queried table is all that is looked at.
+    /// Returns whether only the queried table is read.
     pub(super) fn is_alone(&self) -> bool {
         self.joins.is_empty()
     }
@@ -127,7 +127,7 @@ impl<'a> Paths<'a> {
         Some(self.joins.len() - 1)
     }
 
-    /// Adds the tables to a statement; of those behind references, what `asker` may see.
+    /// Adds the tables to a statement; behind references only what `asker` can see.
     pub(super) fn push_from(&self, sql: &mut Sql, asker: &Asker<'_>) {
         sql.push(" FROM ").name(&self.table.name).push(" AS t");
         for (number, join) in self.joins.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A query as SQL: where it looks, in which order, and whether that says it all.
+//! A query as SQL: where it looks, in which order, and whether SQL expresses all of it.
 
 use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Term};
@@ -15,15 +15,16 @@ use crate::projection::sql::{Arg, MAX_VALUES, SafeText, Sql};
 /// A query as SQL.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// FROM and WHERE; of what is as it was, if the query is about the past.
+    /// FROM and WHERE; for a query of the past, only records that have not been written since.
     source: Sql,
-    /// FROM and WHERE of what was replaced since, if the query is about the past.
+    /// FROM and WHERE of the versions replaced since, for a query of the past.
     replaced: Option<Sql>,
-    /// What to sort by, and how; nothing when no order is asked for, or when it cannot be said.
+    /// What to sort by, and in which direction; empty when no order is asked for, or when SQL
+    /// cannot express it.
     order: Vec<(Sql, &'static str)>,
     /// Whether the condition holds for the matching records only.
     pub(super) is_exact: bool,
-    /// Whether `order` is the order that is asked for.
+    /// Whether `order` is the order that was asked for.
     pub(super) is_sorted: bool,
 }
 
@@ -38,7 +39,7 @@ impl Plan {
         let mut paths = Paths::new(catalog, table);
         let mut condition = Sql::default();
         let mut is_exact = true;
-        // Each of two parts has them, and may have them again to be counted.
+        // Each of the two parts binds the values, and binds them again for the count.
         let max_values = MAX_VALUES / if as_of.is_some() { 4 } else { 1 };
         if let Some(bound) = &bound.condition {
             let mut translator = Translator {
@@ -64,7 +65,7 @@ impl Plan {
         }
         let replaced = as_of.map(|as_of| {
             as_of.push_is_unchanged(&mut source);
-            // What is behind a reference was something else then.
+            // What a reference leads to was different then.
             is_exact &= paths.is_alone();
             let mut replaced = Sql::new(" FROM ");
             as_of.push_replaced(&mut replaced, table);
@@ -84,14 +85,14 @@ impl Plan {
         }
     }
 
-    /// Adds FROM, WHERE and ORDER BY of all that may match.
+    /// Adds FROM, WHERE and ORDER BY of everything that can match.
     pub(super) fn push_all(&self, sql: &mut Sql) {
         sql.append(self.source.clone());
         self.push_order(sql);
     }
 
-    /// Adds the statement that finds a page; `columns` are those of `t` that are wanted, and may be
-    /// followed by others.
+    /// Adds the statement that finds a page. `columns` are the wanted columns of `t`; others can
+    /// follow them.
     pub(super) fn push_page(&self, sql: &mut Sql, columns: &Sql, query: &Query, dialect: Dialect) {
         let Some(replaced) = &self.replaced else {
             sql.push("SELECT ").append(columns.clone());
@@ -100,8 +101,8 @@ impl Plan {
             sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
             return;
         };
-        // Of each part as much as may be on the page, by its own index; sorting the parts together
-        // is up to us, for the databases would look at all of them first.
+        // Takes from each part as much as can be on the page, by its own index. We sort the parts
+        // together ourselves, since the databases would read them completely first.
         let most = query.limit.map(|limit| limit.saturating_add(query.offset));
         sql.push("SELECT * FROM (");
         for (number, source) in [&self.source, replaced].into_iter().enumerate() {
@@ -125,7 +126,7 @@ impl Plan {
         sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
     }
 
-    /// Adds an expression for the number of all that match.
+    /// Adds an expression for the number of all matches.
     pub(super) fn push_count(&self, sql: &mut Sql) {
         for (number, source) in self.sources().enumerate() {
             sql.push(if number == 0 { "" } else { "+" });
@@ -134,8 +135,8 @@ impl Plan {
         }
     }
 
-    /// Returns statements that find the same records, to ask the database for its plans: of the type's
-    /// table, and of the table of its past if that is looked at.
+    /// Returns statements that find the same records, for asking the database for its plans: for
+    /// the type's table, and for the table of its past if that is read.
     pub(super) fn samples(&self, query: &Query, dialect: Dialect) -> Vec<(SafeText, Vec<Arg>)> {
         let sample = |source: &Sql| {
             let mut sql = Sql::new("SELECT t._id");
@@ -154,7 +155,8 @@ impl Plan {
         std::iter::once(&self.source).chain(&self.replaced)
     }
 
-    /// Equal records come in the order of their creation, so that pages do not overlap.
+    /// Adds the order. Equal records are in the order of their creation, so that pages do not
+    /// overlap.
     fn push_order(&self, sql: &mut Sql) {
         for (number, (key, direction)) in self.order.iter().enumerate() {
             sql.push(if number == 0 { " ORDER BY " } else { "," });
@@ -163,8 +165,8 @@ impl Plan {
     }
 }
 
-/// Translates the sort keys, and adds the row, also for pages without a sort key; `None` when one of the
-/// keys cannot be said in SQL.
+/// Translates the sort keys and adds the row number, also for pages without a sort key; `None` when
+/// SQL cannot express one of the keys.
 fn order(
     paths: &mut Paths<'_>,
     bound: &BoundQuery,

@@ -1,10 +1,9 @@
-//! Running a query.
+//! Runs a query.
 //!
-//! A short page is fetched in two steps: one row with the keys and positions of
-//! its records, then those records that are not in memory already. When a
-//! record changed between the two steps, the page is read again whole. A page of
-//! the past has records that are as they were then, and others. What SQL cannot
-//! say is left to `memory`.
+//! A short page is fetched in two steps: first one row with the keys and positions of its records,
+//! then the records that are not yet in memory. If a record changes between the two steps, the
+//! whole page is read again. A page of the past has records that are still as they were, and
+//! others. What SQL cannot express is left to `memory`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,7 +33,7 @@ use crate::projection::sql::Sql;
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueryError {
-    /// It makes no sense for the type's fields.
+    /// The query does not fit the type's fields.
     #[error(transparent)]
     Refused(#[from] ApiError),
     /// The database failed.
@@ -43,26 +42,26 @@ pub(crate) enum QueryError {
 }
 
 impl QueryError {
-    /// Whether the same query may have an answer later.
+    /// Returns whether the same query may have an answer later.
     fn is_passing(&self) -> bool {
         matches!(self, Self::Sql(error) if is_passing(error))
     }
 
-    /// Whether the connection had a statement that did not fit its table any more, which it has forgotten:
-    /// the same query has an answer now.
+    /// Returns whether a prepared statement no longer fitted its table. The connection has dropped
+    /// it, so the same query has an answer now.
     pub(crate) fn is_stale(&self) -> bool {
         matches!(self, Self::Sql(error) if is_stale(error))
     }
 }
 
-/// The longest page that is looked for in memory.
+/// The maximum length of a page whose records are looked up in memory.
 const MAX_SHORT_PAGE: u64 = 256;
 
 /// A query that is about to run.
 pub(super) struct Run<'a> {
     /// What it asks.
     pub(super) query: &'a Query,
-    /// What that means for the type.
+    /// The query bound to the type.
     pub(super) bound: &'a BoundQuery,
     /// Who asks.
     pub(super) asker: &'a Asker<'a>,
@@ -72,13 +71,13 @@ pub(super) struct Run<'a> {
     pub(super) layout: &'a TypeLayout,
     /// The type's table.
     pub(super) table: &'a Table,
-    /// The table of what its records were, when that is asked for.
+    /// The table of what its records were, for a query of the past.
     past: Option<&'a Table>,
-    /// How many bytes the records of the answer may have.
+    /// The maximum size of the answer's records in bytes.
     pub(super) max_bytes: usize,
 }
 
-/// Runs a query as `asker`, and counts what it cost.
+/// Runs a query as `asker`, and counts its cost.
 pub(crate) async fn query(
     conn: &mut Conn<'_>,
     (catalog, stats): (&Catalog, &Stats),
@@ -107,7 +106,7 @@ pub(crate) async fn query(
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
-    // What the database refuses needs no index. What took it too long may well need one.
+    // A refused query needs no index. One that took the database too long may well need one.
     let is_refused = matches!(&answer, Err(error) if !error.is_passing());
     if !is_refused {
         run.note(stats, &plan, begun);
@@ -115,8 +114,8 @@ pub(crate) async fn query(
     answer
 }
 
-/// Runs a query over the records as they were at a position, when their type was as `then` says.
-/// `None` when the store does not keep that, or when SQL alone cannot answer.
+/// Runs a query over the records as of a position, when their type was as in `then`. Returns `None`
+/// when the store does not keep that, or when SQL alone cannot answer.
 pub(crate) async fn query_as_of(
     conn: &mut Conn<'_>,
     (catalog, stats, heads): (&Catalog, &Stats, &dyn HeadSource),
@@ -161,8 +160,8 @@ pub(crate) async fn query_as_of(
     Ok(Some(answer))
 }
 
-/// Returns the database's plan of a query by the master key; of what it looks for in the past, as of
-/// a position.
+/// Returns the database's plan of a query as anybody; with a position, of its search in the past as
+/// of that position.
 #[cfg(test)]
 pub(crate) async fn explain(
     conn: &mut Conn<'_>,
@@ -192,7 +191,7 @@ pub(crate) async fn explain(
 }
 
 impl Run<'_> {
-    /// Counts what it cost, for each table that it looked into.
+    /// Counts the cost for each table that the query read.
     fn note(&self, stats: &Stats, plan: &Plan, begun: Instant) {
         let spent = begun.elapsed();
         let shapes = shapes_of(&self.query.record_type, self.bound, self.asker.scope);
@@ -256,7 +255,7 @@ impl Run<'_> {
             }
         }
         if let Some(past) = self.past {
-            // Those that are no longer what they were.
+            // Those that have changed since.
             let slots = keys.iter().zip(&found).filter(|(_, slot)| slot.is_none());
             let missing: Vec<u64> = slots.map(|((_, position), _)| *position).collect();
             let mut loaded = load_past_heads(conn, self.layout, past, &missing).await?;
@@ -273,8 +272,8 @@ impl Run<'_> {
         Ok(records.map(|records| QueryAnswer { records, count }))
     }
 
-    /// Finds the keys and positions of a page, and the count if it is asked for, in one row: each row
-    /// that the database hands out costs more than finding it.
+    /// Finds the keys and positions of a page, and the count if it is wanted, in one row: each row
+    /// that the database returns costs more than finding it.
     async fn keys(
         &self,
         conn: &mut Conn<'_>,

@@ -1,10 +1,11 @@
-//! Whether the store's file is what was written: watching it, and what follows when it is not.
+//! Watches whether the store's file is what was written, and handles damage.
 //!
-//! 1. A pass over all pages compares them with their checksums, a few at a time, once a period, and at
-//!    once when a query met something odd.
-//! 2. What seems wrong is looked at again while nobody writes: a merge may have been under way.
-//! 3. When it is wrong, a file beside the store says so, reads are refused from then on, and whoever
-//!    runs the server is told. The next start makes the store anew from the log.
+//! 1. A pass over all pages compares them with their checksums, a few at a time. It runs once a
+//!    period, and immediately when a query has met something odd.
+//! 2. Pages that seem wrong are compared again while nobody writes, since a merge may have been
+//!    under way.
+//! 3. If the file is damaged, a file next to the store says so, reads are refused from then on, and
+//!    whoever waits for damage is told. The next start makes the store anew from the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use tokio::time::{sleep, timeout};
 use super::{File, is_damage, sums};
 use crate::projection::store::{Home, SqlStore};
 
-/// So many pages are read at once; in between the disk belongs to others for a while.
+/// This many pages are read at once; in between the disk is free for others.
 const PAGES_AT_ONCE: u32 = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is known of a file's condition.
 pub(in crate::projection) struct Condition {
-    /// Made when the file turns out damaged, so that the next start makes it anew.
+    /// Created when the file turns out to be damaged, so that the next start makes it anew.
     marker: PathBuf,
     is_damaged: watch::Sender<bool>,
-    /// A query met something that should not be.
+    /// Notified when a query has met something that should not exist.
     suspicion: Notify,
 }
 
@@ -36,7 +37,7 @@ pub fn damage_marker(path: &Path) -> PathBuf {
     path.with_extension("damaged")
 }
 
-/// Tells the port what failed.
+/// Converts an error for the port.
 fn failed(error: sqlx::Error) -> StoreError {
     let text = error.to_string();
     if is_damage(&error) {
@@ -55,7 +56,7 @@ impl Condition {
         }
     }
 
-    /// Refuses when the file is known to be damaged: its answers could be wrong.
+    /// Fails when the file is known to be damaged, since its answers could be wrong.
     pub(in crate::projection) fn check(&self) -> Result<(), StoreError> {
         if *self.is_damaged.borrow() {
             return Err(StoreError::Damaged("it is about to be made anew".into()));
@@ -63,14 +64,14 @@ impl Condition {
         Ok(())
     }
 
-    /// Tells the port what failed, and the next start if it was damage.
+    /// Converts an error for the port; if it is damage, records it for the next start.
     pub(in crate::projection) fn failed(&self, error: sqlx::Error) -> StoreError {
         let error = failed(error);
         self.note(&error);
         error
     }
 
-    /// Notes damage.
+    /// Records damage.
     pub(in crate::projection) fn note(&self, error: &StoreError) {
         let StoreError::Damaged(cause) = error else {
             return;
@@ -99,8 +100,8 @@ impl Condition {
 }
 
 impl SqlStore {
-    /// Watches the store's file, if it has one, from now on until the store closes: all of it once a period, or without one
-    /// when a query met something odd.
+    /// Watches the store's file, if it has one, until the store closes. All of it is checked once a
+    /// period; without a period, when a query has met something odd.
     pub fn keep_checking(self: &Arc<Self>, period: Option<Duration>) {
         const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let period = period.unwrap_or(FOR_EVER);
@@ -122,7 +123,7 @@ impl SqlStore {
         });
     }
 
-    /// Goes over all pages; returns whether they are what was written.
+    /// Checks all pages; returns whether they are what was written.
     async fn look_over(&self, file: &File) -> Result<bool, sqlx::Error> {
         let mut first = 1;
         let (path, held) = (&file.path, &file.held);
@@ -142,7 +143,7 @@ impl SqlStore {
         Ok(true)
     }
 
-    /// Waits until the store is known to be damaged, or to have lost what was in it.
+    /// Waits until the store is known to be damaged, or to have lost data.
     pub async fn damaged(&self) {
         match &self.home {
             Home::File(file) => file.condition.damaged().await,

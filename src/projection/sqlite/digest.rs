@@ -1,4 +1,4 @@
-//! What a store holds, in a few numbers: two stores with the same digest hold the same rows.
+//! Digests of what a store holds: two stores with the same digest hold the same rows.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,21 +12,21 @@ use super::{OpenError, StoreOptions, format_of, reader_options};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
 
-/// The rows of one table.
+/// The digest of one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableDigest {
-    /// How many.
+    /// The number of rows.
     pub num_rows: u64,
     /// The sum of the rows' hashes: their order makes no difference.
     pub sum: u64,
 }
 
-/// Digests every table of the store in a file, as of one moment; returns the checkpoint as well.
+/// Digests every table of the store in a file from one snapshot; returns the checkpoint as well.
 ///
-/// Tables that say how the store serves its queries or goes on, not what it holds, are left out.
+/// Tables that say how the store serves its queries or continues, not what it holds, are left out.
 ///
 /// # Errors
-/// The file does not open or cannot be read; a newer program made it.
+/// The file does not open or cannot be read, or a newer program wrote it.
 pub async fn digest(path: &Path) -> Result<(u64, BTreeMap<String, TableDigest>), OpenError> {
     let mut conn = reader_options(path, &StoreOptions::default())
         .connect()

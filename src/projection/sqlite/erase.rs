@@ -1,9 +1,10 @@
-//! Forgetting what events held, down to the last byte of the file.
+//! Removes what events held, down to the last byte of the file.
 //!
-//! Rows are gone by the time: what is there no more was deleted by an event. But SQLite leaves what a
-//! row held in free pages, in the gaps of pages that were split, and in the write-ahead file. So the
-//! file is written anew from its rows (`VACUUM`) and the write-ahead file cut. It takes as long as the
-//! file is large, and space for two copies of it; erasures that come together are done together.
+//! The rows have been deleted by events already. But SQLite leaves their contents in free pages, in
+//! the gaps of pages that were split, and in the write-ahead file. So the file is rewritten from
+//! its rows (`VACUUM`), and the write-ahead file truncated. The time grows with the size of the
+//! file, and the work needs space for two copies of it. Erasures that arrive together are done
+//! together.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use sqlx::{Connection as _, Row as _};
 
 use super::{open_beside, sums};
 
-/// How often the write-ahead file is tried to be cut while somebody reads it, and the pauses between.
+/// How often to try to truncate the write-ahead file while somebody reads it, and the pause in
+/// between.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Writes the file anew and cuts the write-ahead file. A connection of its own keeps what it sorts in a
-/// file, not in memory.
+/// Rewrites the file and truncates the write-ahead file. It uses a connection of its own, which
+/// keeps what it sorts in a file and not in memory.
 pub(in crate::projection) async fn scrub(path: &Path) -> Result<(), sqlx::Error> {
     let mut conn = open_beside(path).await?;
     let scrubbed = write_anew(&mut conn, path).await;

@@ -1,9 +1,9 @@
-//! The store's file, open beside SQLite.
+//! The store's file, held open in addition to SQLite's own descriptors.
 //!
-//! Locks on a file belong to the process, and whoever closes any descriptor of a file gives up all of
-//! them, those of SQLite as well. Another program that reads the store would then take itself for the
-//! last that has it open, merge the write-ahead file and remove it. So the file is opened once here,
-//! and is not closed before SQLite has.
+//! Locks on a file belong to the process, and closing any descriptor of a file releases all of
+//! them, including SQLite's. Another program that reads the store would then take itself for the
+//! last user, merge the write-ahead file and delete it. So the file is opened once here, and is not
+//! closed before SQLite has closed it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -14,19 +14,18 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// A file that is open, to be kept for as long as somebody here has it open with SQLite.
+/// An open file, to be kept for as long as this process has it open with SQLite.
 #[derive(Clone, Debug)]
 pub(crate) struct HeldFile(Arc<File>);
 
-/// What a file is known by, whatever its name: device and inode.
+/// Identifies a file, whatever its name: device and inode.
 type FileId = (u64, u64);
 
-/// The files that are held: a store that is opened again while the one before still closes has the
-/// same one.
+/// The held files. A store that is opened while its predecessor still closes gets the same file.
 static HELD: Mutex<BTreeMap<FileId, Weak<File>>> = Mutex::new(BTreeMap::new());
 
 impl HeldFile {
-    /// Opens a file that is there.
+    /// Opens an existing file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let mut held = HELD.lock();
         held.retain(|_, file| file.strong_count() > 0);
@@ -37,7 +36,7 @@ impl HeldFile {
         Self::hold(&mut held, File::open(path)?)
     }
 
-    /// Makes an empty file where there is none; one that is private only its owner can read.
+    /// Creates an empty file where none exists; a private one is readable by its owner only.
     pub(crate) fn create(path: &Path, is_private: bool) -> io::Result<Self> {
         let mut held = HELD.lock();
         let mut options = OpenOptions::new();
@@ -55,12 +54,12 @@ impl HeldFile {
         Ok(Self(file))
     }
 
-    /// Returns its length in bytes.
+    /// Returns the file's length in bytes.
     pub(crate) fn num_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
-    /// Fills the buffer from an offset on.
+    /// Fills the buffer, starting at an offset.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buffer, offset)
     }

@@ -1,12 +1,12 @@
 //! The store in a file of its own: SQLite.
 //!
-//! - `readers`: one connection that writes, a few that read.
-//! - `sums`: the pages' checksums. `held`: looking at pages beside SQLite.
-//! - `condition`: watching them, and what follows damage.
-//! - `erase`: forgetting for good.
+//! - `readers`: one connection writes, a few read.
+//! - `sums`: the checksums of pages. `held`: reading pages independently of SQLite.
+//! - `condition`: watches them, and handles damage.
+//! - `erase`: removes data for good.
 //! - `digest`, `rebuild`: what commands do with a file.
 //!
-//! Here: opening, closing and migrating it.
+//! This module opens, closes and migrates the file.
 
 mod condition;
 mod digest;
@@ -41,16 +41,17 @@ use super::index::IndexLimits;
 /// How a store uses its file.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// Connections that read; two per core serve well. They are opened when needed.
+    /// The number of connections that read; two per core serve well. They are opened when needed.
     pub num_readers: usize,
     /// Page cache of the writer, in KiB; 16,384 by default.
     pub writer_cache_kib: u32,
-    /// Page cache of each reader, in KiB; 4096 by default. The system's own cache lies behind it.
+    /// Page cache of each reader, in KiB; 4096 by default. The operating system caches pages as
+    /// well.
     pub reader_cache_kib: u32,
-    /// How many indexes the store makes of its own accord.
+    /// The limits for indexes that the store creates by itself.
     pub index_limits: IndexLimits,
-    /// Whether a file that is made is for the owner's eyes only, wherever it is: so are those that
-    /// SQLite keeps beside it. In the data folder the folder is.
+    /// Whether only the owner can read a file that is created, wherever it is. This includes the
+    /// files that SQLite keeps next to it. In the data folder, the folder protects them.
     pub is_private: bool,
 }
 
@@ -75,11 +76,11 @@ pub enum OpenError {
     Folder {
         /// The folder or file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// The store was made by a newer program. The log has all that is in it.
+    /// A newer program wrote the store. The log has everything that is in it.
     #[error(
         "record store has format={found}, this program knows up to {known}: start a newer one, or make the \
          store anew from the log with skytrail rebuild"
@@ -90,24 +91,24 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: i64,
     },
-    /// The database holds something else than a store of ours.
+    /// The database holds something other than our store.
     #[error("the database cannot be used: {0}")]
     Foreign(String),
-    /// Nothing has made a store there yet, as after a restore.
+    /// No store has been created there yet, as after a restore.
     #[error(
         "there is no record store yet {0}: the first start of the server makes it, or skytrail rebuild"
     )]
     Missing(String),
-    /// The file is not what was written.
+    /// The file is damaged.
     #[error("record store damaged: {0}")]
     Damaged(String),
-    /// The database does not open.
+    /// The database cannot be opened.
     #[error("record store does not open")]
     Database(#[from] sqlx::Error),
 }
 
 impl OpenError {
-    /// Whether the file itself is damaged, so that making it anew from the log helps.
+    /// Returns whether the file itself is damaged, so that making it anew from the log helps.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) => true,
@@ -117,8 +118,8 @@ impl OpenError {
     }
 }
 
-/// Whether an error says that the file is not what was written: malformed, not a database, or rows
-/// that cannot be read.
+/// Returns whether an error means that the file is damaged: malformed, not a database, or rows that
+/// cannot be read.
 pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
@@ -130,7 +131,8 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error is about what was to be written, not about the disk, the memory or the file.
+/// Returns whether an error is about what was to be written, and not about the disk, the memory or
+/// the file.
 pub(super) fn is_about_data(code: &str) -> bool {
     /// Busy, locked, out of memory, read-only, interrupted, I/O, corrupt, full, cannot open,
     /// protocol, not a database.
@@ -152,7 +154,7 @@ const MIGRATIONS: [&str; 6] = [
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
 const MERGE_PAGES: u32 = 8000;
 
-/// A store's file: who reads it, and what is known of its condition.
+/// A store's file: its readers, and what is known of its condition.
 pub(super) struct File {
     pub(super) readers: Readers,
     pub(super) condition: Condition,
@@ -163,7 +165,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Opens the file, making it if there is none; returns the connection that writes, too.
+    /// Opens the file, or creates it; returns the connection that writes, too.
     pub(super) async fn open(
         path: &Path,
         options: &StoreOptions,
@@ -180,14 +182,14 @@ impl File {
         Ok((file, conn))
     }
 
-    /// Merges what was written when it has become much.
+    /// Merges the write-ahead file once it has grown large.
     pub(super) async fn tidy(&self, conn: &mut SqliteConnection) {
         if let Err(error) = self.merger.lock().await.go_on(conn).await {
             tracing::warn!(%error, "the record store's write-ahead file could not be merged");
         }
     }
 
-    /// Merges everything that was written, and closes.
+    /// Merges the whole write-ahead file, and closes.
     pub(super) async fn close(&self, mut conn: SqliteConnection) -> Result<(), sqlx::Error> {
         sums::merge(&mut conn, &self.path).await?;
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -196,12 +198,12 @@ impl File {
         conn.close().await
     }
 
-    /// Replaces the connection that writes after it failed: on a full disk the database undoes a
-    /// transaction by itself, and the connection would go on believing in it.
+    /// Replaces the connection that writes after it failed. On a full disk the database undoes a
+    /// transaction by itself, and the connection would still consider it open.
     pub(super) async fn renew(&self, conn: &mut SqliteConnection) {
         match connect_writer(&self.path, &self.options).await {
-            // The new one is open before the old one closes, so that the database does not take
-            // that for the last close and merge the write-ahead file.
+            // The new one is opened before the old one closes. Otherwise the database would take
+            // that for the last close, and merge the write-ahead file.
             Ok(fresh) => {
                 let failed = std::mem::replace(conn, fresh);
                 if let Err(error) = failed.close().await {
@@ -222,7 +224,7 @@ fn base(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Returns the options of reading connections.
+/// Returns the options of connections that read.
 pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConnectOptions {
     base(path)
         .read_only(true)
@@ -231,8 +233,8 @@ pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConne
         .pragma("cache_size", format!("-{}", options.reader_cache_kib))
 }
 
-/// Opens the one connection that writes, if the file is what was written; makes the file if there
-/// is none. What comes with it is to be kept while any connection is open.
+/// Opens the one connection that writes, if the file is not damaged; creates the file if it does
+/// not exist. The returned `HeldFile` must be kept while any connection is open.
 pub(crate) async fn open_writer(
     path: &Path,
     options: &StoreOptions,
@@ -252,8 +254,8 @@ pub(crate) async fn open_writer(
         if let Some(damage) = sums::find_damage(path, &held, None).await? {
             return Err(OpenError::Damaged(damage.to_string()));
         }
-        // The close of a connection that writes merges the write-ahead file, past the checksums: what
-        // a newer version wrote would be damaged for having been looked at.
+        // When a connection that writes closes, it merges the write-ahead file without the
+        // checksums. Only looking at a newer version's file would damage it.
         let mut conn = reader_options(path, options).connect().await?;
         format_of(&mut conn).await?;
         conn.close().await?;
@@ -269,8 +271,8 @@ pub(crate) async fn open_writer(
     Ok((conn, held))
 }
 
-/// Opens a connection that writes to a file that is there. A power cut only rolls the newest batches
-/// back; the log has them.
+/// Opens a connection that writes to an existing file. A power cut only undoes the newest batches,
+/// and the log has them.
 pub(crate) async fn connect_writer(
     path: &Path,
     options: &StoreOptions,
@@ -279,21 +281,21 @@ pub(crate) async fn connect_writer(
         .synchronous(SqliteSynchronous::Normal)
         .statement_cache_capacity(128)
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
-        // The pages' checksums come first: see `sums`.
+        // The pages' checksums are written first: see `sums`.
         .pragma("wal_autocheckpoint", "0")
-        // Some more than is merged at once, so that the file keeps its length.
+        // Slightly more than is merged at once, so that the file keeps its length.
         .pragma("journal_size_limit", "50331648")
-        // Statements that may be undone keep what they change here, not in a file.
+        // Statements that may be undone keep their changes in memory, not in a file.
         .pragma("temp_store", "MEMORY");
     connect_nicely(options).await
 }
 
-/// How nice the thread that writes is to those that answer requests: it works for milliseconds at a
-/// stretch, and no save waits for it.
+/// How nice the thread that writes is towards those that answer requests: it works for milliseconds
+/// at a time, and no save waits for it.
 const NICENESS: i32 = 5;
 
-/// Connects from a thread that ends with it: the one that sqlx starts for the connection is as nice
-/// as the one it is started from.
+/// Connects from a thread of its own. The thread that sqlx starts for the connection inherits its
+/// niceness.
 async fn connect_nicely(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     let runtime = tokio::runtime::Handle::current();
     let (sender, connected) = tokio::sync::oneshot::channel();
@@ -305,14 +307,14 @@ async fn connect_nicely(options: SqliteConnectOptions) -> Result<SqliteConnectio
     connected.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
-/// Opens a file beside the server that may be using it, to write: [`sums::merge`] comes before the
-/// close.
+/// Opens a file for writing, next to the server that may be using it; call [`sums::merge`] before
+/// closing it.
 pub(crate) async fn open_beside(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let options = base(path).pragma("wal_autocheckpoint", "0");
     options.connect().await
 }
 
-/// Removes a store's file and its companions, where they are.
+/// Deletes a store's file and its companions, if they exist.
 pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
     for ending in PARTS {
         let path = part(path, ending);
@@ -326,8 +328,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Brings a file to the present format. A new file is not flushed on the way: one that a power
-/// cut leaves half made is found damaged and made again.
+/// Brings a file to the current format. A new file is not flushed in between: if a power cut leaves
+/// it half created, it is found damaged and created again.
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     let done = format_of(conn).await?;
     if done == 0 {
@@ -346,12 +348,12 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Tells that a store which was there has got the next format.
+/// Reports that an existing store was brought to the next format.
 pub(super) fn say_migrated<N: std::fmt::Display>(from: N, to: N) {
     tracing::info!(%from, %to, "the record store is brought to a later format");
 }
 
-/// Returns the format of a file, 0 when there is nothing in it.
+/// Returns the format of a file, 0 when it is empty.
 async fn format_of(conn: &mut SqliteConnection) -> Result<usize, OpenError> {
     let row = sqlx::query("PRAGMA user_version")
         .fetch_one(&mut *conn)

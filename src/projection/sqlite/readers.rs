@@ -1,7 +1,7 @@
 //! The connections that read: opened when first needed, the last used one first.
 //!
-//! This is our own small pool because sqlx's checks a connection before every
-//! use and gives it back through a task: two thread changes per query.
+//! This is our own small pool, since sqlx's checks a connection before every use and returns it
+//! through a task: two thread switches per query.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +22,12 @@ pub(crate) struct Readers {
 /// An open connection.
 struct Open {
     conn: SqliteConnection,
-    /// Set, it breaks off what the connection is doing.
+    /// When set, aborts what the connection is doing.
     is_given_up: Arc<AtomicBool>,
 }
 
-/// After so many steps of the database's machine it is looked whether somebody still waits: some tenths
-/// of a millisecond.
+/// The number of steps of the database's virtual machine between two checks whether somebody still
+/// waits: some tenths of a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 20_000;
 
 impl Open {
@@ -46,11 +46,11 @@ impl Open {
 #[derive(Default)]
 struct Idle {
     conns: Vec<Open>,
-    /// Grows when connections that are open already are no longer wanted.
+    /// Incremented when connections that are open already are no longer wanted.
     generation: u64,
 }
 
-/// A connection that goes back when it is dropped.
+/// A connection that returns to the pool when it is dropped.
 pub(crate) struct Reader<'a> {
     conn: Option<Open>,
     generation: u64,
@@ -88,7 +88,7 @@ impl Readers {
         })
     }
 
-    /// Replaces the connections that are open now, which may know the database as it was.
+    /// Replaces the open connections, which may have an outdated view of the database.
     pub(crate) async fn renew(&self) {
         let conns = {
             let mut idle = self.idle.lock();
@@ -130,8 +130,8 @@ impl Reader<'_> {
         Ok(&mut open.conn)
     }
 
-    /// Gives up the connection, on which an answer is still to come that nobody waits for: the database
-    /// stops looking for it.
+    /// Gives up the connection when nobody waits for its answer any more: the database stops
+    /// working on it.
     pub(crate) fn break_off(&mut self) {
         if let Some(open) = self.conn.take() {
             open.is_given_up.store(true, Ordering::Relaxed);

@@ -1,12 +1,10 @@
-//! Making the store anew from the log, beside the one in use.
+//! Makes the store anew from the log, next to the one in use.
 //!
-//! 1. A new file is filled in large batches; the indexes come last, when all
-//!    rows are there.
-//! 2. It is closed and flushed. Until here the store in use was not touched, and a
-//!    rebuild that is broken off leaves only a file that the next one replaces.
-//! 3. [`switch`] renames the old file aside and the new one into its place. If
-//!    the machine stops in between there is no store, and the next start fills
-//!    one from the log: nothing is lost.
+//! 1. A new file is filled in large batches. The indexes are created last, when all rows exist.
+//! 2. The file is closed and flushed. Until here the store in use has not been touched. A rebuild
+//!    that is interrupted leaves only a file that the next one replaces.
+//! 3. [`switch`] renames the old file, and the new one into its place. If the machine stops in
+//!    between, there is no store, and the next start fills one from the log: nothing is lost.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,13 +21,14 @@ use crate::projection::conn::Conn;
 use crate::projection::ddl;
 use crate::projection::dialect::Dialect;
 
-/// How many events are asked of the log at once; they become one transaction.
+/// How many events are read from the log at once; they become one transaction.
 const BATCH_EVENTS: usize = 4096;
 
-/// The page cache while filling, in KiB: indexes are sorted, but keys come in any order.
+/// The page cache while the store is filled, in KiB: indexes are sorted, but keys arrive in any
+/// order.
 const CACHE_KIB: u32 = 65_536;
 
-/// Why a store was not made.
+/// Why no store was made.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     /// The new file cannot be used.
@@ -41,27 +40,27 @@ pub enum RebuildError {
     /// The log cannot be read.
     #[error("the log cannot be read: {0}")]
     Log(String),
-    /// Files cannot be renamed or removed.
+    /// Files cannot be renamed or deleted.
     #[error("cannot replace {path}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// The log, as a rebuild reads it: from a position, so many events.
+/// The log as a rebuild reads it: from a position, at most this many events.
 pub type ReadLog<'a> = dyn FnMut(u64, usize) -> Result<Vec<Arc<Commit>>, String> + Send + 'a;
 
-/// Makes a store at `path` from the events up to position `until`. A file that is there is replaced.
+/// Makes a store at `path` from the events up to position `until`. An existing file is replaced.
 /// `is_private` is as in [`StoreOptions`].
 ///
-/// `progress` is told the position after every batch.
+/// `progress` is called with the position after every batch.
 ///
 /// # Errors
-/// See [`RebuildError`]; the file is not usable then.
+/// See [`RebuildError`]; the file is then unusable.
 pub async fn rebuild(
     (path, is_private): (&Path, bool),
     until: u64,
@@ -75,8 +74,8 @@ pub async fn rebuild(
         ..StoreOptions::default()
     };
     let (mut conn, held) = open_writer(path, &options).await?;
-    // A file that is not finished is thrown away, so it may be in any state until then; SQLite merges
-    // as it likes, and the checksums come at the end.
+    // An unfinished file is thrown away, so until then it can be in any state. SQLite merges
+    // whenever it likes, and the checksums are written at the end.
     sqlx::raw_sql("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 8000;")
         .execute(&mut conn)
         .await?;
@@ -116,8 +115,8 @@ pub async fn rebuild(
         .map_err(|source| failed(path, source))
 }
 
-/// Drops the indexes that nothing needs while the store is filled; returns the statements, those of the
-/// migrations, that make them again.
+/// Drops the indexes that nothing needs while the store is filled. Returns the statements, taken
+/// from the migrations, that create them again.
 async fn lift_indexes(conn: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
     let made = "SELECT sql FROM sqlite_schema WHERE name IN ('_history_stream', '_relation_back')";
     let made = sqlx::query_scalar(made).fetch_all(&mut *conn).await?;
@@ -127,11 +126,11 @@ async fn lift_indexes(conn: &mut SqliteConnection) -> Result<Vec<String>, sqlx::
     Ok(made)
 }
 
-/// The ending of a store that another was put into the place of.
+/// The extension of a store that was replaced by another.
 pub const PREVIOUS: &str = "previous";
 
-/// Puts the store at `new` into the place of the one at `current`, which is kept beside it with
-/// the ending [`PREVIOUS`]. Nobody may have either open.
+/// Replaces the store at `current` by the one at `new`. The old one is kept next to it, with the
+/// extension [`PREVIOUS`]. Neither may be open anywhere.
 ///
 /// # Errors
 /// A file cannot be renamed.
@@ -147,7 +146,7 @@ pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
     sync_folder(folder).map_err(|source| failed(folder, source))
 }
 
-/// Renames a file, if it is there.
+/// Renames a file, if it exists.
 fn rename(from: &Path, to: &Path) -> Result<(), RebuildError> {
     match std::fs::rename(from, to) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(from, source)),

@@ -1,12 +1,12 @@
-//! Values as a file knows them.
+//! Values in the form that SQLite stores.
 
 use sqlx::Arguments as _;
 use sqlx::sqlite::SqliteArguments;
 
 use crate::projection::sql::Arg;
 
-/// A file knows numbers and texts: a truth value is 0 or 1, a time its microseconds, a place a JSON
-/// array.
+/// Binds values. A file knows numbers and strings only: a boolean is 0 or 1, a time its
+/// microseconds, a point a JSON array.
 pub(in crate::projection) fn arguments(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
     let mut bound = SqliteArguments::default();
     bound.reserve(args.len(), 0);

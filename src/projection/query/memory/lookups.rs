@@ -1,4 +1,4 @@
-//! Looking up what a condition depends on besides the record.
+//! Looks up what a condition depends on in addition to the record.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::super::run::Run;
 use crate::projection::conn::Conn;
 use crate::projection::{people, read};
 
-/// Looks up the caller's relations that the query's condition asks for.
+/// Looks up the caller's relations that the query's condition uses.
 pub(super) async fn look_up_relations(
     run: &Run<'_>,
     conn: &mut Conn<'_>,
@@ -28,7 +28,7 @@ pub(super) async fn look_up_relations(
     Ok(lookups)
 }
 
-/// Looks up the records that a portion refers to, in the place of those before.
+/// Looks up the records that a portion refers to, and replaces those of the previous one.
 pub(super) async fn look_up_records(
     run: &Run<'_>,
     conn: &mut Conn<'_>,

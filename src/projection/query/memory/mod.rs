@@ -1,8 +1,8 @@
-//! Conditions and orders that SQL cannot say: they are looked at record by record.
+//! Conditions and orders that SQL cannot express, evaluated record by record.
 //!
-//! SQL names the candidates, in its order if it has one. They are loaded and
-//! evaluated in portions, with the records that they refer to. Of the matches only
-//! those are kept that may be on the page.
+//! SQL finds the candidates, in the query's order if it can. They are loaded and evaluated in
+//! portions, together with the records that they refer to. Only matches that can be on the page are
+//! kept.
 
 mod lookups;
 
@@ -23,10 +23,10 @@ use super::run::{QueryError, Run};
 use crate::projection::read::{decode_head, push_head_columns};
 use crate::projection::sql::{Arg, Sql};
 
-/// How many candidates are evaluated together at most.
+/// The maximum number of candidates that are evaluated together.
 const PORTION: usize = 256;
 
-/// Runs a query whose condition or order SQL cannot say.
+/// Runs a query whose condition or order SQL cannot express.
 pub(super) async fn run(
     run: &Run<'_>,
     conn: &mut Conn<'_>,
@@ -67,7 +67,7 @@ pub(super) async fn run(
     })
 }
 
-/// Finds the rows that may match.
+/// Finds the rows that can match.
 async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::Error> {
     let dialect = conn.dialect();
     let (open, close) = dialect.collected();
@@ -82,7 +82,7 @@ async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::
     row.map_or(Ok(Vec::new()), |row| row.json(0))
 }
 
-/// Loads records by their rows, in that order.
+/// Loads records by their row numbers, in that order.
 async fn load(
     run: &Run<'_>,
     conn: &mut Conn<'_>,

@@ -6,8 +6,8 @@
 //! sum    = u32, 0 for a page that was never written
 //! ```
 //!
-//! Numbers are little-endian. The header says what was last taken up of which write-ahead file: one
-//! that has fewer frames of that life has lost some.
+//! Numbers are little-endian. The header says how many frames of which write-ahead file were
+//! processed last. If that file has fewer frames with the same salts, it has lost some.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -24,10 +24,10 @@ const MAGIC: &[u8; 8] = b"SKYSUMS\x01";
 /// How much of the store is read at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// The file, open and locked.
+/// The open, locked file.
 pub(super) struct SumFile(File);
 
-/// What the file holds.
+/// The contents of the file.
 pub(super) struct Sums {
     pub(super) salts: [u32; 2],
     pub(super) num_frames: u32,
@@ -81,13 +81,13 @@ pub(super) fn read_some(path: &Path, first: u32, count: u32) -> io::Result<Vec<u
     Ok(sums.iter().map(|four| u32::from_le_bytes(*four)).collect())
 }
 
-/// Returns where a page's checksum stands.
+/// Returns the offset of a page's checksum.
 fn place_of(page: u32) -> u64 {
     HEADER_BYTES as u64 + u64::from(page.saturating_sub(1)) * 4
 }
 
 impl SumFile {
-    /// Opens the checksums of a store, waiting for whoever is writing them.
+    /// Opens a store's checksums, and waits for another writer of them.
     pub(super) fn open_to_write(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -97,8 +97,8 @@ impl SumFile {
         Ok(Self(file))
     }
 
-    /// Makes an empty file of checksums in the place of one that may be there. Who may read it, the
-    /// store's own file says, as with the files that SQLite keeps beside it.
+    /// Creates an empty file of checksums, which replaces any existing one. It gets the permissions
+    /// of the store's own file, like the files that SQLite keeps next to it.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let mode = std::fs::metadata(path)?.mode() & 0o666;
         let mut options = OpenOptions::new();
@@ -108,7 +108,8 @@ impl SumFile {
         Ok(Self(file))
     }
 
-    /// Writes the checksums of the pages in a write-ahead file, and that they were.
+    /// Writes the checksums of the pages in a write-ahead file, and records how far it was
+    /// processed.
     pub(super) fn put(&mut self, wal: &Wal) -> io::Result<()> {
         let mut pages: Vec<(u32, u32)> = wal.sums.iter().map(|(page, sum)| (*page, *sum)).collect();
         pages.sort_unstable();
@@ -117,7 +118,7 @@ impl SumFile {
             let bytes: Vec<u8> = run.iter().flat_map(|(_, sum)| sum.to_le_bytes()).collect();
             self.0.write_all_at(&bytes, place_of(first))?;
         }
-        // A store that was written anew may have become shorter.
+        // A store that was rewritten may have become shorter.
         self.0.set_len(place_of(wal.num_pages.saturating_add(1)))?;
         self.put_header(wal.salts, wal.num_frames)?;
         self.0.sync_data()
@@ -154,7 +155,7 @@ impl SumFile {
 pub(super) struct Pages<'a> {
     file: &'a HeldFile,
     num_bytes: u64,
-    /// Some pages that follow each other, and where they begin.
+    /// Some consecutive pages, and the offset where they begin.
     read: Vec<u8>,
     offset: u64,
 }
@@ -169,14 +170,14 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// Returns how many pages there are; `None` when the last is not whole.
+    /// Returns the number of pages; `None` when the last one is incomplete.
     pub(super) fn num_pages(&self) -> Option<u32> {
         let is_whole = self.num_bytes.is_multiple_of(PAGE_BYTES as u64);
         let num_pages = u32::try_from(self.num_bytes / PAGE_BYTES as u64).ok();
         num_pages.filter(|_| is_whole)
     }
 
-    /// Returns the checksum of a page, 0 for one of zeros or beyond the end.
+    /// Returns the checksum of a page, 0 for a page of zeros or beyond the end.
     pub(super) fn sum(&mut self, page: u32) -> io::Result<u32> {
         let offset = u64::from(page.saturating_sub(1)) * PAGE_BYTES as u64;
         if offset >= self.num_bytes {
@@ -193,7 +194,7 @@ impl<'a> Pages<'a> {
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Returns a page that was read already.
+    /// Returns a page that is in the buffer already.
     fn read_page(&self, offset: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         self.read.get(start..start.checked_add(PAGE_BYTES)?)

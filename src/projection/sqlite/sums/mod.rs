@@ -1,16 +1,16 @@
-//! Checksums of the store's pages, in a file of their own: a flipped bit, a page that was lost,
-//! zeroed or put in another's place is found, whichever table or index it belongs to.
+//! Checksums of the store's pages, in a file of their own. They reveal a flipped bit, and a page
+//! that was lost, zeroed or put in another's place, whichever table or index it belongs to.
 //!
-//! SQLite has checksums in its write-ahead file but none in the database file. That file changes
-//! only when the write-ahead file is merged into it, so this is where the checksums are made:
+//! SQLite has checksums in its write-ahead file, but none in the database file. That file changes
+//! only when the write-ahead file is merged into it, so this is where the checksums are computed:
 //!
-//! 1. [`merge`] walks the write-ahead file and flushes it; writes the checksums of the pages that are
-//!    in it, and flushes them; then has SQLite merge. Whenever that is interrupted, a page has its
-//!    checksum or is still in the write-ahead file, which comes first. [`Merger`] has walked and
-//!    flushed most of it already when it is time.
-//! 2. Nobody else merges: SQLite's own checkpoints are off, and who has written calls [`merge`]
-//!    before it closes. If SQLite did it at a last close all the same, pages would differ from
-//!    their checksums and the store be made anew for nothing: slow, not wrong.
+//! 1. [`merge`] walks the write-ahead file and flushes it. Then it writes the checksums of the
+//!    pages in it, and flushes them. Then it makes SQLite merge. Whenever that is interrupted, a
+//!    page has its checksum or is still in the write-ahead file, which takes precedence. [`Merger`]
+//!    has walked and flushed most of the file beforehand.
+//! 2. Nobody else merges: SQLite's own checkpoints are off, and every writer calls [`merge`] before
+//!    it closes. If SQLite did merge at a last close, pages would differ from their checksums, and
+//!    the store would be made anew for nothing: slow, but not wrong.
 //! 3. [`find_damage`] compares the whole file, at every start and once a period.
 
 mod file;
@@ -27,21 +27,21 @@ use self::file::SumFile;
 use self::wal::Walk;
 use super::held::HeldFile;
 
-/// The pages of every store have this size.
+/// The page size of every store.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// Names of the files that belong to a store's file, as endings; the file itself comes last.
+/// The files that belong to a store's file, as suffixes; the file itself is last.
 pub(crate) const PARTS: [&str; 4] = ["-sums", "-wal", "-shm", ""];
 
 /// SQLite keeps locks at this offset and never stores the page there.
 const LOCK_PAGE: u32 = (1 << 30) / PAGE_BYTES as u32 + 1;
 
-/// Says that a store's file is not what was written.
+/// What is wrong with a store's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
     /// Pages differ from their checksums: some of them, not necessarily all.
     Pages(Vec<u32>),
-    /// The file or a companion is not what it should be as a whole.
+    /// The file or a companion is wrong as a whole.
     Whole(&'static str),
 }
 
@@ -73,20 +73,20 @@ pub(crate) fn part(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// Merges the write-ahead file into the database's, checksums first. Nobody else may be writing with
+/// Merges the write-ahead file into the database file, checksums first. Nothing else may write on
 /// the connection meanwhile.
 pub(crate) async fn merge(conn: &mut SqliteConnection, path: &Path) -> Result<(), sqlx::Error> {
     merge_from(Walk::default(), conn, path).await.map(drop)
 }
 
-/// Merges; returns the walk along the write-ahead file, which may have been begun before.
+/// Merges; returns the walk along the write-ahead file, which may have been started before.
 async fn merge_from(
     mut walk: Walk,
     conn: &mut SqliteConnection,
     path: &Path,
 ) -> Result<Walk, sqlx::Error> {
     loop {
-        // Held until SQLite is done: another process may be at the same.
+        // Held until SQLite has merged, since another process may want to merge as well.
         let sums;
         (walk, sums) = blocking(path, |path| {
             let mut sums = SumFile::open_to_write(path)?;
@@ -108,15 +108,16 @@ async fn merge_from(
     }
 }
 
-/// Goes along the write-ahead file and makes it durable up to there.
+/// Walks the write-ahead file to its end, and makes it durable up to there.
 fn take_in(walk: &mut Walk, path: &Path) -> io::Result<()> {
     walk.go_on(path)?;
     walk.flush(path)
 }
 
-/// Merges whenever the write-ahead file has become long. What takes longest of that, walking and
-/// flushing it, is done piece by piece beside whoever writes: he is not held up by it, and the
-/// journal's flushes are not behind a long one.
+/// Merges whenever the write-ahead file has become long.
+///
+/// The slowest part, walking and flushing that file, is done piece by piece next to the writer. So
+/// the writer is not held up by it, and the journal's flushes do not wait for a long one.
 pub(crate) struct Merger {
     path: PathBuf,
     max_frames: u32,
@@ -139,7 +140,7 @@ impl Merger {
         }
     }
 
-    /// Does what is due. Nobody else may be writing with the connection meanwhile.
+    /// Does what is due. Nothing else may write on the connection meanwhile.
     pub(crate) async fn go_on(&mut self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
             .fetch_one(&mut *conn)
@@ -158,10 +159,10 @@ impl Merger {
             }
         };
         let known = walk.found().num_frames;
-        // Fewer than are known: the file has begun another life.
+        // There are fewer than are known: the file has started over.
         let unknown = num_frames.checked_sub(known).unwrap_or(num_frames);
         let is_due = waiting >= self.max_frames;
-        // Who writes much at once is never fewer than a piece ahead.
+        // A fast writer is never less than a piece ahead.
         let piece = self.max_frames / if is_due { 4 } else { 16 };
         self.walk = if unknown >= piece && !is_urgent {
             self.walk_on(walk)
@@ -188,14 +189,14 @@ impl Default for Ahead {
     }
 }
 
-/// Makes the checksums of the store at `path` that has just been made, as it is.
+/// Computes the checksums of the store at `path`, which has just been created, as it is.
 pub(crate) async fn seal(path: &Path, store: &HeldFile) -> Result<(), sqlx::Error> {
     let store = store.clone();
     blocking(path, move |path| SumFile::create(path)?.sum_all(&store)).await
 }
 
-/// Compares the store at `path` with its checksums; `only` some of its pages or all. Others may use
-/// it, but while one merges, pages may seem to differ that do not.
+/// Compares the store at `path` with its checksums: `only` some of its pages, or all. Others can
+/// use it meanwhile, but during a merge pages may seem to differ that do not.
 pub(crate) async fn find_damage(
     path: &Path,
     store: &HeldFile,
@@ -205,8 +206,8 @@ pub(crate) async fn find_damage(
     blocking(path, move |path| compare(path, &store, only.as_deref())).await
 }
 
-/// Looks over some pages, cheaply, while the store is in use: returns those that seem to differ, for
-/// [`find_damage`] to look at when nobody merges; `None` behind the last page.
+/// Checks some pages, cheaply, while the store is in use. Returns those that seem to differ, for
+/// [`find_damage`] to compare while nobody merges; `None` after the last page.
 pub(crate) async fn look_over(
     path: &Path,
     store: &HeldFile,
@@ -251,7 +252,7 @@ fn compare(path: &Path, store: &HeldFile, only: Option<&[u32]>) -> io::Result<Op
     let num_pages = num_pages.max(sums.num_pages());
     let mut wrong = Vec::new();
     let mut look = |page: u32| -> io::Result<()> {
-        // What the write-ahead file leaves out is cut off when it is merged.
+        // Pages that the write-ahead file leaves out are cut off when it is merged.
         let is_cut = wal.num_frames > 0 && page > wal.num_pages;
         if page == LOCK_PAGE || is_cut || wal.sums.contains_key(&page) {
             return Ok(());
@@ -269,10 +270,11 @@ fn compare(path: &Path, store: &HeldFile, only: Option<&[u32]>) -> io::Result<Op
     Ok((!wrong.is_empty()).then_some(Damage::Pages(wrong)))
 }
 
-/// So many wrong pages are named at most.
+/// The maximum number of wrong pages that are named.
 const MAX_NAMED: usize = 1000;
 
-/// Computes a page's checksum: 0 for one of zeros, which may never have been written, and for no other.
+/// Computes a page's checksum. It is 0 for a page of zeros, which may never have been written, and
+/// for no other.
 fn sum_of(page: &[u8]) -> u32 {
     if page.iter().all(|byte| *byte == 0) {
         return 0;

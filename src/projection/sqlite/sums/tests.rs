@@ -1,4 +1,5 @@
-//! Checksums against SQLite itself: nothing that it does looks like damage, and all damage does.
+//! Tests checksums against SQLite itself: nothing that it does looks like damage, and all damage
+//! does.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,7 @@ impl World {
         sqlx::query(sql).execute(&mut self.conn).await.unwrap();
     }
 
-    /// The files as they are this moment, as after a kill.
+    /// Copies the files in their present state, as after a kill.
     fn copy(&self) -> (TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
@@ -68,7 +69,7 @@ impl World {
         (folder, path)
     }
 
-    /// A store at rest, with many pages.
+    /// Creates a store at rest, with many pages.
     async fn at_rest() -> (TempDir, PathBuf) {
         let mut world = Self::new().await;
         world.run("CREATE INDEX i ON t (number)").await;
@@ -90,7 +91,7 @@ async fn what_sqlite_does_is_no_damage() {
     for round in 0..12_u32 {
         world.fill(40, &"x".repeat(1 + 700 * round as usize)).await;
         if round == 3 {
-            // An old reader keeps the write-ahead file from being merged as a whole.
+            // An old reader prevents the write-ahead file from being merged completely.
             sqlx::raw_sql("BEGIN; SELECT count(*) FROM t;")
                 .execute(&mut reader)
                 .await

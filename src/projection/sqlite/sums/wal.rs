@@ -1,4 +1,4 @@
-//! Reading SQLite's write-ahead file, whose layout is part of its published file format.
+//! Reads SQLite's write-ahead file, whose layout is part of its published file format.
 //!
 //! ```text
 //! file   = header  frame*
@@ -6,8 +6,8 @@
 //! frame  = page number u32 | pages after a commit u32, else 0 | salts 2×u32 | checksum 2×u32 | page
 //! ```
 //!
-//! All numbers are big-endian. Checksums run on from frame to frame; a frame counts when it has the
-//! header's salts, its checksum holds, and a frame that commits is not before it.
+//! All numbers are big-endian. Checksums continue from frame to frame. A frame counts if it has the
+//! header's salts, its checksum is right, and it is not after the last frame that commits.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,25 +21,25 @@ const FRAME_HEADER_BYTES: usize = 24;
 /// The last bit says whether checksums read their words as big-endian.
 const MAGIC: u32 = 0x377f_0682;
 
-/// What is committed in a write-ahead file.
+/// The committed contents of a write-ahead file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wal {
-    /// They differ from one life of the file to the next.
+    /// They change each time the file starts over.
     pub(super) salts: [u32; 2],
-    /// Frames up to the last that commits.
+    /// The number of frames, up to the last one that commits.
     pub(super) num_frames: u32,
     /// How many pages the store has after the last commit.
     pub(super) num_pages: u32,
-    /// The pages in them, each with the checksum of its last version.
+    /// The pages in these frames, each with the checksum of its last version.
     pub(super) sums: HashMap<u32, u32>,
 }
 
-/// A walk along a write-ahead file, which goes on from where it was when there is more.
+/// A walk along a write-ahead file, which continues from where it was when there is more.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     header: Option<[u8; HEADER_BYTES]>,
     is_big_endian: bool,
-    /// What the frames so far say, up to the last that commits; what stands behind that may be
+    /// What was found so far, up to the last frame that commits; frames after that one may be
     /// overwritten.
     wal: Wal,
     running: [u32; 2],
@@ -52,8 +52,8 @@ impl Walk {
         &self.wal
     }
 
-    /// Goes to the file's end, from its beginning when it has begun another life. Who writes to it may
-    /// go on.
+    /// Walks to the file's end, from its beginning if it has started over. Writers can continue
+    /// meanwhile.
     pub(super) fn go_on(&mut self, path: &Path) -> io::Result<()> {
         let Some(mut file) = self.resume(path)? else {
             *self = Self::default();
@@ -85,7 +85,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Opens the file where the walk goes on; `None` when there is none or it is not used.
+    /// Opens the file where the walk continues; `None` when it does not exist or is not used.
     fn resume(&mut self, path: &Path) -> io::Result<Option<BufReader<File>>> {
         let file = match File::open(part(path, "-wal")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -126,7 +126,7 @@ impl Walk {
         Ok(is_header.then_some(file))
     }
 
-    /// Makes durable what was found.
+    /// Makes what was found durable.
     pub(super) fn flush(&mut self, path: &Path) -> io::Result<()> {
         if self.num_flushed < self.wal.num_frames {
             File::open(part(path, "-wal"))?.sync_data()?;
@@ -150,7 +150,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(four.copied().unwrap_or_default())
 }
 
-/// Carries the write-ahead file's checksum on over more bytes.
+/// Continues the write-ahead file's checksum over more bytes.
 fn add(running: &mut [u32; 2], bytes: &[u8], is_big_endian: bool) {
     let [mut first, mut second] = *running;
     let word = if is_big_endian {
