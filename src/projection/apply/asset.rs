@@ -1,4 +1,4 @@
-//! Events of files.
+//! Applies events of files.
 
 use crate::projection::conn::Conn;
 use skytrail_schema::event::{Event, EventBody};
@@ -7,7 +7,7 @@ use skytrail_schema::id::AssetName;
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
-/// Registers a file, or notes the size of its bytes.
+/// Registers a file, or stores the size of its bytes.
 pub(super) async fn change(
     conn: &mut Conn<'_>,
     name: &AssetName,

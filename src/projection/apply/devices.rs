@@ -1,4 +1,4 @@
-//! Events of devices and of what they subscribe to.
+//! Applies events of devices and their subscriptions.
 
 use crate::projection::conn::Conn;
 use skytrail_schema::event::{DeviceState, Event, EventBody};
@@ -8,8 +8,8 @@ use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
-/// Follows an event of a device; `subscribed` is the version of its subscriptions, where its row is made
-/// anew.
+/// Applies an event of a device; `subscribed` is the version of its subscriptions for a row that is
+/// created again.
 pub(super) async fn change_device(
     conn: &mut Conn<'_>,
     id: &DeviceId,
@@ -65,7 +65,7 @@ async fn register(
     Ok(())
 }
 
-/// Follows an event of what a device subscribes to.
+/// Applies an event of a device's subscriptions.
 pub(super) async fn change_subscriptions(
     conn: &mut Conn<'_>,
     device: &DeviceId,

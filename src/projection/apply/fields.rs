@@ -1,4 +1,4 @@
-//! Fields that get another name, or go: their columns, the indexes over them, their sequences.
+//! Applies renames and deletions of fields: their columns, the indexes over them, their sequences.
 
 use crate::projection::conn::Conn;
 use skytrail_schema::event::{EventBody, FieldDeletion, FieldRename};
@@ -12,7 +12,7 @@ use crate::projection::layout::{Catalog, ChangedColumn, Column, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
 
-/// Follows an event that changed the fields of a type to `definition`.
+/// Applies an event that changed the fields of a type to `definition`.
 pub(super) async fn change(
     conn: &mut Conn<'_>,
     catalog: &mut Catalog,
@@ -32,7 +32,7 @@ pub(super) async fn change(
         return Err(ApplyError::fault("the type has no table"));
     };
     if let Some(text) = ddl::drop_user_view(&layout) {
-        // Where others look at the view, it stays, and the column that it shows as well.
+        // If other programs build on the view, it stays, and so does the column that it shows.
         room::attempt(conn, &text).await?;
     }
     for table in layout.past().iter().chain([table]) {
@@ -60,8 +60,8 @@ pub(super) async fn change(
     save_type(conn, &layout).await
 }
 
-/// Drops every index of ours over a column: the database refuses to drop the column otherwise, and an
-/// index is named by its columns.
+/// Drops every index of ours over a column. The database would otherwise refuse to drop the column,
+/// and an index is named after its columns.
 async fn drop_indexes(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -77,7 +77,7 @@ async fn drop_indexes(
     Ok(())
 }
 
-/// The last number goes with its field.
+/// Moves a sequence's last number with its field, or deletes it.
 async fn change_sequence(
     conn: &mut Conn<'_>,
     type_id: i64,

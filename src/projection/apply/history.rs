@@ -1,4 +1,4 @@
-//! A row per event: where a stream's versions stand in the log, by whom and when.
+//! Writes a row per event: where a stream's versions are in the log, by whom and when.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::projection::sql::{Arg, Kind, Sql};
 /// How many rows one statement writes.
 const SIZES: &[usize] = &[64, 16, 4, 1];
 
-/// What a row holds.
+/// The kinds of a row's values.
 const KINDS: [Kind; 6] = [
     Kind::Int,
     Kind::Int,
@@ -26,10 +26,10 @@ const KINDS: [Kind; 6] = [
     Kind::Time,
 ];
 
-/// How many actors' numbers are kept.
+/// How many actors' numbers are cached.
 const MAX_ACTORS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// The numbers of actors.
+/// A cache of the numbers of actors.
 pub(in crate::projection) struct Actors(LruCache<String, i64>);
 
 impl Default for Actors {
@@ -39,7 +39,7 @@ impl Default for Actors {
 }
 
 impl Actors {
-    /// Forgets everything: numbers that were just given may not be stored.
+    /// Clears the cache, since numbers assigned recently may not be stored.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -47,7 +47,7 @@ impl Actors {
 
 /// Hashes a stream's name to 47 bits, which the database stores in six bytes.
 ///
-/// Two streams with one hash are told apart by their events.
+/// Streams with the same hash are told apart by their events.
 pub(in crate::projection) fn stream_hash(stream: &Stream) -> i64 {
     i64::try_from(fnv(&stream.to_string()) >> 17).unwrap_or_default()
 }
@@ -89,8 +89,8 @@ fn row(commit: &Commit, event: &Event, actor: i64) -> [Arg; 6] {
     ]
 }
 
-/// Returns the number of an event's kind, with a mark when the event was erased: its state cannot be
-/// read any more.
+/// Returns the number of an event's kind, with a mark if the event was erased: its state can no
+/// longer be read.
 fn kind_of(event: &Event) -> i64 {
     let number = i64::from(event.body.kind().number());
     match event.body.erased() {
@@ -100,12 +100,12 @@ fn kind_of(event: &Event) -> i64 {
 }
 
 fn actor_text(actor: &Actor) -> String {
-    // An actor has no member that cannot be written.
+    // Every member of an actor can be serialized.
     serde_json::to_string(actor).unwrap_or_default()
 }
 
 /// Makes sure that every actor has a number. New ones get theirs in the order of events, so that
-/// the batches' sizes make no difference.
+/// the sizes of batches make no difference.
 async fn number_actors(
     conn: &mut Conn<'_>,
     actors: &mut Actors,
@@ -129,8 +129,8 @@ async fn number_actors(
     Ok(())
 }
 
-/// Adds actors. Their numbers have no gaps: those that a database counts by itself would have some
-/// after every batch that was undone, and stores would differ.
+/// Adds actors. Their numbers have no gaps. A database's own counter would leave gaps after every
+/// batch that was undone, and stores would differ.
 async fn add_actors(
     conn: &mut Conn<'_>,
     actors: &mut Actors,

@@ -1,4 +1,4 @@
-//! Which account elsewhere signs which user in: tables made from auth rows.
+//! Which account elsewhere logs in which user: tables derived from auth rows.
 
 use crate::projection::conn::Conn;
 use serde_json::Value as Json;
@@ -8,7 +8,7 @@ use skytrail_schema::id::UserId;
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
-/// Writes the accounts that are linked to a user, in place of those that were.
+/// Writes the accounts that are linked to a user, in place of the previous ones.
 pub(super) async fn write(
     conn: &mut Conn<'_>,
     user: &UserId,

@@ -1,9 +1,10 @@
-//! Things whose beginning was erased: what they were is not known until an event carries a full state.
+//! Things whose beginning was erased: their state is unknown until an event carries a full state.
 //!
-//! Changes and the end of such a thing may have nothing to work on, and that is no fault. When a record
-//! is known again its row gets the place that its creation would have given it, and that of a device
-//! the version of its subscriptions, so that a store made from what is left equals the one that saw
-//! everything. The store keeps them, too: a server may end before the log does.
+//! Changes and the end of such a thing may have nothing to work on, which is not a fault. When a
+//! record is known again, its row gets the place that its creation would have given it; a device
+//! gets the version of its subscriptions. So a store made from what is left equals the one that saw
+//! everything. The store keeps the unknown things as well, since a server can stop before it
+//! reaches the log's end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,26 +21,28 @@ use crate::projection::sql::{Arg, Kind, Sql};
 /// How many rows one statement writes.
 const SIZES: &[usize] = &[64, 16, 4, 1];
 
-/// The things that are not known at present, with the positions at which they began; what devices
-/// subscribe to with the version that it has come to. There may be a great many after an erasure, and
-/// hardly a batch changes them: until it does, what it begins with is shared with what it ends with.
+/// The things that are currently unknown, with the positions at which they began. For a device's
+/// subscriptions the value is their current version.
+///
+/// After an erasure there can be very many, and hardly any batch changes them. Until a batch does,
+/// it shares the map with the state before it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lost(Arc<HashMap<Stream, u64>>);
 
-/// What is to be done with an event.
+/// What to do with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Nothing: it is erased, or has nothing to work on.
     Nothing,
-    /// It is applied; a row that is made anew gets this place, or this version of its subscriptions, if
-    /// there is one.
+    /// Apply it. A row that is created again gets this place, or this version of its subscriptions,
+    /// if there is one.
     Apply(Option<u64>),
-    /// It is applied as far as it can be.
+    /// Apply as much of it as possible.
     Try,
 }
 
 impl Lost {
-    /// Loads what the store has left.
+    /// Loads the unknown things from the store.
     pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
         let rows = Sql::new("SELECT stream, place FROM _lost");
         let rows = rows.fetch_all(conn).await?;
@@ -52,7 +55,7 @@ impl Lost {
         Ok(Self(Arc::new(things?)))
     }
 
-    /// Writes what is not known any more, or is again, other than before.
+    /// Writes the differences from `before`.
     pub(super) async fn save(&self, conn: &mut Conn<'_>, before: &Self) -> Result<(), sqlx::Error> {
         if Arc::ptr_eq(&self.0, &before.0) {
             return Ok(());
@@ -78,13 +81,13 @@ impl Lost {
         Ok(())
     }
 
-    /// Returns what is not the same in `other`.
+    /// Returns the entries that differ from those in `other`.
     fn beside(&self, other: &Self) -> impl Iterator<Item = (&Stream, &u64)> {
         let is_new = |(stream, place): &(&Stream, &u64)| other.0.get(*stream) != Some(*place);
         self.0.iter().filter(is_new)
     }
 
-    /// Learns of the next event, and says what it means.
+    /// Records the next event, and returns what to do with it.
     pub(super) fn learn(&mut self, event: &Event) -> Meaning {
         use EventBody as Body;
 
@@ -111,7 +114,7 @@ impl Lost {
             Body::UserRemoved(_) | Body::DeviceDeleted(_) if self.remove(stream).is_some() => {
                 Meaning::Try
             }
-            // What a device subscribes to goes with the device.
+            // A device's subscriptions are lost with the device.
             _ if self.0.contains_key(stream) || self.0.contains_key(&device_of(stream)) => {
                 if matches!(stream, Stream::Subscriptions(_)) {
                     self.insert(event);
@@ -122,7 +125,7 @@ impl Lost {
         }
     }
 
-    /// Returns where those records of a type began that are not known.
+    /// Returns where the unknown records of a type began.
     pub(super) fn places_of(&self, name: &TypeName) -> Vec<u64> {
         let places = self.0.iter().filter_map(|(stream, place)| match stream {
             Stream::Record(id) if id.record_type == *name => Some(*place),
@@ -140,13 +143,13 @@ impl Lost {
     }
 
     fn remove(&mut self, stream: &Stream) -> Option<u64> {
-        // What is shared is copied for a change only.
+        // The shared map is copied only for a change.
         self.0.get(stream)?;
         Arc::make_mut(&mut self.0).remove(stream)
     }
 }
 
-/// Whether without an event of this kind those behind it have nothing to work on.
+/// Returns whether later events have nothing to work on without an event of this kind.
 fn begins(kind: EventKind) -> bool {
     matches!(
         kind,
@@ -157,7 +160,7 @@ fn begins(kind: EventKind) -> bool {
     )
 }
 
-/// Returns the stream of the device that subscriptions belong to; that of anything else is its own.
+/// Returns the stream of the device for a stream of subscriptions, and any other stream as it is.
 fn device_of(stream: &Stream) -> Stream {
     match stream {
         Stream::Subscriptions(id) => Stream::Device(id.clone()),
@@ -165,7 +168,7 @@ fn device_of(stream: &Stream) -> Stream {
     }
 }
 
-/// Returns the stream of what a device subscribes to; that of anything else is its own.
+/// Returns the stream of subscriptions for the stream of a device, and any other stream as it is.
 fn subscriptions_of(stream: &Stream) -> Stream {
     match stream {
         Stream::Device(id) => Stream::Subscriptions(id.clone()),

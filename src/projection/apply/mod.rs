@@ -1,12 +1,12 @@
-//! Applying commits to the store: one transaction per batch, with the checkpoint in it.
+//! Applies commits to the store: one transaction per batch, with the checkpoint in it.
 //!
-//! 1. The batch's record events are folded per record and written in a few
-//!    multi-row statements; a type's change first writes what came before it.
-//! 2. A row of history per event, then the checkpoint, then commit.
-//! 3. If an event cannot be applied, the transaction is undone and the batch
-//!    applied event by event; the one at fault goes to `_faults`, the others stay.
-//! 4. If the *database* fails (disk full, I/O, a right or a table that was taken away), nothing is applied and the caller
-//!    tries again.
+//! 1. The record events of the batch are folded per record, and written by a few multi-row
+//!    statements. Before a type changes, everything before the change is written.
+//! 2. Then each event gets a row in the history, and the checkpoint and the commit follow.
+//! 3. If an event cannot be applied, the transaction is undone and the batch applied event by
+//!    event. The event at fault goes to `_faults`; the others are kept.
+//! 4. If the *database* fails (disk full, I/O, a permission or table that was removed), nothing is
+//!    applied and the caller tries again.
 
 mod asset;
 mod devices;
@@ -44,7 +44,7 @@ use super::sql::{Arg, Sql};
 pub(super) use self::history::stream_hash;
 pub(super) use self::settings::Indexing;
 
-/// How long a change of a table waits for it at most.
+/// The longest that a change of a table waits for the table.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a batch was not applied.
@@ -63,8 +63,8 @@ impl ApplyError {
         Self::Fault(reason.into())
     }
 
-    /// Whether the event is at fault, not the database's disk, memory or file, nor what somebody has taken
-    /// away from it: that may come back, and the event must not be lost meanwhile.
+    /// Returns whether the event is at fault: not the database's disk, memory or file, and not
+    /// something removed from it. That can return, and the event must not be lost meanwhile.
     fn is_about_the_event(&self) -> bool {
         match self {
             Self::Fault(_) => true,
@@ -83,14 +83,15 @@ pub(super) struct WriterState {
     pub(super) catalog: Arc<Catalog>,
     /// The last applied position.
     pub(super) checkpoint: u64,
-    /// When indexes are made.
+    /// When indexes are created.
     pub(super) indexing: Indexing,
-    /// How many faults were written since somebody took note.
+    /// How many faults were written since they were last collected.
     pub(super) new_faults: u64,
-    /// Whether transactions do not wait for the disk of the database, if it is a server's.
+    /// Whether transactions do not wait for the database's disk, if the database is a server.
     pub(super) is_lazy: bool,
-    /// How long the next change of a table waits for it. Others wait behind it, so it begins with little;
-    /// but those who were there before take turns, maybe, and it has to outlast them.
+    /// How long the next change of a table waits for the table. Others queue behind it, so it
+    /// starts with a short wait. But sessions that came first may take turns, and the wait must
+    /// outlast them.
     pub(super) table_wait: Duration,
     texts: Texts,
     actors: Actors,
@@ -98,7 +99,7 @@ pub(super) struct WriterState {
 }
 
 impl WriterState {
-    /// Goes on where the store was left.
+    /// Continues where the store was left.
     pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
         let (catalog, checkpoint) = super::read::catalog(conn).await?;
         Ok(Self {
@@ -124,7 +125,7 @@ impl WriterState {
         }
     }
 
-    /// Applies the commits behind the checkpoint.
+    /// Applies the commits after the checkpoint.
     pub(super) async fn apply(
         &mut self,
         conn: &mut Conn<'_>,
@@ -137,7 +138,7 @@ impl WriterState {
             return Ok(());
         };
         let mut done = self.apply_as_batch(conn, &new).await;
-        // One at a time; those that are dropped do not come again, so it ends.
+        // One index at a time. Dropped indexes do not return, so this ends.
         while let Err(ApplyError::Sql(error)) = &done
             && let Some(index) = postgres::too_narrow(error)
         {
@@ -170,14 +171,14 @@ impl WriterState {
         }
     }
 
-    /// Whether it does no harm if a crash of the database takes these back. What SQL has changed leaves the
-    /// outbox with its commit: that does not come back.
+    /// Returns whether a crash of the database may undo these commits. Changes by SQL leave the
+    /// outbox with their commit, and would not return to it.
     fn may_be_lazy(&self, commits: &[&Commit]) -> bool {
         self.is_lazy && commits.iter().all(|commit| commit.sql.is_none())
     }
 
-    /// Begins the transaction of these commits. Who changes a table needs it alone. In a store beside the
-    /// one in use nobody waits behind him.
+    /// Begins the transaction of these commits. A change of a table needs the table exclusively. In
+    /// a store next to the one in use nobody queues for it.
     async fn begin<'a>(
         &self,
         conn: &'a mut Conn<'_>,
@@ -191,8 +192,8 @@ impl WriterState {
         Ok(tx)
     }
 
-    /// Says what was skipped, once that is stored: the log has it, and who asked for it was told that it is
-    /// saved, so somebody has to know.
+    /// Reports what was skipped, once that is stored. The log has it, and its author was told that
+    /// it is saved, so somebody must know.
     fn tell(&mut self, faults: &[Fault]) {
         for fault in faults {
             tracing::error!(
@@ -207,7 +208,7 @@ impl WriterState {
         }
     }
 
-    /// Forgets what may be known only from a transaction that was undone.
+    /// Clears caches that may contain something from a transaction that was undone.
     fn forget(&mut self) {
         self.texts.clear();
         self.actors.clear();
@@ -258,7 +259,7 @@ impl WriterState {
         for (time, event) in commits.iter().copied().flat_map(timed) {
             let known = (&catalog, &lost);
             let mut applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
-            // What the log has goes before what others want of its tables.
+            // What the log has takes precedence over what other programs want of its tables.
             while let Err(ApplyError::Sql(error)) = &applied {
                 let is_out_of_the_way = captured::lift(&mut tx.conn(), error).await?
                     || match table_of(&catalog, event) {
@@ -321,8 +322,8 @@ impl WriterState {
     }
 }
 
-/// What was applied leaves: the types, what did not fit, the records that are not known, the rows that
-/// were written.
+/// The result of applying: the types, the faults, the unknown things, and the rows that were
+/// written.
 type Applied = (Arc<Catalog>, Vec<Fault>, Lost, Touched);
 
 /// An event, or a part of one, that could not be applied.
@@ -342,7 +343,7 @@ impl Fault {
     }
 }
 
-/// A batch on its way into the store.
+/// A batch that is being applied.
 struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
@@ -354,7 +355,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Takes an event; `time` is its commit's.
+    /// Applies an event; `time` is its commit's.
     async fn add(
         &mut self,
         conn: &mut Conn<'_>,
@@ -374,7 +375,8 @@ impl Session<'_> {
         self.change(conn, (event, place), time).await
     }
 
-    /// Follows an event; a row that is made anew gets what is beside it, see [`Meaning::Apply`].
+    /// Applies an event. A row that is created again gets the value that comes with the event, see
+    /// [`Meaning::Apply`].
     async fn change(
         &mut self,
         conn: &mut Conn<'_>,
@@ -416,14 +418,14 @@ impl Session<'_> {
             Stream::Device(id) => devices::change_device(conn, id, (event, place)).await,
             Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
             Stream::Task(id) => tasks::change(conn, id, event, time).await,
-            // Of the rest of them only the log knows, and who looks at it.
+            // Everything else is only in the log, for those who read it.
             Stream::Erasure(_) => match &event.body {
                 EventBody::ErasureRequested(request) => {
                     settings::note_counters(conn, &self.catalog, request).await
                 }
                 _ => Ok(()),
             },
-            // Only history.
+            // These are only in the history.
             Stream::Plugin(_) | Stream::Restore(_) => Ok(()),
         }
     }
@@ -435,7 +437,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether some of the commits change types, and with them tables.
+/// Returns whether any of the commits change types, and with them tables.
 pub(super) fn change_types<'a>(mut commits: impl Iterator<Item = &'a Commit>) -> bool {
     let changes = |event: &Event| matches!(event.stream, Stream::Type(_));
     commits.any(|commit| commit.events.iter().any(changes))
@@ -483,7 +485,7 @@ async fn finish(
     let mut sql = Sql::new("UPDATE _checkpoint SET position=");
     sql.bind(Arg::unsigned(position));
     if checkpoint == 0 && !conn.dialect().is_sqlite() {
-        // Several may use one server: a store says whose log it was filled from.
+        // Several servers can use one database: a store remembers which log it was filled from.
         let first = commits.first().map(|commit| commit.id.to_string());
         sql.push(",log=").bind(Arg::maybe(first));
     }
@@ -494,8 +496,8 @@ async fn finish(
     }
 }
 
-/// Somebody else applies to the same store, or a commit of ours came through although the connection
-/// failed.
+/// Returns the error for a checkpoint that has moved. Another server applies to the same store, or
+/// a commit of ours succeeded although the connection failed.
 fn moved(checkpoint: u64) -> sqlx::Error {
     sqlx::Error::Protocol(format!(
         "the store is not at {checkpoint} any more, where it was left: another server may use it"

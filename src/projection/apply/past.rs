@@ -1,4 +1,4 @@
-//! What a batch replaces, kept with when it held.
+//! Keeps the versions that a batch replaces, with the positions between which they were valid.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub(super) async fn keep(
 ) -> Result<(), ApplyError> {
     let ends = pending.iter().filter_map(|(key, pending)| {
         let until = match pending {
-            // A row that is new may still be in the place of one that was deleted.
+            // A new row can also replace one that was deleted in this batch.
             Pending::Whole { row, .. } => row.get(place::POSITION)?.clone(),
             Pending::Patch(changes) => changes.get(&place::POSITION)?.clone(),
             Pending::Gone { position, .. } => Arg::unsigned(*position),
@@ -37,7 +37,7 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Values per row: its key, and the position at which it ends.
+/// Builds the statement; the values per row are its key, and the position at which it ends.
 fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new("WITH v(k, p) AS (VALUES ");
     push_rows(&mut sql, &[Kind::Text, Kind::Int], num_rows);
@@ -50,7 +50,7 @@ fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
     push_columns(&mut sql, table, ",t.");
     sql.push(" FROM v JOIN ").name(&table.name);
     sql.push(" AS t ON t._id=v.k");
-    // What SQL has inserted is at no position before its event comes: it never was anything else.
+    // A row inserted by SQL has no position until its event arrives: it has no earlier versions.
     sql.push(table.dialect.choose("", " WHERE t._position<>0"));
     sql
 }

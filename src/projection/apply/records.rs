@@ -1,8 +1,8 @@
-//! The record events of a batch, folded per record and written in few statements.
+//! Folds the record events of a batch per record, and writes them by a few statements.
 //!
-//! Nobody sees the states between two batches, so several events of one
-//! record become one row change; unless the store keeps what the type's records
-//! were: then what a row change replaces is written to another table before.
+//! Nobody sees the states between two batches, so several events of one record become one row
+//! change. It is different if the store keeps what the type's records were: then the row that a
+//! change replaces is first written to another table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const SIZES: &[usize] = &[64, 16, 4, 1];
 struct TypeBatch {
     layout: Arc<TypeLayout>,
     records: HashMap<RecordKey, Pending>,
-    /// The highest number that a sequence field was given.
+    /// The highest number assigned to each sequence field.
     sequences: BTreeMap<String, i64>,
 }
 
@@ -34,19 +34,20 @@ struct TypeBatch {
 #[derive(Default)]
 pub(super) struct RecordBatch {
     types: BTreeMap<i64, TypeBatch>,
-    /// Rows that were written, where others may have written them, too.
+    /// The rows that were written, where other programs can write as well.
     pub(super) touched: Touched,
 }
 
 impl RecordBatch {
-    /// Whether an event of the record waits whose state has to be written before the next one's.
+    /// Returns whether an event of the record is pending whose state must be written before the
+    /// next one.
     pub(super) fn must_flush(&self, layout: &TypeLayout, id: &RecordId) -> bool {
         layout.definition.intervals_since.is_some()
             && (self.types.get(&layout.id)).is_some_and(|it| it.records.contains_key(&id.key))
     }
 
-    /// Takes an event in; returns what of it does not fit. A row that it makes gets the place, if
-    /// there is one.
+    /// Adds an event; returns the parts of it that do not fit. A row that it creates gets the
+    /// place, if there is one.
     pub(super) fn add(
         &mut self,
         layout: &Arc<TypeLayout>,
@@ -75,7 +76,7 @@ impl RecordBatch {
         }
     }
 
-    /// Writes everything and becomes empty.
+    /// Writes and removes everything.
     pub(super) async fn flush(
         &mut self,
         conn: &mut Conn<'_>,
@@ -106,7 +107,7 @@ impl TypeBatch {
         if !is_created {
             match self.records.get(&id.key) {
                 Some(Pending::Gone { .. }) => is_new = true,
-                // The row keeps the place that its first event gives it.
+                // The row keeps the place that its first event has given it.
                 Some(Pending::Whole {
                     row: before,
                     is_new: was_new,
@@ -125,7 +126,7 @@ impl TypeBatch {
         misfits
     }
 
-    /// Gives a row that was just put another place, if there is one.
+    /// Gives a row that was just added another place, if there is one.
     fn put_at(&mut self, id: &RecordId, place: Option<u64>) {
         if let Some(place) = place
             && let Some(Pending::Whole { row, .. }) = self.records.get_mut(&id.key)
@@ -157,7 +158,7 @@ impl TypeBatch {
     }
 
     fn delete(&mut self, id: &RecordId, position: u64) -> Result<Vec<Misfit>, ApplyError> {
-        // A record that came within the batch may have had a row before that.
+        // A record created within the batch may have had a row before it.
         let is_counted = match self.records.get(&id.key) {
             Some(Pending::Gone { .. }) => return Err(ApplyError::fault("the record is deleted")),
             Some(Pending::Whole { .. }) => false,
@@ -204,16 +205,16 @@ impl TypeBatch {
     }
 }
 
-/// Rows that go through the same statement.
+/// Rows that the same statement writes.
 struct Group {
     shape: Shape,
-    /// Whether each row must have been there.
+    /// Whether each row must have existed.
     must_exist: bool,
     rows: Vec<Vec<Arg>>,
 }
 
-/// Whether as many rows as are missing were touched by others' SQL, which may have deleted them: their
-/// own events follow, or this is one.
+/// Returns whether the outbox has at least as many of the rows as are missing. SQL of other
+/// programs may have deleted these: their own events follow, or this is one of them.
 async fn are_captured(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -227,7 +228,7 @@ async fn are_captured(
     Ok(num_changed + found >= keys.len() as u64)
 }
 
-/// Sorts what happens to the records by statement.
+/// Groups what happens to the records by statement.
 fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Group> {
     let mut groups: BTreeMap<(Shape, bool), Vec<Vec<Arg>>> = BTreeMap::new();
     for (key, pending) in records {
@@ -252,8 +253,8 @@ fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Gro
 }
 
 impl Group {
-    /// Whether rows are not as the statement should have left them: a trigger or a rule of others keeps
-    /// them back without a word.
+    /// Returns whether rows differ from what the statement should have left: a trigger or a rule of
+    /// another program suppresses them silently.
     async fn is_kept_back(
         &self,
         conn: &mut Conn<'_>,

@@ -1,10 +1,11 @@
-//! What others have made of a table, where it is in the way of what the log wants.
+//! Deals with what other programs have done to a table, where it is in the way of the log.
 //!
-//! 1. A column of theirs that has the name of one of ours makes room: it gets another name. Its values are
-//!    in no event, so they are not taken for the field's.
-//! 2. A column of ours that a view of theirs needs is emptied and put aside.
-//! 3. A column of ours that got another type gets its own back.
-//! 4. What keeps rows back without a word is named, and waited for.
+//! 1. A column of theirs with the name of one of ours is renamed. No event has its values, so they
+//!    do not become the field's.
+//! 2. A column of ours that a view of theirs needs is emptied and renamed.
+//! 3. A column of ours whose type was changed gets its own type back.
+//! 4. A trigger or rule that suppresses rows silently is named, and the store waits until it is
+//!    gone.
 
 use std::borrow::Cow;
 
@@ -17,7 +18,7 @@ use crate::projection::names::{Name, NameSet};
 use crate::projection::postgres;
 use crate::projection::sql::{Arg, SafeText, Sql};
 
-/// Makes room for columns that the table is about to get.
+/// Makes room for columns that are about to be added to the table.
 pub(super) async fn make_room(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -42,7 +43,7 @@ pub(super) async fn make_room(
     Ok(())
 }
 
-/// Drops a column, or puts it aside without its values where others need it.
+/// Drops a column, or empties and renames it if other programs need it.
 pub(super) async fn drop_column(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -66,7 +67,7 @@ pub(super) async fn drop_column(
     Ok(())
 }
 
-/// Runs a statement that takes something away; says whether nothing else needs it.
+/// Runs a statement that drops something; returns whether nothing else needed it.
 pub(super) async fn attempt(conn: &mut Conn<'_>, text: &SafeText) -> Result<bool, ApplyError> {
     let mut attempt = conn.begin().await?;
     match text.execute(&mut attempt.conn(), Vec::new()).await {
@@ -82,7 +83,7 @@ pub(super) async fn attempt(conn: &mut Conn<'_>, text: &SafeText) -> Result<bool
     }
 }
 
-/// Gives the columns of a table the types that they were made with; says whether one had another.
+/// Restores the types that a table's columns were created with; returns whether any was different.
 pub(super) async fn restore_types(
     conn: &mut Conn<'_>,
     table: &Table,
@@ -122,7 +123,7 @@ pub(super) async fn restore_types(
     Ok(was_other)
 }
 
-/// Says what keeps rows from being written as they should be.
+/// Returns the error that names what suppresses rows.
 pub(super) async fn kept_back(conn: &mut Conn<'_>, table: &Table) -> ApplyError {
     let found = match name_keepers(conn, table).await {
         Ok(found) => found.unwrap_or_else(|| "something".to_owned()),
@@ -133,7 +134,7 @@ pub(super) async fn kept_back(conn: &mut Conn<'_>, table: &Table) -> ApplyError 
     postgres::in_the_way(said).into()
 }
 
-/// Lists the triggers and rules of others over a table.
+/// Lists the triggers and rules of other programs on a table.
 async fn name_keepers(conn: &mut Conn<'_>, table: &Table) -> Result<Option<String>, sqlx::Error> {
     let mut sql = Sql::new(
         "SELECT string_agg(what, ', ' ORDER BY what) FROM (\
@@ -151,7 +152,7 @@ async fn name_keepers(conn: &mut Conn<'_>, table: &Table) -> Result<Option<Strin
     Ok(row.maybe_text(0)?.map(Cow::into_owned))
 }
 
-/// Gives a column a name that is free.
+/// Renames a column to a free name.
 async fn put_aside(
     conn: &mut Conn<'_>,
     table: &Table,

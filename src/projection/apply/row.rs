@@ -12,7 +12,7 @@ use crate::projection::layout::{SYSTEM_COLUMNS, Table};
 use crate::projection::sql::Arg;
 use crate::projection::value::{Cell, encode_wire};
 
-/// Places of a whole row's system columns, as [`SYSTEM_COLUMNS`] orders them.
+/// The indices of system columns in a whole row, in the order of [`SYSTEM_COLUMNS`].
 pub(super) mod place {
     pub(crate) const POSITION: usize = 2;
     pub(crate) const VERSION: usize = 3;
@@ -21,21 +21,21 @@ pub(super) mod place {
     pub(crate) const UPDATER: usize = 10;
 }
 
-/// What a batch does to one record in the end.
+/// The final effect of a batch on one record.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Pending {
     /// It has this row.
     Whole {
         /// All columns, in the table's order.
         row: Vec<Arg>,
-        /// The row takes its own place, whether there was one or not.
+        /// Whether the row gets its own place, even if the record had a row.
         is_new: bool,
     },
-    /// These columns change, by their places in the row.
+    /// These columns change, by their indices in the row.
     Patch(BTreeMap<usize, Arg>),
-    /// It is gone.
+    /// It is deleted.
     Gone {
-        /// Whether its row must have been there before the batch.
+        /// Whether its row must have existed before the batch.
         is_counted: bool,
         /// The position of the event that deleted it.
         position: u64,
@@ -105,7 +105,7 @@ pub(super) fn patch_row(
     }
     let mut misfits = Vec::new();
     let unset = patch.unset.iter().map(|field| (field, &Json::Null));
-    // Null in `set` says nothing, as in the fold.
+    // Null in `set` has no effect, as in the fold.
     let set = patch.set.iter().filter(|(_, wire)| !wire.is_null());
     for (field, wire) in unset.chain(set) {
         match cells(table, field, wire) {
@@ -116,7 +116,7 @@ pub(super) fn patch_row(
     (changes, misfits)
 }
 
-/// Lays later changes over a row.
+/// Applies later changes to a row.
 pub(super) fn set_cells(row: &mut [Arg], cells: impl IntoIterator<Item = (usize, Arg)>) {
     for (place, arg) in cells {
         if let Some(slot) = row.get_mut(place) {
@@ -138,8 +138,7 @@ fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
     Ok(Some((place, main)).into_iter().chain(companion))
 }
 
-/// Writes who created or changed a record, as its table stores it: in SQLite nothing when that is the
-/// owner.
+/// Returns who created or changed a record, as its table stores it: in SQLite NULL for the owner.
 fn user(dialect: Dialect, user: Option<&UserId>, owner: Option<&UserId>) -> Arg {
     match dialect {
         Dialect::Postgres(_) => Arg::maybe(user.map(UserId::as_str)),
@@ -149,7 +148,7 @@ fn user(dialect: Dialect, user: Option<&UserId>, owner: Option<&UserId>) -> Arg 
 }
 
 fn access(acl: Option<&Acl>) -> Arg {
-    // An access list has no member that cannot be written.
+    // Every member of an access list can be serialized.
     acl.and_then(|acl| serde_json::to_string(acl).ok())
         .map_or(Arg::Null, Arg::Json)
 }

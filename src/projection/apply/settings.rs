@@ -1,4 +1,4 @@
-//! Events that are not about records: types, roles, users, relations.
+//! Applies events that are not about records: types, roles, users, relations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -67,17 +67,17 @@ pub(super) async fn change_type(
     save_type(conn, &layout).await
 }
 
-/// When indexes of new columns are made.
+/// When indexes of new columns are created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::projection) enum Indexing {
-    /// With the column.
+    /// Together with the column.
     #[default]
     AtOnce,
-    /// By someone else, after all rows are there, which is quicker.
+    /// By the caller, once all rows exist, which is faster.
     Later,
 }
 
-/// Numbers the rows that are there in columns of new sequence fields.
+/// Numbers the existing rows in columns of new sequence fields.
 async fn number_new_sequences(
     conn: &mut Conn<'_>,
     (layout, num_old): (&TypeLayout, usize),
@@ -106,8 +106,8 @@ async fn number_new_sequences(
     Ok(())
 }
 
-/// Moves sequences to the numbers that they had given when something was erased: what carried these may
-/// have been erased before it came here.
+/// Raises sequences to the numbers that they had reached when something was erased. What carried
+/// these numbers may have been erased before it was applied here.
 pub(super) async fn note_counters(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -144,7 +144,7 @@ pub(super) async fn save_type(conn: &mut Conn<'_>, layout: &TypeLayout) -> Resul
     Ok(())
 }
 
-/// Moves a sequence's last number to at least `last`.
+/// Raises a sequence's last number to at least `last`.
 pub(super) async fn raise_sequence(
     conn: &mut Conn<'_>,
     type_id: i64,
@@ -182,7 +182,7 @@ pub(super) async fn define_role(
     Ok(())
 }
 
-/// Sets the rules of access to fields.
+/// Stores the rules for access to fields.
 pub(super) async fn set_field_access(conn: &mut Conn<'_>, event: &Event) -> Result<(), ApplyError> {
     let EventBody::FieldAccessSet(rules) = &event.body else {
         return Err(ApplyError::fault("not an event of the field access"));
@@ -245,7 +245,7 @@ pub(crate) fn relation_number(relation: Relation) -> i64 {
     }
 }
 
-/// Removes a user's auth row and what is made from it.
+/// Deletes a user's auth row and what is derived from it.
 async fn remove_user(conn: &mut Conn<'_>, id: &UserId) -> Result<(), ApplyError> {
     links::write(conn, id, &UserState::default()).await?;
     let mut sql = Sql::new("DELETE FROM _auth WHERE id=");
@@ -258,7 +258,7 @@ async fn remove_user(conn: &mut Conn<'_>, id: &UserId) -> Result<(), ApplyError>
 #[derive(Default)]
 pub(super) struct UserBatch {
     rows: HashMap<UserId, (u32, UserState)>,
-    /// The rows that changed, and whether their accounts elsewhere did.
+    /// The rows that changed, and whether their linked accounts did.
     changed: BTreeMap<UserId, bool>,
 }
 
@@ -277,7 +277,7 @@ impl UserBatch {
         })
     }
 
-    /// Takes an event in.
+    /// Folds an event into its row.
     pub(super) fn add(&mut self, id: &UserId, event: &Event) -> Result<(), ApplyError> {
         let user = match fold::user(self.rows.get(id), event) {
             fold::Folded::Known(user) => user,
@@ -291,7 +291,7 @@ impl UserBatch {
         Ok(())
     }
 
-    /// Writes the changed rows and becomes empty.
+    /// Writes the changed rows, and clears the list of them.
     pub(super) async fn flush(&mut self, conn: &mut Conn<'_>) -> Result<(), ApplyError> {
         for (id, has_other_links) in std::mem::take(&mut self.changed) {
             let Some((version, state)) = self.rows.get(&id) else {
@@ -315,7 +315,7 @@ impl UserBatch {
     }
 }
 
-/// Whether an event may change which accounts elsewhere sign a user in.
+/// Returns whether an event can change which linked accounts log in a user.
 fn changes_links(body: &EventBody) -> bool {
     match body {
         EventBody::UserCreated(state) => !state.links.is_empty() || !state.provider_info.is_empty(),

@@ -1,4 +1,4 @@
-//! Events of scheduled tasks.
+//! Applies events of scheduled tasks.
 
 use crate::projection::conn::Conn;
 use skytrail_actors::task::TaskState;

@@ -1,4 +1,4 @@
-//! The statements that write records, each text made once.
+//! The statements that write records; each text is built once.
 
 use std::num::NonZeroUsize;
 
@@ -9,26 +9,28 @@ use crate::projection::layout::{Table, stored_columns};
 use crate::projection::names::Name;
 use crate::projection::sql::{Kind, MAX_VALUES, SafeText, Sql};
 
-/// What a statement does to how many records.
+/// What a statement does to its records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Shape {
     /// Deletes by key.
     Delete,
-    /// Puts whole rows in the place of any of the same keys.
+    /// Writes whole rows, and replaces any with the same keys.
     Insert,
-    /// Puts whole rows; one that is there keeps its place.
+    /// Writes whole rows; an existing row keeps its place.
     Replace,
-    /// Changes the columns at these places of the row.
+    /// Changes the columns at these indices of the row.
     Patch(Vec<usize>),
 }
 
-/// Begins a statement that adds rows, or fails. On a file it need not be able to undo itself alone, for
-/// which it would copy the pages that it changes: who gets an error undoes the transaction.
+/// Begins a statement that adds rows, or fails.
+///
+/// On a file the statement need not be able to undo itself alone, for which it would copy the pages
+/// that it changes. After an error, the caller undoes the transaction.
 pub(super) fn insert_or_fail(dialect: Dialect) -> &'static str {
     dialect.choose("INSERT OR FAIL INTO ", "INSERT INTO ")
 }
 
-/// How many statement texts are kept.
+/// How many statement texts are cached.
 const MAX_TEXTS: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 /// The statements in use, per type.
@@ -41,7 +43,7 @@ impl Default for Texts {
 }
 
 impl Texts {
-    /// Forgets everything: a type got columns.
+    /// Clears the cache, since a type's columns have changed.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -87,7 +89,7 @@ fn insert(verb: &'static str, table: &Table, num_rows: usize) -> Sql {
     sql
 }
 
-/// Rows that are there keep their first columns, so many of them.
+/// Builds an upsert; existing rows keep their first `num_kept` columns.
 fn replace(table: &Table, num_rows: usize, num_kept: usize) -> Sql {
     let mut sql = insert("INSERT INTO ", table, num_rows);
     sql.push(" ON CONFLICT (_id) DO UPDATE SET ");
@@ -102,7 +104,7 @@ fn replace(table: &Table, num_rows: usize, num_kept: usize) -> Sql {
     sql
 }
 
-/// Values: the columns in order, then the key.
+/// Builds the statement; its values are the columns in order, then the key.
 fn patch_one(table: &Table, places: &[usize]) -> Sql {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name).push(" SET ");
@@ -115,7 +117,7 @@ fn patch_one(table: &Table, places: &[usize]) -> Sql {
     sql
 }
 
-/// Values per row: the columns in order, then the key.
+/// Builds the statement; its values per row are the columns in order, then the key.
 fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
     let mut sql = Sql::new("WITH v(");
     for index in 0..places.len() {
@@ -163,12 +165,13 @@ fn push_column(sql: &mut Sql, table: &Table, place: usize) {
     ) {
         (Some(name), _) => sql.push(name),
         (None, Some(name)) => sql.name(name),
-        // Places come from this table; a foreign one makes a statement that the database refuses.
+        // The indices are from this table; one from another table leads to a statement that the
+        // database refuses.
         (None, None) => sql.name(&Name::new("")),
     };
 }
 
-/// Adds `num_rows` groups of holes.
+/// Adds `num_rows` groups of placeholders.
 pub(super) fn push_rows(sql: &mut Sql, kinds: &[Kind], num_rows: usize) {
     for index in 0..num_rows {
         sql.push(if index == 0 { "(" } else { ",(" })
@@ -177,7 +180,7 @@ pub(super) fn push_rows(sql: &mut Sql, kinds: &[Kind], num_rows: usize) {
     }
 }
 
-/// Cuts `rows` into the few statement sizes that exist, so that each text is used often.
+/// Splits `rows` into the few statement sizes that exist, so that each text is used often.
 pub(super) fn in_chunks<T>(
     mut rows: Vec<T>,
     sizes: &'static [usize],

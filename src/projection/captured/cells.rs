@@ -1,5 +1,7 @@
-//! A row as the outbox has it. The database takes JSON that nobody can read here: numbers of any size and
-//! precision, and brackets without end. So each column is read by itself.
+//! A row as the outbox has it.
+//!
+//! The database accepts JSON that cannot be read here: numbers of any size and precision, and
+//! unlimited nesting. So each column is read separately.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +9,27 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value as Json};
 use skytrail_schema::json;
 
-/// How deep JSON may be nested: an answer that shows it still nests it in a few more.
+/// How deep JSON may be nested: an answer that shows it nests it a few levels deeper.
 const MAX_DEPTH: usize = 120;
 
-/// What a row holds in a column. The texts tell apart what reads alike: `1.5` and `1.50`.
+/// The contents of a column. The text tells apart values that are equal once read: `1.5` and
+/// `1.50`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cell {
-    /// As the database writes it.
+    /// The value as the database writes it.
     text: String,
-    /// What was read of it, if it can be.
+    /// The value that was read, if it can be.
     pub(super) json: Option<Json>,
 }
 
 impl Cell {
-    /// Whether there is nothing.
+    /// Returns whether the value is NULL.
     pub(super) fn is_null(&self) -> bool {
         self.json == Some(Json::Null)
     }
 }
 
-/// What a row holds, by column.
+/// The contents of a row, by column.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cells(BTreeMap<String, Cell>);
 
@@ -53,7 +56,7 @@ impl Cells {
         self.0.get(column)
     }
 
-    /// Returns what was read of a column.
+    /// Returns the value that was read of a column.
     pub(super) fn json(&self, column: &str) -> Option<&Json> {
         self.get(column)?.json.as_ref()
     }
@@ -62,7 +65,7 @@ impl Cells {
         self.0.iter()
     }
 
-    /// Returns the row as it is shown: what cannot be read, as a text.
+    /// Returns the row for display: what cannot be read is a string.
     pub(super) fn into_json(self) -> Json {
         let cells = self.0.into_iter().map(|(name, cell)| {
             let json = cell.json.unwrap_or(Json::String(cell.text));
@@ -72,7 +75,7 @@ impl Cells {
     }
 }
 
-/// Whether a value is nested so many times at most.
+/// Returns whether a value is nested at most this deep.
 fn is_within(json: &Json, depth: usize) -> bool {
     let below = |item| depth > 0 && is_within(item, depth - 1);
     match json {
@@ -82,7 +85,7 @@ fn is_within(json: &Json, depth: usize) -> bool {
     }
 }
 
-/// Returns the numbers in a text that is JSON, as they are written.
+/// Returns the numbers in a JSON text, as they are written.
 fn numbers(text: &str) -> impl Iterator<Item = &str> {
     let mut is_escaped = false;
     let mut is_quoted = false;
@@ -98,14 +101,14 @@ fn numbers(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.contains(|char: char| char.is_ascii_digit()))
 }
 
-/// Whether a number is the same when it is written again.
+/// Returns whether a number stays the same when it is read and written again.
 fn is_kept(number: &str) -> bool {
     let again = serde_json::from_str::<Number>(number);
     again.is_ok_and(|again| decimal(number) == decimal(&again.to_string()))
 }
 
-/// Returns the digits that count of a number without its sign, and how many of them stand before the
-/// point.
+/// Returns a number's significant digits without its sign, and how many of them are before the
+/// decimal point.
 fn decimal(number: &str) -> Option<(String, i64)> {
     let number = number.strip_prefix('-').unwrap_or(number);
     let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));

@@ -1,15 +1,15 @@
-//! Closing a store to others before it is left, and opening it again.
+//! Closes a store to other programs before it is left, and opens it again.
 
 use crate::projection::conn::Conn;
 use crate::projection::sql::Sql;
 
-/// How often it is tried while somebody's transaction is open, a few seconds each.
+/// How often to try while somebody's transaction is open, a few seconds each.
 const TRIES: u32 = 6;
-/// PostgreSQL's code for a lock that was not to be had in time.
+/// PostgreSQL's code for a lock that was not available in time.
 const NO_LOCK: &str = "55P03";
 
-/// From now on nothing new comes into the outbox. Making the trigger waits for everybody who has put
-/// something there and has not ended yet, and holds up who comes meanwhile.
+/// Keeps new rows out of the outbox from now on. Creating the trigger waits for all open
+/// transactions that have put something there, and blocks those that arrive meanwhile.
 pub(super) async fn close(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     for attempt in 1.. {
         match try_to_close(conn).await {

@@ -1,8 +1,8 @@
 //! Constraints that plugins add to record tables.
 //!
-//! Unique ones become unique sets of the type, in the log, so that later saves are refused with 109 like
-//! any others. The log is what counts all the same: an event that a constraint is in the way of lifts
-//! it ([`lift`]), and it is put back when the rows allow it.
+//! Unique ones become unique sets of the type, in the log, so that later saves are refused with 109
+//! as with any other unique set. The log has priority all the same. An event that a constraint
+//! prevents lifts the constraint ([`lift`]). It is restored when the rows permit it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,18 +18,19 @@ use crate::projection::layout::{SYSTEM_COLUMNS, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
 
-/// PostgreSQL's code for a column that must not be empty.
+/// PostgreSQL's code for a NULL in a column that is NOT NULL.
 const NO_VALUE: &str = "23502";
 
-/// How soon a lifted constraint is tried again at first.
+/// How soon the first attempt to restore a lifted constraint follows.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long it waits for that at most.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Columns besides fields' that can be in a unique set.
+/// Columns other than those of fields that can be in a unique set.
 const TEXTS: [&str; 2] = ["_database_id", "_owner_id"];
 
-/// Whether somebody else has unique indexes over record tables, or had.
+/// Returns whether another program has unique indexes on record tables, or constraints that are
+/// lifted.
 pub(super) async fn are_there(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let sql = Sql::new(
         "SELECT EXISTS (SELECT 1 FROM pg_index AS i JOIN pg_class AS c ON c.oid=i.indexrelid \
@@ -42,7 +43,8 @@ pub(super) async fn are_there(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> 
     row.map_or(Ok(false), |row| row.flag(0))
 }
 
-/// Lists the sets of fields that are unique by others' indexes: whole ones, over columns.
+/// Lists the sets of fields that are unique by indexes of other programs, if these cover whole
+/// tables and plain columns.
 pub(super) async fn unique_sets(
     conn: &mut Conn<'_>,
     tables: &Tables,
@@ -84,7 +86,7 @@ fn fields_of(layout: &Arc<TypeLayout>, columns: &[String]) -> Option<Vec<String>
     columns.iter().map(field).collect()
 }
 
-/// Lifts the constraint that an error is about, if it is somebody else's; says whether it did.
+/// Lifts the constraint that an error is about, if it is another program's; returns whether it did.
 pub(in crate::projection) async fn lift(
     conn: &mut Conn<'_>,
     error: &sqlx::Error,
@@ -142,12 +144,12 @@ pub(in crate::projection) async fn lift(
     Ok(true)
 }
 
-/// Lets a column be empty that somebody else has made one that must not be.
+/// Permits NULL in a column that another program has made NOT NULL.
 async fn lift_not_null(
     conn: &mut Conn<'_>,
     (table, column): (&str, &str),
 ) -> Result<bool, sqlx::Error> {
-    // The whole statement is kept, as of an index.
+    // The whole statement is kept, as for an index.
     let mut sql = Sql::new(
         "INSERT INTO _lifted (table_name, name, definition, is_index) \
          SELECT t.relname, a.attname||' NOT NULL', \
@@ -174,8 +176,8 @@ async fn lift_not_null(
     Ok(true)
 }
 
-/// When lifted constraints are tried again. To find that one does not fit takes a look at all of the table,
-/// which nobody else has meanwhile: so each is tried ever more seldom.
+/// When to try to restore lifted constraints. An attempt reads the whole table and blocks it
+/// meanwhile, so each constraint is tried less and less often.
 #[derive(Debug, Default)]
 pub(in crate::projection) struct Retries(HashMap<(String, String), Retry>);
 
@@ -200,7 +202,7 @@ impl Retries {
     }
 }
 
-/// Puts lifted constraints back that are due, as far as the rows allow it.
+/// Restores the lifted constraints that are due, as far as the rows permit it.
 pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Result<(), sqlx::Error> {
     let sql = Sql::new("SELECT table_name, name FROM _lifted");
     for row in sql.fetch_all(conn).await? {

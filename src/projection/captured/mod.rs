@@ -1,8 +1,8 @@
-//! The outbox: what others changed by SQL, on its way into the log.
+//! The outbox: what other programs changed by SQL, on its way into the log.
 //!
 //! Transactions are read in the order of the last row that each put into the outbox. Rows get their
-//! numbers while they are locked: who saw what another transaction did, or waited for it, has a later
-//! last number. So this order is one in which they could have run one after the other.
+//! numbers while they are locked. So a transaction that saw what another one did, or waited for it,
+//! has a later last number. They could therefore have run one after the other in this order.
 
 mod cells;
 mod closing;
@@ -38,7 +38,7 @@ use super::sql::{Arg, Sql};
 /// How many transactions are read at once.
 const MAX_TRANSACTIONS: i64 = 64;
 
-/// A table's name, and the type whose records it has.
+/// The type whose records a table has, by the table's name.
 type Tables = HashMap<String, Arc<TypeLayout>>;
 
 /// A row of the outbox.
@@ -50,25 +50,26 @@ struct Captured {
     after: Option<Cells>,
 }
 
-/// What a transaction did to one row, from its first look at it to its last.
+/// What a transaction did to one row in total.
 struct Net {
     number: u64,
     table: String,
     key: String,
     before: Option<Cells>,
     after: Option<Cells>,
-    /// Whether the table has what only the database tells apart, such as JSON's null and none at all.
+    /// Whether the table has something that only the database can tell apart, such as JSON's null
+    /// and SQL's NULL.
     is_hidden: bool,
 }
 
 impl Net {
-    /// Returns the row by its table and key.
+    /// Returns the row's table and key.
     fn place(&self) -> (&str, &str) {
         (&self.table, &self.key)
     }
 }
 
-/// Whether something was captured here at any time, or somebody else has constraints here.
+/// Returns whether anything was ever captured here, or another program has constraints here.
 async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let sql = Sql::new(
         "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('_outbox','id')::regclass),0) > 0",
@@ -78,7 +79,7 @@ async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     Ok(was_captured || constraints::are_there(conn).await?)
 }
 
-/// Finds out which rows of a table are in the outbox.
+/// Finds which rows of a table are in the outbox.
 pub(super) async fn find(
     conn: &mut Conn<'_>,
     table: &Name,
@@ -105,7 +106,7 @@ pub(super) async fn list(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<Record
     keys.collect()
 }
 
-/// Takes out what a batch of commits brings into the store: it was captured from here.
+/// Deletes from the outbox what a batch of commits brings into the store, since it came from there.
 pub(super) async fn take_out_all(
     conn: &mut Conn<'_>,
     commits: &[&Commit],
@@ -120,8 +121,8 @@ async fn take_out(conn: &mut Conn<'_>, source: &SqlSource) -> Result<(), sqlx::E
     if conn.dialect().is_sqlite() {
         return Ok(());
     }
-    // The last of the rows says whether they are these: another transaction may have got the numbers of
-    // one that a failover or a crash took back.
+    // The last of the rows tells whether these are the ones. After a failover or a crash undid a
+    // transaction, another one may have received its numbers.
     let mut sql = Sql::new("DELETE FROM _outbox AS o USING _outbox AS last WHERE last.id=");
     sql.bind(Arg::unsigned(source.until))
         .push(" AND last.transaction=")
@@ -170,7 +171,7 @@ async fn load(
         tx.rollback().await?;
         return Ok(transactions);
     }
-    // As of the same moment as the rows: it knows all their columns.
+    // From the same snapshot as the rows, so it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
     let mut left = Left::of(portion);
@@ -191,8 +192,8 @@ async fn load(
     Ok(transactions)
 }
 
-/// Finds out in which rows that were changed the tables have what JSON does not say: its own null instead
-/// of none at all, or the zero below zero.
+/// Finds the changed rows where the table has something that JSON does not show: JSON's null in
+/// place of NULL, or negative zero.
 async fn find_hidden(
     conn: &mut Conn<'_>,
     tables: &Tables,
@@ -228,11 +229,11 @@ async fn find_hidden(
     Ok(())
 }
 
-/// How much may still be read.
+/// How much can still be read.
 struct Left {
     num_rows: usize,
     num_bytes: usize,
-    /// How many rows are asked for next: at first nobody knows how large they are.
+    /// How many rows to ask for next: few at first, since their size is unknown.
     chunk: usize,
 }
 
@@ -248,7 +249,7 @@ impl Left {
         }
     }
 
-    /// Returns how many rows may be read next.
+    /// Returns how many rows can be read next.
     fn next(&self) -> usize {
         match self.num_bytes {
             0 => 0,
@@ -256,7 +257,7 @@ impl Left {
         }
     }
 
-    /// Takes note of rows that were read.
+    /// Counts rows that were read.
     fn take(&mut self, rows: &[Row]) -> Result<(), sqlx::Error> {
         let mut num_bytes = 0;
         for row in rows {
@@ -273,7 +274,7 @@ impl Left {
     }
 }
 
-/// Reads rows of a transaction, as many as may be; says whether these are all.
+/// Reads as many rows of a transaction as are allowed; returns whether these are all.
 async fn rows_of(
     conn: &mut Conn<'_>,
     transaction: i64,
@@ -339,8 +340,8 @@ fn cells(row: &Row, index: usize) -> Result<Option<Cells>, sqlx::Error> {
     text.map(|text| Cells::read(&text)).transpose()
 }
 
-/// Folds what was done to each row. What was made comes first and what was deleted last, each in the
-/// order of the first time: what a row refers to may have been made by the same transaction.
+/// Folds the changes of each row. Created rows are first and deleted ones last, each in the order
+/// of their first change: the same transaction may have created what a row refers to.
 fn net(rows: Vec<Captured>) -> Vec<Net> {
     let mut places: HashMap<(String, String), usize> = HashMap::new();
     let mut nets: Vec<Net> = Vec::new();
@@ -422,7 +423,7 @@ fn check_key(key: &str) -> Result<(), String> {
     check_length("_id", key).map_err(|error| error.message.to_string())
 }
 
-/// Whether a field numbers its records.
+/// Returns whether a field numbers its records.
 fn is_sequence(kind: &FieldType) -> bool {
     *kind == FieldType::Sequence
 }

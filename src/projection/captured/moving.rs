@@ -1,8 +1,8 @@
-//! What comes along when a store in PostgreSQL is left for another: rows that are parked, and constraints
-//! that others have added.
+//! Copies what must not stay behind when a store in PostgreSQL is left for another: parked rows,
+//! and constraints that other programs have added.
 //!
-//! Both stores may be in different servers. Rows are taken out of the old one when the new one has them;
-//! a crash in between repeats that, and finds them there.
+//! The stores can be in different servers. Rows are deleted from the old one once the new one has
+//! them. After a crash in between they are copied again, and found there.
 
 use skytrail_actors::capture::Waiting;
 use sqlx::Connection as _;
@@ -13,7 +13,7 @@ use crate::projection::postgres::open_beside;
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::OpenError;
 
-/// How many rows are taken over at once.
+/// How many rows are copied at once.
 const AT_ONCE: i64 = 200;
 
 /// A store in a server: its address, and the app's name.
@@ -42,8 +42,8 @@ async fn waiting_at((url, app): Place<'_>) -> Result<Waiting, OpenError> {
     Ok(found?)
 }
 
-/// Takes over what is parked in the store at `old`, and the constraints that others have there, into the
-/// one at `new`; those are put back there when its rows allow it.
+/// Copies what is parked in the store at `old`, and the constraints that other programs have added
+/// there, to the one at `new`. The constraints are restored there when its rows permit it.
 ///
 /// # Errors
 /// A store does not open, or cannot be read or written.
@@ -81,7 +81,8 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
         sql.bind(Arg::text(row.text(1)?)).push(",");
         sql.bind(Arg::text(row.text(2)?)).push(",");
         sql.bind(Arg::Bool(row.flag(3)?));
-        // A type whose table is elsewhere, or a table of somebody else.
+        // Constraints of other tables are skipped: a type's table may have another name there, or a
+        // table may be another program's.
         sql.push(" WHERE EXISTS (SELECT 1 FROM _type WHERE table_name=");
         sql.bind(Arg::text(row.text(0)?));
         sql.push(") ON CONFLICT DO NOTHING");
@@ -90,7 +91,7 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
     Ok(())
 }
 
-/// Takes over the oldest rows; says whether there may be more.
+/// Copies the oldest rows; returns whether there may be more.
 async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let mut sql = Sql::new("SELECT id, to_jsonb(p)::text FROM _parked AS p ORDER BY id LIMIT ");
     sql.bind(Arg::Int(AT_ONCE));
@@ -113,7 +114,7 @@ async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx
     Ok(true)
 }
 
-/// Puts a row there, under a number of that outbox, unless it is there.
+/// Inserts a row under a number of the new outbox, unless it is there already.
 async fn put(conn: &mut Conn<'_>, row: &Row) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new(
         "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, columns, \
@@ -121,7 +122,7 @@ async fn put(conn: &mut Conn<'_>, row: &Row) -> Result<(), sqlx::Error> {
          SELECT nextval(pg_get_serial_sequence('_outbox','id')), transaction, role, at, table_name, \
          key, before, after, columns, reason, parked_at FROM jsonb_populate_record(NULL::_parked, ",
     );
-    // As a text, of which nothing is read here: it may hold what cannot be.
+    // As a string that is not parsed here, since it may contain something that cannot be read.
     sql.bind(Arg::text(row.text(1)?)).push(
         "::jsonb) AS p WHERE NOT EXISTS (SELECT 1 FROM _parked AS q WHERE q.transaction=p.transaction \
          AND q.role=p.role AND q.at=p.at AND q.table_name=p.table_name AND q.key=p.key \

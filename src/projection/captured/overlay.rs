@@ -1,9 +1,9 @@
-//! What is still in the outbox, once more on the rows.
+//! Applies what is still in the outbox to the rows again.
 //!
-//! The projector writes a row as the log has it, and so for a moment takes back what others have changed
-//! in it since: the next `n = n + 1` would count from an old number. So in the same transaction, when
-//! it has the row for itself, what is in the outbox is put on it again. The events that follow say the
-//! same.
+//! The projector writes a row as the log has it, and so temporarily undoes what other programs have
+//! changed in it since. The next `n = n + 1` would then start from an old number. So in the same
+//! transaction, while it has the row locked, it applies what is in the outbox to the row again. The
+//! events that follow say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +15,18 @@ use crate::projection::names::Name;
 use crate::projection::read::MAX_KEYS;
 use crate::projection::sql::{Arg, Sql};
 
-/// Rows that a batch wrote, by table.
+/// The rows that a batch wrote, by table.
 pub(in crate::projection) type Touched = BTreeMap<Name, BTreeSet<RecordKey>>;
 
-/// What the outbox says of a row.
+/// What the outbox has of a row.
 #[derive(Default)]
 struct Pending {
     columns: BTreeSet<String>,
-    /// Where the outbox has the row as it is now, if it is there.
+    /// The outbox row that has the current state, if the row still exists.
     after: Option<i64>,
 }
 
-/// Puts what is in the outbox on rows that were just written.
+/// Applies what is in the outbox to rows that were just written.
 pub(in crate::projection) async fn overlay(
     conn: &mut Conn<'_>,
     touched: Touched,
@@ -54,8 +54,8 @@ async fn load(
     table: &Name,
     keys: &[RecordKey],
 ) -> Result<BTreeMap<String, Pending>, sqlx::Error> {
-    // Of the rows only the database reads something, as they may hold what cannot be read here. A column
-    // may be gone by now, and one that it makes itself it makes again.
+    // Only the database reads these rows, since they may contain what cannot be read here. A column
+    // may have been dropped since, and generated columns are generated again.
     let mut sql = Sql::new(
         "SELECT key, id, after IS NULL, (SELECT coalesce(jsonb_agg(c.name),'[]') \
          FROM jsonb_each(after) AS c (name, value) \
@@ -84,7 +84,7 @@ async fn load(
 impl Pending {
     async fn put_on(self, conn: &mut Conn<'_>, table: &Name, key: &str) -> Result<(), sqlx::Error> {
         let Some(after) = self.after else {
-            // One that was made by somebody else again has no position.
+            // A row that another program has created again has no position.
             let mut sql = Sql::new("DELETE FROM ");
             sql.name(table).push(" WHERE _position<>0 AND _id=");
             sql.bind(Arg::text(key));

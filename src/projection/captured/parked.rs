@@ -1,4 +1,4 @@
-//! Rows that could not be taken into the log.
+//! Rows that could not be written to the log.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,8 @@ use crate::projection::conn::{Conn, Row};
 use crate::projection::layout::Catalog;
 use crate::projection::sql::{Arg, Sql};
 
-/// Copies rows to where operators look for them; rows of records that the log has not got go.
+/// Copies rows to where operators look for them; rows of records that the log does not have are
+/// deleted.
 pub(super) async fn park(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -38,7 +39,7 @@ pub(super) async fn park(
         let stray =
             stray.and_then(|(id, position)| Some((id, position, catalog.table(&id.record_type)?)));
         if let Some((id, position, table)) = stray {
-            // One that the log has made meanwhile has a later position.
+            // A record that the log has created meanwhile has a later position.
             let mut sql = Sql::new("DELETE FROM ");
             sql.name(&table.name).push(" WHERE _id=");
             sql.bind(Arg::text(id.key.as_str()));
@@ -58,7 +59,7 @@ fn columns_of(row: &Parked) -> Arg {
     }
 }
 
-/// Says what is waiting.
+/// Returns what is waiting.
 pub(super) async fn waiting(conn: &mut Conn<'_>) -> Result<Waiting, sqlx::Error> {
     let sql = Sql::new(
         "SELECT (SELECT count(*) FROM _outbox), (SELECT at FROM _outbox ORDER BY id LIMIT 1), \
@@ -114,10 +115,11 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
     })
 }
 
-/// Puts rows back into the outbox, behind all that is there; returns their numbers there.
+/// Puts rows back at the end of the outbox; returns their new numbers.
 ///
-/// Of a transaction's rows those that are visible are taken to be all up to the last: so only one
-/// retry puts them there at a time, and one that another database has numbered gets a number of this.
+/// The visible rows of a transaction are taken for all of its rows up to the last. So only one
+/// retry at a time puts rows there. A row whose transaction was numbered by another database gets
+/// the number of this transaction.
 pub(super) async fn retry(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
     if is_none(wanted) {
         return Ok(Vec::new());
@@ -142,7 +144,7 @@ pub(super) async fn retry(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u6
     numbers
 }
 
-/// Forgets rows; returns their numbers.
+/// Deletes rows; returns their numbers.
 pub(super) async fn discard(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
     if is_none(wanted) {
         return Ok(Vec::new());
@@ -164,7 +166,7 @@ fn only<'a>(sql: &'a mut Sql, wanted: &Wanted) -> &'a mut Sql {
     }
 }
 
-/// Forgets what is parked of erased records and users; the outbox has nothing of them by then.
+/// Deletes parked rows of erased records and users; by then the outbox has none of them.
 pub(in crate::projection) async fn forget(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -180,7 +182,7 @@ pub(in crate::projection) async fn forget(
     Ok(())
 }
 
-/// Finds out whether something of what is to be erased is parked.
+/// Returns whether anything that is to be erased is parked.
 pub(in crate::projection) async fn is_parked(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -218,7 +220,7 @@ impl Owner {
         }
     }
 
-    /// Writes the condition; says whether there can be any.
+    /// Writes the condition; returns whether there can be any rows.
     fn only(&self, sql: &mut Sql, catalog: &Catalog) -> bool {
         match self {
             Self::Record(id) => {

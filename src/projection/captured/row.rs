@@ -1,4 +1,4 @@
-//! A row as the outbox has it, as a record.
+//! A row of the outbox as a record.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use skytrail_schema::value::{Asset, Point, Value};
 use super::{Cell, Cells, is_sequence};
 use crate::projection::layout::{Column, Table, TypeLayout, is_own, is_shared};
 
-/// The longest value that a reason repeats, in bytes.
+/// The longest value that a reason quotes, in bytes.
 const MAX_SHOWN: usize = 200;
 
-/// Reads a record out of a row, as far as these columns go; returns the names of its fields and system
-/// columns among them, too.
+/// Reads these columns of a row as a record; also returns the names of its fields and system
+/// columns among them.
 pub(super) fn parse(
     layout: &TypeLayout,
     id: RecordId,
@@ -55,7 +55,7 @@ pub(super) fn parse(
     Ok((record, names))
 }
 
-/// Returns the columns in which the row says something and that no field has.
+/// Returns the columns where the row has a value and that belong to no field.
 pub(super) fn excess(layout: &TypeLayout, columns: &BTreeSet<String>, row: &Cells) -> Vec<String> {
     let Some(table) = &layout.table else {
         return Vec::new();
@@ -71,14 +71,14 @@ pub(super) fn excess(layout: &TypeLayout, columns: &BTreeSet<String>, row: &Cell
     others.cloned().collect()
 }
 
-/// Whether something else of the store's own than what fields hold is among the columns.
+/// Returns whether any of the columns is a companion, which no field's value shows.
 pub(super) fn is_beside(layout: &TypeLayout, columns: &BTreeSet<String>) -> bool {
     let companions = layout.table.iter().flat_map(|table| &table.columns);
     let mut companions = companions.filter_map(|column| column.companion.as_ref());
     companions.any(|name| columns.contains(name.as_str()))
 }
 
-/// Returns what a row has in sequence fields.
+/// Returns the values of a row's sequence fields.
 pub(super) fn numbers(layout: &TypeLayout, row: &Cells) -> Fields {
     let columns = layout.table.iter().flat_map(|table| &table.columns);
     let sequences = columns.filter(|column| is_sequence(&column.kind));
@@ -94,7 +94,8 @@ fn column_named<'a>(table: &'a Table, name: &str) -> Option<&'a Column> {
     columns.find(|column| column.name.as_str() == name)
 }
 
-/// Begins a record with what these system columns say; what stands in others was not put there.
+/// Creates a record from a row's system columns. Only those in `columns` must be valid: the others
+/// were not put there by the row's author.
 fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record, String> {
     let text = |name: &str| row.json(name).and_then(Json::as_str).unwrap_or_default();
     for name in ["_database_id", "_owner_id", "_created_by", "_updated_by"] {
@@ -136,7 +137,7 @@ fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record
     })
 }
 
-/// Says that a column holds something else than it should; long values are not repeated.
+/// Returns the reason for a column with a wrong value; long values are not quoted.
 fn holds_none(column: &Column, value: Option<&Json>) -> String {
     let mut reason = format!("column {:?} holds no {}", column.name.as_str(), column.kind);
     let value = value.map(Json::to_string);
@@ -147,7 +148,7 @@ fn holds_none(column: &Column, value: Option<&Json>) -> String {
     reason
 }
 
-/// Reads a time as JSON of the database has it: UTC, without a zone.
+/// Reads a time in the form of the database's JSON: UTC, without a zone.
 fn time(text: &str) -> Option<Timestamp> {
     Timestamp::parse(&format!("{text}Z"))
 }
@@ -162,7 +163,7 @@ fn value_of(column: &Column, value: &Json) -> Option<Value> {
             Value::Number(number.as_f64()?)
         }
         (FieldType::Boolean, Json::Bool(value)) => Value::Bool(*value),
-        // What a request could not bring, the log could not give back.
+        // What a request could not send, the log could not return.
         (FieldType::Json, json) => match Value::from_wire(json.clone()) {
             Ok(value @ Value::Json(_)) => value,
             _ => return None,
@@ -196,7 +197,7 @@ fn value_of(column: &Column, value: &Json) -> Option<Value> {
     })
 }
 
-/// Reads a point as the database writes it: `(lng,lat)`.
+/// Reads a point in the database's format: `(lng,lat)`.
 fn point(text: &str) -> Option<Point> {
     let inner = text.strip_prefix('(')?.strip_suffix(')')?;
     let (lng, lat) = inner.split_once(',')?;

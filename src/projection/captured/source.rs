@@ -1,4 +1,4 @@
-//! The port of those who take the outbox into the log.
+//! The port for moving the outbox into the log.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use skytrail_schema::event::SqlSource;
 use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out, triggers};
 use crate::projection::store::{Home, SqlStore};
 
-/// Runs something over a connection that reads, with the catalog that fits.
+/// Runs something on a connection that reads, with the catalog that fits.
 macro_rules! over {
     ($store:ident, |$conn:ident, $catalog:ident| $run:expr) => {{
         let mut reader = $store.reader().await?;

@@ -1,4 +1,4 @@
-//! The triggers that capture what others do: who owns a table can switch them off, or drop them.
+//! The triggers that capture what other programs do. The owner of a table can disable or drop them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::projection::ddl;
 use crate::projection::layout::Table;
 use crate::projection::sql::Sql;
 
-/// Puts triggers back that are missing or do not fire; says which tables are without them all the same.
+/// Restores triggers that are missing or disabled; returns the tables that are without them all the
+/// same.
 pub(super) async fn restore(
     conn: &mut Conn<'_>,
     tables: &Tables,

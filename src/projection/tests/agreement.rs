@@ -1,4 +1,4 @@
-//! The same condition, answered by the store and evaluated in memory.
+//! Tests that the store and the evaluation in memory agree on the same conditions.
 
 use std::collections::BTreeSet;
 
@@ -138,7 +138,8 @@ fn literal() -> impl Strategy<Value = Json> {
     ]
 }
 
-/// One that is longer than what a database is asked to look for, and matches short texts, too.
+/// A pattern that is longer than the database is asked to search for, but also matches short
+/// strings.
 fn long_pattern() -> impl Strategy<Value = Json> {
     let start = select(vec!["", "a", "%", "%b", "_"]);
     (start, text(), 100..120usize, text()).prop_map(|(start, piece, num_runs, end)| {
@@ -191,7 +192,7 @@ fn predicate() -> impl Strategy<Value = Json> {
     })
 }
 
-/// The fold of the log, as what conditions look at.
+/// The fold of the log, as conditions see it.
 struct Fold<'a>(&'a World);
 
 impl Lookups for Fold<'_> {

@@ -1,4 +1,4 @@
-//! Events become rows.
+//! Tests that events become rows.
 
 use serde_json::json;
 use skytrail_actors::device::DeviceStore as _;
@@ -202,7 +202,7 @@ async fn the_positions_of_a_stream_are_found() {
     assert_eq!(listed, [3, 4, 5]);
 }
 
-/// Ids whose streams have one hash, found among the hashes of 60 million random ones.
+/// Ids whose streams have the same hash, found among the hashes of 60 million random ones.
 const OF_ONE_HASH: [&str; 2] = ["UF77R2Fg6O", "vjtk3wYNtc"];
 
 #[tokio::test]

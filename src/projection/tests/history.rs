@@ -1,4 +1,4 @@
-//! Random histories: the live store, a rebuilt one and the fold in memory are the same.
+//! Tests random histories: the live store, a rebuilt one and the fold in memory are the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::projection::StoreOptions;
 
 const TYPES: [&str; 4] = ["note", "Note", "a\"b\0'; DROP TABLE _type; --", "_auth"];
 
-/// Names of fields, some of which the database takes for the same.
+/// Names of fields; the database takes some of them for the same.
 const FIELDS: [&str; 8] = [
     "text",
     "Text",
@@ -145,7 +145,8 @@ impl World {
         new.map(|(field, _)| (field.clone(), num_records)).collect()
     }
 
-    /// Erases what records were that are gone, and what others were before they are stored once more.
+    /// Erases the past of records that are deleted. For others, erases the past before the point
+    /// where they are stored again.
     async fn erase(&mut self, picks: &[bool]) {
         let mut pick = picks.iter().copied().cycle();
         let (mut until, mut again) = (BTreeMap::new(), Vec::new());
@@ -196,7 +197,7 @@ impl World {
         }
     }
 
-    /// Takes a step that makes sense now, as a commit.
+    /// Commits a step if it makes sense at this point.
     fn take(&mut self, step: &Step) {
         let second = self.log.len() as i64 / 3;
         let id = |kind: usize, key: u8| format!("{}/k{key}", TYPES[kind]);
@@ -423,14 +424,14 @@ impl World {
     }
 }
 
-/// Stores a record once more as it is.
+/// Stores a record again as it is.
 fn repeat(head: &Head) -> (Stream, EventBody) {
     let record = &head.record;
     let body = EventBody::RecordReplaced(fold::state_of(record));
     (Stream::Record(record.id.clone()), body)
 }
 
-/// Fills another store, which is closed and opened again on the way.
+/// Fills another store, which is closed and reopened in between.
 async fn check_filled_in_two(world: &mut World, cut: &prop::sample::Index) {
     world.store.close().await.unwrap();
     world.place = super::Place::new();

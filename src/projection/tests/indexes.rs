@@ -1,4 +1,4 @@
-//! The store indexes itself.
+//! Tests automatic indexes.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn on(fields: &[&str]) -> IndexEntry {
     IndexEntry::new("message".into(), columns.collect())
 }
 
-/// Whether an index is used that the store made by itself.
+/// Returns whether a query uses an index that the store has created by itself.
 fn uses_own(access: &Access) -> bool {
     access.uses.iter().any(|name| name.starts_with("_query_"))
 }
@@ -87,7 +87,7 @@ impl World {
         self.store.tend_indexes(now).await.unwrap();
     }
 
-    /// Returns the indexes that are there, as `type field,field`.
+    /// Returns the existing indexes, as `type field,field`.
     async fn built(&self) -> Vec<String> {
         let entries = self.store.list_indexes().await.unwrap().into_iter();
         let built = entries.filter(|entry| entry.state == IndexState::Built);

@@ -1,5 +1,5 @@
-//! Tests of the store as a whole, against the fold of the same events in memory: the same tests in a
-//! file, in a server, and in a server with PostGIS.
+//! Tests of the store as a whole, against the fold of the same events in memory. The same tests run
+//! in a file, in a server, and in a server with PostGIS.
 
 #![allow(clippy::duplicate_mod, reason = "the same tests in several places")]
 

@@ -1,4 +1,4 @@
-//! Orders, pages and the right to see, held against the same in memory.
+//! Tests orders, pages and access control against the same in memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ fn any_predicate() -> impl Strategy<Value = Json> {
     select(vec![
         json!([]),
         json!(["neq", path("number"), 1]),
-        // One that SQL says exactly, one that it says roughly, one of which it knows nothing.
+        // One that SQL expresses exactly, one roughly, and one not at all.
         json!([
             "or",
             ["eq", path("truth"), true],
@@ -184,7 +184,7 @@ fn any_question() -> impl Strategy<Value = Question> {
 }
 
 impl World {
-    /// Returns the keys of what is found page by page.
+    /// Returns the keys found page by page.
     async fn pages(&self, question: &Question) -> Vec<String> {
         let mut query = question.query();
         query.limit = Some(question.page);
@@ -230,7 +230,7 @@ impl World {
             assert_eq!(Some(&**head), self.heads.get(&head.record.id));
         }
 
-        // Pages in turn give the whole; without an order, all that is in it.
+        // Consecutive pages add up to the whole result; without an order, to the same set.
         query.limit = Some(question.page);
         query.count = true;
         let mut pages = Vec::new();
@@ -261,7 +261,8 @@ fn alone() -> skytrail_schema::predicate::Context<'static> {
     }
 }
 
-/// Twelve things at one place, the first half of which were written again, so that they lie elsewhere.
+/// Creates twelve things at one place. The first half were written again, so that they are stored
+/// elsewhere.
 async fn things_at_one_place() -> World {
     let place = json!({"$type": "geo", "$lng": 1, "$lat": 0});
     let fields = json!({"place": place, "json": {"a": 1}, "text": "same"});

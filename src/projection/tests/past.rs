@@ -1,4 +1,4 @@
-//! Types whose records' past the store keeps.
+//! Tests types whose records' past the store keeps.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -23,7 +23,7 @@ fn queries() -> Vec<Query> {
         json!({"predicate": ["gt", path("n"), 1], "sort": [[path("n"), "desc"]], "count": true,
                "limit": 2}),
         json!({"predicate": ["like", path("text"), "a%"], "sort": [[path("text"), "asc"]]}),
-        // What is equal lies on either side of the end of a page.
+        // Equal records are on both sides of a page's end.
         json!({"sort": [[path("text"), "desc"], [path("n"), "asc"]], "limit": 2, "offset": 1}),
         json!({"sort": [[path("n"), "asc"]], "count": true, "limit": 300, "offset": 1}),
     ];
@@ -35,7 +35,7 @@ fn queries() -> Vec<Query> {
 }
 
 impl World {
-    /// Asks everything about a moment, or about now.
+    /// Runs all queries, as of a position or now.
     async fn answers(&self, position: Option<u64>) -> Option<Vec<QueryAnswer>> {
         let caller = Caller {
             key: KeyKind::Master,
@@ -128,8 +128,8 @@ async fn run(steps: Vec<(Step, bool)>) {
         );
     }
     assert!(world.answers(Some(since - 1)).await.is_none());
-    // A field that comes later is empty in what was before; one that gets another name is beyond
-    // what the store can say.
+    // A field that is added later is empty in the past; after a rename the store can no longer
+    // answer.
     world
         .run(vec![extend("note", &[("more", FieldType::String)])])
         .await;
@@ -148,7 +148,8 @@ async fn run(steps: Vec<(Step, bool)>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: super::cases(32), ..ProptestConfig::default() })]
 
-    /// Whatever happens, in batches of whatever size: what was asked before is answered again.
+    /// Whatever happens, in batches of any size: queries of the past return what they returned
+    /// then.
     #[test]
     fn what_was_answered_then_is_answered_as_of_then(
         steps in prop::collection::vec((step(), any::<bool>()), 1..60),

@@ -1,4 +1,4 @@
-//! The table of the past has the indexes that the present has.
+//! Tests that the table of the past gets the same indexes as that of the present.
 
 use std::time::Duration;
 
@@ -53,12 +53,13 @@ fn keep(are_kept: bool) -> Vec<(Stream, EventBody)> {
 impl World {
     async fn tend_past(&self) {
         let day = Timestamp::from_micros(24 * 3600 * 1_000_000);
-        // One makes an index, the next one that over the past.
+        // The first call creates an index, the second its counterpart over the past.
         self.store.tend_indexes(day).await.unwrap();
         self.store.tend_indexes(day).await.unwrap();
     }
 
-    /// Changes every record, so that all of them have a past; returns as of where they had none.
+    /// Changes every record, so that all of them have a past; returns the position before the
+    /// changes.
     async fn change_all(&mut self, field: &str) -> u64 {
         let position = self.log.last().unwrap().last_position();
         let changes = (0..ROWS).map(|number| {
@@ -84,8 +85,8 @@ impl World {
         keys_of(&answer.await.unwrap().unwrap())
     }
 
-    /// Returns what is known of the indexes: their first field, whether they are there, and over the
-    /// past.
+    /// Returns what is known of the indexes: their first field, whether they exist, and whether
+    /// they have a counterpart over the past.
     async fn known(&self) -> Vec<(String, bool, bool)> {
         let entries = self.store.list_indexes().await.unwrap().into_iter();
         let known = entries.map(|entry| {
@@ -109,7 +110,7 @@ async fn the_past_gets_the_index_of_the_present_and_follows_it() {
     world.tend_past().await;
     assert_eq!(world.known().await, [("room".to_owned(), true, false)]);
 
-    // A type whose past is kept later, and then not, and again.
+    // The past is kept, then not, and then again.
     for round in 0..2 {
         world.run(keep(true)).await;
         world.tend_past().await;
@@ -135,7 +136,7 @@ async fn the_past_gets_the_index_of_the_present_and_follows_it() {
     assert_eq!(used.num_uses - entry.num_uses, 2, "each once");
     assert_eq!(of_past, before);
 
-    // The field gets another name, and goes.
+    // The field is renamed, and then deleted.
     let rename = EventBody::TypeFieldRenamed(FieldRename {
         from: "room".to_owned(),
         to: "place".to_owned(),

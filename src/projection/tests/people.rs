@@ -1,4 +1,4 @@
-//! Users' accounts elsewhere and relations, against plain maps.
+//! Tests linked accounts and relations of users against plain maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ fn service(number: u8) -> Service {
     }
 }
 
-/// What should be so: who has which account, and who is related to whom.
+/// The expected state: who has which account, and who is related to whom.
 #[derive(Default)]
 struct Model {
     accounts: BTreeMap<(u8, u8), u8>,
@@ -59,7 +59,7 @@ struct Model {
 }
 
 impl Model {
-    /// Returns the events of a step that is legal, and takes them in.
+    /// Applies a step to the model if it is legal, and returns its event.
     fn decide(&mut self, step: &Step) -> Option<(Stream, EventBody)> {
         match *step {
             Step::Link(owner, at, principal) => self.link(owner, at, principal),
@@ -98,7 +98,7 @@ impl Model {
             return None;
         }
         if !matches!(service(at), Service::Provider(_)) {
-            // A second account at the same service takes the place of the first.
+            // A second account at the same service replaces the first.
             self.accounts
                 .retain(|(service, _), of| (*service, *of) != (at, owner));
         }
@@ -112,7 +112,7 @@ impl Model {
         Some((Stream::User(user(owner)), body))
     }
 
-    /// Returns users related to one, in the order of ids.
+    /// Returns the users related to one, ordered by id.
     fn related(&self, kind: u8, direction: Direction, me: u8) -> Vec<UserId> {
         let holds = |from, to| self.relations.contains(&(kind, from, to));
         let is_related = |other: &u8| match direction {

@@ -1,4 +1,4 @@
-//! Queries that SQL answers.
+//! Tests queries that SQL answers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rows at the bound of what is decided to fit into one.
+//! Tests rows of the maximum width.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,7 +12,7 @@ use skytrail_schema::width::{MAX_BYTES, MAX_COLUMNS, num_columns, width_of};
 
 use super::world::{World, extend, state};
 
-/// Returns a text that can be compressed well, somewhat, or not.
+/// Returns a string that compresses well, somewhat, or not at all.
 fn text(random: &mut StdRng) -> String {
     let length = match random.random_range(0..4) {
         0 => random.random_range(0..24),
@@ -52,7 +52,7 @@ fn value(random: &mut StdRng, kind: &FieldType) -> Json {
     }
 }
 
-/// What a record is made of.
+/// Returns the types of a record's fields.
 fn kinds(random: &mut StdRng) -> Vec<FieldType> {
     let all = [
         FieldType::String,
@@ -73,9 +73,9 @@ fn kinds(random: &mut StdRng) -> Vec<FieldType> {
         .collect()
 }
 
-/// Makes a type, and a record of it that is as wide as one may be; returns its width.
+/// Creates a type, and a record of it of the maximum width; returns the width.
 async fn fill(world: &mut World, random: &mut StdRng, name: &str) -> usize {
-    // As wide as the system's columns become.
+    // The system columns are as wide as they can be.
     let name_of = |text: String| {
         text.chars()
             .chain(['x'])
@@ -160,7 +160,7 @@ async fn a_record_that_is_let_in_fits_into_its_row() {
     assert!(widest > MAX_BYTES - 60, "{widest}");
     world.assert_equal().await;
 
-    // The bound is there for a reason, and not far from it.
+    // The limit is there for a reason, and close to what the database can store.
     let numbers = |number| -> Json { (0..number).map(|n| (format!("f{n}"), json!(n))).collect() };
     let fields: Vec<_> = (0..1000).map(|n| format!("f{n}")).collect();
     let fields: Vec<_> = fields

@@ -1,4 +1,4 @@
-//! A store in a folder of its own, and commits to feed it with.
+//! A store in a place of its own, and commits to feed it with.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ pub(crate) struct World {
     pub(crate) log: Vec<Arc<Commit>>,
     pub(crate) heads: BTreeMap<RecordId, Head>,
     pub(crate) types: BTreeMap<TypeName, TypeDefinition>,
-    /// What devices subscribe to.
+    /// The subscriptions of devices.
     pub(crate) devices: BTreeMap<DeviceId, BTreeMap<SubscriptionKey, Subscription>>,
     pub(crate) tasks: BTreeMap<TaskId, TaskState>,
     versions: BTreeMap<Stream, u32>,
-    /// Where records were created.
+    /// The positions where records were created.
     pub(super) places: BTreeMap<RecordId, u64>,
     next_position: u64,
 }
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// Numbers the records of a type that got a sequence field.
+    /// Numbers the records of a type that has received a sequence field.
     fn number(&mut self, name: &TypeName, field: &str, body: &EventBody) {
         let is_by_place = match body {
             EventBody::TypeExtended(extension) => extension.numbered.contains_key(field),
@@ -172,7 +172,7 @@ impl World {
         self.store.apply(&[commit]).await.unwrap();
     }
 
-    /// Returns what the store could not apply of types and records.
+    /// Returns what the store could not apply, except for users.
     pub(crate) async fn faults(&self) -> Vec<String> {
         let sql = "SELECT reason FROM _faults WHERE stream NOT LIKE 'user/%'";
         self.place.ask(sql).await
@@ -213,12 +213,12 @@ impl World {
     }
 }
 
-/// A moment, `second` seconds after the tests began.
+/// Returns the time `second` seconds after the tests began.
 pub(crate) fn now(second: i64) -> Timestamp {
     Timestamp::from_micros(1_500_000_000_000_000 + second * 1_000_000)
 }
 
-/// A touch by `user`.
+/// Returns a touch by `user`.
 pub(crate) fn touch(second: i64, user: &str) -> Touch {
     Touch {
         at: now(second),

@@ -1,4 +1,4 @@
-//! In a server with PostGIS: what has to do with places.
+//! Tests in a server with PostGIS: everything that involves places.
 
 #[path = "../agreement.rs"]
 mod agreement;

@@ -1,4 +1,4 @@
-//! What only a server's indexes need.
+//! Tests what only indexes in a server need.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn a_value_that_is_too_long_for_an_index_is_stored_and_the_index_goes() {
     let mut world = world().await;
     tend(&world).await;
     assert_eq!(world.place.ask(INDEXES).await.len(), 1);
-    // Nothing that could be written shorter.
+    // A value that cannot be compressed.
     let mut seed = 1_u64;
     let text = (0..4000).map(|_| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -68,7 +68,7 @@ async fn a_value_that_is_too_long_for_an_index_is_stored_and_the_index_goes() {
             .await
             .is_empty()
     );
-    // It does not come again.
+    // It does not return.
     tend(&world).await;
     assert!(world.place.ask(INDEXES).await.is_empty());
     let entries = world.store.list_indexes().await.unwrap();
@@ -81,7 +81,7 @@ async fn a_value_that_is_too_long_for_an_index_is_stored_and_the_index_goes() {
             "some values are too long for it"
         )
     );
-    // Nor when somebody lifts that: it cannot be made.
+    // Nor when somebody declares it: it cannot be created.
     let mut lifted = entry.clone();
     lifted.wish = IndexWish::Declared;
     world.place.set_index(lifted).await;
@@ -96,7 +96,7 @@ async fn what_a_crash_left_half_made_is_dropped_and_made_again() {
     let world = world().await;
     tend(&world).await;
     let made = world.place.ask(INDEXES).await;
-    // As a crash leaves it before and after it is valid: not noted, or not valid.
+    // As a crash leaves it before and after it is valid: not recorded, or not valid.
     world
         .place
         .ask("UPDATE _index SET state='none', name=NULL RETURNING type")

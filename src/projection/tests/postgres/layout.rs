@@ -1,4 +1,5 @@
-//! The tables are where v1's were, so that plugins which read them find what they look for.
+//! Tests that the tables are laid out as in v1, so that plugins which read them find what they
+//! expect.
 
 use serde_json::json;
 use skytrail_schema::event::{EventBody, RelationTarget, RoleFlags, Stream, UserState};

@@ -1,4 +1,4 @@
-//! In a server.
+//! Tests in a server.
 
 #[path = "../agreement.rs"]
 mod agreement;
@@ -40,7 +40,8 @@ use crate::projection::index::{
 };
 use crate::projection::{ServerOptions, SqlStore, StoreOptions};
 
-/// How many of a test's cases are tried: to make a schema for each takes longer than the case.
+/// How many of a test's cases are run: creating a schema for each takes longer than the case
+/// itself.
 pub(super) fn cases(number: u32) -> u32 {
     number / 4
 }
@@ -73,8 +74,8 @@ impl Place {
         }
     }
 
-    /// Does what the server does by itself, sooner or later. To the tables of others nothing is done:
-    /// a statement for all would wait for their indexes, and those for it.
+    /// Does what the server does by itself sooner or later. Tables of other tests are left alone: a
+    /// statement for all tables would wait for their indexes, and these would wait for it.
     async fn analyze(&self) {
         let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
                       WHERE schemaname = current_schema()";
@@ -119,7 +120,7 @@ impl Place {
     }
 }
 
-/// Opens the store again, which must not have forgotten anything.
+/// Opens the store again, which must not have lost anything.
 async fn check_rebuilt(world: &mut World) {
     world.store.close().await.unwrap();
     world.reopen().await;

@@ -1,4 +1,4 @@
-//! In a file.
+//! Tests in a file.
 
 #[path = "../agreement.rs"]
 mod agreement;
@@ -37,7 +37,7 @@ use crate::projection::index::{
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, digest};
 
-/// How many of a test's cases are tried.
+/// How many of a test's cases are run.
 fn cases(number: u32) -> u32 {
     number
 }
@@ -57,7 +57,7 @@ impl Place {
         self.folder.path().join("records.db")
     }
 
-    /// What the planner does not know of a file it does without.
+    /// A file does without what the planner does not know.
     async fn analyze(&self) {}
 
     async fn list_indexes(&self) -> Vec<IndexEntry> {
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-/// Says which tables and indexes a store has, each with the statement that made it.
+/// Returns a store's tables and indexes, each with the statement that created it.
 async fn schema(place: &Place) -> Vec<String> {
     let made = place.ask("SELECT name || ': ' || coalesce(sql, '') FROM sqlite_schema ORDER BY 1");
     let made = made.await.into_iter();
@@ -96,8 +96,8 @@ async fn schema(place: &Place) -> Vec<String> {
     made.map(in_one_line).collect()
 }
 
-/// Asserts that a store that is made anew from the log is the same, table by table and row by row, and
-/// takes its place.
+/// Asserts that a store made anew from the log is the same, table by table and row by row; then
+/// replaces the store by it.
 async fn check_rebuilt(world: &mut World) {
     world.store.close().await.unwrap();
     let (current, new) = (world.place.path(), world.place.path().with_extension("new"));

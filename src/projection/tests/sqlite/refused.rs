@@ -1,4 +1,4 @@
-//! Queries that the database refuses.
+//! Tests queries that the database refuses.
 
 use serde_json::json;
 use skytrail_actors::store::{Asker, NoHeads, RecordStore as _};

@@ -1,4 +1,4 @@
-//! Whose turn it is to read.
+//! Tests how reads share the connections.
 
 use std::time::Duration;
 

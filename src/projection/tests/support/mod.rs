@@ -1,4 +1,4 @@
-//! The server that the tests of this process share, as those from outside have it.
+//! The server that the tests of this process share, like the integration tests.
 
 use std::time::{Duration, Instant};
 
