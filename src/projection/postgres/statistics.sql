@@ -1,5 +1,5 @@
--- Tables without rows keep the statistics of those that they had: ANALYZE finds nothing to replace them with.
--- A column whose type is set, be it to the same, has none.
+-- Empty tables keep the statistics of their former rows: ANALYZE finds nothing to replace them with.
+-- Setting a column's type, even to the same type, removes them.
 DO $$
 DECLARE
     emptied record;
@@ -20,7 +20,7 @@ BEGIN
         BEGIN
             EXECUTE format('ALTER TABLE %I %s', emptied.relname, emptied.columns);
         EXCEPTION WHEN OTHERS THEN
-            -- Something depends on the columns, a view of somebody. A superuser can do without.
+            -- Something depends on the columns, such as a view. A superuser can delete the statistics directly.
             IF current_setting('is_superuser') = 'on' THEN
                 DELETE FROM pg_statistic WHERE starelid = emptied.oid;
             ELSE

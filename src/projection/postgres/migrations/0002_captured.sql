@@ -1,7 +1,7 @@
--- What others change by SQL is kept here, in the same transaction, until it is in the log. The server's
--- own connections say so with the setting skytrail.own; everybody else's writes are captured.
+-- What other programs change by SQL is kept here, from the same transaction on, until it is in the log.
+-- The setting skytrail.own marks the server's own connections; all other writes are captured.
 
--- Tells outboxes apart: commits say which one they are from.
+-- Identifies the outbox: commits say which one they are from.
 CREATE TABLE _captured (outbox uuid NOT NULL);
 INSERT INTO _captured VALUES (gen_random_uuid());
 
@@ -18,7 +18,7 @@ CREATE TABLE _outbox (
 CREATE INDEX _outbox_key ON _outbox (table_name, key);
 CREATE INDEX _outbox_transaction ON _outbox (transaction, id);
 
--- Rows that could not be taken into the log, and why.
+-- Rows that could not be written to the log, and why.
 CREATE TABLE _parked (
     id bigint PRIMARY KEY,
     transaction bigint NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE _parked (
     parked_at timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')
 );
 
--- Somebody else's constraints that were in the way of what the log has; they come back.
+-- Constraints of other programs that were in the way of the log; they are restored later.
 CREATE TABLE _lifted (
     table_name text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -50,12 +50,12 @@ BEGIN
         ELSE format('ALTER TABLE %I ADD CONSTRAINT %I %s', of_table, named, lifted.definition) END;
 END $$;
 
--- Places of rows that others make, behind all that the log gives.
+-- Places of rows that other programs insert, after all places that the log assigns.
 CREATE SEQUENCE _captured_row AS bigint START 4611686018427387904;
 CREATE FUNCTION _next_row() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER
     RETURN nextval('_captured_row'::regclass);
 
--- Names are those of the schema that the table is in, also when that gets another name.
+-- Names refer to the schema that the table is in, even after that is renamed.
 CREATE FUNCTION _capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog SET extra_float_digits = 1 AS $$
 DECLARE
@@ -90,7 +90,7 @@ BEGIN
         HINT = 'Rows of record types can be inserted, updated and deleted; the rest is the server''s own.';
 END $$;
 
--- Tables that only the log can change.
+-- Tables that only the log changes.
 DO $$
 DECLARE
     own text;

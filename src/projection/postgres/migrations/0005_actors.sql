@@ -1,3 +1,3 @@
--- Who acted may be written longer than a sorted index takes.
+-- An actor can be longer than a sorted index permits.
 ALTER TABLE _actor DROP CONSTRAINT _actor_actor_key,
     ADD CONSTRAINT _actor_once EXCLUDE USING hash (actor WITH =);

@@ -1,5 +1,5 @@
--- What is captured is announced by the name of the schema itself: with something in front the longest would
--- be no name of a channel.
+-- Captured changes are announced on a channel that has the name of the schema: with a prefix, the longest
+-- names would be too long for a channel.
 CREATE OR REPLACE FUNCTION _capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog SET extra_float_digits = 1 AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- Our own tables; those of record types are made by events.
+-- Our own tables; events create those of record types.
 
 CREATE TABLE _checkpoint (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -6,7 +6,7 @@ CREATE TABLE _checkpoint (
 );
 INSERT INTO _checkpoint (id, position) VALUES (1, 0);
 
--- A record type: its definition, and which table and columns it got.
+-- A record type: its definition, and the names of its table and columns.
 CREATE TABLE _type (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -22,7 +22,7 @@ CREATE TABLE _role (
     is_admin INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Who may see, change and search which fields: all rules as one JSON array.
+-- Who can see, change and search which fields: all rules as one JSON array.
 CREATE TABLE _field_access (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     version INTEGER NOT NULL,
@@ -36,8 +36,8 @@ CREATE TABLE _auth (
     state TEXT NOT NULL
 );
 
--- Accounts elsewhere that sign users in; made from the auth rows, in v1's layout. What v1 keeps in
--- token_response are tokens of other services: they are not stored.
+-- Accounts elsewhere that log users in, derived from the auth rows, in v1's layout. v1 keeps tokens of
+-- other services in token_response; they are not stored here.
 CREATE TABLE _sso_oauth (
     user_id TEXT NOT NULL,
     provider TEXT NOT NULL,
@@ -87,7 +87,7 @@ CREATE TABLE _sequence (
     PRIMARY KEY (type, field)
 ) WITHOUT ROWID;
 
--- Who acted, once each, as a JSON object.
+-- Each actor once, as a JSON object.
 CREATE TABLE _actor (
     id INTEGER PRIMARY KEY,
     actor TEXT NOT NULL UNIQUE
@@ -102,8 +102,8 @@ CREATE TABLE _history (
     actor INTEGER NOT NULL,
     time INTEGER NOT NULL
 );
--- Hashes are random, so one index over all of them would touch a page per event. In slices of
--- 65,536 events the writing end stays small; a lookup goes through the slices.
+-- Hashes are random, so one index over all of them would touch a page per event. In slices of 65,536
+-- events the part that is written to stays small; a lookup reads slice by slice.
 CREATE INDEX _history_stream ON _history (position >> 16, stream);
 
 -- Events, or parts of them, that could not be applied.
@@ -112,7 +112,7 @@ CREATE TABLE _faults (
     stream TEXT NOT NULL,
     reason TEXT NOT NULL
 );
--- Indexes that queries asked for, or that somebody did; `columns` is a JSON array of objects.
+-- Indexes that queries or people asked for; `columns` is a JSON array of objects.
 -- wish: auto, declared or forbidden; state: built, wanted or none.
 CREATE TABLE _index (
     type TEXT NOT NULL,

@@ -1,4 +1,4 @@
--- Files: what is known of them; `size` is announced at first, then that of the last upload.
+-- What is known of files; `size` is the announced one at first, then that of the last upload.
 CREATE TABLE _asset (
     id TEXT PRIMARY KEY,
     content_type TEXT NOT NULL,

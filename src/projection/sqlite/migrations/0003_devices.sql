@@ -1,6 +1,6 @@
--- Devices and what they subscribe to.
+-- Devices and their subscriptions.
 
--- `version` is that of the device's stream, `subscriptions_version` that of its subscriptions'.
+-- `version` is that of the device's stream, `subscriptions_version` that of its subscriptions' stream.
 CREATE TABLE _device (
     id TEXT PRIMARY KEY,
     version INTEGER NOT NULL,

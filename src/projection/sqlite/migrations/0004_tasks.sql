@@ -1,4 +1,4 @@
--- Scheduled tasks: when they run, what is settled, the last run, as one JSON object each.
+-- Scheduled tasks: when they run, what is settled, and the last run, as one JSON object each.
 CREATE TABLE _task (
     plugin TEXT NOT NULL,
     name TEXT NOT NULL,

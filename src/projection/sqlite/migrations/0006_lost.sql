@@ -1,4 +1,4 @@
--- What is not known, since the event with which it began is erased, and where it began.
+-- Things that are unknown because the event with which they began is erased, and where they began.
 
 CREATE TABLE _lost (stream TEXT PRIMARY KEY, place INTEGER NOT NULL);
 
