@@ -158,7 +158,7 @@ impl TypeBatch {
     }
 
     fn delete(&mut self, id: &RecordId, position: u64) -> Result<Vec<Misfit>, ApplyError> {
-        // A record created within the batch may have had a row before it.
+        // A record created within the batch may have had a row before the batch.
         let is_counted = match self.records.get(&id.key) {
             Some(Pending::Gone { .. }) => return Err(ApplyError::fault("the record is deleted")),
             Some(Pending::Whole { .. }) => false,

@@ -166,7 +166,7 @@ pub(super) async fn take_for_now(conn: &mut Conn<'_>, schema: &Name) -> Result<(
     }
 }
 
-/// Returns the error for a store that another process uses. That can pass.
+/// Returns the error for a store that belongs to somebody else. That can pass.
 pub(super) fn others(text: String) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::ResourceBusy, text))
 }

@@ -126,7 +126,7 @@ pub(super) struct Server {
     is_lazy: bool,
     /// The server that was used last: its host's index, and when it was started.
     served_by: parking_lot::Mutex<(usize, String)>,
-    /// Held while somebody looks where the server is.
+    /// Held while a task looks where the server is.
     looking: Mutex<()>,
     building: indexes::Building,
 }

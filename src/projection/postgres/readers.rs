@@ -21,7 +21,7 @@ use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::Sql;
 
-/// The share of the patience for checking whether a connection is alive: one part in this many.
+/// The patience divided by this limits how long to check whether a connection is alive.
 const SHARE: u32 = 2;
 
 /// The pool, and what is needed to create a new one.

@@ -71,10 +71,10 @@ impl Default for StoreOptions {
 /// Why a store's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder or the pointer file cannot be read or written.
+    /// The store's file or a companion cannot be opened, created or deleted.
     #[error("record store folder not usable, path={path}")]
     Folder {
-        /// The folder or file.
+        /// The file.
         path: PathBuf,
         /// The reason.
         #[source]
@@ -255,7 +255,7 @@ pub(crate) async fn open_writer(
             return Err(OpenError::Damaged(damage.to_string()));
         }
         // When a connection that writes closes, it merges the write-ahead file without the
-        // checksums. Only looking at a newer version's file would damage it.
+        // checksums. Merely looking at a newer version's file would then damage it.
         let mut conn = reader_options(path, options).connect().await?;
         format_of(&mut conn).await?;
         conn.close().await?;
