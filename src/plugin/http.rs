@@ -54,8 +54,8 @@ impl Http {
         })
     }
 
-    /// Whether the plugin listens after it has left a request without an answer. A process that ended
-    /// does not, and may be back as another one before it is asked again.
+    /// Returns whether the plugin listens after it has left a request without an answer. A process
+    /// that ended does not, and may be back as another one before it is asked again.
     async fn is_there(&self) -> bool {
         let host = self.url.host_str().unwrap_or_default();
         let host = host.trim_matches(['[', ']']);

@@ -98,7 +98,7 @@ impl Envelope {
         serde_json::to_vec(self)
     }
 
-    /// Whether it is one of the events that take the plugin to where it is registered.
+    /// Returns whether it is one of the events that take the plugin to where it is registered.
     pub(super) fn is_initialisation(&self) -> bool {
         self.kind == "event" && matches!(self.name.as_str(), "before-config" | "init")
     }

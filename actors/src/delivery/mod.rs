@@ -25,7 +25,7 @@ pub use positions::Positions;
 /// Somebody who waits for events.
 #[async_trait]
 pub trait Consumer: Send + 'static {
-    /// Whether there is nothing that it would look at.
+    /// Returns whether there is nothing that it would look at.
     fn is_idle(&self) -> bool;
 
     /// For one that is idle: waits until it no longer is, and returns the position up to which it needs

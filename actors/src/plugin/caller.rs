@@ -1,4 +1,4 @@
-//! The port from the plugins: running the actions that workers ask for.
+//! The port from the plugins: runs the actions that workers ask for.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use super::gate::Lineage;
 pub struct PluginCall {
     /// The plugin.
     pub plugin: Arc<str>,
-    /// The body of the action, `action` included. Rights follow its `api_key`; without one the call
-    /// has the master key's.
+    /// The body of the action, `action` included. Its `api_key` decides the rights; a call without
+    /// one has the rights of the master key.
     pub payload: Map<String, Json>,
-    /// What it descends from, itself included.
+    /// What the call descends from, itself included.
     pub lineage: Lineage,
     /// When the plugin stops waiting.
     pub deadline: Option<Instant>,
 }
 
-/// What an action answered, as over HTTP.
+/// The answer of an action, as over HTTP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiReply {
     /// The HTTP status.
@@ -34,6 +34,6 @@ pub struct ApiReply {
 /// Runs the actions that plugins ask for, through the same router as clients' requests.
 #[async_trait]
 pub trait ApiCaller: Send + Sync + 'static {
-    /// Runs an action. Errors are replies, too.
+    /// Runs an action. Errors are returned as replies, too.
     async fn call(&self, call: PluginCall) -> ApiReply;
 }

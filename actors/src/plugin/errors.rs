@@ -1,4 +1,4 @@
-//! Errors of plugin requests as clients see them.
+//! Errors of plugin requests, as clients see them.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
@@ -6,23 +6,23 @@ use skytrail_schema::code::{ApiError, Code};
 use super::protocol::Outcome;
 use super::settings::TransportKind;
 
-/// How long a plugin's error message may be.
+/// The maximum length of a plugin's error message.
 const MAX_MESSAGE_BYTES: usize = 8 * 1024;
 
-/// Why no worker could answer.
+/// Why no worker can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unavailable {
-    /// None is connected.
+    /// No worker is connected.
     NoWorker,
-    /// The one that had the request is gone.
+    /// The worker that had the request is gone.
     WorkerLost,
-    /// Too many requests wait.
+    /// Too many requests are queued.
     QueueFull,
-    /// Nothing is delivered to it for now.
+    /// Deliveries to the plugin are paused.
     Paused,
 }
 
-/// Returns the 118 for a plugin that cannot answer.
+/// Returns error 118, for a plugin that cannot answer.
 pub(crate) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
     let (reason, message) = match why {
         Unavailable::NoWorker => ("no-worker", "no worker of the plugin is connected"),
@@ -35,7 +35,7 @@ pub(crate) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
         .with_info("reason", json!(reason))
 }
 
-/// Returns the error of a request whose limit passed: 119, or for the transports of v1 what v1 has.
+/// Returns the error of a request whose limit passed: 119, or v1's error on the transports of v1.
 pub(crate) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
     if transport != TransportKind::WebSocket {
         return ApiError::unexpected("Plugin time out");
@@ -43,19 +43,19 @@ pub(crate) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
     late(plugin)
 }
 
-/// Returns the 119 for a plugin that took too long.
+/// Returns error 119, for a plugin that took too long.
 pub(crate) fn late(plugin: &str) -> ApiError {
     ApiError::new(Code::PluginTimeout, "the plugin did not answer in time")
         .with_info("plugin", json!(plugin))
         .with_info("reason", json!("deadline"))
 }
 
-/// Returns the 122 for a client whose own limit passed first.
+/// Returns error 122, for a client whose own limit passed first.
 pub(crate) fn response_timed_out() -> ApiError {
     ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
 }
 
-/// Returns the refusal of a message to a worker that is larger than one side's limit.
+/// Returns the refusal of a message to a worker that exceeds one side's size limit.
 pub(crate) fn too_large(size: usize, limit: usize, own_limit: usize) -> ApiError {
     let whose = if limit < own_limit {
         "plugin"
@@ -74,7 +74,7 @@ pub(crate) fn too_deep() -> ApiError {
     ApiError::unexpected("Plugin exceeded max bounce count")
 }
 
-/// Turns what a worker answered into what the request comes to.
+/// Turns a worker's answer into the result of the request.
 pub(crate) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiError> {
     match outcome {
         Outcome::Result(result) => Ok(result),
@@ -87,7 +87,7 @@ pub(crate) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiErr
     }
 }
 
-/// Passes a plugin's own error on. Its traceback stays here unless developers look on.
+/// Passes on a plugin's own error. Its traceback is removed outside of development mode.
 fn plugin_error(error: &Json, dev_mode: bool) -> ApiError {
     let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
     let message = error.get("message").and_then(Json::as_str);

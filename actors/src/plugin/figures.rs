@@ -1,4 +1,4 @@
-//! Figures of one plugin, counted where things happen and read when somebody asks.
+//! Figures of one plugin, counted where things happen and read on demand.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use skytrail_schema::code::{ApiError, Code};
 use super::messages::Answer;
 use crate::observe::{Histogram, HistogramState};
 
-/// What became of a request.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
@@ -16,20 +16,20 @@ pub enum Ending {
     Result,
     /// The plugin answered with an error.
     Error,
-    /// The plugin's or the point's limit passed, or the client's own.
+    /// The limit of the plugin or the point passed, or the client's own.
     Deadline,
-    /// Whoever asked went away.
+    /// The caller went away.
     ClientGone,
-    /// No worker came in time.
+    /// No worker was available in time.
     NoWorker,
     /// The worker that had it was lost.
     WorkerLost,
-    /// Too many requests waited.
+    /// Too many requests were queued.
     QueueFull,
 }
 
 impl Ending {
-    /// All of them, in the order of their counters.
+    /// All endings, in the order of their counters.
     pub const ALL: [Self; 7] = [
         Self::Result,
         Self::Error,
@@ -40,7 +40,7 @@ impl Ending {
         Self::QueueFull,
     ];
 
-    /// Returns its name for figures.
+    /// Returns its name in the figures.
     pub fn name(self) -> &'static str {
         match self {
             Self::Result => "result",
@@ -53,8 +53,8 @@ impl Ending {
         }
     }
 
-    /// Tells from an answer. A plugin's own error may look like one of the server's; that deceives
-    /// nobody but who reads these figures.
+    /// Derives the ending from an answer. A plugin's own error can look like one of the server's,
+    /// which affects only these figures.
     pub(super) fn of(answer: &Answer) -> Self {
         match answer {
             Ok(_) => Self::Result,
@@ -85,16 +85,17 @@ pub(super) struct Figures {
     num_stray: AtomicU64,
 }
 
-/// What the counters say.
+/// The values of the counters.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FiguresState {
-    /// How many requests came to each end.
+    /// How many requests ended in each way.
     pub endings: Vec<(Ending, u64)>,
-    /// How long the plugin's answers took, waiting included.
+    /// How long the plugin's answers took, including the time in a queue.
     pub seconds: HistogramState,
-    /// Answers that came after their requests were given up.
+    /// Answers that arrived after their requests had been given up.
     pub late: u64,
-    /// Answers that nobody asked for: second ones, and those to ids that were never sent.
+    /// Answers that no request was waiting for: second answers, and answers to ids that were never
+    /// sent.
     pub stray: u64,
 }
 
@@ -110,7 +111,7 @@ impl Default for Figures {
 }
 
 impl Figures {
-    /// Counts the end of a request; with the time that it took.
+    /// Counts the end of a request, and the time it took.
     pub(super) fn count(&self, ending: Ending, seconds: f64) {
         let index = Ending::ALL.iter().position(|known| *known == ending);
         if let Some(counter) = index.and_then(|index| self.endings.get(index)) {
@@ -121,17 +122,17 @@ impl Figures {
         }
     }
 
-    /// Counts an answer that came too late.
+    /// Counts an answer that arrived too late.
     pub(super) fn count_late(&self) {
         self.num_late.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an answer that nobody asked for.
+    /// Counts an answer that no request was waiting for.
     pub(super) fn count_stray(&self) {
         self.num_stray.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns what the counters say.
+    /// Returns the values of the counters.
     pub(super) fn state(&self) -> FiguresState {
         let counts = self.endings.iter();
         let counts = counts.map(|counter| counter.load(Ordering::Relaxed));
@@ -145,7 +146,7 @@ impl Figures {
 }
 
 impl FiguresState {
-    /// Returns how many requests ended, and how many of them without a result.
+    /// Returns how many requests ended, and how many of them ended without a result.
     pub fn totals(&self) -> (u64, u64) {
         let total = |is_counted: fn(Ending) -> bool| -> u64 {
             let counted = self

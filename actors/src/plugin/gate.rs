@@ -1,4 +1,4 @@
-//! The port towards the plugins: which points there are, and asking one.
+//! The port towards the plugins: which points exist, and how to ask one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use super::points::{Points, Readiness};
 use super::settings::TransportKind;
 use crate::context::RequestContext;
 
-/// What a plugin is told about the request that caused its own.
+/// What a plugin is told about the request that caused the request to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CallContext {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// `client`, `master`, or `none` for a caller who showed none, or a wrong one. Left out of what
-    /// nobody asked for: published plugins take that for the master key.
+    /// `client`, `master`, or `none` for a caller with no key or a wrong one. Left out when no
+    /// caller asked: published plugins take that for the master key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_type: Option<KeyKind>,
     /// The request.
@@ -35,13 +35,13 @@ pub struct CallContext {
     /// The kind of action.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub request_tag: &'static str,
-    /// Whether the plugin is only tried: nothing of it will be stored.
+    /// Whether the plugin is only being tried: nothing that it does will be stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sandbox: bool,
 }
 
 impl CallContext {
-    /// Tells what plugins are told of a request.
+    /// Returns what plugins are told about a request.
     pub fn of(context: &RequestContext) -> Self {
         Self {
             request_id: Some(context.request.id()),
@@ -50,7 +50,7 @@ impl CallContext {
         }
     }
 
-    /// Tells what they are told of whoever caused a commit, when his request is over.
+    /// Returns what plugins are told about the author of a commit whose request is over.
     pub fn of_actor(actor: &Actor) -> Self {
         let is_asked = matches!(actor.origin, Origin::Api | Origin::Plugin);
         let is_known = is_asked || actor.key != KeyKind::None || actor.user.is_some();
@@ -73,19 +73,19 @@ pub struct PluginRequest {
     pub name: String,
     /// The content; left out when null.
     pub param: Json,
-    /// The circumstances; left out when nothing is known.
+    /// The circumstances; left out when unknown.
     pub context: Option<CallContext>,
     /// The point's own limit.
     pub timeout: Option<Duration>,
-    /// When whoever waits stops waiting.
+    /// When the caller stops waiting.
     pub deadline: Option<Instant>,
-    /// What calls made while answering this one descend from.
+    /// The lineage of calls that are made while answering this request.
     pub lineage: Lineage,
 }
 
 impl PluginRequest {
-    /// Notes on whose behalf the plugin acts in its course, unless it is a part of what somebody else
-    /// has begun. What comes by itself, a timer, is on nobody's.
+    /// Records on whose behalf the plugin acts during this request, unless it is part of something
+    /// already begun on somebody's behalf. A timer acts on nobody's behalf.
     pub(super) fn on_behalf(mut self) -> Self {
         if let Some(context) = &self.context {
             let kind = match self.kind {
@@ -106,20 +106,20 @@ impl PluginRequest {
 /// What a call descends from: nested saves name their ancestors, and nesting is bounded.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
-    /// The saves that are under way above it, the outermost first.
+    /// The saves in progress above it, outermost first.
     pub ancestors: Vec<Uuid>,
-    /// How deep in calls of calls it is.
+    /// Its depth in calls of calls.
     pub depth: u32,
-    /// The request that it all began with.
+    /// The request that everything began with.
     pub request_id: Option<Uuid>,
-    /// Whose request that was, and what it asked of which plugin.
+    /// The user of that request, and what it asked of which plugin.
     pub on_behalf: Option<Box<OnBehalf>>,
-    /// The workers' calls that it came through, the outermost first.
+    /// The workers' calls that it passed through, outermost first.
     pub via: Vec<Via>,
 }
 
 impl Lineage {
-    /// Returns the lineage of requests that a request causes.
+    /// Returns the lineage for requests that a request causes.
     pub fn of(context: &RequestContext) -> Self {
         Self {
             ancestors: context.ancestors.clone(),
@@ -131,8 +131,8 @@ impl Lineage {
     }
 }
 
-/// A call of a worker. Requests that it causes go back to that worker, whatever its window says:
-/// it cannot finish what it has before they are answered.
+/// A call by a worker. Requests that it causes go back to that worker, whatever its window: the
+/// worker cannot finish its request before they are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Via {
     /// The worker's connection.
@@ -141,28 +141,28 @@ pub struct Via {
     pub call: Arc<str>,
 }
 
-/// Names a worker's connection; never used twice in a process.
+/// Identifies a worker's connection; never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct WorkerId(pub u64);
 
-/// What a plugin is told of a delivery, besides what is delivered.
+/// What a plugin is told about a delivery, in addition to its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryNote {
-    /// The same at every attempt.
+    /// The delivery's id, the same at every attempt.
     pub id: String,
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub position: u64,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// When the event was committed.
     pub at: Timestamp,
-    /// Whether it is of the past, because the plugin was away.
+    /// Whether the event is from the past, because the plugin was away.
     pub catching_up: bool,
 }
 
 impl DeliveryNote {
-    /// Returns what a hook is told that is only tried, in the course of `what`. Its id is no event's:
-    /// theirs begin with a number.
+    /// Returns the note for a hook that is only being tried, during `what`. No event has such an
+    /// id, because theirs begin with a number.
     pub fn tried(what: &str, hook: &str, (position, at): (u64, Timestamp)) -> Self {
         Self {
             id: format!("{what}/{hook}"),
@@ -174,25 +174,25 @@ impl DeliveryNote {
     }
 }
 
-/// Changes when a delivery is not to wait for its turn any more, to the calls of those who wait for
-/// what is behind it.
+/// Changes when a delivery must not wait for its turn any more. The value is the calls of those who
+/// wait for what is queued after it.
 pub type Hurry = watch::Receiver<Vec<Via>>;
 
-/// Returns what never changes, for a delivery that nobody else waits behind.
+/// Returns a receiver that never changes, for a delivery that nothing else waits behind.
 pub fn no_hurry() -> Hurry {
     watch::channel(Vec::new()).1
 }
 
-/// Why a delivery, or another request, did not go well.
+/// Why a delivery, or another request, failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Undelivered {
-    /// The plugin had it and said no.
+    /// The plugin received it and refused it.
     Refused(ApiError),
-    /// It was lost with it.
+    /// The worker was lost with it.
     Lost(ApiError),
     /// It did not answer in time.
     Late(ApiError),
-    /// It never got it.
+    /// The plugin never received it.
     Unready(ApiError),
 }
 
@@ -206,12 +206,12 @@ impl Undelivered {
         }
     }
 
-    /// Returns the 118 or 119 of a plugin that has said nothing, whatever its transport calls that;
-    /// `None` when it has said no itself.
+    /// Returns error 118 or 119 for a plugin that did not answer, whatever error its transport
+    /// reports; `None` if the plugin refused.
     pub fn outage(&self, plugin: &str) -> Option<ApiError> {
         match self {
             Self::Refused(_) => None,
-            // Who is too busy, or has a request that is too large, is told so.
+            // An overload, or a request that is too large, is reported as it is.
             other if other.error().code != Code::UnexpectedError => Some(other.error().clone()),
             other if other.error().status() != 500 => Some(other.error().clone()),
             Self::Lost(_) => Some(unavailable(plugin, Unavailable::WorkerLost)),
@@ -220,7 +220,7 @@ impl Undelivered {
         }
     }
 
-    /// Forgets why.
+    /// Drops the reason and returns the error.
     pub fn into_error(self) -> ApiError {
         match self {
             Self::Refused(error) | Self::Lost(error) | Self::Late(error) | Self::Unready(error) => {
@@ -230,45 +230,46 @@ impl Undelivered {
     }
 }
 
-/// What there is of a plugin at the moment.
+/// The state of a plugin at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Presence {
-    /// Whether it has registered since the server's start.
+    /// Whether it has registered since the server started.
     pub is_registered: bool,
     /// How many workers serve.
     pub num_workers: usize,
-    /// Whether that is all the world; while plugins prepare they serve only each other.
+    /// Whether they serve clients, too; while plugins prepare, they serve only each other.
     pub is_ready: bool,
-    /// How many deliveries they take at once, all together.
+    /// How many deliveries the workers take at once, in total.
     pub window: usize,
     /// How long one of its requests may take.
     pub limit: Duration,
-    /// How it is reached.
+    /// Its transport.
     pub transport: TransportKind,
-    /// The position behind which its workers want deliveries to start, and the one that said so.
+    /// The position after which its workers want deliveries to start, and the worker that asked for
+    /// it.
     pub from: Option<(WorkerId, u64)>,
 }
 
 impl Presence {
-    /// Returns how many timers' runs they take at once, all together.
+    /// Returns how many timer runs the workers take at once, in total.
     pub fn window_for_timers(&self) -> usize {
         window_for_timers(self.window)
     }
 }
 
-/// Returns how much of a window timers may hold: half, so that others find some of it, but one at least. In
-/// a window of one a timer's run keeps others waiting.
+/// Returns how much of a window timer runs can hold: half, to leave room for others, but at least
+/// one. In a window of one, a timer run keeps others waiting.
 pub(super) fn window_for_timers(window: usize) -> usize {
     (window / 2).max(1)
 }
 
-/// The way to the plugins.
+/// The gate to the plugins.
 #[async_trait]
 pub trait PluginGate: Send + Sync + 'static {
-    /// Returns what is registered now.
+    /// Returns the points that are registered now.
     fn points(&self) -> Arc<Points>;
 
-    /// Asks a plugin and waits for its answer's `result`.
+    /// Asks a plugin and waits for the `result` of its answer.
     ///
     /// # Errors
     /// The plugin's own error; 118 without a worker, 119 after the deadline.
@@ -277,17 +278,17 @@ pub trait PluginGate: Send + Sync + 'static {
         answer.map_err(Undelivered::into_error)
     }
 
-    /// As [`PluginGate::call`], but says whether the plugin has had the request.
+    /// Like [`PluginGate::call`], but the error tells whether the plugin received the request.
     ///
     /// # Errors
     /// See [`Undelivered`].
     async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered>;
 
-    /// Tells every worker of every plugin an event, in the background; answers are ignored.
+    /// Announces an event to every worker of every plugin, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);
 
-    /// As [`PluginGate::call`], for a delivery: its limit is `request.timeout` alone, and starts
-    /// anew when the worker says that it still works on it.
+    /// Like [`PluginGate::call`], for a delivery. Its limit is `request.timeout` alone, and
+    /// restarts when the worker reports progress.
     ///
     /// # Errors
     /// See [`Undelivered`].
@@ -298,14 +299,14 @@ pub trait PluginGate: Send + Sync + 'static {
         hurry: Hurry,
     ) -> Result<Json, Undelivered>;
 
-    /// Returns what there is of a plugin.
+    /// Returns the state of a plugin.
     fn presence(&self, plugin: &str) -> Presence;
 
-    /// Returns what changes whenever points or presences do.
+    /// Returns a receiver that changes whenever points or presences change.
     fn changes(&self) -> watch::Receiver<()>;
 }
 
-/// No plugins at all.
+/// A gate without any plugins.
 #[derive(Debug)]
 pub struct NoPlugins(Arc<Points>);
 
@@ -360,7 +361,7 @@ mod tests {
             let outage = silent.outage("P")?;
             Some((outage.code.number(), outage.status()))
         };
-        // What the transports of v1 call everything.
+        // The one error that the transports of v1 use for everything.
         let plain = || ApiError::unexpected("Plugin time out");
         assert_eq!(shown(Undelivered::Lost(plain())), Some((118, 503)));
         assert_eq!(shown(Undelivered::Unready(plain())), Some((118, 503)));

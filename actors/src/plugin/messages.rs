@@ -1,7 +1,7 @@
-//! What the plugin actors tell each other.
+//! The messages between the plugin actors.
 //!
-//! Transports send [`FromTransport`]; everything else stays between gate, [`super::Plugins`] and
-//! [`super::PluginConnection`].
+//! Transports send [`FromTransport`]; everything else stays between the gate, [`super::Plugins`]
+//! and [`super::PluginConnection`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use super::protocol::{CancelReason, CloseCode, FrameError, Outcome, Problem, Res
 use super::settings::TransportKind;
 use super::transport::OutgoingSender;
 
-/// Something came from a worker, or its transport broke. Replies when the actor has dealt with it,
-/// so that a transport that waits for the reply is slowed to the actor's pace.
+/// A worker sent something, or its transport broke. The reply follows when the actor has handled
+/// it, so a transport that waits for the reply is slowed to the actor's pace.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct FromTransport(pub TransportEvent);
 
-/// What comes from a transport.
+/// What arrives from a transport.
 #[derive(Debug)]
 pub enum TransportEvent {
     /// A text frame, parsed.
@@ -38,14 +38,14 @@ pub enum TransportEvent {
     TooLarge,
     /// The connection ended; the worker may come back to its session.
     Closed,
-    /// The worker ended the connection in order: its session is over.
+    /// The worker closed the connection properly: its session is over.
     Goodbye,
-    /// So many share the worker's requests out among them.
+    /// This many processes share the worker's requests.
     Crew(usize),
 }
 
-/// Something came over the transport of another connection, which this session goes on over.
-/// Replies as [`FromTransport`].
+/// Something arrived over the transport of another connection, which this session continues on.
+/// Replies like [`FromTransport`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Relayed {
@@ -61,17 +61,17 @@ pub(super) type Answer = Result<Json, ApiError>;
 pub(super) enum Lane {
     /// It does.
     Window,
-    /// A worker's call caused it: who waits for it cannot free a slot before it is answered.
+    /// A worker's call caused it: the worker cannot free a slot before this is answered.
     Nested,
-    /// It belongs to the life of one worker and never goes to another.
+    /// It is part of one worker's lifecycle and never goes to another worker.
     Lifecycle,
 }
 
-/// A request on its way to a worker. Whoever drops it without an answer has lost it; the gate
-/// tells its caller so.
+/// A request on its way to a worker. Dropping it without an answer means that it was lost; the gate
+/// then tells the caller.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Names the request in this process.
+    /// Identifies the request within this process.
     pub(super) ticket: u64,
     /// The plugin.
     pub(super) plugin: Arc<str>,
@@ -79,25 +79,25 @@ pub(super) struct Job {
     pub(super) kind: &'static str,
     /// The point's name.
     pub(super) name: String,
-    /// The content, written.
+    /// The content, serialized.
     pub(super) param: Option<Box<RawValue>>,
     /// The circumstances.
     pub(super) context: Option<CallContext>,
     /// What it descends from.
     pub(super) lineage: Lineage,
-    /// When it came.
+    /// When it arrived.
     pub(super) arrived: Instant,
     /// When its answer no longer counts.
     pub(super) deadline: Instant,
-    /// Whether it may be sent again when a worker is lost with it.
+    /// Whether it can be sent again when a worker is lost with it.
     pub(super) is_idempotent: bool,
     /// Whether it waits for the window.
     pub(super) lane: Lane,
-    /// What it delivers, and its limit, which the worker may start anew.
+    /// What it delivers, and its limit, which the worker can restart.
     pub(super) delivery: Option<Box<Lease>>,
-    /// Set when there is no answer; the gate looks here.
+    /// Set when there is no answer; read by the gate.
     pub(super) silence: Arc<OnceLock<Silence>>,
-    /// Where the answer goes; taken when it is given.
+    /// Where the answer goes; taken when the answer is given.
     pub(super) reply: Option<oneshot::Sender<Answer>>,
 }
 
@@ -108,16 +108,16 @@ pub(super) struct Lease {
     pub(super) note: DeliveryNote,
     /// How long it may take.
     pub(super) limit: Duration,
-    /// Until when it has; the gate looks here.
+    /// When its time is over; read by the gate.
     pub(super) until: watch::Sender<Instant>,
 }
 
-/// Why a plugin that is not connected by itself did not answer.
+/// Why a plugin that does not connect by itself did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
     /// The request may have reached it.
     Lost,
-    /// It certainly has not.
+    /// The request has certainly not reached it.
     Unreached,
 }
 
@@ -132,7 +132,7 @@ impl Silence {
 }
 
 impl Job {
-    /// Starts a delivery's limit anew; others are not delayed.
+    /// Restarts the limit of a delivery; other requests are not extended.
     pub(super) fn extend(&mut self, now: Instant) {
         if let Some(lease) = &self.delivery {
             self.deadline = now + lease.limit;
@@ -140,38 +140,38 @@ impl Job {
         }
     }
 
-    /// Gives the answer. Only the first counts.
+    /// Gives the answer. Only the first one counts.
     pub(super) fn answer(&mut self, answer: Answer) {
         if let Some(reply) = self.reply.take() {
-            // Whoever asked may be gone; then nobody is to be told.
+            // The caller may be gone; then the answer is not needed.
             let _ = reply.send(answer);
         }
     }
 
-    /// Whether nobody waits any more.
+    /// Returns whether no caller waits for it any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// Whether it is a timer's run.
+    /// Returns whether it is a timer run.
     pub(super) fn is_timer(&self) -> bool {
         self.kind == "timer"
     }
 
-    /// Returns roughly how much memory it takes.
+    /// Returns the approximate memory that it takes.
     pub(super) fn size(&self) -> usize {
         const OVERHEAD: usize = 256;
         self.param.as_ref().map_or(0, |param| param.get().len()) + self.name.len() + OVERHEAD
     }
 }
 
-/// The gate has a request. Replies when it was sent on, queued or refused; the answer comes by the
-/// job's own channel.
+/// The gate sends a request. Replies when the request was sent on, queued or refused; the answer
+/// arrives on the job's own channel.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Ask(pub(super) Box<Job>);
 
-/// Nobody waits for a request any more.
+/// No caller waits for a request any more.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Abandon {
@@ -179,7 +179,8 @@ pub(super) struct Abandon {
     pub(super) reason: CancelReason,
 }
 
-/// A delivery is not to wait for its turn any more: these calls wait for what is behind it.
+/// A delivery must not wait for its turn any more, because these calls wait for what is queued
+/// after it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Hasten {
@@ -187,8 +188,8 @@ pub(super) struct Hasten {
     pub(super) via: Vec<Via>,
 }
 
-/// A worker has said `hello`. Replies with the plugin's figures if it is taken; then its lifecycle
-/// begins.
+/// A worker said `hello`. Replies with the plugin's figures if the worker is accepted; then its
+/// lifecycle begins.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Arc<Figures>, Refusal>")]
 pub(super) struct Join {
@@ -204,7 +205,7 @@ pub(super) struct Join {
     pub(super) address: Addr<PluginConnection>,
 }
 
-/// Looks for a session. Replies with its actor while its end is not known.
+/// Looks for a session. Replies with its actor, unless the session is known to have ended.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<Addr<PluginConnection>>")]
 pub(super) struct FindSession {
@@ -212,7 +213,8 @@ pub(super) struct FindSession {
     pub(super) session: String,
 }
 
-/// A worker came back and claims a session. Replies with whether it goes on over the new transport.
+/// A worker came back and claims a session. Replies with whether the session continues on the new
+/// transport.
 #[derive(Debug, Message)]
 #[rtype(result = "bool")]
 pub(super) struct Attach {
@@ -220,18 +222,18 @@ pub(super) struct Attach {
     pub(super) link: WorkerId,
     pub(super) sender: OutgoingSender,
     pub(super) claim: Resume,
-    /// The window that it asks for, if it does.
+    /// The window that it asks for, if any.
     pub(super) window: Option<u64>,
 }
 
-/// Why a worker is not taken.
+/// Why a worker is not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: CloseCode,
     pub(super) reason: String,
 }
 
-/// A connection tells what became of its worker and its requests.
+/// A connection reports what happened to its worker and its requests.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct FromWorker {
@@ -244,25 +246,26 @@ pub(super) struct FromWorker {
 pub(super) enum Report {
     /// A request no longer takes a slot.
     Freed { ticket: u64 },
-    /// A request was not written: there is no room, as the capacity says.
+    /// A request was not written because there was no room, as the capacity shows.
     Returned { job: Box<Job>, capacity: Capacity },
-    /// What it takes has changed.
+    /// The worker's capacity has changed.
     Capacity(Capacity),
-    /// It came back to its session.
+    /// The worker came back to its session.
     Resumed,
-    /// It is gone; these requests may be sent to another worker.
+    /// The worker is gone; these requests can be sent to another one.
     Gone { retry: Vec<Job> },
 }
 
-/// What a worker takes at the moment. Numbered: one that was delayed does not undo a later one.
+/// How much a worker takes at the moment. Numbered, so that a delayed report does not undo a later
+/// one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Capacity {
     pub(super) number: u64,
     pub(super) window: usize,
-    /// How many share its requests out among them, where that is known: who can wait with what he
-    /// has sends no more at once.
+    /// How many processes share its requests, where that is known: what can wait is sent only up to
+    /// that number at once.
     pub(super) crew: Option<usize>,
-    /// Too much waits to be written.
+    /// Too much is waiting to be written.
     pub(super) is_choked: bool,
     /// It wants no new requests.
     pub(super) is_draining: bool,
@@ -270,7 +273,7 @@ pub(super) struct Capacity {
     pub(super) is_suspended: bool,
 }
 
-/// `init` was answered, or not.
+/// `init` was answered, or failed.
 #[derive(Debug, Message)]
 #[rtype(result = "bool")]
 pub(super) struct Initialised {
@@ -278,41 +281,42 @@ pub(super) struct Initialised {
     pub(super) answer: Answer,
 }
 
-/// A worker has been through `after-config`.
+/// A worker has finished `after-config`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Configured(pub(super) WorkerId);
 
-/// Every plugin was sent `before-plugins-ready`; or, with a name, that plugin's new generation was.
+/// Every plugin was sent `before-plugins-ready`. With a worker, only the new generation that the
+/// worker belongs to was.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Prepared {
     pub(super) generation_of: Option<WorkerId>,
 }
 
-/// Send a request to the worker.
+/// Sends a request to the worker.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Dispatch(pub(super) Box<Job>);
 
-/// Tell the worker something about its life.
+/// Tells the worker about its lifecycle.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) enum Notice {
     /// Stop working on a request.
     Cancel(Abandon),
-    /// The registration was taken, with the number of points, or refused.
+    /// The registration was accepted, with the number of points, or refused.
     Registered(Result<Json, Vec<Problem>>),
     /// Clients are served.
     Ready,
-    /// No new requests come; connect again elsewhere, or do not.
+    /// No new requests will follow; `reconnect` says whether to connect again elsewhere.
     Drain {
         reason: &'static str,
         reconnect: bool,
     },
-    /// It has missed too much: another registration counts. Ends a session that is suspended.
+    /// Another registration counts by now. Ends a session that is suspended.
     Outdated,
-    /// Its end is known; nothing more will be sent to it.
+    /// The broker knows that it has ended; nothing more will be sent to it.
     Stop,
 }
 
@@ -324,7 +328,7 @@ pub(super) struct CallDone {
     pub(super) reply: ApiReply,
 }
 
-/// Tells all workers something, without waiting for answers.
+/// Announces something to all workers, without waiting for answers.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Announce {
@@ -337,7 +341,8 @@ pub(super) struct Announce {
 #[rtype(result = "super::PluginsState")]
 pub(super) struct GetState;
 
-/// Lets all workers finish what they have, and takes no new ones. Replies when the last is gone.
+/// Lets all workers finish their requests, and accepts no new workers. Replies when the last worker
+/// is gone.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Leave;

@@ -1,19 +1,19 @@
 //! Plugins: out-of-process programs that hook into the server.
 //!
-//! The rest of the server sees two ports. Towards the plugins: which extension points there are
-//! ([`Points`], cheap to look at), and [`PluginGate::call`]. From them: [`ApiCaller`], which runs
-//! an action that a worker asks for.
+//! The rest of the server sees two ports. Towards the plugins: the extension points ([`Points`],
+//! cheap to look up) and [`PluginGate::call`]. From the plugins: [`ApiCaller`], which runs an
+//! action that a worker asks for.
 //!
 //! How a request reaches a worker:
 //!
-//! 1. [`PluginBroker`], the gate, gives it a deadline and puts it into the mailbox of [`Plugins`].
-//!    It is the gate that answers its caller when the deadline passes: whatever happens behind it,
-//!    a caller is answered once and in time.
-//! 2. [`Plugins`], one for the app and one for its sandbox, picks the worker with the smallest share of its window in use, or
-//!    queues the request.
-//! 3. [`PluginConnection`], one per worker, writes it to its transport and waits for the answer. A
-//!    transport is two things: a [`transport::Outgoing`] that it takes texts from, and someone who
-//!    sends [`messages::FromTransport`]s. The actor knows no sockets.
+//! 1. [`PluginBroker`], the gate, gives the request a deadline and puts it into the mailbox of
+//!    [`Plugins`]. The gate itself answers its caller when the deadline passes: whatever happens
+//!    behind it, a caller gets one answer, in time.
+//! 2. [`Plugins`], one for the app and one for its sandbox, picks the worker with the smallest
+//!    share of its window in use, or queues the request.
+//! 3. [`PluginConnection`], one per worker, writes the request to its transport and waits for the
+//!    answer. A transport has two parts: it takes texts from a [`transport::Outgoing`], and it
+//!    sends [`messages::FromTransport`]s. The actor knows nothing about sockets.
 //!
 //! A worker that does not answer holds a slot of its own window and nothing else.
 

@@ -1,6 +1,6 @@
-//! The log learns what plugins register: once, and again whenever it is something else.
+//! Records in the log what plugins register: once, and again whenever it changes.
 //!
-//! Nobody waits for it. A registration counts at once; what cannot be noted is tried again.
+//! Nothing waits for it. A registration counts at once; a failed append is retried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::record::attempt::{Outcome, commit};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 
-/// How soon is tried again what could not be noted.
+/// The pause before a failed append is retried.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The version of a plugin's stream, and what it says last.
+/// The version of a plugin's stream, and its last registration.
 type Noted = (u32, Option<PluginRegistration>);
 
-/// Notes what plugins register, for as long as there are plugins; `changes` tells when something may
-/// have changed.
+/// Appends registrations to the log for as long as plugins exist; `changes` fires when something
+/// may have changed.
 pub async fn note_registrations(
     env: RecordEnv,
     plugins: Arc<dyn PluginGate>,
@@ -72,7 +72,7 @@ async fn note_all(
     Ok(())
 }
 
-/// Finds what the log says last.
+/// Finds the last registration in the log.
 async fn find(env: &RecordEnv, stream: &Stream) -> Result<Noted, ApiError> {
     let head = env.log.head();
     env.applied.wait_for(head).await?;

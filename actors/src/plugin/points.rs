@@ -1,7 +1,8 @@
-//! Extension points: what plugins have registered, as the rest of the server looks it up.
+//! Extension points: what plugins have registered, in the form that the rest of the server looks
+//! up.
 //!
-//! A [`Points`] is a snapshot; whoever holds one sees no change. Finding out that nobody hooks a
-//! type costs one look into a map.
+//! A [`Points`] is a snapshot, which does not change for its holder. Checking that a type has no
+//! hooks costs one map lookup.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use super::timer_spec::TimerSpec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Trigger {
-    /// Before a record is saved; may change or refuse it.
+    /// Before a record is saved; can change or refuse it.
     BeforeSave,
     /// After it was saved.
     AfterSave,
-    /// Before a record is deleted; may refuse.
+    /// Before a record is deleted; can refuse.
     BeforeDelete,
     /// After it was deleted.
     AfterDelete,
@@ -41,20 +42,20 @@ impl Trigger {
         }
     }
 
-    /// Whether it comes when all is done.
+    /// Returns whether it runs after the commit.
     pub fn is_after(self) -> bool {
         matches!(self, Self::AfterSave | Self::AfterDelete)
     }
 }
 
-/// What an after-hook is told of what happened while its plugin was away.
+/// What an after-hook is told about events that happened while its plugin was away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CatchUp {
     /// Everything.
     #[default]
     All,
-    /// Of each record only the last.
+    /// Only the last event of each record.
     Latest,
     /// Nothing.
     None,
@@ -71,9 +72,9 @@ pub struct Hook {
     pub record_type: TypeName,
     /// When it runs.
     pub trigger: Trigger,
-    /// Nobody waits for its answer.
+    /// Whether no caller waits for its answer.
     pub is_async: bool,
-    /// What it is told of what happened while the plugin was away.
+    /// What it is told about events that happened while the plugin was away.
     pub catch_up: CatchUp,
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
@@ -86,9 +87,9 @@ pub struct Lambda {
     pub plugin: Arc<str>,
     /// The action's name.
     pub name: String,
-    /// A key or a token is needed.
+    /// Whether a key or a token is required.
     pub key_required: bool,
-    /// A signed-in user is needed.
+    /// Whether a signed-in user is required.
     pub user_required: bool,
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
@@ -101,13 +102,13 @@ pub struct Handler {
     pub plugin: Arc<str>,
     /// The name at the plugin.
     pub name: String,
-    /// The path: one exactly, or with a `/` at its end everything below.
+    /// The path: exact, or with a `/` at its end everything below it.
     pub path: String,
     /// The method.
     pub method: String,
-    /// A key or a token is needed.
+    /// Whether a key or a token is required.
     pub key_required: bool,
-    /// A signed-in user is needed.
+    /// Whether a signed-in user is required.
     pub user_required: bool,
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
@@ -122,11 +123,11 @@ pub struct Provider {
     pub timeout: Option<Duration>,
 }
 
-/// What happens when a task is due while a run of it is under way.
+/// What happens when a task is due while one of its runs is in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
-    /// This time is passed over.
+    /// This run is skipped.
     #[default]
     Skip,
     /// Another run begins.
@@ -136,7 +137,8 @@ pub enum Overlap {
 /// A registered timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// The task that it makes; timers of one plugin with one name are told apart by a number.
+    /// The task that it creates; timers of one plugin with the same name are told apart by a
+    /// number.
     pub id: TaskId,
     /// The name at the plugin.
     pub name: String,
@@ -146,27 +148,27 @@ pub struct Timer {
     pub spec_text: String,
     /// The time zone, if it names one.
     pub zone: Option<Tz>,
-    /// What happens when it is due while a run is under way.
+    /// What happens when it is due while a run is in progress.
     pub overlap: Overlap,
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
 }
 
-/// How far the plugins are, all together.
+/// How far the plugins are, as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Readiness {
     /// Some plugin has not been initialised yet.
     #[default]
     Unavailable,
-    /// All are initialised; some still prepare.
+    /// All are initialised; some are still preparing.
     Initializing,
     /// Clients are served.
     Ready,
 }
 
 impl Readiness {
-    /// Refuses a request that comes too early. While plugins prepare, only they themselves are
-    /// served: requests with the master key that say `_from_plugin`.
+    /// Refuses a request that arrives too early. While plugins prepare, only their own requests are
+    /// served: those with the master key and `_from_plugin`.
     ///
     /// # Errors
     /// 118 while a plugin is missing, 121 while plugins prepare; both with HTTP 503.
@@ -207,12 +209,12 @@ pub struct Points {
     pub attended: HashSet<Arc<str>>,
     /// How far the plugins are.
     pub readiness: Readiness,
-    /// What each plugin has registered, as it did.
+    /// What each plugin has registered, unchanged.
     pub registrations: Vec<(Arc<str>, Arc<Registration>)>,
 }
 
 impl Points {
-    /// Puts together what plugins have registered; of two with one name the later plugin's counts.
+    /// Combines what plugins have registered; if two use the same name, the later plugin's counts.
     pub fn build<'a>(
         readiness: Readiness,
         registrations: impl IntoIterator<Item = (&'a Arc<str>, &'a Registration)>,
@@ -274,7 +276,7 @@ impl Points {
         }
     }
 
-    /// Tells a timer apart from earlier ones of the same name: `tick`, `tick#2`, `tick#3`.
+    /// Tells a timer apart from earlier ones with the same name: `tick`, `tick#2`, `tick#3`.
     fn timer(&self, plugin: &Arc<str>, point: &TimerPoint) -> Timer {
         let named = |id: &TaskId| self.timers.iter().any(|earlier| earlier.id == *id);
         let mut id = TaskId::new(Arc::clone(plugin), point.name.as_str());
@@ -304,15 +306,17 @@ impl Points {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the names of lambdas, and of the server's own actions, that nobody reaches by their
-    /// paths, because a handler has these for `POST`, as which clients ask for actions.
+    /// Returns the actions and lambdas whose paths are taken by handlers.
+    ///
+    /// Clients ask for actions by `POST`, so an action is hidden if a handler has its path for that
+    /// method.
     pub fn hidden(&self, actions: &[&str]) -> BTreeMap<Hider, BTreeSet<String>> {
         let mut hidden = BTreeMap::<_, BTreeSet<_>>::new();
         if self.handlers.is_empty() {
             return hidden;
         }
         let lambdas = self.lambdas.keys().map(String::as_str);
-        // One with a `/` in its name has no path.
+        // A lambda with a `/` in its name has no path.
         for name in lambdas
             .chain(actions.iter().copied())
             .filter(|name| !name.contains('/'))
@@ -326,7 +330,7 @@ impl Points {
         hidden
     }
 
-    /// Returns the lambda of an action's name.
+    /// Returns the lambda with an action's name.
     pub fn lambda(&self, name: &str) -> Option<&Lambda> {
         self.lambdas.get(name)
     }

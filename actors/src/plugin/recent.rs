@@ -1,5 +1,5 @@
-//! The last calls of plugins, for people who look on: how long each took, and how it ended. What was
-//! said is not kept.
+//! The last calls to plugins, for observers: how long each took, and how it ended. Their content is
+//! not kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, SystemClock};
 
-/// How many are kept.
+/// How many calls are kept.
 const MAX_CALLS: usize = 1000;
 
 /// A call that has ended.
@@ -29,7 +29,7 @@ pub struct RecentCall {
     pub kind: &'static str,
     /// The point's name.
     pub name: String,
-    /// How long it took, the time in a queue included.
+    /// How long it took, including the time in a queue.
     pub duration_ms: f64,
     /// How it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ impl std::fmt::Debug for RecentCalls {
 }
 
 impl RecentCalls {
-    /// Begins with none.
+    /// Starts with no calls.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             calls: Mutex::default(),
@@ -75,7 +75,7 @@ impl RecentCalls {
         }
     }
 
-    /// Notes a call that has ended.
+    /// Records a call that has ended.
     pub(super) fn note(
         &self,
         (plugin, kind, name): (&Arc<str>, &'static str, &str),

@@ -1,35 +1,35 @@
-//! Which handler an HTTP request is for: a multiplexer by prefix, as v1's.
+//! Finds the handler for an HTTP request: a multiplexer by prefix, like v1's.
 //!
-//! A path is matched exactly. One with a `/` at its end is a *mount*: it also takes everything
-//! below, and is where a request without that last `/` is sent on to. The longest match wins.
+//! A path matches exactly. A path with a `/` at its end is a *mount*: it also matches everything
+//! below it, and a request without that last `/` is redirected to it. The longest match wins.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::points::Handler;
 
-/// The handlers' paths, laid out for looking them up.
+/// The handlers' paths, laid out for lookups.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     /// The handlers of each path, one per method.
     by_path: HashMap<String, Vec<Arc<Handler>>>,
-    /// How long the longest mount is: no longer beginning of a path has to be looked up.
+    /// The length of the longest mount: longer prefixes of a path need no lookup.
     longest_mount: usize,
 }
 
-/// What is at a path for a method.
+/// What a path has for a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// A handler.
     Handler(Arc<Handler>),
-    /// Handlers, none of them for this method.
+    /// The path has handlers, but none for this method.
     NoMethod,
-    /// A mount, asked for without the `/` at its end.
+    /// A mount, requested without the `/` at its end.
     Moved,
 }
 
 impl Routes {
-    /// Adds a handler; of two for one path and method the later counts.
+    /// Adds a handler; if two have the same path and method, the later one counts.
     pub fn add(&mut self, handler: Handler) {
         if handler.path.ends_with('/') {
             self.longest_mount = self.longest_mount.max(handler.path.len());
@@ -44,17 +44,17 @@ impl Routes {
         self.by_path.values().map(Vec::len).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }
 
-    /// Returns all handlers, in no order.
+    /// Returns all handlers, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Handler> {
         self.by_path.values().flatten().map(|handler| &**handler)
     }
 
-    /// Finds out what is at a path, which is decoded and clean; `None` when the path is nobody's.
+    /// Looks up a path, which must be decoded and clean; `None` when no handler has it.
     pub fn find(&self, path: &str, method: &str) -> Option<Route> {
         if self.is_empty() {
             return None;
@@ -132,7 +132,7 @@ mod tests {
             ("/a/", "GET", Some("/a/")),
             ("/a/x/y", "GET", Some("/a/")),
             ("/a/b/x", "POST", Some("/a/b/")),
-            // The longest match is chosen by path alone.
+            // The path alone decides which match is the longest.
             ("/a/b/x", "GET", Some("no method")),
             ("/a/b/c", "GET", Some("/a/b/c")),
             ("/a/b/c/d", "POST", Some("/a/b/")),
@@ -176,7 +176,7 @@ mod tests {
         })
     }
 
-    /// The rules as the specification has them, one after the other over all paths.
+    /// The rules of the specification, applied one after the other to all paths.
     fn model(paths: &[(String, &str)], path: &str, method: &str) -> Option<String> {
         let is_known = |wanted: &str| paths.iter().any(|(known, _)| known == wanted);
         let at = |known: &str| {

@@ -1,11 +1,11 @@
-//! What the plugin actors are told by the configuration.
+//! What the configuration tells the plugin actors.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-/// How a plugin is reached.
+/// How the server and a plugin are connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
@@ -44,15 +44,16 @@ impl PluginEntry {
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limits and policies; the defaults are the protocol's. Never printed: the configuration that
-/// plugins are told has keys in it.
+/// Limits and policies; the defaults are the protocol's. Never printed, because the configuration
+/// that plugins are told contains keys.
 #[derive(Clone)]
 pub struct PluginsSettings {
     /// The plugins, in the order in which they start, hook and hear of events.
     pub plugins: Vec<PluginEntry>,
     /// The names of the server's own actions.
     pub actions: Vec<&'static str>,
-    /// Whether plugins of any other name may connect, for development. Nobody waits for them.
+    /// Whether plugins with any other name may connect, for development. The server does not wait
+    /// for them.
     pub allow_unlisted: bool,
     /// Whether clients see plugins' tracebacks.
     pub dev_mode: bool,
@@ -60,41 +61,41 @@ pub struct PluginsSettings {
     pub server: String,
     /// The configuration that lifecycle events carry: the object under `config`.
     pub config: Arc<Json>,
-    /// How many requests may wait per plugin.
+    /// How many requests can be queued per plugin.
     pub max_queue: usize,
-    /// How many bytes of requests may wait per plugin.
+    /// How many bytes of requests can be queued per plugin.
     pub max_queue_bytes: usize,
-    /// How long a request waits when no worker is connected at all.
+    /// How long a request waits while no worker is connected.
     pub rejoin_wait: Duration,
-    /// After how much silence a `ping` is sent; three times that is the end.
+    /// The silence after which a `ping` is sent; three times as long ends the connection.
     pub heartbeat: Duration,
     /// How long a session waits for its worker to come back; zero ends it at once.
     pub resume: Duration,
-    /// How many messages that a worker has not acknowledged are kept for it.
+    /// How many unacknowledged messages are kept for a worker.
     pub max_kept: usize,
-    /// How many bytes of such messages are kept.
+    /// How many bytes of unacknowledged messages are kept.
     pub max_kept_bytes: usize,
     /// How long a draining worker may take.
     pub drain: Duration,
-    /// The largest message, both ways.
+    /// The largest message, in both directions.
     pub max_message: usize,
-    /// How many calls a worker may have under way.
+    /// How many calls a worker may have in flight.
     pub max_calls: usize,
-    /// How deep calls of calls may go.
+    /// How deeply calls may be nested.
     pub max_depth: u32,
-    /// How long a call takes at most when the worker does not say.
+    /// How long a call may take at most, and the default when the worker does not say.
     pub call_timeout: Duration,
     /// How long a new connection may take to say `hello`.
     pub hello_timeout: Duration,
     /// How long a worker may take to answer `init`.
     pub init_timeout: Duration,
-    /// How long after its limit an unanswered request makes its slot stuck.
+    /// How long after its limit an unanswered request makes its slot count as stuck.
     pub stuck_after: Duration,
-    /// How many bytes may wait to be written to one worker before it gets no more requests.
+    /// How many bytes can wait to be written to one worker before it gets no more requests.
     pub send_buffer: usize,
     /// How many workers a plugin may have.
     pub max_workers: usize,
-    /// How long the newest generation is remembered after it was last registered.
+    /// How long the newest generation is remembered after it was last seen.
     pub generation_memory: Duration,
 }
 
@@ -136,13 +137,13 @@ impl PluginsSettings {
         entry.map_or(DEFAULT_TIMEOUT, |entry| entry.timeout)
     }
 
-    /// Returns how a plugin is reached; one that is not listed may only connect by itself.
+    /// Returns how a plugin is reached; a plugin that is not listed can only connect by itself.
     pub fn transport_of(&self, plugin: &str) -> TransportKind {
         let entry = self.plugins.iter().find(|entry| &*entry.name == plugin);
         entry.map_or(TransportKind::WebSocket, |entry| entry.transport)
     }
 
-    /// Returns how many connections are taken at all.
+    /// Returns the maximum number of connections.
     pub fn max_connections(&self) -> usize {
         let unlisted = usize::from(self.allow_unlisted);
         self.max_workers * (self.plugins.len() + unlisted).max(1)

@@ -1,20 +1,20 @@
 //! When a timer runs: v1's cron dialect, parsed.
 //!
-//! Six fields from second to day of week; with five the day of week is the missing one. The
-//! spec's table of traps is in the tests.
+//! A spec has six fields, from second to day of week; with five, the day of week is the missing
+//! one. The specification's table of traps is in the tests.
 
 use std::time::Duration;
 
 /// A parsed spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimerSpec {
-    /// At the times that all fields admit.
+    /// At the times that all fields allow.
     Calendar(Box<Calendar>),
-    /// Again and again after this time, whole seconds.
+    /// Repeatedly, after this time, in whole seconds.
     Every(Duration),
 }
 
-/// The sets of admitted values.
+/// The sets of allowed values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calendar {
     /// 0 to 59.
@@ -34,16 +34,17 @@ pub struct Calendar {
 /// A set of small numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Bit `n` is set when `n` is admitted.
+    /// Bit `n` is set when `n` is allowed.
     pub bits: u64,
-    /// Whether it was written with `*` or `?`: such a day field does not make the other one optional.
+    /// Whether it was written with `*` or `?`: such a day field does not make the other one
+    /// optional.
     pub is_star: bool,
 }
 
 /// Why a spec is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimerSpecError {
-    /// Not five or six fields.
+    /// The spec has neither five nor six fields.
     #[error("expected 5 or 6 fields, found {0}")]
     FieldCount(usize),
     /// An unknown word after `@`.
@@ -82,7 +83,7 @@ pub enum TimerSpecError {
     },
 }
 
-/// A field's name, limits, and names of its values from `min` on.
+/// A field's name and limits, and the names of its values from `min` up.
 struct Range {
     name: &'static str,
     min: u32,
@@ -130,7 +131,7 @@ const DAYS_OF_WEEK: Range = Range {
 };
 
 impl TimerSpec {
-    /// Reads a spec.
+    /// Parses a spec.
     ///
     /// # Errors
     /// See [`TimerSpecError`].
@@ -172,13 +173,13 @@ fn descriptor(text: &str) -> Result<TimerSpec, TimerSpecError> {
     }
 }
 
-/// Cuts to whole seconds; anything below one second becomes one.
+/// Truncates to whole seconds; anything below one second becomes one.
 fn every(text: &str) -> Result<TimerSpec, TimerSpecError> {
     let seconds = seconds(text).ok_or_else(|| TimerSpecError::Duration(text.to_owned()))?;
     Ok(TimerSpec::Every(Duration::from_secs(seconds.max(1))))
 }
 
-/// Reads a duration such as `1h30m`, `90.0s`, `1500ms`, `-5s`; negative ones are 0.
+/// Parses a duration such as `1h30m`, `90.0s`, `1500ms`, `-5s`; negative ones are 0.
 fn seconds(text: &str) -> Option<u64> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned == "0" {
@@ -203,7 +204,7 @@ fn seconds(text: &str) -> Option<u64> {
     if text.starts_with('-') {
         return Some(0);
     }
-    // The float has more than a nanosecond's precision at this size; half of one settles sums
+    // At this size the float is more precise than a nanosecond; adding half of one corrects sums
     // such as 0.1s ten times.
     let whole = Duration::from_secs_f64((nanos + 0.5) / 1e9);
     Some(whole.as_secs())
@@ -237,7 +238,7 @@ fn field(text: &str, range: &Range) -> Result<Field, TimerSpecError> {
     Ok(field)
 }
 
-/// Reads `*`, `N`, `N-M`, each with an optional `/S`.
+/// Parses `*`, `N`, `N-M`, each with an optional `/S`.
 fn part_of(text: &str, range: &Range) -> Result<Field, TimerSpecError> {
     let syntax = || TimerSpecError::Syntax {
         field: range.name,
@@ -253,7 +254,7 @@ fn part_of(text: &str, range: &Range) -> Result<Field, TimerSpecError> {
     } else {
         match values.split_once('-') {
             Some((first, last)) => (value(first, range)?, value(last, range)?),
-            // A step alone opens the range to its end.
+            // A value with a step, but without an end, runs to the maximum.
             None if step.is_some() => (value(values, range)?, range.max),
             None => (value(values, range)?, value(values, range)?),
         }

@@ -1,8 +1,8 @@
-//! The way of messages from a connection's actor to its transport.
+//! The channel from a connection's actor to its transport.
 //!
-//! The actor must never wait for a worker that does not read, so the channel itself does not push
-//! back. It counts what waits in it instead: the actor stops sending requests above its limit and
-//! closes connections on which nothing moves.
+//! The actor must never wait for a worker that does not read, so the channel itself has no
+//! backpressure. It counts what is waiting in it instead: above its limit the actor sends no more
+//! requests, and it closes connections on which nothing moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,12 +11,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::settings::TransportKind;
 
-/// What a transport is to do.
+/// What a transport must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// Send a text message.
     Text(String),
-    /// Say goodbye and hang up.
+    /// Send a close message and hang up.
     Close {
         /// The code.
         code: u16,
@@ -25,7 +25,7 @@ pub enum Outgoing {
     },
 }
 
-/// The actor's end. A clone is the same end, for the moment in which another actor takes it over.
+/// The actor's end. A clone is the same end; it exists while another actor takes the end over.
 #[derive(Clone, Debug)]
 pub struct OutgoingSender {
     kind: TransportKind,
@@ -45,11 +45,11 @@ pub struct OutgoingReceiver {
 struct Meter {
     waiting_bytes: AtomicUsize,
     num_written: AtomicU64,
-    /// Told when goodbye was said.
+    /// Notified when the close message was pushed.
     goodbye: Notify,
 }
 
-/// Makes a channel for a transport of a kind.
+/// Creates a channel for a transport of a kind.
 pub fn channel(kind: TransportKind) -> (OutgoingSender, OutgoingReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let meter = Arc::new(Meter::default());
@@ -72,7 +72,7 @@ impl OutgoingSender {
         self.kind
     }
 
-    /// Puts a message into the channel; one for a transport that is gone is lost.
+    /// Puts a message into the channel; a message for a transport that is gone is lost.
     pub fn push(&self, outgoing: Outgoing) {
         if matches!(outgoing, Outgoing::Close { .. }) {
             self.meter.goodbye.notify_one();
@@ -96,8 +96,8 @@ impl OutgoingSender {
 }
 
 impl OutgoingReceiver {
-    /// Waits for the next message; asking for it tells that the one before was written. `None`
-    /// when the actor is gone and everything was taken.
+    /// Waits for the next message; asking for it means that the previous one was written. Returns
+    /// `None` when the actor is gone and everything was taken.
     pub async fn next(&mut self) -> Option<Outgoing> {
         self.settle();
         let outgoing = self.receiver.recv().await?;
@@ -105,8 +105,8 @@ impl OutgoingReceiver {
         Some(outgoing)
     }
 
-    /// Waits until goodbye was said, whether or not it has been taken: a transport that cannot
-    /// write is to give up some time after this.
+    /// Waits until the close message was pushed, whether or not it has been taken: a transport that
+    /// cannot write must give up some time after this.
     pub fn goodbye(&self) -> impl Future<Output = ()> + use<> {
         let meter = Arc::clone(&self.meter);
         async move { meter.goodbye.notified().await }

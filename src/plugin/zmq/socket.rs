@@ -195,7 +195,7 @@ async fn write(
     Ok(())
 }
 
-/// Whether a connection ended as connections do.
+/// Returns whether a connection ended as connections do.
 fn is_goodbye(error: &WireError) -> bool {
     matches!(error, WireError::Io(error) if error.kind() == ErrorKind::UnexpectedEof)
 }

@@ -120,7 +120,7 @@ impl Workers {
         is_admitted
     }
 
-    /// Whether a worker has this identity: one that is ready, or that has a request.
+    /// Returns whether a worker has this identity: one that is ready, or that has a request.
     pub(super) fn knows(&self, identity: &Identity) -> bool {
         self.state.lock().pool.knows(identity)
     }

@@ -95,7 +95,7 @@ impl ConsumerHandle {
         self.log().map(|side| &side.options)
     }
 
-    /// Whether it delivers: it has not been closed, and has not panicked.
+    /// Returns whether it delivers: it has not been closed, and has not panicked.
     pub(super) fn is_alive(&self) -> bool {
         !self.commands.is_closed()
     }

@@ -189,7 +189,7 @@ impl CommitAnswers {
 }
 
 impl EventAnswers {
-    /// Whether nobody need be waited for.
+    /// Returns whether nobody need be waited for.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -137,7 +137,7 @@ pub(super) fn lineage_of(commit: &Commit, announced: Option<&AnnouncedCommit>) -
     lineage
 }
 
-/// Whether the record has a later event, not beyond `until`.
+/// Returns whether the record has a later event, not beyond `until`.
 ///
 /// # Errors
 /// Store or log cannot be read.

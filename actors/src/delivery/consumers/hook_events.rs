@@ -96,7 +96,7 @@ pub(super) fn name_in(key: &str) -> &str {
     key.splitn(3, ' ').last().unwrap_or_default()
 }
 
-/// Whether the hook of this name is told of such an event.
+/// Returns whether the hook of this name is told of such an event.
 pub(super) fn is_meant(key: &str, (id, trigger): (&RecordId, Trigger)) -> bool {
     let mut parts = key.splitn(3, ' ');
     parts.next() == Some(trigger.name()) && parts.next() == Some(id.record_type.as_str())

@@ -46,7 +46,7 @@ pub(super) struct ConsumerParts {
 }
 
 impl ConsumerParts {
-    /// Whether what was committed then is skipped, unless somebody asks for it.
+    /// Returns whether what was committed then is skipped, unless somebody asks for it.
     pub(super) fn is_too_old(&self, committed_at: Timestamp) -> bool {
         let age = self.env.clock.now().micros();
         let age = age.saturating_sub(committed_at.micros());

@@ -1,4 +1,4 @@
-//! The actor: requests in, workers' reports in, requests out.
+//! The actor: receives requests and workers' reports, and sends requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,27 +22,27 @@ use crate::plugin::points::Hider;
 use crate::plugin::settings::PluginsSettings;
 use crate::spawn::spawn_named;
 
-/// The event that tells of record types and their fields.
+/// The event that tells plugins about record types and their fields.
 pub(super) const SCHEMA_CHANGED: &str = "schema-changed";
 
-/// How long a start waits for plugins before the log names those that are missing.
+/// How long a start waits for plugins before the log names the missing ones.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// All plugins of an app. See the module.
 pub struct Plugins {
     pub(super) settings: Arc<PluginsSettings>,
     pub(super) shared: Arc<Shared>,
-    /// The listed ones in their order, then the others.
+    /// The listed plugins in their order, followed by the others.
     pub(super) plugins: Vec<Plugin>,
     pub(super) phase: Phase,
-    /// Which actions are hidden by handlers, as it was told last.
+    /// Which actions handlers hide, as last reported.
     pub(super) hidden: BTreeMap<Hider, BTreeSet<String>>,
-    /// Where workers belong.
+    /// The index of each worker's plugin.
     pub(super) homes: HashMap<WorkerId, usize>,
     pub(super) running: HashMap<u64, Running>,
-    /// What was last told of the schema, for workers that were away then.
+    /// The schema as last announced, for workers that were away at that time.
     pub(super) schema: Option<Arc<Json>>,
-    /// Who waits for the last worker to be gone.
+    /// The callers that wait for the last worker to leave.
     leaving: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -51,9 +51,9 @@ pub struct Plugins {
 pub(super) enum Phase {
     /// Some plugin is not configured yet.
     Starting,
-    /// `before-plugins-ready` goes round.
+    /// `before-plugins-ready` is being sent round.
     Preparing,
-    /// Clients are served, and will be.
+    /// Clients are served, from now on.
     Ready,
 }
 
@@ -137,7 +137,7 @@ impl Plugins {
         }
     }
 
-    /// Publishes what there is of a plugin.
+    /// Publishes the presence of a plugin.
     pub(super) fn note_presence(&self, index: usize) {
         let Some(plugin) = self.plugins.get(index) else {
             return;
@@ -148,7 +148,7 @@ impl Plugins {
         self.shared.note_presence(&plugin.name, presence);
     }
 
-    /// Forgets a worker. What it had and may be repeated goes to the head of the queue.
+    /// Forgets a worker. Its requests that can be repeated go to the head of the queue.
     pub(super) fn remove_worker(&mut self, id: WorkerId, retry: Vec<Job>, ctx: &mut Context<Self>) {
         let Some((index, plugin)) = self.home_of(id) else {
             return;
@@ -169,7 +169,7 @@ impl Plugins {
         self.publish();
         self.pump(index, ctx);
         if self.homes.is_empty() {
-            // Whoever waited may have lost patience.
+            // The callers may have stopped waiting.
             for waiting in self.leaving.iter_mut().flat_map(std::mem::take) {
                 let _ = waiting.send(());
             }
@@ -225,13 +225,13 @@ impl Plugins {
             notify(&worker.address, notice);
         }
         Box::pin(async move {
-            // Either the last worker said so, or there was none to wait for.
+            // Either the last worker left, or there was none to wait for.
             let _ = left.await;
         })
     }
 }
 
-/// Tells a connection something; a full mailbox delays the word but does not lose it.
+/// Sends a notice to a connection; a full mailbox delays it but does not lose it.
 pub(super) fn notify(address: &Addr<PluginConnection>, notice: Notice) {
     if let Err(SendError::Full(notice)) = address.try_send(notice) {
         let address = address.clone();
@@ -245,7 +245,7 @@ impl Actor for Plugins {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        /// Full mailboxes are answered as overload; one slot is about a quarter of a kilobyte.
+        /// A full mailbox is reported as an overload; one slot takes about a quarter of a kilobyte.
         const MAILBOX: usize = 8192;
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_later(START_PATIENCE, |this, _| this.warn_of_missing());

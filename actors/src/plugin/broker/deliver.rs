@@ -1,4 +1,4 @@
-//! Deliveries through the gate: their limits, and what became of those that did not go well.
+//! Deliveries through the gate: their limits, and how failed ones are classified.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl PluginBroker {
         })
     }
 
-    /// Waits until the limit that the worker started last.
+    /// Waits until the limit that the worker restarted last.
     async fn wait_for_delivery(
         &self,
         job: Box<Job>,
@@ -52,7 +52,7 @@ impl PluginBroker {
                 }
                 Ok(()) = hurry.changed() => {
                     let via = hurry.borrow_and_update().clone();
-                    // When the mailbox is full it goes on waiting for its turn.
+                    // If the mailbox is full, the delivery keeps waiting for its turn.
                     let _ = self.plugins.try_send(Hasten { ticket, via });
                     continue;
                 }
@@ -67,7 +67,7 @@ impl PluginBroker {
     }
 }
 
-/// Tells the plugin's own errors from those of the way to it.
+/// Tells the plugin's own errors from those on the way to it.
 pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) -> Undelivered {
     match silence {
         Some(Silence::Lost) => return Undelivered::Lost(error),
@@ -79,7 +79,7 @@ pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) ->
     match text("reason").filter(|_| is_about) {
         Some("no-worker" | "queue-full") => Undelivered::Unready(error),
         Some("worker-lost") => Undelivered::Lost(error),
-        // Larger than the worker takes: it has not seen it.
+        // Larger than the worker takes: the worker has not seen it.
         _ if error.status() == 413 => Undelivered::Lost(error),
         _ => Undelivered::Refused(error),
     }

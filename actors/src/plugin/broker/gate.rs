@@ -1,4 +1,4 @@
-//! The gate: from a caller's request to a job with a deadline, and its answer.
+//! The gate: turns a caller's request into a job with a deadline, and returns its answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,10 +34,10 @@ use crate::plugin::recent::RecentCalls;
 use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
 
-/// How long after a client's deadline a request for it waits for the client to go away.
+/// How long after a client's deadline its request still waits for the client to go away.
 const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
-/// The way to all plugins and their workers. Cheap to clone.
+/// The gate to all plugins and their workers. Cheap to clone.
 #[derive(Clone)]
 pub struct PluginBroker {
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ pub struct PluginBroker {
     pub(super) plugins: Addr<Plugins>,
 }
 
-/// What the actors publish and number.
+/// What the actors publish, and the numbers that they assign.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     points: ArcSwap<Points>,
@@ -75,7 +75,7 @@ impl Shared {
         self.changes.send_replace(());
     }
 
-    /// Notes what there is of a plugin.
+    /// Records the presence of a plugin.
     pub(super) fn note_presence(&self, plugin: &Arc<str>, presence: Presence) {
         let before = self.presences.lock().insert(Arc::clone(plugin), presence);
         if before != Some(presence) {
@@ -88,7 +88,7 @@ impl Shared {
     }
 }
 
-/// A place among the connections that the server takes; free again when dropped.
+/// A slot among the connections that the server accepts; freed when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<Shared>);
 
@@ -104,7 +104,7 @@ impl PluginBroker {
         let settings = Arc::new(settings);
         let shared = Arc::new(Shared::default());
         if settings.plugins.is_empty() {
-            // Nobody to wait for, not even the actor's own start.
+            // There is nothing to wait for, not even the actor's own start.
             shared.publish(Points {
                 readiness: Readiness::Ready,
                 ..Points::default()
@@ -122,8 +122,8 @@ impl PluginBroker {
         }
     }
 
-    /// Asks for a place for one more connection; `None` when there are too many already, or the
-    /// server stops.
+    /// Asks for a slot for one more connection; `None` when there are too many already, or the
+    /// server is stopping.
     pub fn admit(&self) -> Option<ConnectionPermit> {
         if self.is_leaving() {
             return None;
@@ -133,18 +133,18 @@ impl PluginBroker {
         (before < self.settings.max_connections()).then_some(permit)
     }
 
-    /// Returns what tells that [`PluginGate::points`] may have changed.
+    /// Returns a receiver that fires when [`PluginGate::points`] may have changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.shared.changes.subscribe()
     }
 
-    /// Whether the server stops.
+    /// Returns whether the server is stopping.
     pub fn is_leaving(&self) -> bool {
         self.shared.is_leaving.load(Ordering::Relaxed)
     }
 
     /// Starts the actor of a new connection, on the caller's thread. `sender` takes what goes to
-    /// the worker, `api` runs the actions that the worker asks for.
+    /// the worker; `api` runs the actions that the worker asks for.
     pub fn connect(
         &self,
         sender: OutgoingSender,
@@ -165,7 +165,7 @@ impl PluginBroker {
         &self.settings
     }
 
-    /// Returns what there is to see; `None` when the actor is gone or too busy.
+    /// Returns the state of all plugins; `None` when the actor is gone or too busy.
     pub async fn state(&self) -> Option<PluginsState> {
         const PATIENCE: Duration = Duration::from_secs(2);
         timeout(PATIENCE, self.plugins.send(GetState))
@@ -174,13 +174,13 @@ impl PluginBroker {
             .ok()
     }
 
-    /// Takes no new workers and lets the connected ones finish what they have; answers when the
-    /// last is gone, or when their time is over.
+    /// Accepts no new workers and lets the connected ones finish their requests; returns when the
+    /// last one is gone, or when their time is over.
     pub async fn leave(&self) {
         const MARGIN: Duration = Duration::from_secs(1);
         self.shared.is_leaving.store(true, Ordering::Relaxed);
         let left = self.plugins.send(Leave);
-        // Whoever has not left by then is cut off with the process.
+        // A worker that has not left by then is cut off with the process.
         let _ = timeout(self.settings.drain + MARGIN, left).await;
     }
 
@@ -240,12 +240,14 @@ impl PluginBroker {
         }
     }
 
-    /// Sends a job off and waits. Whatever becomes of it, this answers by the deadline.
+    /// Sends a job off and waits. Whatever happens to the job, this returns by the deadline, or
+    /// `DEADLINE_GRACE` after a client's.
     async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Result<Json, Undelivered> {
         let (plugin, deadline) = (Arc::clone(&job.plugin), job.deadline);
         let silence = Arc::clone(&job.silence);
         let (mut guard, answer) = self.send(job).map_err(Undelivered::Unready)?;
-        // Who has a deadline of his own hears of it as a whole, rather than of one hook in it.
+        // A client with its own deadline should hear that the whole request timed out, not one hook
+        // in it.
         let patience = if is_clients {
             DEADLINE_GRACE
         } else {
@@ -272,7 +274,8 @@ impl PluginGate for PluginBroker {
     async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
         let limit = self.settings.timeout_of(&request.plugin);
         let limit = match (request.kind, request.timeout) {
-            // Nobody waits for a timer: it may have more time than what somebody waits for.
+            // No caller waits for a timer, so it may take longer than a request that somebody waits
+            // for.
             ("timer", Some(own)) => own,
             (_, own) => own.map_or(limit, |own| own.min(limit)),
         };
@@ -321,20 +324,20 @@ impl PluginGate for PluginBroker {
     }
 }
 
-/// Counts how a request ended, and tells that nobody waits for it any more, also when its future is
-/// dropped.
+/// Counts how a request ended. When dropped, even with its future, it also reports that no caller
+/// waits any more.
 pub(super) struct Guard<'a> {
     plugins: &'a Addr<Plugins>,
     figures: Arc<Figures>,
     ticket: u64,
     arrived: Instant,
     deadline: Instant,
-    /// How it ended, unless nobody waits any more.
+    /// How it ended; `None` when no caller waits any more.
     ending: Option<Ending>,
 }
 
 impl Guard<'_> {
-    /// Takes the answer; a dropped job is one whose connection died with it.
+    /// Takes the answer. A dropped job means that its connection died with it.
     pub(super) fn take(&mut self, answer: Result<Answer, RecvError>, plugin: &str) -> Answer {
         let lost = |_| Err(unavailable(plugin, Unavailable::WorkerLost));
         let answer = answer.unwrap_or_else(lost);
@@ -342,7 +345,7 @@ impl Guard<'_> {
         answer
     }
 
-    /// Notes that the time is over, though it was not from the start that this would be the end.
+    /// Records that the time is over, at a deadline that may have moved since the start.
     pub(super) fn pass(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
@@ -361,12 +364,12 @@ impl Drop for Guard<'_> {
         };
         self.figures.count(ending, elapsed);
         let ticket = self.ticket;
-        // When the mailbox is full, the connection notices by itself, a little later.
+        // If the mailbox is full, the connection notices by itself, a little later.
         let _ = self.plugins.try_send(Abandon { ticket, reason });
     }
 }
 
-/// Writes a request's content, on the caller's thread rather than the actors'.
+/// Serializes a request's content, on the caller's thread rather than the actors'.
 pub(super) fn written(param: &Json) -> Result<Option<Box<RawValue>>, ApiError> {
     if param.is_null() {
         return Ok(None);

@@ -1,9 +1,10 @@
 //! The events of a worker's and the server's start, in their order.
 //!
-//! A worker: `before-config`, `init`, then (the registration taken) `after-config`. When every
-//! plugin is that far: `before-plugins-ready` to each in turn; then clients are served; then
-//! `after-plugins-ready` and `server-ready`, each to each in turn. Only `init`'s answer is used,
-//! and a worker that does not answer holds the others up no longer than its limit.
+//! A worker gets `before-config`, `init` and, when its registration is accepted, `after-config`.
+//! When every plugin has come this far, `before-plugins-ready` is sent to each in turn. Then
+//! clients are served. Then `after-plugins-ready` and `server-ready` are sent, each to every plugin
+//! in turn. Only the answer to `init` is used, and a worker that does not answer delays the others
+//! by its limit at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ impl Herald {
         outcome
     }
 
-    /// Sends an event beside everything else; nobody waits for the answer.
+    /// Sends an event in the background; nothing waits for the answer.
     pub(super) fn tell_beside(
         self,
         name: &'static str,
@@ -110,7 +111,7 @@ impl Herald {
     }
 }
 
-/// Takes a worker from `hello` to where it may serve.
+/// Takes a worker from `hello` to where it can serve.
 pub(super) async fn greet(herald: Herald, plugins: WeakAddr<Plugins>) {
     let worker = herald.worker;
     let _ = herald.tell("before-config", herald.limit()).await;
@@ -125,8 +126,8 @@ pub(super) async fn greet(herald: Herald, plugins: WeakAddr<Plugins>) {
     }
 }
 
-/// Prepares plugins for clients, one after the other; with one generation's first worker, only
-/// that.
+/// Prepares plugins for clients, one after the other; with `generation_of`, only that worker's
+/// generation.
 pub(super) async fn prepare(
     heralds: Vec<Herald>,
     generation_of: Option<WorkerId>,

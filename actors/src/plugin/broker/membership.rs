@@ -1,4 +1,4 @@
-//! Workers that come and take over; and what follows for readiness.
+//! Workers that join and take over, and the effects on readiness.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Configured, FindSession, Join, Notice, Prepared, Refusal};
 use crate::plugin::protocol::CloseCode;
 
-/// How long the name of a plugin that nobody listed may be.
+/// The maximum length of an unlisted plugin's name.
 const MAX_NAME_BYTES: usize = 100;
-/// Why a plugin is refused whose name the server does not know.
+/// Why a plugin with an unknown name is refused.
 const UNLISTED: &str = "unknown plugin: its name is not in the server's PLUGINS";
 
 impl Plugins {
@@ -72,7 +72,7 @@ impl Plugins {
         if let Some(index) = self.index_of(name) {
             return Ok(index);
         }
-        // Names of consumers of the log are no plugins'.
+        // The names of the log's consumers are not available to plugins.
         let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
         let is_name = is_name && !name.starts_with(LOG_PREFIX);
         if !self.settings.allow_unlisted {
@@ -86,7 +86,7 @@ impl Plugins {
         Ok(self.plugins.len() - 1)
     }
 
-    /// A worker is configured: prepare everything, or let it serve with the others.
+    /// Handles a worker that is configured: prepares all plugins, or lets it serve with the others.
     fn configure(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
         let phase = self.phase;
         let Some((index, plugin)) = self.home_of(id) else {
@@ -116,7 +116,7 @@ impl Plugins {
         }
     }
 
-    /// Begins to prepare all plugins once each has a configured worker.
+    /// Starts preparing all plugins once each has a configured worker.
     fn prepare_all(&mut self, ctx: &mut Context<Self>) {
         let mut listed = self.plugins.iter().filter(|plugin| plugin.is_listed);
         if listed.any(|plugin| plugin.first(Stage::Configured).is_none()) {
@@ -129,7 +129,8 @@ impl Plugins {
         ctx.spawn(wrap_future(lifecycle::prepare(heralds, None, plugins)));
     }
 
-    /// Tells of the plugins that the start still waits for: clients are told only that some are missing.
+    /// Logs the plugins that the start still waits for: clients are told only that some are
+    /// missing.
     pub(super) fn warn_of_missing(&self) {
         if self.phase != Phase::Starting {
             return;
@@ -152,7 +153,7 @@ impl Plugins {
         self.plugins.iter().filter_map(herald).collect()
     }
 
-    /// Prepares a generation anew whose first worker was lost before it had taken over.
+    /// Prepares a generation again when its first worker was lost before the generation took over.
     pub(super) fn prepare_another(&mut self, index: usize, lost: &Worker, ctx: &mut Context<Self>) {
         let Some(plugin) = self.plugins.get(index) else {
             return;
@@ -190,13 +191,13 @@ impl Plugins {
         }
     }
 
-    /// Serves clients, if every plugin is still there.
+    /// Opens the server to clients, if every plugin still has a worker.
     fn open(&mut self, ctx: &mut Context<Self>) {
         let mut listed = self.plugins.iter().filter(|plugin| plugin.is_listed);
         if listed.any(|plugin| plugin.first(Stage::Initialised).is_none()) {
             self.phase = Phase::Starting;
             self.publish();
-            // One may have been lost and come back meanwhile.
+            // One may have been lost and have come back meanwhile.
             return self.prepare_all(ctx);
         }
         self.phase = Phase::Ready;
@@ -209,7 +210,7 @@ impl Plugins {
         ctx.spawn(wrap_future(lifecycle::proclaim(heralds)));
     }
 
-    /// Lets a new generation take over, if its first worker is still there.
+    /// Lets a new generation take over, if its first worker is still connected.
     fn switch(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
         let Some((index, plugin)) = self.home_of(id) else {
             return;
@@ -232,7 +233,7 @@ impl Plugins {
         ctx.spawn(wrap_future(lifecycle::proclaim(vec![herald])));
     }
 
-    /// Makes the configured workers of the generation that counts serve.
+    /// Lets the configured workers of the active generation serve.
     fn release(&mut self, index: usize, ctx: &mut Context<Self>) {
         let Some(plugin) = self.plugins.get_mut(index) else {
             return;
@@ -249,7 +250,7 @@ impl Plugins {
         }
         let name = Arc::clone(&plugin.name);
         if let Some(schema) = &self.schema {
-            // It may have changed while they were away.
+            // The schema may have changed while they were away.
             for (id, address) in released {
                 let herald = self.herald(&name, id, &address);
                 herald.tell_beside(SCHEMA_CHANGED, Arc::clone(schema), ctx);

@@ -1,10 +1,11 @@
-//! Which plugin has which point, and which worker gets a request.
+//! Decides which plugin has which point, and which worker gets a request.
 //!
-//! Files: `gate` (the port's implementation, on the callers' threads), `deliver` (deliveries'
-//! limits), `actor` (what comes in), `requests` (a request's way to a worker), `membership` (workers
-//! that come and take over), `registering` (registrations, taken or refused), `publish` (what the
-//! others see of that), `lifecycle` (the events of a worker's and the server's start), `plugin` (one
-//! plugin's workers, pure), `queue` (what waits for them, pure), `state` (what can be seen from outside).
+//! Files: `gate` (the port's implementation, on the callers' threads), `deliver` (limits of
+//! deliveries), `actor` (incoming messages), `requests` (a request's way to a worker), `membership`
+//! (workers that join and take over), `registering` (registrations, accepted or refused), `publish`
+//! (what others see of the registrations), `lifecycle` (the events of a worker's and the server's
+//! start), `plugin` (one plugin's workers, pure), `queue` (their waiting requests, pure), `state`
+//! (what is visible from outside).
 
 mod actor;
 mod deliver;

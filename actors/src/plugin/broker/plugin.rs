@@ -1,4 +1,4 @@
-//! One plugin: its workers, its registration and the requests that wait. Pure.
+//! One plugin: its workers, its registration and its waiting requests. Pure.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,20 +27,20 @@ pub(super) struct Plugin {
     /// The newest generation that was registered, and when.
     pub(super) newest: Option<(u64, Instant)>,
     pub(super) queue: Queue,
-    /// Since when there is no worker that may take requests.
+    /// Since when no worker can take requests.
     pub(super) homeless_since: Option<Instant>,
-    /// Whether a timer looks after the homeless.
+    /// Whether a timer is running that refuses expired requests.
     pub(super) is_watched: bool,
-    /// What was wrong with the last registration, until one is taken.
+    /// What was wrong with the last registration, until one is accepted.
     pub(super) problems: Vec<Problem>,
-    /// How often in a row it was refused for these.
+    /// How many times in a row it was refused for these problems.
     num_refused: u64,
     pub(super) num_dispatched: u64,
     pub(super) num_lost: u64,
     pub(super) num_resumed: u64,
 }
 
-/// The registration that counts.
+/// The active registration.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) generation: u64,
@@ -57,26 +57,26 @@ pub(super) struct Worker {
     pub(super) sdk: String,
     pub(super) address: Addr<PluginConnection>,
     pub(super) generation: u64,
-    /// What it takes, as it said last.
+    /// Its capacity, as last reported.
     pub(super) capacity: Capacity,
     pub(super) in_use: usize,
-    /// How many of these are timers' runs.
+    /// How many of these are timer runs.
     pub(super) num_timers: usize,
     pub(super) stage: Stage,
     pub(super) registration: Option<Arc<Registration>>,
-    /// The position behind which it wants deliveries to start.
+    /// The position after which it wants deliveries to start.
     pub(super) from: Option<u64>,
     pub(super) is_draining: bool,
 }
 
-/// How far a worker is.
+/// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub(super) enum Stage {
     /// It said `hello`.
     Greeted,
-    /// Its registration was taken.
+    /// Its registration was accepted.
     Initialised,
-    /// It has been through `after-config`.
+    /// It has finished `after-config`.
     Configured,
     /// It serves clients.
     Ready,
@@ -123,7 +123,7 @@ impl Plugin {
         self.workers.iter_mut().find(|worker| worker.id == id)
     }
 
-    /// Returns the workers at or beyond a stage that have the registration that counts.
+    /// Returns the workers at or beyond a stage that have the active registration.
     fn serving(&self, stage: Stage) -> impl Iterator<Item = &Worker> {
         let generation = self.active.as_ref().map(|active| active.generation);
         self.workers.iter().filter(move |worker| {
@@ -131,8 +131,10 @@ impl Plugin {
         })
     }
 
-    /// Settles, before workers become ready, whose word on where deliveries start counts: that of one who
-    /// comes while nobody serves, once. The others' is old by the time they are alone.
+    /// Chooses, before workers become ready, the worker whose start position counts.
+    ///
+    /// It is one that arrives while no other worker serves, and it counts once. The positions of
+    /// the others are outdated by the time that they serve alone.
     pub(super) fn choose_starter(&mut self) {
         let generation = self.active.as_ref().map(|active| active.generation);
         let is_coming = |worker: &Worker| {
@@ -149,7 +151,7 @@ impl Plugin {
         }
     }
 
-    /// Tells what there is of it for those who deliver.
+    /// Describes the plugin to those who deliver to it.
     pub(super) fn presence(
         &self,
         stage: Stage,
@@ -159,7 +161,8 @@ impl Plugin {
         let serving = || self.serving(stage).filter(is_here);
         Presence {
             is_registered: self.active.is_some(),
-            // Who may come back to his session is waited for: his client should notice nothing.
+            // Suspended workers count: they may come back to their sessions, and their clients
+            // should notice nothing.
             num_workers: self.serving(stage).count(),
             is_ready: serving().any(|worker| worker.stage == Stage::Ready),
             window: serving().map(Worker::window_for_deliveries).sum(),
@@ -169,14 +172,16 @@ impl Plugin {
         }
     }
 
-    /// Picks the worker with the smallest share of its window in use, any of those with the same.
+    /// Picks the worker with the smallest share of its window in use; at random among equals.
     pub(super) fn pick(&self, stage: Stage) -> Option<WorkerId> {
         let has_room = |worker: &&Worker| worker.has_room();
         least(self.serving(stage).filter(has_room))
     }
 
-    /// Whether one more timer's run may have a slot. They hold half of the window, so however long
-    /// they take, hooks and lambdas go on; of a window of one they hold it all.
+    /// Returns whether one more timer run can have a slot.
+    ///
+    /// Timer runs can hold half of the window, so hooks and lambdas continue however long these
+    /// take. A window of one they can hold completely.
     pub(super) fn has_room_for_timer(&self, stage: Stage) -> bool {
         let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
         let here = || self.serving(stage).filter(is_here);
@@ -191,26 +196,27 @@ impl Plugin {
         least(self.serving(stage).filter(is_here))
     }
 
-    /// Returns the first worker at or beyond a stage, of the registration that counts; one whose
-    /// transport is lost only when all are.
+    /// Returns the first worker at or beyond a stage with the active registration; a suspended one
+    /// only if all are.
     pub(super) fn first(&self, stage: Stage) -> Option<&Worker> {
         let serving = self.serving(stage);
         serving.min_by_key(|worker| worker.capacity.is_suspended)
     }
 
-    /// Whether a worker of the registration that counts is there, or will be when the server is.
+    /// Returns whether a worker with the active registration is connected, and serves now or once
+    /// the server does.
     pub(super) fn is_attended(&self) -> bool {
         self.serving(Stage::Initialised).any(Worker::is_present)
     }
 
-    /// Whether a request may be sent again after a loss.
+    /// Returns whether a request can be sent again after a loss.
     pub(super) fn is_idempotent(&self, kind: &'static str, name: &str) -> bool {
         let active = self.active.as_ref();
         active.is_some_and(|active| active.is_idempotent(kind, name))
     }
 
-    /// Whether a newer generation is here, or was within the memory. What is longer ago no longer
-    /// counts.
+    /// Returns whether a newer generation is connected, or was last seen within `memory`. One from
+    /// before that no longer counts.
     pub(super) fn is_outdated(&mut self, generation: u64, memory: Duration) -> bool {
         let Some((newest, seen)) = self.newest.filter(|(newest, _)| generation < *newest) else {
             return false;
@@ -223,8 +229,10 @@ impl Plugin {
         is_known
     }
 
-    /// Notes why a registration is refused. A plugin that the server asks is asked again and again:
-    /// the reasons are logged when they are new, and then ever more rarely that they are the same.
+    /// Records why a registration is refused.
+    ///
+    /// A plugin that the server asks is asked again and again: new reasons are logged at once,
+    /// repeated ones ever more rarely.
     pub(super) fn note_refusal(&mut self, problems: &[Problem]) {
         let plugin = &self.name;
         if self.problems != problems {
@@ -241,13 +249,13 @@ impl Plugin {
         }
     }
 
-    /// Notes that a registration is taken.
+    /// Records that a registration is accepted.
     pub(super) fn note_registration(&mut self) {
         self.problems.clear();
         self.num_refused = 0;
     }
 
-    /// Notes that a worker is gone.
+    /// Records that a worker is gone.
     pub(super) fn note_lost(&mut self, worker: &Worker) {
         self.num_lost += u64::from(!worker.is_draining);
         if let Some((newest, seen)) = &mut self.newest
@@ -258,7 +266,7 @@ impl Plugin {
         self.note_home();
     }
 
-    /// Returns a worker, if it has a point: one of another generation may lack it.
+    /// Returns a worker, if it has a point: a worker of another generation may lack it.
     pub(super) fn worker_with(&self, id: WorkerId, kind: &str, name: &str) -> Option<&Worker> {
         let active = self.active.as_ref().map(|active| active.generation);
         let has_point = |worker: &&Worker| {
@@ -269,7 +277,7 @@ impl Plugin {
         self.worker(id).filter(has_point)
     }
 
-    /// Notes whether any worker may get requests, now or soon.
+    /// Records whether any worker can get requests, now or soon.
     pub(super) fn note_home(&mut self) {
         let has_home = self.workers.iter().any(Worker::is_present);
         if has_home {
@@ -279,8 +287,7 @@ impl Plugin {
         }
     }
 
-    /// Returns when the request at the head of the queue has waited long enough for a worker to
-    /// come.
+    /// Returns when the request at the head of the queue has waited long enough for a worker.
     pub(super) fn next_expiry(&self, wait: Duration) -> Option<Instant> {
         let since = self.homeless_since?;
         let head = self.queue.head()?;
@@ -289,7 +296,7 @@ impl Plugin {
 }
 
 impl Worker {
-    /// Takes in what it says of itself, unless something later is known.
+    /// Applies a worker's report about itself, unless a later one is known.
     pub(super) fn note(&mut self, capacity: Capacity) {
         if capacity.number > self.capacity.number {
             self.capacity = capacity;
@@ -302,19 +309,19 @@ impl Worker {
         !capacity.is_choked && !capacity.is_suspended && self.in_use < capacity.window
     }
 
-    /// Returns how many deliveries it takes at once. One is tried when nobody is there to take it.
+    /// Returns how many deliveries it takes at once. When its crew is empty, one is tried.
     fn window_for_deliveries(&self) -> usize {
         let Capacity { window, crew, .. } = self.capacity;
         crew.map_or(window, |crew| window.min(crew.max(1)))
     }
 
-    /// Whether it may get requests, now or soon.
+    /// Returns whether it can get requests, now or soon.
     fn is_present(&self) -> bool {
         !self.is_draining && !self.capacity.is_suspended
     }
 }
 
-/// Shares are compared as fractions of integers.
+/// Picks the worker with the smallest share in use. Shares are compared as fractions of integers.
 fn least<'a>(workers: impl Iterator<Item = &'a Worker>) -> Option<WorkerId> {
     let mut best: Vec<&Worker> = Vec::new();
     for worker in workers {

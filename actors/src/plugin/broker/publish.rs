@@ -1,4 +1,4 @@
-//! What the rest of the server sees of the plugins: points, readiness, who is there.
+//! What the rest of the server sees of the plugins: points, readiness, presence.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use super::plugin::{Plugin, Stage};
 use crate::plugin::points::{Points, Readiness};
 
 impl Plugins {
-    /// Returns how far the plugins are, all together. Once ready, the loss of a worker makes only
-    /// its own points unavailable.
+    /// Returns how far the plugins are, as a whole. Once they are ready, the loss of a worker makes
+    /// only its own points unavailable.
     pub(super) fn readiness(&self) -> Readiness {
         let is_missing =
             |plugin: &Plugin| plugin.is_listed && plugin.first(Stage::Initialised).is_none();
@@ -22,7 +22,7 @@ impl Plugins {
         }
     }
 
-    /// Publishes what counts now.
+    /// Publishes what is registered now.
     pub(super) fn publish(&self) {
         let active = |plugin: &'_ Plugin| {
             let active = plugin.active.as_ref()?;
@@ -38,13 +38,13 @@ impl Plugins {
             registrations,
             ..points
         });
-        // Afterwards: who sees that a plugin is registered finds its points.
+        // After the points: a reader that sees a plugin registered finds its points.
         for index in 0..self.plugins.len() {
             self.note_presence(index);
         }
     }
 
-    /// Publishes that a plugin has a worker again, or none any more.
+    /// Publishes that a plugin has a worker again, or has none any more.
     pub(super) fn note_attendance(&self) {
         if self.attended() != self.shared.points().attended {
             self.publish();

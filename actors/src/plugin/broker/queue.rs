@@ -1,11 +1,13 @@
-//! The requests of a plugin that wait for a slot. Pure.
+//! A plugin's requests that wait for a slot. Pure.
 
 use std::collections::VecDeque;
 
 use crate::plugin::messages::Job;
 
-/// Requests that wait, first in first out. Timers' runs stand in a line of their own, since others
-/// go past them while they have their share of the window; each line is bounded by itself.
+/// Waiting requests, first in, first out.
+///
+/// Timer runs have a line of their own, because other requests overtake them while timers hold
+/// their share of the window. Each line has its own bounds.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     requests: Line,
@@ -19,7 +21,7 @@ struct Line {
 }
 
 impl Queue {
-    /// Takes a request in, or gives it back when there is no room.
+    /// Appends a request, or gives it back when there is no room.
     pub(super) fn push(
         &mut self,
         job: Box<Job>,
@@ -35,14 +37,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts a request that was at the head before back there.
+    /// Puts a request back at the head.
     pub(super) fn push_front(&mut self, job: Box<Job>) {
         let line = self.line_of(&job);
         line.num_bytes += job.size();
         line.jobs.push_front(job);
     }
 
-    /// Takes the next request that somebody waits for, a timer's run only if there is room for one.
+    /// Takes the next request that a caller waits for; a timer run only if there is room for one.
     pub(super) fn pop(&mut self, has_room_for_timer: bool) -> Option<Box<Job>> {
         loop {
             let is_timers_turn = has_room_for_timer
@@ -63,13 +65,13 @@ impl Queue {
         }
     }
 
-    /// Takes a request out.
+    /// Removes a request.
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Box<Job>> {
         let mut lines = [&mut self.requests, &mut self.timers].into_iter();
         lines.find_map(|line| line.remove(ticket))
     }
 
-    /// Returns the request that came first.
+    /// Returns the oldest request.
     pub(super) fn head(&self) -> Option<&Job> {
         let heads = [&self.requests, &self.timers].map(|line| line.jobs.front());
         let heads = heads.into_iter().flatten().map(|job| &**job);

@@ -1,4 +1,4 @@
-//! Registrations: held against those of others, taken or refused, and made the ones that count.
+//! Registrations: compared with those of others, accepted or refused, and activated.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::plugin::protocol::Problem;
 use crate::plugin::registration::{MAX_TIMERS, Registration, problem};
 
 impl Plugins {
-    /// Takes or refuses a registration; says whether it was taken.
+    /// Accepts or refuses a registration; returns whether it was accepted.
     fn initialise(&mut self, worker: WorkerId, answer: Answer, ctx: &mut Context<Self>) -> bool {
         let Some(index) = self.homes.get(&worker).copied() else {
             return false;
@@ -52,14 +52,14 @@ impl Plugins {
             .active
             .as_ref()
             .is_some_and(|active| active.generation == generation);
-        // Before clients are served there is nobody for whom the old one should go on.
+        // Before clients are served, nobody needs the old registration to continue.
         if is_known || self.phase != Phase::Ready {
             self.activate(index, generation, registration, ctx);
         }
         true
     }
 
-    /// Reads a registration and holds it against the other plugins' and the other workers'.
+    /// Parses a registration and compares it with those of other plugins and other workers.
     fn check(
         &self,
         index: usize,
@@ -100,7 +100,7 @@ impl Plugins {
         }
     }
 
-    /// Makes a registration the one that counts, and sends workers of older generations home.
+    /// Activates a registration, and drains workers of older generations.
     pub(super) fn activate(
         &mut self,
         index: usize,
@@ -128,7 +128,7 @@ impl Plugins {
         self.pump(index, ctx);
     }
 
-    /// Tells of the actions that handlers hide, when they begin to.
+    /// Logs the actions that handlers hide, when they begin to.
     fn warn_of_hidden(&mut self) {
         let hidden = self.shared.points().hidden(&self.settings.actions);
         for (hider, names) in &hidden {
@@ -147,7 +147,8 @@ impl Plugins {
         self.hidden = hidden;
     }
 
-    /// Tells of what a new registration has in common with another plugin's, and whose counts.
+    /// Logs which points a new registration shares with another plugin's, and which plugin's point
+    /// counts.
     fn warn_of_shadows(&self, index: usize, registration: &Registration) {
         let active = |plugin: &'_ Plugin| Some(Arc::clone(&plugin.active.as_ref()?.registration));
         let Some(plugin) = self.plugins.get(index) else {
@@ -183,7 +184,7 @@ impl Plugins {
     }
 }
 
-/// Returns the other workers of the same generation that have registered something else.
+/// Returns the other workers of the same generation with a different registration.
 fn differing<'a>(
     plugin: &'a Plugin,
     id: WorkerId,
@@ -199,8 +200,9 @@ fn differing<'a>(
     })
 }
 
-/// Ends the sessions of lost workers that have registered something else: one that was started
-/// anew with other points need not wait for what it was before.
+/// Ends the sessions of lost workers with a different registration.
+///
+/// A worker that was restarted with other points need not wait for the session of its former self.
 fn end_outdated(plugin: &Plugin, id: WorkerId, registration: &Registration) {
     for worker in differing(plugin, id, registration) {
         notify(&worker.address, Notice::Outdated);

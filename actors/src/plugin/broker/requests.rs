@@ -1,4 +1,4 @@
-//! The way of a request through the broker: picked, queued, sent, given back, freed.
+//! A request's way through the broker: picked, queued, sent, returned, freed.
 
 use std::time::Duration;
 
@@ -25,8 +25,10 @@ impl Plugins {
         self.enqueue(index, job, ctx);
     }
 
-    /// Sends a nested request at once: to the worker of this plugin that waits for it, if one does,
-    /// else to the one with the most room. Between the two may be calls of other plugins.
+    /// Sends a nested request at once: to this plugin's worker that waits for it, or else to the
+    /// one with the most room.
+    ///
+    /// Calls of other plugins may lie between the two.
     fn ask_nested(&mut self, index: usize, job: Box<Job>, ctx: &mut Context<Self>) {
         let stage = self.serving_stage();
         let Some(plugin) = self.plugins.get(index) else {
@@ -45,8 +47,8 @@ impl Plugins {
         }
     }
 
-    /// Returns how far a worker must be to get requests. Before clients are served, plugins
-    /// prepare with each other's hooks and lambdas.
+    /// Returns the stage at which workers get requests. Before clients are served, plugins prepare
+    /// with each other's hooks and lambdas.
     pub(super) fn serving_stage(&self) -> Stage {
         match self.phase {
             Phase::Ready => Stage::Ready,
@@ -65,7 +67,7 @@ impl Plugins {
         self.pump(index, ctx);
     }
 
-    /// Sends what waits to whoever has room.
+    /// Sends waiting requests to workers that have room.
     pub(super) fn pump(&mut self, index: usize, ctx: &mut Context<Self>) {
         let stage = self.serving_stage();
         while let Some(plugin) = self.plugins.get_mut(index) {
@@ -90,8 +92,8 @@ impl Plugins {
         }
     }
 
-    /// Hands a request to a connection, or gives it back when that takes nothing just now. When it is
-    /// gone the request waits for another.
+    /// Hands a request to a connection, or gives it back when the mailbox is full. If the
+    /// connection is gone, the request waits for another one.
     fn dispatch(
         &mut self,
         index: usize,
@@ -99,7 +101,7 @@ impl Plugins {
         mut job: Box<Job>,
         ctx: &mut Context<Self>,
     ) -> Result<(), Box<Job>> {
-        /// When to try again after a full mailbox.
+        /// The pause before the next try after a full mailbox.
         const PAUSE: Duration = Duration::from_millis(10);
         let Some(plugin) = self.plugins.get_mut(index) else {
             return Err(job);
@@ -127,14 +129,14 @@ impl Plugins {
                 Err(job)
             }
             Err(SendError::Closed(Dispatch(job))) => {
-                // The actor died without a word. Its requests' callers have heard by now.
+                // The actor died without a report. The callers of its requests know by now.
                 self.remove_worker(worker, vec![*job], ctx);
                 Ok(())
             }
         }
     }
 
-    /// Sees to it that requests without any worker do not wait longer than they should.
+    /// Ensures that requests do not wait too long while there is no worker.
     pub(super) fn watch_homeless(&mut self, index: usize, ctx: &mut Context<Self>) {
         let wait = self.settings.rejoin_wait;
         let Some(plugin) = self.plugins.get_mut(index) else {
@@ -163,8 +165,8 @@ impl Plugins {
         self.watch_homeless(index, ctx);
     }
 
-    /// Sends a request that waits in a queue as a nested one. One that is at a worker already is
-    /// answered without.
+    /// Sends a queued request as a nested one. A request that a worker already has will be answered
+    /// without this.
     pub(super) fn hasten(&mut self, hasten: Hasten, ctx: &mut Context<Self>) {
         for index in 0..self.plugins.len() {
             let plugin = self.plugins.get_mut(index);
@@ -190,7 +192,7 @@ impl Plugins {
         }
     }
 
-    /// Frees a slot; says whether the request had been counted.
+    /// Frees a slot; returns whether the request had been counted.
     pub(super) fn free(&mut self, ticket: u64) -> bool {
         let Some(running) = self.running.remove(&ticket) else {
             return false;
@@ -205,7 +207,7 @@ impl Plugins {
         true
     }
 
-    /// A connection had no room: the request goes to the head of the queue.
+    /// Takes a request back from a connection without room, and puts it at the head of the queue.
     pub(super) fn take_back(
         &mut self,
         worker: WorkerId,

@@ -1,4 +1,4 @@
-//! What can be seen of the plugins from outside.
+//! The state of the plugins, as seen from outside.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ use crate::plugin::settings::TransportKind;
 /// All plugins.
 #[derive(Clone, Debug, Serialize)]
 pub struct PluginsState {
-    /// How far they are, all together.
+    /// How far they are, as a whole.
     pub readiness: Readiness,
     /// Requests at workers.
     pub in_flight: usize,
@@ -25,36 +25,36 @@ pub struct PluginsState {
 pub struct PluginState {
     /// Its name.
     pub name: String,
-    /// How it is reached.
+    /// Its transport.
     pub transport: TransportKind,
     /// Whether the server waits for it at start.
     pub is_listed: bool,
-    /// The generation that serves.
+    /// The active generation.
     pub generation: Option<u64>,
     /// How many points of each kind it has.
     pub points: Option<Json>,
-    /// What was wrong with the last registration, until one is taken.
+    /// What was wrong with the last registration, until one is accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
-    /// Requests that wait for a worker.
+    /// Requests that are queued for a worker.
     pub queued: usize,
-    /// Those of them that are timers' runs.
+    /// How many of these are timer runs.
     pub queued_timers: usize,
-    /// Requests that were answered or given up, ever.
+    /// Requests that were answered or given up, since the start.
     pub calls: u64,
-    /// Those of them that failed, for whatever reason.
+    /// How many of these failed, for whatever reason.
     pub errors: u64,
     /// How requests ended, and how long answers took.
     pub figures: FiguresState,
     /// Requests at workers.
     pub in_flight: usize,
-    /// Requests that were sent to workers, ever.
+    /// Requests that were sent to workers, since the start.
     pub dispatched: u64,
-    /// Workers that were lost, ever.
+    /// Workers that were lost, since the start.
     pub lost: u64,
-    /// Workers that came back to their sessions, ever.
+    /// Workers that came back to their sessions, since the start.
     pub resumed: u64,
-    /// The connected ones, and those that are waited for.
+    /// The connected workers, and the suspended ones.
     pub workers: Vec<WorkerState>,
 }
 
@@ -63,7 +63,7 @@ pub struct PluginState {
 pub struct WorkerState {
     /// The connection's number.
     pub id: u64,
-    /// What it calls itself.
+    /// Its own name for itself.
     pub label: String,
     /// Its library.
     pub sdk: String,
@@ -71,15 +71,15 @@ pub struct WorkerState {
     pub generation: u64,
     /// `Greeted`, `Initialised`, `Configured` or `Ready`.
     pub stage: String,
-    /// How many requests it takes.
+    /// How many requests it takes at once.
     pub window: usize,
     /// How many it has.
     pub in_use: usize,
-    /// Whether it wants no new ones.
+    /// Whether it wants no new requests.
     pub is_draining: bool,
-    /// Whether its connection takes nothing at the moment.
+    /// Whether its connection is too congested for more requests at the moment.
     pub is_choked: bool,
-    /// Whether its connection is lost and it is waited for.
+    /// Whether its connection is lost and the server waits for it.
     pub is_suspended: bool,
 }
 

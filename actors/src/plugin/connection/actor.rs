@@ -1,4 +1,4 @@
-//! The actor: what a session is made of, and how it ends.
+//! The actor: the parts of a session, and how it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
 use crate::spawn::spawn_named;
 
-/// How many odd messages per minute are borne.
+/// How many odd messages per minute are tolerated.
 const MAX_ODDITIES: u32 = 100;
 
-/// How much of a worker's text a warning repeats.
+/// How much of a worker's text a warning quotes.
 const MAX_QUOTE_BYTES: usize = 100;
 
 /// One worker's connection. See the module.
@@ -33,46 +33,46 @@ pub struct PluginConnection {
     pub(super) id: WorkerId,
     pub(super) plugin: Arc<str>,
     pub(super) settings: Arc<PluginsSettings>,
-    /// The plugin's, from when it is known.
+    /// The plugin's figures, once the plugin is known.
     pub(super) figures: Arc<Figures>,
     pub(super) api: Arc<dyn ApiCaller>,
     pub(super) plugins: Addr<Plugins>,
     pub(super) state: State,
     pub(super) link: Link,
-    /// Names the session to the worker.
+    /// The session's id, known to the worker.
     pub(super) session: Arc<str>,
-    /// What the worker shows when it comes back.
+    /// What the worker must present when it comes back.
     pub(super) secret: String,
-    /// What both sides are able to.
+    /// The features that both sides have.
     pub(super) features: Vec<&'static str>,
     pub(super) outbox: Outbox,
     pub(super) window: usize,
-    /// How many share its requests out among them, if it said so.
+    /// How many processes share its requests, if it said so.
     pub(super) crew: Option<usize>,
     pub(super) requests: Requests,
     pub(super) calls: Calls,
     pub(super) is_choked: bool,
-    /// How often `Plugins` was told what the worker takes.
+    /// How many capacities `Plugins` was told.
     num_capacities: u64,
     /// The highest number received.
     pub(super) received: u64,
-    /// The size of what was received and not acknowledged.
+    /// The size of what was received and not yet acknowledged.
     pub(super) unacknowledged_bytes: usize,
     pub(super) last_received: Instant,
     pub(super) last_ping: Instant,
-    /// Since when odd messages are counted, and how many there were.
+    /// Since when odd messages are counted, and their number.
     oddities: (Instant, u32),
 }
 
-/// Where a session stands. What it may be sent within `Open` is for `Plugins` to say.
+/// The state of a session. `Plugins` decides what a worker can be sent while it is `Open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// No `hello` yet.
     Connected,
-    /// Taken.
+    /// Accepted.
     Open,
-    /// Nothing new comes. With a code, the server closes the connection when nothing runs any
-    /// more; else the worker does.
+    /// No new requests are sent. With a code, the server closes the connection when nothing is in
+    /// flight; without one, the worker does.
     Draining {
         closing: Option<CloseCode>,
         is_announced: bool,
@@ -82,7 +82,7 @@ pub(super) enum State {
 }
 
 impl State {
-    /// Whether the server leaves.
+    /// Returns whether the server is stopping.
     pub(super) fn is_for_restart(self) -> bool {
         let State::Draining { closing, .. } = self else {
             return false;
@@ -140,7 +140,7 @@ impl PluginConnection {
         }
     }
 
-    /// Sends a message; closes when far too much waits to be written.
+    /// Sends a message; closes the connection when far too much is waiting to be written.
     pub(super) fn post(&mut self, message: &ServerMessage<'_>, ctx: &mut Context<Self>) {
         if self.state == State::Closed {
             return;
@@ -151,8 +151,8 @@ impl PluginConnection {
         self.bound_outbox(ctx);
     }
 
-    /// Hangs up on a worker that lets replies pile up. One message more than that may wait: the largest
-    /// may be larger than the buffer.
+    /// Hangs up on a worker that lets replies pile up. One message more than the bound can wait,
+    /// because the largest message may be larger than the buffer.
     pub(super) fn bound_outbox(&mut self, ctx: &mut Context<Self>) {
         const REPLIES: usize = 4;
         let limit = self.settings.send_buffer * REPLIES + self.settings.max_message;
@@ -186,7 +186,7 @@ impl PluginConnection {
         self.close(CloseCode::ProtocolError, reason, ctx);
     }
 
-    /// Says goodbye and ends the session.
+    /// Sends a close message and ends the session.
     pub(super) fn close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) {
         if self.state == State::Closed {
             return;
@@ -196,7 +196,7 @@ impl PluginConnection {
         self.end(ctx);
     }
 
-    /// Ends the session: what the worker had is lost, unless it may be sent again.
+    /// Ends the session: the worker's requests are lost, except those that can be sent again.
     pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
         if self.state == State::Closed {
             return;
@@ -218,7 +218,7 @@ impl PluginConnection {
         }
     }
 
-    /// Returns what the worker takes.
+    /// Returns the worker's capacity.
     pub(super) fn capacity(&mut self) -> Capacity {
         self.num_capacities += 1;
         Capacity {
@@ -231,13 +231,13 @@ impl PluginConnection {
         }
     }
 
-    /// Tells `Plugins` what the worker takes.
+    /// Tells `Plugins` the worker's capacity.
     pub(super) fn tell_capacity(&mut self) {
         let capacity = self.capacity();
         self.report(Report::Capacity(capacity));
     }
 
-    /// Tells `Plugins`; a full mailbox delays the word but does not lose it.
+    /// Sends a report to `Plugins`; a full mailbox delays it but does not lose it.
     pub(super) fn report(&self, report: Report) {
         let message = FromWorker {
             worker: self.id,
@@ -247,7 +247,7 @@ impl PluginConnection {
             let message = error.into_inner();
             let plugins = self.plugins.clone();
             spawn_named("plugin report", async move {
-                // A closed mailbox means that the server stops.
+                // A closed mailbox means that the server is stopping.
                 let _ = plugins.send(message).await;
             });
         }
@@ -258,7 +258,7 @@ impl Actor for PluginConnection {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        // A worker may have a full window of answers under way.
+        // A worker may have a full window of answers in flight.
         ctx.set_mailbox_capacity(MAX_WINDOW);
         ctx.run_later(self.settings.hello_timeout, |this, ctx| {
             if this.state == State::Connected && matches!(this.link, Link::Up(_)) {
@@ -269,7 +269,7 @@ impl Actor for PluginConnection {
     }
 }
 
-/// Returns as much of a worker's text as goes into a log line.
+/// Returns as much of a worker's text as fits into a log line.
 pub(super) fn quote(text: &str) -> &str {
     let end = text.floor_char_boundary(MAX_QUOTE_BYTES);
     text.get(..end).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The actions that a worker has asked for and not been answered. Pure.
+//! The actions that a worker has asked for and that are not answered yet. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ pub(super) struct Calls {
 enum CallState {
     /// The worker waits.
     Awaited,
-    /// The worker cancelled; it has its reply, but the action still runs.
+    /// The worker cancelled; it has received its reply, but the action is still running.
     Cancelled,
 }
 
 impl Calls {
-    /// Notes a call; false if its id is in use.
+    /// Records a call; returns false if its id is in use.
     pub(super) fn insert(&mut self, id: &Arc<str>) -> bool {
         if self.by_id.contains_key(id) {
             return false;
@@ -27,7 +27,7 @@ impl Calls {
         true
     }
 
-    /// Cancels a call; says whether the worker is now to be told so.
+    /// Cancels a call; returns whether the worker must now be told.
     pub(super) fn cancel(&mut self, id: &str) -> bool {
         let state = self.by_id.get_mut(id);
         state.is_some_and(|state| {
@@ -35,17 +35,17 @@ impl Calls {
         })
     }
 
-    /// Ends a call; says whether the worker waits for the reply.
+    /// Ends a call; returns whether the worker waits for the reply.
     pub(super) fn finish(&mut self, id: &str) -> bool {
         self.by_id.remove(id) == Some(CallState::Awaited)
     }
 
-    /// Counts the actions that run, cancelled ones too.
+    /// Counts the running actions, including cancelled ones.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Whether none runs.
+    /// Returns whether no action is running.
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }

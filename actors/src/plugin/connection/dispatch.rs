@@ -1,4 +1,4 @@
-//! What the server wants from the worker, and the worker's own calls.
+//! The server's requests to the worker, and the worker's own calls.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::plugin::protocol::{
 };
 use crate::spawn::spawn_named;
 
-/// How often a choked transport is looked at.
+/// How often a choked transport is checked.
 const CHOKE_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// How many problems of a registration are told.
+/// How many problems of a registration are reported.
 const MAX_PROBLEMS: usize = 100;
 
 impl PluginConnection {
@@ -48,10 +48,10 @@ impl PluginConnection {
         self.bound_outbox(ctx);
     }
 
-    /// Whether the window and the transport take one more.
+    /// Returns whether the window and the transport have room for one more.
     fn has_room(&self, job: &Job) -> bool {
         match self.state {
-            // Whom they are for is waited for: what is sent now is kept for it.
+            // A suspended worker is waited for: what is sent now is kept for it.
             State::Open | State::Draining { .. } if job.lane != Lane::Window => true,
             State::Open if self.is_suspended() => false,
             State::Open => {
@@ -98,7 +98,7 @@ impl PluginConnection {
                 .iter()
                 .rfind(|via| via.worker == self.id)
                 .map(|via| &*via.call),
-            // What was set going by itself is nested in nothing.
+            // A request that no call caused is nested in nothing.
             depth: if via.is_empty() { 0 } else { job.lineage.depth },
             delivery: job
                 .delivery
@@ -122,7 +122,7 @@ impl PluginConnection {
         }
     }
 
-    /// Tells the worker to stop working on everything.
+    /// Tells the worker to stop working on all requests.
     pub(super) fn cancel_all(&mut self, reason: CancelReason, ctx: &mut Context<Self>) {
         for ticket in self.requests.awaited() {
             self.cancel_request(ticket, reason, ctx);
@@ -183,7 +183,7 @@ impl PluginConnection {
         };
         let api = Arc::clone(&self.api);
         let connection = ctx.address();
-        // Beside the actor, so that an action never holds up answers.
+        // In a task of its own, so that an action never delays answers.
         spawn_named("plugin call", async move {
             let reply = tokio::select! {
                 biased;
@@ -191,13 +191,13 @@ impl PluginConnection {
                 reply = timeout_at(deadline, api.call(call)) => reply.ok(),
             };
             let reply = reply.unwrap_or_else(|| error_reply(&unended(deadline)));
-            // The worker may be gone; then nobody waits for the reply.
+            // The worker may be gone; then nothing waits for the reply.
             let _ = connection.send(CallDone { id, reply }).await;
         });
     }
 
-    /// Finds out what a call descends from, how long it may take, and what ends it before: the end of
-    /// the request that it is made for.
+    /// Returns a call's lineage, its deadline, and the token that ends it early: when the request
+    /// that it is made for ends.
     fn lineage_of(
         &self,
         call: &CallMessage,
@@ -258,7 +258,7 @@ fn too_many_calls() -> ApiReply {
     error_reply(&error.with_info("retry_after_ms", json!(100)))
 }
 
-/// Returns the error of a call that has not come to its end.
+/// Returns the error of a call that did not finish.
 fn unended(deadline: Instant) -> ApiError {
     if Instant::now() >= deadline {
         return response_timed_out();

@@ -1,13 +1,14 @@
-//! What was sent to a worker and not acknowledged: a worker that comes back gets it again. Pure.
+//! Sent messages that the worker has not acknowledged; a worker that comes back gets them again.
+//! Pure.
 
 use std::collections::VecDeque;
 
-/// Numbered messages in their order, within bounds.
+/// Numbered messages in order, within bounds.
 #[derive(Debug)]
 pub(super) struct Kept {
     messages: VecDeque<(u64, String)>,
     num_bytes: usize,
-    /// The highest number that is not kept any more.
+    /// The highest number that is no longer kept.
     floor: u64,
     max_messages: usize,
     max_bytes: usize,
@@ -24,8 +25,10 @@ impl Kept {
         }
     }
 
-    /// Keeps a message. Beyond the bounds the oldest go: a worker that never acknowledges may not
-    /// cost more, and is then unable to come back unless it has received them.
+    /// Keeps a message, and drops the oldest beyond the bounds.
+    ///
+    /// A worker that never acknowledges must not cost more. It can then come back only if it has
+    /// received what was dropped.
     pub(super) fn push(&mut self, seq: u64, text: String) {
         self.num_bytes += text.len();
         self.messages.push_back((seq, text));
@@ -34,7 +37,7 @@ impl Kept {
         }
     }
 
-    /// Forgets what the worker has received.
+    /// Drops what the worker has received.
     pub(super) fn acknowledge(&mut self, ack: u64) {
         while self.messages.front().is_some_and(|(seq, _)| *seq <= ack) {
             self.drop_first();
@@ -48,7 +51,7 @@ impl Kept {
         }
     }
 
-    /// Whether everything above a number is still here.
+    /// Returns whether all messages above a number are still kept.
     pub(super) fn has_all_after(&self, received: u64) -> bool {
         received >= self.floor
     }

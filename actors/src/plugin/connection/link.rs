@@ -14,19 +14,20 @@ use crate::plugin::messages::{
 };
 use crate::plugin::protocol::{CloseCode, Hello, RESUME, Resume};
 
-/// What a session goes on over.
+/// What a session runs over.
 #[derive(Debug)]
 pub(super) enum Link {
     /// The transport of the connection with this number.
     Up(WorkerId),
-    /// Nothing, until the worker comes back or the timer ends the session.
+    /// No transport, until the worker comes back or the timer ends the session.
     Down(SpawnHandle),
-    /// This connection has no session of its own; what comes in is this session's.
+    /// This connection has no session of its own; incoming messages belong to this one.
     HandedOver(Addr<PluginConnection>),
 }
 
 impl PluginConnection {
-    /// Looks for the session that a worker claims; begins one if that cannot go on.
+    /// Looks for the session that a worker claims; starts a new one if that session cannot
+    /// continue.
     pub(super) fn claim(&mut self, hello: Hello, claim: Resume, ctx: &mut Context<Self>) {
         let Some(sender) = self.outbox.sender() else {
             return;
@@ -47,7 +48,7 @@ impl PluginConnection {
             let is_attached = session.send(attach).await.unwrap_or(false);
             is_attached.then_some(session)
         });
-        // Nothing else is read before the answer; both actors only look into their tables.
+        // Nothing else is read before the answer; both actors only do table lookups.
         ctx.wait(attached.map(|session, this, ctx| match session {
             Some(session) => this.hand_over(session),
             None => this.join(hello, ctx),
@@ -59,10 +60,10 @@ impl PluginConnection {
         self.link = Link::HandedOver(session);
     }
 
-    /// Goes on over the transport of another connection, if that is the worker's who had this
-    /// session and nothing is lost.
+    /// Continues over the transport of another connection, if the claim is valid and nothing is
+    /// lost.
     fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> bool {
-        // Not even the time that it takes tells how much of it was right.
+        // Not even the time that it takes may tell how much of the secret was right.
         let secret = attach.claim.secret.as_bytes();
         let is_mine: bool = self.secret.as_bytes().ct_eq(secret).into();
         if !is_mine || !self.can_come_back() {
@@ -99,7 +100,7 @@ impl PluginConnection {
         true
     }
 
-    /// The transport is gone: the session waits for its worker, if that can come back.
+    /// Handles the loss of the transport: the session waits for its worker, if it can come back.
     pub(super) fn lose_link(&mut self, ctx: &mut Context<Self>) {
         self.outbox.detach();
         if !self.can_come_back() {
@@ -113,7 +114,7 @@ impl PluginConnection {
         self.tell_capacity();
     }
 
-    /// Hangs up on a transport over which nothing moves. The session waits for its worker.
+    /// Hangs up on a transport on which nothing moves. The session waits for its worker.
     pub(super) fn hang_up(&mut self, reason: &str, ctx: &mut Context<Self>) {
         if !self.can_come_back() {
             return self.close(CloseCode::HeartbeatLost, reason, ctx);
@@ -122,13 +123,14 @@ impl PluginConnection {
         self.lose_link(ctx);
     }
 
-    /// Whether the worker may come back to this session. A server that restarts takes nobody.
+    /// Returns whether the worker can come back to this session. A server that is stopping accepts
+    /// nobody.
     fn can_come_back(&self) -> bool {
         let is_taken = !matches!(self.state, State::Connected | State::Closed);
         is_taken && self.has_feature(RESUME) && !self.state.is_for_restart()
     }
 
-    /// Whether the session waits for a worker that cannot come back.
+    /// Returns whether the session waits for a worker that cannot come back.
     pub(super) fn is_cut_off(&self) -> bool {
         self.is_suspended() && self.state.is_for_restart()
     }
@@ -153,7 +155,7 @@ impl Handler<FromTransport> for PluginConnection {
             ctx.stop();
         }
         Response::fut(async move {
-            // A session that is over has said goodbye.
+            // A session that has ended has already sent its close message.
             let _ = relayed.await;
         })
     }

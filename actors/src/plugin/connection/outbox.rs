@@ -1,4 +1,4 @@
-//! What goes out to a worker: written, numbered, measured, and kept until it is acknowledged.
+//! Outgoing messages to a worker: serialized, numbered, measured, and kept until acknowledged.
 
 use tokio::time::Instant;
 
@@ -15,19 +15,19 @@ use skytrail_schema::code::ApiError;
 pub(super) struct Outbox {
     transport: TransportKind,
     sender: Option<OutgoingSender>,
-    /// The last number given.
+    /// The last number assigned.
     seq: u64,
-    /// For workers that can come back.
+    /// Only for workers that can come back.
     kept: Option<Kept>,
-    /// The highest number whose receipt was told.
+    /// The highest received number that was acknowledged to the worker.
     acknowledged: u64,
-    /// The largest message: the smaller limit of both sides.
+    /// The largest message: the smaller of both sides' limits.
     pub(super) max_message: usize,
     /// The server's own limit.
     own_limit: usize,
     /// When something was last sent.
     pub(super) last_sent: Instant,
-    /// When the transport was last seen to write, and how much it had written.
+    /// When the transport was last seen to make progress, and how much it had written.
     progress: (Instant, u64),
 }
 
@@ -52,7 +52,7 @@ impl Outbox {
         self.transport
     }
 
-    /// Keeps from now on what the worker has not acknowledged.
+    /// Keeps unacknowledged messages from now on.
     pub(super) fn keep(&mut self, kept: Kept) {
         self.kept = Some(kept);
     }
@@ -65,7 +65,7 @@ impl Outbox {
     /// Sends a message.
     ///
     /// # Errors
-    /// 107 with HTTP 413 when the worker would not take it; nothing was sent then.
+    /// 107 with HTTP 413 when the message is too large for the worker; nothing was sent then.
     pub(super) fn send(&mut self, message: &ServerMessage<'_>, ack: u64) -> Result<(), ApiError> {
         let seq = message.has_seq().then_some(self.seq + 1);
         let frame = ServerFrame {
@@ -96,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// The worker has received everything up to a number. Says whether that was ever sent.
+    /// Handles an acknowledgement up to a number; returns whether that number was ever sent.
     pub(super) fn acknowledge(&mut self, ack: u64) -> bool {
         if let Some(kept) = &mut self.kept {
             kept.acknowledge(ack.min(self.seq));
@@ -104,18 +104,19 @@ impl Outbox {
         ack <= self.seq
     }
 
-    /// Returns the highest number whose receipt the worker was told.
+    /// Returns the highest received number that was acknowledged to the worker.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Whether a worker that has received everything up to a number can go on from there.
+    /// Returns whether a worker that has received everything up to a number can continue from
+    /// there.
     pub(super) fn can_go_on_after(&self, received: u64) -> bool {
         let kept = self.kept.as_ref();
         received <= self.seq && kept.is_some_and(|kept| kept.has_all_after(received))
     }
 
-    /// Goes on over another transport.
+    /// Continues over another transport.
     pub(super) fn attach(&mut self, sender: OutgoingSender) {
         self.progress = (Instant::now(), sender.num_written());
         self.sender = Some(sender);
@@ -131,12 +132,12 @@ impl Outbox {
         }
     }
 
-    /// Returns the transport's end, for a session that goes on over it.
+    /// Returns the transport's sender, for a session that continues over it.
     pub(super) fn sender(&self) -> Option<OutgoingSender> {
         self.sender.clone()
     }
 
-    /// Says goodbye, if anybody hears it, and lets go of the transport.
+    /// Sends a close message, if there is a transport, and releases the transport.
     pub(super) fn close(&mut self, code: CloseCode, reason: &str) {
         if let Some(sender) = self.detach() {
             sender.push(Outgoing::Close {
@@ -146,18 +147,19 @@ impl Outbox {
         }
     }
 
-    /// Lets go of the transport.
+    /// Releases the transport.
     pub(super) fn detach(&mut self) -> Option<OutgoingSender> {
         self.sender.take()
     }
 
-    /// Returns how many bytes wait to be written.
+    /// Returns how many bytes are waiting to be written.
     pub(super) fn waiting_bytes(&self) -> usize {
         let sender = self.sender.as_ref();
         sender.map_or(0, OutgoingSender::waiting_bytes)
     }
 
-    /// Returns since when messages wait and none was written, as far as this was called often.
+    /// Returns since when messages have been waiting with none written; exact only if this is
+    /// called often.
     pub(super) fn stalled_since(&mut self, now: Instant) -> Option<Instant> {
         let sender = self.sender.as_ref();
         let written = sender.map_or(0, OutgoingSender::num_written);

@@ -1,4 +1,4 @@
-//! What a worker says: counted, sorted, and taken.
+//! Incoming messages: counted, sorted, and handled.
 
 use actix::Context;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::plugin::protocol::{
 };
 
 impl PluginConnection {
-    /// Takes what a transport brings, unless the session goes on without it.
+    /// Handles what a transport delivers, unless the session continues without that transport.
     pub(super) fn receive(
         &mut self,
         link: WorkerId,
@@ -59,8 +59,8 @@ impl PluginConnection {
         self.acknowledge_soon(ctx);
     }
 
-    /// A worker keeps what it has sent until it is told that it was received; when the server has
-    /// nothing else to say for long, it says that.
+    /// Acknowledges early, when the server has had nothing else to send for long: a worker keeps
+    /// what it has sent until then.
     fn acknowledge_soon(&mut self, ctx: &mut Context<Self>) {
         const MAX_MESSAGES: u64 = 100;
         const MAX_BYTES: usize = 1024 * 1024;
@@ -87,7 +87,7 @@ impl PluginConnection {
         }
     }
 
-    /// Follows the numbering; says whether the message is new.
+    /// Checks the numbering; returns whether the message is new.
     fn count(&mut self, seq: Option<u64>, message: &WorkerMessage) -> Result<bool, String> {
         let expected = self.received + 1;
         match seq {
@@ -97,7 +97,7 @@ impl PluginConnection {
                 Ok(true)
             }
             Some(seq) => Err(format!("a gap in seq: {seq} came for {expected}")),
-            // A type of the future may be one that has no number.
+            // A future type may be one without a number.
             None if matches!(message, WorkerMessage::Unknown(_)) => Ok(true),
             None => Err(format!("seq is missing, expected {expected}")),
         }
@@ -131,7 +131,7 @@ impl PluginConnection {
         match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
             Answered::InTime(mut job) => {
                 if let Some(silence) = Silence::of(&response.outcome) {
-                    // Set once: a request is answered once.
+                    // Set once, because a request is answered once.
                     let _ = job.silence.set(silence);
                 }
                 if response.outcome == Outcome::Malformed {

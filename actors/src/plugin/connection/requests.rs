@@ -1,4 +1,4 @@
-//! The requests that a worker has not answered. Pure: time comes from outside.
+//! The requests that a worker has not answered. Pure: the time is passed in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::plugin::messages::{Job, Lane};
 
-/// How long after its deadline a request is given up although nobody said so: the gate's word may
-/// have found a full mailbox.
+/// How long after its deadline a request is given up without a word from the gate, whose message
+/// may have found a full mailbox.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The table.
@@ -27,14 +27,14 @@ struct Pending {
     over: CancellationToken,
 }
 
-/// What an answer is to the table.
+/// What an answer means to the table.
 #[derive(Debug)]
 pub(super) enum Answered {
-    /// Someone may still wait for it.
+    /// A caller may still be waiting for it.
     InTime(Box<Job>),
     /// It was given up before.
     Late(Box<Job>),
-    /// There is no such request, or it has been answered.
+    /// The request does not exist, or has been answered.
     Unknown,
 }
 
@@ -43,14 +43,14 @@ pub(super) fn id_of(ticket: u64) -> String {
     format!("r{ticket}")
 }
 
-/// Returns the ticket of an id; only the exact text that [`id_of`] wrote counts.
+/// Returns the ticket of an id; accepts only the exact text that [`id_of`] writes.
 pub(super) fn ticket_of(id: &str) -> Option<u64> {
     let ticket = id.strip_prefix('r')?.parse().ok()?;
     (id_of(ticket) == id).then_some(ticket)
 }
 
 impl Requests {
-    /// Notes a request that was sent. One that may not be repeated no longer needs its content.
+    /// Records a request that was sent. One that cannot be repeated no longer needs its content.
     pub(super) fn insert(&mut self, mut job: Box<Job>) {
         if !job.is_idempotent {
             job.param = None;
@@ -64,7 +64,7 @@ impl Requests {
         self.by_ticket.insert(pending.job.ticket, pending);
     }
 
-    /// Takes the answer to a request; its slot is free.
+    /// Handles the answer to a request, which frees its slot.
     pub(super) fn answer(&mut self, ticket: u64) -> Answered {
         let Some(pending) = self.by_ticket.remove(&ticket) else {
             return Answered::Unknown;
@@ -79,8 +79,8 @@ impl Requests {
         }
     }
 
-    /// Gives a request up: its answer no longer counts, though it keeps its slot. Says whether it
-    /// was news.
+    /// Gives a request up: its answer no longer counts, but it keeps its slot. Returns whether it
+    /// was not given up before.
     pub(super) fn give_up(&mut self, ticket: u64, now: Instant) -> bool {
         let pending = self.by_ticket.get_mut(&ticket);
         let Some(pending) = pending.filter(|pending| pending.given_up_at.is_none()) else {
@@ -91,7 +91,7 @@ impl Requests {
         true
     }
 
-    /// Starts the limit of a delivery anew, unless it was given up.
+    /// Restarts the limit of a delivery, unless it was given up.
     pub(super) fn extend(&mut self, ticket: u64, now: Instant) {
         let pending = self.by_ticket.get_mut(&ticket);
         if let Some(pending) = pending.filter(|pending| pending.given_up_at.is_none()) {
@@ -99,7 +99,7 @@ impl Requests {
         }
     }
 
-    /// Returns the requests whose time passed without anybody giving them up.
+    /// Returns the requests that are overdue and not given up.
     pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
         let is_overdue =
             |pending: &Pending| pending.given_up_at.is_none() && pending.job.deadline + GRACE < now;
@@ -110,14 +110,14 @@ impl Requests {
             .collect()
     }
 
-    /// Returns the requests that nobody has given up.
+    /// Returns the requests that are not given up.
     pub(super) fn awaited(&self) -> Vec<u64> {
         let awaited = |pending: &&Pending| pending.given_up_at.is_none();
         let all = self.by_ticket.values().filter(awaited);
         all.map(|pending| pending.job.ticket).collect()
     }
 
-    /// Counts the slots of requests that were given up longer ago than this.
+    /// Counts the slots of requests that were given up at least `after` ago.
     pub(super) fn num_stuck(&self, now: Instant, after: Duration) -> usize {
         let is_stuck = |pending: &&Pending| {
             pending.job.lane == Lane::Window
@@ -128,7 +128,7 @@ impl Requests {
         self.by_ticket.values().filter(is_stuck).count()
     }
 
-    /// Returns the request that a call is made for, and what says that it is over.
+    /// Returns the request that a call is made for, and the token that says when it is over.
     pub(super) fn get(&self, ticket: u64) -> Option<(&Job, &CancellationToken)> {
         let pending = self.by_ticket.get(&ticket);
         pending.map(|pending| (&*pending.job, &pending.over))
@@ -144,12 +144,12 @@ impl Requests {
         self.num_nested
     }
 
-    /// Whether nothing is in flight.
+    /// Returns whether nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.by_ticket.is_empty()
     }
 
-    /// Empties the table: all that somebody may still wait for.
+    /// Empties the table and returns the requests that a caller may still wait for.
     pub(super) fn take_waiting(&mut self) -> Vec<Job> {
         self.num_nested = 0;
         let all = std::mem::take(&mut self.by_ticket).into_values();

@@ -1,4 +1,4 @@
-//! A session's life: taken, drained, watched by the clock.
+//! A session's life: accepted, drained, watched by the clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::plugin::protocol::{
 };
 
 impl PluginConnection {
-    /// A worker comes, or comes back.
+    /// Handles a `hello`: a worker connects, or comes back.
     pub(super) fn greet(&mut self, mut hello: Hello, ctx: &mut Context<Self>) {
         match hello.resume.take() {
             Some(claim) => self.claim(hello, claim, ctx),
@@ -25,7 +25,7 @@ impl PluginConnection {
         }
     }
 
-    /// Begins a session.
+    /// Starts a session.
     pub(super) fn join(&mut self, hello: Hello, ctx: &mut Context<Self>) {
         let asked = hello.window.map_or(DEFAULT_WINDOW, to_size);
         self.window = asked.clamp(1, MAX_WINDOW);
@@ -47,7 +47,7 @@ impl PluginConnection {
         };
         let is_clamped = self.window != asked;
         let answer = wrap_future::<_, Self>(self.plugins.send(join));
-        // Nothing else is read or sent before the answer, which is only a look into a table away.
+        // Nothing else is read or sent before the answer, which takes only a table lookup.
         ctx.wait(answer.map(move |answer, this, ctx| match answer {
             Ok(Ok(figures)) => {
                 this.figures = figures;
@@ -58,7 +58,7 @@ impl PluginConnection {
         }));
     }
 
-    /// Notes what both sides are able to.
+    /// Records the features that both sides have.
     fn negotiate(&mut self, theirs: &[String]) {
         let mut ours = vec![DELIVER];
         if !self.settings.resume.is_zero() {
@@ -85,7 +85,7 @@ impl PluginConnection {
         }
     }
 
-    /// Tells the session's limits; of one that is resumed, also what was received.
+    /// Sends the session's limits; for a resumed session also what was received.
     pub(super) fn welcome(&mut self, received: Option<u64>, ctx: &mut Context<Self>) {
         let settings = Arc::clone(&self.settings);
         let (session, secret) = (Arc::clone(&self.session), self.secret.clone());
@@ -111,7 +111,7 @@ impl PluginConnection {
         self.post(&welcome, ctx);
     }
 
-    /// Takes no new requests; with a code, closes when nothing runs any more.
+    /// Takes no new requests; with a code, closes when nothing is in flight.
     pub(super) fn drain(
         &mut self,
         closing: Option<CloseCode>,
@@ -120,7 +120,7 @@ impl PluginConnection {
     ) {
         match &mut self.state {
             State::Closed => return,
-            // The worker wanted to leave, and now the server does, too.
+            // The worker wanted to leave, and now the server wants it to leave, too.
             State::Draining {
                 closing: known,
                 is_announced,
@@ -175,11 +175,11 @@ impl PluginConnection {
         }
     }
 
-    /// Looks after everything that time brings.
+    /// Does everything that depends on the time.
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
         let is_over = match &self.link {
             Link::HandedOver(session) => !session.connected(),
-            // Without `Plugins` nobody else tells the actor to stop.
+            // Without `Plugins`, nothing else tells the actor to stop.
             Link::Up(_) | Link::Down(_) => self.state == State::Closed && !self.plugins.connected(),
         };
         if is_over {
@@ -193,7 +193,7 @@ impl PluginConnection {
         }
     }
 
-    /// Looks whether anything moves on the transport.
+    /// Checks whether anything moves on the transport.
     fn watch_link(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let limit = self.settings.heartbeat * 3;
@@ -205,7 +205,7 @@ impl PluginConnection {
         if stalled.is_some_and(|since| now.duration_since(since) >= limit) {
             return self.hang_up("does not read", ctx);
         }
-        // Who is only sent to is asked, too: it may have nothing else to say.
+        // A worker that is only sent to is pinged, too: it may have nothing to say by itself.
         let last_heard = self.last_received.max(self.last_ping);
         let is_quiet = |since: Instant| now.duration_since(since) >= self.settings.heartbeat;
         if is_quiet(self.outbox.last_sent) || is_quiet(last_heard) {
@@ -221,7 +221,7 @@ impl PluginConnection {
             self.cancel_request(ticket, CancelReason::Deadline, ctx);
         }
         let num_stuck = self.requests.num_stuck(now, self.settings.stuck_after);
-        // Who is away is not stuck.
+        // A worker that is away is not stuck.
         if num_stuck > 0 && num_stuck >= self.window && !self.is_suspended() {
             self.close(CloseCode::AllStuck, "no slot is answered", ctx);
         }

@@ -1,8 +1,8 @@
 //! The messages between server and worker: one JSON object per text frame.
 //!
-//! [`parse`] reads what a worker sends and never panics, whatever bytes come; [`ServerFrame`]
-//! writes what the server sends. Members that are not known are ignored both ways, so that either
-//! side may be newer. What a message means is the connection's business.
+//! [`parse`] reads what a worker sends and never panics, whatever bytes arrive; [`ServerFrame`]
+//! serializes what the server sends. Both sides ignore unknown members, so either side may be
+//! newer. The connection decides what a message means.
 
 mod incoming;
 mod outgoing;
@@ -18,47 +18,47 @@ pub use outgoing::{
 /// The subprotocol that this server speaks.
 pub const SUBPROTOCOL: &str = "skygear.plugin.v1";
 
-/// How deep arrays and objects may be nested in a message.
+/// How deeply arrays and objects can be nested in a message.
 pub const MAX_DEPTH: usize = 64;
 
-/// The ability to come back to a session after its transport was lost.
+/// The feature of coming back to a session after its transport was lost.
 pub const RESUME: &str = "resume";
 
-/// The ability to be told what a request delivers.
+/// The feature of being told what a request delivers.
 pub const DELIVER: &str = "deliver";
 
-/// The most requests a worker may take at once.
+/// The maximum number of requests that a worker can take at once.
 pub const MAX_WINDOW: usize = 1024;
 
-/// How many requests a worker takes at once when it does not say.
+/// How many requests a worker takes at once if it does not say.
 pub const DEFAULT_WINDOW: usize = 16;
 
 /// Why the server ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum CloseCode {
-    /// Nothing runs any more.
+    /// Nothing is in flight any more.
     Drained,
     /// A message was too large.
     TooLarge,
-    /// The server restarts.
+    /// The server is restarting.
     Restart,
-    /// The plugin has as many workers as it may.
+    /// The plugin has the maximum number of workers.
     TooManyWorkers,
     /// The worker broke the protocol.
     ProtocolError,
-    /// Nobody configured a plugin of that name.
+    /// No plugin with that name is configured.
     UnknownPlugin,
     /// The registration was refused, or came too late.
     RegistrationRefused,
     /// A newer generation of the plugin is known.
     OlderGeneration,
-    /// Nothing was heard for too long, or the worker does not read.
+    /// Nothing was received for too long, or the worker does not read.
     HeartbeatLost,
     /// The worker came back over another transport.
     TakenOver,
-    /// No slot of the window has been answered for too long.
+    /// All slots of the window have been unanswered for too long.
     AllStuck,
-    /// No `hello` came.
+    /// No `hello` arrived.
     NoHello,
 }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::plugin::gate::{CallContext, DeliveryNote};
 
-/// A message to a worker with its place in the session.
+/// A message to a worker, with its place in the session.
 #[derive(Debug, Serialize)]
 pub struct ServerFrame<'a> {
     /// The message.
@@ -24,7 +24,7 @@ pub struct ServerFrame<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ServerMessage<'a> {
-    /// It was accepted.
+    /// The worker was accepted.
     Welcome(WelcomeMessage<'a>),
     /// Do this.
     Request(RequestMessage<'a>),
@@ -35,14 +35,14 @@ pub enum ServerMessage<'a> {
         /// Why.
         reason: CancelReason,
     },
-    /// The registration was taken, or not.
+    /// The registration was accepted or refused.
     Registered {
-        /// Whether it was taken.
+        /// Whether it was accepted.
         ok: bool,
-        /// How many points of each kind there are.
+        /// How many points of each kind were registered.
         #[serde(skip_serializing_if = "Option::is_none")]
         points: Option<Json>,
-        /// Why it was not taken.
+        /// Why it was refused.
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         problems: &'a [Problem],
     },
@@ -51,7 +51,7 @@ pub enum ServerMessage<'a> {
         /// `ready`: clients are served.
         state: &'static str,
     },
-    /// What an action answered.
+    /// The answer of an action.
     Reply {
         /// The call.
         id: &'a str,
@@ -60,14 +60,14 @@ pub enum ServerMessage<'a> {
         /// The body.
         body: &'a Json,
     },
-    /// No new requests come.
+    /// No new requests will follow.
     Drain {
         /// Why.
         reason: &'a str,
         /// Whether the worker should connect again.
         reconnect: bool,
     },
-    /// Nothing runs any more.
+    /// Nothing is in flight any more.
     Drained,
     /// Is anybody there?
     Ping,
@@ -81,7 +81,7 @@ pub enum ServerMessage<'a> {
 }
 
 impl ServerMessage<'_> {
-    /// Whether the message is counted.
+    /// Returns whether the message is numbered.
     pub fn has_seq(&self) -> bool {
         !matches!(self, Self::Welcome(_) | Self::Ping | Self::Pong)
     }
@@ -94,7 +94,7 @@ pub struct WelcomeMessage<'a> {
     pub session: &'a str,
     pub secret: &'a str,
     pub resumed: bool,
-    /// Of a resumed session: the highest number received from the worker.
+    /// For a resumed session: the highest number received from the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub received: Option<u64>,
     pub server: &'a str,
@@ -111,7 +111,7 @@ pub struct WelcomeMessage<'a> {
 pub struct RequestMessage<'a> {
     /// Chosen by the server, unique within the session.
     pub id: &'a str,
-    /// How long the answer counts.
+    /// For how long an answer counts.
     pub timeout_ms: u64,
     /// `op`, `hook`, `event`, …
     pub kind: &'a str,
@@ -126,7 +126,7 @@ pub struct RequestMessage<'a> {
     /// The worker's call that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<&'a str>,
-    /// How many calls of plugins it is nested in; left out when there is none.
+    /// How many calls of plugins it is nested in; left out if none.
     #[serde(skip_serializing_if = "is_zero")]
     pub depth: u32,
     /// What it delivers, for workers that want to know.
@@ -145,18 +145,18 @@ fn is_zero(number: &u32) -> bool {
 pub enum CancelReason {
     /// Its time is over.
     Deadline,
-    /// Nobody waits for it any more.
+    /// No caller waits for it any more.
     ClientGone,
-    /// The server stops.
+    /// The server is stopping.
     Shutdown,
 }
 
 /// What is wrong with a registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The list of `init`'s answer.
+    /// The list in the answer to `init`.
     pub list: String,
-    /// The point, as far as it has a name.
+    /// The point, if it has a name.
     pub name: String,
     /// What is wrong.
     pub message: String,

@@ -238,7 +238,7 @@ impl Registration {
             .filter(move |(kind, name)| other.has(kind, name))
     }
 
-    /// Whether there is a point of a kind with a name.
+    /// Returns whether there is a point of a kind with a name.
     pub fn has(&self, kind: &str, name: &str) -> bool {
         match kind {
             "op" => self.ops.iter().any(|point| point.name == name),

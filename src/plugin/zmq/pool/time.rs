@@ -78,14 +78,14 @@ impl Pool {
 }
 
 impl Pool {
-    /// Whether this is a worker: it is ready, or has a request. Calls are for anybody.
+    /// Returns whether this is a worker: it is ready, or has a request. Calls are for anybody.
     pub(in crate::plugin::zmq) fn knows(&self, identity: &Identity) -> bool {
         let worker = self.workers.get(identity);
         worker.is_some_and(|worker| worker.is_ready || worker.has_request())
     }
 }
 
-/// Whether nothing is known of it but its connection.
+/// Returns whether nothing is known of it but its connection.
 fn is_stranger(worker: &Worker) -> bool {
     !worker.is_ready && worker.stack.is_empty()
 }

@@ -69,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// Whether it may be given a request.
+    /// Returns whether it may be given a request.
     pub(super) fn is_idle(&self) -> bool {
         self.is_ready && self.unlinked_at.is_none() && self.stack.is_empty()
     }
@@ -90,19 +90,20 @@ impl Worker {
         self.stack.iter().rposition(is_wanted)
     }
 
-    /// Whether a request that a call caused would be handled now: the call is what it waits for.
+    /// Returns whether a request that a call caused would be handled now: the call is what it waits
+    /// for.
     pub(super) fn waits_for(&self, wanted: &CallId) -> bool {
         let top = self.stack.last().map(|entry| &entry.work);
         matches!(top, Some(Work::Call(call, _)) if call == wanted)
     }
 
-    /// Whether it was given a request that it has not answered.
+    /// Returns whether it was given a request that it has not answered.
     pub(super) fn has_request(&self) -> bool {
         let mut works = self.stack.iter().map(|entry| &entry.work);
         works.any(|work| matches!(work, Work::Request(_)))
     }
 
-    /// Whether it is at requests for which nobody waits any more, and at nothing else.
+    /// Returns whether it is at requests for which nobody waits any more, and at nothing else.
     pub(super) fn is_given_up(&self) -> bool {
         let mut works = self.stack.iter().map(|entry| &entry.work);
         !self.stack.is_empty() && works.all(|work| matches!(work, Work::Request(None)))

@@ -174,7 +174,7 @@ impl DeliveryLoop {
         drop(self.closing.take());
     }
 
-    /// Whether it is closed and has nothing under way.
+    /// Returns whether it is closed and has nothing under way.
     fn is_over(&self) -> bool {
         self.closing.is_some() && self.attempts.is_empty()
     }
@@ -183,7 +183,7 @@ impl DeliveryLoop {
         self.begun.elapsed()
     }
 
-    /// Whether the server is about to stop: nothing is started any more.
+    /// Returns whether the server is about to stop: nothing is started any more.
     fn is_draining(&self) -> bool {
         self.parts.ending.is_cancelled()
     }
@@ -192,7 +192,7 @@ impl DeliveryLoop {
         !self.is_draining() && self.closing.is_none() && self.checkpoint.paused.is_none()
     }
 
-    /// Whether somebody is there for what is delivered.
+    /// Returns whether somebody is there for what is delivered.
     fn is_reachable(&self) -> bool {
         self.has_promised && self.presence.num_workers > 0 && self.held_until.is_none()
     }

@@ -32,8 +32,8 @@ const MAX_DEAD_LETTERS: u64 = 10_000;
 /// So many events may be over beyond what has been read.
 const MAX_AHEAD: usize = 1000;
 
-/// Whether a request may be one that a plugin makes by itself, and not over its connection: it has
-/// the master key then, and does not say for which hook it is.
+/// Returns whether a request may be one that a plugin makes by itself, and not over its connection:
+/// it has the master key then, and does not say for which hook it is.
 fn may_be_of_plugin(context: &RequestContext) -> bool {
     let is_masters = context.caller.key == KeyKind::Master;
     is_masters && context.origin == Origin::Api && context.via.is_empty()
@@ -156,7 +156,7 @@ impl DeliveryLoop {
         self.keeping.touch();
     }
 
-    /// Whether there is room for more, and it is known what of it is wanted.
+    /// Returns whether there is room for more, and it is known what of it is wanted.
     pub(super) fn may_read(&self) -> bool {
         let is_wanted = match &self.parts.recipient {
             Recipient::Plugin => self.has_promised,
@@ -167,7 +167,7 @@ impl DeliveryLoop {
         is_free && !self.is_draining() && self.closing.is_none() && self.not_before.is_none()
     }
 
-    /// Whether something is left to be read.
+    /// Returns whether something is left to be read.
     pub(super) fn is_page_left(&self) -> bool {
         self.schedule.next_unread().is_some()
             || self.parts.env.applied.position() > self.schedule.read()

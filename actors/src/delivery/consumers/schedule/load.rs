@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Arrival, Entry, Lane, Schedule, State, Task, TaskId};
 
 impl Schedule {
-    /// Whether nothing need be done with an event any more: it is over, or here already.
+    /// Returns whether nothing need be done with an event any more: it is over, or here already.
     pub(in crate::delivery::consumers) fn has(&self, position: u64) -> bool {
         self.entries.contains_key(&position) || self.ahead.contains(&position)
     }

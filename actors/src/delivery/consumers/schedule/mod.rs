@@ -127,7 +127,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether one of its tasks has failed and is not over.
+    /// Returns whether one of its tasks has failed and is not over.
     fn is_retried(&self) -> bool {
         self.tasks.iter().any(Task::is_retried)
     }
@@ -144,7 +144,7 @@ struct Task {
 }
 
 impl Task {
-    /// Whether it has failed and is not over.
+    /// Returns whether it has failed and is not over.
     fn is_retried(&self) -> bool {
         match self.state {
             State::Ready => self.attempts > 0,
@@ -311,19 +311,20 @@ impl Schedule {
         self.ahead.len()
     }
 
-    /// Whether anything of an event is under way.
+    /// Returns whether anything of an event is under way.
     pub(in crate::delivery::consumers) fn is_under_way(&self, position: u64) -> bool {
         let is_running = |task: &Task| matches!(task.state, State::Running(_));
         let entry = self.entries.get(&position);
         entry.is_some_and(|entry| entry.tasks.iter().any(is_running))
     }
 
-    /// Whether anything of an event is not over.
+    /// Returns whether anything of an event is not over.
     pub(in crate::delivery::consumers) fn has_entry(&self, position: u64) -> bool {
         self.entries.contains_key(&position)
     }
 
-    /// Whether an event's tasks have to wait until others, which have failed, have been tried again.
+    /// Returns whether an event's tasks have to wait until others, which have failed, have been
+    /// tried again.
     fn is_held_back(&self, position: u64) -> bool {
         let Some(entry) = self.entries.get(&position) else {
             return false;
@@ -336,12 +337,12 @@ impl Schedule {
         })
     }
 
-    /// Whether an event is the past that is being caught up with.
+    /// Returns whether an event is the past that is being caught up with.
     fn is_past(&self, position: u64) -> bool {
         position <= self.catch_up_until
     }
 
-    /// Whether any event of a stream is not over.
+    /// Returns whether any event of a stream is not over.
     pub(in crate::delivery::consumers) fn has_open(&self, stream: &Stream) -> bool {
         self.queues.contains_key(stream)
     }

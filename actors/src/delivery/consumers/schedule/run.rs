@@ -140,7 +140,7 @@ impl Schedule {
         gone.filter_map(|id| self.end_undone(id)).collect()
     }
 
-    /// Whether a task has failed and is not over.
+    /// Returns whether a task has failed and is not over.
     pub(in crate::delivery::consumers) fn is_retried(&self, position: u64, hook: &str) -> bool {
         let entry = self.entries.get(&position);
         let mut tasks = entry.into_iter().flat_map(|entry| &entry.tasks);
@@ -340,8 +340,8 @@ impl Schedule {
         }
     }
 
-    /// Whether an event's turn has come: nothing of its stream is before it or under way, but for
-    /// what caused it.
+    /// Returns whether an event's turn has come: nothing of its stream is before it or under way,
+    /// but for what caused it.
     fn may_run(&self, position: u64) -> bool {
         let Some(entry) = self.entries.get(&position) else {
             return false;

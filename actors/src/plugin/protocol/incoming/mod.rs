@@ -295,8 +295,8 @@ fn optional_millis(
     Ok(optional_number(members, name)?.map(Duration::from_millis))
 }
 
-/// Whether a text nests arrays and objects deeper than allowed. Brackets inside strings do not
-/// count; of what is no JSON any answer is right.
+/// Returns whether a text nests arrays and objects deeper than allowed. Brackets inside strings do
+/// not count; of what is no JSON any answer is right.
 fn is_too_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     let mut is_in_string = false;

@@ -210,7 +210,7 @@ impl Game {
         self.check_held_back();
     }
 
-    /// Whether an attempt at a delivery that is not over has ended.
+    /// Returns whether an attempt at a delivery that is not over has ended.
     fn has_failed(&self, name: &Name) -> bool {
         let mut running = self.running.iter();
         let is_running = running.any(|it| (it.task.position, &it.hook) == (name.0, &name.1));
