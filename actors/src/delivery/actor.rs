@@ -15,44 +15,45 @@ use crate::log::EventLog;
 use crate::log::tail::Tail;
 use crate::projector::Applied;
 
-/// The pause when the log cannot be read.
+/// The pause after the log could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The log says how far it is a moment after it has told those who listen.
+/// The pause until the log's head catches up, which moves shortly after the observers were told.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// How often how far it is is kept.
+/// How often the position is saved.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// Of what was not delivered before the start, so much is delivered after it.
+/// The maximum number of undelivered events from before the start that are delivered after it.
 const MAX_CATCH_UP: u64 = 100_000;
 
-/// Where a delivery's position is kept.
+/// Where a delivery's position is saved.
 pub struct Place {
-    /// Under which name.
+    /// The name that it is saved under.
     pub name: &'static str,
-    /// Where that is.
+    /// The store of positions.
     pub positions: Arc<dyn Positions>,
 }
 
-/// What a delivery works with.
+/// The parts of a delivery.
 pub struct DeliveryParts<C> {
-    /// Where its position is kept; `None` for one that begins with the present at every start.
+    /// Where its position is saved; `None` for a consumer that begins at the present after every
+    /// start.
     pub place: Option<Place>,
     /// The log.
     pub log: Arc<dyn EventLog>,
-    /// What the committer hands over.
+    /// The commits that the committer hands over.
     pub tail: Tail,
-    /// How far commits are delivered: how far the store is, or the log.
+    /// The position up to which commits are delivered: that of the store or of the log.
     pub applied: Applied,
-    /// Who gets the events.
+    /// The consumer of the events.
     pub consumer: C,
 }
 
-/// What a delivery says of itself.
+/// The state of a delivery, for display.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DeliveryState {
-    /// The last position that was delivered or let go by.
+    /// The last position that was delivered or passed unread.
     pub position: u64,
-    /// What the consumer says of itself.
+    /// The consumer's own state.
     pub consumer: Json,
 }
 
@@ -63,19 +64,19 @@ pub struct Delivery<C> {
     shown: Arc<Shown>,
 }
 
-/// What the loop shows of itself.
+/// What the loop shows of its state.
 struct Shown {
     state: Mutex<DeliveryState>,
-    /// Whether everything goes by unread.
+    /// Whether everything passes unread.
     is_resting: AtomicBool,
 }
 
 impl<C: Consumer> Delivery<C> {
-    /// Builds a delivery of what comes behind `position`, or, without one, of what is applied from
-    /// now on.
+    /// Creates a delivery of the events after `position` or, without one, of those applied from now
+    /// on.
     pub fn new(parts: DeliveryParts<C>, position: Option<u64>) -> Self {
         let applied = parts.applied.position();
-        // Beyond the end it is when the log was put back to an earlier state.
+        // It is beyond the end when the log was restored to an earlier state.
         let position = position.unwrap_or(applied).min(applied);
         let earliest = applied.saturating_sub(MAX_CATCH_UP);
         if position < earliest {
@@ -152,7 +153,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
             position = until;
         } else {
             if was_idle {
-                // What went by unread is nothing to come back to.
+                // Never go back to what passed unread.
                 kept.keep(&parts, position).await;
             }
             let commits = parts.tail.take(&*parts.log, position, until).await;
@@ -174,8 +175,8 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
     }
 }
 
-/// Lets everything go by until the consumer has something to look at; returns the position up to which
-/// it needs nothing, if it is one that can tell.
+/// Lets everything pass until the consumer needs events; returns the position up to which it needs
+/// none, if it can tell.
 async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Option<u64> {
     parts.tail.leave();
     shown.is_resting.store(true, Ordering::Relaxed);
@@ -185,7 +186,8 @@ async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Optio
     needless
 }
 
-/// Waits until something is applied beyond `position`; meanwhile what is due is kept.
+/// Waits until something beyond `position` is applied; saves the position meanwhile when that is
+/// due.
 async fn beyond<C: Consumer>(
     parts: &DeliveryParts<C>,
     kept: &mut Bookmark,
@@ -202,10 +204,10 @@ async fn beyond<C: Consumer>(
     }
 }
 
-/// How far a delivery is, as it is kept.
+/// The position of a delivery, as saved.
 struct Bookmark {
     kept: u64,
-    /// When it must be kept again.
+    /// When it must be saved again.
     due: Option<Instant>,
 }
 
@@ -214,7 +216,7 @@ impl Bookmark {
         Self { kept, due: None }
     }
 
-    /// Notes that everything up to `position` is delivered.
+    /// Records that everything up to `position` is delivered.
     async fn passed<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
         if position == self.kept || parts.place.is_none() {
             return;

@@ -1,15 +1,14 @@
-//! Delivery: taking committed events to whoever waits for them.
+//! Delivery: brings committed events to their consumers.
 //!
-//! One actor per consumer. It wakes up when the projector has applied something, or
-//! for live queries when something is committed (who is told of a change finds it by
-//! query either way, since queries wait for the store), takes the commits in the log's
-//! order, and hands them to its consumer one after the other. A consumer that has
-//! nothing to look at lets them go by unread, and is not even woken if it can tell
-//! when it has again.
+//! There is one actor per consumer. It wakes up when the projector has applied something, or, for
+//! live queries, when something is committed. Either way a consumer that hears of a change finds it
+//! by query, because queries wait for the store. The actor takes the commits in the log's order and
+//! hands them to its consumer one after the other. An idle consumer lets commits pass unread, and
+//! is not even woken if it can tell when it needs them again.
 //!
-//! How far it is, is kept once a second, for those that have a place for it
-//! ([`positions`]): what was committed before a stop or a crash and not delivered
-//! is delivered after the start, some of it again. The others begin with the present.
+//! The position is saved once a second, for consumers that have a place for it ([`positions`]).
+//! What was committed but not delivered before a stop or a crash is delivered after the start, some
+//! of it again. Other consumers begin at the present.
 
 mod actor;
 pub mod consumers;
@@ -22,24 +21,26 @@ use skytrail_schema::event::Commit;
 pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState, Place};
 pub use positions::Positions;
 
-/// Somebody who waits for events.
+/// A consumer of events.
 #[async_trait]
 pub trait Consumer: Send + 'static {
-    /// Returns whether there is nothing that it would look at.
+    /// Returns whether it needs no events at the moment.
     fn is_idle(&self) -> bool;
 
-    /// For one that is idle: waits until it no longer is, and returns the position up to which it needs
-    /// nothing. `None` for one that cannot tell, and is asked again whenever there is something.
+    /// Waits until an idle consumer needs events again, and returns the position up to which it
+    /// needs none.
+    ///
+    /// Returns `None` if it cannot tell; it is then asked again whenever there is something new.
     async fn roused(&mut self) -> Option<u64> {
         None
     }
 
-    /// Looks at a commit. Failures are its own to handle: it is not given the commit again.
+    /// Handles a commit. Failures are its own to handle: it is not given the commit again.
     async fn take(&mut self, commit: &Commit);
 
-    /// Learns that no more commits are at hand for now.
+    /// Learns that no more commits are available for now.
     fn settle(&mut self) {}
 
-    /// Returns what it says of itself.
+    /// Returns its state, for display.
     fn state(&self) -> Json;
 }

@@ -1,21 +1,21 @@
-//! The port to where plain positions in the log are kept, by name.
+//! The port to the store of plain positions in the log, by name.
 
 use async_trait::async_trait;
 
 use crate::ops_store::OpsStoreError;
 
-/// Keeps how far consumers are that need no more than a position.
+/// Saves the positions of consumers that need nothing more than a position.
 #[async_trait]
 pub trait Positions: Send + Sync + 'static {
-    /// Loads a consumer's position; `None` for one that has none, or whose is not readable.
+    /// Loads a consumer's position; `None` if it has none, or an unreadable one.
     ///
     /// # Errors
-    /// Nothing is readable.
+    /// The store cannot be read.
     async fn load_position(&self, consumer: &str) -> Result<Option<u64>, OpsStoreError>;
 
-    /// Keeps a consumer's position; durable when it answers, also against power loss.
+    /// Saves a consumer's position, which is durable on return, even against power loss.
     ///
     /// # Errors
-    /// It is not writable; what was kept before is kept still.
+    /// The store cannot be written; the previous position is retained.
     async fn save_position(&self, consumer: &str, position: u64) -> Result<(), OpsStoreError>;
 }

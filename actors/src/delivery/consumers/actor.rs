@@ -1,4 +1,4 @@
-//! A consumer's actor, and the way to it.
+//! A consumer's actor, and the handle to it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::messages::{Command, ConsumerState, Order};
 use super::parts::{ConsumerParts, LogSide, Recipient};
 use super::store::{ConsumerCheckpoint, LogConsumerOptions};
 
-/// How many commands may wait.
+/// How many commands can be queued.
 const MAILBOX: usize = 256;
 
 /// See the module.
@@ -26,30 +26,30 @@ pub(super) struct ConsumerActor {
     commands: mpsc::Sender<Command>,
 }
 
-/// What a consumer shows.
+/// What a consumer shows of its state.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
-    /// Whether so much of the log lies before it that what is committed now will take its time.
+    /// Whether so much of the log is still unread that a commit from now will take a while.
     pub(super) is_behind: AtomicBool,
-    /// What the ops store has of it: should it be lost, another one goes on from there. `None` for a
-    /// plugin that is new.
+    /// Its checkpoint in the ops store, from which a replacement continues if this actor is lost.
+    /// `None` for a new plugin.
     pub(super) kept: Mutex<Option<ConsumerCheckpoint>>,
 }
 
-/// The way to a consumer's actor.
+/// The handle to a consumer's actor.
 #[derive(Clone)]
 pub(super) struct ConsumerHandle {
     address: Addr<ConsumerActor>,
     commands: mpsc::Sender<Command>,
     shown: Arc<Shown>,
     recipient: Recipient,
-    /// The hooks that it has promised to bring, as they are remembered.
+    /// The hooks that it has promised to deliver to, by their keys.
     promised: watch::Receiver<Arc<BTreeSet<String>>>,
 }
 
 impl ConsumerHandle {
-    /// Starts an actor. `checkpoint` is `None` for a plugin that is new.
+    /// Starts an actor. `checkpoint` is `None` for a new plugin.
     pub(super) fn start(
         parts: ConsumerParts,
         checkpoint: Option<ConsumerCheckpoint>,
@@ -83,7 +83,7 @@ impl ConsumerHandle {
         self.shown.state.lock().clone()
     }
 
-    /// Returns what there is of a consumer of the log.
+    /// Returns the log side of a consumer of the log.
     pub(super) fn log(&self) -> Option<&LogSide> {
         match &self.recipient {
             Recipient::Plugin => None,
@@ -100,7 +100,7 @@ impl ConsumerHandle {
         !self.commands.is_closed()
     }
 
-    /// Takes what the ops store has of one that is gone.
+    /// Takes the stored checkpoint of an actor that is gone.
     pub(super) fn take_kept(&self) -> Option<ConsumerCheckpoint> {
         self.shown.kept.lock().take()
     }
@@ -109,22 +109,22 @@ impl ConsumerHandle {
         self.shown.is_behind.load(Ordering::Relaxed)
     }
 
-    /// Waits until the actor has promised to bring these hooks, which is durable then.
+    /// Waits until the actor has promised to deliver to these hooks, and the promise is durable.
     pub(super) async fn promises(&self, hooks: &[String]) {
         let mut promised = self.promised.clone();
         let has_all = |known: &Arc<BTreeSet<String>>| hooks.iter().all(|it| known.contains(it));
-        // An actor that is gone promises nothing; the caller's patience ends.
+        // An actor that is gone promises nothing; the caller's timeout ends this.
         if promised.wait_for(has_all).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Tells the actor something it need not answer; what does not fit its mailbox is lost.
+    /// Sends the actor a command that needs no answer; it is lost if the mailbox is full.
     pub(super) fn tell(&self, command: Command) {
         let _ = self.commands.try_send(command);
     }
 
-    /// Lets the actor keep what there is to keep.
+    /// Makes the actor save its state.
     pub(super) async fn keep(&self) {
         let (done, kept) = oneshot::channel();
         if self.commands.send(Command::Keep(done)).await.is_ok() {
@@ -132,7 +132,7 @@ impl ConsumerHandle {
         }
     }
 
-    /// Lets the actor keep what there is to keep, and end.
+    /// Makes the actor save its state and end.
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close(done)).await.is_ok() {
@@ -157,7 +157,7 @@ impl Actor for ConsumerActor {
 }
 
 impl Drop for ConsumerActor {
-    /// Nobody gives its workers anything any more: they are to come again.
+    /// Closes the dispatcher, because its workers get nothing any more and must reconnect.
     fn drop(&mut self) {
         if let Recipient::Log(side) = &self.recipient {
             side.dispatcher.close();
@@ -165,7 +165,7 @@ impl Drop for ConsumerActor {
     }
 }
 
-/// Somebody wants something; see [`Order`].
+/// Asks for an [`Order`].
 #[derive(Debug)]
 pub(super) struct Ask(Order);
 

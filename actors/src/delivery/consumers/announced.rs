@@ -1,9 +1,9 @@
-//! Commits that requests have announced, and who waits for their after-hooks.
+//! Commits that requests have announced, and the waiters for their after-hooks.
 //!
-//! Who is about to commit what hooks are to be told of says so before, under the commit's id. The
-//! consumer that comes to the commit in the log finds here who waits for its answer, and what the
-//! records were before, so that it need not read the past. Whoever does not wait any more just goes:
-//! the delivery goes on without him.
+//! A writer announces every commit that hooks must hear of, under the commit's id, before it
+//! commits. When a consumer reaches the commit in the log, it finds here who waits for its answer,
+//! and the records as they were before, so it need not read the past. A waiter may leave at any
+//! time: the delivery continues without it.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -23,16 +23,16 @@ use crate::context::RequestContext;
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::projector::Applied;
 
-/// How many commits are remembered that not all of their consumers have read yet.
+/// How many commits are remembered that some of their consumers have not read yet.
 const MAX_COMMITS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
-/// How the synchronous hooks of one plugin on one event went.
+/// The result of one plugin's synchronous hooks on one event.
 pub(super) type HookResult = Result<(), ApiError>;
 
 /// The records as they were before a commit.
 pub type Originals = HashMap<RecordId, Arc<Head>>;
 
-/// All that are remembered, by their ids.
+/// All remembered commits, by id.
 pub(super) struct AnnouncedCommits(Mutex<LruCache<Uuid, Arc<AnnouncedCommit>>>);
 
 impl Default for AnnouncedCommits {
@@ -41,22 +41,22 @@ impl Default for AnnouncedCommits {
     }
 }
 
-/// A commit that calls for hooks, and the request behind it.
+/// A commit that requires hooks, and the request behind it.
 pub(super) struct AnnouncedCommit {
     /// The request.
     pub(super) context: RequestContext,
-    /// The records before the commit; one that is missing was not there.
+    /// The records before the commit; a missing one did not exist.
     pub(super) originals: Originals,
     waiters: Mutex<HashMap<(usize, Arc<str>), Waiter>>,
     /// The plugins whose consumers have not read the commit yet.
     unread_by: Mutex<Vec<Arc<str>>>,
 }
 
-/// Somebody who waits for a plugin's answer to one event.
+/// A waiter for a plugin's answer to one event.
 pub(super) struct Waiter {
     /// Where the answer goes.
     pub(super) answer: oneshot::Sender<HookResult>,
-    /// Answers when the plugins before have answered.
+    /// Resolves when the plugins before this one have answered.
     pub(super) turn: Option<oneshot::Receiver<()>>,
 }
 
@@ -78,7 +78,7 @@ impl AnnouncedCommit {
         }
     }
 
-    /// Waits for a plugin's answer to an event, by its index in the commit.
+    /// Registers a waiter for a plugin's answer to an event, by the event's index in the commit.
     pub(super) fn add_waiter(
         &self,
         index: usize,
@@ -93,7 +93,7 @@ impl AnnouncedCommit {
         answered
     }
 
-    /// Takes who waits for a plugin's answer to an event.
+    /// Removes and returns the waiter for a plugin's answer to an event.
     pub(super) fn take_waiter(&self, index: usize, plugin: &Arc<str>) -> Option<Waiter> {
         self.waiters.lock().remove(&(index, Arc::clone(plugin)))
     }
@@ -104,7 +104,7 @@ impl AnnouncedCommits {
         self.0.lock().put(commit, announced);
     }
 
-    /// Forgets a commit that has not come, or for which somebody has waited and does not any more.
+    /// Forgets a commit that was not made, or whose waiters have stopped waiting.
     fn withdraw(&self, commit: Uuid, is_committed: bool) {
         let mut known = self.0.lock();
         let is_left = |it: &Arc<AnnouncedCommit>| !is_committed || !it.waiters.lock().is_empty();
@@ -113,8 +113,8 @@ impl AnnouncedCommits {
         }
     }
 
-    /// Returns a commit for a plugin's consumer that reads it. Once all have that it was meant for, it is
-    /// forgotten.
+    /// Returns a commit to a plugin's consumer that reads it, and forgets it once all expected
+    /// consumers have read it.
     pub(super) fn take_for(&self, commit: Uuid, plugin: &Arc<str>) -> Option<Arc<AnnouncedCommit>> {
         let mut known = self.0.lock();
         let announced = Arc::clone(known.get(&commit)?);
@@ -128,7 +128,7 @@ impl AnnouncedCommits {
     }
 }
 
-/// Where the answers of the hooks on a commit's events will be. When it is dropped nobody waits.
+/// The answers of the hooks on a commit's events. Dropping it means that nothing waits for them.
 #[derive(Default)]
 pub struct CommitAnswers {
     events: Vec<(RecordId, EventAnswers)>,
@@ -144,14 +144,14 @@ impl Drop for CommitAnswers {
     }
 }
 
-/// A plugin whose answer is waited for.
+/// A plugin's answer that is waited for.
 pub(super) struct PluginAnswer {
     pub(super) plugin: Arc<str>,
-    /// How long.
+    /// How long to wait.
     pub(super) limit: Duration,
-    /// What is said when it takes longer.
+    /// The error when it takes longer.
     pub(super) late: ApiError,
-    /// Its answer, or why none comes.
+    /// Its answer, or why none will arrive.
     pub(super) answer: Result<oneshot::Receiver<HookResult>, ApiError>,
     /// Dropped when it is the plugin's turn.
     pub(super) turn: Option<oneshot::Sender<()>>,
@@ -170,7 +170,7 @@ impl CommitAnswers {
         }
     }
 
-    /// Says that the commit is in the log.
+    /// Records that the commit is in the log.
     pub(super) fn mark_committed(&mut self) {
         self.is_committed = true;
     }
@@ -181,7 +181,8 @@ impl CommitAnswers {
         }
     }
 
-    /// Takes the answers on a record's first event that is left; none when nobody need be waited for.
+    /// Takes the answers to a record's first remaining event; empty when there is nothing to wait
+    /// for.
     pub fn take(&mut self, record: &RecordId) -> EventAnswers {
         let index = self.events.iter().position(|(of, _)| of == record);
         index.map_or_else(EventAnswers::default, |index| self.events.remove(index).1)
@@ -189,17 +190,17 @@ impl CommitAnswers {
 }
 
 impl EventAnswers {
-    /// Returns whether nobody need be waited for.
+    /// Returns whether there is nothing to wait for.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Waits for the first attempts, until one fails. Everything that is asked meanwhile finds
-    /// what was committed up to `position`.
+    /// Waits for the first attempts, until one fails. Waits for `position` to be applied first, so
+    /// that queries made meanwhile find the commit.
     ///
     /// # Errors
-    /// The first hook's that failed; 118 or 119 for one that did not answer and will be tried
-    /// again.
+    /// That of the first hook that failed; 118 or 119 for a hook that did not answer and will be
+    /// retried.
     pub async fn all_ok(self, applied: &Applied, position: u64) -> Result<(), ApiError> {
         if self.0.is_empty() {
             return Ok(());

@@ -1,13 +1,13 @@
-//! Which worker of a consumer of the log gets the next event. Pure.
+//! Chooses the worker that gets the next event of a consumer of the log. Pure.
 //!
-//! Each worker has a window: so many events it takes at once. The next event goes to the one of whose
-//! window the smallest part is in flight; of several such to the one that had the fewest so far. An
-//! event whose time is over is in flight until the worker says what became of it, or goes: a worker
-//! that hangs gets no more than its window.
+//! Each worker has a window: the number of events that it takes at once. The next event goes to the
+//! worker with the smallest share of its window in flight; among equals, to the one that has been
+//! given the fewest. An event that is overdue stays in flight until the worker answers or leaves: a
+//! worker that hangs gets no more than its window.
 
 use std::collections::BTreeMap;
 
-/// Names a worker.
+/// Identifies a worker.
 pub(super) type WorkerNumber = u64;
 
 /// See the module.
@@ -20,17 +20,17 @@ pub(super) struct Balancer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Load {
     window: usize,
-    /// Events in flight, those whose time is over among them.
+    /// Events in flight, including overdue ones.
     num_in_flight: usize,
     num_overdue: usize,
     num_given: u64,
 }
 
 impl Balancer {
-    /// Takes a worker on.
+    /// Adds a worker.
     pub(super) fn add(&mut self, window: usize) -> WorkerNumber {
         self.last += 1;
-        // One who comes late is not to make up for what the others have had.
+        // A latecomer must not catch up on what the others were given.
         let given = self.workers.values().map(|load| load.num_given).min();
         let load = Load {
             window: window.max(1),
@@ -42,7 +42,7 @@ impl Balancer {
         self.last
     }
 
-    /// Lets a worker go.
+    /// Removes a worker.
     pub(super) fn remove(&mut self, worker: WorkerNumber) {
         self.workers.remove(&worker);
     }
@@ -51,13 +51,13 @@ impl Balancer {
         self.workers.len()
     }
 
-    /// Returns how many events may be under way.
+    /// Returns how many events can be in flight, apart from overdue ones.
     pub(super) fn window(&self) -> usize {
         let free = |load: &Load| load.window.saturating_sub(load.num_overdue);
         self.workers.values().map(free).sum()
     }
 
-    /// Picks who gets the next event; nobody when no window has room.
+    /// Picks the worker for the next event; `None` when no window has room.
     pub(super) fn pick(&mut self) -> Option<WorkerNumber> {
         let free = self.workers.iter_mut();
         let free = free.filter(|(_, load)| load.num_in_flight < load.window);
@@ -73,14 +73,14 @@ impl Balancer {
         Some(*worker)
     }
 
-    /// Says that an event's time is over, and the worker has it still.
+    /// Records that an event is overdue and still with the worker.
     pub(super) fn overdue(&mut self, worker: WorkerNumber) {
         if let Some(load) = self.workers.get_mut(&worker) {
             load.num_overdue = (load.num_overdue + 1).min(load.num_in_flight);
         }
     }
 
-    /// An event is not in flight any more.
+    /// Records that an event is no longer in flight.
     pub(super) fn release(&mut self, worker: WorkerNumber, is_overdue: bool) {
         if let Some(load) = self.workers.get_mut(&worker) {
             load.num_in_flight = load.num_in_flight.saturating_sub(1);
@@ -118,12 +118,12 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: nobody has more than its window, an event is given whenever somebody
-        /// has room, and what may be in flight is what the windows that do not hang have room for.
+        /// Whatever happens, no worker exceeds its window, an event is given whenever a worker has
+        /// room, and the total window is what overdue events leave of the windows.
         #[test]
         fn nobody_is_overloaded_and_nobody_idles(steps in steps()) {
             let mut balancer = Balancer::default();
-            // What each worker has: its window, and of each event whether its time is over.
+            // What each worker has: its window, and for each event whether it is overdue.
             let mut model: BTreeMap<WorkerNumber, (usize, Vec<bool>)> = BTreeMap::new();
             for step in steps {
                 let held: Vec<(WorkerNumber, usize)> = model
@@ -173,8 +173,8 @@ mod tests {
             }
         }
 
-        /// Workers that are as fast as each other get as much as each other, in proportion to
-        /// their windows while there is more than they can take.
+        /// Equally fast workers get equal numbers of events, in proportion to their windows while
+        /// there are more events than they can take.
         #[test]
         fn it_is_shared_evenly(num_workers in 1_usize..5, num_events in 1_usize..200) {
             let mut balancer = Balancer::default();

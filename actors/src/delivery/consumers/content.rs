@@ -1,4 +1,5 @@
-//! What is delivered: a record right after an event and right before it, or the reason why not.
+//! The content of a delivery: a record right after an event and right before it, or the reason why
+//! there is none.
 
 use std::sync::Arc;
 
@@ -15,17 +16,17 @@ use crate::record::{apply, past};
 
 /// A record that an event changed.
 pub(super) struct ChangedRecord {
-    /// As the event left it; as it was, when the event deleted it.
+    /// As the event left it; if the event deleted it, as it was before.
     pub(super) record: Record,
-    /// As it was before; for a deletion nothing, as in v1.
+    /// As it was before; `None` for a deletion, as in v1.
     pub(super) original: Option<Record>,
 }
 
 impl ChangedRecord {
-    /// Loads it; `None` when its past is not known any more.
+    /// Loads it; `None` when its past is no longer known.
     ///
     /// # Errors
-    /// Store or log cannot be read.
+    /// The store or the log cannot be read.
     pub(super) async fn load(
         env: &RecordEnv,
         (commit, event): (&Commit, &Event),
@@ -92,8 +93,8 @@ fn head_of(record: Record, event: &Event) -> Head {
     }
 }
 
-/// Tells what a plugin is told of whoever caused a commit. A user who was removed since is left out:
-/// who acts in his name would bring him back.
+/// Returns what a plugin is told about the author of a commit. A user who has been removed since is
+/// left out: a plugin that acts in their name would recreate them.
 ///
 /// # Errors
 /// The store failed or does not catch up.
@@ -114,7 +115,8 @@ pub(super) async fn context_of(
     Ok(context)
 }
 
-/// Tells it while the request runs; asynchronous hooks are not told of the request, as in v1.
+/// Returns the same while the request is running; asynchronous hooks are not told about the
+/// request, as in v1.
 fn context_of_request(announced: &AnnouncedCommit, is_async: bool) -> CallContext {
     let context = CallContext::of(&announced.context);
     if is_async {
@@ -128,7 +130,7 @@ fn context_of_request(announced: &AnnouncedCommit, is_async: bool) -> CallContex
     }
 }
 
-/// Returns what calls of a hook on a commit descend from.
+/// Returns the lineage for calls by a hook on a commit.
 pub(super) fn lineage_of(commit: &Commit, announced: Option<&AnnouncedCommit>) -> Lineage {
     let mut lineage = announced.map_or_else(Lineage::default, |announced| {
         Lineage::of(&announced.context)
@@ -137,10 +139,10 @@ pub(super) fn lineage_of(commit: &Commit, announced: Option<&AnnouncedCommit>) -
     lineage
 }
 
-/// Returns whether the record has a later event, not beyond `until`.
+/// Returns whether the record has a later event, up to `until`.
 ///
 /// # Errors
-/// Store or log cannot be read.
+/// The store or the log cannot be read.
 pub(super) async fn has_later(
     env: &RecordEnv,
     id: &RecordId,
@@ -148,7 +150,7 @@ pub(super) async fn has_later(
     until: u64,
 ) -> Result<bool, ApiError> {
     let stream = Stream::Record(id.clone());
-    // The store knows no more than it has.
+    // The store knows only what it has applied.
     env.applied.wait_for(until).await?;
     env.streams().has(&stream, position + 1..=until).await
 }

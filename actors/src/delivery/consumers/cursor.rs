@@ -1,39 +1,39 @@
-//! How far a consumer is.
+//! How far a consumer has read and processed the log.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// What a consumer has had: everything up to `read` that is not `open`, and what is `ahead`.
+/// What a consumer has received: everything up to `read` that is not `open`, and what is `ahead`.
 ///
-/// Kept the other way round than it is thought of, since little is open at a time while anything
-/// may be done.
+/// It lists what is open rather than what is done, because few deliveries are open at a time, while
+/// any number may be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// Up to here the log has been looked at.
+    /// The log has been read up to here.
     pub read: u64,
-    /// What of that is not over yet, in order.
+    /// Deliveries up to `read` that are not done yet, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<Open>,
-    /// Positions beyond `read` that are over already.
+    /// Positions beyond `read` that are done already.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ahead: BTreeSet<u64>,
 }
 
-/// A delivery that is not over.
+/// A delivery that is not done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Open {
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub position: u64,
     /// The hook.
     pub hook: Arc<str>,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub attempts: u32,
 }
 
 impl Cursor {
-    /// Returns the cursor of a consumer that has had everything up to `position`.
+    /// Returns the cursor of a consumer that has received everything up to `position`.
     pub fn at(position: u64) -> Self {
         Self {
             read: position,
@@ -41,7 +41,7 @@ impl Cursor {
         }
     }
 
-    /// Returns the position up to which everything is over.
+    /// Returns the position up to which everything is done.
     pub fn position(&self) -> u64 {
         let first = self.open.first();
         first.map_or(self.read, |open| {
@@ -49,8 +49,9 @@ impl Cursor {
         })
     }
 
-    /// Brings a cursor that is beyond the log's end back to it: the log was put back to an earlier
-    /// state, and what comes there now was never delivered. Says whether it was.
+    /// Moves a cursor that is beyond the log's end back to it; returns whether it was beyond.
+    ///
+    /// The log was then restored to an earlier state, and what is appended now was never delivered.
     pub fn clamp(&mut self, head: u64) -> bool {
         let is_beyond = self.read > head || self.ahead.last().is_some_and(|last| *last > head);
         if is_beyond {

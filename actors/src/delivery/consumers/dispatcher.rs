@@ -1,4 +1,4 @@
-//! Gives events to the workers of a consumer of the log, and hears what became of them.
+//! Gives events to the workers of a consumer of the log, and receives their answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::balancer::{Balancer, WorkerNumber};
 use crate::plugin::{Presence, Undelivered};
 
-/// How long an event waits for a worker with room; who has some changes all the time.
+/// How long an event waits for a worker with room; which workers have room changes all the time.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest window.
@@ -24,7 +24,7 @@ const MAX_WINDOW: usize = 1024;
 pub(super) struct Dispatcher {
     limit: Duration,
     workers: Mutex<Workers>,
-    /// A worker has come, gone, or has room again after it was given up.
+    /// Fires when a worker has joined, left, or has room again after an overdue event.
     changes: watch::Sender<()>,
     freed: Notify,
 }
@@ -43,30 +43,30 @@ pub(super) struct Assignment {
     extended: Arc<Notify>,
 }
 
-/// An event as a worker gets it.
+/// An event as sent to a worker.
 #[derive(Clone, Debug)]
 pub struct WorkItem {
-    /// Its place in the log: what the worker answers with.
+    /// Its position in the log, which the worker answers with.
     pub position: u64,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// What is shown of it.
+    /// The visible part of the event.
     pub json: Arc<RawValue>,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkerAnswer {
     /// It is done.
     Acknowledged,
-    /// Again, after a pause, which grows by itself if none is named.
+    /// Retry it, after a pause, which grows by itself if none is given.
     Again {
-        /// How long.
+        /// The pause.
         after: Option<Duration>,
         /// Why, for people.
         message: String,
     },
-    /// Not again: it is a dead letter.
+    /// Do not retry it: it becomes a dead letter.
     Parked {
         /// Why, for people.
         message: String,
@@ -100,14 +100,14 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a worker on; `None` when the consumer is being deleted.
+    /// Adds a worker; `None` when the consumer is being deleted.
     pub(super) fn add_worker(self: &Arc<Self>, window: usize) -> Option<LogWorker> {
         let window = window.clamp(1, MAX_WINDOW);
         let mut workers = self.workers.lock();
         if workers.is_closed {
             return None;
         }
-        // As many as may be in flight: there is always room.
+        // As many as can be in flight, so there is always room.
         let (channel, assignments) = mpsc::channel(window);
         let number = workers.balancer.add(window);
         workers.channels.insert(number, channel);
@@ -122,7 +122,7 @@ impl Dispatcher {
         })
     }
 
-    /// Sends all workers away; no other is taken on.
+    /// Disconnects all workers, and accepts no others.
     pub(super) fn close(&self) {
         let mut workers = self.workers.lock();
         workers.is_closed = true;
@@ -138,7 +138,7 @@ impl Dispatcher {
         self.freed.notify_waiters();
     }
 
-    /// Gives an event to a worker, and waits for what becomes of it.
+    /// Gives an event to a worker, and waits for the outcome.
     pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), Undelivered> {
         let unready = || Undelivered::Unready(unavailable("no worker is connected"));
         let given = timeout(ROOM_PATIENCE, self.assign(event)).await;
@@ -197,7 +197,7 @@ impl Dispatcher {
                         extended: Arc::clone(&extended),
                     };
                     let channel = workers.channels.get(&worker);
-                    // One that is leaving just now: its end is dropped, and that is the answer.
+                    // The worker may be leaving: then its end is dropped, which is the answer.
                     let _ = channel.map(|channel| channel.try_send(assignment));
                     return Some((worker, answered, extended));
                 }
@@ -206,7 +206,7 @@ impl Dispatcher {
         }
     }
 
-    /// An event is not in flight to a worker any more.
+    /// Records that an event is no longer in flight to a worker.
     fn release(&self, worker: WorkerNumber, is_overdue: bool) {
         self.workers.lock().balancer.release(worker, is_overdue);
         self.freed.notify_one();
@@ -216,7 +216,8 @@ impl Dispatcher {
     }
 }
 
-/// A worker for a consumer of the log. When it is dropped, what is in flight to it goes to others.
+/// A worker for a consumer of the log. When it is dropped, its events in flight go to other
+/// workers.
 pub struct LogWorker {
     number: WorkerNumber,
     window: usize,
@@ -236,8 +237,8 @@ impl LogWorker {
         self.dispatcher.limit
     }
 
-    /// Waits for the next event; `None` when the consumer was deleted, or the server stops. May be
-    /// given up and called again.
+    /// Waits for the next event; `None` when the consumer was deleted, or the server is stopping.
+    /// Can be cancelled and called again.
     pub async fn next(&mut self) -> Option<WorkItem> {
         let assignment = self.assignments.recv().await?;
         let position = assignment.event.position;
@@ -245,13 +246,13 @@ impl LogWorker {
             .in_flight
             .insert(position, (assignment.answer, assignment.extended));
         if earlier.is_some() {
-            // Its time was over, and here it is again: one place is enough.
+            // It was overdue and is given again: one slot is enough.
             self.dispatcher.release(self.number, true);
         }
         Some(assignment.event)
     }
 
-    /// Says what became of an event; says whether it was in flight.
+    /// Reports the outcome of an event; returns whether the event was in flight.
     pub fn answer(&mut self, position: u64, answer: WorkerAnswer) -> bool {
         let Some((waiting, _)) = self.in_flight.remove(&position) else {
             return false;
@@ -261,7 +262,7 @@ impl LogWorker {
         true
     }
 
-    /// Begins an event's time anew; says whether it was in flight.
+    /// Restarts an event's limit; returns whether the event was in flight.
     pub fn extend(&mut self, position: u64) -> bool {
         let in_flight = self.in_flight.get(&position);
         in_flight.inspect(|(_, extended)| extended.notify_one());
@@ -347,7 +348,7 @@ mod tests {
         };
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), gone);
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
-        // One that goes before it has looked.
+        // A worker that leaves before it has looked.
         let worker = dispatcher.add_worker(1).unwrap();
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), async { drop(worker) });
         assert!(matches!(lost, Err(Undelivered::Lost(_))));
@@ -362,7 +363,7 @@ mod tests {
         let late = dispatcher.deliver(event(1)).await;
         assert!(matches!(late, Err(Undelivered::Late(_))));
         assert_eq!(dispatcher.presence().window, 1);
-        // The same once more: it takes no second place.
+        // The same event again takes no second slot.
         let again = async {
             worker.next().await.unwrap();
             worker.next().await.unwrap();

@@ -1,4 +1,4 @@
-//! Which events call for hooks. Pure.
+//! Decides which events require hooks. Pure.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use skytrail_schema::id::RecordId;
 
 use crate::plugin::{Hook, Points, Trigger};
 
-/// Returns the record and the trigger of an event, if it is one that hooks may be told of.
+/// Returns the record and the trigger of an event, if hooks can be told of it.
 pub(super) fn of(stream: &Stream, body: &EventBody) -> Option<(RecordId, Trigger)> {
     let Stream::Record(id) = stream else {
         return None;
@@ -22,7 +22,7 @@ pub(super) fn of(stream: &Stream, body: &EventBody) -> Option<(RecordId, Trigger
     Some((id.clone(), trigger))
 }
 
-/// An event that hooks may be told of.
+/// An event that hooks can be told of.
 pub(super) struct HookEvent<'a> {
     /// Its index in the commit.
     pub(super) index: usize,
@@ -32,8 +32,8 @@ pub(super) struct HookEvent<'a> {
     pub(super) trigger: Trigger,
 }
 
-/// Returns the events of a commit that hooks may be told of. Those of users who are taken over from
-/// elsewhere, what plugins changed by SQL, and the notes of a login, are none.
+/// Returns the events of a commit that hooks can be told of. Imports, changes that plugins made by
+/// SQL, and commits that record a login have none.
 pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = HookEvent<'_>> {
     let mut events = commit.events.iter();
     let is_quiet_origin = matches!(commit.actor.origin, Origin::Import | Origin::Sql);
@@ -51,12 +51,12 @@ pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = HookEvent<'_>> 
     })
 }
 
-/// Finds the event of a commit at a position, if it is one that hooks may be told of.
+/// Finds the event of a commit at a position, if hooks can be told of it.
 pub(super) fn at(commit: &Commit, position: u64) -> Option<HookEvent<'_>> {
     of_commit(commit).find(|hook_event| hook_event.event.position == position)
 }
 
-/// As [`of_commit`], for events that are going to be committed; with their indexes.
+/// Like [`of_commit`], for events that are about to be committed; with their indexes.
 pub(super) fn of_planned(events: &[NewEvent]) -> Vec<(usize, RecordId, Trigger)> {
     let found = events.iter().enumerate();
     let found = found.filter_map(|(index, event)| {
@@ -69,7 +69,7 @@ pub(super) fn of_planned(events: &[NewEvent]) -> Vec<(usize, RecordId, Trigger)>
 fn notes_login(event: &Event) -> bool {
     match &event.body {
         EventBody::UserLoggedIn(_) => true,
-        // So it was said before logins had a kind of their own.
+        // How logins were recorded before they had an event of their own.
         EventBody::UserChanged(patch) => patch.last_seen_at.is_some(),
         _ => false,
     }
@@ -85,18 +85,18 @@ pub(super) fn hooks<'a>(
     hooks.filter(move |hook| &*hook.plugin == plugin)
 }
 
-/// Returns the name under which a hook is remembered.
+/// Returns the key by which a hook is remembered.
 pub(super) fn key_of(hook: &Hook) -> String {
     let trigger = hook.trigger.name();
     format!("{trigger} {} {}", hook.record_type, hook.name)
 }
 
-/// Returns the hook's own name in the one under which it is remembered.
+/// Returns the hook's own name, taken from its key.
 pub(super) fn name_in(key: &str) -> &str {
     key.splitn(3, ' ').last().unwrap_or_default()
 }
 
-/// Returns whether the hook of this name is told of such an event.
+/// Returns whether the hook with this key is told of such an event.
 pub(super) fn is_meant(key: &str, (id, trigger): (&RecordId, Trigger)) -> bool {
     let mut parts = key.splitn(3, ' ');
     parts.next() == Some(trigger.name()) && parts.next() == Some(id.record_type.as_str())

@@ -1,7 +1,8 @@
-//! Consumers of the log: other programs that are told of events by name, like plugins of theirs.
+//! Consumers of the log: other programs that are told of events, under a name, in a way like
+//! plugins.
 //!
-//! One is made with what it is told ([`LogConsumerOptions`]) and where it begins, and has an actor from then
-//! on. Its workers come and go; what they have not acknowledged is told again.
+//! One is created with its options ([`LogConsumerOptions`]) and its start position, and has an
+//! actor from then on. Its workers come and go; what they have not acknowledged is sent again.
 
 use std::sync::Arc;
 
@@ -14,18 +15,19 @@ use super::registry::{Consumers, stopping};
 use super::store::{ConsumerChange, ConsumerCheckpoint, LogConsumerOptions};
 use crate::spawn::to_its_end;
 
-/// How the names of consumers of the log begin among all consumers; no plugin's does.
+/// The prefix of a log consumer's name among all consumers; no plugin's name has it.
 pub const LOG_PREFIX: &str = "log/";
 
-/// The longest name.
+/// The maximum length of a name.
 const MAX_NAME: usize = 64;
 
 impl Consumers {
-    /// Makes a consumer of the log that is told what is behind `position`; one that is there with
-    /// the same options stays as it is. Durable when it answers.
+    /// Creates a consumer of the log that is told what follows `position`; an existing one with the
+    /// same options is left as it is. Durable on return.
     ///
     /// # Errors
-    /// 108 for what is no name; 109 for one that is told something else; the ops store is not writable.
+    /// 108 for an invalid name; 109 if one exists with other options; the ops store cannot be
+    /// written.
     pub async fn create_consumer(
         &self,
         name: &str,
@@ -65,25 +67,26 @@ impl Consumers {
         };
         self.save_new(&full, &change).await?;
         let handle = self.consumer(&full).ok_or_else(stopping)?;
-        // It has looked for its workers then.
+        // By then it has looked for its workers.
         handle.keep().await;
         Ok(handle.state())
     }
 
-    /// Forgets a consumer of the log with everything that is kept of it, and sends its workers away.
+    /// Deletes a consumer of the log with everything that is stored about it, and disconnects its
+    /// workers.
     ///
     /// # Errors
-    /// 110 for one that is not known; the ops store is not writable.
+    /// 110 for an unknown consumer; the ops store cannot be written.
     pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
         let full = full_name(name)?;
         let handle = self.find(&full)?;
         self.remove(&full, handle).await
     }
 
-    /// Takes a worker on for a consumer of the log, with room for so many events at once.
+    /// Adds a worker to a consumer of the log, with a window of this many events.
     ///
     /// # Errors
-    /// 110 for one that is not known.
+    /// 110 for an unknown consumer.
     pub fn work_for(&self, name: &str, window: usize) -> Result<LogWorker, ApiError> {
         let handle = self.find(&full_name(name)?)?;
         let worker = handle

@@ -1,4 +1,4 @@
-//! What people may ask of a consumer, and what it says of itself.
+//! What operators can ask of a consumer, and the state that it shows.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::store::DeadLetterId;
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Behind this position.
+    /// After this position.
     Position(u64),
     /// Before the first event that was committed at this time or later.
     Time(Timestamp),
@@ -21,48 +21,48 @@ pub enum Target {
     End,
 }
 
-/// What somebody wants of a consumer. Replied to when it is done and, where it changes what is
-/// kept, durable.
+/// An order to a consumer. The reply follows when it is done and, if it changes stored state,
+/// durable.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Start nothing any more.
+    /// Start no more deliveries.
     Pause,
-    /// Go on.
+    /// Continue.
     Resume,
-    /// Go on from there; what was under way is forgotten.
+    /// Continue from there; deliveries in progress are forgotten.
     Rewind(Target),
-    /// Deliver again what these positions, both included, call for.
+    /// Deliver again what the events from one position to another require.
     Redeliver {
-        /// The first.
+        /// The first position.
         from: u64,
-        /// The last.
+        /// The last position, inclusive.
         until: u64,
     },
-    /// Deliver dead letters again; all of them when none is named.
+    /// Deliver dead letters again; all of them if none is named.
     Resend(Vec<DeadLetterId>),
-    /// Forget dead letters; all of them when none is named. A delivery that is being tried again may be
-    /// named, too: it is given up, and is a dead letter then.
+    /// Forget dead letters; all of them if none is named. A delivery that is being retried can be
+    /// named, too: it is given up and becomes a dead letter.
     Drop(Vec<DeadLetterId>),
 }
 
-/// A delivery that has failed and is not over.
+/// A delivery that has failed and is not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Retry {
-    /// What it is called among dead letters.
+    /// Its id as a dead letter.
     pub id: String,
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub position: u64,
     /// The hook.
     pub hook: Arc<str>,
-    /// The record; of a consumer of the log the stream.
+    /// The record; for a consumer of the log, the stream.
     pub record: String,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub attempts: u32,
-    /// What the last attempt came to, without details.
+    /// The error of the last attempt, without details.
     pub error: Json,
 }
 
-/// What a consumer says of itself.
+/// The state of a consumer, for display.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConsumerState {
     /// The plugin, or `log/` and the name of a consumer of the log.
@@ -76,38 +76,38 @@ pub struct ConsumerState {
     /// Why it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Up to here everything is over.
+    /// Everything up to here is done.
     pub position: u64,
-    /// How many events of the log are behind that.
+    /// How many events of the log follow that position.
     pub lag: u64,
-    /// Deliveries under way.
+    /// Deliveries in progress.
     pub in_flight: usize,
-    /// Deliveries that wait to be tried again.
+    /// Deliveries that wait to be retried.
     pub retrying: usize,
-    /// Deliveries that have failed since the start and are not over: the first of them in the log.
+    /// The first deliveries, in the log's order, that have failed since the start and are not done.
     pub retries: Vec<Arc<Retry>>,
-    /// Deliveries that were read and are not over.
+    /// Deliveries that were read and are not done.
     pub open: usize,
     /// Deliveries that were given up.
     pub dead_letters: u64,
-    /// Deliveries that were skipped by policy, ever.
+    /// Deliveries that were skipped by policy, in total.
     pub skipped: u64,
     /// Deliveries that were acknowledged, since the start.
     pub delivered: u64,
     /// Attempts that failed, since the start.
     pub failed: u64,
-    /// Whether what it has had cannot be kept.
+    /// Whether its state cannot be saved.
     pub is_failing: bool,
 }
 
-/// What a consumer is told.
+/// A command to a consumer.
 pub(super) enum Command {
-    /// What somebody wants.
+    /// An order.
     Order(Order, oneshot::Sender<Result<ConsumerState, ApiError>>),
-    /// Keep what there is to keep now; the sender is dropped when that is done.
+    /// Save the state now; the sender is dropped when that is done.
     Keep(oneshot::Sender<()>),
-    /// Somebody waits for an event that may be far ahead.
+    /// A request waits for an event that may be far ahead.
     Ahead(u64),
-    /// Keep what there is to keep, and end; the sender is dropped when that is done.
+    /// Save the state, and end; the sender is dropped when that is done.
     Close(oneshot::Sender<()>),
 }

@@ -1,25 +1,25 @@
-//! Consumers: plugins with after-hooks and other programs, which are told what the log has, at least
-//! once, in the log's order for each record.
+//! Consumers: plugins with after-hooks and other programs, which are told of the log's events at
+//! least once, in the log's order for each record.
 //!
-//! 1. Whoever is about to commit what after-hooks are to be told of announces it first
-//!    ([`Consumers::announce`]). It waits, the first time, until it is durable from where on the
-//!    plugin is told: nothing is promised before.
-//! 2. Every plugin with after-hooks has an actor (`actor`; its loop is `delivery_loop`). It follows the
-//!    log behind the projector: out of memory while it keeps up (`log/recent`), in pages after an
-//!    absence. What events call for goes into its schedule (`schedule`, pure), which says what is
-//!    started next.
-//! 3. The answer acknowledges. What fails is tried again, with growing pauses, and in the end
-//!    becomes a dead letter.
-//! 4. What a plugin has had is its cursor (`cursor`), kept with its checkpoint once a second (`store`, a
-//!    port).
+//! 1. A writer announces every commit that after-hooks must hear of, before it commits
+//!    ([`Consumers::announce`]). The first time, it waits until the plugin's start position is
+//!    durable: nothing is promised before that.
+//! 2. Every plugin with after-hooks has an actor (`actor`; its loop is `delivery_loop`). It follows
+//!    the log after the projector: from memory while it keeps up (`log/recent`), in pages after an
+//!    absence. The deliveries that events require go into its schedule (`schedule`, pure), which
+//!    decides what is started next.
+//! 3. The answer acknowledges a delivery. A failed delivery is retried with growing pauses, and
+//!    finally becomes a dead letter.
+//! 4. What a plugin has received is its cursor (`cursor`), saved with its checkpoint once a second
+//!    (`store`, a port).
 //!
-//! Other programs may be consumers, too, of the log itself (`log_consumers`): theirs is the same actor,
-//! which gives events to workers (`dispatcher`; `balancer`, pure, says to whom) instead of asking a
-//! plugin.
+//! Other programs can be consumers, too, of the log itself (`log_consumers`). They use the same
+//! actor, which gives events to workers (`dispatcher`; `balancer`, pure, chooses the worker)
+//! instead of asking a plugin.
 //!
-//! Who waits for synchronous hooks is told of their first attempt (`announced`). An error then is
-//! final; a lost worker is not, and the delivery goes on without him. All hooks are told of every
-//! event: one that fails keeps none of the others from it.
+//! A request that waits for synchronous hooks hears of their first attempt (`announced`). An error
+//! is then final; the loss of a worker is not, and the delivery continues without the request. All
+//! hooks are told of every event: a hook that fails does not keep it from the others.
 
 mod actor;
 mod announced;

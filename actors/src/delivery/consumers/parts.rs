@@ -1,4 +1,4 @@
-//! What consumers work with.
+//! The parts that consumers work with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::store::{ConsumerStore, LogConsumerOptions};
 use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
-/// How deliveries are tried and given up.
+/// How deliveries are retried and given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliverySettings {
-    /// After so many attempts a delivery is given up.
+    /// The number of attempts after which a delivery is given up.
     pub max_attempts: u32,
     /// Events older than this are skipped.
     pub max_lag: Duration,
@@ -30,7 +30,7 @@ impl Default for DeliverySettings {
     }
 }
 
-/// What every consumer works with.
+/// The parts of every consumer.
 #[derive(Clone)]
 pub(super) struct ConsumerParts {
     /// The consumer's name.
@@ -41,12 +41,12 @@ pub(super) struct ConsumerParts {
     pub(super) announced_commits: Arc<AnnouncedCommits>,
     pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,
-    /// Ends when nothing is to be started any more: the server stops.
+    /// Cancelled when nothing may be started any more, because the server is stopping.
     pub(super) ending: CancellationToken,
 }
 
 impl ConsumerParts {
-    /// Returns whether what was committed then is skipped, unless somebody asks for it.
+    /// Returns whether a commit of this time is skipped, unless an operator asks for it.
     pub(super) fn is_too_old(&self, committed_at: Timestamp) -> bool {
         let age = self.env.clock.now().micros();
         let age = age.saturating_sub(committed_at.micros());
@@ -54,26 +54,26 @@ impl ConsumerParts {
     }
 }
 
-/// The one task that an event is for a consumer of the log.
+/// The name of the single task that an event is to a consumer of the log.
 pub(super) const LOG_TASK: &str = "event";
 
-/// Who is told.
+/// The recipient of deliveries.
 #[derive(Clone)]
 pub(super) enum Recipient {
     /// A plugin, through its after-hooks.
     Plugin,
-    /// Workers of another program, of the log itself.
+    /// Workers of another program, which consumes the log itself.
     Log(Arc<LogSide>),
 }
 
-/// What a consumer of the log is told, and where its workers are.
+/// The options of a consumer of the log, and its workers.
 pub(super) struct LogSide {
     pub(super) options: LogConsumerOptions,
     pub(super) dispatcher: Arc<Dispatcher>,
 }
 
 impl Recipient {
-    /// Returns who is told; a plugin without options.
+    /// Returns the recipient; a plugin if there are no options.
     pub(super) fn of(log: Option<LogConsumerOptions>) -> Self {
         log.map_or(Self::Plugin, |options| {
             let dispatcher = Dispatcher::new(Duration::from_millis(options.timeout_ms));

@@ -1,4 +1,4 @@
-//! All consumers: an actor each, started when its plugin has after-hooks for the first time.
+//! All consumers: one actor each, started when its plugin has after-hooks for the first time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,13 +33,13 @@ use crate::plugin::errors::{Unavailable, timed_out, unavailable};
 use crate::record::env::RecordEnv;
 use crate::spawn::{spawn_named, to_its_end};
 
-/// How long a commit may have to wait for the promise to deliver it.
+/// How long a commit can wait for the promise to deliver it.
 const PROMISE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much longer than the hooks may take somebody waits for their turn.
+/// How much longer than the hooks may take a caller waits, to allow for their turn.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// The way to all consumers: plugins with after-hooks, and consumers of the log. Cheap to clone.
+/// The handle to all consumers: plugins with after-hooks, and consumers of the log. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Consumers {
     inner: Arc<Inner>,
@@ -52,29 +52,29 @@ struct Inner {
     consumers: Mutex<HashMap<Arc<str>, ConsumerHandle>>,
     started: RwLock<Option<Arc<Started>>>,
     ending: CancellationToken,
-    /// Held while a consumer of the log is made or ended.
+    /// Held while a consumer of the log is created or deleted.
     changing: tokio::sync::Mutex<()>,
 }
 
-/// What there is once deliveries have begun.
+/// What exists once deliveries have begun.
 struct Started {
     env: RecordEnv,
     store: Arc<dyn ConsumerStore>,
     settings: DeliverySettings,
     arbiter: ArbiterHandle,
-    /// What was kept of consumers whose actors have not started.
+    /// The stored checkpoints of consumers whose actors have not started.
     kept: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
-    /// From where consumers would go on that were there before, and whose checkpoints are lost.
+    /// Where consumers continue if the stored checkpoints are lost.
     lost_at: Option<u64>,
 }
 
 impl Consumers {
-    /// Returns what is to observe the log.
+    /// Returns the observer of the log.
     pub fn observer(&self) -> Arc<Recent> {
         Arc::clone(&self.inner.recent)
     }
 
-    /// Begins to deliver.
+    /// Starts delivering.
     ///
     /// # Errors
     /// The ops store cannot be read.
@@ -91,7 +91,7 @@ impl Consumers {
             is_lost,
         } = store.load().await?;
         let head = env.log.head();
-        // A consumer of the log is nothing without what it is told: it has to be made anew.
+        // A consumer of the log is nothing without its options: it must be created anew.
         let damaged = damaged.into_iter().filter(|it| !it.starts_with(LOG_PREFIX));
         consumers.extend(damaged.map(|name| (name, ConsumerCheckpoint::lost(head))));
         let changes = env.plugins.changes();
@@ -116,7 +116,7 @@ impl Consumers {
         self.inner.started.read().clone()
     }
 
-    /// Starts an actor for every plugin that comes to have after-hooks.
+    /// Starts an actor for every plugin as it gets after-hooks.
     async fn start_for_plugins(self, mut changes: tokio::sync::watch::Receiver<()>) {
         loop {
             if let Some(started) = self.started() {
@@ -131,8 +131,8 @@ impl Consumers {
         }
     }
 
-    /// Returns a consumer's actor; starts it when there is none. In the place of one that was lost
-    /// another goes on from what was kept.
+    /// Returns a consumer's actor, and starts it if necessary. The replacement for a lost actor
+    /// continues from its checkpoint.
     pub(super) fn consumer(&self, name: &Arc<str>) -> Option<ConsumerHandle> {
         let started = self.started()?;
         let mut consumers = self.inner.consumers.lock();
@@ -169,11 +169,13 @@ impl Consumers {
         Some(handle)
     }
 
-    /// Says that events are going to be committed under this id. Returns where the answers of
-    /// synchronous after-hooks will be; from here on whatever the events call for is delivered.
+    /// Announces that events are about to be committed under this id. Returns the future answers of
+    /// synchronous after-hooks.
+    ///
+    /// From here on, whatever the events require is delivered.
     ///
     /// # Errors
-    /// Overload: it cannot be promised.
+    /// Overload, when that cannot be promised.
     pub async fn announce(
         &self,
         commit: Uuid,
@@ -215,7 +217,7 @@ impl Consumers {
         Ok(commit_answers)
     }
 
-    /// Waits until it is promised that a plugin's hooks are delivered.
+    /// Waits for the promise to deliver to a plugin's hooks.
     async fn promised(&self, hooks: &[Hook]) -> Result<Option<ConsumerHandle>, ApiError> {
         let Some(handle) = hooks.first().and_then(|hook| self.consumer(&hook.plugin)) else {
             return Ok(None);
@@ -227,7 +229,7 @@ impl Consumers {
         }
     }
 
-    /// Adds a plugin whose answer is waited for, behind those before.
+    /// Adds a plugin's answer to wait for, after those added before.
     fn await_answer(
         &self,
         started: &Started,
@@ -257,7 +259,7 @@ impl Consumers {
         answers.0.push(awaited);
     }
 
-    /// Says that a commit that was announced is in the log.
+    /// Records that an announced commit is in the log.
     pub fn committed(&self, commit: &Commit, commit_answers: &mut CommitAnswers) {
         commit_answers.mark_committed();
         let Some(started) = self.started() else {
@@ -278,33 +280,33 @@ impl Consumers {
         }
     }
 
-    /// Returns what all consumers say of themselves, by name.
+    /// Returns the states of all consumers, sorted by name.
     pub fn states(&self) -> Vec<ConsumerState> {
         let head = self.started().map(|started| started.env.log.head());
         let consumers = self.inner.consumers.lock();
         let mut states: Vec<ConsumerState> =
             consumers.values().map(ConsumerHandle::state).collect();
         for state in &mut states {
-            // What was committed since an actor last said something is news to it.
+            // The actor's last state does not include what was committed since.
             state.lag = head.map_or(state.lag, |head| head.saturating_sub(state.position));
         }
         states.sort_by(|one, other| one.name.cmp(&other.name));
         states
     }
 
-    /// Lets a consumer do something.
+    /// Sends an order to a consumer.
     ///
     /// # Errors
-    /// 110 for one that is not known; what the order says.
+    /// 110 for an unknown consumer; the errors of the order.
     pub async fn order(&self, consumer: &str, order: Order) -> Result<ConsumerState, ApiError> {
         self.find(consumer)?.order(order).await
     }
 
-    /// Forgets a consumer with everything that is kept of it. When its plugin comes again it
+    /// Forgets a consumer with everything that is stored about it. If its plugin comes back, it
     /// starts at the log's end.
     ///
     /// # Errors
-    /// 110 for one that is not known; 108 while its plugin has workers.
+    /// 110 for an unknown consumer; 108 while it has workers, or its plugin is registered.
     pub async fn forget(&self, consumer: &str) -> Result<(), ApiError> {
         let handle = self.find(consumer)?;
         let started = self.started().ok_or_else(stopping)?;
@@ -322,7 +324,7 @@ impl Consumers {
         self.remove(consumer, handle).await
     }
 
-    /// Lets an actor end, its workers first, and forgets what is kept of its consumer.
+    /// Ends a consumer's workers and then its actor, and forgets what is stored about it.
     pub(super) async fn remove(
         &self,
         consumer: &str,
@@ -336,7 +338,8 @@ impl Consumers {
                 side.dispatcher.close();
             }
             handle.close().await;
-            // While this fails there is still a consumer; it goes on when somebody looks for it.
+            // If this fails, the consumer still exists; its actor restarts when it is next looked
+            // up.
             let forgotten = started.store.forget(&name).await;
             forgotten.map_err(|error| ApiError::unexpected(error.to_string()))?;
             this.inner.consumers.lock().remove(&*name);
@@ -349,7 +352,7 @@ impl Consumers {
         self.inner.changing.lock().await
     }
 
-    /// Keeps a consumer that is to have an actor.
+    /// Stores a consumer that is about to have an actor.
     pub(super) async fn save_new(
         &self,
         name: &str,
@@ -363,17 +366,17 @@ impl Consumers {
         Ok(())
     }
 
-    /// Lists a consumer's dead letters in the log's order, those behind `after`.
+    /// Lists a consumer's dead letters in the log's order, those after `after`.
     ///
     /// # Errors
-    /// 110 for one that is not known.
+    /// 110 for an unknown consumer.
     pub async fn dead_letters(
         &self,
         consumer: &str,
         after: Option<&DeadLetterId>,
         limit: usize,
     ) -> Result<Vec<ListedDeadLetter>, ApiError> {
-        // Those that were given up a moment ago are dead letters, too.
+        // Deliveries that were just given up are dead letters, too.
         self.find(consumer)?.keep().await;
         let Some(started) = self.started() else {
             return Ok(Vec::new());
@@ -394,13 +397,13 @@ impl Consumers {
         })
     }
 
-    /// Starts no delivery any more: the plugins are about to be told to leave.
+    /// Starts no more deliveries, because the plugins are about to be told to leave.
     pub fn drain(&self) {
         self.inner.ending.cancel();
     }
 
-    /// Waits for deliveries under way, and keeps what there is to keep. Afterwards nothing of the
-    /// server is held any more.
+    /// Waits for deliveries in progress, and saves all state. After that, nothing of the server is
+    /// held any more.
     pub async fn close(&self) {
         *self.inner.started.write() = None;
         let consumers: Vec<_> = self.inner.consumers.lock().drain().map(|it| it.1).collect();

@@ -1,8 +1,8 @@
-//! What a plugin answers to `init`: its extension points.
+//! The answer of a plugin to `init`: its extension points.
 //!
-//! As in v1 every list may be missing, unknown members are ignored, and a flag that is not a
-//! boolean is false. Unlike v1, which dies, a registration with anything wrong in it is refused
-//! as a whole, with all its problems.
+//! As in v1, every list can be missing, unknown members are ignored, and a flag that is not a
+//! boolean is false. v1 dies of an invalid registration; here it is refused as a whole, with all
+//! its problems.
 
 mod read;
 
@@ -17,18 +17,19 @@ use super::points::{CatchUp, Overlap, Trigger};
 use super::protocol::Problem;
 use super::timer_spec::TimerSpec;
 
-/// The most points that one plugin may register.
+/// The maximum number of points that one plugin can register.
 pub const MAX_POINTS: usize = 10_000;
 
-/// The most timers that all plugins together may have registered.
+/// The maximum number of registered timers, of all plugins together.
 pub const MAX_TIMERS: usize = 1000;
 
-/// The extension points of one plugin: hooks in the order in which it listed them, the others by name.
+/// The extension points of one plugin: hooks in the order in which it listed them, the others
+/// sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
     /// Lambdas; names are unique.
     pub ops: Vec<OpPoint>,
-    /// Handlers; pairs of path and method are unique.
+    /// Handlers; combinations of path and method are unique.
     pub handlers: Vec<HandlerPoint>,
     /// Database hooks.
     pub hooks: Vec<HookPoint>,
@@ -36,7 +37,7 @@ pub struct Registration {
     pub timers: Vec<TimerPoint>,
     /// Auth providers; ids are unique.
     pub providers: Vec<ProviderPoint>,
-    /// How many events it listens to; every plugin is sent every event.
+    /// How many events it listens to; every event is sent to every plugin.
     pub num_events: usize,
 }
 
@@ -45,16 +46,16 @@ pub struct Registration {
 pub struct CallPolicy {
     /// The point's own limit.
     pub timeout: Option<Duration>,
-    /// Whether a request may go to another worker when the first was lost with it.
+    /// Whether a request can go to another worker when the first was lost with it.
     pub is_idempotent: bool,
 }
 
 /// Who may call a point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PointAccess {
-    /// A key or a token is needed.
+    /// Whether a key or a token is required.
     pub key_required: bool,
-    /// A signed-in user is needed.
+    /// Whether a signed-in user is required.
     pub user_required: bool,
 }
 
@@ -72,11 +73,11 @@ pub struct OpPoint {
 /// A handler of HTTP requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerPoint {
-    /// The name as the plugin gave it.
+    /// The name that the plugin gave it.
     pub name: String,
-    /// The path that follows from it.
+    /// The path that is derived from the name.
     pub path: String,
-    /// One method, in capitals.
+    /// One method, in upper case.
     pub method: String,
     /// Who may call it.
     pub access: PointAccess,
@@ -93,9 +94,9 @@ pub struct HookPoint {
     pub record_type: TypeName,
     /// When it runs.
     pub trigger: Trigger,
-    /// Nobody waits for its answer.
+    /// Whether no caller waits for its answer.
     pub is_async: bool,
-    /// What it is told of what happened while the plugin was away.
+    /// What it is told about events that happened while the plugin was away.
     pub catch_up: CatchUp,
     /// How it is called.
     pub call: CallPolicy,
@@ -112,7 +113,7 @@ pub struct TimerPoint {
     pub spec_text: String,
     /// The time zone, if it names one.
     pub zone: Option<Tz>,
-    /// What happens when it is due while a run is under way.
+    /// What happens when it is due while a run is in progress.
     pub overlap: Overlap,
     /// How it is called.
     pub call: CallPolicy,
@@ -121,7 +122,7 @@ pub struct TimerPoint {
 /// An auth provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderPoint {
-    /// What clients name it by.
+    /// The id by which clients name it.
     pub id: String,
     /// How it is called.
     pub call: CallPolicy,
@@ -137,7 +138,7 @@ impl Registration {
             + self.providers.len()
     }
 
-    /// Returns the number of points of each kind, as `registered` tells them.
+    /// Returns the number of points of each kind, as sent in `registered`.
     pub fn counts(&self) -> Json {
         json!({
             "op": self.ops.len(),
@@ -148,7 +149,7 @@ impl Registration {
         })
     }
 
-    /// Says of each point in a line what it is, by kind: for the log.
+    /// Describes each point in one line, by kind, for the log.
     pub fn lines(&self) -> BTreeMap<String, BTreeSet<String>> {
         let hook = |point: &HookPoint| {
             let trigger = point.trigger.name();
@@ -173,7 +174,7 @@ impl Registration {
             .collect()
     }
 
-    /// Says in which points it differs from another registration, for people.
+    /// Describes the points in which it differs from another registration, for people.
     pub fn differences(&self, other: &Self) -> String {
         let (ours, theirs) = (self.described(), other.described());
         let only = |these: &Described, those: &Described| -> Vec<String> {
@@ -202,7 +203,7 @@ impl Registration {
         told.join("; ")
     }
 
-    /// Returns each point as kind and name, with all that was said of it.
+    /// Returns each point by kind and name, with its complete definition.
     fn described(&self) -> Described {
         let mut all = Described::new();
         let mut add = |kind: &str, name: &str, point: &dyn std::fmt::Debug| {
@@ -221,7 +222,7 @@ impl Registration {
         all
     }
 
-    /// Returns the handlers whose paths another plugin's registration has, too.
+    /// Returns the handlers with a path that another plugin's registration has, too.
     pub fn clashes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a HandlerPoint> {
         let is_theirs = |path: &str| other.handlers.iter().any(|theirs| theirs.path == path);
         self.handlers
@@ -229,8 +230,8 @@ impl Registration {
             .filter(move |ours| is_theirs(&ours.path))
     }
 
-    /// Returns the lambdas and auth providers that another plugin's registration has, too, as kind and
-    /// name: of these the later plugin's count.
+    /// Returns the lambdas and auth providers that another plugin's registration has, too, by kind
+    /// and name. Of these, the later plugin's count.
     pub fn shadows<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'static str, &'a str)> {
         let ops = self.ops.iter().map(|point| ("op", &*point.name));
         let providers = self.providers.iter().map(|point| ("provider", &*point.id));
@@ -238,7 +239,7 @@ impl Registration {
             .filter(move |(kind, name)| other.has(kind, name))
     }
 
-    /// Returns whether there is a point of a kind with a name.
+    /// Returns whether it has a point with a kind and a name.
     pub fn has(&self, kind: &str, name: &str) -> bool {
         match kind {
             "op" => self.ops.iter().any(|point| point.name == name),
@@ -250,7 +251,7 @@ impl Registration {
         }
     }
 
-    /// Returns the points whose requests may be sent again to another worker, as kind and name.
+    /// Returns the points, by kind and name, whose requests can be sent again to another worker.
     pub fn idempotent_points(&self) -> HashSet<(&'static str, String)> {
         let ops = self
             .ops
@@ -274,9 +275,9 @@ impl Registration {
 /// Points by kind and name.
 type Described = BTreeMap<String, String>;
 
-/// Names the first few.
+/// Lists the first few names.
 fn few(names: &[String]) -> String {
-    /// More would hide what else is said.
+    /// More would hide the rest of the message.
     const FEW: usize = 10;
     let named: Vec<_> = names.iter().take(FEW).map(String::as_str).collect();
     let num_left = names.len() - named.len();

@@ -1,4 +1,4 @@
-//! Reading a registration: list by list, point by point, with all that is wrong.
+//! Parses a registration: list by list, point by point, collecting all problems.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::plugin::points::{CatchUp, Overlap, Trigger};
 use crate::plugin::protocol::Problem;
 use crate::plugin::timer_spec::TimerSpec;
 
-/// Paths that belong to the server; no handler may take them or, where they end in `/`, anything
-/// below. The root itself does, too.
+/// Paths that belong to the server. Handlers cannot have them or, if they end in `/`, anything
+/// below them. The root itself belongs to the server, too.
 const TAKEN_PATHS: [&str; 3] = ["/pubsub", "/_/", "/files/"];
 
 impl Registration {
-    /// Reads `init`'s answer.
+    /// Parses the answer to `init`.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All problems of the registration.
     pub fn parse(answer: &Json) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader::default();
         let Some(lists) = answer.as_object() else {
@@ -50,7 +50,8 @@ impl Registration {
         }
     }
 
-    /// Puts those into an order whose own means nothing: two registrations that differ in it are the same.
+    /// Sorts the lists whose order means nothing, so that registrations that differ only in it are
+    /// equal.
     fn put_in_order(&mut self) {
         self.ops.sort_by(|one, other| one.name.cmp(&other.name));
         let key = |it: &HandlerPoint| (it.path.clone(), it.method.clone());
@@ -143,7 +144,7 @@ impl Registration {
     fn add_provider(&mut self, point: &Map<String, Json>) -> Result<(), String> {
         let id = text(point, "id")?;
         if id.contains(':') {
-            // An account is known as provider and principal with one between them.
+            // Accounts are named provider, colon, principal.
             return Err("an auth provider's id has no \":\"".to_owned());
         }
         self.providers.retain(|earlier| earlier.id != id);
@@ -155,7 +156,7 @@ impl Registration {
     }
 }
 
-/// Walks the lists and gathers problems.
+/// Walks the lists and collects problems.
 #[derive(Default)]
 struct Reader {
     problems: Vec<Problem>,

@@ -91,7 +91,7 @@ fn all_problems_are_reported_at_once() {
     ];
     assert_eq!(lists, expected);
     assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
-    // A guard that would never be asked.
+    // A guard that would never be called.
     let hook = json!({"name": "m.g", "type": "note", "trigger": "before_save"});
     let problems = Registration::parse(&json!({"hook": [hook]})).unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! What workers send.
+//! Messages from workers.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use skytrail_schema::json;
 
 use super::MAX_DEPTH;
 
-/// A message from a worker with its place in the session.
+/// A message from a worker, with its place in the session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerFrame {
     /// The message's number; `hello`, `ping` and `pong` have none.
     pub seq: Option<u64>,
     /// The highest number that the worker has received.
     pub ack: Option<u64>,
-    /// How many bytes it took.
+    /// Its size in bytes.
     pub size: usize,
     /// The message.
     pub message: WorkerMessage,
@@ -30,13 +30,13 @@ pub enum WorkerMessage {
     Response(ResponseMessage),
     /// It no longer wants the reply to its call with this id.
     Cancel(String),
-    /// It still works on a delivery.
+    /// It is still working on a delivery.
     Progress(String),
     /// How many requests it takes at once from now on.
     Window(u64),
     /// It asks for an action.
     Call(CallMessage),
-    /// It wants no new requests; how long the server should wait for what runs.
+    /// It wants no new requests; for how long the server should wait for those in flight.
     Drain(Option<Duration>),
     /// Is anybody there?
     Ping,
@@ -59,24 +59,24 @@ pub struct Hello {
     pub generation: u64,
     /// How many requests it takes at once.
     pub window: Option<u64>,
-    /// The largest message that it takes, in bytes.
+    /// The largest message that it accepts, in bytes.
     pub max_message: Option<u64>,
     /// The library that it uses, for people.
     pub sdk: String,
-    /// The optional abilities that it has.
+    /// The optional features that it supports.
     pub features: Vec<String>,
     /// The session that it comes back to.
     pub resume: Option<Resume>,
-    /// The position behind which it wants deliveries to start, when it keeps positions itself.
+    /// The position after which it wants deliveries to start, if it keeps positions itself.
     pub from: Option<u64>,
 }
 
-/// A claim to a session whose transport was lost. Never printed: it has the secret.
+/// A claim to a session whose transport was lost. Never printed, because it contains the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Resume {
     /// The session.
     pub session: String,
-    /// What only its worker knows.
+    /// The secret that only its worker knows.
     pub secret: String,
     /// The highest number that the worker has received.
     pub received: u64,
@@ -96,22 +96,23 @@ impl fmt::Debug for Resume {
 pub struct ResponseMessage {
     /// The request's id.
     pub id: String,
-    /// What came out.
+    /// How the request ended.
     pub outcome: Outcome,
 }
 
-/// What came out of a request.
+/// How a request ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// A result; null counts.
+    /// A result, which may be null.
     Result(Json),
     /// An error.
     Error(Json),
-    /// The plugin did not answer at all: what its transport says of that. No worker sends it.
+    /// The plugin did not answer at all; the content is its transport's error. Workers never send
+    /// this.
     Lost(Json),
-    /// As `Lost`, and the plugin has certainly not got the request.
+    /// Like `Lost`, but the request has certainly not reached the plugin.
     Unreached(Json),
-    /// Neither result nor error, or both.
+    /// Neither a result nor an error, or both.
     Malformed,
 }
 
@@ -122,13 +123,13 @@ pub struct CallMessage {
     pub id: String,
     /// The request that it is made for.
     pub parent: Option<String>,
-    /// How long the worker waits.
+    /// How long the worker waits for the reply.
     pub timeout: Option<Duration>,
     /// The body of the action.
     pub payload: Map<String, Json>,
 }
 
-/// Why a frame is no message. All but an unknown type are protocol errors.
+/// Why a frame is not a message. Each is a protocol error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Not JSON.
@@ -150,7 +151,7 @@ pub enum FrameError {
     },
 }
 
-/// Reads a text frame.
+/// Parses a text frame.
 ///
 /// # Errors
 /// See [`FrameError`].
@@ -220,7 +221,8 @@ fn resume(members: &mut Map<String, Json>) -> Result<Option<Resume>, FrameError>
     }))
 }
 
-/// A null error is no error, since the runtimes of v1 send one beside each result.
+/// Reads the outcome of a response. A null error counts as none, because v1's runtimes send one
+/// next to each result.
 fn outcome(members: &mut Map<String, Json>) -> Outcome {
     let error = members.remove("error").filter(|error| !error.is_null());
     match (members.remove("result"), error) {
@@ -295,8 +297,8 @@ fn optional_millis(
     Ok(optional_number(members, name)?.map(Duration::from_millis))
 }
 
-/// Returns whether a text nests arrays and objects deeper than allowed. Brackets inside strings do
-/// not count; of what is no JSON any answer is right.
+/// Returns whether a text nests arrays and objects too deeply. Brackets inside strings do not
+/// count; for invalid JSON any answer is right.
 fn is_too_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     let mut is_in_string = false;
