@@ -1,7 +1,7 @@
-//! The port to where it is kept how far consumers are, and their dead letters.
+//! The port to the store of consumers' checkpoints and dead letters.
 //!
-//! It is no projection of the log: nobody but the consumer knows what it has had. Making the
-//! record store anew does not touch it.
+//! It is not a projection of the log, because only the consumer knows what it has received.
+//! Rebuilding the record store does not touch it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use skytrail_schema::time::Timestamp;
 use super::cursor::Cursor;
 use crate::ops_store::OpsStoreError;
 
-/// What is kept of a consumer. Its fields' names are those of what is stored.
+/// The stored state of a consumer. Its fields have the names of the stored ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsumerCheckpoint {
-    /// How far it is.
+    /// How far it has come.
     pub cursor: Cursor,
-    /// From where on each of its hooks is told, by trigger, type and name: one that was added later
-    /// starts at what was the log's end then.
+    /// The position after which each of its hooks is told, by trigger, type and name. A hook that
+    /// was added later starts at what was the log's end at that time.
     #[serde(default)]
     pub since: BTreeMap<String, u64>,
-    /// What has not been read yet for hooks that are not registered any more, by the same names.
+    /// What has not been read yet for hooks that are no longer registered, by the same names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gone: BTreeMap<String, LogRange>,
-    /// Whether nothing is delivered, and why.
+    /// Why deliveries are paused; `None` if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
-    /// Up to here somebody has asked for it: none of it is too old.
+    /// An operator has asked for everything up to here: none of it is too old.
     #[serde(default)]
     pub ordered: u64,
-    /// Deliveries that were skipped by policy, ever.
+    /// Deliveries that were skipped by policy, in total.
     #[serde(default)]
     pub num_skipped: u64,
-    /// What a consumer of the log is told; `None` for a plugin.
+    /// The options of a consumer of the log; `None` for a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogConsumerOptions>,
 }
@@ -45,15 +45,15 @@ pub struct ConsumerCheckpoint {
 /// A range of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRange {
-    /// Behind this position.
+    /// After this position.
     pub since: u64,
-    /// Up to here.
+    /// Up to this position, inclusive.
     pub until: u64,
 }
 
 impl ConsumerCheckpoint {
-    /// Returns what becomes of a consumer whose cursor is lost: nothing is delivered before somebody
-    /// has said from where on.
+    /// Returns the state of a consumer that has lost its cursor: nothing is delivered before an
+    /// operator has said from where on.
     pub(super) fn lost(head: u64) -> Self {
         let reason = "its position was lost: rewind it to where it should go on, then resume";
         Self {
@@ -64,13 +64,13 @@ impl ConsumerCheckpoint {
     }
 }
 
-/// What a consumer of the log is told, and how. Given when it is made, and never changed.
+/// What a consumer of the log is told, and how. Set when it is created, and never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConsumerOptions {
     /// Which events.
     #[serde(default)]
     pub filter: EventFilter,
-    /// After so many attempts an event is a dead letter.
+    /// The number of attempts after which an event becomes a dead letter.
     pub max_attempts: u32,
     /// How long a worker may take for an event.
     pub timeout_ms: u64,
@@ -79,15 +79,15 @@ pub struct LogConsumerOptions {
 /// A delivery that was given up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub position: u64,
     /// The hook.
     pub hook: Arc<str>,
     /// The record.
     pub record: String,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub attempts: u32,
-    /// What the last attempt came to, as clients are told errors.
+    /// The error of the last attempt, in the form that clients get.
     #[serde(deserialize_with = "json::value")]
     pub error: Json,
     /// When it was given up.
@@ -95,72 +95,72 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Returns its name among the consumer's.
+    /// Returns its id among the consumer's dead letters.
     pub fn id(&self) -> DeadLetterId {
         (self.position, Arc::clone(&self.hook))
     }
 }
 
-/// Names a dead letter of a consumer.
+/// Identifies a dead letter of a consumer.
 pub type DeadLetterId = (u64, Arc<str>);
 
-/// A dead letter as it is found. One that is damaged can be delivered again or be forgotten like
-/// any other: that takes its name only.
+/// A dead letter as found in the store. A damaged one can be delivered again or forgotten like any
+/// other, because that needs only its id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedDeadLetter {
-    /// Its name.
+    /// Its id.
     pub id: DeadLetterId,
-    /// What it says, or why that cannot be read.
+    /// The content, or why it cannot be read.
     pub letter: Result<DeadLetter, String>,
 }
 
-/// A change of what is kept of a consumer: all of it or nothing.
+/// A change of a consumer's stored state: applied completely or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerChange {
-    /// What is kept from now on.
+    /// The new checkpoint.
     pub checkpoint: ConsumerCheckpoint,
-    /// Dead letters to be forgotten.
+    /// Dead letters to forget.
     pub forgotten: Vec<DeadLetterId>,
-    /// Dead letters to be kept; one of the name of a forgotten one is newer.
+    /// Dead letters to store; one with the id of a forgotten one is newer.
     pub dead: Vec<DeadLetter>,
 }
 
-/// Everything that was kept.
+/// Everything that was stored.
 #[derive(Clone, Debug, Default)]
 pub struct StoredConsumers {
     /// The consumers by name.
     pub consumers: BTreeMap<String, ConsumerCheckpoint>,
-    /// Those of whom nothing but the name is readable.
+    /// Consumers of which only the name is readable.
     pub damaged: Vec<String>,
-    /// Whether there were others lately, whose very names are lost.
+    /// Whether there were others recently, of which even the names are lost.
     pub is_lost: bool,
 }
 
-/// Keeps how far consumers are, and their dead letters.
+/// Stores the checkpoints of consumers, and their dead letters.
 #[async_trait]
 pub trait ConsumerStore: Send + Sync + 'static {
     /// Loads all consumers.
     ///
     /// # Errors
-    /// It is not readable.
+    /// The store cannot be read.
     async fn load(&self) -> Result<StoredConsumers, OpsStoreError>;
 
-    /// Keeps a change; durable when it answers, also against power loss.
+    /// Saves a change, which is durable on return, even against power loss.
     ///
     /// # Errors
-    /// It is not writable; what was kept before is kept still.
+    /// The store cannot be written; the previous state is retained.
     async fn save(&self, consumer: &str, change: &ConsumerChange) -> Result<(), OpsStoreError>;
 
-    /// Forgets a consumer with all its dead letters; durable when it answers.
+    /// Forgets a consumer with all its dead letters; durable on return.
     ///
     /// # Errors
-    /// It is not writable.
+    /// The store cannot be written.
     async fn forget(&self, consumer: &str) -> Result<(), OpsStoreError>;
 
-    /// Lists a consumer's dead letters in the log's order, those behind `after`, at most `limit`.
+    /// Lists a consumer's dead letters in the log's order, those after `after`, at most `limit`.
     ///
     /// # Errors
-    /// It is not readable as a whole; a single dead letter that is not is listed as such.
+    /// The store as a whole cannot be read; a single unreadable dead letter is listed as such.
     async fn list_dead_letters(
         &self,
         consumer: &str,
@@ -171,6 +171,6 @@ pub trait ConsumerStore: Send + Sync + 'static {
     /// Counts a consumer's dead letters.
     ///
     /// # Errors
-    /// It is not readable.
+    /// The store cannot be read.
     async fn count_dead_letters(&self, consumer: &str) -> Result<u64, OpsStoreError>;
 }

@@ -1,4 +1,4 @@
-//! One delivery: from its content to what follows from its end.
+//! One delivery: from its content to the consequences of its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,19 +27,19 @@ use crate::plugin::{
 };
 use crate::record::hooks;
 
-/// Asynchronous hooks get so many times the plugin's limit: 60 s by default, as in v1.
+/// Asynchronous hooks get this multiple of the plugin's limit: 60 s by default, as in v1.
 const ASYNC_LIMITS: u32 = 2;
 
-/// So many characters of an error are shown of a delivery that is tried again.
+/// How many characters of an error are shown for a delivery that is being retried.
 const MAX_REASON: usize = 500;
 
-/// Why a delivery is skipped that waited for longer than is bearable.
+/// Why a delivery that has waited for too long is skipped.
 const TOO_OLD: &str = "too old";
 
-/// The longest pause that a plugin may ask for.
+/// The longest pause that a plugin can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// What an attempt needs to know.
+/// The input of an attempt.
 struct Attempt {
     parts: Arc<ConsumerParts>,
     points: Arc<Points>,
@@ -48,16 +48,16 @@ struct Attempt {
     /// The request behind the event, and whether it waits for this attempt.
     announced: Option<Arc<AnnouncedCommit>>,
     is_awaited: bool,
-    /// The calls of those who wait for what is behind it.
+    /// The calls of those who wait for what is queued after it.
     hurry: Hurry,
-    /// Up to here is the past that is being caught up with.
+    /// Up to here, the log is the past that is being caught up with.
     past: u64,
-    /// Whether somebody has asked for it, so that it is not too old.
+    /// Whether an operator has asked for it, so that it is not too old.
     is_ordered: bool,
     epoch: u64,
 }
 
-/// An attempt that is over.
+/// A finished attempt.
 pub(super) struct Ended {
     epoch: u64,
     start: Start,
@@ -66,24 +66,24 @@ pub(super) struct Ended {
     outcome: Outcome,
 }
 
-/// What came out of an attempt.
+/// The outcome of an attempt.
 enum Outcome {
-    /// The plugin has had it; for a synchronous hook, whether the answer is what it should be.
+    /// The plugin has received it; for a synchronous hook, whether its answer is valid.
     Acknowledged(HookResult),
-    /// The plugin said no.
+    /// The plugin refused it.
     Refused(ApiError),
     /// The worker was lost with it, or took too long.
     Lost(ApiError),
     /// It did not reach the plugin.
     Unready(ApiError),
-    /// It is not wanted.
+    /// It is not needed.
     Skipped(&'static str),
-    /// Its hook is not registered any more.
+    /// Its hook is no longer registered.
     Orphaned,
 }
 
 impl DeliveryLoop {
-    /// Starts what may start.
+    /// Starts the deliveries whose turn it is.
     pub(super) fn start_attempts(&mut self) {
         self.keep_if_due();
         if !self.is_running() || !self.has_promised || self.presence.num_workers == 0 {
@@ -93,7 +93,7 @@ impl DeliveryLoop {
         if self.held_until.is_some() {
             return;
         }
-        // One that was not there the last time is tried with one delivery.
+        // A plugin that was unreachable the last time is tried with one delivery.
         let window = match self.presence {
             Presence {
                 is_ready: false, ..
@@ -129,7 +129,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Lets attempts go first that are in the way of what somebody waits for.
+    /// Prioritizes attempts that block something that is waited for.
     pub(super) fn hurry_attempts(&mut self) {
         for (task, by) in self.schedule.take_hurried() {
             if let Some(attempt) = self.hurries.get(&task) {
@@ -138,13 +138,13 @@ impl DeliveryLoop {
         }
     }
 
-    /// Returns the calls that somebody makes who waits for an event.
+    /// Returns the calls of the request that waits for an event.
     fn calls_of(&self, position: u64) -> Vec<Via> {
         let request = self.requests.get(&position);
         request.map_or_else(Vec::new, |request| request.commit.context.via.clone())
     }
 
-    /// Hears how an attempt went.
+    /// Handles the end of an attempt.
     pub(super) fn end(&mut self, ended: Ended) {
         if ended.epoch != self.epoch {
             return;
@@ -155,7 +155,7 @@ impl DeliveryLoop {
         let id = (task.position, Arc::clone(&ended.start.hook));
         self.retries.remove(&id);
         match ended.outcome {
-            // Who works for the log is there or not: there is nothing to try.
+            // Workers of the log are connected or not: there is nothing to try.
             Outcome::Unready(_) if matches!(self.parts.recipient, Recipient::Plugin) => self.hold(),
             Outcome::Unready(_) => {}
             Outcome::Skipped(_) | Outcome::Orphaned => {}
@@ -189,7 +189,7 @@ impl DeliveryLoop {
                 self.num_failed += 1;
                 let is_told = self.answer_waiter(task.position, is_sync, Err(error.clone()));
                 if is_told {
-                    // The plugin has seen the event and said no, and who caused it knows.
+                    // The plugin has seen the event and refused it, and the caller knows.
                     self.schedule.finish(task);
                 } else {
                     self.fail(&ended, error);
@@ -214,8 +214,8 @@ impl DeliveryLoop {
         self.forget_if_over(task.position);
     }
 
-    /// Forgets the request behind an event of which nothing is left that it could be told. Who still waits
-    /// then, because several of its deliveries have ended at once, has heard of no error.
+    /// Forgets the request behind an event once nothing is left to tell it. If it still waits,
+    /// because several deliveries ended at once, it hears of no error.
     fn forget_if_over(&mut self, position: u64) {
         let is_over = !self.schedule.has_entry(position);
         let is_idle = |request: &EventRequest| request.answer.is_none() && request.num_left == 0;
@@ -227,8 +227,8 @@ impl DeliveryLoop {
         }
     }
 
-    /// Ends a delivery whose hook is not registered any more. The hook may come back, so it is a dead
-    /// letter.
+    /// Ends a delivery whose hook is no longer registered. It becomes a dead letter, because the
+    /// hook may come back.
     pub(super) fn orphan(&mut self, left: GivenUp) {
         let message = format!("the hook {} is not registered any more", left.hook);
         let hook = Arc::clone(&left.hook);
@@ -236,8 +236,8 @@ impl DeliveryLoop {
         self.give_up(left, ApiError::unexpected(message).to_wire());
     }
 
-    /// Makes a dead letter of a delivery that is over without having been made. Who waits for it
-    /// hears of no error: what he asked for is stored.
+    /// Turns a delivery that ended undelivered into a dead letter. Its waiter hears of no error,
+    /// because its change is stored.
     pub(super) fn give_up(&mut self, left: GivenUp, error: Json) {
         let id = (left.position, Arc::clone(&left.hook));
         self.retries.remove(&id);
@@ -257,7 +257,7 @@ impl DeliveryLoop {
         });
     }
 
-    /// Tries nothing for a while: 1, 2, 4 … 30 s.
+    /// Pauses all deliveries for a while: 1, 2, 4 … 30 s.
     fn hold(&mut self) {
         const LONGEST: u32 = 30;
         let now = Instant::now();
@@ -268,7 +268,8 @@ impl DeliveryLoop {
         }
     }
 
-    /// Tells whoever waits for an event's synchronous hooks; says whether he has heard it.
+    /// Reports a result to the waiter for an event's synchronous hooks; returns whether an error
+    /// was heard.
     fn answer_waiter(&mut self, position: u64, is_sync: bool, answer: HookResult) -> bool {
         let request = self.requests.get_mut(&position);
         let Some(request) = request.filter(|_| is_sync) else {
@@ -282,10 +283,10 @@ impl DeliveryLoop {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Notes what is to be shown of a delivery that is tried again.
+    /// Records what is shown of a delivery that is being retried.
     fn note_retry(&mut self, ended: &Ended, error: &ApiError, attempts: u32) {
         let (position, hook) = (ended.start.task.position, &ended.start.hook);
-        // What plugins say has no end.
+        // A plugin's message has no bound of its own.
         let message: String = error.message.chars().take(MAX_REASON).collect();
         let retry = Retry {
             id: format!("{position}/{hook}"),
@@ -318,7 +319,7 @@ impl DeliveryLoop {
         self.follow(ended, verdict, error, ended.start.attempt);
     }
 
-    /// Does what follows when a delivery was not made, after so many attempts.
+    /// Handles a delivery that failed, after this many attempts.
     fn follow(&mut self, ended: &Ended, verdict: Verdict, error: &ApiError, attempts: u32) {
         let (consumer, hook) = (&self.parts.name, &ended.start.hook);
         let position = ended.start.task.position;
@@ -352,7 +353,7 @@ impl Attempt {
             epoch: self.epoch,
             subject,
             is_sync,
-            // What cannot be read now can be later.
+            // What is unreadable now may be readable later.
             outcome: tried.unwrap_or_else(Outcome::Unready),
             start: self.start,
         }
@@ -383,8 +384,8 @@ impl Attempt {
         };
         let mut lineage = lineage_of(&commit, announced);
         if hook.is_async || !self.is_awaited {
-            // Nobody waits for it, so it waits for its turn like everyone else; unless what somebody
-            // waits for is behind it.
+            // Nothing waits for it, so it waits for its turn like the others, unless something
+            // after it is waited for.
             lineage.via.clone_from(&self.hurry.borrow());
         }
         let context = context_of(env, (&commit, announced), hook.is_async).await?;
@@ -426,7 +427,7 @@ impl Attempt {
         }
     }
 
-    /// Gives the event to a worker for the log.
+    /// Gives the event to a worker of the log.
     async fn hand_out(&self, side: &LogSide, subject: &mut String) -> Result<Outcome, ApiError> {
         let position = self.start.task.position;
         let commit = self.load().await?;
@@ -453,7 +454,7 @@ impl Attempt {
         })
     }
 
-    /// Says why a delivery is not wanted, if it is not.
+    /// Returns why a delivery is not needed, if it is not.
     async fn unwanted(
         &self,
         hook: &Hook,

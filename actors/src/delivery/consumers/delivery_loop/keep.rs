@@ -1,4 +1,4 @@
-//! What is kept durably: the cursor, once a second when it has moved, and dead letters.
+//! What is saved durably: the cursor, once a second when it has moved, and dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::delivery::consumers::store::{
 };
 use crate::ops_store::OpsStoreError;
 
-/// How often a cursor that moves is kept.
+/// How often a moving cursor is saved.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What is to be kept and is not yet.
+/// What must be saved and is not yet.
 #[derive(Default)]
 pub(super) struct Keeping {
-    /// Since when something has changed.
+    /// When the first unsaved change was made.
     changed: Option<Instant>,
     dead: Vec<DeadLetter>,
     forgotten: Vec<DeadLetterId>,
@@ -27,12 +27,12 @@ pub(super) struct Keeping {
     num_dead_letters: u64,
     is_failing: bool,
     too_old: Option<Span>,
-    /// Of hooks that are not registered any more, and whether they are dead letters.
+    /// By hooks that are no longer registered, and whether these deliveries became dead letters.
     orphaned: BTreeMap<(Arc<str>, bool), Span>,
 }
 
-/// Deliveries that were not made, of which nobody was told yet. They are told of with what is kept
-/// next, together: after a long absence there may be millions.
+/// Deliveries that were not made and are not logged yet. They are logged together with the next
+/// save: after a long absence there may be millions.
 #[derive(Clone, Copy)]
 struct Span {
     num: u64,
@@ -41,7 +41,7 @@ struct Span {
 }
 
 impl Span {
-    /// Takes in another delivery.
+    /// Adds another delivery.
     fn with(span: Option<Self>, position: u64) -> Self {
         let before = span.unwrap_or(Self {
             num: 0,
@@ -56,10 +56,10 @@ impl Span {
     }
 }
 
-/// How keeping went, and how many dead letters there are then, if that has changed.
+/// The result of a save, and the number of dead letters after it, if that has changed.
 pub(super) type Kept = (ConsumerChange, Result<Option<u64>, OpsStoreError>);
 
-/// Keeps a change. Dead letters are counted anew: one may have replaced another.
+/// Saves a change. Dead letters are counted again, because one may have replaced another.
 async fn keep(store: &dyn ConsumerStore, consumer: &str, change: ConsumerChange) -> Kept {
     let has_dead_letters = !change.dead.is_empty() || !change.forgotten.is_empty();
     let kept = match store.save(consumer, &change).await {
@@ -70,33 +70,34 @@ async fn keep(store: &dyn ConsumerStore, consumer: &str, change: ConsumerChange)
 }
 
 impl Keeping {
-    /// Says that something has changed.
+    /// Records that something has changed.
     pub(super) fn touch(&mut self) {
         self.changed.get_or_insert_with(Instant::now);
     }
 
-    /// Keeps a dead letter with what is kept next, in the same step as the cursor passes it.
+    /// Adds a dead letter to the next save, so that it is stored in the same step as the cursor
+    /// passes it.
     pub(super) fn add_dead_letter(&mut self, letter: DeadLetter) {
         self.num_dead_letters += 1;
         self.dead.push(letter);
         self.touch();
     }
 
-    /// Notes that a delivery was too old.
+    /// Records that a delivery was too old.
     pub(super) fn note_too_old(&mut self, position: u64) {
         self.too_old = Some(Span::with(self.too_old, position));
         self.touch();
     }
 
-    /// Notes that a delivery was left over from a hook that is not registered any more, and whether it
-    /// is a dead letter.
+    /// Records that a delivery was left over from a hook that is no longer registered, and whether
+    /// it became a dead letter.
     pub(super) fn note_orphaned(&mut self, of: (Arc<str>, bool), position: u64) {
         let span = Span::with(self.orphaned.get(&of).copied(), position);
         self.orphaned.insert(of, span);
         self.touch();
     }
 
-    /// Forgets dead letters with what is kept next.
+    /// Forgets dead letters with the next save.
     pub(super) fn forget(&mut self, letters: impl IntoIterator<Item = DeadLetterId>) {
         let letters: BTreeSet<DeadLetterId> = letters.into_iter().collect();
         self.dead.retain(|letter| !letters.contains(&letter.id()));
@@ -106,7 +107,7 @@ impl Keeping {
         self.touch();
     }
 
-    /// Keeps what could not be kept with the next, before what has come meanwhile.
+    /// Puts a change that could not be saved into the next save, before what was added meanwhile.
     fn put_back(&mut self, change: ConsumerChange) {
         let since: BTreeSet<&DeadLetterId> = self.forgotten.iter().collect();
         let mut dead = change.dead;
@@ -117,14 +118,14 @@ impl Keeping {
         self.is_failing = true;
     }
 
-    /// Hears how many dead letters are kept.
+    /// Sets the number of stored dead letters.
     fn count(&mut self, num_kept: u64) {
         let len = |num: usize| u64::try_from(num).unwrap_or(u64::MAX);
         let (more, fewer) = (len(self.dead.len()), len(self.forgotten.len()));
         self.num_dead_letters = num_kept.saturating_add(more).saturating_sub(fewer);
     }
 
-    /// Returns when the next is to be kept.
+    /// Returns when the next save is due.
     fn due(&self) -> Option<Instant> {
         let is_idle = self.under_way.is_none();
         self.changed.filter(|_| is_idle).map(|since| since + PERIOD)
@@ -142,7 +143,7 @@ impl Keeping {
         self.num_dead_letters
     }
 
-    /// Waits for what is under way.
+    /// Waits for the save in progress.
     pub(super) async fn done(&mut self) -> Kept {
         match &mut self.under_way {
             Some(under_way) => {
@@ -184,12 +185,13 @@ impl Keeping {
 }
 
 impl DeliveryLoop {
-    /// Returns when the next is to be kept by itself: nothing of a plugin before it is known.
+    /// Returns when the next save is due by itself; never for a plugin that is new and has not been
+    /// promised anything yet.
     pub(super) fn keep_due(&self) -> Option<Instant> {
         self.keeping.due().filter(|_| !self.is_new)
     }
 
-    /// Starts to keep what has changed, when it is time.
+    /// Starts a save if it is due.
     pub(super) fn keep_if_due(&mut self) {
         if self.keep_due().is_some_and(|due| due <= Instant::now()) {
             let checkpoint = self.checkpoint_now();
@@ -200,7 +202,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Hears how keeping went.
+    /// Handles the result of a save; returns whether it succeeded.
     pub(super) fn kept(&mut self, (change, kept): Kept) -> bool {
         let keeping = &mut self.keeping;
         let num_dead_letters = match kept {
@@ -221,7 +223,7 @@ impl DeliveryLoop {
         true
     }
 
-    /// Keeps everything now; says whether it is.
+    /// Saves everything now; returns whether that succeeded.
     pub(super) async fn keep_all(&mut self) -> bool {
         if self.keeping.is_under_way() {
             let kept = self.keeping.done().await;
@@ -236,7 +238,7 @@ impl DeliveryLoop {
         self.kept(kept)
     }
 
-    /// Finds out how many dead letters there are.
+    /// Counts the stored dead letters.
     pub(super) async fn count_dead_letters(&mut self) {
         match self.parts.store.count_dead_letters(&self.parts.name).await {
             Ok(num_dead_letters) => self.keeping.count(num_dead_letters),

@@ -1,10 +1,9 @@
-//! A consumer's loop: reads the log, starts what may start, hears how it went, keeps where it is.
+//! A consumer's loop: reads the log, starts attempts, handles their results, saves its position.
 //!
-//! Everything it waits for comes together in one place ([`DeliveryLoop::await_something`]), so nothing
-//! here runs side by side but the attempts themselves. Files: `read` (the registration, and pages
-//! of the log), `attempt` (one delivery, from its content to what follows from its end), `orders`
-//! (what people want), `keep` (what is kept durably), `wanted` (what
-//! events call for).
+//! Everything that it waits for comes together in one place ([`DeliveryLoop::await_something`]), so
+//! only the attempts themselves run concurrently. Files: `read` (the registration, and pages of the
+//! log), `attempt` (one delivery, from its content to the consequences of its end), `orders`
+//! (operators' orders), `keep` (what is saved durably), `wanted` (what events require).
 
 mod attempt;
 mod keep;
@@ -34,16 +33,16 @@ use crate::plugin::{Points, Presence, Via, WorkerId};
 use attempt::Ended;
 use keep::Keeping;
 
-/// The pause after something failed that is nobody's fault here.
+/// The pause after a failure of the log or a store.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// So many requests are remembered for deliveries that nobody waits for.
+/// How many requests are remembered for deliveries that nothing waits for.
 const MAX_REQUESTS: usize = 1024;
 
-/// So many deliveries that are tried again are shown.
+/// How many deliveries that are being retried are shown.
 const MAX_RETRIES: usize = 20;
 
-/// A promise to bring hooks.
+/// The promise to deliver to hooks.
 type Promises = watch::Sender<Arc<BTreeSet<String>>>;
 
 /// See the module.
@@ -54,45 +53,45 @@ pub(super) struct DeliveryLoop {
     shown: Arc<Shown>,
     changes: watch::Receiver<()>,
     begun: Instant,
-    /// What is kept besides the cursor, which the schedule knows better.
+    /// The stored state apart from the cursor, which the schedule has.
     checkpoint: ConsumerCheckpoint,
-    /// Whether nothing was kept of the plugin before.
+    /// Whether the plugin had no checkpoint.
     is_new: bool,
     schedule: Schedule,
     points: Arc<Points>,
     presence: Presence,
-    /// Whether it is known, since the plugin is ready, from where on it catches up.
+    /// Whether catching up has begun since the plugin became ready.
     has_begun_catch_up: bool,
-    /// The worker that said last where deliveries start.
+    /// The worker that last said where deliveries start.
     starter: Option<WorkerId>,
-    /// Whether what the plugin registered last is promised, durably.
+    /// Whether delivery to the last registered hooks is promised durably.
     has_promised: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
-    /// Tells attempts that what somebody waits for is behind them.
+    /// Tells attempts that somebody waits for what is queued after them.
     hurries: HashMap<TaskId, watch::Sender<Vec<Via>>>,
-    /// Ends when it is the turn of an event's synchronous hooks.
+    /// Each ends when it is the turn of an event's synchronous hooks.
     turns: FuturesUnordered<BoxFuture<'static, u64>>,
-    /// The requests behind events that are being delivered, by position.
+    /// The requests behind the events being delivered, by position.
     requests: HashMap<u64, EventRequest>,
-    /// What has failed and is not over.
+    /// Deliveries that have failed and are not done.
     retries: BTreeMap<DeadLetterId, Arc<Retry>>,
-    /// Grows with each rewind: what was under way before is of no interest.
+    /// Grows with each rewind: earlier attempts no longer matter.
     epoch: u64,
     keeping: Keeping,
-    /// How often in a row a delivery did not reach the plugin, and until when none is tried.
+    /// How many times in a row a delivery did not reach the plugin, and until when none is tried.
     num_unready: u32,
     held_until: Option<Instant>,
-    /// Not before then is the log read again, or the ops store written.
+    /// Until then, the log is not read and the ops store is not written.
     not_before: Option<Instant>,
     closing: Option<oneshot::Sender<()>>,
     num_delivered: u64,
     num_failed: u64,
 }
 
-/// The request behind an event, and who of it still waits.
+/// The request behind an event, and whether it still waits.
 struct EventRequest {
     commit: Arc<AnnouncedCommit>,
-    /// Where the answer of the synchronous hooks goes, and how many are left.
+    /// Where the answer of the synchronous hooks goes, and how many hooks are left.
     answer: Option<oneshot::Sender<HookResult>>,
     num_left: usize,
 }
@@ -153,7 +152,7 @@ impl DeliveryLoop {
     /// Delivers until it is closed.
     pub(super) async fn run(mut self) {
         self.count_dead_letters().await;
-        // The registration may have come before the actor.
+        // The registration may have arrived before the actor started.
         self.changes.mark_changed();
         loop {
             self.look_for_changes().await;
@@ -170,11 +169,11 @@ impl DeliveryLoop {
         }
         self.keep_all().await;
         self.show();
-        // Dropped: whoever waits for the end hears of it.
+        // Dropping it tells the waiter that this has ended.
         drop(self.closing.take());
     }
 
-    /// Returns whether it is closed and has nothing under way.
+    /// Returns whether it is closed and has nothing in progress.
     fn is_over(&self) -> bool {
         self.closing.is_some() && self.attempts.is_empty()
     }
@@ -183,7 +182,7 @@ impl DeliveryLoop {
         self.begun.elapsed()
     }
 
-    /// Returns whether the server is about to stop: nothing is started any more.
+    /// Returns whether the server is about to stop: nothing more is started.
     fn is_draining(&self) -> bool {
         self.parts.ending.is_cancelled()
     }
@@ -192,7 +191,7 @@ impl DeliveryLoop {
         !self.is_draining() && self.closing.is_none() && self.checkpoint.paused.is_none()
     }
 
-    /// Returns whether somebody is there for what is delivered.
+    /// Returns whether the plugin or a worker can receive deliveries.
     fn is_reachable(&self) -> bool {
         self.has_promised && self.presence.num_workers > 0 && self.held_until.is_none()
     }
@@ -212,7 +211,7 @@ impl DeliveryLoop {
             }
             command = self.commands.recv() => match command {
                 Some(command) => self.handle_command(command).await,
-                // Nobody can reach it any more.
+                // Nothing can reach the loop any more.
                 None => self.closing = Some(oneshot::channel().0),
             },
             Ok(()) = self.changes.changed() => self.changes.mark_changed(),
@@ -225,7 +224,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Returns when time alone brings something to do.
+    /// Returns when something is due by time alone.
     fn next_due(&self) -> Instant {
         const LONG: Duration = Duration::from_secs(60);
         let now = Instant::now();
@@ -239,8 +238,8 @@ impl DeliveryLoop {
         due.unwrap_or(now + LONG)
     }
 
-    /// Tells those who wait that nothing comes for now; who waits for what is under way hears how that
-    /// ends.
+    /// Tells waiters that nothing is delivered for now; those whose deliveries are in progress hear
+    /// how these end.
     fn fail_waiters(&mut self) {
         let why = if self.is_draining() || self.checkpoint.paused.is_some() {
             Unavailable::Paused
@@ -259,8 +258,8 @@ impl DeliveryLoop {
         }
     }
 
-    /// Answers those who wait for what a retry holds back: what they asked for is stored, and the
-    /// plugin is told of it in its turn.
+    /// Answers the waiters of events that a retry holds back: their changes are stored, and the
+    /// plugin will be told in turn.
     fn release_waiters(&mut self) {
         for position in self.schedule.take_held_back() {
             let request = self.requests.get_mut(&position);
@@ -273,7 +272,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Returns what it says of itself.
+    /// Returns its state, for display.
     fn state(&self) -> ConsumerState {
         let counts = self.schedule.counts();
         let first_open = self.schedule.first_open();
@@ -309,7 +308,7 @@ impl DeliveryLoop {
     }
 
     fn show(&mut self) {
-        /// A consumer that is so far behind is behind for a while.
+        /// A consumer that is this far behind stays behind for a while.
         const FAR: u64 = 4096;
         let distance = self
             .parts

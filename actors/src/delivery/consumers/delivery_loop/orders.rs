@@ -1,4 +1,4 @@
-//! What people want of a consumer, and the server of its actor.
+//! The orders of operators to a consumer, and the commands of the server to its actor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::delivery::consumers::parts::Recipient;
 use crate::delivery::consumers::store::DeadLetterId;
 use crate::log::seek::position_before;
 
-/// So many deliveries may be asked for again at once.
+/// How many deliveries can be requested again at once.
 const MAX_AGAIN: usize = 5000;
 
-/// So many events are looked at for that.
+/// How many events are searched for them.
 const MAX_RANGE: u64 = 100_000;
 
-/// So many dead letters are looked at at once.
+/// How many dead letters are read at once.
 const PAGE_DEAD_LETTERS: usize = 500;
 
-/// Why a consumer is paused when somebody wanted it.
+/// Why a consumer is paused when an operator asked for it.
 const ON_REQUEST: &str = "on request";
 
 impl DeliveryLoop {
@@ -30,9 +30,9 @@ impl DeliveryLoop {
         match command {
             Command::Order(order, reply) => {
                 let done = self.carry_out(order).await;
-                // Who has the answer and looks sees no earlier state.
+                // Anyone who looks after the answer sees no earlier state.
                 self.show();
-                // Nobody may be waiting any more.
+                // The sender may not be waiting any more.
                 let _ = reply.send(done);
             }
             Command::Keep(done) => {
@@ -42,7 +42,7 @@ impl DeliveryLoop {
             Command::Ahead(position) => self.reach_ahead(position).await,
             Command::Close(done) => {
                 self.closing = Some(done);
-                // What is under way may take longer than there is time.
+                // What is in progress may take longer than there is time.
                 self.keep_all().await;
             }
         }
@@ -127,7 +127,7 @@ impl DeliveryLoop {
         let is_retried =
             |(position, hook): &DeadLetterId| self.schedule.is_retried(*position, hook);
         let (retried, letters): (Vec<_>, Vec<_>) = named.into_iter().partition(is_retried);
-        // None would mean all.
+        // An empty list would mean all.
         if retried.is_empty() || !letters.is_empty() {
             let letters = self.find_dead_letters(letters).await?;
             self.keeping.forget(letters);
@@ -143,8 +143,8 @@ impl DeliveryLoop {
         Ok(())
     }
 
-    /// Dead letters of hooks that are not registered stay: nobody could be told of them. Who wants all has
-    /// the others.
+    /// Reopens dead letters. Those of unregistered hooks stay, because nothing could be told of
+    /// them; an order for all skips them.
     async fn resend(&mut self, named: Vec<DeadLetterId>) -> Result<(), ApiError> {
         let names = self.registered();
         let is_registered = |hook: &str| names.as_ref().is_none_or(|names| names.contains(hook));
@@ -163,7 +163,7 @@ impl DeliveryLoop {
                 return Err(ApiError::invalid_argument(message, &["ids"]));
             }
         }
-        // Beyond what was read it comes by itself, the consumer has been rewound.
+        // What is beyond `read` will be read anyway: the consumer has been rewound.
         let read = self.schedule.read();
         let again = letters.iter().filter(|(position, _)| *position <= read);
         self.reopen(again.cloned().collect());
@@ -171,8 +171,8 @@ impl DeliveryLoop {
         Ok(())
     }
 
-    /// Returns the names of the hooks that the plugin registered last; none of a consumer of the log,
-    /// which has no hooks.
+    /// Returns the names of the hooks that the plugin registered last; `None` for a consumer of the
+    /// log, which has no hooks.
     fn registered(&self) -> Option<BTreeSet<String>> {
         let names = || {
             self.checkpoint
@@ -193,7 +193,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Returns the dead letters of these names, or all that there are when none is named.
+    /// Returns the dead letters with these ids, or all of them if none is named.
     async fn find_dead_letters(
         &mut self,
         named: Vec<DeadLetterId>,
@@ -208,12 +208,12 @@ impl DeliveryLoop {
         Ok(found)
     }
 
-    /// Lists dead letters that are wanted: all, or the first thousands.
+    /// Lists the wanted dead letters: all of them, or the first few thousand.
     async fn list_dead_letters(
         &mut self,
         is_wanted: impl Fn(&DeadLetterId) -> bool,
     ) -> Result<Vec<DeadLetterId>, ApiError> {
-        // Those that are not kept yet are dead letters, too.
+        // Those that are not saved yet are dead letters, too.
         self.keep_all().await;
         let mut found = Vec::new();
         let mut after: Option<DeadLetterId> = None;

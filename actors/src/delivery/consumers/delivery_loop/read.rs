@@ -1,4 +1,4 @@
-//! Looking at the plugin and at the log.
+//! Reading: the plugin's registration, and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,28 +20,29 @@ use crate::delivery::consumers::store::LogRange;
 use crate::log::seek::load_commit;
 use crate::plugin::Points;
 
-/// About how many events are read at once.
+/// The approximate number of events that are read at once.
 const PAGE_EVENTS: usize = 512;
 
-/// So many deliveries may be open before no more of the log is read.
+/// How many deliveries can be open before reading the log stops.
 const MAX_OPEN: usize = 10_000;
 
-/// So many dead letters there may be before what a hook has left unread becomes none.
+/// At this number of dead letters, the unread events of an unregistered hook no longer become dead
+/// letters.
 const MAX_DEAD_LETTERS: u64 = 10_000;
 
-/// So many events may be over beyond what has been read.
+/// How many events can be done beyond what has been read.
 const MAX_AHEAD: usize = 1000;
 
-/// Returns whether a request may be one that a plugin makes by itself, and not over its connection:
-/// it has the master key then, and does not say for which hook it is.
+/// Returns whether a request may come from a plugin itself, but not over its connection: it then
+/// has the master key, and does not tell which hook it belongs to.
 fn may_be_of_plugin(context: &RequestContext) -> bool {
     let is_masters = context.caller.key == KeyKind::Master;
     is_masters && context.origin == Origin::Api && context.via.is_empty()
 }
 
 impl DeliveryLoop {
-    /// Takes notice of who is there, and of what a plugin registered: when that changes, and when a
-    /// pause is over, since it may not have been promised yet.
+    /// Updates the presence and the registration when they have changed, and when a pause is over,
+    /// because the promise may be missing still.
     pub(super) async fn look_for_changes(&mut self) {
         let is_over = self.not_before.is_some_and(|due| due <= Instant::now());
         self.not_before = self.not_before.filter(|_| !is_over);
@@ -64,7 +65,7 @@ impl DeliveryLoop {
         let (presence, points) = (gate.presence(&self.parts.name), gate.points());
         self.presence = presence;
         if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
-            // What was registered before does not hold any more, and this not yet.
+            // The previous registration no longer holds, and this one does not yet.
             self.has_promised = false;
             if self.not_before.is_none() {
                 self.promise_hooks(points).await;
@@ -77,8 +78,9 @@ impl DeliveryLoop {
         }
     }
 
-    /// Promises to bring the hooks that the plugin registered: those that are new from now on. While
-    /// that cannot be kept nothing is delivered, and it is tried again.
+    /// Promises to deliver to the hooks that the plugin registered, to new ones from now on.
+    ///
+    /// While that cannot be saved, nothing is delivered, and it is retried.
     async fn promise_hooks(&mut self, points: Arc<Points>) {
         let head = self.parts.env.log.head();
         let hooks = hook_events::after_hooks(&points, &self.parts.name);
@@ -88,7 +90,7 @@ impl DeliveryLoop {
         let mut gone = self.checkpoint.gone.clone();
         for hook in hooks {
             let key = hook_events::key_of(hook);
-            // One that comes back before what was left for it has been read goes on there.
+            // A hook that comes back before its leftover events have been read continues there.
             let left = gone.remove(&key).map(|left| left.since.max(read));
             let known = self.checkpoint.since.get(&key).copied().or(left);
             since.insert(key, known.unwrap_or(head));
@@ -115,8 +117,8 @@ impl DeliveryLoop {
         self.points = points;
         self.is_new = false;
         self.has_promised = true;
-        // They are kept with the next cursor. Until then the one that is kept has them open, so a
-        // crash loses none: they are found to be left over when they are read again.
+        // They are saved with the next cursor. Until then they are open in the saved one, so a
+        // crash loses none: they are orphaned again when they are read again.
         for left in self.schedule.retain(|hook| names.contains(hook)) {
             self.orphan(left);
         }
@@ -124,7 +126,7 @@ impl DeliveryLoop {
         self.promises.send_replace(Arc::new(keys.collect()));
     }
 
-    /// The plugin is back: what was committed until now is the past.
+    /// Handles the return of the plugin: what was committed up to now is the past.
     fn begin_catch_up(&mut self) {
         let head = self.parts.env.log.head();
         let news = self
@@ -140,7 +142,7 @@ impl DeliveryLoop {
         self.schedule.catch_up_until(head);
     }
 
-    /// Goes on behind a position, whatever was before.
+    /// Continues after a position, whatever was before.
     pub(super) fn go_to(&mut self, position: u64) {
         self.epoch += 1;
         self.requests.clear();
@@ -156,24 +158,24 @@ impl DeliveryLoop {
         self.keeping.touch();
     }
 
-    /// Returns whether there is room for more, and it is known what of it is wanted.
+    /// Returns whether there is room for more events, and it is known which of them are wanted.
     pub(super) fn may_read(&self) -> bool {
         let is_wanted = match &self.parts.recipient {
             Recipient::Plugin => self.has_promised,
-            // It is read when somebody wants it; nothing is promised to who is not there.
+            // It is read only while workers are connected: nothing is promised to absent ones.
             Recipient::Log(_) => self.presence.is_ready,
         };
         let is_free = is_wanted && self.schedule.counts().open < MAX_OPEN;
         is_free && !self.is_draining() && self.closing.is_none() && self.not_before.is_none()
     }
 
-    /// Returns whether something is left to be read.
+    /// Returns whether anything is left to read.
     pub(super) fn is_page_left(&self) -> bool {
         self.schedule.next_unread().is_some()
             || self.parts.env.applied.position() > self.schedule.read()
     }
 
-    /// Reads a page of the log, as far as the store has it.
+    /// Reads a page of the log, as far as the store has applied it.
     pub(super) async fn read_page(&mut self) {
         if !self.may_read() {
             return;
@@ -190,11 +192,11 @@ impl DeliveryLoop {
         self.keeping.touch();
         let is_plugin = matches!(self.parts.recipient, Recipient::Plugin);
         if is_plugin && self.checkpoint.since.is_empty() && self.checkpoint.gone.is_empty() {
-            // Nothing is wanted of it.
+            // None of it is wanted.
             return self.schedule.advance(until);
         }
         match self.load_page(read, until).await {
-            // It is there, and not readable just now.
+            // The events exist, but cannot be read at the moment.
             Ok(commits) if commits.is_empty() => self.not_before = Some(Instant::now() + PAUSE),
             Ok(commits) => {
                 for commit in &commits {
@@ -223,7 +225,7 @@ impl DeliveryLoop {
         Ok(commits)
     }
 
-    /// Takes in the events of a commit that are behind `read`.
+    /// Adds the events of a commit after `read` to the schedule.
     fn take(&mut self, commit: &Arc<Commit>, read: u64) {
         let name = Arc::clone(&self.parts.name);
         let announced = self.parts.announced_commits.take_for(commit.id, &name);
@@ -240,7 +242,7 @@ impl DeliveryLoop {
             if let Some(announced) = announced.as_ref().filter(|_| is_remembered) {
                 let context = &announced.context;
                 arrival.causes.clone_from(&context.ancestors);
-                // Plugins that prepare wait for each other, and for nobody else.
+                // Plugins that prepare wait for each other, and for nothing else.
                 let is_waited_for = !context.via.is_empty() || !self.presence.is_ready;
                 arrival.is_urgent = waiter.is_some() && is_waited_for;
                 arrival.may_be_nested = waiter.is_some() && may_be_of_plugin(context);
@@ -262,9 +264,11 @@ impl DeliveryLoop {
         }
     }
 
-    /// Ends what the events of a commit that are behind `read` call for of hooks that are not registered
-    /// any more, and that were to be told of it. When there are very many dead letters no more are made: the
-    /// log has it all the same. What is too old is passed over, as it would be were they still there.
+    /// Ends the deliveries that a commit's events after `read` require for hooks that are no longer
+    /// registered.
+    ///
+    /// When there are very many dead letters, no more are created: the log has the events anyway.
+    /// Events that are too old are skipped, as they would be if the hooks still existed.
     fn end_gone_hooks(&mut self, commit: &Commit, read: u64) {
         if self.checkpoint.gone.is_empty() {
             return;
@@ -272,7 +276,7 @@ impl DeliveryLoop {
         let is_too_old = self.parts.is_too_old(commit.time);
         for hook_event in hook_events::of_commit(commit) {
             let position = hook_event.event.position;
-            // One that was taken before its time was looked at then.
+            // An event that was loaded ahead of its turn was handled then.
             if position <= read || self.schedule.has(position) {
                 continue;
             }
@@ -295,7 +299,7 @@ impl DeliveryLoop {
         }
     }
 
-    /// Returns the hooks that were to be told of an event and are not registered any more.
+    /// Returns the hooks that should have been told of an event and are no longer registered.
     fn gone_hooks(&self, hook_event: &HookEvent<'_>) -> Vec<Arc<str>> {
         let position = hook_event.event.position;
         let gone = self.checkpoint.gone.iter().filter(|(key, left)| {
@@ -306,7 +310,7 @@ impl DeliveryLoop {
             .collect()
     }
 
-    /// Remembers who waits for an event; the turn of its hooks may be later.
+    /// Remembers the waiter for an event; the turn of its hooks may be later.
     fn add_waiter(&mut self, position: u64, waiter: Waiter, arrival: &mut Arrival) {
         let Some(request) = self.requests.get_mut(&position) else {
             return;
@@ -319,14 +323,14 @@ impl DeliveryLoop {
         if let Some(turn) = waiter.turn {
             arrival.is_held = true;
             self.turns.push(Box::pin(async move {
-                // Dropped or answered: the plugins before have had theirs.
+                // Dropped or answered: the plugins before have had their turn.
                 let _ = turn.await;
                 position
             }));
         }
     }
 
-    /// Reads what was open, or is wanted once more.
+    /// Reads an event again that was open, or is wanted once more.
     async fn read_again(&mut self, position: u64) -> Result<(), ApiError> {
         let commit = load_commit(&*self.parts.env.log, position).await?;
         let wanted = self.wanted(&commit, Past::Counts).into_iter();
@@ -349,8 +353,8 @@ impl DeliveryLoop {
         Ok(())
     }
 
-    /// Somebody waits for an event that is far ahead: it is taken in before its time, unless
-    /// something of its record comes first.
+    /// Handles a waiter for an event that is far ahead: loads the event ahead of its turn, unless
+    /// its record has an earlier one.
     pub(super) async fn reach_ahead(&mut self, position: u64) {
         let is_far = self.may_read() && position > self.schedule.read();
         if !is_far || self.schedule.num_ahead() >= MAX_AHEAD || self.schedule.has(position) {
@@ -372,7 +376,8 @@ impl DeliveryLoop {
         for HookEvent { event, id, .. } in hook_events::of_commit(&commit) {
             let stream = Stream::Record(id.clone());
             let before = commit.first_position() - 1;
-            // Where another's is taken for one of the record's, this one waits for its turn.
+            // If another stream's event is mistaken for one of the record's, this one only waits
+            // for its turn.
             let has_earlier = env.streams().may_have(&stream, read + 1..=before).await?;
             if self.schedule.has_open(&stream) || has_earlier || event.position <= read {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! What an event calls for.
+//! Determines what an event requires.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use crate::delivery::consumers::hook_events;
 use crate::delivery::consumers::parts::{LOG_TASK, Recipient};
 use crate::delivery::consumers::schedule::Arrival;
 
-/// An event that a consumer may be told of.
+/// An event that a consumer can be told of.
 pub(super) struct Wanted<'a> {
     /// Its index in the commit.
     pub(super) index: usize,
     pub(super) event: &'a Event,
-    /// The hooks that it calls for, in order, and whether each is synchronous.
+    /// The hooks that it requires, in order, and whether each is synchronous.
     pub(super) hooks: Vec<(Arc<str>, bool)>,
 }
 
-/// Whether what was committed before a hook was there counts.
+/// Whether commits from before a hook existed count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Past {
     Counts,
@@ -26,7 +26,7 @@ pub(super) enum Past {
 }
 
 impl DeliveryLoop {
-    /// Returns the events of a commit that the consumer may be told of.
+    /// Returns the events of a commit that the consumer can be told of.
     pub(super) fn wanted<'a>(&self, commit: &'a Commit, past: Past) -> Vec<Wanted<'a>> {
         match &self.parts.recipient {
             Recipient::Plugin => self.wanted_by_plugin(commit, past),

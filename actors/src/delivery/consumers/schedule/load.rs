@@ -1,34 +1,34 @@
-//! What comes into the schedule.
+//! What enters the schedule.
 
 use std::sync::Arc;
 
 use super::{Arrival, Entry, Lane, Schedule, State, Task, TaskId};
 
 impl Schedule {
-    /// Returns whether nothing need be done with an event any more: it is over, or here already.
+    /// Returns whether an event needs nothing more: it is done, or already loaded.
     pub(in crate::delivery::consumers) fn has(&self, position: u64) -> bool {
         self.entries.contains_key(&position) || self.ahead.contains(&position)
     }
 
-    /// Says that the log has been looked at up to `position`.
+    /// Records that the log has been read up to `position`.
     pub(in crate::delivery::consumers) fn advance(&mut self, position: u64) {
         self.read = self.read.max(position);
         self.ahead = self.ahead.split_off(&(self.read + 1));
     }
 
-    /// Returns the first of the open positions that have to be read from the log.
+    /// Returns the first open position that must be read from the log.
     pub(in crate::delivery::consumers) fn next_unread(&self) -> Option<u64> {
         self.unread.keys().next().copied()
     }
 
-    /// Gives up what was open at a position that cannot be read or calls for nothing any more.
+    /// Gives up what was open at a position that cannot be read or no longer requires anything.
     pub(in crate::delivery::consumers) fn forget_unread(&mut self, position: u64) {
         let forgotten = self.unread.remove(&position).unwrap_or_default();
         self.num_open -= forgotten.len();
     }
 
-    /// Gives up what is open at a position that has to be read, but for these hooks; returns the
-    /// others and how often each was tried.
+    /// Gives up what is open at an unread position, except for these hooks; returns the others and
+    /// how many times each was tried.
     pub(in crate::delivery::consumers) fn retain_unread(
         &mut self,
         position: u64,
@@ -44,8 +44,7 @@ impl Schedule {
         gone
     }
 
-    /// Opens tasks again that may be over; they have to be read from the log. Without hooks, all
-    /// that the event calls for.
+    /// Reopens tasks that may be done; they must be read from the log.
     pub(in crate::delivery::consumers) fn reopen(
         &mut self,
         position: u64,
@@ -65,8 +64,8 @@ impl Schedule {
         }
     }
 
-    /// Takes an event in. One at an open position brings only the tasks that were open there; one
-    /// that is here or over already brings nothing.
+    /// Adds an event. At an open position, only the tasks that were open there are added; an event
+    /// that is loaded or done adds nothing.
     pub(in crate::delivery::consumers) fn load(&mut self, arrival: Arrival) {
         let position = arrival.position;
         let reopened = self.unread.remove(&position);
@@ -97,7 +96,7 @@ impl Schedule {
             }
         }
         if let Some(entry) = self.entries.get_mut(&position) {
-            // Reopened while others of its tasks are not over.
+            // It was reopened while others of its tasks are not done.
             tasks.retain(|new| {
                 let mut known = entry.tasks.iter();
                 known.all(|task| task.hook != new.hook || task.state == State::Done)
@@ -137,7 +136,7 @@ impl Schedule {
         self.enlist(position);
     }
 
-    /// Notes that an event is held back. Nobody waits for it any more, so it is not urgent.
+    /// Records that an event is held back. Nothing waits for it any more, so it is not urgent.
     pub(super) fn note_held_back(&mut self, position: u64) {
         if let Some(entry) = self.entries.get_mut(&position) {
             entry.is_urgent = false;
@@ -145,12 +144,13 @@ impl Schedule {
         }
     }
 
-    /// Takes the events that came to be held back.
+    /// Takes the events that have become held back.
     pub(in crate::delivery::consumers) fn take_held_back(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.held_back)
     }
 
-    /// Lets an event that its cause may wait for, and what comes before it, run beside the cause.
+    /// Lets an event that its cause may be waiting for, and what precedes it, run concurrently with
+    /// the cause.
     fn pass_causes(&mut self, position: u64, may_be_any: bool) {
         let Some(entry) = self.entries.get(&position) else {
             return;
@@ -176,7 +176,7 @@ impl Schedule {
         }
     }
 
-    /// Makes what an urgent event waits for as urgent as itself.
+    /// Makes what an urgent event waits for equally urgent.
     fn hurry(&mut self, by: u64) {
         let record = self.entries.get(&by).map(|entry| &entry.stream);
         let Some(queue) = record.and_then(|record| self.queues.get(record)) else {
@@ -196,12 +196,12 @@ impl Schedule {
         }
     }
 
-    /// Takes the tasks that became urgent under way, each with an event that waits for it.
+    /// Takes the tasks that became urgent while in progress, each with an event that waits for it.
     pub(in crate::delivery::consumers) fn take_hurried(&mut self) -> Vec<(TaskId, u64)> {
         std::mem::take(&mut self.hurried)
     }
 
-    /// Lets the synchronous hooks of an event run whose turn it was not yet.
+    /// Lets the synchronous hooks of an event run, because their turn has come.
     pub(in crate::delivery::consumers) fn release(&mut self, position: u64) {
         if let Some(entry) = self.entries.get_mut(&position) {
             entry.is_held = false;

@@ -1,20 +1,20 @@
-//! What is delivered next: pure, without a clock.
+//! Decides what is delivered next: pure, without a clock.
 //!
-//! 1. Events come in the log's order ([`Schedule::load`]), each with the hooks that it calls for.
+//! 1. Events arrive in the log's order ([`Schedule::load`]), each with the hooks that it requires.
 //!    A hook on an event is a *task*.
-//! 2. [`Schedule::next`] says which task to start. Events of one stream come one at a time and in
-//!    order; the synchronous hooks of one event in their order, the others as they come. Tasks of
-//!    different streams run side by side, as many as the window takes, and half as many while the
-//!    consumer catches up.
-//! 3. A task ends ([`Schedule::finish`]) or fails ([`Schedule::fail`]). One that failed waits 1, 2,
-//!    4 … 300 s and holds back only its stream; after the last attempt it is given up.
-//! 4. [`Schedule::cursor`] says at any time what is over and what is not.
-//! 5. What comes behind a task that failed and is not over is *held back*, for minutes perhaps:
-//!    nobody need wait for it ([`Schedule::take_held_back`]).
+//! 2. [`Schedule::next`] returns the task to start. Events of one stream run one at a time and in
+//!    order; the synchronous hooks of one event in their order, the others in any. Tasks of
+//!    different streams run concurrently, as many as fit into the window, and half as many while
+//!    the consumer catches up.
+//! 3. A task ends ([`Schedule::finish`]) or fails ([`Schedule::fail`]). A failed task waits 1, 2, 4
+//!    … 300 s and holds back only its stream; after the last attempt it is given up.
+//! 4. [`Schedule::cursor`] tells at any time what is done and what is not.
+//! 5. What follows a task that failed and is not done is *held back*, perhaps for minutes: nothing
+//!    needs to wait for it ([`Schedule::take_held_back`]).
 //!
-//! What a delivery itself has caused need not wait for it: a hook may save its own record, and be
-//! told of that before it answers. What is before an urgent event of the same record is as urgent,
-//! and need not wait for the cause either.
+//! What a delivery itself has caused need not wait for it: a hook can save its own record, and be
+//! told of that before it answers. What precedes an urgent event of the same record is equally
+//! urgent, and need not wait for the cause either.
 
 mod load;
 mod run;
@@ -28,41 +28,41 @@ use uuid::Uuid;
 
 use crate::delivery::consumers::cursor::{Cursor, Open};
 
-/// A point in time, counted from any.
+/// A point in time, counted from an arbitrary one.
 pub(in crate::delivery::consumers) type Moment = Duration;
 
-/// An event that calls for hooks.
+/// An event that requires hooks.
 #[derive(Clone, Debug)]
 pub(in crate::delivery::consumers) struct Arrival {
-    /// Its place in the log.
+    /// Its position in the log.
     pub(in crate::delivery::consumers) position: u64,
     /// Its stream.
     pub(in crate::delivery::consumers) stream: Stream,
     /// Its commit.
     pub(in crate::delivery::consumers) commit: Uuid,
-    /// The commits whose deliveries caused it, as far as that is known.
+    /// The commits whose deliveries caused it, as far as known.
     pub(in crate::delivery::consumers) causes: Vec<Uuid>,
-    /// The hooks in their order, and whether each is synchronous. A name counts once.
+    /// The hooks in their order, and whether each is synchronous. Repeated names count once.
     pub(in crate::delivery::consumers) hooks: Vec<(Arc<str>, bool)>,
     /// Whether synchronous hooks wait for [`Schedule::release`].
     pub(in crate::delivery::consumers) is_held: bool,
-    /// Whether somebody whom the consumer waits for waits for it: it does not wait for the window.
+    /// Whether the consumer itself waits for its waiter: it then does not wait for the window.
     pub(in crate::delivery::consumers) is_urgent: bool,
-    /// Whether whoever waits for it may be a hook that is under way, which nobody can tell: whatever
-    /// of its stream is under way may have caused it.
+    /// Whether its waiter may be a running hook, which cannot be known: anything of its stream that
+    /// is in progress may have caused it.
     pub(in crate::delivery::consumers) may_be_nested: bool,
 }
 
-/// Names a task.
+/// Identifies a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::delivery::consumers) struct TaskId {
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub(in crate::delivery::consumers) position: u64,
-    /// The hook, by its number on that event.
+    /// The hook, by its index on that event.
     pub(in crate::delivery::consumers) hook: usize,
 }
 
-/// A task to be started.
+/// A task to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::delivery::consumers) struct Start {
     /// The task.
@@ -77,21 +77,21 @@ pub(in crate::delivery::consumers) struct Start {
     pub(in crate::delivery::consumers) hurried_by: Option<u64>,
 }
 
-/// What becomes of a task that failed.
+/// What happens to a task that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::delivery::consumers) enum Verdict {
-    /// It is tried again after a pause.
+    /// It is retried after a pause.
     Again,
-    /// That was the last attempt, or somebody gave it up.
+    /// That was the last attempt, or an operator gave it up.
     Dead,
     /// There is no such task.
     Unknown,
 }
 
-/// A task that ends without having been done.
+/// A task that ends without being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::delivery::consumers) struct GivenUp {
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub(in crate::delivery::consumers) position: u64,
     /// The event's stream.
     pub(in crate::delivery::consumers) stream: Stream,
@@ -99,18 +99,18 @@ pub(in crate::delivery::consumers) struct GivenUp {
     pub(in crate::delivery::consumers) hook: Arc<str>,
     /// Whether the hook is synchronous.
     pub(in crate::delivery::consumers) is_sync: bool,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub(in crate::delivery::consumers) attempts: u32,
 }
 
-/// How many of what there are.
+/// Numbers of tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::delivery::consumers) struct Counts {
-    /// Tasks that are not over.
+    /// Tasks that are not done.
     pub(in crate::delivery::consumers) open: usize,
-    /// Tasks under way.
+    /// Tasks in progress.
     pub(in crate::delivery::consumers) running: usize,
-    /// Tasks that wait to be tried again.
+    /// Tasks that wait to be retried.
     pub(in crate::delivery::consumers) waiting: usize,
 }
 
@@ -122,12 +122,12 @@ struct Entry {
     tasks: Vec<Task>,
     is_held: bool,
     is_urgent: bool,
-    /// An urgent event of the record that comes after this one.
+    /// An urgent event of the record that follows this one.
     hurried_by: Option<u64>,
 }
 
 impl Entry {
-    /// Returns whether one of its tasks has failed and is not over.
+    /// Returns whether one of its tasks has failed and is not done.
     fn is_retried(&self) -> bool {
         self.tasks.iter().any(Task::is_retried)
     }
@@ -138,13 +138,13 @@ struct Task {
     hook: Arc<str>,
     is_sync: bool,
     attempts: u32,
-    /// Whether the attempt that is under way is the last.
+    /// Whether the attempt in progress is the last.
     is_given_up: bool,
     state: State,
 }
 
 impl Task {
-    /// Returns whether it has failed and is not over.
+    /// Returns whether it has failed and is not done.
     fn is_retried(&self) -> bool {
         match self.state {
             State::Ready => self.attempts > 0,
@@ -157,34 +157,34 @@ impl Task {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It may start when its turn comes.
+    /// It can start when its turn comes.
     Ready,
-    /// It is under way.
+    /// It is in progress.
     Running(Lane),
-    /// It is tried again then.
+    /// It is retried at that time.
     Waiting(Moment),
-    /// It is over.
+    /// It is done.
     Done,
 }
 
-/// What a task under way counts for.
+/// What a task in progress counts towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// Nothing: whoever waits for it has a place in the window already.
+    /// Nothing: its waiter already has a place in the window.
     Urgent,
     /// The window.
     Present,
-    /// The window, and the half of it that the past may take.
+    /// The window, and the half of it that is available to the past.
     Past,
 }
 
-/// The events of one stream that are not over.
+/// The events of one stream that are not done.
 #[derive(Debug, Default)]
 struct Queue {
     positions: BTreeSet<u64>,
-    /// Those of them that have tasks under way.
+    /// Those with tasks in progress.
     running: Vec<u64>,
-    /// Those of them that have failed.
+    /// Those with tasks that have failed.
     failed: BTreeSet<u64>,
 }
 
@@ -193,19 +193,19 @@ struct Queue {
 pub(in crate::delivery::consumers) struct Schedule {
     max_attempts: u32,
     read: u64,
-    /// Up to here it is the past that the consumer catches up with.
+    /// Up to here, the log is the past that the consumer catches up with.
     catch_up_until: u64,
     entries: BTreeMap<u64, Entry>,
-    /// What is open and has to be read from the log first.
+    /// What is open and must be read from the log first.
     unread: BTreeMap<u64, Vec<(Arc<str>, u32)>>,
     ahead: BTreeSet<u64>,
     queues: HashMap<Stream, Queue>,
     ready: BTreeSet<TaskId>,
     urgent: BTreeSet<TaskId>,
     waiting: BTreeSet<(Moment, TaskId)>,
-    /// Tasks that were under way when they became urgent, with what waits for them.
+    /// Tasks that became urgent while in progress, with the event that waits for them.
     hurried: Vec<(TaskId, u64)>,
-    /// Events that came to be held back.
+    /// Events that have become held back.
     held_back: Vec<u64>,
     num_open: usize,
     num_running: usize,
@@ -214,11 +214,11 @@ pub(in crate::delivery::consumers) struct Schedule {
 }
 
 impl Schedule {
-    /// Goes on where a cursor stands. Tasks that were open are to be read again, see
+    /// Continues from a cursor. Tasks that were open must be read again, see
     /// [`Schedule::next_unread`].
     pub(in crate::delivery::consumers) fn new(cursor: Cursor, max_attempts: u32) -> Self {
         let mut unread: BTreeMap<u64, Vec<(Arc<str>, u32)>> = BTreeMap::new();
-        // What is beyond comes by itself.
+        // What is beyond will be read anyway.
         for open in cursor
             .open
             .into_iter()
@@ -247,7 +247,7 @@ impl Schedule {
         }
     }
 
-    /// Returns how far the consumer is.
+    /// Returns how far the consumer has come.
     pub(in crate::delivery::consumers) fn cursor(&self) -> Cursor {
         let is_open = |task: &&Task| task.state != State::Done;
         let loaded = self.entries.iter().flat_map(|(position, entry)| {
@@ -275,19 +275,19 @@ impl Schedule {
         }
     }
 
-    /// Returns how far the log has been looked at.
+    /// Returns how far the log has been read.
     pub(in crate::delivery::consumers) fn read(&self) -> u64 {
         self.read
     }
 
-    /// Returns the first position at which something is not over; `None` when all is.
+    /// Returns the first position with something that is not done; `None` when everything is done.
     pub(in crate::delivery::consumers) fn first_open(&self) -> Option<u64> {
         let loaded = self.entries.keys().next();
         let unread = self.unread.keys().next();
         loaded.into_iter().chain(unread).min().copied()
     }
 
-    /// Returns how many of what there are.
+    /// Returns the numbers of tasks.
     pub(in crate::delivery::consumers) fn counts(&self) -> Counts {
         Counts {
             open: self.num_open,
@@ -296,35 +296,34 @@ impl Schedule {
         }
     }
 
-    /// Says that everything up to `position` is the past: at most half the window is used for it.
+    /// Marks everything up to `position` as the past, which gets at most half of the window.
     pub(in crate::delivery::consumers) fn catch_up_until(&mut self, position: u64) {
         self.catch_up_until = self.catch_up_until.max(position);
     }
 
-    /// Returns up to where it is the past.
+    /// Returns the end of the past.
     pub(in crate::delivery::consumers) fn past(&self) -> u64 {
         self.catch_up_until
     }
 
-    /// Returns how many events are over beyond what has been read.
+    /// Returns how many events are done beyond what has been read.
     pub(in crate::delivery::consumers) fn num_ahead(&self) -> usize {
         self.ahead.len()
     }
 
-    /// Returns whether anything of an event is under way.
+    /// Returns whether anything of an event is in progress.
     pub(in crate::delivery::consumers) fn is_under_way(&self, position: u64) -> bool {
         let is_running = |task: &Task| matches!(task.state, State::Running(_));
         let entry = self.entries.get(&position);
         entry.is_some_and(|entry| entry.tasks.iter().any(is_running))
     }
 
-    /// Returns whether anything of an event is not over.
+    /// Returns whether anything of an event is not done.
     pub(in crate::delivery::consumers) fn has_entry(&self, position: u64) -> bool {
         self.entries.contains_key(&position)
     }
 
-    /// Returns whether an event's tasks have to wait until others, which have failed, have been
-    /// tried again.
+    /// Returns whether an event's tasks must wait for others that have failed and will be retried.
     fn is_held_back(&self, position: u64) -> bool {
         let Some(entry) = self.entries.get(&position) else {
             return false;
@@ -337,12 +336,12 @@ impl Schedule {
         })
     }
 
-    /// Returns whether an event is the past that is being caught up with.
+    /// Returns whether an event is part of the past that is being caught up with.
     fn is_past(&self, position: u64) -> bool {
         position <= self.catch_up_until
     }
 
-    /// Returns whether any event of a stream is not over.
+    /// Returns whether any event of a stream is not done.
     pub(in crate::delivery::consumers) fn has_open(&self, stream: &Stream) -> bool {
         self.queues.contains_key(stream)
     }

@@ -1,4 +1,4 @@
-//! What is started, how it ends, and whose turn that makes it.
+//! What is started, how it ends, and what may start after that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Schedule {
             let (task, lane) = self.pick(window)?;
             self.ready.remove(&task);
             self.urgent.remove(&task);
-            // What has come meanwhile may be in its way; it is listed again when that is over.
+            // A later arrival may be in its way; the task is listed again when that is done.
             if self.may_run(task.position) {
                 return self.start(task, lane);
             }
@@ -72,7 +72,7 @@ impl Schedule {
         Some(start)
     }
 
-    /// Ends a task for good: acknowledged, skipped, or refused for good.
+    /// Ends a task for good: acknowledged, skipped, or finally refused.
     pub(in crate::delivery::consumers) fn finish(&mut self, id: TaskId) {
         if self.stop(id, State::Done) {
             self.num_open -= 1;
@@ -80,7 +80,7 @@ impl Schedule {
         }
     }
 
-    /// Ends an attempt that failed. The pause is `pause`, or what follows from the number of
+    /// Ends an attempt that failed. The pause is `pause`, or else depends on the number of
     /// attempts.
     pub(in crate::delivery::consumers) fn fail(
         &mut self,
@@ -120,7 +120,7 @@ impl Schedule {
         Verdict::Again
     }
 
-    /// Ends the tasks, other than those under way, of hooks that are not any more; returns them in the
+    /// Ends the tasks of hooks that no longer exist, except those in progress; returns them in the
     /// log's order.
     pub(in crate::delivery::consumers) fn retain(
         &mut self,
@@ -140,14 +140,14 @@ impl Schedule {
         gone.filter_map(|id| self.end_undone(id)).collect()
     }
 
-    /// Returns whether a task has failed and is not over.
+    /// Returns whether a task has failed and is not done.
     pub(in crate::delivery::consumers) fn is_retried(&self, position: u64, hook: &str) -> bool {
         let entry = self.entries.get(&position);
         let mut tasks = entry.into_iter().flat_map(|entry| &entry.tasks);
         tasks.any(|task| &*task.hook == hook && task.is_retried())
     }
 
-    /// Gives up a task that has failed, and returns it. One that is under way is given up when that
+    /// Gives up a task that has failed, and returns it. A task in progress is given up if that
     /// attempt fails, too.
     pub(in crate::delivery::consumers) fn give_up(
         &mut self,
@@ -168,7 +168,8 @@ impl Schedule {
         self.end_undone(id)
     }
 
-    /// Ends an attempt that turned out to be for a hook that is not any more: it was none.
+    /// Ends an attempt for a hook that turned out not to exist any more; the attempt does not
+    /// count.
     pub(in crate::delivery::consumers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
         self.attempts(id)?;
         let left = self.end_undone(id)?;
@@ -190,7 +191,7 @@ impl Schedule {
         Some(given_up)
     }
 
-    /// Returns when the next task that waits may be tried again.
+    /// Returns when the next waiting task can be retried.
     pub(in crate::delivery::consumers) fn next_wake(&self) -> Option<Moment> {
         self.waiting.first().map(|(due, _)| *due)
     }
@@ -213,7 +214,7 @@ impl Schedule {
     fn wait(&mut self, id: TaskId, due: Moment) {
         if self.stop(id, State::Waiting(due)) {
             self.waiting.insert((due, id));
-            // Whoever waited for it no longer does.
+            // Its waiter no longer waits.
             if let Some(entry) = self.entries.get_mut(&id.position) {
                 entry.is_urgent = false;
             }
@@ -222,7 +223,7 @@ impl Schedule {
         }
     }
 
-    /// Notes that an event has failed, which holds back what comes behind it.
+    /// Records that an event has failed, which holds back what follows it.
     pub(super) fn hold_back(&mut self, by: u64) {
         let stream = self.entries.get(&by).map(|entry| entry.stream.clone());
         let queue = stream.as_ref().and_then(|it| self.queues.get_mut(it));
@@ -235,14 +236,14 @@ impl Schedule {
                 self.note_held_back(position);
             }
             if let Some(entry) = self.entries.get_mut(&position) {
-                // What hurried it may be one of these.
+                // One of these may be what hurried it.
                 entry.hurried_by = entry.hurried_by.and(urgent);
                 urgent = entry.is_urgent.then_some(position).or(urgent);
             }
         }
     }
 
-    /// Takes a task out of where it is; says whether it was not over yet.
+    /// Moves a task from its state to another; returns whether it was not done yet.
     fn stop(&mut self, id: TaskId, next: State) -> bool {
         let Some(task) = self.task_mut(id) else {
             return false;
@@ -277,7 +278,8 @@ impl Schedule {
         }
     }
 
-    /// After a change of an event's tasks: forgets it when all are over, and lists what may run now.
+    /// Handles a change of an event's tasks: forgets the event when all are done, and lists what
+    /// can run now.
     fn settle(&mut self, position: u64) {
         let Some(entry) = self.entries.get(&position) else {
             return;
@@ -306,7 +308,7 @@ impl Schedule {
             self.queues.remove(&stream);
             return;
         };
-        // What is next may be let run beside those that are under way.
+        // The next event may be allowed to run next to those in progress.
         let is_idle = |other: &u64| !queue.running.contains(other);
         let next = queue.positions.range(position + 1..).copied().find(is_idle);
         self.enlist(first);
@@ -318,7 +320,7 @@ impl Schedule {
         }
     }
 
-    /// Lists those of an event's tasks that may run.
+    /// Lists those of an event's tasks that can run.
     pub(super) fn enlist(&mut self, position: u64) {
         if !self.may_run(position) {
             return;
@@ -340,8 +342,8 @@ impl Schedule {
         }
     }
 
-    /// Returns whether an event's turn has come: nothing of its stream is before it or under way,
-    /// but for what caused it.
+    /// Returns whether an event's turn has come: nothing of its stream is before it or in progress,
+    /// except for its causes.
     fn may_run(&self, position: u64) -> bool {
         let Some(entry) = self.entries.get(&position) else {
             return false;
@@ -371,7 +373,7 @@ impl Schedule {
     }
 }
 
-/// Returns the pause after so many attempts: 1, 2, 4 … 300 s.
+/// Returns the pause after this many attempts: 1, 2, 4 … 300 s.
 pub(super) fn pause_after(attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(16);
     Duration::from_secs(1 << doublings).min(LONGEST_PAUSE)

@@ -32,7 +32,7 @@ fn schedule() -> Schedule {
     Schedule::new(Cursor::default(), MAX_ATTEMPTS)
 }
 
-/// Starts all that may start and says where.
+/// Starts everything that can start, and returns the positions and hooks.
 fn started(schedule: &mut Schedule, now: Moment, window: usize) -> Vec<(u64, String)> {
     let starts = std::iter::from_fn(|| schedule.next(now, window));
     starts
@@ -89,7 +89,7 @@ fn a_failure_waits_longer_each_time_and_is_given_up_in_the_end() {
     }
     let start = schedule.next(now, 1).unwrap();
     assert_eq!(schedule.fail(start.task, now, None), Verdict::Dead);
-    // Now the record goes on.
+    // Now the record continues.
     assert_eq!(schedule.next(now, 1).unwrap().task, task(2, 0));
 }
 
@@ -123,7 +123,7 @@ fn a_hook_may_be_told_of_what_it_caused_itself() {
     let mut nested = arrival(3, 1, &[("a", true)]);
     nested.is_urgent = true;
     schedule.load(nested);
-    // The window is full, but the hook that runs waits for this one.
+    // The window is full, but the running hook waits for this one.
     assert_eq!(started(&mut schedule, SECOND, 1), [(3, "a".to_owned())]);
     schedule.finish(task(2, 0));
     let mut own = arrival(4, 0, &[("a", true)]);
@@ -166,7 +166,7 @@ fn what_an_urgent_event_waits_for_is_as_urgent() {
     for (position, of) in [(1, 0), (2, 1), (3, 0)] {
         schedule.load(arrival(position, of, &[("s", true), ("a", false)]));
     }
-    // Nothing fits, as before the plugin is ready.
+    // There is no room, as before the plugin is ready.
     assert!(started(&mut schedule, SECOND, 0).is_empty());
     let mut urgent = arrival(4, 0, &[("s", true)]);
     urgent.is_urgent = true;
@@ -183,7 +183,7 @@ fn what_an_urgent_event_waits_for_is_as_urgent() {
     }
     assert_eq!(started(&mut schedule, SECOND, 0), [(4, "s".to_owned())]);
     schedule.finish(task(4, 0));
-    // The other record's waits as it did.
+    // The other record's task waits as before.
     assert!(started(&mut schedule, SECOND, 0).is_empty());
     assert_eq!(started(&mut schedule, SECOND, 9).len(), 2);
 }
@@ -208,11 +208,11 @@ fn what_comes_behind_a_retry_is_held_back_until_that_is_over() {
         schedule.load(arrival(position, of, &[("a", true)]));
     }
     assert_eq!(started(&mut schedule, SECOND, 9).len(), 2);
-    // Behind a first attempt it only waits.
+    // After a first attempt it only waits.
     assert!(schedule.take_held_back().is_empty());
     schedule.fail(task(1, 0), SECOND, None);
     assert_eq!(schedule.take_held_back(), [2]);
-    // Also while the retry is under way, and for who comes then.
+    // The same holds during the retry, and for later arrivals.
     assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
     schedule.load(arrival(4, 0, &[("a", true)]));
     assert_eq!(schedule.take_held_back(), [4]);
@@ -259,7 +259,7 @@ fn what_a_retry_has_caused_itself_is_not_held_back_by_it() {
 
 #[test]
 fn what_a_retry_holds_back_hurries_nothing() {
-    // It comes before the failure, or after it.
+    // It arrives before the failure, or after it.
     for is_early in [true, false] {
         let mut schedule = schedule();
         schedule.load(arrival(1, 0, &[("a", true)]));
@@ -321,7 +321,7 @@ fn what_is_opened_again_is_read_again() {
     assert_eq!(started(&mut schedule, SECOND, 9), [(1, "b".to_owned())]);
     schedule.finish(task(1, 0));
     assert_eq!(schedule.cursor(), Cursor::at(5));
-    // One that cannot be read is given up.
+    // A position that cannot be read is given up.
     schedule.reopen(2, ["a".into()]);
     schedule.forget_unread(2);
     assert_eq!(schedule.cursor(), Cursor::at(5));
@@ -377,7 +377,7 @@ fn only_what_has_failed_is_given_up_and_no_attempt_is_broken_off() {
     assert!(!schedule.is_retried(1, "b"));
     let given_up = schedule.give_up(1, "a").unwrap();
     assert_eq!((given_up.position, given_up.attempts), (1, 1));
-    // Its record goes on; and what is under way ends by itself.
+    // Its record continues; an attempt in progress ends by itself.
     assert_eq!(started(&mut schedule, SECOND, 9), [(2, "a".to_owned())]);
     schedule.fail(task(2, 0), SECOND, None);
     assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
