@@ -1,14 +1,14 @@
-//! Taking connections, for as long as it takes.
+//! Accepting connections, despite failures.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// When it is tried again after that failed: descriptors that have run out are not back at once.
+/// The pause after a failure, because exhausted file descriptors are not available again at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the next connection. `listener` says in the log who could not.
+/// Accepts the next connection. `listener` names the listener in the log when that fails.
 pub(super) async fn next_connection<Stream, Accepted>(
     accept: impl Fn() -> Accepted,
     listener: &str,

@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
 use crate::process::ProcessGroup;
 
-/// How much of what a process says to its standard error is logged.
+/// How much of a process's standard error is logged.
 const MAX_STDERR_BYTES: usize = 64 * 1024;
 /// How much is read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// How long the pipes of a process that has ended are read on.
+/// For how long the pipes of a process that has ended are still read.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// A plugin that is run for each request.
@@ -31,15 +31,15 @@ pub(super) struct Exec {
     program: String,
     args: Vec<String>,
     window: u64,
-    /// The configuration, as the process gets it.
+    /// The configuration, encoded for the process.
     config: String,
     database: String,
     max_answer: usize,
 }
 
-/// What became of a process.
+/// The result of a process.
 struct Ended {
-    /// None if it said too much, and was ended for that.
+    /// `None` if it wrote too much and was ended for that.
     status: Option<ExitStatus>,
     said: Said,
 }
@@ -51,7 +51,7 @@ struct Said {
     stderr: Vec<u8>,
 }
 
-/// Why a process is not listened to any more.
+/// Why a process's output is no longer read.
 #[derive(Debug, thiserror::Error)]
 enum Unread {
     #[error(transparent)]
@@ -61,7 +61,7 @@ enum Unread {
 }
 
 impl Exec {
-    /// Builds the transport.
+    /// Creates the transport.
     pub(super) fn new(
         plugin: &str,
         (program, args, window): (&str, &[String], u64),
@@ -99,14 +99,14 @@ impl Exec {
         command
     }
 
-    /// Runs the program to its end, which is what its answer waits for.
+    /// Runs the program until it ends, which is when its answer counts.
     async fn run(&self, envelope: &Envelope) -> std::io::Result<Ended> {
         let mut group = ProcessGroup::start(&mut self.command(envelope))?;
         let (stdin, stdout, stderr) = group.pipes();
         let mut said = Said::default();
         let write = async {
             if let Some(mut stdin) = stdin {
-                // Who does not read what he is told may still answer.
+                // A process that does not read its input can still answer.
                 let _ = stdin.write_all(&input(envelope)).await;
             }
             Ok(())
@@ -123,7 +123,7 @@ impl Exec {
             said.stderr.extend(bytes.iter().take(room));
             Ok(())
         };
-        // All at once: a process that waits for its reader would wait for ever.
+        // All at once, because a process that waits for its reader would wait for ever.
         let talk = async { tokio::try_join!(write, read(stdout, answer), read(stderr, remark),) };
         let talk_and_wait = async {
             let mut talk = pin!(talk);
@@ -133,8 +133,8 @@ impl Exec {
                     Ok(group.wait().await?)
                 }
                 status = group.wait() => {
-                    // What it said is in the pipes by now. They may stay open, in somebody's hands
-                    // whom it has left behind.
+                    // Its output is in the pipes by now. They may stay open, held by processes that
+                    // it has left behind.
                     if let Ok(talked) = timeout(GRACE, talk).await {
                         talked?;
                     }
@@ -185,7 +185,7 @@ impl Transport for Exec {
         match self.run(envelope).await {
             Ok(ended) => Answer::Given(self.outcome(envelope, &ended)),
             Err(error) => {
-                // Where programs are is not for clients.
+                // Clients must not learn where programs are.
                 let (plugin, program) = (&self.plugin, &self.program);
                 tracing::warn!(plugin, program, %error, "the program cannot be run");
                 let message = format!("the program cannot be run: {error}");
@@ -195,18 +195,18 @@ impl Transport for Exec {
     }
 }
 
-/// A provider's action is an argument.
+/// Returns the action of a provider's request, which is an argument of the program.
 fn action_of(envelope: &Envelope) -> Option<OsString> {
     let action = param(envelope)?.get("action")?.as_str()?.to_owned();
     Some(action.into())
 }
 
-/// Returns the error of an answer that cannot be read, in v1's words for this transport.
+/// Returns the error of an unreadable answer, in v1's words for this transport.
 fn unread(why: &str) -> Outcome {
     failure(&format!("failed to parse plugin response: {why}"))
 }
 
-/// Returns what a process is told on its standard input.
+/// Returns a process's standard input.
 fn input(envelope: &Envelope) -> Vec<u8> {
     let content = match param(envelope) {
         Some(provided) => {
@@ -218,7 +218,7 @@ fn input(envelope: &Envelope) -> Vec<u8> {
     content.unwrap_or_default().into_bytes()
 }
 
-/// Returns what a provider is asked.
+/// Returns the content of a provider's request.
 fn param(envelope: &Envelope) -> Option<Json> {
     let param = envelope
         .param
@@ -227,7 +227,7 @@ fn param(envelope: &Envelope) -> Option<Json> {
     skytrail_schema::json::from_str(param.get()).ok()
 }
 
-/// Reads a pipe to its end, or until who takes it has enough.
+/// Reads a pipe to its end, or until `take` stops it.
 async fn read(
     pipe: Option<impl AsyncRead + Unpin>,
     mut take: impl FnMut(&[u8]) -> Result<(), Unread>,

@@ -17,10 +17,10 @@ use super::transport::{Answer, Envelope, Transport, failure, unparsed, unparsed_
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept for the next request: less than the five seconds after which
-/// node's server hangs up, so that no request meets a connection that is just being closed.
+/// Node's server hangs up, so that no request meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// A plugin that takes HTTP requests. Status and headers of its answers mean nothing.
+/// A plugin that accepts HTTP requests. The status and headers of its answers mean nothing.
 pub(super) struct Http {
     client: Client,
     url: Url,
@@ -29,12 +29,12 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Builds the transport.
+    /// Creates the transport.
     ///
     /// # Errors
-    /// The address is none.
+    /// The address is invalid.
     pub(super) fn new(url: &str, window: u64, max_answer: usize) -> Result<Self, String> {
-        // Set already by whoever needed it first.
+        // Another part may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -54,8 +54,10 @@ impl Http {
         })
     }
 
-    /// Returns whether the plugin listens after it has left a request without an answer. A process
-    /// that ended does not, and may be back as another one before it is asked again.
+    /// Returns whether the plugin listens after it left a request unanswered.
+    ///
+    /// A process that has ended does not listen, and a new one may be there before it is asked
+    /// again.
     async fn is_there(&self) -> bool {
         let host = self.url.host_str().unwrap_or_default();
         let host = host.trim_matches(['[', ']']);
@@ -64,7 +66,7 @@ impl Http {
         matches!(connected, Ok(Ok(_)))
     }
 
-    /// Takes the answer as it comes; `None` when it is too long.
+    /// Reads the answer as it arrives; `None` when it is too long.
     async fn read(&self, mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {
@@ -107,19 +109,19 @@ impl Transport for Http {
     }
 }
 
-/// Reads an answer. One that is none may be that of a proxy before the plugin, which then has said
-/// nothing.
+/// Reads an answer. An invalid one may come from a proxy in front of the plugin, which then has
+/// said nothing.
 fn outcome(envelope: &Envelope, answer: &[u8]) -> Outcome {
     envelope.read(answer).unwrap_or_else(|why| unread(&why))
 }
 
-/// Returns the error of an answer that cannot be read: whoever delivers something tries again.
+/// Returns the error of an unreadable answer: deliveries are then retried.
 fn unread(why: &str) -> Outcome {
     failure(&unparsed_text(why))
 }
 
-/// Returns an error with its causes: the library's own text has none of them. Clients are told it, so
-/// it is without the address, which may have a token or a password.
+/// Returns an error with its causes, which the library's own text lacks. Clients are told this
+/// text, so it has no address, which may contain a token or a password.
 fn text_of(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

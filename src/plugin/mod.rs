@@ -1,12 +1,12 @@
-//! Plugins that do not connect by themselves: those that the server reaches over HTTP, runs as
-//! programs, or meets at a `ZeroMQ` socket, as in v1.
+//! Plugins that do not connect by themselves: the server reaches them over HTTP, runs them as
+//! programs, or meets them at a `ZeroMQ` socket, as in v1.
 //!
-//! To the plugin actors each of them is one worker, with a connection actor like any other, so that
-//! deadlines, windows, registrations, generations and drains are the same for all transports. What
-//! plays the worker is a [`session`]: it says `hello`, takes what the actor sends to a socket
-//! elsewhere, and gives it to a [`transport::Transport`], which knows how v1 did it. The
-//! [`supervisor`] begins sessions: at the start, again while the plugin is away or its registration
-//! is refused, and anew when it comes back, as a next generation.
+//! To the plugin actors, each of them is one worker, with a connection actor like any other, so
+//! deadlines, windows, registrations, generations and drains are the same for all transports. A
+//! [`session`] plays the worker: it says `hello`, receives what the actor would send to a socket,
+//! and gives it to a [`transport::Transport`], which speaks v1's protocol. The [`supervisor`]
+//! starts sessions: at the start, again while the plugin is away or its registration is refused,
+//! and as a new generation when the plugin comes back.
 
 mod accept;
 mod exec;
@@ -27,7 +27,7 @@ use crate::config::{Config, Plugin, PluginTransport, Secret};
 use null_database::NullDatabase;
 use transport::Transport;
 
-/// Why a plugin's transport cannot be made.
+/// Why a plugin's transport cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin {plugin}: {why}")]
 pub struct TransportError {
@@ -35,18 +35,18 @@ pub struct TransportError {
     why: String,
 }
 
-/// Opens the database with nothing in it, if a plugin may need it, and notes in the configuration
-/// where it is. It ends with the guard.
+/// Starts the empty database if a plugin may need it, and stores its address in the configuration.
+/// It ends with the guard.
 ///
 /// # Errors
-/// Its address cannot be had.
+/// Its address cannot be bound.
 pub async fn open_database(config: &mut Config) -> std::io::Result<Option<DropGuard>> {
     let Some(address) = config.null_database else {
         return Ok(None);
     };
     let mut transports = config.plugins.iter().map(|plugin| &plugin.transport);
     let is_reached = transports.any(|transport| *transport != PluginTransport::WebSocket);
-    // A plugin that connects by itself is told of no port but one that was chosen.
+    // A plugin that connects by itself is told of the database only if its port was chosen.
     let is_chosen = address.port() != 0;
     if !(is_reached || is_chosen) || config.plugin_database.is_some() {
         return Ok(None);
@@ -58,10 +58,10 @@ pub async fn open_database(config: &mut Config) -> std::io::Result<Option<DropGu
     Ok(Some(ending.drop_guard()))
 }
 
-/// Begins to reach the plugins that do not connect by themselves, on an arbiter and until the end.
+/// Starts reaching the plugins that do not connect by themselves, on an arbiter, until the end.
 ///
 /// # Errors
-/// A transport that cannot be made; none is reached then.
+/// A transport cannot be created; then no plugin is reached.
 pub fn reach(
     config: &Config,
     broker: &PluginBroker,

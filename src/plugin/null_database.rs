@@ -1,10 +1,10 @@
-//! A database with nothing in it, for the hooks of v1's Python runtime.
+//! An empty database, for the hooks of v1's Python runtime.
 //!
-//! That runtime opens a transaction for each hook, also for those that do not use it, and fails
-//! without a database. This speaks as much of PostgreSQL's protocol as that takes: to connect, to
-//! begin, to set the search path, to commit or roll back, and the questions that the libraries ask
-//! when they connect. All else is refused with SQLSTATE 0A000, so that a hook that does want SQL
-//! fails with a reason. Records are reached through the API only.
+//! That runtime opens a transaction for every hook, even one that does not use it, and fails
+//! without a database. This one speaks as much of PostgreSQL's protocol as that takes: connect,
+//! begin, set the search path, commit or roll back, and the queries that the libraries send when
+//! they connect. Everything else is refused with SQLSTATE 0A000, so that a hook that does want SQL
+//! fails with a reason. Records are available through the API only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::next_connection;
 
-/// How many connections there may be.
+/// The maximum number of connections.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a message may be.
+/// The maximum length of a message.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 const SSL_REQUEST: u32 = 80_877_103;
@@ -29,7 +29,7 @@ const PROTOCOL_3: u32 = 196_608;
 /// The type of all columns.
 const TEXT: u32 = 25;
 
-/// What a client is told of the server when it connects.
+/// The server parameters that a client is told when it connects.
 const PARAMETERS: [(&str, &str); 7] = [
     ("server_version", "12.0"),
     ("server_encoding", "UTF8"),
@@ -40,7 +40,7 @@ const PARAMETERS: [(&str, &str); 7] = [
     ("integer_datetimes", "on"),
 ];
 
-/// What the libraries ask when they connect, with the column and the value of the answer.
+/// The queries of the libraries when they connect, with the column and the value of each answer.
 const ANSWERS: [(&str, &str, &str); 5] = [
     ("select pg_catalog.version()", "version", "PostgreSQL 12.0"),
     ("select version()", "version", "PostgreSQL 12.0"),
@@ -64,17 +64,17 @@ pub(super) struct NullDatabase {
 }
 
 impl NullDatabase {
-    /// Takes an address.
+    /// Binds an address.
     ///
     /// # Errors
-    /// It cannot be had.
+    /// The address cannot be bound.
     pub(super) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
 
-    /// Returns the address as clients are told it. Some insist on a password's place in it.
+    /// Returns the address that clients are told. Some insist on a password in it.
     pub(super) fn url(&self) -> String {
         format!("postgresql://plugin:none@{}/none", self.address)
     }
@@ -103,7 +103,7 @@ impl NullDatabase {
     }
 }
 
-/// Where a client's transaction stands.
+/// The state of a client's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transaction {
     None,
@@ -120,7 +120,8 @@ impl Transaction {
         }
     }
 
-    /// Answers a statement: what goes to the client, without the word that it may go on.
+    /// Answers a statement: returns the messages to the client, except the one that says it may
+    /// continue.
     fn answer(&mut self, sql: &str) -> Vec<u8> {
         let words: Vec<_> = sql.split_whitespace().collect();
         let words = words.join(" ").to_lowercase();
@@ -170,7 +171,7 @@ impl Session {
         Ok(())
     }
 
-    /// Lets a client in, whoever it is. False for one that wants something else.
+    /// Lets any client in. Returns false for one with another protocol.
     async fn greet(&mut self) -> std::io::Result<bool> {
         loop {
             let length = self.reader.read_u32().await?;
@@ -182,7 +183,7 @@ impl Session {
                 _ => return Ok(false),
             }
         }
-        // No password is asked for.
+        // No password is required.
         let mut welcome = message(b'R', &0_u32.to_be_bytes());
         for (name, value) in PARAMETERS {
             welcome.extend(message(b'S', format!("{name}\0{value}\0").as_bytes()));
@@ -211,7 +212,7 @@ impl Session {
         }
     }
 
-    /// Reads what follows a length, which counts itself.
+    /// Reads the rest after a length, which includes itself.
     async fn read(&mut self, length: u32) -> std::io::Result<Vec<u8>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let rest = length.checked_sub(size_of::<u32>());
@@ -240,7 +241,7 @@ fn refusal(why: &str) -> Vec<u8> {
     message(b'E', fields.as_bytes())
 }
 
-/// Returns a table of texts with one row, or none.
+/// Returns a table of strings with one row, or none.
 fn table(columns: &[&str], value: Option<&str>) -> Vec<u8> {
     const ANY_LENGTH: u16 = u16::MAX;
     let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();

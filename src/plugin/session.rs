@@ -1,4 +1,4 @@
-//! Plays the worker of a plugin towards the connection's actor.
+//! Plays a plugin's worker towards the connection's actor.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -22,36 +22,37 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
 
-/// What a session tells its supervisor.
+/// What a session reports to its supervisor.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The registration was taken.
+    /// The registration was accepted.
     Registered,
-    /// The plugin that was registered is not reached any more.
+    /// The registered plugin can no longer be reached.
     Away,
-    /// It answered after it had not been reached.
+    /// The plugin answered after it had been unreachable.
     Back,
     /// The session is over.
     Closed,
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub(super) struct Parts {
     pub(super) plugin: Arc<str>,
     pub(super) generation: u64,
     pub(super) transport: Arc<dyn Transport>,
-    /// Whether the plugin has had `before-config` since it last registered: it gets that once,
-    /// however often `init` is tried.
+    /// Whether the plugin has received `before-config` since it last registered: it gets that once,
+    /// however often `init` is retried.
     pub(super) greeted: Arc<AtomicBool>,
-    /// Why the plugin was not reached the last time, if it was not: what is no news is not logged
-    /// as a warning.
+    /// Why the plugin was unreachable the last time, if it was: the same reason is not logged as a
+    /// warning again.
     pub(super) absence: Arc<Mutex<Option<String>>>,
     pub(super) events: mpsc::Sender<Event>,
-    /// Told of what [`Event::Back`] tells, for a supervisor that follows another session by now.
+    /// Notified together with [`Event::Back`], for a supervisor that already follows another
+    /// session.
     pub(super) back: Arc<Notify>,
 }
 
-/// Connects a plugin to an actor of its own, and works until either is gone.
+/// Connects a plugin to an actor of its own, and runs until either is gone.
 pub(super) async fn run(
     parts: Parts,
     broker: PluginBroker,
@@ -100,7 +101,7 @@ pub(super) async fn run(
         }
     }
     let goodbye = FromTransport(TransportEvent::Goodbye);
-    // The actor may be gone before; then it knows.
+    // The actor may already be gone; then it knows.
     let _ = session.actor.send(goodbye).await;
     session.tell(Event::Closed).await;
 }
@@ -108,18 +109,18 @@ pub(super) async fn run(
 struct Session {
     parts: Parts,
     actor: Addr<PluginConnection>,
-    /// The last number given.
+    /// The last number assigned.
     seq: u64,
     /// The highest number received.
     heard: Option<u64>,
-    /// The requests under way, with what stops them.
+    /// The requests in progress, with what stops them.
     running: HashMap<String, oneshot::Sender<()>>,
     is_registered: bool,
-    /// The plugin could not be reached the last time.
+    /// Whether the plugin was unreachable the last time.
     is_away: bool,
 }
 
-/// What is read of the messages that are meant for a worker.
+/// The members that are read of messages to a worker.
 #[derive(Deserialize)]
 struct Message {
     #[serde(rename = "type")]
@@ -159,7 +160,7 @@ impl Session {
         }
     }
 
-    /// Takes a message from the actor; returns the request that it is.
+    /// Handles a message from the actor; returns the request if it is one.
     async fn take(&mut self, text: &str) -> Option<Envelope> {
         let message: Message = match serde_json::from_str(text) {
             Ok(message) => message,
@@ -181,7 +182,7 @@ impl Session {
                     context: message.context,
                 });
             }
-            // Whoever waits for the stop sees that nobody can say it any more.
+            // Dropping the sender wakes whoever waits for the stop.
             "cancel" => drop(self.running.remove(&message.id)),
             "ping" => self.say(WorkerMessage::Pong).await,
             "registered" => self.note_registration(message.ok).await,
@@ -196,7 +197,7 @@ impl Session {
         None
     }
 
-    /// Why one is refused, the actors say.
+    /// Records that the registration was accepted. The actors log why one is refused.
     async fn note_registration(&mut self, is_taken: bool) {
         if is_taken {
             self.is_registered = true;
@@ -205,7 +206,7 @@ impl Session {
         }
     }
 
-    /// Returns the work on a request, which ends when it is cancelled.
+    /// Returns the work on a request, which ends when the request is cancelled.
     fn begin(&mut self, envelope: Envelope) -> impl Future<Output = (Envelope, Answer)> + use<> {
         let (stop, stopped) = oneshot::channel::<()>();
         self.running.insert(envelope.id.clone(), stop);
@@ -254,7 +255,8 @@ impl Session {
         self.say(WorkerMessage::Response(response)).await;
     }
 
-    /// Only who is gone has to be initialised again: a handler that fails may do so for any client.
+    /// Handles an unanswered request. Only a plugin that is gone must be initialised again: a
+    /// handler that fails may do so for any client.
     async fn note_failure(&mut self, envelope: &Envelope, why: &str, is_gone: bool) {
         let (plugin, name) = (&self.parts.plugin, &envelope.name);
         if !is_gone {
@@ -272,7 +274,7 @@ impl Session {
         }
     }
 
-    /// Says something to the actor, as if it came over a socket.
+    /// Sends a message to the actor, as if it had arrived over a socket.
     async fn say(&mut self, message: WorkerMessage) {
         let has_seq = !matches!(message, WorkerMessage::Hello(_) | WorkerMessage::Pong);
         self.seq += u64::from(has_seq);
@@ -283,17 +285,17 @@ impl Session {
             message,
         };
         let event = TransportEvent::Frame(Ok(frame));
-        // An actor that is gone has said so by closing its end.
+        // An actor that is gone has closed its end.
         let _ = self.actor.send(FromTransport(event)).await;
     }
 
     async fn tell(&self, event: Event) {
-        // The supervisor may follow another session by now.
+        // The supervisor may already follow another session.
         let _ = self.parts.events.send(event).await;
     }
 }
 
-/// Waits until other workers are there than before; returns how many.
+/// Waits until the number of workers has changed; returns it.
 async fn next_size(crew: &mut Option<watch::Receiver<usize>>) -> usize {
     if let Some(crew) = crew
         && crew.changed().await.is_ok()

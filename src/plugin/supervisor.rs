@@ -1,4 +1,4 @@
-//! Begins a plugin's sessions, one after the other.
+//! Starts a plugin's sessions, one after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::session::{self, Event, Parts};
 use super::transport::{Notice, Transport};
 
-/// The pause before another try, which grows while the plugin does not register.
+/// The pause before the next session, which grows while the plugin does not register.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How many of the plugin's calls may wait for the session.
+/// How many of the plugin's calls can wait for the session.
 const MAX_CALLS: usize = 1024;
 
-/// How a session went.
+/// How a session ended.
 enum End {
-    /// The plugin is away; only another session tells when it is back.
+    /// The plugin is away; only another session can tell when it is back.
     Away,
     /// The plugin is back after an absence.
     Back,
     /// It did not register, or was closed.
     Lost,
-    /// The server stops.
+    /// The server is stopping.
     Leaving,
 }
 
-/// Keeps a plugin reached until the server stops.
+/// Keeps a plugin connected until the server stops.
 pub(super) async fn run(
     plugin: Arc<str>,
     transport: Arc<dyn Transport>,
@@ -55,16 +55,17 @@ pub(super) async fn run(
             back: Arc::clone(&back),
         };
         let begun = Instant::now();
-        // It goes on beside its successor, with what it still has.
+        // It continues next to its successor, with the requests that it still has.
         actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), asked));
         match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
-            // What it had registered counts until it has registered again, if only with errors. One that
-            // comes and goes is not initialised without pause.
+            // The old registration counts until the plugin has registered again, even if its points
+            // only fail. The pause keeps a plugin that comes and goes from being initialised all
+            // the time.
             End::Away => sleep_until(begun + pause).await,
             End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
             End::Lost => {
-                // Over before its time when workers come that were not there, or when the session before
-                // gets an answer.
+                // The pause ends early when workers arrive after there were none, or when the
+                // previous session gets an answer.
                 let returned = async {
                     tokio::select! {
                         () = come_back(&*transport) => {}
@@ -79,15 +80,15 @@ pub(super) async fn run(
     }
 }
 
-/// Follows a session until another is to begin.
+/// Follows a session until another one must start.
 async fn follow(
     mut heard: mpsc::Receiver<Event>,
     calls: &mpsc::Sender<CallMessage>,
     transport: &dyn Transport,
     (broker, pause): (&PluginBroker, &mut Duration),
 ) -> End {
-    // Workers that come while the session registers are asked by it. Only if it fails all the same,
-    // another one begins at once.
+    // The session asks workers that arrive while it registers. Only if it fails all the same,
+    // another one starts at once.
     let (mut is_registered, mut are_news) = (false, false);
     loop {
         tokio::select! {
@@ -97,7 +98,8 @@ async fn follow(
                     *pause = FIRST_PAUSE;
                 }
                 Some(Event::Away) if transport.kind() == TransportKind::Http => return End::Away,
-                // Over other transports the plugin speaks first, or there is none to be away.
+                // Over other transports the plugin speaks first, or there is nothing that could be
+                // away.
                 Some(Event::Away) => {}
                 Some(Event::Back) => return End::Back,
                 Some(Event::Closed) | None if broker.is_leaving() => return End::Leaving,
@@ -113,7 +115,7 @@ async fn follow(
     }
 }
 
-/// Waits until the plugin is back. Nobody takes its calls meanwhile.
+/// Waits until the plugin is back. Its calls are refused meanwhile.
 async fn come_back(transport: &dyn Transport) {
     loop {
         match transport.notice().await {
@@ -123,7 +125,7 @@ async fn come_back(transport: &dyn Transport) {
     }
 }
 
-/// Gives the plugin's call to the session, or refuses it when too many wait.
+/// Passes the plugin's call to the session, or refuses it when too many are waiting.
 fn pass_on(call: CallMessage, calls: &mpsc::Sender<CallMessage>, transport: &dyn Transport) {
     if let Err(refused) = calls.try_send(call) {
         refuse(&refused.into_inner(), transport, "too many calls at once");

@@ -1,4 +1,4 @@
-//! What a transport does: it takes a request to the plugin and brings its answer.
+//! The job of a transport: it brings a request to the plugin and returns the answer.
 
 use std::future::pending;
 
@@ -10,7 +10,7 @@ use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::{CallMessage, Outcome};
 use tokio::sync::watch;
 
-/// A request to a plugin. Serialised, it is v1's envelope.
+/// A request to a plugin. Serialized, it is v1's envelope.
 #[derive(Debug, Serialize)]
 pub(super) struct Envelope {
     /// Unique among the plugin's requests.
@@ -34,25 +34,25 @@ pub(super) struct Envelope {
     pub(super) context: Option<Box<RawValue>>,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The plugin answered, if only nonsense.
+    /// The plugin answered, even if with nonsense.
     Given(Outcome),
-    /// Nobody wanted it any more.
+    /// No caller wanted it any more.
     Cancelled,
-    /// The plugin may have had the request, and gave no answer.
+    /// The plugin may have received the request, and gave no answer.
     Lost {
-        /// Why there is none.
+        /// Why there is no answer.
         why: String,
-        /// Whether the plugin has gone with it, as far as is known.
+        /// Whether the plugin is gone, too, as far as known.
         is_gone: bool,
     },
-    /// There was nobody who could have taken the request.
+    /// There was nothing to receive the request.
     NotThere(String),
 }
 
-/// What a transport tells unasked.
+/// What a transport reports unasked.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// The plugin asks for an action.
@@ -61,7 +61,7 @@ pub(super) enum Notice {
     Back,
 }
 
-/// A way to a plugin.
+/// A transport to a plugin.
 #[async_trait]
 pub(super) trait Transport: Send + Sync + 'static {
     /// Returns its kind.
@@ -70,27 +70,28 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// Returns how many requests it takes at once.
     fn window(&self) -> u64;
 
-    /// Takes a request to the plugin and waits for the answer. It is dropped when nobody waits any
-    /// more; deadlines are the caller's.
+    /// Brings a request to the plugin and waits for the answer. It is dropped when no caller waits
+    /// any more; deadlines are the caller's.
     async fn request(&self, envelope: &Envelope) -> Answer;
 
-    /// Waits for what the plugin says unasked. It may be dropped at any time, and must not lose
+    /// Waits for what the plugin says unasked. It can be dropped at any time, and must not lose
     /// anything then.
     async fn notice(&self) -> Notice {
         pending().await
     }
 
-    /// Returns how many workers take its requests, where it knows.
+    /// Returns how many workers share its requests, where that is known.
     fn crew(&self) -> Option<watch::Receiver<usize>> {
         None
     }
 
-    /// Takes the answer to a call to the plugin: the HTTP status and the body that it would have had.
+    /// Takes the answer to a call by the plugin: the HTTP status and the body that it would have
+    /// had.
     fn reply(&self, _call: &str, _status: u16, _body: &RawValue) {}
 }
 
 impl Envelope {
-    /// Writes v1's envelope.
+    /// Serializes v1's envelope.
     ///
     /// # Errors
     /// None is expected: it was JSON before.
@@ -98,18 +99,18 @@ impl Envelope {
         serde_json::to_vec(self)
     }
 
-    /// Returns whether it is one of the events that take the plugin to where it is registered.
+    /// Returns whether it is one of the events that lead to the plugin's registration.
     pub(super) fn is_initialisation(&self) -> bool {
         self.kind == "event" && matches!(self.name.as_str(), "before-config" | "init")
     }
 
-    /// Reads v1's answer; one that cannot be read is an error.
+    /// Parses v1's answer; an unreadable one is an error.
     pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
         self.read(answer).unwrap_or_else(|why| unparsed(&why))
     }
 
-    /// Reads v1's answer. `error` counts when both are there. A missing result is none to kinds
-    /// whose answers nobody uses.
+    /// Parses v1's answer. If it has both, `error` counts. A missing result is null for kinds with
+    /// unused answers.
     ///
     /// # Errors
     /// Why it cannot be read.
@@ -132,22 +133,22 @@ impl Envelope {
     }
 }
 
-/// Returns the error of an answer that cannot be read.
+/// Returns the error of an unreadable answer.
 pub(super) fn unparsed(why: &str) -> Outcome {
     Outcome::Error(json!({"code": 10000, "message": unparsed_text(why)}))
 }
 
-/// Returns what that error says.
+/// Returns the message of that error.
 pub(super) fn unparsed_text(why: &str) -> String {
     format!("Failed to parse plugin response: {why}")
 }
 
-/// Returns an error that the transport itself has: the plugin did not answer.
+/// Returns an error of the transport itself: the plugin did not answer.
 pub(super) fn failure(message: &str) -> Outcome {
     Outcome::Lost(json!({"code": 10000, "message": message}))
 }
 
-/// Returns the error of a transport that did not find the plugin.
+/// Returns the error of a transport that could not reach the plugin.
 pub(super) fn unreached(message: &str) -> Outcome {
     Outcome::Unreached(json!({"code": 10000, "message": message}))
 }

@@ -1,14 +1,14 @@
-//! The bodies of messages: what workers call, and what they are told instead of an answer.
+//! The bodies of messages: workers' calls, and the errors that they get instead of an answer.
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
 
-/// Reads what a worker calls. It has the master key's rights whatever key it carries, which is
-/// what a call without one has.
+/// Parses a worker's call. It has the master key's rights whatever key it carries, like a call
+/// without a key.
 ///
 /// # Errors
-/// The answer to whoever called something that is no call.
+/// The answer to an invalid call.
 pub(super) fn payload(body: &[u8]) -> Result<Map<String, Json>, Vec<u8>> {
     let refuse = |message: String| Err(refusal(&ApiError::new(Code::BadRequest, message)));
     let mut members = match json::from_slice(body) {
@@ -25,7 +25,7 @@ pub(super) fn payload(body: &[u8]) -> Result<Map<String, Json>, Vec<u8>> {
     }
 }
 
-/// Writes a refusal as an action's answer.
+/// Serializes a refusal like an action's answer.
 pub(super) fn refusal(error: &ApiError) -> Vec<u8> {
     format!("{}\n", json!({"error": error.to_wire()})).into_bytes()
 }

@@ -1,19 +1,19 @@
-//! How much memory the messages take that are being read, of all workers of a plugin together.
+//! Limits the memory of the messages being read, of all workers of a plugin together.
 //!
-//! Anybody may connect, say that he is a worker and begin a message that never ends; so many may do
-//! that, that the bound of one message is none for all of them. Small messages are free: they are
-//! what workers live by.
+//! Any program can connect, claim to be a worker and start a message that never ends. With enough
+//! of them, the limit of a single message does not protect the memory. Small messages are free,
+//! because workers depend on them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much of each message is free.
+/// How many bytes of each message are free.
 pub(super) const FREE_BYTES: u64 = 64 * 1024;
 
-/// What is left for all.
+/// The bytes left for all.
 #[derive(Debug)]
 pub(super) struct Budget(AtomicU64);
 
-/// What a message takes; given back with it.
+/// The bytes that a message has taken; returned when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share<'a> {
     budget: &'a Budget,
@@ -22,12 +22,12 @@ pub(super) struct Share<'a> {
 }
 
 impl Budget {
-    /// Returns a budget of so many bytes.
+    /// Returns a budget of this many bytes.
     pub(super) fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
     }
 
-    /// Begins with a message.
+    /// Starts a message.
     pub(super) fn share(&self) -> Share<'_> {
         Share {
             budget: self,
@@ -38,7 +38,7 @@ impl Budget {
 }
 
 impl Share<'_> {
-    /// Takes some more, or says that it is not there.
+    /// Takes some more bytes; returns false when there are not enough.
     pub(super) fn take(&mut self, bytes: u64) -> bool {
         let paid = bytes.saturating_sub(self.free);
         let less = |left: u64| left.checked_sub(paid);
@@ -70,7 +70,7 @@ mod tests {
         let (mut first, mut second) = (budget.share(), budget.share());
         assert!(first.take(FREE_BYTES) && first.take(60));
         assert!(second.take(FREE_BYTES + 40) && !second.take(1));
-        // Small ones go on.
+        // Small messages still pass.
         assert!(budget.share().take(FREE_BYTES));
         drop(first);
         assert!(second.take(60) && !second.take(1));

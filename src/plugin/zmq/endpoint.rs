@@ -1,4 +1,4 @@
-//! Where workers connect: addresses as ZeroMQ writes them.
+//! Where workers connect: addresses in ZeroMQ's notation.
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 /// An address to bind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
-    /// `tcp://host:port`; the host `*` is every address of the machine.
+    /// `tcp://host:port`; the host `*` means every address of the machine.
     Tcp(String),
     /// `ipc:///path`, a socket in the file system.
     Ipc(PathBuf),
@@ -26,7 +26,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Reads an address.
+    /// Parses an address.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("ipc://") {
             let is_path = !path.is_empty() && !path.starts_with('@');
@@ -38,7 +38,7 @@ impl Endpoint {
         (!host.is_empty()).then(|| Self::Tcp(format!("{host}:{port}")))
     }
 
-    /// Begins to listen, on the runtime of the caller.
+    /// Starts listening, on the caller's runtime.
     ///
     /// # Errors
     /// The address is in use, not this machine's, or not allowed.
@@ -54,7 +54,7 @@ impl Endpoint {
     }
 }
 
-/// A socket's file outlives its process; one that nobody listens to is in nobody's way.
+/// Binds a path. A socket's file outlives its process, so a file without a listener is replaced.
 fn bind_path(path: &Path) -> Result<UnixListener, Error> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -69,7 +69,7 @@ fn bind_path(path: &Path) -> Result<UnixListener, Error> {
     }
 }
 
-/// What a worker's connection is.
+/// The connection of a worker.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -112,7 +112,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Ipc(_, path) = self {
-            // Another server may have removed it already; a file that stays is in nobody's way.
+            // Another server may have removed it already; a file that stays does no harm.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let endpoint = Endpoint::Ipc(folder.path().join("socket"));
         let _first = endpoint.bind().unwrap();
         assert!(endpoint.bind().is_err());
-        // As after a kill: the file stays, and nobody listens.
+        // As after a kill: the file stays, without a listener.
         let stale = folder.path().join("stale");
         drop(UnixListener::bind(&stale).unwrap());
         assert!(stale.exists());

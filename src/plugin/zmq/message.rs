@@ -1,15 +1,15 @@
-//! What server and workers tell each other: v1's form of the Paranoid Pirate Protocol.
+//! The messages between server and workers: v1's form of the Paranoid Pirate Protocol.
 //!
-//! A signal is one frame of one byte. A message has seven frames, the same both ways: the worker's
-//! identity, an empty one, the kind, the bounce count, the request's id, an empty one, the body.
-//! [`parse`] never panics, whatever frames come.
+//! A signal is one frame of one byte. A message has seven frames, the same in both directions: the
+//! worker's identity, an empty one, the kind, the bounce count, the request's id, an empty one, the
+//! body. [`parse`] never panics, whatever frames arrive.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// How long a request's id may be.
+/// The maximum length of a request's id.
 const MAX_ID_BYTES: usize = 255;
-/// How many digits a bounce count may have.
+/// The maximum number of digits of a bounce count.
 const MAX_BOUNCE_DIGITS: usize = 6;
 
 const READY: u8 = 1;
@@ -18,7 +18,7 @@ const SHUTDOWN: u8 = 3;
 const REQUEST: u8 = 4;
 const RESPONSE: u8 = 5;
 
-/// A worker's name, which its socket chose.
+/// A worker's identity, chosen by its socket.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Identity(pub(super) Arc<[u8]>);
 
@@ -28,37 +28,37 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Names a request and all that is nested in it.
+/// Identifies a request and everything that is nested in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Makes an id of the server's form: two random parts.
+    /// Creates an id in the server's form: two random parts.
     pub(super) fn random() -> Self {
         let (first, second) = (rand::random::<u16>(), rand::random::<u16>());
         Self(format!("{first:04X}-{second:04X}").into())
     }
 }
 
-/// What frames mean.
+/// The meaning of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// The worker takes requests.
+    /// The worker accepts requests.
     Ready,
-    /// Whoever says it is there and has nothing to do.
+    /// The sender is alive and has nothing to do.
     Heartbeat,
     /// The worker leaves.
     Shutdown,
-    /// Do this.
+    /// A request.
     Request(Envelope),
-    /// This was done.
+    /// The answer to a request.
     Response(Envelope),
 }
 
 /// A request or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
-    /// How deep the request is nested in others.
+    /// How deeply the request is nested in others.
     pub(super) bounce: u32,
     /// The outermost request.
     pub(super) id: RequestId,
@@ -66,7 +66,7 @@ pub(super) struct Envelope {
     pub(super) body: Vec<u8>,
 }
 
-/// Why frames mean nothing.
+/// Why frames are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MessageError {
     /// Neither a signal nor a message.
@@ -75,16 +75,16 @@ pub(super) enum MessageError {
     /// An unknown first byte.
     #[error("an unknown kind of message")]
     UnknownKind,
-    /// The bounce count is no number.
+    /// The bounce count is not a number.
     #[error("the bounce count is no number of at most {MAX_BOUNCE_DIGITS} digits")]
     BadBounce,
-    /// The request's id is none.
+    /// The request's id is invalid.
     #[error("the request's id is not a text of 1 to {MAX_ID_BYTES} bytes")]
     BadId,
 }
 
-/// Reads what a worker sent. The identity in a message is not looked at: what counts is whose
-/// socket it came from.
+/// Parses what a worker sent. The identity in a message is ignored: only the socket that it came
+/// from counts.
 ///
 /// # Errors
 /// See [`MessageError`].
@@ -113,7 +113,7 @@ pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
     }
 }
 
-/// Reads what a worker began to send when its body was too much: the message without its body.
+/// Parses the beginning of a message with an oversized body: the message without its body.
 ///
 /// # Errors
 /// See [`MessageError`].
@@ -139,7 +139,7 @@ fn parse_id(id: Vec<u8>) -> Option<RequestId> {
         .then(|| RequestId(id.into()))
 }
 
-/// Writes what a worker is told, as its socket gets it.
+/// Serializes a message to a worker, as its socket gets it.
 pub(super) fn write(worker: &Identity, told: Told) -> Vec<Vec<u8>> {
     let (kind, envelope) = match told {
         Told::Ready => return vec![vec![READY]],
@@ -236,7 +236,7 @@ mod tests {
             body: Vec::new(),
         });
         assert_eq!(parse_head(head.clone()), Ok(expected));
-        // Any frame but the body has no business to be large.
+        // No frame but the body has any reason to be large.
         for length in 0..head.len() {
             assert!(parse_head(head[..length].to_vec()).is_err());
         }

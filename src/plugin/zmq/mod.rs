@@ -2,9 +2,10 @@
 //! sockets.
 //!
 //! From the bytes inwards: `wire` (ZMTP) and `endpoint` (addresses), `socket` (connections, each a
-//! task; `budget`: what they may take of the memory), `message` (v1's signals and messages), `bodies` (the JSON in them), `pool` (which worker
-//! has which request: a state machine without I/O and clock), `workers` (the pool with the connections
-//! and those who wait), `transport` (the way from the plugin's session to them).
+//! task; `budget`: how much memory they may take), `message` (v1's signals and messages), `bodies`
+//! (the JSON in them), `pool` (which worker has which request: a state machine without I/O and
+//! clock), `workers` (the pool with its connections and waiting callers), `transport` (the link
+//! between the plugin's session and the workers).
 
 mod bodies;
 mod budget;

@@ -1,7 +1,7 @@
-//! Workers' connections: taken, greeted, read and written, each in a task of its own.
+//! Workers' connections: accepted, greeted, read and written, each in a task of its own.
 //!
-//! What comes is brought to the `Workers`; what is to be written waits in a queue with a bound. A worker
-//! that does not read is cut off rather than waited for.
+//! Incoming messages go to the `Workers`; outgoing ones wait in a bounded queue. A worker that does
+//! not read is cut off rather than waited for.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -21,37 +21,38 @@ use super::wire::{self, Incoming, WireError};
 use super::workers::Workers;
 use crate::plugin::accept::next_connection;
 
-/// How many connections there may be at once.
+/// The maximum number of connections at once.
 const MAX_CONNECTIONS: usize = 1024;
-/// How long a connection may take to say what it is.
+/// How long a connection may take for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a worker may take to take a message.
+/// How long a worker may take to accept a message.
 const WRITE: Duration = Duration::from_secs(10);
-/// How many messages wait to be written to one worker: more than its stack has levels.
+/// How many messages can wait to be written to one worker: more than its stack has levels by
+/// default.
 const MAX_UNWRITTEN: usize = 64;
-/// How many messages that are as large as may be are read at once, of all workers.
+/// How many messages of the maximum size can be read at once, of all workers.
 const MAX_LARGE: u64 = 32;
-/// The largest message of a connection without a worker: nobody has said who that is.
+/// The largest message of a connection that has not become a worker, and may be anyone's.
 const MAX_OF_STRANGERS: u64 = FREE_BYTES;
-/// How many times as much as a message may have is skipped of one that is too large.
+/// How much of an oversized message is skipped, as a multiple of the maximum size.
 const MAX_SKIPPED: u64 = 16;
 
-/// The way to a worker; the connection ends when this is dropped.
+/// The link to a worker; the connection ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Never used twice.
+    /// Never reused.
     pub(super) number: u64,
     unwritten: mpsc::Sender<Vec<u8>>,
 }
 
 impl Link {
-    /// Sends a message, or says that the worker does not read.
+    /// Sends a message; returns false if the worker does not read.
     pub(super) fn send(&self, frames: &[Vec<u8>]) -> bool {
         self.unwritten.try_send(wire::write_message(frames)).is_ok()
     }
 }
 
-/// Takes connections until the end.
+/// Accepts connections until the end.
 pub(super) async fn listen(
     listener: Listener,
     workers: Arc<Workers>,
@@ -82,7 +83,7 @@ pub(super) async fn listen(
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 async fn serve(
     mut stream: Box<dyn Stream>,
     number: u64,
@@ -92,7 +93,7 @@ async fn serve(
     let shaken = timeout(HANDSHAKE, wire::shake_hands(&mut stream)).await;
     let identity = shaken.unwrap_or(Err(WireError::Handshake("it takes too long")))?;
     let identity = match identity.as_slice() {
-        // Like ZeroMQ's own names: nobody else may begin with a zero.
+        // Like ZeroMQ's own names: no chosen identity may begin with a zero.
         [] => [[0].as_slice(), &number.to_be_bytes()].concat(),
         _ => identity,
     };
@@ -114,7 +115,7 @@ async fn serve(
     }
 }
 
-/// Tells the `Workers` that a connection is over, however it ends.
+/// Tells the `Workers` that a connection has ended, however it ends.
 struct Release<'a> {
     workers: &'a Workers,
     identity: &'a Identity,
@@ -195,7 +196,7 @@ async fn write(
     Ok(())
 }
 
-/// Returns whether a connection ended as connections do.
+/// Returns whether a connection ended in the usual way.
 fn is_goodbye(error: &WireError) -> bool {
     matches!(error, WireError::Io(error) if error.kind() == ErrorKind::UnexpectedEof)
 }

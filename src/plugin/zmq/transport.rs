@@ -1,4 +1,4 @@
-//! The transport: requests go to the plugin's workers.
+//! The transport: sends requests to the plugin's workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::plugin::transport::{
 
 /// How often the pool's clock ticks.
 const TICK: Duration = Duration::from_millis(100);
-/// How many requests may wait for a worker.
+/// How many requests can wait for a worker.
 const MAX_WAITING: usize = 1024;
-/// How many of the workers' calls may wait to be taken up.
+/// How many of the workers' calls can wait to be handled.
 const MAX_NOTICES: usize = 1024;
 
-/// What a plugin's workers keep to.
+/// The rules for a plugin's workers.
 pub(in crate::plugin) struct Rules {
     /// How long a request may take once a worker has it.
     pub(in crate::plugin) timeout: Duration,
@@ -37,7 +37,7 @@ pub(in crate::plugin) struct Rules {
     pub(in crate::plugin) max_message: usize,
 }
 
-/// A plugin whose workers connect to a ZeroMQ socket.
+/// A plugin that has its workers connect to a ZeroMQ socket.
 pub(in crate::plugin) struct Zmq {
     workers: Arc<Workers>,
     notices: Mutex<mpsc::Receiver<Notice>>,
@@ -45,7 +45,7 @@ pub(in crate::plugin) struct Zmq {
 }
 
 impl Zmq {
-    /// Begins to listen for workers; ends with the token, or when dropped.
+    /// Starts listening for workers; ends with the token, or when dropped.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -99,7 +99,7 @@ impl Transport for Zmq {
         TransportKind::Zmq
     }
 
-    /// The pool has a queue of its own.
+    /// Returns the maximum, because the pool has a queue of its own.
     fn window(&self) -> u64 {
         u64::try_from(MAX_WINDOW).unwrap_or(u64::MAX)
     }
@@ -113,7 +113,7 @@ impl Transport for Zmq {
         let asked = Asked {
             ticket: Arc::clone(&ticket),
             parent: envelope.parent.as_deref().map(Into::into),
-            // Each call is one bounce, and the request that it causes another.
+            // Each call is one bounce, and the request that it causes is another.
             bounce: envelope.depth.saturating_mul(2),
             body,
         };
@@ -124,7 +124,7 @@ impl Transport for Zmq {
         };
         match answer.await.unwrap_or(Err(Failure::TimedOut)) {
             Ok(body) => Answer::Given(envelope.outcome_of(&body)),
-            // Whoever was not there has not heard it, and is told again.
+            // A plugin that was absent has not heard it, and is told again.
             Err(why) if envelope.is_initialisation() => Answer::Lost {
                 why: why.to_string(),
                 is_gone: true,
@@ -149,14 +149,14 @@ impl Transport for Zmq {
         Some(self.workers.crew())
     }
 
-    /// As over HTTP the text ends with its line; there is no status.
+    /// As over HTTP, the text ends with a line break; there is no status.
     fn reply(&self, call: &str, _status: u16, body: &RawValue) {
         let body = format!("{body}\n").into_bytes();
         self.workers.reply(&call.into(), body);
     }
 }
 
-/// Takes a request back whose future is dropped.
+/// Cancels a request when its future is dropped.
 struct Guard<'a> {
     workers: &'a Workers,
     ticket: Ticket,

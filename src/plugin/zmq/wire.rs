@@ -1,9 +1,10 @@
 //! The bytes on the connection: ZMTP 3.0, as far as a ROUTER without encryption needs it.
 //!
-//! Both sides send a greeting, then READY with what they are and how they are called; from then on
-//! messages of frames. Commands in between are the future's and are skipped. Whatever a peer
-//! announces, memory is taken only for bytes that have come, and up to a limit. Of a message above it
-//! the reader gets what came before the frame that was too much, at once; then it is skipped.
+//! Both sides send a greeting, and then READY with their type and identity; after that, messages
+//! made of frames. Commands in between belong to future versions and are skipped. Whatever a peer
+//! announces, memory is allocated only for bytes that have arrived, and up to a limit. If a message
+//! exceeds it, the reader gets the frames before the oversized one at once; the rest is then
+//! skipped.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 
@@ -11,11 +12,11 @@ use super::budget::Budget;
 
 /// How much of a frame is read at once.
 const STEP_BYTES: u64 = 16 * 1024;
-/// How many frames a message may have; ours have seven.
+/// The maximum number of frames in a message; ours have seven.
 const MAX_FRAMES: usize = 16;
-/// How long a command may be.
+/// The maximum length of a command.
 const MAX_COMMAND_BYTES: u64 = 4096;
-/// How long an identity may be.
+/// The maximum length of an identity.
 const MAX_IDENTITY_BYTES: usize = 255;
 
 const GREETING_BYTES: usize = 64;
@@ -29,10 +30,10 @@ const COMMAND: u8 = 4;
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
-    /// The peer hung up, or the network did.
+    /// The peer or the network closed the connection.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// Something else than ZeroMQ, or an old version of it.
+    /// Something other than ZeroMQ, or an old version of it.
     #[error("not a ZeroMQ socket of version 3 or later")]
     NotZmtp,
     /// The peer wants encryption.
@@ -41,10 +42,10 @@ pub(super) enum WireError {
     /// The first command is wrong.
     #[error("the handshake is not as it should be: {0}")]
     Handshake(&'static str),
-    /// No frame begins like this.
+    /// A frame begins with unknown flags.
     #[error("a frame with unknown flags {0:#04x}")]
     Flags(u8),
-    /// Too much at once.
+    /// A message is too large.
     #[error("a message of more than {0} bytes")]
     TooLarge(u64),
     /// Too many frames.
@@ -52,7 +53,7 @@ pub(super) enum WireError {
     TooManyFrames,
 }
 
-/// Greets and is greeted; returns the peer's identity, which may be empty.
+/// Performs the handshake; returns the peer's identity, which may be empty.
 ///
 /// # Errors
 /// See [`WireError`].
@@ -60,7 +61,7 @@ pub(super) async fn shake_hands<S>(stream: &mut S) -> Result<Vec<u8>, WireError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // At once and whole: a peer waits for the version before it goes on.
+    // At once and complete: a peer waits for the version before it continues.
     stream.write_all(&greeting()).await?;
     stream.flush().await?;
     let mut theirs = [0; GREETING_BYTES];
@@ -105,7 +106,7 @@ fn check_greeting(theirs: &[u8; GREETING_BYTES]) -> Result<(), WireError> {
     }
 }
 
-/// Writes the command READY.
+/// Serializes the command READY.
 fn ready(socket_type: &[u8]) -> Vec<u8> {
     let mut body = b"\x05READY\x0bSocket-Type".to_vec();
     body.extend(be_u32(socket_type.len()));
@@ -115,7 +116,7 @@ fn ready(socket_type: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the command READY; returns the identity.
+/// Parses the command READY; returns the identity.
 fn parse_ready(body: &[u8]) -> Result<Vec<u8>, WireError> {
     let odd = WireError::Handshake("expected READY with its properties");
     let Some(mut rest) = body.strip_prefix(b"\x05READY") else {
@@ -152,7 +153,7 @@ fn parse_property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, value, rest))
 }
 
-/// How a frame begins.
+/// The beginning of a frame.
 struct Header {
     has_more: bool,
     is_command: bool,
@@ -162,20 +163,20 @@ struct Header {
 /// A message, as far as it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    /// All of it.
+    /// The complete message.
     Message(Vec<Vec<u8>>),
-    /// The frames before the one that is too much, and what is to be skipped.
+    /// The frames before the oversized one, and what must be skipped.
     TooLarge(Vec<Vec<u8>>, Rest),
-    /// The same, when all messages together take too much.
+    /// The same, when all messages together are too large.
     NoRoom(Vec<Vec<u8>>, Rest),
 }
 
-/// What of a message is still to come.
+/// The rest of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rest {
-    /// How much of a frame.
+    /// How much of the current frame is left.
     length: u64,
-    /// Whether there are more frames.
+    /// Whether more frames follow.
     has_more: bool,
 }
 
@@ -229,7 +230,7 @@ where
     }
 }
 
-/// Skips the rest of a message, if it is not too much even for that.
+/// Skips the rest of a message, unless it is too long even for that.
 ///
 /// # Errors
 /// See [`WireError`].
@@ -261,7 +262,7 @@ where
     Err(WireError::TooManyFrames)
 }
 
-/// Reads how a frame begins; a command is not too long.
+/// Reads the beginning of a frame; refuses a command that is too long.
 async fn read_header<R>(reader: &mut R) -> Result<Header, WireError>
 where
     R: AsyncRead + Unpin,
@@ -286,7 +287,7 @@ where
     })
 }
 
-/// Reads so much of what a frame has.
+/// Reads this many bytes of a frame.
 async fn read_exactly<R>(reader: &mut R, length: u64, body: &mut Vec<u8>) -> Result<(), WireError>
 where
     R: AsyncRead + Unpin,
@@ -298,7 +299,7 @@ where
     Ok(())
 }
 
-/// Writes a message.
+/// Serializes a message.
 pub(super) fn write_message(frames: &[Vec<u8>]) -> Vec<u8> {
     const MAX_HEADER_BYTES: usize = 9;
     let size: usize = frames
@@ -343,13 +344,13 @@ mod tests {
 
     const LIMIT: u64 = 1000;
 
-    /// Reads a message that is in memory, for which nothing has to be waited.
+    /// Reads a message that is in memory and needs no waiting.
     fn read_incoming(bytes: &mut &[u8]) -> Result<Incoming, WireError> {
         let budget = Budget::new(LIMIT);
         read_message(bytes, LIMIT, &budget).now_or_never().unwrap()
     }
 
-    /// Reads a message; of one that is too large, the frames before.
+    /// Reads a message; if it is too large, the frames before.
     fn read(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, WireError> {
         match read_incoming(&mut bytes)? {
             Incoming::Message(frames)
@@ -362,7 +363,7 @@ mod tests {
         skip(bytes, rest, 5 * LIMIT).now_or_never().unwrap()
     }
 
-    /// Shakes hands with a peer that says this; returns what it was told as well.
+    /// Shakes hands with a peer that sends this; also returns what was sent to it.
     fn shake(theirs: &[u8]) -> (Result<Vec<u8>, WireError>, Vec<u8>) {
         let mut ours = Vec::new();
         let shaken = shake_hands(&mut join(theirs, &mut ours)).now_or_never();
@@ -469,14 +470,14 @@ mod tests {
                 panic!("{length} bytes were taken");
             };
             assert!(frames.is_empty());
-            // What is too much even for that is not skipped.
+            // What is too long even for that is not skipped.
             let skipped = skip_now(&mut bytes, rest);
             match length > 5 * LIMIT {
                 true => assert!(matches!(skipped, Err(WireError::TooLarge(_)))),
                 false => assert!(matches!(skipped, Err(WireError::Io(_)))),
             }
         }
-        // Nor for many frames that are small by themselves.
+        // The same holds for many frames that are small by themselves.
         let frames = vec![vec![1; 600], vec![2; 600]];
         assert_eq!(read(&write_message(&frames)).unwrap(), [vec![1; 600]]);
         let frames = vec![Vec::new(); MAX_FRAMES + 1];
@@ -495,12 +496,12 @@ mod tests {
             bytes.truncate(length);
             bytes
         };
-        // One has sent most of it, and says nothing more.
+        // One peer has sent most of its message, and then goes silent.
         let (mut peer, mut reader) = tokio::io::duplex(1 << 20);
         peer.write_all(&begun(200_000)).await.unwrap();
         let mut reading = Box::pin(read_message(&mut reader, LENGTH + 1, &budget));
         assert!(reading.as_mut().now_or_never().is_none());
-        // The other is told at once, and may go on.
+        // The other peer is told at once, and can continue.
         let next = write_message(&[b"next".to_vec()]);
         let bytes = [begun(usize::MAX), next].concat();
         let mut bytes = bytes.as_slice();
@@ -512,7 +513,7 @@ mod tests {
         skip(&mut bytes, rest, LENGTH).await.unwrap();
         let read = read_message(&mut bytes, LENGTH + 1, &budget).await.unwrap();
         assert_eq!(read, Incoming::Message(vec![b"next".to_vec()]));
-        // When the first has gone there is room again.
+        // When the first is gone, there is room again.
         drop(reading);
         let bytes = begun(usize::MAX);
         let read = read_message(&mut bytes.as_slice(), LENGTH + 1, &budget).await;

@@ -1,7 +1,7 @@
-//! A plugin's workers: the pool, their connections, and who waits for answers.
+//! A plugin's workers: the pool, their connections, and the callers that wait for answers.
 //!
-//! Nothing here waits, so a lock is enough: whoever brings something does himself what the pool
-//! says is to be done about it.
+//! Nothing here waits, so a lock is enough: whoever changes the pool also performs the actions that
+//! it asks for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,14 +32,14 @@ struct State {
     links: HashMap<Identity, Link>,
     waiting: HashMap<Ticket, Waiting>,
     notices: mpsc::Sender<Notice>,
-    /// How many workers take requests.
+    /// How many workers accept requests.
     crew: watch::Sender<usize>,
 }
 
-/// Who waits for an answer.
+/// A caller that waits for an answer.
 struct Waiting {
     sender: oneshot::Sender<Answered>,
-    /// Whether the request belongs to an initialisation.
+    /// Whether the request is part of an initialisation.
     is_greeting: bool,
 }
 
@@ -59,17 +59,17 @@ impl Workers {
         }
     }
 
-    /// Returns whose workers they are.
+    /// Returns the plugin that the workers belong to.
     pub(super) fn plugin(&self) -> &str {
         &self.plugin
     }
 
-    /// Returns how many workers take requests.
+    /// Returns how many workers accept requests.
     pub(super) fn crew(&self) -> watch::Receiver<usize> {
         self.state.lock().crew.subscribe()
     }
 
-    /// Asks a worker; the answer comes when it comes, or with the reason why there is none.
+    /// Asks a worker; the receiver gets the answer, or the reason why there is none.
     pub(super) fn ask(&self, asked: Asked, is_greeting: bool) -> oneshot::Receiver<Answered> {
         let (sender, answer) = oneshot::channel();
         let waiting = Waiting {
@@ -83,7 +83,7 @@ impl Workers {
         answer
     }
 
-    /// Nobody waits for an answer any more.
+    /// Cancels a request, because no caller waits for its answer any more.
     pub(super) fn cancel(&self, ticket: &Ticket) {
         self.settle(|state, _| {
             if state.waiting.remove(ticket).is_some() {
@@ -102,7 +102,7 @@ impl Workers {
         self.settle(|state, now| state.pool.tick(now));
     }
 
-    /// Takes a connection in that has shaken hands; says whether it may stay.
+    /// Admits a connection after the handshake; returns whether it can stay.
     pub(super) fn admit(&self, identity: &Identity, link: Link) -> bool {
         let plugin = &self.plugin;
         let is_admitted = self.settle(|state, now| {
@@ -125,7 +125,7 @@ impl Workers {
         self.state.lock().pool.knows(identity)
     }
 
-    /// Takes in what came over a connection; says whether it still counts.
+    /// Handles a message from a connection; returns whether the connection still counts.
     pub(super) fn hear(&self, identity: &Identity, number: u64, told: Told) -> bool {
         let plugin = &self.plugin;
         match told {
@@ -142,8 +142,8 @@ impl Workers {
         })
     }
 
-    /// Takes in what began to come over a connection and is more than it may be, without its body;
-    /// says whether the connection still counts.
+    /// Handles the beginning of an oversized message, without its body; returns whether the
+    /// connection still counts.
     pub(super) fn refuse(
         &self,
         identity: &Identity,
@@ -167,7 +167,7 @@ impl Workers {
         })
     }
 
-    /// A connection is over.
+    /// Handles the end of a connection.
     pub(super) fn release(&self, identity: &Identity, number: u64) {
         self.settle(|state, now| {
             if state.is_current(identity, number) {
@@ -176,7 +176,7 @@ impl Workers {
         });
     }
 
-    /// Changes the state and does what follows.
+    /// Changes the state and performs the resulting actions.
     fn settle<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -226,7 +226,7 @@ impl State {
 
     fn answer(&mut self, ticket: &Ticket, answer: Answered) {
         if let Some(waiting) = self.waiting.remove(ticket) {
-            // Who waited may be gone this very moment.
+            // The caller may be gone at this very moment.
             let _ = waiting.sender.send(answer);
         }
     }
@@ -247,8 +247,8 @@ impl State {
         }
     }
 
-    /// Tells when there are workers again after there were none: the plugin is initialised anew,
-    /// unless that is what the first of them is going to be asked.
+    /// Reports workers that arrive when there were none: the plugin is initialised again, unless
+    /// the first of them is about to be asked just that.
     fn note_manning(&mut self) {
         let crew = self.pool.num_ready();
         if *self.crew.borrow() == crew {
@@ -257,7 +257,7 @@ impl State {
         let before = self.crew.send_replace(crew);
         let is_greeted = self.waiting.values().any(|waiting| waiting.is_greeting);
         if before == 0 && !is_greeted {
-            // With so many notices that nobody took, one more would change nothing.
+            // With this many unread notices, one more would change nothing.
             let _ = self.notices.try_send(Notice::Back);
         }
     }

@@ -1,4 +1,4 @@
-//! What workers say.
+//! Messages from workers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use super::time::{BEAT, CALL};
 use super::worker::{Entry, Work};
 use crate::plugin::zmq::message::{Envelope, Identity, Told};
 
-/// How many levels a stack has at most beyond those that the bounce count allows.
+/// How many levels a stack can have beyond those that the bounce count allows.
 const SPARE_LEVELS: usize = 2;
 
 impl Pool {
-    /// Takes in what a worker with a connection says.
+    /// Handles a message from a worker with a connection.
     pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: Told, now: Instant) {
         self.hear_all(from, told, None, now);
     }
 
-    /// Takes in that a worker says more than it may: a message without its body.
+    /// Handles an oversized message from a worker, without its body.
     pub(in crate::plugin::zmq) fn hear_too_much(
         &mut self,
         from: &Identity,
@@ -46,7 +46,7 @@ impl Pool {
         self.serve(now);
     }
 
-    /// A worker begins; whatever it had before, it has not got any more.
+    /// Starts a worker; whatever it had before, it no longer has.
     fn begin(&mut self, from: &Identity) {
         self.lose(from);
         if let Some(worker) = self.workers.get_mut(from) {
@@ -54,9 +54,10 @@ impl Pool {
         }
     }
 
-    /// A worker has nothing to do. It says so once more while a request is on its way to it; only
-    /// later than that it tells that an overdue request was lost, or came to its end without a
-    /// word.
+    /// Handles a heartbeat, which says that the worker is idle.
+    ///
+    /// One may still cross a request that is on its way to the worker. Only a later one means that
+    /// an overdue request was lost, or ended without an answer.
     fn hear_beat(&mut self, from: &Identity, now: Instant) {
         let Some(worker) = self.workers.get_mut(from) else {
             return;
@@ -68,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Forgets a worker's doings. Its connection stays.
+    /// Forgets a worker's requests and calls. Its connection stays.
     pub(super) fn lose(&mut self, identity: &Identity) {
         let Some(worker) = self.workers.get_mut(identity) else {
             return;
@@ -79,7 +80,7 @@ impl Pool {
         self.fail_all(lost);
     }
 
-    /// An answer also ends what its worker had begun for it.
+    /// Handles an answer, which also ends what its worker had begun for the request.
     fn hear_response(&mut self, from: &Identity, envelope: Envelope, failure: Option<Failure>) {
         let Envelope { bounce, id, body } = envelope;
         let Some(worker) = self.workers.get_mut(from) else {

@@ -1,4 +1,4 @@
-//! The pool's state, and what the server does with it.
+//! The pool's state, and how the server uses it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,38 +10,38 @@ use super::worker::{Entry, Nested, Work, Worker};
 use crate::plugin::zmq::bodies;
 use crate::plugin::zmq::message::{Envelope, Identity, RequestId, Told};
 
-/// How long a request waits for a worker: v1 tries again after a second, three times.
+/// How long a request waits for a worker: v1 retries after a second, three times.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many requests one worker's calls may have waiting.
+/// How many requests caused by one worker's calls can be waiting.
 const MAX_NESTED: usize = 64;
 
-/// Names a request, as who asks does.
+/// Identifies a request to the caller.
 pub(in crate::plugin::zmq) type Ticket = Arc<str>;
-/// Names a worker's call.
+/// Identifies a worker's call.
 pub(in crate::plugin::zmq) type CallId = Arc<str>;
 
-/// What the pool keeps to.
+/// The limits of the pool.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::plugin::zmq) struct Limits {
     /// How long a request may take once a worker has it.
     pub(in crate::plugin::zmq) timeout: Duration,
     /// The highest bounce count.
     pub(in crate::plugin::zmq) max_bounce: u32,
-    /// How many requests may wait, for any worker and for each.
+    /// How many requests can wait for any worker.
     pub(in crate::plugin::zmq) max_waiting: usize,
 }
 
-/// What is to be done.
+/// An action to perform.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::plugin::zmq) enum Action {
-    /// Tell a worker something.
+    /// Send a message to a worker.
     Tell(Identity, Told),
-    /// End the connection of somebody who is no worker.
+    /// End the connection of a peer that is not a worker.
     HangUp(Identity),
-    /// Answer a request with what its worker said.
+    /// Answer a request with its worker's answer, or with the reason why there is none.
     Answer(Ticket, Result<Vec<u8>, Failure>),
-    /// Run an action for a worker, which may be at a request.
+    /// Run an action for a worker, which may be working on a request.
     Call(CallId, Option<Ticket>, Vec<u8>),
 }
 
@@ -51,25 +51,25 @@ pub(in crate::plugin::zmq) enum Failure {
     /// There was no answer, or the worker was lost.
     #[error("Plugin time out")]
     TimedOut,
-    /// No worker has taken it.
+    /// No worker has accepted it.
     #[error("Plugin time out")]
     NotTaken,
     /// It would be nested too deeply.
     #[error("Plugin exceeded max bounce count")]
     TooDeep,
-    /// A worker calls more than it waits for.
+    /// A worker makes more calls than it may.
     #[error("too many calls at once")]
     TooManyCalls,
-    /// The worker said more than this.
+    /// The worker's message was larger than this.
     #[error("more than {0} bytes")]
     TooLarge(u64),
-    /// All workers together do.
+    /// The messages of all workers together were too large.
     #[error("too many large messages at once")]
     NoRoom,
 }
 
 impl Failure {
-    /// Returns the answer to a worker that called.
+    /// Returns the answer to a worker's call.
     pub(in crate::plugin::zmq) fn to_body(self) -> Vec<u8> {
         let error = match self {
             Self::TooLarge(_) => ApiError::new(Code::BadRequest, format!("a call of {self}")),
@@ -82,11 +82,11 @@ impl Failure {
 /// A request of the server.
 #[derive(Clone, Debug)]
 pub(in crate::plugin::zmq) struct Asked {
-    /// Names it.
+    /// Identifies it.
     pub(in crate::plugin::zmq) ticket: Ticket,
-    /// The worker's call that caused it, if one of this pool's did.
+    /// The worker's call that caused it, if it was one of this pool.
     pub(in crate::plugin::zmq) parent: Option<CallId>,
-    /// How deep it is nested in requests to others.
+    /// How deeply it is nested in requests to others.
     pub(in crate::plugin::zmq) bounce: u32,
     /// JSON.
     pub(in crate::plugin::zmq) body: Vec<u8>,
@@ -125,19 +125,19 @@ impl Pool {
         }
     }
 
-    /// Returns what is to be done, in order.
+    /// Returns the actions to perform, in order.
     pub(in crate::plugin::zmq) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Counts the workers that take requests, now or when they have done what they are at.
+    /// Counts the workers that accept requests, now or when they have finished their current ones.
     pub(in crate::plugin::zmq) fn num_ready(&self) -> usize {
         let workers = self.workers.values();
         let ready = workers.filter(|worker| worker.is_ready && worker.unlinked_at.is_none());
         ready.count()
     }
 
-    /// Takes a request in.
+    /// Adds a request.
     pub(in crate::plugin::zmq) fn ask(&mut self, asked: Asked, now: Instant) {
         if let Some(call) = asked.parent.clone() {
             return self.ask_nested(asked, call, now);
@@ -178,7 +178,7 @@ impl Pool {
         let Some((identity, worker)) =
             holder.filter(|(_, worker)| worker.nested.len() < MAX_NESTED)
         else {
-            // The worker is gone, or no longer waits for what would cause this.
+            // The worker is gone, or no longer waits for the call, or has too many such requests.
             return self.fail(ticket, Failure::TimedOut);
         };
         worker.nested.push_back(Nested {
@@ -230,7 +230,7 @@ impl Pool {
         self.tell(to, Told::Request(Envelope { bounce, id, body }), now);
     }
 
-    /// Nobody waits for a request any more. One that a worker has keeps it busy all the same.
+    /// Cancels a request, because no caller waits for it any more. A worker that has it stays busy.
     pub(in crate::plugin::zmq) fn cancel(&mut self, ticket: &Ticket) {
         let num_before = self.waiting.len();
         self.waiting
@@ -246,7 +246,7 @@ impl Pool {
         }
     }
 
-    /// Hands a worker the reply to its call.
+    /// Sends a worker the reply to its call.
     pub(in crate::plugin::zmq) fn reply(&mut self, call: &CallId, body: Vec<u8>, now: Instant) {
         let Some((identity, worker)) = self.holder_of(call) else {
             return;
@@ -275,8 +275,10 @@ impl Pool {
         Some((identity.clone(), worker))
     }
 
-    /// Says whether a connection may have this identity: one that has another is not taken over,
-    /// since the answers of two could not be told apart.
+    /// Returns whether a connection can have this identity.
+    ///
+    /// An identity that is connected is not taken over, because the answers of two connections
+    /// could not be told apart.
     pub(in crate::plugin::zmq) fn link(&mut self, identity: &Identity, now: Instant) -> bool {
         let worker = self.workers.entry(identity.clone());
         let worker = worker.or_insert_with(|| Worker {
@@ -293,7 +295,8 @@ impl Pool {
         true
     }
 
-    /// A connection is gone. Its socket may be back in a moment, and its worker with it.
+    /// Handles the loss of a connection. Its socket may be back in a moment, and its worker with
+    /// it.
     pub(in crate::plugin::zmq) fn unlink(&mut self, identity: &Identity, now: Instant) {
         if let Some(worker) = self.workers.get_mut(identity) {
             worker.unlinked_at.get_or_insert(now);

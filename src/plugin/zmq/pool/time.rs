@@ -1,4 +1,4 @@
-//! What the passing of time does.
+//! The effects of passing time.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use super::state::{Action, Failure, Pool};
 use super::worker::Worker;
 use crate::plugin::zmq::message::{Identity, Told};
 
-/// How often idle workers are told that the server is there.
+/// How often idle workers are told that the server is alive.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// How long an idle worker may be silent, and a busy one without a connection.
 pub(super) const LIVENESS: Duration = Duration::from_secs(3);
@@ -16,8 +16,8 @@ pub(super) const CALL: Duration = Duration::from_secs(70);
 pub(super) const STRANGER: Duration = Duration::from_secs(60);
 
 impl Pool {
-    /// Looks after everything whose time has come. To be called often: nothing happens earlier
-    /// than it should, and nothing later than the next call.
+    /// Handles everything that has become due. It must be called often: things happen no earlier
+    /// than they should, and no later than the next call.
     pub(in crate::plugin::zmq) fn tick(&mut self, now: Instant) {
         self.expire_requests(now);
         self.expire_workers(now);
@@ -56,7 +56,7 @@ impl Pool {
                 }
             } else if is_stranger(worker) && silent >= STRANGER {
                 self.actions.push(Action::HangUp(identity.clone()));
-                // Once is enough; the connection's end follows.
+                // Once is enough; the end of the connection follows.
                 worker.heard_at = now;
             }
         }
@@ -78,14 +78,14 @@ impl Pool {
 }
 
 impl Pool {
-    /// Returns whether this is a worker: it is ready, or has a request. Calls are for anybody.
+    /// Returns whether this is a worker: it is ready, or has a request. Any peer can make calls.
     pub(in crate::plugin::zmq) fn knows(&self, identity: &Identity) -> bool {
         let worker = self.workers.get(identity);
         worker.is_some_and(|worker| worker.is_ready || worker.has_request())
     }
 }
 
-/// Returns whether nothing is known of it but its connection.
+/// Returns whether nothing is known about it except its connection.
 fn is_stranger(worker: &Worker) -> bool {
     !worker.is_ready && worker.stack.is_empty()
 }

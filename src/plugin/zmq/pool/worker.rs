@@ -1,4 +1,4 @@
-//! One worker: how it is, and what it is at.
+//! One worker: its state, and what it is working on.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -6,24 +6,24 @@ use std::time::Instant;
 use super::state::{CallId, Ticket};
 use crate::plugin::zmq::message::{RequestId, Told};
 
-/// A worker whose socket has, or had until just now, a connection.
+/// A worker with a socket that has a connection, or had one until just now.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Whether it said READY, and nothing since that takes it back.
+    /// Whether it said READY, and nothing since has revoked that.
     pub(super) is_ready: bool,
     /// Since when it has no connection.
     pub(super) unlinked_at: Option<Instant>,
     /// When it was last heard.
     pub(super) heard_at: Instant,
-    /// Its place among all who were heard; a larger number is later.
+    /// Its place in the order of being heard; a larger number is later.
     pub(super) turn: u64,
-    /// When it was last told something other than a heartbeat.
+    /// When it was last sent something other than a heartbeat.
     pub(super) told_at: Instant,
-    /// What it is at, the outermost first.
+    /// What it is working on, outermost first.
     pub(super) stack: Vec<Entry>,
-    /// Requests that its calls caused while it was still at another.
+    /// Requests that its calls caused while it was still working on another.
     pub(super) nested: VecDeque<Nested>,
-    /// What it is to be told once it has a connection again.
+    /// What it will be sent once it has a connection again.
     pub(super) unsent: Vec<Told>,
 }
 
@@ -32,21 +32,21 @@ pub(super) struct Worker {
 pub(super) struct Entry {
     /// The outermost request.
     pub(super) id: RequestId,
-    /// The level.
+    /// The depth.
     pub(super) bounce: u32,
     pub(super) work: Work,
 }
 
-/// Who works for whom.
+/// Which side works for the other.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// The worker for the server, until a time, as far as somebody still waits.
+    /// The worker works for the server, with the caller and its deadline if it still waits.
     Request(Option<(Ticket, Instant)>),
-    /// The server for the worker, until a time.
+    /// The server works for the worker, until a deadline.
     Call(CallId, Instant),
 }
 
-/// A request that waits for its call to be what the worker is at.
+/// A request that waits for its call to become the top of the stack.
 #[derive(Debug)]
 pub(super) struct Nested {
     pub(super) ticket: Ticket,
@@ -69,19 +69,19 @@ impl Worker {
         }
     }
 
-    /// Returns whether it may be given a request.
+    /// Returns whether it can be given a request.
     pub(super) fn is_idle(&self) -> bool {
         self.is_ready && self.unlinked_at.is_none() && self.stack.is_empty()
     }
 
-    /// Returns the place of a request in the stack.
+    /// Returns the index of a request in the stack.
     pub(super) fn find_request(&self, id: &RequestId, bounce: u32) -> Option<usize> {
         self.find(|entry| {
             entry.id == *id && entry.bounce == bounce && matches!(entry.work, Work::Request(_))
         })
     }
 
-    /// Returns the place of a call in the stack.
+    /// Returns the index of a call in the stack.
     pub(super) fn find_call(&self, wanted: &CallId) -> Option<usize> {
         self.find(|entry| matches!(&entry.work, Work::Call(call, _) if call == wanted))
     }
@@ -90,8 +90,8 @@ impl Worker {
         self.stack.iter().rposition(is_wanted)
     }
 
-    /// Returns whether a request that a call caused would be handled now: the call is what it waits
-    /// for.
+    /// Returns whether it would handle a request caused by this call now, because it waits for the
+    /// call.
     pub(super) fn waits_for(&self, wanted: &CallId) -> bool {
         let top = self.stack.last().map(|entry| &entry.work);
         matches!(top, Some(Work::Call(call, _)) if call == wanted)
@@ -103,14 +103,14 @@ impl Worker {
         works.any(|work| matches!(work, Work::Request(_)))
     }
 
-    /// Returns whether it is at requests for which nobody waits any more, and at nothing else.
+    /// Returns whether it only works on requests that no caller waits for any more.
     pub(super) fn is_given_up(&self) -> bool {
         let mut works = self.stack.iter().map(|entry| &entry.work);
         !self.stack.is_empty() && works.all(|work| matches!(work, Work::Request(None)))
     }
 
-    /// Gives requests up whose time is over; returns whose they were. It stays at those that it
-    /// has.
+    /// Gives up requests that are overdue; returns their tickets. The worker stays busy with those
+    /// that it has.
     pub(super) fn give_up(&mut self, now: Instant) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for entry in &mut self.stack {
@@ -126,7 +126,7 @@ impl Worker {
         tickets
     }
 
-    /// Returns its calls that the server has forgotten to answer.
+    /// Returns its calls that the server has failed to answer in time.
     pub(super) fn overdue_calls(&self, now: Instant) -> Vec<CallId> {
         let overdue = self.stack.iter().filter_map(|entry| match &entry.work {
             Work::Call(call, deadline) if *deadline <= now => Some(call.clone()),
@@ -135,7 +135,8 @@ impl Worker {
         overdue.collect()
     }
 
-    /// Forgets a level of the stack and everything above it; returns whose requests these were.
+    /// Drops a level of the stack and everything above it; returns the tickets of the requests in
+    /// them.
     pub(super) fn drop_from(&mut self, index: usize) -> Vec<Ticket> {
         let dropped = self.stack.drain(index..);
         let tickets = dropped.filter_map(|entry| entry.ticket().cloned());
@@ -144,9 +145,11 @@ impl Worker {
         tickets
     }
 
-    /// Forgets what from a level of the stack on belongs to an outermost request; returns whose
-    /// requests these were. What the worker calls by itself has an id of its own: it may have begun
-    /// when a request was on its way to it, and does that while it waits.
+    /// Drops what belongs to an outermost request, from a level of the stack on; returns the
+    /// tickets of the requests in it.
+    ///
+    /// A call that the worker makes by itself has an id of its own. It may have begun while a
+    /// request was on its way to the worker, which handles that request while it waits.
     pub(super) fn drop_within(&mut self, index: usize, id: &RequestId) -> Vec<Ticket> {
         let above = self.stack.split_off(index);
         let (over, kept): (Vec<_>, Vec<_>) = above.into_iter().partition(|entry| entry.id == *id);
@@ -157,9 +160,11 @@ impl Worker {
         tickets
     }
 
-    /// Takes the worker to be at the request that a call is made for. As it does one thing at a
-    /// time, it is at nothing within that any more. Returns who waits for that request, if somebody
-    /// does, and whose requests were above it.
+    /// Returns the worker to the request that a call is made for.
+    ///
+    /// It does one thing at a time, so it no longer works on anything within that request. Returns
+    /// the ticket of that request, if a caller still waits, and the tickets of the requests above
+    /// it.
     pub(super) fn return_to(
         &mut self,
         id: &RequestId,
@@ -167,7 +172,7 @@ impl Worker {
     ) -> (Option<Ticket>, Vec<Ticket>) {
         let outer = bounce.checked_sub(1);
         let Some(index) = outer.and_then(|outer| self.find_request(id, outer)) else {
-            // That one is given up, and forgotten; what was within it is over all the same.
+            // That request was given up and forgotten; what was within it is over all the same.
             let is_within = |entry: &Entry| {
                 entry.id == *id && entry.bounce > bounce && matches!(entry.work, Work::Request(_))
             };
@@ -180,7 +185,7 @@ impl Worker {
         (parent, unfinished)
     }
 
-    /// Forgets requests whose call is over; returns whose they were.
+    /// Drops requests when their calls are over; returns their tickets.
     pub(super) fn drop_orphans(&mut self) -> Vec<Ticket> {
         let nested = std::mem::take(&mut self.nested);
         let (kept, orphans): (VecDeque<_>, VecDeque<_>) = nested
@@ -192,7 +197,7 @@ impl Worker {
 }
 
 impl Entry {
-    /// Returns who waits for it.
+    /// Returns its ticket, if a caller waits for it.
     pub(super) fn ticket(&self) -> Option<&Ticket> {
         match &self.work {
             Work::Request(waiting) => waiting.as_ref().map(|(ticket, _)| ticket),

@@ -1,4 +1,4 @@
-//! What consumers do when what they work with fails.
+//! How consumers behave when their surroundings fail.
 
 mod registry;
 mod world;
@@ -14,7 +14,7 @@ use super::messages::{Command, ConsumerState, Order, Target};
 use super::{ConsumerCheckpoint, Cursor};
 use world::{Running, Seen, World, run_for};
 
-/// A plugin that has had everything, with a hook of this name.
+/// Returns the checkpoint of a plugin that has received everything, with a hook of this name.
 fn known(hook: &str) -> ConsumerCheckpoint {
     ConsumerCheckpoint {
         cursor: Cursor::at(0),
@@ -83,7 +83,7 @@ async fn what_a_hook_that_is_gone_has_not_been_told_of_becomes_dead_letters() {
     run_for(delivery_loop.as_mut(), 2).await;
     let state = seen.state();
     assert_eq!((state.dead_letters, state.open, state.lag), (2, 0, 0));
-    // Nothing is left for it behind the registration without it.
+    // Nothing is left for it after the registration without it.
     world.save("n3");
     run_for(delivery_loop.as_mut(), 2).await;
     let state = seen.state();
@@ -121,7 +121,7 @@ async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     assert_eq!((seen.state().open, seen.state().in_flight), (1, 1));
 }
 
-/// Has the actor do something, and says how it is then.
+/// Gives the actor an order, and returns the state after it.
 async fn ordered(
     delivery_loop: &mut Pin<Box<impl Future<Output = ()>>>,
     seen: &Seen,
@@ -149,7 +149,7 @@ async fn dead_letters_are_counted_right_whatever_is_delivered_again() {
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!(seen.state().dead_letters, 2);
 
-    // They become dead letters of the same names once more.
+    // They become dead letters with the same ids once more.
     world.plugin.register(&["a", "b"], 1);
     let rewound = ordered(
         &mut delivery_loop,
@@ -162,7 +162,7 @@ async fn dead_letters_are_counted_right_whatever_is_delivered_again() {
     assert_eq!(seen.state().dead_letters, 2);
     assert_eq!(world.consumer_store.letters.lock().len(), 2);
 
-    // What is delivered again is no dead letter meanwhile.
+    // What is delivered again is not a dead letter meanwhile.
     world.plugin.register(&["a", "b"], 0);
     run_for(delivery_loop.as_mut(), 2).await;
     let again = Order::Redeliver { from: 1, until: 1 };

@@ -1,4 +1,4 @@
-//! What becomes of consumers whose actors, stores or clients fail.
+//! How consumers survive failures of their actors, stores or clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use super::world::World;
 use crate::delivery::consumers::messages::Order;
 use crate::delivery::consumers::{Consumers, DeliverySettings, LogConsumerOptions};
 
-/// So long is enough for anything here.
+/// Long enough for anything here.
 const ENOUGH: Duration = Duration::from_secs(60);
 
 async fn begun(world: &World) -> Consumers {

@@ -1,4 +1,4 @@
-//! An actor with everything around it in the test's hands: the plugin, the ops store, the log.
+//! An actor whose surroundings the test controls: the plugin, the ops store, the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -35,10 +35,10 @@ use crate::plugin::{
 };
 use crate::record::env::RecordEnv;
 
-/// No actor is woken so often in any of the tests.
+/// No actor is polled this often in any of the tests.
 const MANY: usize = 500;
 
-/// An ops store of one consumer that may fail.
+/// An ops store for one consumer, which can fail.
 #[derive(Default)]
 pub(super) struct TestStore {
     pub(super) consumers: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
@@ -98,7 +98,7 @@ impl ConsumerStore for TestStore {
         _: Option<&DeadLetterId>,
         _: usize,
     ) -> Result<Vec<ListedDeadLetter>, OpsStoreError> {
-        // No test has more than a page.
+        // No test has more than one page.
         let letters = self.letters.lock();
         let listed = letters.iter().map(|(id, letter)| ListedDeadLetter {
             id: id.clone(),
@@ -112,7 +112,7 @@ impl ConsumerStore for TestStore {
     }
 }
 
-/// A plugin `p` that is there as the test says, and never answers.
+/// A plugin `p` that is present as the test says, and never answers.
 pub(super) struct Silent {
     points: Mutex<Arc<Points>>,
     presence: Mutex<Presence>,
@@ -130,7 +130,7 @@ impl Default for Silent {
 }
 
 impl Silent {
-    /// Registers asynchronous hooks of these names, of `note`; so many workers serve.
+    /// Registers asynchronous hooks with these names, for `note`; this many workers serve.
     pub(super) fn register(&self, hooks: &[&str], num_workers: usize) {
         let hook = |name: &&str| Hook {
             plugin: "p".into(),
@@ -191,7 +191,7 @@ impl PluginGate for Silent {
     }
 }
 
-/// Files are nowhere.
+/// No file has an address.
 struct Nowhere;
 
 impl AssetUrls for Nowhere {
@@ -207,7 +207,7 @@ pub(super) struct World {
     store: Arc<ModelStore>,
 }
 
-/// An actor's loop, and what is seen of it.
+/// An actor's loop, and a view of it.
 pub(super) struct Running {
     pub(super) delivery_loop: DeliveryLoop,
     pub(super) seen: Seen,
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// Commits a new note, which the store has at once.
+    /// Commits a new note, which the store applies at once.
     pub(super) fn save(&self, name: &str) {
         let id = RecordId::new("note", name);
         let state = RecordState {
@@ -282,7 +282,8 @@ impl World {
     }
 }
 
-/// Lets something run for so long of a time that passes when nothing else is to be done.
+/// Runs something for this many seconds of the paused clock, which advances when nothing else is to
+/// be done.
 pub(super) async fn run_for(work: impl Future<Output = ()>, seconds: u64) {
     let mut work = pin!(work);
     let mut num_polls = 0;

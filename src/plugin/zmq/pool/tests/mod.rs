@@ -1,4 +1,4 @@
-//! The rules one by one; `schedules` has them all at once, at random.
+//! The rules one by one; `schedules` tests them all together, at random.
 
 mod schedules;
 
@@ -14,7 +14,7 @@ const LIMITS: Limits = Limits {
     max_waiting: 100,
 };
 
-/// A pool and its time.
+/// A pool and its clock.
 struct Game {
     pool: Pool,
     now: Instant,
@@ -46,7 +46,7 @@ fn answered(ticket: &str, body: &str) -> Action {
 }
 
 impl Game {
-    /// Begins with workers that are ready, the last one heard last.
+    /// Creates a game with workers that are ready, the last one heard last.
     fn with(workers: &[&str]) -> Self {
         let mut game = Self {
             pool: Pool::new(LIMITS),
@@ -74,7 +74,7 @@ impl Game {
         self.pool.ask(asked(ticket, parent), self.now);
     }
 
-    /// Lets time pass, with the given workers showing that they live.
+    /// Lets time pass, while the given workers show that they are alive.
     fn wait(&mut self, seconds: u64, living: &[&str]) {
         for _ in 0..seconds * 10 {
             self.now += Duration::from_millis(100);
@@ -85,14 +85,14 @@ impl Game {
         }
     }
 
-    /// Returns what is to be done, heartbeats aside.
+    /// Returns the actions to perform, except heartbeats.
     fn drain(&mut self) -> Vec<Action> {
         let mut actions = self.pool.take_actions();
         actions.retain(|action| !matches!(action, Action::Tell(_, Told::Heartbeat)));
         actions
     }
 
-    /// The one thing to be done is to give a request to a worker; returns it.
+    /// Expects the only action to be a request to a worker; returns the request.
     fn given(&mut self, worker: &str) -> Envelope {
         match self.drain().as_slice() {
             [Action::Tell(to, Told::Request(envelope))] if *to == name(worker) => envelope.clone(),
@@ -111,7 +111,8 @@ impl Game {
         );
     }
 
-    /// A worker calls while it is at a request; returns the call's name and whom it is made for.
+    /// Makes a worker call while it works on a request; returns the call's id and the request that
+    /// it is made for.
     fn call(&mut self, worker: &str, request: &Envelope) -> (Arc<str>, Option<Ticket>) {
         let call = Envelope {
             bounce: request.bounce + 1,
@@ -153,7 +154,7 @@ fn too_much_is_an_answer_as_well() {
     let body = too_large.to_body();
     let refusal = Told::Response(Envelope { body, ..call });
     assert_eq!(game.drain(), [Action::Tell(name("a"), refusal)]);
-    // It is still at the request, and gets no other.
+    // It still works on the request, and gets no other.
     game.ask("2", None);
     assert_eq!(game.drain(), []);
     game.hear_too_much("a", Told::Response(request.clone()));
@@ -163,7 +164,7 @@ fn too_much_is_an_answer_as_well() {
     };
     assert_eq!(*refused, Action::Answer("1".into(), Err(too_large)));
     assert_eq!(next.body, b"2");
-    // Nobody waits for that any more.
+    // No caller waits for that any more.
     game.hear_too_much("a", Told::Response(request));
     assert_eq!(game.drain(), []);
 }
@@ -173,7 +174,7 @@ fn a_workers_own_call_outlasts_the_request_that_crossed_it() {
     let mut game = Game::with(&["a"]);
     game.ask("1", None);
     let request = game.given("a");
-    // The worker called before it saw the request, and does that while it waits for the reply.
+    // The worker called before it saw the request, which it handles while it waits for the reply.
     let own = Envelope {
         bounce: 0,
         id: RequestId::random(),
@@ -184,7 +185,7 @@ fn a_workers_own_call_outlasts_the_request_that_crossed_it() {
     let [Action::Call(call, None, _)] = actions.as_slice() else {
         panic!("no call");
     };
-    // So it does with what that request's calls cause.
+    // It does the same with what that request's calls cause.
     let (inner, _) = game.call("a", &request);
     game.pool.reply(&inner, b"inner".to_vec(), game.now);
     game.drain();
@@ -218,7 +219,7 @@ fn who_is_not_ready_and_has_no_request_is_not_known() {
     assert!(!game.pool.knows(&name("b")));
     game.answer("b", &request, "late");
     assert!(!game.pool.knows(&name("b")));
-    // Anybody may call.
+    // Any peer can make calls.
     game.call("b", &request);
     assert!(!game.pool.knows(&name("b")));
 }
@@ -237,7 +238,7 @@ fn an_answer_makes_its_worker_idle_again() {
         actions.get(1),
         Some(Action::Tell(_, Told::Request(_)))
     ));
-    // The same answer again belongs to nothing.
+    // The same answer again belongs to no request.
     game.answer("a", &request, "done");
     assert_eq!(game.drain(), []);
 }
@@ -293,7 +294,7 @@ fn a_busy_worker_may_be_silent_until_its_time_is_over() {
     assert_eq!(game.drain(), []);
     game.wait(1, &[]);
     assert_eq!(game.drain(), [timed_out("1")]);
-    // It still works: nothing is given to it before it is heard.
+    // It is still busy: it is given nothing before it is heard.
     game.ask("2", None);
     assert_eq!(game.drain(), []);
     game.answer("a", &request, "late");
@@ -306,7 +307,7 @@ fn a_heartbeat_ends_what_nobody_waits_for() {
     let mut game = Game::with(&["a"]);
     game.ask("1", None);
     game.given("a");
-    // One that was on its way says nothing of the request.
+    // A heartbeat that was already on its way says nothing about the request.
     game.hear("a", Told::Heartbeat);
     game.wait(30, &["a"]);
     assert_eq!(game.drain(), [timed_out("1")]);
@@ -418,7 +419,7 @@ fn a_worker_that_calls_by_itself_is_busy_until_it_is_answered() {
         panic!("{actions:?}")
     };
     assert_eq!(body, b"own");
-    // The same again is no second call.
+    // The same message again is not a second call.
     game.hear("a", Told::Request(own));
     game.ask("1", None);
     assert_eq!(game.drain(), []);
@@ -463,7 +464,7 @@ fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
         let lost: Vec<_> = ["1", "2", "3"].map(timed_out).into();
         assert_eq!(game.drain(), lost);
         assert_eq!(game.pool.num_ready() > 0, told == Told::Ready);
-        // The reply to a call that nobody remembers goes nowhere.
+        // The reply to a forgotten call goes nowhere.
         game.pool.reply(&call, Vec::new(), game.now);
         assert_eq!(game.drain(), []);
     }

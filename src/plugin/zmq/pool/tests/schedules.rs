@@ -1,6 +1,6 @@
-//! Random schedules of what the server and workers do. Whatever they do, every request is answered
-//! once, none is given to two workers, what a call caused goes to the worker that made it, and in
-//! the end nothing is left.
+//! Random schedules of the server's and the workers' steps. Whatever they do, every request is
+//! answered once, none is given to two workers, what a call caused goes to the worker that made it,
+//! and finally nothing is left.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,38 +12,38 @@ const WORKERS: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The server asks; with a choice of call, because of that one.
+    /// The server asks; with a cause, because of that call.
     Ask {
         cause: Option<usize>,
     },
-    /// Nobody waits for a request any more.
+    /// No caller waits for a request any more.
     Cancel(usize),
     /// The server replies to a call.
     Reply(usize),
     /// A connection comes or goes.
     Link(usize),
     Unlink(usize),
-    /// A worker gives a signal.
+    /// A worker sends a signal.
     Signal {
         worker: usize,
         told: Told,
     },
-    /// It answers one of the requests it has; also twice.
+    /// It answers one of its requests, and then again.
     Answer {
         worker: usize,
         which: usize,
     },
-    /// It answers something that nobody asked.
+    /// It answers something that was not asked.
     Babble {
         worker: usize,
         bounce: u32,
     },
-    /// It calls for a request that it has.
+    /// It makes a call for one of its requests.
     Call {
         worker: usize,
         which: usize,
     },
-    /// It calls by itself.
+    /// It makes a call by itself.
     OwnCall {
         worker: usize,
         bounce: u32,
@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is known of a request.
+/// What is known about a request.
 #[derive(Default)]
 struct Known {
     cause: Option<Arc<str>>,
@@ -150,8 +150,8 @@ impl Play {
         self.check();
     }
 
-    /// A worker answers, and then once more. Two requests of one call share id and bounce, so that
-    /// nobody could tell the second answer from one to the request that came meanwhile.
+    /// Makes a worker answer, and then once more. Two requests of one call share id and bounce, so
+    /// the second answer could not be told from one to the request that arrived meanwhile.
     fn answer(&mut self, worker: usize, which: usize) {
         let Some(request) = self.return_to(worker, which) else {
             return;
@@ -174,8 +174,8 @@ impl Play {
         }
     }
 
-    /// A worker is at one of the requests that it has; as it does one thing at a time, it is no
-    /// longer at any that was nested in that.
+    /// Returns a worker to one of its requests. It does one thing at a time, so it no longer works
+    /// on those nested in that one.
     fn return_to(&mut self, worker: usize, which: usize) -> Option<Envelope> {
         let given = self.has.get_mut(&name(WORKERS[worker]))?;
         let request = pick(given, which)?.clone();
@@ -253,7 +253,7 @@ impl Play {
                 assert_eq!(envelope.bounce, calling.envelope.bounce + 1);
             }
             None => {
-                // Nobody waits for anything else that this worker has.
+                // No caller waits for anything else that this worker has.
                 let had = self.has.entry(to.clone()).or_default();
                 let is_awaited = |had: &Envelope| {
                     let ticket = std::str::from_utf8(&had.body).unwrap();
@@ -320,7 +320,7 @@ impl Play {
         assert!(self.calls.insert(call, calling).is_none());
     }
 
-    /// Everything that can grow has a bound.
+    /// Checks that everything that can grow is bounded.
     fn check_levels(&self) {
         let pool = &self.game.pool;
         assert!(pool.waiting.len() <= LIMITS.max_waiting);
@@ -331,7 +331,7 @@ impl Play {
         }
     }
 
-    /// All connections end and time passes: nothing may be left.
+    /// Ends all connections and lets time pass: nothing may be left.
     fn end(mut self) {
         for worker in 0..WORKERS.len() {
             self.take(Step::Unlink(worker));

@@ -1,4 +1,4 @@
-//! Whatever happens: every task ends, in its stream's order.
+//! Random steps: whatever happens, every task ends, in its stream's order.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,28 +6,28 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What may happen.
+/// What can happen.
 #[derive(Clone, Debug)]
 enum Step {
     /// An event is committed and read.
     Load { of: usize, hooks: Vec<bool> },
-    /// One further on is taken in before those in between.
+    /// A later event is loaded before those in between.
     LoadAhead { of: usize },
-    /// As much is started as the window takes.
+    /// As many tasks start as fit into the window.
     Start { window: usize },
-    /// A task under way is acknowledged.
+    /// A task in progress is acknowledged.
     Finish(usize),
-    /// One fails.
+    /// A task in progress fails.
     Fail(usize),
-    /// One did not reach the consumer.
+    /// A task in progress did not reach the consumer.
     Postpone(usize),
     /// Time passes.
     Wait(u64),
     /// The cursor is saved.
     Save,
-    /// The process dies and comes back with what was saved.
+    /// The process dies and restarts from what was saved.
     Crash,
-    /// Somebody wants an event again.
+    /// An operator wants an event again.
     Reopen(usize),
 }
 
@@ -53,9 +53,9 @@ struct Game {
     schedule: Schedule,
     now: Moment,
     log: BTreeMap<u64, Arrival>,
-    /// The events that nobody need wait for.
+    /// The events that nothing needs to wait for.
     held_back: BTreeSet<u64>,
-    /// What is over: as the process knows it, and as it was when the cursor was saved.
+    /// What is done: as the process knows it, and as it was when the cursor was saved.
     over: BTreeSet<Name>,
     saved: (Cursor, BTreeSet<Name>),
     running: Vec<Start>,
@@ -76,7 +76,7 @@ impl Game {
         }
     }
 
-    /// Reads what the log has and the schedule has not.
+    /// Reads what the log has and the schedule lacks.
     fn read(&mut self) {
         while let Some(position) = self.schedule.next_unread() {
             self.schedule.load(self.log[&position].clone());
@@ -186,7 +186,7 @@ impl Game {
                 let (cursor, over) = self.saved.clone();
                 let text = serde_json::to_string(&cursor).unwrap();
                 let cursor: Cursor = serde_json::from_str(&text).unwrap();
-                // What is beyond comes as if it were new.
+                // What is beyond is read as if it were new.
                 let known = cursor.open.iter().filter(|it| it.position <= cursor.read);
                 let known = known.map(|it| ((it.position, Arc::clone(&it.hook)), it.attempts));
                 self.attempts = known.collect();
@@ -210,7 +210,7 @@ impl Game {
         self.check_held_back();
     }
 
-    /// Returns whether an attempt at a delivery that is not over has ended.
+    /// Returns whether an attempt at a delivery that is not done has ended.
     fn has_failed(&self, name: &Name) -> bool {
         let mut running = self.running.iter();
         let is_running = running.any(|it| (it.task.position, &it.hook) == (name.0, &name.1));
@@ -218,7 +218,7 @@ impl Game {
         !self.over.contains(name) && attempts > u32::from(is_running)
     }
 
-    /// Whoever is behind something that failed knows.
+    /// Checks that everything after a failed event is known to be held back.
     fn check_held_back(&self) {
         for (position, arrival) in self.log.range(..=self.schedule.read()) {
             if !self.schedule.has_entry(*position) {
@@ -235,7 +235,7 @@ impl Game {
     }
 
     fn reopen(&mut self, position: u64) {
-        // Only where it does not upset the order that is being checked.
+        // Only where it does not disturb the order that is being checked.
         let arrival = self.log[&position].clone();
         let is_last = self
             .log
@@ -249,7 +249,7 @@ impl Game {
         }
     }
 
-    /// Ends whatever is left, well or badly.
+    /// Ends whatever is left, successfully or not.
     fn drain(&mut self) {
         for round in 0_usize.. {
             self.start(3);
@@ -270,8 +270,8 @@ impl Game {
 }
 
 proptest! {
-    /// Whatever happens: per record in order and one at a time, never more than the window, every
-    /// task ends, and what was over when the cursor was saved never comes again.
+    /// Whatever happens: each record's events run in order and one at a time, never more than the
+    /// window, every task ends, and what was done when the cursor was saved never runs again.
     #[test]
     fn every_task_ends_in_order(steps in prop::collection::vec(step(), 1..120)) {
         let mut game = Game::new();
