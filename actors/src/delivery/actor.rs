@@ -113,7 +113,7 @@ impl<C: Consumer + Unpin> Actor for Delivery<C> {
     }
 }
 
-/// Asks for the state.
+/// Asks for the state of a delivery.
 #[derive(Debug)]
 pub struct GetDeliveryState;
 

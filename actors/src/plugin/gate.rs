@@ -174,8 +174,8 @@ impl DeliveryNote {
     }
 }
 
-/// Changes when a delivery must not wait for its turn any more. The value is the calls of those who
-/// wait for what is queued after it.
+/// Changes when a delivery must not wait for its turn any more. The value is the calls that wait
+/// for what is queued after it.
 pub type Hurry = watch::Receiver<Vec<Via>>;
 
 /// Returns a receiver that never changes, for a delivery that nothing else waits behind.

@@ -56,7 +56,7 @@ pub(super) struct Relayed {
 /// The result of a request.
 pub(super) type Answer = Result<Json, ApiError>;
 
-/// Whether a request waits for a worker's window.
+/// Whether a request must wait for a worker's window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// It does.

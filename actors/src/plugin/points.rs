@@ -207,7 +207,7 @@ pub struct Points {
     pub timers: Vec<Timer>,
     /// The plugins that have a worker.
     pub attended: HashSet<Arc<str>>,
-    /// How far the plugins are.
+    /// How far the plugins are, as a whole.
     pub readiness: Readiness,
     /// What each plugin has registered, unchanged.
     pub registrations: Vec<(Arc<str>, Arc<Registration>)>,

@@ -44,7 +44,7 @@ impl Routes {
         self.by_path.values().map(Vec::len).sum()
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no handlers.
     pub fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }

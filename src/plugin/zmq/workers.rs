@@ -92,7 +92,7 @@ impl Workers {
         });
     }
 
-    /// Hands a worker the answer to its call.
+    /// Gives a worker the answer to its call.
     pub(super) fn reply(&self, call: &CallId, body: Vec<u8>) {
         self.settle(|state, now| state.pool.reply(call, body, now));
     }

@@ -1,5 +1,4 @@
-//! Consumers of the log: other programs that are told of events, under a name, in a way like
-//! plugins.
+//! Consumers of the log: other programs that are told of events, each under a name, as plugins are.
 //!
 //! One is created with its options ([`LogConsumerOptions`]) and its start position, and has an
 //! actor from then on. Its workers come and go; what they have not acknowledged is sent again.

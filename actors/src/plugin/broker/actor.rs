@@ -46,7 +46,7 @@ pub struct Plugins {
     leaving: Option<Vec<oneshot::Sender<()>>>,
 }
 
-/// Where the server's start stands.
+/// How far the server's start has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Some plugin is not configured yet.

@@ -24,10 +24,10 @@ pub(super) struct Plugin {
     pub(super) is_listed: bool,
     pub(super) workers: Vec<Worker>,
     pub(super) active: Option<Active>,
-    /// The newest generation that was registered, and when.
+    /// The newest generation that was registered, and when it was last seen.
     pub(super) newest: Option<(u64, Instant)>,
     pub(super) queue: Queue,
-    /// Since when no worker can take requests.
+    /// Since when no worker has been able to take requests.
     pub(super) homeless_since: Option<Instant>,
     /// Whether a timer is running that refuses expired requests.
     pub(super) is_watched: bool,
@@ -151,7 +151,7 @@ impl Plugin {
         }
     }
 
-    /// Describes the plugin to those who deliver to it.
+    /// Returns the plugin's presence, for deliveries.
     pub(super) fn presence(
         &self,
         stage: Stage,

@@ -16,7 +16,7 @@ pub struct PluginsState {
     pub readiness: Readiness,
     /// Requests at workers.
     pub in_flight: usize,
-    /// Each of them, in order.
+    /// The plugins, in order.
     pub plugins: Vec<PluginState>,
 }
 
@@ -73,7 +73,7 @@ pub struct WorkerState {
     pub stage: String,
     /// How many requests it takes at once.
     pub window: usize,
-    /// How many it has.
+    /// How many requests it has.
     pub in_use: usize,
     /// Whether it wants no new requests.
     pub is_draining: bool,

@@ -144,7 +144,7 @@ impl Requests {
         self.num_nested
     }
 
-    /// Returns whether nothing is in flight.
+    /// Returns whether no request is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.by_ticket.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What the server sends.
+//! Messages from the server.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -143,7 +143,7 @@ fn is_zero(number: &u32) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CancelReason {
-    /// Its time is over.
+    /// Its deadline passed.
     Deadline,
     /// No caller waits for it any more.
     ClientGone,

@@ -289,7 +289,7 @@ fn few(names: &[String]) -> String {
     named.join(", ") + &rest
 }
 
-/// Builds a problem.
+/// Creates a problem.
 pub fn problem(list: &str, name: &str, message: &str) -> Problem {
     Problem {
         list: list.to_owned(),

@@ -50,8 +50,8 @@ impl Registration {
         }
     }
 
-    /// Sorts the lists whose order means nothing, so that registrations that differ only in it are
-    /// equal.
+    /// Sorts the lists whose order means nothing, so that it makes no difference between
+    /// registrations.
     fn put_in_order(&mut self) {
         self.ops.sort_by(|one, other| one.name.cmp(&other.name));
         let key = |it: &HandlerPoint| (it.path.clone(), it.method.clone());

@@ -11,7 +11,7 @@ use crate::plugin::zmq::message::{RequestId, Told};
 pub(super) struct Worker {
     /// Whether it said READY, and nothing since has revoked that.
     pub(super) is_ready: bool,
-    /// Since when it has no connection.
+    /// Since when it has had no connection.
     pub(super) unlinked_at: Option<Instant>,
     /// When it was last heard.
     pub(super) heard_at: Instant,

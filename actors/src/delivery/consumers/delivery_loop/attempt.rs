@@ -48,7 +48,7 @@ struct Attempt {
     /// The request behind the event, and whether it waits for this attempt.
     announced: Option<Arc<AnnouncedCommit>>,
     is_awaited: bool,
-    /// The calls of those who wait for what is queued after it.
+    /// The calls that wait for what is queued after it.
     hurry: Hurry,
     /// Up to here, the log is the past that is being caught up with.
     past: u64,
@@ -214,8 +214,8 @@ impl DeliveryLoop {
         self.forget_if_over(task.position);
     }
 
-    /// Forgets the request behind an event once nothing is left to tell it. If it still waits,
-    /// because several deliveries ended at once, it hears of no error.
+    /// Forgets the request behind an event once nothing is left to tell it. If the request still
+    /// waits, because several deliveries ended at once, it hears of no error.
     fn forget_if_over(&mut self, position: u64) {
         let is_over = !self.schedule.has_entry(position);
         let is_idle = |request: &EventRequest| request.answer.is_none() && request.num_left == 0;

@@ -81,7 +81,7 @@ pub(super) struct DeliveryLoop {
     /// How many times in a row a delivery did not reach the plugin, and until when none is tried.
     num_unready: u32,
     held_until: Option<Instant>,
-    /// Until then, the log is not read and the ops store is not written.
+    /// Until then, the log is not read and no promise is saved.
     not_before: Option<Instant>,
     closing: Option<oneshot::Sender<()>>,
     num_delivered: u64,

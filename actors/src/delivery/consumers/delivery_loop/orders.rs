@@ -30,7 +30,7 @@ impl DeliveryLoop {
         match command {
             Command::Order(order, reply) => {
                 let done = self.carry_out(order).await;
-                // Anyone who looks after the answer sees no earlier state.
+                // A caller that has the answer sees no earlier state.
                 self.show();
                 // The sender may not be waiting any more.
                 let _ = reply.send(done);

@@ -71,7 +71,7 @@ pub(in crate::delivery::consumers) struct Start {
     pub(in crate::delivery::consumers) hook: Arc<str>,
     /// The number of the attempt, from 1.
     pub(in crate::delivery::consumers) attempt: u32,
-    /// Whether the consumer is still catching up with the past.
+    /// Whether its event is part of the past that the consumer is catching up with.
     pub(in crate::delivery::consumers) is_catching_up: bool,
     /// An urgent event that waits for this one.
     pub(in crate::delivery::consumers) hurried_by: Option<u64>,

@@ -1,6 +1,7 @@
-//! Random schedules of the server's and the workers' steps. Whatever they do, every request is
-//! answered once, none is given to two workers, what a call caused goes to the worker that made it,
-//! and finally nothing is left.
+//! Random schedules of the server's and the workers' steps.
+//!
+//! Whatever they do, every request is answered once, none is given to two workers, what a call
+//! caused goes to the worker that made it, and finally nothing is left.
 
 use std::collections::{HashMap, HashSet};
 
