@@ -255,8 +255,8 @@ impl Session {
         self.say(WorkerMessage::Response(response)).await;
     }
 
-    /// Handles an unanswered request. Only a plugin that is gone must be initialised again: a
-    /// handler that fails may do so for any client.
+    /// Handles an unanswered request. Only a plugin that is gone must be initialised again: any
+    /// client can make a handler fail.
     async fn note_failure(&mut self, envelope: &Envelope, why: &str, is_gone: bool) {
         let (plugin, name) = (&self.parts.plugin, &envelope.name);
         if !is_gone {

@@ -287,8 +287,8 @@ pub trait PluginGate: Send + Sync + 'static {
     /// Announces an event to every worker of every plugin, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);
 
-    /// Like [`PluginGate::call`], for a delivery. Its limit is `request.timeout` alone, and
-    /// restarts when the worker reports progress.
+    /// Like [`PluginGate::call`], for a delivery. Its limit is `request.timeout`, or the plugin's
+    /// if there is none, and restarts when the worker reports progress.
     ///
     /// # Errors
     /// See [`Undelivered`].

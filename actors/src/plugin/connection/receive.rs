@@ -59,8 +59,8 @@ impl PluginConnection {
         self.acknowledge_soon(ctx);
     }
 
-    /// Acknowledges early, when the server has had nothing else to send for long: a worker keeps
-    /// what it has sent until then.
+    /// Acknowledges with a ping when much was received and nothing else was sent. Until it is
+    /// acknowledged, a worker keeps what it has sent.
     fn acknowledge_soon(&mut self, ctx: &mut Context<Self>) {
         const MAX_MESSAGES: u64 = 100;
         const MAX_BYTES: usize = 1024 * 1024;
