@@ -1,5 +1,5 @@
-//! Files as values of fields: finding them within a value, names that stay below one folder, and media
-//! types that a header holds.
+//! Files as values of fields: finding them within a value, names that stay below one folder, and
+//! media types that fit in a header.
 
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -7,13 +7,13 @@ use uuid::Uuid;
 use crate::id::AssetName;
 use crate::value::{Asset, Value};
 
-/// The longest name, in bytes: object stores take no longer key.
+/// The longest name, in bytes: object stores accept no longer key.
 const MAX_NAME_BYTES: usize = 1024;
-/// The longest part between slashes, in bytes: file systems take no longer one.
+/// The longest part between slashes, in bytes: file systems accept no longer one.
 const MAX_PART_BYTES: usize = 255;
 /// The longest media type, in bytes.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
-/// The media type of a file of which none is known.
+/// The media type of a file whose type is unknown.
 pub const UNKNOWN_CONTENT_TYPE: &str = "application/octet-stream";
 
 impl Value {
@@ -26,7 +26,7 @@ impl Value {
         }
     }
 
-    /// Lets `edit` change every file in the value, at any depth.
+    /// Calls `edit` for every file in the value, at any depth.
     pub fn edit_assets(&mut self, edit: &mut dyn FnMut(&mut Asset)) {
         match self {
             Self::Asset(asset) => edit(asset),
@@ -36,14 +36,17 @@ impl Value {
     }
 }
 
-/// Whether a media type can be stored: whoever fetches the file gets it as a header, and every record
-/// that names the file holds it.
+/// Returns whether a media type can be stored.
+///
+/// It is sent as a header to everyone who fetches the file, and every record that names the file
+/// contains it.
 pub fn is_content_type(text: &str) -> bool {
     let is_held = |byte| matches!(byte, b'\t' | b' '..=b'~');
     text.len() <= MAX_CONTENT_TYPE_BYTES && text.bytes().all(is_held)
 }
 
-/// Returns a media type that was stored, or the unknown one for what could be before there were bounds.
+/// Returns a stored media type, or the unknown one if it was stored before there were limits and
+/// exceeds them.
 pub fn content_type_or_unknown(text: String) -> String {
     if is_content_type(&text) {
         text
@@ -64,7 +67,7 @@ pub fn see_assets(json: &Json, see: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Lets `edit` change every file in a wire value, at any depth.
+/// Calls `edit` for every file in a wire value, at any depth.
 pub fn edit_assets(json: &mut Json, edit: &mut dyn FnMut(&mut Asset)) {
     match json {
         Json::Array(items) => items.iter_mut().for_each(|item| edit_assets(item, edit)),
@@ -82,10 +85,11 @@ pub fn edit_assets(json: &mut Json, edit: &mut dyn FnMut(&mut Asset)) {
 }
 
 impl AssetName {
-    /// Makes a name out of what somebody sent, as v1 does: parts that are empty or dots go, so do
+    /// Creates a name from what a client sent, as v1 does. It drops parts that are empty or dots,
     /// leading slashes and dots, every `..` and every `+`.
     ///
-    /// `None` when nothing is left, for control characters, and for names that no store takes.
+    /// Returns `None` when nothing is left, for control characters, and for names that no store
+    /// accepts.
     pub fn clean(raw: &str) -> Option<Self> {
         let mut name = raw.to_owned();
         loop {
@@ -103,16 +107,17 @@ impl AssetName {
         is_storable.then(|| Self::from(name))
     }
 
-    /// Returns the name of a new file: in the folder that `name` says, its last part behind `id`.
+    /// Returns the name of a new file: in the folder of `raw`, `id` followed by the last part of
+    /// `raw`.
     ///
-    /// `None` when that is no name, see [`AssetName::clean`].
+    /// Returns `None` when that is not a valid name, see [`AssetName::clean`].
     pub fn unique(raw: &str, id: Uuid) -> Option<Self> {
         let (folder, file) = raw.rsplit_once('/').unwrap_or(("", raw));
         Self::clean(file)?;
         Self::clean(&format!("{folder}/{id}-{file}"))
     }
 
-    /// Returns the folders that the file is in, the outermost first. None of them can be a file.
+    /// Returns the folders that contain the file, outermost first. None of them can be a file.
     pub fn folders(&self) -> impl Iterator<Item = Self> {
         let name = self.as_str();
         name.match_indices('/')
@@ -205,8 +210,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is sent, the name is one that a path below a folder can have, and the same
-        /// when it comes back in an address.
+        /// Whatever is sent, the name is a valid path below a folder, and stays the same when it is
+        /// cleaned again.
         #[test]
         fn no_name_leads_out_of_its_folder(raw in "[a./+\\\\%é\0 ]{0,24}|.{0,40}") {
             let id = Uuid::from_u128(1);

@@ -1,33 +1,33 @@
 //! Auth keys: the fields of the user record that identify a user.
 //!
-//! They come in alternatives: `username,(email,phone)` means that a user is identified either
-//! by a user name, or by a mail address and a telephone number together.
+//! They are a list of alternatives: `username,(email,phone)` means that a user is identified either
+//! by a user name, or by an email address and a phone number together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::value::Value;
 
-/// Values of auth keys, as somebody who signs up or in gives them.
+/// Values of auth keys, as given at sign-up or login.
 pub type AuthData = BTreeMap<String, Value>;
 
-/// The field of the user record that says when he signed in last.
+/// The field of the user record that holds the time of the last login.
 pub const LAST_LOGIN: &str = "last_login_at";
 
-/// The alternatives, in configured order; the keys of each are sorted.
+/// The alternatives, in configured order. The keys of each are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthKeys(Vec<Vec<String>>);
 
 impl Default for AuthKeys {
-    /// A user name or a mail address.
+    /// A user name or an email address.
     fn default() -> Self {
         Self(vec![vec!["username".to_owned()], vec!["email".to_owned()]])
     }
 }
 
 impl AuthKeys {
-    /// Parses the form `username,(email,phone)`; `None` for stray or nested parentheses, what
-    /// cannot be a field's name, and alternatives or keys that are given twice.
+    /// Parses the form `username,(email,phone)`. Returns `None` for stray or nested parentheses,
+    /// invalid field names, and alternatives or keys that are given twice.
     pub fn parse(text: &str) -> Option<Self> {
         let mut alternatives: Vec<Vec<String>> = Vec::new();
         let mut rest = text.trim();
@@ -64,7 +64,7 @@ impl AuthKeys {
         self.0.iter().flatten().map(String::as_str).collect()
     }
 
-    /// Returns the keys that identify a user by themselves, in configured order.
+    /// Returns the keys that identify a user on their own, in configured order.
     pub fn single(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|keys| match &keys[..] {
             [key] => Some(key.as_str()),
@@ -72,8 +72,10 @@ impl AuthKeys {
         })
     }
 
-    /// Returns the first alternative whose keys are all given; `None` when there is none, or when
-    /// something is given that belongs to no alternative. Null and an empty text are not given.
+    /// Returns the first alternative whose keys are all given.
+    ///
+    /// Returns `None` when there is none, or when a given key belongs to no alternative. Null and
+    /// an empty string do not count as given.
     pub fn effective(&self, data: &AuthData) -> Option<&[String]> {
         let known = self.keys();
         let is_given = |key: &String| match data.get(key) {

@@ -1,4 +1,4 @@
-//! Who asks: the outcome of looking at a request's key and token.
+//! The caller: the result of checking a request's key and token.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use crate::acl::{Acl, Level};
 use crate::id::{RoleName, UserId};
 use crate::record::Record;
 
-/// Which key a request showed.
+/// Which key a request presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
-    /// No key; an access token alone.
+    /// No key, only an access token.
     #[default]
     None,
     /// The app's key, known to clients.
@@ -21,29 +21,30 @@ pub enum KeyKind {
     Master,
 }
 
-/// Who asks.
+/// Who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The key that was shown.
+    /// The key that was presented.
     pub key: KeyKind,
-    /// The user, if any; `_god` for a bare master key where an action looks a user up.
+    /// The user, if any. It is `_god` for a bare master key where an action needs a user.
     pub user: Option<UserId>,
     /// The user's roles at the time of the request.
     pub roles: BTreeSet<RoleName>,
 }
 
 impl Caller {
-    /// Whether access control does not apply.
+    /// Returns whether the caller bypasses access control.
     pub fn is_master(&self) -> bool {
         self.key == KeyKind::Master
     }
 
-    /// Whether the caller may read or write `record`, by its access list and owner.
+    /// Returns whether the caller may read or write `record`, according to its access list and
+    /// owner.
     pub fn may(&self, level: Level, record: &Record) -> bool {
         self.is_master() || self.owns(record) || self.is_granted(level, record.access.as_ref())
     }
 
-    /// Whether the caller owns `record`.
+    /// Returns whether the caller owns `record`.
     pub fn owns(&self, record: &Record) -> bool {
         self.user.is_some() && self.user == record.owner
     }

@@ -1,8 +1,7 @@
 //! The hash chain over commits.
 //!
-//! A commit's chain hash covers the previous one, everything that the commit
-//! says about itself, and the *hashes* of its payloads: a payload may be erased
-//! later and the chain still verifies.
+//! A commit's chain hash covers the previous one, everything that the commit says about itself, and
+//! the *hashes* of its payloads. So a payload can be erased later and the chain still verifies.
 
 /// A link of the chain.
 pub type ChainHash = [u8; 32];
@@ -10,8 +9,8 @@ pub type ChainHash = [u8; 32];
 /// The hash before the first commit of a log.
 pub const GENESIS: ChainHash = [0; 32];
 
-/// Returns the chain hash of a commit: `header` is its encoded header, `events` are in turn the
-/// encoded head of each event and the hash of its payload.
+/// Returns the chain hash of a commit. `header` is its encoded header. `events` alternates between
+/// the encoded head of each event and the hash of its payload.
 pub fn link<'a>(
     previous: &ChainHash,
     header: &[u8],
@@ -26,7 +25,7 @@ pub fn link<'a>(
     *hasher.finalize().as_bytes()
 }
 
-/// Returns the hash of a payload; the salt keeps short personal values from being guessed.
+/// Returns the hash of a payload. The salt keeps short personal values from being guessed.
 pub fn payload_hash(salt: &[u8; 16], payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(salt);

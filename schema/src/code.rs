@@ -1,4 +1,4 @@
-//! The table of error codes that clients branch on, and the error every part maps into.
+//! The table of error codes that clients branch on, and the error type that every part maps to.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! codes {
         #[expect(missing_docs, reason = "the names are the protocol's own")]
         pub enum Code {
             $($name,)*
-            /// A code that a plugin chose; it passes through unchanged.
+            /// A code that a plugin chose. It is passed on unchanged.
             Other(i64),
         }
 
@@ -25,7 +25,7 @@ macro_rules! codes {
                 }
             }
 
-            /// Returns the HTTP status that goes with the code unless a check names another.
+            /// Returns the HTTP status of the code, unless a check sets another.
             pub fn status(self) -> u16 {
                 match self {
                     $(Self::$name => $status,)*
@@ -33,7 +33,7 @@ macro_rules! codes {
                 }
             }
 
-            /// Finds the code of a number.
+            /// Returns the code with this number.
             pub fn from_number(number: i64) -> Self {
                 match number {
                     $($number => Self::$name,)*
@@ -95,11 +95,11 @@ codes! {
 pub struct ApiError {
     /// The protocol's code.
     pub code: Code,
-    /// A sentence for people.
+    /// A sentence for humans.
     pub message: String,
     /// Details that clients branch on; empty means absent.
     pub info: Map<String, Json>,
-    /// The HTTP status, where a check answers with another than the code's own.
+    /// The HTTP status, where a check answers with one that differs from the code's own.
     pub status: Option<u16>,
 }
 
@@ -119,12 +119,13 @@ impl ApiError {
         Self::new(Code::InvalidArgument, message).with_info("arguments", json!(arguments))
     }
 
-    /// Builds a 10000: something that should not have happened. The cause belongs into the log, not here.
+    /// Builds a 10000: something that should not have happened. The cause belongs in the server's
+    /// log, not here.
     pub fn unexpected(message: impl Into<String>) -> Self {
         Self::new(Code::UnexpectedError, message)
     }
 
-    /// Builds a 503 for a part whose queue is full; the door adds `Retry-After`.
+    /// Builds a 503 for a component whose queue is full. The HTTP layer adds `Retry-After`.
     pub fn overloaded(part: &str) -> Self {
         Self {
             status: Some(503),
@@ -140,7 +141,7 @@ impl ApiError {
         self
     }
 
-    /// Answers with another HTTP status than the code's own.
+    /// Answers with an HTTP status that differs from the code's own.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = Some(status);
@@ -152,7 +153,8 @@ impl ApiError {
         self.status.unwrap_or_else(|| self.code.status())
     }
 
-    /// Returns the error object of the wire: `name`, `code`, `message` and, when there is any, `info`.
+    /// Returns the error object of the wire: `name`, `code`, `message`, and `info` if it is not
+    /// empty.
     pub fn to_wire(&self) -> Json {
         let mut object = Map::new();
         object.insert("name".into(), self.code.name().into());

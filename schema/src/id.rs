@@ -1,4 +1,4 @@
-//! Identifiers: names and keys that were checked once, at the border.
+//! Identifiers: names and keys that are checked once, where they enter the server.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::code::{ApiError, Code};
 
-/// Reads a text into its place, without a copy in between.
+/// Reads a string into its final place, without a copy in between.
 struct ReadText;
 
 impl Visitor<'_> for ReadText {
@@ -24,7 +24,7 @@ impl Visitor<'_> for ReadText {
     }
 }
 
-/// Defines a cheap-to-clone text newtype that is transparent on the wire.
+/// Defines a cheap-to-clone string newtype that is transparent on the wire.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -33,12 +33,12 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Wraps a text that the caller has already checked.
+            /// Wraps a string that the caller has already checked.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
 
-            /// Returns the text.
+            /// Returns the string.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -87,7 +87,7 @@ text_id! {
     TypeName
 }
 text_id! {
-    /// The part of a record id behind the first `/`; unique per type across all databases.
+    /// The part of a record id after the first `/`; unique per type across all databases.
     RecordKey
 }
 text_id! {
@@ -95,7 +95,7 @@ text_id! {
     UserId
 }
 text_id! {
-    /// A device's id, which the server gives.
+    /// A device's id, which the server assigns.
     DeviceId
 }
 text_id! {
@@ -116,7 +116,7 @@ impl TypeName {
     /// The type of user records.
     pub const USER: &str = "user";
 
-    /// Whether the name belongs to the system (starts with `_`).
+    /// Returns whether the name belongs to the system (starts with `_`).
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('_')
     }
@@ -126,26 +126,26 @@ impl TypeName {
         Self::new(Self::USER)
     }
 
-    /// Whether this is the type of user records.
+    /// Returns whether this is the type of user records.
     pub fn is_user(&self) -> bool {
         &*self.0 == Self::USER
     }
 }
 
 impl UserId {
-    /// Returns `_god`, as whom a bare master key acts.
+    /// Returns `_god`, the user as whom a bare master key acts.
     pub fn god() -> Self {
         Self::new("_god")
     }
 }
 
-/// The longest that names and ids may be, in bytes: no index of PostgreSQL takes three times as much.
+/// The maximum length of names and ids, in bytes. PostgreSQL cannot index three times as much.
 pub const MAX_NAME_BYTES: usize = 1024;
 
 /// Refuses a name or an id that is too long for some store.
 ///
 /// # Errors
-/// 108, which says what it is.
+/// 108, which names `what` is too long.
 pub fn check_length(what: &str, name: &str) -> Result<(), ApiError> {
     if name.len() <= MAX_NAME_BYTES {
         return Ok(());
@@ -172,9 +172,10 @@ impl RecordId {
         }
     }
 
-    /// Parses `type/key`, split at the first `/`; `None` when there is no `/`.
+    /// Parses `type/key`, split at the first `/`; returns `None` when there is no `/`.
     ///
-    /// Both parts may be empty here: who needs more says so with the error its action documents.
+    /// Both parts may be empty here. An action that requires more refuses them with the error that
+    /// it documents.
     pub fn parse(text: &str) -> Option<Self> {
         let (record_type, key) = text.split_once('/')?;
         Some(Self::new(record_type, key))
@@ -198,12 +199,12 @@ impl fmt::Debug for RecordId {
     }
 }
 
-/// A scheduled task: a timer of a plugin. Written `plugin/name`.
+/// A scheduled task: a timer of a plugin. Written as `plugin/name`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     /// The plugin.
     pub plugin: Arc<str>,
-    /// The timer's name; may have slashes.
+    /// The timer's name; can contain slashes.
     pub name: Arc<str>,
 }
 
@@ -216,7 +217,7 @@ impl TaskId {
         }
     }
 
-    /// Parses `plugin/name`, split at the first `/`; `None` when there is no `/`.
+    /// Parses `plugin/name`, split at the first `/`; returns `None` when there is no `/`.
     pub fn parse(text: &str) -> Option<Self> {
         let (plugin, name) = text.split_once('/')?;
         Some(Self::new(plugin, name))
@@ -235,7 +236,7 @@ impl fmt::Debug for TaskId {
     }
 }
 
-/// Which database a record lives in.
+/// The database that contains a record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Database {
     /// The shared database; record access lists apply.

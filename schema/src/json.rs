@@ -1,12 +1,13 @@
-//! Reads JSON in which every object is only that.
+//! Reads JSON in which every object is only an object.
 //!
-//! To carry JSON that is written already, `serde_json` makes an object with one key of its own, and
-//! takes whatever object begins with that key for one: its text is parsed anew, as deep as it likes.
-//! In what others have sent, or what was stored for them, the key is a key like any other. So all of
-//! that is read here, and not as a `serde_json::Value`.
+//! `serde_json` represents raw JSON as an object with one key of its own, and treats every object
+//! that begins with that key as raw JSON: its text is parsed again, to any depth. In JSON that
+//! others sent, or that was stored for them, this key must be a key like any other. So all such
+//! JSON is read here, and not as a `serde_json::Value`.
 //!
-//! A text that was cut within a character is no reason to refuse all that comes with it: what is left
-//! of the character, half of a pair of `\u` escapes or bytes that are no UTF-8, is read as U+FFFD.
+//! A string that was cut in the middle of a character is no reason to refuse everything around it.
+//! What is left of the character, half of a pair of `\u` escapes or bytes that are not UTF-8, is
+//! read as U+FFFD.
 
 use std::fmt;
 
@@ -15,11 +16,11 @@ use serde::de::{
 };
 use serde_json::{Map, Value as Json};
 
-/// A value, to be read as part of something else.
+/// A JSON value, to be read as part of something else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plain(pub Json);
 
-/// Reads a text.
+/// Parses a string.
 ///
 /// # Errors
 /// It is not JSON, or nested too deeply for the parser.
@@ -27,7 +28,7 @@ pub fn from_str(text: &str) -> serde_json::Result<Json> {
     typed(text).map(|Plain(json)| json)
 }
 
-/// Reads a text in UTF-8.
+/// Parses bytes of UTF-8.
 ///
 /// # Errors
 /// As [`from_str`].
@@ -37,19 +38,19 @@ pub fn from_slice(text: &[u8]) -> serde_json::Result<Json> {
     read.map(|Plain(json)| json)
 }
 
-/// Reads a text as what has a type of its own.
+/// Parses a string into a given type.
 ///
 /// # Errors
-/// As [`from_str`], or it is of another form.
+/// As [`from_str`], or it does not fit the type.
 pub fn typed<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let read = |text: &str| serde_json::from_str(text);
     read(text).or_else(|error| once_more(text.as_bytes(), error, read))
 }
 
-/// Reads the object that a text begins with, whatever comes behind it.
+/// Parses the object at the start of a text, whatever follows it.
 ///
 /// # Errors
-/// As [`from_slice`], or it is no object.
+/// As [`from_slice`], or it is not an object.
 pub fn leading_object(text: &[u8]) -> serde_json::Result<Map<String, Json>> {
     let read = members(&mut serde_json::Deserializer::from_slice(text));
     read.or_else(|error| {
@@ -59,7 +60,7 @@ pub fn leading_object(text: &[u8]) -> serde_json::Result<Map<String, Json>> {
     })
 }
 
-/// Reads a text again that was refused, if something of it can be mended.
+/// Parses a refused text again, if something in it can be mended.
 fn once_more<T>(
     text: &[u8],
     error: serde_json::Error,
@@ -72,8 +73,11 @@ fn once_more<T>(
     read(&mended)
 }
 
-/// Replaces what is no UTF-8 by U+FFFD, and halves of pairs by its escape, which is as long. Nothing
-/// that opens or closes anything comes or goes, so what was bounded before still is.
+/// Replaces bytes that are not UTF-8 with U+FFFD, and halves of surrogate pairs with its escape,
+/// which has the same length.
+///
+/// Nothing that opens or closes anything is added or removed, so limits that held before still
+/// hold.
 fn mended(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut mended = String::with_capacity(text.len());
@@ -84,7 +88,7 @@ fn mended(text: &[u8]) -> String {
         let (len, is_half) = match code_unit(escape) {
             Some(0xD800..=0xDBFF) if is_low(escape.get(6..)) => (12, false),
             Some(0xD800..=0xDFFF) => (6, true),
-            // The character behind may be another backslash, which begins nothing.
+            // The next character may be another backslash, which does not begin an escape here.
             _ => {
                 let end = escape.char_indices().nth(2);
                 (end.map_or(escape.len(), |(end, _)| end), false)
@@ -98,7 +102,7 @@ fn mended(text: &[u8]) -> String {
     mended
 }
 
-/// Reads the `\uXXXX` that a text begins with.
+/// Parses the `\uXXXX` at the start of a text.
 fn code_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix(r"\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
@@ -108,18 +112,18 @@ fn is_low(text: Option<&str>) -> bool {
     matches!(text.and_then(code_unit), Some(0xDC00..=0xDFFF))
 }
 
-/// Reads a member that may hold anything.
+/// Reads a member that may contain anything.
 ///
 /// # Errors
-/// The text's.
+/// Those of the text.
 pub fn value<'de, D: Deserializer<'de>>(from: D) -> Result<Json, D::Error> {
     Plain::deserialize(from).map(|plain| plain.0)
 }
 
-/// Reads an object whose members may hold anything.
+/// Reads an object whose members may contain anything.
 ///
 /// # Errors
-/// The text's, or it is no object.
+/// Those of the text, or it is not an object.
 pub fn members<'de, D, M>(from: D) -> Result<M, D::Error>
 where
     D: Deserializer<'de>,
@@ -132,7 +136,7 @@ where
 /// Reads a list whose items may be anything.
 ///
 /// # Errors
-/// The text's, or it is no list.
+/// Those of the text, or it is not a list.
 pub fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Json>, D::Error> {
     let items = Vec::<Plain>::deserialize(from)?;
     Ok(items.into_iter().map(|plain| plain.0).collect())
@@ -285,8 +289,8 @@ mod tests {
         }
     }
 
-    /// What a string may hold, as it is written, and as what it is read. None ends with half of a pair
-    /// that the next one would complete.
+    /// Possible pieces of a string, as written and as read. None ends with half of a pair that the
+    /// next one would complete.
     fn pieces() -> impl Strategy<Value = (Vec<u8>, String)> {
         let piece = prop::sample::select(vec![
             (br"\\".as_slice(), r"\"),

@@ -1,9 +1,8 @@
-//! What things *are* in Skytrail: identifiers, values, records, access lists,
-//! predicates, events and their bytes.
+//! What things *are* in Skytrail: identifiers, values, records, access lists, predicates, events
+//! and their bytes.
 //!
-//! Everything here is pure data: no I/O, no clock, no async. Whatever decides
-//! or changes something lives in `skytrail-actors`; whatever speaks HTTP or SQL
-//! lives in the server.
+//! Everything here is pure data: no I/O, no clock, no async. Code that decides or changes something
+//! lives in `skytrail-actors`. Code that speaks HTTP or SQL lives in the server.
 
 pub mod acl;
 pub mod asset;

@@ -1,13 +1,13 @@
-//! Heads of records in few bytes, for memory.
+//! Heads of records packed into few bytes, for memory.
 //!
-//! A record as the program handles it is some thirty allocations and more than a
-//! kilobyte; these bytes are a tenth of that. They never leave the process, so
-//! they have no version. The id is not among them: whoever looks a head up has it.
+//! A record as the program handles it takes some thirty allocations and more than a kilobyte; the
+//! packed bytes are a tenth of that. They never leave the process, so they have no version. The id
+//! is not included, because every lookup already has it.
 //!
 //! ```text
 //! head   = position u64 | version: varint | database: user | owner: user | created by: user
 //!          | updated by: user | created i64 | updated i64 | access | count: varint (name: text value)*
-//! user   = 0, nobody | n: varint, the nth that was met | one more than were met, text
+//! user   = 0, nobody | n: varint, the nth user so far | one more than the users so far, text
 //! access = 0, none | count + 1: varint (flags u8 [relation: text] [role: text] [user])*
 //! value  = kind u8 | what belongs to it
 //! ```
@@ -25,7 +25,7 @@ use crate::record::{Fields, Head, Record};
 use crate::time::Timestamp;
 use crate::value::{Asset, Point, Value};
 
-/// A head without its id.
+/// A packed head, without its id.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PackedHead(Box<[u8]>);
 
@@ -33,7 +33,7 @@ impl PackedHead {
     /// Packs a head.
     ///
     /// # Errors
-    /// A part is longer than can be written.
+    /// A part is too long to be written.
     pub fn pack(head: &Head) -> Result<Self, CodecError> {
         let record = &head.record;
         let mut packer = Packer {
@@ -70,10 +70,10 @@ impl PackedHead {
         self.0.len()
     }
 
-    /// Makes the head again; `id` is that of the record.
+    /// Unpacks the head; `id` is the record's id.
     ///
     /// # Errors
-    /// The bytes are not those of a head: a fault of this program.
+    /// The bytes are not those of a head, which is a bug in this program.
     pub fn unpack(&self, id: &RecordId) -> Result<Head, CodecError> {
         let mut unpacker = Unpacker {
             bytes: Reader::new(&self.0),
@@ -102,7 +102,7 @@ impl PackedHead {
     }
 }
 
-/// What a byte in front of a value says.
+/// The byte before a value.
 mod kind {
     pub(super) const NULL: u8 = 0;
     pub(super) const FALSE: u8 = 1;
@@ -119,7 +119,7 @@ mod kind {
     pub(super) const UNKNOWN: u8 = 12;
 }
 
-/// What the byte in front of an access entry says.
+/// The flags before an access entry.
 mod entry_flag {
     pub(super) const WRITE: u8 = 1;
     pub(super) const PUBLIC: u8 = 2;
@@ -129,7 +129,7 @@ mod entry_flag {
 
 struct Packer<'a> {
     out: Vec<u8>,
-    /// Users in the order in which they were met: most records name one only.
+    /// Users in the order of their first appearance: most records name only one.
     users: Vec<&'a UserId>,
 }
 
@@ -323,7 +323,7 @@ impl Unpacker<'_> {
         for _ in 0..length {
             let name = self.bytes.text()?;
             let value = self.value()?;
-            // They come in order, so each goes to the end.
+            // Fields arrive in order, so each is inserted at the end.
             fields.insert(name, value);
         }
         Ok(fields)
@@ -471,7 +471,7 @@ mod tests {
             prop_assert_eq!(packed.position(), Some(head.position));
             let unpacked = packed.unpack(&head.record.id).unwrap();
             prop_assert_eq!(&unpacked, &head);
-            // The form is one: what was unpacked is packed the same.
+            // There is only one form: a head that was unpacked is packed into the same bytes.
             prop_assert!(PackedHead::pack(&unpacked).unwrap() == packed);
         }
 

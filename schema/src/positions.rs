@@ -1,4 +1,4 @@
-//! Sets of positions of the log, as runs: erasures name many events, most of them side by side.
+//! Sets of log positions, stored as runs: erasures name many events, most of them adjacent.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A set of positions. Written as `3,7-12`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Positions {
-    /// First and last of each run: ascending, and never side by side.
+    /// First and last position of each run: ascending, and never adjacent.
     runs: Vec<(u64, u64)>,
     len: u64,
 }
 
 impl Positions {
-    /// Whether a position is in the set.
+    /// Returns whether a position is in the set.
     pub fn contains(&self, position: u64) -> bool {
         let number = self.runs.partition_point(|(_, last)| *last < position);
         self.runs
@@ -34,22 +34,22 @@ impl Positions {
         self.len
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// Returns first and last position of each run, ascending.
+    /// Returns the first and last position of each run, ascending.
     pub fn runs(&self) -> &[(u64, u64)] {
         &self.runs
     }
 
-    /// Goes through the positions, ascending.
+    /// Iterates over the positions, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.runs.iter().flat_map(|(first, last)| *first..=*last)
     }
 
-    /// Returns what is in this set or the other.
+    /// Returns the positions that are in either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut runs = [self.runs.as_slice(), other.runs.as_slice()].concat();
@@ -61,7 +61,7 @@ impl Positions {
         all
     }
 
-    /// Adds a run that begins no earlier than the last one does.
+    /// Adds a run that does not begin before the last one does.
     fn push_run(&mut self, first: u64, last: u64) {
         match self.runs.last_mut() {
             Some((_, end)) if first <= end.saturating_add(1) => {
@@ -75,7 +75,7 @@ impl Positions {
         }
     }
 
-    /// Reads what `Display` writes: ascending, and nothing else.
+    /// Parses what `Display` writes: ascending runs, and nothing else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut all = Self::default();
         for part in text.split(',').filter(|_| !text.is_empty()) {

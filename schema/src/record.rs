@@ -11,8 +11,10 @@ use crate::id::{Database, RecordId, UserId};
 use crate::time::Timestamp;
 use crate::value::Value;
 
-/// A record's own fields, by name. Never holds `Null`. Records have few fields, and many records are
-/// kept in memory: a sorted vector takes half of what a tree does.
+/// A record's own fields, by name. It never contains `Null`.
+///
+/// Records have few fields, and many records are kept in memory: a sorted vector takes half the
+/// space of a tree.
 pub type Fields = LiteMap<String, Value>;
 
 /// A record: metadata and fields, as stored.
@@ -20,11 +22,11 @@ pub type Fields = LiteMap<String, Value>;
 pub struct Record {
     /// The full id.
     pub id: RecordId,
-    /// The database it lives in; never on the wire.
+    /// The database that contains it; never on the wire.
     pub database: Database,
-    /// The owner; absent for records that nobody owns.
+    /// The owner; absent for records without an owner.
     pub owner: Option<UserId>,
-    /// The access list; `None` lets everyone read and write.
+    /// The access list; with `None`, everyone may read and write.
     pub access: Option<Acl>,
     /// When it was created.
     pub created_at: Timestamp,
@@ -39,9 +41,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the record as answers carry it: fields first by name, then metadata.
+    /// Returns the record as in answers: first the fields by name, then metadata.
     ///
-    /// `_access` is always there, also when null; empty metadata is left out.
+    /// `_access` is always present, even when null; other empty metadata is left out.
     pub fn to_wire(&self) -> Map<String, Json> {
         let mut object: Map<String, Json> = self
             .fields
@@ -74,7 +76,7 @@ impl Record {
     /// Writes the members of the wire form into an object, without building it as a tree first.
     ///
     /// # Errors
-    /// The writer's.
+    /// Those of the writer.
     pub fn write_members<M: SerializeMap>(&self, object: &mut M) -> Result<(), M::Error> {
         for (name, value) in &self.fields {
             object.serialize_entry(name, value)?;
@@ -97,7 +99,7 @@ impl Record {
     }
 }
 
-/// Writes the same as [`Record::to_wire`].
+/// Serializes the same as [`Record::to_wire`].
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
@@ -106,12 +108,12 @@ impl Serialize for Record {
     }
 }
 
-/// Who wrote a version of a record, where in the log it stands, and the record itself.
+/// A version of a record: its number, its position in the log, and the record itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    /// The record's version: 1 at creation, then dense.
+    /// The record's version, from 1 at its creation without gaps.
     pub version: u32,
-    /// The log position of that version's event.
+    /// The log position of this version's event.
     pub position: u64,
     /// The record.
     pub record: Record,

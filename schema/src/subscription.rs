@@ -1,4 +1,4 @@
-//! Subscriptions: which changes of records a device wants to hear of.
+//! Subscriptions: which changes of records a device wants to be notified of.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
@@ -8,10 +8,10 @@ use crate::id::{Database, DeviceId, check_length};
 use crate::json::members;
 use crate::query::Query;
 
-/// What names a subscription among those of a device.
+/// What identifies a subscription among those of a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriptionKey {
-    /// The database whose records it is about.
+    /// The database whose records it covers.
     #[serde(
         with = "stored_database",
         default = "public",
@@ -27,17 +27,17 @@ pub struct SubscriptionKey {
 pub struct Subscription {
     /// Its name.
     pub key: SubscriptionKey,
-    /// What clients call its type; always `query` so far.
+    /// The type that clients give it; always `query` so far.
     pub kind: String,
-    /// How clients want to be notified; kept for them.
+    /// How clients want to be notified; stored for them only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification_info: Option<NotificationInfo>,
-    /// The parameters of `record:query` that say which records it is about.
+    /// The parameters of `record:query` that select its records.
     #[serde(deserialize_with = "members")]
     pub query: Map<String, Json>,
 }
 
-/// The parameters that are kept, and what they are called in answers.
+/// The parameters that are stored, and their names in answers.
 const PARAMETERS: [(&str, &str); 7] = [
     ("record_type", "record_type"),
     ("predicate", "predicate"),
@@ -52,7 +52,8 @@ impl Subscription {
     /// Parses the wire form.
     ///
     /// # Errors
-    /// 107 for whatever cannot be read, the query included; 108 for a name that is too long.
+    /// 107 for anything that cannot be parsed, including the query; 108 for a name that is too
+    /// long.
     pub fn from_wire(wire: &Json, database: Database) -> Result<Self, ApiError> {
         let object = wire.as_object().ok_or_else(undecodable)?;
         let text = |name: &str| match object.get(name) {
@@ -108,7 +109,7 @@ impl Subscription {
         object.into()
     }
 
-    /// Returns the query; `None` for one that this program cannot read any more.
+    /// Returns the query; `None` if this program can no longer parse it.
     pub fn parse_query(&self) -> Option<Query> {
         Query::parse(&self.query).ok()
     }
@@ -118,7 +119,7 @@ fn undecodable() -> ApiError {
     ApiError::new(Code::BadRequest, "fails to decode the request payload")
 }
 
-/// A null member is as good as none.
+/// Removes null members at any depth: a null member is the same as an absent one.
 fn without_nulls(json: Json) -> Json {
     match json {
         Json::Object(members) => {
@@ -130,7 +131,7 @@ fn without_nulls(json: Json) -> Json {
     }
 }
 
-/// How clients want to be notified. Nothing here reads it.
+/// How clients want to be notified. The server does not read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NotificationInfo {
@@ -148,15 +149,15 @@ pub struct Aps {
     /// What is played.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sound: String,
-    /// Whether the app's icon gets a number.
+    /// Whether the app's icon gets a badge.
     #[serde(skip_serializing_if = "is_false")]
     pub should_badge: bool,
-    /// Whether the app is woken up.
+    /// Whether the app is woken.
     #[serde(skip_serializing_if = "is_false")]
     pub should_send_content_available: bool,
 }
 
-/// What a notification shows.
+/// The content of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 #[expect(

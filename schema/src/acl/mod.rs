@@ -1,4 +1,4 @@
-//! Access lists of records and their evaluation.
+//! Access lists of records, and how they are evaluated.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use crate::caller::Caller;
 use crate::id::{RoleName, UserId};
 
-/// How many entries a list that somebody brings may have. One that is stored is read as it is.
+/// The maximum number of entries in a list that a caller sends. A stored list is read as it is.
 pub const MAX_ENTRIES: usize = 5000;
 
 /// What an entry permits; writing includes reading.
@@ -15,14 +15,14 @@ pub const MAX_ENTRIES: usize = 5000;
 pub enum Level {
     /// Fetch and query.
     Read,
-    /// Save and delete too.
+    /// Save and delete as well.
     Write,
 }
 
-/// One entry of an access list. Every target that it names may grant.
+/// One entry of an access list. It grants its level if any of the targets that it names matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessEntry {
-    /// A user relation; stored and returned, never evaluated, as in v1.
+    /// A user relation. It is stored and returned, but never evaluated, as in v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation: Option<String>,
     /// Users who have this role.
@@ -38,30 +38,30 @@ pub struct AccessEntry {
     pub public: bool,
 }
 
-/// A record's access list. No list at all (`Option::None`) means everyone may read and write.
+/// A record's access list. No list at all (`Option::None`) means that everyone may read and write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Acl(pub Vec<AccessEntry>);
 
-/// An access list was not one.
+/// Why an access list was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AclError {
     /// Neither null nor an array.
     #[error("_access must be an array")]
     NotAnArray,
-    /// An entry has no known level, or names nobody.
+    /// An entry has no known level, or names no target.
     #[error("invalid _access entry")]
     BadEntry,
-    /// Every look at the record would go through them all.
+    /// Too many entries: every access check of the record would go through all of them.
     #[error("an access list has more than {MAX_ENTRIES} entries")]
     TooManyEntries,
 }
 
 impl Acl {
-    /// Parses the wire form; `null` gives `None`.
+    /// Parses the wire form. `null` becomes `None`.
     ///
     /// # Errors
-    /// Not an array; an entry without a level or without a target; more than [`MAX_ENTRIES`].
+    /// Not an array, an entry without a level or without a target, or more than [`MAX_ENTRIES`].
     pub fn from_wire(wire: &Json) -> Result<Option<Self>, AclError> {
         match wire {
             Json::Null => Ok(None),
@@ -82,7 +82,8 @@ impl Acl {
         Json::Array(self.0.iter().map(AccessEntry::to_wire).collect())
     }
 
-    /// Whether some entry grants `level` to the caller. The owner is not known here.
+    /// Returns whether some entry grants `level` to the caller. The record's owner is not
+    /// considered here.
     pub fn grants(&self, level: Level, caller: &Caller) -> bool {
         self.0.iter().any(|entry| entry.grants(level, caller))
     }
@@ -102,7 +103,7 @@ impl AccessEntry {
         if public.is_none() && targets.iter().all(Option::is_none) {
             return Err(AclError::BadEntry);
         }
-        // An empty name is of nobody, and is left out when the entry is written.
+        // An empty name matches nobody, and is left out when the entry is written.
         let [relation, role, user_id] = targets.map(|name| name.filter(|name| !name.is_empty()));
         Ok(Self {
             relation: relation.map(str::to_owned),
@@ -134,7 +135,8 @@ impl AccessEntry {
         {
             object.insert("user_id".into(), user.as_str().into());
         }
-        // Who names nobody says so: an entry without anybody is refused when it is sent back.
+        // An entry that names nobody writes `public`, because an entry without any target is
+        // refused when it is sent back.
         let names_nobody = object.len() == 1;
         if self.public || names_nobody {
             object.insert("public".into(), self.public.into());

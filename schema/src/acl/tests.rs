@@ -1,4 +1,4 @@
-//! Access lists: wire form, and evaluation against a model of its own.
+//! Access lists: their wire form, and their evaluation against an independent model.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn caller(key: KeyKind, user: Option<&str>, roles: &[&str]) -> Caller {
     }
 }
 
-/// Who may do what, read off the wire form of the list with no help of the types.
+/// Decides who may do what from the wire form of the list alone, without the types under test.
 fn model(wire: &Json, wants_write: bool, owner: Option<&str>, caller: &Caller) -> bool {
     let user = caller.user.as_ref().map(UserId::as_str);
     let Some(entries) = wire.as_array() else {
@@ -51,7 +51,7 @@ fn names() -> impl Strategy<Value = Option<&'static str>> {
     prop::option::of(prop::sample::select(vec!["a", "b", "c"]))
 }
 
-/// Whom an entry may name; an empty name is of nobody.
+/// A target that an entry can name. An empty name matches nobody.
 fn target() -> impl Strategy<Value = Option<&'static str>> {
     prop::option::of(prop::sample::select(vec!["a", "b", "c", ""]))
 }

@@ -1,10 +1,10 @@
-//! Primitive parts: numbers, texts, and a cursor that never reads beyond the end.
+//! Primitive parts: numbers, strings, and a cursor that never reads past the end.
 
 use uuid::Uuid;
 
 use super::CodecError;
 
-/// Appends a number, seven bits a byte, the lowest first.
+/// Appends a number, seven bits per byte, lowest bits first.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
@@ -24,7 +24,7 @@ pub(crate) fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), CodecEr
     Ok(())
 }
 
-/// Appends a text; a canonical UUID takes 17 bytes.
+/// Appends a string. A canonical UUID takes 17 bytes.
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), CodecError> {
     if let Some(id) = canonical_uuid(text) {
         out.push(0);
@@ -36,7 +36,7 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), CodecError> 
     Ok(())
 }
 
-/// Reads `text` as a UUID if it is exactly as one is written back.
+/// Parses `text` as a UUID if it is in exactly the form in which a UUID is written back.
 fn canonical_uuid(text: &str) -> Option<Uuid> {
     let is_plain = |byte: u8| byte == b'-' || byte.is_ascii_digit() || byte.is_ascii_lowercase();
     if text.len() != 36 || !text.bytes().all(is_plain) {
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
         self.offset
     }
 
-    /// Returns what was read since `start`.
+    /// Returns what has been read from `start` on.
     pub(crate) fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.offset).unwrap_or_default()
     }
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         Ok(Uuid::from_bytes(self.array()?))
     }
 
-    /// Reads a varint. Only its shortest form is taken, so that one value has one form.
+    /// Reads a varint. Only the shortest form is accepted, so that each value has one encoding.
     pub(crate) fn varint(&mut self) -> Result<u64, CodecError> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         Err(CodecError::Malformed("number"))
     }
 
-    /// Reads a varint that must fit.
+    /// Reads a varint that must fit into `T`.
     pub(crate) fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CodecError> {
         T::try_from(self.varint()?).map_err(|_| CodecError::Malformed("number"))
     }
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
         self.with_text(str::to_owned)
     }
 
-    /// Reads a text into the caller's own form.
+    /// Reads a string and converts it to the caller's type without an extra copy.
     pub(crate) fn with_text<T>(&mut self, take: impl FnOnce(&str) -> T) -> Result<T, CodecError> {
         let length: usize = self.number()?;
         let Some(length) = length.checked_sub(1) else {

@@ -1,4 +1,4 @@
-//! Bytes to commits. Whatever the bytes, nothing here panics.
+//! Decodes bytes into commits. Nothing here panics, whatever the bytes are.
 
 use super::bytes::Reader;
 use super::parts::{Content, Fixed, Frame, Head, Header, Section};
@@ -7,8 +7,11 @@ use super::{CodecError, CommitParts, EventParts, Peek, section_flag};
 use crate::chain::ChainHash;
 use crate::event::{Commit, EventFilter, EventKind, Stream};
 
-/// Decodes a commit; what is sealed with a key that was destroyed is [erased](EventBody::Erased).
-/// Whether it is what was written, [`verify_chain`] and the frame's checksum know.
+/// Decodes a commit. An event that is sealed with a destroyed key becomes
+/// [erased](EventBody::Erased).
+///
+/// This does not check that the bytes are what was written: [`verify_chain`] and the frame's
+/// checksum do.
 ///
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.
@@ -20,7 +23,7 @@ pub fn decode_commit(bytes: &[u8], keys: &dyn SubjectKeys) -> Result<Commit, Cod
 /// Decodes a commit as [`decode_commit`] does, and checks that its chain hash follows `previous`.
 ///
 /// # Errors
-/// [`CodecError::ChainMismatch`], or what [`decode_commit`] finds.
+/// [`CodecError::ChainMismatch`], or the errors of [`decode_commit`].
 pub fn verify_chain(
     bytes: &[u8],
     previous: &ChainHash,
@@ -31,20 +34,22 @@ pub fn verify_chain(
     frame.decode(chain, keys)
 }
 
-/// What is not in the open in a commit.
+/// How much of a commit cannot be read without a key, or at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Events without payload.
+    /// Events whose payload was erased.
     pub num_erased: u64,
     /// Events that are sealed.
     pub num_sealed: u64,
 }
 
-/// Checks a commit as [`verify_chain`] does, or as [`decode_commit`] does without a `previous`, but
-/// for what is sealed in it: no key is needed.
+/// Checks a commit as [`verify_chain`] does, or as [`decode_commit`] does if there is no
+/// `previous`.
+///
+/// Sealed payloads are not opened, so no key is needed.
 ///
 /// # Errors
-/// As theirs.
+/// The same as theirs.
 pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Contents, CodecError> {
     let (frame, chain) = Frame::read_chained(bytes)?;
     if let Some(previous) = previous {
@@ -60,18 +65,18 @@ pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Conten
     Ok(contents)
 }
 
-/// What an event shows without its payload.
+/// What is known of an event without its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
-    /// What it is about.
+    /// The stream it belongs to.
     pub stream: Stream,
-    /// What it was.
+    /// The kind of event.
     pub kind: EventKind,
-    /// Whether its payload is gone.
+    /// Whether its payload was erased.
     pub is_erased: bool,
 }
 
-/// Reads what the events of a commit show without their payloads: no key is needed.
+/// Reads what is known of a commit's events without their payloads. No key is needed.
 ///
 /// # Errors
 /// As [`decode_commit`].
@@ -87,18 +92,18 @@ pub fn outlines(bytes: &[u8]) -> Result<Vec<Outline>, CodecError> {
     frame.sections.into_iter().map(outline).collect()
 }
 
-/// An event that is sealed.
+/// An event whose payload is sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedEvent {
-    /// Where it stands in the log.
+    /// Its position in the log.
     pub position: u64,
-    /// What it is about.
+    /// The stream it belongs to.
     pub stream: Stream,
     /// The number of the key that opens it.
     pub key: u64,
 }
 
-/// Finds what is sealed in a commit, without opening it.
+/// Finds the sealed events of a commit, without opening them.
 ///
 /// # Errors
 /// As [`decode_commit`].
@@ -117,11 +122,13 @@ pub fn sealed_events(bytes: &[u8]) -> Result<Vec<SealedEvent>, CodecError> {
     sealed.map(event).collect()
 }
 
-/// Writes a commit again without the payloads and salts of some of its events: their hashes take
-/// their place, so the chain hash stays what it was. `None` when there was nothing to take.
+/// Rewrites a commit without the payloads and salts of some of its events.
+///
+/// Their hashes take their place, so the chain hash does not change. Returns `None` when there was
+/// nothing to erase.
 ///
 /// # Errors
-/// As [`decode_commit`]; what is written was read before.
+/// As [`decode_commit`], which reads the commit first.
 pub fn blank_payloads(
     bytes: &[u8],
     is_wanted: impl Fn(u64) -> bool,
@@ -147,8 +154,9 @@ pub fn blank_payloads(
     Ok(has_taken.then_some(out))
 }
 
-/// Takes a commit apart into what the chain covers and what its hashes are made of, for those who
-/// want to check them without this program.
+/// Splits a commit into what the chain covers and what its hashes are computed from.
+///
+/// It is for those who want to check the hashes without this program.
 ///
 /// # Errors
 /// As [`decode_commit`].
@@ -166,7 +174,7 @@ pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
     })
 }
 
-/// Reads what a recovery needs to know of a commit, without looking at its events.
+/// Reads what recovery needs to know about a commit, without reading its events.
 ///
 /// # Errors
 /// Too short, an unknown format, or no events.
@@ -181,7 +189,7 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     })
 }
 
-/// Takes a commit's chain hash off its bytes.
+/// Splits the chain hash off a commit's bytes.
 ///
 /// # Errors
 /// Too short.
@@ -192,7 +200,7 @@ pub fn without_chain(bytes: &[u8]) -> Result<(&[u8], ChainHash), CodecError> {
     Ok((bytes, *chain))
 }
 
-/// Computes the chain hash that was taken off a commit, which follows `previous`.
+/// Computes the chain hash of a commit that was stored without it and follows `previous`.
 ///
 /// # Errors
 /// As [`decode_commit`].
@@ -200,8 +208,9 @@ pub fn chain_behind(previous: &ChainHash, bytes: &[u8]) -> Result<ChainHash, Cod
     Ok(Frame::read(bytes)?.link(previous))
 }
 
-/// Whether a filter wants one of a commit's events, which is known without their payloads: these are
-/// neither hashed nor opened nor parsed.
+/// Returns whether a filter wants one of a commit's events.
+///
+/// That is decided without the payloads: they are not hashed, opened or parsed.
 ///
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.

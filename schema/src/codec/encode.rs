@@ -1,4 +1,4 @@
-//! Commits to bytes.
+//! Encodes commits into bytes.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::event::{
 use crate::id::UserId;
 use crate::predicate::Relation;
 
-/// Room for header and chain hash in estimates: the longest header without long names.
+/// Room for header and chain hash in size estimates: the longest header without long names.
 const FRAME_BYTES: usize = 160;
 
-/// Events, encoded but for their place in the log.
+/// Events that are encoded except for their position in the log.
 #[derive(Clone, Debug)]
 pub struct EncodedEvents {
     commit: Arc<NewCommit>,
@@ -27,10 +27,10 @@ pub struct EncodedEvents {
 #[derive(Clone, Debug)]
 struct Section {
     bytes: Vec<u8>,
-    /// How many of them are the head.
+    /// How many of the bytes are the head.
     head_length: usize,
     hash: [u8; 32],
-    /// What it is sealed with.
+    /// The key that it is sealed with, and the key's number.
     key: Option<(u64, SubjectKey)>,
 }
 
@@ -42,11 +42,11 @@ impl Section {
     }
 }
 
-/// Encodes the events of a commit, sealing what is about one of the subjects whose keys are given;
-/// `salt` gives 16 fresh random bytes each time.
+/// Encodes the events of a commit. Events about a subject in `keys` are sealed with that subject's
+/// key. `salt` returns 16 fresh random bytes at each call.
 ///
 /// # Errors
-/// No events or more than 65,535; an [`EventBody::Erased`], which only reading brings about.
+/// No events or more than 65,535; or an [`EventBody::Erased`], which only reading produces.
 pub fn encode_events(
     commit: Arc<NewCommit>,
     keys: &Sealing,
@@ -69,7 +69,7 @@ pub fn encode_events(
 }
 
 impl EncodedEvents {
-    /// Returns the size of the commit's bytes, close enough for limits.
+    /// Returns the approximate size of the commit's bytes, close enough for limits.
     pub fn size_bytes(&self) -> usize {
         let sections = self.sections.iter().map(|section| section.bytes.len());
         sections.sum::<usize>() + FRAME_BYTES
@@ -86,10 +86,10 @@ impl EncodedEvents {
         keys.map(|(number, _)| *number)
     }
 
-    /// Replaces the body of one event, for numbers that only the log can give.
+    /// Replaces the body of one event. This is for numbers that only the log can assign.
     ///
     /// # Errors
-    /// As [`encode_events`]; or no such event.
+    /// As [`encode_events`], or when there is no such event.
     pub fn replace_body(
         &mut self,
         index: usize,
@@ -107,10 +107,10 @@ impl EncodedEvents {
     }
 }
 
-/// Finishes a commit: its bytes, and the commit as readers will see it.
+/// Finishes a commit: returns its bytes, and the commit as readers will see it.
 ///
 /// # Errors
-/// A name in the actor too long to be written.
+/// A name in the actor that is too long to be written.
 pub fn seal(
     encoded: EncodedEvents,
     seal: Seal,

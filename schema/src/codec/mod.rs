@@ -5,7 +5,7 @@
 //! header  = format u8 | flags u8 | actor u8 | id(16) | first position: varint | count: varint
 //!           | epoch: varint | time i64 | [user: text] | [plugin: text] | [on behalf]
 //!           | [request id(16)] | [causation(16)] | [sql]
-//! on behalf = user: text, empty without one  point: text
+//! on behalf = user: text, empty if there is none  point: text
 //! sql     = role: text  transaction: varint  time i64  outbox(16)  until: varint
 //! section = head  0 u8  salt(16)  length: varint  payload
 //!         | head  1 u8  payload hash(32)
@@ -14,25 +14,24 @@
 //! stream  = 1 type: text key: text | 2 type: text | 3 user: text | 4 role: text
 //!           | 5 friend of: text | 6 follower: text | 7 (field access) | 10 device: text
 //!           | 11 subscriptions of: text | 12 file: text | 14 plugin: text task: text
-//!           | 16 erasure(16)
+//!           | 16 erasure(16) | 17 plugin: text | 18 restore(16)
 //! provenance = count: varint (plugin: text  hook: text  count: varint  field: text*)*
 //! text    = 0 uuid(16), for a lower-case hyphenated UUID | length + 1: varint  UTF-8
 //! ```
 //!
-//! Numbers are little endian; a varint has seven bits a byte, the lowest first. A commit that has the
-//! id of its request says so in its flags instead of repeating it.
-//! `actor` holds the kind of key (lowest two bits) and the origin.
+//! Numbers are little endian. A varint has seven bits per byte, lowest bits first. If a commit has
+//! the same id as its request, a flag says so and the id is not repeated. `actor` holds the kind of
+//! key (lowest two bits) and the origin.
 //!
-//! The chain hash covers the previous one, the header, and of every section the
-//! head and the hash over salt and payload. So salt and payload can be erased and
-//! replaced by their hash (section flag 1), and the chain still verifies; without
-//! the salt nobody can guess what was erased. A hash that can be computed is not
-//! stored, and neither is the previous chain hash: the frame before has it. Where commits lie side by
-//! side, that of each but the first can be left out as well: [`without_chain`] and [`chain_behind`].
+//! The chain hash covers the previous chain hash, the header, and for every section the head and
+//! the hash over salt and payload. So salt and payload can be erased and replaced by their hash
+//! (section flag 1), and the chain still verifies. Without the salt nobody can guess what was
+//! erased. A hash that can be computed is not stored, and neither is the previous chain hash: the
+//! previous frame has it. Where commits are stored next to each other, the chain hash of all but
+//! the first can be left out as well: [`without_chain`] and [`chain_behind`].
 //!
-//! Encoding has two steps, so that the expensive one runs on the caller's
-//! thread: [`encode_events`] makes the sections, [`seal`] puts header and chain
-//! around them once the position is known.
+//! Encoding has two steps, so that the expensive one runs on the caller's thread: [`encode_events`]
+//! creates the sections, and [`seal`] adds header and chain hash once the position is known.
 
 pub(crate) mod bytes;
 mod decode;
@@ -62,7 +61,7 @@ mod flag {
     pub(super) const REQUEST: u8 = 4;
     pub(super) const CAUSATION: u8 = 8;
     pub(super) const SQL: u8 = 16;
-    /// The request has the id of the commit.
+    /// The request has the same id as the commit.
     pub(super) const OF_REQUEST: u8 = 32;
     pub(super) const ON_BEHALF: u8 = 64;
     pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL | OF_REQUEST | ON_BEHALF;
@@ -70,7 +69,7 @@ mod flag {
 
 /// Flags of a section.
 mod section_flag {
-    /// Salt and payload are gone.
+    /// Salt and payload were erased.
     pub(super) const ERASED: u8 = 1;
     /// The payload is compressed with zstd. Reserved: this version neither writes nor reads it.
     pub(super) const COMPRESSED: u8 = 2;
@@ -78,19 +77,19 @@ mod section_flag {
     pub(super) const SEALED: u8 = 4;
 }
 
-/// Why bytes are not a commit, or a commit cannot be written.
+/// Why bytes are not a valid commit, or a commit cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// The bytes end too early.
     #[error("truncated at byte {0}")]
     Truncated(usize),
-    /// A newer program wrote it.
+    /// A newer program wrote the commit.
     #[error("format {0} is newer than this program")]
     UnknownFormat(u8),
-    /// A newer program wrote it.
+    /// A newer program wrote the commit.
     #[error("flags {0:#04x} are newer than this program")]
     UnknownFlags(u8),
-    /// An event kind or a version of one that this program does not know.
+    /// An event kind, or a version of one, that this program does not know.
     #[error("event kind {kind} version {version} is newer than this program")]
     UnknownEvent {
         /// The stored kind.
@@ -98,30 +97,30 @@ pub enum CodecError {
         /// The stored schema version.
         version: u16,
     },
-    /// An old version of an event that this program has no way up from.
+    /// An old version of an event that this program cannot upgrade.
     #[error("event kind {kind}: this program has no step up from version {version}")]
     NoStep {
         /// The stored kind.
         kind: u16,
-        /// The version that no step leads on from.
+        /// The version that has no upgrade step.
         version: u16,
     },
     /// A part does not parse.
     #[error("malformed {0}")]
     Malformed(&'static str),
-    /// The chain hash is not that of this content after the given previous one.
+    /// The chain hash does not match this content and the given previous hash.
     #[error("chain hash does not match")]
     ChainMismatch,
-    /// The key of what an event is about should be there, and is not.
+    /// The key of an event's subject should exist, but is missing.
     #[error("the key {0} of an event's subject is missing")]
     KeyMissing(u64),
-    /// Something too long to be written.
+    /// Something is too long to be written.
     #[error("{0} is too long")]
     TooLong(&'static str),
 }
 
 impl CodecError {
-    /// Whether the bytes are what was written, by a program that knows more than this one.
+    /// Returns whether the bytes are intact, but were written by a newer program.
     pub const fn is_newer(&self) -> bool {
         matches!(
             self,
@@ -135,14 +134,14 @@ impl CodecError {
 pub struct Seal {
     /// The position of the first event.
     pub first_position: u64,
-    /// When it is committed.
+    /// The time of the commit.
     pub time: Timestamp,
-    /// Which writer writes it.
+    /// The epoch of the writer that writes it.
     pub epoch: u32,
 }
 
-/// A commit in its parts, as they are stored: its chain hash is BLAKE3 over the previous one, the
-/// header, and in turn the head and the hash of each event.
+/// A commit split into the parts that are stored. Its chain hash is BLAKE3 over the previous one,
+/// the header, and then the head and the hash of each event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitParts<'a> {
     /// The encoded header.
@@ -153,14 +152,14 @@ pub struct CommitParts<'a> {
     pub chain: ChainHash,
 }
 
-/// An event in its parts.
+/// An event split into its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventParts<'a> {
     /// The encoded head.
     pub head: &'a [u8],
     /// BLAKE3 over salt and payload.
     pub hash: [u8; 32],
-    /// Salt and payload; `None` when they are erased.
+    /// Salt and payload; `None` if they were erased.
     pub content: Option<([u8; 16], &'a [u8])>,
 }
 
@@ -171,7 +170,7 @@ pub struct Peek {
     pub first_position: u64,
     /// How many events there are.
     pub num_events: u16,
-    /// When it was committed.
+    /// The time of the commit.
     pub time: Timestamp,
     /// Its chain hash.
     pub chain: ChainHash,

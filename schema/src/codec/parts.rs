@@ -1,4 +1,4 @@
-//! The parts of a commit's bytes, each read and checked for itself.
+//! The parts of a commit's bytes. Each is read and checked on its own.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
 
-/// The part of the header that is always there.
+/// The part of the header that is always present.
 pub(super) struct Fixed {
     flags: u8,
     key: KeyKind,
@@ -109,7 +109,7 @@ fn read_on_behalf(reader: &mut Reader<'_>) -> Result<OnBehalf, CodecError> {
     })
 }
 
-/// A commit in its parts without its chain hash, payloads still as stored.
+/// A commit split into its parts, without its chain hash; payloads are still as stored.
 pub(super) struct Frame<'a> {
     pub(super) header_bytes: &'a [u8],
     pub(super) header: Header,
@@ -136,7 +136,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Returns the chain hash behind `previous`.
+    /// Returns the chain hash that follows `previous`.
     pub(super) fn link(&self, previous: &ChainHash) -> ChainHash {
         let covered = self.sections.iter().flat_map(Section::covered);
         chain::link(previous, self.header_bytes, covered)
@@ -176,7 +176,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What an event says besides its payload.
+/// What an event says in addition to its payload.
 pub(super) struct Head {
     pub(super) stream: Stream,
     version: u32,
@@ -204,7 +204,7 @@ impl Head {
     }
 }
 
-/// Salt and payload of an event as stored, or the hash that has taken their place.
+/// Salt and payload of an event as stored, or the hash that replaced them.
 pub(super) enum Content<'a> {
     Stored {
         salt: [u8; 16],
@@ -234,14 +234,14 @@ impl<'a> Content<'a> {
     }
 }
 
-/// One event, its payload still as stored.
+/// One event; its payload is still as stored.
 pub(super) struct Section<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) head: &'a [u8],
     pub(super) parsed: Head,
     pub(super) hash: [u8; 32],
     pub(super) salt: Option<[u8; 16]>,
-    /// `None` when it is erased.
+    /// `None` if it was erased.
     pub(super) payload: Option<&'a [u8]>,
     pub(super) is_sealed: bool,
 }

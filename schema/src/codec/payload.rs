@@ -1,8 +1,8 @@
 //! Event bodies as JSON payloads.
 //!
-//! A record's payload names a user only when it is not the one who made the
-//! commit: an absent `by` or `owner` is the commit's user, `null` is nobody.
-//! That saves two ids in nearly every event.
+//! A record's payload names a user only when that is not the user who made the commit. If `by` or
+//! `owner` is absent, it is the commit's user; `null` is nobody. That saves two ids in nearly every
+//! event.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,16 +19,17 @@ use crate::json;
 use crate::time::Timestamp;
 use crate::upcast::{self, UpcastError};
 
-/// Returns the payload of a body as a JSON value, for people and exports. `user` is the commit's.
+/// Returns the payload of a body as a JSON value, for people and exports. `user` is the commit's
+/// user.
 ///
 /// # Errors
-/// An erased body has none.
+/// An erased body has no payload.
 pub fn payload_json(body: &EventBody, user: Option<&UserId>) -> Result<Json, CodecError> {
     let bytes = encode(body, user)?;
     json::from_slice(&bytes).map_err(|_| CodecError::Malformed("payload"))
 }
 
-/// Encodes a body; `user` is the commit's.
+/// Encodes a body; `user` is the commit's user.
 pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
     match body {
         EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
@@ -79,7 +80,7 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
     }
 }
 
-/// Decodes a body, bringing older versions up to date.
+/// Decodes a body, upgrading older versions.
 pub(super) fn decode(
     kind: EventKind,
     version: u16,
@@ -181,7 +182,7 @@ fn to_json<T: Serialize>(payload: &T) -> Result<Vec<u8>, CodecError> {
     serde_json::to_vec(payload).map_err(|_| CodecError::Malformed("payload"))
 }
 
-/// A user, unless it is the commit's: absent is the commit's user, `null` is nobody.
+/// A user that is not the commit's. An absent member means the commit's user, `null` means nobody.
 type OtherUser<'a> = Option<Option<Cow<'a, UserId>>>;
 
 fn other_user<'a>(user: Option<&'a UserId>, of_commit: Option<&UserId>) -> OtherUser<'a> {
@@ -195,7 +196,7 @@ fn user_again(stored: OtherUser<'_>, of_commit: Option<&UserId>) -> Option<UserI
     }
 }
 
-/// Keeps a `null` apart from an absent member.
+/// Distinguishes `null` from an absent member.
 fn some<'de, D: Deserializer<'de>>(from: D) -> Result<OtherUser<'static>, D::Error> {
     Ok(Some(Option::<UserId>::deserialize(from)?.map(Cow::Owned)))
 }
@@ -228,7 +229,7 @@ impl<'a> StoredTouch<'a> {
     }
 }
 
-/// A [`RecordState`] as stored; members in the order of their names.
+/// A [`RecordState`] as stored; members are in alphabetical order.
 #[derive(Serialize, Deserialize)]
 struct StoredState<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -297,7 +298,7 @@ impl<'a> StoredState<'a> {
     }
 }
 
-/// A [`RecordPatch`] as stored; members in the order of their names.
+/// A [`RecordPatch`] as stored; members are in alphabetical order.
 #[derive(Serialize, Deserialize)]
 struct StoredPatch<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,10 @@
-//! Payloads that only their subject's key opens.
+//! Payloads that only their subject's key can open.
 //!
-//! What an event says about a person is stored under a key of that person's own: when the key is
-//! destroyed, it is gone from every copy of the log, wherever that may be. A sealed payload is JSON
-//! like any other, `{"key":7,"sealed":"…"}`, and the chain covers it as it is stored, so nobody needs
-//! the key to verify. It is bound to its event by what the event's head says.
+//! What an event says about a person is encrypted with that person's own key. When the key is
+//! destroyed, the content is gone from every copy of the log, wherever it is. A sealed payload is
+//! JSON like any other, `{"key":7,"sealed":"…"}`, and the chain covers it as it is stored, so
+//! nobody needs the key to verify the chain. The payload is bound to its event through the event's
+//! head.
 
 use std::collections::BTreeMap;
 
@@ -27,24 +28,24 @@ impl std::fmt::Debug for SubjectKey {
     }
 }
 
-/// What has become of a key.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It is there.
+    /// The key exists.
     Live(SubjectKey),
-    /// It is gone for good.
+    /// The key was destroyed for good.
     Destroyed,
-    /// It should be there, and is not.
+    /// The key should exist, but is missing.
     Missing,
 }
 
-/// Knows the keys of subjects by their numbers.
+/// Looks up the keys of subjects by number.
 pub trait SubjectKeys: Send + Sync {
-    /// Returns what has become of a key.
+    /// Returns the state of a key.
     fn state(&self, number: u64) -> KeyState;
 }
 
-/// Knows no key.
+/// Has no keys.
 #[derive(Clone, Copy, Debug)]
 pub struct NoKeys;
 
@@ -54,7 +55,7 @@ impl SubjectKeys for NoKeys {
     }
 }
 
-/// For whoever wants to know nothing of what is sealed.
+/// For readers that want nothing of what is sealed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Withheld;
 
@@ -64,21 +65,22 @@ impl SubjectKeys for Withheld {
     }
 }
 
-/// The keys under which events of some subjects are to be stored, with their numbers. What is about
-/// others is stored as it is.
+/// The keys that seal the events of some subjects, with their numbers. Events about anyone else are
+/// stored as they are.
 pub type Sealing = BTreeMap<UserId, (u64, SubjectKey)>;
 
-/// Returns whom an event is about, if its payload is his.
+/// Returns the user whom an event is about, if its payload belongs to that user.
 ///
-/// That is how he signs in, his user record, his devices, what he had them subscribe to, and his
-/// records of types that are personal: what erasing him takes from the log.
+/// That covers how users sign in, their user records, their devices, what they had them subscribe
+/// to, and their records of personal types. This is what erasing a user removes from the log.
 pub fn subject<'a>(event: &'a NewEvent, actor: &'a Actor) -> Option<UserId> {
     match (&event.stream, &event.body) {
         (Stream::User(_), EventBody::UserRemoved(_)) => None,
         (Stream::User(user), _) => Some(user.clone()),
         (Stream::Record(id), body) => {
             let is_said = match body {
-                // What says nothing stays when its user is erased and others refer to it.
+                // A state without fields says nothing; it stays when its user is erased and others
+                // refer to it.
                 EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
                     !state.fields.is_empty()
                 }
@@ -89,21 +91,21 @@ pub fn subject<'a>(event: &'a NewEvent, actor: &'a Actor) -> Option<UserId> {
         }
         (Stream::Device(_), EventBody::DeviceRegistered(state)) => state.user.clone(),
         (Stream::Subscriptions(_), EventBody::SubscriptionSaved(saved)) => {
-            // Imports and the master key save for others.
+            // Imports and the master key save subscriptions for other users.
             saved.subscriber.as_ref().or(actor.user.as_ref()).cloned()
         }
         _ => None,
     }
 }
 
-/// A sealed payload as stored; members in the order of their names.
+/// A sealed payload as stored; members are in alphabetical order.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     key: u64,
     sealed: String,
 }
 
-/// Seals a payload. The salt is fresh for each, so it does for a nonce.
+/// Seals a payload. The salt is fresh for each payload, so it can serve as the nonce.
 pub(super) fn seal(
     plain: &[u8],
     (number, key): &(u64, SubjectKey),
@@ -130,7 +132,7 @@ pub(super) fn key_of(bytes: &[u8]) -> Result<u64, CodecError> {
         .map_err(|_| CodecError::Malformed("sealed payload"))
 }
 
-/// Opens a sealed payload; `None` when its key was destroyed.
+/// Opens a sealed payload; returns `None` if its key was destroyed.
 pub(super) fn open(
     bytes: &[u8],
     keys: &dyn SubjectKeys,
@@ -263,7 +265,7 @@ mod tests {
             num_sealed: 2,
         };
         assert_eq!(check_commit(&bytes, Some(&chain::GENESIS)), Ok(contents));
-        // Whoever checks an export sees text like any other.
+        // Programs that check an export see text like any other.
         let parts = take_apart(&bytes).unwrap();
         let (salt, payload) = parts.events[0].content.unwrap();
         assert!(std::str::from_utf8(payload).unwrap().contains("\"sealed\""));
@@ -304,7 +306,7 @@ mod tests {
         }
     }
 
-    /// A sealed payload belongs to its event: it says nothing at another one.
+    /// A sealed payload belongs to its event: it cannot be opened as part of another one.
     #[test]
     fn a_sealed_payload_cannot_be_moved() {
         let key = (7, SubjectKey([5; 32]));

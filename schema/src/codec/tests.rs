@@ -17,7 +17,7 @@ use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::types::FieldType;
 
-/// Keys of whoever there is, but one that was destroyed.
+/// Keys for every number except one that was destroyed.
 struct Ring(u64);
 
 impl SubjectKeys for Ring {
@@ -386,7 +386,8 @@ proptest! {
         prop_assert!(verify_chain(&bytes, &chain::GENESIS, &NoKeys).is_err());
     }
 
-    /// Exactly what is about somebody is sealed with his key, and without it exactly that is blank.
+    /// Exactly the events about a user are sealed with that user's key; without it, exactly these
+    /// are blank.
     #[test]
     fn what_is_somebodys_opens_with_his_key_and_the_rest_without(commit in commit()) {
         let owner = |event: &NewEvent| subject(event, &commit.actor);

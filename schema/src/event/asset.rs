@@ -1,13 +1,13 @@
-//! What happens to files. Their bytes are in a file store, never here.
+//! What happens to files. Their bytes are in a file store, never in an event.
 
 use serde::{Deserialize, Serialize};
 
-/// What is known of a file.
+/// What is known about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetState {
-    /// The media type, as whoever registered it said; never changes.
+    /// The media type, as given at registration; never changes.
     pub content_type: String,
-    /// The size in bytes: announced at first, then that of the last upload.
+    /// The size in bytes: the announced one at first, then that of the last upload.
     pub size: u64,
 }
 
@@ -16,7 +16,7 @@ pub struct AssetState {
 pub struct AssetUpload {
     /// The size in bytes.
     pub size: u64,
-    /// The bytes' BLAKE3 hash, as hexadecimal digits; none in logs of earlier builds.
+    /// The BLAKE3 hash of the bytes, in hexadecimal; absent in logs of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blake3: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What can happen, and the numbers it is stored under.
+//! What can happen, and the numbers under which it is stored.
 
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
@@ -11,47 +11,49 @@ use super::{
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
 
-/// What happened. Serialises to the payload; [`EventBody::kind`] is stored beside it.
+/// What happened. It serializes to the payload; [`EventBody::kind`] is stored next to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventBody {
-    /// A record came into being; carries its full state.
+    /// A record was created; carries its full state.
     RecordCreated(RecordState),
     /// Some fields changed.
     RecordChanged(RecordPatch),
-    /// As `RecordChanged`, but carries the full state, so that reading the past folds
-    /// at most [`SNAPSHOT_EVERY`] patches.
+    /// Like `RecordChanged`, but carries the full state, so that reading the past folds at most
+    /// [`SNAPSHOT_EVERY`] patches.
     RecordReplaced(RecordState),
     /// A record was deleted.
     RecordDeleted(Touch),
-    /// A type came into being or got fields.
+    /// A type was created or got fields.
     TypeExtended(TypeExtension),
-    /// The access list of records that bring none was set.
+    /// The access list of records that are saved without one was set.
     TypeDefaultAccessSet(DefaultAccess),
     /// The roles that may create records were set.
     TypeCreationRolesSet(CreationRoles),
-    /// A field of a type got another name, in all records that have it.
+    /// A field of a type was renamed, in all records that have it.
     TypeFieldRenamed(FieldRename),
-    /// A type lost a field, and all records its values.
+    /// A field of a type was deleted, with its values in all records.
     TypeFieldDeleted(FieldDeletion),
-    /// Whether the store keeps what a type's records were, each version with when it held.
+    /// It was set whether the store keeps past versions of a type's records, each with the time for
+    /// which it held.
     TypeIntervalsSet(Intervals),
-    /// How much of the past of a type's records is kept was set.
+    /// It was set how much of the past of a type's records is kept.
     TypeRetentionSet(Retention),
-    /// Whether a type's records are their owners' own, to go with them.
+    /// It was set whether a type's records are personal: they belong to their owners and are erased
+    /// with them.
     TypePersonalSet(Personal),
-    /// A user's auth row came into being.
+    /// A user's auth row was created.
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
     UserChanged(UserPatch),
     /// A user got a new password.
     UserPasswordSet(PasswordSet),
-    /// A user's password was hashed anew, as the present way of hashing wants it.
+    /// A user's password was rehashed with the current hash settings.
     UserPasswordRehashed(PasswordRehashed),
-    /// A user was locked out.
+    /// A user was disabled.
     UserDisabled(Disabled),
-    /// A user who was locked out is not any more.
+    /// A disabled user was enabled again.
     UserEnabled(NoDetails),
-    /// A user's auth row was taken back: the sign-up did not go through.
+    /// A user's auth row was removed, because the sign-up failed.
     UserRemoved(NoDetails),
     /// A user signed in.
     UserLoggedIn(LoggedIn),
@@ -61,59 +63,60 @@ pub enum EventBody {
     AccountLinked(AccountLinked),
     /// An account elsewhere was unlinked from a user.
     AccountUnlinked(AccountUnlinked),
-    /// A role came into being or its flags changed.
+    /// A role was created or its flags changed.
     RoleDefined(RoleFlags),
-    /// A relation to another user was made.
+    /// A relation to another user was created.
     RelationAdded(RelationTarget),
     /// A relation to another user was ended.
     RelationRemoved(RelationTarget),
-    /// The rules of access to fields were set, all of them.
+    /// The field access rules were set, all of them.
     FieldAccessSet(FieldAccess),
-    /// A file was announced, or came unannounced.
+    /// A file was announced, or uploaded without an announcement.
     AssetRegistered(AssetState),
-    /// A file's bytes were stored, in place of earlier ones.
+    /// A file's bytes were stored, replacing any earlier ones.
     AssetUploaded(AssetUpload),
-    /// A device was registered, anew or again; carries its full state.
+    /// A device was registered, for the first time or again; carries its full state.
     DeviceRegistered(DeviceState),
-    /// A device has no user any more.
+    /// A device no longer has a user.
     DeviceUnregistered(Touch),
-    /// A device was forgotten, with everything that it subscribed to.
+    /// A device was deleted, with all its subscriptions.
     DeviceDeleted(Touch),
-    /// A subscription was made, or took the place of one with its name.
+    /// A subscription was created, or replaced one with the same name.
     SubscriptionSaved(SavedSubscription),
-    /// A subscription was ended.
+    /// A subscription was deleted.
     SubscriptionDeleted(SubscriptionKey),
-    /// A task's schedule was set, or became another.
+    /// A task's schedule was set or changed.
     TaskScheduled(TaskSchedule),
     /// A run of a task began.
     TaskClaimed(TaskClaim),
     /// A run of a task ended.
     TaskEnded(TaskEnd),
-    /// A task does not run until it is resumed.
+    /// A task was paused: it does not run until it is resumed.
     TaskPaused(NoDetails),
-    /// A task runs again.
+    /// A task was resumed.
     TaskResumed(NoDetails),
-    /// A task's plugin registered without it: it has no schedule until it comes back.
+    /// A task's plugin registered without it. It has no schedule until the plugin registers it
+    /// again.
     TaskDropped(NoDetails),
-    /// Payloads are to be gone from the log.
+    /// The erasure of payloads from the log was requested.
     ErasureRequested(ErasureRequest),
-    /// Payloads that were to be gone are, everywhere.
+    /// Payloads whose erasure was requested are gone, everywhere.
     ErasureFinished(ErasureEnd),
-    /// A plugin registered something else than before.
+    /// A plugin's registration changed.
     PluginRegistered(PluginRegistration),
-    /// The log was put back from a backup.
+    /// The log was restored from a backup.
     LogRestored(LogRestored),
-    /// An event whose payload was erased from the log; only its kind and place are left.
+    /// An event whose payload was erased from the log. Only its kind and position are left.
     Erased(Blank),
 }
 
-/// Every this many versions a change is stored with the full state.
+/// A change whose version is a multiple of this number is stored with the full state.
 pub const SNAPSHOT_EVERY: u32 = 32;
 
 /// Defines the kinds: variant, stored number, name, current version of the payload.
 macro_rules! kinds {
     ($($variant:ident = $number:literal, $name:literal, $version:literal;)*) => {
-        /// The kind of an event, as stored beside its payload.
+        /// The kind of an event, as stored next to its payload.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "the variants of `EventBody` say what they mean")]
         pub enum EventKind {
@@ -121,7 +124,7 @@ macro_rules! kinds {
         }
 
         impl EventKind {
-            /// Every kind there is.
+            /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// Returns the stored number.
@@ -131,7 +134,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Finds the kind of a stored number.
+            /// Returns the kind with this stored number.
             pub fn from_number(number: u16) -> Option<Self> {
                 match number {
                     $($number => Some(Self::$variant),)*
@@ -155,7 +158,8 @@ macro_rules! kinds {
         }
 
         impl EventBody {
-            /// Returns by what the event was erased, if it was: none where that was not looked up.
+            /// Returns the erasure that removed the event, if it was erased: the inner `None` means
+            /// that the erasure was not looked up.
             pub fn erased(&self) -> Option<Option<&ErasureMark>> {
                 match self {
                     Self::Erased(blank) => Some(blank.by.as_deref()),
@@ -163,7 +167,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Returns the kind; that of the original for an erased event.
+            /// Returns the kind; for an erased event, that of the original.
             pub fn kind(&self) -> EventKind {
                 match self {
                     $(Self::$variant(_) => EventKind::$variant,)*

@@ -10,18 +10,18 @@ use crate::caller::KeyKind;
 use crate::id::UserId;
 use crate::time::Timestamp;
 
-/// A hook that had a say in an event.
+/// A hook that took part in an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The plugin's name.
     pub plugin: String,
     /// The hook's name.
     pub hook: String,
-    /// The fields it changed.
+    /// The fields that it changed.
     pub changed: BTreeSet<String>,
 }
 
-/// What a commit came through.
+/// The way a commit entered the server.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -36,46 +36,46 @@ pub enum Origin {
     System,
     /// The command line.
     Cli,
-    /// Users who are taken over from another server: hooks are not told.
+    /// Users imported from another server; hooks are not told.
     Import,
-    /// SQL that somebody else ran in the record store's database: hooks are not told.
+    /// SQL that another program ran in the record store's database; hooks are not told.
     Sql,
 }
 
-/// Who did it, and in the course of what.
+/// Who caused a commit, and in the course of what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The user, when there was one.
+    /// The user, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
-    /// The key that was shown.
+    /// The key that was presented.
     pub key: KeyKind,
-    /// Through what.
+    /// The way it entered the server.
     pub origin: Origin,
-    /// The plugin that called, when one did.
+    /// The plugin that called, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
-    /// What had the plugin call, when it was asked something.
+    /// What the plugin was answering when it called, if it was asked something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf: Option<Box<OnBehalf>>,
 }
 
 impl Actor {
-    /// Whether it is what this user did, himself or by having a plugin do it.
+    /// Returns whether this user did it, directly or by having a plugin do it.
     pub fn acts_for(&self, user: &UserId) -> bool {
         let on_behalf = self.on_behalf.as_ref().and_then(|it| it.user.as_ref());
         self.user.as_ref() == Some(user) || on_behalf == Some(user)
     }
 }
 
-/// Whose request a plugin was answering, and what it was asked. Where plugins have asked plugins, it
-/// is what all of it began with.
+/// Whose request a plugin was answering, and what it was asked. If plugins called other plugins,
+/// this is what started the whole chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnBehalf {
-    /// The user, when there was one.
+    /// The user, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
-    /// The extension point: `lambda chat/room:open`.
+    /// The extension point, for example `lambda chat/room:open`.
     pub point: String,
 }
 
@@ -84,45 +84,46 @@ pub struct OnBehalf {
 pub struct SqlSource {
     /// The database role that ran it.
     pub role: String,
-    /// Its number in the database.
+    /// The transaction's number in the database.
     pub transaction: u64,
     /// When its last statement began.
     pub at: Timestamp,
-    /// The mark of the last of its rows that the commit holds: numbers may come again, this does not.
-    /// In old commits it is that of the whole outbox, which its rows have kept.
+    /// The mark of the last of its rows that the commit contains. Unlike row numbers, marks are
+    /// never reused. In old commits it is the mark of the whole outbox, which its rows have kept.
     pub outbox: Uuid,
-    /// The number of that row in the outbox: who reads the outbox again knows that it has been there.
+    /// The number of that row in the outbox. A program that reads the outbox again sees that the
+    /// row was already read.
     pub until: u64,
 }
 
-/// An event that is decided but not committed.
+/// An event that was decided but is not committed yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
     /// The stream it belongs to.
     pub stream: Stream,
-    /// Its version in the stream, dense from 1.
+    /// Its version in the stream, from 1 without gaps.
     pub version: u32,
     /// What happened.
     pub body: EventBody,
     /// Hooks that changed it.
     pub provenance: Vec<Provenance>,
-    /// Whose a record of a personal type is: what the event says is sealed with his key. What is about
-    /// a user by its stream needs no saying.
+    /// The owner of a record of a personal type: the payload is sealed with that user's key. Events
+    /// that are about a user by their stream need no subject here.
     pub subject: Option<UserId>,
 }
 
 /// What a decision wants to append: all of it or nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewCommit {
-    /// UUIDv7; event ids derive from it.
+    /// A UUIDv7; event ids are derived from it.
     pub id: Uuid,
-    /// Who did it.
+    /// Who caused it.
     pub actor: Actor,
-    /// The request it came from; also in the answer's `X-Skygear-Request-Id`.
+    /// The request that caused it; also in the answer's `X-Skygear-Request-Id`.
     pub request_id: Option<Uuid>,
     /// The commit that a hook was answering when it caused this one.
     pub causation: Option<Uuid>,
-    /// The SQL that it was captured from.
+    /// The SQL transaction that it was captured from.
     pub sql: Option<Box<SqlSource>>,
     /// The events, in order; at least one.
     pub events: Vec<NewEvent>,
@@ -131,7 +132,7 @@ pub struct NewCommit {
 /// A committed event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its place in the log, from 1 without gaps.
+    /// Its position in the log, from 1 without gaps.
     pub position: u64,
     /// The stream it belongs to.
     pub stream: Stream,
@@ -148,19 +149,19 @@ pub struct Event {
 /// A commit as it is in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
-    /// UUIDv7.
+    /// A UUIDv7.
     pub id: Uuid,
-    /// When it was committed; never decreasing along the log.
+    /// The time of the commit; it never decreases along the log.
     pub time: Timestamp,
-    /// Which writer wrote it; grows when a writer takes over.
+    /// The epoch of the writer that wrote it; it grows when another writer takes over.
     pub epoch: u32,
-    /// Who did it.
+    /// Who caused it.
     pub actor: Actor,
-    /// The request it came from.
+    /// The request that caused it.
     pub request_id: Option<Uuid>,
     /// The commit that caused this one.
     pub causation: Option<Uuid>,
-    /// The SQL that it was captured from.
+    /// The SQL transaction that it was captured from.
     pub sql: Option<Box<SqlSource>>,
     /// The events; never empty.
     pub events: Vec<Event>,

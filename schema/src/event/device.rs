@@ -6,7 +6,7 @@ use crate::id::UserId;
 use crate::subscription::Subscription;
 use crate::time::Timestamp;
 
-/// Whose push service reaches a device.
+/// The push service that reaches a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceKind {
@@ -16,7 +16,7 @@ pub enum DeviceKind {
     Android,
     /// Baidu's.
     BaiduAndroid,
-    /// That of somebody's browser.
+    /// That of the user's browser.
     Web,
 }
 
@@ -46,25 +46,25 @@ impl DeviceKind {
 /// A device as it was registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceState {
-    /// Who uses it; nobody after it was unregistered.
+    /// The user of the device; nobody after it was unregistered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
-    /// Whose push service reaches it.
+    /// The push service that reaches it.
     pub kind: DeviceKind,
-    /// Its address at that service; opens nothing here.
+    /// Its address at that service; it grants no access here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// The app on it, for services that tell apps apart.
+    /// The app on the device, for services that distinguish apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    /// When it was registered last.
+    /// When it was last registered.
     pub registered_at: Timestamp,
 }
 
 /// A subscription as it was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedSubscription {
-    /// Who used the device then: with his rights changes are looked at.
+    /// The user of the device at that time. Changes are checked with this user's rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriber: Option<UserId>,
     /// The subscription.

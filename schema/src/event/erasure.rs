@@ -1,5 +1,5 @@
-//! Erasures: that payloads are to be gone from the log, who wanted it and why; and what is left of
-//! an event then.
+//! Erasures: which payloads are to be erased from the log, who requested it and why, and what then
+//! remains of an event.
 
 use std::collections::BTreeMap;
 
@@ -10,68 +10,71 @@ use crate::id::{AssetName, TypeName, UserId};
 use crate::positions::Positions;
 use crate::time::Timestamp;
 
-/// An erasure that was asked for. It is the intent: whatever interrupts it, it is finished at the
-/// next start, and a blank in the log is in order only if one of these names it.
+/// A requested erasure.
+///
+/// The event records the intent: if the erasure is interrupted, it is finished at the next start. A
+/// blank event in the log is valid only if one of these requests names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasureRequest {
     /// What was to be erased.
     pub scope: ErasureScope,
-    /// Why, in the words of whoever asked.
+    /// Why, in the words of whoever requested it.
     pub why: String,
-    /// The events whose payloads are gone.
+    /// The events whose payloads are erased.
     pub positions: Positions,
     /// The numbers of the keys that are destroyed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<u64>,
-    /// The files that are gone: nothing else named them.
+    /// The files that are deleted, because nothing else named them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<AssetName>,
-    /// The last numbers that sequence fields had given, by type and field: who gave them is blank then.
+    /// The last numbers that sequence fields had assigned, by type and field: the events that
+    /// assigned them are blank afterwards.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<TypeName, BTreeMap<String, i64>>,
 }
 
-/// What an erasure is about.
+/// What an erasure covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErasureScope {
-    /// Everything that a record ever was.
+    /// Everything that a record ever contained.
     Record(Stream),
-    /// A field of a record.
+    /// One field of a record.
     Field {
         /// The record.
         record: Stream,
         /// The field.
         field: String,
     },
-    /// A user: how he signs in, his user record, his devices and what they subscribed to.
+    /// A user: how they sign in, their user record, their devices and subscriptions.
     User(UserId),
-    /// What records of a type were before what is kept.
+    /// Versions of a type's records that are older than its retention keeps.
     Retention(Stream),
     /// The events at the positions, and nothing else.
     Events,
 }
 
-/// That an erasure has reached everything that this server keeps.
+/// An erasure was completed in everything that this server keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasureEnd {
-    /// Where it was asked for.
+    /// The position of the request.
     pub request: u64,
 }
 
-/// What is left of an event whose payload is gone.
+/// What is left of an event whose payload was erased.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blank {
-    /// The kind that it was of.
+    /// The kind of the original event.
     pub kind: EventKind,
-    /// By which erasure; `None` where that was not looked up.
+    /// The erasure that removed it; `None` if it was not looked up.
     pub by: Option<std::sync::Arc<ErasureMark>>,
 }
 
-/// An erasure as it is shown at the events that it took.
+/// An erasure as shown on the events that it erased.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ErasureMark {
-    /// Where it was asked for in the log.
+    /// The position of the request in the log.
     pub position: u64,
     /// When.
     pub at: Timestamp,

@@ -1,4 +1,4 @@
-//! Which events somebody wants.
+//! A filter that selects events.
 
 use std::collections::BTreeSet;
 
@@ -9,49 +9,49 @@ use super::{Actor, Commit, Event, EventKind, Origin, Provenance, Stream};
 use crate::caller::KeyKind;
 use crate::id::{TypeName, UserId};
 
-/// What an event must be like. A member that is absent or empty asks for nothing.
+/// The properties that an event must have. An absent or empty member matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventFilter {
-    /// Of this stream.
+    /// It belongs to this stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
-    /// Of records of one of these types, or of one of these types themselves.
+    /// It is about records of one of these types, or about one of these types themselves.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub record_types: BTreeSet<TypeName>,
-    /// Of one of these kinds.
+    /// It is of one of these kinds.
     #[serde(default, skip_serializing_if = "Kinds::is_empty")]
     pub kinds: Kinds,
-    /// Caused by this user, also through a plugin.
+    /// It was caused by this user, directly or through a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
-    /// Caused with one of these keys.
+    /// It was caused with one of these keys.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub keys: BTreeSet<KeyKind>,
-    /// Come through one of these.
+    /// It entered the server in one of these ways.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub origins: BTreeSet<Origin>,
-    /// Caused by this plugin, or changed by one of its hooks.
+    /// It was caused by this plugin, or changed by one of its hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
-    /// Come from this request.
+    /// It was caused by this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Uuid>,
 }
 
 impl EventFilter {
-    /// Whether an event is wanted.
+    /// Returns whether the filter wants an event.
     pub fn matches(&self, commit: &Commit, event: &Event) -> bool {
         let kind = event.body.kind();
         self.may_be_in(&commit.actor, commit.request_id)
             && self.wants(&commit.actor, &event.stream, kind, &event.provenance)
     }
 
-    /// Whether it asks for nothing, so that everything is wanted.
+    /// Returns whether the filter is empty, so that it wants everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether an event can be wanted of a commit by somebody, from some request.
+    /// Returns whether a commit by this actor, from this request, can contain a wanted event.
     pub(crate) fn may_be_in(&self, actor: &Actor, request_id: Option<Uuid>) -> bool {
         let is_of_user = self.user.as_ref().is_none_or(|user| actor.acts_for(user));
         is_of_user
@@ -60,7 +60,7 @@ impl EventFilter {
             && (self.request_id.is_none() || self.request_id == request_id)
     }
 
-    /// Whether an event is wanted of a commit that it can be wanted of.
+    /// Returns whether an event is wanted, given that its commit can contain wanted ones.
     pub(crate) fn wants(
         &self,
         actor: &Actor,
@@ -85,16 +85,16 @@ impl EventFilter {
     }
 }
 
-/// Kinds of events, by their names.
+/// A set of event kinds, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kinds(BTreeSet<EventKind>);
 
 impl Kinds {
-    /// Reads names: of a kind such as `record.created`, or of all kinds of something such as
+    /// Parses names: of a single kind such as `record.created`, or of a family of kinds such as
     /// `record`.
     ///
     /// # Errors
-    /// The first that is neither.
+    /// The first name that is neither.
     pub fn parse<T: AsRef<str>>(names: &[T]) -> Result<Self, String> {
         let mut kinds = BTreeSet::new();
         for name in names.iter().map(AsRef::as_ref) {
@@ -111,12 +111,12 @@ impl Kinds {
         Ok(Self(kinds))
     }
 
-    /// Takes these.
+    /// Creates a set of these kinds.
     pub fn of(kinds: impl IntoIterator<Item = EventKind>) -> Self {
         Self(kinds.into_iter().collect())
     }
 
-    /// Whether no kind is named.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -12,12 +12,13 @@ const OAUTH: &str = "oauth";
 const CUSTOM_TOKEN: &str = "custom_token";
 const PROVIDER: &str = "provider";
 
-/// Who vouches for a user. Stored as `oauth/<provider>`, `custom_token` or `provider/<name>`.
+/// The service that vouches for a user. Stored as `oauth/<provider>`, `custom_token` or
+/// `provider/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
     /// An OAuth provider, through a plugin with the master key.
     OAuth(String),
-    /// The server that shares the secret of custom tokens.
+    /// The server that knows the secret of custom tokens.
     CustomToken,
     /// An auth provider that a plugin registered.
     Provider(String),
@@ -34,7 +35,7 @@ impl fmt::Display for Service {
 }
 
 impl Service {
-    /// Reads what `Display` writes.
+    /// Parses what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         if text == CUSTOM_TOKEN {
             return Some(Self::CustomToken);
@@ -60,38 +61,38 @@ impl<'de> Deserialize<'de> for Service {
     }
 }
 
-/// An account elsewhere was linked to the user, or what it says was brought up to date. Tokens of
-/// the other service never come here.
+/// An account elsewhere was linked to the user, or its profile was updated. Tokens of the other
+/// service are never stored here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AccountLinked {
-    /// Who vouches. A user has one account at each; a new one replaces it.
+    /// The service. A user has one account at each; a new one replaces it.
     pub service: Service,
-    /// The account's id there.
+    /// The account's id at the service.
     pub principal: String,
-    /// What the service says of the account.
+    /// What the service says about the account.
     #[serde(
         default,
         deserialize_with = "json::value",
         skip_serializing_if = "Json::is_null"
     )]
     pub profile: Json,
-    /// When.
+    /// When it was linked or updated.
     pub at: Timestamp,
 }
 
-/// The user's account elsewhere signs him in no longer.
+/// The user's account elsewhere no longer signs them in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountUnlinked {
-    /// Who vouched.
+    /// The service.
     pub service: Service,
 }
 
-/// An account elsewhere, as a user's auth row has it.
+/// An account elsewhere, as stored in a user's auth row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Link {
-    /// The account's id there.
+    /// The account's id at the service.
     pub principal: String,
-    /// What the service says of the account.
+    /// What the service says about the account.
     #[serde(
         default,
         deserialize_with = "json::value",

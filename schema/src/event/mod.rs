@@ -1,10 +1,9 @@
-//! Events: what happened, to which stream, by whom; and commits, the unit in
-//! which they become durable.
+//! Events: what happened, to which stream, by whom; and commits, the unit in which they become
+//! durable.
 //!
-//! A [`NewCommit`] is what a decision wants to append. The log's committer
-//! turns it into a [`Commit`] by giving it a position, a time and a place in the
-//! hash chain. Payloads are JSON (sorted keys), so that a log outlives this
-//! program; [`crate::codec`] has the bytes.
+//! A [`NewCommit`] is what a decision wants to append. The log's committer turns it into a
+//! [`Commit`] by giving it a position, a time and a place in the hash chain. Payloads are JSON
+//! (sorted keys), so that a log outlives this program; [`crate::codec`] defines the bytes.
 
 mod asset;
 mod body;

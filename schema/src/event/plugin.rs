@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// What a plugin has registered, when that became something else: names of extension points by kind,
-/// each said in a line, such as `beforeSave note trim` for a hook.
+/// What a plugin has registered, stored whenever that changes. It holds the extension points by
+/// kind, one line each, such as `beforeSave note trim` for a hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginRegistration {
     /// The lines, by kind of point: `op`, `handler`, `hook`, `timer`, `provider`.

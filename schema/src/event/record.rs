@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// The full state of a record, fields in wire form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordState {
-    /// The private database's user; absent for public.
+    /// The user of the private database; absent for the public one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<UserId>,
     /// The owner.
@@ -22,7 +22,7 @@ pub struct RecordState {
     /// The access list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Acl>,
-    /// When and by whom it was created, if that is not when it was last changed.
+    /// When and by whom it was created, if that differs from the last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Touch>,
     /// When and by whom it was last changed.
@@ -70,7 +70,7 @@ pub struct Touch {
     pub by: Option<UserId>,
 }
 
-/// Serialises a timestamp as its microseconds: small and sortable.
+/// Serializes a timestamp as microseconds: small and sortable.
 mod micros {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,15 +1,15 @@
-//! Restores: that the log was put back from a backup, and up to where.
+//! Restores of the log from a backup, and up to which position.
 
 use serde::{Deserialize, Serialize};
 
-/// That the log was put back from a backup. What had been behind that is not in it, and what comes behind
-/// this event is another history.
+/// The log was restored from a backup. What followed `until` before is not in it, and what follows
+/// this event is a different history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRestored {
-    /// The backup's name, which says when it was made.
+    /// The backup's name, which contains the time of the backup.
     pub backup: String,
-    /// The last position that the backup had.
+    /// The last position in the backup.
     pub head: u64,
-    /// The last position that was put back.
+    /// The last position that was restored.
     pub until: u64,
 }

@@ -14,18 +14,20 @@ pub struct TypeExtension {
     /// Fields that are new.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, FieldType>,
-    /// Sets of fields that are unique together from now on.
+    /// Sets of fields that must be unique together from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<Vec<String>>,
-    /// Sets of fields that need not be unique any more.
+    /// Sets of fields that no longer need to be unique.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_longer_unique: Vec<Vec<String>>,
-    /// The last numbers that sequence fields gave elsewhere: the next ones are greater.
+    /// The last numbers that sequence fields assigned elsewhere: the next numbers are greater.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, i64>,
-    /// New sequence fields in which the records that are there get their numbers in the order in which
-    /// the log created them, and how many these are. Of a field that is not named, as older logs have
-    /// them, they get them in the order of the times of their creation.
+    /// New sequence fields that number the existing records in the order in which the log created
+    /// them, with the number of these records.
+    ///
+    /// For a field that is not listed, as in older logs, existing records are numbered by the time
+    /// of their creation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub numbered: BTreeMap<String, i64>,
 }
@@ -33,34 +35,34 @@ pub struct TypeExtension {
 /// See [`EventBody::TypeDefaultAccessSet`](super::EventBody::TypeDefaultAccessSet).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultAccess {
-    /// The list; new records that bring none get it.
+    /// The list; new records that are saved without one get it.
     pub access: Acl,
 }
 
 /// See [`EventBody::TypeCreationRolesSet`](super::EventBody::TypeCreationRolesSet).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationRoles {
-    /// The roles; none means every signed-in user may create.
+    /// The roles; if there are none, every signed-in user may create records.
     pub roles: BTreeSet<RoleName>,
 }
 
-/// How much of the past of a type's records is kept: whatever is more of what is said, all of it when
-/// nothing is.
+/// How much of the past of a type's records is kept. If both limits are set, the one that keeps
+/// more applies. If none is set, everything is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// So many versions of each record.
+    /// This many versions of each record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub versions: Option<u32>,
-    /// What records were within so many days.
+    /// What records were within this many days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<u32>,
-    /// Whether files stay that only what is not kept named.
+    /// Whether files are kept that only erased versions named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_files: bool,
 }
 
 impl Retention {
-    /// Whether everything is kept.
+    /// Returns whether everything is kept.
     pub fn is_endless(self) -> bool {
         self.versions.is_none() && self.days.is_none()
     }
@@ -80,26 +82,26 @@ impl std::fmt::Display for Retention {
 /// See [`EventBody::TypeIntervalsSet`](super::EventBody::TypeIntervalsSet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Whether the store keeps them from here on.
+    /// Whether the store keeps them from now on.
     pub are_kept: bool,
 }
 
 /// See [`EventBody::TypePersonalSet`](super::EventBody::TypePersonalSet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Personal {
-    /// Whether what is written to the type's records is sealed with their owners' keys from here on.
+    /// Whether data written to the type's records is sealed with their owners' keys from now on.
     pub is_personal: bool,
 }
 
 /// See [`EventBody::TypeFieldRenamed`](super::EventBody::TypeFieldRenamed).
 ///
-/// Events from before keep the old name: whoever folds records across this one renames the field
-/// in what it has folded so far.
+/// Earlier events keep the old name. Code that folds records across this event renames the field in
+/// what it has folded so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldRename {
-    /// The name until now.
+    /// The old name.
     pub from: String,
-    /// The name from now on.
+    /// The new name.
     pub to: String,
 }
 

@@ -1,4 +1,4 @@
-//! An event as people and other programs are shown it.
+//! The form in which an event is shown to people and other programs.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use super::{Commit, Event, EventBody, PasswordRehashed, PasswordSet, UserState};
 use crate::codec;
 
-/// An event of a commit, to be written as JSON. What is secret in its payload, hashes of passwords,
-/// is left out.
+/// An event of a commit, to be written as JSON. Secrets in its payload, that is, password hashes,
+/// are left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// The commit.
@@ -58,7 +58,7 @@ impl Serialize for Shown<'_> {
             causation: commit.causation,
             sql: commit.sql.as_deref(),
             hooks: &event.provenance,
-            // Erased events have none.
+            // Erased events have no payload.
             payload: codec::payload_json(&open(&event.body), commit.actor.user.as_ref()).ok(),
             erased: event.body.erased().map(|by| json!(by)),
         };
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(shown, expected);
     }
 
-    /// Whatever kind an event is of, nothing in it that holds a hash is shown.
+    /// For every kind of event, no member that holds a hash is shown.
     #[test]
     fn hashes_of_passwords_are_not_shown() {
         const SECRET: &str = "$argon2id$secret";

@@ -1,4 +1,4 @@
-//! The things whose histories the log holds.
+//! The things whose histories the log contains.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Stream {
 }
 
 impl Stream {
-    /// Returns the record type that it is about, if it is about one.
+    /// Returns the record type of the stream, if it belongs to one.
     pub fn record_type(&self) -> Option<&TypeName> {
         match self {
             Self::Record(id) => Some(&id.record_type),
@@ -84,7 +84,7 @@ impl Stream {
         }
     }
 
-    /// Reads what `Display` writes.
+    /// Parses what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         if text == FIELD_ACCESS {
             return Some(Self::FieldAccess);
@@ -108,7 +108,7 @@ impl Stream {
 }
 
 impl Relation {
-    /// Returns the stream prefix and table suffix of the relation.
+    /// Returns the relation's name, used as stream prefix and table suffix.
     pub fn name(self) -> &'static str {
         match self {
             Self::Friend => "friend",
@@ -116,7 +116,7 @@ impl Relation {
         }
     }
 
-    /// Finds a relation by name.
+    /// Returns the relation with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "friend" => Some(Self::Friend),

@@ -1,5 +1,5 @@
-//! What happens to scheduled tasks. When a task runs is decided by its spec; the log has which of
-//! these times were taken, so that none is taken twice.
+//! What happens to scheduled tasks. A task's spec decides when it runs. The log records which of
+//! these times were claimed, so that none is claimed twice.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use crate::time::Timestamp;
 pub struct TaskSchedule {
     /// The spec, as the plugin registered it.
     pub spec: String,
-    /// The time zone that it is read in, by its IANA name.
+    /// The time zone of the spec, by its IANA name.
     pub zone: String,
-    /// Since when: intervals count from here, and nothing before is due.
+    /// When the schedule starts: intervals count from here, and nothing earlier is due.
     pub since: Timestamp,
 }
 
@@ -22,12 +22,12 @@ pub struct TaskSchedule {
 pub enum TaskTrigger {
     /// It was due.
     Schedule,
-    /// Somebody asked for it.
+    /// Somebody requested it.
     Manual,
 }
 
 impl TaskTrigger {
-    /// Whether it is the schedule: the common case, which is not written.
+    /// Returns whether it is the schedule. That is the common case, which is not written.
     fn is_schedule(&self) -> bool {
         *self == Self::Schedule
     }
@@ -37,11 +37,11 @@ impl TaskTrigger {
     }
 }
 
-/// A run that begins. Its commit is there before the plugin hears of it, and its time is when the
+/// A run that begins. The commit is in the log before the plugin is told, and its time is when the
 /// run began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskClaim {
-    /// When it was due; with a manual one when it was asked for.
+    /// When it was due; for a manual run, when it was requested.
     pub due: Timestamp,
     /// Why it began.
     #[serde(
@@ -54,12 +54,12 @@ pub struct TaskClaim {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEnd {
-    /// The run: its [`TaskClaim::due`].
+    /// The run, by its [`TaskClaim::due`].
     pub due: Timestamp,
     /// When it ended.
     pub at: Timestamp,
-    /// The code of the error that it ended with, if it did. The text is the plugin's own and stays
-    /// out of the log: nobody knows what is in it.
+    /// The code of the error with which it ended, if it failed. The message is the plugin's own and
+    /// stays out of the log, because it can contain anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<i64>,
 }

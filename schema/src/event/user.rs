@@ -10,41 +10,41 @@ use crate::id::{RoleName, UserId};
 use crate::json;
 use crate::time::Timestamp;
 
-/// A user's auth row. The hash is a hash; passwords and tokens never come here.
+/// A user's auth row. It holds password hashes only; passwords and tokens are never stored here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserState {
-    /// Argon2id (or v1's bcrypt) hash; none for users who sign in otherwise or not at all.
+    /// Argon2id (or v1's bcrypt) hash; absent for users who sign in another way or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
-    /// Accounts at auth providers of plugins, `provider:principal` to the provider's data.
+    /// Accounts at plugins' auth providers: `provider:principal` maps to the provider's data.
     #[serde(
         default,
         deserialize_with = "json::members",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub provider_info: BTreeMap<String, Json>,
-    /// Accounts elsewhere that sign the user in, those at plugins' auth providers excepted.
+    /// Accounts elsewhere that sign the user in, except those at plugins' auth providers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub links: BTreeMap<Service, Link>,
-    /// Tokens issued before are refused.
+    /// Tokens issued before this time are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_valid_since: Option<Timestamp>,
-    /// The last login or `me`.
+    /// The time of the last login or `me`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
-    /// Roles.
+    /// The user's roles.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roles: BTreeSet<RoleName>,
-    /// Whether, why and until when the user is locked out.
+    /// Whether, why and until when the user is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
-    /// Passwords that must not be used again, the newest first, the present one among them; kept
-    /// while the password policy asks for it.
+    /// Passwords that must not be used again, newest first, including the current one. They are
+    /// kept while the password policy requires it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub password_history: Vec<PastPassword>,
 }
 
-/// A password that was set once.
+/// A password that was once set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastPassword {
     /// The hash.
@@ -53,50 +53,50 @@ pub struct PastPassword {
     pub set_at: Timestamp,
 }
 
-/// A new password. It may not have been one of the history, which then holds it, too.
+/// A new password. It must not be one of those in the history, to which it is then added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PasswordSet {
     /// The hash.
     pub hash: String,
-    /// When; tokens issued before are refused from now on.
+    /// When it was set; tokens issued before are refused from now on.
     pub at: Timestamp,
-    /// How many entries the history keeps, this one among them.
+    /// How many entries the history keeps, including this one.
     #[serde(default)]
     pub num_kept: usize,
 }
 
-/// The same password, hashed anew.
+/// The same password, rehashed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PasswordRehashed {
     /// The new hash.
     pub hash: String,
 }
 
-/// An event that says nothing besides its kind.
+/// An event that says nothing but its kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoDetails {}
 
-/// Why and until when a user is locked out.
+/// Why and until when a user is disabled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// For the user to read.
+    /// A message to the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Until when; for ever when absent.
+    /// Until when; absent means for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<Timestamp>,
 }
 
-/// What changed in a user's auth row; absent members stay.
+/// What changed in a user's auth row; absent members are unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserPatch {
     /// See [`UserState::last_seen_at`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
-    /// Roles given.
+    /// Roles that were added.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roles_added: BTreeSet<RoleName>,
-    /// Roles taken.
+    /// Roles that were removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roles_removed: BTreeSet<RoleName>,
 }
@@ -106,10 +106,10 @@ pub struct UserPatch {
 pub struct LoggedIn {
     /// When.
     pub at: Timestamp,
-    /// The auth data that were shown with a password, by name, such as `email`.
+    /// The names of the auth data that were given with a password, such as `email`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub keys: BTreeSet<String>,
-    /// Who vouched for the user, when it was not a password.
+    /// The service that vouched for the user, if they did not use a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
 }
@@ -119,7 +119,7 @@ pub struct LoggedIn {
 pub struct RoleFlags {
     /// Given to everyone who signs up.
     pub by_default: bool,
-    /// Opens the administrators' actions; does not open records.
+    /// Grants the administrators' actions, but no access to records.
     pub is_admin: bool,
 }
 

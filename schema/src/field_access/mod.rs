@@ -1,10 +1,10 @@
 //! Field access: who may see, change and search which fields.
 //!
-//! One list of rules for the whole app ([`FieldAccess`]), brought into the order in
-//! which they are tried ([`FieldRules`]). For a field, only the rules of the most
-//! specific group count: those of its type and name, else of the type's `*`, else of
-//! the name in any type, else of `*` in any type. In the group the first rule that is
-//! about the caller decides, and none means no. A field without a group is open.
+//! There is one list of rules for the whole app ([`FieldAccess`]), which is sorted into the order
+//! in which the rules are tried ([`FieldRules`]). For a field, only the rules of the most specific
+//! group count: those for its type and name, else for the type's `*`, else for the name in any
+//! type, else for `*` in any type. Within the group, the first rule that is about the caller
+//! decides; if none is, access is denied. A field without a group is open.
 
 mod past;
 mod query;
@@ -27,14 +27,14 @@ pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
 /// Stands for any record type or field.
 const ANY: &str = "*";
 
-/// The app's rules, all of them.
+/// All the rules of the app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FieldAccess(pub Vec<FieldAccessEntry>);
 
 impl FieldAccess {
-    /// Returns the rules of a new app: everyone signed in sees and searches user names, mail addresses
-    /// and whatever else users sign in with, only their owners change them.
+    /// Returns the rules of a new app: every signed-in user sees and searches user names, email
+    /// addresses and the other auth keys; only their owners change them.
     pub fn installed(auth_keys: &AuthKeys) -> Self {
         let entry = |field: &str, user_role: FieldUserRole| FieldAccessEntry {
             record_type: TypeName::USER.to_owned(),
@@ -54,10 +54,10 @@ impl FieldAccess {
         Self(fields.into_iter().flat_map(of_field).collect())
     }
 
-    /// Parses the entries of `schema:field_access:update`, and sorts them.
+    /// Parses and sorts the entries of `schema:field_access:update`.
     ///
     /// # Errors
-    /// 108 for a malformed entry, 10000 for two with the same type, field and users.
+    /// 108 for a malformed entry, 10000 for two entries with the same type, field and users.
     pub fn from_wire(entries: &[Json]) -> Result<Self, ApiError> {
         let entries = entries.iter().map(FieldAccessEntry::from_wire);
         let invalid = || ApiError::invalid_argument("invalid access entry", &["access"]);
@@ -71,7 +71,8 @@ impl FieldAccess {
         Ok(Self(entries))
     }
 
-    /// Returns the wire form, sorted by type, field (`*` last) and the order in which rules are tried.
+    /// Returns the wire form, sorted by type, field (`*` last) and the order in which rules are
+    /// tried.
     pub fn to_wire(&self) -> Json {
         let mut entries: Vec<_> = self.0.iter().collect();
         entries.sort_by(|left, right| left.compare(right));
@@ -118,7 +119,7 @@ impl FieldAccessEntry {
     }
 }
 
-/// One rule: what the users of `user_role` may do with a field.
+/// One rule: what the users that `user_role` describes may do with a field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldAccessEntry {
     /// The record type; `*` for any.
@@ -127,17 +128,17 @@ pub struct FieldAccessEntry {
     pub record_field: String,
     /// Whom the rule is about.
     pub user_role: FieldUserRole,
-    /// May save it.
+    /// They may save it.
     pub writable: bool,
-    /// Sees it in answers, and may include what it refers to.
+    /// They see it in answers, and may include what it refers to.
     pub readable: bool,
-    /// May use it in any predicate, and sort by it.
+    /// They may use it in any predicate, and sort by it.
     pub comparable: bool,
-    /// May use it in predicates of plain equality.
+    /// They may use it in predicates of plain equality.
     pub discoverable: bool,
 }
 
-/// Whom a field access rule is about. The order is that in which the rules of one field are tried.
+/// Whom a field access rule is about. The rules of one field are tried in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FieldUserRole {
     /// The record's owner.
@@ -148,7 +149,7 @@ pub enum FieldUserRole {
     Field(String),
     /// The users who have a role.
     Role(RoleName),
-    /// Whoever is signed in.
+    /// Everyone who is signed in.
     AnyUser,
     /// Everyone.
     Public,

@@ -1,4 +1,4 @@
-//! What queries may look at.
+//! Which fields queries may use.
 
 use super::{FieldRules, FieldUse};
 use crate::caller::Caller;
@@ -12,11 +12,12 @@ use crate::types::TypeDefinition;
 impl FieldRules {
     /// Checks the fields that a query uses: predicate, then sort, then include.
     ///
-    /// `types` has the queried type and those that its references name. Paths with dots are also
-    /// checked for sense here, before the query is carried out.
+    /// `types` contains the queried type and those that its references name. Paths with dots are
+    /// also validated here, before the query runs.
     ///
     /// # Errors
-    /// 124 for the first field that the caller must not use so, 120 for a dotted path that leads nowhere.
+    /// 124 for the first field that the caller must not use in this way, 120 for a dotted path that
+    /// leads nowhere.
     pub fn check_query<T: Types + ?Sized>(
         &self,
         query: &Query,
@@ -64,7 +65,7 @@ struct QueryCheck<'a, T: ?Sized> {
 }
 
 impl<T: Types + ?Sized> QueryCheck<'_, T> {
-    /// Below anything but `and`, `eq` and `in`, a field must be comparable.
+    /// Under anything but `and`, `eq` and `in`, a field must be comparable.
     fn predicate(&self, predicate: &Predicate, wanted: FieldUse) -> Result<(), ApiError> {
         match predicate {
             Predicate::And(parts) => parts

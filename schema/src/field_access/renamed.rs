@@ -1,28 +1,28 @@
-//! What becomes of the rules when a field of a type gets another name: they go with it.
+//! What happens to the rules when a field of a type is renamed: they follow the field.
 //!
-//! Nobody may do more than before, or less. Rules of the type move to the new name; those that were there
-//! for it make room. Rules for any type stay, since other types have fields of these names, too: where
-//! they would say something else of the type's fields than before, the type gets rules of its own
-//! that say the same. Some things are as people have said them of the new name: what a field is under
-//! that no rule was about; who may do something because a field of that name names him; and which of
-//! several such rules comes first.
+//! A rename gives nobody more or fewer rights. The type's own rules for the field move to the new
+//! name and replace those that were there. Rules for any type stay, because other types have fields
+//! with these names, too. Where they would decide differently for the type's fields than before,
+//! the type gets rules of its own that say the same as before. Some things follow the rules for the
+//! new name: access to a field that no rule was about; who may do something because a field of that
+//! name names them; and which of several such rules is tried first.
 
 use std::collections::BTreeMap;
 
 use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole, IS_VERIFIED};
 use crate::id::TypeName;
 
-/// Rules by field, each list in the order in which it is tried.
+/// Rules by field; each list is in the order in which it is tried.
 type ByField = BTreeMap<String, Vec<FieldAccessEntry>>;
 
-/// The rules that a type's fields may be under.
+/// The rules that can apply to a type's fields.
 struct Groups {
     own: ByField,
     of_any_type: ByField,
 }
 
 impl FieldAccess {
-    /// Returns the rules after a field of a type got another name; `None` when they stay as they are.
+    /// Returns the rules after a field of a type was renamed; `None` if they do not change.
     pub fn with_renamed_field(&self, record_type: &str, from: &str, to: &str) -> Option<Self> {
         let before = Groups::new(self, record_type);
         let own = before.own_after(record_type, (from, to));
@@ -56,7 +56,7 @@ impl Groups {
         }
     }
 
-    /// Finds the rules that count for a field.
+    /// Returns the rules that apply to a field.
     fn find(&self, field: &str) -> Option<&Vec<FieldAccessEntry>> {
         let own = self.own.get(field).or_else(|| self.own.get(ANY));
         let of_any_type = || {
@@ -66,7 +66,7 @@ impl Groups {
         own.or_else(of_any_type)
     }
 
-    /// Returns the type's own rules after a field got another name.
+    /// Returns the type's own rules after a field was renamed.
     fn own_after(&self, record_type: &str, (from, to): (&str, &str)) -> ByField {
         let moved = |group: &Vec<FieldAccessEntry>, field: &str| {
             let moved = group.iter().map(|entry| FieldAccessEntry {
@@ -84,8 +84,8 @@ impl Groups {
                 .collect(),
             of_any_type: self.of_any_type.clone(),
         };
-        // What is said of all fields comes first: where the type gets it, it hides what is said of
-        // single fields of any type.
+        // Rules for all fields come first: if the type gets such rules of its own, they hide the
+        // any-type rules for single fields.
         let named = self.of_any_type.keys().map(String::as_str);
         let named = named.filter(|field| ![ANY, from, to].contains(field));
         for field in [ANY, from].into_iter().chain(named) {
@@ -96,8 +96,8 @@ impl Groups {
             let mut wanted = moved(group, name);
             let holds = after.find(name).map(|group| says(group));
             if holds.is_none_or(|holds| holds != says(&wanted)) {
-                // A rule for it is what lets users say themselves who is verified; it is for people to
-                // make.
+                // A rule of its own would lift the guard on `is_verified` and let users set it
+                // themselves. Only people may add such a rule, so this one does not allow writing.
                 if (record_type, name) == (TypeName::USER, IS_VERIFIED)
                     && !self.own.contains_key(field)
                 {
@@ -119,7 +119,7 @@ impl FieldUserRole {
     }
 }
 
-/// What rules say, whatever field they are about.
+/// Returns what rules say, regardless of the field that they are about.
 fn says(group: &[FieldAccessEntry]) -> Vec<(&FieldUserRole, [bool; 4])> {
     let said = group.iter().map(|entry| {
         let FieldAccessEntry {

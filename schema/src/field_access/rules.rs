@@ -1,4 +1,4 @@
-//! The rules as they are applied.
+//! The rules in the form in which they are applied.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::id::{TypeName, UserId};
 use crate::record::{Fields, Record};
 use crate::value::Value;
 
-/// What someone wants to do with a field.
+/// What a caller wants to do with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FieldUse {
     /// See it.
@@ -36,24 +36,25 @@ impl FieldAccessEntry {
     }
 }
 
-/// The rules of a type's fields, `*` among them; each list in the order in which it is tried.
+/// The rules of a type's fields, including `*`; each list is in the order in which it is tried.
 type ByField = HashMap<String, Vec<FieldAccessEntry>>;
 
-/// The app's rules, ready to be asked.
+/// The app's rules, ready for lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldRules {
     by_type: HashMap<String, ByField>,
     guards_verified: bool,
-    /// What became of the fields that are asked for, where names are not today's; by type.
+    /// By type, what became of its fields since the time whose names are used; absent for types
+    /// whose names are today's.
     past: HashMap<String, Past>,
-    /// The rules of the moment that the names are of, which hold besides.
+    /// The rules of the time whose names are used; they must allow a use as well.
     then: Option<Arc<FieldRules>>,
 }
 
-/// Who wants something, and the record at hand.
+/// The caller, and the record if there is one.
 pub(super) type Who<'a> = (&'a Caller, Option<&'a Record>);
 
-/// The field of the user record that says that somebody has verified who he is.
+/// The field of the user record that says that the user was verified.
 pub const IS_VERIFIED: &str = "is_verified";
 
 impl FieldRules {
@@ -71,7 +72,8 @@ impl FieldRules {
         rules
     }
 
-    /// The same rules, and that nobody says who is verified, unless one of them is about that.
+    /// Returns the same rules, but with `guards_verified` nobody may set who is verified unless a
+    /// rule is about that field.
     #[must_use]
     pub fn guarding_verified(self, guards_verified: bool) -> Self {
         Self {
@@ -80,20 +82,24 @@ impl FieldRules {
         }
     }
 
-    /// Makes them rules for records of a type as they were before it changed `since`, in that order:
-    /// fields, in records and in queries, have the names of then. Once for a type.
+    /// Adapts the rules to records of a type as they were before the changes `since`, given in
+    /// order.
+    ///
+    /// Fields, in records and in queries, then have the names of that time. Call this once per
+    /// type.
     pub fn carry_back(&mut self, record_type: &TypeName, since: &[Reshaping]) {
         if !since.is_empty() {
             self.past.insert(record_type.to_string(), Past::of(since));
         }
     }
 
-    /// Makes them allow nothing that those of the moment did not allow to which they were carried back.
+    /// Restricts the rules to what the rules of the time to which they were carried back also
+    /// allowed.
     pub fn hold_besides(&mut self, then: Arc<FieldRules>) {
         self.then = Some(then);
     }
 
-    /// Whether only the master key may save a field, though no rule says so.
+    /// Returns whether only the master key may save a field, although no rule says so.
     fn is_guarded(&self, wanted: FieldUse, (record_type, field): (&str, &str)) -> bool {
         let has_rule = |fields: &ByField| fields.contains_key(field);
         self.guards_verified
@@ -102,10 +108,10 @@ impl FieldRules {
             && !self.by_type.get(record_type).is_some_and(has_rule)
     }
 
-    /// Whether the caller may use a field so. Without a record, rules about owners and about users
-    /// that fields name do not apply.
+    /// Returns whether the caller may use a field in this way. Without a record, rules about owners
+    /// and about users that fields name do not apply.
     ///
-    /// The master key may do everything, and fields of the system are not guarded here.
+    /// The master key may do everything, and reserved fields are not guarded here.
     pub fn allows(
         &self,
         wanted: FieldUse,
@@ -125,8 +131,10 @@ impl FieldRules {
             && self.allows_when(When::Then, wanted, of, who)
     }
 
-    /// Whether the caller may see a field of a record as it was, `then` as by what it is `today`, or was
-    /// last, under the names of today; by the former alone where that is not known.
+    /// Returns whether the caller may see a field of the past record `then`.
+    ///
+    /// If `today` is given, the record as it is today, or was last, under today's names, must allow
+    /// it as well.
     pub fn allows_seeing(
         &self,
         field: &str,
@@ -143,7 +151,8 @@ impl FieldRules {
         self.allows(FieldUse::Read, of, caller, Some(then)) && today.is_none_or(allows_today)
     }
 
-    /// What they say of a field by the name that it has here, with a record as it was `when`.
+    /// Returns what the rules say about a field by the name that it has here, with the record as it
+    /// was `when`.
     fn allows_when(
         &self,
         when: When,
@@ -158,8 +167,8 @@ impl FieldRules {
         }
     }
 
-    /// What the rules say of a field under the name that they have for it. The record has the names
-    /// of an earlier time, if there are any.
+    /// Returns what the rules say about a field under the name that they use for it. If `names` is
+    /// given, the record has the names of an earlier time.
     pub(super) fn says(
         &self,
         wanted: FieldUse,
@@ -183,11 +192,12 @@ impl FieldRules {
             .or_else(|| of(ANY, ANY))
     }
 
-    /// Whether some rule may hide a field of the type from the caller, or keep him from saving it.
+    /// Returns whether some rule may hide a field of the type from the caller, or keep the caller
+    /// from saving it.
     pub fn may_hide(&self, caller: &Caller, record_type: &TypeName) -> bool {
         let concerns = |name: &str| self.by_type.contains_key(name);
         let is_guarded = self.guards_verified && record_type.is_user();
-        // Rules that a field had before it was deleted are there as well.
+        // The rules that a field had before it was deleted count as well.
         let has_past = self.past.contains_key(record_type.as_str());
         let is_concerned = has_past || concerns(record_type.as_str()) || concerns(ANY);
         let then = self.then.as_ref();
@@ -195,14 +205,16 @@ impl FieldRules {
         !caller.is_master() && (is_guarded || is_concerned || may_then)
     }
 
-    /// Removes the fields that the caller must not see. To be called on the whole record, before
-    /// other fields are cut: a rule may be about users that one of them names.
+    /// Removes the fields that the caller must not see.
+    ///
+    /// Call it on the whole record, before other fields are removed: a rule may be about users that
+    /// one of them names.
     pub fn hide_unreadable(&self, caller: &Caller, record: &mut Record) {
         self.hide_unseen(caller, record, None);
     }
 
-    /// As [`FieldRules::hide_unreadable`], of what a record was that is this `today`; see
-    /// [`FieldRules::allows_seeing`].
+    /// Like [`FieldRules::hide_unreadable`], for a past version of the record that is `today` now;
+    /// see [`FieldRules::allows_seeing`].
     pub fn hide_unseen(&self, caller: &Caller, record: &mut Record, today: Option<&Record>) {
         if !self.may_hide(caller, &record.id.record_type) {
             return;
@@ -212,10 +224,11 @@ impl FieldRules {
         record.fields.retain(|field, _| !hidden.contains(field));
     }
 
-    /// Lists the fields of `record` that differ from `stored` and that the caller must not save. Those
-    /// that he must not see either are listed whenever he has `sent` them: else he could guess.
+    /// Lists the fields of `record` that differ from `stored` and that the caller must not save.
     ///
-    /// For a new record, `stored` is one without fields that the caller owns. A null is no value.
+    /// Fields that the caller must not see either are listed whenever they were `sent`: otherwise
+    /// the caller could guess their values. For a new record, `stored` is a record without fields
+    /// that the caller owns. A null counts as no value.
     pub fn find_unwritable(
         &self,
         caller: &Caller,
@@ -266,7 +279,8 @@ impl FieldUserRole {
     }
 }
 
-/// Whether a field is the user's id, or a list that has it. References do not count, as in v1.
+/// Returns whether a field is the user's id, or a list that contains it. References do not count,
+/// as in v1.
 fn names_user(record: &Record, field: &str, user: &UserId) -> bool {
     let reserved = match field {
         "_owner" | "_owner_id" | "_ownerID" => Some(&record.owner),

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::types::{FieldType, TypeDefinition};
 use crate::value::Value;
 
-/// An entry that allows what `flags` names: w, r, c, d.
+/// An entry that allows the uses named in `flags`: w, r, c, d.
 fn entry(record_type: &str, field: &str, role: &str, flags: &str) -> FieldAccessEntry {
     FieldAccessEntry {
         record_type: record_type.to_owned(),
@@ -224,7 +224,8 @@ fn hidden_fields_are_removed_and_unwritable_changes_found() {
     );
     let denied =
         |caller: &Caller| rules.find_unwritable(caller, &stored, (&changed, &changed.fields));
-    // What somebody cannot see counts as sent, not as changed: else he could guess.
+    // A field that a caller cannot see is refused when it is sent, even unchanged: otherwise its
+    // value could be guessed.
     assert_eq!(denied(&user("u")), ["editors", "secret"]);
     assert_eq!(denied(&user("x")), ["count", "editors", "secret"]);
     assert_eq!(denied(&master()), [""; 0]);
@@ -349,7 +350,7 @@ fn a_new_app_guards_names_and_addresses() {
     assert!(!may(FieldUse::Write, &user("other")));
 }
 
-/// The evaluation as the specification tells it, step by step.
+/// The evaluation as the specification describes it, step by step.
 fn model(
     entries: &[FieldAccessEntry],
     wanted: FieldUse,
@@ -422,7 +423,7 @@ proptest! {
     }
 }
 
-/// Sorted, as they are kept.
+/// Sorted, as they are stored.
 fn access(entries: &[(&str, &str, &str, &str)]) -> FieldAccess {
     let mut entries: Vec<_> = entries
         .iter()
@@ -441,7 +442,7 @@ fn rules_follow_a_field_that_is_renamed() {
     let of_note = [
         ("note", "x", "_public", "wcd"),
         ("note", "y", "_field:x", "wcd"),
-        // Of a field that there was once, or that there might have been.
+        // Rules for a field that existed once, or that never did.
         ("note", "z", "_owner", "wrcd"),
         ("note", "z", "_public", "wrcd"),
     ];
@@ -453,7 +454,7 @@ fn rules_follow_a_field_that_is_renamed() {
     ];
     assert_eq!(renamed, Some(access(&[&others[..], &of_note].concat())));
     assert_eq!(before.with_renamed_field("note", "w", "v"), None);
-    // What nothing was said of comes under what is said of the name.
+    // A field without rules gets those for its new name.
     assert_eq!(before.with_renamed_field("note", "w", "z"), None);
 }
 
@@ -469,11 +470,11 @@ fn what_is_said_of_a_field_of_any_type_is_said_of_a_renamed_one() {
     let with = |own: &[_]| Some(access(&[&any[..], own].concat()));
     let hidden = [("note", "z", "_owner", "r"), ("note", "z", "_public", "")];
     assert_eq!(before.with_renamed_field("note", "x", "z"), with(&hidden));
-    // What is said of all fields covers any name, but one of which something is said.
+    // Rules for all fields cover any name except one that has rules of its own.
     assert_eq!(before.with_renamed_field("note", "a", "b"), None);
     let only = [("note", "y", "_any_user", "rcd")];
     assert_eq!(before.with_renamed_field("note", "a", "y"), with(&only));
-    // A type with rules for all its fields is under none for any type.
+    // A type with rules for all its fields ignores the rules for any type.
     let own = access(&[&any[..], &[("note", "*", "_public", "wrcd")]].concat());
     assert_eq!(own.with_renamed_field("note", "x", "z"), None);
 }

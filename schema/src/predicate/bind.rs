@@ -1,8 +1,7 @@
-//! Predicates held against the definitions of types.
+//! Binding of predicates to type definitions.
 //!
-//! Refusals here are those of v1's execution: 120 for paths, and 10000 for
-//! whatever its database would not do, with a plain sentence instead of the
-//! database's words.
+//! Errors here are those that v1 returned when it executed a query: 120 for paths, and 10000 for
+//! everything that its database refused, with a plain sentence instead of the database's message.
 
 use super::column::Types;
 use super::geo::Shape;
@@ -29,7 +28,7 @@ pub fn bind<T: Types + ?Sized>(
 /// Binds the column of a distance.
 ///
 /// # Errors
-/// 120 for an unknown field, 10000 for one that is no location.
+/// 120 for an unknown field, 10000 for a field that is not a location.
 pub fn bind_distance(field: &str, definition: &TypeDefinition) -> Result<Column, ApiError> {
     if field.contains('.') {
         return Err(nonsense("distance takes a plain field"));
@@ -63,7 +62,7 @@ fn bad_comparison(column: &Column) -> ApiError {
     ))
 }
 
-/// An operand whose path is known, whose literal has no type yet.
+/// An operand whose path is resolved, but whose literal has no type yet.
 enum Side<'a> {
     Column(Column),
     Distance { column: Column, from: Point },
@@ -163,7 +162,8 @@ fn compare(op: CompareOp, left: Side<'_>, right: Side<'_>) -> Result<Condition, 
     })
 }
 
-/// `eq` and `neq` with null ask whether there is a value; everything else is unknown.
+/// `eq` and `neq` with null test whether there is a value; with any other operator the result is
+/// unknown.
 fn compare_null(op: CompareOp, left: Side<'_>, right: Side<'_>) -> Condition {
     let other = if left.is_null() { right } else { left };
     let is_null = match other {
@@ -177,7 +177,7 @@ fn compare_null(op: CompareOp, left: Side<'_>, right: Side<'_>) -> Condition {
     }
 }
 
-/// "Nearer than" includes the limit, as in v1, which has an own test for it.
+/// "Nearer than" includes the limit, as in v1, which has a test of its own for it.
 fn within_distance(op: OrderOp, left: &Side<'_>, right: &Side<'_>) -> OrderOp {
     match (op, left, right) {
         (OrderOp::Lt, Side::Distance { .. }, Side::Literal(_)) => OrderOp::Lte,
@@ -186,7 +186,7 @@ fn within_distance(op: OrderOp, left: &Side<'_>, right: &Side<'_>) -> OrderOp {
     }
 }
 
-/// Finds the class in which both sides can be compared, and brings them to it.
+/// Finds a class in which both sides can be compared, and converts them to it.
 fn terms(left: Side<'_>, right: Side<'_>) -> Result<(CellClass, Term, Term), ApiError> {
     Ok(match (left, right) {
         (Side::Literal(left), Side::Literal(right)) => {
@@ -324,7 +324,7 @@ fn shape(literal: &Value) -> Result<Shape, ApiError> {
     shape.ok_or_else(|| nonsense("the geometry is not one"))
 }
 
-/// An empty list gives unknown, and so matches nothing even under `not`, as in v1.
+/// An empty list is unknown, so it matches nothing even under `not`, as in v1.
 fn is_in_list(column: Column, list: &[serde_json::Value]) -> Result<Condition, ApiError> {
     let class = column.kind.class().ok_or_else(|| bad_comparison(&column))?;
     let mut cells = Vec::with_capacity(list.len());

@@ -1,4 +1,4 @@
-//! Literals as cells of a column's kind.
+//! Conversion of literals to cells of a column's kind.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::value::{Value, number_to_wire};
 
 impl ColumnKind {
-    /// Returns how cells of this kind are compared; `None` for shapes, which are not.
+    /// Returns how cells of this kind are compared; `None` for shapes, which cannot be compared.
     pub fn class(&self) -> Option<CellClass> {
         Some(match self {
             Self::Text | Self::Reference(_) => CellClass::Text,
@@ -25,7 +25,7 @@ impl ColumnKind {
         })
     }
 
-    /// Converts a literal to a cell of this kind as the original's database would; `None` if it would not.
+    /// Converts a literal to a cell of this kind as v1's database would; `None` if it would refuse.
     pub fn coerce(&self, literal: &Value) -> Option<Cell<'static>> {
         match self {
             Self::Text | Self::CaselessText | Self::Reference(_) => to_text(literal),
@@ -45,7 +45,8 @@ impl ColumnKind {
     }
 }
 
-/// Converts to text: numbers without exponent, references by their key, files by their name.
+/// Converts a literal to text: numbers without exponent, references by their key, files by their
+/// name.
 pub(super) fn to_text(literal: &Value) -> Option<Cell<'static>> {
     let text = match literal {
         Value::String(text) => text.clone(),
@@ -71,7 +72,7 @@ pub(super) fn to_number(literal: &Value) -> Option<f64> {
     }
 }
 
-/// Takes the words that SQL takes, and their beginnings.
+/// Accepts the words that SQL accepts, and their prefixes.
 fn to_bool(literal: &Value) -> Option<bool> {
     let text = match literal {
         Value::Bool(value) => return Some(*value),
@@ -95,7 +96,7 @@ fn to_time(literal: &Value) -> Option<Timestamp> {
     }
 }
 
-/// Reads a time as the original's columns without zone do: a zone in the text is ignored.
+/// Parses a time as v1's columns without time zone do: a zone in the text is ignored.
 fn parse_local_time(text: &str) -> Option<Timestamp> {
     let midnight = |date: NaiveDate| date.and_hms_opt(0, 0, 0);
     let time = match text.split_once(['T', 't', ' ']) {

@@ -1,4 +1,4 @@
-//! Columns of a record type, and the cells that records have in them.
+//! Columns of a record type, and their cells in records.
 
 use std::borrow::Cow;
 
@@ -20,39 +20,40 @@ pub struct Column {
     pub via: Option<Via>,
     /// The field or reserved column.
     pub name: String,
-    /// What its cells are.
+    /// The kind of its cells.
     pub kind: ColumnKind,
 }
 
-/// A reference that a path or an include goes through.
+/// A reference that a path or an include follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Via {
-    /// The reference field of the queried type; in includes also a reserved column with a user's id.
+    /// The reference field of the queried type; in includes also a reserved column with a user's
+    /// id.
     pub field: String,
     /// The type that it refers to.
     pub target: TypeName,
 }
 
-/// What the cells of a column are.
+/// The kind of a column's cells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnKind {
-    /// Text; also record keys, user ids and asset names.
+    /// Strings; also record keys, user ids and asset names.
     Text,
-    /// Text whose comparisons ignore case.
+    /// Strings whose comparisons ignore case.
     CaselessText,
-    /// Keys of records of that type.
+    /// Keys of records of this type.
     Reference(TypeName),
     /// Numbers.
     Number,
     /// Whole numbers.
     Integer,
-    /// Truth values.
+    /// Booleans.
     Bool,
     /// Points in time.
     Time,
     /// JSON.
     Json,
-    /// Points on earth.
+    /// Points on Earth.
     Location,
     /// GeoJSON.
     Geometry,
@@ -61,21 +62,21 @@ pub enum ColumnKind {
 /// The value of a record in a column, as comparisons see it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell<'a> {
-    /// Text, a key or a name.
+    /// A string, a key or a name.
     Text(Cow<'a, str>),
     /// A number.
     Number(f64),
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A point in time.
     Time(Timestamp),
     /// JSON.
     Json(Cow<'a, Json>),
-    /// A point on earth.
+    /// A point on Earth.
     Point(Point),
 }
 
-/// The type definitions that a query may touch.
+/// The type definitions that a query can use.
 pub trait Types {
     /// Finds a type.
     fn definition(&self, name: &TypeName) -> Option<&TypeDefinition>;
@@ -88,7 +89,7 @@ impl<T: AsRef<TypeDefinition>> Types for [T] {
     }
 }
 
-/// The columns that every record type has, by the names that paths use.
+/// The columns that every record type has, by the names used in paths.
 const RESERVED: [(&str, ColumnKind); 8] = [
     ("_id", ColumnKind::Text),
     ("_database_id", ColumnKind::Text),
@@ -130,7 +131,8 @@ impl Column {
     /// Finds the column that a path names.
     ///
     /// # Errors
-    /// 120: more than two components, no such field, or not a reference before the dot.
+    /// 120: more than two components, no such field, or a component before the dot that is not a
+    /// reference.
     pub fn resolve<T: Types + ?Sized>(
         path: &KeyPath,
         definition: &TypeDefinition,
@@ -171,9 +173,10 @@ impl Column {
         })
     }
 
-    /// Reads the cell of a record of the type that the column belongs to; `None` for no value.
+    /// Reads the column's cell from a record of the type that the column belongs to; `None` if it
+    /// has no value.
     ///
-    /// For a column with [`Column::via`] that is the record referred to.
+    /// For a column with [`Column::via`], that is the record referred to.
     pub fn read<'a>(&self, record: &'a Record) -> Option<Cell<'a>> {
         let user = |user: &'a Option<UserId>| user.as_ref().map(|user| text(user.as_str()));
         match self.name.as_str() {
@@ -198,7 +201,7 @@ fn text(text: &str) -> Cell<'_> {
 }
 
 impl<'a> Cell<'a> {
-    /// Returns how comparisons see a value; `None` for no value.
+    /// Returns a value as comparisons see it; `None` for no value.
     pub fn of(value: &'a Value) -> Option<Self> {
         Some(match value {
             Value::Null | Value::Sequence | Value::Unknown(_) => return None,

@@ -1,4 +1,4 @@
-//! Conditions: predicates whose paths and literals fit each other.
+//! Conditions: predicates whose paths and literals fit together.
 
 use std::collections::BTreeSet;
 
@@ -30,16 +30,17 @@ pub enum Condition {
         /// The right side.
         right: Term,
     },
-    /// A text matches an SQL LIKE pattern (`%`, `_`, `\` escapes); see [`super::like`].
+    /// A string matches an SQL LIKE pattern (`%`, `_`, `\` escapes); see [`super::like`].
     Like {
-        /// The text.
+        /// The string.
         text: Term,
         /// The pattern.
         pattern: Term,
         /// Whether case is ignored.
         is_caseless: bool,
     },
-    /// The column equals one of the cells; when it does not, and `has_null`, it is unknown.
+    /// The column equals one of the cells. If it does not, and `has_null` is set, the result is
+    /// unknown.
     InList {
         /// The column.
         column: Column,
@@ -47,31 +48,31 @@ pub enum Condition {
         class: CellClass,
         /// The cells; never empty unless `has_null`.
         cells: Vec<Cell<'static>>,
-        /// Whether the list had a null.
+        /// Whether the list contained a null.
         has_null: bool,
     },
-    /// A text is an element of a JSON array, or a key of a JSON object.
+    /// A string is an element of a JSON array, a key of a JSON object, or equal to a JSON string.
     JsonContains {
         /// The JSON column.
         column: Column,
-        /// The text.
+        /// The string.
         text: String,
     },
-    /// A point lies inside of a shape, not on its border.
+    /// A point lies inside a shape, not on its border.
     Within {
-        /// What must lie inside; only points do.
+        /// What must lie inside; only points can.
         inner: GeoTerm,
         /// The shape.
         outer: GeoTerm,
     },
-    /// The user whom the column names stands in a relation to the one who asks. Never unknown:
-    /// nobody is related to a missing user, and nobody to someone who is not signed in.
+    /// The user named by the column has a relation with the user who asks. Never unknown: a missing
+    /// user has no relations, and neither does a caller who is not signed in.
     Related {
         /// The column with the user's id.
         column: Column,
-        /// Which relation.
+        /// The relation.
         relation: Relation,
-        /// Which way.
+        /// Its direction.
         direction: Direction,
     },
 }
@@ -108,7 +109,7 @@ pub enum CellClass {
     Time,
     /// As [`super::order::compare_json`] does.
     Json,
-    /// Only for equality.
+    /// Only tested for equality.
     Point,
 }
 
@@ -138,14 +139,14 @@ pub enum GeoTerm {
 }
 
 impl Condition {
-    /// Returns the columns that the condition looks at, as they come.
+    /// Returns the columns that the condition uses, in order of appearance.
     pub fn columns(&self) -> Vec<&Column> {
         let mut columns = Vec::new();
         self.collect_columns(&mut columns);
         columns
     }
 
-    /// Returns the relations that the condition asks for, each once.
+    /// Returns the relations that the condition uses, each once.
     pub fn relations(&self) -> BTreeSet<Relation> {
         let mut relations = BTreeSet::new();
         self.collect_relations(&mut relations);
@@ -190,7 +191,7 @@ impl Condition {
 }
 
 impl Term {
-    /// Returns the column that the term looks at.
+    /// Returns the column that the term uses.
     pub fn column(&self) -> Option<&Column> {
         match self {
             Self::Column(column) | Self::Distance { column, .. } => Some(column),
@@ -200,7 +201,7 @@ impl Term {
 }
 
 impl GeoTerm {
-    /// Returns the column that the term looks at.
+    /// Returns the column that the term uses.
     pub fn column(&self) -> Option<&Column> {
         match self {
             Self::Column(column) => Some(column),

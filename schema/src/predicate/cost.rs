@@ -1,4 +1,4 @@
-//! How much evaluating a condition looks at, so that it can be refused before it is begun.
+//! How much evaluating a condition looks at, so that it can be refused before it starts.
 
 use serde_json::Value as Json;
 
@@ -7,15 +7,16 @@ use super::geo::Shape;
 use super::{Cell, CellClass, Condition, Context, GeoTerm, Term};
 use crate::record::Record;
 
-/// A value of JSON, or a position on earth, counts as so many bytes of a text.
+/// A JSON value, or a position on Earth, counts as this many bytes of text.
 const VALUE: u64 = 16;
 
 impl Condition {
-    /// Returns how many bytes of texts evaluating the condition looks at, at most.
+    /// Returns the maximum number of bytes of text that evaluating the condition looks at.
     ///
-    /// What is no text counts as a few bytes. That some parts settle it before others are looked at
-    /// does not count: the same record costs the same whatever is in it. Of more than `most`, some
-    /// number above it is returned: counting does not take longer than what it is there to bound.
+    /// Anything that is not text counts as a few bytes. The count ignores that some parts can
+    /// decide the result before others are evaluated, so the cost of a record does not depend on
+    /// which parts match. If the cost exceeds `most`, some number above `most` is returned:
+    /// counting stops there, so that it takes no longer than what it limits.
     pub fn cost(&self, record: &Record, context: Context<'_>, most: u64) -> u64 {
         let row = Row { record, context };
         let mut meter = Meter { sum: 0, most };
@@ -123,7 +124,7 @@ impl Meter {
         sum
     }
 
-    /// Returns how many points it is at most, and what reading it costs.
+    /// Returns the maximum number of points in the shape, and the cost of reading it.
     fn shape(&self, term: &GeoTerm, row: Row<'_>) -> (u64, u64) {
         match term {
             GeoTerm::Constant(shape) => (positions(shape), 1),

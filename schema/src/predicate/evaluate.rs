@@ -13,12 +13,12 @@ use super::{like, order};
 use crate::id::{RecordId, UserId};
 use crate::record::Record;
 
-/// Looks up what a record's condition may depend on besides the record.
+/// Looks up what a condition depends on in addition to the record.
 pub trait Lookups: Sync {
-    /// Finds the record that a reference names; none when the condition must not look into it.
+    /// Returns the record that a reference names; `None` if the condition must not look into it.
     fn find_record(&self, id: &RecordId) -> Option<&Record>;
 
-    /// Whether `from` has the relation to `to`.
+    /// Returns whether `from` has the relation to `to`.
     fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool;
 }
 
@@ -36,7 +36,7 @@ impl Lookups for Nothing {
     }
 }
 
-/// Lookups that were made before: records, and the relations of one user.
+/// Lookups that were prepared in advance: records, and the relations of one user.
 #[derive(Clone, Debug, Default)]
 pub struct LookedUp {
     vias: Vec<Via>,
@@ -48,7 +48,7 @@ pub struct LookedUp {
 }
 
 impl LookedUp {
-    /// Begins to look up what a condition depends on when `me` asks: nothing is found yet.
+    /// Prepares the lookups for a condition when `me` asks; nothing is found yet.
     pub fn new(condition: Option<&Condition>, me: Option<UserId>) -> Self {
         let columns = condition.into_iter().flat_map(Condition::columns);
         Self {
@@ -58,12 +58,12 @@ impl LookedUp {
         }
     }
 
-    /// Whether the condition looks into other records.
+    /// Returns whether the condition looks into other records.
     pub fn has_references(&self) -> bool {
         !self.vias.is_empty()
     }
 
-    /// Returns the records that the condition looks into where it is held against these.
+    /// Returns the records that the condition looks into when it is evaluated on these.
     pub fn targets<'a>(&self, records: impl Iterator<Item = &'a Record>) -> BTreeSet<RecordId> {
         let targets_of = |record| {
             self.vias
@@ -73,13 +73,13 @@ impl LookedUp {
         records.flat_map(targets_of).collect()
     }
 
-    /// Takes records that the condition may look into, in the place of those before.
+    /// Sets the records that the condition may look into, replacing the previous ones.
     pub fn set_records(&mut self, records: impl IntoIterator<Item = Record>) {
         let records = records.into_iter();
         self.records = records.map(|it| (it.id.clone(), it)).collect();
     }
 
-    /// Takes users to whom the user has a relation, who have it to him, or both.
+    /// Adds users to whom the user has a relation, who have it to the user, or both.
     pub fn add_related(
         &mut self,
         (relation, direction): (Relation, Direction),
@@ -110,7 +110,7 @@ impl Lookups for LookedUp {
     }
 }
 
-/// For whom, and among what, a condition is evaluated.
+/// For whom a condition is evaluated, and with which lookups.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The user who asks.
@@ -169,7 +169,7 @@ impl Condition {
 }
 
 impl OrderOp {
-    /// Whether the operator holds for two values in that order.
+    /// Returns whether the operator holds for two values in that order.
     pub fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Eq => order.is_eq(),
@@ -182,7 +182,7 @@ impl OrderOp {
     }
 }
 
-/// A record, where its condition is evaluated.
+/// A record whose condition is being evaluated.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) record: &'a Record,
@@ -190,7 +190,8 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// `decisive` ends it: false for all-of, true for any-of. Else unknown weighs more than the rest.
+    /// A part equal to `decisive` ends the fold: false for all-of, true for any-of. Otherwise an
+    /// unknown part makes the result unknown.
     fn fold(self, parts: &[Condition], decisive: bool) -> Option<bool> {
         let mut result = Some(!decisive);
         for part in parts {
@@ -269,7 +270,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Whether a text is an element of an array, a key of an object, or the text itself.
+/// Returns whether a string is an element of an array, a key of an object, or the value itself.
 fn json_contains(json: &Json, text: &str) -> bool {
     match json {
         Json::Array(items) => items.iter().any(|item| item.as_str() == Some(text)),

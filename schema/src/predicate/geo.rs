@@ -1,4 +1,4 @@
-//! Containment on the earth's surface.
+//! Containment on the Earth's surface.
 
 use serde_json::Value as Json;
 
@@ -13,7 +13,7 @@ pub enum Shape {
     Points(Vec<Position>),
     /// `LineString`, `MultiLineString`.
     Lines(Vec<Vec<Position>>),
-    /// `Polygon`, `MultiPolygon`: rings, the first of each polygon is its outside.
+    /// `Polygon`, `MultiPolygon`: rings; the first ring of each polygon is its outer boundary.
     Polygons(Vec<Vec<Vec<Position>>>),
     /// `GeometryCollection`.
     Collection(Vec<Shape>),
@@ -25,7 +25,7 @@ impl Shape {
         Self::Points(vec![(point.lng, point.lat)])
     }
 
-    /// Reads a GeoJSON geometry; `None` if it is none.
+    /// Parses a GeoJSON geometry; `None` if it is not one.
     pub fn parse(json: &Json) -> Option<Self> {
         let coordinates = json.get("coordinates");
         Some(match json.get("type")?.as_str()? {
@@ -40,9 +40,10 @@ impl Shape {
         })
     }
 
-    /// Whether the shape contains `inner`: each of its points lies inside, none on the border.
+    /// Returns whether the shape contains `inner`: each of its points lies inside, and none on the
+    /// border.
     ///
-    /// Only points can be inside; for other shapes the answer is unknown.
+    /// Only points can be inside; for other shapes the result is unknown.
     pub fn contains(&self, inner: &Self) -> Option<bool> {
         match inner {
             Self::Points(points) if !points.is_empty() => {
@@ -77,7 +78,7 @@ fn list<T>(json: &Json, parse: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
     json.as_array()?.iter().map(parse).collect()
 }
 
-/// The ends of a line are its border, unless it is closed.
+/// The end points of a line are its border, unless it is closed.
 fn is_inside_line(line: &[Position], point: Position) -> bool {
     let is_end = line.first() != line.last()
         && (line.first() == Some(&point) || line.last() == Some(&point));

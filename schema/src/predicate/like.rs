@@ -1,5 +1,5 @@
-//! SQL LIKE patterns: `%` stands for any run of characters, `_` for one, and `\`
-//! makes the next character stand for itself. A pattern matches a whole text.
+//! SQL LIKE patterns: `%` stands for any run of characters, `_` for one character, and `\` makes
+//! the next character literal. A pattern matches a whole string.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ pub enum Token {
     Char(char),
 }
 
-/// Splits a pattern. A trailing escape stands for itself.
+/// Splits a pattern into tokens. A trailing escape stands for itself.
 pub fn parse(pattern: &str) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(pattern.len());
     let mut chars = pattern.chars();
@@ -30,7 +30,7 @@ pub fn parse(pattern: &str) -> Vec<Token> {
     tokens
 }
 
-/// Whether the pattern does not end in the middle of an escape.
+/// Returns whether the pattern does not end in the middle of an escape.
 pub fn is_well_formed(pattern: &str) -> bool {
     let num_escapes = pattern
         .chars()
@@ -40,10 +40,11 @@ pub fn is_well_formed(pattern: &str) -> bool {
     num_escapes % 2 == 0
 }
 
-/// The longest pattern, in bytes. Matching takes a time that grows with both lengths once `_` is in it.
+/// The longest pattern, in bytes. With `_` in the pattern, the time to match grows with both
+/// lengths.
 pub const MAX_PATTERN_BYTES: usize = 4096;
 
-/// Whether `pattern` matches all of `text`; `None` for a pattern that is longer than any may be.
+/// Returns whether `pattern` matches all of `text`; `None` if the pattern is too long.
 pub fn is_match(text: &str, pattern: &str, is_caseless: bool) -> Option<bool> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return None;
@@ -55,8 +56,11 @@ pub fn is_match(text: &str, pattern: &str, is_caseless: bool) -> Option<bool> {
     })
 }
 
-/// Matches what stands before the first `%` and behind the last one where it must stand, and each part
-/// between two of them at the first place where it fits: a later one would only leave less for the rest.
+/// Matches the part before the first `%` at the start of the text and the part after the last `%`
+/// at its end.
+///
+/// Each part in between is matched at the first place where it fits: a later one would only leave
+/// less for the rest.
 fn matches(text: &str, pattern: &[Token]) -> bool {
     let mut parts = pattern.split(|token| *token == Token::AnyRun);
     let Some(rest) = parts.next().and_then(|first| behind(text, first)) else {
@@ -85,7 +89,7 @@ fn fits(token: Token, char: char) -> bool {
     }
 }
 
-/// Returns what is behind a part with which the text begins.
+/// Returns what follows a part with which the text begins.
 fn behind<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let mut chars = text.chars();
     let is_there = part
@@ -94,7 +98,7 @@ fn behind<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     is_there.then_some(chars.as_str())
 }
 
-/// Returns what is before a part with which the text ends.
+/// Returns what precedes a part with which the text ends.
 fn before<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let mut chars = text.chars();
     let mut backwards = part.iter().rev();
@@ -102,7 +106,7 @@ fn before<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     is_there.then_some(chars.as_str())
 }
 
-/// Returns what is behind the first place at which a part fits.
+/// Returns what follows the first place at which a part fits.
 fn after_first<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let literal: Option<String> = part
         .iter()
@@ -112,19 +116,21 @@ fn after_first<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
         })
         .collect();
     match literal {
-        // In linear time, whatever the texts.
+        // Takes linear time, whatever the texts are.
         Some(literal) => text.split_once(&literal).map(|(_, behind)| behind),
         None => Wildcards::new(part).after_first(text),
     }
 }
 
-/// A part with `_` in it, for a search that goes through a text once (shift-and, Baeza-Yates and Gonnet
-/// 1992): a bit for each beginning of the part that fits right before the character that is looked at.
+/// A part that contains `_`, for a search that reads a text once (shift-and, Baeza-Yates and Gonnet
+/// 1992).
+///
+/// There is a bit for each prefix of the part that matches right before the current character.
 struct Wildcards {
     num_tokens: usize,
-    /// For each character of the part, the places where it may stand.
+    /// For each character of the part, the places that it matches.
     places: HashMap<char, Vec<u64>>,
-    /// Where any character may stand.
+    /// The places that any character matches.
     anywhere: Vec<u64>,
 }
 
@@ -156,7 +162,7 @@ impl Wildcards {
         let mut chars = text.chars();
         while let Some(char) = chars.next() {
             let places = self.places.get(&char).unwrap_or(&self.anywhere);
-            // A place may begin at every character.
+            // A match can begin at every character.
             let mut carried = 1;
             for (begun, places) in begun.iter_mut().zip(places) {
                 let next = *begun >> 63;
@@ -184,9 +190,9 @@ fn is_set(bits: &[u64], at: usize) -> bool {
 
 /// Folds case for comparisons, character by character.
 ///
-/// A character that has no single lower-case form, or one within ASCII although it lies
-/// outside (the Kelvin sign), stays as it is. So the number of characters does not change,
-/// and ASCII texts are folded exactly as SQLite's LIKE and NOCASE do.
+/// A character stays as it is if it has no single lower-case form, or if it lies outside ASCII but
+/// its lower-case form lies within (the Kelvin sign). So the number of characters does not change,
+/// and ASCII strings are folded exactly as SQLite's LIKE and NOCASE do.
 pub fn fold(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -218,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition itself, in exponential time.
+    /// The definition itself, which takes exponential time.
     fn reference(text: &[char], pattern: &[Token]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -291,7 +297,8 @@ mod tests {
         }
     }
 
-    /// What took a step for each pair of their characters would not end within this test.
+    /// An algorithm that takes a step for each pair of characters would not finish within this
+    /// test.
     #[test]
     fn no_pattern_takes_long() {
         let text = "a".repeat(1 << 20);

@@ -1,15 +1,15 @@
 //! The predicate language of queries.
 //!
 //! 1. [`parse`] turns the wire form into a [`Predicate`]; it knows no types.
-//! 2. [`bind`](bind::bind) holds a predicate against the type definitions: paths become
-//!    [`Column`]s, literals become [`Cell`]s of the column's kind, and whatever
-//!    makes no sense is refused. The result is a [`Condition`].
-//! 3. A condition is evaluated in memory ([`Condition::evaluate`]) or translated
-//!    to SQL by the record store. Both work on the same tree, so there is one
-//!    place that says what a comparison means.
+//! 2. [`bind`](bind::bind) checks a predicate against the type definitions: paths become
+//!    [`Column`]s, literals become [`Cell`]s of the column's kind, and anything that makes no sense
+//!    is refused. The result is a [`Condition`].
+//! 3. A condition is evaluated in memory ([`Condition::evaluate`]) or translated to SQL by the
+//!    record store. Both work on the same tree, so the meaning of a comparison is defined in one
+//!    place.
 //!
-//! Logic has three values, as in SQL: a comparison with a missing value is
-//! unknown, and a record matches only when its condition is true.
+//! Logic has three values, as in SQL: a comparison with a missing value is unknown, and a record
+//! matches only when its condition is true.
 
 pub mod bind;
 mod coerce;

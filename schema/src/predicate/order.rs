@@ -1,4 +1,4 @@
-//! The order of cells: for comparisons, and for sorting.
+//! The order of cells, for comparisons and for sorting.
 
 use std::cmp::Ordering;
 
@@ -25,7 +25,8 @@ pub fn compare(class: CellClass, left: &Cell<'_>, right: &Cell<'_>) -> Option<Or
     }
 }
 
-/// Compares two cells for sorting: no value comes last when ascending and first when descending.
+/// Compares two cells for sorting: a missing value sorts last when ascending and first when
+/// descending.
 ///
 /// Cells that cannot be compared count as equal.
 pub fn compare_sorted(
@@ -47,8 +48,9 @@ pub fn compare_sorted(
     }
 }
 
-/// Compares JSON: null, texts, numbers, truth values, arrays, objects, in this order; arrays and
-/// objects by their size first. Numbers are equal by value, whatever their form.
+/// Compares JSON values: null, strings, numbers, booleans, arrays, objects, in this order.
+///
+/// Arrays and objects are compared by size first. Numbers are equal by value, whatever their form.
 pub fn compare_json(left: &Json, right: &Json) -> Ordering {
     match (left, right) {
         (Json::Bool(left), Json::Bool(right)) => left.cmp(right),

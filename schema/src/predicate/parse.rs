@@ -1,8 +1,8 @@
-//! Predicates, sort keys and expressions from their wire form.
+//! Parses predicates, sort keys and expressions from their wire form.
 //!
-//! Errors are of two sorts. What cannot be read is refused at once (108). What
-//! can be read but is not supported (111, 120) is reported only when the whole
-//! predicate could be read, as v1 does.
+//! There are two sorts of errors. Input that cannot be parsed is refused at once (108). Input that
+//! can be parsed but is not supported (111, 120) is reported only after the whole predicate was
+//! parsed, as in v1.
 
 use serde_json::{Map, Value as Json};
 
@@ -11,10 +11,10 @@ use crate::code::{ApiError, Code};
 use crate::query::{Sort, SortKey};
 use crate::value::{Point, Value};
 
-/// Parses a predicate that is a non-empty array.
+/// Parses a predicate, which must be a non-empty array.
 ///
 /// # Errors
-/// 108 for what cannot be read, 111 and 120 for what is not supported.
+/// 108 for input that cannot be parsed, 111 and 120 for what is not supported.
 pub fn parse_predicate(items: &[Json]) -> Result<Predicate, ApiError> {
     let mut parser = Parser { refusal: None };
     let predicate = parser.predicate(items)?;
@@ -33,7 +33,7 @@ pub fn parse_operand(wire: &Json) -> Result<Operand, ApiError> {
         },
         Json::Array(items) if is_function(items) => match parse_function(items)? {
             Some(Function::Distance { field, from }) => Ok(Operand::Distance { field, from }),
-            // A function that is none is taken for a list, of whatever it holds.
+            // An unknown or malformed function is treated as a list of whatever it contains.
             _ => Ok(Operand::Literal(Value::Json(wire.clone()))),
         },
         _ => literal(wire),
@@ -64,14 +64,14 @@ pub fn parse_sort(wire: &Json) -> Result<Sort, ApiError> {
     Ok(Sort { by, is_descending })
 }
 
-/// Builds the 108 of a query that cannot be read.
+/// Builds the 108 for a query that cannot be parsed.
 fn malformed(text: &str) -> ApiError {
     let message = format!("failed to construct query: {text}");
     ApiError::new(Code::InvalidArgument, message)
 }
 
 struct Parser {
-    /// The first thing that was read but is not supported.
+    /// The first part that was parsed but is not supported.
     refusal: Option<ApiError>,
 }
 
@@ -114,7 +114,7 @@ impl Parser {
         items.iter().enumerate().map(parse).collect()
     }
 
-    /// Negates the first child; the others are read and ignored, as in v1.
+    /// Negates the first child. The others are parsed and ignored, as in v1.
     fn negation(&mut self, items: &[Json]) -> Result<Predicate, ApiError> {
         let mut children = self.children(items)?.into_iter();
         let first = children.next();
@@ -202,7 +202,7 @@ fn operands(items: &[Json]) -> Result<(Operand, Operand), ApiError> {
         })
 }
 
-/// Says why `eq` does not take an operand, if it does not.
+/// Returns why `eq` does not accept an operand, if it does not.
 fn equals_structure(operand: &Operand) -> Option<ApiError> {
     let Operand::Literal(Value::Json(value)) = operand else {
         return None;
@@ -218,7 +218,7 @@ fn literal(wire: &Json) -> Result<Operand, ApiError> {
         .map_err(|error| malformed(&error.to_string()))
 }
 
-/// Reads a key path: any object whose `$val` is a non-empty text, whatever its `$type`.
+/// Parses a key path: any object whose `$val` is a non-empty string, whatever its `$type`.
 fn key_path(object: &Map<String, Json>) -> Option<KeyPath> {
     let text = object.get("$val")?.as_str()?;
     (!text.is_empty()).then(|| KeyPath::parse(text))
@@ -240,7 +240,7 @@ fn is_function(items: &[Json]) -> bool {
     items.first().and_then(Json::as_str) == Some("func")
 }
 
-/// Reads `["func", name, arguments…]`; `None` for an unknown function or bad arguments.
+/// Parses `["func", name, arguments…]`; `None` for an unknown function or bad arguments.
 fn parse_function(items: &[Json]) -> Result<Option<Function>, ApiError> {
     let Some(name) = items.get(1) else {
         return Err(malformed("runtime error: index out of range"));

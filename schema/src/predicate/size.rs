@@ -1,13 +1,13 @@
-//! How large a predicate is, so that a door may bound what it lets in.
+//! The size of a predicate, so that the server can limit what it accepts.
 
 use super::Predicate;
 
-/// A predicate's measures.
+/// The size of a predicate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PredicateSize {
     /// Comparisons, and the operators that join them.
     pub num_nodes: usize,
-    /// Nodes on the longest way down; 1 for a single comparison.
+    /// Nodes on the longest path from the root; 1 for a single comparison.
     pub depth: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The language as a whole: parse, bind, evaluate.
+//! The language as a whole: parsing, binding, evaluating.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ fn condition(wire: &Json) -> Result<Condition, ApiError> {
     bind(&predicate, &definition(), types().as_slice())
 }
 
-/// One note that exists, and relations of `me`.
+/// A world with one note, and relations of `me`.
 struct World {
     note: Record,
 }
@@ -424,7 +424,8 @@ fn what_a_condition_looks_at_is_counted_before_it_is_looked_at() {
     let like = |name: &str| json!(["like", path(name), "%a%"]);
     let ring = vec![json!([0, 0]); 100];
     let area = json!({"$type": "geojson", "$val": {"type": "Polygon", "coordinates": [ring]}});
-    // Each between these, the second of which is far from the next thing that one could look at.
+    // The cost must lie between these numbers. The second is far below the cost of anything else
+    // that could be counted.
     let cases = [
         (like("text"), 1000, 1100),
         (like("note.title"), 1000, 1100),

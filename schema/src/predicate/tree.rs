@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::value::{Point, Value};
 
-/// A condition on a record. Three-valued like SQL: a record matches only when it is true.
+/// A condition on a record. It has three values, as in SQL: a record matches only when it is true.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Predicate {
     /// All of them.
@@ -15,15 +15,15 @@ pub enum Predicate {
     Not(Box<Predicate>),
     /// A comparison of two operands.
     Compare(CompareOp, Operand, Operand),
-    /// Left is an element of (or a key of, or lies within) right.
+    /// The left operand is an element of, a key of, or lies within the right one.
     In(Operand, Operand),
-    /// The user that a field names stands in a relation to the caller.
+    /// The user named by a field has a relation with the caller.
     UserRelation {
         /// The column that holds a user id.
         field: String,
-        /// Which relation.
+        /// The relation.
         relation: Relation,
-        /// Which way.
+        /// Its direction.
         direction: Direction,
     },
 }
@@ -67,12 +67,12 @@ pub enum Operand {
 
 /// A path as it was written, split at its dots; a whole `_owner` has become `_owner_id`.
 ///
-/// How many components make sense, and whether they exist, is found when it is bound to a type.
+/// Binding it to a type checks how many components make sense, and whether they exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyPath(pub Vec<String>);
 
 impl KeyPath {
-    /// Splits a path, and takes `_owner` for the column it means.
+    /// Splits a path, and replaces `_owner` by the column that it means.
     pub fn parse(text: &str) -> Self {
         let text = if text == "_owner" { "_owner_id" } else { text };
         Self(text.split('.').map(str::to_owned).collect())
@@ -94,7 +94,7 @@ pub enum Relation {
     Follow,
 }
 
-/// Which way a relation must point.
+/// The direction of a relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The caller has the relation to the user.

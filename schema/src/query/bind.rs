@@ -1,4 +1,4 @@
-//! Queries held against the definitions of types.
+//! Binding of queries to type definitions.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ use crate::record::Record;
 use crate::types::TypeDefinition;
 use crate::value::Point;
 
-/// A query that can be carried out.
+/// A query that can be executed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundQuery {
     /// The condition, if any.
     pub condition: Option<Condition>,
-    /// Sort keys, the most important first.
+    /// Sort keys, most important first.
     pub sort: Vec<BoundSort>,
-    /// Names under `_transient` and what they bring.
+    /// The names under `_transient` and what they include.
     pub include: BTreeMap<String, BoundInclude>,
 }
 
@@ -33,30 +33,30 @@ pub struct BoundQuery {
 pub struct BoundSort {
     /// A column without [`Column::via`], or a distance.
     pub by: Term,
-    /// How its cells are compared.
+    /// How its values are compared.
     pub class: CellClass,
-    /// Descending, nulls first; ascending has nulls last.
+    /// Descending sorts nulls first, ascending sorts nulls last.
     pub is_descending: bool,
 }
 
-/// What an include brings.
+/// What an include adds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BoundInclude {
-    /// The record that the reference or user column names, or null; the last is its type.
+    /// The record that the reference or user column names, or null.
     Record(Via),
-    /// Metres between a location and a point; nothing where there is no location.
+    /// Metres between a location and a point; left out if there is no location.
     Distance {
         /// The location column.
         column: Column,
         /// The point.
         from: Point,
     },
-    /// A constant: null for a path that leads to no record.
+    /// A constant: null for a path that does not lead to a record.
     Constant(Json),
 }
 
 impl Query {
-    /// Holds the query against the definition of its type and those its references name.
+    /// Binds the query to the definition of its type and those that its references name.
     ///
     /// # Errors
     /// 120 for predicate paths that lead nowhere; 10000 for comparisons, sort keys and desired keys
@@ -153,8 +153,9 @@ impl BoundQuery {
             .unwrap_or(Ordering::Equal)
     }
 
-    /// Whether records that are equal by all sort keys come in the order of their creation backwards:
-    /// as the last of the keys does.
+    /// Returns whether records that are equal by all sort keys are ordered from newest to oldest.
+    ///
+    /// They follow the direction of the last sort key.
     pub fn is_backwards(&self) -> bool {
         self.sort.last().is_some_and(|last| last.is_descending)
     }
@@ -177,7 +178,8 @@ impl BoundInclude {
     }
 }
 
-/// Finds the reference that a column is: a reference field, or a reserved column with a user's id.
+/// Returns the reference that a column is: a reference field, or a reserved column with a user's
+/// id.
 fn via(name: &str, definition: &TypeDefinition) -> Option<Via> {
     let target = match name {
         "_owner_id" | "_created_by" | "_updated_by" => TypeName::user(),

@@ -1,4 +1,4 @@
-//! Queries: predicate, order, page, and what to bring along.
+//! Queries: predicate, order, page, and what to include.
 
 mod bind;
 mod page;
@@ -13,7 +13,7 @@ use crate::value::Point;
 pub use bind::{BoundInclude, BoundQuery, BoundSort};
 pub use page::Page;
 
-/// Which records a query looks at.
+/// The databases that a query reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The public database.
@@ -24,25 +24,25 @@ pub enum Scope {
     Union,
 }
 
-/// A query on one record type, as it was asked. [`Query::parse`] reads it, [`Query::bind`] holds
-/// it against the types.
+/// A query on one record type, as requested. [`Query::parse`] parses it, and [`Query::bind`] binds
+/// it to the types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
-    /// The type whose records are asked for.
+    /// The type whose records are queried.
     pub record_type: TypeName,
     /// The condition, if any.
     pub predicate: Option<Predicate>,
-    /// Sort keys, the most important first.
+    /// Sort keys, most important first.
     pub sort: Vec<Sort>,
-    /// Names under `_transient` and what they bring.
+    /// The names under `_transient` and what they include.
     pub include: BTreeMap<String, Operand>,
-    /// Only these user fields; `None` means all.
+    /// Return only these user fields; `None` means all.
     pub desired_keys: Option<Vec<String>>,
-    /// Whether the number of all matches is asked for.
+    /// Whether the total number of matches is requested.
     pub count: bool,
-    /// At most this many records; `None` means all.
+    /// The maximum number of records; `None` means all.
     pub limit: Option<u64>,
-    /// How many to skip.
+    /// How many records to skip.
     pub offset: u64,
 }
 
@@ -51,11 +51,11 @@ pub struct Query {
 pub struct Sort {
     /// A path of one component or a distance.
     pub by: SortKey,
-    /// Descending, nulls first; ascending has nulls last.
+    /// Descending sorts nulls first, ascending sorts nulls last.
     pub is_descending: bool,
 }
 
-/// What can be sorted by.
+/// What a query can sort by.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SortKey {
     /// A field or reserved column.

@@ -3,22 +3,23 @@
 use super::{BoundQuery, Query};
 use crate::record::Head;
 
-/// How many matches behind the page are kept before they are sorted and cut off.
+/// How many matches beyond the page are kept before they are sorted and cut off.
 const SLACK: usize = 1024;
 
-/// Collects matches, each with where it was created; keeps those only that may be on the page.
+/// Collects matches, each with the place of its creation, and keeps only those that may be on the
+/// page.
 #[derive(Debug)]
 pub struct Page<'a> {
     query: &'a Query,
     bound: &'a BoundQuery,
-    /// Whether they come in the order that is asked for.
+    /// Whether matches arrive in the requested order.
     is_sorted: bool,
     heads: Vec<(i64, Head)>,
     count: u64,
 }
 
 impl<'a> Page<'a> {
-    /// Starts without any match.
+    /// Creates a page without any match.
     pub fn new(query: &'a Query, bound: &'a BoundQuery, is_sorted: bool) -> Self {
         Self {
             query,
@@ -29,13 +30,13 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Returns how many matches the page and what lies before it take; `None` for all.
+    /// Returns how many matches the page and those before it need; `None` for all.
     fn num_wanted(&self) -> Option<usize> {
         let wanted = self.query.offset.saturating_add(self.query.limit?);
         usize::try_from(wanted).ok()
     }
 
-    /// Whether later matches make no difference.
+    /// Returns whether later matches make no difference.
     pub fn is_enough(&self) -> bool {
         let wanted = self.num_wanted();
         self.is_sorted
@@ -43,7 +44,7 @@ impl<'a> Page<'a> {
             && wanted.is_some_and(|wanted| self.heads.len() >= wanted)
     }
 
-    /// Adds the next match, with where it was created; says whether it may be on the page.
+    /// Adds the next match, with the place of its creation; returns whether it may be on the page.
     pub fn add(&mut self, head: (i64, Head)) -> bool {
         self.count += 1;
         let Some(wanted) = self.num_wanted() else {
@@ -60,7 +61,7 @@ impl<'a> Page<'a> {
         true
     }
 
-    /// Lets go of what cannot be on the page.
+    /// Drops the matches that cannot be on the page.
     pub fn prune(&mut self) {
         if let Some(wanted) = self.num_wanted() {
             self.sort();
@@ -68,7 +69,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Walks over what may be on the page so far.
+    /// Iterates over the matches that may be on the page so far.
     pub fn heads(&self) -> impl Iterator<Item = &Head> {
         self.heads.iter().map(|(_, head)| head)
     }
@@ -88,7 +89,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Returns the page, and the number of all matches if it is asked for.
+    /// Returns the page, and the total number of matches if requested.
     pub fn finish(mut self) -> (Vec<Head>, Option<u64>) {
         self.sort();
         let skip = usize::try_from(self.query.offset).unwrap_or(usize::MAX);

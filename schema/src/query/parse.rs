@@ -1,4 +1,4 @@
-//! Queries from the parameters of `record:query`.
+//! Parses queries from the parameters of `record:query`.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,11 @@ type Parameters = Map<String, Json>;
 impl Query {
     /// Parses the parameters of `record:query`, in v1's order of checks.
     ///
-    /// An empty predicate is none: the published Python library sends it for queries without
+    /// An empty predicate counts as none: the published Python library sends it for queries without
     /// conditions.
     ///
     /// # Errors
-    /// 108 for what cannot be read, 111 and 120 for predicates that are not supported.
+    /// 108 for what cannot be parsed, 111 and 120 for predicates that are not supported.
     pub fn parse(parameters: &Parameters) -> Result<Self, ApiError> {
         Ok(Self {
             record_type: record_type(parameters)?,
@@ -98,13 +98,13 @@ fn limit(parameters: &Parameters) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// Cuts a number to a whole one; `None` for what is none or below zero.
+/// Truncates a number to an integer; `None` for anything that is not a number or is below zero.
 fn whole(value: Option<&Json>) -> Option<u64> {
     let number = value?;
     if let Some(number) = number.as_u64() {
         return Some(number);
     }
     let number = number.as_f64().filter(|number| *number >= 0.0)?;
-    // Beyond the range of u64 the text has no meaning as a number of records: take them all.
+    // A number beyond the range of `u64` stands for all records.
     Some(format!("{:.0}", number.trunc()).parse().unwrap_or(u64::MAX))
 }

@@ -1,11 +1,12 @@
-//! The rules of today, held against fields under the names that they had at a moment.
+//! Today's rules, applied to fields under the names that they had at an earlier time.
 //!
-//! A name says nothing across a change of the type: a rule moves with its field when that is renamed,
-//! and the old name may be another field's by now. So a name of then is followed to what the field
-//! is today, and asked for there; a rule's `_field:x` goes the other way, to what `x` was called
-//! in the record of then. A field that was deleted since has no rule of today. It is held against those
-//! that it had last, and against what is said of its last name today as well: so its past can be
-//! closed still, and nobody opens it by giving its name to another field.
+//! A name means nothing across a change of the type: a rule moves with its field when that is
+//! renamed, and the old name may belong to another field by now. So an earlier name is followed to
+//! the field's name of today, and the rules are looked up there. A rule's `_field:x` goes the other
+//! way, to what `x` was called in the record of that time. A field that was deleted since has no
+//! rule today. It is checked against the rules that it had last, and also against what today's
+//! rules say about its last name. So its past can still be closed, and nobody can open it by giving
+//! its name to another field.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,50 +14,51 @@ use std::sync::Arc;
 use super::rules::Who;
 use super::{FieldRules, FieldUse};
 
-/// A change after which a type's fields have other names, or one less.
+/// A change after which fields of a type have other names, or one field fewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reshaping {
-    /// A field got another name.
+    /// A field was renamed.
     Renamed {
-        /// The old one.
+        /// The old name.
         from: String,
-        /// The new one.
+        /// The new name.
         to: String,
     },
-    /// A field went.
+    /// A field was deleted.
     Deleted {
         /// Its last name.
         field: String,
-        /// The rules for all fields, as they were then.
+        /// The rules for all fields, at the time of the deletion.
         rules: Arc<FieldRules>,
     },
 }
 
-/// When a record was that a rule is asked about: it has the names of then.
+/// The time of the record about which a rule is asked: it has the field names of that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// At the moment.
+    /// The earlier time.
     Then,
     /// Today.
     Today,
 }
 
-/// What became of a type's fields since a moment.
+/// What became of a type's fields since an earlier time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Past {
     names: Names,
-    /// Those that went, by their names at the moment.
+    /// The fields that were deleted since, by their earlier names.
     gone: HashMap<String, Gone>,
 }
 
-/// A field that went.
+/// A field that was deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Gone {
     last_name: String,
     rules: Arc<FieldRules>,
-    /// Names up to when it went.
+    /// The names up to the deletion.
     names: Names,
-    /// Names since, the other way round: it went then, and the record is of today.
+    /// The names since the deletion, reversed: the rules are of the time of the deletion, the
+    /// record is of today.
     since: Names,
 }
 
@@ -85,7 +87,7 @@ impl Past {
         }
     }
 
-    /// As [`FieldRules::allows`], for a name of then, and a record of either time.
+    /// Like [`FieldRules::allows`], for an earlier name, and a record of either time.
     pub(super) fn allows(
         &self,
         today: &FieldRules,
@@ -111,25 +113,26 @@ impl Past {
                 };
                 gone.rules.says(wanted, last, who, Some(names)) && says_today(&gone.last_name)
             }
-            // What went is among those that went; if not, nothing is known in its favour.
+            // A deleted field is always among those in `gone`. If it were not, nothing would be
+            // known in its favour.
             (Some(None), None) => false,
         }
     }
 }
 
-/// What fields were called at two times. Names that no change was about are the same.
+/// The names of fields at two times. A name that no change affected is the same at both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// By the earlier name the later one; none for a field that went.
+    /// The later name by the earlier one; `None` for a field that was deleted.
     today: HashMap<String, Option<String>>,
-    /// By the later name the earlier one.
+    /// The earlier name by the later one.
     then: HashMap<String, String>,
 }
 
 impl Names {
     fn across<'a>(changes: impl DoubleEndedIterator<Item = &'a Reshaping>) -> Self {
         let mut today: HashMap<String, Option<String>> = HashMap::new();
-        // Backwards: what is known of a name is what becomes of it from there on.
+        // Backwards: the map holds what becomes of each name from this change on.
         for change in changes.rev() {
             match change {
                 Reshaping::Renamed { from, to } => {
@@ -149,8 +152,8 @@ impl Names {
         }
     }
 
-    /// Returns them as if the later time were the earlier one. A name that went leads nowhere, nor does
-    /// one that another has by the later time.
+    /// Swaps the two times. The name of a deleted field then leads nowhere, and neither does a name
+    /// that another field has at the later time.
     fn reversed(self) -> Self {
         let gone = self.today.iter().filter(|(_, today)| today.is_none());
         let mut today: HashMap<_, _> = gone.map(|(then, _)| (then.clone(), None)).collect();
@@ -163,8 +166,8 @@ impl Names {
         }
     }
 
-    /// Returns what a field of later was called; `None` for one that is newer, under a name that was
-    /// another's.
+    /// Returns the earlier name of a field; `None` if the field is newer and its name belonged to
+    /// another one.
     pub(super) fn name_then<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         match self.then.get(name) {
             Some(then) => Some(then),

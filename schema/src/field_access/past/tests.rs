@@ -1,4 +1,4 @@
-//! Rules carried back, held against a model that knows fields by what they are and not by name.
+//! Rules carried back, checked against a model that identifies fields by number instead of name.
 
 use std::collections::BTreeMap;
 
@@ -72,18 +72,18 @@ fn with_uses<T: Copy>(of: T) -> impl Iterator<Item = (T, FieldUse)> {
     USES.into_iter().map(move |wanted| (of, wanted))
 }
 
-/// A type whose fields are known by numbers.
+/// A type whose fields are identified by numbers.
 #[derive(Clone, Default)]
 struct Model {
     fields: BTreeMap<&'static str, usize>,
     num_fields: usize,
     access: FieldAccess,
-    /// What the fields that went were called last, and all that was there right before.
+    /// The last names of deleted fields, and the whole model right before the deletion.
     gone: BTreeMap<usize, (&'static str, Box<Model>)>,
 }
 
 impl Model {
-    /// Does what the step says, if the type would take it.
+    /// Applies the step, if the type would accept it.
     fn take(&mut self, step: &Step) -> Option<Reshaping> {
         match step {
             Step::Add(name) => {
@@ -125,7 +125,7 @@ impl Model {
         fields.find_map(|(name, known)| (*known == field).then_some(*name))
     }
 
-    /// A record in which fields have these values, under the names that they have here.
+    /// Returns a record with these field values, under the current names.
     fn record(&self, values: &BTreeMap<usize, &str>) -> Record {
         let fields = self.fields.iter();
         let fields = fields.filter_map(|(name, field)| {
@@ -145,7 +145,7 @@ impl Model {
         }
     }
 
-    /// What the rules that are in force here say of a name here; nothing is carried anywhere.
+    /// Returns what the current rules say about a current name; nothing is carried over.
     fn says(
         &self,
         wanted: FieldUse,
@@ -176,13 +176,13 @@ proptest! {
         for step in &earlier {
             model.take(step);
         }
-        // Every field of then names somebody.
+        // Every field of the earlier time names a user.
         let named = |user: usize| ["u0", "u1", "u2"][user];
         let (users, users_today) = (users.map(named), users_today.map(named));
         let then = model.clone();
         let values = then.fields.values().copied().zip(users).collect();
         let since: Vec<Reshaping> = later.iter().filter_map(|step| model.take(step)).collect();
-        // So do those of today, of which some are the same.
+        // So do the fields of today, some of which are the same.
         let values_today = model.fields.values().copied().zip(users_today).collect();
         let mut rules = FieldRules::new(&model.access);
         rules.carry_back(&TypeName::from("note"), &since);
@@ -223,8 +223,8 @@ proptest! {
                         let (last, before) = &model.gone[field];
                         let says = model.says(wanted, last, &caller, values);
                         prop_assert!(!has || is_seen && says, "{}", name);
-                        // A rule of then may name a field that is there since: the changes of a
-                        // type's fields do not tell which those are.
+                        // A rule of the earlier time may name a field that was added since: the
+                        // changes of a type's fields do not tell which those are.
                         if model.num_fields == then.num_fields {
                             let said = before.says(wanted, last, &caller, values);
                             prop_assert_eq!(has, is_seen && says && said, "{}", name);
@@ -233,7 +233,7 @@ proptest! {
                 }
             }
         }
-        // Other types are none of its business.
+        // Rules of other types are not affected.
         let today = FieldRules::new(&model.access);
         for name in NAMES {
             let ask = |rules: &FieldRules| {
@@ -255,7 +255,8 @@ proptest! {
         }
         let users = users.map(|user| ["u0", "u1", "u2"][user]);
         let values = model.fields.values().copied().zip(users).collect();
-        // Of users whom several fields name, the name's place in the alphabet may decide.
+        // If several fields name users, the alphabetical order of their names can decide, so only
+        // one is kept.
         let mut entries = entries;
         let old = FieldUserRole::Field(NAMES[from].to_owned());
         let is_one = |entry: &FieldAccessEntry| match &entry.user_role {
@@ -275,7 +276,7 @@ proptest! {
         let named = |user: &str| Caller { user: Some(user.into()), ..Caller::default() };
         for caller in [Caller::default(), named("u0"), named("u1"), named("u2")] {
             for (name, field) in &before.fields {
-                // One that nothing was said of may be closed by what is said of its new name.
+                // A field without any rule may be closed by the rules for its new name.
                 if is_open && *name == NAMES[from] {
                     continue;
                 }
