@@ -1,4 +1,4 @@
-//! Points in time, in microseconds: the resolution of the record store.
+//! Points in time, in microseconds, which is the resolution of the record store.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,8 +23,9 @@ impl Timestamp {
 
     /// Parses RFC 3339 as v1 does: upper-case `T`, a zone is required, a fraction is optional.
     ///
-    /// Nanoseconds are rounded to microseconds, the store's resolution. What is outside of the years
-    /// 0 to 9999 in UTC is refused: it could not be written so that it is read again.
+    /// Nanoseconds are rounded to microseconds, the store's resolution. Times outside the years 0
+    /// to 9999 in UTC are refused, because they could not be written in a form that can be read
+    /// again.
     pub fn parse(text: &str) -> Option<Self> {
         let zone_is_valid = !text.ends_with('z');
         if text.as_bytes().get(10) != Some(&b'T') || !zone_is_valid {
@@ -44,8 +45,10 @@ const WRITABLE: Range<i64> = -62_167_219_200_000_000..253_402_300_800_000_000;
 const FORM: [u8; 27] = *b"0000-00-00T00:00:00.000000Z";
 
 impl Timestamp {
-    /// Fills the form, with the shortest fraction that represents the value: every record of an answer
-    /// has two of these. `None` for years that have not four digits.
+    /// Fills the form, with the shortest fraction that represents the value. Returns `None` for
+    /// years that do not have four digits.
+    ///
+    /// It is written by hand for speed: every record of an answer has two timestamps.
     fn fill(self, form: &mut [u8; 27]) -> Option<&str> {
         let time = DateTime::<Utc>::from_timestamp_micros(self.0)?;
         let parts = [

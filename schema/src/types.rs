@@ -1,4 +1,4 @@
-//! Record types: their fields, defaults and who may create records of them.
+//! Record types: their fields, their defaults, and who may create records of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,15 +13,15 @@ use crate::value::Value;
 /// The type of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FieldType {
-    /// Text.
+    /// String.
     String,
-    /// Text whose comparisons and uniqueness ignore case (`user.username`, `user.email`).
+    /// String whose comparisons and uniqueness ignore case (`user.username`, `user.email`).
     CaselessString,
     /// 64-bit float.
     Number,
-    /// 32-bit whole number.
+    /// 32-bit integer.
     Integer,
-    /// Truth value.
+    /// Boolean.
     Boolean,
     /// Object or array.
     Json,
@@ -29,18 +29,18 @@ pub enum FieldType {
     DateTime,
     /// File.
     Asset,
-    /// Reference to a record of that type.
+    /// Reference to a record of this type.
     Reference(TypeName),
-    /// Point on earth.
+    /// Point on Earth.
     Location,
     /// GeoJSON object.
     Geometry,
-    /// Whole number that the server assigns; unique.
+    /// Integer that the server assigns; unique.
     Sequence,
 }
 
 impl FieldType {
-    /// Derives the type of a value; `None` for values that have none (null, unknown).
+    /// Returns the type of a value; `None` for values without one (null, unknown).
     pub fn of(value: &Value) -> Option<Self> {
         Some(match value {
             Value::Null | Value::Unknown(_) => return None,
@@ -57,20 +57,22 @@ impl FieldType {
         })
     }
 
-    /// Whether a field of this type takes values of type `other`: all numbers go
-    /// together, text with text, references only to the same type.
+    /// Returns whether a field of this type accepts values of type `other`.
+    ///
+    /// All numeric types are compatible with each other, and so are the string types. References
+    /// are compatible only if they refer to the same type.
     pub fn is_compatible(&self, other: &Self) -> bool {
         self == other
             || (self.is_numeric() && other.is_numeric())
             || (self.is_text() && other.is_text())
     }
 
-    /// Whether values are numbers.
+    /// Returns whether values are numbers.
     pub fn is_numeric(&self) -> bool {
         matches!(self, Self::Number | Self::Integer | Self::Sequence)
     }
 
-    /// Whether values refer to records of `target`.
+    /// Returns whether values refer to records of `target`.
     pub fn refers_to(&self, target: &TypeName) -> bool {
         matches!(self, Self::Reference(name) if name == target)
     }
@@ -103,12 +105,12 @@ impl FieldType {
         })
     }
 
-    /// Parses a name that clients use.
+    /// Parses a type name that clients use.
     pub fn from_wire_name(text: &str) -> Option<Self> {
         Self::parse(text).filter(|kind| *kind != Self::CaselessString)
     }
 
-    /// Returns the name that clients see; caseless text is just `string` to them.
+    /// Returns the name that clients see; a caseless string is just `string` to them.
     pub fn wire_name(&self) -> String {
         match self {
             Self::CaselessString => "string".to_owned(),
@@ -151,38 +153,40 @@ impl<'de> Deserialize<'de> for FieldType {
     }
 }
 
-/// A record type as it stands: the fold of its schema events.
+/// The current state of a record type: the fold of its schema events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeDefinition {
     /// The name.
     pub name: TypeName,
-    /// Whether records of it exist or may exist; settings can precede the type itself.
+    /// Whether records of it exist or can exist; settings can precede the type itself.
     pub is_created: bool,
     /// User fields, by name.
     pub fields: BTreeMap<String, FieldType>,
-    /// Sets of fields whose values must be unique together; sequence fields are implied.
+    /// Sets of fields whose values must be unique together; sequence fields are always unique and
+    /// not listed.
     pub unique: Vec<Vec<String>>,
-    /// The access list of records that bring none; `None` leaves it null.
+    /// The access list of records that are saved without one; `None` leaves it null.
     pub default_access: Option<Acl>,
-    /// Roles that may create records; empty lets every signed-in user.
+    /// Roles that may create records; if empty, every signed-in user may.
     pub creation_roles: BTreeSet<RoleName>,
     /// The version of the type's stream, 0 before the first event.
     pub version: u32,
-    /// The position of its last event; the largest there is when that is not known.
+    /// The position of its last event; the maximum value if that is not known.
     #[serde(default = "unknown_position")]
     pub position: u64,
-    /// The version at which a field got another name or went last, 0 before the first time: what
-    /// was read of its records before fits no more.
+    /// The version at which a field was last renamed or deleted, 0 before the first time. Data read
+    /// from its records before that version no longer fits.
     #[serde(default)]
     pub reshaped: u32,
-    /// The position from which on the store keeps what its records were, with when it held; `None`
-    /// when it does not.
+    /// The position from which the store keeps past versions of its records, each with the time for
+    /// which it held; `None` if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intervals_since: Option<u64>,
-    /// How much of its records' past is kept; `None` for all of it.
+    /// How much of its records' past is kept; `None` means all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// Whether what is written to its records is sealed with their owners' keys, and goes with them.
+    /// Whether data written to its records is sealed with their owners' keys, and is erased with
+    /// the owners.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_personal: bool,
 }
@@ -192,7 +196,7 @@ fn unknown_position() -> u64 {
 }
 
 impl TypeDefinition {
-    /// Returns a type of which nothing is known yet.
+    /// Returns a type about which nothing is known yet.
     pub fn empty(name: TypeName) -> Self {
         Self {
             name,
@@ -210,8 +214,8 @@ impl TypeDefinition {
         }
     }
 
-    /// Gives a field another name, also in the unique sets. Says whether it did: there must be
-    /// such a field, and none of the new name.
+    /// Renames a field, also in the unique sets. Returns whether it did: the field must exist, and
+    /// the new name must be free.
     pub fn rename_field(&mut self, from: &str, to: &str) -> bool {
         if self.fields.contains_key(to) {
             return false;
@@ -228,14 +232,14 @@ impl TypeDefinition {
         true
     }
 
-    /// Takes a field out, and the unique sets that it is in. Says whether there was one.
+    /// Deletes a field, and the unique sets that contain it. Returns whether it existed.
     pub fn delete_field(&mut self, field: &str) -> bool {
         let is_free = |set: &Vec<String>| set.iter().all(|name| name != field);
         self.unique.retain(is_free);
         self.fields.remove(field).is_some()
     }
 
-    /// Returns the names of the fields that the server numbers.
+    /// Returns the names of the sequence fields.
     pub fn sequence_fields(&self) -> impl Iterator<Item = &str> {
         self.fields
             .iter()

@@ -1,8 +1,8 @@
-//! Old event payloads, brought up to date when they are read.
+//! Old event payloads, which are upgraded when they are read.
 //!
-//! What is stored is never changed, only erased. Each step is a pure function from version `n` of
-//! a kind to `n + 1`; reading applies the steps that are missing. Every kind is
-//! at version 1 today, so the table is empty.
+//! Stored payloads are never changed, only erased. Each step is a pure function from version `n` of
+//! a kind to `n + 1`; reading applies the missing steps. Every kind is at version 1 today, so the
+//! table is empty.
 
 use serde_json::Value as Json;
 
@@ -11,21 +11,21 @@ use crate::event::EventKind;
 /// A step from one version of a kind's payload to the next.
 type Step = fn(Json) -> Json;
 
-/// The steps: kind, the version they start from, the function.
+/// The steps: kind, the version from which they start, and the function.
 const STEPS: &[(EventKind, u16, Step)] = &[];
 
-/// Why there is no way from the stored version to the current one.
+/// Why the stored version cannot be upgraded to the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpcastError {
-    /// A newer program wrote it.
+    /// A newer program wrote the payload.
     #[error("the stored version is newer than the current one")]
     Newer,
-    /// No step leads on from this version.
+    /// There is no step from this version.
     #[error("no step leads on from version {0}")]
     NoStep(u16),
 }
 
-/// Brings a payload from `version` to `current`.
+/// Upgrades a payload from `version` to `current`.
 ///
 /// # Errors
 /// The version is newer than `current`, or a step is missing.

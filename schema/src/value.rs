@@ -1,8 +1,7 @@
 //! Field values and their wire forms.
 //!
-//! On the wire a typed value is an object with `$type`; in memory it is a
-//! [`Value`]. The same wire form is what events carry, so that a log can be
-//! read without this program.
+//! On the wire a typed value is an object with `$type`; in memory it is a [`Value`]. Events contain
+//! the same wire form, so that a log can be read without this program.
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -14,28 +13,28 @@ use crate::time::Timestamp;
 /// The value of one record field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// No value; clears a field on save and is left out of answers.
+    /// No value. It clears a field on save and is left out of answers.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// Any number; whole numbers are written without a fraction.
     Number(f64),
-    /// Text.
+    /// A string.
     String(String),
-    /// A plain object or an array. Typed values inside are kept as they came, but for the form of
+    /// A plain object or an array. Typed values inside are kept as received, except for the form of
     /// their numbers.
     Json(Json),
     /// A point in time.
     Date(Timestamp),
-    /// A file. Boxed: it is larger than the others, and rarer.
+    /// A file. It is boxed because it is larger than the others, and rarer.
     Asset(Box<Asset>),
     /// A reference to a record.
     Reference(RecordId),
-    /// A point on earth.
+    /// A point on Earth.
     Location(Point),
     /// A GeoJSON object.
     Geometry(Json),
-    /// The request to create a sequence field; its numbers are `Number`s.
+    /// A request to create a sequence field; the numbers of the field are `Number`s.
     Sequence,
     /// A column whose type has no wire form; never written.
     Unknown(Option<String>),
@@ -48,7 +47,7 @@ pub struct Asset {
     pub name: String,
     /// The media type, when known.
     pub content_type: Option<String>,
-    /// Where to fetch it. Only values on their way out have one; it is never stored.
+    /// Where to fetch the file. Only outgoing values have it; it is never stored.
     pub url: Option<String>,
 }
 
@@ -61,14 +60,14 @@ pub struct Point {
     pub lat: f64,
 }
 
-/// The mean radius of the earth in metres, as PostGIS has it for distances on a sphere.
+/// The mean radius of the Earth in metres, as PostGIS uses it for distances on a sphere.
 const EARTH_RADIUS: f64 = 6_371_008.771_415_059;
 
 impl Point {
     /// Returns the distance in metres on a sphere.
     ///
-    /// "Within N metres" uses it too. v1 measures that one on the spheroid; the results differ by
-    /// up to half a percent.
+    /// "Within N metres" uses it, too. v1 measures that on the spheroid; the results differ by up
+    /// to half a percent.
     pub fn metres_to(self, other: Self) -> f64 {
         let (lat1, lat2) = (self.lat.to_radians(), other.lat.to_radians());
         let half_lat = (lat2 - lat1) / 2.0;
@@ -78,7 +77,7 @@ impl Point {
     }
 }
 
-/// Why a wire value is refused; the text is the message of the answer.
+/// Why a wire value is refused. The string is the message of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(pub String);
@@ -112,7 +111,7 @@ impl Value {
         }
     }
 
-    /// Returns the wire form. `Sequence` and `Unknown` give their typed objects.
+    /// Returns the wire form. For `Sequence` and `Unknown`, that is their typed object.
     pub fn to_wire(&self) -> Json {
         match self {
             Self::Null => Json::Null,
@@ -133,7 +132,7 @@ impl Value {
         }
     }
 
-    /// Whether this is `Null`.
+    /// Returns whether this is `Null`.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
@@ -164,7 +163,7 @@ impl Serialize for Value {
 }
 
 impl Asset {
-    /// Reads the wire form; `None` for anything else.
+    /// Parses the wire form; `None` for anything else.
     pub fn from_wire(object: &Map<String, Json>) -> Option<Self> {
         let is_asset = object.get("$type").and_then(Json::as_str) == Some("asset");
         is_asset.then(|| asset(object).ok()).flatten()
@@ -185,11 +184,11 @@ impl Asset {
     }
 }
 
-/// The largest integer up to which every whole `f64` is exact.
+/// The largest number up to which every integer is exact as an `f64`.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Writes a number as v1 does: whole numbers without a fraction, and in full as far as 64 bits hold
-/// them.
+/// Writes a number as v1 does: integers without a fraction, and with all digits if they fit into 64
+/// bits.
 pub fn number_to_wire(number: f64) -> Json {
     if number.fract() != 0.0 {
         return json!(number);
@@ -199,15 +198,15 @@ pub fn number_to_wire(number: f64) -> Json {
         let whole = number as i64;
         return json!(whole);
     }
-    // The fewest digits that mean this number and no other, and zeros behind them.
+    // The fewest digits that identify this number, followed by zeros.
     let digits = number.to_string();
     let whole = digits.parse::<i64>().map(Json::from);
     let whole = whole.or_else(|_| digits.parse::<u64>().map(Json::from));
     whole.unwrap_or_else(|_| json!(number))
 }
 
-/// Writes all numbers of a JSON value as [`number_to_wire`] does: to some who read it, such as Python,
-/// 3.0 is no whole number.
+/// Writes all numbers of a JSON value as [`number_to_wire`] does: to some readers, such as Python,
+/// 3.0 is not an integer.
 pub fn with_whole_numbers(mut json: Json) -> Json {
     make_numbers_whole(&mut json);
     json

@@ -1,12 +1,12 @@
-//! How wide a type's table and a record's row may become: what is acknowledged has to fit into every
-//! store. Pure.
+//! Limits on the width of a type's table and a record's row: everything that is acknowledged must
+//! fit into every store. Pure.
 //!
-//! A table of SQLite has 2,000 columns, one of PostgreSQL 1,600, and a row of PostgreSQL has to fit
-//! into a page: 8,160 bytes, its head included. Long values are moved out of a row, but each leaves
-//! some bytes behind, and a number stays where it is.
+//! A table has at most 2,000 columns in SQLite and 1,600 in PostgreSQL, and a row must fit into a
+//! page in PostgreSQL: 8,160 bytes, including its header. Long values are moved out of a row, but
+//! each leaves some bytes behind, and a number stays where it is.
 //!
-//! What is reckoned here is what PostgreSQL may take at worst, in whatever order the columns lie: a
-//! test there holds rows at the bound against it.
+//! The widths computed here are the worst case for PostgreSQL, for any order of the columns. A test
+//! there checks rows at the limit.
 
 use crate::code::{ApiError, Code};
 use crate::id::Database;
@@ -16,35 +16,38 @@ use crate::value::Value;
 
 /// How many columns the fields of a type may take, see [`num_columns`].
 ///
-/// Of PostgreSQL's 1,600, 11 are the system's, and one more is in the table of what records were.
-/// SQLite computes two from others, which leaves more. A field that was deleted goes on counting in
-/// PostgreSQL until the table is made anew: the rest is for those.
+/// Of PostgreSQL's 1,600, the system uses 11, and the table of past versions has one more. SQLite
+/// computes two columns from others, but its limit leaves more room. A deleted field counts in
+/// PostgreSQL until the table is rebuilt: the remaining columns are for those.
 pub const MAX_COLUMNS: usize = 1500;
 
-/// How many sequence fields a type may have. One thread gives the numbers of all records, and looks
-/// up the last one of each field.
+/// How many sequence fields a type may have. One thread assigns the numbers of all records, and
+/// looks up the last one of each field.
 pub const MAX_SEQUENCES: usize = 32;
 
 /// How many bytes a record's values may take in a row.
 ///
-/// Of a page's 8,160, 224 are for a row's head with a bit for each of 1,600 columns, and 231 for the
-/// system's columns: six texts, or JSON, of 24 bytes and up to 3 before each, six of 8 bytes, and up to
-/// 7 before each of three of these. What is left above this is for sequence fields that come later.
+/// Of a page's 8,160 bytes, 224 are for a row's header with a bit for each of 1,600 columns, and
+/// 231 for the system's columns. These are six strings or JSON values of 24 bytes with up to 3
+/// bytes of padding each, and six values of 8 bytes, three of them with up to 7 bytes of padding.
+/// The rest above this limit is for sequence fields that are added later.
 pub const MAX_BYTES: usize = 7600;
 
-/// How many bytes a record's key, its owner's id and that of a private database's user may have
-/// together.
+/// The maximum length in bytes of a record's key, its owner's id and the id of a private database's
+/// user together.
 ///
-/// They are one key of an index in PostgreSQL, of which an entry has 2,704 bytes with what it adds: 8
-/// for the entry, up to 4 for the length of each text and 3 between them.
+/// They form one index key in PostgreSQL. An index entry can have 2,704 bytes, including overhead:
+/// 8 for the entry, up to 4 for the length of each string, and 3 between them.
 pub const MAX_KEY_BYTES: usize = 2600;
 
-/// The most that a value which can be moved out of the row takes in it: what has 24 bytes with its
-/// length stays where it is; what has more leaves 18 bytes, unless it could be compressed to at most 24.
+/// The most bytes that a value takes in a row if it can be moved out of it.
+///
+/// A value of up to 24 bytes, including its length, stays where it is. A longer one leaves 18
+/// bytes, unless it could be compressed to at most 24.
 const LONG: usize = 24;
 
-/// Returns how many columns a field takes: a file has its media type in one of its own, and caseless
-/// text the form that is compared.
+/// Returns how many columns a field takes. A file has one more for its media type, and a caseless
+/// string one more for the form that is compared.
 pub fn num_columns(field: &FieldType) -> usize {
     match field {
         FieldType::Asset | FieldType::CaselessString => 2,
@@ -52,7 +55,7 @@ pub fn num_columns(field: &FieldType) -> usize {
     }
 }
 
-/// Refuses fields that a type's table has no columns for, beside those that it has.
+/// Refuses new fields for which the type's table has no columns left.
 ///
 /// # Errors
 /// 114.
@@ -61,7 +64,7 @@ pub fn check_fields<'a>(
     added: impl Iterator<Item = &'a FieldType>,
 ) -> Result<(), ApiError> {
     let added: Vec<_> = added.collect();
-    // Types of earlier builds may have more; they go on as they are.
+    // Types of earlier builds can have more; they stay as they are.
     if added.is_empty() {
         return Ok(());
     }
@@ -82,7 +85,8 @@ pub fn check_fields<'a>(
     Ok(())
 }
 
-/// Refuses a record whose key is too long for an index together with whom it belongs to.
+/// Refuses a record whose key is too long for an index together with the ids of its owner and of
+/// its private database's user.
 ///
 /// # Errors
 /// 108.
@@ -102,8 +106,10 @@ pub fn check_key(record: &Record) -> Result<(), ApiError> {
     Err(ApiError::new(Code::InvalidArgument, message))
 }
 
-/// Refuses a record that no row takes. One that was as wide before may be saved all the same: a store
-/// has it, and what it was saved for may be the login of a user.
+/// Refuses a record that does not fit into a row.
+///
+/// A record that was at least as wide before may still be saved: a store has it already, and the
+/// save may be part of a user's login.
 ///
 /// # Errors
 /// 108.
@@ -124,13 +130,13 @@ pub fn check_row(
     Err(ApiError::new(Code::InvalidArgument, message))
 }
 
-/// Returns how many bytes a record's values take in a row, at worst.
+/// Returns how many bytes a record's values take in a row, in the worst case.
 pub fn width_of(record: &Record, definition: &TypeDefinition) -> usize {
     let mut row = Row::default();
     for (name, value) in &record.fields {
         row.add(value, definition.fields.get(name));
     }
-    // They get their numbers when all else is decided.
+    // Sequence fields get their numbers after everything else is decided.
     let has_none = |field: &&str| record.fields.get(*field).is_none_or(Value::is_null);
     let unnumbered = definition.sequence_fields().filter(has_none).count();
     row.num_words += unnumbered;
@@ -138,15 +144,15 @@ pub fn width_of(record: &Record, definition: &TypeDefinition) -> usize {
     row.width()
 }
 
-/// Values, by what they begin at a multiple of.
+/// The values of a row, counted by alignment.
 #[derive(Default)]
 struct Row {
     num_bytes: usize,
-    /// Of 8 bytes.
+    /// Aligned to 8 bytes.
     num_words: usize,
-    /// Of 4 bytes, if compressed.
+    /// Aligned to 4 bytes, if compressed.
     num_long: usize,
-    /// Of any byte.
+    /// Not aligned.
     num_others: usize,
 }
 
@@ -162,14 +168,14 @@ impl Row {
                 self.num_words += 1;
                 self.num_bytes += 8;
             }
-            // A point has 16; a geometry of PostGIS 29, and 18 when it is moved.
+            // A point takes 16 bytes; a PostGIS geometry 29, or 18 when it is moved out of the row.
             Value::Location(_) => {
                 self.num_words += 1;
                 self.num_bytes += 18;
             }
             Value::String(text) if field == Some(&FieldType::CaselessString) => {
                 self.add_text(text);
-                // Folded it may be longer.
+                // The folded form can be longer.
                 self.add_long();
             }
             Value::String(text) => self.add_text(text),
@@ -183,7 +189,7 @@ impl Row {
     }
 
     fn add_text(&mut self, text: &str) {
-        // Two characters are written as two, since PostgreSQL has no NUL.
+        // Two control characters are escaped as two characters each, because PostgreSQL has no NUL.
         let escaped = text.bytes().filter(|byte| *byte < 2).count();
         let size = text.len() + escaped + 1;
         if size > LONG {
@@ -199,8 +205,8 @@ impl Row {
         self.num_bytes += LONG;
     }
 
-    /// Returns the width when there is as much between the values as there can be: bytes are left free
-    /// only where one begins behind one that ends anywhere.
+    /// Returns the width with the maximum padding: padding occurs only where an aligned value
+    /// follows one that can end at any byte.
     fn width(&self) -> usize {
         let before_words = self.num_words.min(self.num_others + self.num_long + 1);
         let before_long = self.num_long.min(self.num_others + 1);

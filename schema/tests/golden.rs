@@ -1,8 +1,8 @@
 //! The bytes of every kind of event, as the first release wrote them.
 //!
-//! These files are never changed: a log written once is read for ever. A new
-//! version of a kind adds a file. `cargo test -p skytrail-schema --test golden
-//! -- --ignored` writes the files that are missing.
+//! These files are never changed: a log that was once written must stay readable for ever. A new
+//! version of a kind adds a file. `cargo test -p skytrail-schema --test golden -- --ignored` writes
+//! the files that are missing.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -271,7 +271,7 @@ fn stream(kind: EventKind) -> Stream {
     }
 }
 
-/// Every optional part of a frame is there with one kind or another.
+/// Every optional part of a frame occurs with some kind.
 fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
     seal(new_commit(kind))
 }
@@ -309,7 +309,7 @@ fn new_commit(kind: EventKind) -> NewCommit {
     }
 }
 
-/// A commit that was captured from SQL: its header has a part that no other has.
+/// A commit that was captured from SQL: its header has a part that no other header has.
 fn captured() -> (Vec<u8>, Commit) {
     let kind = EventKind::RecordChanged;
     seal(NewCommit {
@@ -359,7 +359,7 @@ fn path_of(name: &str) -> PathBuf {
         .join(format!("{name}.hex"))
 }
 
-/// Commits that say more than those of the kinds do, and their files.
+/// Commits that contain more than those of the single kinds, and their files.
 fn commits() -> [(&'static str, (Vec<u8>, Commit)); 6] {
     [
         ("commit.sql.v1", captured()),
@@ -401,14 +401,14 @@ fn hashed() -> (Vec<u8>, Commit) {
     seal(commit)
 }
 
-/// A commit that has the id of its request.
+/// A commit with the same id as its request.
 fn of_request() -> (Vec<u8>, Commit) {
     let mut commit = new_commit(EventKind::RecordDeleted);
     commit.request_id = Some(commit.id);
     seal(commit)
 }
 
-/// What a plugin did in the course of a user's request.
+/// A commit that a plugin caused in the course of a user's request.
 fn on_behalf() -> (Vec<u8>, Commit) {
     let mut commit = new_commit(EventKind::RecordReplaced);
     commit.actor = Actor {

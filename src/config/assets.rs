@@ -1,4 +1,4 @@
-//! Settings of files.
+//! Settings for files.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use super::Secret;
 use super::http::as_seen_from_here;
 use super::source::Reader;
 
-/// Where files are in the data folder, unless somebody says otherwise; and in a restored one, wherever they
-/// were.
+/// The default folder for files within the data folder. A restored data folder always has them
+/// there, wherever they were before.
 pub const ASSET_FOLDER: &str = "asset";
 
 /// Files.
 #[derive(Clone, Debug)]
 pub struct Assets {
-    /// Where their bytes are. `ASSET_STORE`: `fs` (default) or `s3`.
+    /// Where their bytes are stored. `ASSET_STORE`: `fs` (default) or `s3`.
     pub store: AssetStore,
-    /// Whether everybody who knows an address may fetch the file. `ASSET_STORE_PUBLIC`, default no.
+    /// Whether everyone who knows an address may fetch the file. `ASSET_STORE_PUBLIC`, default no.
     pub is_public: bool,
-    /// What signs addresses. `ASSET_STORE_SECRET`; made and kept when absent.
+    /// The secret that signs addresses. `ASSET_STORE_SECRET`; created and stored if absent.
     pub secret: Option<Secret>,
     /// The largest file. `ASSET_MAX_BYTES`, default 1 GiB.
     pub max_bytes: u64,
@@ -34,16 +34,16 @@ pub enum AssetStore {
     Folder {
         /// The folder. `ASSET_STORE_PATH`, default `asset` in the data folder.
         path: PathBuf,
-        /// Whether nobody has said so: then it goes with the data folder.
+        /// Whether the path is the default one; then the folder is part of the data folder.
         is_default: bool,
-        /// What addresses begin with. `ASSET_STORE_URL_PREFIX`, default `/files` on this server.
+        /// The prefix of addresses. `ASSET_STORE_URL_PREFIX`, default `/files` on this server.
         url_prefix: Option<String>,
     },
-    /// A bucket of S3, or of something that speaks its protocol.
+    /// A bucket of S3, or of a service that speaks its protocol.
     S3(S3Settings),
 }
 
-/// Where a bucket is, and what opens it.
+/// The location of a bucket, and its credentials.
 #[derive(Clone, Debug)]
 pub struct S3Settings {
     /// `ASSET_STORE_BUCKET`.
@@ -54,13 +54,13 @@ pub struct S3Settings {
     pub access_key: String,
     /// `ASSET_STORE_SECRET_KEY`.
     pub secret_key: Secret,
-    /// What public addresses begin with. `ASSET_STORE_S3_URL_PREFIX`, default the bucket's own.
+    /// The prefix of public addresses. `ASSET_STORE_S3_URL_PREFIX`, default the bucket's own.
     pub url_prefix: Option<String>,
     /// A service other than Amazon's. `ASSET_STORE_S3_ENDPOINT`.
     pub endpoint: Option<String>,
 }
 
-/// Reads the settings of files.
+/// Reads the settings for files.
 pub(super) fn read(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> Assets {
     Assets {
         store: read_store(reader, data_dir, listen),
@@ -136,13 +136,14 @@ fn read_s3(reader: &mut Reader<'_>, is_needed: bool) -> S3Settings {
     }
 }
 
-/// Returns an address that is set, without a slash at its end.
+/// Returns a configured address, without a trailing slash.
 fn prefix(reader: &mut Reader<'_>, name: &str) -> Option<String> {
     let prefix = reader.optional(name)?;
     Some(prefix.trim_end_matches('/').to_owned())
 }
 
-/// Returns where this server's files are for a client on the same machine, which is the best guess.
+/// Returns the address of this server's files for a client on the same machine, which is the best
+/// guess.
 pub(super) fn own_prefix(listen: SocketAddr) -> String {
     format!("http://{}/files", as_seen_from_here(listen))
 }

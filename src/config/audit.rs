@@ -1,4 +1,4 @@
-//! Settings of the audit trail.
+//! Settings for the audit trail.
 
 use std::path::PathBuf;
 
@@ -10,22 +10,22 @@ const FLUENTD_PORT: u16 = 24_224;
 /// The audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
-    /// Whether there is one. `USER_AUDIT_ENABLED`, default off.
+    /// Whether it is enabled. `USER_AUDIT_ENABLED`, default off.
     pub is_enabled: bool,
-    /// Where it goes besides the standard error. `USER_AUDIT_TRAIL_HANDLER_URL`.
+    /// Where it is written in addition to standard error. `USER_AUDIT_TRAIL_HANDLER_URL`.
     pub target: Option<AuditTarget>,
-    /// The address as it was given, for plugins.
+    /// The address as configured, for plugins.
     pub url: String,
 }
 
-/// Where the audit trail goes.
+/// Where the audit trail is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditTarget {
-    /// To the end of a file: `file:///absolute/path`.
+    /// Appended to a file: `file:///absolute/path`.
     File(PathBuf),
-    /// To fluentd's forward input: `fluentd://host[:24224]`.
+    /// Sent to fluentd's forward input: `fluentd://host[:24224]`.
     Fluentd {
-        /// The machine.
+        /// The host.
         host: String,
         /// The port.
         port: u16,

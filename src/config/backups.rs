@@ -1,4 +1,4 @@
-//! Settings of backups.
+//! Settings for backups.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use super::{Secret, size};
 /// Backups.
 #[derive(Clone, Debug)]
 pub struct Backups {
-    /// Where they go. `BACKUP_TARGET`; without it the server makes none by itself.
+    /// Where they are stored. `BACKUP_TARGET`; without it the server creates none by itself.
     pub place: Option<BackupPlace>,
-    /// How often the server makes one. `BACKUP_PERIOD` in seconds, default a day; 0 for never.
+    /// How often the server creates one. `BACKUP_PERIOD` in seconds, default a day; 0 means never.
     pub period: Option<Duration>,
-    /// How many are kept. `BACKUP_KEEP`, default 0 for all.
+    /// How many are kept. `BACKUP_KEEP`, default 0, which means all.
     pub keep: usize,
-    /// What opens a bucket: `BACKUP_S3_REGION`, `BACKUP_S3_ACCESS_KEY`, `BACKUP_S3_SECRET_KEY`,
-    /// `BACKUP_S3_ENDPOINT`. Its name is in the place.
+    /// The credentials and location of a bucket: `BACKUP_S3_REGION`, `BACKUP_S3_ACCESS_KEY`,
+    /// `BACKUP_S3_SECRET_KEY`, `BACKUP_S3_ENDPOINT`. The bucket's name is in `place`.
     pub s3: S3Settings,
 }
 
-/// Where backups are kept.
+/// Where backups are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupPlace {
     /// A folder.
@@ -30,12 +30,12 @@ pub enum BackupPlace {
     S3 {
         /// The bucket.
         bucket: String,
-        /// What the names of objects begin with.
+        /// The prefix of object names.
         prefix: String,
     },
 }
 
-/// Reads the settings of backups.
+/// Reads the settings for backups.
 pub(super) fn read(reader: &mut Reader<'_>) -> Backups {
     let target = reader.text("BACKUP_TARGET", "");
     let place = BackupPlace::parse(&target);

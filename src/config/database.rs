@@ -1,4 +1,4 @@
-//! The database of the record store, when that is not in a file.
+//! The database of the record store, if that is not a file.
 
 use std::time::Duration;
 
@@ -10,18 +10,19 @@ use super::source::Reader;
 pub struct Database {
     /// Its address. `DATABASE_URL`.
     pub url: Secret,
-    /// Connections that read; one more writes. `DATABASE_CONNECTIONS`, default 16.
+    /// The number of connections that read; one more writes. `DATABASE_CONNECTIONS`, default 16.
     pub connections: u32,
     /// How long a request waits for a connection. `DATABASE_WAIT` in seconds, default 5.
     pub wait: Duration,
-    /// Whether what is applied waits for the database's disk. `DATABASE_SYNCHRONOUS_COMMIT`, default on.
+    /// Whether applied events wait for the database's disk. `DATABASE_SYNCHRONOUS_COMMIT`, default
+    /// on.
     pub synchronous_commit: bool,
-    /// How long a statement that reads may take. `DATABASE_STATEMENT_TIMEOUT` in seconds, default 30.
+    /// How long a reading statement may take. `DATABASE_STATEMENT_TIMEOUT` in seconds, default 30.
     pub statement_timeout: Duration,
 }
 
 impl Database {
-    /// Returns the settings for another address; those of `like`, or the defaults.
+    /// Returns the settings for another address: those of `like`, or else the defaults.
     pub(crate) fn at(url: String, like: Option<Self>) -> Self {
         let url = Secret::new(url);
         match like {

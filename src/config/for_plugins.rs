@@ -1,14 +1,14 @@
-//! The configuration as v1 hands it to plugins in the events of a start.
+//! The configuration as v1 passes it to plugins in the events of a start.
 
 use serde_json::{Value as Json, json};
 
 use super::{ApnsAuth, ApnsSettings, AssetStore, Config, FcmSettings, Keys, Secret, user_audit};
 
 impl Config {
-    /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
+    /// Returns the object under `config`. It contains the keys: plugins are trusted with them.
     ///
-    /// Parts that this server has not got are there with v1's values for "off", since plugins look
-    /// them up without asking.
+    /// Features that this server does not have are present with v1's values for "off", because
+    /// plugins look them up without checking.
     pub fn for_plugins(&self, keys: &Keys) -> Json {
         let timeout = self
             .http

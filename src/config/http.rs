@@ -1,4 +1,4 @@
-//! Settings of the HTTP door: where it listens, and how much it lets in.
+//! Settings for the HTTP server: where it listens, and what it accepts.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -8,81 +8,87 @@ use super::{Secret, size};
 use crate::http::origins::{NoOrigin, Origins};
 use crate::http::remote::Proxies;
 
-/// The HTTP door.
+/// The HTTP server.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`. Without a host: every
-    /// address of both versions of IP.
+    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`. Without a host: all
+    /// IPv4 and IPv6 addresses.
     pub listen: SocketAddr,
-    /// The allowed origins, as they were given. `CORS_HOST`, default `*`.
+    /// The allowed origins, as configured. `CORS_HOST`, default `*`.
     pub cors_host: String,
-    /// The same, as they are compared.
+    /// The allowed origins, parsed for comparison.
     pub origins: Origins,
-    /// How long an action may take; `None` for ever. `RESPONSE_TIMEOUT` in seconds, default 60.
+    /// How long an action may take; `None` means without limit. `RESPONSE_TIMEOUT` in seconds,
+    /// default 60.
     pub response_timeout: Option<Duration>,
-    /// What a request may hold at most.
+    /// Limits on the content of a request.
     pub limits: Limits,
-    /// HTTP threads. `HTTP_WORKERS`, default one per core.
+    /// The number of HTTP threads. `HTTP_WORKERS`, default one per core.
     pub workers: usize,
-    /// Connections open at once; more wait to be taken. `HTTP_MAX_CONNECTIONS`, default 20,000.
+    /// The maximum number of open connections; more wait to be accepted. `HTTP_MAX_CONNECTIONS`,
+    /// default 20,000.
     pub max_connections: usize,
     /// How long a client may take to send the head of a request. `HTTP_HEAD_TIMEOUT` in seconds,
     /// default 10.
     pub head_timeout: Duration,
     /// How long a client may take to send a JSON body. `HTTP_BODY_TIMEOUT` in seconds, default 60.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of what is sent to it. `HTTP_SEND_TIMEOUT` in seconds,
-    /// default 60.
+    /// How long a client may go without reading anything of what is sent to it. `HTTP_SEND_TIMEOUT`
+    /// in seconds, default 60.
     pub send_timeout: Duration,
-    /// How long a connection may stay without a request. `HTTP_KEEP_ALIVE` in seconds, default 75.
+    /// How long a connection may stay open without a request. `HTTP_KEEP_ALIVE` in seconds, default
+    /// 75.
     pub keep_alive: Duration,
-    /// What `/_/metrics` takes besides the master key. `METRICS_KEY`, default none.
+    /// The key that `/_/metrics` accepts in addition to the master key. `METRICS_KEY`, default
+    /// none.
     pub metrics_key: Option<Secret>,
     /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
     pub auth_throttle: bool,
     /// The proxies in front of the server, as addresses and networks. `TRUSTED_PROXIES`, default none.
     pub proxies: Proxies,
-    /// For how many days it is remembered who was not let in. `AUTH_REFUSALS_DAYS`, default 90; 0
-    /// for not at all.
+    /// For how many days refused attempts to authenticate are recorded. `AUTH_REFUSALS_DAYS`,
+    /// default 90; 0 means not at all.
     pub refusals_days: u32,
 }
 
-/// What a request may hold at most. Above a limit it is refused with an error that names it.
+/// Limits on the content of a request. A request above a limit is refused with an error that names
+/// the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest JSON body. `MAX_BODY_BYTES`, default 10 MiB.
+    /// The largest JSON body, in bytes. `MAX_BODY_BYTES`, default 10 MiB.
     pub body_bytes: usize,
-    /// Objects and arrays within each other. `MAX_JSON_DEPTH`, default 64.
+    /// How deep objects and arrays may be nested. `MAX_JSON_DEPTH`, default 64.
     pub json_depth: usize,
-    /// Members of objects and items of arrays, at any depth. `MAX_JSON_VALUES`, default 200,000.
+    /// The number of members of objects and items of arrays, at any depth. `MAX_JSON_VALUES`,
+    /// default 200,000.
     pub json_values: usize,
-    /// Items of a list, such as the records of a save or the ids of a fetch. `MAX_LIST_ITEMS`,
-    /// default 5,000.
+    /// The number of items of a list, such as the records of a save or the ids of a fetch.
+    /// `MAX_LIST_ITEMS`, default 5,000.
     pub list_items: usize,
-    /// Records that a query answers with. `MAX_PAGE_RECORDS`, default 10,000.
+    /// The number of records that a query returns. `MAX_PAGE_RECORDS`, default 10,000.
     pub page_records: usize,
-    /// Bytes that records take in an answer, about as they do in memory. `MAX_PAGE_BYTES`, default
-    /// 128 MiB.
+    /// The approximate size in memory of the records in an answer. `MAX_PAGE_BYTES`, default 128
+    /// MiB.
     pub page_bytes: usize,
-    /// Comparisons and operators of a predicate. `MAX_PREDICATE_NODES`, default 500.
+    /// The number of comparisons and operators in a predicate. `MAX_PREDICATE_NODES`, default 500.
     pub predicate_nodes: usize,
-    /// Operators within each other. `MAX_PREDICATE_DEPTH`, default 32.
+    /// How deep operators may be nested. `MAX_PREDICATE_DEPTH`, default 32.
     pub predicate_depth: usize,
-    /// Names of a query's `include`. `MAX_QUERY_INCLUDES`, default 20.
+    /// The number of names in a query's `include`. `MAX_QUERY_INCLUDES`, default 20.
     pub query_includes: usize,
-    /// Keys that a query sorts by. `MAX_QUERY_SORTS`, default 16.
+    /// The number of keys by which a query sorts. `MAX_QUERY_SORTS`, default 16.
     pub query_sorts: usize,
-    /// Devices of a user; one more takes the place of the one that was registered longest ago.
+    /// The number of devices of a user; one more replaces the one that was registered longest ago.
     /// `MAX_USER_DEVICES`, default 100.
     pub user_devices: usize,
-    /// Subscriptions of a device. `MAX_DEVICE_SUBSCRIPTIONS`, default 200.
+    /// The number of subscriptions of a device. `MAX_DEVICE_SUBSCRIPTIONS`, default 200.
     pub device_subscriptions: usize,
-    /// Bytes of a subscription, as JSON. `MAX_SUBSCRIPTION_BYTES`, default 16 KiB.
+    /// The size of a subscription, as JSON. `MAX_SUBSCRIPTION_BYTES`, default 16 KiB.
     pub subscription_bytes: usize,
-    /// Bytes that `include` adds to an answer, as JSON. `MAX_INCLUDED_BYTES`, default 64 MiB.
+    /// The bytes that `include` adds to an answer, as JSON. `MAX_INCLUDED_BYTES`, default 64 MiB.
     pub included_bytes: usize,
-    /// Bytes of all answers together that clients have not taken yet. `HTTP_MAX_UNSENT_BYTES`, default
-    /// 512 MiB.
+    /// The total size of all answers that clients have not read yet. `HTTP_MAX_UNSENT_BYTES`,
+    /// default 512 MiB.
     pub unsent_bytes: usize,
 }
 
@@ -113,18 +119,18 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
     let mut limit = |name, default, most| size(reader.number(name, default, 1..=most));
     Limits {
         body_bytes: limit("MAX_BODY_BYTES", 10 << 20, 1 << 30),
-        // The parser itself goes 128 deep.
+        // The parser itself stops at a depth of 128.
         json_depth: limit("MAX_JSON_DEPTH", 64, 120),
         json_values: limit("MAX_JSON_VALUES", 200_000, 100_000_000),
         list_items: limit("MAX_LIST_ITEMS", 5000, 1_000_000),
         page_records: limit("MAX_PAGE_RECORDS", 10_000, 10_000_000),
         page_bytes: limit("MAX_PAGE_BYTES", 128 << 20, 1 << 40),
         unsent_bytes: limit("HTTP_MAX_UNSENT_BYTES", 512 << 20, 1 << 40),
-        // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.
+        // SQLite accepts expressions of 1000 levels, and each part of a chain of ORs is one level.
         predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
         predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),
         query_includes: limit("MAX_QUERY_INCLUDES", 20, 1000),
-        // SQLite sorts by 2000 keys at most.
+        // SQLite sorts by at most 2000 keys.
         query_sorts: limit("MAX_QUERY_SORTS", 16, 500),
         user_devices: limit("MAX_USER_DEVICES", 100, 1_000_000),
         device_subscriptions: limit("MAX_DEVICE_SUBSCRIPTIONS", 200, 1_000_000),
@@ -154,7 +160,7 @@ fn read_origins(reader: &mut Reader<'_>, text: &str) -> Origins {
     })
 }
 
-/// Reads seconds that cannot be without limit.
+/// Reads a number of seconds that cannot be unlimited.
 fn some_seconds(reader: &mut Reader<'_>, name: &str, default: u64) -> Duration {
     Duration::from_secs(reader.number(name, default, 1..=86_400))
 }
@@ -183,7 +189,7 @@ fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
     })
 }
 
-/// Writes the address of a server that listens there as a client on the same machine sees it.
+/// Returns the address of a server that listens there, as a client on the same machine sees it.
 pub fn as_seen_from_here(listen: SocketAddr) -> String {
     if listen.ip().is_unspecified() {
         format!("localhost:{}", listen.port())

@@ -1,4 +1,4 @@
-//! The app's keys: given, or made on the first start and kept.
+//! The app's keys: configured, or created and stored on the first start.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{Config, Secret};
 use crate::hex;
 use crate::push::web::VapidKey;
 
-/// Where keys are kept in the data folder.
+/// The file in the data folder that stores keys.
 pub const KEY_FILE: &str = "keys.json";
 
 /// Where a key came from.
@@ -20,30 +20,30 @@ pub const KEY_FILE: &str = "keys.json";
 pub enum KeyOrigin {
     /// The configuration.
     Configured,
-    /// The data folder, from an earlier start.
+    /// The data folder, where an earlier start stored it.
     Kept,
-    /// Made just now.
+    /// Created just now.
     Made,
 }
 
 /// The keys in use.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// What clients show.
+    /// The key that clients present.
     pub api: Secret,
     /// Where the client key came from.
     pub api_origin: KeyOrigin,
-    /// What bypasses access control.
+    /// The key that bypasses access control.
     pub master: Secret,
     /// Where the master key came from.
     pub master_origin: KeyOrigin,
-    /// What signs the addresses of files.
+    /// The secret that signs the addresses of files.
     pub asset_secret: Secret,
-    /// What browsers' push services know the server by.
+    /// The key by which browsers' push services identify the server.
     pub web_push: Secret,
 }
 
-/// What is kept. A file whose checksum does not fit is refused: with another key than before nobody
+/// The stored keys. A file whose checksum does not match is refused: with a changed key nobody
 /// would get in, and nobody would know why.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,12 +61,13 @@ struct KeyFile {
     checksum: Option<u32>,
 }
 
-/// Why what is kept cannot be used.
+/// Why the stored keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum KeyFileError {
     #[error("is damaged ({0}); put it back from a backup, or remove it to have new keys made")]
     Damaged(String),
-    /// It may have more than this version knows. Who removed it then would lose good keys.
+    /// The file may contain something that this version does not know. Removing it would then lose
+    /// good keys.
     #[error(
         "is damaged, or a newer version wrote it ({0}); start that version, or put it back from a \
          backup"
@@ -124,7 +125,7 @@ impl KeyFile {
 }
 
 impl Keys {
-    /// Returns which key a text is; `None` for one that is neither.
+    /// Returns the kind of a key; `None` if it is neither of the two.
     pub fn kind_of(&self, text: &str) -> Option<KeyKind> {
         let (is_master, is_client) = (self.master.matches(text), self.api.matches(text));
         match (is_master, is_client) {
@@ -134,7 +135,7 @@ impl Keys {
         }
     }
 
-    /// Finds the master key of a server that has been started before.
+    /// Returns the master key of a server that has been started before.
     ///
     /// # Errors
     /// The file in the data folder cannot be read.
@@ -147,8 +148,8 @@ impl Keys {
         Ok(kept.map(|kept| Secret::new(kept.master_key)))
     }
 
-    /// Takes the keys from the configuration, else from the data folder, else makes them and
-    /// keeps them there, readable by the owner alone.
+    /// Takes each key from the configuration, or else from the data folder. Missing keys are
+    /// created and stored there, readable only by the owner.
     ///
     /// # Errors
     /// The file cannot be read or written.

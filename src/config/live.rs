@@ -1,4 +1,4 @@
-//! Settings of live queries.
+//! Settings for live queries.
 
 use skytrail_actors::live::LiveSettings;
 
@@ -8,17 +8,19 @@ use super::source::Reader;
 /// Live queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Live {
-    /// Connections open at once, sockets and streams together. `LIVE_MAX_CONNECTIONS`, default
-    /// 15,000.
+    /// The maximum number of open connections, WebSockets and event streams together.
+    /// `LIVE_MAX_CONNECTIONS`, default 15,000.
     pub max_connections: usize,
-    /// Those from one address; `None` without limit. `LIVE_MAX_CONNECTIONS_PER_ADDRESS`, default 0
-    /// for none: behind a proxy all come from its address.
+    /// The maximum number of connections from one address; `None` means without limit.
+    /// `LIVE_MAX_CONNECTIONS_PER_ADDRESS`, default 0 for no limit: behind a proxy all connections
+    /// have its address.
     pub max_connections_per_address: Option<usize>,
+    /// The limits of connections and results.
+    ///
     /// `LIVE_MAX_SUBSCRIPTIONS` per connection, default 100; `LIVE_MAX_RECORDS` of a result,
-    /// default 5,000; `LIVE_QUEUE`, frames that may wait for a connection, default 8,192;
-    /// `LIVE_QUEUE_BYTES`, bytes that may, default 8 MiB;
-    /// `LIVE_MAX_MISSED`, events that may lie between a position and the present for what was missed
-    /// to be told, default 20,000.
+    /// default 5,000; `LIVE_QUEUE`, frames that can wait for a connection, default 8,192;
+    /// `LIVE_QUEUE_BYTES`, bytes that can wait for it, default 8 MiB; `LIVE_MAX_MISSED`, how many
+    /// events a client can have missed and still catch up from its position, default 20,000.
     pub queries: LiveSettings,
 }
 

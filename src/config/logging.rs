@@ -1,4 +1,4 @@
-//! Settings of logging.
+//! Settings for logging.
 
 use tracing_subscriber::EnvFilter;
 
@@ -7,23 +7,24 @@ use super::source::Reader;
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `LOG_LEVEL`, default `info`; any filter of the form `info,skytrail_actors=debug` is taken.
+    /// `LOG_LEVEL`, default `info`; any filter of the form `info,skytrail_actors=debug` is
+    /// accepted.
     pub level: String,
-    /// The levels of single loggers. `LOG_LEVEL_<LOGGER>`.
+    /// The levels of individual loggers. `LOG_LEVEL_<LOGGER>`.
     pub loggers: Vec<(Logger, String)>,
     /// `LOG_FORMATTER`: `text` (default) or `json`.
     pub is_json: bool,
-    /// The longest body that is logged at `debug`; `None` without limit. `LOG_ROUTER_BYTE_LIMIT`,
-    /// default 100,000; 0 or less is without limit, as in v1.
+    /// The maximum length of a body that is logged at `debug`; `None` means without limit.
+    /// `LOG_ROUTER_BYTE_LIMIT`, default 100,000; 0 or less means without limit, as in v1.
     pub body_bytes: Option<usize>,
 }
 
-/// A part whose level can be set by itself, by v1's name for it.
+/// A component whose level can be set separately, under v1's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logger {
-    /// The end of the setting's name.
+    /// The suffix of the setting's name.
     pub name: &'static str,
-    /// The modules that are meant.
+    /// The modules that it covers.
     pub targets: &'static [&'static str],
 }
 
@@ -72,9 +73,9 @@ const LOGGERS: &[Logger] = &[
     },
 ];
 
-/// Loggers of v1 for which there is nothing here to be logged.
+/// Loggers of v1 that have nothing to log in this server.
 const SILENT: &[&str] = &["SUBSCRIPTION"];
-/// v1's levels and ours; `fatal` and `panic` say nothing less than `error` here.
+/// v1's levels and the levels here. `fatal` and `panic` are the same as `error` here.
 const LEVELS: &[(&str, &str)] = &[
     ("trace", "trace"),
     ("debug", "debug"),

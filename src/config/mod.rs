@@ -1,8 +1,7 @@
 //! Configuration: one typed tree, from defaults, a file, the environment and flags.
 //!
-//! Settings have v1's names where v1 has them. Each is declared once, in
-//! [`Config::read`], with its default; everything that is wrong is reported at
-//! once. The environment is a parameter, so tests need none.
+//! Settings have v1's names where v1 has them. Each is declared once, in [`Config::read`], with its
+//! default. All mistakes are reported at once. The environment is a parameter, so tests need none.
 
 mod assets;
 mod audit;
@@ -58,15 +57,15 @@ pub const STORE_FILE: &str = "records.sqlite";
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the data is kept. `DATA_DIR`, default `data`.
+    /// Where the data is stored. `DATA_DIR`, default `data`.
     pub data_dir: PathBuf,
-    /// The HTTP door.
+    /// The HTTP server.
     pub http: Http,
     /// The app.
     pub app: App,
     /// Access tokens.
     pub tokens: Tokens,
-    /// The secret of custom tokens, which turns logging in with them on. `CUSTOM_TOKEN_SECRET`.
+    /// The secret of custom tokens, which enables login with them. `CUSTOM_TOKEN_SECRET`.
     pub custom_token_secret: Option<Secret>,
     /// The audit trail.
     pub audit: Audit,
@@ -74,14 +73,14 @@ pub struct Config {
     pub assets: Assets,
     /// Backups.
     pub backups: Backups,
-    /// Plugins, in their order.
+    /// The plugins, in configured order.
     pub plugins: Vec<Plugin>,
-    /// What holds for all plugins.
+    /// Settings that apply to all plugins.
     pub plugin: PluginLimits,
-    /// The database that plugins are told of, which is not the server's. `PLUGIN_DATABASE_URL`.
+    /// The database that plugins are given, which is not the server's. `PLUGIN_DATABASE_URL`.
     pub plugin_database: Option<Secret>,
-    /// Where the server has a database with nothing in it, for plugins of v1, when they are told of no
-    /// other. `PLUGIN_NULL_DATABASE`, default `127.0.0.1:0`; `off` for none.
+    /// The address of an empty database that the server provides for plugins of v1 if they are
+    /// given no other. `PLUGIN_NULL_DATABASE`, default `127.0.0.1:0`; `off` for none.
     pub null_database: Option<SocketAddr>,
     /// The push services.
     pub push: Push,
@@ -93,11 +92,11 @@ pub struct Config {
     pub pubsub: PubSub,
     /// The log and the record store.
     pub storage: Storage,
-    /// PostgreSQL, when the record store is there; else it is a file below `DATA_DIR`.
+    /// PostgreSQL, if it holds the record store; otherwise that is a file in `DATA_DIR`.
     pub database: Option<Database>,
     /// Logging.
     pub log: Log,
-    /// What `.env` names that is no setting.
+    /// Names in `.env` that are not settings.
     pub unknown: Vec<Mistake>,
 }
 
@@ -106,19 +105,19 @@ pub struct Config {
 pub struct App {
     /// `APP_NAME`, default `myapp`.
     pub name: String,
-    /// The client key. `API_KEY`; made and kept when absent.
+    /// The client key. `API_KEY`; created and stored if absent.
     pub api_key: Option<Secret>,
-    /// The master key. `MASTER_KEY`; made and kept when absent.
+    /// The master key. `MASTER_KEY`; created and stored if absent.
     pub master_key: Option<Secret>,
     /// Whether clients may extend record types. `DEV_MODE`, default on, as in v1.
     pub dev_mode: bool,
     /// What identifies a user. `AUTH_RECORD_KEYS`, default `username,email`.
     pub auth_record_keys: AuthKeys,
-    /// Types whose records' owners may see their history. `HISTORY_FOR_OWNERS`, default none.
+    /// Types whose records' history is visible to their owners. `HISTORY_FOR_OWNERS`, default none.
     pub history_for_owners: BTreeSet<TypeName>,
     /// Whether only verified users may use records. `VERIFY_REQUIRED`, default off.
     pub verify_required: bool,
-    /// Which passwords are refused. `USER_AUDIT_PW_…`, default none.
+    /// The rules for passwords. `USER_AUDIT_PW_…`, default none.
     pub password_policy: PasswordPolicy,
 }
 
@@ -127,90 +126,94 @@ pub struct App {
 pub struct Plugin {
     /// Its name in `PLUGINS`.
     pub name: String,
-    /// How it is reached.
+    /// The transport to it.
     pub transport: PluginTransport,
-    /// How long it may take for an answer. `<NAME>_TIMEOUT` in seconds, default 30; over `zmq`
-    /// default `ZMQ_TIMEOUT`.
+    /// How long it may take to answer. `<NAME>_TIMEOUT` in seconds, default 30; over `zmq` default
+    /// `ZMQ_TIMEOUT`.
     pub timeout: Duration,
 }
 
-/// What holds for all plugins; the names are those of the WebSocket transport's specification.
+/// Settings that apply to all plugins; the names are those of the WebSocket transport's
+/// specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// Requests that may wait for one plugin. `PLUGIN_QUEUE`, default 1000.
+    /// The number of requests that can wait for one plugin. `PLUGIN_QUEUE`, default 1000.
     pub queue: usize,
-    /// How long a request waits for a worker to come back. `PLUGIN_REJOIN_WAIT` in seconds, default 5.
+    /// How long a request waits for a worker to reconnect. `PLUGIN_REJOIN_WAIT` in seconds, default
+    /// 5.
     pub rejoin_wait: Duration,
     /// `PLUGIN_HEARTBEAT` in seconds, default 10.
     pub heartbeat: Duration,
-    /// How long a worker may take to come back to its session. `PLUGIN_RESUME` in seconds, default 15;
-    /// 0 for no coming back.
+    /// How long a worker may take to resume its session. `PLUGIN_RESUME` in seconds, default 15; 0
+    /// means that sessions cannot be resumed.
     pub resume: Duration,
     /// `PLUGIN_DRAIN` in seconds, default 30.
     pub drain: Duration,
     /// The largest message. `PLUGIN_MAX_MESSAGE` in bytes, default 8 MiB.
     pub max_message: usize,
-    /// Calls under way at once per worker. `PLUGIN_MAX_CALLS`, default 64.
+    /// The number of calls in flight per worker. `PLUGIN_MAX_CALLS`, default 64.
     pub max_calls: usize,
-    /// Calls within calls. `PLUGIN_MAX_DEPTH`, default 10.
+    /// How deep calls may be nested. `PLUGIN_MAX_DEPTH`, default 10.
     pub max_depth: u32,
-    /// After so many attempts a delivery is given up. `PLUGIN_MAX_ATTEMPTS`, default 10.
+    /// The number of attempts after which a delivery is given up. `PLUGIN_MAX_ATTEMPTS`, default
+    /// 10.
     pub max_attempts: u32,
-    /// Events older than this are not delivered any more. `PLUGIN_MAX_LAG` in hours, default 168.
+    /// Events older than this are no longer delivered. `PLUGIN_MAX_LAG` in hours, default 168.
     pub max_lag: Duration,
-    /// Whether plugins that `PLUGINS` does not name may connect. `PLUGIN_ALLOW_UNLISTED`, default off.
+    /// Whether plugins that are not in `PLUGINS` may connect. `PLUGIN_ALLOW_UNLISTED`, default off.
     pub allow_unlisted: bool,
     /// How long a request over zmq may take. `ZMQ_TIMEOUT` in seconds, default 30.
     pub zmq_timeout: Duration,
-    /// How deep requests over zmq may be nested; a call and what it causes are two. `ZMQ_MAX_BOUNCE`,
-    /// default 10.
+    /// How deep requests over zmq may be nested. A call and the request that it causes count as
+    /// two. `ZMQ_MAX_BOUNCE`, default 10.
     pub zmq_max_bounce: u32,
 }
 
 /// The log and the record store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// `COMPACT_AT`: when the log is compacted every day, in microseconds after midnight (UTC); never by
-    /// default.
+    /// `COMPACT_AT`: the time of the daily compaction of the log, in microseconds after midnight
+    /// (UTC); never by default.
     pub compact_at: Option<i64>,
     /// `JOURNAL_SEGMENT_BYTES`, default 64 MiB.
     pub segment_bytes: u64,
-    /// Decisions that may wait for the journal; more are turned away. `LOG_QUEUE`, default 4096.
+    /// The number of decisions that can wait for the journal; more are refused. `LOG_QUEUE`,
+    /// default 4096.
     pub log_queue: usize,
     /// `SLED_CACHE_BYTES`, default 16 MiB.
     pub sled_cache_bytes: u64,
-    /// Memory for records that were written or read lately. `HEAD_CACHE_BYTES`, default 32 MiB.
+    /// Memory for records that were recently written or read. `HEAD_CACHE_BYTES`, default 32 MiB.
     pub head_cache_bytes: usize,
-    /// How often the record store's pages are compared with their checksums while the server runs;
-    /// `None` for never. `STORE_CHECK_PERIOD` in seconds, default 60.
+    /// How often the record store's pages are checked against their checksums while the server
+    /// runs; `None` means never. `STORE_CHECK_PERIOD` in seconds, default 60.
     pub store_check_period: Option<Duration>,
-    /// How much may wait for the record store before writes are refused. `STORE_LAG_EVENTS`, default
-    /// 500,000, and `STORE_LAG_BYTES` of memory, default 512 MiB.
+    /// How much can wait for the record store before writes are refused. `STORE_LAG_EVENTS`,
+    /// default 500,000, and `STORE_LAG_BYTES` of memory, default 512 MiB.
     pub store_lag: LagBound,
-    /// Space that is kept back for when the disk runs full, at most an eighth of the disk; 0 is none.
-    /// `DISK_RESERVE_BYTES`, default 64 MiB.
+    /// Space that is reserved for when the disk runs full, at most an eighth of the disk; 0 means
+    /// none. `DISK_RESERVE_BYTES`, default 64 MiB.
     pub disk_reserve_bytes: u64,
 }
 
 impl Config {
-    /// Looks whether what is in the data folder can be reached. That there is none yet is fine.
+    /// Checks whether the data folder can be accessed. It need not exist yet.
     ///
     /// # Errors
-    /// A sentence that names it: it is no folder, or somebody else's.
+    /// A sentence that names the folder: it is not a folder, or cannot be read.
     pub fn check_data_dir(&self) -> io::Result<()> {
         let why = match std::fs::metadata(self.data_dir.join(KEY_FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => "is no folder".to_owned(),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 format!("cannot be read: {error}")
             }
-            // Whatever else may be is said of what is looked for in it.
+            // Any other problem is reported when the files in it are read.
             _ => return Ok(()),
         };
         let folder = self.data_dir.display();
         Err(io::Error::other(format!("{folder} {why}")))
     }
 
-    /// Returns the same configuration with the address that the server got.
+    /// Returns the same configuration with the address on which the server listens.
     #[must_use]
     pub fn listening_at(&self, address: SocketAddr) -> Self {
         let mut config = self.clone();
@@ -218,8 +221,8 @@ impl Config {
         config
     }
 
-    /// Returns what addresses of files in the folder store begin with; by default they are on this
-    /// server, as a client on the same machine sees it.
+    /// Returns the prefix of the addresses of files in the folder store; by default they are on
+    /// this server, as a client on the same machine sees it.
     pub fn asset_url_prefix(&self) -> String {
         match &self.assets.store {
             AssetStore::Folder {
@@ -235,10 +238,10 @@ impl Config {
         self.data_dir.join(STORE_FILE)
     }
 
-    /// Reads the configuration; also returns every setting as it came out, for people.
+    /// Reads the configuration. Also returns every setting with its effective value, for people.
     ///
     /// # Errors
-    /// Every setting that is wrong, with where it came from and what is accepted.
+    /// Every setting that is wrong, with its origin and what is accepted.
     pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), Vec<Mistake>> {
         let mut reader = Reader::new(sources);
         let data_dir = reader.text("DATA_DIR", "data");
@@ -283,7 +286,7 @@ impl Config {
     }
 }
 
-/// Reads a time of the day (UTC), as microseconds after midnight; nothing is none.
+/// Reads a time of day (UTC), as microseconds after midnight; `None` if it is empty.
 fn read_time(reader: &mut Reader<'_>, name: &str) -> Option<i64> {
     let text = reader.text(name, "");
     if text.is_empty() {
@@ -312,7 +315,7 @@ fn read_app(reader: &mut Reader<'_>) -> App {
     {
         reader.refuse("MASTER_KEY", "***", "a key that differs from API_KEY");
     }
-    // The second is v1's own.
+    // The second spelling is v1's own.
     let spelled = reader.spelled("ACCESS_CONTROL", "ACCESS_CONRTOL");
     reader.choice(&spelled, "role", &["role"]);
     App {

@@ -1,4 +1,4 @@
-//! Which plugins there are, and how each is reached.
+//! The plugins, and the transport to each.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use super::Plugin;
 use super::source::Reader;
 use crate::plugin::zmq::Endpoint;
 
-/// The most requests that a plugin may be asked at once.
+/// The maximum number of requests in flight to a plugin.
 const MAX_WINDOW: u64 = protocol::MAX_WINDOW as u64;
-/// How many processes of a plugin run at once when nobody says.
+/// How many processes of a plugin run at once by default.
 const EXEC_WINDOW: u64 = 8;
 
-/// How a plugin is reached. `<NAME>_TRANSPORT`, default `websocket`.
+/// The transport to a plugin. `<NAME>_TRANSPORT`, default `websocket`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginTransport {
     /// Its workers connect to `/_/plugin`.
@@ -24,16 +24,16 @@ pub enum PluginTransport {
     Http {
         /// The address.
         url: String,
-        /// How many requests at once. `<NAME>_WINDOW`, default 1024.
+        /// The maximum number of requests in flight. `<NAME>_WINDOW`, default 1024.
         window: u64,
     },
     /// The server runs a program for each request.
     Exec {
         /// The program. `<NAME>_PATH`, default `py-skygear`.
         program: String,
-        /// What it is given first. `<NAME>_ARGS`, separated by commas.
+        /// Its first arguments. `<NAME>_ARGS`, separated by commas.
         args: Vec<String>,
-        /// How many processes at once. `<NAME>_WINDOW`, default 8.
+        /// The maximum number of processes at once. `<NAME>_WINDOW`, default 8.
         window: u64,
     },
     /// Its workers connect to a `ZeroMQ` socket.
@@ -46,7 +46,7 @@ pub enum PluginTransport {
 }
 
 impl PluginTransport {
-    /// Returns the kind.
+    /// Returns the kind of transport.
     pub fn kind(&self) -> TransportKind {
         match self {
             Self::WebSocket => TransportKind::WebSocket,
@@ -57,7 +57,7 @@ impl PluginTransport {
     }
 }
 
-/// Reads `PLUGINS` and what belongs to each.
+/// Reads `PLUGINS` and the settings of each plugin.
 pub(super) fn read(reader: &mut Reader<'_>, zmq_timeout: Duration) -> Vec<Plugin> {
     let names = reader.text("PLUGINS", "");
     let mut plugins: Vec<Plugin> = Vec::new();
@@ -81,7 +81,7 @@ fn read_plugin(
     brokers: &mut HashSet<String>,
 ) -> Plugin {
     let transport = read_transport(reader, name, brokers);
-    // Those that the transport does not read are no mistakes either.
+    // Settings that the transport does not read are not mistakes either.
     for what in ["PATH", "ARGS", "WINDOW"] {
         setting(reader, name, what);
     }
@@ -98,8 +98,8 @@ fn read_plugin(
     }
 }
 
-/// Returns the name of a plugin's setting: with the plugin's as it is written, or in capitals, as all
-/// names of `skytrail.toml` come.
+/// Returns the name of a plugin's setting, with the plugin's name as written, or in capitals. Names
+/// from `skytrail.toml` are always in capitals.
 fn setting(reader: &mut Reader<'_>, name: &str, what: &str) -> String {
     let capitals = name.to_uppercase();
     reader.spelled(&format!("{name}_{what}"), &format!("{capitals}_{what}"))
@@ -156,7 +156,7 @@ fn read_transport(
     }
 }
 
-/// Reads where the database is that has nothing in it.
+/// Reads the address of the empty database.
 pub(super) fn read_null_database(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     let text = reader.text("PLUGIN_NULL_DATABASE", "127.0.0.1:0");
     if text == "off" {
@@ -174,14 +174,14 @@ fn read_window(reader: &mut Reader<'_>, name: &str, default: u64) -> u64 {
     reader.number(&window, default, 1..=MAX_WINDOW)
 }
 
-/// Two plugins with one address would take each other's workers.
+/// Refuses two plugins with one address, because they would take each other's workers.
 fn refuse_doubles(reader: &mut Reader<'_>, plugins: &[Plugin]) {
     let mut addresses = HashSet::new();
     for plugin in plugins {
         let PluginTransport::Zmq { bind, .. } = &plugin.transport else {
             continue;
         };
-        // Each gets a port of its own.
+        // With port 0, each plugin gets a port of its own.
         let is_any = bind.to_string().ends_with(":0");
         if !is_any && !addresses.insert(bind) {
             let args = setting(reader, &plugin.name, "ARGS");

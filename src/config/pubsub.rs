@@ -1,4 +1,4 @@
-//! Settings of pub/sub: what its sockets may take up.
+//! Settings for pub/sub: what its sockets may use.
 
 use super::size;
 use super::source::Reader;
@@ -6,21 +6,23 @@ use super::source::Reader;
 /// Pub/sub.
 #[derive(Clone, Copy, Debug)]
 pub struct PubSub {
-    /// Sockets open at once, at both hubs together. `PUBSUB_MAX_SOCKETS`, default 15,000.
+    /// The maximum number of open sockets, at both hubs together. `PUBSUB_MAX_SOCKETS`, default
+    /// 15,000.
     pub max_sockets: usize,
-    /// Sockets from one address; `None` without limit. `PUBSUB_MAX_SOCKETS_PER_ADDRESS`, default
-    /// 0 for none: behind a proxy all come from its address.
+    /// The maximum number of sockets from one address; `None` means without limit.
+    /// `PUBSUB_MAX_SOCKETS_PER_ADDRESS`, default 0 for no limit: behind a proxy all sockets have
+    /// its address.
     pub max_sockets_per_address: Option<usize>,
-    /// Channels that a socket may hear. `PUBSUB_MAX_CHANNELS`, default 500.
+    /// The number of channels that a socket can subscribe to. `PUBSUB_MAX_CHANNELS`, default 500.
     pub max_channels: usize,
-    /// The longest name of a channel. `PUBSUB_MAX_CHANNEL_BYTES`, default 256.
+    /// The maximum length of a channel's name. `PUBSUB_MAX_CHANNEL_BYTES`, default 256.
     pub max_channel_bytes: usize,
-    /// The largest message of a client. `PUBSUB_MAX_MESSAGE_BYTES`, default 1 MiB.
+    /// The largest message that a client may send. `PUBSUB_MAX_MESSAGE_BYTES`, default 1 MiB.
     pub max_message_bytes: usize,
-    /// Messages that may wait for a socket that does not read. `PUBSUB_QUEUE_MESSAGES`, default
-    /// 1024.
+    /// The number of messages that can wait for a socket that does not read.
+    /// `PUBSUB_QUEUE_MESSAGES`, default 1024.
     pub queue_messages: usize,
-    /// Bytes that may wait for it. `PUBSUB_QUEUE_BYTES`, default 4 MiB.
+    /// The number of bytes that can wait for it. `PUBSUB_QUEUE_BYTES`, default 4 MiB.
     pub queue_bytes: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Secrets: texts that never print themselves.
+//! Secrets: strings that never print themselves.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use subtle::ConstantTimeEq;
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a string.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Returns the text, for the one place that needs it.
+    /// Returns the string, for the one place that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Compares in a time that tells nothing but the length. Nothing is no secret, and matches nothing.
+    /// Compares in a time that reveals nothing but the length. An empty secret matches nothing.
     pub fn matches(&self, text: &str) -> bool {
         !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(text.as_bytes()))
     }

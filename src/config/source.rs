@@ -1,4 +1,4 @@
-//! Where settings come from, and reading them with every mistake noted.
+//! Sources of settings, and reading them while recording every mistake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Secret;
 use super::unknown::unknown;
 
-/// Where a value came from; later ones win.
+/// Where a value came from; later origins win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Built in.
@@ -41,7 +41,7 @@ impl fmt::Display for Origin {
 pub struct Mistake {
     /// The setting.
     pub name: String,
-    /// Its value, `***` for a secret; none when it is the name that is wrong.
+    /// Its value, `***` for a secret; `None` if the name itself is wrong.
     pub value: Option<String>,
     /// Where it came from.
     pub origin: Origin,
@@ -59,17 +59,17 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Values by name, with where they came from.
+/// Values by name, with their origins.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     values: BTreeMap<String, BTreeMap<Origin, String>>,
-    /// Variables of the environment that are no text.
+    /// Environment variables that are not valid UTF-8.
     garbled: BTreeSet<String>,
 }
 
 impl Sources {
-    /// Adds values; of those of a name the one from the latest origin counts. Empty values count as
-    /// not set, as in v1.
+    /// Adds values. If a name has several, the one from the latest origin counts. Empty values
+    /// count as not set, as in v1.
     #[must_use]
     pub fn with(
         mut self,
@@ -82,7 +82,7 @@ impl Sources {
         self
     }
 
-    /// Adds the variables of the environment, of which others have theirs, too.
+    /// Adds the variables of the environment, which also contains those of other programs.
     #[must_use]
     pub fn with_environment(
         mut self,
@@ -104,7 +104,7 @@ impl Sources {
     /// Adds the settings of a TOML file: one table, names in lower case.
     ///
     /// # Errors
-    /// Not TOML, or a value that is neither text, number nor truth value.
+    /// Not TOML, or a value that is not a string, an integer or a boolean.
     pub fn with_toml(self, text: &str) -> Result<Self, String> {
         let table: toml::Table = text.parse().map_err(|error| not_toml(text, &error))?;
         let mut values = Vec::new();
@@ -124,8 +124,8 @@ impl Sources {
         Ok(self.with(Origin::File, values))
     }
 
-    /// Adds the settings of a `.env` file: `NAME=value` lines, quotes optional, `#` comments, also
-    /// behind a value.
+    /// Adds the settings of a `.env` file: `NAME=value` lines, optional quotes, `#` comments, also
+    /// after a value.
     #[must_use]
     pub fn with_dot_env(self, text: &str) -> Self {
         let parse = |line: &str| {
@@ -138,7 +138,7 @@ impl Sources {
         self.with(Origin::DotEnv, values)
     }
 
-    /// Returns a value and where it came from.
+    /// Returns a value and its origin.
     pub fn get(&self, name: &str) -> Option<(Origin, &str)> {
         let (origin, value) = self.values.get(name)?.last_key_value()?;
         Some((*origin, value.as_str()))
@@ -151,7 +151,8 @@ impl Sources {
     }
 }
 
-/// Says where a file is no TOML. The line itself may hold a secret.
+/// Returns a message that says where a file is not TOML. It leaves out the line itself, which may
+/// contain a secret.
 fn not_toml(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.unwrap_or_default().matches('\n').count() + 1;
@@ -161,7 +162,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     )
 }
 
-/// Returns what is between the quotes around a value, behind which there may be a comment.
+/// Returns the text between the quotes around a value. A comment may follow.
 fn quoted(value: &str) -> Option<&str> {
     let quote = value
         .chars()
@@ -184,18 +185,18 @@ fn without_comment(value: &str) -> &str {
     found.map_or(value, |(value, _)| value).trim()
 }
 
-/// A setting as it came out.
+/// A setting with its effective value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The name.
     pub name: String,
-    /// The value; `***` for a secret, empty for one that is not set.
+    /// The value; `***` for a secret, empty if not set.
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
 }
 
-/// Masks what stands between `://` and `@` in an address.
+/// Masks the part between `://` and `@` in an address.
 pub(super) fn without_sign_in(address: &str) -> String {
     let parts = address.split_once("://");
     let sign_in = parts.and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
@@ -205,10 +206,10 @@ pub(super) fn without_sign_in(address: &str) -> String {
     )
 }
 
-/// Reads settings, and notes what came out and what is wrong.
+/// Reads settings, and records their values and mistakes.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
-    /// Every name that was asked for.
+    /// Every name that was read.
     known: BTreeSet<String>,
     mistakes: Vec<Mistake>,
     settings: Vec<Setting>,
@@ -224,7 +225,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the settings, and what in `.env` is none.
+    /// Returns the settings, and the names in `.env` that are not settings.
     pub(super) fn finish(mut self) -> Result<(Vec<Setting>, Vec<Mistake>), Vec<Mistake>> {
         for name in self.sources.garbled.intersection(&self.known) {
             self.mistakes.push(Mistake {
@@ -234,7 +235,7 @@ impl<'a> Reader<'a> {
                 fault: "expected text in UTF-8".to_owned(),
             });
         }
-        // Other programs may read the same file; the others are the server's alone.
+        // Other programs may read the same `.env`; the other sources belong to the server alone.
         let (tolerated, refused): (Vec<_>, _) = unknown(self.sources.given(), &self.known)
             .into_iter()
             .partition(|mistake| mistake.origin == Origin::DotEnv);
@@ -277,8 +278,8 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// Returns a value as text, noted with where it came from; who may sign in at an address is not
-    /// shown.
+    /// Returns a value as a string, and records it with its origin. Credentials in an address are
+    /// masked in the record.
     pub(super) fn text(&mut self, name: &str, default: &str) -> String {
         let (origin, value) = self.find(name).unwrap_or((Origin::Default, default));
         self.settings.push(Setting {
@@ -289,7 +290,7 @@ impl<'a> Reader<'a> {
         value.to_owned()
     }
 
-    /// Of the spellings of a setting, returns the one that is set, else the first.
+    /// Returns the spelling of a setting that is set, or else the first one.
     pub(super) fn spelled(&mut self, first: &str, second: &str) -> String {
         match (self.find(first), self.find(second)) {
             (None, Some(_)) => second.to_owned(),
@@ -297,7 +298,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a secret; with `_FILE` behind its name, from the file of that path.
+    /// Reads a secret, either directly or from the file whose path is in the setting with the
+    /// suffix `_FILE`.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
         let plain = self
             .find(name)
@@ -333,7 +335,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Says what people are shown of the value that was read last.
+    /// Sets what people are shown for the value that was read last.
     pub(super) fn show(&mut self, value: &str) {
         if let Some(setting) = self.settings.last_mut() {
             value.clone_into(&mut setting.value);
@@ -373,7 +375,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a number of which 0 means none; so does a negative one, as in v1.
+    /// Reads a number for which 0 means none; a negative number does, too, as in v1.
     pub(super) fn count(&mut self, name: &str, max: u64) -> u64 {
         let value = self.text(name, "0");
         match value
@@ -388,7 +390,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a list of texts, separated by commas; spaces around them do not count.
+    /// Reads a list of strings separated by commas; spaces around them are ignored.
     pub(super) fn list(&mut self, name: &str) -> Vec<String> {
         let value = self.text(name, "");
         let items = value.split(',').map(str::trim);
@@ -398,7 +400,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// Reads seconds; 0 means without limit.
+    /// Reads a number of seconds; 0 means without limit.
     pub(super) fn seconds(&mut self, name: &str, default: u64) -> Option<Duration> {
         let seconds = self.number(name, default, 0..=3_153_600_000);
         (seconds > 0).then(|| Duration::from_secs(seconds))

@@ -202,7 +202,7 @@ fn the_example_file_holds_every_setting_with_its_default() {
         let expected = match value.as_str() {
             "YES" => "true",
             "NO" => "false",
-            // One per core, and the machine's zone: they differ from machine to machine.
+            // One per core, and the machine's time zone: they differ between machines.
             _ if name == "HTTP_WORKERS" || name == "TIMER_ZONE" => continue,
             value => value,
         };

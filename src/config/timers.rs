@@ -1,4 +1,4 @@
-//! Settings of scheduled tasks.
+//! Settings for scheduled tasks.
 
 use std::time::Duration;
 
@@ -9,12 +9,14 @@ use super::source::Reader;
 /// Scheduled tasks: the timers of plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
-    /// The time zone of timers that name none. `TIMER_ZONE`, an IANA name, default the machine's.
+    /// The time zone of timers that do not name one. `TIMER_ZONE`, an IANA name, default the
+    /// machine's.
     pub zone: Tz,
-    /// How old a due run may be that was missed and is made up for; zero for none, as in v1.
+    /// The maximum age of a missed run that is caught up; zero means none, as in v1.
     /// `TIMER_CATCH_UP` in seconds, default 60.
     pub catch_up: Duration,
-    /// Whether another server runs the tasks, has the hubs and sends the notices. `SLAVE`, default off.
+    /// Whether another server runs the tasks, hosts the hubs and sends the notices. `SLAVE`,
+    /// default off.
     pub is_slave: bool,
 }
 
@@ -42,7 +44,7 @@ fn read_zone(reader: &mut Reader<'_>) -> Tz {
     zone
 }
 
-/// Returns the machine's zone; UTC when it has none with a name.
+/// Returns the machine's time zone; UTC if it has no named one.
 fn local_zone(variable: Option<String>) -> Tz {
     let variable = variable.and_then(|name| name.trim_start_matches(':').parse().ok());
     let machines = || iana_time_zone::get_timezone().ok()?.parse().ok();

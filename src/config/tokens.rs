@@ -1,4 +1,4 @@
-//! Settings of access tokens.
+//! Settings for access tokens.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,26 +9,27 @@ use super::source::Reader;
 /// Access tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// Where they are kept. `TOKEN_STORE`: `jwt` (default), `fs` or `redis`.
+    /// Where they are stored. `TOKEN_STORE`: `jwt` (default), `fs` or `redis`.
     pub place: TokenPlace,
-    /// `TOKEN_STORE_SECRET`; the master key when absent.
+    /// `TOKEN_STORE_SECRET`; the master key if absent.
     pub secret: Option<Secret>,
-    /// How long a token is good; `None` for ever. `TOKEN_STORE_EXPIRY` in seconds, default 0: for ever.
+    /// How long a token is valid; `None` means for ever. `TOKEN_STORE_EXPIRY` in seconds, default
+    /// 0: for ever.
     pub expiry: Option<Duration>,
 }
 
-/// Where tokens are kept.
+/// Where tokens are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenPlace {
-    /// Nowhere: they are signed.
+    /// Nowhere, because they are signed.
     Signed,
-    /// As files in a folder. `TOKEN_STORE_PATH`, default `token` below the data folder.
+    /// As files in a folder. `TOKEN_STORE_PATH`, default `token` in the data folder.
     Folder(PathBuf),
-    /// In a redis.
+    /// In Redis.
     Redis {
-        /// Its address, which may hold a password. `TOKEN_STORE_PATH`.
+        /// Its address, which can contain a password. `TOKEN_STORE_PATH`.
         url: Secret,
-        /// What keys start with. `TOKEN_STORE_PREFIX`.
+        /// The prefix of keys. `TOKEN_STORE_PREFIX`.
         prefix: String,
     },
 }
@@ -55,7 +56,7 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &str) -> Tokens {
     }
 }
 
-/// Says what the address of a redis should be, if this is none.
+/// Returns what the address of a Redis server should be, if this is not one.
 fn refuse_redis(url: &str) -> Option<&'static str> {
     if url.starts_with("rediss://") {
         return Some("an address without TLS (this version speaks to a redis on its own network)");

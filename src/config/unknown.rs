@@ -1,10 +1,10 @@
-//! Names that are given values and are no settings: misspelt ones, most likely.
+//! Names that were given a value but are not settings, most likely misspelt ones.
 
 use std::collections::BTreeSet;
 
 use super::source::{Mistake, Origin};
 
-/// Settings of v1 that mean nothing here, and are no mistake.
+/// Settings of v1 that mean nothing here, but are not mistakes.
 const IGNORED: &[&str] = &[
     "AUTH_RECORD_TYPE",
     "BAIDU_API_KEY",
@@ -19,8 +19,8 @@ const IGNORED: &[&str] = &[
     "SENTRY_LEVEL",
 ];
 
-/// Returns the names that are none of the known ones. The environment has those of all programs, so
-/// it is not asked.
+/// Returns the names that are not known settings. The environment is not checked, because it
+/// contains the variables of all programs.
 pub(super) fn unknown<'a>(
     given: impl Iterator<Item = (&'a str, Origin)>,
     known: &BTreeSet<String>,
@@ -46,7 +46,7 @@ pub(super) fn unknown<'a>(
         .collect()
 }
 
-/// Returns the known name that is a few strokes away.
+/// Returns the known name that is only a few keystrokes away.
 fn nearest<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
     let upper = name.to_uppercase();
     let distance = |other: &str| strsim::damerau_levenshtein(&upper, &other.to_uppercase());

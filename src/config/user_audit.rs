@@ -1,14 +1,14 @@
-//! Settings about users' passwords: `USER_AUDIT_PW_…`, with v1's names.
+//! Settings for users' passwords: `USER_AUDIT_PW_…`, with v1's names.
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::policy::{MAX_REMEMBERED, PasswordPolicy};
 
 use super::source::Reader;
 
-/// More days than anybody means, and few enough to be counted in microseconds.
+/// More days than anyone needs, and few enough to be counted in microseconds.
 const MAX_DAYS: u64 = 100_000;
 
-/// Reads the password policy; without settings it refuses nothing.
+/// Reads the password policy; without any settings it refuses nothing.
 pub(super) fn read_policy(reader: &mut Reader<'_>) -> PasswordPolicy {
     let name = |name: &str| format!("USER_AUDIT_PW_{name}");
     let mut count = |what: &str, max: u64| reader.count(&name(what), max);
@@ -33,7 +33,7 @@ pub(super) fn read_policy(reader: &mut Reader<'_>) -> PasswordPolicy {
     }
 }
 
-/// Writes the policy as plugins know it.
+/// Returns the policy in the form that plugins know.
 pub(super) fn policy_for_plugins(policy: &PasswordPolicy) -> Map<String, Json> {
     let list = |items: &[String]| {
         if items.is_empty() {

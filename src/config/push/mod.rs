@@ -1,4 +1,4 @@
-//! Settings of push: v1's names where it has the service.
+//! Settings for push, with v1's names where v1 has the service.
 
 use std::time::Duration;
 
@@ -15,32 +15,33 @@ use crate::push::web::{Hosts, VapidKey};
 /// The push services.
 #[derive(Clone, Debug)]
 pub struct Push {
-    /// Apple's. `APNS_ENABLE`, default no.
+    /// Apple's service. `APNS_ENABLE`, default no.
     pub apns: Option<ApnsSettings>,
-    /// Google's. `FCM_ENABLE`, default no.
+    /// Google's service. `FCM_ENABLE`, default no.
     pub fcm: Option<FcmSettings>,
-    /// Browsers'. `WEBPUSH_ENABLE`, default no.
+    /// Browsers' services. `WEBPUSH_ENABLE`, default no.
     pub web: Option<WebPushSettings>,
-    /// Pushes that may wait for one service. `PUSH_QUEUE`, default 10,000.
+    /// The number of pushes that can wait for one service. `PUSH_QUEUE`, default 10,000.
     pub max_queue: usize,
-    /// After so many attempts a push is given up. `PUSH_MAX_ATTEMPTS`, default 10.
+    /// The number of attempts after which a push is given up. `PUSH_MAX_ATTEMPTS`, default 10.
     pub max_attempts: u32,
 }
 
 /// Apple's service.
 #[derive(Clone, Debug)]
 pub struct ApnsSettings {
-    /// What proves who sends. `APNS_TYPE`: `cert` (default) or `token`.
+    /// How the sender authenticates. `APNS_TYPE`: `cert` (default) or `token`.
     pub auth: ApnsAuth,
-    /// Whether apps come from the store. `APNS_ENV`: `sandbox` (default) or `production`.
+    /// Whether apps are from the App Store. `APNS_ENV`: `sandbox` (default) or `production`.
     pub is_production: bool,
-    /// Where the service is. `APNS_ENDPOINT`, default Apple's.
+    /// The service's address. `APNS_ENDPOINT`, default Apple's.
     pub endpoint: String,
-    /// How often a quiet connection is probed. `APNS_KEEPALIVE` in seconds, default 180; 0 is off.
+    /// How often an idle connection is probed. `APNS_KEEPALIVE` in seconds, default 180; 0 means
+    /// off.
     pub keepalive: Option<Duration>,
 }
 
-/// What proves to Apple who sends.
+/// How the sender authenticates to Apple.
 #[derive(Clone, Debug)]
 pub enum ApnsAuth {
     /// A certificate.
@@ -52,7 +53,7 @@ pub enum ApnsAuth {
         /// The app that the certificate is for: the UID of its subject.
         topic: String,
     },
-    /// A key of the team.
+    /// A key of the developer team.
     Token {
         /// `APNS_TEAM_ID`.
         team: String,
@@ -68,39 +69,39 @@ pub enum ApnsAuth {
 pub struct FcmSettings {
     /// The account. `FCM_SERVICE_ACCOUNT_KEY` (JSON) or `FCM_SERVICE_ACCOUNT_KEY_PATH`.
     pub account: ServiceAccount,
-    /// The account as Google wrote it.
+    /// The account as JSON, as Google issued it.
     pub text: Secret,
-    /// Where the service is. `FCM_ENDPOINT`, default Google's.
+    /// The service's address. `FCM_ENDPOINT`, default Google's.
     pub endpoint: String,
 }
 
-/// An account of Google's for programs.
+/// A Google service account.
 #[derive(Clone, Debug)]
 pub struct ServiceAccount {
     /// The project of the app.
     pub project: String,
-    /// The account's name.
+    /// The account's email address.
     pub email: String,
     /// Its key (PEM).
     pub private_key: Secret,
-    /// The key's name.
+    /// The key's id.
     pub key_id: Option<String>,
-    /// Where access tokens are given.
+    /// The address that issues access tokens.
     pub token_url: String,
 }
 
 /// Browsers' services.
 #[derive(Clone, Debug)]
 pub struct WebPushSettings {
-    /// The server's key. `WEBPUSH_PRIVATE_KEY`; made and kept when absent.
+    /// The server's key. `WEBPUSH_PRIVATE_KEY`; created and stored if absent.
     pub key: Option<Secret>,
-    /// Whom a service writes to when something is wrong. `WEBPUSH_SUBJECT`.
+    /// The contact for a service when something is wrong. `WEBPUSH_SUBJECT`.
     pub subject: String,
-    /// Which services are asked. `WEBPUSH_HOSTS`, default those of today's browsers.
+    /// The services to which pushes are sent. `WEBPUSH_HOSTS`, default those of today's browsers.
     pub hosts: Hosts,
 }
 
-/// Reads the settings of push.
+/// Reads the settings for push.
 pub(super) fn read(reader: &mut Reader<'_>) -> Push {
     let apns = read_apns(reader);
     let fcm = read_fcm(reader);
@@ -218,10 +219,10 @@ fn team_key(
     Some(ApnsAuth::Token { team, key_id, key })
 }
 
-/// Returns what a certificate says whom it is for.
+/// Returns the UID in a certificate's subject, which names the app that it is for.
 fn subject_uid(pem: &str) -> Result<Option<String>, der::Error> {
     const UID: ObjectIdentifier = ObjectIdentifier::new_unwrap("0.9.2342.19200300.100.1.1");
-    // Others may follow: the certificates of who vouches for it.
+    // Other certificates may follow: those of its issuers.
     let first = pem.find("-----END CERTIFICATE-----");
     let first = first.and_then(|end| pem.get(..end + "-----END CERTIFICATE-----".len()));
     let begin = pem.find("-----BEGIN CERTIFICATE-----").unwrap_or_default();
@@ -293,7 +294,7 @@ fn service_account(text: &str) -> Result<ServiceAccount, String> {
         token_uri: String,
     }
     let file: File = serde_json::from_str(text).map_err(|error| {
-        // What the library says may show what is in it.
+        // The library's message could reveal the content.
         format!(
             "line {} is not as it should be, or a member is missing",
             error.line()
@@ -348,7 +349,7 @@ fn is_url(text: &str) -> bool {
     url.is_ok_and(|url| url.scheme() == "https" && url.has_host())
 }
 
-/// A text that is given as it is, or as the file that it is in.
+/// A text that is configured directly, or as the path of a file.
 struct Given {
     name: &'static str,
     text: Option<Secret>,
@@ -368,7 +369,7 @@ impl Given {
         self.text.is_some() || !self.path.is_empty()
     }
 
-    /// Returns the text; notes a mistake when there is none.
+    /// Returns the text; records a mistake if there is none.
     fn needed(&self, reader: &mut Reader<'_>, because: &str) -> Option<Secret> {
         if let Some(text) = &self.text {
             return Some(text.clone());
