@@ -111,7 +111,7 @@ pub struct App {
     pub master_key: Option<Secret>,
     /// Whether clients may extend record types. `DEV_MODE`, default on, as in v1.
     pub dev_mode: bool,
-    /// What identifies a user. `AUTH_RECORD_KEYS`, default `username,email`.
+    /// The keys that identify a user. `AUTH_RECORD_KEYS`, default `username,email`.
     pub auth_record_keys: AuthKeys,
     /// Types whose records' history is visible to their owners. `HISTORY_FOR_OWNERS`, default none.
     pub history_for_owners: BTreeSet<TypeName>,

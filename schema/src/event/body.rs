@@ -67,7 +67,7 @@ pub enum EventBody {
     RoleDefined(RoleFlags),
     /// A relation to another user was created.
     RelationAdded(RelationTarget),
-    /// A relation to another user was ended.
+    /// A relation to another user was removed.
     RelationRemoved(RelationTarget),
     /// The field access rules were set, all of them.
     FieldAccessSet(FieldAccess),

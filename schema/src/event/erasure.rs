@@ -51,7 +51,7 @@ pub enum ErasureScope {
     User(UserId),
     /// Versions of a type's records that are older than its retention keeps.
     Retention(Stream),
-    /// The events at the positions, and nothing else.
+    /// The events at these positions, and nothing else.
     Events,
 }
 

@@ -23,7 +23,7 @@ pub enum Stream {
     Role(RoleName),
     /// One user's outgoing relations of one kind.
     Relation(Relation, UserId),
-    /// The app's rules of access to fields.
+    /// The app's field access rules.
     FieldAccess,
     /// One file.
     Asset(AssetName),

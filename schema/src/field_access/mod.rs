@@ -24,7 +24,7 @@ use crate::id::{RoleName, TypeName, UserId};
 pub use past::Reshaping;
 pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
 
-/// Stands for any record type or field.
+/// Matches any record type or field.
 const ANY: &str = "*";
 
 /// All the rules of the app.
