@@ -8,7 +8,7 @@ use super::source::Reader;
 /// Live queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Live {
-    /// The maximum number of open connections, WebSockets and event streams together.
+    /// The maximum number of open connections, sockets and streams together.
     /// `LIVE_MAX_CONNECTIONS`, default 15,000.
     pub max_connections: usize,
     /// The maximum number of connections from one address; `None` means without limit.

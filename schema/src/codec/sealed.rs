@@ -71,8 +71,8 @@ pub type Sealing = BTreeMap<UserId, (u64, SubjectKey)>;
 
 /// Returns the user whom an event is about, if its payload belongs to that user.
 ///
-/// That covers how users sign in, their user records, their devices, what they had them subscribe
-/// to, and their records of personal types. This is what erasing a user removes from the log.
+/// That covers how users sign in, their user records, their devices and subscriptions, and their
+/// records of personal types. This is what erasing a user removes from the log.
 pub fn subject<'a>(event: &'a NewEvent, actor: &'a Actor) -> Option<UserId> {
     match (&event.stream, &event.body) {
         (Stream::User(_), EventBody::UserRemoved(_)) => None,

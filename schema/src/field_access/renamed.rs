@@ -3,9 +3,9 @@
 //! A rename gives nobody more or fewer rights. The type's own rules for the field move to the new
 //! name and replace those that were there. Rules for any type stay, because other types have fields
 //! with these names, too. Where they would decide differently for the type's fields than before,
-//! the type gets rules of its own that say the same as before. Some things follow the rules for the
-//! new name: access to a field that no rule was about; who may do something because a field of that
-//! name names them; and which of several such rules is tried first.
+//! the type gets rules of its own that say the same as before. Three things depend on the rules for
+//! the new name: access to a field that no rule was about; who may do something because a field of
+//! that name names them; and which of several such rules is tried first.
 
 use std::collections::BTreeMap;
 

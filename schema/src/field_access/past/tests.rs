@@ -255,8 +255,8 @@ proptest! {
         }
         let users = users.map(|user| ["u0", "u1", "u2"][user]);
         let values = model.fields.values().copied().zip(users).collect();
-        // If several fields name users, the alphabetical order of their names can decide, so only
-        // one is kept.
+        // If several fields name users, the alphabetical order of the fields' names can decide. So
+        // only rules about users that one field names are kept.
         let mut entries = entries;
         let old = FieldUserRole::Field(NAMES[from].to_owned());
         let is_one = |entry: &FieldAccessEntry| match &entry.user_role {
