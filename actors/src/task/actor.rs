@@ -1,4 +1,4 @@
-//! One task: wakes, looks, runs.
+//! One task: wakes up, looks, runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,35 +29,35 @@ use crate::log::EventLog;
 use crate::plugin::timer_spec::TimerSpec;
 use crate::plugin::{Overlap, PluginGate, Timer};
 
-/// How long before a due time the actor waits for it by itself. A wake-up call comes in the second
-/// before.
+/// How long before a due time the actor waits for it on its own timer. The wake-up call arrives in
+/// the second before the due time.
 const LEAD: Duration = Duration::from_millis(1500);
-/// The pause before a schedule that could not be set is set again.
+/// The pause before a failed attempt to set the schedule is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many runs of one task may be under way, where several may.
+/// How many runs of one task can be under way if they may overlap.
 const MAX_RUNS: usize = 16;
-/// How many wake-up calls and questions may wait.
+/// How many wake-up calls and questions can wait.
 const MAILBOX: usize = 64;
 
 /// What tasks work with.
 pub struct TaskParts {
     /// The log.
     pub log: Arc<dyn EventLog>,
-    /// What it says of tasks; one of its observers.
+    /// The state of the tasks in the log; one of the log's observers.
     pub states: Arc<TaskStates>,
     /// The plugins.
     pub plugins: Arc<dyn PluginGate>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Who wakes tasks.
+    /// Wakes tasks.
     pub driver: Arc<dyn Driver>,
     /// How tasks are run.
     pub settings: TaskSettings,
 }
 
-/// A job of the driver: the seconds in which it wakes the task, and its name.
+/// A job of the driver: the seconds in which it wakes the task, and its id.
 type Job = (u64, Uuid);
-/// Who waits for a run that somebody asked for.
+/// Answers the caller who asked for a run.
 pub(super) type Reply = oneshot::Sender<Result<TaskReport, ApiError>>;
 
 /// See the module's overview.
@@ -66,32 +66,32 @@ pub struct ScheduledTask {
     pub(super) parts: Arc<TaskParts>,
     pub(super) timer: Timer,
     pub(super) is_attended: bool,
-    /// What was due up to here was seen to in this process.
+    /// Everything due up to here has been handled in this process.
     pub(super) passed: Timestamp,
     pub(super) next: Option<Timestamp>,
     /// The runs under way: when they were due, and when they began.
     pub(super) runs: BTreeMap<Timestamp, Timestamp>,
-    /// Ends of runs that the log gets together with the next claim.
+    /// Ends of runs that will be written to the log together with the next claim.
     pub(super) unwritten: Vec<TaskEnd>,
-    /// Ends of runs that the log is being told of.
+    /// Ends of runs that are being written to the log.
     pub(super) writing: Vec<TaskEnd>,
-    /// The last error as the plugin told it, and whose it is.
+    /// The last error as the plugin reported it, and the due time of its run.
     pub(super) last_error: Option<(Timestamp, ApiError)>,
     pub(super) tally: Tally,
     pub(super) num_writing: usize,
     job: Option<Job>,
-    /// Whether the driver may wait for a time that it has seen already.
+    /// Whether the driver may be waiting for a time that it has already seen.
     is_job_stale: bool,
-    /// The latest time that was seen since the clock was put back.
+    /// The latest time seen since the clock was put back.
     latest: Timestamp,
     setting: Setting,
     armed: Option<SpawnHandle>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
-    /// Cancelled when it is to leave: runs do not wait for the plugin any more.
+    /// Cancelled when the task is to end: runs then stop waiting for the plugin.
     pub(super) ending: CancellationToken,
 }
 
-/// What happened since the server's start.
+/// What has happened since the server started.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) runs: u64,
@@ -100,21 +100,21 @@ pub(super) struct Tally {
     pub(super) missed: u64,
 }
 
-/// Whether the log and the driver know of the timer as it is.
+/// Whether the log and the driver know the timer as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setting {
-    /// They do.
+    /// They know it.
     Done,
     /// They are being told.
     UnderWay,
-    /// They are being told of one that is not the present one any more.
+    /// They are being told of a timer that has changed since.
     Outdated,
 }
 
 impl ScheduledTask {
     /// Builds the actor of a timer.
     pub fn new(parts: Arc<TaskParts>, timer: Timer, is_attended: bool) -> Self {
-        // Without catching up, what was due before this process is none of its business.
+        // Without catching up, nothing that was due before this process started is run.
         let passed = if parts.settings.catch_up.is_zero() {
             parts.clock.now()
         } else {
@@ -155,7 +155,8 @@ impl ScheduledTask {
         }
     }
 
-    /// Returns how many runs may be under way. More than the plugin takes at once would only wait.
+    /// Returns how many runs can be under way. More than the plugin accepts at once would only
+    /// wait.
     fn max_overlapping(&self) -> usize {
         if !self.is_attended {
             return MAX_RUNS;
@@ -164,7 +165,7 @@ impl ScheduledTask {
         presence.window_for_timers().min(MAX_RUNS)
     }
 
-    /// Sees to it that the log and the driver know of the timer as it is.
+    /// Makes sure that the log and the driver know the timer as it is.
     fn set(&mut self, ctx: &mut Context<Self>) {
         if self.setting != Setting::Done {
             self.setting = Setting::Outdated;
@@ -205,7 +206,7 @@ impl ScheduledTask {
         self.leave_if_done(ctx);
     }
 
-    /// Looks what is to be done now, and does it.
+    /// Looks at what has to be done now, and does it.
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
         let now = self.parts.clock.now();
         self.notice(now);
@@ -247,7 +248,7 @@ impl ScheduledTask {
         self.arm(now, ctx);
     }
 
-    /// Notices when the clock was put back.
+    /// Notices that the clock was put back.
     fn notice(&mut self, now: Timestamp) {
         if self.latest.micros() > now.micros().saturating_add(SMALL_STEP) {
             tracing::warn!(task = %self.id, was = %self.latest, "the clock was put back");
@@ -257,7 +258,7 @@ impl ScheduledTask {
         self.latest = self.latest.max(now);
     }
 
-    /// Waits for the next due time when it is near.
+    /// Waits for the next due time if it is near.
     fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         if let Some(armed) = self.armed.take() {
             ctx.cancel_future(armed);
@@ -276,7 +277,7 @@ impl ScheduledTask {
         self.timer.zone.unwrap_or(self.parts.settings.zone)
     }
 
-    /// Ends the actor once it has nothing under way, if it is to end.
+    /// Stops the actor if it is to end and has nothing under way.
     pub(super) fn leave_if_done(&mut self, ctx: &mut Context<Self>) {
         let is_idle = self.runs.is_empty() && self.num_writing == 0;
         if !self.is_leaving() || !is_idle || self.setting != Setting::Done {
@@ -299,14 +300,16 @@ impl ScheduledTask {
     }
 }
 
-/// Returns how long it is from one time to another; none when that is past.
+/// Returns how long it is from one time to another; zero if the other is past.
 pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
     let micros = then.micros().saturating_sub(now.micros());
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
-/// Tells the log of the timer's schedule, if it does not know it or knows it by a clock that was
-/// ahead, then the driver. Returns the driver's job.
+/// Tells the log and then the driver of the timer's schedule. Returns the driver's job.
+///
+/// Nothing is appended to the log if it has the schedule already, unless that was set by a clock
+/// that was ahead.
 async fn tell(
     parts: Arc<TaskParts>,
     timer: Timer,
@@ -401,7 +404,7 @@ impl Handler<Stop> for ScheduledTask {
         self.ending.cancel();
         self.leave_if_done(ctx);
         Box::pin(async move {
-            // Either it said so, or it is gone.
+            // Either the actor has replied, or it is gone.
             let _ = left.await;
         })
     }
@@ -453,7 +456,7 @@ impl Handler<PauseTask> for ScheduledTask {
     }
 }
 
-/// Returns the refusal of a task that is about to end.
+/// Returns the error of a task that is about to end.
 pub(super) fn stopping() -> ApiError {
     ApiError::new(
         Code::PluginUnavailable,

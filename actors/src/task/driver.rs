@@ -1,11 +1,11 @@
-//! Who wakes tasks: tokio-cron-scheduler, behind a port.
+//! What wakes tasks: tokio-cron-scheduler, behind a port.
 //!
-//! Every task has a job of the scheduler. *When* a task is due is none of the scheduler's business:
-//! its cron dialect is not v1's, its zones have their own rules, its clock ticks twice a second, and
-//! a job that it has lost sight of does not come back. So a job's pattern only names seconds of a
-//! minute, `14,44 * * * * *`, those before the ones in which the task may be due. They mean the same
-//! in any dialect and any zone, and the task itself knows what to do with its wake-up calls: too
-//! many do no harm, one that is lost is made up for by the next, a minute later at most.
+//! Every task has a job in the scheduler. The scheduler does not decide *when* a task is due: its
+//! cron dialect is not v1's, its zones have their own rules, its clock ticks twice a second, and it
+//! never gets back a job that it has lost sight of. So a job's pattern only names seconds of a
+//! minute, such as `14,44 * * * * *`: those before the seconds in which the task may be due. They
+//! mean the same in any dialect and any zone. The task itself knows what to do with its wake-up
+//! calls: too many do no harm, and a lost one is made up for by the next, at most a minute later.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use uuid::Uuid;
 
 use super::messages::Wake;
 
-/// How many jobs there may be. The scheduler hands a second's jobs over through a channel of this
-/// length, and loses what does not fit.
+/// How many jobs there can be. The scheduler passes on the jobs of a second through a channel of
+/// this length, and loses what does not fit.
 pub const MAX_JOBS: usize = 1024;
-/// How long the scheduler may take to take a job or give it back.
+/// How long the scheduler can take to add or remove a job.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why a task is not going to be woken.
+/// Why a task will not be woken.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
-    /// The scheduler refused.
+    /// The scheduler refused the job.
     #[error("the scheduler does not take the job: {0}")]
     Scheduler(#[from] JobSchedulerError),
-    /// It did not answer.
+    /// The scheduler did not answer.
     #[error("the scheduler does not answer")]
     Silent,
 }
@@ -39,23 +39,23 @@ pub enum DriverError {
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// Sends a [`Wake`] in each second of a minute whose bit is set in `seconds`, soon after it
-    /// began; a few may be lost, and there may be more. Returns the job's name.
+    /// began. A few may be lost, and there may be extra ones. Returns the job's id.
     ///
-    /// # Errors
-    /// See [`DriverError`]; nothing will be sent then.
+    /// # Errors See [`DriverError`]; nothing will be sent then.
     async fn add(&self, seconds: u64, wake: Recipient<Wake>) -> Result<Uuid, DriverError>;
 
-    /// Ends a job.
+    /// Removes a job.
     async fn remove(&self, job: Uuid);
 
-    /// Ends all jobs.
+    /// Removes all jobs.
     async fn stop(&self);
 }
 
-/// The scheduler. It begins with the first job, on the thread that adds it.
+/// The scheduler. It starts with the first job, on the thread that adds it.
 #[derive(Default)]
 pub struct CronDriver {
-    /// Jobs come and go one at a time: the scheduler's own listeners give up when they fall behind.
+    /// Jobs are added and removed one at a time: the scheduler's own listeners give up if they fall
+    /// behind.
     scheduler: Mutex<Option<JobScheduler>>,
 }
 
@@ -91,7 +91,7 @@ impl Driver for CronDriver {
                 None => Ok(()),
             }
         };
-        // One that stays behind wakes nobody: its task is gone.
+        // A job that is left over wakes nobody: its task is gone.
         match tokio::time::timeout(PATIENCE, removed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the scheduler keeps a job"),
@@ -114,12 +114,12 @@ pub(super) fn seconds_before(seconds: u64) -> u64 {
     seconds >> 1 | first << 59
 }
 
-/// Writes seconds of a minute as a pattern of the scheduler.
+/// Writes seconds of a minute as a pattern for the scheduler.
 fn pattern(seconds: u64) -> String {
     let mut pattern = String::new();
     for second in (0..60).filter(|second| seconds >> second & 1 == 1) {
         let comma = if pattern.is_empty() { "" } else { "," };
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = write!(pattern, "{comma}{second}");
     }
     pattern.push_str(" * * * * *");

@@ -1,4 +1,4 @@
-//! What is to be done about a task now. Pure: the time is a parameter.
+//! What has to be done for a task now. Pure: the time is a parameter.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use skytrail_schema::time::Timestamp;
 use super::state::{SMALL_STEP, TaskState};
 use crate::plugin::timer_spec::TimerSpec;
 
-/// A run that begins no later than this is in time: waking up takes its time under load.
+/// A run that begins no later than this is in time: under load, waking up takes a while.
 const IN_TIME: Duration = Duration::from_secs(5);
 
-/// A task and what is going on around it.
+/// A task and its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look<'a> {
     /// When it is due.
     pub(super) spec: &'a TimerSpec,
     /// In which zone.
     pub(super) zone: Tz,
-    /// What the log says.
+    /// The task's state in the log.
     pub(super) state: &'a TaskState,
-    /// What was due up to here was seen to in this process.
+    /// Everything due up to here has been handled in this process.
     pub(super) passed: Timestamp,
-    /// How old a due run may be that is made up for.
+    /// How old a missed run can be and still be made up for.
     pub(super) catch_up: Duration,
     /// Whether a run is under way that the next one has to wait for.
     pub(super) is_busy: bool,
@@ -30,24 +30,24 @@ pub(super) struct Look<'a> {
     pub(super) is_attended: bool,
 }
 
-/// What is to be done.
+/// What has to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The run that is to begin.
+    /// The run that has to begin.
     pub(super) run: Option<Timestamp>,
-    /// What was due up to here has been seen to.
+    /// Everything due up to here has been handled.
     pub(super) passed: Option<Timestamp>,
-    /// How many due times were passed over because a run was under way.
+    /// How many due times were skipped because a run was under way.
     pub(super) num_skipped: u64,
-    /// How many due times were let go: too old, or overtaken by the next one.
+    /// How many due times were given up: too old, or overtaken by the next one.
     pub(super) num_missed: u64,
     /// The next due time.
     pub(super) next: Option<Timestamp>,
-    /// Whether the log is to be told to go on from now, because the clock was put back.
+    /// Whether the log has to be told to go on from now, because the clock was put back.
     pub(super) is_put_back: bool,
 }
 
-/// A moment that is looked at, and what a task's due times are counted from.
+/// A point in time, and what a task's due times are counted from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now<'a> {
     /// When it is due.
@@ -61,8 +61,9 @@ pub(super) struct Now<'a> {
 }
 
 impl Now<'_> {
-    /// Whether the clock must have been put back since something was seen to up to a time. A minute
-    /// is waited for, and so is a time before which nothing is due.
+    /// Whether the clock must have been put back since everything up to `seen_to` was handled.
+    ///
+    /// The task waits for up to a minute, and for any time before which nothing is due.
     pub(super) fn is_put_back(self, seen_to: Timestamp) -> bool {
         let limit = self.now.micros().saturating_add(SMALL_STEP);
         let is_due_before = || {
@@ -74,11 +75,12 @@ impl Now<'_> {
 }
 
 impl Look<'_> {
-    /// Decides.
+    /// Decides what has to be done.
     ///
-    /// Of several due times that nobody has seen to the last one counts. It is run if it is not
-    /// older than `catch_up`; while a run is under way it is passed over; without a worker it waits
-    /// until it is too old. After a clock was far ahead it goes on from what the clock shows now.
+    /// Of several due times that nobody has handled, the last one counts. It is run if it is not
+    /// older than `catch_up`. While a run is under way it is skipped. Without a worker it waits
+    /// until it is too old. After a clock was far ahead, the task goes on from what the clock shows
+    /// now.
     pub(super) fn decide(&self, now: Timestamp) -> Verdict {
         let Some(schedule) = &self.state.schedule else {
             return Verdict::default();
@@ -117,12 +119,12 @@ impl Look<'_> {
             && let Some(missed) = self.spec.next_after(seen_to, since, self.zone)
             && missed <= oldest
         {
-            // How many more there were, nobody counts: it may have been years.
+            // Nobody counts how many more there were: it may have been years.
             verdict.num_missed = 1;
             verdict.passed = Some(oldest);
         }
         if !self.is_busy && !self.is_attended {
-            // It waits, and what waits need not be counted in every second.
+            // The run waits, and a waiting run need not be counted every second.
             return verdict;
         }
         let window = (seen_to.max(oldest), now);
@@ -212,7 +214,7 @@ mod tests {
         let old = look(&spec, &state).decide(at(1_060_001));
         assert_eq!((old.run, old.num_missed), (None, 1));
         assert_eq!(old.next, Some(at(2_000_000)));
-        // It is let go once.
+        // It is given up once.
         let again = Look {
             passed: old.passed.unwrap(),
             ..look(&spec, &state)
@@ -268,7 +270,7 @@ mod tests {
             assert!(!look(&spec, &near).decide(at(10_000)).is_put_back);
             assert!(look(&spec, &near).decide(at(9_000)).is_put_back);
         }
-        // What was run already is waited for if nothing is due before.
+        // The task waits for what it has already run if nothing is due before.
         let (spec, state) = (every(3600), state(0, Some(3_600_000)));
         let verdict = look(&spec, &state).decide(at(1_800_000));
         assert_eq!((verdict.is_put_back, verdict.run), (false, None));
@@ -302,8 +304,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the looks fall, and wherever the process dies in between: no due time is run
-        /// twice, and each that is run is one.
+        /// Whenever the task looks, and wherever the process dies in between, no due time is run
+        /// twice, and every time that is run is a due time.
         #[test]
         fn nothing_is_run_twice(
             interval in 1_u64..7,
@@ -327,15 +329,15 @@ mod tests {
                     runs.push(due);
                     state.settled = Some(due);
                 }
-                // The last due time is never left behind when somebody is free to run it.
+                // The last due time is never left unhandled when a worker is free to run it.
                 let last = now / (interval as i64 * 1000) * interval as i64 * 1000;
                 let is_left = !is_busy && now - last <= 60_000 && last > 0;
                 prop_assert!(!is_left || passed.max(state.settled.unwrap_or(at(0))) >= at(last));
             }
         }
 
-        /// Wherever the clock goes: what is run is due, between two fresh starts no due time is run
-        /// twice, and a clock that then goes on as it should is not waited for longer than a while.
+        /// Wherever the clock jumps, only due times are run, and none twice between two fresh
+        /// starts. Once the clock runs normally again, the task does not wait longer than a while.
         #[test]
         fn a_clock_that_jumps_neither_doubles_a_run_nor_stops_the_task(
             interval in 1_u64..7,

@@ -1,4 +1,4 @@
-//! What the actors of tasks are told and asked, and what they answer.
+//! The messages to the actors of tasks, and their answers.
 
 use actix::Message;
 use serde::{Serialize, Serializer};
@@ -10,7 +10,7 @@ use skytrail_schema::time::Timestamp;
 use crate::context::RequestContext;
 use crate::plugin::{Overlap, Timer};
 
-/// It may be time: look. Too many of them do no harm, and one that is lost is made up for by the
+/// The task may be due: look. Too many of these do no harm, and a lost one is made up for by the
 /// next.
 #[derive(Clone, Copy, Debug)]
 pub struct Wake;
@@ -19,7 +19,7 @@ impl Message for Wake {
     type Result = ();
 }
 
-/// Tells a task what its plugin has registered, and whether that has a worker.
+/// Tells a task what its plugin has registered, and whether the plugin has a worker.
 #[derive(Clone, Debug)]
 pub struct SetTimer {
     /// The timer.
@@ -32,7 +32,7 @@ impl Message for SetTimer {
     type Result = ();
 }
 
-/// Begins no more runs. Replies when those that are under way have ended and the log has it.
+/// Begins no more runs. Replies once the runs under way have ended and their ends are in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop;
 
@@ -40,7 +40,7 @@ impl Message for Stop {
     type Result = ();
 }
 
-/// Lists all tasks that are registered.
+/// Lists all registered tasks.
 #[derive(Clone, Copy, Debug)]
 pub struct ListTasks;
 
@@ -56,10 +56,10 @@ impl Message for GetReport {
     type Result = Option<TaskReport>;
 }
 
-/// Runs a task now, whatever its schedule says. Replies when the run has ended.
+/// Runs a task now, whatever its schedule says. Replies once the run has ended.
 #[derive(Clone, Debug)]
 pub struct RunTask {
-    /// Which.
+    /// The task.
     pub id: TaskId,
     /// Who asks.
     pub context: RequestContext,
@@ -69,12 +69,12 @@ impl Message for RunTask {
     type Result = Result<TaskReport, ApiError>;
 }
 
-/// Lets a task rest, or run again. Replies when durable.
+/// Pauses or resumes a task. Replies once that is durable.
 #[derive(Clone, Debug)]
 pub struct PauseTask {
-    /// Which.
+    /// The task.
     pub id: TaskId,
-    /// Whether it is to rest.
+    /// Whether it is to pause.
     pub is_paused: bool,
     /// Who asks.
     pub context: RequestContext,
@@ -95,30 +95,30 @@ pub struct TaskReport {
     pub spec: String,
     /// The zone that it is read in.
     pub time_zone: String,
-    /// What happens when it is due while a run is under way.
+    /// What happens if it is due while a run is under way.
     pub overlap: Overlap,
-    /// Whether it waits to be resumed.
+    /// Whether it is paused.
     #[serde(rename = "paused")]
     pub is_paused: bool,
     /// Whether the plugin has a worker; without one nothing runs.
     #[serde(rename = "attended")]
     pub is_attended: bool,
-    /// When it is due next; `None` for never, and while it is paused.
+    /// When it is due next; `None` if never, and while it is paused.
     pub next_run: Option<Timestamp>,
-    /// When the oldest run began that is under way.
+    /// When the oldest run under way began.
     pub running_since: Option<Timestamp>,
-    /// The last run that began.
+    /// The run that began last.
     pub last_run: Option<RunReport>,
-    /// How many runs ended since the server's start.
+    /// How many runs have ended since the server started.
     #[serde(rename = "runs")]
     pub num_runs: u64,
     /// How many of them failed.
     #[serde(rename = "failures")]
     pub num_failures: u64,
-    /// How many times it was due while a run was under way.
+    /// How often it was due while a run was under way.
     #[serde(rename = "skipped")]
     pub num_skipped: u64,
-    /// How many times it was due and nobody saw to it in time.
+    /// How often it was due and was not handled in time.
     #[serde(rename = "missed")]
     pub num_missed: u64,
 }
@@ -134,9 +134,9 @@ pub struct RunReport {
     pub began_at: Timestamp,
     /// When it ended, if that is known.
     pub ended_at: Option<Timestamp>,
-    /// What became of it.
+    /// How it ended, or that it has not.
     pub outcome: RunOutcome,
-    /// The error that it ended with. Its text is known only until the server ends.
+    /// The error that it ended with. Its text is known only until the server stops.
     #[serde(
         serialize_with = "write_error",
         skip_serializing_if = "Option::is_none"
@@ -144,17 +144,17 @@ pub struct RunReport {
     pub error: Option<ApiError>,
 }
 
-/// What became of a run.
+/// How a run ended, or that it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunOutcome {
     /// It is under way.
     Running,
-    /// It ended well.
+    /// It succeeded.
     Ok,
     /// It ended with an error.
     Failed,
-    /// The server ended before it had noted the end; the run may have succeeded.
+    /// The server stopped before it had noted the end; the run may have succeeded.
     Lost,
 }
 

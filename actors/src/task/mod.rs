@@ -1,18 +1,18 @@
-//! Scheduled tasks: the timers that plugins register, run when they are due.
+//! Scheduled tasks: timers that plugins register, run when they are due.
 //!
-//! 1. [`Tasks`], one per app, hears of every change of what is registered, and keeps a
+//! 1. [`Tasks`], one per app, hears of every change of what is registered and keeps a
 //!    [`ScheduledTask`] for each timer.
-//! 2. A task is woken in the second before the one in which it may be due ([`Driver`]), and looks:
-//!    what the log says of it ([`TaskStates`]), what its spec says ([`when`](self::when)), and what follows
-//!    ([`look`](self::look)) are pure.
-//! 3. A run is claimed first: an event that says which due time it is for. The log takes one such
-//!    event for a due time and no second one, whoever tries, as long as the clock is not put back by
-//!    more than a minute: then a fresh schedule in the log says that it begins anew.
-//! 4. Only then the plugin is asked, once. How the run ended is an event, too.
+//! 2. The [`Driver`] wakes a task in the second before the one in which the task may be due. The
+//!    task then looks at its state in the log ([`TaskStates`]), at the due times of its spec
+//!    ([`when`](self::when)), and decides what follows ([`look`](self::look)). All of that is pure.
+//! 3. A run is claimed first, by an event that names its due time. The log accepts only one claim
+//!    per due time, whoever tries, unless the clock is put back by more than a minute. In that case
+//!    a new schedule in the log starts the task afresh.
+//! 4. Only then does the task ask the plugin, once. How the run ended is an event, too.
 //!
-//! So no due time is run twice, also when the process dies at the worst moment: a run that was
-//! claimed is never sent again. What nobody claimed, because the server or the plugin was away, is
-//! made up for if it is not too old; the last due time only.
+//! So no due time is run twice, even if the process dies at the worst possible point: a claimed run
+//! is never sent again. If nobody claimed a due time, because the server or the plugin was away, it
+//! is made up for unless it is too old. Only the last due time is made up for.
 
 mod actor;
 mod driver;

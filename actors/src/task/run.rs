@@ -1,4 +1,4 @@
-//! The runs of a task: claimed, asked for, ended; and what is told of them.
+//! The runs of a task: how they are claimed, asked for, ended and reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,20 @@ use super::state::{SMALL_STEP, TaskRun};
 use crate::context::RequestContext;
 use crate::plugin::{Lineage, PluginRequest, Timer, Undelivered};
 
-/// When the next run is due within this time, the log gets a good end together with its claim: one
-/// commit per run instead of two for a task that runs each second. A process that dies takes the end
-/// along, so it waits no longer than this.
+/// If the next run is due within this time, a successful end is written to the log together with
+/// its claim.
+///
+/// That is one commit per run instead of two for a task that runs every second. If the process
+/// dies, such an end is lost, so it waits no longer than this.
 const SOON: Duration = Duration::from_secs(1);
 /// The pause before a plugin that was not reached is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What became of a run.
+/// How a run ended.
 enum Outcome {
-    /// It could not be claimed; nobody was asked.
+    /// It could not be claimed; the plugin was not asked.
     Unclaimed(ApiError),
-    /// Somebody else has claimed it.
+    /// Another claim exists already.
     Taken,
     /// The plugin was asked.
     Ended(Result<Json, ApiError>),
@@ -38,11 +40,11 @@ enum Outcome {
 /// A run as it begins.
 struct Beginning {
     claim: TaskClaim,
-    /// What was passed before it.
+    /// The value of `passed` before this run.
     passed_before: Timestamp,
     context: RequestContext,
     reply: Option<Reply>,
-    /// Until when it waits for a plugin that is not reached.
+    /// Until when it waits for a plugin that cannot be reached.
     patience: Option<Timestamp>,
 }
 
@@ -85,7 +87,7 @@ impl ScheduledTask {
         Ok(())
     }
 
-    /// Begins a run that somebody asks for.
+    /// Begins a run that somebody asked for.
     pub(super) fn begin_manual(
         &mut self,
         context: RequestContext,
@@ -142,7 +144,7 @@ impl ScheduledTask {
                 tracing::warn!(task = %self.id, %error, "the run could not be claimed");
                 self.unwritten.splice(0..0, ends);
                 if self.passed == due {
-                    // It is looked at again with the next wake-up call.
+                    // The next wake-up call looks at it again.
                     self.passed = beginning.passed_before;
                 }
                 if let Some(reply) = beginning.reply {
@@ -184,28 +186,29 @@ impl ScheduledTask {
         }
     }
 
-    /// Whether a claim is near that takes the unwritten ends along.
+    /// Whether a claim is near that will include the unwritten ends.
     fn may_ends_wait(&self, now: Timestamp) -> bool {
         let is_claim_near = self.next.is_some_and(|next| until(now, next) <= SOON);
         let may_wait = |end: &TaskEnd| end.error.is_none() && until(end.at, now) < SOON;
         is_claim_near && self.unwritten.iter().all(may_wait)
     }
 
-    /// Tells the log of ends that wait for a claim which does not come.
+    /// Writes the ends that have waited for a claim that does not follow.
     pub(super) fn write_old_ends(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
         if !self.may_ends_wait(now) && !self.unwritten.is_empty() {
             self.write_ends(None, ctx);
         }
     }
 
-    /// Takes the ends that are told to the log now.
+    /// Takes the ends that are to be written to the log now.
     fn take_ends(&mut self) -> Vec<TaskEnd> {
         let ends = std::mem::take(&mut self.unwritten);
         self.writing.extend(&ends);
         ends
     }
 
-    /// Tells the log how runs ended; when that fails, with the next claim or look.
+    /// Writes to the log how runs ended; if that fails, they are written with the next claim or
+    /// look.
     pub(super) fn write_ends(&mut self, reply: Option<Reply>, ctx: &mut Context<Self>) {
         self.num_writing += 1;
         let ends = self.take_ends();
@@ -223,7 +226,8 @@ impl ScheduledTask {
             this.writing.retain(|end| !ends.contains(end));
             if let Err(error) = written {
                 tracing::warn!(task = %this.id, %error, "the log does not know how a run ended");
-                // Who leaves does not wait for the log; after a restart the run counts as lost.
+                // A task that is ending does not wait for the log; after a restart the run counts
+                // as lost.
                 if !this.is_leaving() {
                     this.unwritten.splice(0..0, ends);
                 }
@@ -235,7 +239,7 @@ impl ScheduledTask {
         }));
     }
 
-    /// Tells what there is to see.
+    /// Returns the task's report.
     pub(super) fn report(&self) -> TaskReport {
         let (_, state) = self.parts.states.read(&self.id);
         TaskReport {
@@ -279,7 +283,7 @@ impl ScheduledTask {
     }
 }
 
-/// Claims a run and asks the plugin; one that is not reached is asked again for a while.
+/// Claims a run and asks the plugin. A plugin that is not reached is asked again for a while.
 async fn carry_out(
     parts: &TaskParts,
     timer: Timer,
@@ -312,19 +316,19 @@ async fn carry_out(
         timeout: timer.timeout,
         deadline: None,
         lineage: Lineage {
-            // What the run causes names the commit that it began with.
+            // Whatever the run causes names the commit that the run began with.
             request_id: Some(commit.id),
             ..Lineage::default()
         },
     };
     loop {
         let error = match parts.plugins.ask(request.clone()).await {
-            // It has heard nothing yet: this is not a second run.
+            // The plugin has received nothing yet, so this is not a second run.
             Err(Undelivered::Unready(error)) => error,
             answer => return Outcome::Ended(answer.map_err(Undelivered::into_error)),
         };
         let now = parts.clock.now();
-        // Nobody waits for a time that only a clock that was ahead has seen.
+        // The run does not wait for a time that only a clock that was ahead has seen.
         let is_ahead = claim.due.micros() > now.micros().saturating_add(SMALL_STEP);
         let has_time = !is_ahead && beginning.patience.is_some_and(|until| now < until);
         let pause = ending.run_until_cancelled(sleep(PAUSE));

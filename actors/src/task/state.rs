@@ -1,11 +1,13 @@
-//! What the log says of a task. Pure: state from the live path equals state from a replay.
+//! The state of a task in the log. Pure: the state from the live path equals the state from a
+//! replay.
 
 use serde::{Deserialize, Serialize};
 use skytrail_schema::event::{Event, EventBody, TaskEnd, TaskSchedule, TaskTrigger};
 use skytrail_schema::time::Timestamp;
 
-/// A clock that is put back by no more than so many microseconds is waited for: until it is past
-/// what it has shown, nothing is run. By more, and tasks go on from what it shows.
+/// If the clock is put back by at most this many microseconds, tasks wait: nothing runs until it is
+/// past the latest time that it has shown. If it is put back further, tasks go on from what it
+/// shows.
 pub(super) const SMALL_STEP: i64 = 60_000_000;
 
 /// A task as its events left it.
@@ -16,10 +18,10 @@ pub struct TaskState {
     /// When it runs; `None` while its plugin registers without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<TaskSchedule>,
-    /// Whether it waits to be resumed.
+    /// Whether it is paused.
     #[serde(default)]
     pub is_paused: bool,
-    /// What was due up to here is settled: it was claimed, or it is not to run.
+    /// Everything due up to here is settled: it was claimed, or it must not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Timestamp>,
     /// The last run.
@@ -27,7 +29,7 @@ pub struct TaskState {
     pub last: Option<TaskRun>,
 }
 
-/// A run that was claimed.
+/// A claimed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRun {
     /// When it was due.
@@ -36,13 +38,13 @@ pub struct TaskRun {
     pub trigger: TaskTrigger,
     /// When it began.
     pub began_at: Timestamp,
-    /// How it ended; `None` while it runs, and for one that the process did not survive.
+    /// How it ended; `None` while it runs, and for a run that the process did not survive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<TaskEnd>,
 }
 
 impl TaskState {
-    /// Folds an event of the task's stream; `time` is its commit's.
+    /// Folds an event of the task's stream; `time` is the time of its commit.
     pub fn apply(&mut self, event: &Event, time: Timestamp) {
         self.version = event.version;
         match &event.body {
@@ -76,7 +78,7 @@ impl TaskState {
         }
     }
 
-    /// Whether what is due at a time may still be claimed.
+    /// Whether a due time can still be claimed.
     pub fn is_open(&self, due: Timestamp) -> bool {
         self.settled.is_none_or(|settled| settled < due)
     }
@@ -85,7 +87,7 @@ impl TaskState {
         self.settled = self.settled.max(Some(until));
     }
 
-    /// Goes on from a time, also when more was settled by a clock that was far ahead.
+    /// Goes on from a time, even if a clock that was far ahead has settled more.
     fn begin_anew(&mut self, from: Timestamp) {
         let limit = Timestamp::from_micros(from.micros().saturating_add(SMALL_STEP));
         self.settled = self.settled.filter(|settled| *settled <= limit);
@@ -187,7 +189,7 @@ mod tests {
         resumed.push((30, EventBody::TaskResumed(NoDetails {})));
         let state = fold(resumed);
         assert!(!state.is_open(at(30)) && state.is_open(at(31)));
-        // What was claimed by a clock that was a little ahead is not open once more.
+        // What a clock that was a little ahead has claimed cannot be claimed again.
         let mut near = ahead;
         near.push((9001, scheduled(8940)));
         assert!(!fold(near).is_open(at(9000)));

@@ -1,4 +1,4 @@
-//! All tasks as the log has them, in memory; and adding to it.
+//! All tasks as the log has them, in memory; and appending to them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::log::{CommitObserver, EventLog};
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 
-/// See the module's overview. An observer of the log: its tasks are those of its position, always.
+/// See the module's overview. An observer of the log: its tasks are always those at the log's
+/// position.
 #[derive(Debug, Default)]
 pub struct TaskStates(Mutex<Inner>);
 
@@ -25,13 +26,13 @@ struct Inner {
 }
 
 impl TaskStates {
-    /// Builds it from what is stored as of a position.
+    /// Builds it from the tasks stored as of a position.
     pub fn new(position: u64, tasks: Vec<(TaskId, TaskState)>) -> Self {
         let tasks = tasks.into_iter().collect();
         Self(Mutex::new(Inner { position, tasks }))
     }
 
-    /// Returns a task as of now, and the position that this is.
+    /// Returns a task as it is now, and the position of that.
     pub fn read(&self, id: &TaskId) -> (u64, TaskState) {
         let inner = self.0.lock();
         let state = inner.tasks.get(id).cloned().unwrap_or_default();
@@ -46,11 +47,12 @@ impl TaskStates {
         scheduled.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Appends what `decide` makes of the task as it is; when somebody else was quicker, of the task
-    /// as it is then. Replies when durable; says whether there was anything to append.
+    /// Appends what `decide` returns for the task as it is now.
     ///
-    /// # Errors
-    /// The log's, a conflict excepted.
+    /// If somebody else was quicker, `decide` is called again for the task as it is then. Returns
+    /// when the commit is durable, with `None` if there was nothing to append.
+    ///
+    /// # Errors Those of the log, except for a conflict.
     pub async fn append(
         &self,
         log: &Arc<dyn EventLog>,

@@ -1,4 +1,4 @@
-//! All tasks: started, changed and ended as plugins register.
+//! All tasks: started, changed and stopped as plugins register.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::context::RequestContext;
 use crate::plugin::Timer;
 use crate::spawn::spawn_named;
 
-/// How often it is looked whether all tasks are there, and all are woken: their driver is asleep
-/// after a clock that was ahead is put back.
+/// How often all tasks are checked and woken: the driver sleeps after a clock that was ahead is put
+/// back.
 const CARE_PERIOD: Duration = Duration::from_secs(10);
-/// How long a task may take to tell its state.
+/// How long a task can take to report its state.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How tasks are run.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct TaskSettings {
     /// The zone of timers that name none.
     pub zone: Tz,
-    /// How old a due run may be that was missed and is made up for; zero for none.
+    /// How old a missed run can be and still be made up for; zero if none is.
     pub catch_up: Duration,
     /// Whether another server runs the tasks.
     pub is_slave: bool,
@@ -44,21 +44,21 @@ pub struct Tasks {
     parts: Arc<TaskParts>,
     changes: watch::Receiver<()>,
     tasks: BTreeMap<TaskId, Known>,
-    /// Those that the log is being told are not registered any more. They wait for that if they come
-    /// back: what was due before then is not made up for.
+    /// Tasks whose removal is being written to the log. If one is registered again meanwhile, it
+    /// waits for that: what was due before is not made up for.
     dropping: BTreeSet<TaskId>,
     is_stopping: bool,
 }
 
 struct Known {
     address: Addr<ScheduledTask>,
-    /// What it was told.
+    /// The timer that it was last told.
     timer: Timer,
     is_attended: bool,
 }
 
 impl Tasks {
-    /// Builds the actor. `changes` tells when what is registered has changed.
+    /// Builds the actor. `changes` signals that what is registered has changed.
     pub fn new(parts: TaskParts, changes: watch::Receiver<()>) -> Self {
         Self {
             parts: Arc::new(parts),
@@ -87,7 +87,7 @@ impl Tasks {
             }
             is_wanted
         });
-        // One whose plugin is away may come back with it.
+        // A task whose plugin is away may come back with it.
         for id in self.parts.states.scheduled() {
             if points.attended.contains(&id.plugin) && !wanted.contains(&id) {
                 self.tell_dropped(id, ctx);
@@ -99,7 +99,7 @@ impl Tasks {
         }
     }
 
-    /// Tells the log that a task is not registered any more; what fails is tried again later.
+    /// Writes to the log that a task is not registered any more; a failure is retried later.
     fn tell_dropped(&mut self, id: TaskId, ctx: &mut Context<Self>) {
         if !self.dropping.insert(id.clone()) {
             return;
@@ -129,7 +129,7 @@ impl Tasks {
         );
     }
 
-    /// Starts a task's actor, or tells it what is new.
+    /// Starts a task's actor, or tells it what has changed.
     fn keep(&mut self, timer: &Timer, is_attended: bool) {
         if self.dropping.contains(&timer.id) {
             return;
@@ -145,7 +145,7 @@ impl Tasks {
                 timer: timer.clone(),
                 is_attended,
             };
-            // One whose mailbox is full is told later.
+            // A task with a full mailbox is told later.
             if known.address.try_send(message).is_ok() {
                 known.timer = timer.clone();
                 known.is_attended = is_attended;
@@ -176,7 +176,7 @@ impl Tasks {
     }
 }
 
-/// Lets a task do what it is asked.
+/// Passes a message on to a task.
 fn pass_on<M>(
     task: Result<Addr<ScheduledTask>, ApiError>,
     message: M,
@@ -211,7 +211,7 @@ impl Actor for Tasks {
         ctx.run_interval(CARE_PERIOD, |this, ctx| {
             this.reconcile(ctx);
             for known in this.tasks.values() {
-                // One with a full mailbox is awake.
+                // A task with a full mailbox is awake.
                 let _ = known.address.try_send(Wake);
             }
         });

@@ -1,14 +1,14 @@
 //! When a spec is due in a time zone. Pure.
 //!
-//! Due times are whole seconds. A calendar spec is about what a clock on the wall shows, and where
-//! clocks are put forward or back there are two ways to read it:
+//! Due times are whole seconds. A calendar spec is about what a wall clock shows. Where clocks are
+//! put forward or back, there are two ways to read it:
 //!
-//! - *By the hour*, when the hour is written with `*` or `?`: every second at which the clock shows
-//!   an admitted time is due. An hour that the clock skips has none, one that it shows twice has
-//!   twice as many.
-//! - *By the day*, when hours are named: each admitted time of a day is due once. A time that the
-//!   clock skips is due as much later as the clock was put forward; of one that it shows twice the
-//!   first counts.
+//! - *By the hour*, if the hour is written with `*` or `?`: every second at which the clock shows
+//!   an admitted time is due. An hour that the clock skips has no due times; an hour that it shows
+//!   twice has twice as many.
+//! - *By the day*, if hours are named: each admitted time of a day is due once. A time that the
+//!   clock skips is due later, by as much as the clock was put forward. Of a time that it shows
+//!   twice, the first one counts.
 
 use chrono::{DateTime, TimeZone};
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, Timelike};
@@ -18,17 +18,17 @@ use skytrail_schema::time::Timestamp;
 use crate::plugin::timer_spec::{Calendar, Field, TimerSpec};
 
 const MICROS: i64 = 1_000_000;
-/// How far ahead an admitted day is looked for. The 29th of February comes back after eight years
-/// at the latest, a 1st of February on a certain day of the week after twelve.
+/// How many days ahead an admitted day is searched for. The 29th of February comes back after at
+/// most eight years, a 1st of February on a certain day of the week after at most twelve.
 const MAX_DAYS: usize = 13 * 366;
-/// Clocks are put forward or back by less than so many seconds: Samoa once left out a day.
+/// Clocks are put forward or back by less than this many seconds: Samoa once left out a day.
 const REACH: i64 = 26 * 3600;
-/// So many due times are counted. Whoever waits for an hour with one in each second need not know
-/// how many it were.
+/// At most this many due times are counted. If one is due every second, nobody needs to know how
+/// many an hour had.
 const MAX_COUNTED: u64 = 1000;
 
 impl TimerSpec {
-    /// Returns the first due time after `after`; `None` when there is none. Intervals count from
+    /// Returns the first due time after `after`; `None` if there is none. Intervals count from
     /// `since`.
     pub fn next_after(&self, after: Timestamp, since: Timestamp, zone: Tz) -> Option<Timestamp> {
         let after = seconds(after);
@@ -44,8 +44,8 @@ impl TimerSpec {
         next?.checked_mul(MICROS).map(Timestamp::from_micros)
     }
 
-    /// Returns the last due time after `after` and not after `until`, and how many there are, of
-    /// which at most [`MAX_COUNTED`] are counted.
+    /// Returns the last due time after `after` and not after `until`, and how many there are,
+    /// counting at most [`MAX_COUNTED`].
     pub fn last_within(
         &self,
         (after, until): (Timestamp, Timestamp),
@@ -63,7 +63,7 @@ impl TimerSpec {
                 None => return Some((last, num_due)),
             }
         }
-        // All others are in the seconds up to here, if there are any.
+        // Any others lie in the seconds from here to `until`.
         let mut end = seconds(until);
         while seconds(last) < end {
             let middle = seconds(last) + (end - seconds(last)) / 2;
@@ -75,8 +75,8 @@ impl TimerSpec {
         Some((last, MAX_COUNTED))
     }
 
-    /// Returns the seconds of a minute, as bits, in which a due time may lie: in any zone whose
-    /// offset is in whole minutes, as all are today.
+    /// Returns the seconds of a minute, as bits, in which a due time can lie. That holds in any
+    /// zone whose offset is in whole minutes, as all are today.
     pub fn due_seconds(&self, since: Timestamp) -> u64 {
         match self {
             Self::Calendar(calendar) => calendar.seconds.bits,
@@ -91,7 +91,7 @@ impl TimerSpec {
     }
 }
 
-/// Cuts to whole seconds, downwards.
+/// Rounds down to whole seconds.
 fn seconds(time: Timestamp) -> i64 {
     time.micros().div_euclid(MICROS)
 }
@@ -100,21 +100,22 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Seconds around a moment in which a zone's clocks are neither put forward nor back.
+/// Seconds around a point in time in which a zone's clocks are neither put forward nor back.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     /// How many seconds clocks are ahead of UTC.
     offset: i64,
-    /// When clocks were changed last, and how far they were ahead before; if it was lately.
+    /// When clocks were last changed, and how far ahead they were before; `None` if that is long
+    /// ago.
     change: Option<(i64, i64)>,
-    /// The first second that is not known to be of it.
+    /// The first second that is not known to belong to the span.
     end: i64,
-    /// Whether clocks are changed then.
+    /// Whether clocks are changed at `end`.
     ends_in_change: bool,
 }
 
 impl Span {
-    /// Finds it. It is known for as far as [`REACH`].
+    /// Finds the span around a second. It is known as far as [`REACH`].
     fn around(moment: i64, ahead: &impl Fn(i64) -> Option<i64>) -> Option<Self> {
         let offset = ahead(moment)?;
         let (early, late) = (moment - REACH, moment + REACH);
@@ -139,8 +140,8 @@ impl Span {
     }
 }
 
-/// Returns the first second after `low` of which something is true that is true of `high` and not
-/// of `low`.
+/// Returns the first second after `low` at which `is_true` holds; it holds at `high`, and not at
+/// `low`.
 fn first(mut low: i64, mut high: i64, is_true: impl Fn(i64) -> Option<bool>) -> Option<i64> {
     while high - low > 1 {
         let middle = low + (high - low) / 2;
@@ -154,9 +155,10 @@ fn first(mut low: i64, mut high: i64, is_true: impl Fn(i64) -> Option<bool>) -> 
 }
 
 impl Calendar {
-    /// Returns the first due time after `after`. `ahead` tells how many seconds the zone's clocks
-    /// are ahead of UTC. Goes from one change of the clocks to the next, however often a spec is
-    /// due in between.
+    /// Returns the first due time after `after`. `ahead` returns how many seconds the zone's clocks
+    /// are ahead of UTC.
+    ///
+    /// It steps from one change of the clocks to the next, however often a spec is due in between.
     fn next_after(&self, after: i64, ahead: &impl Fn(i64) -> Option<i64>) -> Option<i64> {
         let mut from = after.checked_add(1)?;
         loop {
@@ -183,7 +185,7 @@ impl Calendar {
         };
         let until = change + (span.offset - before).abs();
         if span.offset < before {
-            // Until then clocks show once more what they have shown.
+            // Until then clocks repeat what they have shown.
             return shown(from.max(until), span.offset);
         }
         // What was skipped is due as if clocks had not been put forward yet.
@@ -192,7 +194,7 @@ impl Calendar {
     }
 
     /// Returns the first admitted time from `from` on, as a clock shows it, in seconds as if it
-    /// were in UTC.
+    /// were UTC.
     fn next_reading(&self, from: NaiveDateTime) -> Option<i64> {
         let first_day = from.date();
         if self.admits_day(first_day)
@@ -210,7 +212,7 @@ impl Calendar {
         days.find(|day| self.admits_day(*day))
     }
 
-    /// Whether a day is admitted. When both day fields are restricted one of them is enough.
+    /// Whether a day is admitted. If both day fields are restricted, one of them is enough.
     fn admits_day(&self, day: NaiveDate) -> bool {
         let in_month = self.days_of_month.admits(day.day());
         let in_week = self

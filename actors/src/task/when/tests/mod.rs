@@ -220,7 +220,7 @@ fn intervals_know_no_zones_and_keep_their_phase() {
     );
 }
 
-/// A field in text, mostly one that admits much.
+/// A field as a string, usually one that admits many values.
 fn field(first: u32, last: u32) -> impl Strategy<Value = String> {
     prop_oneof![
         3 => Just("*".to_owned()),
@@ -237,7 +237,7 @@ fn field(first: u32, last: u32) -> impl Strategy<Value = String> {
 
 fn spec() -> impl Strategy<Value = String> {
     let time = (field(0, 59), field(0, 59), field(0, 23));
-    // Days that admit nothing for months tell a walk of two days nothing.
+    // Days that restrict a whole month show nothing in a walk of two days.
     let day = prop_oneof![3 => Just("*".to_owned()), 1 => field(1, 31)];
     let weekday = prop_oneof![3 => Just("*".to_owned()), 1 => field(0, 6)];
     (time, day, weekday).prop_map(|((second, minute, hour), day, weekday)| {
@@ -245,7 +245,8 @@ fn spec() -> impl Strategy<Value = String> {
     })
 }
 
-/// Moments around which it gets interesting: clocks are put forward or back, months and years end.
+/// Points in time around which it gets interesting: clocks are put forward or back, months and
+/// years end.
 const MOMENTS: [(Tz, i64); 14] = [
     (Tz::Europe__Berlin, 1_774_746_000), // 2026-03-29T01:00:00Z, forward
     (Tz::Europe__Berlin, 1_792_890_000), // 2026-10-25T01:00:00Z, back
@@ -266,7 +267,7 @@ const MOMENTS: [(Tz, i64); 14] = [
 /// A day was left out, 2011-12-30T10:00:00Z.
 const SAMOA: (Tz, i64) = (Tz::Pacific__Apia, 1_325_239_200);
 
-/// What a field of a spec admits, by its definition.
+/// Whether a field of a spec admits a value, by the field's definition.
 fn admits(text: &str, value: u32) -> bool {
     text.split(',').any(|part| {
         let (range, step) = part.split_once('/').map_or((part, 1), |(range, step)| {
@@ -293,7 +294,7 @@ impl Admitted {
     fn new(spec: &str) -> Self {
         let texts: Vec<&str> = spec.split(' ').collect();
         let is_star = |text: &str| text.contains(['*', '?']);
-        // Steps over all days of a month count from the first.
+        // Steps over all days of a month count from the first day.
         let from_one = is_star(texts[3]) && texts[3].contains('/');
         let admitted = |field: usize, value: u32| match field {
             3 if from_one => value > 0 && admits(texts[3], value - 1),
@@ -306,7 +307,7 @@ impl Admitted {
         }
     }
 
-    /// Whether it admits what a clock shows.
+    /// Whether the spec admits what a clock shows.
     fn admits(&self, shown: &NaiveDateTime) -> bool {
         let has = |field: usize, value: u32| self.fields[field][value as usize];
         let day = has(3, shown.day());
@@ -320,7 +321,7 @@ impl Admitted {
     }
 }
 
-/// Walks through the seconds after `after`, at most `limit` of them, to the first that is due.
+/// Walks through at most `limit` seconds after `after`, to the first one that is due.
 fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
     let is_by_the_hour = spec.split(' ').nth(2).unwrap().contains(['*', '?']);
     let admitted = Admitted::new(spec);
@@ -333,10 +334,10 @@ fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
         let offset = zone.offset_from_utc_datetime(&utc(second)).fix();
         i64::from(offset.local_minus_utc())
     };
-    // Begins before, to know of a change that still has its effects.
+    // Begins earlier, to know of a change that still has effects.
     let begin = after - 25 * 3600;
     let mut offset = ahead(begin);
-    // The last change: when it was, and the offset before.
+    // The last change: when it was, and the offset before it.
     let mut change = (i64::MIN / 2, offset);
     for second in begin + 1..=after + limit {
         let now = ahead(second);
@@ -365,7 +366,7 @@ fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
     None
 }
 
-/// Returns the next due time, and how often it was looked how far clocks are ahead.
+/// Returns the next due time, and how often the clocks' offset was looked up.
 fn next_and_work(spec: &str, after: i64, zone: Tz) -> (Option<i64>, usize) {
     let num_looks = Cell::new(0);
     let ahead = |at| {
@@ -410,7 +411,7 @@ fn a_day_that_is_left_out_is_made_up_for_by_the_day_and_not_by_the_hour() {
         shown("0 30 12 30 * *", zone, (2011, 12, 31)),
         ["31 12:30:00 +14:00"]
     );
-    // Of two that are due at one time there is one.
+    // If two times fall together, the task is due once.
     assert_eq!(
         shown("0 30 12 * * *", zone, (2011, 12, 31)),
         ["31 12:30:00 +14:00", "01 12:30:00 +14:00"]
@@ -421,7 +422,7 @@ fn a_day_that_is_left_out_is_made_up_for_by_the_day_and_not_by_the_hour() {
     );
 }
 
-/// Checks what is found within a range against what is found by going from one to the next.
+/// Checks the result for a range against stepping from one due time to the next.
 fn check_last_within(spec: &TimerSpec, (after, until): (i64, i64), zone: Tz) {
     let micros = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
     let since = micros(1);
@@ -469,7 +470,7 @@ fn rare_spec() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Also where a walk through the seconds would take too long.
+    /// Covers distances at which a walk through the seconds would take too long.
     #[test]
     fn the_next_time_is_the_one_that_a_search_through_readings_finds(
         spec in rare_spec(),
@@ -509,7 +510,7 @@ proptest! {
             Some(walked) => prop_assert_eq!(next, Some(walked), "{} {}", spec, zone),
             None => prop_assert!(next.is_none_or(|next| next > after + LIMIT), "{} {}", spec, zone),
         }
-        // Whoever is woken in these seconds misses nothing.
+        // A task that is woken in these seconds misses nothing.
         if let Some(next) = next {
             prop_assert!(parsed.due_seconds(since) >> next.rem_euclid(60) & 1 == 1);
         }
@@ -528,7 +529,7 @@ proptest! {
         let (start, second) = (since.micros() / 1_000_000, next.micros() / 1_000_000);
         prop_assert!(next > after && next.micros() % 1_000_000 == 0);
         prop_assert!(second > start && (second - start) % interval == 0);
-        // There is none in between.
+        // There is no due time in between.
         let before = second - interval;
         prop_assert!(before <= start || before * 1_000_000 <= after.micros());
         prop_assert!(spec.due_seconds(since) >> second.rem_euclid(60) & 1 == 1);

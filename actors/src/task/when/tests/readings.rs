@@ -1,5 +1,6 @@
-//! Another way to the next due time: all that clocks show around a change, one after the other, and
-//! when they show it. Knows nothing of changes by more than three hours.
+//! Another way to find the next due time: it goes through everything that clocks show around a
+//! change, one after the other, and when they show it. It does not handle changes by more than
+//! three hours.
 
 use chrono::{MappedLocalTime, NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
@@ -12,7 +13,7 @@ const MAX_SHIFT: i64 = 3 * 3600;
 /// Returns the first due time after `after`.
 pub(super) fn next_after(calendar: &Calendar, after: i64, zone: Tz) -> Option<i64> {
     let is_even = offset(zone, after - MAX_SHIFT)? == offset(zone, after + MAX_SHIFT)?;
-    // Times that were shown before may be shown, or made up for, once more.
+    // Times that were shown before can be shown, or made up for, once more.
     let back = if is_even { 0 } else { MAX_SHIFT };
     let shown = utc(after + offset(zone, after)?)?;
     let mut slack = back;
@@ -37,7 +38,7 @@ pub(super) fn next_after(calendar: &Calendar, after: i64, zone: Tz) -> Option<i6
     best
 }
 
-/// Returns when a time that the clock shows is due, and whether there is nothing special to it.
+/// Returns when a time that the clock shows is due, and whether it is an ordinary time.
 fn moments(
     calendar: &Calendar,
     reading: NaiveDateTime,
