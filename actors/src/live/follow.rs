@@ -1,4 +1,4 @@
-//! Following what is committed: records as events left them.
+//! Following commits: records as events left them.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::store::HeadSource as _;
 
-/// How many records are kept, so that the next change of one can be put onto it.
+/// How many records are kept, so that the next change of one can be applied to it.
 const MAX_HEADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2047);
 
 /// The consumer that keeps live queries up to date.
 pub struct LiveFollower {
     service: LiveQueries,
-    /// Records as the last event left them.
+    /// Records as their last events left them.
     heads: LruCache<RecordId, Arc<Head>>,
-    /// The next event, if none is left out.
+    /// The next event, if none is skipped.
     next: u64,
 }
 
@@ -45,7 +45,7 @@ impl LiveFollower {
     async fn look_at(&mut self, event: &Event) {
         let Stream::Record(id) = &event.stream else {
             if let Stream::Type(_) = &event.stream {
-                // Their fields may have other names now.
+                // The fields may have other names now.
                 self.heads.clear();
             }
             self.service.notice(event);
@@ -94,7 +94,7 @@ impl LiveFollower {
         }
         let wanted = [(id.key.clone(), event.position)];
         let at_hand = env.model.get_written(&id.record_type, &wanted);
-        // What memory has may have got other names of fields since.
+        // The fields of what is in memory may have been renamed since.
         let is_as_then = || env.definition(&id.record_type).reshaped == reshaped;
         if let Some(head) = at_hand.into_iter().next().flatten()
             && is_as_then()
@@ -112,7 +112,8 @@ impl LiveFollower {
     }
 }
 
-/// Adds the numbers that a record got when its type got a sequence field: the log has not got them.
+/// Adds the numbers that a record got when its type got a sequence field: the log does not have
+/// them.
 pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result<(), ApiError> {
     let definition = env.definition(&record.id.record_type);
     let is_missing = |(name, kind): &(&String, &FieldType)| {

@@ -9,13 +9,13 @@ use skytrail_schema::id::RecordId;
 
 use crate::log::Timeline;
 
-/// What a listener is told: a JSON text, written once for all who are told the same.
+/// What a listener is told: JSON as a string, written once for all who are told the same.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The event's name, which is in the text, too.
     pub event: &'static str,
-    /// Whoever has had this frame has had everything up to this position. What belongs together has
-    /// a position only at its end.
+    /// A listener that has received this frame has received everything up to this position. Of
+    /// frames that belong together, only the last one has a position.
     pub position: Option<u64>,
     content: Arc<Content>,
 }
@@ -23,7 +23,7 @@ pub struct Frame {
 #[derive(Debug)]
 struct Content {
     text: String,
-    /// The text as it goes over a connection.
+    /// The text as it is sent over a connection.
     packed: OnceLock<Bytes>,
 }
 
@@ -33,12 +33,12 @@ impl Frame {
         &self.content.text
     }
 
-    /// Returns how long the text is.
+    /// Returns the length of the text.
     pub(super) fn num_bytes(&self) -> usize {
         self.content.text.len()
     }
 
-    /// Returns the text as `pack` makes it ready for a connection. All connections have the same
+    /// Returns the text as `pack` prepares it for a connection. All connections have the same
     /// `pack`, so it is called once.
     pub fn packed(&self, pack: fn(&str) -> Bytes) -> Bytes {
         let content = &self.content;
@@ -47,7 +47,7 @@ impl Frame {
 }
 
 /// How a subscription's frames are marked: with the name that the listener gave it, or not at all.
-/// Their positions are those of a timeline, which `ready` names.
+/// Their positions belong to a timeline, which `ready` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Label {
     name: Option<Arc<str>>,
@@ -55,7 +55,8 @@ pub(super) struct Label {
 }
 
 impl Label {
-    /// Marks frames with a name; it is empty for the only subscription of a stream, which has none.
+    /// Marks frames with a name; an empty one stands for the only subscription of a stream, which
+    /// has no name.
     pub(super) fn new(name: &str, timeline: Timeline) -> Self {
         let is_named = !name.is_empty();
         Self {
@@ -64,7 +65,7 @@ impl Label {
         }
     }
 
-    /// A record is new in the result, or is not as it was.
+    /// A record is new in the result, or has changed.
     pub(super) fn record(&self, event: &'static str, position: Option<u64>, body: &str) -> Frame {
         self.write(event, position, Some(("record", body)))
     }
@@ -75,28 +76,28 @@ impl Label {
         self.write("leave", position, Some(("record", &body)))
     }
 
-    /// Some records of the result, as a JSON array.
+    /// Some records of the result, given as a JSON array.
     pub(super) fn result(&self, page: &str) -> Frame {
         self.write("result", None, Some(("records", page)))
     }
 
-    /// Everything up to a position was told.
+    /// Everything up to a position has been told.
     pub(super) fn ready(&self, position: u64) -> Frame {
         let timeline = json!(self.timeline.to_string()).to_string();
         self.write("ready", Some(position), Some(("timeline", &timeline)))
     }
 
-    /// What was told before is void; a result follows.
+    /// Everything told before is void; a result follows.
     pub(super) fn reset(&self, reason: &str) -> Frame {
         self.write("reset", None, Some(("reason", &json!(reason).to_string())))
     }
 
-    /// The subscription has ended, and why.
+    /// The subscription has ended with an error.
     pub(super) fn error(&self, error: &ApiError) -> Frame {
         self.write("error", None, Some(("error", &error.to_wire().to_string())))
     }
 
-    /// The subscription has ended as it was asked to.
+    /// The subscription has ended as requested.
     pub(super) fn end(&self) -> Frame {
         self.write("end", None, None)
     }

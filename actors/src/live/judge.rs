@@ -16,25 +16,25 @@ use crate::breath::Breath;
 use crate::budget::{Budget, MAX_COST, TooCostly};
 use crate::record::env::RecordEnv;
 
-/// What a view wants to know of a change.
+/// What a view needs to know about a change.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) view: ViewId,
     /// What is asked, and how its user sees.
     pub(super) query: Arc<LiveQuery>,
     pub(super) lens: Arc<Lens>,
-    /// The connection that it counts for: one of those that listen.
+    /// The connection that it is charged to: one of those that listen.
     pub(super) payer: Option<ListenerId>,
 }
 
 /// What a query says of a record.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
-    /// It does not find it.
+    /// The query does not find it.
     Unfound,
-    /// It finds it, written at that place of the renderer, with that hash.
+    /// The query finds it. It was written at that place of the renderer, with that hash.
     Found(usize, u64),
-    /// It is not looked at.
+    /// It was not looked at.
     Refused(ApiError),
 }
 
@@ -55,13 +55,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Returns what was found out for a view, if it sees by that lens.
+    /// Returns the verdict for a view, if the view still has that lens.
     pub(super) fn verdict(&self, view: ViewId, lens: &Arc<Lens>) -> Option<&Verdict> {
         let (by, verdict) = self.verdicts.get(&view)?;
         Arc::ptr_eq(by, lens).then_some(verdict)
     }
 
-    /// Finds out what views want to know.
+    /// Answers what views need to know.
     pub(super) async fn answer(
         &mut self,
         questions: Vec<Question>,
@@ -113,7 +113,7 @@ impl<'a> Judges<'a> {
             .or_insert_with(|| Judge::new(env))
     }
 
-    /// Finds out what a view wants to know.
+    /// Answers what a view needs to know.
     pub(super) async fn answer(&mut self, open: Vec<(Change, Question)>, breath: &mut Breath) {
         for (change, question) in open {
             let judge = self.of(change.position);

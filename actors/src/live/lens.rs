@@ -1,4 +1,4 @@
-//! How somebody sees records: his roles, the rules for fields, the types' fields.
+//! How a user sees records: roles, field rules, the types' fields.
 
 use std::sync::Arc;
 
@@ -30,38 +30,38 @@ pub struct Audience {
     pub user: Option<UserId>,
 }
 
-/// The token that somebody came with.
+/// The token that a listener came with.
 #[derive(Clone, Debug, Default)]
 pub struct Credential {
-    /// The token, if he showed one.
+    /// The token, if one was shown.
     pub token: Option<Arc<str>>,
-    /// As of when its user was judged, if that is known.
+    /// As of when the token's user was judged, if that is known.
     pub as_of: Option<Timestamp>,
 }
 
 /// See the module's overview.
 #[derive(Debug)]
 pub(super) struct Lens {
-    /// It is true at this position, and until something [disturbs](disturbs) it.
+    /// The lens is true at this position, and until something [disturbs](disturbs) it.
     pub(super) position: u64,
-    /// The user's tokens from before are refused.
+    /// Older tokens of the user are refused.
     pub(super) valid_since: Option<Timestamp>,
-    /// Whether some rule may hide fields from him.
+    /// Whether some rule may hide fields from the user.
     pub(super) may_hide: bool,
     caller: Caller,
     rules: Arc<FieldRules>,
     /// The queried type, then those that its references name.
     types: Vec<Arc<TypeDefinition>>,
-    /// `None` while there are no records, since the type is not created.
+    /// `None` while the type is not created: then there are no records.
     condition: Option<Condition>,
 }
 
 impl Lens {
-    /// Takes it as it is at present. The store has applied all that it rests on.
+    /// Takes the lens as it is at present. The store has applied everything that it rests on.
     ///
     /// # Errors
-    /// The user may not act; the query makes no sense for the type or asks for what he may not
-    /// search; the store failed.
+    /// The user may not act; the query makes no sense for the type, or searches by what the user
+    /// may not search; the store failed.
     pub(super) async fn take(
         env: &RecordEnv,
         query: &LiveQuery,
@@ -83,8 +83,8 @@ impl Lens {
         let mut valid_since = None;
         if let Some(user) = &audience.user {
             let loaded = env.load_user(user).await?;
-            // Memory may have him as he is since: a result by that must not be of a position before,
-            // or whoever comes back from there would not meet what changed.
+            // Memory may have a later state of the user. A result by that state must not carry an
+            // earlier position: a listener that comes back from there would miss the change.
             env.applied.wait_for(env.model.position()).await?;
             match loaded {
                 Some(state) => {
@@ -120,7 +120,7 @@ impl Lens {
         })
     }
 
-    /// Whether two show the same.
+    /// Whether two lenses show the same.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let versions = |lens: &Self| -> Vec<_> {
             let all = lens.types.iter();
@@ -144,12 +144,12 @@ impl Lens {
         }
     }
 
-    /// Whether he may find a record, whatever the query asks for.
+    /// Whether the user may find a record, whatever the query asks for.
     pub(super) fn may_find(&self, query: &LiveQuery, record: &Record) -> bool {
         may_find(&self.look(query).asker, record)
     }
 
-    /// Whether the query finds a record, if it does not look beyond it.
+    /// Whether the query finds a record, provided that it does not look beyond it.
     pub(super) fn finds(&self, query: &LiveQuery, record: &Record) -> bool {
         let context = Context {
             user: self.caller.user.as_ref(),
@@ -160,7 +160,8 @@ impl Lens {
             && condition.is_some_and(|it| it.evaluate(record, context) == Some(true))
     }
 
-    /// Returns about how much [`Self::finds`] looks at; of more than `most`, some number above it.
+    /// Returns about how much [`Self::finds`] looks at; if that is more than `most`, some number
+    /// above it.
     pub(super) fn cost(&self, query: &LiveQuery, record: &Record, most: u64) -> u64 {
         let context = Context {
             user: self.caller.user.as_ref(),
@@ -174,8 +175,7 @@ impl Lens {
         }
     }
 
-    /// Returns the version at which the queried type's records were last changed by a change of the
-    /// type.
+    /// Returns the version of the queried type that last changed its records.
     pub(super) fn reshaped(&self) -> u32 {
         self.types
             .first()
@@ -203,7 +203,7 @@ impl Lens {
     }
 }
 
-/// Whether an event changes how a view's user sees; `lens` is how he saw so far.
+/// Whether an event changes how a view's user sees; `lens` is how the user has seen so far.
 pub(super) fn disturbs(
     event: &Event,
     (query, audience): (&LiveQuery, &Audience),

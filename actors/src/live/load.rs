@@ -17,21 +17,21 @@ use crate::record::env::RecordEnv;
 use crate::record::included::Included;
 use crate::record::messages::Found;
 
-/// So many records go into a frame.
+/// How many records go into a frame.
 const PAGE_RECORDS: usize = 100;
 
-/// How often a result is looked up again because something changed how the user sees meanwhile.
+/// How often a result is looked up again because the lens changed meanwhile.
 const MAX_ATTEMPTS: u32 = 20;
 
-/// Makes hashes that nobody outside can aim at.
+/// Computes hashes that nobody outside can aim at.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A record as somebody sees it.
+/// A record as a user sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     /// As JSON.
     pub(super) text: Arc<str>,
-    /// Of what it says; addresses of files, which are always new, do not count.
+    /// A hash of what it says. It does not cover addresses of files, which are always new.
     pub(super) hash: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Body {
 pub(super) struct Loaded {
     /// How the user sees; it was true at `position`.
     pub(super) lens: Arc<Lens>,
-    /// The position that it is of.
+    /// The position that the result is of.
     pub(super) position: u64,
     /// The records.
     pub(super) records: Vec<(RecordId, Body)>,
@@ -48,10 +48,10 @@ pub(super) struct Loaded {
     pub(super) pages: Vec<String>,
 }
 
-/// Looks up a result; of one that is too long, a record more than may be told.
+/// Looks up a result. If it is too long, it has one record more than may be told.
 ///
 /// # Errors
-/// As [`Lens::take`]; how the user sees changed all the time.
+/// Those of [`Lens::take`]; the lens kept changing.
 pub(super) async fn load(
     env: &RecordEnv,
     query: &LiveQuery,
@@ -67,8 +67,8 @@ pub(super) async fn load(
         let look = lens.look(query);
         let (position, answer) = env.store.query_at(&bounded, &look.asker).await?;
         let found = look.bring(env, answer.records).await?;
-        // The store may have been ahead of the lens: nothing may be shown by rules that did not hold
-        // for it, or for its names of fields.
+        // The store may have been ahead of the lens. Nothing may be shown by rules that were not
+        // valid at its position, nor by its names of fields.
         let after = Lens::take(env, query, audience).await?;
         if lens.is_same(&after) {
             return Ok(loaded(env, (after, position), found));
@@ -123,11 +123,11 @@ fn write(env: &RecordEnv, found: Found) -> Body {
 /// Writes what is told of a change, each text once.
 pub(super) struct Renderer<'a> {
     env: &'a RecordEnv,
-    /// The record as different people see it.
+    /// The record as different users see it.
     bodies: Vec<Body>,
-    /// Which of them those see from whom nothing is hidden, by what they ask.
+    /// Which of the bodies is seen by those from whom nothing is hidden, by what they ask.
     unhidden: HashMap<Arc<str>, usize>,
-    /// By event, label, and which body it is about.
+    /// By event, label, and the body that it is about.
     frames: HashMap<(&'static str, Label, Option<usize>), Frame>,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Returns how long the record at a place is.
+    /// Returns the length of the record at a place.
     pub(super) fn num_bytes(&self, place: usize) -> u64 {
         self.bodies
             .get(place)
@@ -155,8 +155,8 @@ impl<'a> Renderer<'a> {
         self.frames.clear();
     }
 
-    /// Writes the record as somebody sees it, what it was also by what it is `today`; returns its place
-    /// and its hash. Those from whom nothing is hidden share it.
+    /// Writes the record as a user sees it, and returns its place and its hash. A past state is
+    /// judged by what the record is `today`, too. Users from whom nothing is hidden share the text.
     pub(super) fn render(
         &mut self,
         query: &LiveQuery,
@@ -180,7 +180,7 @@ impl<'a> Renderer<'a> {
         (place, hash)
     }
 
-    /// Writes that the record at a place is new or changed.
+    /// Writes that the record at a place is new or has changed.
     pub(super) fn record(
         &mut self,
         label: &Label,
@@ -192,7 +192,7 @@ impl<'a> Renderer<'a> {
         self.shared((event, label.clone(), Some(place)), write)
     }
 
-    /// Writes that the record is no longer there.
+    /// Writes that the record is no longer in the result.
     pub(super) fn leave(&mut self, label: &Label, change: &Change) -> Frame {
         let write = || label.leave(Some(change.position), &change.id);
         self.shared(("leave", label.clone(), None), write)

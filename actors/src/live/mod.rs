@@ -1,27 +1,25 @@
 //! Live queries: a result, and then everything that happens to it.
 //!
-//! 1. A **listener** is a connection of somebody; it has subscriptions. All that ask
-//!    the same as the same user share a **view** ([`view`]): what is known of the
-//!    result, by record, and how the user sees at present, the *lens*: roles, rules for
-//!    fields, the types' fields ([`lens`]).
-//! 2. A view is **loaded** ([`load`]): the store runs the query as of a position that
-//!    it names. Whoever joins gets that result; what happens behind its position
-//!    meanwhile is kept for him. So there is no gap, and nothing comes twice.
-//! 3. The [`LiveFollower`] is the consumer of a delivery of what is committed: nobody waits
-//!    for the store, except where something has to be looked up. It works out the record as
-//!    each event left it, once for all views of the type, and each view tells `enter`,
-//!    `change` or `leave` from what it knew.
-//! 4. What changes the lens – a role, rules for fields, the type's fields – silences
-//!    the view until it is loaded again; then the difference is told. A view whose
-//!    condition looks beyond its own records is loaded again whenever those change.
-//! 5. Whoever comes back **from** a position is told what he missed out of the log
-//!    ([`replay`]), or that he has to start anew.
+//! 1. A **listener** is a connection; it has subscriptions. All subscriptions that ask the same as
+//!    the same user share a **view** ([`view`]). It has what is known of the result, by record, and
+//!    how the user sees at present, the *lens*: roles, field rules, the types' fields ([`lens`]).
+//! 2. A view is **loaded** ([`load`]): the store runs the query as of a position that it names. A
+//!    listener that joins gets that result. Whatever happens after its position meanwhile is kept
+//!    for the listener, so there is no gap, and nothing arrives twice.
+//! 3. The [`LiveFollower`] is the consumer of a delivery of commits. Nobody waits for the store,
+//!    except where something has to be looked up. The follower works out the record as each event
+//!    left it, once for all views of the type. From what it knew, each view tells `enter`, `change`
+//!    or `leave`.
+//! 4. A change of the lens – of a role, of field rules, of the type's fields – silences the view
+//!    until it is loaded again; then the difference is told. A view whose condition looks beyond
+//!    its own records is loaded again whenever the others change.
+//! 5. A listener that comes back **from** a position is told from the log what it missed
+//!    ([`replay`]), or that it has to start anew.
 //!
-//! [`listeners`] has all of this under one lock, which is never held while something is
-//! waited for, nor while a query is held against a record, which may take long: what
-//! queries say of a change is worked out before ([`judge`]), for the lens that each view
-//! has; one that has another by then is asked again. With no listener, commits go by
-//! unread.
+//! [`listeners`] holds all of this under one lock. The lock is never held while something is waited
+//! for, nor while a query is held against a record, which may take long. What queries say of a
+//! change is worked out before that ([`judge`]), for the lens that each view has. A view that has
+//! another lens by then is asked again. With no listener, commits go by unread.
 
 mod follow;
 mod frame;

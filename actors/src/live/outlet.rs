@@ -16,15 +16,15 @@ pub type ListenerId = u64;
 /// Why a listener is told nothing more.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// He does not take what is waiting for him.
+    /// The listener does not take what is waiting for it.
     TooSlow,
-    /// He may not listen any more.
+    /// The listener may not listen any more.
     Refused(ApiError),
     /// The server stops.
     Stopping,
 }
 
-/// The end into which frames are put.
+/// The sending end of the queue.
 #[derive(Debug)]
 pub(super) struct Outlet {
     parcels: mpsc::Sender<Vec<Frame>>,
@@ -34,29 +34,29 @@ pub(super) struct Outlet {
     max_bytes: usize,
 }
 
-/// The end where they come out.
+/// The receiving end of the queue.
 #[derive(Debug)]
 pub struct Inbox {
     parcels: mpsc::Receiver<Vec<Frame>>,
-    /// What is left of the parcel that came last.
+    /// What is left of the parcel that arrived last.
     opened: std::vec::IntoIter<Frame>,
     shared: Arc<Shared>,
 }
 
-/// Where a listener learns why he is told nothing more.
+/// Tells a listener why it is told nothing more.
 #[derive(Debug)]
 pub struct Ended(oneshot::Receiver<Ending>);
 
 #[derive(Debug, Default)]
 struct Shared {
     num_waiting: AtomicUsize,
-    /// The bytes of those that wait.
+    /// The bytes of the frames that wait.
     num_bytes: AtomicUsize,
-    /// What still waits is told no more.
+    /// Frames that still wait are not delivered any more.
     is_over: AtomicBool,
 }
 
-/// Makes both ends, for so many frames and bytes.
+/// Creates both ends of a queue for at most this many frames and bytes.
 pub(super) fn outlet(max_waiting: usize, max_bytes: usize) -> (Outlet, Inbox, Ended) {
     let (sender, parcels) = mpsc::channel(max_waiting.max(1));
     let (end, ended) = oneshot::channel();
@@ -77,12 +77,15 @@ pub(super) fn outlet(max_waiting: usize, max_bytes: usize) -> (Outlet, Inbox, En
 }
 
 impl Outlet {
-    /// Puts frames into the queue. Whoever has taken everything may get more frames at once than fit;
-    /// more bytes only as one frame, or as what completes a state: that is bounded elsewhere, and who
-    /// came back for it would be told as much.
+    /// Puts frames into the queue.
+    ///
+    /// A listener that has taken everything can get more frames at once than fit. It can get more
+    /// bytes only as one frame, or as frames that complete a state: those are bounded elsewhere,
+    /// and a listener that came back for them would be sent as much.
     ///
     /// # Errors
-    /// They do not fit. Nothing is said when nobody takes them any more: he is about to be let go.
+    /// The frames do not fit. It is no error if nobody takes them any more: that listener is about
+    /// to be removed.
     pub(super) fn put(&self, frames: Vec<Frame>) -> Result<(), Ending> {
         let (number, bytes) = (frames.len(), frames.iter().map(Frame::num_bytes).sum());
         let before = self.shared.num_waiting.fetch_add(number, Ordering::Relaxed);
@@ -102,7 +105,7 @@ impl Outlet {
         }
     }
 
-    /// Ends it; the reason overtakes what is in the queue.
+    /// Ends the queue; the reason overtakes what is still in it.
     pub(super) fn end(mut self, ending: Ending) {
         self.shared.is_over.store(true, Ordering::Release);
         if let Some(ended) = self.ended.take() {
@@ -118,7 +121,7 @@ impl Drop for Outlet {
 }
 
 impl Inbox {
-    /// Returns the next frame, when there is one; `None` when there are no more.
+    /// Returns the next frame once there is one; `None` if no more will follow.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             if self.shared.is_over.load(Ordering::Acquire) {
@@ -137,7 +140,8 @@ impl Inbox {
         }
     }
 
-    /// Waits for the next frame; `None` when there are no more. May be given up and called again.
+    /// Waits for the next frame; `None` if no more will follow. The call can be cancelled and
+    /// repeated.
     pub async fn next(&mut self) -> Option<Frame> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }

@@ -14,18 +14,18 @@ pub struct LiveQuery {
     pub query: Query,
     /// In which database.
     pub scope: Scope,
-    /// Tells it from others: those that ask the same share it.
+    /// Tells it from other queries: those that ask the same share the text.
     pub(super) text: Arc<str>,
-    /// Whether other records or relations have a say in the result: then events of its own records
-    /// do not tell what becomes of it.
+    /// Whether the result depends on other records or relations, too: then events of its own
+    /// records are not enough to tell what becomes of it.
     pub(super) is_wide: bool,
 }
 
 impl LiveQuery {
-    /// Reads the parameters of `record:query`, but for those that make no sense here.
+    /// Parses the parameters of `record:query`, except for those that make no sense here.
     ///
     /// # Errors
-    /// As [`Query::parse`]; 108 for an order, a page, a count or a moment in the past.
+    /// Those of [`Query::parse`]; 108 for an order, a page, a count or a time in the past.
     pub fn parse(parameters: &Map<String, Json>, scope: Scope) -> Result<Self, ApiError> {
         let query = Query::parse(parameters)?;
         let refused = [

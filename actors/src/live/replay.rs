@@ -1,11 +1,12 @@
-//! What somebody missed, out of the log.
+//! What a listener missed, from the log.
 //!
-//! The log has more than he may read. So it is gone through twice: first for which records something
-//! happened to. Those that he may read as they are at the end are told event by event then, with what
-//! they were. Of others nothing is told but that they left, if he may have had them. Whether the query
-//! found one of those is not asked: a predicate would find out what they were. In the same way, of what a
-//! record was those fields are told that he might see then and may see now: rules may be about whom it
-//! names.
+//! The log has more than the user may read, so it is read twice. The first time shows to which
+//! records something happened. Those that the user may read as they are at the end are then told
+//! event by event, with their state at each event. Of the others it is only told that they left, if
+//! the user may have had them. Whether the query found one of those is not asked: a predicate could
+//! be used to find out what they were. In the same way, of a past state only those fields are told
+//! that the user was allowed to see then and is allowed to see now: rules may depend on whom the
+//! record names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const PAGE_EVENTS: usize = 1024;
 /// How many records are looked up together.
 const PORTION: usize = 512;
 
-/// Why somebody has to start anew.
+/// Why the listener has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
     "access rights, fields or records that the query looks at changed meanwhile; start anew";
 pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
@@ -49,12 +50,12 @@ pub(super) const PUT_BACK: &str = "the log was put back to an earlier state; sta
 const TOO_COSTLY: &str = "the query would have to look at too much for that; start anew";
 const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";
 
-/// What was found out.
+/// The outcome of a replay.
 #[derive(Debug)]
 pub(super) enum Replayed {
-    /// All that he missed.
+    /// Everything that the listener missed.
     Told(Vec<Frame>),
-    /// He gets the result anew, for this reason.
+    /// The listener gets the result anew, for this reason.
     Reset(&'static str),
 }
 
@@ -72,7 +73,7 @@ impl From<ApiError> for Untold {
     }
 }
 
-/// Finds out what a member missed; of more than the settings allow nothing is.
+/// Finds out what a member missed. If that is more than the settings allow, nothing is read.
 pub(super) async fn replay(
     env: &RecordEnv,
     whose: (&LiveQuery, &Audience),
@@ -99,7 +100,7 @@ pub(super) async fn replay(
         max_bytes: settings.max_queue_bytes,
         breath: Breath::default(),
     };
-    // The follower is ahead of the store, which knows where a record's events stand.
+    // The follower is ahead of the store, which knows where a record's events are.
     if let Err(error) = env.applied.wait_for(until).await {
         tracing::warn!(%error, from, "what a live query missed cannot be looked up");
         return Replayed::Reset(UNREADABLE);
@@ -121,15 +122,15 @@ struct Replay<'a> {
     whose: (&'a LiveQuery, &'a Audience),
     missed: &'a Missed,
     renderer: Renderer<'a>,
-    /// The records that he may read as they are at the end, and when those were made: what was there
-    /// before under the id of one is another.
+    /// The records that the user may read as they are at the end, and when those were created.
+    /// Whatever had the same id before is a different record.
     open: HashMap<RecordId, Timestamp>,
-    /// Records that are told of, as the last event left them.
+    /// The records that are told of, as the last event left them.
     heads: Heads,
-    /// The same as they are at the end, where that has a say in which of their fields are told.
+    /// The same records as they are at the end, where that affects which of their fields are told.
     ends: Heads,
     frames: Vec<Frame>,
-    /// The bytes of the frames, and how many there may be.
+    /// The bytes of the frames, and how many are allowed.
     num_bytes: usize,
     max_bytes: usize,
     breath: Breath,
@@ -138,9 +139,9 @@ struct Replay<'a> {
 /// What happened to a record.
 struct Met {
     positions: Vec<u64>,
-    /// Whether it was not there before.
+    /// Whether it did not exist before.
     is_new: bool,
-    /// Whether it is not there at the end.
+    /// Whether it does not exist at the end.
     is_gone: bool,
 }
 
@@ -157,7 +158,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Goes through the events, and finds which records they are about.
+    /// Reads the events, and finds which records they are about.
     async fn meet(&self) -> Result<BTreeMap<RecordId, Met>, Untold> {
         let mut met = BTreeMap::new();
         let mut position = self.missed.from;
@@ -202,7 +203,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Tells which records he may not have any more, and returns the events of those that he may read.
+    /// Tells which records the user may not have any more, and returns the events of those that
+    /// they may read.
     async fn sort_out(&mut self, met: BTreeMap<RecordId, Met>) -> Result<Vec<u64>, Untold> {
         let (query, lens) = (self.whose.0, Arc::clone(&self.missed.lens));
         let may_find = |head: &Head| lens.may_find(query, &head.record);
@@ -240,7 +242,7 @@ impl Replay<'_> {
         Ok(positions)
     }
 
-    /// Whether it is told what a record was.
+    /// Whether a past state of the record may be told.
     fn is_open(&self, head: &Head) -> bool {
         self.open.get(&head.record.id) == Some(&head.record.created_at)
     }
@@ -335,7 +337,8 @@ impl Replay<'_> {
         let wanted: Vec<_> = wanted.collect();
         let mut found = HashMap::new();
         for walk in Walk::begin_each(self.env, &wanted).await? {
-            // They were there, so one that cannot be found again is not one that he did not know.
+            // The records existed then, so a missing state means that it was erased, not that it
+            // was unknown to the listener.
             let head = walk.into_head_if_whole();
             let mut head = head.ok_or(Untold::Because(ERASED))?;
             full_numbers(self.env, &mut head.record).await?;
@@ -345,7 +348,7 @@ impl Replay<'_> {
     }
 }
 
-/// Keeps a record, in the place of those that were not asked for longest if there are too many.
+/// Keeps a record. If there are too many bytes, the least recently used records are dropped.
 fn keep(heads: &mut Heads, id: &RecordId, head: Option<Arc<Head>>, max_bytes: usize) {
     heads.put(id.clone(), head);
     while heads.bytes() > max_bytes {

@@ -1,4 +1,4 @@
-//! The way in for listeners, and the tasks that look things up.
+//! The entry point for listeners, and the tasks that look things up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,56 +24,58 @@ use crate::plugin::errors::response_timed_out;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
 
-/// How long looking a result up may take, or what was missed.
+/// How long it can take to look up a result, or what was missed.
 const LOOK_TIME: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether somebody still waits for it.
+/// How often it is checked whether anybody still waits for it.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause before a result is looked up once more because of what it looks at beyond its records:
-/// what comes meanwhile is in it, too.
+/// The pause before a result is looked up again because of what it looks at beyond its records: the
+/// new result includes whatever happens meanwhile.
 const WIDE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns how many results are looked up at once: half as many as there are connections to a file to
-/// read with, so that other queries get their turn, but two, so that one connection holds up no other.
+/// Returns how many results are looked up at once.
+///
+/// That is half the number of read connections to a file, so that other queries get their turn. It
+/// is at least two, so that one connection does not hold up the others.
 fn max_jobs() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
 }
 
-/// What can be set.
+/// The settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveSettings {
     /// Subscriptions of a connection.
     pub max_subscriptions: usize,
     /// Records of a result.
     pub max_records: usize,
-    /// Frames that may wait for a connection.
+    /// Frames that can wait for a connection.
     pub max_queue: usize,
-    /// Bytes that may wait for it, and of what was missed; a result may have more.
+    /// Bytes that can wait for a connection, and bytes of what was missed; a result can have more.
     pub max_queue_bytes: usize,
-    /// Events that may lie between a position and the present for what was missed to be told.
+    /// How many events can lie between a position and the present if what was missed is to be told.
     pub max_missed: u64,
 }
 
-/// A listener's number, and where his frames come.
+/// A listener's number, and where its frames arrive.
 #[derive(Debug)]
 pub struct Connected {
     /// The number.
     pub id: ListenerId,
     /// The frames.
     pub inbox: Inbox,
-    /// Why there are no more.
+    /// Why no more frames follow.
     pub ended: Ended,
 }
 
 /// A query that a listener wants to follow.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// What he calls it; empty for frames without a name.
+    /// The listener's name for it; empty for frames without a name.
     pub name: Arc<str>,
     /// The query.
     pub query: LiveQuery,
-    /// He has had everything up to here.
+    /// The listener has received everything up to here.
     pub from: Option<Place>,
 }
 
@@ -85,7 +87,7 @@ struct Shared {
     env: RecordEnv,
     settings: LiveSettings,
     listeners: Mutex<Listeners>,
-    /// Told when there is a view again.
+    /// Notified when there is a view again.
     rouse: Notify,
     permits: Semaphore,
 }
@@ -114,22 +116,23 @@ impl LiveQueries {
         Connected { id, inbox, ended }
     }
 
-    /// Lets a listener go.
+    /// Removes a listener.
     pub fn disconnect(&self, id: ListenerId) {
         self.0.listeners.lock().disconnect(id);
     }
 
-    /// Ends the connections of those who came with a token, which is good no more.
+    /// Ends the connections that came with a token, which is no longer valid.
     pub fn forget_token(&self, token: &str) {
         self.0.listeners.lock().forget_token(token);
     }
 
-    /// Lets a listener follow a query. What is wrong with the query itself he is told as a frame.
+    /// Lets a listener follow a query. If the query itself is wrong, the listener is told by a
+    /// frame.
     ///
     /// # Errors
-    /// 108: he has one of that name, or too many.
+    /// 108: the listener has a subscription of that name already, or too many.
     pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
-        // Asked before: what is committed from here on may not be in what is looked up.
+        // Read first: what is committed from here on may be missing from what is looked up.
         let committed = self.0.env.model.position();
         let job = self.0.listeners.lock().subscribe(id, wanted, committed)?;
         self.0.rouse.notify_one();
@@ -137,7 +140,7 @@ impl LiveQueries {
         Ok(())
     }
 
-    /// Ends a subscription; `false` when there is none of that name.
+    /// Ends a subscription; `false` if there is none of that name.
     pub fn unsubscribe(&self, id: ListenerId, name: &str) -> bool {
         self.0.listeners.lock().unsubscribe(id, name)
     }
@@ -147,7 +150,7 @@ impl LiveQueries {
         self.0.listeners.lock().state()
     }
 
-    /// Whether somebody has the lock.
+    /// Whether somebody holds the lock.
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
         self.0.listeners.is_locked()
@@ -161,7 +164,8 @@ impl LiveQueries {
         self.0.listeners.lock().is_idle()
     }
 
-    /// Waits until events make a difference to somebody; returns the position up to which they do not.
+    /// Waits until events make a difference to somebody; returns the position up to which they make
+    /// none.
     pub(super) async fn roused(&self) -> u64 {
         loop {
             let unchanged = self.0.listeners.lock().needless();
@@ -189,7 +193,7 @@ impl LiveQueries {
         self.begin(jobs);
     }
 
-    /// Shows a change to all who ask for such records.
+    /// Shows a change to all views that ask for such records.
     pub(super) async fn see(&self, change: &Change) {
         let mut judge = Judge::new(&self.0.env);
         let mut breath = Breath::default();
@@ -218,7 +222,8 @@ impl LiveQueries {
         }
     }
 
-    /// Works as long as somebody waits for it, `None` when nobody does, and no longer than is allowed.
+    /// Runs `work` as long as somebody waits for it, and no longer than is allowed. Returns `None`
+    /// if nobody waits any more.
     async fn while_waited_for<T>(
         &self,
         view: ViewId,
@@ -235,7 +240,7 @@ impl LiveQueries {
         }
     }
 
-    /// Looks something up when its turn has come, and hands it over.
+    /// Looks something up when it is its turn, and hands over the outcome.
     async fn run(self, job: Job) {
         let shared = &self.0;
         if let Work::Load(number) = job.work

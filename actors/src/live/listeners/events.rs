@@ -1,4 +1,4 @@
-//! What the follower shows.
+//! What the follower shows to the listeners.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::super::view::Change;
 use super::{Interest, Job, Listeners, ViewId, job};
 
 impl Listeners {
-    /// Sees that a record has an event; those who ask for it want to see the change, too.
+    /// Notes that a record has an event. If a view asks for the record, it needs the change, too.
     pub(in super::super) fn interest(
         &mut self,
         id: &RecordId,
@@ -28,7 +28,7 @@ impl Listeners {
         (Interest::Changes { reshaped }, jobs)
     }
 
-    /// Sees an event that is not about a record.
+    /// Handles an event that is not about a record.
     pub(in super::super) fn notice(&mut self, event: &Event, now: Timestamp) -> Vec<Job> {
         self.position = event.position;
         let jobs = match (&event.stream, &event.body) {
@@ -61,7 +61,7 @@ impl Listeners {
         jobs
     }
 
-    /// Looks everything of a type up again: a change could not be read.
+    /// Looks up everything of a type again, because a change could not be read.
     pub(in super::super) fn disturb(&mut self, name: &TypeName, position: u64) -> Vec<Job> {
         self.position = position;
         self.figures.num_failures += 1;
@@ -75,11 +75,11 @@ impl Listeners {
         jobs
     }
 
-    /// Sees a change of a record: all views of its type at once, so that the position is one up to
+    /// Shows a change of a record to all views of its type at once. So the position is one up to
     /// which each of them has told everything.
     ///
     /// # Errors
-    /// What has to be known before; nothing has changed.
+    /// The questions that must be answered first; nothing has changed.
     pub(in super::super) fn see(
         &mut self,
         change: &Change,

@@ -22,69 +22,69 @@ use super::service::{LiveSettings, Subscribe};
 use super::view::{Beginning, Change, MemberKey, Missed, Post, View, Work};
 use crate::log::Timeline;
 
-/// So many things may wait in a connection's line besides two for each subscription, a result and what
-/// was missed: for queries that were ended, and begun anew, before their turn came.
+/// How many jobs can wait in a connection's line, in addition to a result and a replay for each
+/// subscription. They are for queries that were ended, and begun anew, before their turn.
 const SPARE_PLACES: usize = 100;
 
 /// A view's number.
 pub(super) type ViewId = u64;
 
-/// Something that has to be looked up, and for whom.
+/// Something that has to be looked up, and for which view.
 #[derive(Debug)]
 pub(super) struct Job {
     /// The view.
     pub(super) view: ViewId,
     /// What is looked up.
     pub(super) work: Work,
-    /// Where it waits for its turn.
+    /// The line in which it waits for its turn.
     line: Line,
 }
 
-/// The line of what is looked up for a connection, one thing after the other: so connections take
-/// turns, however much one of them asks for.
+/// The line of a connection's jobs, which run one after the other. So connections take turns,
+/// however much one of them asks for.
 pub(super) type Line = Arc<tokio::sync::Mutex<()>>;
 
 /// What is asked, and as whom.
 pub(super) type Asked = (Arc<LiveQuery>, Audience);
 
 impl Job {
-    /// Waits until it is the connection's turn, and holds that.
+    /// Waits for the connection's turn, and holds it.
     pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.line).lock_owned().await
     }
 }
 
-/// What an event of a record is looked at for.
+/// Why an event of a record is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
     /// Nobody asks for the record.
     None,
-    /// Some view wants the record as the event left it, with the names of fields that hold since
-    /// this version of the type.
+    /// Some view needs the record as the event left it, with the field names that have been valid
+    /// since this version of the type.
     Changes {
         /// See [`skytrail_schema::types::TypeDefinition::reshaped`].
         reshaped: u32,
     },
 }
 
-/// What live queries say of themselves.
+/// The figures of live queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LiveQueriesState {
     /// Connections.
     pub num_listeners: usize,
-    /// Queries that they follow.
+    /// Queries that the connections follow.
     pub num_subscriptions: usize,
     /// Different ones among them, by what is asked and as whom.
     pub num_views: usize,
     /// Results looked up since the start.
     pub num_loads: u64,
-    /// Absences made up for out of the log.
+    /// Absences made up for from the log.
     pub num_replays: u64,
-    /// Absences that could not be, so that the result was told anew.
+    /// Absences that could not be made up for, so that the result was told anew.
     pub num_resets: u64,
     /// Frames put into queues.
     pub num_frames: u64,
-    /// Connections ended because they did not take their frames.
+    /// Connections ended because they did not read their frames.
     pub num_slow: u64,
     /// Connections ended because their users may not listen any more.
     pub num_refused: u64,
@@ -98,9 +98,9 @@ struct Listener {
     outlet: Outlet,
     subscriptions: HashMap<Arc<str>, ViewId>,
     pending: Vec<super::Frame>,
-    /// The bytes of those.
+    /// The bytes of `pending`.
     num_pending: usize,
-    /// Everything that waits in it has a share of it.
+    /// Every job that waits in the line holds a share of it.
     line: Line,
 }
 
@@ -110,15 +110,15 @@ pub(super) struct Listeners {
     timeline: Timeline,
     /// The last event that the follower has shown.
     position: u64,
-    /// The position up to which the first of the views needs no events.
+    /// The position up to which the first view needs no events.
     needless: u64,
     last_number: u64,
     listeners: HashMap<ListenerId, Listener>,
     views: HashMap<ViewId, View>,
     by_asked: HashMap<(Arc<str>, Audience), ViewId>,
-    /// Views that events of their records keep up to date.
+    /// Views that are kept up to date by events of their records.
     by_type: HashMap<TypeName, BTreeSet<ViewId>>,
-    /// Those that are looked up again.
+    /// Views that are looked up again.
     wide: BTreeSet<ViewId>,
     /// Listeners with frames that are not in their queues yet.
     dirty: BTreeSet<ListenerId>,
@@ -148,7 +148,7 @@ impl Listeners {
         self.views.is_empty()
     }
 
-    /// Returns the position up to which events make no difference, unless they do not at all.
+    /// Returns the position up to which events make no difference; `None` if no event makes one.
     pub(super) fn needless(&self) -> Option<u64> {
         (!self.is_idle()).then_some(self.needless)
     }
@@ -184,7 +184,7 @@ impl Listeners {
         self.last_number
     }
 
-    /// Lets a listener go.
+    /// Removes a listener.
     pub(super) fn disconnect(&mut self, id: ListenerId) {
         drop(self.remove(id));
     }
@@ -236,11 +236,11 @@ impl Listeners {
         }
     }
 
-    /// Begins a subscription. What was committed up to `committed` is in whatever is looked up for it
-    /// from now on.
+    /// Begins a subscription. Whatever is looked up for it from now on includes every commit up to
+    /// `committed`.
     ///
     /// # Errors
-    /// The listener has one of that name, or too many.
+    /// The listener has a subscription of that name already, or too many.
     pub(super) fn subscribe(
         &mut self,
         id: ListenerId,
@@ -260,7 +260,7 @@ impl Listeners {
             let limit = serde_json::json!({"name": "LIVE_MAX_SUBSCRIPTIONS", "max": max});
             return Err(ApiError::invalid_argument(text, &["id"]).with_info("limit", limit));
         }
-        // What waits for queries that he has ended is let go when its turn comes.
+        // A job of a query that has been ended is dropped when its turn arrives.
         let max_waiting = max.saturating_mul(2).saturating_add(SPARE_PLACES);
         if Arc::strong_count(&listener.line) > max_waiting {
             return Err(ApiError::overloaded("the live queries of this connection"));
@@ -315,14 +315,14 @@ impl Listeners {
         self.views.contains_key(&id)
     }
 
-    /// Begins a job whose turn it is; `None` when nobody waits for it any more.
+    /// Begins a job whose turn it is; `None` if nobody waits for it any more.
     pub(super) fn begin(&mut self, job: &Job) -> Option<Asked> {
         let view = self.views.get_mut(&job.view)?;
         let is_wanted = view.begin(&job.work);
         is_wanted.then(|| (Arc::clone(&view.query), view.audience.clone()))
     }
 
-    /// Ends a subscription; `false` when there is none of that name.
+    /// Ends a subscription; `false` if there is none of that name.
     pub(super) fn unsubscribe(&mut self, id: ListenerId, name: &str) -> bool {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return false;
@@ -336,10 +336,10 @@ impl Listeners {
         true
     }
 
-    /// Takes the outcome of a load.
+    /// Handles the outcome of a load.
     ///
     /// # Errors
-    /// What has to be known before, of changes since; nothing has changed.
+    /// The questions about later changes that must be answered first; nothing has changed.
     pub(super) fn loaded(
         &mut self,
         (id, number): (ViewId, u64),
@@ -385,7 +385,7 @@ impl Listeners {
         })
     }
 
-    /// Takes the outcome of a replay.
+    /// Handles the outcome of a replay.
     pub(super) fn replayed(
         &mut self,
         id: ViewId,
@@ -435,7 +435,7 @@ impl Listeners {
         }
     }
 
-    /// Puts what was told into the queues; ends the connections whose queues are full.
+    /// Puts pending frames into the queues, and ends the connections whose queues are full.
     pub(super) fn flush(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
             let Some(listener) = self.listeners.get_mut(&id) else {
@@ -452,7 +452,7 @@ impl Listeners {
     }
 }
 
-/// Puts work into the line of the member whom it is for; what is for all of them, into the line in
+/// Puts work into the line of the member that it is for. Work for all members goes into the line in
 /// which the least is waiting.
 fn job(
     listeners: &HashMap<ListenerId, Listener>,

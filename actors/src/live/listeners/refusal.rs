@@ -16,7 +16,7 @@ use super::{Listener, Listeners, ViewId};
 use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked, unverified};
 
 impl Listeners {
-    /// Ends the connections of those who came with a token.
+    /// Ends the connections that came with a token.
     pub(in super::super) fn forget_token(&mut self, token: &str) {
         let is_its = |listener: &Listener| listener.credential.token.as_deref() == Some(token);
         let its = self.listeners.iter().filter(|(_, it)| is_its(it));
@@ -49,8 +49,8 @@ impl Listeners {
         self.refuse_those_of(user.as_str(), judge);
     }
 
-    /// Ends the connections of a user whose record does not say any more that he is verified, where
-    /// users must be.
+    /// Ends the connections of a user whose record no longer says that they are verified, if users
+    /// must be.
     pub(in super::super) fn refuse_unverified(&mut self, id: &RecordId, event: &Event) {
         let is_true = |said: Option<&Json>| said == Some(&Json::Bool(true));
         let may_listen = match &event.body {
@@ -69,7 +69,7 @@ impl Listeners {
         }
     }
 
-    /// Ends the connections of a user that are refused by when he was judged.
+    /// Ends those connections of a user that `judge` refuses, given when their user was judged.
     fn refuse_those_of(
         &mut self,
         user: &str,
@@ -88,8 +88,8 @@ impl Listeners {
         }
     }
 
-    /// Ends the connections of a view whose tokens are from before the user's new password: who came
-    /// while nobody followed the log has not been told of that.
+    /// Ends the connections of a view whose tokens are older than the user's new password. A
+    /// listener that came while nobody followed the log has not been told of that.
     pub(super) fn refuse_revoked(&mut self, id: ViewId, valid_since: Option<Timestamp>) {
         let state = UserState {
             token_valid_since: valid_since,

@@ -1,4 +1,4 @@
-//! Somebody who listens, and what he has put together from what he was told.
+//! A listener, and what it has put together from what it was told.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use skytrail_schema::query::Scope;
 use super::super::{Audience, Connected, Credential, LiveQueries, LiveQuery, Subscribe};
 use crate::log::Timeline;
 
-/// What he calls his query.
+/// The ear's name for its query.
 const NAME: &str = "q";
 
 #[derive(Debug)]
@@ -20,18 +20,18 @@ pub(super) struct Ear {
     connected: Option<Connected>,
     /// The result as it was told.
     pub(super) records: BTreeMap<String, Json>,
-    /// What a reset or the beginning leaves behind, until the result is whole.
+    /// What follows a reset or the beginning, until the result is complete.
     arriving: Option<BTreeMap<String, Json>>,
     position: Option<u64>,
-    /// He has come back, and was not told yet all that he missed: until then a record may leave that he
-    /// never had.
+    /// The ear has come back, and has not been told yet everything that it missed. Until then a
+    /// record may leave that it never had.
     is_returning: bool,
-    /// He lost his connection before that. Of what may be read again since he was not told before, so
-    /// it may change without having entered.
+    /// The ear lost its connection before that. It was not told that some records may be read
+    /// again, so one may change without having entered.
     was_cut: bool,
-    /// He has ended his query and waits to hear so.
+    /// The ear has ended its query and waits for the confirmation.
     is_ending: bool,
-    /// Everything that he was told, to be shown when something is wrong.
+    /// Everything that the ear was told, to be shown if something is wrong.
     pub(super) heard: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl Ear {
         }
     }
 
-    /// Loses his connection; what is in his queue he has not had.
+    /// Loses the connection; what is in the queue has not been received.
     pub(super) fn disconnect(&mut self, service: &LiveQueries) {
         if let Some(connected) = self.connected.take() {
             service.disconnect(connected.id);
@@ -92,7 +92,7 @@ impl Ear {
         }
     }
 
-    /// Ends his query and begins it again over the same connection.
+    /// Ends the query and begins it again over the same connection.
     pub(super) fn ask_again(&mut self, service: &LiveQueries) {
         if self.connected.is_some() && !self.is_ending {
             let id = self.connected.as_ref().unwrap().id;
@@ -176,7 +176,7 @@ impl Ear {
         }
     }
 
-    /// Checks that he knows exactly what a fresh result says.
+    /// Checks that the ear knows exactly what a fresh result says.
     pub(super) fn check(&self, pages: &[String]) {
         let pages = pages.iter().map(|page| serde_json::from_str::<Json>(page));
         let records = pages.flat_map(|page| page.unwrap().as_array().unwrap().clone());

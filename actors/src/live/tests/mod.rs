@@ -1,10 +1,10 @@
-//! Whatever comes before whatever else, everybody has the result.
+//! Whatever happens in whatever order, everybody has the result.
 //!
-//! The parts that live queries work with are moved one step at a time, in any order that can happen:
-//! the log grows, the store applies it later, the follower sees it before or after that, reads come back in any
-//! order, listeners read, lose their connections and come back. A schedule is made of a number, so that
-//! one which goes wrong can be played again: `SKYTRAIL_LIVE_SCHEDULE` is the first,
-//! `SKYTRAIL_LIVE_SCHEDULES` how many.
+//! The parts that live queries work with are moved one step at a time, in any order that can occur.
+//! The log grows, the store applies it later, the follower sees it before or after that. Reads
+//! return in any order. Listeners read, lose their connections and come back. A schedule is derived
+//! from a number, so that one that fails can be played again: `SKYTRAIL_LIVE_SCHEDULE` is the first
+//! number, `SKYTRAIL_LIVE_SCHEDULES` how many there are.
 
 mod ear;
 mod orders;
@@ -55,7 +55,7 @@ fn queries() -> [Json; 3] {
     ]
 }
 
-/// What there is before anybody listens.
+/// Creates what exists before anybody listens.
 fn begin(world: &World) {
     let fields = [
         ("n", FieldType::Number),
@@ -75,7 +75,7 @@ fn room() -> skytrail_schema::id::RecordId {
     skytrail_schema::id::RecordId::new("room", "r")
 }
 
-/// Something that happens to records or to who may see them.
+/// Something that happens to records, or to who may see them.
 fn happen(world: &World, dice: &mut Dice, label: &mut &'static str) {
     let event = match dice.below(16) {
         0..=1 => {
@@ -151,7 +151,7 @@ async fn play(seed: u64) {
             _ if dice.below(2) == 0 => ear.ask_again(&world.service),
             _ => tokio::time::advance(std::time::Duration::from_millis(60)).await,
         }
-        // Sometimes the next thing happens in the midst of what this has set off.
+        // Sometimes the next thing happens in the middle of what this has set off.
         if dice.below(4) == 0 {
             tokio::task::yield_now().await;
         } else {

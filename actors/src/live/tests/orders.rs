@@ -1,4 +1,4 @@
-//! Orders of things that once went wrong.
+//! Orders of events that once went wrong.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::query::Scope;
@@ -39,7 +39,7 @@ fn a_result_by_new_roles_is_of_no_position_before_they_were_given() {
         hear_all(&mut world, &mut ear).await;
         ear.disconnect(&world.service);
 
-        // His lens waits for the store; meanwhile memory learns of the role.
+        // The ear's lens waits for the store; meanwhile memory learns of the role.
         world.commit(vec![changed(&other, json!({"n": 2}), &Json::Null)]);
         ear.connect(&world.service);
         world.rest().await;
@@ -65,7 +65,7 @@ fn who_is_ahead_of_the_follower_is_not_told_a_difference_to_what_it_knew() {
         first.connect(&world.service);
         hear_all(&mut world, &mut first).await;
 
-        // The same rules once more: nobody sees otherwise, but the view is silenced.
+        // The same rules once more: nobody sees anything differently, but the view is silenced.
         world.commit(vec![rules(None)]);
         world.commit(vec![created(&note("a"), json!({"n": 1}), &Json::Null)]);
         world.apply(usize::MAX);
@@ -96,7 +96,7 @@ fn what_was_looked_up_for_a_query_that_ended_is_nothing_to_the_next_of_its_name(
         world.commit(vec![changed(&note("b"), json!({"n": 2}), &Json::Null)]);
         all_moves(&mut world).await;
 
-        // What he missed is being looked up.
+        // What the ear missed is being looked up.
         second.connect(&world.service);
         world.rest().await;
         world.commit(vec![created(&note("a"), json!({"n": 1}), &Json::Null)]);
@@ -109,7 +109,7 @@ fn what_was_looked_up_for_a_query_that_ended_is_nothing_to_the_next_of_its_name(
     });
 }
 
-/// Somebody who asks for a lot: the number of his connection, which stays, and how he asks.
+/// A listener that asks for a lot: it keeps one connection.
 struct Greedy(Connected);
 
 impl Greedy {
@@ -133,7 +133,7 @@ impl Greedy {
     }
 }
 
-/// Lets through the reads behind the first, until the ear hears something.
+/// Lets the reads after the first one through, until the ear hears something.
 async fn pass_by_the_first(world: &mut World, ear: &mut Ear) {
     world.rest().await;
     let mut num_reads = 0;
@@ -214,7 +214,7 @@ fn who_asks_what_waits_in_anothers_line_does_not_wait_there() {
     });
 }
 
-/// Both what the follower shows, and what has waited for a result.
+/// Covers both what the follower shows and what has waited for a result.
 #[test]
 fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
     run(async {
@@ -231,7 +231,7 @@ fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
         let num_shown = world.urls.was_locked.lock().len();
         assert!(num_shown > 0);
 
-        // He has to wait for a load; meanwhile something happens.
+        // The ear has to wait for a load; meanwhile something happens.
         world.commit(vec![role("u0", "red", true)]);
         world.apply(usize::MAX);
         world.follow(usize::MAX);
@@ -239,7 +239,7 @@ fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
         assert_eq!(world.store.gate.num_waiting(), 1);
         world.commit(vec![created(&note("b"), with_file(2), &Json::Null)]);
         world.follow(usize::MAX);
-        // The store answers as it was before.
+        // The store answers with the state from before.
         world.release_all().await;
         hear_all(&mut world, &mut ear).await;
         let was_locked = world.urls.was_locked.lock().clone();

@@ -1,5 +1,4 @@
-//! Reads that are answered once: while a field that is hidden gets another name, and of what was
-//! deleted since.
+//! Reads that are answered once: while a hidden field is renamed, and for what was deleted since.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::caller::{Caller, KeyKind};
@@ -15,7 +14,7 @@ use crate::record::messages::{FetchRecords, QueryRecords};
 use crate::record::past::Moment;
 use crate::record::read;
 
-/// Reads go to the store; one note is there, whose `secret` nobody may see.
+/// Reads go to the store. There is one note, whose `secret` nobody may see.
 fn world() -> World {
     let world = World::new(0);
     begin(&world);
@@ -30,7 +29,7 @@ fn rename(world: &World, from: &str, to: &str) {
     world.commit(vec![rules_for(to, Some("red")), renamed(from, to)]);
 }
 
-/// Something that happens while somebody reads.
+/// Something that happens during a read.
 type Meanwhile = (&'static str, fn(&World));
 
 fn meanwhiles() -> [Meanwhile; 4] {
@@ -62,7 +61,7 @@ fn context() -> RequestContext {
     }
 }
 
-/// Reads; when the store has been asked, `meanwhile` happens before it answers.
+/// Reads; `meanwhile` happens after the store has been asked and before it answers.
 async fn read_while<T>(
     world: &World,
     reading: impl Future<Output = T>,
@@ -84,7 +83,7 @@ async fn read_while<T>(
     }
 }
 
-/// Reads; returns how often the store was asked, too.
+/// Reads, and counts how often the store was asked.
 async fn count_asking<T>(world: &World, reading: impl Future<Output = T>) -> (T, usize) {
     let mut num_asked = 0;
     let letting_through = async {
@@ -160,7 +159,7 @@ fn what_was_deleted_since_is_looked_up_together() {
         for note in &notes {
             world.commit(vec![deleted(note)]);
         }
-        // Others have the ids of some by now.
+        // Other records have some of the ids by now.
         for note in notes.iter().step_by(2) {
             let (stream, mut body) = created(note, json!({"n": 2}), &Json::Null);
             if let EventBody::RecordCreated(state) = &mut body {

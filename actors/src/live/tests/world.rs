@@ -1,5 +1,5 @@
-//! Everything that live queries meet, each part of which moves only when the schedule says so: what is
-//! committed, what the store has applied, what the follower has seen, which read comes back first.
+//! Everything that live queries meet, each part of which moves only when the schedule says so: what
+//! is committed, what the store has applied, what the follower has seen, which read returns first.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,7 @@ use crate::plugin::NoPlugins;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
 
-/// Longer than any chain of wakeups that one step sets off.
+/// More than any chain of wakeups that one step sets off.
 const ROUNDS: usize = 60;
 
 /// Is asked for the addresses of files while records are written.
@@ -59,7 +59,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// `max_bytes` is what may be kept in memory: with none of it reads go to the store.
+    /// `max_bytes` is what can be kept in memory: if it is zero, reads go to the store.
     pub(super) fn new(max_bytes: usize) -> Self {
         let store = Arc::<ModelStore>::default();
         let log = Arc::clone(&store.log);
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Notes from now on whether the lock is taken while records are written.
+    /// From now on, notes whether the lock is taken while records are written.
     pub(super) fn watch_the_lock(&self) {
         let _ = self.urls.service.set(self.service.clone());
     }
@@ -114,7 +114,7 @@ impl World {
         self.env.model.committed(&[commit]);
     }
 
-    /// The store applies commits, up to so many.
+    /// Lets the store apply at most `max_commits` more commits.
     pub(super) fn apply(&self, max_commits: usize) {
         let applied = self.applied();
         let commits = self.log.0.lock();
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// The follower is given what is committed, up to so many commits.
+    /// Gives the follower at most `max_commits` more commits.
     pub(super) fn follow(&mut self, max_commits: usize) {
         let commits = self.log.0.lock();
         let next = commits.iter().skip(self.num_given).take(max_commits);
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// Lets the reads that wait through until there are none.
+    /// Lets waiting reads through until there are none.
     pub(super) async fn release_all(&self) {
         self.rest().await;
         while self.store.gate.num_waiting() > 0 {
@@ -148,13 +148,13 @@ impl World {
         }
     }
 
-    /// Lets everything come to its end.
+    /// Lets everything finish.
     pub(super) async fn come_to_rest(&mut self) {
         self.apply(usize::MAX);
         self.follow(usize::MAX);
         for _ in 0..10 {
             self.release_all().await;
-            // What is looked up again after a pause.
+            // For what is looked up again after a pause.
             tokio::time::advance(std::time::Duration::from_millis(60)).await;
         }
     }
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Whether there is a record, by all that is committed.
+    /// Whether a record exists, by all that is committed.
     pub(super) fn has(&self, id: &RecordId) -> bool {
         let commits = self.log.0.lock();
         let mut events = commits.iter().flat_map(|commit| &commit.events);
@@ -214,7 +214,7 @@ fn touch(by: i64) -> Touch {
     }
 }
 
-/// A record comes into being; `access` is as on the wire.
+/// A record is created; `access` is as on the wire.
 pub(super) fn created(id: &RecordId, fields: Json, access: &Json) -> (Stream, EventBody) {
     let state = RecordState {
         database: None,
@@ -268,12 +268,12 @@ pub(super) fn role(user: &str, role: &str, has: bool) -> (Stream, EventBody) {
     (Stream::User(user.into()), EventBody::UserChanged(patch))
 }
 
-/// Only those who have a role may see `note.secret`; without one everybody may.
+/// Only users with a role may see `note.secret`; without a role given, everybody may.
 pub(super) fn rules(role: Option<&str>) -> (Stream, EventBody) {
     rules_for("secret", role)
 }
 
-/// As [`rules`], for any field of `note`.
+/// Like [`rules`], for any field of `note`.
 pub(super) fn rules_for(field: &str, role: Option<&str>) -> (Stream, EventBody) {
     let entry = |user_role: &str, may: bool| FieldAccessEntry {
         record_type: "note".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::frame::{Frame, Label};
 use super::super::outlet::ListenerId;
 
-/// Who listens, and what he calls it.
+/// A listener, and its name for the subscription.
 pub(in super::super) type MemberKey = (ListenerId, Arc<str>);
 
 /// Frames on their way to listeners.
@@ -15,29 +15,29 @@ pub(in super::super) type Post = Vec<(ListenerId, Frame)>;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) label: Label,
-    /// He has had, or will get otherwise, everything up to here.
+    /// The member has received everything up to here, or will get it otherwise.
     pub(super) since: u64,
     pub(super) state: State,
 }
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// He is told at once.
+    /// The member is told at once.
     Live,
-    /// He waits for the result of that load or a later one; what happens meanwhile is kept.
+    /// The member waits for the result of that load or a later one; what happens meanwhile is kept.
     Waiting {
         load: u64,
         reset: Option<&'static str>,
         kept: Kept,
     },
-    /// He comes back from a position, and waits until the view is settled.
+    /// The member comes back from a position, and waits until the view is settled.
     Returning(u64),
-    /// What he missed is being looked up, by that replay.
+    /// What the member missed is being looked up, by that replay.
     CatchingUp { replay: u64, kept: Kept },
 }
 
 impl State {
-    /// He waits for a load; `reset` is why what he had is void.
+    /// The member waits for a load; `reset` is why what it has received is void.
     pub(super) fn waiting(load: u64, reset: Option<&'static str>) -> Self {
         Self::Waiting {
             load,
@@ -47,12 +47,12 @@ impl State {
     }
 }
 
-/// Frames that wait for what comes before them.
+/// Frames that wait for others that precede them.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     frames: Vec<(u64, Frame)>,
     num_bytes: usize,
-    /// There was too much of it: nothing is kept, and whoever it was kept for begins anew.
+    /// There were too many: nothing is kept, and the member begins anew.
     pub(super) is_lost: bool,
 }
 
@@ -70,7 +70,7 @@ impl Kept {
 }
 
 impl Member {
-    /// Takes a frame that is about `position`; so many bytes are kept.
+    /// Sends a frame about `position`, or keeps it; at most `max_bytes` are kept.
     pub(super) fn take(
         &mut self,
         listener: ListenerId,
@@ -87,7 +87,7 @@ impl Member {
         }
     }
 
-    /// Goes on with what is kept behind what he has had so far.
+    /// Goes on with the kept frames that are after what the member has received so far.
     pub(super) fn go_live(&mut self, listener: ListenerId, since: u64, post: &mut Post) {
         self.since = self.since.max(since);
         let state = std::mem::replace(&mut self.state, State::Live);

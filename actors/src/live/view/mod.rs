@@ -22,7 +22,7 @@ use crate::record::weighed::Weigh as _;
 use self::member::{Kept, Member, State};
 pub(super) use self::member::{MemberKey, Post};
 
-/// So many changes may wait for a result; with more it is looked up again.
+/// How many changes can wait for a result; with more, it is looked up again.
 const MAX_BACKLOG: usize = 20_000;
 
 /// A record as an event left it.
@@ -32,14 +32,14 @@ pub(super) struct Change {
     pub(super) position: u64,
     /// The record.
     pub(super) id: RecordId,
-    /// What it is now; `None` when it is gone.
+    /// What it is now; `None` if it was deleted.
     pub(super) after: Option<Arc<Head>>,
 }
 
 /// Something that has to be looked up for a view.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// The result; loads of a view have numbers.
+    /// The result; the loads of a view are numbered.
     Load(u64),
     /// What a member missed.
     Replay(Missed),
@@ -50,26 +50,26 @@ pub(super) enum Work {
 pub(super) enum Beginning {
     /// With the result.
     Anew,
-    /// He has had everything up to this position.
+    /// The member has received everything up to this position.
     Behind(u64),
-    /// With the result; what he has had counts no more, for this reason.
+    /// With the result; what the member has received before is void, for this reason.
     Reset(&'static str),
 }
 
 /// What a member missed.
 #[derive(Clone, Debug)]
 pub(super) struct Missed {
-    /// Replays of a view have numbers.
+    /// The replays of a view are numbered.
     pub(super) number: u64,
     /// The member.
     pub(super) member: MemberKey,
-    /// How he marks frames.
+    /// How the member's frames are marked.
     pub(super) label: Label,
-    /// How he sees.
+    /// How the member's user sees.
     pub(super) lens: Arc<Lens>,
-    /// He has had everything up to here.
+    /// The member has received everything up to here.
     pub(super) from: u64,
-    /// What comes behind is kept for him.
+    /// What follows after this position is kept for the member.
     pub(super) until: u64,
 }
 
@@ -96,19 +96,20 @@ pub(super) struct View {
     position: u64,
     /// Whether changes can be told. If not, a load is under way.
     is_settled: bool,
-    /// Since it is not, what is known is of this position: those who have had more must not be told
-    /// the difference to that.
+    /// While the view is not settled, what is known is of this position. Members that have received
+    /// more must not be told a difference to it.
     known_until: u64,
-    /// Changes since it is not.
+    /// Changes since the view stopped being settled.
     backlog: Vec<Change>,
-    /// About how many bytes those take, and how many they may, and what is kept for a member.
+    /// About how many bytes the backlog takes. `max_bytes` limits it, and what is kept for a
+    /// member.
     num_backlog: usize,
     max_bytes: usize,
     /// The last event that changed how the user sees.
     disturbed_at: u64,
     /// The last event that changed what the query looks at beyond its records.
     moved_at: u64,
-    /// How many loads were asked for.
+    /// How many loads were requested.
     num_loads: u64,
     /// How many replays have begun.
     num_replays: u64,
@@ -153,7 +154,7 @@ impl View {
         self.members.keys()
     }
 
-    /// Lets somebody join. `followed` is how far the follower is.
+    /// Adds a member. `followed` is how far the follower is.
     pub(super) fn join(
         &mut self,
         key: MemberKey,
@@ -176,13 +177,14 @@ impl View {
         if !is_waiting && self.is_settled {
             return self.catch_up(&key, followed);
         }
-        // One that waits in somebody else's line waits in his, too: whose turn comes first begins it.
+        // A load that waits in another listener's line waits in this one's, too. Whichever turn is
+        // first begins it.
         let is_in_line = self.loading == Loading::Waiting;
         let begun = self.begin_load();
         begun.or_else(|| is_in_line.then_some(Work::Load(self.num_loads)))
     }
 
-    /// Returns the first load that begins after now.
+    /// Returns the number of the first load that begins after now.
     fn next_load(&self) -> u64 {
         match self.loading {
             Loading::Waiting => self.num_loads,
@@ -190,7 +192,7 @@ impl View {
         }
     }
 
-    /// Lets somebody go.
+    /// Removes a member.
     pub(super) fn leave(&mut self, key: &MemberKey) {
         self.members.remove(key);
     }
@@ -204,7 +206,8 @@ impl View {
         Some(Work::Load(self.num_loads))
     }
 
-    /// Begins what was in line, unless nobody waits for it any more, or somebody else has begun it.
+    /// Begins work that was in line, unless nobody waits for it any more, or it has begun in
+    /// another line.
     pub(super) fn begin(&mut self, work: &Work) -> bool {
         match work {
             Work::Load(number) => {
@@ -221,7 +224,7 @@ impl View {
         }
     }
 
-    /// Lets a member who comes back catch up, once the view is settled.
+    /// Lets a member that comes back catch up, once the view is settled.
     fn catch_up(&mut self, key: &MemberKey, followed: u64) -> Option<Work> {
         let (until, next) = (self.position.max(followed), self.next_load());
         let member = self.members.get_mut(key)?;
@@ -229,7 +232,7 @@ impl View {
             return None;
         };
         if self.query.is_wide && from > self.position {
-            // What happened in between is in no difference that he would be told.
+            // No difference that the member would be told includes what happened in between.
             member.state = State::waiting(next, Some(CHANGED_MEANWHILE));
             return self.begin_load();
         }
@@ -249,13 +252,14 @@ impl View {
         }))
     }
 
-    /// Sees an event that is about how its user sees, or about what the query looks at beyond its
+    /// Handles an event about how its user sees, or about what the query looks at beyond its
     /// records.
     pub(super) fn notice(&mut self, event: &Event) -> Option<Work> {
         let whose = (&*self.query, &self.audience);
         let lens = self.lens.as_deref();
-        // What the last load has seen already is no news: a difference must lie behind every position
-        // that was told, so that who loses his connection within it finds that it happened.
+        // What the last load has already seen is no news. A difference must lie after every
+        // position that was told, so that a listener that is cut off in the middle of it learns
+        // that it happened.
         let is_news = lens.is_none_or(|lens| event.position > lens.position);
         if is_news && disturbs(event, whose, lens) {
             return self.disturb(event.position, event.position.saturating_sub(1));
@@ -268,8 +272,9 @@ impl View {
         None
     }
 
-    /// Tells nobody anything until the result has been looked up again, as of `position` or later;
-    /// `followed` is how far the follower was when all was well.
+    /// Tells nobody anything until the result has been looked up again, as of `position` or later.
+    ///
+    /// `followed` is how far the follower was before that.
     pub(super) fn disturb(&mut self, position: u64, followed: u64) -> Option<Work> {
         if self.is_settled {
             self.known_until = self.position.max(followed);
@@ -281,7 +286,7 @@ impl View {
         self.begin_load()
     }
 
-    /// Returns what has to be known before the view can [see](Self::see) a change.
+    /// Returns the question that must be answered before the view can [see](Self::see) a change.
     pub(super) fn question(
         &self,
         id: ViewId,
@@ -294,7 +299,7 @@ impl View {
         self.question_by(self.lens.as_ref()?, self.position, (id, change, judge))
     }
 
-    /// Returns it for a result as of `position`, seen by `lens`.
+    /// Returns the question for a result as of `position`, seen by `lens`.
     fn question_by(
         &self,
         lens: &Arc<Lens>,
@@ -311,10 +316,11 @@ impl View {
         })
     }
 
-    /// Sees a change of a record of its type; it has no [question](Self::question) any more.
+    /// Handles a change of a record of its type. Its [question](Self::question) must be answered
+    /// already.
     ///
     /// # Errors
-    /// There are more records than `max_records` now, or it costs too much.
+    /// There are more records than `max_records` now, or the query costs too much.
     pub(super) fn see(
         &mut self,
         id: ViewId,
@@ -374,7 +380,7 @@ impl View {
         Ok(())
     }
 
-    /// Tells everybody that nothing more comes, and why.
+    /// Tells all members that nothing more follows, and why.
     pub(super) fn fail(&mut self, error: &ApiError, post: &mut Post) {
         for ((listener, _), member) in &self.members {
             post.push((*listener, member.label.error(error)));

@@ -1,4 +1,4 @@
-//! What becomes of a view when something was looked up for it.
+//! What becomes of a view after something was looked up for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::member::{Kept, Member, MemberKey, Post, State};
 use super::{Change, Loading, Missed, View, Work, refuse_more};
 
 impl View {
-    /// Returns the changes since a load, with what has to be known of each before its result can be
+    /// Returns the changes after a load whose questions must be answered before its result can be
     /// [taken](Self::loaded).
     pub(in super::super) fn questions(
         &self,
@@ -24,7 +24,7 @@ impl View {
         loaded: &Loaded,
         judges: &mut Judges<'_>,
     ) -> Vec<(Change, Question)> {
-        // It will not be taken.
+        // The result will not be used.
         if self.disturbed_at > loaded.position.min(loaded.lens.position) {
             return Vec::new();
         }
@@ -36,8 +36,8 @@ impl View {
         self.backlog.iter().filter_map(question).collect()
     }
 
-    /// Takes the result of a load; `followed` is how far the follower is. Returns what else has to
-    /// be looked up.
+    /// Handles the result of a load; `followed` is how far the follower is. Returns what else has
+    /// to be looked up.
     ///
     /// # Errors
     /// Nothing can be told any more.
@@ -55,8 +55,8 @@ impl View {
         }
         let is_same = |lens: &Arc<Lens>| lens.is_same(&loaded.lens);
         if self.is_settled && !self.query.is_wide && !self.lens.as_ref().is_some_and(is_same) {
-            // Who waits would see records otherwise than those who listen, and when that changes
-            // back before it is noticed, nobody would tell him.
+            // Those who wait would see records differently from those who are live. If that changed
+            // back before it was noticed, nobody would tell them.
             return Ok(self.disturb(seen, followed).into_iter().collect());
         }
         refuse_more(loaded.records.len(), max_records)?;
@@ -87,8 +87,10 @@ impl View {
         Ok(work)
     }
 
-    /// Lets those begin anew who have had more than what is known: their result came straight from the
-    /// store, behind where the follower was when it was silenced. No difference fits them.
+    /// Makes those members begin anew that have received more than what is known.
+    ///
+    /// Their result came straight from the store, at a position after the follower's when the view
+    /// was silenced. No difference fits them.
     fn begin_anew_who_is_ahead(&mut self) {
         if self.is_settled {
             return;
@@ -101,7 +103,7 @@ impl View {
         }
     }
 
-    /// Takes a result in the place of what is known, and tells those who had that the difference.
+    /// Replaces what is known by a result, and tells the difference to those who had the old one.
     fn adopt(&mut self, loaded: &Loaded, post: &mut Post) {
         let known: HashMap<RecordKey, u64> = loaded
             .records
@@ -138,7 +140,7 @@ impl View {
         self.is_settled = true;
     }
 
-    /// Gives the result to those who waited for it.
+    /// Sends the result to those who waited for it.
     fn serve(&mut self, number: u64, loaded: &Loaded, post: &mut Post) {
         let mut pages: HashMap<Label, Vec<Frame>> = HashMap::new();
         for ((listener, _), member) in &mut self.members {
@@ -146,7 +148,7 @@ impl View {
                 continue;
             };
             if kept.is_lost {
-                // What comes behind this result is not there; the next load begins after that.
+                // What follows this result was not kept; the next load begins after that.
                 (*load, *kept) = (number + 1, Kept::default());
             }
             if *load > number {
@@ -163,7 +165,7 @@ impl View {
         }
     }
 
-    /// Takes what was found out about what a member missed.
+    /// Handles the outcome of a member's replay.
     pub(in super::super) fn replayed(
         &mut self,
         missed: &Missed,
@@ -172,7 +174,7 @@ impl View {
     ) -> Option<Work> {
         let next = self.next_load();
         let member = self.members.get_mut(&missed.member)?;
-        // He may have ended his query since, and begun it again.
+        // The listener may have ended its query since, and begun it again.
         let State::CatchingUp { replay, kept } = &member.state else {
             return None;
         };
