@@ -41,7 +41,8 @@ pub trait Driver: Send + Sync + 'static {
     /// Sends a [`Wake`] in each second of a minute whose bit is set in `seconds`, soon after it
     /// began. A few may be lost, and there may be extra ones. Returns the job's id.
     ///
-    /// # Errors See [`DriverError`]; nothing will be sent then.
+    /// # Errors
+    /// See [`DriverError`]; nothing will be sent then.
     async fn add(&self, seconds: u64, wake: Recipient<Wake>) -> Result<Uuid, DriverError>;
 
     /// Removes a job.

@@ -52,7 +52,8 @@ impl TaskStates {
     /// If somebody else was quicker, `decide` is called again for the task as it is then. Returns
     /// when the commit is durable, with `None` if there was nothing to append.
     ///
-    /// # Errors Those of the log, except for a conflict.
+    /// # Errors
+    /// Those of the log, except for a conflict.
     pub async fn append(
         &self,
         log: &Arc<dyn EventLog>,
