@@ -15,7 +15,7 @@ use super::{
     Publish, Reported, Subscribe, TooManyChannels, Unsubscribe,
 };
 
-/// How many messages may wait for the hub itself.
+/// How many messages can wait for the hub itself.
 const MAILBOX: usize = 4096;
 
 /// See the module's overview.
@@ -33,7 +33,7 @@ pub struct Hub {
 struct Listener {
     outbox: Arc<Outbox>,
     channels: HashSet<Arc<str>>,
-    /// Its other end learns when this is dropped.
+    /// When this is dropped, its other end is notified.
     _dropped: oneshot::Sender<()>,
 }
 
@@ -138,7 +138,7 @@ impl Handler<Subscribe> for Hub {
 
     fn handle(&mut self, message: Subscribe, _: &mut Self::Context) -> Self::Result {
         let Subscribe { id, channel } = message;
-        // One that was dropped hears nothing, and is told of that by other means.
+        // A listener that was dropped hears nothing, and learns of that by other means.
         let Some(listener) = self.listeners.get_mut(&id) else {
             return Ok(());
         };
@@ -149,13 +149,13 @@ impl Handler<Subscribe> for Hub {
         if listener.channels.len() >= max {
             return Err(TooManyChannels { max });
         }
-        // All who hear a channel share its name.
+        // All listeners of a channel share its name.
         let known = self.channels.get_key_value(channel.as_str());
         let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
         listener.channels.insert(Arc::clone(&name));
         let outbox = Arc::clone(&listener.outbox);
         for frame in self.kept.give(&channel, id, Instant::now()) {
-            // One that cannot take these is dropped with the next message.
+            // A listener that cannot take these is dropped with the next message.
             self.num_delivered += u64::from(outbox.push(&frame).is_ok());
         }
         self.channels.entry(name).or_default().insert(id, outbox);

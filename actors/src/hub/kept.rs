@@ -1,6 +1,7 @@
-//! What is kept for those who are away for a moment: the newest message under each key of a channel,
-//! for two minutes, within bounds. Who hears the channel may be away, too: that the network is gone
-//! shows late.
+//! What is kept for listeners that are briefly away: the newest message under each key of a
+//! channel, for two minutes, within bounds.
+//!
+//! A connected listener may be away, too: a broken network is noticed late.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use tokio::time::Instant;
 
 use super::ListenerId;
 
-/// Longer than published clients take until they connect again.
+/// Longer than published clients need to reconnect.
 const KEPT_FOR: Duration = Duration::from_secs(120);
-/// Of one channel; the oldest goes.
+/// Per channel; the oldest message is dropped.
 const MAX_MESSAGES: usize = 32;
-/// Of all; a message for one more is not kept.
+/// In total; a message for one more channel is not kept.
 const MAX_CHANNELS: usize = 50_000;
-/// How often what is too old is looked for.
+/// How often expired messages are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's overview.
@@ -31,7 +32,7 @@ struct Message {
     key: String,
     frame: Bytes,
     since: Instant,
-    /// Those who were given it.
+    /// The listeners that have received it.
     heard_by: Vec<ListenerId>,
 }
 
@@ -44,7 +45,8 @@ impl Kept {
         }
     }
 
-    /// Keeps a message, which some are given already, in the place of the one with the same key.
+    /// Keeps a message, which some listeners have already received. It replaces the one with the
+    /// same key.
     pub(super) fn put(
         &mut self,
         channel: &str,
@@ -72,7 +74,7 @@ impl Kept {
         });
     }
 
-    /// Gives a listener what is kept for a channel and he was not given, in the order in which it came.
+    /// Returns what is kept for a channel and the listener has not received, in order of arrival.
     pub(super) fn give(&mut self, channel: &str, id: ListenerId, now: Instant) -> Vec<Bytes> {
         let messages = self.channels.get_mut(channel).into_iter().flatten();
         let news = messages.filter(|it| it.is_fresh(now) && !it.heard_by.contains(&id));

@@ -1,4 +1,4 @@
-//! What a hub is told and asked.
+//! The messages to a hub.
 
 use actix::{Context, Message};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Frames, Hub, HubState, ListenerId};
 
-/// Adds a listener. Replies with its number and where its frames come.
+/// Adds a listener. Replies with its number and where its frames arrive.
 #[derive(Debug)]
 pub struct Connect;
 
@@ -20,13 +20,13 @@ impl Message for Connect {
 pub struct Connected {
     /// Its number.
     pub id: ListenerId,
-    /// What it hears. They end when it is dropped for not reading.
+    /// What it hears. The frames end when it is dropped for not reading.
     pub frames: Frames,
-    /// Ends, without a value, when the hub no longer knows it.
+    /// Ends, without a value, when the hub no longer knows the listener.
     pub dropped: oneshot::Receiver<()>,
 }
 
-/// Removes a listener. Replies when it gets nothing more, and what it published before is
+/// Removes a listener. Replies when it gets nothing more, and what it published before has been
 /// published.
 #[derive(Debug)]
 pub struct Disconnect(pub ListenerId);
@@ -35,7 +35,7 @@ impl Message for Disconnect {
     type Result = ();
 }
 
-/// Lets a listener hear a channel. Replies when it hears what is published from now on.
+/// Lets a listener hear a channel. Replies once it hears what is published from then on.
 #[derive(Debug)]
 pub struct Subscribe {
     /// The listener.
@@ -48,15 +48,15 @@ impl Message for Subscribe {
     type Result = Result<(), TooManyChannels>;
 }
 
-/// A listener hears as many channels as it may.
+/// A listener already hears as many channels as allowed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a socket may hear {max} channels")]
 pub struct TooManyChannels {
-    /// How many that is.
+    /// How many are allowed.
     pub max: usize,
 }
 
-/// Lets a listener no longer hear a channel.
+/// Makes a listener stop hearing a channel.
 #[derive(Debug)]
 pub struct Unsubscribe {
     /// The listener.
@@ -69,12 +69,12 @@ impl Message for Unsubscribe {
     type Result = ();
 }
 
-/// Publishes on channels. Replies when it is in every listener's queue.
+/// Publishes on channels. Replies when the message is in every listener's queue.
 #[derive(Debug)]
 pub struct Publish {
     /// The channels.
     pub channels: Vec<String>,
-    /// What; passed through as it is.
+    /// The data; passed through unchanged.
     pub data: Box<RawValue>,
 }
 
@@ -82,7 +82,7 @@ impl Publish {
     /// Publishes something of the server's own.
     ///
     /// # Errors
-    /// It has no form in JSON.
+    /// It cannot be written as JSON.
     pub fn new<T: Serialize>(channels: Vec<String>, data: &T) -> serde_json::Result<Self> {
         let data = to_raw_value(data)?;
         Ok(Self { channels, data })
@@ -93,17 +93,17 @@ impl Message for Publish {
     type Result = ();
 }
 
-/// Publishes on one channel, also for who comes within two minutes.
+/// Publishes on one channel, also for listeners that connect within two minutes.
 ///
-/// Of several with one key he is told the last, unless he was over the same connection. Replies when
-/// it is in every listener's queue, and kept.
+/// Of several messages with one key such a listener gets the last, unless it has received it over
+/// the same connection. Replies when the message is in every listener's queue, and kept.
 #[derive(Debug)]
 pub struct Announce {
     /// The channel.
     pub channel: String,
     /// What it is about.
     pub key: String,
-    /// What; passed through as it is.
+    /// The data; passed through unchanged.
     pub data: Box<RawValue>,
 }
 
@@ -111,7 +111,7 @@ impl Announce {
     /// Announces something of the server's own.
     ///
     /// # Errors
-    /// It has no form in JSON.
+    /// It cannot be written as JSON.
     pub fn new<T: Serialize>(channel: String, key: String, data: &T) -> serde_json::Result<Self> {
         let data = to_raw_value(data)?;
         Ok(Self { channel, key, data })

@@ -1,11 +1,11 @@
 //! The hub: channels, and the sockets that listen to them.
 //!
-//! Each hub is an actor ([`Hub`]), so that what one publisher publishes on a
-//! channel arrives in order. A listener has a queue of its own ([`outbox`]),
-//! bounded by messages and by bytes; one that is full is dropped rather than
-//! waited for, so a slow listener delays nobody. A message is encoded once, however
-//! many hear it: the queues share its bytes. Who is not there misses what is
-//! published; only what is announced ([`Announce`]) waits for a moment ([`kept`]).
+//! Each hub is an actor ([`Hub`]), so that what one publisher publishes on a channel arrives in
+//! order. A listener has a queue of its own ([`outbox`]), bounded by messages and by bytes. If it
+//! is full, the listener is dropped rather than waited for, so a slow listener delays nobody. A
+//! message is encoded once, however many hear it: the queues share its bytes. A listener that is
+//! not connected misses what is published; only what is announced ([`Announce`]) is kept for a
+//! short time ([`kept`]).
 
 mod actor;
 mod kept;
@@ -26,26 +26,26 @@ pub use outbox::Frames;
 /// A listener's number, unique in its hub.
 pub type ListenerId = u64;
 
-/// Makes the bytes that every listener of a channel gets.
+/// Creates the bytes that every listener of a channel gets.
 pub type Encode = fn(channel: &str, data: &RawValue) -> Bytes;
 
 /// What a hub allows its listeners.
 #[derive(Clone, Copy, Debug)]
 pub struct HubSettings {
-    /// How many messages may wait for one listener.
+    /// How many messages can wait for one listener.
     pub queue_messages: usize,
-    /// How many bytes may wait for one listener; a single message may have more.
+    /// How many bytes can wait for one listener; a single message can have more.
     pub queue_bytes: usize,
-    /// How many channels a listener may hear at once.
+    /// How many channels a listener can hear at once.
     pub max_channels: usize,
-    /// How messages look on the way to listeners.
+    /// How messages are encoded for listeners.
     pub encode: Encode,
 }
 
-/// What a hub says of itself.
+/// The figures of a hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubState {
-    /// Sockets connected.
+    /// Connected sockets.
     pub num_listeners: usize,
     /// Channels with at least one listener.
     pub num_channels: usize,

@@ -1,8 +1,7 @@
 //! What waits for one listener: shared bytes, bounded by number and by size.
 //!
-//! Between the hub's thread and the listener's there is one lock that is held for a
-//! push or a pop. The listener is woken when its queue was empty before; as long as
-//! it has not looked, more frames wake nobody.
+//! The hub's thread and the listener's share one lock, which is held for a push or a pop. The
+//! listener is woken if its queue was empty before; until it has looked, more frames wake nobody.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// A queue that once was longer than this gives its memory back when it is empty.
+/// A queue that was once longer than this frees its memory when it is empty.
 const KEPT_CAPACITY: usize = 16;
 
 /// The hub's end.
@@ -22,7 +21,7 @@ pub(super) struct Outbox {
     max_bytes: usize,
 }
 
-/// The listener's end. Frames come in their order; they end when the listener was dropped.
+/// The listener's end. Frames arrive in order; they end when the listener was dropped.
 #[derive(Debug)]
 pub struct Frames(Arc<Mutex<Queue>>);
 
@@ -34,7 +33,7 @@ struct Queue {
     waker: Option<Waker>,
 }
 
-/// Why a frame was not taken.
+/// Why a frame was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
     /// Too much is waiting.
@@ -43,7 +42,7 @@ pub(super) enum Lost {
     Gone,
 }
 
-/// Makes a queue for so many frames and bytes.
+/// Creates a queue for at most this many frames and bytes.
 pub(super) fn outbox(max_frames: usize, max_bytes: usize) -> (Outbox, Frames) {
     let queue = Arc::<Mutex<Queue>>::default();
     let outbox = Outbox {
@@ -55,7 +54,7 @@ pub(super) fn outbox(max_frames: usize, max_bytes: usize) -> (Outbox, Frames) {
 }
 
 impl Outbox {
-    /// Adds a frame. A listener that has too much waiting loses all of it, at once: what it would
+    /// Adds a frame. A listener that has too much waiting loses all of it at once: what it would
     /// get has a gap anyway, and its memory is needed.
     pub(super) fn push(&self, frame: &Bytes) -> Result<(), Lost> {
         let mut queue = self.queue.lock();
@@ -89,7 +88,7 @@ impl Drop for Outbox {
 }
 
 impl Frames {
-    /// Returns the next frame, when there is one; `None` after the last.
+    /// Returns the next frame once there is one; `None` after the last.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut queue = self.0.lock();
         if let Some(frame) = queue.frames.pop_front() {
@@ -155,8 +154,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed and taken: frames come in order, none is missing, the bounds hold,
-        /// and who is lost has nothing.
+        /// Whatever is pushed and taken, frames arrive in order, none is missing, the bounds hold,
+        /// and a lost listener has nothing.
         #[test]
         fn a_queue_keeps_order_and_bounds(steps in prop::collection::vec(step(), 0..200)) {
             let (max_frames, max_bytes) = (8, 100);

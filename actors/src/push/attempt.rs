@@ -12,27 +12,27 @@ use uuid::Uuid;
 use super::sender::{Address, Payload, PushSender, SendError};
 use crate::device::service::DeviceService;
 
-/// How long looking a device up may take.
+/// How long it can take to look up a device.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
-/// How long forgetting a device may take.
+/// How long it can take to forget a device.
 const FORGET_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a sender may take; they keep to less by themselves.
+/// How long a sender can take; senders have shorter limits of their own.
 const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is sent to whom.
+/// What is sent, and to which device.
 pub(super) struct Outgoing {
     pub(super) id: Uuid,
     pub(super) device: DeviceId,
     pub(super) user: Option<UserId>,
-    /// None when it is to be looked up.
+    /// `None` if it has to be looked up.
     pub(super) address: Option<Address>,
     pub(super) payload: Arc<Payload>,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 pub(super) enum Ending {
     Sent,
-    /// The device is gone or somebody else's: nobody is there whom it was meant for.
+    /// The device is gone or belongs to another user: the recipient is no longer there.
     Unwanted,
     Gone {
         num_forgotten: u64,
@@ -92,7 +92,7 @@ pub(super) async fn deliver(
         }
         Ok(Err(SendError::Gone { since, why })) => (since, why),
     };
-    // Who registers again while the service is asked is there.
+    // A device that registers again while the service is asked is not gone.
     let before = since.unwrap_or(sent_at);
     let forget = devices.forget_address(&address.token, before);
     let num_forgotten = match timeout(FORGET_DEADLINE, forget).await {
@@ -112,7 +112,8 @@ pub(super) async fn deliver(
     }
 }
 
-/// Finds where a device is reached now, if it still is by this service and for this user.
+/// Finds where a device can be reached now, if this service still reaches it and this user still
+/// has it.
 async fn look_up(
     devices: &dyn DeviceService,
     outgoing: &Outgoing,

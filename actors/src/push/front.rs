@@ -25,23 +25,23 @@ use crate::clock::Clock;
 use crate::device::service::DeviceService;
 use crate::spawn::to_its_end;
 
-/// Pushes on their way to a service at once.
+/// How many pushes to a service are in flight at once.
 const AT_ONCE: usize = 64;
-/// A push that could not be sent for so long is given up.
+/// A push that could not be sent for this long is given up.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// How long a queue, which never waits for anything, may take to take pushes.
+/// How long a queue, which never waits for anything, can take to accept pushes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much is sent and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PushSettings {
-    /// Pushes that may wait for one service.
+    /// How many pushes can wait for one service.
     pub max_queue: usize,
-    /// After so many attempts a push is given up.
+    /// After this many attempts a push is given up.
     pub max_attempts: u32,
 }
 
-/// Sends pushes. Clones are the same.
+/// Sends pushes. Clones share everything.
 #[derive(Clone)]
 pub struct Push(Arc<Inner>);
 
@@ -49,7 +49,7 @@ pub struct Push(Arc<Inner>);
 pub struct PushParts {
     /// The services.
     pub senders: Vec<Arc<dyn PushSender>>,
-    /// Who knows the devices.
+    /// The service that knows the devices.
     pub devices: Arc<dyn DeviceService>,
     /// Where pushes are kept until they are sent.
     pub outbox: Arc<dyn Outbox>,
@@ -76,7 +76,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Gives the queue pushes; `false` when it does not take them in time.
+    /// Puts pushes into the queue; `false` if it does not accept them in time.
     pub(super) async fn take(&self, pushes: Vec<QueuedPush>) -> bool {
         let taken = timeout(PATIENCE, self.queue.send(Enqueue(pushes))).await;
         matches!(taken, Ok(Ok(())))
@@ -88,19 +88,19 @@ impl Service {
 pub struct Parcel(HashMap<DeviceKind, Arc<Payload>>);
 
 impl Parcel {
-    /// Whether there is something for devices of a type.
+    /// Whether it has something for devices of a type.
     pub(super) fn reaches(&self, kind: DeviceKind) -> bool {
         self.0.contains_key(&kind)
     }
 }
 
-/// Who gets something.
+/// A device that gets something.
 pub(super) type Recipient = (DeviceId, DeviceState);
 
 /// The pushes for a service.
 type ForService = (DeviceKind, Vec<QueuedPush>);
 
-/// A device, who uses it, and where it is reached.
+/// A device, its user, and where it can be reached.
 type Addressed = (DeviceId, Option<UserId>, Address);
 
 impl Push {
@@ -156,12 +156,12 @@ impl Push {
         !self.0.services.is_empty()
     }
 
-    /// Returns where notices of subscriptions are given.
+    /// Returns where notices of subscriptions are handed in.
     pub fn notices(&self) -> NoticePush {
         self.0.notices.clone()
     }
 
-    /// Makes of a notification what each service gets.
+    /// Prepares what each service gets of a notification.
     ///
     /// # Errors
     /// 108 for what a service would refuse.
@@ -175,11 +175,13 @@ impl Push {
         Ok(Parcel(parcel))
     }
 
-    /// Sends to devices; those of another topic get nothing. Returns what is known of each, in the order asked
-    /// for: `None` for one that there is not, else whether it was one to be sent to.
+    /// Sends to devices; those of another topic get nothing.
+    ///
+    /// Returns what is known of each device, in the order asked for: `None` if it does not exist,
+    /// else whether it was one to send to.
     ///
     /// # Errors
-    /// 503 when a queue has not got the room; nothing is sent then.
+    /// 503 if a queue has no room; then nothing is sent.
     pub async fn to_devices(
         &self,
         ids: &[DeviceId],
@@ -199,7 +201,7 @@ impl Push {
     /// Sends to all devices of users, or to those with a topic.
     ///
     /// # Errors
-    /// As [`Push::to_devices`].
+    /// Those of [`Push::to_devices`].
     pub async fn to_users(
         &self,
         users: &[UserId],
@@ -211,9 +213,11 @@ impl Push {
         self.post(found, parcel, true).await
     }
 
-    /// Gives the queues their pushes, one per address. With `is_kept` no crash loses them from here
-    /// on; without, not from their first failure on. What has begun to be kept is sent, whether or not
-    /// anybody waits.
+    /// Puts pushes into the queues, one per address.
+    ///
+    /// With `is_kept`, no crash loses them from here on; without it, none does from their first
+    /// failure on. Once the outbox is being told of them they are sent, even if nobody waits any
+    /// more.
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
@@ -272,7 +276,7 @@ impl Push {
         if refused.is_empty() {
             return Ok(());
         }
-        // Whoever is told that it was not taken asks again.
+        // A caller that learns that its pushes were not accepted asks again.
         if is_kept && let Err(error) = self.0.outbox.forget_pushes(&refused).await {
             tracing::warn!(%error, "pushes that were refused are sent after the next start");
         }
@@ -294,7 +298,7 @@ impl Push {
         })
     }
 
-    /// Makes pushes, each with room in the queue.
+    /// Creates pushes, each with room in the queue.
     fn with_permits(
         &self,
         service: &Service,
@@ -329,7 +333,7 @@ impl Push {
         Ok(pushes.into_iter().filter_map(push).collect())
     }
 
-    /// Returns what a notice looks like at each service.
+    /// Returns a notice as each service gets it.
     pub(super) fn notice(&self, number: u64, subscription: &str) -> Parcel {
         let services = self.0.services.iter();
         let payload = |(kind, service): (&DeviceKind, &Service)| {
@@ -354,7 +358,7 @@ impl Push {
         self.0.services.get(&kind)
     }
 
-    /// Returns the states of all queues, by name; `None` when one does not answer.
+    /// Returns the states of all queues, by name; `None` if one does not answer.
     pub async fn states(&self) -> Option<Vec<PushState>> {
         let mut states = Vec::new();
         for service in self.0.services.values() {
@@ -365,10 +369,10 @@ impl Push {
         Some(states)
     }
 
-    /// Takes no more notices, and waits until everything that can be sent now has been.
+    /// Accepts no more notices, and waits until everything that can be sent now has been sent.
     pub async fn leave(&self) {
         self.0.ending.cancel();
-        // All at once: one that hangs takes no time from the others.
+        // All at once: a service that hangs takes no time from the others.
         let leaving = self.0.services.values().map(|service| async {
             if let Ok(Some(left)) = service.queue.send(Leave).await {
                 let _ = left.0.await;

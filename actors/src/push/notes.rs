@@ -1,4 +1,4 @@
-//! What a queue tells the outbox, several things at once and beside the sending.
+//! What a queue tells the outbox: several things at once, while it goes on sending.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::ops_store::OpsStoreError;
 pub(super) struct Notes {
     /// Pushes that have to wait.
     pub(super) kept: Vec<Waiting>,
-    /// Pushes that are done with.
+    /// Pushes that are finished.
     pub(super) forgotten: Vec<Uuid>,
 }
 
 impl Notes {
-    /// Whether it knows everything.
+    /// Whether the outbox knows everything.
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.forgotten.is_empty()
     }
 
-    /// Puts in front what was not written.
+    /// Puts back, in front, what was not written.
     pub(super) fn put_back(&mut self, mut earlier: Self) {
         earlier.kept.append(&mut self.kept);
         earlier.forgotten.append(&mut self.forgotten);
@@ -30,7 +30,7 @@ impl Notes {
     }
 }
 
-/// Writes notes; says how many were kept and forgotten, or gives them back.
+/// Writes notes; returns how many were kept and forgotten, or gives the notes back.
 pub(super) async fn write(outbox: Arc<dyn Outbox>, notes: Notes) -> Result<(u64, u64), Notes> {
     let written = async {
         if !notes.kept.is_empty() {

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::front::Push;
 use crate::spawn::spawn_named;
 
-/// How many notices may wait for their devices to be looked up.
+/// How many notices can wait for their devices to be looked up.
 const QUEUE: usize = 4096;
 /// How many are looked up at once.
 const AT_ONCE: usize = 256;
 
-/// Where notices of subscriptions are given. Nobody waits here.
+/// Where notices of subscriptions are handed in. It never makes the caller wait.
 #[derive(Clone)]
 pub struct NoticePush(Option<mpsc::Sender<Notice>>);
 
@@ -26,14 +26,14 @@ pub(super) struct Notice {
 }
 
 impl NoticePush {
-    /// Builds both ends; without services nothing passes.
+    /// Builds both ends; without services, notices are dropped.
     pub(super) fn new(has_services: bool) -> (Self, mpsc::Receiver<Notice>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         (Self(has_services.then_some(sender)), receiver)
     }
 
-    /// Tells a device that a subscription has matched, if it can be told. Of several notices of a
-    /// subscription that wait the last one is sent.
+    /// Tells a device that a subscription has matched, if it can be told. If several notices of a
+    /// subscription are waiting, only the last one is sent.
     pub fn notify(&self, device: &DeviceId, subscription: &str, number: u64) {
         let Some(sender) = &self.0 else { return };
         let notice = Notice {
@@ -41,14 +41,14 @@ impl NoticePush {
             subscription: subscription.to_owned(),
             number,
         };
-        // Nobody takes any when the server stops.
+        // Nobody receives any more once the server stops.
         if let Err(TrySendError::Full(_)) = sender.try_send(notice) {
             tracing::warn!(%device, "a notice is not pushed: too many wait");
         }
     }
 }
 
-/// Takes notices to the queues until the end.
+/// Passes notices on to the queues until the end.
 pub(super) fn spawn(push: Push, mut coming: mpsc::Receiver<Notice>, ending: CancellationToken) {
     spawn_named("push notices", async move {
         let mut notices = Vec::new();
@@ -76,7 +76,7 @@ async fn deliver(push: &Push, notices: impl Iterator<Item = Notice>) {
         }
     };
     for (((device, subscription), number), found) in last.into_iter().zip(found) {
-        // One without an address hears of it over the hub only, and so does one whose service
+        // A device without an address hears of it over the hub only, and so does one whose service
         // is not configured.
         let Some(state) = found.filter(|state| state.token.is_some()) else {
             continue;

@@ -1,4 +1,4 @@
-//! The port to where pushes are kept until they are sent.
+//! The port to the place where pushes are kept until they are sent.
 
 use async_trait::async_trait;
 use skytrail_schema::event::DeviceKind;
@@ -9,29 +9,29 @@ use uuid::Uuid;
 use super::sender::Payload;
 use crate::ops_store::OpsStoreError;
 
-/// A push that waits. Where its device is reached is not in it: that is looked up again, so nothing
-/// goes to an address that was given up meanwhile.
+/// A push that waits. It does not contain the device's address: that is looked up again, so that
+/// nothing is sent to an address that was given up meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Tells it from others, at its service, too.
+    /// Identifies the push, for its service, too.
     pub id: Uuid,
     /// The device.
     pub device: DeviceId,
-    /// Who used it when it was asked for; none when nobody did, or when that was not kept: then it is for
-    /// whoever uses it.
+    /// Who used the device when the push was requested. `None` if nobody did, or if that was not
+    /// kept: then it is for whoever uses the device.
     pub user: Option<UserId>,
-    /// Whose service reaches it.
+    /// The service that reaches it.
     pub kind: DeviceKind,
     /// What it gets.
     pub payload: Payload,
-    /// When it was asked for.
+    /// When it was requested.
     pub since: Timestamp,
 }
 
-/// Keeps pushes over a stop and a crash.
+/// Keeps pushes across a stop and a crash.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Keeps pushes, all or none; durable when it answers.
+    /// Keeps pushes, all or none; they are durable when it returns.
     ///
     /// # Errors
     /// It is not writable.

@@ -1,11 +1,12 @@
-//! The actor that sends what is for one service.
+//! The actor that sends the pushes for one service.
 //!
-//! A push that is kept is forgotten once it is settled, several at once and beside the sending: who is
-//! killed in between sends it again. One that is not kept becomes so when it has to wait.
+//! A kept push is forgotten once it is settled: several at once, while the queue goes on sending.
+//! If the process is killed in between, it is sent again. A push that is not kept is kept as soon
+//! as it has to wait.
 //!
-//! Where a device is reached, and whose it is, may change while a push waits. So before every attempt
-//! but one that follows at once it is looked up, and a push whose device is gone or somebody else's is
-//! dropped.
+//! While a push waits, its device's address and user may change. So the device is looked up before
+//! every attempt, except for one that follows at once. A push is dropped if its device is gone or
+//! belongs to another user.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,9 +28,9 @@ use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::service::DeviceService;
 
-/// How many requests, with as many pushes as they like, may wait for the actor.
+/// How many requests can wait for the actor; each can have any number of pushes.
 const MAILBOX: usize = 1024;
-/// How long an address counts that comes with a push.
+/// How long the address that was passed with a push is valid.
 const ADDRESS_LIFE: Duration = Duration::from_secs(1);
 
 /// The pause after the outbox could not be written.
@@ -43,11 +44,11 @@ pub struct QueuedPush {
     pub device: DeviceId,
     /// Whom it is for: see [`Waiting::user`].
     pub user: Option<UserId>,
-    /// When it was asked for.
+    /// When it was requested.
     pub since: Timestamp,
     /// Whether the outbox has it.
     pub is_kept: bool,
-    /// Where it is reached, if that was looked up just now.
+    /// Where the device can be reached, if that was looked up just now.
     pub address: Option<Address>,
     /// What it gets.
     pub payload: Arc<Payload>,
@@ -55,33 +56,33 @@ pub struct QueuedPush {
     pub permit: OwnedSemaphorePermit,
 }
 
-/// What a queue says of itself.
+/// The figures of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PushState {
     /// The service.
     pub service: &'static str,
-    /// Pushes that wait, those for another attempt included.
+    /// Pushes that wait, including those for another attempt.
     pub num_queued: usize,
     /// Those that wait for another attempt.
     pub num_retrying: usize,
-    /// Pushes on their way.
+    /// Pushes in flight.
     pub num_in_flight: usize,
-    /// Whether the service failed when it was asked last.
+    /// Whether the service failed when it was last asked.
     pub is_held: bool,
-    /// Pushes that the service took.
+    /// Pushes that the service accepted.
     pub num_sent: u64,
     /// Pushes that were refused or given up.
     pub num_failed: u64,
     /// Attempts that were followed by another.
     pub num_retried: u64,
-    /// Devices forgotten because the service does not know them any more.
+    /// Devices forgotten because the service no longer knows them.
     pub num_unregistered: u64,
     /// Pushes for which there was no room.
     pub num_dropped: u64,
-    /// Pushes from before the start that were too old then, and those whose devices were gone or somebody
-    /// else's when they could be sent.
+    /// Pushes from before the start that were too old by then, and pushes whose devices were gone
+    /// or belonged to another user when they could be sent.
     pub num_expired: u64,
-    /// Pushes that the outbox has: those that a crash would not lose.
+    /// Pushes that the outbox has: a crash would not lose them.
     pub num_kept: u64,
 }
 
@@ -140,7 +141,7 @@ impl PushQueue {
         }
     }
 
-    /// Sends what may be sent now, and sees to it that the rest is looked at in time.
+    /// Sends what can be sent now, and makes sure that the rest is looked at in time.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         while let Some(mut entry) = self.schedule.take(now) {
@@ -178,7 +179,7 @@ impl PushQueue {
         self.say_when_left(ctx);
     }
 
-    /// Tells the outbox what it does not know yet, beside the sending.
+    /// Tells the outbox what it does not know yet, while sending goes on.
     fn write_notes(&mut self, ctx: &mut Context<Self>) {
         if self.is_writing || self.notes.is_empty() {
             return;
@@ -195,7 +196,7 @@ impl PushQueue {
                     this.write_notes(ctx);
                 }
                 Err(notes) if this.leaving.is_empty() => {
-                    // Nothing else may come that has them written.
+                    // Nothing else may follow that would have them written.
                     this.notes.put_back(notes);
                     ctx.run_later(NOTES_PAUSE, |this, ctx| {
                         this.is_writing = false;
@@ -209,7 +210,7 @@ impl PushQueue {
         }));
     }
 
-    /// A push is done with.
+    /// A push is finished.
     fn forget(&mut self, push: &QueuedPush) {
         if push.is_kept {
             self.notes.forgotten.push(push.id);
@@ -273,12 +274,12 @@ impl PushQueue {
         }
     }
 
-    /// Tells those who wait for the end that nothing is left to be done.
+    /// Tells those who wait for the end that nothing is left to do.
     fn say_when_left(&mut self, ctx: &mut Context<Self>) {
         if self.leaving.is_empty() || self.is_writing {
             return;
         }
-        // Who is stopping does not wait for another attempt.
+        // A server that stops does not wait for another attempt.
         let is_idle = self.schedule.num_in_flight() == 0 && self.schedule.is_waiting();
         if !is_idle {
             return;
@@ -309,7 +310,7 @@ impl Actor for PushQueue {
     }
 }
 
-/// Takes pushes. Replies when they are in the queue.
+/// Accepts pushes. Replies when they are in the queue.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Enqueue(pub Vec<QueuedPush>);
@@ -374,13 +375,15 @@ impl Handler<GetPushState> for PushQueue {
     }
 }
 
-/// The server stops. Replies with where it is said when everything that could be sent has been;
-/// what waits for another attempt is kept for the next start.
+/// The server stops.
+///
+/// The reply resolves once everything that could be sent has been sent. What waits for another
+/// attempt is kept for the next start.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<Left>")]
 pub struct Leave;
 
-/// Heard when a queue has nothing left to do.
+/// Resolves when a queue has nothing left to do.
 #[derive(Debug)]
 pub struct Left(pub oneshot::Receiver<()>);
 

@@ -1,4 +1,4 @@
-//! What waited when the server was stopped or killed.
+//! What was waiting when the server was stopped or killed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::outbox::Waiting;
 use super::queue::{NoteExpired, QueuedPush};
 use crate::spawn::spawn_named;
 
-/// Takes what waited to the queues, until the end; each has room there as any other. Where its device
-/// is reached the queue looks up.
+/// Passes what was waiting on to the queues, until the end. Each push takes room there like any
+/// other. The queue looks up where its device can be reached.
 pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken) {
     if waiting.is_empty() {
         return;

@@ -14,9 +14,9 @@ use uuid::Uuid;
 /// What is sent to every device of a service alike, in the service's own terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
-    /// What the device gets, a JSON text.
+    /// What the device gets, as JSON.
     pub content: Vec<u8>,
-    /// What the service is told beside it, by name.
+    /// What the service is told in addition, by name.
     pub options: Vec<(Cow<'static, str>, String)>,
 }
 
@@ -31,17 +31,17 @@ impl Payload {
     }
 }
 
-/// Where a device is reached.
+/// Where a device can be reached.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// What the service knows the device by. Nobody's business but the service's.
+    /// What the service knows the device by. It concerns nobody but the service.
     pub token: String,
-    /// The app on the device, for services that tell apps apart.
+    /// The app on the device, for services that distinguish apps.
     pub topic: Option<String>,
 }
 
 impl Address {
-    /// Returns where a device is reached; `None` when it is not.
+    /// Returns where a device can be reached; `None` if it cannot.
     pub(super) fn of(device: DeviceState) -> Option<Self> {
         Some(Self {
             token: device.token?,
@@ -53,7 +53,7 @@ impl Address {
 /// Why something was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The address leads nowhere any more.
+    /// The address is no longer valid.
     #[error("the address is gone: {why}")]
     Gone {
         /// Since when, if the service says so.
@@ -61,37 +61,37 @@ pub enum SendError {
         /// What the service said.
         why: String,
     },
-    /// Not now.
+    /// It cannot be sent now.
     #[error("not now: {why}")]
     Later {
-        /// When to come back, if the service says so.
+        /// When to retry, if the service says so.
         wait: Option<Duration>,
-        /// Whether that holds for everything that is sent to the service.
+        /// Whether that is true of everything that is sent to the service.
         holds_all: bool,
-        /// What the service said, or what became of the connection.
+        /// What the service said, or what happened to the connection.
         why: String,
     },
-    /// Never: it would be refused again.
+    /// It can never be sent: it would be refused again.
     #[error("refused: {0}")]
     Refused(String),
 }
 
-/// A push service, as it is reached.
+/// A push service.
 #[async_trait]
 pub trait PushSender: Send + Sync + 'static {
-    /// Returns the service's name in figures and in the log.
+    /// Returns the service's name, as it is used in figures and in the log.
     fn name(&self) -> &'static str;
 
-    /// Returns the devices that it reaches.
+    /// Returns the type of devices that it reaches.
     fn kind(&self) -> DeviceKind;
 
-    /// Takes what is for this service out of a notification; `None` when there is nothing.
+    /// Takes what is for this service out of a notification; `None` if there is nothing.
     ///
     /// # Errors
-    /// 108 for what the service would refuse whoever it is for.
+    /// 108 for what the service would refuse for any recipient.
     fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError>;
 
-    /// Returns what wakes an app up, without being seen, because a subscription matched.
+    /// Returns the payload that wakes up an app, invisibly, because a subscription matched.
     fn notice(&self, number: u64, subscription: &str) -> Payload;
 
     /// Sends one push. Answers in bounded time. A push that is sent again has the same `id`.

@@ -1,4 +1,4 @@
-//! What is sent next, and when again: a pure machine, time passed in.
+//! What is sent next, and when it is retried: a pure machine that is given the time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Pushes on their way at once.
+    /// Pushes in flight at once.
     pub at_once: usize,
-    /// After so many attempts a push is given up.
+    /// After this many attempts a push is given up.
     pub max_attempts: u32,
-    /// A push that is older is given up: who gets it would wonder. A service that asks for a longer
-    /// pause than that is not waited for.
+    /// An older push is given up: it would only puzzle its recipient. If a service asks for a
+    /// longer pause than this, nothing waits for it.
     pub max_age: Duration,
 }
 
@@ -25,17 +25,17 @@ pub struct Bounds {
 pub struct Entry<T> {
     /// The push.
     pub push: T,
-    /// How often it was tried, this time included.
+    /// How often it was tried, including this time.
     pub num_attempts: u32,
     /// When it was added.
     pub added: Instant,
     expires: Instant,
 }
 
-/// What became of a push that was to be tried again.
+/// What became of a push that had to be retried.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Again<T> {
-    /// It is.
+    /// It waits for another attempt.
     Waits,
     /// It was tried often or long enough.
     GivenUp(T),
@@ -49,7 +49,7 @@ pub struct Schedule<T> {
     waiting: BTreeMap<(Instant, u64), Entry<T>>,
     next_number: u64,
     num_in_flight: usize,
-    /// Failures of the whole service since it took something last.
+    /// Failures of the whole service since it last accepted something.
     num_holds: u32,
     held_until: Option<Instant>,
 }
@@ -68,7 +68,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Adds a push that was asked for so long ago.
+    /// Adds a push that was requested that long ago.
     pub fn add(&mut self, push: T, age: Duration, now: Instant) {
         self.ready.push_back(Entry {
             push,
@@ -78,13 +78,13 @@ impl<T> Schedule<T> {
         });
     }
 
-    /// Takes the next push that may be sent now. Whoever takes it says what became of it:
+    /// Takes the next push that can be sent now. The caller must report what became of it:
     /// [`Schedule::settled`], [`Schedule::dropped`] or [`Schedule::put_back`].
     pub fn take(&mut self, now: Instant) -> Option<Entry<T>> {
         if self.held_until.is_some_and(|until| now < until) {
             return None;
         }
-        // A service that failed is asked with one push whether it is back.
+        // A service that failed is probed with one push.
         let at_once = if self.num_holds > 0 {
             1
         } else {
@@ -93,8 +93,9 @@ impl<T> Schedule<T> {
         if self.num_in_flight >= at_once {
             return None;
         }
-        // One that was tried and is due goes first; but while the service is away, each is tried before
-        // any is again: the same one would use up its attempts, and nobody look at the others.
+        // A push that was tried and is due goes first. But while the service is down, every push is
+        // tried once before any is retried: otherwise one push would use up its attempts, and the
+        // others would never be looked at.
         let untried = (self.num_holds > 0).then(|| self.ready.pop_front());
         let due = self.waiting.first_entry();
         let due = due.filter(|entry| entry.key().0 <= now);
@@ -120,24 +121,24 @@ impl<T> Schedule<T> {
         match (first, held) {
             (Some(due), Some(until)) => Some(due.max(until)),
             (Some(due), None) if due > now => Some(due),
-            // Whoever is on his way gives the room back.
+            // A push in flight frees its slot when it ends.
             _ => None,
         }
     }
 
-    /// The service has answered a push for good, whatever it said: it is there.
+    /// The service has given its final answer to a push, whatever it was: the service is up.
     pub fn settled(&mut self, now: Instant) {
         self.num_in_flight = self.num_in_flight.saturating_sub(1);
         self.is_there(now);
     }
 
-    /// A push was not sent, and is not to be: the service was not asked.
+    /// A push was not sent, and will not be: the service was not asked.
     pub fn dropped(&mut self) {
         self.num_in_flight = self.num_in_flight.saturating_sub(1);
     }
 
-    /// A push is to be tried again, after `wait` at the earliest. With `holds_all` nothing else
-    /// is sent before that either.
+    /// A push has to be retried, after `wait` at the earliest. With `holds_all`, nothing else is
+    /// sent before that either.
     pub fn put_back(
         &mut self,
         entry: Entry<T>,
@@ -161,34 +162,34 @@ impl<T> Schedule<T> {
         Again::Waits
     }
 
-    /// Takes everything that is not on its way, without sending it.
+    /// Takes everything that is not in flight, without sending it.
     pub fn drain(&mut self) -> Vec<T> {
         let ready = std::mem::take(&mut self.ready).into_iter();
         let waiting = std::mem::take(&mut self.waiting).into_values();
         ready.chain(waiting).map(|entry| entry.push).collect()
     }
 
-    /// Whether nothing may be sent before some time has passed.
+    /// Whether nothing can be sent before some time has passed.
     pub fn is_waiting(&self) -> bool {
         self.ready.is_empty() || self.is_held()
     }
 
-    /// Pushes that wait, those for another attempt included.
+    /// Returns the number of pushes that wait, including those for another attempt.
     pub fn num_queued(&self) -> usize {
         self.ready.len() + self.waiting.len()
     }
 
-    /// Pushes that wait for another attempt.
+    /// Returns the number of pushes that wait for another attempt.
     pub fn num_retrying(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Pushes on their way.
+    /// Returns the number of pushes in flight.
     pub fn num_in_flight(&self) -> usize {
         self.num_in_flight
     }
 
-    /// Whether the service has failed, and was not heard of since.
+    /// Whether the service has failed, and has not been heard of since.
     pub fn is_held(&self) -> bool {
         self.num_holds > 0
     }
@@ -202,7 +203,7 @@ impl<T> Schedule<T> {
     }
 
     fn hold(&mut self, wait: Duration, now: Instant) {
-        // Those that were on their way when it failed count once.
+        // The pushes that were in flight when it failed count once.
         if self.held_until.is_none_or(|until| until <= now) {
             self.num_holds += 1;
         }
@@ -211,7 +212,7 @@ impl<T> Schedule<T> {
     }
 }
 
-/// Returns the pause after so many failures.
+/// Returns the pause after this many failures.
 fn pause_after(num_failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(num_failures.saturating_sub(1));
     FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)

@@ -68,7 +68,7 @@ fn a_service_is_not_asked_before_it_said_and_then_with_one_push() {
     schedule.put_back(one, (Some(wait), true), now);
     taken.pop().unwrap();
     schedule.settled(now);
-    // Those on their way meet the same failure, which is one failure.
+    // The pushes in flight meet the same failure, which counts once.
     for entry in taken {
         schedule.put_back(entry, (None, true), now);
     }
@@ -97,7 +97,7 @@ fn nothing_waits_longer_than_it_may_be_old() {
     let entry = schedule.take(now).unwrap();
     let given_up = schedule.put_back(entry, (Some(BOUNDS.max_age * 2), true), now);
     assert_eq!(given_up, Again::GivenUp(0));
-    // A service that asks for a year gets the next pushes sooner.
+    // If a service asks for a pause of a year, it still gets the next pushes sooner.
     schedule.add(1, Duration::ZERO, now);
     assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
     let later = now + BOUNDS.max_age;
@@ -107,7 +107,8 @@ fn nothing_waits_longer_than_it_may_be_old() {
 }
 
 proptest! {
-    /// Whatever the service says, every push ends exactly once, and whoever waits is looked at.
+    /// Whatever the service says, every push ends exactly once, and every waiting push is looked
+    /// at.
     #[test]
     fn no_push_is_lost_or_doubled(
         answers in prop::collection::vec((0_u8..5, 0_u64..40), 1..200),

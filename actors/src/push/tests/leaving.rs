@@ -21,7 +21,7 @@ async fn a_service_that_hangs_keeps_no_notice_of_another_from_being_kept() {
                 let told = world.push.post(vec![device(id, *kind)], &notice, false);
                 told.await.unwrap();
             }
-            // The first is kept since it failed, the second waits.
+            // The first is kept because it failed, the second waits.
             soon(
                 world
                     .outbox

@@ -1,4 +1,4 @@
-//! Pushes when those around them fail, hang or go.
+//! Pushes when the parts around them fail, hang or go away.
 
 mod leaving;
 mod notes;

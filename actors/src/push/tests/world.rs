@@ -1,4 +1,4 @@
-//! Push services, devices and an outbox that do as the test says.
+//! Push services, devices and an outbox that behave as the test says.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::device::messages::{
 use crate::device::service::DeviceService;
 use crate::ops_store::OpsStoreError;
 
-/// Waits for what has to come.
+/// Waits for something that must happen soon.
 pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), what).await.unwrap()
 }
@@ -112,13 +112,13 @@ impl DeviceService for Phones {
 #[derive(Default)]
 pub(super) struct Memory {
     kept: watch::Sender<Vec<Waiting>>,
-    /// Who has it lets nothing be answered.
+    /// While somebody holds this, nothing is answered.
     turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) num_forgets_to_fail: AtomicUsize,
 }
 
 impl Memory {
-    /// Keeps and does not say so, as long as this is held.
+    /// While this is held, pushes are kept but that is not answered.
     pub(super) async fn hold(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
@@ -160,7 +160,7 @@ impl Outbox for Memory {
     }
 }
 
-/// What the services do.
+/// How the services behave.
 #[derive(Default)]
 pub(super) struct Senders {
     hanging: Mutex<HashSet<DeviceKind>>,
@@ -168,12 +168,12 @@ pub(super) struct Senders {
 }
 
 impl Senders {
-    /// One never answers.
+    /// One service never answers.
     pub(super) fn hang(&self, kind: DeviceKind) {
         self.hanging.lock().insert(kind);
     }
 
-    /// One is away.
+    /// One service is down.
     pub(super) fn refuse(&self, kind: DeviceKind) {
         self.refusing.lock().insert(kind);
     }
@@ -228,7 +228,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts services of these kinds, which are there.
+    /// Starts services of these kinds, which are up.
     pub(super) fn start(kinds: &[DeviceKind]) -> Self {
         let (sender, sent) = mpsc::unbounded_channel();
         let (outbox, all) = (Arc::<Memory>::default(), Arc::<Senders>::default());
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    /// Returns a notification without anything in it.
+    /// Returns an empty notification.
     pub(super) fn parcel(&self) -> Parcel {
         self.push.prepare(&Map::new()).unwrap()
     }
