@@ -1,4 +1,4 @@
-//! Completing the values that name files: their media types, and where to fetch them.
+//! Completing the values that name files: their media types, and where to download them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::projector::Applied;
 use crate::record::write_model::WriteModel;
 use crate::store::RecordStore;
 
-/// Says where files are fetched, for as long as such an address is good.
+/// Knows where files can be downloaded, for as long as such an address is valid.
 pub trait AssetUrls: Send + Sync + 'static {
-    /// Returns a fresh address; `None` when there is none.
+    /// Returns a fresh address; `None` if there is none.
     fn url_of(&self, name: &str) -> Option<String>;
 }
 
@@ -31,15 +31,15 @@ pub struct AssetCatalog {
     pub model: Arc<WriteModel>,
     /// How far the store is.
     pub applied: Applied,
-    /// Where files are fetched.
+    /// Where files can be downloaded.
     pub urls: Arc<dyn AssetUrls>,
-    /// Which of them were erased.
+    /// Which files were erased.
     pub erasures: Arc<Erasures>,
 }
 
 impl AssetCatalog {
-    /// Loads what is known of files, with the versions of their streams; unknown ones and those that
-    /// were erased are left out. A media type that nobody could store today is the unknown one.
+    /// Loads what is known of files, with the versions of their streams. Unknown and erased files
+    /// are left out. A media type that could not be stored today is replaced by the unknown one.
     ///
     /// # Errors
     /// The store failed or does not catch up.
@@ -62,10 +62,10 @@ impl AssetCatalog {
         Ok(there.collect())
     }
 
-    /// Gives the files in fields their media types, whatever the fields said of them.
+    /// Sets the media types of the files in fields, whatever the fields said.
     ///
     /// # Errors
-    /// As [`AssetCatalog::load`].
+    /// Those of [`AssetCatalog::load`].
     pub async fn complete<'a>(
         &self,
         fields: impl Iterator<Item = &'a mut Fields>,
@@ -90,11 +90,10 @@ impl AssetCatalog {
         Ok(())
     }
 
-    /// Gives the files in a wire value their media types and addresses; those that are not known get
-    /// neither.
+    /// Sets the media types and addresses of the files in a wire value; unknown files get neither.
     ///
     /// # Errors
-    /// As [`AssetCatalog::load`].
+    /// Those of [`AssetCatalog::load`].
     pub async fn complete_json(&self, json: &mut Json) -> Result<(), ApiError> {
         let mut names = BTreeSet::new();
         see_assets(json, &mut |name| {
@@ -112,13 +111,13 @@ impl AssetCatalog {
         Ok(())
     }
 
-    /// Gives the files in a wire value their addresses, where their media types are those of
+    /// Sets the addresses of the files in a wire value whose media types were set by
     /// [`AssetCatalog::complete`].
     pub fn sign_json(&self, json: &mut Json) {
         edit_assets(json, &mut |asset| self.sign_asset(asset));
     }
 
-    /// Gives the files in a record their addresses, for a record on its way out.
+    /// Sets the addresses of the files in a record, for a record on its way out.
     pub fn sign(&self, record: &mut Record) {
         for (_, value) in &mut record.fields {
             value.edit_assets(&mut |asset| self.sign_asset(asset));
@@ -129,7 +128,8 @@ impl AssetCatalog {
         show(asset, &*self.urls);
     }
 
-    /// As [`AssetCatalog::sign`], for a shared record, which is copied only if it names files.
+    /// Does the same as [`AssetCatalog::sign`] for a shared record, which is copied only if it
+    /// names files.
     pub fn sign_head(&self, mut head: Arc<Head>) -> Arc<Head> {
         let mut has_assets = false;
         for value in head.record.fields.values() {
@@ -142,11 +142,11 @@ impl AssetCatalog {
     }
 }
 
-/// Gives a file its address, and the media type that it may be shown with: records of before may hold
-/// one of any length.
+/// Gives a file its address, and a media type that it can be shown with: older records may hold one
+/// of any length.
 ///
-/// What has no media type is not known. It gets no address: a value of JSON may name anything, and a
-/// bucket holds more than files that somebody uploaded here.
+/// A file without a media type is not known. It gets no address: a JSON value may name anything,
+/// and a bucket holds more than the files that were uploaded here.
 fn show(asset: &mut Asset, urls: &dyn AssetUrls) {
     asset.url = asset
         .content_type

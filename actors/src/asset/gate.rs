@@ -11,9 +11,9 @@ use crate::plugin::{
     DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Presence, Undelivered,
 };
 
-/// A way to the plugins that completes the files in what goes there.
+/// A gate to the plugins that completes the files in what is sent there.
 pub struct AssetGate {
-    /// The way itself.
+    /// The gate itself.
     pub inner: Arc<dyn PluginGate>,
     /// What is known of files.
     pub assets: AssetCatalog,

@@ -1,8 +1,8 @@
 //! Files: what is known of them (name, media type, size), and the values that name them.
 //!
-//! The bytes are the server's business. What is known of a file is a stream of events of its own;
-//! neither the name nor the media type ever changes. Only an erasure takes a file back, and conflicts
-//! with whoever names it meanwhile.
+//! The bytes are up to the server. What is known of a file is in an event stream of its own;
+//! neither its name nor its media type ever changes. Only an erasure removes a file, and it
+//! conflicts with any save that names the file meanwhile.
 
 mod catalog;
 mod gate;

@@ -1,4 +1,4 @@
-//! Registering files, and noting that their bytes have come.
+//! Registering files, and noting that their bytes have arrived.
 
 use serde_json::Value as Json;
 use skytrail_schema::code::{ApiError, Code};
@@ -11,7 +11,7 @@ use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 
-/// What is known of files, and adding to it.
+/// What is known of files, and appending to it.
 pub struct Assets {
     env: RecordEnv,
     turn: Mutex<()>,
@@ -35,11 +35,11 @@ impl Assets {
         Ok(known.remove(name).map(|(_, state)| state))
     }
 
-    /// Checks that a new name can have a file: that nothing above it is one. Below it there is nothing,
-    /// since it has an id of its own.
+    /// Checks that a new name can have a file: none of its folders may be one. Nothing can be below
+    /// it, because it has an id of its own.
     ///
     /// # Errors
-    /// 108 when a folder of it is a file; the store failed.
+    /// 108 if one of its folders is a file; the store failed.
     pub async fn check_place(&self, name: &AssetName) -> Result<(), ApiError> {
         let folders: Vec<AssetName> = name.folders().collect();
         let known = self.env.assets.load(&folders).await?;
@@ -55,12 +55,12 @@ impl Assets {
         }
     }
 
-    /// Whether a file was erased: nobody gets its name again.
+    /// Whether a file was erased: its name is never used again.
     pub fn is_erased(&self, name: &AssetName) -> bool {
         self.env.assets.erasures.has_file(name)
     }
 
-    /// Gives the files in a wire value on its way out their media types and addresses.
+    /// Sets the media types and addresses of the files in a wire value on its way out.
     ///
     /// # Errors
     /// The store failed.
@@ -68,7 +68,7 @@ impl Assets {
         self.env.assets.complete_json(json).await
     }
 
-    /// Registers a new file whose bytes are still to come. Replies when durable.
+    /// Registers a new file whose bytes have not arrived yet. Returns when that is durable.
     ///
     /// # Errors
     /// Overload.
@@ -82,7 +82,7 @@ impl Assets {
     }
 
     /// Notes the size and the hash of the bytes that were stored for a file, which is registered as
-    /// `state` if it is not known. Replies when durable.
+    /// `state` if it is not known. Returns when that is durable.
     ///
     /// # Errors
     /// Overload.

@@ -1,4 +1,4 @@
-//! Forgetting devices that cannot be reached, or not any more.
+//! Forgetting devices that cannot be reached, or no longer.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 
-/// A device without an address at a push service is kept for so long after it was registered.
+/// A device without an address at a push service is kept for this long after it was registered.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many devices one commit forgets.
 const AT_ONCE: u32 = 256;
@@ -22,7 +22,7 @@ impl Devices {
     /// many there were.
     ///
     /// # Errors
-    /// The store or the log failed; what was forgotten before is forgotten.
+    /// The store or the log failed; the devices forgotten before that stay forgotten.
     pub async fn forget_unreachable(&self) -> Result<usize, ApiError> {
         let kept = i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
         let before = Timestamp::from_micros(self.env.clock.now().micros().saturating_sub(kept));
@@ -36,7 +36,7 @@ impl Devices {
         }
     }
 
-    /// Forgets the devices with an address that were not registered since `before`.
+    /// Forgets the devices with an address that have not been registered since `before`.
     pub(super) async fn forget_at(
         &self,
         token: &str,
@@ -46,7 +46,7 @@ impl Devices {
         let read_position = self.read_position().await?;
         let touch = self.touch(&context);
         let mut plan = Plan::default();
-        // Who registers with this address meanwhile comes first or after, not in between.
+        // A registration with this address is committed before or after this, not in between.
         let key = ConflictKey::device_token(token);
         plan.reads.insert(key);
         plan.writes.insert(key);

@@ -1,4 +1,4 @@
-//! What the devices are asked.
+//! What can be asked of the devices.
 
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::DeviceId;
@@ -6,22 +6,22 @@ use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
 use crate::context::RequestContext;
 
-/// Registers a device for the caller, or what is known of one again.
+/// Registers a device for the caller, or registers a known one again.
 #[derive(Clone, Debug)]
 pub struct RegisterDevice {
     /// Who asks.
     pub context: RequestContext,
-    /// The device, when it was registered before.
+    /// The device, if it was registered before.
     pub id: Option<DeviceId>,
-    /// Whose push service reaches it.
+    /// The push service that reaches it.
     pub kind: DeviceKind,
-    /// Its address there; without one, that of the last time counts.
+    /// Its address there; if missing, the one registered last is kept.
     pub token: Option<String>,
-    /// The app on it; without one, that of the last time counts.
+    /// The app on it; if missing, the one registered last is kept.
     pub topic: Option<String>,
 }
 
-/// Takes a device from its user, who asks, or the master key does.
+/// Takes a device from its user; the user or the master key can ask for it.
 #[derive(Clone, Debug)]
 pub struct UnregisterDevice {
     /// Who asks.
@@ -37,7 +37,7 @@ pub struct SaveSubscriptions {
     pub context: RequestContext,
     /// The device.
     pub device: DeviceId,
-    /// The subscriptions; one takes the place of an earlier one with its name.
+    /// The subscriptions; each one replaces an earlier one of the same name.
     pub subscriptions: Vec<Subscription>,
 }
 

@@ -1,9 +1,8 @@
 //! Devices: which apps on which phones belong to whom, where their push services reach them, and
 //! what they subscribe to.
 //!
-//! They decide and append as accounts do. Devices are read from the store;
-//! subscriptions are all in memory ([`crate::subscription::Subscriptions`]), where changes of
-//! records are held against them.
+//! They decide and append as accounts do. Devices are read from the store. All subscriptions are in
+//! memory ([`crate::subscription::Subscriptions`]), where changes of records are held against them.
 
 pub mod housekeeping;
 pub mod messages;
@@ -35,7 +34,7 @@ use crate::subscription::{SubscribedDevice, Subscriptions};
 /// A device with the version of its stream.
 pub type VersionedDevice = (u32, DeviceState);
 
-/// The store's part for devices.
+/// The store's operations for devices.
 #[async_trait]
 pub trait DeviceStore: Send + Sync + 'static {
     /// Loads devices, in the order asked for.
@@ -50,7 +49,8 @@ pub trait DeviceStore: Send + Sync + 'static {
     /// Lists the devices of users.
     async fn list_devices_of(&self, users: &[UserId]) -> Result<Vec<DeviceId>, StoreError>;
 
-    /// Lists devices without such an address that were registered last before `before`, at most `limit`.
+    /// Lists at most `limit` devices without such an address that were last registered before
+    /// `before`.
     async fn list_unreachable(
         &self,
         before: Timestamp,
@@ -61,10 +61,10 @@ pub trait DeviceStore: Send + Sync + 'static {
     async fn load_subscriptions(&self) -> Result<Vec<SubscribedDevice>, StoreError>;
 }
 
-/// What may be set.
+/// The configurable limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
-    /// Devices of a user: one more takes the place of the one that was registered longest ago.
+    /// Devices of a user: one more replaces the one that was registered longest ago.
     pub devices: usize,
     /// Subscriptions of a device.
     pub subscriptions: usize,
@@ -96,7 +96,7 @@ impl Devices {
         }
     }
 
-    /// Returns the position as of which the store is read next, once the store has it.
+    /// Returns the position as of which the store is read next, once the store has applied it.
     async fn read_position(&self) -> Result<u64, ApiError> {
         let position = self.env.model.position();
         self.env.applied.wait_for(position).await?;
@@ -108,7 +108,7 @@ impl Devices {
         Ok(loaded.into_iter().next().flatten())
     }
 
-    /// Plans that no device but `keep` has an address.
+    /// Plans to forget every device with an address, except `keep`.
     async fn take_over_token(
         &self,
         plan: &mut Plan,
@@ -130,9 +130,10 @@ impl Devices {
         Ok(())
     }
 
-    /// Plans that a user who has as many devices as he may loses one, as he gets another: the one that
-    /// was registered longest ago, since apps register at each start. Whoever has more already, by an
-    /// import or from before there was a limit, loses no more than that.
+    /// Plans that a user with the maximum number of devices loses one when they get another.
+    ///
+    /// It is the one registered longest ago, because apps register at each start. A user who has
+    /// more already, from an import or from before there was a limit, loses no more than one.
     async fn make_room(
         &self,
         plan: &mut Plan,
@@ -170,11 +171,11 @@ impl Devices {
         Ok(())
     }
 
-    /// Plans that everything ends that a device subscribes to, which gets another user: it was for
-    /// the former one, with his rights.
+    /// Plans to end all subscriptions of a device that gets another user: they were made for the
+    /// former user, with that user's rights.
     fn end_subscriptions(&self, plan: &mut Plan, id: &DeviceId) {
         let stream = Stream::Subscriptions(id.clone());
-        // One that is being saved meanwhile is not left over.
+        // So no subscription that is being saved meanwhile is left over.
         plan.reads.insert(ConflictKey::stream(&stream));
         let version = self.subscriptions.version(id);
         for (version, key) in (version + 1..).zip(self.subscriptions.keys(id)) {
@@ -205,7 +206,7 @@ impl Devices {
     }
 }
 
-/// Whether a device with this user is the caller's to use.
+/// Whether the caller can use a device with this user.
 fn is_for(caller: &Caller, user: Option<&UserId>) -> bool {
     caller.is_master() || (user.is_some() && user == caller.user.as_ref())
 }
@@ -240,7 +241,7 @@ impl DeviceService for Devices {
                 self.take_over_token(&mut plan, token, &id, &touch).await?;
             }
             let caller = &command.context.caller;
-            // A program that has the master key has devices for others.
+            // A program with the master key has devices for others.
             if let Some(user) = caller.user.as_ref().filter(|_| !caller.is_master())
                 && before.is_none_or(|state| state.user.as_ref() != Some(user))
             {

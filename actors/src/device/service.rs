@@ -14,12 +14,12 @@ use super::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, Un
 
 /// Registering devices, and what they subscribe to.
 ///
-/// A device is for its user and the master key to use. To others, and when it has no user, it is as
-/// one that is not there: nobody learns of a device that is not his.
+/// Only its user and the master key can use a device. To others, and if it has no user, it does not
+/// seem to exist: nobody learns of a device that is not theirs.
 #[async_trait]
 pub trait DeviceService: Send + Sync + 'static {
-    /// Registers a device; other devices with its address are forgotten. When it gets another user,
-    /// what it subscribed to ends. Returns its id.
+    /// Registers a device and returns its id; other devices with its address are forgotten. If the
+    /// device gets another user, its subscriptions end.
     ///
     /// # Errors
     /// 110 for an id that no device has.
@@ -28,7 +28,7 @@ pub trait DeviceService: Send + Sync + 'static {
     /// Takes a device from its user; other devices with its address are forgotten.
     ///
     /// # Errors
-    /// 110 for an id that no device of the caller's has.
+    /// 110 for an id that none of the caller's devices has.
     async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError>;
 
     /// Finds devices, in the order asked for.
@@ -46,7 +46,7 @@ pub trait DeviceService: Send + Sync + 'static {
         users: &[UserId],
     ) -> Result<Vec<(DeviceId, DeviceState)>, ApiError>;
 
-    /// Forgets the devices with an address that were registered last before `before`. Returns how
+    /// Forgets the devices with an address that were last registered before `before`. Returns how
     /// many there were.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ pub trait DeviceService: Send + Sync + 'static {
     ) -> Vec<Arc<Subscription>>;
 }
 
-/// Returns the refusal of a subscription that is not there.
+/// Returns the error for a subscription that does not exist.
 pub fn no_subscription(id: &str) -> ApiError {
     let message = format!("cannot find subscription {id:?}");
     ApiError::new(skytrail_schema::code::Code::ResourceNotFound, message).with_info("id", id.into())

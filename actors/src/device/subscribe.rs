@@ -15,7 +15,7 @@ use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 
-/// Saves what can be saved, all of it at once.
+/// Saves what can be saved, in one commit.
 pub(super) async fn save(
     devices: &Devices,
     command: SaveSubscriptions,
@@ -53,7 +53,7 @@ pub(super) async fn save(
     .await
 }
 
-/// Loads a device that is the caller's to use.
+/// Loads a device, if the caller can use it.
 async fn his(
     devices: &Devices,
     id: &DeviceId,
@@ -73,7 +73,7 @@ fn check(subscription: &Subscription) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Takes a name, unless there are too many without it. One that is there already may always change.
+/// Adds a name, unless there are too many already. An existing subscription can always be changed.
 fn make_room(
     names: &mut BTreeSet<SubscriptionKey>,
     subscription: &Subscription,
@@ -90,7 +90,7 @@ fn make_room(
     Ok(())
 }
 
-/// Ends those that are there, all of them at once.
+/// Ends those subscriptions that exist, in one commit.
 pub(super) async fn delete(
     devices: &Devices,
     command: DeleteSubscriptions,

@@ -1,14 +1,15 @@
-//! Taking over what another server had, with its ids, owners, times and authors.
+//! Importing what another server had, with its ids, owners, times and authors.
 //!
-//! An [`Importer`] is handed what was there in portions and says what became of each part. What it
-//! brings are events like any others, decided and appended like any others; only nobody is asked
-//! (no access, no hooks), and they say that they are an import's.
+//! An [`Importer`] is given the data of the source in portions, and reports what became of each
+//! part. It produces events like any others, decided and appended like any others. The differences
+//! are that nobody is asked (no access control, no hooks), and that the events are marked as an
+//! import's.
 //!
-//! It can be repeated: what is here already stays as it is, so whoever was interrupted begins
-//! again, and finds what he brought before. What was brought once and deleted here since is not
-//! brought again.
+//! An import can be repeated: whatever is here already stays as it is. So after an interruption it
+//! can be started again, and finds what was imported before. What was imported once and deleted
+//! here since is not imported again.
 //!
-//! Records may refer to records that come later: see [`Importer::records`].
+//! Records can refer to records that follow later: see [`Importer::records`].
 
 mod people;
 mod records;
@@ -34,7 +35,7 @@ use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 use crate::record::migrate;
 
-/// After so many waits that were in vain the store is not coming.
+/// After this many waits in vain the store is not going to catch up.
 const MAX_WAITS: u32 = 50;
 
 /// What became of one part.
@@ -42,35 +43,35 @@ const MAX_WAITS: u32 = 50;
 pub enum Outcome {
     /// It was not here, and is now.
     Added,
-    /// It became this, without references to what is not here yet.
+    /// That outcome, but without references to what is not here yet.
     Incomplete(Box<Outcome>),
-    /// It was here as it was there before, and is now as it is there.
+    /// It was here in an earlier state, and is now as it is at the source.
     Updated,
     /// It is here already.
     Present,
     /// It is here already and differs, or was deleted here; why it stays so.
     Kept(String),
-    /// It cannot be taken over; why.
+    /// It cannot be imported; why.
     Refused(String),
 }
 
 /// How to import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// Only says what would become of everything.
+    /// Only reports what would become of everything.
     pub is_dry: bool,
-    /// Records that are here already and were changed there later become what they are there.
+    /// Whether records that are here already, and were changed later at the source, are updated.
     pub updates: bool,
-    /// What was deleted here is brought again.
+    /// Whether what was deleted here is imported again.
     pub revives: bool,
 }
 
-/// What would be here by now, as far as whoever asks for a dry run knows.
+/// What would be here by now, as far as the caller of a dry run knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// Types with their fields, besides those that are here.
+    /// Types with their fields, in addition to those that are here.
     pub types: BTreeMap<TypeName, BTreeMap<String, FieldType>>,
-    /// Records, besides those that are here.
+    /// Records, in addition to those that are here.
     pub records: HashSet<RecordId>,
 }
 
@@ -79,14 +80,14 @@ pub struct Importer {
     env: RecordEnv,
     options: ImportOptions,
     context: RequestContext,
-    /// The types that were here before: only of theirs something can have been deleted here.
+    /// The types that were here before: only their records can have been deleted here.
     earlier: HashSet<TypeName>,
     /// Whether nothing at all was here before.
     is_first: bool,
-    /// Types as they would be: nothing else knows of them in a dry run.
+    /// Types as they would be: in a dry run nothing else knows of them.
     planned: parking_lot::RwLock<HashMap<TypeName, settings::PlannedType>>,
-    /// Records that would be here in a dry run; none where every record that is referred to would be,
-    /// and every file.
+    /// Records that would be here in a dry run. `None` if every record and every file that is
+    /// referred to counts as here.
     expected: parking_lot::RwLock<Option<HashSet<RecordId>>>,
 }
 
@@ -109,7 +110,7 @@ impl Importer {
         }
     }
 
-    /// Imports for somebody: commits say so.
+    /// Imports on somebody's behalf: the commits say so.
     pub fn on_behalf(self, context: RequestContext) -> Self {
         Self {
             context: RequestContext {
@@ -120,7 +121,7 @@ impl Importer {
         }
     }
 
-    /// Counts as here what is here and, in a dry run, what is planned, and nothing else.
+    /// Counts as here only what is here and, in a dry run, what is planned.
     ///
     /// # Errors
     /// 114 for types that contradict those that are here.
@@ -137,12 +138,12 @@ impl Importer {
     async fn append(&self, plan: Plan, read_position: u64) -> Result<(), ApiError> {
         match self.try_append(plan, read_position).await? {
             Attempt::Done(()) => Ok(()),
-            // Nobody else writes while an import of more than records does.
+            // Nobody else writes during an import of more than records.
             Attempt::Conflict => Err(ApiError::overloaded("the log")),
         }
     }
 
-    /// As [`Importer::append`], where others may write meanwhile.
+    /// Does the same as [`Importer::append`] where others may write meanwhile.
     async fn try_append(&self, plan: Plan, read_position: u64) -> Result<Attempt<()>, ApiError> {
         if self.options.is_dry || plan.events.is_empty() {
             return Ok(Attempt::Done(()));
@@ -151,9 +152,9 @@ impl Importer {
         Ok(done.discard())
     }
 
-    /// Returns the position as of which the store is read next, once the store has it.
+    /// Returns the position as of which the store is read next, once the store has applied it.
     ///
-    /// It may be busy with what was brought before for longer than a request would wait.
+    /// The store may be busy with earlier imports for longer than a request would wait.
     async fn read_position(&self) -> Result<u64, ApiError> {
         let position = self.env.model.position();
         for _ in 1..MAX_WAITS {
@@ -179,7 +180,7 @@ impl Importer {
         Ok(last.is_some())
     }
 
-    /// Finds what was ended in a stream; `read` says what an event ends.
+    /// Finds what was ended in a stream; `read` returns what an event ends.
     async fn ended<T: Eq + Hash>(
         &self,
         stream: &Stream,
@@ -197,21 +198,22 @@ impl Importer {
     }
 }
 
-/// Whether a user's record is another user's, who made it before that user was here. Nothing that
-/// it says is to be believed.
+/// Whether a user's record belongs to another user, who created it before that user was here.
+/// Nothing in it can be trusted.
 pub(crate) fn is_anothers(record: &Record) -> bool {
     let is_other =
         |owner: &UserId| owner.as_str() != record.id.key.as_str() && *owner != UserId::god();
     record.id.record_type.is_user() && record.owner.as_ref().is_some_and(is_other)
 }
 
-/// Refuses an id that is too long for some store; the log would have what a store cannot take.
+/// Refuses an id that is too long for some store: the log would contain something that a store
+/// cannot apply.
 fn too_long(what: &str, id: &str) -> Option<Outcome> {
     let refused = check_length(what, id).err()?;
     Some(Outcome::Refused(refused.message))
 }
 
-/// What to say of something that was deleted here.
+/// Returns the outcome for what was deleted here.
 fn deleted_here() -> Outcome {
     Outcome::Kept("it was here and was deleted".to_owned())
 }

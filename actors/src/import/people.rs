@@ -1,4 +1,4 @@
-//! Users, their relations, their devices and what these subscribe to.
+//! Users, their relations, their devices and the devices' subscriptions.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,9 +19,9 @@ use crate::record::decide::Plan;
 pub struct Relations {
     /// The kind.
     pub relation: Relation,
-    /// Whose they are.
+    /// The user who has them.
     pub user: UserId,
-    /// To whom.
+    /// The users that they lead to.
     pub others: Vec<UserId>,
 }
 
@@ -37,7 +37,7 @@ pub struct ImportedSubscriptions {
 }
 
 impl Importer {
-    /// Takes users' auth rows over; their records come with the records.
+    /// Imports users' auth rows; their records are imported with the records.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -94,7 +94,7 @@ impl Importer {
         Ok(Outcome::Added)
     }
 
-    /// Takes relations over.
+    /// Imports relations.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -148,7 +148,7 @@ impl Importer {
         Ok(outcomes)
     }
 
-    /// Takes devices over. Of several with one address the first one counts.
+    /// Imports devices. Of several with one address the first one counts.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -197,7 +197,7 @@ impl Importer {
         Ok(outcomes)
     }
 
-    /// Takes subscriptions over, whose devices must be here.
+    /// Imports subscriptions; their devices must be here.
     ///
     /// # Errors
     /// The log or the store failed.

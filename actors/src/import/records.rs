@@ -21,28 +21,29 @@ use crate::record::messages::ItemError;
 use crate::record::save::{self, Drafts};
 use crate::record::{migrate, types};
 
-/// A record of which some may not be said.
+/// A record that may be given only in part.
 #[derive(Clone, Debug)]
 pub struct ImportedRecord {
     /// The record.
     pub id: RecordId,
-    /// Where it belongs.
+    /// The database that it belongs to.
     pub database: Database,
-    /// Its fields; those that are not named stay as they are, `Null` clears one.
+    /// Its fields; fields that are not named stay as they are, `Null` clears one.
     pub fields: Fields,
-    /// Its owner; by default whoever imports.
+    /// Its owner; by default the user on whose behalf the import runs.
     pub owner: Option<UserId>,
     /// Its access list; by default the type's.
     pub access: Option<Option<Acl>>,
-    /// When and by whom it was made; by default now, by whoever imports.
+    /// When and by whom it was created; by default now, by that user.
     pub created: Touch,
     /// When and by whom it was changed; likewise.
     pub updated: Touch,
-    /// Whether the members before are as they were said; else what is here counts.
+    /// Which of the owner, creation and last change above were given; for the others, what is here
+    /// counts.
     pub is_said: Said,
 }
 
-/// What was said of a record besides its fields.
+/// What was given of a record in addition to its fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// Its owner.
@@ -54,7 +55,7 @@ pub struct Said {
 }
 
 impl ImportedRecord {
-    /// Returns the whole record: what was not said is as it is here.
+    /// Returns the whole record: what was not given is as it is here.
     fn complete(self, head: Option<&Record>, default_access: Option<Acl>) -> Record {
         let mut record = Record {
             id: self.id,
@@ -89,7 +90,7 @@ impl ImportedRecord {
             let (at, by) = (record.updated_at, record.updated_by.clone());
             record.updated_at = here.updated_at;
             record.updated_by.clone_from(&here.updated_by);
-            // References that were left out change nothing when they come.
+            // Adding references that were left out before does not count as a change.
             if !lacks_references(here, &record) {
                 record.updated_at = at;
                 record.updated_by = by;
@@ -100,17 +101,16 @@ impl ImportedRecord {
 }
 
 impl Importer {
-    /// Takes records over of which some may not be said, of whatever types; types get the fields
-    /// that are missing.
+    /// Imports records, possibly partial, of any types; types get the fields that are missing.
     ///
     /// # Errors
-    /// 114 when a value does not fit its field; the log or the store failed.
+    /// 114 if a value does not fit its field; the log or the store failed.
     pub async fn partial_records(
         &self,
         mut records: Vec<ImportedRecord>,
         postpones: bool,
     ) -> Result<Vec<Outcome>, ApiError> {
-        // Media types are those of the files, as in what is here.
+        // Media types are those of the files, as in the records that are here.
         let fields = records.iter_mut().map(|record| &mut record.fields);
         self.env.assets.complete(fields).await?;
         let brought = records.iter().map(|it| (&it.id, &it.fields));
@@ -141,7 +141,7 @@ impl Importer {
                 .clone();
             record.complete(head, default)
         });
-        // Of several with one id the last counts, once those before are here.
+        // Of several records with one id the last counts, once those before it are here.
         let mut portions: Vec<Vec<Record>> = vec![Vec::new()];
         let mut seen: HashMap<RecordId, ()> = HashMap::new();
         for record in whole {
@@ -166,7 +166,7 @@ impl Importer {
         Ok(outcomes)
     }
 
-    /// Takes over what is known of files; their bytes are somebody else's matter.
+    /// Imports what is known of files; somebody else sees to their bytes.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -198,11 +198,11 @@ impl Importer {
         Ok(outcomes)
     }
 
-    /// Takes records over, all of one type.
+    /// Imports records, all of one type.
     ///
-    /// With `postpones`, references to records that are not here yet are left out at first; the same
-    /// records are then to be brought once more, after everything else. That is for types that
-    /// refer to each other, or to themselves. Without, such a record is refused.
+    /// With `postpones`, references to records that are not here yet are left out at first. The
+    /// same records must then be imported once more, after everything else. That is for types that
+    /// refer to each other, or to themselves. Without it, such a record is refused.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -221,7 +221,7 @@ impl Importer {
             let settled = until_settled(None, |_| self.portion(&portion, postpones));
             match settled.await {
                 Ok(done) => outcomes.extend(done),
-                // Too large for one commit.
+                // The portion is too large for one commit.
                 Err(error) if error.code == Code::InvalidArgument && portion.len() > 1 => {
                     let (first, second) = portion.split_at(portion.len() / 2);
                     waiting.extend([second.to_vec(), first.to_vec()]);
@@ -247,7 +247,7 @@ impl Importer {
         let mut outcomes = Vec::with_capacity(records.len());
         for record in records {
             let (draft, outcome) = self.draft(record, heads.get(&record.id)).await?;
-            // What makes no draft has its outcome already.
+            // A record without a draft has its outcome already.
             drafts.push(draft.ok_or_else(|| ItemError {
                 id: None,
                 error: ApiError::unexpected("no draft"),
@@ -265,7 +265,7 @@ impl Importer {
             let owner = |head: &Arc<Head>| head.record.owner == draft.record.owner;
             let saved = match draft.original.as_ref().is_none_or(owner) {
                 true => plan.save(draft, &definition, &inputs),
-                // A change says nothing of the owner.
+                // A partial change does not contain the owner.
                 false => plan.save_whole(draft, &definition, &inputs),
             };
             if let Err(error) = saved {
@@ -281,7 +281,7 @@ impl Importer {
         Ok(done.map(|()| outcomes))
     }
 
-    /// Says what is to become of a record; without a draft nothing is to be done.
+    /// Decides what becomes of a record; without a draft nothing has to be done.
     async fn draft(
         &self,
         record: &Record,
@@ -299,7 +299,7 @@ impl Importer {
         if let Some(refused) = has_long_id(record) {
             return Ok((None, refused));
         }
-        // It was refused; in a dry run one may be missing that would be made.
+        // The type was refused. In a dry run, a type may be missing that would be created.
         if !self.options.is_dry && !self.definition(&record.id.record_type).is_created {
             let reason = "its type is not here".to_owned();
             return Ok((None, Outcome::Refused(reason)));
@@ -325,7 +325,7 @@ impl Importer {
             return draft(Outcome::Present);
         }
         let is_newer = record.updated_at > here.updated_at;
-        // A list cannot be taken back by a change.
+        // A change cannot remove an access list.
         let is_opened = record.access.is_none() && here.access.is_some();
         if self.options.updates && is_newer && !is_opened {
             return draft(Outcome::Updated);
@@ -353,7 +353,7 @@ impl Importer {
         if !self.options.is_dry {
             return Ok(inputs);
         }
-        // What would have been brought before is as good as here.
+        // What would have been imported before counts as here.
         if let Some(expected) = &*self.expected.read() {
             inputs.existing.extend(expected.iter().cloned());
         } else {
@@ -373,7 +373,7 @@ impl Importer {
     }
 }
 
-/// Refuses a record with an id in it that is too long.
+/// Refuses a record that contains an id that is too long.
 fn has_long_id(record: &Record) -> Option<Outcome> {
     let private = match &record.database {
         Database::Private(user) => Some(user),
@@ -385,7 +385,7 @@ fn has_long_id(record: &Record) -> Option<Outcome> {
     too_long("a record's key", record.id.key.as_str()).or_else(|| refused.next())
 }
 
-/// Returns the record with nulls for what it has not got and is here.
+/// Returns the record with nulls for the fields that only the record here has.
 fn with_cleared(record: &Record, head: Option<&Arc<Head>>) -> Record {
     let mut record = record.clone();
     for name in head.iter().flat_map(|head| head.record.fields.keys()) {
@@ -396,7 +396,7 @@ fn with_cleared(record: &Record, head: Option<&Arc<Head>>) -> Record {
     record
 }
 
-/// Whether a record is here as it was there, but for references that were left out.
+/// Whether a record here equals the one at the source, except for references that were left out.
 fn lacks_references(here: &Record, there: &Record) -> bool {
     let mut completed = here.clone();
     for (name, value) in &there.fields {
@@ -407,11 +407,11 @@ fn lacks_references(here: &Record, there: &Record) -> bool {
     completed == *there
 }
 
-/// Takes references to what is not there out of a draft; says whether there were any.
+/// Removes references to missing records from a draft; returns whether there were any.
 fn leave_out_missing(draft: &mut Draft, plan: &Plan, inputs: &DecisionInputs) -> bool {
     let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(inputs.existing.contains(id));
     let before = draft.original.as_ref().map(|head| &head.record.fields);
-    // A record may refer to itself once it is here.
+    // A record can refer to itself once it is here.
     let is_missing = |(name, value): &(&String, &Value)| match value {
         Value::Reference(id) => {
             before.and_then(|fields| fields.get(name.as_str())) != Some(*value) && !is_there(id)
@@ -421,7 +421,7 @@ fn leave_out_missing(draft: &mut Draft, plan: &Plan, inputs: &DecisionInputs) ->
     let missing = draft.record.fields.iter().filter(is_missing);
     let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
     for name in &missing {
-        // What stands there is not what is to come.
+        // The present value is not the one that will follow.
         match before.and_then(|fields| fields.get(name)) {
             Some(_) => draft.record.fields.insert(name.clone(), Value::Null),
             None => draft.record.fields.remove(name),

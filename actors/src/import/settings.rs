@@ -1,4 +1,4 @@
-//! Roles, record types with their settings, and rules of access to fields.
+//! Roles, record types with their settings, and field rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::record::types::number_present;
 /// A type as it would be.
 pub(super) type PlannedType = Arc<TypeDefinition>;
 
-/// A record type as it was.
+/// A record type of the source.
 #[derive(Clone, Debug)]
 pub struct ImportedType {
     /// The name.
     pub name: TypeName,
-    /// Whether there may be records of it; settings can be there before.
+    /// Whether there can be records of it; a type can have settings before.
     pub is_created: bool,
     /// Its fields.
     pub fields: BTreeMap<String, FieldType>,
@@ -37,7 +37,7 @@ pub struct ImportedType {
     pub unique: Vec<Vec<String>>,
     /// The last number of each sequence field.
     pub counters: BTreeMap<String, i64>,
-    /// The access list of records that bring none.
+    /// The access list of records that have none of their own.
     pub default_access: Option<Acl>,
     /// The roles that may create records.
     pub creation_roles: BTreeSet<RoleName>,
@@ -50,7 +50,7 @@ impl Importer {
         planned.unwrap_or_else(|| self.env.definition(name))
     }
 
-    /// Takes roles over.
+    /// Imports roles.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -61,23 +61,24 @@ impl Importer {
         Ok(outcomes)
     }
 
-    /// Makes what every app has, where it is missing: after the roles, before all else.
+    /// Creates what every app has, where it is missing. It follows the roles and precedes
+    /// everything else.
     ///
     /// # Errors
-    /// As [`install`].
+    /// Those of [`install`].
     pub async fn install(&self, auth_keys: &AuthKeys) -> Result<(), ApiError> {
         if self.options.is_dry {
             return Ok(());
         }
-        // A server that is there already has been installed with its own settings.
+        // A server that exists already was installed with its own settings.
         if self.env.definition(&TypeName::user()).is_created {
             return Ok(());
         }
         install(&self.env, auth_keys, true).await
     }
 
-    /// Takes a type over. Fields that are here and are of another type stay; their names are
-    /// returned with what is wrong.
+    /// Imports a type. Fields that are here with another type stay; their names are returned with
+    /// what is wrong.
     ///
     /// # Errors
     /// The log or the store failed.
@@ -145,7 +146,7 @@ impl Importer {
         Ok((outcome, clashes))
     }
 
-    /// Returns the event that gives a type what it has not got: nothing, or one.
+    /// Returns the event that gives a type what it lacks, if it lacks anything.
     async fn extension(
         &self,
         wanted: &ImportedType,
@@ -193,7 +194,7 @@ impl Importer {
             .insert(name.clone(), Arc::new(definition));
     }
 
-    /// Adds an event of a type to a plan, and to what the type is.
+    /// Adds an event of a type to a plan, and applies it to the type.
     fn plan_type(&self, plan: &mut Plan, definition: &mut TypeDefinition, body: EventBody) {
         if let EventBody::TypeExtended(extension) = &body {
             for (field, last) in &extension.counters {
@@ -205,7 +206,7 @@ impl Importer {
         definition.version += 1;
     }
 
-    /// Takes the rules of access to fields over, if there are none here.
+    /// Imports the field rules, if there are none here.
     ///
     /// # Errors
     /// The log failed.
@@ -231,7 +232,7 @@ impl Importer {
     }
 }
 
-/// Plans to define the roles that are not here; those that are stay as they are.
+/// Plans to define the roles that are not here; existing ones stay as they are.
 pub(crate) fn plan_roles(env: &RecordEnv, roles: &[(RoleName, RoleFlags)]) -> (Plan, Vec<Outcome>) {
     let known = env.model.get_roles().into_iter();
     let mut known: BTreeMap<_, _> = known.map(|(name, (_, flags))| (name, flags)).collect();

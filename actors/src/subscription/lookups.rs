@@ -1,4 +1,4 @@
-//! Looking up what a condition depends on besides the record.
+//! Looking up what a condition depends on in addition to the record.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -14,9 +14,10 @@ use crate::record::env::RecordEnv;
 use crate::record::past;
 use crate::store::Asker;
 
-/// Looks up what the condition asks for, as of the present; when its fields have the names of a
-/// position of the `past`, records as of that. What the subscription's owner may not see is not there;
-/// his private database is open to him.
+/// Looks up what the condition asks for, as of the present.
+///
+/// If its fields have the names of a position in the `past`, records are looked up as of that. What
+/// the subscription's owner may not see counts as missing; their private database is open to them.
 pub(super) async fn look_up(
     env: &RecordEnv,
     condition: &Condition,
@@ -44,7 +45,7 @@ pub(super) async fn look_up(
     };
     let mut wanted = BTreeSet::new();
     collect_relations(condition, record, &mut wanted);
-    // There may be many of whom the record says nothing.
+    // Only relations to users that the record names are looked up: there may be many others.
     for (relation, other) in wanted {
         for (direction, from, to) in [
             (Direction::Outward, me, &other),
@@ -59,7 +60,7 @@ pub(super) async fn look_up(
     Ok(lookups)
 }
 
-/// Returns a record that is there as it was at a position.
+/// Returns an existing record as it was at a position.
 async fn as_of(
     env: &RecordEnv,
     head: &Head,

@@ -13,11 +13,11 @@ use skytrail_schema::query::Query;
 use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
-/// Returns the condition that records must fulfil; `None` when none can.
+/// Returns the condition that records must fulfil; `None` if none can.
 ///
-/// The subscription is held against the types and the rules for fields as a query is: none can when
-/// its predicate makes no sense for the type as it is, or asks for fields that the owner may not
-/// search.
+/// The subscription is held against the types and the field rules as a query is. No record can
+/// match if its predicate makes no sense for the type as it is, or asks for fields that the owner
+/// may not search.
 pub fn wanted(
     query: &Query,
     caller: &Caller,

@@ -30,9 +30,10 @@ use crate::record::env::RecordEnv;
 use crate::record::{apply, as_of, past, read};
 use crate::store::HeadSource as _;
 
-/// Publishes a notice for every subscription that a change matches: its number and the
-/// subscription's name, nothing of the record. Who listens asks again; who does not is woken up by
-/// a push.
+/// Publishes a notice for every subscription that a change matches.
+///
+/// It has a number and the subscription's name, and nothing of the record. A connected device asks
+/// again; others are woken up by a push.
 pub struct Notices {
     env: RecordEnv,
     subscriptions: Arc<Subscriptions>,
@@ -41,17 +42,17 @@ pub struct Notices {
     numbers: SequenceNumbers,
     num_notices: u64,
     num_failures: u64,
-    /// Changes that were not held against a subscription, since that would have cost too much.
+    /// Changes that were not held against a subscription, because that would have cost too much.
     num_skipped: u64,
-    /// Subscriptions of which that was said lately.
+    /// Subscriptions for which that was logged lately.
     complained: LruCache<(DeviceId, String), ()>,
     breath: Breath,
 }
 
-/// So many subscriptions are remembered of which it was said that they cost too much.
+/// How many subscriptions are remembered for which it was logged that they cost too much.
 const MAX_COMPLAINED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
-/// A record as it was, looked up when somebody asks.
+/// A record as it was, looked up when first needed.
 enum Past {
     Unknown,
     Known(Option<Box<Record>>),
@@ -61,17 +62,18 @@ enum Past {
 struct Asked<'a> {
     candidate: &'a Candidate,
     caller: &'a Caller,
-    /// Its condition, once it is needed; none if there is none that could be fulfilled.
+    /// Its condition, once it is needed; `Some(None)` if no record can fulfil it.
     condition: Option<Option<Condition>>,
-    /// By user; of a device that has none, its own.
+    /// By user; by device if it has no user.
     budget: &'a mut Budget<String>,
 }
 
-/// What subscriptions are held against: fields have the names that they had when something changed.
+/// What subscriptions are held against: fields have the names that they had at the time of the
+/// change.
 struct Terms {
     types: Vec<Arc<TypeDefinition>>,
     rules: Arc<FieldRules>,
-    /// The position of the change, when names are others by now.
+    /// The position of the change, if names have changed since.
     past: Option<u64>,
 }
 
@@ -114,8 +116,8 @@ impl Notices {
         }
         let done = match done {
             Some(done) => done,
-            // A name says another field by now: one that the subscription's owner may not search, or
-            // may and might not then.
+            // By now a name may stand for another field: one that the subscription's owner may not
+            // search, or may search now and was not allowed to then.
             None => {
                 concerned.clear();
                 let (name, position) = (&id.record_type, event.position);
@@ -132,7 +134,8 @@ impl Notices {
         done
     }
 
-    /// Finds the subscriptions that a change concerns; those before one that fails are found.
+    /// Finds the subscriptions that a change concerns. If one fails, those before it have been
+    /// found.
     async fn find_concerned(
         &mut self,
         (id, event): (&RecordId, &Event),
@@ -175,8 +178,8 @@ impl Notices {
         Ok(())
     }
 
-    /// Returns the record as it was before the event, if that may be something else: by an update
-    /// it leaves the results that it was in.
+    /// Returns the record as it was before the event, if that may be different: an update can make
+    /// it leave results that it was in.
     async fn look_back<'a>(
         &self,
         id: &RecordId,
@@ -197,8 +200,8 @@ impl Notices {
         }
     }
 
-    /// Returns the record as the event left it; as it was before when it is deleted. `None` when that
-    /// has been erased.
+    /// Returns the record as the event left it, or as it was before a deletion. `None` if that has
+    /// been erased.
     async fn changed_record(
         &self,
         id: &RecordId,
@@ -214,7 +217,7 @@ impl Notices {
             }
             _ => {}
         }
-        // In memory it has the names of now.
+        // In memory, it has the present names.
         if terms.past.is_none() {
             let wanted = [(id.key.clone(), event.position)];
             let known = self.env.model.get_written(&id.record_type, &wanted);
@@ -259,7 +262,8 @@ impl Notices {
         Ok(is_found)
     }
 
-    /// Counts that a subscription is not held against a change, and says so unless it was said lately.
+    /// Counts that a subscription is not held against a change, and logs it unless that was logged
+    /// lately.
     fn skip(&mut self, candidate: &Candidate) {
         self.num_skipped += 1;
         let (device, subscription) = (candidate.device.clone(), candidate.id.clone());
@@ -272,7 +276,7 @@ impl Notices {
         }
     }
 
-    /// Returns the subscription's owner as a caller; one who is locked out is nobody.
+    /// Returns the subscription's owner as a caller; a user who is locked out counts as nobody.
     async fn caller(&self, user: Option<&UserId>) -> Result<Caller, ApiError> {
         let mut caller = Caller {
             key: KeyKind::Client,
@@ -301,9 +305,10 @@ impl Notices {
     }
 }
 
-/// Whether a subscription may be about a record of which nothing is left. Who has it must hear that
-/// it is gone, so rather more are told than it concerns: a notice says nothing of it, and who asks
-/// again finds what he may see.
+/// Whether a subscription may be about a record of which nothing is left.
+///
+/// A device that has the record must hear that it is gone, so rather too many are told: the notice
+/// says nothing of the record, and a device that asks again finds what it may see.
 fn may_concern(candidate: &Candidate, caller: &Caller) -> bool {
     match &candidate.database {
         Database::Public => true,

@@ -2,27 +2,27 @@
 
 use skytrail_schema::time::Timestamp;
 
-/// The bits below the second: so many changes a second have numbers of their own second.
+/// The bits below the second: this many bits count the changes within a second.
 const COUNTER_BITS: u32 = 28;
 
 /// Numbers changes of records: the second, then the change's place in the log. A change that is
-/// told again after a crash has the number that it had, and later ones have larger numbers.
+/// told again after a crash has the same number as before, and later changes have larger numbers.
 #[derive(Debug, Default)]
 pub struct SequenceNumbers {
     last: u64,
 }
 
 impl SequenceNumbers {
-    /// Gives the number of a change that was committed at `time` and stands at `position`.
+    /// Returns the number of a change that was committed at `time` and is at `position`.
     pub fn next(&mut self, time: Timestamp, position: u64) -> u64 {
         let number = first_of(time) + position % (1 << COUNTER_BITS);
-        // Within a second the counter may begin anew, once in 2^28 changes.
+        // Once in 2^28 changes, the counter may wrap around within a second.
         self.last = number.max(self.last + 1);
         self.last
     }
 }
 
-/// Returns the first number of a moment's second.
+/// Returns the first number of a second.
 fn first_of(time: Timestamp) -> u64 {
     let seconds = u64::try_from(time.micros().div_euclid(1_000_000));
     seconds.unwrap_or_default() << COUNTER_BITS
@@ -49,8 +49,9 @@ mod tests {
     }
 
     proptest! {
-        /// However often the server starts anew, also within a second, and goes back to what it
-        /// knows it had told: what was told has its number again, what is new a larger one.
+        /// However often the server restarts, also within a second, and goes back to what it knows
+        /// it has told: what was told gets the same number again, and what is new gets a larger
+        /// one.
         #[test]
         fn numbers_always_grow(
             changes in prop::collection::vec((0_i64..2, 1_u64..4), 1..40),

@@ -31,7 +31,7 @@ pub struct Candidate {
     pub device: DeviceId,
     /// Who uses it.
     pub user: Option<UserId>,
-    /// Where the records are that it is about.
+    /// The database of the records that it is about.
     pub database: Database,
     /// The subscription's name.
     pub id: String,
@@ -39,14 +39,15 @@ pub struct Candidate {
     pub query: Arc<Query>,
 }
 
-/// See the module's overview. An observer of the log: who was acknowledged finds what he saved.
+/// See the module's overview. An observer of the log: once a save is acknowledged, it can be found
+/// here.
 #[derive(Debug, Default)]
 pub struct Subscriptions(RwLock<Index>);
 
 #[derive(Debug, Default)]
 struct Index {
     devices: HashMap<DeviceId, Device>,
-    /// Kept in step with `devices`: those that can match, by record type.
+    /// Kept in step with `devices`: the subscriptions that can match, by record type.
     by_type: HashMap<TypeName, BTreeSet<(DeviceId, SubscriptionKey)>>,
 }
 
@@ -60,7 +61,7 @@ struct Device {
 #[derive(Debug)]
 struct Entry {
     subscription: Arc<Subscription>,
-    /// `None` for a query that this program cannot read; it matches nothing.
+    /// `None` for a query that this version cannot read; it matches nothing.
     query: Option<Arc<Query>>,
     /// The position at which it was saved: earlier changes do not concern it.
     since: u64,
@@ -85,7 +86,7 @@ impl Subscriptions {
         self.0.read().by_type.is_empty()
     }
 
-    /// Returns how many there are that can match.
+    /// Returns how many subscriptions can match.
     pub fn len(&self) -> usize {
         self.0.read().by_type.values().map(BTreeSet::len).sum()
     }
@@ -96,7 +97,7 @@ impl Subscriptions {
         index.devices.get(device).map_or(0, |known| known.version)
     }
 
-    /// Returns what names a device's subscriptions, in all databases.
+    /// Returns the keys of a device's subscriptions, in all databases.
     pub fn keys(&self, device: &DeviceId) -> BTreeSet<SubscriptionKey> {
         let index = self.0.read();
         let known = index.devices.get(device).into_iter();
@@ -138,8 +139,8 @@ impl Subscriptions {
         self.0.read().by_type.contains_key(record_type)
     }
 
-    /// Returns the subscriptions that a change at `position` of a record may concern, by device and
-    /// name; without a database, those of all.
+    /// Returns the subscriptions that a change of a record at `position` may concern, by device and
+    /// name; without a database, those of all databases.
     pub fn candidates(
         &self,
         record_type: &TypeName,

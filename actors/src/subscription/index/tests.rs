@@ -1,4 +1,4 @@
-//! The index after any events is the one that is built from what is left.
+//! The index after any events equals the one that is built from what is left.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -47,7 +47,7 @@ fn subscription(id: u8, kind: usize, is_private: bool) -> Subscription {
     Subscription::from_wire(&wire, database(is_private)).unwrap()
 }
 
-/// What devices subscribe to, by other means.
+/// What devices subscribe to, worked out by other means.
 #[derive(Default)]
 struct Model(BTreeMap<DeviceId, (Option<UserId>, BTreeMap<SubscriptionKey, Subscription>)>);
 
