@@ -1,4 +1,4 @@
-//! The way to a plugin that is tried: its hooks alone, each told that it is only tried.
+//! The gate to a plugin under trial: its hooks only, each told that it is only tried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::plugin::{
     Undelivered,
 };
 
-/// How long a hook may take at most: a page of writes is answered in time.
+/// How long a hook can take at most: a page of writes must be answered in time.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module's overview.
@@ -22,8 +22,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Takes of what is registered the plugin's hooks whose answers count. Answers of asynchronous
-    /// before-hooks are nobody's, so those are not asked.
+    /// Takes those of the plugin's registered hooks whose answers count. Nobody uses the answers of
+    /// asynchronous before-hooks, so those hooks are not asked.
     pub(super) fn of(inner: &Arc<dyn PluginGate>, plugin: &Arc<str>) -> Self {
         let all = inner.points();
         let mut points = Points {
@@ -78,7 +78,7 @@ impl PluginGate for Stage {
     }
 }
 
-/// Says in a request that the plugin is only tried.
+/// Marks a request as only a trial of the plugin.
 fn tried(mut request: PluginRequest) -> PluginRequest {
     request.timeout = Some(request.timeout.map_or(LIMIT, |own| own.min(LIMIT)));
     if let Some(context) = &mut request.context {

@@ -1,15 +1,15 @@
-//! Trying a plugin on what happened: its hooks are asked about writes of the log, their answers are
-//! held against what was committed, and nothing is stored.
+//! Trying out a plugin on what has happened: its hooks are asked about past writes in the log, and
+//! their answers are compared with what was committed. Nothing is stored.
 //!
-//! Workers that are to be tried connect to a door of their own, to a broker of their own, so no
-//! client, task or delivery ever reaches them. What they ask the server while they answer is looked
-//! up by [`Sandbox::read_position`]: the caller that they are given reads as of the write that is gone
-//! through, and writes nothing.
+//! Workers under trial connect to an endpoint of their own, with a broker of its own, so no client,
+//! task or delivery ever reaches them. While they answer, they may ask the server something. Such
+//! requests are looked up by [`Sandbox::read_position`]: the caller that they are given reads as of
+//! the write that is being replayed, and writes nothing.
 //!
-//! The log has what was committed, not what was sent. Fields that the plugin's hooks changed then
-//! may have come with any value. So such a write is tried twice ([`rehearse`]): as if these fields
-//! had not been sent, and as if they had been sent as they were stored. If the two end differently,
-//! one of them as it happened, the report says that it depends.
+//! The log has what was committed, not what was sent. A field that the plugin's hooks changed at
+//! the time may have been sent with any value. So such a write is tried twice ([`rehearse`]): as if
+//! these fields had not been sent, and as if they had been sent as they were stored. If the two
+//! attempts end differently, one of them as it really happened, the report says that it depends.
 
 mod gate;
 mod page;
@@ -31,54 +31,54 @@ use crate::record::env::RecordEnv;
 
 pub use page::{Asked, Page};
 
-/// Where plugins are tried.
+/// Where plugins are tried out.
 pub struct Sandbox {
     broker: PluginBroker,
-    /// The way to the broker's plugins.
+    /// The gate to the broker's plugins.
     gate: Arc<dyn PluginGate>,
     env: RecordEnv,
-    /// The writes that are gone through just now, by the request that hooks are told of.
+    /// The writes that are being replayed, by the request that hooks are told of.
     running: Mutex<HashMap<Uuid, RehearsedWrite>>,
 }
 
-/// A write that is gone through.
+/// A write that is being replayed.
 #[derive(Clone, Debug, Default)]
 struct RehearsedWrite {
-    /// What hooks read meanwhile is as of this position.
+    /// Hooks read as of this position meanwhile.
     position: u64,
-    /// The actions that they asked for and did not get.
+    /// The actions that hooks asked for and that were refused.
     refused: BTreeSet<String>,
 }
 
-/// How a write would go now.
+/// What would become of a write now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
-    /// As it went.
+    /// The same as then.
     Same,
     /// Another record would be stored.
     Changed,
     /// It would not be stored.
     Refused,
-    /// One of the two, or as it went: that depends on what was sent, which is not known.
+    /// One of the two, or the same as then: that depends on what was sent, which is not known.
     Depends,
-    /// It would be stored as it was, and an after-hook fails.
+    /// It would be stored as it was, but an after-hook fails.
     Failed,
 }
 
-/// A field that would be different; none where it has no value.
+/// A field that would be different; a side is `None` if the field has no value there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// What was stored, in wire form.
     pub then: Option<Json>,
-    /// What would be.
+    /// What would be stored.
     pub now: Option<Json>,
 }
 
-/// A write that would not go as it went.
+/// A write that would not end as it did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// Where it stands in the log.
+    /// Its position in the log.
     pub position: u64,
     /// When it was committed.
     pub at: Timestamp,
@@ -87,18 +87,18 @@ pub struct Finding {
     pub record: RecordId,
     /// The kind of its event.
     pub kind: &'static str,
-    /// The request that it came of.
+    /// The request that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Uuid>,
-    /// How it would go.
+    /// How it would end.
     pub outcome: Ending,
     /// The fields that would be different.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Difference>,
-    /// Those that would be, too, and do not count.
+    /// The fields that would be different, too, but are ignored.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub ignored: BTreeSet<String>,
-    /// The fields of which it is not known with what value they were sent.
+    /// The fields that may have been sent with another value.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unknown: BTreeSet<String>,
     /// What the hook said.
@@ -109,14 +109,14 @@ pub struct Finding {
     pub refused_calls: BTreeSet<String>,
 }
 
-/// How many writes went how.
+/// How many writes ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// As it went.
+    /// The same as then.
     pub same: u64,
-    /// Another record.
+    /// Another record would be stored.
     pub changed: u64,
-    /// Not stored.
+    /// The write would not be stored.
     pub refused: u64,
     /// It depends.
     pub depends: u64,
@@ -152,14 +152,14 @@ impl Sandbox {
         }
     }
 
-    /// Returns the position as of which what belongs to a request is answered; `None` for one that
-    /// goes through no write.
+    /// Returns the position as of which a request is answered; `None` for a request that replays no
+    /// write.
     pub fn read_position(&self, request: Uuid) -> Option<u64> {
         let running = self.running.lock();
         running.get(&request).map(|write| write.position)
     }
 
-    /// Notes that a hook did not get an action.
+    /// Notes that a hook was refused an action.
     pub fn note_refusal(&self, request: Option<Uuid>, action: &str) {
         let mut running = self.running.lock();
         if let Some(write) = request.and_then(|request| running.get_mut(&request)) {
@@ -167,7 +167,8 @@ impl Sandbox {
         }
     }
 
-    /// Finds the plugin that is meant, or the only one; with a generation, only when that serves.
+    /// Finds the named plugin, or the only one. If a generation is given, that generation must be
+    /// serving.
     async fn find(
         &self,
         name: Option<&str>,

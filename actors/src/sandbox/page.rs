@@ -1,4 +1,4 @@
-//! A page of the log, gone through with a plugin.
+//! A page of the log, replayed with a plugin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -15,42 +15,42 @@ use super::{Ending, Finding, Sandbox, Tally};
 use crate::log::seek::unreadable;
 use crate::plugin::PluginGate;
 
-/// So many events are looked at for a page.
+/// How many events are looked at for a page.
 const MAX_LOOKED_AT: u64 = 5000;
-/// So many events are read at once.
+/// How many events are read at once.
 const WINDOW: usize = 256;
-/// A page begins no further write after this time.
+/// After this time, a page begins no further write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is to be gone through.
+/// What has to be replayed.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// The plugin; the only one that there is without a name.
+    /// The plugin; without a name, the only one that is connected.
     pub plugin: Option<String>,
-    /// The generation that has to serve, if it matters.
+    /// The generation that must be serving, if it matters.
     pub generation: Option<u64>,
     /// The positions.
     pub range: RangeInclusive<u64>,
-    /// The types whose records count; none for all.
+    /// The types whose records count; if empty, all.
     pub types: BTreeSet<TypeName>,
-    /// How many writes at most.
+    /// The maximum number of writes.
     pub limit: u64,
     /// Whether after-hooks are asked, too.
     pub has_after_hooks: bool,
-    /// The fields whose differences do not count, each as `FIELD` or `TYPE.FIELD`.
+    /// The fields whose differences are ignored, each as `FIELD` or `TYPE.FIELD`.
     pub ignored: BTreeSet<String>,
 }
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The plugin.
     pub plugin: Arc<str>,
-    /// The writes that would not go as they went, in the log's order.
+    /// The writes that would not end as they did, in the order of the log.
     pub findings: Vec<Finding>,
-    /// How many went how.
+    /// How many writes ended in which way.
     pub tally: Tally,
-    /// In how many writes fields were different that do not count, by `TYPE.FIELD`.
+    /// In how many writes ignored fields were different, by `TYPE.FIELD`.
     pub ignored: BTreeMap<String, u64>,
     /// Where the next page begins; `None` at the end of the range.
     pub next: Option<u64>,
@@ -58,23 +58,23 @@ pub struct Page {
     pub until: u64,
 }
 
-/// What an event is to a replay.
+/// What an event means to a replay.
 enum Part {
-    /// None of it.
+    /// It is not part of it.
     Nothing,
     /// A write that no hook saw.
     Unhooked,
-    /// A write whose content is gone.
+    /// A write whose content was erased.
     Erased,
     /// A write that hooks saw.
     Write,
 }
 
 impl Sandbox {
-    /// Goes through a page of writes, one after the other.
+    /// Replays a page of writes, one after the other.
     ///
     /// # Errors
-    /// 118 when the plugin is not there or is lost; the log cannot be read.
+    /// 118 if the plugin is not connected or is lost; the log cannot be read.
     pub async fn replay(&self, asked: &Asked) -> Result<Page, ApiError> {
         let plugin = self.find(asked.plugin.as_deref(), asked.generation).await?;
         let stage: Arc<dyn PluginGate> = Arc::new(Stage::of(&self.gate, &plugin));
@@ -115,7 +115,7 @@ impl Sandbox {
         Ok(page)
     }
 
-    /// Looks at an event; says whether it was a write that hooks were asked about.
+    /// Looks at an event; returns whether it was a write that hooks were asked about.
     async fn look_at(
         &self,
         stage: &Arc<dyn PluginGate>,
@@ -168,8 +168,8 @@ fn events_of(
     all.filter(move |(_, event)| (from..=until).contains(&event.position))
 }
 
-/// Says what an event is. Imports go past the hooks, and so does what accounts do to user records,
-/// but for the creation at a sign-up.
+/// Returns what an event means to a replay. Imports bypass the hooks. So does what accounts do to
+/// user records, except for the creation at a sign-up.
 fn part_of(commit: &Commit, event: &Event, types: &BTreeSet<TypeName>) -> Part {
     let Stream::Record(id) = &event.stream else {
         return Part::Nothing;
@@ -197,7 +197,7 @@ fn part_of(commit: &Commit, event: &Event, types: &BTreeSet<TypeName>) -> Part {
     }
 }
 
-/// Whether a commit is what accounts did, such as a sign-up.
+/// Whether a commit was made by accounts, such as a sign-up.
 pub(super) fn is_about_accounts(commit: &Commit) -> bool {
     let mut events = commit.events.iter();
     events.any(|event| matches!(event.stream, Stream::User(_)))

@@ -1,4 +1,4 @@
-//! One write, gone through with the hooks of a plugin.
+//! One write, replayed with the hooks of a plugin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use crate::record::draft::Draft;
 use crate::record::hooks;
 use crate::record::past::Walk;
 
-/// The name that differences and provenances have for the access list.
+/// The name that stands for the access list in differences and provenances.
 const ACCESS: &str = "_access";
 
 /// What is known of a write.
 struct Write {
     /// The record before.
     before: Option<Arc<Head>>,
-    /// The record after; none when it was deleted.
+    /// The record after; `None` if it was deleted.
     after: Option<Record>,
-    /// The fields that the plugin's hooks changed then: with what they were sent is not known.
+    /// The fields that the plugin's hooks changed then: what they were sent with is not known.
     unknown: BTreeSet<String>,
     /// Its type.
     definition: Arc<TypeDefinition>,
-    /// Where it stands in the log, and when it was committed.
+    /// Its position in the log, and when it was committed.
     event: (u64, Timestamp),
 }
 
@@ -44,21 +44,21 @@ struct Write {
 struct Differences {
     /// The fields that count.
     fields: BTreeMap<String, Difference>,
-    /// Those that somebody said do not.
+    /// The ignored fields.
     ignored: BTreeSet<String>,
 }
 
-/// What a save came to: what would be different, or why it would not be stored.
+/// The result of a save: what would be different, or why it would not be stored.
 type Tried = Result<Differences, ApiError>;
 
-/// The fields that do not count, each as `FIELD` or `TYPE.FIELD`.
+/// The ignored fields, each as `FIELD` or `TYPE.FIELD`.
 pub(super) type Ignored = BTreeSet<String>;
 
 impl Sandbox {
-    /// Goes through a write; `None` when what it was made from is gone from the log.
+    /// Replays a write; `None` if what it was made from is gone from the log.
     ///
     /// # Errors
-    /// 118 when the plugin is lost; the store or the log cannot be read.
+    /// 118 if the plugin is lost; the store or the log cannot be read.
     pub(super) async fn rehearse(
         &self,
         stage: &Arc<dyn PluginGate>,
@@ -97,7 +97,7 @@ impl Sandbox {
         }))
     }
 
-    /// Finds out what is known of a write.
+    /// Collects what is known of a write.
     async fn write(
         &self,
         plugin: &str,
@@ -126,9 +126,10 @@ impl Sandbox {
         }))
     }
 
-    /// Returns the circumstances as hooks were told them, under a request of its own. A user who was
-    /// removed since is left out, as of late deliveries. The log does not say by which action a record was
-    /// saved; what comes of accounts it tells from the rest.
+    /// Returns the context as hooks were told it, under a request of its own.
+    ///
+    /// A user who was removed since is left out, as in late deliveries. The log does not contain
+    /// the action by which a record was saved; only what accounts did can be told from the rest.
     async fn context_of(&self, commit: &Commit) -> Result<RequestContext, ApiError> {
         let actor = &commit.actor;
         let user = match &actor.user {
@@ -153,7 +154,7 @@ impl Sandbox {
     }
 }
 
-/// Asks the hooks about a write; says how it would go, with what difference or error.
+/// Asks the hooks about a write; returns how it would end, with what difference or error.
 async fn try_out(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
@@ -209,7 +210,7 @@ async fn save(
     })
 }
 
-/// Runs the before-save hooks on a record; returns what they leave.
+/// Runs the before-save hooks on a record; returns the record that they leave.
 async fn run(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
@@ -230,14 +231,14 @@ async fn run(
 fn sent(write: &Write, after: &Record) -> Record {
     let mut record = after.clone();
     match &write.before {
-        // What lost its value was sent as null.
+        // A field that lost its value was sent as null.
         Some(before) => {
             for name in before.record.fields.keys() {
                 let field = record.fields.entry(name.clone());
                 field.or_insert(Value::Null);
             }
         }
-        // Its numbers were given behind the hooks.
+        // Its numbers were assigned after the hooks.
         None => {
             for field in write.definition.sequence_fields() {
                 record.fields.remove(field);
@@ -337,7 +338,7 @@ async fn after_hooks(
     }
 }
 
-/// Tells what a hook said from that there is nobody who could say something.
+/// Separates an error that a hook answered with from the lack of anybody who could answer.
 fn answered<T>(answer: Result<T, ApiError>) -> Result<Result<T, ApiError>, ApiError> {
     match answer {
         Err(error) if error.code == Code::PluginUnavailable => Err(error),

@@ -1,9 +1,9 @@
 //! A disk in memory that loses power, runs full, fails its flushes and flips bits.
 //!
-//! What is written is visible at once and durable after a flush of its file, names after a flush of
-//! the folder, as with a real page cache. A flush that fails leaves its pages clean, as Linux does:
-//! they stay visible, and no later flush writes them. [`MemoryDisk::lose_power`] gives the disk as it
-//! would be found after a power cut.
+//! As with a real page cache, written bytes are visible at once and durable after a flush of their
+//! file; names are durable after a flush of the folder. A flush that fails leaves its pages clean,
+//! as Linux does: they stay visible, and no later flush writes them. [`MemoryDisk::lose_power`]
+//! returns the disk as it would be found after a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,7 @@ type Files = BTreeMap<String, Arc<Mutex<Content>>>;
 #[derive(Default)]
 struct State {
     files: Files,
-    /// As they are after a power cut.
+    /// The files as they are after a power cut.
     durable_files: Files,
     faults: Faults,
     num_syncs: u64,
@@ -33,14 +33,15 @@ struct State {
     on_create: Option<OnCreate>,
 }
 
-/// Is told the name of a file that is about to be made.
+/// Is called with the name of a file that is about to be created.
 type OnCreate = Arc<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct Content {
     visible: Vec<u8>,
     durable: Vec<u8>,
-    /// What was done since, in order; after a failed flush some of it never becomes durable.
+    /// The changes since `durable`, in order; after a failed flush some of them never become
+    /// durable.
     changes: Vec<(Change, Page)>,
 }
 
@@ -53,7 +54,7 @@ enum Change {
 #[derive(Clone, Copy, PartialEq)]
 enum Page {
     Dirty,
-    /// Not written, and taken for written since its flush failed.
+    /// Not written, but considered written because its flush failed.
     Clean,
     Durable,
 }
@@ -64,7 +65,7 @@ impl Content {
         self.changes.push((change, Page::Dirty));
     }
 
-    /// Ends the flush of what is dirty.
+    /// Ends the flush of the dirty changes.
     fn flushed(&mut self, becomes: Page) {
         let dirty = self.changes.iter_mut().map(|(_, page)| page);
         dirty
@@ -77,7 +78,7 @@ impl Content {
         }
     }
 
-    /// What is found after a power cut.
+    /// Returns what is found after a power cut.
     fn after_power_cut(&self, keep: &mut impl FnMut(usize) -> bool) -> Vec<u8> {
         let mut found = self.durable.clone();
         let mut num_unflushed = 0;
@@ -109,14 +110,14 @@ impl Change {
 pub struct Faults {
     /// Flushes fail.
     pub sync_fails: bool,
-    /// All files together cannot grow above this many bytes.
+    /// The maximum size of all files together, in bytes.
     pub capacity: Option<u64>,
-    /// Of a write over what is there only so many bytes are taken, and then there is no space: a file
-    /// system that copies on writing needs some for that, too.
+    /// How many bytes of an overwrite are accepted before the disk has no space: a copy-on-write
+    /// file system needs space for overwrites, too.
     pub overwrites_take: Option<usize>,
-    /// Names are not made durable for want of space.
+    /// Names cannot be made durable for lack of space.
     pub folder_is_full: bool,
-    /// What is said when there is no space.
+    /// The error that is returned if there is no space.
     pub full: io::ErrorKind,
     /// Each flush takes this long.
     pub sync_takes: Option<Duration>,
@@ -141,7 +142,7 @@ impl MemoryDisk {
         self.shared.lock().faults = faults;
     }
 
-    /// Calls this before a file is made, which waits for it.
+    /// Calls `on_create` before a file is created; the creation waits for it.
     pub fn set_on_create(&self, on_create: impl Fn(&str) + Send + Sync + 'static) {
         self.shared.lock().on_create = Some(Arc::new(on_create));
     }
@@ -156,8 +157,8 @@ impl MemoryDisk {
         self.shared.lock().num_read_bytes
     }
 
-    /// Returns a disk as it would be found after a power cut now. `keep` says of each write that
-    /// was not flushed whether it reached the platter all the same.
+    /// Returns a disk as it would be found after a power cut now. For each write that was not
+    /// flushed, `keep` decides whether it reached the platter all the same.
     pub fn lose_power(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
         let state = self.shared.lock();
         Self::of(&state.durable_files, |content| {
@@ -176,7 +177,7 @@ impl MemoryDisk {
         copy
     }
 
-    /// Returns a copy of the disk whose files have names that a power cut takes.
+    /// Returns a copy of the disk whose file names would be lost in a power cut.
     #[must_use]
     pub fn with_names_unflushed(&self) -> Self {
         let copy = Self::of(&self.shared.lock().files, |content| content.visible.clone());
@@ -294,7 +295,7 @@ impl DiskFile for MemoryFile {
             content.flushed(Page::Clean);
             return Err(io::Error::other("the flush failed"));
         }
-        // The length is no page: it becomes durable whatever was lost before.
+        // The length is not a page: it becomes durable whatever was lost before.
         let length = content.visible.len();
         content.change(Change::Length(length));
         content.flushed(Page::Durable);
