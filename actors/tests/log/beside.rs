@@ -1,4 +1,4 @@
-//! Segments that are looked at while somebody writes them.
+//! Segments that are looked at while they are being written.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use skytrail_actors::testkit::disk::MemoryDisk;
 
 use super::damage::{Instead, last_frame, last_segment, written};
 
-/// What is done at each read: which it is, the file, the offset, and what it is to fill.
+/// What is done at each read, given its number, the file, the offset, and the buffer to fill.
 type OnRead = Arc<dyn Fn(usize, &dyn DiskFile, u64, &mut [u8]) -> io::Result<()> + Send + Sync>;
 
 /// A segment to which something happens while it is read.
@@ -43,7 +43,7 @@ impl DiskFile for WatchedFile {
     }
 }
 
-/// Looks at the last segment; says where it ends.
+/// Looks at the last segment; returns where it ends.
 fn surveyed(disk: MemoryDisk, on_read: OnRead) -> u64 {
     let watched = move |file| {
         let (num_reads, on_read) = (AtomicUsize::default(), Arc::clone(&on_read));
@@ -69,8 +69,8 @@ fn surveyed(disk: MemoryDisk, on_read: OnRead) -> u64 {
 async fn groups_that_are_written_meanwhile_are_no_damage() {
     let (disk, _) = written().await;
     let end = last_frame(&disk.bytes(&last_segment(&disk))).end as u64;
-    // Nothing behind this has been written at the first reads; at one of them the start of what is
-    // read is older than its end.
+    // In the first reads, nothing after `early` has been written. In one read, the start of the
+    // bytes is older than their end.
     let early = 2000;
     for num_early in 0..12 {
         let on_read: OnRead = Arc::new(move |number, file, offset, buffer| {

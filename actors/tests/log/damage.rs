@@ -16,7 +16,7 @@ use skytrail_schema::positions::Positions;
 
 use super::world::{blind, close, fill, open, read_all};
 
-/// A log with some segments, and what was acknowledged.
+/// Returns a log with some segments, and what was acknowledged.
 pub async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
     let disk = MemoryDisk::default();
     let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
@@ -48,7 +48,7 @@ async fn what_was_acknowledged_is_read_again_after_reopening() {
         .unwrap();
 }
 
-/// A file that is cut by whoever writes it in the moment in which its unused rest is read.
+/// A file that its writer truncates while its unused rest is being read.
 struct CutMeanwhile {
     file: Arc<dyn DiskFile>,
     end: u64,
@@ -79,11 +79,11 @@ impl DiskFile for CutMeanwhile {
     }
 }
 
-/// A disk one file of which is another one.
+/// A disk on which another file stands in for one of its files.
 pub(super) struct Instead<W> {
     pub(super) disk: MemoryDisk,
     pub(super) name: String,
-    /// Makes the other one.
+    /// Creates the stand-in.
     pub(super) wrap: W,
 }
 
@@ -157,7 +157,7 @@ async fn every_cut_of_the_tail_opens_with_whole_commits_only() {
 }
 
 /// Opens a damaged log and reads it: either everything that is there is right, or an error names
-/// the place. What is missing without an error must be the tail alone.
+/// the place. If something is missing without an error, it must be the tail only.
 async fn examine(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let opened = Segments::open(&disk);
@@ -182,7 +182,7 @@ async fn examine(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
         }
         Ok(report) => {
             let last = acknowledged.last().unwrap().last_position();
-            // Only the last group may be lost to damage that looks like a torn write.
+            // Damage that looks like a torn write may cost the last group only.
             assert!(
                 last - report.head <= 8,
                 "{damage}: ends at {} of {last}",
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// A zeroed end of the last segment cannot be told from an end; anything before it can.
+/// A zeroed end of the last segment looks like its end; zeros before that are noticed.
 async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let Ok(segments) = Segments::open(&disk) else {
@@ -255,10 +255,10 @@ async fn time_does_not_go_back_over_a_start_behind_a_sealed_segment() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
     let log = open(&disk).unwrap();
     let acknowledged = fill(&log, 50).await;
-    // Which seals what was written so far.
+    // This seals what was written so far.
     log.blank(&Positions::default()).await.unwrap();
     close(&log);
-    // Whose clock begins anew.
+    // The clock of this log begins anew.
     let log = open(&disk).unwrap();
     let next = log.append(blind(1, 1)).await.unwrap();
     assert!(next.time > acknowledged.last().unwrap().time);
@@ -284,13 +284,13 @@ async fn segments_that_are_missing_at_either_end_are_damage() {
     let sealed = format!("segment={}", names[names.len() - 2]);
     let refused = open(&last).err().expect("acknowledged events are missing");
     assert!(refused.to_string().contains(&sealed), "{refused}");
-    // Who reads beside a writer may have listed the segments before the last one was made.
+    // A reader next to a writer may have listed the segments before the last one was created.
     let read = Segments::open(&last).unwrap();
     let report = read.verify(&BTreeMap::new(), |_| {}).unwrap();
     assert!(report.head < acknowledged.last().unwrap().last_position());
 }
 
-/// A later version may write what this one does not know: that is no torn tail.
+/// A later version may write what this one does not know: that is not a torn tail.
 #[tokio::test]
 async fn commits_of_a_newer_version_are_refused_and_not_cut() {
     let (disk, _) = written().await;
@@ -308,7 +308,7 @@ async fn commits_of_a_newer_version_are_refused_and_not_cut() {
     assert_eq!(newer.bytes(&name), before);
 }
 
-/// A backup neither leaves them out nor calls them damaged.
+/// A backup neither omits such commits nor reports them as damaged.
 #[tokio::test]
 async fn commits_of_a_newer_version_are_refused_segment_by_segment() {
     let (disk, _) = written().await;
@@ -330,24 +330,24 @@ async fn commits_of_a_newer_version_are_refused_segment_by_segment() {
     is_newer(survey.segments[0].check().err());
 }
 
-/// Makes of a frame one that is whole and has a commit with flags that are unknown.
+/// Turns a frame into a valid one whose commit has unknown flags.
 fn make_newer(frame: &mut [u8]) {
-    // The commit's second byte has its flags.
+    // The commit's second byte contains its flags.
     frame[HEAD_BYTES + 1] |= 0x80;
     let checksum = crc32fast::hash(&frame[8..]);
     frame[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// How many bytes are before the commit in a frame: its length, its checksum, and its group.
+/// The number of bytes before the commit in a frame: its length, its checksum, and its group.
 const HEAD_BYTES: usize = 12;
 const SEGMENT_HEADER_BYTES: usize = 72;
 
-/// Where the last frame of an open segment lies. It may end in zeros, as what is behind it does.
+/// Returns where the last frame of an open segment is. It may end in zeros, like what follows it.
 pub fn last_frame(bytes: &[u8]) -> Range<usize> {
     frames(bytes).pop().unwrap()
 }
 
-/// Where the frames of an open segment lie.
+/// Returns where the frames of an open segment are.
 fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
     let next = |start: usize| {
         let length = u32_at(bytes, start)?;
@@ -361,7 +361,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u32::from_le_bytes(number.try_into().unwrap()) as usize)
 }
 
-/// A log that ends before a group of several commits, where that is, and the group's bytes and commits.
+/// Returns a log that ends before a group of several commits, the place of the group, its bytes,
+/// and the commits up to and including it.
 async fn written_up_to_a_group() -> (MemoryDisk, Range<usize>, Vec<u8>, Vec<Arc<Commit>>) {
     loop {
         let (disk, acknowledged) = written().await;
@@ -370,7 +371,7 @@ async fn written_up_to_a_group() -> (MemoryDisk, Range<usize>, Vec<u8>, Vec<Arc<
         let frames = frames(&bytes);
         let group_of = |frame: &Range<usize>| u32_at(&bytes, frame.start + 8);
         let mut groups = frames.chunk_by(|a, b| group_of(a) == group_of(b));
-        // Which commits are together is the committer's business.
+        // The committer decides which commits form a group.
         let Some(group) = groups.rfind(|group| group.len() > 2) else {
             continue;
         };
@@ -383,8 +384,10 @@ async fn written_up_to_a_group() -> (MemoryDisk, Range<usize>, Vec<u8>, Vec<Arc<
     }
 }
 
-/// A group that found no space may have been left behind the end by an earlier build, or by one that
-/// ended before it could take it back: behind what was written in its place its frames go on.
+/// A group that found no space may still be after the end: an earlier build may have left it there,
+/// or a process that ended before it could take the group back.
+///
+/// Its frames go on after what was written in its place.
 #[tokio::test]
 async fn what_a_refused_group_has_left_is_a_torn_tail() {
     let (disk, place, group, commits) = written_up_to_a_group().await;
@@ -397,7 +400,7 @@ async fn what_a_refused_group_has_left_is_a_torn_tail() {
         assert_eq!(read_all(&log).await, before);
         let mut acknowledged = before.to_vec();
         for commit in &refused[..num_written] {
-            // As long as what is in its place.
+            // As long as what it replaces.
             let number = commit.first_position() - 1;
             acknowledged.push(log.append(blind(number, number)).await.unwrap());
         }
@@ -429,8 +432,8 @@ async fn what_a_refused_group_has_left_is_a_torn_tail() {
     }
 }
 
-/// A group is written when what is before it is durable: one that goes on from something else tells that this
-/// is lost.
+/// A group is written once everything before it is durable. So a group that follows something else
+/// shows that this is lost.
 #[tokio::test]
 async fn a_group_that_does_not_follow_what_is_before_it_is_damage() {
     let (disk, place, ..) = written_up_to_a_group().await;

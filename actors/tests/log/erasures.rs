@@ -1,4 +1,4 @@
-//! Payloads that are taken out of the log's files.
+//! Payloads that are removed from the log's files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ async fn what_is_to_be_erased_is_shown_blank_before_it_is_gone() {
     close(&log);
 }
 
-/// A request that finds no space is as if it had never been: the one after it names the same key.
+/// A request that finds no space has no effect: the next one names the same key.
 #[tokio::test]
 async fn an_erasure_that_finds_no_space_leaves_the_user_his_key() {
     let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
@@ -186,7 +186,7 @@ async fn from_an_erasure_on_nothing_is_sealed_with_its_keys_also_after_a_start()
     close(&log);
 }
 
-/// A rewrite that finds no space leaves everything as it is, and is done when there is some.
+/// A rewrite that finds no space leaves everything as it is, and is done once there is some.
 #[tokio::test]
 async fn a_full_disk_holds_an_erasure_up_and_harms_nothing() {
     let disk = MemoryDisk::default();
@@ -221,9 +221,10 @@ async fn a_full_disk_holds_an_erasure_up_and_harms_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever is erased, in how many goes, and wherever the power goes in between: what was named
-    /// is blank, the rest is what was acknowledged, positions and chain are what they were, and the
-    /// log is written on.
+    /// Whatever is erased, in however many steps, and wherever the power fails in between: what was
+    /// named is blank, and the rest is what was acknowledged.
+    ///
+    /// Positions and chain are unchanged, and the log can be written again.
     #[test]
     fn what_is_left_is_what_was_there(
         first in prop::collection::btree_set(1_u64..=300, 1..40),

@@ -48,7 +48,7 @@ async fn after_a_failed_flush_nothing_is_acknowledged_any_more() {
     close(&log);
 }
 
-/// Pages stay in the cache when their flush has failed, or when the process ended before it.
+/// Pages stay in the cache if their flush failed, or if the process ended before it.
 #[tokio::test]
 async fn what_a_start_shows_outlives_a_power_cut() {
     let disk = MemoryDisk::default();
@@ -72,7 +72,7 @@ async fn what_a_start_shows_outlives_a_power_cut() {
     let reopened = open(&shared(&after)).unwrap();
     assert_eq!(read_all(&reopened).await, shown);
     close(&reopened);
-    // What is written behind it has no hole in front of it either.
+    // Nor is there a gap before what is written after it.
     let next = log.append(blind(200, 0)).await.unwrap();
     close(&log);
     let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
@@ -80,8 +80,8 @@ async fn what_a_start_shows_outlives_a_power_cut() {
     close(&log);
 }
 
-/// A segment's name is in the cache only when the process ended between its renaming and the flush of
-/// the folder.
+/// If the process ends between the renaming of a segment and the flush of the folder, the segment's
+/// name is only in the cache.
 #[tokio::test]
 async fn a_start_makes_the_names_of_segments_durable() {
     let disk = MemoryDisk::default();
@@ -117,7 +117,7 @@ async fn runs_full(full: io::ErrorKind) {
         ..Faults::default()
     });
     let mut number = 100;
-    // What was written ahead still takes some.
+    // The space that was written ahead still takes some commits.
     let refused = loop {
         match log.append(blind(number, number)).await {
             Ok(commit) => acknowledged.push(commit),
@@ -136,7 +136,7 @@ async fn runs_full(full: io::ErrorKind) {
     close(&log);
 }
 
-/// A file system that copies on writing needs space also for what was written ahead.
+/// A copy-on-write file system needs space even for what was written ahead.
 #[tokio::test]
 async fn a_write_that_was_refused_half_way_does_not_come_back() {
     let disk = MemoryDisk::default();
@@ -184,7 +184,8 @@ async fn a_refused_write_that_cannot_be_taken_back_is_in_doubt() {
     close(&log);
 }
 
-/// The next segment may be there after a crash then, so nothing may go into the one before it any more.
+/// The next segment may exist after a crash then, so nothing more may be written to the one before
+/// it.
 #[tokio::test]
 async fn a_segment_whose_name_finds_no_space_is_in_doubt() {
     let disk = MemoryDisk::default();
@@ -198,7 +199,7 @@ async fn a_segment_whose_name_finds_no_space_is_in_doubt() {
         folder_is_full: true,
         ..Faults::default()
     });
-    // Too much for the segment, while there is room for less in it.
+    // Too large for the segment, which still has room for less.
     let mut large = blind(100, 0);
     if let EventBody::RecordCreated(state) = &mut large.commit.events[0].body {
         let text = "x".repeat(usize::try_from(SMALL.segment_bytes).unwrap());
@@ -247,8 +248,8 @@ async fn a_slow_disk_acknowledges_late_and_sheds_what_does_not_fit() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever part of the unflushed writes reaches the platter: what was acknowledged is there,
-    /// whole and in order, and at most whole unacknowledged commits follow.
+    /// Whatever part of the unflushed writes reaches the platter: everything acknowledged is there,
+    /// complete and in order, and is followed by at most complete unacknowledged commits.
     #[test]
     fn a_power_cut_loses_nothing_that_was_acknowledged(
         count in 1_u64..60,
@@ -276,8 +277,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// However often the log ends in doubt, and whether the power goes then or the process alone: what
-    /// was acknowledged or shown once is shown by every start after it.
+    /// However often the log ends in doubt, and whether the power fails then or only the process
+    /// ends: whatever was once acknowledged or shown is shown by every later start.
     #[test]
     fn what_was_shown_once_is_shown_from_then_on(
         ends in prop::collection::vec((0_u64..30, any::<bool>(), any::<u64>()), 1..6),
@@ -310,8 +311,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// However much of what was refused had been written, whatever is written behind it, and whether the
-    /// power goes then or the process alone: a start shows what was acknowledged and nothing else.
+    /// However much of a refused write had been written, whatever is written after it, and whether
+    /// the power fails then or only the process ends: a start shows what was acknowledged and
+    /// nothing else.
     #[test]
     fn what_was_refused_is_never_shown(
         turns in prop::collection::vec((0_u64..20, 0_usize..3000, 1_u64..6, any::<bool>(), any::<u64>()), 1..6),
@@ -355,7 +357,7 @@ async fn a_second_process_is_refused_and_the_first_goes_on() {
     close(&log);
 }
 
-/// Notes what it was told.
+/// Records what it was told.
 #[derive(Default)]
 struct Witness(parking_lot::Mutex<Vec<u64>>);
 

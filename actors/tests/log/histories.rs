@@ -1,7 +1,7 @@
 //! Serializability: random concurrent histories, checked against what each decision believed.
 //!
-//! Every decision notes what it read. Because the log's order is the order of the commits, a
-//! history is serializable when each decision, replayed in that order, would have read the same.
+//! Every decision notes what it read. The log's order is the order of the commits. So a history is
+//! serializable if each decision, replayed in that order, would have read the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ async fn transfer(log: Arc<EmbeddedLog>, from: String, to: String, amount: i64) 
     }
 }
 
-/// Takes a name if it is free; whether it was.
+/// Takes a name if it is free; returns whether it was.
 async fn claim(log: Arc<EmbeddedLog>, key: String, name: String) -> bool {
     loop {
         let (position, state) = state_at_head(&log).await;
@@ -188,7 +188,7 @@ async fn sums_are_conserved_and_names_have_one_owner() {
     }
 }
 
-/// A reference from one record to another, and the other's deletion, race: one of them loses.
+/// A reference from one record to another races with the other's deletion: one of them loses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reference_never_outlives_its_target() {
     let target = RecordId::new("t", "target");
@@ -220,8 +220,8 @@ async fn a_reference_never_outlives_its_target() {
     }
 }
 
-/// The check itself must be able to fail: decisions that do not say what they read both go
-/// through, and the sum is gone.
+/// The check itself must be able to fail: two decisions that do not say what they read are both
+/// accepted, and the sum is lost.
 #[tokio::test]
 async fn decisions_that_hide_their_reads_lose_the_sum() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());

@@ -26,8 +26,8 @@ fn open(disk: &MemoryDisk) -> EmbeddedLog {
         .unwrap()
 }
 
-/// Writes commits of some KiB until there are three sealed segments; says with which positions these begin,
-/// and the last one.
+/// Writes commits of some KiB until there are three sealed segments; returns the positions at which
+/// these begin, and the last position.
 async fn fill(disk: &MemoryDisk, log: &EmbeddedLog) -> Vec<u64> {
     loop {
         let mut decision = blind(log.head(), 0);
@@ -46,7 +46,7 @@ async fn fill(disk: &MemoryDisk, log: &EmbeddedLog) -> Vec<u64> {
     }
 }
 
-/// How many bytes are read for one event.
+/// Returns how many bytes are read for one event.
 async fn cost(disk: &MemoryDisk, log: &EmbeddedLog, position: u64) -> u64 {
     let before = disk.num_read_bytes();
     let read = log.read_each(&[position]).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_sealed_segment_is_walked_once_after_a_start() {
         let cost = cost(&disk, &log, position).await;
         assert!(cost < SEGMENT_BYTES / 4, "{position}: {cost}");
     }
-    // How far another one was walked does not matter to it.
+    // It does not matter how far another segment was walked.
     let half = (begins[1] + begins[2]) / 2;
     assert!(cost(&disk, &log, half).await < SEGMENT_BYTES);
     assert!(cost(&disk, &log, half - 1).await < SEGMENT_BYTES / 4);

@@ -1,4 +1,4 @@
-//! The keys of subjects beside a log that is sealed with them.
+//! The keys of subjects, next to a log that is sealed with them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ async fn append_about(log: &EmbeddedLog, number: u64, user: &str) {
     log.append(about).await.unwrap();
 }
 
-/// With fewer keys than the log is sealed with, numbers would be given twice.
+/// With fewer keys than the log is sealed with, numbers would be assigned twice.
 #[tokio::test]
 async fn a_log_whose_keys_are_lost_does_not_open_and_the_file_stays_as_it_is() {
     let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
@@ -32,7 +32,7 @@ async fn a_log_whose_keys_are_lost_does_not_open_and_the_file_stays_as_it_is() {
     append_about(&log, 1, "ada").await;
     let only_ada = std::fs::read(&file).unwrap();
     append_about(&log, 2, "bob").await;
-    // The events that need keys are far behind and in other segments.
+    // The events that need keys are far back and in other segments.
     fill(&log, 5000).await;
     close(&log);
     let whole = std::fs::read(&file).unwrap();
@@ -43,7 +43,7 @@ async fn a_log_whose_keys_are_lost_does_not_open_and_the_file_stays_as_it_is() {
             Some(bytes) => std::fs::write(&file, bytes).unwrap(),
             None => std::fs::remove_file(&file).unwrap(),
         }
-        // Who tries again is refused again.
+        // A second attempt is refused again.
         for _ in 0..2 {
             let refused = open(&disk, folder.path()).err().unwrap().to_string();
             assert!(
@@ -58,7 +58,7 @@ async fn a_log_whose_keys_are_lost_does_not_open_and_the_file_stays_as_it_is() {
     let log = open(&disk, folder.path()).unwrap();
     append_about(&log, 3, "bob").await;
     close(&log);
-    // An older state of it, in which somebody who was active lately has no key yet.
+    // An older version of the file, without a key for a user who was active lately.
     std::fs::write(&file, &only_ada).unwrap();
     let refused = open(&disk, folder.path()).err().unwrap().to_string();
     assert!(refused.contains("key 2"), "{refused}");

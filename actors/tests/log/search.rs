@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::world::{close, fill, open, open_folder, read_all};
 
-/// Who and what there is, so that filters hit and miss.
+/// A few users and names, so that filters hit and miss.
 const NAMES: [&str; 3] = ["ada", "bob", "5d1f7a54-1f2e-4f3a-9d0c-2b1a0f9e8d7c"];
 const KEYS: [KeyKind; 3] = [KeyKind::None, KeyKind::Client, KeyKind::Master];
 const ORIGINS: [Origin; 3] = [Origin::Api, Origin::Plugin, Origin::Import];

@@ -1,5 +1,5 @@
-//! Numbers of sequence fields: no two records have the same, whoever gives them, and a decision that
-//! is refused takes none.
+//! Numbers of sequence fields: no two records have the same number, whoever assigns it, and a
+//! refused decision takes none.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ fn number_key(number: i64) -> ConflictKey {
     ConflictKey::unique(&TypeName::new("t"), &["n", &number.to_string()])
 }
 
-/// A decision that creates a record for each member of a batch, resting on the numbers being free.
+/// A decision that creates a record for each member of a batch, and rests on the numbers being
+/// free.
 fn create(first_key: u64, batch: &[Option<i64>], read_position: u64) -> Decision {
     let keys: Vec<_> = batch.iter().flatten().copied().map(number_key).collect();
     let mut all = decision(0, 0, read_position, &keys, &keys);
@@ -43,7 +44,7 @@ fn create(first_key: u64, batch: &[Option<i64>], read_position: u64) -> Decision
     all
 }
 
-/// The numbers that a commit gives, by key.
+/// Returns the numbers that a commit assigns, by key.
 fn numbers(commit: &Commit) -> Vec<(String, i64)> {
     let number = |event: &skytrail_schema::event::Event| match &event.body {
         EventBody::RecordCreated(state) => {
@@ -55,7 +56,7 @@ fn numbers(commit: &Commit) -> Vec<(String, i64)> {
     commit.events.iter().filter_map(number).collect()
 }
 
-/// The head, and the numbers that are taken at it.
+/// Returns the head, and the numbers that are taken at it.
 async fn taken(log: &EmbeddedLog) -> (u64, HashSet<i64>) {
     let commits = read_all(log).await;
     let numbers = commits.iter().flat_map(|commit| numbers(commit));
@@ -63,7 +64,7 @@ async fn taken(log: &EmbeddedLog) -> (u64, HashSet<i64>) {
     (head, numbers.map(|(_, number)| number).collect())
 }
 
-/// Leaves out who asks for a number that another has.
+/// Leaves out those that ask for a number that another record has.
 fn allowed(batch: &Batch, taken: &HashSet<i64>) -> Batch {
     let mut seen = taken.clone();
     let is_free = |number: &Option<i64>| number.is_none_or(|number| seen.insert(number));
@@ -75,7 +76,7 @@ async fn run(rounds: Vec<Vec<Batch>>) {
     let mut next_key = 0;
     let mut expected = BTreeMap::new();
     for round in rounds {
-        // All of a round know the same.
+        // All decisions of a round know the same.
         let (head, known) = taken(&log).await;
         let mut waiting: Vec<Batch> = round.iter().map(|it| allowed(it, &known)).collect();
         let mut knowing = (head, known);

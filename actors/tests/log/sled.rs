@@ -73,8 +73,8 @@ async fn a_sled_of_another_log_is_set_aside_not_believed() {
     close(&log);
 }
 
-/// Opens the store of a log that is closed, changes it, and closes it. Threads of sled's own may have
-/// the file for a moment longer.
+/// Opens the store of a closed log, changes it, and closes it. Sled's own threads may hold the file
+/// a little longer.
 fn change_store(folder: &Path, change: impl FnOnce(&sled::Db)) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let store = loop {
@@ -90,7 +90,7 @@ fn change_store(folder: &Path, change: impl FnOnce(&sled::Db)) {
     store.flush().unwrap();
 }
 
-/// How many values there are, and how many of them are plain commits.
+/// Returns how many values there are, and how many of them are plain commits.
 fn count_values(folder: &Path) -> (usize, usize) {
     let mut counted = (0, 0);
     change_store(folder, |store| {
@@ -106,7 +106,7 @@ fn count_values(folder: &Path) -> (usize, usize) {
 async fn small_commits_share_values_also_when_they_come_slowly() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
-    // Closed and opened again they are put into the same chunk.
+    // After closing and opening again, they are put into the same chunk.
     for _ in 0..10 {
         let log = open_folder(folder.path());
         acknowledged.extend(fill(&log, 3).await);
@@ -119,8 +119,10 @@ async fn small_commits_share_values_also_when_they_come_slowly() {
     assert_eq!(num_plain, 0);
 }
 
-/// A value that sled thinks whole but that is not what was stored: the last one, which the start
-/// looks at, and the first one, which a reader meets. Or what another version of this program stored.
+/// A value that sled considers intact but that is not what was stored: the last one, which is
+/// checked at the start, or the first one, which a reader meets.
+///
+/// Or one that another version of this program stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_value_is_found_and_sled_is_built_again() {
     for (is_last, is_other_format) in [(false, false), (true, false), (true, true)] {
@@ -153,7 +155,7 @@ async fn a_damaged_value_is_found_and_sled_is_built_again() {
     }
 }
 
-/// Flips bits all over sled's files; whatever it does with them, answers are right and in time.
+/// Flips bits all over sled's files; whatever sled does with them, answers are right and in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_sled_files_give_no_wrong_answer() {
     for seed in 0..8_u64 {

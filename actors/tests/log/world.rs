@@ -1,4 +1,4 @@
-//! Logs to try things on, and decisions to append.
+//! Logs for tests, and decisions to append.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub const SMALL: JournalOptions = JournalOptions {
     signed: None,
 };
 
-/// How often some log said that it is in doubt.
+/// How often some log reported that it is in doubt.
 pub type Doubts = Arc<AtomicU64>;
 
 pub fn options() -> (LogOptions, Doubts) {
@@ -52,7 +52,7 @@ pub fn open_folder(folder: &Path) -> EmbeddedLog {
         .unwrap()
 }
 
-/// A decision that creates a record with a number, with no regard to what is there.
+/// A decision that creates a record with a number, whatever exists already.
 pub fn blind(key: u64, number: u64) -> Decision {
     decision(key, number, 0, &[], &[])
 }
@@ -95,7 +95,7 @@ pub fn decision(
     }
 }
 
-/// Appends numbered commits, some together, and returns what was acknowledged.
+/// Appends numbered commits, some of them together, and returns what was acknowledged.
 pub async fn fill(log: &EmbeddedLog, count: u64) -> Vec<Arc<Commit>> {
     let mut acknowledged = Vec::new();
     for start in (0..count).step_by(8) {
@@ -108,7 +108,7 @@ pub async fn fill(log: &EmbeddedLog, count: u64) -> Vec<Arc<Commit>> {
     acknowledged
 }
 
-/// Reads everything, in order; read one by one from the end on, they are the same.
+/// Reads everything, in order; read one by one from the end, the events are the same.
 pub async fn read_all(log: &EmbeddedLog) -> Vec<Arc<Commit>> {
     let mut all: Vec<Arc<Commit>> = Vec::new();
     loop {
@@ -123,13 +123,13 @@ pub async fn read_all(log: &EmbeddedLog) -> Vec<Arc<Commit>> {
         let events = commit.events.iter();
         events.map(move |event| (event.position, Arc::clone(commit)))
     });
-    // Some of them, since there are tests that read thousands of logs.
+    // Only some of them, because there are tests that read thousands of logs.
     let one_in = all.len() / 32 + 1;
     let (mut positions, mut expected): (Vec<u64>, Vec<_>) = events.step_by(one_in).unzip();
     positions.reverse();
     expected.reverse();
     assert_eq!(log.read_each(&positions).await.unwrap(), expected);
-    // Others may write meanwhile.
+    // Far beyond the head, because others may write meanwhile.
     positions.push(log.head() + 1_000_000);
     assert!(log.read_each(&positions).await.is_err());
     all

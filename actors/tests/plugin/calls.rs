@@ -62,7 +62,7 @@ async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
         via: Vec::new(),
         ..Lineage::default()
     };
-    // Fill both, so that a request that waits for a window would wait for ever.
+    // Fills both, so that a request that waits for a window would wait for ever.
     let asked = [world.ask(outer.clone()), world.ask(outer)];
     let sent = worker.expect("request").await;
     let theirs = other.expect("request").await;
@@ -145,7 +145,7 @@ async fn a_call_ends_with_its_parents_limit() {
     assert!(kinds.contains(&(json!("cancel"), json!(null))), "{kinds:?}");
 }
 
-/// How a request may be over before a call that is made for it.
+/// How a request may end before a call that is made for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     ClientGone,
@@ -182,7 +182,7 @@ async fn a_call_ends_with_the_request_that_it_is_made_for() {
             (&json!("c1"), &json!(499))
         );
         if end == End::ClientGone {
-            // It still is the worker's; nobody waits for what it asks for.
+            // The worker still has it, but nobody waits for what it asks for.
             call(&mut worker, "c3", Some(&sent), "slow").await;
             let reply = worker.expect("reply").await;
             assert_eq!(

@@ -299,7 +299,7 @@ async fn a_worker_that_does_not_read_is_closed_and_others_serve() {
     };
     let asked: Vec<_> = (0..20).map(|_| world.ask(large())).collect();
     world.quiet().await;
-    // What it does not take waits for it or another worker, and not in its buffer.
+    // What the worker does not read waits for it or another worker, and not in its buffer.
     let state = world.broker.state().await.unwrap();
     assert!(state.in_flight <= 4, "{}", state.in_flight);
     assert!(state.plugins[0].workers[0].is_choked);
@@ -311,7 +311,7 @@ async fn a_worker_that_does_not_read_is_closed_and_others_serve() {
     q.answer(&sent, json!(1)).await;
     assert_eq!(quick.timed().await, (Ok(json!(1)), Duration::ZERO));
 
-    // It talks, but it does not read.
+    // It sends, but it does not read.
     let start = Instant::now();
     while deaf.address.connected() && start.elapsed() < Duration::from_secs(60) {
         deaf.send(json!({"type": "ping"})).await;

@@ -262,7 +262,7 @@ async fn a_new_generation_takes_over_in_one_step() {
 
     let mut new = world.register(json!({"generation": 2}), op("b")).await;
     let event = new.expect_event("before-plugins-ready").await;
-    // Until then the old one serves.
+    // Until then the old generation serves.
     assert!(world.broker.points().lambda("a").is_some());
     assert!(world.broker.points().lambda("b").is_none());
     new.answer(&event, json!(null)).await;
@@ -398,7 +398,7 @@ async fn a_worker_that_was_away_is_told_of_the_schema() {
     let mut again = world.register(json!({}), op("a")).await;
     again.expect("ready").await;
     let event = again.expect_event("schema-changed").await;
-    // The schema as it is; what was between does not matter.
+    // The present schema; the changes in between do not matter.
     assert_eq!(event["param"]["note"]["fields"][0]["name"], "title");
     again.answer(&event, json!(null)).await;
     world.quiet().await;
@@ -410,7 +410,7 @@ async fn a_generation_is_outdated_while_a_newer_one_is_here_and_an_hour_longer()
     let hour = Duration::from_secs(3600);
     let world = World::new(&["P"]);
     let mut newest = world.ready(json!({"generation": 2}), op("b")).await;
-    // However long ago it came.
+    // However long ago it connected.
     let end = Instant::now() + hour * 2;
     while Instant::now() < end {
         newest.send(json!({"type": "ping"})).await;
@@ -426,7 +426,7 @@ async fn a_generation_is_outdated_while_a_newer_one_is_here_and_an_hour_longer()
     stale.say_hello(json!({"generation": 1})).await;
     assert_eq!(stale.expect_close().await, 4005);
 
-    // Who went back to an older one for good is served by it.
+    // A plugin that was rolled back for good is served by the older generation.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut back = world.register(json!({"generation": 1}), op("a")).await;
     back.serve_event("before-plugins-ready").await;

@@ -1,4 +1,4 @@
-//! Plugins over an in-memory transport, with the clock in the tests' hands.
+//! Plugins over an in-memory transport, with the clock controlled by the tests.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -141,7 +141,7 @@ async fn whoever_hangs_up_leaves_the_queue() {
         (&cancel["id"], &cancel["reason"]),
         (&sent["id"], &json!("client-gone"))
     );
-    // The slot is still taken until the worker says something.
+    // The slot stays taken until the worker answers.
     world.quiet().await;
     assert!(!next.is_answered());
     worker.answer(&sent, json!(0)).await;
@@ -258,7 +258,7 @@ async fn a_request_larger_than_the_worker_takes_is_not_sent() {
     let sent = worker.expect("request").await;
     worker.answer(&sent, json!(1)).await;
     assert_eq!(asked.answer().await, Ok(json!(1)));
-    // The smaller limit holds both ways.
+    // The smaller limit applies in both directions.
     let asked = world.ask(request("a"));
     let sent = worker.expect("request").await;
     worker.answer(&sent, json!("x".repeat(6000))).await;
@@ -332,7 +332,7 @@ async fn what_became_of_requests_can_be_seen() {
     );
     assert_eq!((figures.late, figures.stray), (1, 2));
     assert_eq!((state.plugins[0].calls, state.plugins[0].errors), (8, 6));
-    // Only what the plugin itself answered is timed.
+    // Only the plugin's own answers are timed.
     assert_eq!(figures.seconds.count, 3);
     assert!(
         (0.04..0.05).contains(&figures.seconds.sum),
@@ -358,7 +358,7 @@ async fn timers_leave_half_of_the_window_to_others() {
     world.quiet().await;
     let sent = take_all(&mut worker).await;
     let kinds: Vec<_> = sent.iter().map(|request| &request["kind"]).collect();
-    // What else comes goes past those that wait.
+    // Other requests overtake those that wait.
     assert_eq!(kinds, ["timer", "timer", "op", "op", "op"]);
     for request in sent.iter().skip(2) {
         worker.answer(request, json!(1)).await;
@@ -369,7 +369,7 @@ async fn timers_leave_half_of_the_window_to_others() {
     let state = world.broker.state().await.unwrap();
     let waiting = (state.plugins[0].queued, state.plugins[0].queued_timers);
     assert_eq!(waiting, (2, 2));
-    // They stay within their half when there is room.
+    // They stay within their half even if there is room.
     assert!(take_all(&mut worker).await.is_empty());
     for request in sent.iter().take(2) {
         worker.answer(request, json!(2)).await;
@@ -406,7 +406,7 @@ async fn timers_that_wait_take_no_room_from_what_else_waits() {
     assert_eq!(take_all(&mut worker).await.len(), 2);
 }
 
-/// Returns the requests that have come.
+/// Returns the requests that have arrived.
 async fn take_all(worker: &mut Worker) -> Vec<Json> {
     let mut requests = Vec::new();
     while let Some(seen) = worker.poll_next().await {

@@ -56,7 +56,7 @@ async fn what_arrived_before_the_break_is_not_taken_twice() {
     worker.answer(&sent, json!(1)).await;
     assert_eq!(asked.answer().await, Ok(json!(1)));
     worker.break_link().await;
-    // The call's reply comes while nobody is there.
+    // The call's reply arrives while the worker is away.
     let call = calls.recv().await.unwrap();
     let reply = skytrail_actors::plugin::ApiReply {
         status: 200,
@@ -64,7 +64,7 @@ async fn what_arrived_before_the_break_is_not_taken_twice() {
     };
     call.reply.send(reply).unwrap();
     world.quiet().await;
-    // It does not know what arrived, and sends everything again.
+    // The worker does not know what arrived, and sends everything again.
     assert_eq!(worker.come_back(&world, json!({})).await["resumed"], true);
     let repeated = json!({"type": "call", "seq": 1, "id": "c1", "payload": payload("me")});
     worker.send_text(&repeated.to_string()).await;
@@ -92,7 +92,7 @@ async fn a_worker_that_stays_away_is_lost_after_a_while() {
     let welcome = worker.come_back(&world, json!({})).await;
     assert_eq!(welcome["resumed"], false);
     assert!(welcome.get("received").is_none());
-    // It is a new session: registered anew, and what it owed is not known any more.
+    // It is a new session: registered anew, and nothing is known any more of what it owed.
     worker.register(op("a")).await;
     worker.expect("ready").await;
     worker.answer(&json!({"id": "r1"}), json!("late")).await;
@@ -128,7 +128,7 @@ async fn new_requests_go_elsewhere_or_wait() {
         other.answer(&sent, json!(1)).await;
         asked.answer().await.unwrap();
     }
-    // With nobody there a request waits as it does for any worker.
+    // While no worker is connected, a request waits as it does for any worker.
     other.break_link().await;
     let (answer, elapsed) = world.ask(request("a")).timed().await;
     assert_refused(answer, 118, "no-worker");
@@ -170,7 +170,7 @@ async fn a_session_can_be_taken_over_while_its_connection_looks_alive() {
     worker.take_claim_of(&old);
     assert_eq!(worker.come_back(&world, json!({})).await["resumed"], true);
     assert_eq!(old.expect_close().await, 4007);
-    // Nothing that still comes over the old one counts, not even its end.
+    // Nothing that still arrives over the old connection counts, not even its end.
     old.send(json!({"type": "response", "id": sent["id"], "result": "old"}))
         .await;
     old.transport(TransportEvent::Closed).await;
@@ -216,7 +216,7 @@ async fn a_session_whose_gap_cannot_be_filled_is_over() {
     for _ in 0..5 {
         worker.expect("request").await;
     }
-    // It says that it has received less than it has acknowledged room for.
+    // It claims to have received so little that what follows is no longer kept.
     worker.received -= 5;
     worker.break_link().await;
     let welcome = worker.come_back(&world, json!({})).await;
@@ -240,7 +240,7 @@ async fn a_session_whose_gap_cannot_be_filled_is_over() {
 async fn what_is_kept_is_bounded_by_size_and_freed_by_acks() {
     let world = World::with(&["P"], |settings| settings.max_kept_bytes = 10_000);
     let mut worker = ready(&world).await;
-    // Acknowledged as they come: far more than is kept in all.
+    // Acknowledged as they arrive: far more than is kept in total.
     for _ in 0..20 {
         let mut large = request("a");
         large.param = json!("x".repeat(4000));
@@ -373,7 +373,7 @@ async fn a_session_is_resumed_again_and_again_in_whatever_state_it_was() {
     worker.expect("ready").await;
     worker.serve_event("after-plugins-ready").await;
     worker.serve_event("server-ready").await;
-    // The window is what it says now.
+    // The window is what the worker says now.
     let asked = [world.ask(request("a")), world.ask(request("a"))];
     let sent = worker.expect("request").await;
     world.quiet().await;

@@ -1,7 +1,9 @@
-//! Random schedules of what clients and workers do. Whatever they do, every client is answered
-//! once and in time, no window is exceeded, no request reaches two workers unless it may be
-//! repeated, and in the end nothing is in flight. Connections break between any two messages; as
-//! long as workers come back in time, nothing is lost and nothing is done twice.
+//! Random schedules of what clients and workers do.
+//!
+//! Whatever they do, every client is answered once and in time, and no window is exceeded. No
+//! request reaches two workers unless it may be repeated, and finally nothing is in flight.
+//! Connections break between any two messages. As long as workers come back in time, nothing is
+//! lost and nothing is done twice.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::support::{ApiCall, Asked, Seen, Worker, World, request};
 
 const LIMIT: Duration = Duration::from_secs(7);
 
-/// How long a worker may be away.
+/// How long a worker can be away.
 const RESUME: Duration = Duration::from_secs(15);
 
 /// Timers fire up to this much late.
@@ -29,36 +31,36 @@ enum Step {
     Ask { is_idempotent: bool },
     /// A client goes away.
     HangUp(usize),
-    /// A worker answers one of the requests that it has.
+    /// A worker answers one of its requests.
     Answer { worker: usize, request: usize },
-    /// It answers one twice.
+    /// It answers a request twice.
     AnswerTwice { worker: usize, request: usize },
     /// It answers something that nobody asked.
     Babble { worker: usize },
     /// It changes its window.
     Window { worker: usize, size: usize },
-    /// It asks for an action.
+    /// It calls an action.
     Call { worker: usize },
-    /// Clients ask and it calls, and when it has read so many messages its connection breaks; what
-    /// came after is lost.
+    /// Clients ask and it calls. After it has read `read` messages its connection breaks, and
+    /// everything after that is lost.
     Break {
         worker: usize,
         asks: usize,
         read: usize,
     },
-    /// It comes back to its session; also while the old connection looks alive.
+    /// It resumes its session, perhaps while the old connection still looks alive.
     ComeBack { worker: usize, is_careless: bool },
-    /// It vanishes for good; another one comes.
+    /// It vanishes for good, and another one connects.
     Die { worker: usize },
-    /// It says that it is done; another one comes.
+    /// It says goodbye, and another one connects.
     Goodbye { worker: usize },
-    /// It sends garbage, is thrown out and comes back.
+    /// It sends garbage, is disconnected and comes back.
     Garbage { worker: usize },
     /// Time passes.
     Wait { seconds: u64 },
 }
 
-/// What clients and workers do, connections breaking meanwhile.
+/// What clients and workers do while connections break.
 fn gentle_step() -> impl Strategy<Value = Step> {
     let worker = 0..3_usize;
     prop_oneof![
@@ -80,7 +82,7 @@ fn gentle_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// As [`gentle_step`]; and workers are lost.
+/// Like [`gentle_step`], but workers are lost, too.
 fn step() -> impl Strategy<Value = Step> {
     let worker = 0..3_usize;
     prop_oneof![
@@ -91,13 +93,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A worker and what it has.
+/// A worker and its requests.
 struct Player {
     worker: Worker,
     window: usize,
     pending: Vec<Json>,
     cancelled: HashSet<String>,
-    /// Requests it had before its window shrank; they may exceed the new one.
+    /// The requests that it had before its window shrank; they may exceed the new one.
     allowed: usize,
     /// Since when its connection is broken: what it sends waits until it comes back.
     away_since: Option<Instant>,
@@ -110,7 +112,7 @@ struct Game {
     players: Vec<Player>,
     asked: Vec<(usize, Asked)>,
     next: usize,
-    /// How often each request was seen by a worker, and whether that may be more than once.
+    /// How often each request was seen by a worker, and which requests may be seen more than once.
     seen: HashMap<String, usize>,
     repeatable: HashSet<String>,
     answers: Vec<(Result<Json, ApiError>, Duration)>,
@@ -119,9 +121,9 @@ struct Game {
     /// How often each call was carried out, and how many replies it got.
     done: HashMap<String, usize>,
     replies: HashMap<String, usize>,
-    /// How many answers came that nobody asked for.
+    /// How many answers arrived that nobody had asked for.
     num_strays: u64,
-    /// Whether any session has come to its end.
+    /// Whether any session has ended.
     is_anything_lost: bool,
 }
 
@@ -249,7 +251,7 @@ impl Game {
         let welcome = player.worker.come_back(&self.world, hello).await;
         let away_since = player.away_since.take();
         if away_since.is_none() {
-            // What the old connection still says is nobody's.
+            // Nobody listens any more to what the old connection still says.
             let answer = match player.pending.first() {
                 Some(request) => request["id"].clone(),
                 None => json!("r0"),
@@ -267,12 +269,12 @@ impl Game {
         }
     }
 
-    /// Carries out what workers ask for.
+    /// Carries out what workers call.
     fn serve_calls(&mut self) {
         while let Ok(ApiCall { call, reply }) = self.calls.try_recv() {
             let id = call.payload["action"].as_str().unwrap().to_owned();
             *self.done.entry(id).or_default() += 1;
-            // Whoever called may be gone.
+            // The caller may be gone.
             let _ = reply.send(ApiReply {
                 status: 200,
                 body: json!({}),
@@ -309,7 +311,7 @@ impl Game {
         }
     }
 
-    /// Lets everybody see what there is to see, and checks what must be true.
+    /// Lets everybody see what there is to see, and checks the invariants.
     async fn look(&mut self) {
         self.world.quiet().await;
         self.serve_calls();
@@ -344,14 +346,14 @@ impl Game {
         self.asked = waiting;
     }
 
-    /// Lets everything come to its end.
+    /// Lets everything finish.
     async fn finish(mut self) {
         for index in 0..self.players.len() {
             if self.players[index].is_away() {
                 self.come_back(index).await;
             }
         }
-        // Those who vanished are waited for until then.
+        // Workers that vanished are waited for until then.
         for _ in 0..LIMIT.as_secs() + RESUME.as_secs() + 1 {
             self.wait(1).await;
         }
@@ -396,7 +398,7 @@ impl Game {
         assert!(state.plugins[0].workers.is_empty());
     }
 
-    /// No call is carried out or answered twice; none is lost with nothing but connections.
+    /// No call is carried out or answered twice; none is lost if only connections were lost.
     fn check_calls(&self) {
         for number in 1..=self.num_calls {
             let id = format!("c{number}");
@@ -421,7 +423,7 @@ impl Player {
         }
     }
 
-    /// Begins anew, as another session.
+    /// Begins anew, with another session.
     fn forget(&mut self) {
         self.allowed = 0;
         self.pending.clear();
@@ -432,7 +434,7 @@ impl Player {
         self.away_since.is_some()
     }
 
-    /// Sends a message, or lets it wait for the connection.
+    /// Sends a message, or keeps it until the connection is back.
     async fn send(&mut self, message: Json) {
         if self.is_away() {
             self.worker.lose(message);
@@ -459,7 +461,7 @@ impl Player {
         }
     }
 
-    /// Reads what has come, up to so many messages, without waiting; returns the requests.
+    /// Reads what has arrived, at most `limit` messages, without waiting; returns the requests.
     async fn read(&mut self, limit: usize) -> Vec<Json> {
         let mut requests = Vec::new();
         for _ in 0..limit {

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-/// Longer than any limit of the protocol: who waits longer waits for ever.
+/// Longer than any limit of the protocol: anything that waits longer waits for ever.
 pub(crate) const EVER: Duration = Duration::from_secs(600);
 
 /// The broker under test.
@@ -29,13 +29,13 @@ pub(crate) struct World {
     pub(crate) api: Arc<ScriptedApi>,
 }
 
-/// A call that reached the API, to be answered by the test.
+/// A call that reached the API; the test answers it.
 pub(crate) struct ApiCall {
     pub(crate) call: PluginCall,
     pub(crate) reply: oneshot::Sender<ApiReply>,
 }
 
-/// An API whose answers the test gives.
+/// An API that the test answers for.
 pub(crate) struct ScriptedApi {
     sender: mpsc::UnboundedSender<ApiCall>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<ApiCall>>>,
@@ -51,7 +51,7 @@ impl ApiCaller for ScriptedApi {
 }
 
 impl ScriptedApi {
-    /// Returns the calls as they come; only once per test.
+    /// Returns the calls as they arrive; only once per test.
     pub(crate) fn calls(&self) -> mpsc::UnboundedReceiver<ApiCall> {
         self.receiver.lock().take().unwrap()
     }
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// Opens a connection that has not said anything.
+    /// Opens a connection over which nothing has been said.
     pub(crate) fn connect(&self) -> Worker {
         let (sender, receiver) = transport::channel(TransportKind::WebSocket);
         Worker {
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Connects a worker, greets and registers it.
+    /// Connects a worker, says hello and registers it.
     pub(crate) async fn register(&self, hello: Json, points: Json) -> Worker {
         let mut worker = self.connect();
         worker.hello(hello).await;
@@ -104,7 +104,7 @@ impl World {
         worker
     }
 
-    /// Connects the only plugin's worker and takes it to where clients are served.
+    /// Connects the only plugin's worker, and goes on until clients are served.
     pub(crate) async fn ready(&self, hello: Json, points: Json) -> Worker {
         let mut worker = self.register(hello, points).await;
         worker.serve_event("before-plugins-ready").await;
@@ -129,7 +129,7 @@ impl World {
         self.broker.points().readiness
     }
 
-    /// Lets everything happen that needs no time to pass.
+    /// Lets everything happen that does not need time to pass.
     pub(crate) async fn quiet(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -158,12 +158,12 @@ impl Asked {
         self.timed().await.0
     }
 
-    /// Waits for the answer and says how long it took.
+    /// Waits for the answer; returns how long it took, too.
     pub(crate) async fn timed(self) -> (Result<Json, ApiError>, Duration) {
         timeout(EVER, self.0).await.expect("no answer").unwrap()
     }
 
-    /// Goes away without waiting, as a client that hangs up.
+    /// Goes away without waiting, like a client that hangs up.
     pub(crate) fn hang_up(self) {
         self.0.abort();
     }
@@ -196,11 +196,11 @@ pub(crate) struct Worker {
     receiver: OutgoingReceiver,
     seq: u64,
     pub(crate) received: u64,
-    /// What it has sent, numbered, as far as it is not acknowledged.
+    /// What it has sent, with numbers, and was not acknowledged yet.
     sent: Vec<(u64, String)>,
     /// Its session and the secret.
     claim: Json,
-    /// Whether it sends again all that it had not been told of, whatever `welcome` says.
+    /// Whether it sends everything unacknowledged again, whatever `welcome` says.
     pub(crate) is_careless: bool,
 }
 
@@ -230,13 +230,13 @@ impl Worker {
         message.to_string()
     }
 
-    /// Its connection breaks; what was on its way to it is lost.
+    /// Breaks its connection; what was on its way to it is lost.
     pub(crate) async fn break_link(&mut self) {
         self.transport(TransportEvent::Closed).await;
         while self.receiver.next().now_or_never().flatten().is_some() {}
     }
 
-    /// Returns its present connection, to be used when it has come back over another.
+    /// Returns its present connection, to be used after it has come back over another one.
     pub(crate) fn old_link(&self) -> OldLink {
         OldLink {
             address: self.address.clone(),
@@ -277,7 +277,7 @@ impl Worker {
         self.claim = json!({"session": welcome["session"], "secret": welcome["secret"]});
     }
 
-    /// Returns what names its session.
+    /// Returns what identifies its session.
     pub(crate) fn claim(&self) -> Json {
         self.claim.clone()
     }
@@ -292,18 +292,18 @@ impl Worker {
         self.sent.len()
     }
 
-    /// Says that it is done and hangs up.
+    /// Says goodbye and hangs up.
     pub(crate) async fn say_goodbye(mut self) {
         self.transport(TransportEvent::Goodbye).await;
     }
 
-    /// Sends a text as it is.
+    /// Sends a text unchanged.
     pub(crate) async fn send_text(&mut self, text: &str) {
         self.transport(TransportEvent::Frame(protocol::parse(text)))
             .await;
     }
 
-    /// Lets the transport say something. A stopped actor hears nothing any more.
+    /// Lets the transport report an event. A stopped actor hears nothing any more.
     pub(crate) async fn transport(&mut self, event: TransportEvent) {
         let _ = self.address.send(FromTransport(event)).await;
     }
@@ -313,12 +313,12 @@ impl Worker {
         self.transport(TransportEvent::Closed).await;
     }
 
-    /// Waits for whatever comes, pings too.
+    /// Waits for whatever arrives, including pings.
     pub(crate) async fn next_raw(&mut self) -> Seen {
         seen(self.receiver.next().await)
     }
 
-    /// Waits for whatever comes and answers pings meanwhile.
+    /// Waits for whatever arrives, and answers pings meanwhile.
     pub(crate) async fn next(&mut self) -> Seen {
         let unasked = async {
             loop {
@@ -331,7 +331,7 @@ impl Worker {
         timeout(EVER, unasked).await.expect("nothing came")
     }
 
-    /// Answers pings; passes on everything else. Numbers must be without gaps.
+    /// Answers pings; passes on everything else. Numbers must not have gaps.
     async fn consider(&mut self, seen: Seen) -> Option<Seen> {
         if let Seen::Message(message) = &seen {
             let ack = message["ack"].as_u64().unwrap_or_default();
@@ -351,7 +351,7 @@ impl Worker {
         Some(seen)
     }
 
-    /// Returns what has come, if anything has, without letting time pass.
+    /// Returns what has arrived, if anything has, without letting time pass.
     pub(crate) async fn poll_next(&mut self) -> Option<Seen> {
         loop {
             let seen = seen(self.receiver.next().now_or_never()?);
@@ -369,7 +369,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the end; anything else fails the test.
+    /// Waits for the connection's end; anything else fails the test.
     pub(crate) async fn expect_close(&mut self) -> u16 {
         match self.next().await {
             Seen::Close(code, _) => code,
@@ -429,14 +429,14 @@ impl Worker {
     }
 }
 
-/// A connection that its worker has left for another.
+/// A connection that its worker has left for another one.
 pub(crate) struct OldLink {
     address: Addr<PluginConnection>,
     seq: u64,
 }
 
 impl OldLink {
-    /// Says what would be the session's next word, and ends. A stopped actor hears nothing of it.
+    /// Sends the session's next message, and ends. A stopped actor hears nothing of it.
     pub(crate) async fn linger(self, mut message: Json) {
         message["seq"] = json!(self.seq + 1);
         let frame = TransportEvent::Frame(protocol::parse(&message.to_string()));

@@ -1,4 +1,4 @@
-//! Scheduled tasks with a clock that stands still, a driver that the test is, and a log in memory.
+//! Scheduled tasks with a clock that stands still, the test as their driver, and a log in memory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod runs;

@@ -54,7 +54,7 @@ async fn two_servers_on_one_log_share_out_the_due_times() {
     let mut other = World::start(&clock, &log, &timers).await;
     for second in [10, 20, 30] {
         clock.advance(10_000_000);
-        // Both find the time free, and both want to claim it.
+        // Both find the due time free, and both want to claim it.
         tokio::join!(one.nudge(), other.nudge());
         let run = tokio::select! {
             Some(run) = one.asked.recv() => run,
@@ -69,7 +69,7 @@ async fn two_servers_on_one_log_share_out_the_due_times() {
     }
     assert_eq!(log.claims(), [10, 20, 30]);
     assert!(log.num_conflicts.load(Ordering::SeqCst) >= 3);
-    // And the schedule is the same for both.
+    // The schedule is the same for both.
     let is_schedule = |body: &&EventBody| matches!(body, EventBody::TaskScheduled(_));
     assert_eq!(log.bodies().iter().filter(is_schedule).count(), 1);
 }
@@ -103,17 +103,17 @@ async fn a_clock_that_was_ahead_once_stops_no_task() {
         world.finish().await;
         world.wake_at(YEAR).await;
         world.finish().await;
-        // Right again: nothing of before is run once more, and the next due time is.
+        // The clock is right again: nothing earlier is run once more, and the next due time is.
         world.wake_at(25).await;
         assert!(world.is_asked_nothing());
         assert!(world.report().await.next_run.unwrap() <= at(35));
-        // The driver has seen the year's end, too.
+        // The driver has seen the end of the year, too.
         assert_ne!(world.jobs(), jobs);
         world.wake_at(35).await;
         world.finish().await;
         let claims = log.claims();
         assert!(claims[2] > 25 && claims[2] <= 35, "{claims:?}");
-        // A resumed task is not held back either, whatever time its commit has.
+        // A resumed task is not held back either, whatever the time of its commit.
         for is_paused in [true, false] {
             let message = PauseTask {
                 id: TaskId::new("p", "tick"),
@@ -126,7 +126,7 @@ async fn a_clock_that_was_ahead_once_stops_no_task() {
         world.wake_at(45).await;
         world.finish().await;
         assert_eq!(log.claims().len(), 4);
-        // Nor is one that a server with a right clock finds after one with a wrong clock.
+        // Nor is one that a server with a right clock takes over from one with a wrong clock.
         world.wake_at(YEAR).await;
         world.finish().await;
         world.tasks.send(Stop).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_run_whose_end_is_being_written_is_not_lost() {
     let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
     world.wake_at(10).await;
     world.run().reply.send(Ok(json!(null))).unwrap();
-    // Whatever is looked at, and when: it is under way, or it has ended well.
+    // Whenever it is looked at, the run is under way or has ended well.
     for _ in 0..50 {
         let outcome = world.report().await.last_run.unwrap().outcome;
         assert_ne!(outcome, RunOutcome::Lost);
@@ -249,7 +249,7 @@ async fn a_run_that_its_process_did_not_survive_is_lost_and_not_begun_again() {
     let mut before = World::start(&clock, &log, &timers).await;
     before.wake_at(10).await;
     let _never_answered = before.run();
-    // The process is gone; what it knew is what the log has.
+    // The process is gone; all that is left of its knowledge is in the log.
     let mut after = World::start(&clock, &log, &timers).await;
     after.wake_at(12).await;
     assert!(after.is_asked_nothing());
@@ -273,7 +273,7 @@ async fn overlapping_runs_are_told_apart() {
     world.wake_at(20).await;
     let second = world.run();
     assert_eq!(world.report().await.running_since, Some(at(10)));
-    // No more of them than half of the plugin's window.
+    // No more runs than half of the plugin's window.
     world.wake_at(30).await;
     assert!(world.is_asked_nothing());
     assert_eq!(world.report().await.num_skipped, 1);
@@ -324,7 +324,7 @@ async fn a_task_that_comes_back_begins_anew() {
         let timers = [timer(spec)];
         let mut world = World::start(&clock, &log, &timers).await;
         world.wake_at(5).await;
-        // A registration without it; what was due meanwhile was due to nobody.
+        // A registration without the task: nobody had to run what was due meanwhile.
         world.register(&[], true).await;
         assert_eq!(log.num_dropped(), 1);
         clock.advance(70_000_000);
@@ -380,7 +380,7 @@ async fn a_task_that_comes_back_before_the_log_knows_that_it_is_gone_begins_anew
         }
         world.register(&timers, true).await;
         world.wake().await;
-        // Else nobody has seen that it was gone.
+        // Otherwise nobody has seen that it was gone.
         let is_anew = log.num_dropped() == 1;
         assert_eq!(world.is_asked_nothing(), is_anew, "{num_steps}");
         let due = if is_anew { 22 } else { 20 };
