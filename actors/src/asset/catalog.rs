@@ -25,9 +25,9 @@ pub trait AssetUrls: Send + Sync + 'static {
 /// What is known of all files. Cheap to clone.
 #[derive(Clone)]
 pub struct AssetCatalog {
-    /// What was projected.
+    /// The store: what has been projected.
     pub store: Arc<dyn RecordStore>,
-    /// What is in memory.
+    /// The write model: what is in memory.
     pub model: Arc<WriteModel>,
     /// How far the store is.
     pub applied: Applied,

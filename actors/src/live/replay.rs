@@ -73,7 +73,7 @@ impl From<ApiError> for Untold {
     }
 }
 
-/// Finds out what a member missed. If that is more than the settings allow, nothing is read.
+/// Finds out what a member missed. If that is more than the settings allow, none of it is told.
 pub(super) async fn replay(
     env: &RecordEnv,
     whose: (&LiveQuery, &Audience),
