@@ -23,8 +23,8 @@ const MICROS: i64 = 1_000_000;
 const MAX_DAYS: usize = 13 * 366;
 /// Clocks are put forward or back by less than this many seconds: Samoa once left out a day.
 const REACH: i64 = 26 * 3600;
-/// At most this many due times are counted. If a task is due every second and waits for an hour, the
-/// exact number does not matter.
+/// At most this many due times are counted. If a task is due every second and waits for an hour,
+/// the exact number does not matter.
 const MAX_COUNTED: u64 = 1000;
 
 impl TimerSpec {
