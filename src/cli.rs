@@ -1,4 +1,4 @@
-//! The command line: arguments, and which command they mean.
+//! The command line: parses the arguments and runs the command that they name.
 
 use std::io;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt,
 141 nobody reads the output (of a command that only shows something; others do their work to the end).";
 
-/// The exit code of a replay that would not have gone as things went.
+/// The exit code of a replay that found differences.
 const DIFFERENT: u8 = 3;
 
 #[derive(Debug, Args)]
@@ -51,71 +51,73 @@ struct SettingFlags {
     /// Where to listen, as [host]:port (`HOST`).
     #[arg(long, global = true, value_name = "ADDRESS")]
     host: Option<String>,
-    /// Where the data is kept (`DATA_DIR`).
+    /// The folder for the server's data (`DATA_DIR`).
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// Any setting by its name, such as `DEV_MODE=NO`; may be given again and again.
+    /// Sets any setting by its name, such as `DEV_MODE=NO`; can be repeated.
     #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// The settings file; ./skytrail.toml when there is one.
+    /// The settings file; defaults to ./skytrail.toml if it exists.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the server until it is told to end.
+    /// Runs the server until it is told to stop.
     Serve,
-    /// Prints every setting, where it came from, and no secrets.
+    /// Prints every setting and where it came from, without secrets.
     Config,
-    /// Prints the version, as --version does.
+    /// Prints the version, like --version.
     Version,
-    /// Looks into the event log; also while the server runs.
+    /// Reads the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
-    /// Answers questions about who did what, and who was not let in.
+    /// Answers who did what, and who was refused access.
     #[command(subcommand)]
     Audit(ops::audit::AuditCommand),
-    /// Shows what plugins have changed by SQL and could not be taken into the log, and tries it again.
+    /// Shows the changes that plugins made by SQL and that the log could not accept, and retries
+    /// them.
     Captured(ops::captured::CapturedCommand),
-    /// Shows how far plugins are with what their after-hooks are told, and sets it right.
+    /// Shows how far plugins are with their after-hooks, and pauses, repeats or drops deliveries.
     Delivery(ops::delivery::DeliveryCommand),
-    /// Shows what a record was and who changed it, or brings it back.
+    /// Shows what a record was and who changed it, or restores it.
     #[command(subcommand)]
     History(ops::history::HistoryCommand),
-    /// Erases what is to be forgotten for good, from the log and everything that was made from it.
+    /// Erases data for good, from the log and from everything derived from it.
     #[command(subcommand)]
     Erase(ops::erase::EraseCommand),
-    /// Erases the versions that the types' retention lets go, and says by how much the journal shrank.
+    /// Erases old versions that the types' retention allows to go, and reports how much the journal
+    /// shrank.
     Compact(ops::remote::ServerFlag),
-    /// Shows the record store's indexes and what they are for, or says which to have.
+    /// Shows the record store's indexes and what they are for, or asks for one.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
     /// Lists a running server's scheduled tasks, or runs one.
     #[command(subcommand)]
     Task(ops::task::TaskCommand),
-    /// Looks at the plugins of a running server, and tries them.
+    /// Shows the plugins of a running server, and tries them out.
     #[command(subcommand)]
     Plugin(ops::plugin::PluginCommand),
-    /// Tries a plugin on writes that happened, and says what would be different; nothing is stored.
+    /// Runs a plugin on past writes and shows what would be different; stores nothing.
     Replay(ops::replay::ReplayCommand),
-    /// Serves for someone who writes a plugin: runs it, starts it again when its sources change, and
-    /// shows each call.
+    /// Serves while you write a plugin: runs it, restarts it when its sources change, and shows
+    /// each call.
     Dev(ops::dev::DevCommand),
-    /// Writes a running server's records as JSON lines, or as a table, all as of one moment.
+    /// Writes a running server's records as JSON lines or as a table, all as of one moment.
     Export(ops::export::ExportCommand),
-    /// Takes over what other servers have, or what was exported.
+    /// Imports the data of another server, or exported files.
     #[command(subcommand)]
     Import(ops::import::ImportCommand),
-    /// Makes the record store anew from the log, or compares the two.
+    /// Rebuilds the record store from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
-    /// Saves the log, keys and files in a folder or a bucket; also while the server runs.
+    /// Backs up the log, keys and files to a folder or a bucket; also while the server runs.
     Backup(ops::backup::BackupCommand),
-    /// Puts a backup into an empty folder, whole or up to a position or a time.
+    /// Restores a backup into an empty folder, completely or up to a position or a time.
     Restore(ops::backup::RestoreCommand),
 }
 
-/// Runs the command that the arguments mean.
+/// Parses the arguments and runs the command.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, Command::Version) {
@@ -135,7 +137,7 @@ pub fn run() -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve => serve(&config),
-        // Needs no settings, and was done without them.
+        // Needs no settings, and was handled above.
         Command::Version => Ok(()),
         Command::Config => {
             print_settings(&settings);

@@ -1,13 +1,13 @@
-//! Bytes as hexadecimal digits; with serde, hashes.
+//! Bytes as hexadecimal digits, and hashes in this form for serde.
 
 use serde::{Deserialize as _, Deserializer, Serializer};
 
-/// Writes bytes.
+/// Encodes bytes.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads so many bytes.
+/// Decodes exactly `N` bytes.
 pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N || !text.is_ascii() {
         return None;

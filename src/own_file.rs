@@ -1,17 +1,17 @@
-//! Files that a command makes beside its result: reports, and results that go into a file.
+//! Files that a command writes in addition to its result: reports, and results that go into a file.
 //!
-//! One rule for all of them: such a file is made new. One that is there is written only if it is empty, or
-//! no regular file, such as `/dev/null` or a pipe: then nothing is lost. Who goes on with a file makes sure
-//! first that it is his own.
+//! One rule holds for all of them: such a file is created new. An existing file is written only if
+//! it is empty or not a regular file, such as `/dev/null` or a pipe: then nothing is lost. A
+//! command that continues a file first makes sure that the file is its own.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-/// Opens a file to be written from its beginning, where nothing is lost by that.
+/// Opens a file for writing from its beginning, if nothing is lost by that.
 ///
 /// # Errors
-/// Something is in it, or it cannot be made; the message names the file.
+/// The file is not empty, or cannot be created; the message names it.
 pub(crate) fn begin(path: &Path) -> Result<File, Error> {
     let named = |error: Error| Error::new(error.kind(), format!("{}: {error}", path.display()));
     let mut options = File::options();

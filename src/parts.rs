@@ -1,4 +1,4 @@
-//! What all parts say of themselves, gathered.
+//! Gathers what all parts report about themselves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ use crate::projection::index::IndexState;
 use crate::proof::{CheckpointState, Checkpoints};
 use crate::socket::followers::Followers;
 
-/// How long an actor may take to tell its state before it counts as gone.
+/// How long an actor may take to report its state before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The parts that are asked.
+/// The parts that are asked for their state.
 pub struct Parts {
     /// The log.
     pub log: Arc<EmbeddedLog>,
@@ -48,45 +48,45 @@ pub struct Parts {
     pub records: Arc<Records>,
     /// Users, roles, relations.
     pub accounts: Arc<Accounts>,
-    /// What feeds the store.
+    /// Feeds the record store.
     pub projector: Addr<Projector>,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Addr<Hub>,
-    /// What takes changes to those who subscribe to them.
+    /// Delivers changes to their subscribers.
     pub notices: Addr<Delivery<Notices>>,
     /// Push services.
     pub push: Push,
     /// Live queries.
     pub live: LiveQueries,
-    /// What keeps them up to date.
+    /// Keeps live queries up to date.
     pub live_follower: Addr<Delivery<LiveFollower>>,
-    /// What takes after-hooks to plugins.
+    /// Delivers after-hooks to plugins.
     pub consumers: Consumers,
-    /// Looks after what others change by SQL.
+    /// Looks after the changes that others make by SQL.
     pub captured: CaptureAdmin,
-    /// Erases for good.
+    /// Erases data for good.
     pub eraser: Arc<Eraser>,
-    /// Those who follow the log.
+    /// The clients that follow the log.
     pub followers: Arc<Followers>,
     /// Plugins.
     pub broker: PluginBroker,
     /// Scheduled tasks.
     pub tasks: Addr<Tasks>,
-    /// What the door counts.
+    /// The counters of the HTTP door.
     pub door: Arc<DoorCounters>,
-    /// The requests under way.
+    /// The requests in progress.
     pub running: TaskTracker,
     /// Throttles sign-up and login.
     pub throttle: Arc<Throttle>,
-    /// Who was not let in.
+    /// Counts logins and requests that were refused.
     pub refusals: Arc<Refusals>,
     /// The audit trail.
     pub audit: Arc<AuditTrail>,
-    /// The backups that the server makes.
+    /// The backups that the server takes by itself.
     pub backups: Arc<BackupSchedule>,
-    /// What signs the log.
+    /// Signs the log.
     pub checkpoints: Arc<Checkpoints>,
 }
 
@@ -95,27 +95,28 @@ pub struct Parts {
 pub struct States {
     /// The log.
     pub log: LogState,
-    /// What feeds the store.
+    /// The projector, which feeds the record store.
     pub projector: Option<ProjectorState>,
     /// The hub of `/pubsub`.
     pub hub: Option<HubState>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Option<HubState>,
-    /// What takes changes to those who subscribe to them.
+    /// The delivery of changes to their subscribers.
     pub notices: Option<DeliveryState>,
-    /// What is sent to push services; none is configured when it is empty.
+    /// What is sent to push services; empty if none is configured.
     pub push: Option<Vec<PushState>>,
-    /// Live queries, and how far they are.
+    /// Live queries and their position.
     pub live: Option<LiveFigures>,
-    /// How far plugins are with what their after-hooks are told.
+    /// How far each plugin is with its after-hooks.
     pub deliveries: Vec<ConsumerState>,
-    /// What others change by SQL; none where they cannot, or the database does not answer.
+    /// Changes that others make by SQL; none if that is not possible, or if the database does not
+    /// answer.
     pub captured: Option<CaptureFigures>,
-    /// Erasures, and whether they get on.
+    /// Erasures, and whether they make progress.
     pub erasures: EraserState,
-    /// How many follow the log, or work for a consumer of it.
+    /// The number of clients that follow the log or work for a consumer of it.
     pub num_followers: usize,
-    /// Plugins, and their workers' connections.
+    /// Plugins and their workers' connections.
     pub plugins: Option<PluginsState>,
     /// Scheduled tasks.
     pub tasks: Option<Vec<TaskReport>>,
@@ -123,50 +124,50 @@ pub struct States {
     pub records: Vec<RecordActorState>,
     /// Users, roles, relations.
     pub accounts: AccountsState,
-    /// What is kept in memory.
+    /// The sizes of the caches in memory.
     pub caches: CacheSizes,
-    /// Indexes that the record store made for itself.
+    /// The indexes that the record store created for itself.
     pub indexes: Option<IndexFigures>,
     /// The HTTP door.
     pub door: DoorState,
     /// Throttling.
     pub throttle: ThrottleState,
-    /// How many were not let in, by reason.
+    /// The number of refusals by reason.
     pub refusals: BTreeMap<Reason, u64>,
     /// The audit trail.
     pub audit: AuditState,
-    /// The backups that the server makes.
+    /// The backups that the server takes by itself.
     pub backups: BackupState,
-    /// What signs the log.
+    /// The signing of the log.
     pub checkpoints: CheckpointState,
 }
 
-/// Live queries, and how far they are.
+/// Live queries and their position.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct LiveFigures {
-    /// The last position that was told.
+    /// The last position that they were told.
     pub position: u64,
-    /// What they say of themselves.
+    /// Their own state.
     #[serde(flatten)]
     pub state: LiveQueriesState,
 }
 
-/// The record store's own indexes, all together.
+/// Totals over the record store's own indexes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct IndexFigures {
-    /// Built ones.
+    /// The number of indexes that are built.
     pub num_built: usize,
-    /// Ones that are going to be built.
+    /// The number of indexes that are yet to be built.
     pub num_wanted: usize,
-    /// Queries that used one.
+    /// The number of queries that used one.
     pub num_uses: u64,
-    /// Their size.
+    /// Their total size.
     pub num_bytes: u64,
 }
 
 impl States {
-    /// Whether every part answered. An actor of a record type that has gone is started again when
-    /// it is needed, and does not count.
+    /// Returns whether every part answered and none is failing. A missing actor of a record type
+    /// does not count: it is started again when it is needed.
     pub fn are_all_alive(&self) -> bool {
         let projector = self.projector.as_ref();
         let captured = self.captured.as_ref();
@@ -184,7 +185,7 @@ impl States {
             && self.indexes.is_some()
     }
 
-    /// What the server cannot do at present although every part is there, in a sentence each.
+    /// Returns what the server cannot do at present although every part runs, one sentence each.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
         if self.log.is_disk_full {

@@ -1,4 +1,4 @@
-//! Processes that the server starts: each with all that it starts itself.
+//! Processes that the server starts, each together with every process that it starts itself.
 
 use std::io::{Error, Result};
 use std::process::{ExitStatus, Stdio};
@@ -7,18 +7,18 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What a guard does: it waits until its input ends, which it does with whoever has the other end, however
-/// that comes about; then it has five seconds for all of its group to end.
+/// The script of a guard. It waits until its input ends, which happens when the process at the
+/// other end is gone, for whatever reason. Then it gives its whole group five seconds to end.
 const GUARD: &str = "trap '' HUP INT TERM; while read -r line; do :; done; \
     kill -TERM 0; sleep 5; kill -KILL 0";
 
-/// A process with all that it started; ends with this, unless it was waited for, and with this process,
-/// however that ends.
+/// A process with all the processes that it started. They end when this is dropped, unless the
+/// process was waited for, and when the current process ends, however that happens.
 #[derive(Debug)]
 pub struct ProcessGroup {
     process: Child,
-    /// The leader of the group, until the process was waited for. As long as it is not reaped the group's
-    /// number is nobody else's.
+    /// The leader of the group, until the process has been waited for. As long as the leader is not
+    /// reaped, no other group can get its number.
     guard: Option<Child>,
 }
 
@@ -30,11 +30,11 @@ impl ProcessGroup {
     pub fn start(command: &mut Command) -> Result<Self> {
         let mut guard = Command::new("sh");
         guard.args(["-c", GUARD]).stdin(Stdio::piped());
-        // Who reads what this process writes should not wait for the guard.
+        // A reader of the process's output must not have to wait for the guard.
         guard.stdout(Stdio::null()).stderr(Stdio::null());
         let guard = guard.process_group(0).kill_on_drop(true).spawn();
         let guard = guard.map_err(|error| Error::new(error.kind(), format!("sh: {error}")))?;
-        // Its group has the command from the beginning: there is no moment without a guard.
+        // The command is in the guard's group from the start, so it is never without a guard.
         let group = number(&guard).unwrap_or_default();
         let process = command.process_group(group).kill_on_drop(true).spawn()?;
         Ok(Self {
@@ -43,7 +43,7 @@ impl ProcessGroup {
         })
     }
 
-    /// Returns the ends of its pipes; each is given out once.
+    /// Returns the ends of the process's pipes; each is handed out only once.
     pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
         let process = &mut self.process;
         (
@@ -53,35 +53,35 @@ impl ProcessGroup {
         )
     }
 
-    /// Asks all of it to end.
+    /// Asks the whole group to end.
     pub fn ask_to_end(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Waits for the process. What it has started is left alone from then on.
+    /// Waits for the process. From then on, the processes that it started are left alone.
     ///
     /// # Errors
-    /// None is expected: it is there until it was waited for.
+    /// None is expected: the process exists until it has been waited for.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let status = self.process.wait().await?;
         if let Some(mut guard) = self.guard.take() {
-            // Ended, for if its input ended it would end the others.
+            // The guard is killed first: if its input ended, it would end the others.
             guard.kill().await?;
         }
         Ok(status)
     }
 
-    /// Waits for the process, and ends what is left of all that it has started.
+    /// Waits for the process, and ends every process of its group that is left.
     ///
     /// # Errors
-    /// As those of [`Self::wait`].
+    /// Those of [`Self::wait`].
     pub async fn wait_and_end(&mut self) -> Result<ExitStatus> {
         self.ended().await?;
         self.signal(Signal::KILL);
         self.wait().await
     }
 
-    /// Waits for the end of the process, and does not reap it.
+    /// Waits for the end of the process without reaping it.
     async fn ended(&self) -> Result<()> {
         let mut endings = signal(SignalKind::child())?;
         while let Some(pid) = number(&self.process).and_then(Pid::from_raw) {
@@ -100,13 +100,13 @@ impl ProcessGroup {
     fn signal(&self, signal: Signal) {
         let leader = self.guard.as_ref().and_then(number);
         if let Some(group) = leader.and_then(Pid::from_raw) {
-            // None may be left of it.
+            // The group may already be empty.
             let _ = kill_process_group(group, signal);
         }
     }
 }
 
-/// Returns a process's number, as long as it was not reaped.
+/// Returns a process's number while it has not been reaped.
 fn number(process: &Child) -> Option<i32> {
     process.id().and_then(|pid| i32::try_from(pid).ok())
 }
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Starts a process that ends at once, and leaves a job which says what it is told.
+    /// Starts a process that ends at once and leaves a job behind, which echoes its input.
     fn start() -> (ProcessGroup, ChildStdin, ChildStdout) {
         let mut command = Command::new("/bin/sh");
         command
@@ -135,9 +135,9 @@ mod tests {
         (group, stdin.unwrap(), stdout.unwrap())
     }
 
-    /// Tells the job something, and returns what it says.
+    /// Sends a line to the job and returns its answer.
     async fn echo((mut stdin, mut stdout): (ChildStdin, ChildStdout)) -> String {
-        // Who is gone does not listen.
+        // A job that has ended does not read.
         let _ = stdin.write_all(b"still there").await;
         drop(stdin);
         let mut said = String::new();

@@ -1,7 +1,8 @@
-//! Folders for what a command needs while it runs, or has not finished yet.
+//! Temporary folders for what a command needs while it runs, or has not finished yet.
 //!
-//! A command that is killed cannot remove its folder. Its lock goes with the process, so whoever makes a
-//! folder of the same prefix in the same place next sees that nobody holds it, and removes it.
+//! A command that is killed cannot remove its folder. Its lock ends with the process, so the next
+//! command that creates a folder with the same prefix in the same place sees that nobody holds the
+//! lock, and removes the old folder.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -10,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// The file in it that is locked.
+/// The file in the folder that is locked.
 const LOCK: &str = ".lock";
 
-/// A folder that only its owner can look into, and that goes with this.
+/// A folder that only its owner can look into, and that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -21,13 +22,13 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a folder in `parent` whose name begins with `prefix`, and removes those that were left there.
+    /// Creates a folder in `parent` whose name begins with `prefix`, and removes abandoned ones.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub(crate) fn make(parent: &Path, prefix: &str) -> io::Result<Self> {
         let id = Uuid::new_v4();
-        // It is locked before it has the name that others look for.
+        // It is locked before it gets the name that others look for.
         let new = parent.join(format!(".new-{id}"));
         let path = parent.join(format!("{prefix}{id}"));
         DirBuilder::new().mode(0o700).create(&new)?;
@@ -43,7 +44,7 @@ impl Scratch {
         Ok(Self { path, _lock: made? })
     }
 
-    /// Returns where it is.
+    /// Returns the folder's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -65,14 +66,15 @@ fn make_lock(folder: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-/// Removes the folders with a prefix whose owner is no more. What cannot be removed is left for the next.
+/// Removes the folders with a prefix whose process is gone. What cannot be removed is left for the
+/// next call.
 fn remove_left(parent: &Path, prefix: &str, owner: u32) {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
         let name = name.to_str().and_then(|name| name.strip_prefix(prefix));
         let is_named_so = name.is_some_and(|id| Uuid::try_parse(id).is_ok());
-        // In a folder for everybody's files there may be what others have put there under such a name.
+        // In a shared folder such as /tmp, other users may have put something under such a name.
         if is_named_so && is_folder_of(&entry.path(), owner) && is_left(&entry.path()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -101,7 +103,7 @@ mod tests {
         std::fs::write(path.join("copy"), "x").unwrap();
         let used = Scratch::make(parent.path(), "verify-").unwrap();
         assert!(path.join("copy").exists());
-        // As when its process is killed: the lock goes, the folder does not.
+        // As when its process is killed: the lock goes, the folder stays.
         let Scratch { _lock: lock, .. } = &left;
         lock.unlock().unwrap();
         std::mem::forget(left);

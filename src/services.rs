@@ -1,4 +1,4 @@
-//! Everything an action may reach.
+//! Everything that an action can reach.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,17 +40,17 @@ use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
 use crate::socket::seats::Seats;
 
-/// The parts that actions talk to.
+/// The parts that actions use.
 pub struct Services {
     /// Records.
     pub records: Arc<Records>,
     /// Users, roles, relations.
     pub accounts: Arc<Accounts>,
-    /// What is known of files.
+    /// Metadata of files.
     pub assets: Assets,
     /// The bytes of files.
     pub files: Arc<Files>,
-    /// Devices and what they subscribe to.
+    /// Devices and their subscriptions.
     pub devices: Arc<dyn DeviceService>,
     /// Push services.
     pub push: Push,
@@ -58,29 +58,29 @@ pub struct Services {
     pub plugins: Arc<dyn PluginGate>,
     /// Scheduled tasks.
     pub tasks: Addr<Tasks>,
-    /// What can be seen of plugins.
+    /// The state of plugins.
     pub broker: PluginBroker,
-    /// Where plugins are tried on what happened.
+    /// Runs plugins on past writes.
     pub sandbox: Arc<Sandbox>,
-    /// What takes after-hooks to plugins.
+    /// Delivers after-hooks to plugins.
     pub consumers: Consumers,
-    /// Looks after what others change by SQL.
+    /// Looks after the changes that others make by SQL.
     pub captured: CaptureAdmin,
-    /// Erases for good.
+    /// Erases data for good.
     pub eraser: Arc<Eraser>,
     /// Reads the log.
     pub events: Arc<EventReader>,
-    /// Those who follow it.
+    /// The clients that follow the log.
     pub followers: Arc<Followers>,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Addr<Hub>,
-    /// What their sockets may take up.
+    /// The limits of the hubs' sockets.
     pub sockets: SocketLimits,
     /// Live queries.
     pub live: LiveQueries,
-    /// How many connections may follow them.
+    /// How many connections may follow live queries.
     pub live_seats: Arc<Seats>,
     /// The keys in use.
     pub keys: Keys,
@@ -88,7 +88,7 @@ pub struct Services {
     pub custom_tokens: Option<CustomTokens>,
     /// The audit trail.
     pub audit: Arc<AuditTrail>,
-    /// Who was not let in.
+    /// Counts logins and requests that were refused.
     pub refusals: Arc<Refusals>,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -96,18 +96,18 @@ pub struct Services {
     pub throttle: Arc<Throttle>,
     /// Settings that actions need.
     pub settings: Settings,
-    /// What `/_/health` and `/_/metrics` show of the parts.
+    /// The source of what `/_/health` and `/_/metrics` show.
     pub health: Arc<Parts>,
-    /// What the door counts.
+    /// The counters of the HTTP door.
     pub door: Arc<DoorCounters>,
-    /// The requests under way, so that a shutdown can wait for them.
+    /// The requests in progress, so that a shutdown can wait for them.
     pub running: TaskTracker,
-    /// Cancelled when the server begins to stop: what goes on without end ends.
+    /// Cancelled when the server begins to stop: whatever runs without an end then ends.
     pub stopping: CancellationToken,
 }
 
 impl Services {
-    /// Returns which key somebody shows; one that is neither is counted.
+    /// Returns which kind of key a client shows; counts it if it is none of them.
     pub fn kind_of_key(&self, shown: &str) -> Option<KeyKind> {
         let kind = self.keys.kind_of(shown);
         if kind.is_none() {
@@ -122,25 +122,25 @@ impl Services {
 pub struct Settings {
     /// Whether clients may extend record types.
     pub dev_mode: bool,
-    /// What users sign in with.
+    /// The fields that users sign in with.
     pub auth_keys: AuthKeys,
-    /// Types whose records' owners may see their history.
+    /// The types whose owners may see the history of their records.
     pub history_for_owners: BTreeSet<TypeName>,
-    /// The pages that may call from elsewhere.
+    /// The origins of web pages that may call the server.
     pub origins: Origins,
     /// How long an action may take.
     pub response_timeout: Option<Duration>,
-    /// What a request may hold at most.
+    /// The limits of a request.
     pub limits: Limits,
-    /// How long a client may take for a JSON body.
+    /// How long a client may take to send a JSON body.
     pub body_timeout: Duration,
-    /// Whose word counts about where a request came from.
+    /// The proxies that are trusted to say where a request came from.
     pub proxies: Proxies,
-    /// The longest body that is logged; `None` without limit.
+    /// The longest body that is logged; `None` for no limit.
     pub log_body_bytes: Option<usize>,
-    /// What `/_/metrics` takes besides the master key.
+    /// The key that `/_/metrics` accepts in addition to the master key.
     pub metrics_key: Option<Secret>,
-    /// Calls within calls.
+    /// The greatest depth of calls within calls.
     pub max_depth: u32,
     /// The server's public key for browsers' push services, if they are used.
     pub web_push_key: Option<String>,

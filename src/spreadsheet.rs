@@ -1,16 +1,16 @@
-//! Comma-separated values (RFC 4180), for spreadsheets that take everything for a formula.
+//! Comma-separated values (RFC 4180), guarded against spreadsheets that treat text as a formula.
 //!
-//! A text that a spreadsheet would calculate (it begins with `=`, `+`, `-`, `@`, their full-width
-//! forms, a tab or a line break) gets an apostrophe in front, which spreadsheets take for "this is
-//! text"; so does one that has apostrophes before such a character. Who reads the file with a program
-//! takes one apostrophe away where such a character follows them: [`unguarded`].
+//! A string that a spreadsheet would calculate (it begins with `=`, `+`, `-`, `@`, their full-width
+//! forms, a tab or a line break) gets an apostrophe in front, which tells a spreadsheet that it is
+//! text. A string with apostrophes before such a character gets one more. A program that reads the
+//! file removes one apostrophe where such a character follows the apostrophes: [`unguarded`].
 
-/// What a formula may begin with.
+/// The characters that a formula can begin with.
 const DANGEROUS: [char; 11] = [
     '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
 ];
 
-/// Writes a row, with its line break.
+/// Formats a row, with its line break.
 pub fn row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
     let mut line = String::new();
     for (index, cell) in cells.into_iter().enumerate() {
@@ -23,7 +23,7 @@ pub fn row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
     line
 }
 
-/// Returns a cell of a row as it was before [`row`] wrote it.
+/// Returns a cell as it was before [`row`] wrote it.
 pub fn unguarded(cell: &str) -> &str {
     match cell.strip_prefix('\'') {
         Some(rest) if is_guarded(rest) => rest,
@@ -31,7 +31,7 @@ pub fn unguarded(cell: &str) -> &str {
     }
 }
 
-/// Whether a cell is written with an apostrophe in front.
+/// Returns whether a cell is written with an apostrophe in front.
 fn is_guarded(cell: &str) -> bool {
     cell.trim_start_matches('\'').starts_with(DANGEROUS)
 }
@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads rows, as the standard says.
+    /// Parses rows, as the standard says.
     fn read(text: &str) -> Vec<Vec<String>> {
         let (mut rows, mut cells, mut cell) = (Vec::new(), Vec::new(), String::new());
         let (mut is_quoted, mut chars) = (false, text.chars().peekable());

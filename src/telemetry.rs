@@ -7,7 +7,7 @@ use tracing_subscriber::filter::Directive;
 
 use crate::config::Log;
 
-/// Starts logging. Does nothing when logging has been started before.
+/// Starts logging. Does nothing if logging has already been started.
 pub fn start(log: &Log) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(log))
@@ -21,7 +21,7 @@ pub fn start(log: &Log) {
 }
 
 fn filter(log: &Log) -> EnvFilter {
-    /// What it says is about its own job lists; tasks do not depend on any of it.
+    /// It logs only about its own job lists, which tasks do not depend on.
     const CHATTY: &str = "tokio_cron_scheduler";
     let mut filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     if !log.level.contains(CHATTY)

@@ -1,4 +1,4 @@
-//! What an entry of the audit trail says.
+//! The entries of the audit trail.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::event::Actor;
@@ -18,7 +18,7 @@ macro_rules! events {
         }
 
         impl AuditEvent {
-            /// Returns the name in the trail.
+            /// Returns the event's name in the trail.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -33,47 +33,47 @@ events! {
     Signup = "signup";
     /// Somebody signed in.
     LoginSuccess = "login_success";
-    /// Somebody tried to sign in. Names the user when only the password was wrong.
+    /// Somebody failed to sign in. Names the user if only the password was wrong.
     LoginFailure = "login_failure";
     /// Somebody signed out.
     Logout = "logout";
-    /// Somebody changed his own password.
+    /// A user changed their own password.
     ChangePassword = "change_password";
-    /// Somebody gave a wrong old password.
+    /// A user gave a wrong old password.
     ChangePasswordFailure = "change_password_failure";
     /// A user was given a new password.
     ResetPassword = "reset_password";
     /// A user was locked out.
     DisableUser = "disable_user";
-    /// A user was let in again.
+    /// A user was unlocked again.
     EnableUser = "enable_user";
-    /// Roles were given or taken.
+    /// Roles were given to users or taken from them.
     ChangeRoles = "change_roles";
     /// The roles that everyone gets at sign-up were set.
     SetDefaultRoles = "set_default_roles";
-    /// The roles that open the administrators' actions were set.
+    /// The roles that may use the administrators' actions were set.
     SetAdminRoles = "set_admin_roles";
-    /// Roles were taken over from another server.
+    /// Roles were imported from another server.
     ImportRoles = "import_roles";
-    /// Users were taken over from another server.
+    /// Users were imported from another server.
     ImportUsers = "import_users";
     /// An account elsewhere was linked to a user.
     LinkAccount = "link_account";
     /// An account elsewhere was unlinked from a user.
     UnlinkAccount = "unlink_account";
-    /// Somebody did what only administrators or the master key may, and there is no event of its own
-    /// for that; or what takes much out of the house.
+    /// Somebody did what only administrators or the master key may do, and no other event covers
+    /// it; or somebody took a large amount of data out of the server.
     Administration = "administration";
 }
 
-/// Where what happened comes from.
+/// Where an event of the trail comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// Who did it, as the log's commits say.
+    /// Who did it, as in the log's commits.
     pub actor: Actor,
-    /// In which request.
+    /// The request that did it.
     pub request: Uuid,
-    /// From where.
+    /// The client's address.
     pub remote: Remote,
 }
 
@@ -88,12 +88,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Returns when it happened, in seconds.
+    /// Returns the time of the entry, in seconds.
     pub(super) fn seconds(&self) -> i64 {
         self.time.micros().div_euclid(1_000_000)
     }
 
-    /// Writes the entry with v1's names, and with who did it and in which request.
+    /// Converts the entry to JSON with v1's names, plus the actor and the request.
     pub(super) fn to_json(&self) -> Json {
         let remote = &self.source.remote;
         let peer = remote.peer.map(|peer| peer.to_string());

@@ -1,8 +1,8 @@
-//! Sending entries to fluentd: its forward protocol's plain messages, `[tag, seconds, record]` in
+//! Sends entries to fluentd: its forward protocol's plain messages, `[tag, seconds, record]` in
 //! `MessagePack` over TCP.
 //!
-//! The protocol's plain form has no acknowledgements: what fluentd had received and not stored when
-//! it went down is lost. What it has not received is kept here, within a bound, until it is back or
+//! The protocol's plain form has no acknowledgements: what fluentd had received but not stored when
+//! it went down is lost. What it has not received is kept here, within a limit, until it is back or
 //! the server stops.
 
 use std::collections::VecDeque;
@@ -16,13 +16,13 @@ use serde_json::Value as Json;
 const TAG: &str = "skygear.audit";
 /// How long a connection, or one message, may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a fluentd that could not be reached is left alone.
+/// How long to wait before the next attempt after fluentd could not be reached.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same before the end.
+/// The same during the last attempts before the end.
 const PAUSE_AT_END: Duration = Duration::from_millis(100);
-/// The least that is waited for anything.
+/// The shortest timeout that is used.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// How many messages wait for a fluentd that is away.
+/// How many messages are kept while fluentd is away.
 const MAX_WAITING: usize = 4096;
 
 pub(super) struct Fluentd {
@@ -30,7 +30,7 @@ pub(super) struct Fluentd {
     port: u16,
     connection: Option<TcpStream>,
     waiting: VecDeque<Vec<u8>>,
-    /// When sending failed the last time, and why, if it did.
+    /// The time and the reason of the last failure, if the last attempt failed.
     failed: Option<(Instant, String)>,
 }
 
@@ -45,7 +45,8 @@ impl Fluentd {
         }
     }
 
-    /// Takes a message that [`Fluentd::flush`] sends; one too many pushes nobody out, but fails.
+    /// Queues a message for [`Fluentd::flush`]. Fails when the queue is full; no older message is
+    /// dropped.
     pub(super) fn add(&mut self, seconds: i64, record: &Json) -> io::Result<()> {
         if self.waiting.len() >= MAX_WAITING {
             return Err(io::Error::new(ErrorKind::StorageFull, "fluentd is away"));
@@ -55,7 +56,8 @@ impl Fluentd {
         Ok(())
     }
 
-    /// Sends what waits, as far as fluentd takes it. Returns how many messages it took.
+    /// Sends what is queued, as far as fluentd accepts it. Returns the number of messages that it
+    /// accepted.
     pub(super) fn flush(&mut self) -> u64 {
         let failed = self.failed.as_ref();
         let is_pausing = failed.is_some_and(|(at, _)| at.elapsed() < PAUSE);
@@ -75,13 +77,13 @@ impl Fluentd {
         num_sent
     }
 
-    /// Says why what waits is not sent at present.
+    /// Returns why the queued messages are not sent at present.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.failed.as_ref().map(|(_, error)| error.as_str())
     }
 
-    /// Sends what waits before the end, again and again until `until`, however lately that failed.
-    /// Returns how many messages fluentd took; why it did not take the others, and how many there are.
+    /// Sends what is queued before the end, retrying until `until`, however recent the last failure
+    /// is. Returns how many messages fluentd accepted, and, if some are left, why and how many.
     pub(super) fn finish(&mut self, until: Instant) -> (u64, Option<(io::Error, u64)>) {
         let mut num_sent = 0;
         loop {
@@ -96,7 +98,7 @@ impl Fluentd {
         }
     }
 
-    /// Sends all that waits, and counts it.
+    /// Sends all that is queued, and counts it.
     fn send(&mut self, num_sent: &mut u64, until: Option<Instant>) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -116,10 +118,10 @@ impl Fluentd {
     }
 }
 
-/// Returns how long something may take.
+/// Returns the timeout of the next step.
 fn patience(until: Option<Instant>) -> Duration {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-    // None at all would be no bound.
+    // A timeout of zero would mean none at all.
     left.map_or(PATIENCE, |left| left.clamp(SHORTEST, PATIENCE))
 }
 
@@ -134,7 +136,7 @@ fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStrea
     Err(failure)
 }
 
-/// Whether the other end still reads: one that went away would swallow one more message.
+/// Returns whether the other end still reads: a closed one would swallow one more message.
 fn is_open(connection: &TcpStream) -> io::Result<bool> {
     connection.set_nonblocking(true)?;
     let seen = connection.peek(&mut [0]);
@@ -182,7 +184,7 @@ mod tests {
         fluentd.flush();
         assert_eq!(fluentd.waiting.len(), 2, "it is left alone for a while");
 
-        // Before the end nothing is left alone.
+        // Before the end there is no pause between attempts.
         fluentd.port = port;
         let (num_sent, left) = fluentd.finish(Instant::now() + PATIENCE);
         assert!(num_sent == 2 && left.is_none(), "{left:?}");

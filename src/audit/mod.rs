@@ -1,15 +1,16 @@
-//! The audit trail: who signed up, signed in, changed rights, administered; as JSON, for other eyes
-//! than the log's.
+//! The audit trail: who signed up, signed in, changed rights or administered, as JSON, for readers
+//! other than the log's.
 //!
-//! 1. An action notes what happened with the request's [`Witness`]; what was for administrators and
-//!    notes nothing itself is noted by the router. That never waits: the queue is bounded, and what
-//!    does not fit is counted and left out.
-//! 2. A thread of its own writes: to the standard error, and to a file or to fluentd if one is
-//!    configured. However slow those are, no request is.
-//! 3. At a shutdown what is in the queue is written first. What fluentd does not take within a few
-//!    seconds then is counted as lost, and the log says so.
+//! 1. An action notes what happened with the request's [`Witness`]. For an administrators' action
+//!    that notes nothing itself, the router does. Noting never waits: the queue is bounded, and an
+//!    entry that does not fit is counted and dropped.
+//! 2. A thread of its own writes the entries: to the standard error, and to a file or to fluentd if
+//!    one is configured. However slow these are, no request is slowed down.
+//! 3. At a shutdown, what is in the queue is written first. What fluentd does not accept within a
+//!    few seconds is then counted as lost, and the log says so.
 //!
-//! Entries hold ids, names, addresses and what was asked for in short; never passwords, keys or tokens.
+//! Entries hold ids, names, addresses and a short form of the request; never passwords, keys or
+//! tokens.
 
 mod entry;
 mod fluentd;
@@ -35,11 +36,11 @@ use sink::Sinks;
 use crate::config::Audit;
 use crate::http::mask::is_secret;
 
-/// How many entries may wait.
+/// The length of the queue.
 const MAX_WAITING: usize = 4096;
-/// Members of a request that say nothing of what it asks for, or hold what it is about.
+/// Members of a request that are left out: they do not say what it asks for, or hold content.
 const NOT_TOLD: [&str; 5] = ["action", "database_id", "data", "param", "args"];
-/// How many bytes of a request are told at most.
+/// The greatest number of bytes of a request in an entry.
 const MAX_TOLD: usize = 2048;
 
 /// See the module's overview.
@@ -55,29 +56,30 @@ pub struct AuditTrail {
 struct Counters {
     written: AtomicU64,
     dropped: AtomicU64,
-    /// Why the file or fluentd takes nothing at present.
+    /// Why the file or fluentd does not accept entries at present.
     trouble: Mutex<Option<String>>,
 }
 
-/// What the trail says of itself.
+/// The trail's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditState {
     /// Whether there is a trail at all.
     pub is_enabled: bool,
-    /// Entries written since the start; of those for fluentd, what it took.
+    /// Entries written since the start; for fluentd, those that it accepted.
     pub num_written: u64,
-    /// Entries that did not fit into the queue, or that the file or, until the end, fluentd did not take.
+    /// Entries that did not fit into the queue, or that the file or, by the end, fluentd did not
+    /// accept.
     pub num_dropped: u64,
-    /// Why the file or fluentd takes nothing at present.
+    /// Why the file or fluentd does not accept entries at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 impl AuditTrail {
-    /// Starts the trail that the configuration asks for; one that is off costs nothing.
+    /// Starts the trail that the configuration asks for; a disabled one costs nothing.
     ///
     /// # Errors
-    /// The file cannot be opened, or there is no thread to be had.
+    /// The file cannot be opened, or the thread cannot be started.
     pub fn start(config: &Audit, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let mut trail = Self {
@@ -98,7 +100,7 @@ impl AuditTrail {
         Ok(trail)
     }
 
-    /// Notes what happened to a user, or what he did, with details.
+    /// Notes an event of a user, with details.
     fn note(&self, event: AuditEvent, user: Option<&UserId>, source: &Source, data: Json) {
         let queue = self.queue.lock();
         let Some(queue) = queue.as_ref() else { return };
@@ -124,7 +126,7 @@ impl AuditTrail {
         }
     }
 
-    /// Takes no more entries, and waits until those in the queue are written. Blocks.
+    /// Accepts no more entries, and waits until those in the queue are written. Blocks.
     pub fn close(&self) {
         drop(self.queue.lock().take());
         if let Some(writer) = self.writer.lock().take() {
@@ -133,7 +135,7 @@ impl AuditTrail {
     }
 }
 
-/// Notes what one request does, where there is a trail. Copies speak of the same request.
+/// Notes what one request does, if there is a trail. Copies refer to the same request.
 #[derive(Clone)]
 pub struct Witness(Option<Arc<Witnessed>>);
 
@@ -144,7 +146,7 @@ struct Witnessed {
 }
 
 impl Witness {
-    /// Returns what notes in `trail` what comes from a source.
+    /// Creates a witness that notes a request's events in `trail`, as coming from a source.
     pub fn new(trail: &Arc<AuditTrail>, source: impl FnOnce() -> Source) -> Self {
         let witnessed = || Witnessed {
             trail: Arc::clone(trail),
@@ -154,17 +156,17 @@ impl Witness {
         Self(trail.is_enabled.then(witnessed).map(Arc::new))
     }
 
-    /// Whether what is noted is written anywhere.
+    /// Returns whether what is noted is written anywhere.
     pub fn is_heard(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Notes what happened to a user, or what he did.
+    /// Notes an event of a user.
     pub fn note(&self, event: AuditEvent, user: Option<&UserId>) {
         self.note_with(event, user, json!({}));
     }
 
-    /// As [`Witness::note`], with details: an object.
+    /// Like [`Witness::note`], with details in an object.
     pub fn note_with(&self, event: AuditEvent, user: Option<&UserId>, data: Json) {
         if let Some(it) = &self.0 {
             it.has_noted.store(true, Ordering::Relaxed);
@@ -172,8 +174,8 @@ impl Witness {
         }
     }
 
-    /// Begins an action that is for administrators. When that is over there is an entry of it, unless
-    /// the request has one already.
+    /// Begins an administrators' action. When it is over, an entry is written for it, unless the
+    /// request has one already.
     pub fn administration(&self, action: &'static str, body: &Map<String, Json>) -> Administration {
         Administration {
             witness: self.clone(),
@@ -188,7 +190,7 @@ impl Witness {
     }
 }
 
-/// An action that is for administrators, under way. Noted when it is dropped: what it does is done, also
+/// An administrators' action in progress. It is noted when this is dropped: its effect is real even
 /// when nobody waits for its answer any more.
 pub struct Administration {
     witness: Witness,
@@ -198,7 +200,7 @@ pub struct Administration {
 }
 
 impl Administration {
-    /// Notes it with the status of its answer.
+    /// Notes the action with the status of its answer.
     pub fn answered(mut self, status: u16) {
         self.status = Some(status);
     }
@@ -215,8 +217,7 @@ impl Drop for Administration {
     }
 }
 
-/// Returns what a request asked for in short: names and numbers, no secrets, no content and nothing
-/// long.
+/// Returns the short form of a request: names and numbers, no secrets, no content and nothing long.
 fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
     let is_told = |name: &str, value: &Json| {
         !NOT_TOLD.contains(&name) && is_short(value) && (value.is_boolean() || !is_secret(name))
@@ -233,7 +234,8 @@ fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
     told
 }
 
-/// Whether it is no object, nor a list that holds others, nor more than is told of anything.
+/// Returns whether a value is short: not an object, not a list with lists in it, and within the
+/// limit.
 fn is_short(value: &Json) -> bool {
     match value {
         Json::Null | Json::Bool(_) | Json::Number(_) => true,

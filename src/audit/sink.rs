@@ -1,4 +1,4 @@
-//! Where entries are written to.
+//! Writes entries to their targets.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,20 +14,20 @@ use super::entry::Entry;
 use super::fluentd::Fluentd;
 use crate::config::AuditTarget;
 
-/// How often what could not be sent is tried again while nothing new comes.
+/// How often sending is retried while no new entry arrives.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How long what waits for fluentd is tried at the end.
+/// How long sending to fluentd is retried at the end.
 const AT_END: Duration = Duration::from_secs(3);
-/// How often at most the log says that entries were lost, before the end.
+/// The shortest interval between two log messages about lost entries, before the end.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// The standard error, and what the configuration adds.
+/// The standard error and the configured target.
 pub(super) struct Sinks {
     target: Option<Target>,
     counters: Arc<Counters>,
-    /// Why the target did not take an entry; until that was told.
+    /// Why the target did not accept an entry, until that has been logged.
     last_error: Option<io::Error>,
-    /// As many were lost when it was last said, and when that was.
+    /// The number of lost entries that was last logged, and when.
     told: (u64, Option<Instant>),
 }
 
@@ -56,7 +56,7 @@ impl Sinks {
         })
     }
 
-    /// Writes entries until nobody sends any more.
+    /// Writes entries until the queue is closed.
     pub(super) fn write_all(mut self, queue: &Receiver<Entry>) {
         loop {
             match queue.recv_timeout(TRY_AGAIN) {
@@ -77,11 +77,11 @@ impl Sinks {
         let written = match &mut self.target {
             None => Ok(1),
             Some(Target::File(path)) => {
-                // Opened each time, so that the file may be moved away at any time.
+                // Opened each time, so that the file can be moved away at any time.
                 let written = open(path).and_then(|mut file| file.write_all(line.as_bytes()));
                 written.map(|()| 1)
             }
-            // Written is what fluentd took.
+            // Only what fluentd has accepted counts as written.
             Some(Target::Fluentd(fluentd)) => fluentd.add(entry.seconds(), &json).map(|()| 0),
         };
         let trouble = written.as_ref().err().map(ToString::to_string);
@@ -92,7 +92,7 @@ impl Sinks {
         }
     }
 
-    /// Looks whether a file that could not be written can be.
+    /// Checks whether a file that could not be written can be written now.
     fn look_again(&self) {
         if let Some(Target::File(path)) = &self.target {
             let mut trouble = self.counters.trouble.lock();
@@ -113,7 +113,7 @@ impl Sinks {
         }
     }
 
-    /// Gives what waits for fluentd a last chance.
+    /// Makes a last attempt to send what is queued for fluentd.
     fn finish(&mut self) {
         if let Some(Target::Fluentd(fluentd)) = &mut self.target {
             let (num_sent, left) = fluentd.finish(Instant::now() + AT_END);
@@ -136,7 +136,7 @@ impl Sinks {
         self.last_error = Some(error);
     }
 
-    /// Says how many entries were lost.
+    /// Logs how many entries were lost.
     fn tell_of_losses(&mut self) {
         let dropped = self.counters.dropped.load(Ordering::Relaxed);
         if dropped == self.told.0 {
@@ -153,7 +153,7 @@ impl Sinks {
     }
 }
 
-/// Opens a file to write at its end; a new one is for the owner alone.
+/// Opens a file for appending; only the owner can read a new one.
 fn open(path: &PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).open(path)

@@ -1,16 +1,16 @@
-//! Finding the backup that is meant.
+//! Finds the requested backup.
 
 use super::BackupError;
 use super::manifest::Manifest;
 use super::object::SegmentName;
 use super::repository::Repository;
 
-/// Finds the backup of a name, or the newest. What is damaged among the others is told to `skip`: one
-/// old manifest is no reason to restore nothing.
+/// Finds the backup with a name, or the newest. Damaged manifests among the others are passed to
+/// `skip`: one old manifest must not prevent a restore.
 ///
 /// # Errors
-/// There is none of that name, none at all, or none that is readable; the backups are of several
-/// histories, of which one has to be named.
+/// There is none with that name, none at all, or none that is readable; or the backups belong to
+/// several histories, so that one has to be named.
 pub fn choose(
     repository: &Repository,
     backup: Option<&str>,
@@ -34,7 +34,7 @@ pub fn choose(
     }
     damaged.iter().for_each(|(_, error)| skip(error));
     let mut ends = ends(&manifests);
-    // A damaged one does not say any more which one it follows; the log does.
+    // A damaged backup no longer says which one it follows, but the log does.
     if !damaged.is_empty() && ends.len() > 1 {
         let known = repository.segments()?;
         let all = ends.clone();
@@ -55,7 +55,7 @@ pub fn choose(
     }
 }
 
-/// Finds the backups with which histories end: those that no other one follows.
+/// Finds the last backup of each history: those that no other backup follows.
 fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
     let is_followed = |name: &str| {
         let mut follows = manifests.iter().filter_map(|it| it.follows.as_deref());
@@ -65,9 +65,9 @@ fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
     ends.collect()
 }
 
-/// Whether the log of a backup is the beginning of a later one's. Its last segment is one of that, or
-/// has grown to one: then nothing else in the repository could give it back. Where that cannot be
-/// told, it is none.
+/// Returns whether the log of a backup is the beginning of a later one's. Its last segment is one
+/// of the later one's segments, or has grown into one, so that nothing else in the repository could
+/// restore it. If this cannot be determined, returns `false`.
 fn is_within(earlier: &Manifest, later: &Manifest, known: &[SegmentName]) -> bool {
     if earlier.name >= later.name {
         return false;

@@ -1,4 +1,4 @@
-//! Backups in a folder. Keys are among them: everything is readable by the owner alone.
+//! Backups in a folder. They contain keys, so everything is readable by the owner alone.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::repository::{Object, Objects};
 
-/// What is being written has this ending; what a crash leaves of it goes with the next sweep.
+/// The suffix of a file that is being written; the next sweep removes what a crash leaves of it.
 pub(super) const PART: &str = ".part";
 
-/// See the module.
+/// See the module's overview.
 pub(super) struct Folder {
     root: PathBuf,
 }
@@ -72,7 +72,7 @@ impl Objects for Folder {
     }
 }
 
-/// Writes a file that nobody else may read, durably.
+/// Writes a file that nobody else can read, durably.
 pub(super) fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true).mode(0o600);
@@ -81,7 +81,7 @@ pub(super) fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Returns when a file was changed last.
+/// Returns when a file was last modified.
 pub(super) fn modified(about: &std::fs::Metadata) -> io::Result<Timestamp> {
     let since = about.modified()?.duration_since(UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());

@@ -1,12 +1,14 @@
-//! The keys of subjects in a repository: what is about people is sealed in the log with them.
+//! The subjects' keys in a repository: the log's data about people is sealed with them.
 //!
-//! Keys are only ever added or destroyed, so those of a later backup serve every earlier one of the
-//! same history. Therefore only the newest are kept, whatever `keep` says: with the first backup after
-//! an erasure the key that it destroyed is nowhere in the repository any more. They have a folder of
-//! their own, so that copies of the repository can do without it, or keep it for a shorter time.
+//! Keys are only ever added or destroyed, so the keys of a later backup serve every earlier one of
+//! the same history. Therefore only the newest are kept, whatever `keep` says: after the first
+//! backup that follows an erasure, the key that it destroyed is nowhere in the repository any more.
+//! The keys have a folder of their own, so that copies of the repository can leave it out, or keep
+//! it for a shorter time.
 //!
-//! Keys that cannot be saved cost nobody the log: such a backup refers to those of the one before it, and
-//! says so. Whoever the log says was erased stays so: a start destroys his key again.
+//! If the keys cannot be saved, the log still is: such a backup refers to the keys of the one
+//! before it, and says so. A subject that was erased according to the log stays erased: the next
+//! start destroys the key again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,23 +26,23 @@ use super::object::KEYS;
 use super::repository::{Repository, missing};
 use super::sweep::is_own;
 
-/// How often the keys are read again when one is written meanwhile.
+/// How often the keys are read again if one is written meanwhile.
 const TRIES: u32 = 5;
 
-/// The keys as they were saved, `None` when there are none; or why they could not be.
+/// The keys as saved, `None` if there are none; or the reason why they could not be saved.
 pub(super) type Saved = Result<Option<SavedFile>, KeyringError>;
 
-/// Returns the name of the object that has a state of the keys.
+/// Returns the name of the object that holds a state of the keys.
 pub(super) fn object(saved: &SavedFile) -> String {
     format!("{KEYS}{}", saved.blake3)
 }
 
-/// Saves the keys as they are now. They are to have every key that `last_used` or an earlier backup's
-/// log is sealed with: these backups use them from now on.
+/// Saves the current keys. They must include every key that `last_used` or an earlier backup's log
+/// is sealed with: these backups use them from now on.
 ///
 /// # Errors
-/// The repository's. That they are damaged, another store's, or fewer than there were is none; the
-/// repository is as it was then.
+/// Those of the repository. Keys that are damaged, from another store, or fewer than before are not
+/// one; the repository's keys then stay as they are.
 pub(super) fn save(
     local: &Local,
     repository: &Repository,
@@ -74,7 +76,8 @@ fn saved(size: u64, blake3: String) -> SavedFile {
     }
 }
 
-/// Reads the keys while they may be written. What is returned is durable: a later start has no fewer.
+/// Reads the keys while they may be written. The result is durable: a later start has no fewer
+/// keys.
 fn read(place: &Path, store_id: Uuid, last_used: u64) -> Result<Option<Vec<u8>>, KeyringError> {
     if !place.exists() {
         KeyringCopy::default().check_used(last_used)?;
@@ -96,7 +99,7 @@ fn read(place: &Path, store_id: Uuid, last_used: u64) -> Result<Option<Vec<u8>>,
     }
 }
 
-/// Finds the highest number that the keys of an earlier backup of this history have.
+/// Finds the highest key number in the earlier backups of this history.
 fn last_saved(repository: &Repository, survey: &Survey) -> Result<u64, BackupError> {
     let there: BTreeSet<String> = repository
         .list(KEYS)?
@@ -119,7 +122,7 @@ fn last_saved(repository: &Repository, survey: &Survey) -> Result<u64, BackupErr
     }
     let mut last = 0;
     for object in objects {
-        // Of damaged ones nothing is known: those that are saved now take their place.
+        // Nothing is known about damaged keys: those that are saved now replace them.
         if let Ok(keys) = KeyringCopy::parse(&load(repository, &object)?, None) {
             last = last.max(keys.last());
         }
@@ -134,10 +137,10 @@ fn load(repository: &Repository, object: &str) -> Result<Vec<u8>, BackupError> {
     Ok(bytes)
 }
 
-/// Holds the keys that a backup is restored with against what is wanted of its log.
+/// Checks the keys that a backup is restored with against the restored part of its log.
 ///
 /// # Errors
-/// They are damaged, another store's, or too few.
+/// They are damaged, from another store, or too few.
 pub(super) fn check(
     repository: &Repository,
     wanted: &Manifest,
@@ -160,10 +163,10 @@ pub(super) fn check(
     })
 }
 
-/// Finds the keys for a backup: those of the newest one that comes after it in its history.
+/// Finds the keys for a backup: those of the newest backup that follows it in its history.
 ///
 /// # Errors
-/// There were keys, and there are none any more.
+/// The backup had keys, and none are left.
 pub(super) fn find(
     repository: &Repository,
     wanted: &Manifest,
@@ -176,7 +179,7 @@ pub(super) fn find(
     let there: BTreeSet<String> = objects.iter().map(|it| it.name.clone()).collect();
     let mut line = BTreeSet::from([wanted.name.clone()]);
     let mut found = own.cloned().filter(|own| there.contains(&object(own)));
-    // Names are in the order in which backups were made.
+    // Names sort in the order in which the backups were taken.
     for name in repository.names()? {
         let manifest = match repository.manifest(&name) {
             Ok(manifest) => manifest,
@@ -194,7 +197,8 @@ pub(super) fn find(
                 .or(found);
         }
     }
-    // A copy of the repository that was made without its keys was given some: they are later ones.
+    // Keys may have been added to a copy of the repository that was made without them: they are
+    // later ones.
     let given = match objects.as_slice() {
         [only] if own.is_none_or(|own| only.size >= own.size) => {
             let blake3 = only.name.strip_prefix(KEYS);
@@ -208,7 +212,7 @@ pub(super) fn find(
     }
 }
 
-/// Removes the keys that earlier backups of this history had.
+/// Removes the keys of earlier backups of this history.
 pub(super) fn remove_earlier(
     repository: &Repository,
     made: &Manifest,

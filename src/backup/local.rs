@@ -1,4 +1,4 @@
-//! What there is to save on this machine.
+//! The parts of a backup on this machine.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek as _};
@@ -16,8 +16,8 @@ use crate::config::{ASSET_FOLDER, AssetStore, Config, KEY_FILE};
 use crate::ops_store::OPS_STORE_FILE;
 use crate::proof;
 
-/// Copies of the ops store that are made for a backup, and are there no longer than it takes: the copy
-/// itself, and what it is made from.
+/// Copies of the ops store that exist only while a backup is taken: the copy itself, and the files
+/// that it is made from.
 pub(crate) const OPS_STORE_COPIES: [&str; 4] = [
     "backup.ops",
     "backup.raw",
@@ -25,43 +25,43 @@ pub(crate) const OPS_STORE_COPIES: [&str; 4] = [
     "backup.raw-shm",
 ];
 
-/// Where a backup's parts are.
+/// Where the parts of a backup are.
 #[derive(Clone, Debug)]
 pub struct Local {
     /// The data folder.
     pub data_dir: PathBuf,
-    /// The folder of files; `None` when they are in a bucket, which is none of a backup's business.
+    /// The folder of files; `None` if they are in a bucket, which a backup does not include.
     pub assets: Option<PathBuf>,
-    /// The bucket that they are in.
+    /// The bucket of files.
     pub bucket: Option<String>,
-    /// What became of the ops store.
+    /// The copy of the ops store.
     pub ops_store: OpsStoreCopy,
 }
 
-/// What a backup gets of the ops store.
+/// The copy of the ops store for a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpsStoreCopy {
     /// There is no ops store.
     None,
-    /// A copy that nobody writes.
+    /// A copy that nobody writes to.
     At(PathBuf),
-    /// It cannot be copied, and why. The log is saved all the same: it is what nothing else has.
+    /// The ops store cannot be copied, and why. The log is saved all the same: nothing else has it.
     Failed(String),
 }
 
-/// A file to be saved.
+/// A file to save.
 pub(super) struct LocalFile {
-    /// Where it belongs in a restored data folder.
+    /// The file's path in a restored data folder.
     pub(super) path: String,
     pub(super) place: PathBuf,
-    /// Whether it may be taken for unchanged when size and time are those of the last backup.
+    /// Whether the file counts as unchanged if its size and time are those of the last backup.
     pub(super) is_kept: bool,
 }
 
-/// One backup of a data folder at a time.
+/// Ensures that only one backup of a data folder is taken at a time.
 #[derive(Debug)]
 pub struct Turn {
-    /// None on a file system that takes no writes.
+    /// `None` on a read-only file system.
     _file: Option<File>,
 }
 
@@ -80,15 +80,15 @@ impl Local {
         }
     }
 
-    /// Begins a backup. What an earlier one that was broken off has left is removed.
+    /// Begins a backup. Removes what an earlier, interrupted one left behind.
     ///
     /// # Errors
-    /// Another one is under way.
+    /// Another backup is in progress.
     pub fn take_turn(&self) -> Result<Turn, BackupError> {
         let path = self.data_dir.join("backup.lock");
         let failed = || BackupError::io(path.display().to_string());
         let file = match File::create(&path) {
-            // Two that only read do each other no harm.
+            // Two backups that only read do not disturb each other.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 return Ok(Turn { _file: None });
             }
@@ -109,7 +109,7 @@ impl Local {
         }
     }
 
-    /// Returns where a copy of the ops store is put while it is the turn of a backup.
+    /// Returns where to put a copy of the ops store during a backup.
     pub fn ops_store_copy(&self) -> PathBuf {
         self.data_dir.join(OPS_STORE_COPIES[0])
     }
@@ -122,7 +122,7 @@ impl Local {
         self.data_dir.join(KEYRING_FILE)
     }
 
-    /// Looks at the log as it is now.
+    /// Surveys the log as it is now.
     pub(super) fn survey(&self) -> Result<Survey, BackupError> {
         let folder = self.journal();
         if !folder.is_dir() {
@@ -132,7 +132,7 @@ impl Local {
         Survey::of(&RealDisk::read_only(&folder)).map_err(BackupError::segment("the journal"))
     }
 
-    /// Lists what is to be saved besides the log.
+    /// Lists what to save in addition to the log.
     pub(super) fn files(&self) -> Result<Vec<LocalFile>, BackupError> {
         let mut files = Vec::new();
         for name in [KEY_FILE, proof::KEY_FILE, proof::NOTES_FILE] {
@@ -162,7 +162,7 @@ impl Local {
     }
 }
 
-/// Lists the files below a folder; uploads that are under way are none.
+/// Lists the files below a folder, without uploads in progress.
 fn list(folder: &Path, path: &str, files: &mut Vec<LocalFile>) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -184,7 +184,7 @@ fn list(folder: &Path, path: &str, files: &mut Vec<LocalFile>) -> io::Result<()>
     Ok(())
 }
 
-/// A file that is open: what it is called may go meanwhile.
+/// An open file, whose name may disappear meanwhile.
 pub(super) struct OpenFile {
     file: File,
     pub(super) size: u64,

@@ -1,12 +1,12 @@
-//! Looking for the files that the log knows.
+//! Looks for the files that the log knows.
 //!
-//! The folder of files is a setting, and the command `backup` may have another one than the server: what
-//! it then saves has none of the files that somebody believes to be in it. So a backup is held against
-//! the log: a file whose bytes have come has to be there unless an erasure has named it. One that was
-//! announced only need not be, as its bytes may never have come.
+//! The folder of files is a setting, and for the command `backup` it may differ from the server's.
+//! A backup would then lack the files that people expect in it. So a backup is checked against the
+//! log: a file whose bytes were uploaded has to exist unless an erasure has named it. A file that
+//! was only announced need not exist, because its bytes may never have arrived.
 //!
-//! What an earlier backup has looked at is not read again while nothing is missing: it knows the files of
-//! then, saved or missing.
+//! What an earlier backup has checked is not read again while nothing is missing: that backup knows
+//! the files of its time, saved or missing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::{BackupError, sweep};
 use crate::asset::{ERASED, UPLOADS};
 use crate::config::ASSET_FOLDER;
 
-/// Finds the files that the log knows and that are not among those that were saved of `folder`.
+/// Finds the files that the log knows and that are not among those saved from `folder`.
 pub(super) fn find_missing(
     folder: &Path,
     (survey, last): (&Survey, Option<&Manifest>),
@@ -39,7 +39,7 @@ pub(super) fn find_missing(
             return Ok(None);
         }
     }
-    // Whether the log knows what an earlier backup found in the folder, all of it says.
+    // Only the whole log tells whether it knows a file that an earlier backup found in the folder.
     let known = read(survey, 0)?;
     let (mut names, mut num_announced) = (Vec::new(), 0);
     for name in known.announced.union(&known.uploaded) {
@@ -70,11 +70,11 @@ fn read(survey: &Survey, from: u64) -> Result<KnownFiles, BackupError> {
     Ok(known)
 }
 
-/// What the folder of files has.
+/// The content of the folder of files.
 struct There<'a> {
     names: BTreeSet<&'a Path>,
     erased: ErasedFiles,
-    /// Whether no server keeps files there, as far as can be seen.
+    /// Whether, as far as can be seen, no server keeps files in this folder.
     is_other_folder: bool,
 }
 
@@ -85,7 +85,8 @@ impl<'a> There<'a> {
         let names: BTreeSet<&Path> = names.filter(|name| !name.starts_with(ERASED)).collect();
         let mut erased = ErasedFiles::default();
         erased.learn_from(saved);
-        // A server makes its folder, and one for uploads in it, when it starts; a restored one has files.
+        // At its start, a server creates its folder, and one for uploads in it. A restored folder
+        // has files.
         let is_other_folder = !folder.join(UPLOADS).is_dir() && names.is_empty();
         Self {
             names,

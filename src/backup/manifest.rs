@@ -1,7 +1,7 @@
-//! What a backup consists of.
+//! The manifest: what a backup consists of.
 //!
-//! A manifest is written as `{"manifest": …, "blake3": "…"}`: the digest is over the manifest's own
-//! bytes, so that one that is damaged is noticed before anything is believed of it.
+//! A manifest is written as `{"manifest": …, "blake3": "…"}`. The digest covers the manifest's own
+//! bytes, so damage is noticed before anything in it is used.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::proof::Checkpoint;
 /// The format that this program writes.
 pub(super) const FORMAT: u32 = 1;
 
-/// So many missing files are named in a sentence.
+/// How many missing files are named in a message.
 const SHOWN: usize = 3;
 
 /// A backup.
@@ -28,69 +28,69 @@ const SHOWN: usize = 3;
 pub struct Manifest {
     /// The format of the manifest and of the repository.
     pub format: u32,
-    /// What the backup is called: when it was made.
+    /// The backup's name, which is the time of the backup.
     pub name: String,
-    /// When it was made.
+    /// The time of the backup.
     pub time: Timestamp,
-    /// The version of the program that made it.
+    /// The version of the program that took it.
     pub program: String,
-    /// Which store it is of.
+    /// The store that was backed up.
     pub store_id: Uuid,
-    /// The backup before it in its log's history.
+    /// The previous backup in the history of its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<String>,
     /// The last position.
     pub head: u64,
-    /// The chain hash there.
+    /// The chain hash at that position.
     #[serde(with = "crate::hex")]
     pub chain: ChainHash,
-    /// When the last event was committed.
+    /// The time of the last commit.
     pub head_time: Option<Timestamp>,
-    /// The log's end, signed.
+    /// The signed checkpoint at the log's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
-    /// The log.
+    /// The segments of the log.
     pub segments: Vec<SegmentRef>,
-    /// Segments that were damaged: object names, each with the first position.
+    /// Damaged segments: object names, each with the first position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged_segments: Vec<(u64, String)>,
-    /// What of the log was damaged and is not in the backup.
+    /// The parts of the log that were damaged and are not in the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Damage>,
-    /// Why the ops store, which there was, is not in the backup.
+    /// Why the ops store is not in the backup, although there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_ledger: Option<String>,
-    /// Files that are not in the backup and that the log knows.
+    /// Files that the log knows and that are not in the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_files: Option<MissingFiles>,
-    /// Whether it was looked for such files.
+    /// Whether the backup has looked for missing files.
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_looked_for_files: bool,
-    /// The bucket in which the files were, none of which is in the backup.
+    /// The bucket that held the files, none of which are in the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_in_bucket: Option<String>,
-    /// Everything else, but for the keys of subjects.
+    /// All other files, except the subjects' keys.
     pub files: Vec<SavedFile>,
-    /// Why the keys of subjects could not be saved as they were.
+    /// Why the current subjects' keys could not be saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_keys: Option<String>,
-    /// The keys of subjects as they were, or those of the backup before it when these could not be
-    /// saved; only those of the newest backup are kept.
+    /// The subjects' keys at that time, or those of the previous backup if these could not be
+    /// saved. Only those of the newest backup are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<SavedFile>,
 }
 
-/// Files that should have been where a backup was told that they are.
+/// Files that were expected in the configured folder and are missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingFiles {
-    /// Where they were looked for.
+    /// The folder that was searched.
     pub folder: String,
-    /// Whether no server keeps files there, as far as can be seen.
+    /// Whether, as far as can be seen, no server keeps files there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_other_folder: bool,
-    /// Those whose bytes had come, or that an earlier backup has.
+    /// The files that were uploaded, or that an earlier backup has.
     pub names: Vec<String>,
-    /// How many were only announced or imported, in a folder where none is.
+    /// The number of files that were only announced or imported, in a folder that has no files.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub num_announced: u64,
 }
@@ -106,7 +106,7 @@ fn is_zero(value: &u64) -> bool {
 }
 
 impl MissingFiles {
-    /// How many there are.
+    /// Returns the number of missing files.
     pub fn count(&self) -> u64 {
         self.names.len() as u64 + self.num_announced
     }
@@ -136,69 +136,70 @@ impl std::fmt::Display for MissingFiles {
     }
 }
 
-/// A run of the log.
+/// A range of the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SegmentRef {
     /// The first position.
     pub first: u64,
     /// The last position.
     pub last: u64,
-    /// The chain hash there.
+    /// The chain hash at the last position.
     #[serde(with = "crate::hex")]
     pub chain: ChainHash,
 }
 
-/// A file.
+/// A saved file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFile {
-    /// Where it belongs in the data folder.
+    /// The file's path in the data folder.
     pub path: String,
-    /// How many bytes it has.
+    /// The file's size in bytes.
     pub size: u64,
-    /// The digest of its bytes, which is its name in the repository.
+    /// The digest of the file's bytes, which is its name in the repository.
     pub blake3: String,
-    /// When it was changed last, in microseconds: what need not be read again for the next backup.
+    /// When the file was last modified, in microseconds. If this and the size are the same in the
+    /// next backup, the file is not read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
 }
 
-/// Which files were erased, by the marks in backups.
+/// The files that were erased, according to the marks in backups.
 #[derive(Debug, Default)]
 pub(super) struct ErasedFiles {
     marks: BTreeSet<String>,
 }
 
 impl ErasedFiles {
-    /// Learns which had been erased when a backup was made.
+    /// Adds the files that had been erased when a backup was taken.
     pub(super) fn learn(&mut self, manifest: &Manifest) {
         self.learn_from(&manifest.files);
     }
 
-    /// Learns from the marks among files.
+    /// Adds the files with marks among `files`.
     pub(super) fn learn_from(&mut self, files: &[SavedFile]) {
         let paths = files.iter().map(|file| file.path.as_str());
         let marks = paths.filter_map(|path| below(ERASED, below(ASSET_FOLDER, path)?));
         self.marks.extend(marks.map(str::to_owned));
     }
 
-    /// Whether none was.
+    /// Returns whether no file was erased.
     pub(super) fn is_empty(&self) -> bool {
         self.marks.is_empty()
     }
 
-    /// Whether a file of a backup was.
+    /// Returns whether a file of a backup was erased.
     pub(super) fn contains(&self, file: &SavedFile) -> bool {
         below(ASSET_FOLDER, &file.path).is_some_and(|name| self.has(name))
     }
 
-    /// Whether the file of a name was.
+    /// Returns whether the file with a name was erased.
     pub(super) fn has(&self, name: &str) -> bool {
-        // Marks of before are called as the file is.
+        // Older marks have the name of the file itself.
         self.marks.contains(&mark_of(name)) || self.marks.contains(name)
     }
 }
 
-/// Returns what a file in a folder is called there.
+/// Returns the path of a file relative to a folder, if it is in it.
 pub(super) fn below<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(folder)?.strip_prefix('/')
 }
@@ -245,7 +246,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether everything is in it that there was to save.
+    /// Returns whether the backup has everything that there was to save.
     pub fn is_complete(&self) -> bool {
         self.damage.is_empty()
             && self.missing_ledger.is_none()
@@ -253,7 +254,8 @@ impl Manifest {
             && self.missing_keys.is_none()
     }
 
-    /// Whether it may take the place of an earlier backup: it has what that one has.
+    /// Returns whether the backup may replace an earlier one, because it has everything that the
+    /// earlier one has.
     pub(super) fn may_replace(&self, earlier: &Self) -> bool {
         let missing = self.missing_files.iter().flat_map(|missing| &missing.names);
         let missing: BTreeSet<&str> = missing.map(String::as_str).collect();
@@ -267,7 +269,7 @@ impl Manifest {
             && !has.any(|name| missing.contains(name))
     }
 
-    /// Returns the files that it knows of, saved or missing, by their names.
+    /// Returns the names of the files that it knows, saved or missing.
     pub(super) fn known_files(&self) -> BTreeSet<String> {
         let saved = self
             .files
@@ -279,7 +281,7 @@ impl Manifest {
         saved.chain(missing.cloned()).collect()
     }
 
-    /// Returns the first position that was damaged when the backup was made.
+    /// Returns the first damage in the log at the time of the backup.
     pub fn first_damage(&self) -> Option<&Damage> {
         self.damage
             .iter()

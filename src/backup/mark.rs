@@ -1,9 +1,9 @@
-//! What a restored log says of itself, behind where it ends.
+//! The commit that a restored log ends with.
 //!
-//! That it was restored: its checkpoints are those of then, and nothing else in it would tell that there
-//! was more. And which erasures are later than that: what they took is blank in its segments, too, but the
-//! events that say who erased it, and why, are behind the end. A blank that no erasure names looks like
-//! damage, so there is an erasure of its own that names them.
+//! It says that the log was restored: the checkpoints are those of that time, and nothing else in
+//! the log would show that there was more. It also names the later erasures. What they erased is
+//! blank in the restored segments, too, but the events that say who erased it, and why, come after
+//! the end. A blank that no erasure names looks like damage, so an additional erasure names these.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ const WHY: &str = "erased later in the log that this one was restored from";
 /// How long writing one commit may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Says in a restored journal that it is one, and names what is blank in it, where something may be, and
+/// Notes in a restored journal that it was restored, and names its blanks, if it may have any, and
 /// the files that were erased later. Returns how many events are blank.
 pub(super) fn mark(
     data_dir: &Path,

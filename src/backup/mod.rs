@@ -11,22 +11,24 @@
 //! backups/<time>.json                                     a manifest per backup, written last
 //! ```
 //!
-//! 1. **Shared.** Backups share segments and files; only what is not there yet is copied. Of the
-//!    segment that is being written there is one copy, which grows from backup to backup: an
+//! 1. **Shared.** Backups share segments and files; only what is missing in the repository is
+//!    copied. The segment that is being written has one copy, which grows from backup to backup: an
 //!    earlier backup ends somewhere within it.
-//! 2. **Known by the chain.** A manifest names a segment by its positions and the chain hash at its
-//!    end, not by its bytes: when events are erased, the chain stays, and the next backup puts the
-//!    new segment into the place of the old one, for all backups. The bytes have their own seal.
-//! 3. **Histories.** A log that was put back to an earlier state and goes on from there has another
-//!    chain from there on, so its segments have other names. Both histories live in one repository;
-//!    each looks after its own backups.
-//! 4. **Online.** The log is read beside the server that writes it. What is taken is made durable
-//!    first, and ends with a whole commit. Writers wait for nothing.
-//! 5. **Keys go.** The log has what is about people sealed. Their keys are saved after it, so none is
-//!    missing, and only as they are now: earlier backups use those of the backups that follow them, so
-//!    whoever was erased since does not come back with an earlier one.
-//! 6. **Whatever happens.** A backup exists when its manifest does. One that is broken off leaves
-//!    objects that nobody refers to; they go a day later.
+//! 2. **Identified by the chain.** A manifest names a segment by its positions and the chain hash
+//!    at its end, not by its bytes. When events are erased, the chain stays the same, and the next
+//!    backup replaces the old segment by the new one, for all backups. The bytes have their own
+//!    seal.
+//! 3. **Histories.** A log that was restored to an earlier state and continues from there has a
+//!    different chain from that point on, so its segments have other names. Both histories live in
+//!    one repository; each looks after its own backups.
+//! 4. **Online.** The log is read while the server writes it. What is backed up is made durable
+//!    first, and ends with a whole commit. Writers never wait.
+//! 5. **Keys disappear.** The log's data about people is sealed. The keys are saved after the log,
+//!    so none is missing, and only in their current state: earlier backups use the keys of the
+//!    backups that follow them. So a subject that was erased later does not return with an earlier
+//!    backup.
+//! 6. **Interruptions.** A backup exists once its manifest exists. An interrupted backup leaves
+//!    objects that nothing refers to; they are removed a day later.
 
 mod choose;
 mod folder;
@@ -56,40 +58,40 @@ pub use restore::{Plan, Restored, Stage, restore, verify};
 pub use schedule::{BackupSchedule, BackupState};
 pub use take::{Progress, Taken, back_up};
 
-/// Why a backup was not made or not put back.
+/// Why a backup was not taken or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A file of this machine.
+    /// A file on this machine cannot be read or written.
     #[error("{what}: {source}")]
     Io {
-        /// Which, or what was tried.
+        /// The file, or what was attempted.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The repository cannot be read or written.
     #[error("the backups at {place}: {reason}")]
     Repository {
-        /// Where they are.
+        /// The place of the repository.
         place: String,
         /// What is wrong.
         reason: String,
     },
-    /// Something in the repository is not what was written.
+    /// Something in the repository differs from what was written.
     #[error("the backup is damaged: {object} at offset {offset}: {reason}")]
     Damaged {
-        /// What is in it.
+        /// The object.
         object: String,
-        /// Where.
+        /// The offset in the object.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// The log that was saved had damage before where the restored one is to end.
+    /// The saved log had damage before the requested end of the restored one.
     #[error("the log was damaged when it was saved: {0}; --until {1} restores what is before it")]
     SavedDamaged(Damage, u64),
-    /// It makes no sense.
+    /// The request cannot be carried out.
     #[error("{0}")]
     Refused(String),
 }
@@ -100,7 +102,7 @@ impl BackupError {
         move |source| Self::Io { what, source }
     }
 
-    /// A segment that cannot be used: one of the journal, or an object of the repository.
+    /// Creates the error for an unusable segment of the journal or the repository.
     fn segment(what: impl Into<String>) -> impl FnOnce(SegmentError) -> Self {
         let what = what.into();
         move |error| match error {

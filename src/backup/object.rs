@@ -1,4 +1,4 @@
-//! The names of what is in a repository.
+//! The names of the objects in a repository.
 
 use skytrail_actors::log::journal::archive::SegmentFile;
 use skytrail_schema::chain::ChainHash;
@@ -6,7 +6,8 @@ use skytrail_schema::chain::ChainHash;
 use super::manifest::SegmentRef;
 use crate::hex;
 
-/// How many digits of a hash are in a name: enough to tell apart what begins at the same position.
+/// How many digits of a hash are in a name: enough to distinguish segments with the same first
+/// position.
 const DIGITS: usize = 16;
 
 pub(super) const ABOUT: &str = "repository.json";
@@ -16,7 +17,7 @@ pub(super) const DAMAGED: &str = "damaged/";
 pub(super) const KEYS: &str = "keys/";
 pub(super) const BACKUPS: &str = "backups/";
 
-/// What the name of a segment in a repository says of it.
+/// The parts of a segment's name in a repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SegmentName {
     pub(super) first: u64,
@@ -59,20 +60,20 @@ impl SegmentName {
         format!("{SEGMENTS}{first:020}-{last:020}-{chain}-{digest}.journal")
     }
 
-    /// Whether the segment ends with a commit of this chain hash.
+    /// Returns whether the segment ends with a commit that has this chain hash.
     pub(super) fn ends_with(&self, position: u64, chain: &ChainHash) -> bool {
         self.last == position && self.chain == short(chain)
     }
 
-    /// Whether it may hold what a manifest names: it does when its chain at the end is the same, and
-    /// has to be looked into when it goes on beyond.
+    /// Returns whether the segment may hold what a manifest names. It does if the chain hash at its
+    /// end is the same; if it reaches further, it has to be checked.
     pub(super) fn may_hold(&self, wanted: &SegmentRef) -> bool {
         self.first == wanted.first
             && (self.last > wanted.last || self.ends_with(wanted.last, &wanted.chain))
     }
 }
 
-/// Returns the name of a file's content.
+/// Returns the name of the object with a file's content.
 pub(super) fn content(digest: &str) -> String {
     format!("{FILES}{digest}")
 }

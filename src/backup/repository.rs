@@ -1,4 +1,4 @@
-//! Where backups are kept: objects by name, and what all of them have in common.
+//! The place of backups: objects by name, and what all kinds of places have in common.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,18 +20,18 @@ pub(super) struct Object {
     pub(super) modified: Timestamp,
 }
 
-/// A store of objects. All of it blocks; it is used by threads of its own.
+/// A store of objects. All methods block; they are called on separate threads.
 pub(super) trait Objects: Send {
-    /// Lists what begins with a prefix that ends in a slash.
+    /// Lists the objects whose names begin with a prefix, which ends in a slash.
     fn list(&self, prefix: &str) -> io::Result<Vec<Object>>;
 
     /// Opens an object.
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>>;
 
-    /// Stores an object; it is there whole and durably, or as it was before.
+    /// Stores an object durably; if this fails, the previous state remains.
     fn put(&self, name: &str, content: &mut dyn Read) -> io::Result<()>;
 
-    /// Removes an object, if it is there.
+    /// Removes an object, if it exists.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
 
@@ -41,7 +41,7 @@ pub struct Repository {
     objects: Box<dyn Objects>,
 }
 
-/// What a repository says of itself.
+/// The content of `repository.json`.
 #[derive(Serialize, Deserialize)]
 struct About {
     format: u32,
@@ -68,12 +68,12 @@ impl Repository {
         Ok(Self { place, objects })
     }
 
-    /// Returns where it is.
+    /// Returns the place.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Returns which store it has backups of; `None` for one that is new.
+    /// Returns the id of the store that it has backups of; `None` for a new repository.
     pub(super) fn store_id(&self) -> Result<Option<Uuid>, BackupError> {
         let bytes = match self.read_all(ABOUT) {
             Ok(bytes) => bytes,
@@ -95,11 +95,11 @@ impl Repository {
         Ok(Some(about.store_id))
     }
 
-    /// Looks whether this program knows the repository's format. What else it says of itself, and
-    /// whether that is damaged, is no matter to who only reads.
+    /// Checks that this program knows the repository's format. For reading, the rest of
+    /// `repository.json` does not matter, even if it is damaged.
     ///
     /// # Errors
-    /// A newer program uses it; or it cannot be reached.
+    /// A newer program uses the repository, or it cannot be reached.
     pub fn check_format(&self) -> Result<(), BackupError> {
         match self.store_id() {
             Ok(_) | Err(BackupError::Damaged { .. }) => Ok(()),
@@ -107,7 +107,7 @@ impl Repository {
         }
     }
 
-    /// Makes it the repository of a store, which it may be already.
+    /// Makes this the repository of a store, unless it is already.
     pub(super) fn claim(&self, store_id: Uuid) -> Result<(), BackupError> {
         match self.store_id()? {
             Some(known) if known == store_id => Ok(()),
@@ -146,7 +146,7 @@ impl Repository {
     /// Loads a backup's manifest.
     ///
     /// # Errors
-    /// There is none of that name; or it is damaged.
+    /// There is none with that name, or it is damaged.
     pub fn manifest(&self, name: &str) -> Result<Manifest, BackupError> {
         let object = manifest_object(name);
         let bytes = self.read_all(&object).map_err(|error| {
@@ -159,7 +159,7 @@ impl Repository {
         Manifest::decode(&object, &bytes)
     }
 
-    /// Lists the segments, by where they begin.
+    /// Lists the segments, sorted by their first positions.
     pub(super) fn segments(&self) -> Result<Vec<SegmentName>, BackupError> {
         let objects = self.list(SEGMENTS)?;
         let names = objects.iter();
@@ -209,7 +209,7 @@ impl Repository {
     }
 }
 
-/// Returns the error for an object that is not there.
+/// Returns the error for a missing object.
 pub(super) fn missing(name: &str) -> BackupError {
     BackupError::Damaged {
         object: name.to_owned(),
@@ -233,7 +233,7 @@ impl std::fmt::Display for BackupPlace {
 }
 
 impl BackupPlace {
-    /// Reads a place; `None` when it begins like a bucket and names none.
+    /// Parses a place; `None` if it begins like a bucket but names none.
     pub fn parse(text: &str) -> Option<Self> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return (!text.is_empty()).then(|| Self::Folder(PathBuf::from(text)));
@@ -245,11 +245,12 @@ impl BackupPlace {
         })
     }
 
-    /// Looks whether backups can be made here: not where files of users are, since whoever fetches
-    /// those could fetch the master key. What was put there before can be read and restored.
+    /// Checks that backups can be stored here. They must not be next to users' files, because
+    /// anyone who can download those could download the master key. Existing backups in such a
+    /// place can still be read and restored.
     ///
     /// # Errors
-    /// It is in the files' folder, or in their bucket, where any name may be a file's.
+    /// The place is in the folder of files, or in their bucket, where a file can have any name.
     pub fn check_apart(&self, settings: &Backups, files: &AssetStore) -> Result<(), BackupError> {
         let is_among = match (self, files) {
             (Self::Folder(place), AssetStore::Folder { path, .. }) => {
@@ -270,7 +271,7 @@ impl BackupPlace {
     }
 }
 
-/// Returns where a path leads, as far as it is there.
+/// Resolves a path, as far as it exists.
 fn resolve(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let known = path.ancestors().find_map(|above| {

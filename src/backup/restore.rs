@@ -1,15 +1,16 @@
-//! Putting a backup back, and looking whether that could be done.
+//! Restores a backup, and checks whether that is possible.
 //!
-//! 1. The manifest is checked. Then every segment, as it comes: its seal, every frame, every payload's
-//!    hash, the chain on from the segment before.
-//! 2. The log is cut behind the last commit that is wanted.
-//! 3. The files follow, each held against its digest, and the keys of subjects as the newest backup has
-//!    them: who was erased stays erased. In the ops store nobody is left who has had more
-//!    than the log has.
-//! 4. The log gets an event that says from what it was restored, and up to where.
-//! 5. A file says that it is not done, until it is: no server starts on half of it.
+//! 1. The manifest is checked. Then every segment is checked as it arrives: its seal, every frame,
+//!    every payload's hash, and the chain from the previous segment.
+//! 2. The log is cut after the last commit that is wanted.
+//! 3. The files follow, each checked against its digest, and the subjects' keys of the newest
+//!    backup: an erased subject stays erased. In the ops store, no consumer is left beyond the end
+//!    of the log.
+//! 4. An event is appended to the log that says from which backup it was restored, and up to where.
+//! 5. A marker file says that the restore is not finished, until it is: no server starts on an
+//!    unfinished one.
 //!
-//! sled and the record store are made from the log by the next start.
+//! The next start builds sled and the record store from the log.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -40,64 +41,64 @@ use crate::ops_store::OPS_STORE_FILE;
 use crate::proof::{NOTES_FILE, Notes};
 use crate::{hex, ops_store};
 
-/// What is to be put back.
+/// What to restore.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Into which folder; there must be nothing in it.
+    /// The target folder, which must be empty.
     pub to: PathBuf,
-    /// Which backup; see [`choose`].
+    /// The backup; see [`choose`].
     pub backup: Manifest,
     /// Where the log is to end.
     pub until: Until,
 }
 
-/// What was put back.
+/// What was restored.
 #[derive(Clone, Debug)]
 pub struct Restored {
-    /// From which backup.
+    /// The backup.
     pub manifest: Manifest,
-    /// The last position that was put back; what says that it was is behind it.
+    /// The last position that was restored; the event that says so follows it.
     pub head: u64,
-    /// The chain hash there.
+    /// The chain hash at that position.
     pub chain: ChainHash,
-    /// When the last event was committed.
+    /// The time of the last commit.
     pub time: Option<Timestamp>,
-    /// Files besides the log.
+    /// The number of files, not counting the log.
     pub num_files: usize,
-    /// Those of them that are in [`ASSET_FOLDER`].
+    /// The number of files in [`ASSET_FOLDER`].
     pub num_assets: usize,
-    /// Events that are blank because they were erased behind where the log ends now. The restored log
-    /// has an event that says so.
+    /// The number of events that are blank because they were erased after the new end of the log.
+    /// An event in the restored log says so.
     pub num_erased_later: u64,
-    /// Records that were there at the end, and are not known: what they were then was let go by
-    /// retention, or erased, since.
+    /// The number of records that existed at the end but are not known any more: their state at
+    /// that time was dropped by retention, or erased, later.
     pub num_lost_records: u64,
 }
 
-/// How far a restore is.
+/// The progress of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The log is fetched and checked.
+    /// The log is being fetched and checked.
     Log {
-        /// Up to this position.
+        /// The position so far.
         position: u64,
-        /// The backup's last.
+        /// The last position of the backup.
         head: u64,
     },
-    /// The files are fetched.
+    /// The files are being fetched.
     Files {
-        /// So many are there.
+        /// The number of files fetched so far.
         done: usize,
-        /// Of so many.
+        /// The number of all files.
         all: usize,
     },
 }
 
-/// Puts a backup back, and tells how far it is.
+/// Restores a backup, and reports the progress.
 ///
 /// # Errors
-/// The folder is not empty; the backup is damaged, with file and offset; it does not reach so far;
-/// the log was damaged when it was saved.
+/// The folder is not empty; the backup is damaged, with file and offset; it does not reach that
+/// far; or the log was damaged when it was saved.
 pub fn restore(
     repository: &Repository,
     plan: &Plan,
@@ -169,7 +170,7 @@ pub fn restore(
     })
 }
 
-/// Nobody has had more than the log has now.
+/// Moves back every consumer that has received more than the log now has.
 fn cut_ops_store(path: &Path, head: u64) -> Result<(), BackupError> {
     if !path.exists() {
         return Ok(());
@@ -185,9 +186,9 @@ fn cut_ops_store(path: &Path, head: u64) -> Result<(), BackupError> {
     cut.map_err(failed)
 }
 
-/// Reads all of a backup as a restore would; returns [`Restored::num_lost_records`].
+/// Reads a whole backup as a restore would; returns [`Restored::num_lost_records`].
 ///
-/// `scratch` is a folder that is not there yet; it is gone afterwards.
+/// `scratch` is a folder that must not exist yet; it is removed afterwards.
 ///
 /// # Errors
 /// As [`restore`].
@@ -223,7 +224,7 @@ fn read_all(
     };
     let mut end = (0, chain::GENESIS);
     for wanted in &manifest.segments {
-        // Where the log was damaged when it was saved, the manifest says so.
+        // If the log was damaged when it was saved, the manifest says so.
         let follows = (end.0 + 1 == wanted.first).then_some(end.1);
         let fetched = reading.fetch(wanted, follows)?;
         end = (wanted.last, wanted.chain);
@@ -249,7 +250,7 @@ fn read_all(
     Ok(num_lost_records)
 }
 
-/// Finds the files of a backup that were erased since.
+/// Finds the files of a backup that were erased later.
 fn erased_later(
     repository: &Repository,
     manifest: &Manifest,
@@ -258,7 +259,7 @@ fn erased_later(
     for name in repository.names()? {
         match repository.manifest(&name) {
             Ok(other) => erased.learn(&other),
-            // What it says nobody knows; without it the files have to be there.
+            // Its content is unknown, so the files have to exist.
             Err(BackupError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -267,7 +268,7 @@ fn erased_later(
     Ok(gone.map(|file| file.path.clone()).collect())
 }
 
-/// Makes the folder, and marks it as not done.
+/// Creates the folder, and marks it as unfinished.
 fn begin(to: &Path) -> Result<PathBuf, BackupError> {
     let failed = || BackupError::io(to.display().to_string());
     match std::fs::read_dir(to) {
@@ -296,11 +297,11 @@ fn begin(to: &Path) -> Result<PathBuf, BackupError> {
     Ok(mark)
 }
 
-/// A segment that was fetched and is whole.
+/// A segment that was fetched and is intact.
 struct Fetched {
     name: String,
     segment: SegmentFile,
-    /// What a check of all of it found.
+    /// The result of checking the whole segment.
     checked: Checked,
 }
 
@@ -310,18 +311,18 @@ struct Reading<'a> {
     folder: &'a Path,
     disk: &'a RealDisk,
     known: Vec<SegmentName>,
-    /// Events without their payloads, in what was fetched.
+    /// The number of events without their payloads in the fetched segments.
     num_erased: u64,
-    /// Events that are sealed with their subjects' keys.
+    /// The number of events that are sealed with their subjects' keys.
     num_sealed: u64,
-    /// The highest number of a key that what is wanted of them is sealed with.
+    /// The highest key number that the wanted part of the log is sealed with.
     last_key: u64,
-    /// Records of which nothing is known where what was fetched ends.
+    /// The records that are unknown at the end of the fetched segments.
     lost: LostRecords,
 }
 
 impl Reading<'_> {
-    /// Fetches the log up to where it is to end, and makes its last segment one that goes on.
+    /// Fetches the log up to its requested end, and prepares its last segment for further writes.
     fn log(&mut self, until: Until, tell: &mut dyn FnMut(Stage)) -> Result<Cut, BackupError> {
         let failed = || BackupError::io(self.folder.display().to_string());
         let mut end = (0, chain::GENESIS);
@@ -343,12 +344,12 @@ impl Reading<'_> {
                 cut = whole;
             }
             if cut.position < wanted.first {
-                // Nothing of it is wanted.
+                // No part of this segment is wanted.
                 remove(&self.folder.join(fetched.name))?;
                 return finish(last);
             }
             self.take(&fetched, &cut)?;
-            // Until it turns out that another one follows.
+            // This is the last segment unless another one follows.
             let is_all = cut.position == wanted.last;
             end = (cut.position, cut.chain);
             last = Some((fetched.segment, cut));
@@ -383,7 +384,8 @@ impl Reading<'_> {
         let mut wrong = None;
         for name in &candidates {
             match self.look_at(name, wanted, follows) {
-                // Of several, the one in which more is erased: what was erased must not come back.
+                // Of several, use the one with the most erased events: what was erased must not
+                // come back.
                 Ok((_, it)) if !matches!(&best, Some((best, _)) if best.num_erased >= it.num_erased) =>
                 {
                     best = Some((it, name));
@@ -403,7 +405,7 @@ impl Reading<'_> {
         };
         self.num_erased += checked.num_erased;
         self.num_sealed += checked.num_sealed;
-        // The one that was looked at last is there.
+        // The file in place is the candidate that was checked last.
         let segment = if candidates.len() == 1 {
             self.open(name)?
         } else {
@@ -416,7 +418,7 @@ impl Reading<'_> {
         })
     }
 
-    /// Learns what a segment, up to a cut, asks of the keys, and which records it has lost.
+    /// Notes which keys a segment needs up to a cut, and which records it has lost.
     fn take(&mut self, fetched: &Fetched, cut: &Cut) -> Result<(), BackupError> {
         let Fetched {
             segment, checked, ..
@@ -430,7 +432,7 @@ impl Reading<'_> {
                 .last_key
         };
         self.last_key = self.last_key.max(last_key);
-        // Nothing can be lost by it, or found again.
+        // No record can be lost in this segment, and none has been lost that could be found again.
         if checked.num_erased == 0 && self.lost.count() == 0 {
             return Ok(());
         }
@@ -482,7 +484,7 @@ impl Reading<'_> {
     }
 }
 
-/// Makes the last segment one that the server goes on with.
+/// Prepares the last segment so that the server can continue it.
 fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
     let nothing = || BackupError::Refused("the log has nothing before that".to_owned());
     let (segment, cut) = last.ok_or_else(nothing)?;
@@ -491,7 +493,7 @@ fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
     Ok(cut)
 }
 
-/// Puts a file in its place.
+/// Restores a file to its place.
 fn save(repository: &Repository, file: &SavedFile, to: &Path) -> Result<(), BackupError> {
     save_as(repository, (&content(&file.blake3), file), to)
 }

@@ -1,4 +1,4 @@
-//! Backups in a bucket of S3, or of something that speaks its protocol.
+//! Backups in an S3 bucket, or in a service with the same protocol.
 
 use std::io::{self, Read};
 
@@ -15,16 +15,16 @@ use super::repository::{Object, Objects};
 use crate::asset;
 use crate::config::S3Settings;
 
-/// What is larger goes in parts of this size.
+/// The part size; a larger object is uploaded in parts.
 const PART_BYTES: usize = 8 << 20;
-/// Parts on their way at once.
+/// The number of parts in flight at once.
 const PARTS_AT_ONCE: usize = 2;
 
-/// See the module.
+/// See the module's overview.
 pub(super) struct S3 {
     bucket: AmazonS3,
     prefix: String,
-    /// Its own, so that whoever backs up need not be asynchronous.
+    /// A runtime of its own, so that callers need not be asynchronous.
     runtime: Runtime,
 }
 

@@ -1,8 +1,8 @@
-//! The backups that a running server makes by itself, one per `BACKUP_PERIOD`.
+//! The backups that a running server takes by itself, one per `BACKUP_PERIOD`.
 //!
-//! When the last one was made, the repository says, so a restart neither skips nor doubles one. A
-//! backup runs on a thread of its own, which a stop does not wait for: what it leaves is what a
-//! crash would leave.
+//! The repository says when the last one was taken, so a restart neither skips nor repeats one. A
+//! backup runs on a separate thread, which a shutdown does not wait for: it leaves what a crash
+//! would leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,37 +19,37 @@ use crate::config::{AssetStore, BackupPlace, Backups, Config};
 use crate::ops_store::OpsStore;
 use crate::proof::Checkpoints;
 
-/// After a failure it is tried again this soon, or after the period if that is shorter.
+/// The pause before a retry after a failure; the period is used if it is shorter.
 const RETRY: Duration = Duration::from_secs(300);
 
-/// What is known of the backups that were made by this server.
+/// What this server knows about its backups.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BackupState {
-    /// Whether any are to be made.
+    /// Whether backups are scheduled.
     pub is_scheduled: bool,
-    /// Those made since the start.
+    /// The number of backups taken since the start.
     pub num_made: u64,
-    /// Attempts that failed since the start.
+    /// The number of attempts that failed since the start.
     pub num_failed: u64,
-    /// Bytes copied since the start.
+    /// The number of bytes copied since the start.
     pub copied_bytes: u64,
-    /// When the newest that is known was made.
+    /// The time of the newest known backup.
     pub last_time: Option<Timestamp>,
-    /// Up to which position it reaches.
+    /// The last position in that backup.
     pub last_head: u64,
-    /// What was damaged when it was made.
+    /// The damage in the log when it was taken.
     pub damage: Vec<String>,
-    /// Why the ops store is not in it, if it is not.
+    /// Why the ops store is not in it, if it is missing.
     pub missing_ledger: Option<String>,
-    /// Why the keys of subjects are not in it as they are, if they are not.
+    /// Why the current subjects' keys are not in it, if they are missing.
     pub missing_keys: Option<String>,
-    /// How many files that the log knows are not in it, because they were not there.
+    /// The number of files that the log knows but that were missing.
     pub missing_files: u64,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<String>,
 }
 
-/// See the module.
+/// See the module's overview.
 pub struct BackupSchedule {
     local: Local,
     settings: Backups,
@@ -61,7 +61,7 @@ pub struct BackupSchedule {
 }
 
 impl BackupSchedule {
-    /// Takes the settings. Without `BACKUP_TARGET` and `BACKUP_PERIOD` nothing is made.
+    /// Takes the settings. Without `BACKUP_TARGET` and `BACKUP_PERIOD`, no backups are taken.
     pub fn new(
         config: &Config,
         ops_store: Arc<OpsStore>,
@@ -84,12 +84,12 @@ impl BackupSchedule {
         }
     }
 
-    /// Returns what is known.
+    /// Returns the state.
     pub fn state(&self) -> BackupState {
         self.state.lock().clone()
     }
 
-    /// Makes backups until the server ends.
+    /// Takes backups until the server stops.
     pub async fn run(self: Arc<Self>, ending: CancellationToken) {
         let (Some(place), Some(period)) = (self.settings.place.clone(), self.settings.period)
         else {
@@ -114,7 +114,7 @@ impl BackupSchedule {
         }
     }
 
-    /// Returns how long it is until the next one is due.
+    /// Returns the time until the next backup is due.
     fn until_due(&self, last: Option<Timestamp>, period: Duration) -> Duration {
         let Some(last) = last else {
             return Duration::ZERO;
@@ -131,7 +131,7 @@ impl BackupSchedule {
             let repository = Repository::open(&place, &settings)?;
             let names = repository.names()?;
             let last = names.last().map(|name| repository.manifest(name));
-            // One that is not readable is a reason to make another.
+            // If the last backup is unreadable, that is a reason to take another.
             Ok(last.and_then(Result::ok).map(|manifest| manifest.time))
         });
         found.await
@@ -205,7 +205,7 @@ impl BackupSchedule {
     }
 }
 
-/// Runs what blocks for long on a thread that nobody joins.
+/// Runs long blocking work on a thread that nobody joins.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
 ) -> Result<T, BackupError> {
@@ -213,7 +213,7 @@ async fn on_thread<T: Send + 'static>(
     std::thread::Builder::new()
         .name("backup".to_owned())
         .spawn(move || {
-            // Nobody waits any more when the server stops.
+            // At a shutdown, nobody waits for the result any more.
             let _ = sender.send(work());
         })
         .map_err(BackupError::io("a thread for the backup"))?;

@@ -1,4 +1,4 @@
-//! What goes after a backup: older backups, and what nobody refers to.
+//! The cleanup after a backup: removes older backups, and objects that nothing refers to.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,11 @@ use super::object::{BACKUPS, DAMAGED, FILES, KEYS, SEGMENTS, SegmentName, conten
 use super::repository::{Object, Repository, manifest_object};
 use super::{BackupError, keys};
 
-/// What nobody refers to may be part of a backup that is being made elsewhere, for so long.
+/// An object that nothing refers to may belong to a backup that is being taken elsewhere, for this
+/// long.
 const GRACE_MICROS: i64 = 24 * 3600 * 1_000_000;
 
-/// What was done.
+/// The result of a sweep.
 #[derive(Default)]
 pub(super) struct Swept {
     pub(super) removed: Vec<String>,
@@ -22,7 +23,7 @@ pub(super) struct Swept {
     pub(super) notes: Vec<String>,
 }
 
-/// Removes old backups of this history but for the newest `keep`, then what no backup needs.
+/// Removes old backups of this history except the newest `keep`, then what no backup needs.
 pub(super) fn sweep(
     repository: &Repository,
     survey: &Survey,
@@ -47,8 +48,9 @@ pub(super) fn sweep(
             swept.foreign.push(backup.name.clone());
         }
     }
-    // Those that are followed by so many that have what they have: one in which something is missing
-    // takes no other one's place. None goes that is behind one that stays: it is what the next follows.
+    // These are followed by at least `keep` backups that have everything they have; a backup with
+    // something missing replaces none. No backup after one that stays is removed, because the next
+    // one follows it.
     let is_own = |backup: &&Manifest| own.contains(&backup.name.as_str());
     let is_over = |earlier: &&Manifest| {
         let later = backups.iter().filter(is_own);
@@ -58,7 +60,7 @@ pub(super) fn sweep(
     let over = backups.iter().filter(is_own).take_while(is_over);
     swept.removed = over.map(|backup| backup.name.clone()).collect();
     if let Some(newest) = swept.removed.iter().max().cloned() {
-        // A damaged one that one of these follows was of this history, and is as old.
+        // A damaged backup that one of these follows belongs to this history, and is as old.
         let is_over = |name: &str| {
             let mut follows = backups.iter().filter(|it| own.contains(&it.name.as_str()));
             *name < *newest && follows.any(|it| it.follows.as_deref() == Some(name))
@@ -93,22 +95,22 @@ pub(super) fn sweep(
         left: &left,
         now,
     };
-    // What a backup that is not readable refers to, nobody knows.
+    // What an unreadable backup refers to is unknown.
     if damaged.is_empty() {
         garbage.remove()?;
     }
     Ok(swept)
 }
 
-/// Whether a backup is of an earlier state of this log.
+/// Returns whether a backup is of an earlier state of this log.
 pub(super) fn is_own(backup: &Manifest, survey: &Survey) -> Result<bool, BackupError> {
     let chain = survey.chain_at(backup.head);
     let chain = chain.map_err(BackupError::io("the journal"))?;
     Ok(chain == Some(backup.chain))
 }
 
-/// Removes segments in whose place there is a newer one: it goes on further, or events were erased
-/// in it. Earlier backups find what they need in the newer one.
+/// Removes segments that a newer one replaces, because it reaches further or events were erased in
+/// it. Earlier backups find what they need in the newer one.
 fn remove_replaced(
     repository: &Repository,
     survey: &Survey,
@@ -128,8 +130,8 @@ fn remove_replaced(
     Ok(())
 }
 
-/// Removes files that were erased since an earlier backup, unless another file has the same bytes.
-/// Earlier backups do without them.
+/// Removes files that were erased after an earlier backup, unless another file has the same bytes.
+/// The earlier backups then lack them.
 fn remove_erased(
     repository: &Repository,
     made: &Manifest,
@@ -157,14 +159,14 @@ fn remove_erased(
     Ok(())
 }
 
-/// Whether a segment in the repository is of this log's history.
+/// Returns whether a segment in the repository belongs to this log's history.
 fn is_of(name: &SegmentName, survey: &Survey) -> Result<bool, BackupError> {
     let chain = survey.chain_at(name.last);
     let chain = chain.map_err(BackupError::io("the journal"))?;
     Ok(chain.is_some_and(|chain| name.ends_with(name.last, &chain)))
 }
 
-/// What no backup refers to any more, after some are gone.
+/// Objects that no backup refers to after some backups are gone.
 struct Garbage<'a> {
     repository: &'a Repository,
     gone: &'a [&'a Manifest],
@@ -208,7 +210,7 @@ impl Garbage<'_> {
     }
 }
 
-/// Returns the objects that backups refer to, but for segments.
+/// Returns the objects that backups refer to, except segments.
 fn contents(backups: &[&Manifest]) -> BTreeSet<String> {
     let files = backups.iter().flat_map(|backup| &backup.files);
     let damaged = backups.iter().flat_map(|backup| &backup.damaged_segments);

@@ -1,13 +1,14 @@
-//! Making a backup.
+//! Takes a backup.
 //!
-//! 1. The ops store was copied before: it must not be ahead of the log. If it could not be, the backup is
-//!    made without it, and says so.
-//! 2. The log is looked at, and what the repository has not got of it is checked and copied.
-//! 3. The files follow: every file that the log names was there before. If one is not there, the backup
+//! 1. The ops store is copied before anything else, because it must not be ahead of the log. If it
+//!    cannot be copied, the backup is taken without it, and says so.
+//! 2. The log is surveyed, and what is missing in the repository is checked and copied.
+//! 3. The files follow: every file that the log names existed before. If one is missing, the backup
 //!    says so (`lookup`).
-//! 4. So do the keys of subjects, as they are then. If they cannot be saved, the backup says so.
-//! 5. The manifest makes it a backup.
-//! 6. What nobody needs any more goes (`sweep`).
+//! 4. The subjects' keys follow in their current state. If they cannot be saved, the backup says
+//!    so.
+//! 5. The manifest completes the backup.
+//! 6. What is no longer needed is removed (`sweep`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -24,39 +25,39 @@ use super::repository::{Repository, manifest_object};
 use super::{BackupError, keys, lookup, sweep};
 use crate::proof::{KEY_FILE, LogKey};
 
-/// What is under way.
+/// The progress of a backup.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Bytes copied so far.
+    /// The number of bytes copied so far.
     pub bytes: u64,
 }
 
-/// A backup that was made.
+/// A backup that was taken.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// What it consists of.
+    /// The manifest.
     pub manifest: Manifest,
-    /// Bytes that were copied for it.
+    /// The number of bytes copied.
     pub copied_bytes: u64,
-    /// Segments that were copied.
+    /// The number of segments copied.
     pub num_copied_segments: usize,
-    /// Files that were copied.
+    /// The number of files copied.
     pub num_copied_files: usize,
     /// Backups that were removed because there are newer ones.
     pub removed: Vec<String>,
     /// Backups of another history.
     pub foreign: Vec<String>,
-    /// What somebody should know.
+    /// Messages for the administrator.
     pub notes: Vec<String>,
 }
 
-/// Makes a backup, and removes what has become too old: of the backups of this log's history the
-/// newest `keep` stay, or all when it is 0. The copy of the ops store goes with it.
+/// Takes a backup, and removes old ones: of the backups of this log's history, the newest `keep`
+/// stay, or all if it is 0. The copy of the ops store is removed, too.
 ///
 /// # Errors
-/// Something cannot be read or written; the repository is another store's.
-/// Damage of the log is none, nor is an ops store that cannot be copied, nor are keys of subjects that are
-/// damaged, nor are files that are not there: the rest is saved, and the manifest says what is missing.
+/// Something cannot be read or written, or the repository is another store's. Damage of the log is
+/// not an error, nor is an ops store that cannot be copied, nor are damaged subjects' keys, nor
+/// missing files: the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
     turn: Turn,
@@ -65,7 +66,7 @@ pub fn back_up(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Taken, BackupError> {
     let done = save(local, repository, (now, keep), progress);
-    // Also what a copy that failed has come to.
+    // Also removes the remains of a failed copy.
     let _ = std::fs::remove_file(local.ops_store_copy());
     drop(turn);
     done
@@ -131,7 +132,7 @@ fn save(
     })
 }
 
-/// Returns the newest backup that is readable.
+/// Returns the newest readable backup.
 fn newest(repository: &Repository) -> Result<Option<Manifest>, BackupError> {
     for name in repository.names()?.iter().rev() {
         match repository.manifest(name) {
@@ -143,7 +144,7 @@ fn newest(repository: &Repository) -> Result<Option<Manifest>, BackupError> {
     Ok(None)
 }
 
-/// What became of the log.
+/// The result of saving the log.
 #[derive(Default)]
 struct Log {
     segments: Vec<SegmentRef>,
@@ -157,9 +158,9 @@ struct Work<'a> {
     progress: &'a mut dyn FnMut(Progress),
     last: Option<Manifest>,
     known: Vec<SegmentName>,
-    /// Those of them that the log has now.
+    /// The known segments that the log has now.
     used: Vec<SegmentName>,
-    /// The highest number of a key that what was read of the log is sealed with.
+    /// The highest key number that the log, as far as it was read, is sealed with.
     last_key: u64,
     copied_bytes: u64,
     num_copied_segments: usize,
@@ -205,7 +206,7 @@ impl Work<'_> {
             last: segment.last_position,
             chain: segment.chain,
         };
-        // A sealed one that is there need not be read.
+        // A sealed segment that the repository already has need not be read.
         let sealed = segment
             .digest
             .map(|digest| SegmentName::of(segment, &digest));
@@ -250,7 +251,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Saves what is whole at the beginning of a damaged segment.
+    /// Saves the intact beginning of a damaged segment.
     fn save_beginning(
         &mut self,
         segment: &SegmentFile,
@@ -276,7 +277,7 @@ impl Work<'_> {
         self.copy_segment(&beginning, digest)
     }
 
-    /// Finds what an earlier backup has of positions that are lost here.
+    /// Finds positions lost in this log that an earlier backup has.
     fn kept_pieces(&self, survey: &Survey, damage: &Damage) -> Option<Vec<SegmentRef>> {
         let (first, last) = (damage.first_position, damage.last_position?);
         let next = survey
@@ -311,7 +312,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Saves a segment that is damaged as it is; what it is good for, somebody has to see.
+    /// Saves a damaged segment as it is; people have to judge what it is good for.
     fn save_damaged(&mut self, name: &str) -> Result<String, BackupError> {
         let place = self.local.journal().join(name);
         let failed = || BackupError::io(place.display().to_string());
@@ -334,7 +335,7 @@ impl Work<'_> {
         for file in self.local.files()? {
             match self.save_file(&file, last.get(&*file.path).copied(), &mut there) {
                 Ok(file) => saved.push(file),
-                // Listed, and gone.
+                // The file was listed, but has been deleted since.
                 Err(BackupError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -399,7 +400,7 @@ impl Work<'_> {
         let cut = cut.transpose().map_err(BackupError::io("the journal"))?;
         let key = LogKey::load(&self.local.data_dir);
         let key = key.map_err(BackupError::io(KEY_FILE))?;
-        // Names are in the order in which backups were made, whatever the clock does.
+        // Names sort in the order in which backups were taken, whatever the clock does.
         let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
         let time = Timestamp::from_micros(now.micros().max(earliest));
         let follows = self.follows(survey, head)?;
@@ -460,7 +461,7 @@ impl Work<'_> {
     }
 }
 
-/// Names a backup after a time: such as `20240611T093000.123456Z`.
+/// Returns the name of a backup for a time, such as `20240611T093000.123456Z`.
 fn name_of(time: Timestamp) -> String {
     let micros = time.micros().rem_euclid(1_000_000);
     let seconds = Timestamp::from_micros(time.micros() - micros).to_string();

@@ -1,4 +1,4 @@
-//! `skytrail audit`: questions about who did what, and who was not let in.
+//! `skytrail audit`: answers who did what, and who was refused access.
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -13,11 +13,11 @@ use crate::config::Config;
 /// A question to the running server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Who could read a record at a moment, and why.
+    /// Shows who could read a record at a given moment, and why.
     WhoCouldRead(WhoCouldRead),
-    /// What a user did, and what it changed of records.
+    /// Shows what a user did, and how it changed records.
     Changes(Changes),
-    /// Who was not let in, how often and why; the latest first.
+    /// Shows who was refused access, how often and why; the latest first.
     Refusals(Refusals),
 }
 
@@ -26,10 +26,10 @@ pub enum AuditCommand {
 pub struct WhoCouldRead {
     /// The record, as type/id.
     record: String,
-    /// Right after this position of the log, or this time (RFC 3339).
+    /// The moment: right after this position of the log, or at this time (RFC 3339).
     #[arg(long, value_name = "MOMENT")]
     at: String,
-    /// As JSON.
+    /// Prints JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -39,16 +39,16 @@ pub struct WhoCouldRead {
 /// See [`AuditCommand::Changes`].
 #[derive(Clone, Debug, Args)]
 pub struct Changes {
-    /// The user, by id, user name or mail address.
+    /// The user, by id, user name or email address.
     #[arg(long)]
     user: String,
-    /// From this position of the log on, or this time (RFC 3339).
+    /// From this position of the log on, or from this time on (RFC 3339).
     #[arg(long, value_name = "MOMENT")]
     from: Option<String>,
-    /// Up to this position, or this time.
+    /// Up to this position, or up to this time.
     #[arg(long, value_name = "MOMENT")]
     to: Option<String>,
-    /// One JSON object per act.
+    /// Prints one JSON object per act.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub struct Changes {
 /// See [`AuditCommand::Refusals`].
 #[derive(Clone, Debug, Args)]
 pub struct Refusals {
-    /// Only of this account, by id.
+    /// Shows refusals of this account only, by id.
     #[arg(long)]
     user: Option<String>,
     /// From this time on (RFC 3339).
@@ -67,7 +67,7 @@ pub struct Refusals {
     /// Up to this time.
     #[arg(long)]
     to: Option<String>,
-    /// One JSON object per row.
+    /// Prints one JSON object per row.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -120,7 +120,7 @@ async fn who_could_read(server: &RunningServer, wanted: &WhoCouldRead) -> Result
     Ok(())
 }
 
-/// Says who could read a record, a line each.
+/// Formats who could read a record, one line per reader.
 fn readers(found: &Json) -> Vec<String> {
     let list = |name: &str| {
         found

@@ -19,22 +19,22 @@ use crate::ops_store::OPS_STORE_FILE;
 use crate::scratch::Scratch;
 use crate::{hex, ops_store};
 
-/// Saves the log, the ops store, keys and files; also while the server runs.
+/// Backs up the log, the ops store, keys and files; also while the server runs.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = BACKUP_HELP)]
 pub struct BackupCommand {
-    /// A folder, or `s3://bucket/prefix`; `BACKUP_TARGET` when it is not said.
+    /// A folder, or `s3://bucket/prefix`; defaults to `BACKUP_TARGET`.
     target: Option<String>,
-    /// How many backups stay, this one included; 0 for all (`BACKUP_KEEP`).
+    /// How many backups to keep, including this one; 0 for all (`BACKUP_KEEP`).
     #[arg(long)]
     keep: Option<usize>,
-    /// Lists the backups that there are instead.
+    /// Lists the existing backups instead.
     #[arg(long, conflicts_with_all = ["keep", "verify"])]
     list: bool,
-    /// Reads all of a backup and checks it instead.
+    /// Reads a whole backup and checks it instead.
     #[arg(long, conflicts_with = "keep")]
     verify: bool,
-    /// Which backup is checked; the newest when it is not said.
+    /// The backup to check; defaults to the newest.
     #[arg(long, requires = "verify")]
     backup: Option<String>,
 }
@@ -49,19 +49,19 @@ Examples:
   skytrail backup /mnt/backups --list
   skytrail backup /mnt/backups --verify";
 
-/// Puts a backup into an empty folder, from which a server can then be started.
+/// Restores a backup into an empty folder, from which a server can then be started.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = RESTORE_HELP)]
 pub struct RestoreCommand {
     /// Where the backups are: a folder, or `s3://bucket/prefix`.
     target: String,
-    /// The data folder that is made; there must be nothing in it.
+    /// The data folder to create; it must be empty if it exists.
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
-    /// Which backup; the newest when it is not said.
+    /// The backup to restore; defaults to the newest.
     #[arg(long)]
     backup: Option<String>,
-    /// The last position, or the last time, that is wanted; everything when it is not said.
+    /// The last position, or the last time, to restore; defaults to everything.
     #[arg(long, value_name = "POSITION|TIME")]
     until: Option<String>,
 }
@@ -106,7 +106,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         say_lost(num_lost);
         return missing_in(&manifest);
     }
-    // What a check that was killed has left of the log goes.
+    // Removes the copy of the log that a killed check may have left.
     drop(scratch());
     take(
         config,
@@ -121,14 +121,14 @@ fn open(config: &Config, place: &BackupPlace) -> Result<Repository, String> {
     Ok(repository)
 }
 
-/// Makes a folder for what is checked, and removes those that were left.
+/// Creates a folder for the check, and removes abandoned ones.
 fn scratch() -> Result<Scratch, String> {
     let parent = std::env::temp_dir();
     let made = Scratch::make(&parent, "skytrail-verify-");
     made.map_err(|error| format!("{}: {error}", parent.display()))
 }
 
-/// Finds the backup that is meant, and says which others cannot be read.
+/// Finds the requested backup, and reports the others that cannot be read.
 fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, String> {
     let mut skip = |error: &BackupError| complain(&error.to_string());
     backup::choose(repository, backup, &mut skip).map_err(text)
@@ -180,7 +180,7 @@ fn report(taken: &Taken) -> Result<(), String> {
     missing_in(manifest)
 }
 
-/// A backup in which something is missing is one, and still no reason to be content.
+/// A backup with something missing is still a backup, but the command reports it as an error.
 fn missing_in(manifest: &Manifest) -> Result<(), String> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(without_ops_store(manifest));
@@ -363,7 +363,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     Ok(())
 }
 
-/// Says how many records a restored log has without knowing anything of them.
+/// Reports how many records a restored log lacks because nothing is known about them.
 fn say_lost(num_records: u64) {
     if num_records > 0 {
         say(&format!(
@@ -373,8 +373,8 @@ fn say_lost(num_records: u64) {
     }
 }
 
-/// Says where files belong that were put into the restored data folder, when a server with this
-/// configuration looks elsewhere.
+/// Returns where restored files belong, if a server with this configuration does not look for them
+/// in the restored data folder.
 fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
     let put = to.join(ASSET_FOLDER);
     let place = match &config.assets.store {
@@ -398,7 +398,7 @@ fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
     ))
 }
 
-/// Warns of a bucket whose files belong to the original, too.
+/// Returns a warning if the files are in a bucket that the original server uses, too.
 fn shared_bucket(config: &Config, manifest: &Manifest) -> Option<String> {
     let configured = match &config.assets.store {
         AssetStore::S3(s3) => Some(&s3.bucket),
@@ -424,7 +424,7 @@ fn parse_place(text: &str) -> Result<BackupPlace, String> {
         .ok_or_else(|| format!("{text:?}: expected a folder or s3://bucket/prefix"))
 }
 
-/// Reads where a log is to end.
+/// Parses where a log is to end.
 pub(super) fn parse_until(text: Option<&str>) -> Result<Until, String> {
     let Some(text) = text else {
         return Ok(Until::End);

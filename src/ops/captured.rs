@@ -1,4 +1,4 @@
-//! `skytrail captured`: rows that SQL has changed and that could not be taken into the log.
+//! `skytrail captured`: rows that were changed by SQL and that the log could not accept.
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -27,23 +27,23 @@ Examples:
 enum What {
     /// Lists parked rows.
     List {
-        /// Also what the rows were before and after, as JSON.
+        /// Also shows the rows before and after the change, as JSON.
         #[arg(long)]
         rows: bool,
     },
-    /// Tries rows again, as if they had been changed just now.
+    /// Tries rows again, as if they had just been changed.
     Retry(Rows),
-    /// Forgets rows.
+    /// Discards rows.
     Discard(Rows),
 }
 
-/// Which rows.
+/// Selects the rows.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
 struct Rows {
-    /// Their ids.
+    /// The ids of the rows.
     ids: Vec<u64>,
-    /// All of them.
+    /// Selects all rows.
     #[arg(long)]
     all: bool,
 }

@@ -1,5 +1,5 @@
-//! `skytrail delivery`: how far plugins are with what after-hooks are told, and other programs with
-//! the log, and setting it right.
+//! `skytrail delivery`: how far plugins are with their after-hooks and other programs with the log,
+//! and how to correct it.
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -9,7 +9,7 @@ use super::remote::{self, RunningServer, ServerFlag};
 use super::{say, show};
 use crate::config::Config;
 
-/// What to do. All of it talks to the running server.
+/// What to do. Every command talks to the running server.
 #[derive(Clone, Debug, Args)]
 pub struct DeliveryCommand {
     #[command(flatten)]
@@ -21,36 +21,37 @@ pub struct DeliveryCommand {
 /// See [`DeliveryCommand`].
 #[derive(Clone, Debug, Subcommand)]
 pub enum What {
-    /// Lists the plugins and other programs that are told of changes: how far they are, and what went wrong.
+    /// Lists the plugins and other programs that receive changes: how far they are, and what went
+    /// wrong.
     List,
-    /// Delivers nothing to a plugin any more; the log remembers what waits.
+    /// Stops delivering to a consumer; what waits stays in the log.
     Pause {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
     },
-    /// Goes on delivering.
+    /// Resumes delivering.
     Resume {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
     },
-    /// Goes on from another place of the log: what is behind it is delivered again.
+    /// Continues from another place in the log: what follows it is delivered again.
     Rewind {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
-        /// Where to.
+        /// The place to continue from.
         #[command(flatten)]
         to: To,
         /// Whether to wait.
         #[command(flatten)]
         watch: Watch,
     },
-    /// Delivers again what these positions call for.
+    /// Delivers the events of a range of positions again.
     Redeliver {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
         /// The first position.
         from: u64,
-        /// The last.
+        /// The last position.
         until: u64,
         /// Whether to wait.
         #[command(flatten)]
@@ -58,16 +59,16 @@ pub enum What {
     },
     /// Lists deliveries that were given up.
     DeadLetters {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
     },
     /// Delivers dead letters again.
     Resend(Letters),
-    /// Forgets dead letters; a delivery that is being tried again is given up, and is one then.
+    /// Drops dead letters; a delivery that is being retried is given up, and dropped as one.
     Drop(Letters),
-    /// Forgets a plugin that does not come any more, with its dead letters.
+    /// Forgets a plugin that no longer connects, with its dead letters.
     Forget {
-        /// The plugin, or `log/` and the name of a consumer of the log.
+        /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
     },
 }
@@ -76,7 +77,7 @@ pub enum What {
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct To {
-    /// Behind this position.
+    /// After this position.
     #[arg(long)]
     position: Option<u64>,
     /// Before the first event of this time (RFC 3339).
@@ -87,25 +88,25 @@ pub struct To {
     end: bool,
 }
 
-/// Whether to wait for what was ordered.
+/// Whether to wait until the deliveries are done.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Watch {
-    /// Waits until it is delivered, also for somebody to take it, and shows how far it is. Fails when the
-    /// consumer is paused. Ending this ends no delivery.
+    /// Waits until everything is delivered, and shows the progress. Waits for a worker, too, if
+    /// none is connected. Fails if the consumer is paused. Stopping this command stops no delivery.
     #[arg(long)]
     follow: bool,
 }
 
-/// Which dead letters.
+/// Selects dead letters.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
 #[command(override_usage = "skytrail delivery <resend|drop> <CONSUMER> <IDS|--all>")]
 pub struct Letters {
-    /// The plugin, or `log/` and the name of a consumer of the log.
+    /// The plugin, or `log/NAME` for a consumer of the log.
     consumer: String,
-    /// Their ids, such as `42/note_saved`.
+    /// The ids of the dead letters, such as `42/note_saved`.
     ids: Vec<String>,
-    /// All of them.
+    /// Selects all of them.
     #[arg(long)]
     all: bool,
 }
@@ -157,7 +158,7 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks; for a list page by page.
+/// Calls the action; reads a list page by page.
 async fn all_of(
     server: &RunningServer,
     action: &str,

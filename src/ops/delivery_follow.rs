@@ -1,4 +1,4 @@
-//! Watching what a consumer has to be told, until it has been.
+//! Watches a consumer until everything that is to be delivered has been delivered.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::complain;
 use super::remote::RunningServer;
 
-/// The pause between two looks.
+/// The pause between two requests for the state.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// How far a consumer is.
@@ -18,7 +18,7 @@ struct Look {
     position: u64,
     lag: u64,
     open: u64,
-    /// Deliveries that are over, however they ended.
+    /// Deliveries that are finished, however they ended.
     over: u64,
 }
 
@@ -33,8 +33,8 @@ impl Look {
         }
     }
 
-    /// Whether what was to be told then has been told. While new things happen there is always
-    /// something open, so what was open then counts.
+    /// Returns whether everything that was open at `begun` has been delivered. While new events
+    /// arrive, something is always open, so only what was open then counts.
     fn is_done_since(self, begun: Self) -> bool {
         let is_there = self.position >= begun.position + begun.lag;
         let is_told = self.open == 0 || self.over >= begun.over + begun.open;
@@ -42,11 +42,11 @@ impl Look {
     }
 }
 
-/// Waits until a consumer has had what it was behind with; returns its state. While nobody works for it this
-/// waits for somebody, and says so.
+/// Waits until a consumer has received what it had not received at `begun`; returns its state. If
+/// no worker is connected, waits for one, and says so.
 ///
 /// # Errors
-/// A sentence: the server is gone, or the consumer, or it is paused.
+/// Returns a sentence: the server or the consumer is gone, or the consumer is paused.
 pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<Json, String> {
     let name = begun.get("name").cloned().unwrap_or_default();
     let first = Look::at(begun);

@@ -1,4 +1,4 @@
-//! `skytrail erase`: having things forgotten for good.
+//! `skytrail erase`: erases data for good.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -7,17 +7,18 @@ use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{complain, say, show};
 use crate::config::Config;
 
-/// What to erase. All of it talks to the running server, and none of it can be taken back.
+/// What to erase. Every command talks to the running server, and none can be undone.
 #[derive(Clone, Debug, Subcommand)]
 pub enum EraseCommand {
-    /// Erases a record: what it is, and everything that it ever was.
+    /// Erases a record: its present state and every earlier one.
     Record(Record),
-    /// Erases one event, a version of a record: what it held. What the record is now stays.
+    /// Erases the content of one event, a version of a record. The record's present state stays.
     Event(Event),
-    /// Erases a field of a record, or of all records of a type: its value, and every one that it ever
-    /// had. The versions that had one lose the other fields, too; what the record is now stays.
+    /// Erases a field of a record, or of all records of a type: its present value and every earlier
+    /// one. The versions that had a value lose their other fields, too; the other fields of the
+    /// present record stay.
     Field(Field),
-    /// Erases a user: how he signs in, his user record, his devices and what they subscribed to.
+    /// Erases a user: their credentials, user record, devices and subscriptions.
     User(User),
     /// Lists the last erasures: what, when, by whom and why.
     List(List),
@@ -28,7 +29,7 @@ pub enum EraseCommand {
 pub struct Record {
     /// The record, as type/id.
     record: String,
-    /// Leaves its files, also those that nothing else names.
+    /// Keeps its files, also those that nothing else names.
     #[arg(long)]
     keep_files: bool,
     #[command(flatten)]
@@ -38,9 +39,9 @@ pub struct Record {
 /// See [`EraseCommand::Event`].
 #[derive(Clone, Debug, Args)]
 pub struct Event {
-    /// Its position in the log.
+    /// The event's position in the log.
     position: u64,
-    /// Leaves its files, also those that nothing else names.
+    /// Keeps its files, also those that nothing else names.
     #[arg(long)]
     keep_files: bool,
     #[command(flatten)]
@@ -54,7 +55,7 @@ pub struct Field {
     record: String,
     /// The field.
     field: String,
-    /// Leaves files, also those that nothing else names.
+    /// Keeps files, also those that nothing else names.
     #[arg(long)]
     keep_files: bool,
     #[command(flatten)]
@@ -64,22 +65,22 @@ pub struct Field {
 /// See [`EraseCommand::User`].
 #[derive(Clone, Debug, Args)]
 pub struct User {
-    /// The user, by id, user name or mail address.
+    /// The user, by id, user name or email address.
     user: String,
-    /// The records that he owns, too.
+    /// Also erases the records that the user owns.
     #[arg(long)]
     records: bool,
-    /// Leaves his files, also those that nothing else names.
+    /// Keeps the user's files, also those that nothing else names.
     #[arg(long)]
     keep_files: bool,
     #[command(flatten)]
     order: Order,
 }
 
-/// What every erasure needs.
+/// The arguments of every erasure.
 #[derive(Clone, Debug, Args)]
 struct Order {
-    /// Why; the log says so from then on.
+    /// The reason, which is kept in the log.
     #[arg(long)]
     why: String,
     #[command(flatten)]
@@ -89,7 +90,7 @@ struct Order {
 /// See [`EraseCommand::List`].
 #[derive(Clone, Debug, Args)]
 pub struct List {
-    /// How many.
+    /// How many to list.
     #[arg(long, default_value_t = 50)]
     limit: u64,
     #[command(flatten)]
@@ -99,8 +100,8 @@ pub struct List {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong; also when an erasure is not finished yet, or some records were
-/// refused.
+/// Returns a sentence that says what is wrong; also if an erasure is not finished yet, or some
+/// records were refused.
 pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
     match command {
         EraseCommand::Record(Record {
@@ -147,7 +148,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             let body = members(json!({"limit": list.limit}));
             let listed = block_on(server.call("erase:list", body))?;
             let erasures = listed.get("erasures").and_then(Json::as_array);
-            // Lines of JSON are for programs, too.
+            // The standard output is for lines of JSON only, which programs read.
             if erasures.is_none_or(Vec::is_empty) {
                 complain("nothing was erased");
             }
@@ -198,7 +199,7 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     let position = member("position");
     if member("finished") == json!(true) {
         let place = match position {
-            // Several erasures; the list has them.
+            // There were several erasures; `skytrail erase list` shows them.
             Json::Null => String::new(),
             position => format!(" at {position}"),
         };
@@ -226,10 +227,10 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     ))
 }
 
-/// `skytrail compact`: has the running server erase what the types' retention lets go.
+/// `skytrail compact`: asks the running server to erase what the types' retention lets go.
 ///
 /// # Errors
-/// A sentence that says what is wrong; also when it is not finished yet.
+/// Returns a sentence that says what is wrong; also if it is not finished yet.
 pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     let server = RunningServer::find(config, flag)?;
     let done = block_on(server.call("log:compact", Map::new()))?;
@@ -247,7 +248,7 @@ pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     Err("not finished yet; the server goes on with it, also after a restart".to_owned())
 }
 
-/// Says how many there are, up to what becomes of them.
+/// Returns the number of things as the beginning of a sentence, with its verb.
 fn are(number: u64, what: &str, whose: &str) -> String {
     match number {
         1 => format!("1 {what}{whose} is"),

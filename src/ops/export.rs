@@ -1,4 +1,4 @@
-//! `skytrail export`: records of a running server as JSON lines or as a table.
+//! `skytrail export`: exports records of a running server as JSON lines or as a table.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,37 +20,37 @@ use crate::config::Config;
 use crate::import::table;
 use crate::spreadsheet;
 
-/// What to write.
+/// What to export.
 #[derive(Clone, Debug, Args)]
 pub struct ExportCommand {
-    /// The types; all of them when none is named. A table has one.
+    /// The types; defaults to all of them. A table has exactly one.
     types: Vec<String>,
-    /// As they were right after this position of the log, or at this time (RFC 3339); by default
-    /// as they are when it begins.
+    /// Exports the records as they were right after this position of the log, or at this time (RFC
+    /// 3339); defaults to when the export begins.
     #[arg(long)]
     as_of: Option<String>,
-    /// Only records that fulfil this condition, as `record:query` takes it (JSON).
+    /// Exports only records that match this predicate, in the form of `record:query` (JSON).
     #[arg(long, value_name = "JSON")]
     predicate: Option<String>,
-    /// Writes the roles, and the users of records of type user, too: their roles, accounts elsewhere,
-    /// locks; as they are now, so not with --as-of. JSON lines only.
+    /// Also exports the roles, and the users of records of type user: their roles, accounts
+    /// elsewhere and locks. They are as of now, so this excludes --as-of. JSON lines only.
     #[arg(long, conflicts_with = "as_of")]
     users: bool,
-    /// With the hashes of their passwords, those of earlier ones that must not come again included.
-    /// Such a file is a secret: passwords can be guessed from it.
+    /// Includes the users' password hashes, and those of earlier passwords that must not be used
+    /// again. Such a file is a secret: passwords can be guessed from it.
     #[arg(long, requires = "users")]
     password_hashes: bool,
-    /// How to write them.
+    /// The output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where to, into a file that there is not yet; by default the standard output.
+    /// The file to write to, which must not exist yet; defaults to the standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     server: ServerFlag,
 }
 
-/// How records are written.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// A JSON object per line.
@@ -60,12 +60,12 @@ pub enum Format {
     Csv,
 }
 
-/// What tells a user's line from a record's.
+/// Marks a user's line.
 pub(super) const AUTH_LINE: &str = "auth";
-/// What tells the line with the roles from others.
+/// Marks the line with the roles.
 pub(super) const ROLES_LINE: &str = "roles";
 
-/// The members of a record besides its fields, as a table has them.
+/// The members of a record other than its fields, in the order of a table's columns.
 pub(super) const SYSTEM: [&str; 8] = [
     "_id",
     "_database_id",
@@ -77,10 +77,10 @@ pub(super) const SYSTEM: [&str; 8] = [
     "_updated_by",
 ];
 
-/// The fields of types, by type and name.
+/// The types of fields, by record type and field name.
 pub(super) type Schema = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What `record:export` answers.
+/// The answer of `record:export`.
 #[derive(Debug, Deserialize)]
 struct Page {
     #[serde(deserialize_with = "json::list")]
@@ -91,7 +91,7 @@ struct Page {
 #[derive(Debug, Deserialize)]
 struct PageInfo {
     position: u64,
-    /// The fields that the type had then; none when it was not there.
+    /// The fields that the type had then; none if the type did not exist.
     fields: Option<BTreeMap<String, String>>,
     next: Option<String>,
 }
@@ -140,8 +140,8 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     partial.finish()
 }
 
-/// Asks for the fields that types had at the moment that is wanted; also says which that is, if any type was
-/// there. One that was not there is left out if nobody named it.
+/// Asks for the fields that types had at the requested moment. Also returns that moment, unless
+/// there were no types to ask for. A type that did not exist then is left out unless it was named.
 async fn exported(
     server: &RunningServer,
     command: &ExportCommand,
@@ -158,7 +158,7 @@ async fn exported(
         }
         let page: Page = server.call_for("record:export", body).await?;
         let position = page.info.position;
-        // All that follows is of the same moment.
+        // Everything that follows is of the same moment.
         moment = Some(position.into());
         match page.info.fields {
             Some(fields) => {
@@ -175,7 +175,7 @@ async fn exported(
     Ok((exported, moment))
 }
 
-/// Writes the records of some types, with what goes with them.
+/// Writes the records of some types, with their types, roles and users.
 async fn write(
     server: &RunningServer,
     command: &ExportCommand,
@@ -228,13 +228,13 @@ async fn write(
     out.flush().map_err(|error| unwritten(&error))
 }
 
-/// Asks for the users whose records these are, as lines of their own.
+/// Asks for the users of these records, and returns them as lines of their own.
 async fn users_of(
     server: &RunningServer,
     records: &[Json],
     has_hashes: bool,
 ) -> Result<Vec<Json>, String> {
-    // A record of the type in a private database is nobody's profile.
+    // A record of this type in a private database is not a user's profile.
     let public = records.iter();
     let public = public.filter(|record| record.get("_database_id").is_none());
     let id = |record: &Json| {

@@ -1,4 +1,4 @@
-//! `skytrail history`: what a record was, who changed it, and bringing it back.
+//! `skytrail history`: shows what a record was and who changed it, and restores it.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -8,14 +8,14 @@ use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{complain, say, show};
 use crate::config::Config;
 
-/// What to do with a record's history. All of it talks to the running server.
+/// What to do with a record's history. Every command talks to the running server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum HistoryCommand {
-    /// Lists a record's versions, the newest first: when, by whom, and what became different.
+    /// Lists a record's versions, the newest first: when, by whom, and what changed.
     List(List),
     /// Shows a record as it was.
     Show(At),
-    /// Saves a record as it was, as a new version; one that was deleted is there again.
+    /// Saves a record as it was, as a new version; recreates it if it was deleted.
     Restore(At),
 }
 
@@ -24,19 +24,19 @@ pub enum HistoryCommand {
 pub struct List {
     /// The record, as type/id.
     record: String,
-    /// Up to this position of the log, or this time (RFC 3339).
+    /// Up to this position of the log, or up to this time (RFC 3339).
     #[arg(long)]
     until: Option<String>,
-    /// Behind this position, or this time.
+    /// After this position, or after this time.
     #[arg(long)]
     after: Option<String>,
-    /// Only what this user did.
+    /// Only versions by this user.
     #[arg(long)]
     user: Option<String>,
-    /// How many versions at most; all, without it.
+    /// The greatest number of versions; defaults to all.
     #[arg(long)]
     limit: Option<usize>,
-    /// One JSON object per version.
+    /// Prints one JSON object per version.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct List {
 pub struct At {
     /// The record, as type/id.
     record: String,
-    /// Right after this position of the log, or this time (RFC 3339).
+    /// The moment: right after this position of the log, or at this time (RFC 3339).
     #[arg(long)]
     as_of: String,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
     }
 }
 
-/// Asks page by page until there are as many versions as wanted; says where the others begin.
+/// Reads page by page until there are enough versions; says where the next one begins.
 async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
     const PAGE: usize = 200;
     let mut left = wanted.limit.unwrap_or(usize::MAX);
@@ -120,7 +120,7 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes a version as a line, and a line per change.
+/// Formats a version as one line, and a line per change.
 fn describe(version: &Json) -> Vec<String> {
     let position = version.get("position").unwrap_or(&Json::Null);
     let (time, kind) = (text(version, "/time"), text(version, "/kind"));
@@ -131,7 +131,7 @@ fn describe(version: &Json) -> Vec<String> {
     lines
 }
 
-/// Says who did what an event tells, and what took it if it was erased.
+/// Returns who caused an event, and the erasure if it was erased.
 pub(super) fn who_did(event: &Json) -> String {
     let role = event.pointer("/sql/role").and_then(Json::as_str);
     let actor = event.get("actor").unwrap_or(&Json::Null);
@@ -142,7 +142,7 @@ pub(super) fn who_did(event: &Json) -> String {
     }
 }
 
-/// Writes which hooks had a say in an event, a line each.
+/// Lists the hooks that changed an event, one line each.
 pub(super) fn hooks(event: &Json) -> Vec<String> {
     let hooks = event.get("hooks").and_then(Json::as_array);
     let hooks = hooks.into_iter().flatten().map(|hook| {
@@ -153,7 +153,7 @@ pub(super) fn hooks(event: &Json) -> Vec<String> {
     hooks.collect()
 }
 
-/// Writes what became different, a line per field.
+/// Lists what changed, one line per field.
 pub(super) fn changes(version: &Json) -> Vec<String> {
     let changes = version.get("changes").and_then(Json::as_object);
     let changes = changes.into_iter().flatten().map(|(name, change)| {
@@ -163,7 +163,7 @@ pub(super) fn changes(version: &Json) -> Vec<String> {
     changes.collect()
 }
 
-/// Says when, by whom and why something was erased, if it was.
+/// Returns when, by whom and why an event was erased, if it was.
 pub(super) fn erased(event: &Json) -> Option<String> {
     let mark = event.get("erased").filter(|mark| mark.is_object())?;
     let (at, why) = (text(mark, "/at"), text(mark, "/why"));
@@ -171,7 +171,7 @@ pub(super) fn erased(event: &Json) -> Option<String> {
     Some(format!("erased at {at} by {by}: {why}"))
 }
 
-/// Names an actor: the user, and in brackets with which key, through what and on whose behalf.
+/// Names an actor: the user, and in brackets the key, the plugin or origin, and on whose behalf.
 fn who(actor: &Json) -> String {
     let user = |place: &str| match text(actor, place) {
         "" => "nobody".to_owned(),

@@ -1,4 +1,4 @@
-//! `skytrail import`: taking over what other servers and files have.
+//! `skytrail import`: imports the data of other servers, and files.
 
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,12 @@ use crate::telemetry;
 /// What to import.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ImportCommand {
-    /// Takes over the PostgreSQL database of a Skygear v1 app, while no server runs here. What is
-    /// here already stays, so it can be interrupted and begun again.
+    /// Imports the PostgreSQL database of a Skygear v1 app, while no server runs here. What already
+    /// exists here stays, so the import can be interrupted and started again.
     Skygear(Box<Skygear>),
-    /// Takes records out of a file that `skytrail export` wrote, or any of that form, into a running
-    /// server. What is here already stays, so it can be interrupted and begun again.
+    /// Imports records from a file into a running server. The file is one that `skytrail export`
+    /// wrote, or has the same form. What already exists here stays, so the import can be
+    /// interrupted and started again.
     Records(Box<super::import_records::Records>),
 }
 
@@ -33,35 +34,34 @@ pub struct Skygear {
         value_name = "URL"
     )]
     database_url: String,
-    /// The app's name there; by default the one here (`APP_NAME`).
+    /// The app's name in that database; defaults to this app's name (`APP_NAME`).
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
-    /// Only says what would become of everything.
+    /// Only reports what an import would do.
     #[arg(long)]
     dry_run: bool,
-    /// Records that are here already, and were changed there later than here, become what they are
-    /// there.
+    /// Updates records that exist here already and were changed later there than here.
     #[arg(long)]
     update: bool,
-    /// Writes every row that is not taken over, and why, to a file: a JSON object per line.
+    /// Writes every row that is not imported, and why, to a file: a JSON object per line.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Copies the files from this folder (v1's `ASSET_STORE_PATH`).
     #[arg(long, value_name = "FOLDER", conflicts_with = "assets_bucket")]
     assets_from: Option<PathBuf>,
-    /// Copies the files from this bucket of S3.
+    /// Copies the files from this S3 bucket.
     #[arg(long, value_name = "BUCKET", requires = "assets_access_key")]
     assets_bucket: Option<String>,
     /// The bucket's region.
     #[arg(long, value_name = "REGION", default_value = "us-east-1")]
     assets_region: String,
-    /// What speaks S3's protocol, if it is not Amazon's.
+    /// The address of the S3 service, if it is not Amazon's.
     #[arg(long, value_name = "URL")]
     assets_endpoint: Option<String>,
-    /// The key that opens the bucket.
+    /// The access key of the bucket.
     #[arg(long, env = "SKYGEAR_ASSET_ACCESS_KEY", requires = "assets_secret_key")]
     assets_access_key: Option<String>,
-    /// The secret that goes with it.
+    /// The secret of the access key.
     #[arg(long, env = "SKYGEAR_ASSET_SECRET_KEY", hide_env_values = true)]
     assets_secret_key: Option<String>,
 }
@@ -77,10 +77,10 @@ pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
     }
 }
 
-/// Says what became of everything, at the end of an import that was `done` or failed.
+/// Reports the outcome of everything, at the end of an import that was `done` or failed.
 ///
 /// # Errors
-/// It failed, or something was refused.
+/// The import failed, or something was refused.
 pub(super) fn end(
     done: Result<(), String>,
     report: Report,

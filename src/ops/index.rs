@@ -1,4 +1,4 @@
-//! `skytrail index`: looking at the record store's indexes, and saying which to have.
+//! `skytrail index`: shows the record store's indexes, and sets which ones to have.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +16,27 @@ use crate::record_store::moved;
 
 use crate::projection::with_causes;
 
-/// What to do. The server makes and drops indexes by itself; all of this works while it runs.
+/// What to do. The server creates and drops indexes by itself; every command works while it runs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum IndexCommand {
-    /// Lists the indexes, their uses and sizes, and why they are there.
+    /// Lists the indexes, their uses and sizes, and why they exist.
     List,
-    /// Wants an index, whether queries need it or not.
+    /// Asks for an index, whether queries need it or not.
     Declare(On),
-    /// Wants an index never to be made; one that is there is dropped.
+    /// Forbids an index; drops it if it exists.
     Forbid(On),
-    /// Keeps an index also when no query uses it any more; one that is not there is made.
+    /// Keeps an index even if no query uses it any more; creates it if it does not exist.
     Pin(On),
-    /// Leaves an index to the server again.
+    /// Lets the server decide about an index again.
     Free(On),
 }
 
-/// Which index.
+/// Selects an index.
 #[derive(Clone, Debug, Args)]
 pub struct On {
     /// The record type.
     record_type: String,
-    /// Its fields in the index's order, such as `_created_at`; with `:desc` behind it, descending.
+    /// Its fields in the index's order, such as `_created_at`; append `:desc` for descending order.
     #[arg(required = true)]
     fields: Vec<String>,
 }
@@ -45,7 +45,7 @@ impl On {
     fn entry(&self, why: &str) -> IndexEntry {
         let columns = self.fields.iter().map(|field| {
             let name = field.strip_suffix(":desc").unwrap_or(field);
-            // As in the paths of queries.
+            // The same alias as in the paths of queries.
             let column = if name == "_owner" { "_owner_id" } else { name };
             IndexColumn {
                 is_descending: field.ends_with(":desc"),
@@ -92,7 +92,7 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
             .iter()
             .any(|entry| entry.is_on(&wanted.record_type, &wanted.columns));
         match &command {
-            // What is gone may still be let go.
+            // A wish about fields that are gone can still be withdrawn.
             IndexCommand::Free(_) | IndexCommand::Forbid(_) if is_known => {}
             IndexCommand::Free(_) => return Err(unknown(&wanted, &known)),
             _ => check(&wanted, &list_fields(place).await.map_err(failed)?)?,
@@ -109,7 +109,7 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
     Ok(())
 }
 
-/// Says which indexes of the type are known when this one is not.
+/// Returns an error that lists the known indexes of the type.
 fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
     let name = &wanted.record_type;
     let of_type = known.iter().filter(|entry| entry.record_type == *name);
@@ -124,7 +124,7 @@ fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
     )
 }
 
-/// Refuses an index over what there is not: nothing would ever make it.
+/// Refuses an index over a type or field that does not exist: it would never be built.
 fn check(wanted: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result<(), String> {
     let name = &wanted.record_type;
     let fields = types.get(name);
@@ -141,7 +141,7 @@ fn check(wanted: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result
     }
 }
 
-/// Returns what the command wants of an index; `None` for the list.
+/// Returns what the command asks of an index; `None` for the list.
 fn wanted(command: &IndexCommand) -> Option<IndexEntry> {
     Some(match command {
         IndexCommand::List => return None,
@@ -163,7 +163,7 @@ fn wanted(command: &IndexCommand) -> Option<IndexEntry> {
     })
 }
 
-/// Writes the columns as commands name them.
+/// Formats the columns in the form that commands take.
 fn columns(entry: &IndexEntry) -> String {
     let column = |column: &IndexColumn| {
         let order = if column.is_descending { ":desc" } else { "" };

@@ -1,4 +1,4 @@
-//! `skytrail log`: looking into the event log, also while a server writes it.
+//! `skytrail log`: reads the event log, also while a server writes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::hex;
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
 
-/// A way to look into the log.
+/// A way to read the log.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
     /// Prints the last events, one per line.
     Tail {
-        /// How many.
+        /// How many events to print.
         #[arg(short = 'n', long, default_value_t = 20)]
         events: u64,
     },
@@ -33,26 +33,27 @@ pub enum LogCommand {
         /// A position such as 42, or a stream such as record/note/1, type/note, user/<id>.
         what: String,
     },
-    /// Prints events of a running server as they come, one JSON object per line, until it is ended.
+    /// Prints events of a running server as they arrive, one JSON object per line, until it is
+    /// stopped.
     Follow(super::log_follow::FollowCommand),
-    /// Searches a running server's log, by who did what to what, through what and when; prints what
-    /// it finds, or writes it to a file as JSON Lines or CSV.
+    /// Searches a running server's log by actor, target, origin and time; prints the events found,
+    /// or writes them to a file as JSON Lines or CSV.
     Search(Box<super::log_search::SearchCommand>),
-    /// Prints how much there is, and of what.
+    /// Prints the number of events, commits, segments and bytes, and of events by kind.
     Stat,
     /// Checks every frame, position, payload, chain link, seal and signed checkpoint.
     Verify(VerifyCommand),
-    /// Prints the public key that checks the signatures of checkpoints. Keep it elsewhere.
+    /// Prints the public key for checking the signatures of checkpoints. Keep it elsewhere.
     Key,
     /// Prints a part of the log with all that is needed to check it without this program, one JSON
-    /// object per line; examples/verify-log does.
+    /// object per line; examples/verify-log checks it.
     Export(ExportCommand),
 }
 
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong, with segment and offset for damage.
+/// Returns a sentence that says what is wrong, with segment and offset for damage.
 pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
     match &command {
         LogCommand::Follow(command) => return super::log_follow::run(config, command),
@@ -88,7 +89,7 @@ fn tail(segments: &Segments, events: u64) -> Result<(), String> {
     })
 }
 
-/// Says of an event, as it is shown, what fits a line, and which hooks had a say in it.
+/// Formats an event in one line, with a line for each hook that changed it.
 pub(super) fn lines(event: &Json) -> Vec<String> {
     let text = |place: &str| event.pointer(place).and_then(Json::as_str).unwrap_or("-");
     let number = |place: &str| event.pointer(place).and_then(Json::as_u64);
@@ -126,7 +127,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
     }
 }
 
-/// Writes an event as JSON, for people.
+/// Formats an event as JSON for people.
 fn describe(commit: &Commit, event: &Event) -> Json {
     let mut shown = json!(Shown { commit, event });
     if let Some(members) = shown.as_object_mut() {
@@ -168,7 +169,7 @@ fn stat(segments: &Segments) -> Result<(), String> {
 
 fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Result<(), String> {
     let marks = log_proof::marks(config, segments, command)?;
-    // The server may have gone on and signed that since.
+    // The server may have written and signed more in the meantime.
     let newer = marks
         .chains
         .last_key_value()
@@ -215,7 +216,8 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
     Ok(())
 }
 
-/// Tells of erased events what took them. That stands behind them, and is looked for with the first.
+/// Adds to erased events the erasure that took them. Erasures come later in the log, and are looked
+/// up when the first erased event is shown.
 struct Blanks<'a> {
     segments: &'a Segments,
     erasures: Option<Erasures>,
@@ -229,7 +231,7 @@ impl<'a> Blanks<'a> {
         }
     }
 
-    /// Has an event shown, with its mark if it is erased.
+    /// Shows an event, with its mark if it is erased.
     fn show(&mut self, commit: &Arc<Commit>, event: &Event, show: impl Fn(&Commit, &Event)) {
         if event.body.erased().is_none() {
             return show(commit, event);
@@ -237,7 +239,7 @@ impl<'a> Blanks<'a> {
         let segments = self.segments;
         let erasures = self.erasures.get_or_insert_with(|| {
             let erasures = Erasures::default();
-            // What cannot be read is said when its turn comes.
+            // An error is reported when reading reaches that place.
             let _ = for_each(segments, event.position, |commit, event| {
                 erasures.learn(commit, event);
                 true
@@ -253,7 +255,7 @@ impl<'a> Blanks<'a> {
     }
 }
 
-/// Visits events from a position on, until `visit` wants no more.
+/// Visits events from a position on, until `visit` returns false.
 pub(super) fn for_each(
     segments: &Segments,
     from: u64,

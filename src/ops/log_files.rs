@@ -1,4 +1,4 @@
-//! Holding the stored files against the hashes that the log has of them.
+//! Compares the stored files with their hashes in the log.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::say;
 use crate::asset::{FileError, FileStore, open_to_read};
 use crate::config::Config;
 
-/// How many files are named that are not what was uploaded.
+/// The greatest number of differing files that are named.
 const MAX_NAMED: usize = 20;
 
-/// Reads every file that the log knows, and fails when one is not what was uploaded.
+/// Reads every file that the log knows. Fails if one is not what was uploaded.
 pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String> {
     let uploaded = uploaded(segments)?;
     block_on(async {
@@ -53,7 +53,7 @@ pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String>
     })
 }
 
-/// Returns the files that have come and were not erased, with their last uploads.
+/// Returns the files that were uploaded and not erased, each with its last upload.
 fn uploaded(segments: &Segments) -> Result<BTreeMap<AssetName, AssetUpload>, String> {
     let mut uploaded = BTreeMap::new();
     for_each(segments, 1, |_, event| {
@@ -75,7 +75,7 @@ fn uploaded(segments: &Segments) -> Result<BTreeMap<AssetName, AssetUpload>, Str
 
 enum Compared {
     Same,
-    /// Of the same size, which is all that the log has.
+    /// The size is the same, and the log has no hash.
     Unknown,
     Other(&'static str),
 }

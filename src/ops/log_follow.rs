@@ -1,4 +1,4 @@
-//! `skytrail log follow`: the log of a running server as it goes on.
+//! `skytrail log follow`: follows the log of a running server.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::remote::{self, NotFollowed, RunningServer, ServerFlag};
 use crate::config::Config;
 
-/// How long is waited before a lost server is asked again.
+/// How long to wait before the next attempt to reach a lost server.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// What to follow.
@@ -15,30 +15,30 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub struct FollowCommand {
     #[command(flatten)]
     server: ServerFlag,
-    /// Only this stream, such as `record/note/1`, `type/note` or `user/<id>`.
+    /// Shows only this stream, such as `record/note/1`, `type/note` or `user/<id>`.
     #[arg(long)]
     stream: Option<String>,
-    /// Only these record types, separated by commas.
+    /// Shows only these record types, separated by commas.
     #[arg(long)]
     record_types: Option<String>,
-    /// Only these kinds, separated by commas, such as `record.created` or `record`.
+    /// Shows only these kinds, separated by commas, such as `record.created` or `record`.
     #[arg(long)]
     kinds: Option<String>,
-    /// Only what this user did.
+    /// Shows only what this user did.
     #[arg(long)]
     user: Option<String>,
-    /// From this position on; from now on by default.
+    /// Starts at this position; defaults to the end of the log.
     #[arg(long, conflicts_with = "time")]
     from: Option<u64>,
-    /// From this time on (RFC 3339).
+    /// Starts at this time (RFC 3339).
     #[arg(long)]
     time: Option<String>,
 }
 
-/// Runs the command; it goes on when the server comes back.
+/// Runs the command; it continues when a lost server is back.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &FollowCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     remote::block_on(follow(&server, command.query()))
@@ -67,7 +67,7 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
         let answer = server.follow(&query, last_id.as_deref()).await;
         let mut answer = match answer {
             Ok(answer) => answer,
-            // One that was there once is waited for.
+            // A server that has answered before is waited for.
             Err(NotFollowed::Away(_)) if last_id.is_some() => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -88,7 +88,7 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
     }
 }
 
-/// Prints an event of the log; returns the id of whatever it is.
+/// Prints the event if it is one of the log; returns the id of any event.
 fn print(event: &str) -> Option<String> {
     let member = |name: &str| {
         let mut lines = event.lines();

@@ -1,5 +1,5 @@
-//! What proves that the log's past was not rewritten: its key, its checkpoints, and parts of it that
-//! can be checked elsewhere.
+//! The proof that the log's past was not rewritten: its key, its checkpoints, and exported parts
+//! that can be checked elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,32 +17,33 @@ use crate::proof::{LogKey, Notes, parse_public};
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
-/// The form of an export.
+/// The format version of an export.
 const FORMAT: u32 = 1;
 
-/// How the log is checked.
+/// How to check the log.
 #[derive(Clone, Debug, Default, Args)]
 pub struct VerifyCommand {
-    /// The public key, as `skytrail log key` has printed it; that of the data folder when it is not
-    /// said, which whoever could rewrite the log could have replaced.
+    /// The public key, as printed by `skytrail log key`; defaults to the one in the data folder,
+    /// which anyone who could rewrite the log could have replaced.
     #[arg(long)]
     key: Option<String>,
-    /// A file of checkpoints that was kept elsewhere; looked at as well as those of the data folder.
+    /// A file of checkpoints that was kept elsewhere; checked in addition to those of the data
+    /// folder.
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoints: Option<PathBuf>,
-    /// Read every stored file, too, and hold it against the hash that the log has of it. A file that
-    /// the master key replaces just then may be named although it is right.
+    /// Also reads every stored file and compares it with its hash in the log. A file that is being
+    /// replaced with the master key at that time may be reported although it is right.
     #[arg(long)]
     pub(super) files: bool,
 }
 
-/// Which part is exported.
+/// The part to export.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ExportCommand {
     /// The first position; its whole commit is exported.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// The last position; its whole commit is exported. The log's end when it is not said.
+    /// The last position; its whole commit is exported. Defaults to the log's end.
     #[arg(long)]
     to: Option<u64>,
 }
@@ -54,16 +55,16 @@ pub(super) fn key(config: &Config) -> Result<LogKey, String> {
     key.ok_or_else(|| format!("no key in {folder}: a server makes one at its first start"))
 }
 
-/// Which chain hash has to be where.
+/// The chain hashes that the log must have.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// By position.
+    /// The chain hash by position.
     pub(super) chains: BTreeMap<u64, ChainHash>,
-    /// How many of them a file has that was named.
+    /// The number of checkpoints in the file that was named, if any.
     pub(super) num_elsewhere: Option<usize>,
 }
 
-/// Checks the signatures of all checkpoints, and returns what they say.
+/// Checks the signatures of all checkpoints, and returns their chain hashes.
 pub(super) fn marks(
     config: &Config,
     segments: &Segments,
@@ -104,7 +105,7 @@ pub(super) fn marks(
     Ok(marks)
 }
 
-/// Prints a part of the log: a head, the commits, and the checkpoints among them.
+/// Prints a part of the log: a header, the commits, and the checkpoints among them.
 pub(super) fn export(
     config: &Config,
     segments: &Segments,
@@ -139,7 +140,7 @@ pub(super) fn export(
     Ok(())
 }
 
-/// Finds the beginning of the commit that holds a position, and the chain hash before it.
+/// Finds the start of the commit that holds a position, and the chain hash before it.
 fn before(segments: &Segments, position: u64) -> Result<(u64, ChainHash), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let own = segments
@@ -180,7 +181,7 @@ fn for_each_raw(
     Ok(next - 1)
 }
 
-/// Writes a commit: bytes as hexadecimal digits, payloads as the text that they are.
+/// Formats a commit: bytes as hexadecimal digits, payloads as their text.
 fn to_json(parts: &CommitParts<'_>) -> Json {
     let events = parts.events.iter().map(|event| match event.content {
         Some((salt, payload)) => json!({

@@ -1,5 +1,5 @@
-//! `skytrail log search`: what happened, by who did it, to what, through what and when; for people,
-//! or as a file.
+//! `skytrail log search`: searches what happened by actor, target, origin and time; prints it for
+//! people, or writes it to a file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, SeekFrom, Write};
@@ -18,61 +18,61 @@ use crate::action::log::table::Format;
 use crate::config::Config;
 use crate::own_file;
 
-/// How many events are asked for at once.
+/// The number of events in one request.
 const PAGE: u64 = 1000;
 
-/// What to search for. What is not said asks for nothing.
+/// What to search for. A filter that is not given matches everything.
 #[derive(Clone, Debug, Args)]
 pub struct SearchCommand {
     #[command(flatten)]
     wanted: Wanted,
-    /// From this position of the log on, or this time (RFC 3339).
+    /// From this position of the log on, or from this time on (RFC 3339).
     #[arg(long, value_name = "MOMENT")]
     from: Option<String>,
-    /// Up to this position, or this time.
+    /// Up to this position, or up to this time.
     #[arg(long, value_name = "MOMENT")]
     to: Option<String>,
-    /// So many events at most.
+    /// The greatest number of events.
     #[arg(long)]
     limit: Option<u64>,
-    /// As lines for a program, whole; by default as lines for people.
+    /// Prints complete events for programs; the default is lines for people.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Into this file, which is made new.
+    /// Writes to this file, which must not exist yet or be empty.
     #[arg(long, value_name = "FILE", requires = "format")]
     output: Option<PathBuf>,
-    /// Goes on behind the last event that the file has; it has to be the result of a search.
+    /// Continues after the last event in the file, which has to be the result of a search.
     #[arg(long, requires = "output", conflicts_with = "limit")]
     resume: bool,
     #[command(flatten)]
     server: ServerFlag,
 }
 
-/// Which events.
+/// Selects events.
 #[derive(Clone, Debug, Default, Args)]
 struct Wanted {
-    /// What this user did, by id, user name or mail address.
+    /// What this user did, by id, user name or email address.
     #[arg(long)]
     user: Option<String>,
     /// What was done with these keys, separated by commas: none, client, master.
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// What came through these, separated by commas: api, plugin, system, cli, import, sql.
+    /// What came from these origins, separated by commas: api, plugin, system, cli, import, sql.
     #[arg(long, value_delimiter = ',')]
     origin: Vec<String>,
     /// What this plugin did, or changed with its hooks.
     #[arg(long)]
     plugin: Option<String>,
-    /// What came of this request.
+    /// What this request caused.
     #[arg(long)]
     request: Option<String>,
-    /// What became of this record, as type/id.
+    /// What happened to this record, as type/id.
     #[arg(long, conflicts_with = "stream")]
     record: Option<String>,
-    /// What became of this stream, such as `type/note` or `user/<id>`.
+    /// What happened to this stream, such as `type/note` or `user/<id>`.
     #[arg(long)]
     stream: Option<String>,
-    /// What became of records of these types and of the types, separated by commas.
+    /// What happened to records of these types and to the types themselves, separated by commas.
     #[arg(long = "type", value_delimiter = ',')]
     types: Vec<String>,
     /// Events of these kinds, separated by commas, such as `record.created` or `user`.
@@ -148,7 +148,7 @@ impl Wanted {
     }
 }
 
-/// Asks page by page, and takes each event as it comes.
+/// Reads page by page, and passes on each event as it arrives.
 async fn search(
     server: &RunningServer,
     mut body: Map<String, Json>,
@@ -191,7 +191,7 @@ fn line(format: Option<Format>, event: &RawValue) -> String {
     }
 }
 
-/// Opens the file to write into; when it is to be gone on with, behind its last whole line, whose
+/// Opens the file for writing. To resume, it is opened at the end of its last whole line, whose
 /// position is returned.
 fn open(
     path: &Path,
@@ -210,15 +210,15 @@ fn open(
     let (end, last) = found.ok_or_else(|| {
         format!("{name} is no result of a search in this format: name another file, or remove it")
     })?;
-    // Without an event it begins anew, with its head.
+    // A result without an event is started again, with its header.
     let end = last.map_or(0, |_| end);
     file.set_len(end).map_err(failed)?;
     file.seek(SeekFrom::End(0)).map_err(failed)?;
     Ok((BufWriter::new(file), last))
 }
 
-/// Finds where the last whole line of a result ends, and its position; nothing when something is in the file
-/// that no search has written.
+/// Finds the end of the last whole line of a result, and its position. Returns `None` if the file
+/// has content that no search has written.
 fn end_of(lines: &mut impl BufRead, format: Format) -> io::Result<Option<(u64, Option<u64>)>> {
     let head = format.head();
     let (mut end, mut last, mut line) = (0, None, Vec::new());
@@ -226,11 +226,11 @@ fn end_of(lines: &mut impl BufRead, format: Format) -> io::Result<Option<(u64, O
         line.clear();
         let length = lines.read_until(b'\n', &mut line)?;
         let Ok(text) = str::from_utf8(&line) else {
-            // A letter may be cut in two with the line.
+            // A character may be cut in two at the end of an unfinished line.
             let is_begun = end > 0 && !line.ends_with(b"\n");
             return Ok(is_begun.then_some((end, last)));
         };
-        // What does not end is a line that was begun only.
+        // A line without a line break is unfinished.
         if !text.ends_with('\n') {
             let is_ours = end > 0 || format.may_begin(text);
             return Ok(is_ours.then_some((end, last)));
@@ -247,7 +247,7 @@ fn end_of(lines: &mut impl BufRead, format: Format) -> io::Result<Option<(u64, O
     }
 }
 
-/// A number is a position, everything else a time.
+/// Parses a moment: a number is a position, anything else a time.
 pub(super) fn moment(text: &str) -> Json {
     text.parse::<u64>().map_or_else(|_| text.into(), Json::from)
 }

@@ -1,4 +1,4 @@
-//! What the command line does besides serving.
+//! The commands other than `serve`.
 
 pub mod audit;
 pub mod backup;
@@ -49,11 +49,12 @@ fn journal_of(config: &Config) -> Result<PathBuf, String> {
     ))
 }
 
-/// Opens the log of the data folder to be read, beside a server that may be writing it.
+/// Opens the log of the data folder for reading, even while a server writes it.
 fn open_log(config: &Config) -> Result<Segments, String> {
     let folder = journal_of(config)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::read_only(&folder));
-    // Of a key that is destroyed between the two looks, the log that was read does not know yet.
+    // Keys are read before and after the log: if a key is destroyed in between, the log as read
+    // does not know that yet.
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let earlier = KeyringCopy::read(&config.data_dir).map_err(|error| text(&error))?;
     let segments = Segments::open(&disk).map_err(|error| text(&error))?;
@@ -61,12 +62,12 @@ fn open_log(config: &Config) -> Result<Segments, String> {
     Ok(segments.with_keys(Arc::new(keys.with(earlier))))
 }
 
-/// The exit code of what only shows something when nobody reads that any more: that of a process which
-/// SIGPIPE has ended, as in `skytrail export | head`.
+/// The exit code of a command that only shows something, when its output is no longer read. It is
+/// that of a process ended by SIGPIPE, as in `skytrail export | head`.
 const UNREAD: i32 = 141;
 
-/// Prints a line of what a command has done. Whoever has closed the pipe wants no more of it, but the work
-/// goes on, and the exit code says how it ended.
+/// Prints a line about what a command has done. If the pipe is closed, the line is dropped, but the
+/// work continues, and the exit code says how it ended.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 pub(crate) fn say(line: &str) {
     if let Err(error) = writeln!(io::stdout(), "{line}")
@@ -77,8 +78,7 @@ pub(crate) fn say(line: &str) {
     }
 }
 
-/// Prints a line of a command that only shows something: whoever has closed the pipe wants no more of it, and
-/// then the command is over.
+/// Prints a line of a command that only shows something. If the pipe is closed, the command ends.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 pub(crate) fn show(line: &str) {
     if let Err(error) = writeln!(io::stdout(), "{line}") {
@@ -87,7 +87,8 @@ pub(crate) fn show(line: &str) {
     }
 }
 
-/// Says that what a command shows cannot be written; where nobody reads it any more, the command is over.
+/// Returns the message that the output cannot be written. If nobody reads it any more, ends the
+/// command.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 fn unwritten(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::BrokenPipe {
@@ -96,8 +97,8 @@ fn unwritten(error: &io::Error) -> String {
     format!("the output cannot be written: {error}")
 }
 
-/// Prints what somebody should know, beside the result.
+/// Prints a message to the user, apart from the result.
 pub(crate) fn complain(line: &str) {
-    // If nobody reads it, the exit code is left.
+    // If nobody reads it, the exit code still tells.
     let _ = writeln!(io::stderr(), "skytrail: {line}");
 }

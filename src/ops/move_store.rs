@@ -1,10 +1,10 @@
-//! `skytrail rebuild --to`: moving the record store, while the server goes on serving.
+//! `skytrail rebuild --to`: moves the record store while the server keeps serving.
 //!
-//! 1. The new store is filled from the log, beside the server, until it is a few events behind. It knows
-//!    how far it is, so a move that was broken off goes on there.
-//! 2. A note in the data folder says where the store is now ([`crate::record_store::moved`]). The server starts again
-//!    with it, in the same process, and applies what came last; before that it takes in what others have
-//!    changed in the old one by SQL ([`crate::record_store::leaving`]).
+//! 1. The new store is filled from the log, next to the running server, until it is a few events
+//!    behind. It knows its position, so a move that was interrupted continues there.
+//! 2. A note in the data folder says where the store is now ([`crate::record_store::moved`]). The
+//!    server restarts with it, in the same process, and applies the last events. Before that, it
+//!    imports what others have changed in the old store by SQL ([`crate::record_store::leaving`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,14 +27,14 @@ use crate::record_store::leftovers::Filling;
 use crate::record_store::moved::{self, Note};
 use crate::record_store::stranger::check_owner;
 
-/// The server applies so many events in no time.
+/// A lag that the server makes up in no time, in events.
 const FEW_EVENTS: u64 = 512;
 
-/// How often it is tried to come so near: a log that grows faster than a store can be filled is never
-/// caught up with, and the server's start does the rest.
+/// The greatest number of attempts to get within that lag. If the log grows faster than a store can
+/// be filled, the server does the rest at its start.
 const MAX_ROUNDS: usize = 20;
 
-/// How long the server may take to use the new store.
+/// How long to wait until the server uses the new store.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,12 +49,12 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     if let (Some(old), None) = (&config.database, &database) {
         leaving::check_parked(&config.app.name, old).await?;
     }
-    // Open until the end: no server may start meanwhile, if none runs.
+    // Kept open until the end: if no server runs, none may start meanwhile.
     let held = match open_signed(&config.data_dir, JournalOptions::default()) {
         Err(NotOpened::Log(LogOpenError::InUse(_))) => None,
         opened => Some(opened.map_err(|error| error.to_string())?),
     };
-    // Until the server uses the file, and knows it as its own.
+    // Held until the server uses the file as its own store.
     let filling = database.is_none().then(|| Filling::begin(&config.data_dir));
     let _filling = filling.transpose().map_err(|error| with_causes(&error))?;
     let store = match &database {
@@ -101,7 +101,7 @@ fn target(config: &Config, to: &str) -> Result<Option<Database>, String> {
     Ok(Some(Database::at(to.to_owned(), config.database.clone())))
 }
 
-/// Opens the file in the data folder; one that is of no use any more is made anew.
+/// Opens the file in the data folder; replaces it if it is damaged.
 async fn open_file(config: &Config) -> Result<SqlStore, String> {
     let (path, options) = (config.store_path(), StoreOptions::default());
     let failed = |error: &(dyn std::error::Error + 'static)| with_causes(error);
@@ -115,7 +115,7 @@ async fn open_file(config: &Config) -> Result<SqlStore, String> {
     }
 }
 
-/// Applies what the log has, until the store is as good as up to it; returns its checkpoint.
+/// Applies the log until the store has nearly caught up with it; returns the store's checkpoint.
 async fn catch_up(config: &Config, store: &SqlStore) -> Result<u64, String> {
     let segments = open_log(config)?;
     let mut head = segments.head();
@@ -134,7 +134,7 @@ async fn catch_up(config: &Config, store: &SqlStore) -> Result<u64, String> {
     Ok(position)
 }
 
-/// Takes over which indexes queries needed and what people want of them.
+/// Copies which indexes queries needed and which ones were asked for.
 async fn keep_indexes(config: &Config, to: Option<&Database>) {
     let path = config.store_path();
     let from = place(config, config.database.as_ref(), &path);
@@ -157,7 +157,7 @@ fn place<'a>(config: &'a Config, database: Option<&'a Database>, path: &'a Path)
     }
 }
 
-/// Waits until the server that runs uses the new store, at `url` or in the file.
+/// Waits until the running server uses the new store, at `url` or in the file.
 async fn await_server(config: &Config, url: &Option<String>) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -171,7 +171,7 @@ async fn await_server(config: &Config, url: &Option<String>) -> Result<(), Strin
             }) => {
                 return Err("the server has not taken the new store yet: see its log".into());
             }
-            // It has gone back to where it was.
+            // The server has gone back to the old store.
             None | Some(_) => {
                 return Err("the server cannot use the new store: see its log".into());
             }

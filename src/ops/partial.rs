@@ -1,7 +1,7 @@
-//! A file that a command writes: it has its name when it is whole.
+//! A file that a command writes, which gets its name only when it is complete.
 //!
-//! Until then it is in a folder beside, so one that is killed leaves nothing that looks finished, and
-//! the next one that writes the same file removes it.
+//! Until then it is in a folder next to its place. So a killed command leaves nothing that looks
+//! finished, and the next command that writes the same file removes the folder.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -11,19 +11,19 @@ use skytrail_actors::log::{folder_of, sync_folder};
 
 use crate::scratch::Scratch;
 
-/// See the module.
+/// See the module's overview.
 pub(super) struct Partial {
     scratch: Scratch,
     to: PathBuf,
-    /// What the names of the file and of those that go with it end with.
+    /// The suffixes of the file and of the files that belong to it.
     endings: &'static [&'static str],
 }
 
 impl Partial {
-    /// Begins a file, which there must not be yet, nor any that goes with it.
+    /// Begins a file. Neither it nor a file that belongs to it may exist yet.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// Returns a sentence that says what is wrong.
     pub(super) fn begin(to: &Path, endings: &'static [&'static str]) -> Result<Self, String> {
         for ending in endings {
             let to = with(to, ending);
@@ -38,13 +38,13 @@ impl Partial {
         })
     }
 
-    /// Returns where it is to be written.
+    /// Returns the path to write to.
     pub(super) fn path(&self) -> PathBuf {
         let name = self.to.file_name().unwrap_or_default();
         self.scratch.path().join(name)
     }
 
-    /// Makes it durable and gives it its name, last of those that go with it.
+    /// Makes the files durable and gives them their names, in the order of the suffixes.
     ///
     /// # Errors
     /// As [`Partial::begin`].
@@ -60,10 +60,10 @@ impl Partial {
     }
 }
 
-/// Makes a folder beside a file, for what is to become that file.
+/// Creates a folder next to a file, for the file's future content.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub(super) fn folder_beside(file: &Path) -> Result<Scratch, String> {
     let Some(name) = file.file_name() else {
         return Err(format!("{} is no file's name", file.display()));
@@ -72,12 +72,12 @@ pub(super) fn folder_beside(file: &Path) -> Result<Scratch, String> {
     Scratch::make(folder_of(file), &prefix).map_err(|error| failed(file, &error))
 }
 
-/// Puts a file into its place, never over another one.
+/// Moves a file into its place; never replaces another one.
 fn put(from: &Path, to: &Path) -> io::Result<()> {
     File::open(from)?.sync_all()?;
     match std::fs::hard_link(from, to) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            // Not every file system has links.
+            // Not every file system has hard links.
             if to.symlink_metadata().is_ok() {
                 return Err(ErrorKind::AlreadyExists.into());
             }

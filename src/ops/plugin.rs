@@ -1,4 +1,4 @@
-//! `skytrail plugin`: looking at the plugins of a running server, and trying them.
+//! `skytrail plugin`: shows the plugins of a running server, and tries them out.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -7,44 +7,44 @@ use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{say, show};
 use crate::config::Config;
 
-/// How long the server is asked to wait for a call, with `--follow`.
+/// How long the server waits for a new call per request, with `--follow`.
 const WAIT_MS: u64 = 20_000;
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Lists the plugins: how they are reached, how they are, what they registered, their workers.
+    /// Lists the plugins: their transport, their state, what they registered, their workers.
     List(ServerFlag),
     /// Shows the last calls: what was asked, how long it took, how it failed.
     Calls(Calls),
-    /// Asks a plugin something, as the server would, and shows the answer. Nothing is stored by the
-    /// server; what the plugin itself does, it does.
+    /// Calls a plugin as the server would, and shows the answer. The server stores nothing, but
+    /// side effects of the plugin itself are real.
     Test(Test),
 }
 
-/// Which calls.
+/// Which calls to show.
 #[derive(Clone, Debug, Args)]
 pub struct Calls {
-    /// Goes on with the calls that come.
+    /// Keeps showing new calls.
     #[arg(long, short)]
     follow: bool,
     #[command(flatten)]
     server: ServerFlag,
 }
 
-/// What to ask.
+/// The call to make.
 #[derive(Clone, Debug, Args)]
 pub struct Test {
     /// The plugin.
     plugin: String,
     /// `op` (a lambda), `hook`, `handler`, `timer` or `provider`.
     kind: String,
-    /// The point's name, as `skytrail plugin list` shows it.
+    /// The name of the lambda, hook etc., as shown by `skytrail plugin list`.
     name: String,
-    /// A lambda's arguments: a JSON list or object.
+    /// The arguments of a lambda: a JSON list or object.
     #[arg(long, value_name = "JSON", conflicts_with = "param")]
     args: Option<String>,
-    /// The whole `param` of the request, as JSON; a hook's has `record` and `original`.
+    /// The whole `param` of the request, as JSON; for a hook it has `record` and `original`.
     #[arg(long, value_name = "JSON")]
     param: Option<String>,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub struct Test {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong; a plugin that answers with an error is one, too.
+/// Returns a sentence that says what is wrong; also if the plugin answers with an error.
 pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
     block_on(async {
         match command {
@@ -158,12 +158,12 @@ async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> 
     }
 }
 
-/// Returns a member, null when there is none.
+/// Returns a member, or null if there is none.
 fn at<'a>(value: &'a Json, name: &str) -> &'a Json {
     value.get(name).unwrap_or(&Json::Null)
 }
 
-/// Says a call in one line.
+/// Formats a call in one line.
 pub(super) fn call_line(call: &Json) -> String {
     let text = |name: &str| at(call, name).as_str().unwrap_or_default();
     let duration = at(call, "duration_ms").as_f64().unwrap_or_default();

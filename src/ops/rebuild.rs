@@ -1,4 +1,4 @@
-//! `skytrail rebuild`: making the record store anew from the log, or checking it against the log.
+//! `skytrail rebuild`: rebuilds the record store from the log, or checks it against the log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,12 @@ use crate::record_store::moved;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RebuildCommand {
-    /// Only compares the store with one made from the log, row by row; also while the server runs.
+    /// Only compares the store, row by row, with one rebuilt from the log; also while the server
+    /// runs.
     #[arg(long)]
     verify: bool,
-    /// Makes a store as it was at a position or a time instead, in a file of its own; also while the
-    /// server runs.
+    /// Instead builds the store as it was at a position or a time, in a separate file; also while
+    /// the server runs.
     #[arg(
         long,
         value_name = "POSITION|TIME",
@@ -42,9 +43,9 @@ pub struct RebuildCommand {
         conflicts_with = "verify"
     )]
     until: Option<String>,
-    /// Moves the store: to the database at this address, or with `file` back into the data folder.
-    /// A running server goes on serving, and uses it from then on. With `--until`, the file that is
-    /// made; there must be none.
+    /// Moves the store to the database at this address, or with `file` back into the data folder. A
+    /// running server keeps serving, and uses the new store from then on. With `--until`, the file
+    /// to create; it must not exist yet.
     #[arg(long, value_name = "URL|file|FILE", conflicts_with = "verify")]
     to: Option<String>,
 }
@@ -58,9 +59,9 @@ Examples:
   skytrail rebuild --until 2024-06-11T09:30:00Z --to past.sqlite
   sqlite3 past.sqlite 'SELECT * FROM note'       a table per record type, as it was then";
 
-/// What a store for others consists of, as endings. The pages' checksums are not among it: no server
-/// looks after it. Nor are there other files of SQLite's when it is done, but what is left of an earlier
-/// one would be taken for its own.
+/// The suffixes of the files of a separate store. The pages' checksums are not among them, because
+/// no server looks after it. SQLite leaves no other files when it is done, but files left by an
+/// earlier store would be taken for this one's.
 const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 
 /// Runs the command.
@@ -68,7 +69,7 @@ const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
-    // Where there is none, one would be made.
+    // Without a journal, opening the log would create one.
     journal_of(config)?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     actix_web::rt::System::new().block_on(async {
@@ -87,8 +88,9 @@ pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     })
 }
 
-/// A store that is made beside the one in use. What there is of it goes with this, unless it has got the
-/// other one's place: half a store may be all the space that a server needs to start.
+/// An unfinished store next to the one in use. It is removed when this is dropped, unless it has
+/// taken the other one's place: half a store may take up all the space that a server needs to
+/// start.
 struct InTheMaking(PathBuf);
 
 impl Drop for InTheMaking {
@@ -99,11 +101,11 @@ impl Drop for InTheMaking {
     }
 }
 
-/// Makes the store anew and puts it into the place of the old one.
+/// Rebuilds the store and puts it into the place of the old one.
 async fn replace(config: &Config) -> Result<(), String> {
     let current = config.store_path();
     let opened = open_signed(&config.data_dir, JournalOptions::default());
-    // Open until the end: no server may start meanwhile.
+    // Kept open until the end, so that no server can start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
     let making = InTheMaking(current.with_extension(leftovers::REBUILD));
     let new = &making.0;
@@ -114,10 +116,10 @@ async fn replace(config: &Config) -> Result<(), String> {
             "the old store's indexes are not known any more: {error}"
         ));
     }
-    // After a restore there is none.
+    // After a restore there is no old store.
     let has_old = current.exists();
     switch(new, &current).map_err(|error| with_causes(&error))?;
-    // The new one has nothing of what was found there.
+    // Damage that was found in the old store does not concern the new one.
     let _ = std::fs::remove_file(damage_marker(&current));
     let kept = current.with_extension(PREVIOUS);
     let kept = format!("; the old store is kept in {}", kept.display());
@@ -126,7 +128,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the indexes that the old store had for its queries, or was told to have.
+/// Builds the indexes that the old store had for its queries, or was asked to have.
 async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
     if !current.exists() {
         return Ok(());
@@ -142,12 +144,12 @@ async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
     store.close().await.map_err(|error| text(&error))
 }
 
-/// Makes a store as it was.
+/// Builds the store as it was at a position or a time.
 async fn past(config: &Config, until: Until, to: &Path) -> Result<(), String> {
     let partial = Partial::begin(to, &PAST_PARTS)?;
     let segments = open_log(config)?;
     let commit = last_commit(&segments, until)?;
-    // It has hashes of passwords, and is where anybody may look.
+    // The file has password hashes and lies where others may look, so only its owner may read it.
     let place = (&*partial.path(), true);
     fill(place, &segments, commit.last_position()).await?;
     partial.finish()?;
@@ -168,7 +170,7 @@ fn last_commit(segments: &Segments, until: Until) -> Result<Arc<Commit>, String>
     {
         return Err(format!("the log ends at {head}, before {position}"));
     }
-    // Everything up to `low` is wanted; what is behind `high` is not.
+    // Everything up to `low` belongs to it; nothing after `high` does.
     let (mut low, mut high, mut last) = (0, head, None);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
@@ -192,7 +194,7 @@ fn last_commit(segments: &Segments, until: Until) -> Result<Arc<Commit>, String>
     last.ok_or_else(|| "the log has nothing before that".to_owned())
 }
 
-/// Compares the store with one that is made for the purpose.
+/// Compares the store with one that is rebuilt for this purpose.
 async fn verify(config: &Config) -> Result<(), String> {
     let current = config.store_path();
     if !current.exists() {
@@ -201,7 +203,8 @@ async fn verify(config: &Config) -> Result<(), String> {
     }
     let failed = |error: OpenError| format!("{}: {}", current.display(), with_causes(&error));
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
-    // Behind what is compared: the log of a running server grows.
+    // The log is opened after the store was read, so it reaches at least as far: a running server's
+    // log grows.
     let segments = open_log(config)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = InTheMaking(current.with_extension(leftovers::VERIFY));
@@ -212,7 +215,7 @@ async fn verify(config: &Config) -> Result<(), String> {
     report(checkpoint, &found, &wanted)
 }
 
-/// Says whether a store is what the log makes.
+/// Reports whether a store is the same as one rebuilt from the log.
 pub(super) fn report(
     checkpoint: u64,
     found: &BTreeMap<String, TableDigest>,
@@ -233,7 +236,7 @@ pub(super) fn report(
     ))
 }
 
-/// Names the tables that differ.
+/// Describes the tables that differ.
 fn compare(
     found: &BTreeMap<String, TableDigest>,
     wanted: &BTreeMap<String, TableDigest>,
@@ -269,7 +272,7 @@ async fn fill(place: (&Path, bool), segments: &Segments, until: u64) -> Result<(
     done.map_err(|error| with_causes(&error))
 }
 
-/// Shows how far a store is filled.
+/// Creates a progress bar for filling a store.
 pub(super) fn progress_bar(until: u64) -> Result<ProgressBar, String> {
     let bar = ProgressBar::new(until);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events, {per_sec}, {eta} left");

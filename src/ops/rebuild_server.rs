@@ -1,6 +1,6 @@
-//! `skytrail rebuild` where the records are in PostgreSQL.
+//! `skytrail rebuild` with the records in PostgreSQL.
 //!
-//! A store is filled in a schema beside the one in use. One that was broken off goes on where it was.
+//! A store is filled in a schema next to the one in use.
 
 use indicatif::ProgressBar;
 use skytrail_actors::capture::CaptureSource as _;
@@ -24,13 +24,14 @@ use crate::record_store::stranger::{Stranger, check_owner, find_stranger};
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
 
-/// Opens the store of `app`, making it if there is none. Others may write there when a server uses it.
+/// Opens the store of `app`, and creates it if it does not exist. It is closed to others' writes
+/// until a server uses it.
 pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, String> {
     let options = ServerOptions {
         app: app.to_owned(),
         max_readers: 2,
         patience: database.wait,
-        // What puts the store into its place waits for the disk, and so for all that came before.
+        // The switch to the new store waits for the disk, and so for every earlier write.
         synchronous_commit: false,
         statement_timeout: database.statement_timeout,
         index_limits: IndexLimits::default(),
@@ -42,7 +43,8 @@ pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, Str
     Ok(store)
 }
 
-/// Applies what the log has and a store has not, up to a position. The last commit is applied whole.
+/// Applies the events after a store's position, up to another position. The last commit is applied
+/// whole.
 pub(super) async fn fill(
     store: &SqlStore,
     segments: &Segments,
@@ -86,7 +88,8 @@ async fn fill_beside(
     filled.and(closed)
 }
 
-/// Holds the store that is filled: what nobody holds is dropped by a start, an erasure or the next rebuild.
+/// Holds the store that is being filled: the next start, erasure or rebuild drops a store that is
+/// not held.
 async fn hold(url: &str, app: &str) -> Result<HeldStore, String> {
     let held = HeldStore::hold(url, app).await;
     held.map_err(|error| {
@@ -95,11 +98,13 @@ async fn hold(url: &str, app: &str) -> Result<HeldStore, String> {
     })
 }
 
-/// Makes the store anew and puts it into the place of the old one.
+/// Rebuilds the store and puts it into the place of the old one.
 ///
-/// What others have changed by SQL is taken in first, and nobody can write there until the switch.
+/// What others have changed by SQL is imported first, and then nobody can write there until the
+/// switch.
 pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), String> {
-    // A server that runs takes in what others write there: nobody is to be told to delete that.
+    // This fails while a server runs. Such a server still imports what others write there, so
+    // nobody must be told to delete that.
     let free = open_signed(&config.data_dir, JournalOptions::default());
     drop(free.map_err(|error| error.to_string())?);
     let taken = match stranger(config, database).await {
@@ -113,7 +118,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
         check_outbox(config, database, &error).await?;
     }
     let opened = open_signed(&config.data_dir, JournalOptions::default());
-    // Open until the end: no server may start meanwhile.
+    // Kept open until the end, so that no server can start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
     let head = opened.report().head;
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
@@ -121,7 +126,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     drop_left(url, app).await.map_err(failed)?;
     let new = beside(app, "new");
     let held = hold(url, &new).await?;
-    // What is there was made by another run, maybe from a log that was restored since.
+    // A store that exists here is from another run, and maybe from a log that was restored since.
     drop_store(url, &new).await.map_err(failed)?;
     fill_beside(&new, database, (&opened.segments(), head)).await?;
     let place = |app| StorePlace::Server { url, app };
@@ -145,8 +150,8 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     Ok(())
 }
 
-/// Finds out whether the old store is of another past than the log that is there. What cannot be read
-/// is told when it is opened.
+/// Returns how the old store belongs to another past than the existing log, if it does. Errors are
+/// left to the code that opens the store.
 async fn stranger(config: &Config, database: &Database) -> Option<Stranger> {
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
     let (checkpoint, origin) = origin_server(url, app).await.ok()?;
@@ -154,8 +159,8 @@ async fn stranger(config: &Config, database: &Database) -> Option<Stranger> {
     find_stranger((checkpoint, &origin), (&segments, segments.head())).ok()?
 }
 
-/// Goes on without what others have changed only if it is known that there is nothing: the store may be
-/// made anew because it cannot be used.
+/// Allows a rebuild without others' changes only if none are known to be lost: the store may be
+/// rebuilt because it cannot be used.
 async fn check_outbox(config: &Config, database: &Database, error: &str) -> Result<(), String> {
     let counted = count_waiting((database.url.reveal(), &config.app.name)).await;
     match counted {
@@ -171,7 +176,7 @@ async fn check_outbox(config: &Config, database: &Database, error: &str) -> Resu
     Ok(())
 }
 
-/// Compares the store with one that is made for the purpose.
+/// Compares the store with one that is rebuilt for this purpose.
 pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), String> {
     let failed = |error: OpenError| with_causes(&error);
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
@@ -179,7 +184,8 @@ pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), S
         return Err(stranger.advise(app));
     }
     let (checkpoint, found) = digest_server(url, app).await.map_err(failed)?;
-    // Behind what is compared: the log of a running server grows.
+    // The log is opened after the store was read, so it reaches at least as far: a running server's
+    // log grows.
     let segments = open_log(config)?;
     drop_left(url, app).await.map_err(failed)?;
     let shadow = beside(app, "verify");

@@ -13,26 +13,26 @@ use skytrail_schema::json::{self, Plain};
 
 use crate::config::{Config, KEY_FILE, Keys, Secret, as_seen_from_here};
 
-/// How long the server may take to take a connection.
+/// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take for an answer; longer than an action may take by default.
+/// How long the server may take to answer; longer than an action may take by default.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Which server.
+/// Selects the server.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServerFlag {
-    /// The server's address, such as `http://127.0.0.1:3000`; by default the one that the settings
-    /// (`HOST`) name.
+    /// The server's address, such as `http://127.0.0.1:3000`; defaults to the one in the settings
+    /// (`HOST`).
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 }
 
-/// Why a server is not followed, in a sentence.
+/// Why the log of a server cannot be followed, in a sentence.
 #[derive(Debug)]
 pub enum NotFollowed {
-    /// There is none, or it cannot answer now.
+    /// The server does not run, or cannot answer now.
     Away(String),
-    /// It refuses.
+    /// The server refuses.
     Refused(String),
 }
 
@@ -41,14 +41,14 @@ pub struct RunningServer {
     client: reqwest::Client,
     base_url: String,
     master_key: Secret,
-    /// Where the key is from, for people.
+    /// Where the key comes from, for error messages.
     key_origin: String,
 }
 
-/// Runs a command's conversation with a server to its end.
+/// Runs a command's requests to a server to the end.
 ///
 /// # Errors
-/// The conversation's own, or no runtime.
+/// Those of the requests, or the runtime cannot be started.
 pub fn block_on<T>(talk: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,10 +58,10 @@ pub fn block_on<T>(talk: impl Future<Output = Result<T, String>>) -> Result<T, S
 }
 
 impl RunningServer {
-    /// Finds out where the server is and what its master key is; does not connect yet.
+    /// Finds out the server's address and its master key; does not connect yet.
     ///
     /// # Errors
-    /// A sentence that says what is missing.
+    /// Returns a sentence that says what is missing.
     pub fn find(config: &Config, flag: &ServerFlag) -> Result<Self, String> {
         let master_key = Keys::find_master(config).map_err(|error| error.to_string())?;
         let master_key = master_key.ok_or_else(|| {
@@ -72,7 +72,7 @@ impl RunningServer {
             Some(_) => "MASTER_KEY".to_owned(),
             None => config.data_dir.join(KEY_FILE).display().to_string(),
         };
-        // Installed already is as good.
+        // It fails if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -94,7 +94,7 @@ impl RunningServer {
         &self.base_url
     }
 
-    /// Returns its master key.
+    /// Returns the server's master key.
     pub fn master_key(&self) -> &Secret {
         &self.master_key
     }
@@ -102,7 +102,7 @@ impl RunningServer {
     /// Runs an action with the master key and returns its `result`.
     ///
     /// # Errors
-    /// A sentence: no server there, or the action's own error.
+    /// Returns a sentence: no server answers, or the action's own error.
     pub async fn call(&self, action: &str, mut body: Map<String, Json>) -> Result<Json, String> {
         body.insert("action".to_owned(), action.into());
         let url = format!("{}/", self.base_url);
@@ -117,10 +117,10 @@ impl RunningServer {
         }
     }
 
-    /// As [`RunningServer::call`], for an answer that has more than a `result`, or is long.
+    /// Like [`RunningServer::call`], for an answer that has more than a `result`, or is long.
     ///
     /// # Errors
-    /// As [`RunningServer::call`]; the answer does not have that form.
+    /// As [`RunningServer::call`]; also if the answer does not have the expected form.
     pub async fn call_for<T: DeserializeOwned>(
         &self,
         action: &str,
@@ -139,7 +139,7 @@ impl RunningServer {
         Err(self.refusal(refusal.get("error").unwrap_or(&Json::Null)))
     }
 
-    /// Begins to follow the log, behind the event of an id if there is one.
+    /// Begins to follow the log, after the event with an id if one is given.
     ///
     /// # Errors
     /// See [`NotFollowed`].
@@ -148,7 +148,7 @@ impl RunningServer {
         query: &[(&str, String)],
         last_id: Option<&str>,
     ) -> Result<reqwest::Response, NotFollowed> {
-        /// There is something to hear every few seconds; it goes on for as long as somebody wants it.
+        /// The answer has no end, and the server sends something every few seconds.
         const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let pairs = query.iter();
         let pairs: Vec<String> = pairs
@@ -179,10 +179,10 @@ impl RunningServer {
         })
     }
 
-    /// Returns what `/_/health` shows.
+    /// Returns the content of `/_/health`.
     ///
     /// # Errors
-    /// A sentence: no server there, or not with this key.
+    /// Returns a sentence: no server answers, or it does not accept the key.
     pub async fn health(&self) -> Result<Json, String> {
         let url = format!("{}/_/health", self.base_url);
         let answer = self.answer(self.client.get(url)).await?;
@@ -208,7 +208,7 @@ impl RunningServer {
         Ok((status, bytes))
     }
 
-    /// Says why there is no answer.
+    /// Explains why there is no answer.
     fn unreachable(&self, error: &reqwest::Error) -> String {
         let (base_url, why) = (&self.base_url, innermost(error));
         if error.is_connect() {
@@ -224,11 +224,11 @@ impl RunningServer {
         format!("{base_url}: {why}")
     }
 
-    /// Says an error of the API in one line.
+    /// Formats an error of the API in one line.
     fn refusal(&self, error: &Json) -> String {
         let text = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
         let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
-        // Its message has the key in full, as v1's.
+        // The error's own message contains the whole key, as v1's does.
         if code == Code::AccessKeyNotAccepted.number() {
             let (base_url, origin) = (&self.base_url, &self.key_origin);
             return format!(

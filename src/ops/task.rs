@@ -1,4 +1,4 @@
-//! `skytrail task`: looking at a running server's scheduled tasks, and running them.
+//! `skytrail task`: shows a running server's scheduled tasks, and runs them.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json};
@@ -13,15 +13,15 @@ use crate::config::Config;
 pub enum TaskCommand {
     /// Lists the tasks: when they run, how the last run ended, when the next one is due.
     List(ServerFlag),
-    /// Runs a task now and waits for its end.
+    /// Runs a task now and waits until it ends.
     Run(On),
-    /// Lets a task rest until it is resumed, also over a restart.
+    /// Pauses a task until it is resumed, even across restarts.
     Pause(On),
-    /// Lets a paused task run again; what was due meanwhile is not made up for.
+    /// Resumes a paused task; runs that were due in the pause are not made up for.
     Resume(On),
 }
 
-/// Which task.
+/// Selects the task.
 #[derive(Clone, Debug, Args)]
 pub struct On {
     /// The task, as plugin/name.
@@ -38,7 +38,7 @@ fn parse_id(text: &str) -> Result<TaskId, String> {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong; also when the run that was asked for failed.
+/// Returns a sentence that says what is wrong; also if the requested run failed.
 pub fn run(config: &Config, command: TaskCommand) -> Result<(), String> {
     let (action, on) = match command {
         TaskCommand::List(server) => return list(config, &server),

@@ -8,30 +8,30 @@ use uuid::Uuid;
 
 use crate::hex;
 
-/// At this time, this store's log had this chain hash at this position.
+/// States that at this time, this store's log had this chain hash at this position.
 ///
-/// What is signed is a text of six lines, each with a line feed behind it: `skytrail checkpoint 1`,
-/// the store's id, the position, the time in microseconds since 1970, the chain hash in hexadecimal
-/// digits, and the public key likewise.
+/// The signed text has six lines, each of which ends with a line feed: `skytrail checkpoint 1`, the
+/// store's id, the position, the time in microseconds since 1970, the chain hash in hexadecimal
+/// digits, and the public key in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Which store.
+    /// The store's id.
     pub store_id: Uuid,
     /// The last position of a commit.
     pub position: u64,
-    /// When it was signed.
+    /// The time of the signature.
     pub time: Timestamp,
     /// The chain hash at the position.
     #[serde(with = "crate::hex")]
     pub chain: ChainHash,
-    /// Whose signature it is: the public key, in hexadecimal digits.
+    /// The signer's public key, in hexadecimal digits.
     pub key: String,
     /// The signature, in hexadecimal digits.
     pub signature: String,
 }
 
 impl Checkpoint {
-    /// Returns what is signed.
+    /// Returns the text that is signed.
     pub(super) fn statement(&self) -> String {
         format!(
             "skytrail checkpoint 1\n{}\n{}\n{}\n{}\n{}\n",
@@ -43,7 +43,7 @@ impl Checkpoint {
         )
     }
 
-    /// Whether the signature is that of a key.
+    /// Returns whether the signature was made with a key.
     pub fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         let bytes = hex::decode::<64>(&self.signature);
         let signature = bytes.map(|bytes| Signature::from_bytes(&bytes));

@@ -1,4 +1,4 @@
-//! Signs where the log is while the server runs.
+//! Signs the end of the log while the server runs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::{LogKey, Notes};
 /// How often a checkpoint is signed.
 const PERIOD: Duration = Duration::from_secs(3600);
 
-/// What is known of the checkpoints.
+/// The state of the checkpoints.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CheckpointState {
-    /// What checks the signatures.
+    /// The public key that the signatures are checked with.
     pub public_key: String,
     /// The last position that was signed since the start.
     pub position: u64,
-    /// When.
+    /// The time of that signature.
     pub time: Option<Timestamp>,
-    /// Checkpoints that could not be written since the start.
+    /// The number of checkpoints that could not be written since the start.
     pub num_failed: u64,
 }
 
-/// See the module.
+/// See the module's overview.
 pub struct Checkpoints {
     log: Arc<dyn EventLog>,
     store_id: Uuid,
@@ -41,7 +41,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Signs for a log with a key, into the data folder.
+    /// Signs a log with a key; writes the checkpoints to the data folder.
     pub fn new(
         (log, store_id): (Arc<dyn EventLog>, Uuid),
         key: LogKey,
@@ -62,12 +62,12 @@ impl Checkpoints {
         }
     }
 
-    /// Returns what is known.
+    /// Returns the state.
     pub fn state(&self) -> CheckpointState {
         self.state.lock().clone()
     }
 
-    /// Signs once an hour until the server ends.
+    /// Signs once an hour until the server stops.
     pub async fn run(self: Arc<Self>, ending: CancellationToken) {
         let pause = || ending.run_until_cancelled(tokio::time::sleep(PERIOD));
         while pause().await.is_some() {
@@ -75,7 +75,7 @@ impl Checkpoints {
         }
     }
 
-    /// Signs where the log is now, if it is not where it was when it was signed last.
+    /// Signs the end of the log, unless it is the position that was last signed.
     pub async fn sign(&self) {
         let head = self.log.head();
         if head == self.state.lock().position {
@@ -96,7 +96,7 @@ impl Checkpoints {
         self.notes
             .add(&checkpoint)
             .map_err(|error| error.to_string())?;
-        // Where the program's log is kept elsewhere, so is this.
+        // If the program's log is kept elsewhere, so is this checkpoint.
         let text = serde_json::to_string(&checkpoint).unwrap_or_default();
         tracing::info!(checkpoint = text, "the log is signed");
         let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! The key that signs checkpoints, in a file of its own that only the owner may read.
+//! The key that signs checkpoints, in a file of its own that only the owner can read.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Checkpoint;
 use crate::hex;
 
-/// Where the key is in the data folder: `skytrail-log-key 1 <secret> <public>`.
+/// The key's file in the data folder: `skytrail-log-key 1 <secret> <public>`.
 pub const KEY_FILE: &str = "log.key";
 const HEAD: &str = "skytrail-log-key 1";
 
@@ -21,7 +21,7 @@ const HEAD: &str = "skytrail-log-key 1";
 pub struct LogKey(SigningKey);
 
 impl LogKey {
-    /// Reads the key of a data folder; `None` when it has none yet.
+    /// Reads the key of a data folder; `None` if it has none yet.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
@@ -37,10 +37,10 @@ impl LogKey {
         }
     }
 
-    /// As [`LogKey::load`]; a key that is not there is made.
+    /// Like [`LogKey::load`], but creates the key if it does not exist.
     ///
     /// # Errors
-    /// As there; or the file cannot be written.
+    /// Those of `load`, or the file cannot be written.
     pub fn load_or_make(data_dir: &Path) -> io::Result<Self> {
         if let Some(key) = Self::load(data_dir)? {
             return Ok(key);
@@ -55,17 +55,17 @@ impl LogKey {
         Ok(key)
     }
 
-    /// Returns what signatures are checked with.
+    /// Returns the public key, which signatures are checked with.
     pub fn public(&self) -> VerifyingKey {
         self.0.verifying_key()
     }
 
-    /// Returns that as hexadecimal digits.
+    /// Returns the public key as hexadecimal digits.
     pub fn public_text(&self) -> String {
         hex::encode(self.public().as_bytes())
     }
 
-    /// Signs where the log of a store is.
+    /// Signs the end of a store's log.
     pub fn sign(
         &self,
         store_id: Uuid,
@@ -92,7 +92,7 @@ impl std::fmt::Debug for LogKey {
     }
 }
 
-/// Reads a public key from hexadecimal digits.
+/// Parses a public key from hexadecimal digits.
 pub fn parse_public(text: &str) -> Option<VerifyingKey> {
     VerifyingKey::from_bytes(&hex::decode(text.trim())?).ok()
 }

@@ -13,19 +13,19 @@ use uuid::Uuid;
 use super::{Checkpoint, parse_public};
 use crate::hex;
 
-/// Where checkpoints are in the data folder.
+/// The checkpoints' file in the data folder.
 pub const NOTES_FILE: &str = "checkpoints.jsonl";
 
 /// A file of checkpoints.
 #[derive(Clone, Debug)]
 pub struct Notes {
     path: PathBuf,
-    /// Whether somebody named it, who expects something there.
+    /// Whether the file was named explicitly, so that it must exist.
     is_named: bool,
 }
 
 impl Notes {
-    /// Those of a data folder.
+    /// Returns the checkpoints' file of a data folder.
     pub fn of(data_dir: &Path) -> Self {
         Self {
             path: data_dir.join(NOTES_FILE),
@@ -33,7 +33,7 @@ impl Notes {
         }
     }
 
-    /// Those in a file that somebody names: it has to be there, and have some.
+    /// Returns a file that was named explicitly: it must exist and hold a checkpoint.
     pub fn at(path: PathBuf) -> Self {
         Self {
             path,
@@ -41,12 +41,12 @@ impl Notes {
         }
     }
 
-    /// Adds one, durably.
+    /// Appends a checkpoint, durably.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn add(&self, checkpoint: &Checkpoint) -> io::Result<()> {
-        // A line that a crash has cut off gets its end, so that it spoils no other.
+        // A line that a crash has cut off is ended, so that it does not spoil the next one.
         let is_cut = std::fs::read(&self.path)
             .is_ok_and(|bytes| !bytes.is_empty() && !bytes.ends_with(b"\n"));
         let mut line = if is_cut {
@@ -66,11 +66,11 @@ impl Notes {
         sync_folder(folder_of(&self.path))
     }
 
-    /// Reads all, none where no file was made yet; the line that a crash has cut off at the end of an
-    /// addition is no checkpoint.
+    /// Reads all checkpoints; none if the file does not exist yet. A line that a crash has cut off
+    /// is not a checkpoint.
     ///
     /// # Errors
-    /// The file cannot be read; a line that is none, named by its number.
+    /// The file cannot be read, or a line is not a checkpoint; the error has its number.
     pub fn read(&self) -> io::Result<Vec<Checkpoint>> {
         let text = match std::fs::read_to_string(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_named => {
@@ -93,8 +93,9 @@ impl Notes {
         Ok(found)
     }
 
-    /// Finds the one that reaches furthest, whichever key has signed it: keys are lost, and a lost key's
-    /// word is one all the same. A line that is none, or not as it was signed, says nothing; it is logged.
+    /// Finds the checkpoint with the highest position, whichever key signed it: a key may be lost,
+    /// but what it signed still counts. A line that is not a checkpoint, or not as it was signed,
+    /// is skipped and logged.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -124,7 +125,7 @@ impl Notes {
         Ok(furthest)
     }
 
-    /// Where they are.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -133,7 +134,7 @@ impl Notes {
         io::Error::other(format!("{}: {error}", self.path.display()))
     }
 
-    /// Leaves those up to a position, for a log that was put back to there.
+    /// Removes the checkpoints after a position, for a log that was restored up to there.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -149,11 +150,11 @@ impl Notes {
         write_whole(&self.path, text.as_bytes())
     }
 
-    /// Checks every signature, and returns which chain hash the log has to have where.
+    /// Checks every signature, and returns the chain hashes that the log must have, by position.
     ///
     /// # Errors
-    /// A sentence that names the first line that is not signed by the key, is about another store, or
-    /// contradicts another one; a file that was named has none.
+    /// Returns a sentence that names the first line that is not signed by the key, is about another
+    /// store, or contradicts another one; or says that a file named explicitly holds no checkpoint.
     pub fn check(
         &self,
         key: &VerifyingKey,
@@ -200,7 +201,7 @@ impl Notes {
     }
 }
 
-/// Whether a checkpoint is signed by the key that it names.
+/// Returns whether a checkpoint is signed by the key that it names.
 fn is_as_signed(note: &Checkpoint) -> bool {
     parse_public(&note.key).is_some_and(|key| note.is_signed_by(&key))
 }

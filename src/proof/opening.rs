@@ -1,4 +1,4 @@
-//! Opening the log to be written: not one that has lost what was signed of it.
+//! Opens the log for writing, unless it has lost something that was signed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,43 @@ use skytrail_actors::log::{LogOpenError, OpenedLog};
 
 use super::Notes;
 
-/// Why the log is not opened to be written.
+/// Why the log cannot be opened for writing.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
-    /// For a reason that has nothing to do with what was signed.
+    /// A reason that has nothing to do with the checkpoints.
     #[error(transparent)]
     Log(LogOpenError),
-    /// What was signed cannot be read.
+    /// The checkpoints cannot be read.
     #[error("{}: {source}", path.display())]
     Notes {
-        /// The checkpoints.
+        /// The checkpoints' file.
         path: PathBuf,
         /// The device's error.
         source: io::Error,
     },
-    /// It is not what was signed.
+    /// The log contradicts a checkpoint.
     #[error(
         "{error} ({}): restore a backup into another folder; to go on with what there is and lose the \
          rest, move that file away and keep it, and run `skytrail rebuild` before the next start",
         path.display()
     )]
     Contradicted {
-        /// The checkpoints.
+        /// The checkpoints' file.
         path: PathBuf,
         /// What is wrong.
         error: LogOpenError,
     },
 }
 
-/// Opens the log of a data folder; one that ends before where it was signed, or has another past, is
-/// left as it is.
+/// Opens the log of a data folder. A log that ends before its last signed position, or has a
+/// different past, is left unchanged.
 ///
 /// # Errors
 /// See [`NotOpened`].
 pub fn open_signed(data_dir: &Path, journal: JournalOptions) -> Result<OpenedLog, NotOpened> {
     let notes = Notes::of(data_dir);
     let path = notes.path().to_owned();
-    // Read before the log: whoever writes it now may sign more.
+    // Read before the log, because a running writer may sign more meanwhile.
     let furthest = match notes.furthest() {
         Ok(furthest) => furthest,
         Err(source) => return Err(NotOpened::Notes { path, source }),

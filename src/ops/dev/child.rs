@@ -1,4 +1,4 @@
-//! The plugin's process.
+//! The process of the plugin under development.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::config::{Config, Secret, as_seen_from_here};
 use crate::ops::remote::RunningServer;
 use crate::process::ProcessGroup;
 
-/// How long a plugin may take to finish what it has, when it is to start again.
+/// How long a plugin may take to finish its work before a restart.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause before a plugin that ended by itself starts again, and how long it grows.
+/// The first and the longest pause before a plugin that ended by itself is started again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// A plugin that ran so long did not just fail to start.
+/// A plugin that ran for this long did not fail at its start.
 const LONG_RUN: Duration = Duration::from_secs(30);
 
-/// What the plugin finds in its environment.
+/// The environment variables of the plugin.
 pub(in crate::ops) struct ChildEnv(Vec<(&'static str, String)>);
 
 impl ChildEnv {
@@ -32,7 +32,7 @@ impl ChildEnv {
         Self(all)
     }
 
-    /// Those of a plugin that is only tried, by a server that runs elsewhere.
+    /// Returns the variables of a plugin that is only tried out, by a server that runs elsewhere.
     pub(in crate::ops) fn sandbox(
         config: &Config,
         server: &RunningServer,
@@ -51,10 +51,10 @@ fn common(config: &Config, endpoint: String, master_key: &Secret) -> Vec<(&'stat
         ("SKYGEAR_ENDPOINT", endpoint),
         ("MASTER_KEY", master_key.reveal().to_owned()),
         ("APP_NAME", config.app.name.clone()),
-        // What it prints is to be seen at once.
+        // Its output must be visible at once.
         ("PYTHONUNBUFFERED", "1".to_owned()),
-        // Compiled files are told from outdated ones by size and second: one that changed
-        // within a second would run as it was.
+        // Python detects outdated compiled files by size and modification second: a file that
+        // changed twice within a second could run in its old form.
         ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
     ]
 }
@@ -62,7 +62,7 @@ fn common(config: &Config, endpoint: String, master_key: &Secret) -> Vec<(&'stat
 /// Splits a command into its words.
 ///
 /// # Errors
-/// A quote that does not end, or no word.
+/// A quote is not closed, or there is no word.
 pub(in crate::ops) fn words(flag: &str, command: &str) -> Result<Vec<String>, String> {
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -86,14 +86,15 @@ pub(in crate::ops) fn words(flag: &str, command: &str) -> Result<Vec<String>, St
     }
 }
 
-/// The running plugin, with all that it started; ends with this, and with this process, however that ends.
+/// The running plugin with all the processes that it started. They end when this is dropped, and
+/// when the current process ends, however that happens.
 pub(in crate::ops) struct Child(ProcessGroup);
 
 impl Child {
-    /// Starts it. It writes to the terminal as it likes.
+    /// Starts the plugin. Its output goes to the terminal unchanged.
     ///
     /// # Errors
-    /// A sentence.
+    /// Returns a sentence that says what is wrong.
     pub(in crate::ops) fn start(words: &[String], env: &ChildEnv) -> Result<Self, String> {
         let (program, args) = words.split_first().ok_or("no command")?;
         let mut command = Command::new(program);
@@ -106,7 +107,7 @@ impl Child {
         Ok(Self(group))
     }
 
-    /// Waits for its end, with which all that it started ends.
+    /// Waits until the plugin ends, then ends all the processes that it started.
     pub(in crate::ops) async fn ended(&mut self) -> String {
         let ended = self.0.wait_and_end().await;
         ended.map_or_else(
@@ -115,14 +116,14 @@ impl Child {
         )
     }
 
-    /// Tells it to end, and ends it when it does not.
+    /// Asks the plugin to end, and kills it if it does not.
     pub(in crate::ops) async fn end(mut self) {
         self.0.ask_to_end();
         let _ = timeout(END_TIMEOUT, self.0.wait_and_end()).await;
     }
 }
 
-/// Pauses that grow while the plugin ends soon after its start.
+/// Pauses that grow while the plugin keeps ending soon after its start.
 pub(in crate::ops) struct Pauses {
     next: Duration,
     since: Instant,

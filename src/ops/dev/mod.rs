@@ -1,8 +1,8 @@
-//! `skytrail dev`: serving for someone who writes a plugin.
+//! `skytrail dev`: serves while somebody writes a plugin.
 //!
-//! The server runs in this process; the plugin is a child of it ([`child`]), ended and started again
-//! when a source beside it changes ([`watch`]). Each call that the server makes to a plugin becomes a
-//! line on the terminal, and what the plugin writes comes between them.
+//! The server runs in this process. The plugin is a child process of it ([`child`]), which is ended
+//! and started again when one of its sources changes ([`watch`]). Each call that the server makes
+//! to a plugin is shown as a line on the terminal, mixed with the plugin's own output.
 
 pub(super) mod child;
 mod watch;
@@ -21,31 +21,33 @@ use crate::config::Config;
 use crate::telemetry;
 use child::{Child, ChildEnv};
 
-/// What sources end with in the languages that there are packages for. JSON is often a plugin's data.
+/// The extensions of sources in the languages that there are packages for. JSON is not one of them:
+/// it is often a plugin's data.
 const SOURCES: &str = "py,js,mjs,cjs,ts,mts,cts";
 
 /// What to run.
 #[derive(Clone, Debug, Args)]
 pub struct DevCommand {
-    /// The program that is the plugin, with its arguments, as a shell would take it. It finds
-    /// `SKYGEAR_ENDPOINT`, `API_KEY`, `MASTER_KEY`, `APP_NAME` and `PLUGIN_NAME` in its environment.
+    /// The command that runs the plugin, with its arguments, quoted as for a shell. Its environment
+    /// has `SKYGEAR_ENDPOINT`, `API_KEY`, `MASTER_KEY`, `APP_NAME` and `PLUGIN_NAME`.
     #[arg(long, value_name = "COMMAND")]
     plugin: String,
     /// The plugin's name in `PLUGINS`, unless that is set.
     #[arg(long, default_value = "PLUGIN")]
     name: String,
-    /// A folder whose sources start the plugin again when they change, or a file that does, whatever it is.
+    /// A folder in which a changed source restarts the plugin, or any file that does so when it
+    /// changes.
     #[arg(long, value_name = "PATH", default_value = ".")]
     watch: Vec<PathBuf>,
-    /// What the names of sources end with, separated by commas. Other files may be written by the plugin
-    /// itself, and start nothing; nor does what is in `DATA_DIR`, `node_modules`, `__pycache__`, `target`, or
-    /// in a folder or file whose name begins with a dot.
+    /// The extensions of sources, separated by commas. Other files may be written by the plugin
+    /// itself and restart nothing. The same holds for what is in `DATA_DIR`, `node_modules`,
+    /// `__pycache__`, `target`, or in a folder or file whose name begins with a dot.
     #[arg(long, value_name = "EXTENSIONS", value_delimiter = ',', default_value = SOURCES)]
     ext: Vec<String>,
 }
 
 impl DevCommand {
-    /// Returns the settings that hold when nobody set them.
+    /// Returns the settings that apply unless they are set.
     pub fn defaults(&self) -> Vec<(String, String)> {
         let pairs = [
             ("PLUGINS", self.name.as_str()),
@@ -58,10 +60,10 @@ impl DevCommand {
     }
 }
 
-/// Serves and runs the plugin until the process is told to end.
+/// Serves and runs the plugin until the process is told to stop.
 ///
 /// # Errors
-/// The server does not start, the plugin's command is none, or a folder cannot be watched.
+/// The server does not start, the plugin's command is invalid, or a folder cannot be watched.
 pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     telemetry::start(&config.log);
     let words = child::words("--plugin", &command.plugin)?;
@@ -84,7 +86,7 @@ pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     served.map_err(|error| error.to_string())
 }
 
-/// Writes a line for each call, for ever.
+/// Prints a line for each call, forever.
 async fn show(calls: &RecentCalls) {
     let mut last = 0;
     loop {
@@ -98,7 +100,7 @@ async fn show(calls: &RecentCalls) {
     }
 }
 
-/// Runs the plugin; again when it ends by itself, after a pause, and when a file changes, at once.
+/// Runs the plugin; restarts it after a pause if it ends by itself, and at once if a file changes.
 async fn keep_running(
     words: &[String],
     env: &ChildEnv,

@@ -1,4 +1,4 @@
-//! Changes of the plugin's files.
+//! Watches the plugin's files for changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,15 +9,17 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-/// Editors and version control change several files at once, or one several times.
+/// How long no file may change before changes count as settled. Editors and version control change
+/// several files at once, or one file several times.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Folders in which sources lie that nobody writes here; so they do in those whose name begins with a dot.
+/// Folders with generated or installed sources. Those whose name begins with a dot are ignored,
+/// too.
 const IGNORED: [&str; 3] = ["__pycache__", "node_modules", "target"];
 
-/// What starts the plugin again.
+/// The files whose changes restart the plugin.
 ///
-/// A plugin may write beside its code whatever it likes, a log or a database: only sources count, which
-/// are known by their endings, and files that somebody has named.
+/// A plugin can write anything next to its code, such as a log or a database. So only sources
+/// count, which are recognized by their extensions, and files that were named on the command line.
 struct Watched {
     folders: Vec<PathBuf>,
     files: Vec<PathBuf>,
@@ -25,13 +27,13 @@ struct Watched {
     data_dir: PathBuf,
 }
 
-/// Changes, for whoever follows them at the moment.
+/// The changed files; one reader at a time follows them.
 pub(super) type Changes = Arc<Mutex<mpsc::Receiver<PathBuf>>>;
 
-/// Watches folders and files, for as long as the first of what it returns is kept.
+/// Watches folders and files, for as long as the returned watcher is kept.
 ///
 /// # Errors
-/// One of them is not there, or the system has no more watches.
+/// One of them does not exist, or the system has no more watches.
 pub(super) fn begin(
     paths: &[PathBuf],
     extensions: &[String],
@@ -48,7 +50,7 @@ pub(super) fn begin(
             .filter(|_| is_change)
             .find(|path| watched.counts(path))
         {
-            // When many wait, one more says nothing new.
+            // If many changes wait, one more adds nothing.
             let _ = sender.try_send(path);
         }
     })
@@ -61,8 +63,8 @@ pub(super) fn begin(
     Ok((watcher, Arc::new(Mutex::new(changes))))
 }
 
-/// Waits for a change, and until nothing has changed for a moment; `None` when nobody watches any
-/// more.
+/// Waits for a change, then until nothing has changed for a short time. Returns `None` once the
+/// watcher is gone.
 pub(super) async fn settled(changes: &mut mpsc::Receiver<PathBuf>) -> Option<PathBuf> {
     let first = changes.recv().await?;
     while let Ok(Some(_)) = timeout(SETTLE, changes.recv()).await {}
@@ -91,22 +93,23 @@ impl Watched {
         }
     }
 
-    /// Returns the folders to watch, and whether with all below them.
+    /// Returns the folders to watch, each with whether its subfolders are watched, too.
     fn places(&self) -> Vec<(PathBuf, RecursiveMode)> {
         let folders = self.folders.iter();
         let mut places: Vec<_> = folders
             .map(|folder| (folder.clone(), RecursiveMode::Recursive))
             .collect();
         let is_watched = |path: &Path| self.folders.iter().any(|folder| path.starts_with(folder));
-        // Editors replace a file by another one; a watch of the file itself would end with the first.
+        // Editors replace a file by a new one; a watch on the file itself would end with the old
+        // one.
         let around = self.files.iter().filter_map(|file| file.parent());
         let around = around.filter(|folder| !is_watched(folder));
         places.extend(around.map(|folder| (folder.to_owned(), RecursiveMode::NonRecursive)));
         places
     }
 
-    /// Whether a file is one that somebody writes. What the folders above the watched ones are called
-    /// says nothing about it.
+    /// Returns whether a change of a file counts. The names of the folders above the watched ones
+    /// do not matter.
     fn counts(&self, path: &Path) -> bool {
         if self.files.iter().any(|file| file == path) {
             return true;

@@ -1,4 +1,4 @@
-//! What is in a file: a record per line of JSON, or per row of a table.
+//! Reads a file: a record per line of JSON, or per row of a table.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::mapping::Mapping;
 
-/// A record of the file, and the line where it begins.
+/// A record of the file, and the number of the line where it begins.
 pub(super) struct Line {
     pub(super) number: u64,
     pub(super) record: Result<Json, String>,
@@ -87,12 +87,12 @@ pub(super) fn rows(
     }))
 }
 
-/// A file that knows where its lines end. The parser of tables counts neither the empty lines before a
-/// row nor a line feed that is left of the line break before it.
+/// A file that keeps track of its line breaks. The CSV parser counts neither the empty lines before
+/// a row nor a line feed that is left over from the line break before it.
 struct Numbered {
     file: File,
     num_read: u64,
-    /// The line breaks from the last row on that was asked for: where, and which byte.
+    /// The offsets and bytes of the line breaks after the last row that was asked for.
     breaks: VecDeque<(u64, u8)>,
     line: u64,
 }
@@ -107,8 +107,8 @@ impl Numbered {
         }
     }
 
-    /// Returns in which line a row begins that the parser read from a byte on. Rows are asked for in
-    /// their order.
+    /// Returns the line in which a row begins, given the offset at which the parser began to read
+    /// it. Rows must be asked for in their order.
     fn line_of(&mut self, mut begin: u64) -> u64 {
         while let Some((at, byte)) = self.breaks.pop_front_if(|(at, _)| *at <= begin) {
             if at == begin {

@@ -1,4 +1,4 @@
-//! How the columns of a table become the fields of records.
+//! Maps the columns of a table to the fields of records.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use crate::import::table;
 use crate::ops::export::{SYSTEM, Schema};
 use crate::spreadsheet::unguarded;
 
-/// The types that a column may be of, as the help has them.
+/// The types that a column can have, as listed in the help.
 const TYPES: &str = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
                      ref(TYPE), sequence";
 
-/// Which column is which field, and of which type.
+/// Which column is which field, and its type.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
     record_type: Option<String>,
-    /// By column; none for one that is left out.
+    /// The field by column; `None` for a column that is left out.
     pub(super) fields: BTreeMap<String, Option<String>>,
-    /// The types of fields that the command says.
+    /// The field types that the command names.
     kinds: BTreeMap<String, FieldType>,
-    /// Those of the fields that are here, by record type.
+    /// The types of the fields that exist here, by record type.
     here: BTreeMap<String, BTreeMap<String, FieldType>>,
 }
 
@@ -82,7 +82,7 @@ impl Mapping {
                 name => kind_of(name).unwrap_or(&FieldType::String),
             };
             let value = table::value(kind, cell).map_err(|why| format!("{column}: {why}"))?;
-            // An empty cell of these says nothing.
+            // For these members, an empty cell means that there is no value.
             if !value.is_null() || field == "_access" || !field.starts_with('_') {
                 record.insert(field.to_owned(), value);
             }
@@ -90,7 +90,7 @@ impl Mapping {
         Ok(record.into())
     }
 
-    /// Returns the type of a row's record: as the command says, or as its id does.
+    /// Returns the record type of a row: the one that the command names, else the one in the id.
     fn type_of<'a>(&'a self, head: &[String], row: &'a csv::StringRecord) -> Option<&'a str> {
         if let Some(name) = &self.record_type {
             return Some(name);
@@ -100,7 +100,7 @@ impl Mapping {
         unguarded(id).split_once('/').map(|(name, _)| name)
     }
 
-    /// Gives an id its type.
+    /// Adds the type to an id that lacks it.
     pub(super) fn complete(&self, mut record: Json) -> Json {
         let id = record.get("_id").and_then(Json::as_str);
         if let (Some(id), Some(name)) = (id, &self.record_type)

@@ -1,9 +1,9 @@
-//! `skytrail import records`: records out of a file, as JSON lines or as a table, into a running
-//! server.
+//! `skytrail import records`: imports records from a file into a running server, as JSON lines or
+//! as a table.
 //!
-//! A file is read a portion at a time. References to records that come later are left out at first;
-//! if there were any, the file is gone through once more, for the records that have them. What is here
-//! already is found, so who was interrupted begins again.
+//! A file is read a portion at a time. References to later records are left out at first. If there
+//! were any, the file is read a second time, for the records that have them. What already exists
+//! here is recognized, so an interrupted import is started again from the beginning.
 
 mod lines;
 mod mapping;
@@ -27,11 +27,11 @@ use super::remote::{RunningServer, ServerFlag, block_on};
 use crate::config::Config;
 use crate::import::Report;
 
-/// So many records go into one request,
+/// The greatest number of records in one request,
 const PORTION: usize = 200;
-/// or fewer that are this large together.
+/// and their greatest size together.
 const PORTION_BYTES: usize = 1 << 20;
-/// So many are saved at once through the hooks, which may take their time for each.
+/// The number of records saved at once through the hooks, which may take some time for each.
 const SAVED_AT_ONCE: usize = 20;
 
 /// What to import.
@@ -39,36 +39,38 @@ const SAVED_AT_ONCE: usize = 20;
 pub struct Records {
     /// The file.
     file: PathBuf,
-    /// How it is written; by default as its name ends.
+    /// The file's format; by default taken from the ending of its name.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// The type of the records of a table, and of ids without one; by default the one that an id has.
+    /// The type of a table's records, and of ids without a type; by default the type is taken from
+    /// each id.
     #[arg(long = "type", value_name = "TYPE")]
     record_type: Option<String>,
-    /// Takes a column for another field, and for what it is: `age=years`, `age=years:integer`; `age=`
-    /// leaves it out. May be given again and again. TYPE is one of string, number, integer, boolean,
-    /// datetime, json, asset, location, geometry, ref(TYPE), sequence.
+    /// Maps a column to another field, and optionally to a type: `age=years`, `age=years:integer`;
+    /// `age=` leaves the column out. Can be repeated. TYPE is one of string, number, integer,
+    /// boolean, datetime, json, asset, location, geometry, ref(TYPE), sequence.
     #[arg(long, value_name = "COLUMN=FIELD[:TYPE]")]
     map: Vec<String>,
-    /// Only says what would become of everything.
+    /// Only reports what an import would do.
     #[arg(long)]
     dry_run: bool,
-    /// Records that are here already become what the file says, unless its `_updated_at` is not later
-    /// than here.
+    /// Updates records that exist here already to what the file says, unless its `_updated_at` is
+    /// not later than here.
     #[arg(long)]
     update: bool,
-    /// Saves the records as clients do, through the hooks; change times are those of the import.
+    /// Saves the records as clients do, through the hooks; their modification times are those of
+    /// the import.
     #[arg(long)]
     hooks: bool,
-    /// Writes every record that is not taken over, and why, to a file: a JSON object per line. A file that
-    /// has something in it is refused.
+    /// Writes every record that is not imported, and why, to a file: a JSON object per line. A file
+    /// that is not empty is refused.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     #[command(flatten)]
     server: ServerFlag,
 }
 
-/// The code of a user who is here already.
+/// The error code for a user that already exists.
 const DUPLICATED: i64 = 109;
 
 /// Runs the command.
@@ -105,13 +107,13 @@ struct Import<'a> {
     command: &'a Records,
     report: &'a mut Report,
     mapping: Rc<Mapping>,
-    /// The types as they were when it began.
+    /// The types as they were at the start.
     schema: Schema,
-    /// What the server would have by now besides, if this were no dry run.
+    /// What the server would have in addition by now, if this were not a dry run.
     planned: Planned,
-    /// The lines of the records that lack references to later ones.
+    /// The lines of the records that still lack references to later ones.
     incomplete: BTreeSet<u64>,
-    /// Users who follow their records.
+    /// Users, which are imported after their records.
     users: Vec<(u64, Json)>,
 }
 
@@ -161,7 +163,7 @@ impl Import<'_> {
                 bytes = 0;
             }
             if self.users.len() >= PORTION {
-                // Their records are here before them, and stay as they are.
+                // Their records are imported before them, and stay as they are.
                 self.bring(std::mem::take(&mut portion), again).await?;
                 bytes = 0;
                 self.bring_users().await?;
@@ -171,7 +173,7 @@ impl Import<'_> {
         self.bring_users().await
     }
 
-    /// Brings the roles; those that are here already stay as they are.
+    /// Imports the roles; existing ones stay as they are.
     async fn bring_roles(&mut self, number: u64, line: &Json) -> Result<(), String> {
         let roles = line.get("roles").cloned().unwrap_or_default();
         if roles.as_array().is_none_or(Vec::is_empty) {
@@ -188,7 +190,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Brings the users that wait; those that are here already stay as they are.
+    /// Imports the users that wait; existing ones stay as they are.
     async fn bring_users(&mut self) -> Result<(), String> {
         let mut users = std::mem::take(&mut self.users);
         if users.is_empty() {
@@ -218,8 +220,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Makes the types that the file's records have. Fields that refer to types which are neither
-    /// here nor in the file come with the first record that has them, if one does.
+    /// Creates the types of the file's records. A field that refers to a type which is neither here
+    /// nor in the file is left out; it is created by the first record that has it.
     async fn make_types(&mut self, line: &Json) -> Result<(), String> {
         let Some(types) = line.get("types").and_then(Json::as_object) else {
             return Ok(());
@@ -251,7 +253,7 @@ impl Import<'_> {
         self.server.call("schema:create", body).await.map(drop)
     }
 
-    /// Refuses types with a field that is of another type here.
+    /// Refuses types with a field that has an incompatible type here.
     fn refuse_conflict(&self, wanted: &Schema) -> Result<(), String> {
         let fields = wanted.iter().flat_map(|(name, fields)| {
             let of_type = fields.iter();
@@ -272,7 +274,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Brings a portion; one that fails as a whole is taken apart, to find what is wrong.
+    /// Imports a portion; if it fails as a whole, it is halved until the wrong record is found.
     async fn bring(&mut self, portion: Vec<(u64, Json)>, again: bool) -> Result<(), String> {
         let mut waiting = vec![portion];
         while let Some(portion) = waiting.pop() {
@@ -282,7 +284,8 @@ impl Import<'_> {
             match self.ask(&portion, again).await {
                 Ok(outcomes) => {
                     for ((number, record), outcome) in portion.iter().zip(outcomes) {
-                        // Counted already, but for those that stay without their references.
+                        // The second pass only notes the records that stay without their
+                        // references; the others are counted.
                         let is_left = matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
                         if !again || is_left {
                             let id = record.get("_id").and_then(Json::as_str).unwrap_or_default();
@@ -308,12 +311,12 @@ impl Import<'_> {
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
         body.insert("records".to_owned(), json!(records));
-        // Once more only references come: of several lines of one record the last one counts. A dry run
-        // has brought none before.
+        // The second pass only adds references: of several lines for one record, the last one
+        // counts. In a dry run, the first pass has stored nothing.
         let updates = self.command.update && (!again || self.command.dry_run);
         body.insert("update".to_owned(), updates.into());
         body.insert("dry_run".to_owned(), is_dry.into());
-        // Through the hooks a record is saved once.
+        // With the hooks, a record is saved only once.
         let postpones = !again && !self.command.hooks;
         body.insert("postpone".to_owned(), postpones.into());
         if self.command.dry_run {
@@ -322,7 +325,7 @@ impl Import<'_> {
             let expected = self.planned.expected(&records);
             body.insert("expected".to_owned(), json!(expected));
         } else if self.command.hooks {
-            // It turns out when they are saved.
+            // Whether the targets exist turns out when the records are saved.
             body.insert("expected".to_owned(), json!(references(&records)));
         }
         let answer = self.server.call("record:import", body).await;
@@ -344,8 +347,8 @@ impl Import<'_> {
         Ok(outcomes)
     }
 
-    /// Saves the records of a portion that would be taken over, in their order, and notes which are
-    /// refused. Those of one owner that stand side by side are saved together.
+    /// Saves the records of a portion that would be imported, in their order, and notes which are
+    /// refused. Neighbouring records of one owner are saved together.
     async fn save_wanted(
         &self,
         portion: &[(u64, Json)],
@@ -369,7 +372,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Saves records of one owner for him; answers an item for each.
+    /// Saves records of one owner on the owner's behalf; returns an item for each.
     async fn save(&self, records: &[&Json]) -> Result<Json, Failure> {
         let (owner, database) = records.first().map(|it| keeper(it)).unwrap_or_default();
         let mut body = Map::new();
@@ -394,13 +397,13 @@ impl Import<'_> {
 /// Why a request failed as a whole.
 struct Failure {
     text: String,
-    /// Whether fewer records would fail as well.
+    /// Whether a request with fewer records would fail as well.
     is_final: bool,
 }
 
 impl Failure {
     fn of(text: String) -> Self {
-        // What is wrong with a record has its code behind the message.
+        // An error that is due to a record has one of these codes after the message.
         let codes = [
             "InvalidArgument 108)",
             "IncompatibleSchema 114)",

@@ -1,4 +1,4 @@
-//! What a dry run would have brought so far: types with their fields, and records.
+//! What a dry run would have imported so far: types with their fields, and records.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,18 +13,18 @@ use crate::ops::export::Schema;
 #[derive(Debug, Default)]
 pub(super) struct Planned {
     types: Schema,
-    /// The hashes of the records' ids: a file may have more of them than memory has room for.
+    /// The hashes of the records' ids: the ids of a large file may not fit into memory.
     records: HashSet<u64>,
     hasher: RandomState,
 }
 
 impl Planned {
-    /// Returns the type of a field, if it has come.
+    /// Returns the type of a field that would have been imported.
     pub(super) fn kind(&self, record_type: &str, field: &str) -> Option<&String> {
         self.types.get(record_type)?.get(field)
     }
 
-    /// Notes types that have come.
+    /// Notes types that would have been imported.
     pub(super) fn note_types(&mut self, types: &Schema) {
         for (name, fields) in types {
             let known = self.types.entry(name.clone()).or_default();
@@ -34,7 +34,7 @@ impl Planned {
         }
     }
 
-    /// Notes a record that has come, and the fields that its type has since.
+    /// Notes a record that would have been imported, and the new fields of its type.
     pub(super) fn note(&mut self, record: &Json) {
         let Some(id) = record.get("_id").and_then(Json::as_str) else {
             return;
@@ -52,14 +52,15 @@ impl Planned {
         }
     }
 
-    /// Returns those of the records that these refer to that have come.
+    /// Returns the targets of these records' references that would have been imported.
     pub(super) fn expected<'a>(&self, records: &[&'a Json]) -> Vec<&'a str> {
         let mut ids = references(records);
         ids.retain(|id| self.records.contains(&self.hasher.hash_one(id)));
         ids
     }
 
-    /// Returns the types as `schema:create` takes them; those that are `here` say what their fields are.
+    /// Returns the types in the form of `schema:create`, without the fields that are `here`
+    /// already.
     pub(super) fn to_wire(&self, here: &Schema) -> Json {
         let is_new = |name: &str, field: &str| {
             let here = here.get(name);
@@ -73,13 +74,13 @@ impl Planned {
     }
 }
 
-/// Returns the fields of a type as `schema:create` takes them.
+/// Returns the fields of a type in the form of `schema:create`.
 pub(super) fn type_to_wire<'a>(fields: impl Iterator<Item = (&'a String, &'a String)>) -> Json {
     let fields = fields.map(|(name, kind)| json!({"name": name, "type": kind}));
     json!({"fields": fields.collect::<Vec<_>>()})
 }
 
-/// Returns the records that these refer to.
+/// Returns the ids of the records that these refer to.
 pub(super) fn references<'a>(records: &[&'a Json]) -> Vec<&'a str> {
     let fields = records.iter().flat_map(|record| fields(record));
     let ids = fields.filter_map(|(_, value)| {

@@ -1,10 +1,10 @@
-//! What people are told.
+//! Text output of a replay.
 
 use serde_json::Value as Json;
 
 use super::place::Place;
 
-/// Describes a write that would not go as it went.
+/// Describes a write whose outcome would be different.
 pub(super) fn of(finding: &Json) -> String {
     let text = |name: &str| finding.get(name).and_then(Json::as_str).unwrap_or_default();
     let position = finding.get("position").and_then(Json::as_u64);
@@ -47,7 +47,7 @@ pub(super) fn of(finding: &Json) -> String {
     lines
 }
 
-/// Sums up.
+/// Formats the summary.
 pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
     let writes = place.writes();
     let (first, last) = place.range();

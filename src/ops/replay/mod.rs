@@ -1,8 +1,8 @@
-//! `skytrail replay`: trying a plugin on writes that happened.
+//! `skytrail replay`: tries a plugin on past writes.
 //!
-//! The server goes through the log page by page and keeps nothing; where this command is, is in its
-//! cursor file, so that it can be killed and go on. The plugin is one that is connected to the
-//! sandbox already, or a program that is run for as long as it takes.
+//! The server reads the log page by page and keeps no state. This command keeps its progress in a
+//! cursor file, so it can be killed and continue. The plugin is either connected to the sandbox
+//! already, or a program that is run during the replay.
 
 mod lines;
 mod place;
@@ -23,13 +23,13 @@ use super::say;
 use crate::config::Config;
 use place::{Page, Place};
 
-/// How many writes are asked for at once, at most.
+/// The greatest number of writes per request.
 const PAGE: u64 = 100;
 /// How long the plugin may take to connect and register.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause before it is looked for again.
+/// The pause between two attempts to find the plugin.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How the error of a plugin that is not there ends.
+/// The end of the error message for a plugin that is not connected.
 const NOT_THERE: &str = "(PluginUnavailable 118)";
 
 const HELP: &str = "\
@@ -45,54 +45,54 @@ Examples:
 
 Exit codes: 0 everything would go as it went, 3 something would not, 1 failed, 2 wrong arguments.";
 
-/// What is tried, and on what.
+/// What to try, and on which writes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ReplayCommand {
-    /// The plugin's name; not needed while it is alone in the sandbox, nor with --exec while the server has
-    /// no other one.
+    /// The plugin's name; not needed if it is the only plugin in the sandbox, or with --exec if the
+    /// server has no other plugin.
     #[arg(long, env = "PLUGIN_NAME")]
     plugin: Option<String>,
-    /// Runs this program as the plugin, with its arguments, as a shell would take it.
+    /// Runs this program as the plugin, with its arguments, quoted as for a shell.
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
-    /// From this position of the log on, or this time (RFC 3339).
+    /// From this position of the log on, or from this time on (RFC 3339).
     #[arg(long, value_name = "MOMENT")]
     from: Option<String>,
-    /// Up to this position, or this time; by default up to the log's end as it is now.
+    /// Up to this position, or up to this time; defaults to the present end of the log.
     #[arg(long, value_name = "MOMENT")]
     to: Option<String>,
-    /// Only records of these types, separated by commas.
+    /// Replays only records of these types, separated by commas.
     #[arg(long = "type", value_delimiter = ',')]
     types: Vec<String>,
-    /// Asks after-hooks, too. What they do elsewhere, such as sending mail, they do.
+    /// Calls after-hooks, too. Their effects elsewhere, such as sending mail, are real.
     #[arg(long)]
     after_hooks: bool,
-    /// Takes differences in this field for none; TYPE.FIELD for that of one type alone. For what a hook
-    /// stamps a record with, such as the time.
+    /// Ignores differences in this field; TYPE.FIELD ignores it in one type only. For values that a
+    /// hook generates, such as the time.
     #[arg(long, value_name = "FIELD")]
     ignore: Vec<String>,
-    /// Leaves out what depends on values that are not known.
+    /// Leaves out writes whose outcome depends on unknown values.
     #[arg(long)]
     certain: bool,
-    /// So many writes a second at most.
+    /// The greatest number of writes per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Writes what would be different to this file, a JSON object per line. A file that has something in it
-    /// is refused, unless it is the report that the cursor goes on with.
+    /// Writes the differences to this file, a JSON object per line. A file that is not empty is
+    /// refused, unless it is the report that belongs to the cursor.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Notes in this file how far it is, and goes on from there when the file is there.
+    /// Keeps the progress in this file, and continues from there if the file exists.
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
     #[command(flatten)]
     server: ServerFlag,
 }
 
-/// Runs the command; says whether everything would go as it went.
+/// Runs the command; returns whether every write would have the same outcome.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
     let server = RunningServer::find(config, &command.server)?;
     let asked = command.body();
@@ -120,7 +120,7 @@ pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
 }
 
 impl ReplayCommand {
-    /// Returns what is asked of every page.
+    /// Returns the part of the request that is the same for every page.
     fn body(&self) -> Map<String, Json> {
         let mut body = Map::new();
         let mut insert = |name: &str, value: Option<Json>| {
@@ -138,10 +138,10 @@ impl ReplayCommand {
     }
 }
 
-/// Returns the name of the server's plugin, if it has one.
+/// Returns the name of the server's only plugin, if it has one.
 ///
 /// # Errors
-/// It has several, or does not say.
+/// The server has several plugins, or does not answer.
 async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
     let state = server.call("plugin:list", Map::new()).await?;
     let plugins = state.get("plugins").and_then(Json::as_array);
@@ -159,7 +159,7 @@ async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
     }
 }
 
-/// Goes through the range, from where the place is.
+/// Replays the range, starting at the place of the cursor.
 async fn replay(
     server: &RunningServer,
     command: &ReplayCommand,
@@ -176,7 +176,7 @@ async fn replay(
         body.insert("limit".to_owned(), limit.into());
         place.put_into(&mut body);
         let began = Instant::now();
-        // Once it has answered it is there: if it goes later, that is the end.
+        // A plugin that has answered is connected: if it leaves later, the replay fails.
         let page = if is_begun {
             server.call_for("plugin:replay", body.clone()).await?
         } else {
@@ -201,7 +201,7 @@ async fn replay(
     Ok(!place.has_differences(command.certain))
 }
 
-/// Asks for the first page; of a program that was just started until it has registered.
+/// Requests the first page; for a program that was just started, retries until it has registered.
 async fn first_page(
     server: &RunningServer,
     body: &Map<String, Json>,

@@ -1,8 +1,8 @@
-//! Where a replay is: in the range, and in its report.
+//! The progress of a replay: in the range, and in its report.
 //!
-//! The report is written first, then the cursor, which names the report's length and its last line. So
-//! after a kill the report is cut to what the cursor knows of, nothing is in it twice, and no other file is
-//! taken for it.
+//! The report is written first, then the cursor, which holds the report's length and its last line.
+//! So after a kill, the report is cut to what the cursor covers, nothing is in it twice, and no
+//! other file is mistaken for it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::ops::partial::folder_beside;
 use crate::own_file;
 use crate::scratch::Scratch;
 
-/// What `plugin:replay` answers.
+/// The answer of `plugin:replay`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     #[serde(deserialize_with = "list")]
@@ -36,7 +36,7 @@ pub(super) struct PageInfo {
     ignored: BTreeMap<String, u64>,
 }
 
-/// How many writes went how.
+/// The number of writes by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Writes {
     pub(super) same: u64,
@@ -48,33 +48,33 @@ pub(super) struct Writes {
     pub(super) erased: u64,
 }
 
-/// What the cursor file holds.
+/// The content of the cursor file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cursor {
-    /// What was asked for.
+    /// The request.
     #[serde(deserialize_with = "members")]
     asked: Map<String, Json>,
     /// The plugin that answered.
     plugin: String,
-    /// The first position and the last.
+    /// The first and the last position.
     range: Option<(u64, u64)>,
-    /// Where it goes on; none at the end, and before the beginning.
+    /// Where to continue; none at the end, and before the start.
     next: Option<u64>,
-    /// How many went how until there.
+    /// The number of writes by outcome so far.
     writes: Writes,
-    /// In how many of them fields were different that do not count.
+    /// The number of writes in which an ignored field was different, by field.
     #[serde(default)]
     ignored: BTreeMap<String, u64>,
-    /// How much of the report belongs to that,
+    /// The length of the report up to here,
     report_bytes: u64,
-    /// and the last line there, by which it is known again.
+    /// and its last line, which identifies it.
     report_end: Option<String>,
 }
 
-/// The file that the cursor is kept in.
+/// The file that holds the cursor.
 struct CursorFile {
     path: PathBuf,
-    /// Where the next one is written.
+    /// The folder in which the next version is written.
     beside: Scratch,
 }
 
@@ -109,10 +109,10 @@ impl Writes {
 }
 
 impl Place {
-    /// Begins, or goes on where the cursor file says.
+    /// Starts a replay, or continues where the cursor file says.
     ///
     /// # Errors
-    /// A file cannot be read or written; the cursor is of a replay of something else.
+    /// A file cannot be read or written, or the cursor belongs to a different replay.
     pub(super) fn open(
         path: Option<&Path>,
         report: Option<&Path>,
@@ -142,7 +142,7 @@ impl Place {
         });
         let report = report.transpose()?;
         let file = path.map(CursorFile::at).transpose()?;
-        // From now on there is a cursor to whatever is in the report.
+        // From now on, a cursor exists for whatever is in the report.
         if let Some(file) = file.as_ref().filter(|_| is_new) {
             file.write(&cursor)?;
         }
@@ -153,12 +153,12 @@ impl Place {
         })
     }
 
-    /// Whether there is nothing left.
+    /// Returns whether the replay is finished.
     pub(super) fn is_at_end(&self) -> bool {
         self.cursor.range.is_some() && self.cursor.next.is_none()
     }
 
-    /// Says where the next page begins. What is written meanwhile is not in the range.
+    /// Adds the start of the next page to a request. Events written meanwhile are not in the range.
     pub(super) fn put_into(&self, body: &mut Map<String, Json>) {
         if let (Some((_, until)), Some(next)) = (self.cursor.range, self.cursor.next) {
             body.insert("from".to_owned(), next.into());
@@ -166,7 +166,7 @@ impl Place {
         }
     }
 
-    /// Takes a page, notes it in the report and the cursor; returns what would be different.
+    /// Adds a page to the report and the cursor; returns the differences.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -203,7 +203,7 @@ impl Place {
         Ok(findings)
     }
 
-    /// Whether something would not go as it went.
+    /// Returns whether some write would have a different outcome.
     pub(super) fn has_differences(&self, certain: bool) -> bool {
         let writes = self.cursor.writes;
         let depends = if certain { 0 } else { writes.depends };
@@ -214,7 +214,7 @@ impl Place {
         self.cursor.writes
     }
 
-    /// Returns the fields that were different and do not count, each with the number of such writes.
+    /// Returns the ignored fields that were different, each with the number of such writes.
     pub(super) fn ignored(&self) -> &BTreeMap<String, u64> {
         &self.cursor.ignored
     }
@@ -223,7 +223,7 @@ impl Place {
         &self.cursor.plugin
     }
 
-    /// Returns the first position and the last.
+    /// Returns the first and the last position.
     pub(super) fn range(&self) -> (u64, u64) {
         self.cursor.range.unwrap_or_default()
     }
@@ -247,7 +247,8 @@ impl CursorFile {
         })
     }
 
-    /// Writes the cursor beside the old one and renames it: whenever it is killed, one of them is there.
+    /// Writes the cursor next to the old one and renames it: one of them exists, whenever the
+    /// process is killed.
     fn write(&self, cursor: &Cursor) -> Result<(), String> {
         let new = self.beside.path().join("cursor");
         let write = || {
@@ -260,7 +261,8 @@ impl CursorFile {
     }
 }
 
-/// Opens the report behind what of it the cursor knows; what is in it has to be that.
+/// Opens the report at the place that the cursor knows; the content before must belong to the
+/// cursor.
 fn open_report(path: &Path, cursor_path: Option<&Path>, cursor: &Cursor) -> Result<File, String> {
     let failed = |error: io::Error| failed(path, &error);
     let (Some(cursor_path), 1..) = (cursor_path, cursor.report_bytes) else {
@@ -284,7 +286,7 @@ fn open_report(path: &Path, cursor_path: Option<&Path>, cursor: &Cursor) -> Resu
     Ok(file)
 }
 
-/// Whether a report has the line that the cursor ends with, where it has it.
+/// Returns whether a report has the cursor's last line in the right place.
 fn has_end(mut file: &File, cursor: &Cursor) -> io::Result<bool> {
     let Some(last) = &cursor.report_end else {
         return Ok(false);
@@ -331,7 +333,7 @@ mod tests {
         place
             .take(page(5, None, &[json!({"position": 7})]), false)
             .unwrap();
-        // Killed between the report and the cursor.
+        // Killed between writing the report and the cursor.
         fs::write(&cursor, kept).unwrap();
         let mut place = open();
         assert_eq!(place.cursor.next, Some(5));
