@@ -1,4 +1,4 @@
-//! Small tasks that run beside the server until it ends.
+//! Small tasks that run next to the server until it stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-/// How often the disk's free space is looked at.
+/// How often the disk's free space is checked.
 const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 
-/// Tells the write model which records there are, so that most creations need not ask the store.
+/// Tells the write model which records exist, so that most creations need not ask the store.
 pub(super) async fn learn_keys(env: RecordEnv) {
     match try_to_learn_keys(&env).await {
         Ok(()) => {
@@ -50,29 +50,30 @@ async fn try_to_learn_keys(env: &RecordEnv) -> Result<(), StoreError> {
             after = Some(last.clone());
             learn(keys);
         }
-        // Asked for after the rows: one that SQL has deleted is there until that is taken in.
+        // Asked for after the rows: a record that SQL has deleted exists until the deletion is in
+        // the log.
         learn(env.store.list_captured(&definition).await?);
     }
     Ok(())
 }
 
-/// Sees erasures to their end.
+/// Works on erasures until they are finished.
 pub(super) async fn erase(eraser: Arc<Eraser>, ending: CancellationToken) {
     ending.run_until_cancelled(eraser.work()).await;
 }
 
-/// Takes in what others change by SQL.
+/// Appends to the log what others change by SQL.
 pub(super) async fn take_in(captures: Captures, ending: CancellationToken) {
     ending.run_until_cancelled(captures.run()).await;
 }
 
-/// Compacts the log every day, so many microseconds after midnight.
+/// Compacts the log every day, at a number of microseconds after midnight.
 pub(super) async fn compact(eraser: Arc<Eraser>, at: i64, ending: CancellationToken) {
     let daily = compact_daily(eraser, Timestamp::from_micros(at));
     ending.run_until_cancelled(daily).await;
 }
 
-/// Keeps an eye on the disk's free space.
+/// Watches the disk's free space.
 pub(super) async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
     let pause = || ending.run_until_cancelled(tokio::time::sleep(RESERVE_PERIOD));
     while pause().await.is_some() {

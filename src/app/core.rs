@@ -1,4 +1,4 @@
-//! The log and what is kept up by it, before anybody is served.
+//! The log, and the state that follows from it before any client is served.
 
 use std::io;
 use std::path::Path;
@@ -26,13 +26,13 @@ use crate::ops_store::{OPS_STORE_FILE, OpsStore};
 use crate::projection::{SqlStore, with_causes};
 use crate::proof::{Checkpoints, LogKey};
 
-/// What all others are built on.
+/// The parts that all others are built on.
 pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) log: Arc<EmbeddedLog>,
     pub(super) timeline: Timeline,
     pub(super) store: Arc<SqlStore>,
-    /// How far the store was when the log was started.
+    /// The store's position when the log was started.
     pub(super) checkpoint: u64,
     pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
@@ -45,10 +45,10 @@ pub(super) struct Core {
     pub(super) reserve: Arc<Reserve>,
 }
 
-/// The record store, and what it had when it was opened.
+/// The record store, and its content when it was opened.
 pub(super) type Stored = (Arc<SqlStore>, Snapshot);
 
-/// What is kept back on the disk, looked after until the other is cancelled.
+/// The disk's reserve, which is looked after until the token is cancelled.
 pub(super) type Kept = (Arc<Reserve>, CancellationToken);
 
 impl Core {
@@ -145,7 +145,7 @@ impl Core {
     }
 }
 
-/// Finds the erasures that the log has, finished or not.
+/// Finds the erasures in the log, finished or not.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -170,8 +170,8 @@ pub(crate) async fn erasures_of(
     Ok(Arc::new(erasures))
 }
 
-/// Opens the key that signs the log. One that is made for a log which has a past is a loss that somebody should
-/// know of.
+/// Opens the key that signs the log. If a new key is created for a log that already has events, the
+/// old one was lost, and a warning is logged.
 fn open_key(data_dir: &Path, head: u64) -> io::Result<LogKey> {
     if head > 0 && LogKey::load(data_dir)?.is_none() {
         tracing::warn!(

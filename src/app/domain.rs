@@ -1,4 +1,5 @@
-//! What decides and writes: records and accounts, with the plugins and files that they need.
+//! The parts that decide and write: records and accounts, with the plugins and files that they
+//! need.
 
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use skytrail_actors::{install, spawn};
 use super::{Foundation, StartError, background, settings};
 use crate::asset::Files;
 
-/// What decides and writes.
+/// The parts that decide and write.
 pub(super) struct Domain {
     pub(super) env: RecordEnv,
     pub(super) broker: PluginBroker,
-    /// The plugins that are only tried.
+    /// The plugins that are only tried out.
     pub(super) tried: PluginBroker,
     pub(super) files: Arc<Files>,
     pub(super) records: Arc<Records>,
@@ -103,7 +104,7 @@ impl Domain {
     }
 }
 
-/// Begins to take in what others change by SQL, where they can.
+/// Begins to append to the log what others change by SQL, if the database supports that.
 fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureAdmin {
     let database = on.config.database.as_ref();
     let outbox = database.map(|_| Arc::clone(&on.core.store) as Arc<dyn CaptureSource>);

@@ -1,4 +1,4 @@
-//! Those who go on with what is committed: each an actor that reads the log from where it was.
+//! The parts that process what is committed: each is an actor that reads the log from its position.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::domain::Domain;
 use super::{Foundation, StartError, background, settings};
 use crate::push;
 
-/// Under which it is kept how far the subscriptions' notices are.
+/// The name under which the position of the subscriptions' notices is stored.
 const NOTICES: &str = "notices";
 
 /// What is committed, for each of those who go on with it, but for the projector.
@@ -29,7 +29,7 @@ pub(super) struct Tails {
     pub(super) committed: Applied,
 }
 
-/// Those who go on with what is committed, and where it goes.
+/// The parts that process what is committed, and their targets.
 pub(super) struct Downstream {
     pub(super) hub: Addr<Hub>,
     pub(super) internal_hub: Addr<Hub>,
@@ -93,7 +93,7 @@ pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applie
     (projector, is_applied)
 }
 
-/// Starts what takes after-hooks to plugins.
+/// Starts the delivery of after-hooks to plugins.
 async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(), StartError> {
     let begun = on.core.consumers.begin(
         domain.env.clone(),
@@ -104,7 +104,7 @@ async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(),
     Ok(begun.await?)
 }
 
-/// Starts what sends to push services, with what was not sent before.
+/// Starts the pushes to push services, with those that are still waiting.
 async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartError> {
     let clock = Arc::clone(&on.core.clock);
     let parts = PushParts {
@@ -135,7 +135,8 @@ fn follow_live(
     Delivery::start_in_arbiter(&arbiter, |_| Delivery::new(parts, None))
 }
 
-/// Returns the subscriptions that this server tells: none if it is a slave, whose master has the hubs.
+/// Returns the subscriptions that this server notifies: none if it is a slave, whose master has the
+/// hubs.
 fn followed_subscriptions(on: &Foundation<'_>, domain: &Domain) -> Arc<Subscriptions> {
     if on.config.timers.is_slave {
         return Arc::new(Subscriptions::new(Vec::new()));

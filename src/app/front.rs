@@ -1,4 +1,4 @@
-//! Where clients and plugins come in: what actions may reach, and the routes.
+//! The entrance for clients and plugins: what actions can reach, and the routes.
 
 use std::sync::Arc;
 
@@ -40,11 +40,11 @@ pub(super) struct Behind<'a> {
 /// The open door.
 pub(super) struct Front {
     pub(super) http: ServerHandle,
-    /// How plugins call the server.
+    /// The plugins' access to the server.
     pub(super) api: Arc<dyn ApiCaller>,
-    /// The requests under way.
+    /// The requests in progress.
     pub(super) running: TaskTracker,
-    /// Cancelled when the stop begins.
+    /// Cancelled when the shutdown begins.
     pub(super) stopping: CancellationToken,
 }
 
@@ -93,7 +93,7 @@ impl Front {
     }
 }
 
-/// What the door itself keeps.
+/// The state of the door itself.
 struct AtTheDoor {
     followers: Arc<Followers>,
     counters: Arc<DoorCounters>,
@@ -101,7 +101,7 @@ struct AtTheDoor {
     throttle: Arc<Throttle>,
 }
 
-/// Gathers what actions may reach.
+/// Gathers what actions can reach.
 fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     let (config, core) = (on.config, on.core);
     let Behind {
@@ -162,7 +162,7 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     }
 }
 
-/// Gathers what says how it is.
+/// Gathers the parts that report their state.
 fn parts(on: &Foundation<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
     let core = on.core;
     let Behind {

@@ -1,4 +1,4 @@
-//! The one place where all parts meet: it builds them, starts them, and stops them in order.
+//! The only place that knows all parts: it builds them, starts them, and stops them in order.
 
 mod background;
 mod core;
@@ -54,35 +54,35 @@ pub(crate) const EXIT_LOG_IN_DOUBT: i32 = 70;
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The log.
+    /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] NotOpened),
-    /// The record store.
+    /// The record store cannot be used.
     #[error("the record store cannot be used: {0}")]
     Store(String),
-    /// The record store, for a reason that passes: its database is away, takes no writes, or another
-    /// server uses it.
+    /// The record store cannot be used for a temporary reason: its database is away or read-only,
+    /// or another server uses it.
     #[error("the record store cannot be used: {0}")]
     StoreAway(String),
-    /// The ops store does not open.
+    /// The ops store cannot be opened.
     #[error(transparent)]
     OpsStore(#[from] ops_store::OpenError),
-    /// What is in it cannot be read.
+    /// The content of the ops store cannot be read.
     #[error(transparent)]
     OpsStoreContent(#[from] OpsStoreError),
-    /// The files' store.
+    /// The store of files cannot be opened.
     #[error(transparent)]
     Files(#[from] asset::OpenError),
-    /// A push service.
+    /// A push service cannot be set up.
     #[error(transparent)]
     Push(#[from] push::OpenError),
-    /// The way to a plugin.
+    /// The connection to a plugin cannot be set up.
     #[error(transparent)]
     Plugin(#[from] TransportError),
-    /// A file, a thread or the address.
+    /// A file, a thread or the address cannot be used.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: String,
         /// Why it failed.
         source: std::io::Error,
@@ -93,13 +93,13 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Makes an error of the machine's one.
+    /// Creates an error from one of the operating system.
     fn io(what: &str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let what = what.to_owned();
         move |source| Self::Io { what, source }
     }
 
-    /// Tells what the record store's failure means for a start.
+    /// Classifies a failure of the record store for the start.
     pub(crate) fn store(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => Self::StoreAway(error.to_string()),
@@ -108,7 +108,7 @@ impl StartError {
     }
 }
 
-/// What every part is started on.
+/// What every part needs to start.
 struct Foundation<'a> {
     config: &'a Config,
     keys: &'a Keys,
@@ -116,9 +116,9 @@ struct Foundation<'a> {
     arbiters: &'a Arbiters,
 }
 
-/// The threads of actors that are not a record type's.
+/// The threads of the actors, apart from those of record types.
 struct Arbiters {
-    /// What feeds the record store: most of what is read waits for it.
+    /// The projector, which feeds the record store: most reads wait for it.
     projector: Arbiter,
     /// Scheduled tasks.
     timers: Arbiter,
@@ -173,16 +173,16 @@ pub struct Application {
     downstream: Downstream,
     upkeep: Upkeep,
     front: Front,
-    /// Keeps the database of plugins that have none.
+    /// Stops the empty database, which is for plugins without one of their own, when it is dropped.
     database: Option<DropGuard>,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: std::net::SocketAddr,
     /// The keys in use.
     pub keys: Keys,
 }
 
 impl Application {
-    /// Builds all parts and starts them; serves at the door when it returns.
+    /// Builds all parts and starts them. The server accepts requests when this returns.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -198,7 +198,8 @@ impl Application {
         let opened = open_signed(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
         warn_of_readers(&config.data_dir);
-        // Before the record store is opened, which needs space: on a full disk this is the space.
+        // Before the record store is opened, which needs space: on a full disk, the reserve is that
+        // space.
         let ending = CancellationToken::new();
         let reserve = keep_reserve(config, &ending)?;
         let unless_started = ending.clone().drop_guard();
@@ -206,7 +207,7 @@ impl Application {
         let taken = door.take(listen);
         let taken = taken.map_err(StartError::io(&format!("cannot listen on {listen}")));
         let (socket, address) = taken?;
-        // Addresses of files say where this server really is.
+        // Addresses of files must contain the real address of this server.
         let mut config = config.listening_at(address);
         let database = crate::plugin::open_database(&mut config).await;
         let database = database.map_err(StartError::io("the plugins' database cannot listen"))?;
@@ -214,14 +215,15 @@ impl Application {
         let store = Arc::new(store.answering_at_most(config.http.limits.page_bytes));
         let stored = (Arc::clone(&store), snapshot);
         let started = async {
-            // It was closed if another one was in use, and is up to the log now.
+            // The store was closed to others if another one was in use; now it has caught up with
+            // the log.
             patiently(async || store.open_to_others().await).await?;
             let kept = (reserve, ending);
             Self::build((&config, keys, audit), (opened, stored, kept), socket).await
         };
         let started = started.await;
         if started.is_err() {
-            // Not left to the end of the process: the file's checksums have to be written.
+            // Not left to the end of the process, because the file's checksums have to be written.
             let _ = store.close().await;
         }
         let application = started?;
@@ -232,8 +234,8 @@ impl Application {
         })
     }
 
-    /// Starts the parts one on the other: the log, what feeds the store, what decides, those who go on
-    /// with what is committed, what looks after the data, and the door.
+    /// Starts the parts in order: the log, the projector, the parts that decide, those that process
+    /// what is committed, those that look after the data, and the door.
     async fn build(
         (config, keys, audit): (&Config, Keys, AuditTrail),
         (opened, stored, kept): (OpenedLog, Stored, Kept),
@@ -259,7 +261,7 @@ impl Application {
         };
         let front = Front::open(&on, behind, socket)?;
         upkeep.run(&on);
-        // Plugins may ask the server as soon as they are asked.
+        // Plugins may call the server as soon as they are called.
         let reaching = (&arbiters.front.handle(), &core.ending);
         crate::plugin::reach(config, &domain.broker, &front.api, reaching)?;
         Ok(Self {
@@ -281,9 +283,9 @@ impl Application {
         self.domain.broker.recent()
     }
 
-    /// Stops in order: no new requests, running ones end, the log is flushed, the store gets a
-    /// checkpoint. Each step has a deadline; what is not done then is in the log and done at the
-    /// next start.
+    /// Stops in order: new requests are refused, running ones end, the log is flushed, the store
+    /// gets a checkpoint. Each step has a deadline; unfinished work is in the log, and the next
+    /// start completes it.
     pub async fn stop(self) {
         let Self {
             core,
@@ -297,8 +299,8 @@ impl Application {
             ..
         } = self;
         front.stopping.cancel();
-        // Requests that run may need their plugins, so those leave after them; and the door would
-        // wait for the workers' sockets.
+        // Running requests may need their plugins, so plugins leave after them. The door would wait
+        // for the workers' sockets.
         let leaving = async {
             front.running.close();
             front.running.wait().await;
@@ -343,7 +345,7 @@ async fn step(what: &'static str, work: impl Future<Output = ()>) {
     }
 }
 
-/// A step that blocks, on a thread of its own.
+/// Runs a blocking step on a thread of its own.
 async fn step_apart<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -355,7 +357,7 @@ async fn step_apart<T: Send + 'static>(
     .await;
 }
 
-/// Makes the disk's reserve, or takes over the one that is there, and looks after it until the end.
+/// Creates the disk's reserve, or takes over the existing one, and looks after it until the end.
 fn keep_reserve(config: &Config, ending: &CancellationToken) -> Result<Arc<Reserve>, StartError> {
     let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
     let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
@@ -365,7 +367,7 @@ fn keep_reserve(config: &Config, ending: &CancellationToken) -> Result<Arc<Reser
     Ok(reserve)
 }
 
-/// Says so when a data folder that somebody else has made lets everybody in.
+/// Warns if a data folder that somebody else created is readable by everyone.
 fn warn_of_readers(data_dir: &Path) {
     let mode = std::fs::metadata(data_dir).map(|about| about.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o005 != 0) {

@@ -1,4 +1,4 @@
-//! A server from its start until the process is told to end.
+//! Runs a server from its start until the process is told to stop.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::config::{Config, KeyOrigin, Secret, as_seen_from_here};
 use crate::http::server::Door;
 use crate::record_store::{leaving, moved};
 
-/// How long a server that has run already waits before it tries again to start.
+/// How long a server that has run before waits between attempts to start again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs a server until the process is told to end. When the record store turns out damaged the server
-/// stops and starts again, in the same process: the start makes the store anew.
+/// Runs a server until the process is told to stop. If the record store turns out to be damaged,
+/// the server stops and starts again in the same process; that start rebuilds the store.
 ///
-/// That start does not give up when its database is away just then.
+/// It does not give up if its database is away just then.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
     if config.app.dev_mode {
-        // Also where only this machine is served: a proxy may let others in.
+        // Even if only this machine is served: a proxy may let others in.
         tracing::warn!(
             "DEV_MODE is on, which is the default: everybody with the client key can make himself an \
              administrator (role:admin, role:default), and change types and their default rights; set \
@@ -41,7 +41,7 @@ fn noted(source: io::Error) -> StartError {
     StartError::Io { what, source }
 }
 
-/// As [`serve`], with something that runs beside each start of the server, and ends with it.
+/// Like [`serve`], with a future that runs during each run of the server, and ends with it.
 ///
 /// # Errors
 /// As [`serve`].
@@ -49,7 +49,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
     config: &Config,
     mut beside: impl FnMut(&Application) -> F,
 ) -> Result<(), StartError> {
-    // Whoever reads that the server is ready may tell it to end at once.
+    // A process that reads that the server is ready may tell it to stop at once.
     let mut signals = Signals::listen();
     spawn::last_here();
     for unknown in &config.unknown {
@@ -78,7 +78,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
         };
         let started = tokio::select! {
             started = Box::pin(starting) => started,
-            // Whatever is broken off is begun again by the next start, as after a crash.
+            // What is interrupted is repeated by the next start, as after a crash.
             () = signals.wait() => return Ok(()),
         };
         let application = match started {
@@ -128,13 +128,13 @@ pub async fn serve_with<F: Future<Output = ()>>(
 
 /// Why a server has not started.
 enum NotStarted {
-    /// The store before could not be left.
+    /// The previous store could not be left.
     NotLeft(String),
     Failed(StartError),
 }
 
-/// Why a server stops. Who connects meanwhile waits where that is a moment; a store may take minutes to
-/// be made anew.
+/// Why a server stops. After a move, the restart is short, so clients that connect meanwhile wait;
+/// rebuilding a damaged store may take minutes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Told,
@@ -142,7 +142,7 @@ enum End {
     StoreMoved,
 }
 
-/// Says what a person who starts the server needs to see, if anybody reads it.
+/// Prints what a person who starts the server needs to see, if anyone reads it.
 fn announce(application: &Application) {
     let show = |key: &Secret, origin| match origin {
         KeyOrigin::Configured => "(from the configuration)".to_owned(),
@@ -162,18 +162,18 @@ fn announce(application: &Application) {
     );
 }
 
-/// What tells the process to end.
+/// The signals that tell the process to stop.
 struct Signals(Option<(Signal, Signal)>);
 
 impl Signals {
-    /// From here on the signals no longer kill the process.
+    /// From here on, the signals no longer kill the process.
     fn listen() -> Self {
         let terminate = signal(SignalKind::terminate());
         let interrupt = signal(SignalKind::interrupt());
         Self(terminate.ok().zip(interrupt.ok()))
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     async fn wait(&mut self) {
         let Some((terminate, interrupt)) = &mut self.0 else {
             tracing::error!("signals cannot be listened to");

@@ -1,4 +1,4 @@
-//! What each part is told of the configuration.
+//! The settings of each part, taken from the configuration.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ pub(super) fn plugins(config: &Config, keys: &Keys) -> PluginsSettings {
     }
 }
 
-/// Whoever has the master key may have plugins tried; nobody waits for them.
+/// Anyone with the master key can have plugins tried out; nobody waits for these plugins.
 pub(super) fn sandbox(config: &Config, keys: &Keys) -> PluginsSettings {
     PluginsSettings {
         plugins: Vec::new(),

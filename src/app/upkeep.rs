@@ -1,5 +1,5 @@
-//! What looks after the server's data beside its work: erasures, compaction, backups, signatures,
-//! refusals and the audit trail.
+//! The parts that look after the server's data: erasures, compaction, backups, signatures, refusals
+//! and the audit trail.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::auth::refusals::Refusals;
 use crate::backup::BackupSchedule;
 use crate::record_store::leftovers::Leftovers;
 
-/// What looks after the server's data.
+/// The parts that look after the server's data.
 pub(super) struct Upkeep {
     pub(super) eraser: Arc<Eraser>,
     pub(super) backups: Arc<BackupSchedule>,
@@ -23,7 +23,7 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Starts all but backups and signatures, which begin with [`Self::run`].
+    /// Starts all of them except backups and signatures, which begin with [`Self::run`].
     pub(super) fn start(on: &Foundation<'_>, domain: &Domain, audit: AuditTrail) -> Self {
         let (config, core) = (on.config, on.core);
         let clock = || Arc::clone(&core.clock);
@@ -41,7 +41,7 @@ impl Upkeep {
         }
     }
 
-    /// Begins to make backups and to sign the log, once clients are served.
+    /// Begins to take backups and to sign the log, once clients are served.
     pub(super) fn run(&self, on: &Foundation<'_>) {
         let ending = &on.core.ending;
         let backups = Arc::clone(&self.backups).run(ending.clone());
@@ -51,7 +51,7 @@ impl Upkeep {
     }
 }
 
-/// Starts what erases, and compacts.
+/// Starts the eraser and the daily compaction.
 fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
     let (config, core) = (on.config, on.core);
     let holders: Vec<Arc<dyn Holder>> = vec![

@@ -1,7 +1,7 @@
-//! Bringing in what other servers and files have.
+//! Imports the data of other servers, and files.
 //!
-//! - `skygear`: a database of Skygear v1, read with SQL and written as events, while no server runs.
-//! - `report`: what became of it, for people.
+//! - `skygear`: reads a Skygear v1 database with SQL and writes events, while no server runs.
+//! - `report`: reports the outcome to people.
 
 mod report;
 pub mod skygear;

@@ -1,4 +1,4 @@
-//! What became of everything: counts per table, and each row that was not taken over, with why.
+//! The outcome of an import: counts per table, and each row that was not imported, with the reason.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,30 +11,30 @@ use skytrail_actors::import::Outcome;
 
 use crate::own_file;
 
-/// How many rows that were not taken over are shown when they are written nowhere.
+/// How many rows that were not imported are shown if no report file is written.
 const SHOWN: usize = 20;
 
-/// What became of the rows of one table.
+/// The outcome for the rows of one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Rows there.
+    /// Rows in the source.
     pub found: u64,
-    /// Rows that were not here.
+    /// Rows that did not exist here.
     pub added: u64,
-    /// Rows that were here and changed there later.
+    /// Rows that existed here and were changed later in the source.
     pub updated: u64,
-    /// Rows that are here already.
+    /// Rows that already exist here.
     pub present: u64,
-    /// Rows that are here and differ, or were deleted here.
+    /// Rows that exist here and differ, or were deleted here.
     pub kept: u64,
-    /// Rows that could not be taken over.
+    /// Rows that could not be imported.
     pub refused: u64,
 }
 
 /// See the module's overview.
 pub struct Report {
     tables: BTreeMap<String, Counts>,
-    /// The tables, in the order in which they came.
+    /// The tables in the order in which they were imported.
     order: Vec<String>,
     file: Option<BufWriter<File>>,
     shown: Vec<String>,
@@ -42,10 +42,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins a report; with a path, what was not taken over is written there, a JSON object a line.
+    /// Begins a report. With a path, rows that were not imported are written there, a JSON object
+    /// per line.
     ///
     /// # Errors
-    /// The file cannot be made, or has something in it.
+    /// The file cannot be created, or is not empty.
     pub fn begin(path: Option<&Path>) -> io::Result<Self> {
         let file = path.map(own_file::begin).transpose()?.map(BufWriter::new);
         Ok(Self {
@@ -57,12 +58,12 @@ impl Report {
         })
     }
 
-    /// Notes that a table is looked at, also when it has no rows.
+    /// Notes that a table is imported, even if it has no rows.
     pub fn look_at(&mut self, table: &str) {
         self.counts(table);
     }
 
-    /// Notes what became of a row.
+    /// Notes the outcome for a row.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -98,7 +99,7 @@ impl Report {
         self.tell(table, id, what, why)
     }
 
-    /// Notes something else that somebody should know; no row is counted.
+    /// Notes something else that people should know; no row is counted.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -127,22 +128,22 @@ impl Report {
         self.tables.entry(table.to_owned()).or_default()
     }
 
-    /// Returns what became of a table's rows.
+    /// Returns the counts of a table.
     pub fn of(&self, table: &str) -> Counts {
         self.tables.get(table).copied().unwrap_or_default()
     }
 
-    /// Whether anything was looked at.
+    /// Returns whether any table was begun.
     pub fn has_begun(&self) -> bool {
         !self.order.is_empty()
     }
 
-    /// Returns how many rows could not be taken over.
+    /// Returns how many rows could not be imported.
     pub fn num_refused(&self) -> u64 {
         self.tables.values().map(|counts| counts.refused).sum()
     }
 
-    /// Ends the report: returns it as lines of text.
+    /// Ends the report and returns it as lines of text.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -1,8 +1,8 @@
-//! Cells of a table and values of records, one into the other.
+//! Converts between the cells of a table and the values of records.
 //!
 //! | field | cell |
 //! | --- | --- |
-//! | text | as it is; one of quotes alone, also the empty one, gets two more: an empty cell is no value |
+//! | string | as it is; an empty one, or one of quotes alone, gets two more: an empty cell is null |
 //! | number, integer, sequence | `1.5` |
 //! | boolean | `true` or `false` |
 //! | datetime | RFC 3339 |
@@ -11,7 +11,8 @@
 //! | location | `longitude latitude` |
 //! | json, geometry, access lists | JSON |
 //!
-//! The apostrophe in front of what a spreadsheet would calculate ([`crate::spreadsheet`]) is taken away.
+//! The apostrophe in front of what a spreadsheet would calculate ([`crate::spreadsheet`]) is
+//! removed.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::json;
@@ -19,10 +20,10 @@ use skytrail_schema::types::FieldType;
 
 use crate::spreadsheet;
 
-/// What a text of quotes alone gets in addition.
+/// The prefix of a string that consists of quotes alone.
 const QUOTES: &str = "\"\"";
 
-/// Returns the cell of a wire value.
+/// Returns the cell for a wire value.
 pub fn cell(value: &Json) -> String {
     match value {
         Json::Null => String::new(),
@@ -54,7 +55,7 @@ fn is_quotes(text: &str) -> bool {
 /// Returns the wire value of a cell; null for an empty one.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the cell.
 pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
     let cell = spreadsheet::unguarded(cell);
     if cell.is_empty() {

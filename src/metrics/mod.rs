@@ -1,9 +1,8 @@
-//! Figures for a Prometheus, all under `skytrail_`; the process's own under their usual names.
+//! Metrics for Prometheus, all under `skytrail_`; those of the process under their usual names.
 //!
-//! Nearly everything is a state that the parts keep anyway and that `/_/health`
-//! shows as JSON; here it is written down once more, when somebody asks. Labels
-//! have few values: names of actions, hubs and plugins, never ids or what clients
-//! choose. docs/OPERATIONS.md says what each is good for.
+//! Nearly everything is state that the parts keep anyway and that `/_/health` shows as JSON; here
+//! it is formatted again on request. Labels have few values: names of actions, hubs and plugins,
+//! never ids or what clients choose. docs/OPERATIONS.md says what each metric is good for.
 
 mod plugins;
 mod process;
@@ -21,7 +20,7 @@ use crate::auth::refusals::Reason;
 use crate::http::counters::ActionFigures;
 use crate::parts::States;
 
-/// Writes everything.
+/// Writes all metrics.
 pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     let mut text = Exposition::default();
     write_door(&mut text, states, actions);

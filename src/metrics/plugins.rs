@@ -1,4 +1,4 @@
-//! Plugins, their tasks, and what is delivered to them.
+//! Metrics of plugins, their tasks, and deliveries to them.
 
 use std::collections::BTreeSet;
 
@@ -81,7 +81,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
     }
 }
 
-/// What is summed up over a plugin's tasks.
+/// A figure that is summed up over a plugin's tasks.
 type TaskFigure = fn(&TaskReport) -> u64;
 
 pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {

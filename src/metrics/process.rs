@@ -1,25 +1,25 @@
-//! What the system says of this process. Linux tells; elsewhere nothing is known.
+//! The operating system's figures for this process. Only Linux provides them.
 
 use std::fs;
 
 /// Clock ticks per second in `/proc`, the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 
-/// The process.
+/// The figures of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
     /// Memory in use.
     pub resident_bytes: u64,
     /// Processor time.
     pub cpu_seconds: f64,
-    /// Threads.
+    /// The number of threads.
     pub num_threads: u64,
-    /// Files and sockets.
+    /// The number of open files and sockets.
     pub num_open_files: u64,
 }
 
 impl Process {
-    /// Reads what there is.
+    /// Reads the figures; `None` if the system does not provide them.
     pub fn read() -> Option<Self> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
@@ -38,7 +38,7 @@ fn field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Reads user and system time. They stand behind the program's name, which may hold anything but
+/// Reads user and system time. They come after the program's name, which may contain anything but
 /// ends with the last parenthesis.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, behind) = stat.rsplit_once(')')?;

@@ -1,4 +1,4 @@
-//! What clients are told: pushes, live queries, channels.
+//! Metrics of what clients receive: pushes, live queries, channels.
 
 use skytrail_actors::hub::HubState;
 use skytrail_actors::live::LiveQueriesState;

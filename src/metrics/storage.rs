@@ -1,4 +1,4 @@
-//! What is kept: the log, the record store, what SQL changed, erasures and backups.
+//! Metrics of storage: the log, the record store, changes by SQL, erasures and backups.
 
 use skytrail_actors::capture::CaptureFigures;
 use skytrail_actors::erasure::EraserState;

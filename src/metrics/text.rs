@@ -1,17 +1,17 @@
-//! Prometheus' text form, version 0.0.4: families of samples, each with its meaning.
+//! Prometheus' text format, version 0.0.4: families of samples, each with its meaning.
 
 use std::fmt::{Display, Write};
 
 use skytrail_actors::observe::HistogramState;
 
-/// The content type that goes with it.
+/// The content type of this format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A text in the making.
+/// A text that is being written.
 #[derive(Debug, Default)]
 pub struct Exposition(String);
 
-/// One metric: its samples follow each other.
+/// One metric; its samples follow each other.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
@@ -19,7 +19,7 @@ pub struct Family<'a> {
 }
 
 impl Exposition {
-    /// Begins a metric. One that only grows has a name that ends in `_total`.
+    /// Begins a metric. A metric that only grows has a name that ends in `_total`.
     pub fn metric(&mut self, name: &'static str, help: &str) -> Family<'_> {
         let only_grows = name.ends_with("_total");
         self.family(name, if only_grows { "counter" } else { "gauge" }, help)

@@ -1,4 +1,4 @@
-//! Copying files from where v1 had them.
+//! Copies files from v1's store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,33 +10,33 @@ use skytrail_schema::id::AssetName;
 use crate::asset::{FileError, FileStore, Files, Folder, S3};
 use crate::config::S3Settings;
 
-/// Where the files are.
+/// The place of v1's files.
 #[derive(Clone, Debug)]
 pub enum AssetSource {
-    /// In a folder (`ASSET_STORE=fs`).
+    /// A folder (`ASSET_STORE=fs`).
     Folder(PathBuf),
-    /// In a bucket (`ASSET_STORE=s3`).
+    /// A bucket (`ASSET_STORE=s3`).
     Bucket(S3Settings),
 }
 
-/// What copies them.
+/// Copies files from v1's store.
 pub(super) struct Copier {
     from: Arc<dyn FileStore>,
 }
 
-/// What became of a file.
+/// The outcome for a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Copied {
     /// It was copied.
     Now,
-    /// It is here already.
+    /// It exists here already.
     Before,
-    /// It was copied and is not as large as v1 said.
+    /// It was copied, but its size differs from the one in v1's database.
     Resized(u64),
 }
 
 impl Copier {
-    /// Opens where the files are.
+    /// Opens v1's store.
     pub(super) async fn open(source: &AssetSource) -> Result<Self, String> {
         let from: Arc<dyn FileStore> = match source {
             AssetSource::Folder(path) if !path.is_dir() => {
@@ -51,7 +51,7 @@ impl Copier {
         Ok(Self { from })
     }
 
-    /// Copies a file unless it is here already.
+    /// Copies a file unless it exists here already.
     pub(super) async fn copy(
         &self,
         to: &Files,

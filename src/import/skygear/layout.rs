@@ -1,4 +1,4 @@
-//! Which tables are record types, of which types their fields are, and in which order they come.
+//! Finds which tables are record types, the types of their fields, and the order to import them in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,22 +28,22 @@ pub(super) struct Table {
     pub(super) fields: BTreeMap<String, FieldType>,
     pub(super) unique: Vec<Vec<String>>,
     pub(super) counters: BTreeMap<String, i64>,
-    /// Whether records of it may refer to records that come later.
+    /// Whether its records may refer to records that are imported later.
     pub(super) is_cyclic: bool,
 }
 
-/// All of them, in the order in which they come.
+/// All tables, in the order in which they are imported.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) tables: Vec<Table>,
     /// What is left out, and why: table, column or constraint, reason.
     pub(super) left_out: Vec<(String, String, String)>,
-    /// The columns of the tables that are no records'.
+    /// The columns of the tables that do not hold records.
     pub(super) others: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Table {
-    /// Returns what is read of it.
+    /// Returns what to read from the table.
     pub(super) fn selects(&self) -> Vec<Select> {
         let select = |column: &str, reading| Select {
             column: column.to_owned(),
@@ -73,7 +73,7 @@ impl Table {
 }
 
 impl Layout {
-    /// Reads it.
+    /// Reads the layout.
     pub(super) async fn read(source: &mut Source) -> Result<Self, String> {
         let mut tables: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for column in source.columns().await? {
@@ -180,7 +180,7 @@ impl Layout {
     }
 }
 
-/// Returns the type of the field that a column is.
+/// Returns the field type of a column.
 fn field_type(column: &Row, tables: &BTreeSet<String>) -> Option<FieldType> {
     let target = column.get("target").and_then(Json::as_str);
     let has_sequence = column.get("sequence").is_some_and(Json::is_string);
@@ -203,7 +203,7 @@ fn field_type(column: &Row, tables: &BTreeSet<String>) -> Option<FieldType> {
     })
 }
 
-/// Brings tables into an order in which what is referred to comes first; what is left are circles.
+/// Orders tables so that a table comes after those that it refers to; what is left are cycles.
 fn in_order(mut tables: BTreeMap<TypeName, Table>) -> Vec<Table> {
     let mut first = Vec::new();
     while let Some(name) = tables
@@ -233,7 +233,7 @@ fn in_order(mut tables: BTreeMap<TypeName, Table>) -> Vec<Table> {
     first
 }
 
-/// Returns a text of a row; empty when it is none.
+/// Returns a string in a row; an empty one if there is none.
 pub(super) fn text<'a>(row: &'a Row, name: &str) -> &'a str {
     row.get(name).and_then(Json::as_str).unwrap_or_default()
 }

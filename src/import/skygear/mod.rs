@@ -1,14 +1,15 @@
-//! Reading a database of Skygear v1 and taking over what is in it.
+//! Imports a Skygear v1 database.
 //!
-//! 1. The whole of it is read as of one moment, in a transaction that writes nothing (`source`).
-//! 2. `layout` finds out which tables are record types, of which types their fields are, and in
-//!    which order they can come: what is referred to before what refers to it.
-//! 3. `run` goes through it in that order, a portion at a time: rows become records (`record`) or
-//!    users, devices and so on (`people`), which the importer takes over.
-//! 4. Files are copied from the folder or bucket where they are (`files`).
+//! 1. The whole database is read as of one moment, in a read-only transaction (`source`).
+//! 2. `layout` finds which tables are record types, the types of their fields, and the order to
+//!    import them in: a table comes after those that it refers to.
+//! 3. `run` imports the tables in that order, a portion at a time: rows become records (`record`)
+//!    or users, devices and so on (`people`), which are passed to the importer.
+//! 4. Files are copied from their folder or bucket (`files`).
 //!
-//! Nothing is kept of a table but the portion under way, so the size of the database does not
-//! matter. Who is interrupted begins again: what is here already is found.
+//! Only the current portion of a table is kept in memory, so the size of the database does not
+//! matter. An interrupted import is started again from the beginning: what exists here already is
+//! recognized.
 
 mod files;
 mod layout;

@@ -1,4 +1,4 @@
-//! Rows that become users, roles, relations, devices, subscriptions, and settings.
+//! Converts rows to users, roles, relations, devices, subscriptions, and settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use super::record::{maybe_time, time, user};
 use super::source::Row;
 use crate::http::mask::without_secrets;
 
-/// The tables that a database of v1.7 has.
+/// The tables of a v1.7 database.
 pub(super) const TABLES: [&str; 14] = [
     "_asset",
     "_auth",
@@ -74,7 +74,7 @@ pub(super) const FOLLOWS: &str = "SELECT left_id, right_id FROM _follow ORDER BY
 
 pub(super) const FRIENDS: &str = "SELECT left_id, right_id FROM _friend ORDER BY left_id, right_id";
 
-/// The latest first: of several with one address it counts.
+/// The latest come first: of several devices with one address, the first counts.
 pub(super) const DEVICES: &str = "\
 SELECT id, auth_id, type, token, topic, \
   (extract(epoch FROM last_registered_at) * 1000000)::bigint::text AS registered_at \
@@ -85,7 +85,7 @@ SELECT s.id, s.auth_id, s.device_id, s.type, s.notification_info, s.query, \
   d.auth_id AS subscriber \
 FROM _subscription s JOIN _device d ON d.id = s.device_id ORDER BY s.device_id, s.id";
 
-/// Reads a role.
+/// Converts a role.
 pub(super) fn role(row: &Row) -> (RoleName, RoleFlags) {
     let flag = |name: &str| row.get(name).and_then(Json::as_bool) == Some(true);
     let flags = RoleFlags {
@@ -95,7 +95,7 @@ pub(super) fn role(row: &Row) -> (RoleName, RoleFlags) {
     (text(row, "id").into(), flags)
 }
 
-/// Reads a type's default access.
+/// Converts a type's default access.
 pub(super) fn default_access(row: &Row) -> Result<(TypeName, Option<Acl>), String> {
     let access = row.get("default_access").unwrap_or(&Json::Null);
     let access = Acl::from_wire(access).map_err(|error| error.to_string())?;
@@ -111,7 +111,7 @@ pub(super) fn creation_role(row: &Row, all: &mut BTreeMap<TypeName, BTreeSet<Rol
     }
 }
 
-/// Reads what is known of a file.
+/// Converts a file's metadata.
 pub(super) fn asset(row: &Row) -> Result<(AssetName, AssetState), String> {
     let name = text(row, "id");
     let clean = AssetName::clean(name).filter(|clean| clean.as_str() == name);
@@ -123,7 +123,7 @@ pub(super) fn asset(row: &Row) -> Result<(AssetName, AssetState), String> {
     Ok((clean.ok_or_else(reason)?, state))
 }
 
-/// Reads a user's auth row.
+/// Converts a user's auth row.
 pub(super) fn auth(row: &mut Row) -> Result<(UserId, UserState), String> {
     let mut state = UserState {
         token_valid_since: maybe_time(row, "token_valid_since")?,
@@ -133,7 +133,7 @@ pub(super) fn auth(row: &mut Row) -> Result<(UserId, UserState), String> {
     let hash = text(row, "password");
     state.password_hash = (!hash.is_empty()).then(|| hash.to_owned());
     if let Some(Json::Object(info)) = row.remove("provider_info") {
-        // As what providers say at a login: the log forgets nothing.
+        // Secrets are removed, as from what providers return at a login: the log never forgets.
         let info = info.into_iter();
         state.provider_info = info
             .map(|(who, said)| (who, without_secrets(said)))
@@ -189,7 +189,7 @@ fn objects(row: &mut Row, name: &str) -> Vec<Row> {
     objects.collect()
 }
 
-/// Reads a device.
+/// Converts a device.
 pub(super) fn device(row: &Row) -> Result<(DeviceId, DeviceState), String> {
     let kind = text(row, "type");
     let unknown = || format!("there are no devices of type {kind:?}");
@@ -204,7 +204,7 @@ pub(super) fn device(row: &Row) -> Result<(DeviceId, DeviceState), String> {
     Ok((text(row, "id").into(), state))
 }
 
-/// Reads a subscription.
+/// Converts a subscription.
 pub(super) fn subscription(row: &Row) -> Result<ImportedSubscriptions, String> {
     let stored = row.get("query").and_then(Json::as_object);
     let stored = stored.ok_or("there is no query")?;
@@ -238,7 +238,7 @@ pub(super) fn subscription(row: &Row) -> Result<ImportedSubscriptions, String> {
     })
 }
 
-/// Turns a condition as v1 stores it into one as clients write it; none for one that says nothing.
+/// Converts a predicate from v1's stored form to the clients' form; `None` for an empty one.
 fn predicate(stored: &Json) -> Result<Option<Json>, String> {
     let number = stored.get("Operator").and_then(Json::as_u64);
     let name = match number.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Rows that become records.
+//! Converts rows to records.
 
 use serde_json::Value as Json;
 use skytrail_schema::acl::Acl;
@@ -11,7 +11,7 @@ use skytrail_schema::value::{Asset, Point, Value};
 use super::layout::{Table, text};
 use super::source::Row;
 
-/// Reads a record; an error says what is wrong with the row.
+/// Converts a record; an error says what is wrong with the row.
 pub(super) fn record(table: &Table, row: &mut Row) -> Result<Record, String> {
     if table.name.is_reserved() {
         return Err("record types that start with _ are reserved".to_owned());
@@ -48,19 +48,19 @@ pub(super) fn record(table: &Table, row: &mut Row) -> Result<Record, String> {
     })
 }
 
-/// Reads a user's id; none when it is empty.
+/// Returns a user's id; `None` if it is empty.
 pub(super) fn user(row: &Row, name: &str) -> Option<UserId> {
     let id = text(row, name);
     (!id.is_empty()).then(|| id.into())
 }
 
-/// Reads a point in time.
+/// Parses a time.
 pub(super) fn time(row: &Row, name: &str) -> Result<Timestamp, String> {
     let text = text(row, name);
     moment(text).map_err(|reason| format!("{name}: {reason}"))
 }
 
-/// Reads a point in time that need not be there.
+/// Parses an optional time.
 pub(super) fn maybe_time(row: &Row, name: &str) -> Result<Option<Timestamp>, String> {
     match row.get(name) {
         None | Some(Json::Null) => Ok(None),
@@ -71,15 +71,15 @@ pub(super) fn maybe_time(row: &Row, name: &str) -> Result<Option<Timestamp>, Str
 fn moment(text: &str) -> Result<Timestamp, String> {
     let micros = text.parse().map(Timestamp::from_micros);
     let moment = micros.map_err(|_| format!("{text:?} is no point in time"))?;
-    // The log has times as text, too.
+    // The log also holds times as strings.
     let is_readable = Timestamp::parse(&moment.to_string()) == Some(moment);
     is_readable
         .then_some(moment)
         .ok_or_else(|| format!("{moment} is not in the years 0 to 9999"))
 }
 
-/// Refuses what would not be read again as it is from the form in which the log has it: such as JSON
-/// with a `$type`, which is taken for a value of another type.
+/// Refuses a value that would be read back from the log's form as something else, such as JSON with
+/// a `$type`, which would be taken for a value of another type.
 fn readable(value: Value) -> Result<Value, String> {
     match Value::from_wire(value.to_wire()) {
         Ok(read) if read == value => Ok(value),

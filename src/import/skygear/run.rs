@@ -1,4 +1,4 @@
-//! Going through the database, from what others rest on to what rests on it.
+//! Imports the tables in an order in which each one comes after those that it depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,18 +22,18 @@ use crate::config::Config;
 use crate::import::Report;
 use crate::record_store::offline::Offline;
 
-/// So many rows are taken over in one commit,
+/// The greatest number of rows in one commit,
 const PORTION_ROWS: usize = 500;
-/// or fewer that are this large together.
+/// and their greatest size together.
 const PORTION_BYTES: usize = 1 << 20;
 
 /// What to import, and how.
 pub struct Options {
     /// The database's address.
     pub url: String,
-    /// The app's name there.
+    /// The app's name in that database.
     pub app: String,
-    /// Where the files are; without, they are only registered.
+    /// Where the files are; if not given, files are only registered.
     pub assets: Option<AssetSource>,
     /// How to import.
     pub import: ImportOptions,
@@ -50,11 +50,11 @@ struct Run<'a> {
     bar: ProgressBar,
 }
 
-/// Takes over what is in a database of v1. Needs an actor system.
+/// Imports a v1 database. Needs an actor system.
 ///
 /// # Errors
-/// A sentence: a server runs here, the database cannot be read, or something failed on the way.
-/// What was taken over until then stays.
+/// Returns a sentence: a server runs here, the database cannot be read, or something failed on the
+/// way. What was imported before that stays.
 pub async fn run(config: &Config, options: &Options, report: &mut Report) -> Result<(), String> {
     let source = Source::open(&options.url, &options.app).await?;
     let copier = match &options.assets {
@@ -106,7 +106,7 @@ impl Run<'_> {
         for table in &tables {
             self.records(table, false).await?;
         }
-        // What refers to each other comes again: now all of it is here.
+        // Cyclic tables are imported a second time: now all that they refer to exists here.
         for table in tables.iter().filter(|table| table.is_cyclic) {
             self.records(table, true).await?;
         }
@@ -131,8 +131,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Types come before their records, and as far as they can be had: fields that are something
-    /// else here are left out.
+    /// Imports the types before their records, as far as possible: a field that has another type
+    /// here is left out.
     async fn types(&mut self, tables: &mut [Table]) -> Result<(), String> {
         const TYPES: &str = "record types";
         self.begin(TYPES);
@@ -149,7 +149,7 @@ impl Run<'_> {
                 creation_roles: creation.remove(&table.name).unwrap_or_default(),
             });
         }
-        // Settings may be there before the type is.
+        // Settings can exist before their type does.
         let others: BTreeSet<TypeName> = access.keys().chain(creation.keys()).cloned().collect();
         for name in others {
             all.push(ImportedType {
@@ -226,7 +226,7 @@ impl Run<'_> {
         self.begin(TABLE);
         let rows = self.source.query(people::FIELD_ACCESS);
         let rows: Vec<_> = rows.map_ok(|(row, _)| row.into()).try_collect().await?;
-        // All of them are one thing here.
+        // All rules together are one value here.
         let outcome = match FieldAccess::from_wire(&rows) {
             Ok(rules) => self.importer.field_access(rules).await.map_err(told)?,
             Err(error) => Outcome::Refused(error.message.to_string()),
@@ -279,7 +279,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes a table's records over; `again` completes what was left out the first time.
+    /// Imports a table's records; with `again`, completes what was left out the first time.
     async fn records(&mut self, table: &Table, again: bool) -> Result<(), String> {
         self.begin(table.name.as_str());
         let name = table.name.as_str();
@@ -300,7 +300,8 @@ impl Run<'_> {
             let postpones = table.is_cyclic && !again;
             let outcomes = self.importer.records(records, postpones).await;
             for (id, outcome) in ids.iter().zip(&outcomes.map_err(told)?) {
-                // Counted already, except for what turns out to be missing.
+                // These rows are counted already; only references that turn out to be missing are
+                // noted.
                 match outcome {
                     Outcome::Refused(why) if again => {
                         let noted = self.report.remark(name, id.key.as_str(), why);
@@ -373,7 +374,7 @@ impl Run<'_> {
         while let Some(portion) = portion(&mut rows).await? {
             let parse = |row: &mut Row| people::subscription(row);
             let mut all = parsed(self.report, TABLE, "id", portion, parse)?;
-            // Those of a device stand side by side.
+            // The rows of a device are adjacent.
             all.dedup_by(|next, before| {
                 let is_same = next.device == before.device;
                 if is_same {
@@ -407,7 +408,7 @@ impl Run<'_> {
     }
 }
 
-/// Takes the next portion; `None` at the end.
+/// Reads the next portion; `None` at the end.
 async fn portion(rows: &mut Rows<'_>) -> Result<Option<Vec<Row>>, String> {
     let (mut portion, mut bytes) = (Vec::new(), 0);
     while portion.len() < PORTION_ROWS && bytes < PORTION_BYTES {
@@ -420,7 +421,7 @@ async fn portion(rows: &mut Rows<'_>) -> Result<Option<Vec<Row>>, String> {
     Ok((!portion.is_empty()).then_some(portion))
 }
 
-/// Reads a portion's rows, and notes those that cannot be.
+/// Converts the rows of a portion, and notes those that cannot be converted.
 fn parsed<T>(
     report: &mut Report,
     table: &str,

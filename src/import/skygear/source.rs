@@ -1,6 +1,6 @@
-//! The database as it is read: every row comes as one JSON object.
+//! Reads v1's database: every row arrives as one JSON object.
 //!
-//! This is the one place of the import that makes SQL text. It is made of literals and quoted
+//! This is the only place of the import that builds SQL. Its text consists of literals and quoted
 //! names; values are bound.
 
 use futures_util::stream::BoxStream;
@@ -15,15 +15,15 @@ use crate::projection::with_causes;
 /// A row.
 pub(super) type Row = Map<String, Json>;
 
-/// Rows as they come, each with its size in bytes.
+/// Rows as they arrive, each with its size in bytes.
 pub(super) type Rows<'a> = BoxStream<'a, Result<(Row, usize), String>>;
 
 /// How a column is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// As JSON has it.
+    /// As JSON represents it.
     Plain,
-    /// A point in time: microseconds since 1970 as text, or `infinity`.
+    /// A time: microseconds since 1970 as a string, or `infinity`.
     Time,
     /// A point: an array of two numbers.
     Point,
@@ -49,7 +49,7 @@ pub(super) struct Source {
 impl Source {
     /// Connects, and begins to read as of now.
     pub(super) async fn open(url: &str, app: &str) -> Result<Self, String> {
-        // Done once; whoever comes later finds it done.
+        // Fails if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options: PgConnectOptions = url
             .parse()
@@ -81,7 +81,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Whether there is an app of v1.
+    /// Checks that the database has the v1 app.
     async fn check(&mut self) -> Result<(), String> {
         let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'app\\_%' ORDER BY 1";
         let found: Result<Vec<String>, _> = sqlx::query_scalar(sql).fetch_all(&mut self.conn).await;
@@ -100,7 +100,7 @@ impl Source {
         ))
     }
 
-    /// The columns of all tables: name, type, what they refer to, and their sequences.
+    /// Returns the columns of all tables: name, type, reference target and sequence.
     pub(super) async fn columns(&mut self) -> Result<Vec<Row>, String> {
         const SQL: &str = "\
 SELECT c.relname AS \"table\", a.attname AS \"column\", t.typname AS \"type\", \
@@ -118,7 +118,7 @@ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum";
         self.all(SQL, Some(&schema)).await
     }
 
-    /// The sets of columns that are unique.
+    /// Returns the sets of columns with a unique constraint.
     pub(super) async fn unique(&mut self) -> Result<Vec<Row>, String> {
         const SQL: &str = "\
 SELECT c.relname AS \"table\", k.conname AS \"name\", \
@@ -132,7 +132,8 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
         self.all(SQL, Some(&schema)).await
     }
 
-    /// The last number that a sequence gave; `sequence` is as the database wrote its name.
+    /// Returns the last number that a sequence gave; `sequence` is its name as the database wrote
+    /// it.
     pub(super) async fn last_number(&mut self, sequence: &str) -> Result<Option<i64>, String> {
         let sql = format!("SELECT last_value, is_called FROM {sequence}");
         let row = self.all(&sql, None).await?.pop().unwrap_or_default();
@@ -141,7 +142,7 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
         Ok(last.filter(|_| is_called))
     }
 
-    /// All records of a table, in the order of their creation.
+    /// Returns all records of a table, in the order of their creation.
     pub(super) fn records(&mut self, table: &str, columns: &[Select]) -> Rows<'_> {
         let columns: Vec<String> = columns.iter().map(expression).collect();
         let sql = format!(
@@ -153,13 +154,14 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
         self.rows_of(&sql, None)
     }
 
-    /// The rows of a query over the app's tables.
+    /// Returns the rows of a query over the app's tables.
     pub(super) fn query(&mut self, sql: &'static str) -> Rows<'_> {
         self.rows_of(sql, None)
     }
 
     fn rows_of(&mut self, sql: &str, argument: Option<&str>) -> Rows<'_> {
-        // A column of this name would be taken for the row; names of fields begin with no underscore.
+        // A column with this name would be taken for the row, but field names begin with no
+        // underscore.
         let sql = format!("SELECT row_to_json(_row)::text FROM ({sql}) _row");
         let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql));
         if let Some(argument) = argument {
