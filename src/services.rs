@@ -90,7 +90,7 @@ pub struct Services {
     pub audit: Arc<AuditTrail>,
     /// Counts logins and requests that were refused.
     pub refusals: Arc<Refusals>,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Throttles sign-up and login.
     pub throttle: Arc<Throttle>,

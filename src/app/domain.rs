@@ -32,7 +32,7 @@ pub(super) struct Domain {
 }
 
 impl Domain {
-    /// Opens it on a record store that is up to `applied`; the first start installs.
+    /// Opens the parts on a record store whose position is `applied`; the first start installs.
     ///
     /// # Errors
     /// See [`StartError`].

@@ -11,7 +11,7 @@ use crate::http::remote::Remote;
 /// Defines the events: variant, name, meaning.
 macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// What happened.
+        /// The kinds of events in the trail.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum AuditEvent {
             $($(#[$doc])* $variant,)*
@@ -77,7 +77,7 @@ pub struct Source {
     pub remote: Remote,
 }
 
-/// One entry.
+/// One entry of the trail.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) event: AuditEvent,

@@ -2,7 +2,7 @@
 //!
 //! | field | cell |
 //! | --- | --- |
-//! | string | as it is; an empty one, or one of quotes alone, gets two more: an empty cell is null |
+//! | string | as it is; if it is empty or quotes alone, two quotes more: an empty cell is null |
 //! | number, integer, sequence | `1.5` |
 //! | boolean | `true` or `false` |
 //! | datetime | RFC 3339 |

@@ -89,7 +89,7 @@ struct Info {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: AuditCommand) -> Result<(), String> {
     match command {
         AuditCommand::WhoCouldRead(wanted) => {

@@ -75,7 +75,7 @@ Examples:
 /// Runs `skytrail backup`.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     let place = match &command.target {
         Some(target) => parse_place(target)?,
@@ -296,7 +296,7 @@ fn list(repository: &Repository) -> Result<(), String> {
 /// Runs `skytrail restore`.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> {
     let place = parse_place(&command.target)?;
     let repository = open(config, &place)?;

@@ -57,7 +57,7 @@ impl Rows {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     match &command.what {

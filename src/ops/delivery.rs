@@ -34,18 +34,19 @@ pub enum What {
         /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
     },
-    /// Continues from another place in the log: what follows it is delivered again.
+    /// Continues from another position in the log: everything after it is delivered, even if it was
+    /// before.
     Rewind {
         /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
         /// The place to continue from.
         #[command(flatten)]
         to: To,
-        /// Whether to wait.
+        /// Whether to wait until the deliveries are done.
         #[command(flatten)]
         watch: Watch,
     },
-    /// Delivers the events of a range of positions again.
+    /// Repeats the deliveries for a range of positions, in addition to normal delivery.
     Redeliver {
         /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
@@ -53,7 +54,7 @@ pub enum What {
         from: u64,
         /// The last position.
         until: u64,
-        /// Whether to wait.
+        /// Whether to wait until the deliveries are done.
         #[command(flatten)]
         watch: Watch,
     },
@@ -64,9 +65,10 @@ pub enum What {
     },
     /// Delivers dead letters again.
     Resend(Letters),
-    /// Drops dead letters; a delivery that is being retried is given up, and dropped as one.
+    /// Deletes dead letters. A delivery that is being retried can be named, too: it is given up and
+    /// becomes a dead letter.
     Drop(Letters),
-    /// Forgets a plugin that no longer connects, with its dead letters.
+    /// Deletes a consumer whose plugin no longer connects, with its dead letters.
     Forget {
         /// The plugin, or `log/NAME` for a consumer of the log.
         consumer: String,
@@ -80,7 +82,7 @@ pub struct To {
     /// After this position.
     #[arg(long)]
     position: Option<u64>,
-    /// Before the first event of this time (RFC 3339).
+    /// Before the first event of this time or later (RFC 3339).
     #[arg(long)]
     time: Option<String>,
     /// At the log's end: nothing of the past is delivered.
@@ -114,7 +116,7 @@ pub struct Letters {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let watched = matches!(

@@ -12,7 +12,7 @@ use super::remote::RunningServer;
 /// The pause between two requests for the state.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How far a consumer is.
+/// A consumer's position, its lag and its open deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
     position: u64,

@@ -99,7 +99,7 @@ struct PageInfo {
 /// Runs the command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &ExportCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     block_on(export(&server, command))

@@ -58,7 +58,7 @@ pub struct At {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
     match command {
         HistoryCommand::List(wanted) => {

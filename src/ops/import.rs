@@ -69,7 +69,7 @@ pub struct Skygear {
 /// Runs the command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
     match command {
         ImportCommand::Skygear(skygear) => skygear.run(config),

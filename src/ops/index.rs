@@ -63,7 +63,7 @@ impl On {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
     config.check_data_dir().map_err(|error| error.to_string())?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;

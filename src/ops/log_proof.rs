@@ -158,7 +158,7 @@ fn before(segments: &Segments, position: u64) -> Result<(u64, ChainHash), String
     Ok((*first, parts.chain))
 }
 
-/// Visits the commits from a position on; returns the last position.
+/// Visits the commits in a range of positions; returns the last position of the last commit.
 fn for_each_raw(
     segments: &Segments,
     from: u64,

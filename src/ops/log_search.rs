@@ -38,7 +38,7 @@ pub struct SearchCommand {
     /// Prints complete events for programs; the default is lines for people.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Writes to this file, which must not exist yet or be empty.
+    /// Writes to this file, which must be new or empty.
     #[arg(long, value_name = "FILE", requires = "format")]
     output: Option<PathBuf>,
     /// Continues after the last event in the file, which has to be the result of a search.
@@ -96,7 +96,7 @@ struct Info {
 /// Runs the command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let (mut body, format) = (command.wanted.body(), command.format);

@@ -67,7 +67,7 @@ const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 /// Runs the command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     // Without a journal, opening the log would create one.
     journal_of(config)?;

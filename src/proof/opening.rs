@@ -19,7 +19,7 @@ pub enum NotOpened {
     Notes {
         /// The checkpoints' file.
         path: PathBuf,
-        /// The device's error.
+        /// The cause.
         source: io::Error,
     },
     /// The log contradicts a checkpoint.

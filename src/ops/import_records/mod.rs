@@ -76,7 +76,7 @@ const DUPLICATED: i64 = 109;
 /// Runs the command.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &Records) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let mut report = Report::begin(command.report.as_deref())
