@@ -65,9 +65,10 @@ fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
     ends.collect()
 }
 
-/// Returns whether the log of a backup is the beginning of a later one's. Its last segment is one
-/// of the later one's segments, or has grown into one, so that nothing else in the repository could
-/// restore it. If this cannot be determined, returns `false`.
+/// Returns whether the log of a backup is the beginning of a later one's.
+///
+/// Its last segment is one of the later one's segments, or has grown into one, so that nothing else
+/// in the repository could restore it. If this cannot be determined, returns `false`.
 fn is_within(earlier: &Manifest, later: &Manifest, known: &[SegmentName]) -> bool {
     if earlier.name >= later.name {
         return false;

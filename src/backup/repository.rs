@@ -245,9 +245,10 @@ impl BackupPlace {
         })
     }
 
-    /// Checks that backups can be stored here. They must not be next to users' files, because
-    /// anyone who can download those could download the master key. Existing backups in such a
-    /// place can still be read and restored.
+    /// Checks that backups can be stored here: a place among users' files is refused.
+    ///
+    /// Anyone who can download those files could otherwise download the master key. Existing
+    /// backups in such a place can still be read and restored.
     ///
     /// # Errors
     /// The place is in the folder of files, or in their bucket, where a file can have any name.

@@ -59,9 +59,10 @@ Examples:
   skytrail rebuild --until 2024-06-11T09:30:00Z --to past.sqlite
   sqlite3 past.sqlite 'SELECT * FROM note'       a table per record type, as it was then";
 
-/// The suffixes of the files of a separate store. The pages' checksums are not among them, because
-/// no server looks after it. SQLite leaves no other files when it is done, but files left by an
-/// earlier store would be taken for this one's.
+/// The suffixes of the files of a separate store.
+///
+/// The pages' checksums are not among them, because no server looks after it. SQLite leaves no
+/// other files when it is done, but files left by an earlier store would be taken for this one's.
 const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 
 /// Runs the command.

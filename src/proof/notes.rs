@@ -93,9 +93,10 @@ impl Notes {
         Ok(found)
     }
 
-    /// Finds the checkpoint with the highest position, whichever key signed it: a key may be lost,
-    /// but what it signed still counts. A line that is not a checkpoint, or not as it was signed,
-    /// is skipped and logged.
+    /// Finds the checkpoint with the highest position, whichever key signed it.
+    ///
+    /// A key may be lost, but what it signed still counts. A line that is not a checkpoint, or not
+    /// as it was signed, is skipped and logged.
     ///
     /// # Errors
     /// The file cannot be read.
