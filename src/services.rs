@@ -124,7 +124,7 @@ pub struct Settings {
     pub dev_mode: bool,
     /// The fields that users sign in with.
     pub auth_keys: AuthKeys,
-    /// The types whose owners may see the history of their records.
+    /// The types whose records show their history to their owners.
     pub history_for_owners: BTreeSet<TypeName>,
     /// The origins of web pages that may call the server.
     pub origins: Origins,

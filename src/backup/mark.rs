@@ -2,8 +2,9 @@
 //!
 //! It says that the log was restored: the checkpoints are those of that time, and nothing else in
 //! the log would show that there was more. It also names the later erasures. What they erased is
-//! blank in the restored segments, too, but the events that say who erased it, and why, come after
-//! the end. A blank that no erasure names looks like damage, so an additional erasure names these.
+//! blank in the restored segments, too, but the events that say who erased what, and why, come
+//! after the end. A blank that no erasure names looks like damage, so an additional erasure names
+//! these.
 
 use std::collections::BTreeMap;
 use std::path::Path;

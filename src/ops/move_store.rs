@@ -27,7 +27,7 @@ use crate::record_store::leftovers::Filling;
 use crate::record_store::moved::{self, Note};
 use crate::record_store::stranger::check_owner;
 
-/// A lag that the server makes up in no time, in events.
+/// A lag that a starting server catches up with in no time, in events.
 const FEW_EVENTS: u64 = 512;
 
 /// The greatest number of attempts to get within that lag. If the log grows faster than a store can
