@@ -29,7 +29,7 @@ pub(super) struct Tails {
     pub(super) committed: Applied,
 }
 
-/// The parts that process what is committed, and their targets.
+/// Those who go on with what is committed, and where it goes.
 pub(super) struct Downstream {
     pub(super) hub: Addr<Hub>,
     pub(super) internal_hub: Addr<Hub>,
