@@ -7,11 +7,9 @@ use std::sync::Arc;
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::DeviceStore as _;
-use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{
-    Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve, Timeline,
+    Backlog, EmbeddedLog, Erasures, LogOptions, OpenedLog, Reserve, Timeline,
 };
-use skytrail_actors::projector::{self, Committed, Fed};
 use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::subscription::Subscriptions;
@@ -19,7 +17,6 @@ use skytrail_actors::task::TaskStates;
 use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
-use super::downstream::Tails;
 use super::{StartError, settings};
 use crate::config::Config;
 use crate::ops_store::{OPS_STORE_FILE, OpsStore};
@@ -61,7 +58,7 @@ impl Core {
         opened: OpenedLog,
         (store, snapshot): Stored,
         (reserve, ending): Kept,
-    ) -> Result<(Self, Fed, Tails), StartError> {
+    ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;
         let backlog = Arc::new(Backlog::new(config.storage.store_lag));
@@ -89,10 +86,6 @@ impl Core {
         let store_id = opened.store_id();
         let unusable = StartError::io("the log's key cannot be used");
         let log_key = open_key(&config.data_dir, opened.report().head).map_err(unusable)?;
-        let (feed, fed) = projector::feed();
-        let (notices_feed, notices) = tail();
-        let (live_feed, live_tail) = tail();
-        let committed = Arc::<Committed>::default();
         let sequences = snapshot.sequences.into_iter();
         let log = opened.start(
             options,
@@ -100,12 +93,6 @@ impl Core {
                 Arc::clone(&model) as _,
                 Arc::clone(&subscriptions) as _,
                 Arc::clone(&tasks) as _,
-                Arc::new(notices_feed),
-                Arc::new(live_feed),
-                consumers.observer(),
-                // These two behind the others: who delivers what is applied or committed has it at hand by then.
-                Arc::new(feed),
-                Arc::clone(&committed) as _,
             ],
             sequences
                 .map(|(name, field, last)| ((name, field), last))
@@ -113,14 +100,13 @@ impl Core {
         );
         let log = log.map_err(StartError::io("the log's threads cannot be started"))?;
         let log = Arc::new(log);
-        committed.note(log.head());
         let checkpoints = Checkpoints::new(
             (Arc::clone(&log) as _, store_id),
             log_key,
             &config.data_dir,
             Arc::clone(&clock),
         );
-        let core = Self {
+        Ok(Self {
             clock,
             log,
             timeline,
@@ -135,13 +121,7 @@ impl Core {
             ending,
             erasures,
             reserve,
-        };
-        let tails = Tails {
-            committed: fed.applied(committed.subscribe()),
-            notices,
-            live: live_tail,
-        };
-        Ok((core, fed, tails))
+        })
     }
 }
 

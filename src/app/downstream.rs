@@ -6,13 +6,12 @@ use actix::{Actor as _, Addr};
 use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::live::{LiveFollower, LiveQueries};
-use skytrail_actors::log::tail::Tail;
-use skytrail_actors::projector::{Applied, Fed, Projector, ProjectorParts};
+use skytrail_actors::log::EventLog as _;
+use skytrail_actors::projector::{Applied, AppliedSender, Projector, ProjectorParts};
 use skytrail_actors::push::{Push, PushParts};
 use skytrail_actors::spawn;
 use skytrail_actors::subscription::{Notices, Subscriptions};
 use skytrail_actors::task::{CronDriver, TaskParts, Tasks};
-use tokio::sync::watch;
 
 use super::domain::Domain;
 use super::{Foundation, StartError, background, settings};
@@ -20,14 +19,6 @@ use crate::push;
 
 /// The name under which the position of the subscriptions' notices is stored.
 const NOTICES: &str = "notices";
-
-/// What is committed, for each of those who go on with it, but for the projector.
-pub(super) struct Tails {
-    pub(super) notices: Tail,
-    pub(super) live: Tail,
-    /// How far the log is, for live queries.
-    pub(super) committed: Applied,
-}
 
 /// Those who go on with what is committed, and where it goes.
 pub(super) struct Downstream {
@@ -45,11 +36,7 @@ impl Downstream {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(super) async fn start(
-        on: &Foundation<'_>,
-        domain: &Domain,
-        tails: Tails,
-    ) -> Result<Self, StartError> {
+    pub(super) async fn start(on: &Foundation<'_>, domain: &Domain) -> Result<Self, StartError> {
         deliver_after_hooks(on, domain).await?;
         let pubsub = &on.config.pubsub;
         let hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
@@ -57,10 +44,10 @@ impl Downstream {
         let push = start_push(on, domain).await?;
         let (env, timeline) = (domain.env.clone(), on.core.timeline);
         let live = LiveQueries::new(env.clone(), on.config.live.queries, timeline);
-        let live_follower = follow_live(on, &live, (tails.live, tails.committed));
+        let live_follower = follow_live(on, &live);
         let subscriptions = followed_subscriptions(on, domain);
         let notices = Notices::new(env, subscriptions, internal_hub.clone(), push.notices());
-        let notices = notify(on, domain, (notices, tails.notices)).await?;
+        let notices = notify(on, domain, notices).await?;
         Ok(Self {
             hub,
             internal_hub,
@@ -74,23 +61,22 @@ impl Downstream {
 }
 
 /// Starts what feeds the record store, and returns with it how far it is.
-pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applied) {
+pub(super) fn project(on: &Foundation<'_>) -> (Addr<Projector>, Applied) {
     let core = on.core;
     core.store.keep_indexes(Arc::clone(&core.clock));
     core.store
         .keep_checking(on.config.storage.store_check_period);
-    let (applied, position) = watch::channel(core.checkpoint);
-    let is_applied = fed.applied(position);
+    let sender = AppliedSender::new(core.checkpoint);
+    let applied = sender.subscribe();
     let parts = ProjectorParts {
         log: Arc::clone(&core.log) as _,
         store: Arc::clone(&core.store) as _,
         model: Arc::clone(&core.model),
-        fed,
-        applied,
+        applied: sender,
     };
     let arbiter = on.arbiters.projector.handle();
     let projector = Projector::start_in_arbiter(&arbiter, |_| Projector::new(parts));
-    (projector, is_applied)
+    (projector, applied)
 }
 
 /// Starts the delivery of after-hooks to plugins.
@@ -119,16 +105,11 @@ async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartE
 }
 
 /// Starts what tells live queries.
-fn follow_live(
-    on: &Foundation<'_>,
-    live: &LiveQueries,
-    (tail, committed): (Tail, Applied),
-) -> Addr<Delivery<LiveFollower>> {
+fn follow_live(on: &Foundation<'_>, live: &LiveQueries) -> Addr<Delivery<LiveFollower>> {
     let parts = DeliveryParts {
         place: None,
         log: Arc::clone(&on.core.log) as _,
-        tail,
-        applied: committed,
+        until: on.core.log.watch_head(),
         consumer: LiveFollower::new(live.clone()),
     };
     let arbiter = on.arbiters.listeners.handle();
@@ -150,7 +131,7 @@ fn followed_subscriptions(on: &Foundation<'_>, domain: &Domain) -> Arc<Subscript
 async fn notify(
     on: &Foundation<'_>,
     domain: &Domain,
-    (notices, tail): (Notices, Tail),
+    notices: Notices,
 ) -> Result<Addr<Delivery<Notices>>, StartError> {
     let ops_store = &on.core.ops_store;
     let told = ops_store.load_position(NOTICES).await?;
@@ -160,8 +141,7 @@ async fn notify(
             positions: Arc::clone(ops_store) as _,
         }),
         log: Arc::clone(&on.core.log) as _,
-        tail,
-        applied: domain.env.applied.clone(),
+        until: domain.env.applied.watch(),
         consumer: notices,
     };
     let start = move |_: &mut _| Delivery::new(parts, told);

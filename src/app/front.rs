@@ -118,7 +118,6 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
     };
     let events = EventReader::new(
         (Arc::clone(&core.log) as _, core.timeline),
-        core.consumers.observer(),
         Arc::clone(&core.store) as _,
         domain.env.applied.clone(),
     );

@@ -241,7 +241,7 @@ impl Application {
         (opened, stored, kept): (OpenedLog, Stored, Kept),
         socket: Socket,
     ) -> Result<Self, StartError> {
-        let (core, fed, tails) = Core::open(config, opened, stored, kept).await?;
+        let core = Core::open(config, opened, stored, kept).await?;
         let arbiters = Arbiters::start();
         let on = Foundation {
             config,
@@ -249,9 +249,9 @@ impl Application {
             core: &core,
             arbiters: &arbiters,
         };
-        let (projector, applied) = downstream::project(&on, fed);
+        let (projector, applied) = downstream::project(&on);
         let domain = Domain::open(&on, applied).await?;
-        let downstream = Downstream::start(&on, &domain, tails).await?;
+        let downstream = Downstream::start(&on, &domain).await?;
         let upkeep = Upkeep::start(&on, &domain, audit);
         let behind = Behind {
             projector: &projector,

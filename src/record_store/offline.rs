@@ -15,11 +15,10 @@ use skytrail_actors::device::DeviceStore;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, LogOptions};
 use skytrail_actors::plugin::NoPlugins;
-use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
+use skytrail_actors::projector::{AppliedSender, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::RecordStore;
-use tokio::sync::watch;
 
 use crate::app::{EXIT_LOG_IN_DOUBT, erasures_of};
 use crate::asset::Files;
@@ -79,7 +78,6 @@ impl Offline {
         let model = Arc::new(WriteModel::new(&snapshot, config.storage.head_cache_bytes));
         let erasures = erasures_of(&store, &opened).await;
         let erasures = erasures.map_err(|error| text(&error))?;
-        let (feed, fed) = projector::feed();
         let sequences = snapshot.sequences.into_iter();
         let sequences = sequences.map(|(name, field, last)| ((name, field), last));
         let now = Arc::clone(&clock);
@@ -88,24 +86,23 @@ impl Offline {
             erasures: Arc::clone(&erasures),
             ..LogOptions::new(Arc::new(move || now.now()), Arc::new(in_doubt))
         };
-        let observers = vec![Arc::clone(&model) as _, Arc::new(feed) as _];
+        let observers = vec![Arc::clone(&model) as _];
         let log = opened.start(options, observers, sequences.collect());
         let log = Arc::new(log.map_err(|error| text(&error))?);
-        let (applied, position) = watch::channel(snapshot.checkpoint);
-        let is_applied = fed.applied(position);
+        let sender = AppliedSender::new(snapshot.checkpoint);
+        let applied = sender.subscribe();
         let projector = Projector::new(ProjectorParts {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
             model: Arc::clone(&model),
-            fed,
-            applied,
+            applied: sender,
         });
         let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await;
         let files = files.map_err(|error| text(&error))?;
         let assets = AssetCatalog {
             store: Arc::clone(&store) as _,
             model: Arc::clone(&model),
-            applied: is_applied.clone(),
+            applied: applied.clone(),
             urls: Arc::clone(&files.urls),
             erasures,
         };
@@ -114,7 +111,7 @@ impl Offline {
                 log: Arc::clone(&log) as _,
                 store: Arc::clone(&store) as _,
                 model,
-                applied: is_applied,
+                applied,
                 assets,
                 plugins: Arc::new(NoPlugins::default()),
                 consumers: Consumers::default(),

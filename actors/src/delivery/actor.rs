@@ -8,17 +8,17 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value as Json;
+use skytrail_schema::event::Commit;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Consumer, Positions};
-use crate::log::EventLog;
-use crate::log::tail::Tail;
-use crate::projector::Applied;
+use crate::log::{EventLog, beyond};
 
 /// The pause after the log could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The pause until the log's head catches up, which moves shortly after the observers were told.
-const MOMENT: Duration = Duration::from_millis(1);
+/// About how many events are read at once.
+const BATCH_EVENTS: usize = 1024;
 
 /// How often the position is saved.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -40,10 +40,8 @@ pub struct DeliveryParts<C> {
     pub place: Option<Place>,
     /// The log.
     pub log: Arc<dyn EventLog>,
-    /// The commits that the committer hands over.
-    pub tail: Tail,
-    /// The position up to which commits are delivered: that of the store or of the log.
-    pub applied: Applied,
+    /// The position up to which commits are delivered: the log's head, or that of the store.
+    pub until: watch::Receiver<u64>,
     /// The consumer of the events.
     pub consumer: C,
 }
@@ -60,7 +58,7 @@ pub struct DeliveryState {
 /// See the module's overview.
 pub struct Delivery<C> {
     parts: Option<DeliveryParts<C>>,
-    applied: Applied,
+    until: watch::Receiver<u64>,
     shown: Arc<Shown>,
 }
 
@@ -72,13 +70,13 @@ struct Shown {
 }
 
 impl<C: Consumer> Delivery<C> {
-    /// Creates a delivery of the events after `position` or, without one, of those applied from now
+    /// Creates a delivery of the events after `position` or, without one, of those delivered from now
     /// on.
     pub fn new(parts: DeliveryParts<C>, position: Option<u64>) -> Self {
-        let applied = parts.applied.position();
+        let until = *parts.until.borrow();
         // It is beyond the end when the log was restored to an earlier state.
-        let position = position.unwrap_or(applied).min(applied);
-        let earliest = applied.saturating_sub(MAX_CATCH_UP);
+        let position = position.unwrap_or(until).min(until);
+        let earliest = until.saturating_sub(MAX_CATCH_UP);
         if position < earliest {
             let consumer = parts.place.as_ref().map_or("", |place| place.name);
             let skipped = earliest - position;
@@ -93,7 +91,7 @@ impl<C: Consumer> Delivery<C> {
             consumer: parts.consumer.state(),
         };
         Self {
-            applied: parts.applied.clone(),
+            until: parts.until.clone(),
             parts: Some(parts),
             shown: Arc::new(Shown {
                 state: Mutex::new(state),
@@ -127,13 +125,27 @@ impl<C: Consumer + Unpin> Handler<GetDeliveryState> for Delivery<C> {
     fn handle(&mut self, _: GetDeliveryState, _: &mut Self::Context) -> Self::Result {
         let mut state = self.shown.state.lock().clone();
         if self.shown.is_resting.load(Ordering::Relaxed) {
-            state.position = self.applied.position();
+            state.position = *self.until.borrow();
         }
         Some(state)
     }
 }
 
-/// Delivers until the projector is gone.
+/// Loads the next commits after `position` and not beyond `until`; none while the log cannot be read.
+async fn load(log: &dyn EventLog, position: u64, until: u64) -> Vec<Arc<Commit>> {
+    match log.read(position + 1, BATCH_EVENTS).await {
+        Ok(mut commits) => {
+            commits.retain(|commit| commit.last_position() <= until);
+            commits
+        }
+        Err(error) => {
+            tracing::error!(%error, "the log cannot be read");
+            Vec::new()
+        }
+    }
+}
+
+/// Delivers until nothing can follow: the log or the projector has ended.
 async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
     let mut position = shown.state.lock().position;
     let mut kept = Bookmark::new(position);
@@ -144,22 +156,20 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
         {
             position = position.max(needless);
         }
-        let Some(until) = beyond(&parts, &mut kept, position).await else {
+        let Some(until) = next_until(&parts, &mut kept, position).await else {
             break;
         };
         let is_idle = parts.consumer.is_idle();
         if is_idle {
-            parts.tail.skip(until);
             position = until;
         } else {
             if was_idle {
                 // Never go back to what passed unread.
                 kept.keep(&parts, position).await;
             }
-            let commits = parts.tail.take(&*parts.log, position, until).await;
+            let commits = load(&*parts.log, position, until).await;
             if commits.is_empty() {
-                let is_coming = parts.log.head() < until;
-                tokio::time::sleep(if is_coming { MOMENT } else { PAUSE }).await;
+                tokio::time::sleep(PAUSE).await;
             }
             for commit in commits {
                 parts.consumer.take(&commit).await;
@@ -178,27 +188,26 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
 /// Lets everything pass until the consumer needs events; returns the position up to which it needs
 /// none, if it can tell.
 async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Option<u64> {
-    parts.tail.leave();
     shown.is_resting.store(true, Ordering::Relaxed);
     let needless = parts.consumer.roused().await;
     shown.is_resting.store(false, Ordering::Relaxed);
-    parts.tail.join();
     needless
 }
 
-/// Waits until something beyond `position` is applied; saves the position meanwhile when that is
-/// due.
-async fn beyond<C: Consumer>(
+/// Waits until there is something beyond `position` to deliver; `None` when there never will be. Saves
+/// the position meanwhile when that is due.
+async fn next_until<C: Consumer>(
     parts: &DeliveryParts<C>,
     kept: &mut Bookmark,
     position: u64,
 ) -> Option<u64> {
+    let mut until = parts.until.clone();
     loop {
         let Some(due) = kept.due else {
-            return parts.applied.beyond(position).await;
+            return beyond(&mut until, position).await;
         };
         tokio::select! {
-            until = parts.applied.beyond(position) => return until,
+            until = beyond(&mut until, position) => return until,
             () = tokio::time::sleep_until(due) => kept.keep(parts, position).await,
         }
     }

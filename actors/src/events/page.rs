@@ -9,7 +9,7 @@ use skytrail_schema::event::{Commit, Event, EventFilter, Shown};
 use skytrail_schema::time::Timestamp;
 
 use crate::log::seek::{load_commit, position_at, position_before, unreadable};
-use crate::log::{EventLog, Recent, Timeline};
+use crate::log::{EventLog, Timeline};
 use crate::projector::Applied;
 use crate::store::RecordStore;
 
@@ -84,7 +84,6 @@ pub struct Page {
 /// Reads pages of the log.
 pub struct EventReader {
     log: Arc<dyn EventLog>,
-    recent: Arc<Recent>,
     store: Arc<dyn RecordStore>,
     applied: Applied,
     timeline: Timeline,
@@ -119,13 +118,11 @@ impl EventReader {
     /// Builds a reader.
     pub fn new(
         (log, timeline): (Arc<dyn EventLog>, Timeline),
-        recent: Arc<Recent>,
         store: Arc<dyn RecordStore>,
         applied: Applied,
     ) -> Self {
         Self {
             log,
-            recent,
             store,
             applied,
             timeline,
@@ -137,17 +134,14 @@ impl EventReader {
         self.timeline
     }
 
-    /// Returns the log's last position. The latest commits may not be acknowledged yet, but are
-    /// durable.
+    /// Returns the log's last position.
     pub fn head(&self) -> u64 {
-        self.log.head().max(self.recent.seen())
+        self.log.head()
     }
 
     /// Waits until the log goes beyond a position.
     pub async fn beyond(&self, position: u64) {
-        if self.log.head() <= position {
-            self.recent.beyond(position).await;
-        }
+        self.log.beyond(position).await;
     }
 
     /// Finds the last position that was committed before a time.
@@ -210,9 +204,7 @@ impl EventReader {
         let is_forwards = asked.direction == Direction::Forwards;
         let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
         let Some(stream) = stream else {
-            // The latest commits are in memory and need no search.
-            let is_at_hand = self.recent.read(at - 1, u64::MAX, 1).is_some();
-            if asked.filter.is_empty() || is_at_hand {
+            if asked.filter.is_empty() {
                 return self.plain(at, range, asked.direction).await;
             }
             return match asked.direction {
@@ -298,7 +290,7 @@ impl EventReader {
             Candidates::Positions(positions) => {
                 filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
                 for position in positions {
-                    let commit = self.load(*position).await?;
+                    let commit = load_commit(&*self.log, *position).await?;
                     filling.look_at(&commit, of(&commit, *position));
                     if filling.is_over() {
                         return Ok(position + 1);
@@ -325,7 +317,7 @@ impl EventReader {
             Candidates::Positions(positions) => {
                 filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
                 for position in positions.iter().rev() {
-                    let commit = self.load(*position).await?;
+                    let commit = load_commit(&*self.log, *position).await?;
                     filling.look_at(&commit, of(&commit, *position));
                     if filling.is_over() {
                         return Ok(position - 1);
@@ -347,13 +339,6 @@ impl EventReader {
         Ok(window.first - 1)
     }
 
-    async fn load(&self, position: u64) -> Result<Arc<Commit>, ApiError> {
-        match self.recent.find(position) {
-            Some(commit) => Ok(commit),
-            None => load_commit(&*self.log, position).await,
-        }
-    }
-
     /// Loads all commits of a piece of the log.
     async fn load_run(&self, first: u64, last: u64) -> Result<Vec<Arc<Commit>>, ApiError> {
         let mut run: Vec<Arc<Commit>> = Vec::new();
@@ -361,14 +346,8 @@ impl EventReader {
         while behind < last {
             let num_events = usize::try_from(last - behind).unwrap_or(usize::MAX);
             // The last commit may extend beyond the window.
-            let at_hand = self.recent.read(behind, u64::MAX, num_events);
-            let more = match at_hand {
-                Some(commits) => commits,
-                None => {
-                    let read = self.log.read(behind + 1, num_events).await;
-                    read.map_err(|error| unreadable(behind + 1, &error))?
-                }
-            };
+            let read = self.log.read(behind + 1, num_events).await;
+            let more = read.map_err(|error| unreadable(behind + 1, &error))?;
             behind = match more.last() {
                 Some(last) => last.last_position(),
                 None => return Err(unreadable(behind + 1, &"it ends before")),

@@ -60,6 +60,11 @@ impl Backlog {
         self.is_at_bound.load(Ordering::Relaxed)
     }
 
+    /// Returns how many events wait for the record store.
+    pub(super) fn num_events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
     /// Notes the size of the backlog. After it was at the bound, it has to shrink by an eighth
     /// before writes are accepted again.
     pub(crate) fn note(&self, num_events: u64, num_bytes: usize) {
@@ -97,7 +102,7 @@ impl Backlog {
     }
 
     fn is_paced(&self) -> bool {
-        self.events.load(Ordering::Relaxed) >= PACED_EVENTS
+        self.num_events() >= PACED_EVENTS
     }
 }
 

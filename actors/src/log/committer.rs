@@ -14,11 +14,12 @@ use skytrail_schema::codec::{self, CodecError, EncodedEvents, Seal};
 use skytrail_schema::event::{Commit, EventBody, Stream};
 use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::is_full;
 use super::journal::Journal;
 use super::keyring::Keyring;
+use super::recent::Recent;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
@@ -66,7 +67,6 @@ pub(super) struct Request {
 /// Counters that other threads can read.
 #[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) head: AtomicU64,
     /// The time of the last durable commit, in microseconds.
     pub(super) time_micros: AtomicI64,
     pub(super) queued_bytes: AtomicUsize,
@@ -81,7 +81,6 @@ pub(super) struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         Self {
-            head: AtomicU64::default(),
             time_micros: AtomicI64::default(),
             queued_bytes: AtomicUsize::default(),
             num_groups: AtomicU64::default(),
@@ -97,6 +96,8 @@ pub(super) struct Committer {
     pub(super) resolver: Resolver,
     pub(super) sequences: SequenceNumbers,
     pub(super) observers: Vec<Arc<dyn CommitObserver>>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) head: watch::Sender<u64>,
     pub(super) counters: Arc<Counters>,
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) epoch: u32,
@@ -393,8 +394,9 @@ impl Committer {
         for observer in &self.observers {
             observer.committed(&commits);
         }
+        self.recent.push(&commits);
         let end = self.journal.end();
-        self.counters.head.store(end.position, Ordering::Release);
+        self.head.send_replace(end.position);
         self.counters
             .time_micros
             .store(end.time.micros(), Ordering::Relaxed);

@@ -32,7 +32,6 @@ pub mod resolver;
 pub mod seek;
 mod sled_folder;
 mod sled_store;
-pub mod tail;
 mod timeline;
 mod weight;
 #[cfg(test)]
@@ -43,6 +42,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, EventFilter, NewCommit};
+use tokio::sync::watch;
 
 pub use backlog::{Backlog, LagBound};
 pub(crate) use committer::MAX_NUMBER;
@@ -55,7 +55,6 @@ pub use folder::{folder_of, make_folder, make_folders, sync_folder, write_whole}
 pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
-pub use recent::Recent;
 pub use reserve::Reserve;
 pub use timeline::{NotOne, Place, Timeline};
 
@@ -157,9 +156,19 @@ pub trait EventLog: Send + Sync + 'static {
     /// Returns the position of the last durable event, 0 for an empty log.
     fn head(&self) -> u64;
 
+    /// Returns a receiver of the head, to follow it; its sender is dropped when the log is closed.
+    fn watch_head(&self) -> watch::Receiver<u64>;
+
+    /// Waits until the head is beyond a position; for ever once the log is closed.
+    async fn beyond(&self, position: u64) {
+        if beyond(&mut self.watch_head(), position).await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Loads commits in order, starting with the one that holds position `from`, until there are at
-    /// least `max_events` events or the head is reached. Returns none when `from` is beyond the
-    /// head.
+    /// least `max_events` events or the head is reached; maybe fewer, but at least one commit. Returns
+    /// none when `from` is beyond the head.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -195,6 +204,12 @@ pub trait EventLog: Send + Sync + 'static {
         let _ = filter;
         read_piece(self, from, until).await
     }
+}
+
+/// Waits until a watched position is beyond another, and returns it; `None` when its sender is gone.
+pub(crate) async fn beyond(watched: &mut watch::Receiver<u64>, position: u64) -> Option<u64> {
+    let reached = watched.wait_for(|watched| *watched > position).await;
+    reached.ok().map(|reached| *reached)
 }
 
 /// Reads a part of the log, for the caller to filter.

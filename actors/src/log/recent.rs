@@ -1,33 +1,32 @@
-//! The latest commits, in memory for everyone who follows the log.
+//! The log's tail in memory, for all who follow it.
 //!
-//! An observer of the log: a follower that keeps up never reads the log itself. A follower that is
-//! behind finds a gap and reads the log.
+//! The committer pushes every commit here before it publishes the new head, so a reader that keeps up
+//! never reads the files. One that is further behind does not find what it asks for, and reads those.
+//! What the record store has not applied yet is kept as far as there is room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skytrail_schema::event::{Commit, EventBody};
-use tokio::sync::watch;
 
-use super::CommitObserver;
+use super::backlog::Backlog;
 use super::erasures::{mark, without};
-use super::tail::run_length;
 use super::weight::weight;
 
-/// About how many events are kept.
+/// About how many events are kept that the record store has applied.
 const MAX_EVENTS: usize = 4096;
-/// About how many bytes of events are kept.
-const MAX_BYTES: usize = 32 << 20;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Recent {
+pub(super) struct Recent {
     kept: Mutex<Kept>,
-    /// The last position that was seen; 0 before the first.
-    seen: watch::Sender<u64>,
+    /// About how many bytes of events are kept.
+    max_bytes: usize,
+    backlog: Option<Arc<Backlog>>,
 }
 
+/// Commits that follow each other without a gap.
 #[derive(Debug, Default)]
 struct Kept {
     commits: VecDeque<Arc<Commit>>,
@@ -35,59 +34,82 @@ struct Kept {
     num_bytes: usize,
 }
 
-impl Default for Recent {
-    fn default() -> Self {
+impl Recent {
+    /// Creates an empty one, which keeps nothing when it may keep no bytes; the backlog says what the
+    /// record store has not applied.
+    pub(super) fn new(max_bytes: usize, backlog: Option<Arc<Backlog>>) -> Self {
         Self {
             kept: Mutex::default(),
-            seen: watch::Sender::new(0),
+            max_bytes,
+            backlog,
         }
     }
-}
 
-impl Recent {
-    /// Returns the commits after `position` and up to `until`, about `max_events` events at most;
-    /// `None` when the first of them is not in memory.
-    pub fn read(&self, position: u64, until: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
+    /// Adds the commits of a group, and forgets what they erase.
+    pub(super) fn push(&self, commits: &[Arc<Commit>]) {
+        if self.max_bytes == 0 {
+            return;
+        }
+        let num_unapplied = self.backlog.as_ref().map_or(0, |it| it.num_events());
+        let max_events =
+            usize::try_from(num_unapplied).map_or(usize::MAX, |num| num.max(MAX_EVENTS));
+        let mut kept = self.kept.lock();
+        for commit in commits {
+            kept.erase(commit);
+            kept.push(commit);
+        }
+        // The newest group stays, however large it is: its followers are about to ask for it.
+        while kept.is_above(max_events, self.max_bytes) && kept.commits.len() > commits.len() {
+            kept.drop_oldest();
+        }
+    }
+
+    /// Reads as [`EventLog::read`](super::EventLog::read) does; `None` when the commit that holds
+    /// `from` is not here.
+    pub(super) fn read(&self, from: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
         let kept = self.kept.lock();
-        let first = kept
-            .commits
-            .partition_point(|commit| commit.first_position() <= position);
-        let next = kept.commits.get(first)?;
-        if next.first_position() != position + 1 {
+        let index = kept.index_of(from);
+        let first = kept.commits.get(index)?;
+        if first.first_position() > from {
             return None;
         }
-        let behind = kept.commits.range(first..);
-        let num_wanted = run_length(behind.clone(), (position, until), max_events);
-        Some(behind.take(num_wanted).cloned().collect())
+        let mut num_events = 0;
+        let wanted = kept.commits.range(index..).take_while(|commit| {
+            let is_wanted = num_events < max_events;
+            num_events += commit.events.len();
+            is_wanted
+        });
+        Some(wanted.cloned().collect())
     }
 
-    /// Returns the commit that holds a position, if it is in memory.
-    pub fn find(&self, position: u64) -> Option<Arc<Commit>> {
+    /// Finds the commits that hold these ascending positions, each once. Returns with them how many of
+    /// the positions come before what is here.
+    pub(super) fn find_holders(&self, positions: &[u64]) -> (usize, Vec<Arc<Commit>>) {
         let kept = self.kept.lock();
-        let index = kept
-            .commits
-            .partition_point(|commit| commit.last_position() < position);
-        let commit = kept.commits.get(index)?;
-        (commit.first_position() <= position).then(|| Arc::clone(commit))
-    }
-
-    /// Returns the last position that was seen; 0 before the first.
-    pub fn seen(&self) -> u64 {
-        *self.seen.borrow()
-    }
-
-    /// Waits until something beyond `position` has been seen.
-    pub async fn beyond(&self, position: u64) {
-        // The sender lives as long as `self`, which is borrowed here.
-        let _ = self
-            .seen
-            .subscribe()
-            .wait_for(|seen| *seen > position)
-            .await;
+        let Some(first) = kept.commits.front() else {
+            return (positions.len(), Vec::new());
+        };
+        let num_older = positions.partition_point(|position| *position < first.first_position());
+        let mut holders: Vec<Arc<Commit>> = Vec::new();
+        for position in positions.iter().skip(num_older) {
+            let has = holders.last().map_or(0, |commit| commit.last_position());
+            if has < *position
+                && let Some(commit) = kept.commits.get(kept.index_of(*position))
+            {
+                holders.push(Arc::clone(commit));
+            }
+        }
+        (num_older, holders)
     }
 }
 
 impl Kept {
+    /// Returns the index of the first commit that ends at a position or after it.
+    fn index_of(&self, position: u64) -> usize {
+        self.commits
+            .partition_point(|commit| commit.last_position() < position)
+    }
+
     fn push(&mut self, commit: &Arc<Commit>) {
         self.num_events += commit.events.len();
         self.num_bytes += weight(commit);
@@ -101,11 +123,11 @@ impl Kept {
         }
     }
 
-    fn is_too_much(&self) -> bool {
-        self.num_events > MAX_EVENTS || self.num_bytes > MAX_BYTES
+    fn is_above(&self, max_events: usize, max_bytes: usize) -> bool {
+        self.num_events > max_events || self.num_bytes > max_bytes
     }
 
-    /// Forgets the events that a commit erases.
+    /// Forgets what a commit erases.
     fn erase(&mut self, by: &Commit) {
         for event in &by.events {
             let EventBody::ErasureRequested(request) = &event.body else {
@@ -123,97 +145,106 @@ impl Kept {
     }
 }
 
-impl CommitObserver for Recent {
-    fn committed(&self, commits: &[Arc<Commit>]) {
-        let mut kept = self.kept.lock();
-        for commit in commits {
-            kept.erase(commit);
-            kept.push(commit);
-        }
-        // Followers always find the newest group, however large it is.
-        while kept.is_too_much() && kept.commits.len() > commits.len() {
-            kept.drop_oldest();
-        }
-        drop(kept);
-        if let Some(last) = commits.last() {
-            self.seen.send_replace(last.last_position());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
+    use crate::log::LagBound;
     use crate::log::written::{commit, with_text};
 
+    const MAX_BYTES: usize = 32 << 20;
+
+    fn empty() -> Recent {
+        Recent::new(MAX_BYTES, None)
+    }
+
+    fn has(recent: &Recent, position: u64) -> bool {
+        recent.read(position, 1).is_some()
+    }
+
     #[test]
-    fn a_page_begins_right_behind_the_position_or_there_is_none() {
-        let recent = Recent::default();
-        recent.committed(&[commit(5, 2), commit(7, 1), commit(8, 3)]);
-        let firsts = |position, until, max| {
-            let page = recent.read(position, until, max)?;
+    fn a_page_begins_with_the_commit_that_holds_the_position_or_there_is_none() {
+        let recent = empty();
+        recent.push(&[commit(5, 2), commit(7, 1), commit(8, 3)]);
+        let firsts = |from, max| {
+            let page = recent.read(from, max)?;
             let firsts = page.iter().map(|commit| commit.first_position());
             Some(firsts.collect::<Vec<_>>())
         };
-        assert_eq!(firsts(4, 99, 99), Some(vec![5, 7, 8]));
-        assert_eq!(firsts(6, 7, 99), Some(vec![7]));
-        assert_eq!(firsts(4, 99, 2), Some(vec![5]));
-        assert_eq!(firsts(3, 99, 99), None);
-        assert_eq!(firsts(5, 99, 99), None);
-        assert_eq!(firsts(10, 99, 99), None);
-        let holder = |position| recent.find(position).map(|commit| commit.first_position());
-        assert_eq!(
-            [holder(4), holder(6), holder(10), holder(11)],
-            [None, Some(5), Some(8), None]
-        );
+        assert_eq!(firsts(5, 99), Some(vec![5, 7, 8]));
+        assert_eq!(firsts(6, 99), Some(vec![5, 7, 8]));
+        assert_eq!(firsts(5, 2), Some(vec![5]));
+        assert_eq!(firsts(5, 3), Some(vec![5, 7]));
+        assert_eq!(firsts(10, 1), Some(vec![8]));
+        assert_eq!(firsts(4, 99), None);
+        assert_eq!(firsts(11, 99), None);
+    }
+
+    #[test]
+    fn holders_are_found_once_each_and_what_is_older_is_counted() {
+        let recent = empty();
+        assert_eq!(recent.find_holders(&[1, 2]).0, 2);
+        recent.push(&[commit(5, 2), commit(7, 1), commit(8, 3)]);
+        let found = |positions: &[u64]| {
+            let (num_older, holders) = recent.find_holders(positions);
+            let firsts = holders.iter().map(|commit| commit.first_position());
+            (num_older, firsts.collect::<Vec<_>>())
+        };
+        assert_eq!(found(&[3, 4, 5, 6, 9, 10]), (2, vec![5, 8]));
+        assert_eq!(found(&[10, 11]), (0, vec![8]));
+        assert_eq!(found(&[1]), (1, vec![]));
+        assert_eq!(found(&[]), (0, vec![]));
     }
 
     #[test]
     fn old_ones_make_room() {
-        let recent = Recent::default();
+        let recent = empty();
         for first in 1..10_000 {
-            recent.committed(&[commit(first, 1)]);
+            recent.push(&[commit(first, 1)]);
         }
-        assert!(recent.find(5_000).is_none());
-        assert!(recent.find(9_999).is_some());
+        assert!(!has(&recent, 5_000));
+        assert!(has(&recent, 9_999));
+        assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+    }
+
+    #[test]
+    fn what_the_store_has_not_applied_stays() {
+        let backlog = Arc::new(Backlog::new(LagBound::NONE));
+        let recent = Recent::new(MAX_BYTES, Some(Arc::clone(&backlog)));
+        for first in 1..10_000_u64 {
+            backlog.note(first.saturating_sub(101), 0);
+            recent.push(&[commit(first, 1)]);
+        }
+        assert!(has(&recent, 102));
+        assert!(!has(&recent, 101));
+        backlog.note(0, 0);
+        recent.push(&[commit(10_000, 1)]);
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
     }
 
     #[test]
     fn large_ones_make_room_earlier_and_the_newest_group_stays() {
-        let recent = Recent::default();
+        let recent = empty();
         let large = |first| with_text(first, 4 << 20);
         for first in 1..=100 {
-            recent.committed(&[large(first)]);
+            recent.push(&[large(first)]);
         }
         let num_kept = recent.kept.lock().commits.len();
         assert!((4..8).contains(&num_kept), "{num_kept}");
-        assert!(recent.find(100).is_some());
+        assert!(has(&recent, 100));
         let group: Vec<_> = (101..=120).map(large).collect();
-        recent.committed(&group);
-        assert!(recent.find(100).is_none());
-        assert!(recent.find(101).is_some());
-        // A large group is forgotten like any other.
-        recent.committed(&[commit(121, 1)]);
-        assert!(recent.find(110).is_none());
+        recent.push(&group);
+        assert!(!has(&recent, 100));
+        assert!(has(&recent, 101));
+        // They are forgotten like any others.
+        recent.push(&[commit(121, 1)]);
+        assert!(!has(&recent, 110));
         for first in 122..10_000 {
-            recent.committed(&[commit(first, 1)]);
+            recent.push(&[commit(first, 1)]);
         }
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
         assert_eq!(
             recent.kept.lock().num_bytes,
             MAX_EVENTS * weight(&commit(1, 1))
         );
-    }
-
-    #[tokio::test]
-    async fn who_waits_is_woken_by_what_comes() {
-        let recent = Recent::default();
-        assert!(recent.beyond(0).now_or_never().is_none());
-        recent.committed(&[commit(1, 3)]);
-        recent.beyond(2).await;
-        assert_eq!(recent.seen(), 3);
     }
 }

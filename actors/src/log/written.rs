@@ -11,6 +11,7 @@ use skytrail_schema::event::{
 };
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::journal::RawCommit;
@@ -27,6 +28,10 @@ impl EventLog for Written {
 
     fn head(&self) -> u64 {
         self.0.last().map_or(0, |commit| commit.last_position())
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        watch::channel(self.head()).1
     }
 
     async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {

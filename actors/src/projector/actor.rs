@@ -7,12 +7,18 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use skytrail_schema::event::Commit;
+use tokio::sync::Notify;
 
-use super::Fed;
+use super::AppliedSender;
 use crate::log::EventLog;
 use crate::record::write_model::WriteModel;
 use crate::store::{Away, RecordStore, StoreError};
+
+/// About how many events one transaction applies.
+const BATCH_EVENTS: usize = 1024;
+/// While nothing is committed, how often it looks whether it is to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
@@ -33,10 +39,8 @@ pub struct ProjectorParts {
     pub store: Arc<dyn RecordStore>,
     /// Learns what it may forget.
     pub model: Arc<WriteModel>,
-    /// What the committer hands over.
-    pub fed: Fed,
-    /// Where readers look.
-    pub applied: watch::Sender<u64>,
+    /// Tells the readers how far the store is; at first its checkpoint.
+    pub applied: AppliedSender,
 }
 
 /// What the projector says of itself.
@@ -84,12 +88,12 @@ impl Shared {
 }
 
 impl Projector {
-    /// Builds the projector; `parts.applied` holds the store's checkpoint.
+    /// Builds the projector.
     pub fn new(parts: ProjectorParts) -> Self {
         let shared = Arc::new(Shared::default());
         shared
             .position
-            .store(*parts.applied.borrow(), Ordering::Relaxed);
+            .store(parts.applied.position(), Ordering::Relaxed);
         Self {
             store: Arc::clone(&parts.store),
             parts: Some(parts),
@@ -155,17 +159,29 @@ impl Handler<StopProjector> for Projector {
     }
 }
 
+/// Reads the events after a position; none when there are none, or when the log cannot be read.
+async fn next_batch(log: &dyn EventLog, position: u64) -> Vec<Arc<Commit>> {
+    match log.read(position + 1, BATCH_EVENTS).await {
+        Ok(commits) => commits,
+        Err(error) => {
+            tracing::error!(%error, "the log cannot be read");
+            tokio::time::sleep(LOOK_EVERY).await;
+            Vec::new()
+        }
+    }
+}
+
 /// Applies the log until told to stop and nothing is left.
-async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
+async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let position = shared.position.load(Ordering::Relaxed);
-        let batch = parts.fed.tail.take(&*parts.log, position, u64::MAX).await;
+        let batch = next_batch(&*parts.log, position).await;
         let Some(last) = batch.last().map(|commit| commit.last_position()) else {
             if shared.is_stopping.load(Ordering::Acquire) && parts.log.head() <= position {
                 break;
             }
-            let _ = tokio::time::timeout(Duration::from_millis(200), parts.fed.tail.woken()).await;
+            let _ = tokio::time::timeout(LOOK_EVERY, parts.log.beyond(position)).await;
             continue;
         };
         let mut applying = parts.store.apply(&batch);
@@ -188,22 +204,22 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 if shared.is_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(position = last, "the record store takes events again");
                     *shared.reason.lock() = None;
-                    *parts.fed.trouble.lock() = None;
+                    *parts.applied.trouble.lock() = None;
                 }
                 shared.num_batches.fetch_add(1, Ordering::Relaxed);
                 shared.position.store(last, Ordering::Release);
                 parts.model.projected(last);
-                parts.applied.send_replace(last);
+                parts.applied.reached(last);
                 let is_stopping = shared.is_stopping.load(Ordering::Acquire);
                 if last - position < SMALL_BATCH_EVENTS && !is_stopping {
-                    let demand = parts.fed.demand.notified();
+                    let demand = parts.applied.demand.notified();
                     let _ = tokio::time::timeout(LINGER, demand).await;
                 }
             }
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not take events");
                 shared.fail(error.to_string());
-                *parts.fed.trouble.lock() = match &error {
+                *parts.applied.trouble.lock() = match &error {
                     StoreError::Unavailable { why, .. } => Some(*why),
                     _ => Some(Away::Failing),
                 };
@@ -214,7 +230,6 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                parts.fed.tail.forget();
             }
         }
     }

@@ -1,9 +1,8 @@
 //! The projector: feeds the record store from the log.
 //!
-//! It is an actor that runs one loop: take what the committer has handed over
-//! (or, after a gap, what the log has), apply it in batches, each with its
-//! checkpoint in the same transaction, and tell the readers. The committer
-//! never waits for it: what does not fit the queue is read from the log.
+//! It is an actor that runs one loop: read the next events of the log, apply them
+//! in batches, each with its checkpoint in the same transaction, and tell the
+//! readers. The committer never waits for it.
 
 mod actor;
 
@@ -12,11 +11,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, watch};
 
-use crate::log::CommitObserver;
-use crate::log::tail::{Tail, TailFeed, tail};
+use crate::log;
 use crate::store::{Away, StoreError};
 
 pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
@@ -44,9 +41,12 @@ impl Applied {
 
     /// Waits until the store has applied more than `position`; `None` when it never will.
     pub async fn beyond(&self, position: u64) -> Option<u64> {
-        let mut receiver = self.position.clone();
-        let reached = receiver.wait_for(|applied| *applied > position).await;
-        reached.ok().map(|applied| *applied)
+        log::beyond(&mut self.watch(), position).await
+    }
+
+    /// Returns a receiver of the last applied position; its sender goes with the projector.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.position.clone()
     }
 
     /// Waits until the store has applied `position`.
@@ -70,62 +70,39 @@ impl Applied {
     }
 }
 
-/// How far the log is, for those who need not wait for the store. As an observer of the log it comes
-/// behind those whose state must be as new.
+/// The projector's side of [`Applied`].
 #[derive(Debug, Default)]
-pub struct Committed(watch::Sender<u64>);
-
-impl Committed {
-    /// Notes how far the log is already.
-    pub fn note(&self, head: u64) {
-        self.0.send_if_modified(|position| {
-            let is_later = *position < head;
-            *position = head.max(*position);
-            is_later
-        });
-    }
-
-    /// Returns where it can be waited for.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
-    }
-}
-
-impl CommitObserver for Committed {
-    fn committed(&self, commits: &[Arc<Commit>]) {
-        if let Some(last) = commits.last() {
-            self.note(last.last_position());
-        }
-    }
-}
-
-/// The projector's side of what the committer hands over.
-pub struct Fed {
-    tail: Tail,
+pub struct AppliedSender {
+    position: watch::Sender<u64>,
     demand: Arc<Notify>,
     trouble: Trouble,
 }
 
-impl Fed {
-    /// Returns the readers' side of `position`, which the projector will set, or [`Committed`] does.
-    pub fn applied(&self, position: watch::Receiver<u64>) -> Applied {
+impl AppliedSender {
+    /// Creates one for a store that has applied the log up to `checkpoint`.
+    pub fn new(checkpoint: u64) -> Self {
+        Self {
+            position: watch::Sender::new(checkpoint),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the last applied position.
+    pub fn position(&self) -> u64 {
+        *self.position.borrow()
+    }
+
+    /// Returns the readers' side.
+    pub fn subscribe(&self) -> Applied {
         Applied {
-            position,
+            position: self.position.subscribe(),
             demand: Arc::clone(&self.demand),
             trouble: Arc::clone(&self.trouble),
         }
     }
-}
 
-/// Makes the committer's side and the projector's.
-pub fn feed() -> (TailFeed, Fed) {
-    let (feed, tail) = tail();
-    let demand = Arc::new(Notify::new());
-    let trouble = Trouble::default();
-    let fed = Fed {
-        tail,
-        demand,
-        trouble,
-    };
-    (feed, fed)
+    /// Tells the readers that the store has applied the log up to `position`.
+    pub fn reached(&self, position: u64) {
+        self.position.send_replace(position);
+    }
 }

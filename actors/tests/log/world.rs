@@ -35,7 +35,10 @@ pub fn options() -> (LogOptions, Doubts) {
     let on_fatal = move |_: &str| {
         counter.fetch_add(1, Ordering::SeqCst);
     };
-    (LogOptions::new(Arc::new(now), Arc::new(on_fatal)), doubts)
+    let mut options = LogOptions::new(Arc::new(now), Arc::new(on_fatal));
+    // What is read here is what the files have.
+    options.recent_bytes = 0;
+    (options, doubts)
 }
 
 pub fn open(disk: &Arc<dyn Disk>) -> Result<EmbeddedLog, LogOpenError> {

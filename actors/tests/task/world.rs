@@ -160,6 +160,10 @@ impl EventLog for MemoryLog {
         self.inner.lock().head
     }
 
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        watch::channel(self.head()).1
+    }
+
     async fn read(&self, _: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
         Err(ReadError::Io("not in this test".to_owned()))
     }

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use super::announced::AnnouncedCommits;
 use super::dispatcher::Dispatcher;
 use super::store::{ConsumerStore, LogConsumerOptions};
-use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
 /// How deliveries are retried and given up.
@@ -39,7 +38,6 @@ pub(super) struct ConsumerParts {
     pub(super) env: RecordEnv,
     pub(super) store: Arc<dyn ConsumerStore>,
     pub(super) announced_commits: Arc<AnnouncedCommits>,
-    pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,
     /// Cancelled when nothing may be started any more, because the server is stopping.
     pub(super) ending: CancellationToken,

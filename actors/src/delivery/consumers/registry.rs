@@ -26,7 +26,6 @@ use super::store::{
     StoredConsumers,
 };
 use crate::context::RequestContext;
-use crate::log::Recent;
 use crate::ops_store::OpsStoreError;
 use crate::plugin::Hook;
 use crate::plugin::errors::{Unavailable, timed_out, unavailable};
@@ -48,7 +47,6 @@ pub struct Consumers {
 #[derive(Default)]
 struct Inner {
     announced_commits: Arc<AnnouncedCommits>,
-    recent: Arc<Recent>,
     consumers: Mutex<HashMap<Arc<str>, ConsumerHandle>>,
     started: RwLock<Option<Arc<Started>>>,
     ending: CancellationToken,
@@ -69,11 +67,6 @@ struct Started {
 }
 
 impl Consumers {
-    /// Returns the observer of the log.
-    pub fn observer(&self) -> Arc<Recent> {
-        Arc::clone(&self.inner.recent)
-    }
-
     /// Starts delivering.
     ///
     /// # Errors
@@ -160,7 +153,6 @@ impl Consumers {
             env: started.env.clone(),
             store: Arc::clone(&started.store),
             announced_commits: Arc::clone(&self.inner.announced_commits),
-            recent: Arc::clone(&self.inner.recent),
             settings,
             ending: self.inner.ending.clone(),
         };

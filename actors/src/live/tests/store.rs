@@ -27,7 +27,7 @@ use crate::clock::ManualClock;
 use crate::delivery::consumers::Consumers;
 use crate::log::{AppendError, Decision, EventLog, ReadError};
 use crate::plugin::PluginGate;
-use crate::projector::feed;
+use crate::projector::AppliedSender;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::read::may_find;
@@ -94,6 +94,10 @@ impl EventLog for ModelLog {
         commits.last().map_or(0, |commit| commit.last_position())
     }
 
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        watch::channel(self.head()).1
+    }
+
     async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
         let commits = self.0.lock();
         let wanted = commits.iter().filter(|it| it.last_position() >= from);
@@ -131,7 +135,7 @@ struct Past {
 #[derive(Default)]
 pub(crate) struct ModelStore {
     pub(crate) log: Arc<ModelLog>,
-    pub(crate) applied: watch::Sender<u64>,
+    pub(crate) applied: AppliedSender,
     pub(super) gate: Gate,
 }
 
@@ -143,8 +147,7 @@ impl ModelStore {
         urls: Arc<dyn AssetUrls>,
         plugins: Arc<dyn PluginGate>,
     ) -> RecordEnv {
-        let (_, fed) = feed();
-        let applied = fed.applied(self.applied.subscribe());
+        let applied = self.applied.subscribe();
         let model = Arc::new(WriteModel::new(&Snapshot::default(), max_bytes));
         RecordEnv {
             log: Arc::clone(&self.log) as _,
@@ -168,7 +171,7 @@ impl ModelStore {
     }
 
     fn position(&self) -> u64 {
-        *self.applied.borrow()
+        self.applied.position()
     }
 
     fn creations(&self, stream: &Stream, until: u64) -> Vec<u64> {

@@ -122,7 +122,7 @@ impl World {
         let last = next.take(max_commits).last().cloned();
         drop(commits);
         if let Some(last) = last {
-            self.store.applied.send_replace(last.last_position());
+            self.store.applied.reached(last.last_position());
             self.env.model.projected(last.last_position());
         }
     }

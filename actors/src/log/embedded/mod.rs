@@ -17,7 +17,7 @@ use skytrail_schema::codec::{NoKeys, SealedEvent, SubjectKeys};
 use skytrail_schema::event::Commit;
 use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::backlog::Backlog;
@@ -31,6 +31,7 @@ use super::journal::{
     Segments,
 };
 use super::keyring::Keyring;
+use super::recent::Recent;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{CommitObserver, EventLog, ReadError};
@@ -55,6 +56,8 @@ pub struct LogOptions {
     pub max_commit_bytes: usize,
     /// sled's page cache. Default 16 MiB.
     pub sled_cache_bytes: u64,
+    /// About how many bytes of the newest commits stay in memory for readers; 0 for none. Default 32 MiB.
+    pub recent_bytes: usize,
     /// The reserved disk space; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,
     /// What the record store has not applied yet, which can delay or refuse writes. Default none.
@@ -77,6 +80,7 @@ impl LogOptions {
             queue_bytes: 32 << 20,
             max_commit_bytes: 8 << 20,
             sled_cache_bytes: 16 << 20,
+            recent_bytes: 32 << 20,
             reserve: None,
             backlog: None,
             erasures: Arc::default(),
@@ -183,6 +187,8 @@ pub struct OpenedLog {
 pub struct EmbeddedLog {
     queue: Mutex<Option<mpsc::Sender<Order>>>,
     counters: Arc<Counters>,
+    head: watch::Receiver<u64>,
+    recent: Arc<Recent>,
     now: Now,
     segments: Arc<Segments>,
     disk: Arc<dyn Disk>,
@@ -315,7 +321,6 @@ impl OpenedLog {
             keyring.retire(&keys.collect::<Vec<_>>());
         }
         let counters = Arc::new(Counters::default());
-        counters.head.store(end.position, Ordering::Release);
         let last = end.time.micros();
         counters.time_micros.store(last, Ordering::Relaxed);
         let follow = |folder: PathBuf| {
@@ -331,11 +336,15 @@ impl OpenedLog {
             observers.push(Arc::new(Wake(Arc::clone(follower))));
         }
         let disk = self.journal.disk();
+        let (publish_head, head) = watch::channel(end.position);
+        let recent = Arc::new(Recent::new(options.recent_bytes, options.backlog.clone()));
         let committer = Committer {
             journal: self.journal,
             resolver: Resolver::new(end.position, options.resolver_keys),
             sequences,
             observers,
+            recent: Arc::clone(&recent),
+            head: publish_head,
             counters: Arc::clone(&counters),
             keyring: self.keyring.clone(),
             epoch: 1,
@@ -350,6 +359,8 @@ impl OpenedLog {
         Ok(EmbeddedLog {
             queue: Mutex::new(Some(sender)),
             counters,
+            head,
+            recent,
             now: options.now,
             segments,
             disk,

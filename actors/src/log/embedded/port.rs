@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use skytrail_schema::codec::{self, Sealing};
 use skytrail_schema::event::{Commit, EventFilter, NewCommit, Stream};
 use skytrail_schema::id::UserId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::EmbeddedLog;
 use crate::log::committer::{Order, Request};
@@ -149,12 +149,19 @@ impl EventLog for EmbeddedLog {
     }
 
     fn head(&self) -> u64 {
-        self.counters.head.load(Ordering::Acquire)
+        *self.head.borrow()
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
     }
 
     async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
         if from > self.head() {
             return Ok(Vec::new());
+        }
+        if let Some(commits) = self.recent.read(from, max_events) {
+            return Ok(commits);
         }
         if let Some(follower) = &self.follower
             && let Some(commits) = follower.read(from, max_events).await
@@ -171,6 +178,8 @@ impl EventLog for EmbeddedLog {
     async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
         let mut wanted = positions.to_vec();
         wanted.sort_unstable();
+        let (num_older, recent) = self.recent.find_holders(&wanted);
+        wanted.truncate(num_older);
         let mut commits: Vec<Arc<Commit>> = Vec::new();
         let mut wanted = wanted.as_slice();
         while !wanted.is_empty() {
@@ -180,7 +189,8 @@ impl EventLog for EmbeddedLog {
             let is_new = rest.partition_point(|position| *position <= has);
             wanted = rest.get(is_new..).unwrap_or_default();
         }
-        let commits = self.shown(commits);
+        let mut commits = self.shown(commits);
+        commits.extend(recent);
         let found = |position: &u64| {
             let found = holder(&commits, *position).map(Arc::clone);
             found.ok_or_else(|| ReadError::Io(format!("the log ends before position {position}")))
@@ -194,6 +204,12 @@ impl EventLog for EmbeddedLog {
         until: u64,
         filter: &EventFilter,
     ) -> Result<Searched<Arc<Commit>>, ReadError> {
+        if self.recent.read(from, 1).is_some() {
+            let mut piece = read_piece(self, from, until).await?;
+            let is_wanted = |it: &Commit| it.events.iter().any(|event| filter.matches(it, event));
+            piece.found.retain(|commit| is_wanted(commit));
+            return Ok(piece);
+        }
         let (segments, wanted) = (Arc::clone(&self.segments), filter.clone());
         let searched = tokio::task::spawn_blocking(move || {
             let searched = segments.search(from, until, &wanted)?;

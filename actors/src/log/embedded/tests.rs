@@ -102,3 +102,60 @@ async fn who_closes_waits_for_the_segment_that_is_being_written() {
     });
     assert!(blanking.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn memory_and_files_give_the_same_and_memory_alone_has_the_tail() {
+    let options = JournalOptions {
+        segment_bytes: 64 << 10,
+        step_bytes: 16 << 10,
+        signed: None,
+    };
+    let opened = OpenedLog::on_disk(Arc::new(MemoryDisk::default()), options).unwrap();
+    let now = Arc::new(|| Timestamp::from_micros(1));
+    let options = LogOptions::new(now, Arc::new(|_| ()));
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    append_some(&log, 5000).await;
+    // Files may give fewer at once: they stop at the end of a segment.
+    let ids = |commits: &[Arc<Commit>]| {
+        let some = commits.iter().take(100);
+        some.map(|commit| commit.id).collect::<Vec<_>>()
+    };
+    for from in [1, 900, 903, 904, 905, 906, 4999, 5000, 5001] {
+        for max_events in [1, 7, 300] {
+            let read = log.read(from, max_events).await.unwrap();
+            let on_disk = log.segments.read(from, max_events).unwrap();
+            assert_eq!(ids(&read), ids(&on_disk), "{max_events} events from {from}");
+        }
+    }
+    let positions = [5000, 3, 904, 905, 4000, 903, 3];
+    let read = log.read_each(&positions).await.unwrap();
+    let firsts: Vec<_> = read.iter().map(|commit| commit.first_position()).collect();
+    assert_eq!(firsts, positions);
+    assert!(log.read_each(&[5000, 5001]).await.is_err());
+    assert!(log.recent.read(904, 1).is_none());
+    assert!(log.recent.read(905, 1).is_some());
+}
+
+#[tokio::test]
+async fn who_waits_beyond_the_head_is_woken_by_a_commit_and_not_by_the_end() {
+    let opened = OpenedLog::on_disk(Arc::new(MemoryDisk::default()), JournalOptions::default());
+    let now = Arc::new(|| Timestamp::from_micros(1));
+    let options = LogOptions::new(now, Arc::new(|_| ()));
+    let log = opened
+        .unwrap()
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    append_some(&log, 2).await;
+    log.beyond(1).await;
+    let mut beyond = Box::pin(log.beyond(2));
+    assert!(futures_util::poll!(&mut beyond).is_pending());
+    append_some(&log, 1).await;
+    beyond.await;
+    assert_eq!(log.head(), 3);
+    let mut beyond = Box::pin(log.beyond(3));
+    log.close(Duration::ZERO);
+    assert!(futures_util::poll!(&mut beyond).is_pending());
+    assert!(log.watch_head().wait_for(|head| *head > 3).await.is_err());
+}

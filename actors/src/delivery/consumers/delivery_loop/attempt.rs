@@ -420,11 +420,7 @@ impl Attempt {
     }
 
     async fn load(&self) -> Result<Arc<Commit>, ApiError> {
-        let position = self.start.task.position;
-        match self.parts.recent.find(position) {
-            Some(commit) => Ok(commit),
-            None => load_commit(&*self.parts.env.log, position).await,
-        }
+        load_commit(&*self.parts.env.log, self.start.task.position).await
     }
 
     /// Gives the event to a worker of the log.

@@ -216,9 +216,6 @@ impl DeliveryLoop {
         read: u64,
         until: u64,
     ) -> Result<Vec<Arc<Commit>>, ApiError> {
-        if let Some(commits) = self.parts.recent.read(read, until, PAGE_EVENTS) {
-            return Ok(commits);
-        }
         let commits = self.parts.env.log.read(read + 1, PAGE_EVENTS).await;
         let mut commits = commits.map_err(|error| ApiError::unexpected(error.to_string()))?;
         commits.retain(|commit| commit.last_position() <= until);
@@ -368,10 +365,7 @@ impl DeliveryLoop {
     async fn load_ahead(&mut self, position: u64) -> Result<(), ApiError> {
         let env = self.parts.env.clone();
         env.applied.wait_for(position).await?;
-        let commit = match self.parts.recent.find(position) {
-            Some(commit) => commit,
-            None => load_commit(&*env.log, position).await?,
-        };
+        let commit = load_commit(&*env.log, position).await?;
         let read = self.schedule.read();
         for HookEvent { event, id, .. } in hook_events::of_commit(&commit) {
             let stream = Stream::Record(id.clone());

@@ -254,7 +254,7 @@ impl World {
         let events = vec![(Stream::Record(id), EventBody::RecordCreated(state))];
         let commit = self.store.log.commit(events);
         self.env.model.committed(&[Arc::clone(&commit)]);
-        self.store.applied.send_replace(commit.last_position());
+        self.store.applied.reached(commit.last_position());
     }
 
     /// Returns the loop of the plugin's actor.
@@ -265,7 +265,6 @@ impl World {
             env: self.env.clone(),
             store: Arc::clone(&self.consumer_store) as _,
             announced_commits: Arc::default(),
-            recent: Arc::default(),
             settings: DeliverySettings::default(),
             ending: CancellationToken::new(),
         };
