@@ -1,4 +1,4 @@
-//! The body of a request: collected within limits, then one JSON object.
+//! Request bodies: collected within limits, then parsed as one JSON object.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::services::Settings;
 /// Collects a body.
 ///
 /// # Errors
-/// 413 above the limit, without reading when its length is announced; 408 when it does not come in
-/// time, 400 when the connection breaks: JSON in every case, since v1's Python library parses
-/// whatever it gets.
+/// 413 for a body above the limit, without reading it if its length is announced; 408 if it does
+/// not arrive in time; 400 if the connection breaks. All are JSON, because v1's Python library
+/// parses whatever it receives.
 pub(super) async fn collect(
     request: &HttpRequest,
     payload: Payload,
@@ -30,7 +30,7 @@ pub(super) async fn collect(
     if announced(request).is_some_and(|length| length > limits.body_bytes) {
         return Err(limits.body_too_long());
     }
-    // What comes behind the head of an upgrade has no end, and is no body.
+    // What follows the head of an upgrade request has no end and is not a body.
     if is_websocket(request.headers()) {
         return Ok(Bytes::new());
     }
@@ -53,7 +53,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     upgrade.is_some_and(|upgrade| upgrade.to_ascii_lowercase().contains("websocket"))
 }
 
-/// Takes a body and reads it as a JSON object, within the limits.
+/// Collects a body and parses it as a JSON object, within the limits.
 ///
 /// # Errors
 /// As [`collect`] and [`parse`].
@@ -70,13 +70,13 @@ pub(super) async fn read(
 /// Parses the first JSON value of a body; an empty body is an empty object.
 ///
 /// # Errors
-/// 107 for what is no object, or nested too deeply.
+/// 107 for a body that is not an object, or is nested too deeply.
 pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Map<String, Json>, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
     limits.check_json(body)?;
-    // The parser's words say where, and repeat nothing of the body.
+    // The parser's message gives the place of the error and repeats nothing of the body.
     json::leading_object(body).map_err(|error| {
         let message = format!("the body is not a JSON object: {}", place(&error));
         ApiError::new(Code::BadRequest, message)

@@ -1,7 +1,7 @@
-//! Who asks, and may he: the ordered checks before every action.
+//! Who asks, and whether they are allowed to: the ordered checks before every action.
 //!
-//! Each check is one function over [`Asked`]; an action names its checks in
-//! order, and the first that fails ends the request.
+//! Each check is one function over [`Asked`]. An action lists its checks in order, and the first
+//! one that fails ends the request.
 
 use serde_json::{Map, Value as Json};
 use skytrail_actors::accounts::admission::bad_token;
@@ -37,7 +37,7 @@ pub enum Check {
     PluginReady,
 }
 
-/// Returns what is checked before a plugin's lambda or handler runs.
+/// Returns the checks that run before a plugin's lambda or handler.
 pub fn of_point(key_required: bool, user_required: bool) -> &'static [Check] {
     use Check::{Authenticator, CheckUser, DropRefused, InjectAuthId, PluginReady, RequireAuth};
     match (user_required, key_required) {
@@ -47,7 +47,7 @@ pub fn of_point(key_required: bool, user_required: bool) -> &'static [Check] {
     }
 }
 
-/// Returns the user that the master key acts as, if one is named.
+/// Returns the user that the master key acts as, if the body names one.
 fn named_user(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
     let id = match body.get("_user_id") {
         None | Some(Json::Null) => return Ok(None),
@@ -66,33 +66,33 @@ fn named_user(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
     Ok(Some(UserId::from(id.as_str())))
 }
 
-/// Whether an old password keeps its user out.
+/// Whether an expired password keeps its user out.
 #[derive(Clone, Copy)]
 enum PasswordAge {
     Counts,
     Ignored,
 }
 
-/// A request on its way through the checks.
+/// A request that is passing the checks.
 pub struct Asked<'a> {
-    /// Everything there is.
+    /// All services.
     pub services: &'a Services,
     /// The body.
     pub body: &'a Map<String, Json>,
-    /// The key that was shown, header before body.
+    /// The key that was shown; the header takes precedence over the body.
     pub key: Option<String>,
-    /// The token that was shown, header before body.
+    /// The token that was shown; the header takes precedence over the body.
     pub token: Option<String>,
     /// What is known so far.
     pub context: RequestContext,
     /// The database, once it is resolved.
     pub scope: Scope,
-    /// As of when the user of the token was judged.
+    /// The time as of which the token's user is judged.
     pub as_of: Option<Timestamp>,
 }
 
 impl<'a> Asked<'a> {
-    /// Builds a request of which nothing is known yet.
+    /// Builds a request about which nothing is known yet.
     pub fn new(
         services: &'a Services,
         body: &'a Map<String, Json>,
@@ -113,10 +113,10 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Runs checks in order.
+    /// Runs the checks in order.
     ///
     /// # Errors
-    /// The first check's that fails.
+    /// The error of the first check that fails.
     pub async fn pass(&mut self, checks: &[Check]) -> Result<(), ApiError> {
         for check in checks {
             match check {
@@ -142,7 +142,7 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// The key must be there and known.
+    /// Requires a known key.
     fn access_key(&mut self) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
         if kind == KeyKind::None {
@@ -152,7 +152,8 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// A key that is there must be known, a token that is there valid, and one of them there.
+    /// Requires a key or a token. A key that is shown must be known, a token that is shown must be
+    /// valid.
     async fn authenticator(&mut self) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
         self.context.caller.key = kind;
@@ -180,15 +181,15 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// As [`Asked::authenticator`], but what is wrong is as if it were not there.
+    /// Does what [`Asked::authenticator`] does, but ignores an invalid key or token.
     async fn inject_auth_id(&mut self) {
         if self.authenticator().await.is_err() {
             self.context.caller.user = None;
         }
     }
 
-    /// Loads the user's auth row. Who is disabled, shows a revoked token or has an old password is
-    /// anonymous.
+    /// Loads the user's auth row. A user who is disabled, has a revoked token or has an expired
+    /// password becomes anonymous.
     async fn inject_auth(&mut self) -> Result<(), ApiError> {
         if let Some(user) = self.load_user().await? {
             match self.refuse(&user, PasswordAge::Counts) {
@@ -199,8 +200,9 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Whoever shows a token and may not act, or is not there any more, is anonymous, and so is whom
-    /// the master key names when he was erased. Nothing else is known of the others afterwards.
+    /// Makes the caller anonymous if the user of a token may not act or does not exist, or if the
+    /// user that the master key names has been erased. Nothing more is loaded about any other
+    /// caller.
     async fn drop_refused(&mut self) -> Result<(), ApiError> {
         let Some(id) = &self.context.caller.user else {
             return Ok(());
@@ -218,7 +220,7 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// As [`Asked::inject_auth`], but there must be a user, and one who may act.
+    /// Does what [`Asked::inject_auth`] does, but requires a user who may act.
     async fn require_auth(&mut self, password_age: PasswordAge) -> Result<(), ApiError> {
         let user = self.load_user().await?.ok_or_else(login_required)?;
         self.refuse(&user, password_age)?;
@@ -226,7 +228,7 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Loads the auth row of the user that is known so far; the master key's own is made.
+    /// Loads the auth row of the user that is known so far; creates it if the master key is used.
     async fn load_user(&mut self) -> Result<Option<UserState>, ApiError> {
         let is_master = self.context.caller.is_master();
         if self.context.caller.user.is_none() && is_master {
@@ -239,16 +241,16 @@ impl<'a> Asked<'a> {
         match accounts.load_user(&id).await? {
             Some(user) => Ok(Some(user)),
             None if is_master => accounts.ensure_user(&id, &self.context).await.map(Some),
-            // Clients sign out then.
+            // This makes clients sign out.
             None => Err(bad_token()),
         }
     }
 
-    /// Whether a user may not act at present, and why.
+    /// Refuses a user who may not act at present, and says why.
     fn refuse(&self, user: &UserState, password_age: PasswordAge) -> Result<(), ApiError> {
         let accounts = &self.services.accounts;
         let (refusals, id) = (&self.services.refusals, self.context.caller.user.as_ref());
-        // The master key's own user is nobody who could be kept out.
+        // The master key's own user cannot be kept out.
         if self.context.caller.is_master() && id == Some(&UserId::god()) {
             return Ok(());
         }
@@ -261,18 +263,18 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The user's record must be there, and say that he is verified where that is required.
+    /// Requires the user's record, and that the user is verified where the settings demand it.
     async fn require_user(&self) -> Result<(), ApiError> {
         let accounts = &self.services.accounts;
         accounts.require_user_record(&self.context).await
     }
 
-    /// Whoever is a user must be verified, where that is required.
+    /// Requires a caller who is a user to be verified, where the settings demand it.
     async fn check_user(&self) -> Result<(), ApiError> {
         self.services.accounts.check_verified(&self.context).await
     }
 
-    /// The master key, or a user with an administrators' role.
+    /// Requires the master key, or a user with an administrator role.
     fn require_admin(&self) -> Result<(), ApiError> {
         let caller = &self.context.caller;
         if caller.is_master() || self.services.accounts.is_admin(&caller.roles) {
@@ -286,7 +288,7 @@ impl<'a> Asked<'a> {
         Err(ApiError::new(Code::PermissionDenied, message).with_status(401))
     }
 
-    /// The master key.
+    /// Requires the master key.
     fn require_master(&self) -> Result<(), ApiError> {
         if self.context.caller.is_master() {
             return Ok(());
@@ -295,7 +297,7 @@ impl<'a> Asked<'a> {
         Err(ApiError::new(Code::PermissionDenied, message).with_status(401))
     }
 
-    /// The master key, or development mode.
+    /// Requires the master key or development mode.
     fn dev_only(&self) -> Result<(), ApiError> {
         if self.services.settings.dev_mode || self.context.caller.is_master() {
             return Ok(());
@@ -306,7 +308,7 @@ impl<'a> Asked<'a> {
         ))
     }
 
-    /// There must be a service that could carry a push.
+    /// Requires a configured push service.
     fn notification(&self) -> Result<(), ApiError> {
         if self.services.push.is_configured() {
             return Ok(());
@@ -314,7 +316,7 @@ impl<'a> Asked<'a> {
         Err(push_not_configured())
     }
 
-    /// Chooses the database that `database_id` names.
+    /// Selects the database that `database_id` names.
     fn inject_db(&mut self) -> Result<(), ApiError> {
         let name = self
             .body
@@ -350,8 +352,8 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// The plugins are ready; while they prepare they may call themselves. Until then a wrong key is
-    /// one even where it would be ignored.
+    /// Requires the plugins to be ready; while they start they can call the server themselves.
+    /// Until they are ready, a wrong key is an error even where it would otherwise be ignored.
     fn plugin_ready(&self) -> Result<(), ApiError> {
         let readiness = self.services.plugins.points().readiness;
         if readiness == Readiness::Ready {
@@ -373,14 +375,14 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Returns the refusal of a push without a service that could carry it.
+/// Returns the error for a push when no push service is configured.
 pub fn push_not_configured() -> ApiError {
     let message = "Unable to send push notification because APNS is not configured or there was a \
                    problem configuring the APNS.\n";
     ApiError::new(Code::UnexpectedPushNotificationNotConfigured, message)
 }
 
-/// Returns the refusal of a caller without a user.
+/// Returns the error for a caller without a user.
 pub fn login_required() -> ApiError {
     let message = "Authentication is required for this action, please login.";
     ApiError::new(Code::NotAuthenticated, message)

@@ -1,9 +1,9 @@
-//! Connections: how many there are, and ending those of clients that give or take nothing.
+//! Connections: counts them, and ends those of clients that send or receive nothing.
 //!
-//! The web framework bounds the time for the head of a first request and for a
-//! connection without any. Two things are left to us. A client that begins a later
-//! request and does not go on is found by a sweep over all connections. One that
-//! takes nothing of its answer is left to the kernel, which knows what was taken.
+//! The web framework limits the time for the head of a first request and for an idle connection.
+//! Two cases are left. A client that begins a later request and stops sending is found by a sweep
+//! over all connections. A client that does not read its answer is left to the kernel, which knows
+//! what the client has received.
 
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -24,15 +24,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::counters::{Connected, DoorCounters, Unsent};
 use super::descriptors::Descriptors;
 
-/// Answers go out in pieces of this size, so that a large one is not copied whole for a client
-/// that takes its time.
+/// Answers are sent in pieces of this size, so that a large answer is not copied whole for a slow
+/// client.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A connection, from when it is taken until it is closed.
+/// A connection, from when it is accepted until it is closed.
 pub struct Connection(Arc<Inner>);
 
 struct Inner {
-    /// The same connection once more, to end it from outside; none when it sees to itself.
+    /// A duplicate of the socket, used to end the connection from outside; `None` once the
+    /// connection is left alone.
     socket: Mutex<Option<Socket>>,
     descriptors: Arc<Descriptors>,
     is_busy: AtomicBool,
@@ -44,16 +45,16 @@ struct Inner {
 pub struct Connections {
     counters: Arc<DoorCounters>,
     descriptors: Arc<Descriptors>,
-    /// How long a client may take nothing.
+    /// How long a client may receive nothing.
     send_timeout: Duration,
-    /// How long a connection may be without a whole request.
+    /// How long a connection may exist without a complete request.
     quiet_limit: Duration,
     open: Mutex<Vec<Weak<Inner>>>,
     _ending: DropGuard,
 }
 
 impl Connections {
-    /// Begins to look after connections.
+    /// Starts watching connections.
     pub fn start(
         (counters, descriptors): (Arc<DoorCounters>, Descriptors),
         send_timeout: Duration,
@@ -82,7 +83,7 @@ impl Connections {
         connections
     }
 
-    /// Takes a connection; what its requests need of it goes into `data`.
+    /// Accepts a connection, and puts what its requests need of it into `data`.
     pub fn take(&self, stream: &dyn std::any::Any, data: &mut Extensions) {
         let Some(stream) = stream.downcast_ref::<TcpStream>() else {
             return;
@@ -119,7 +120,7 @@ impl Connections {
             };
             let quiet = now.saturating_duration_since(*connection.quiet_since.lock());
             if !connection.is_busy.load(Ordering::Acquire) && quiet > self.quiet_limit {
-                // One that is closed already needs nothing.
+                // Shutting down a socket that is already closed does no harm.
                 let socket = connection.socket.lock();
                 let _ = socket
                     .as_ref()
@@ -131,7 +132,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// Leaves a connection to itself that is no longer one of requests and answers: it takes up one
+    /// Stops watching a connection that no longer carries requests and answers. It then uses one
     /// descriptor less.
     pub fn leave_alone(&self) {
         if self.0.socket.lock().take().is_some() {
@@ -147,11 +148,11 @@ impl Drop for Inner {
     }
 }
 
-/// A connection's request; when it is dropped the connection is quiet.
+/// A request of a connection; the connection is quiet once this is dropped.
 pub struct Busy(Option<Weak<Inner>>);
 
 impl Busy {
-    /// Says that a request is under way.
+    /// Marks the connection as having a request in flight.
     pub fn begin(connection: Option<&Connection>) -> Self {
         Self(connection.map(|Connection(inner)| {
             inner.is_busy.store(true, Ordering::Release);
@@ -172,7 +173,7 @@ impl Drop for Busy {
 /// The body of an answer; the connection is busy until it has been sent.
 pub struct Answer {
     body: BoxBody,
-    /// What is left of a piece that was too large.
+    /// The rest of a chunk that was too large for one piece.
     rest: Bytes,
     _busy: Busy,
     _unsent: Option<Unsent>,
@@ -181,7 +182,7 @@ pub struct Answer {
 impl Answer {
     /// Wraps a body.
     pub fn new(body: BoxBody, busy: Busy, counters: &Arc<DoorCounters>) -> Self {
-        // A body without a size is made as it is taken.
+        // A body without a size is generated while it is sent.
         let unsent = match body.size() {
             BodySize::Sized(size) => usize::try_from(size).ok(),
             BodySize::None | BodySize::Stream => None,

@@ -1,4 +1,4 @@
-//! What a request held, for whoever looks for a mistake: one line at `debug`, secrets masked.
+//! The contents of requests for debugging: one line at `debug`, with secrets masked.
 
 use actix_web::HttpRequest;
 use serde_json::{Map, Value as Json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::mask::Masker;
 use crate::services::Services;
 
-/// Logs a request's head and body. Costs nothing when nobody listens.
+/// Logs a request's head and body. Costs nothing when debug logging is off.
 pub(super) fn log(
     services: &Services,
     request: &HttpRequest,
@@ -27,7 +27,7 @@ pub(super) fn log(
     log_masked(request, request_id, &masker, Some(&text));
 }
 
-/// Logs the head of a request whose body is a plugin's business. `shown` are key and token.
+/// Logs the head of a request whose body only concerns a plugin. `shown` are its key and token.
 pub(super) fn log_head(
     services: &Services,
     request: &HttpRequest,

@@ -1,4 +1,4 @@
-//! What the door counts: requests by action and status, and connections.
+//! What the HTTP door counts: requests by action and status, and connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use skytrail_actors::observe::{Histogram, HistogramState};
 
-/// Names of actions come from a fixed list, of which this is far above the length.
+/// Names of actions come from a fixed list, which is far shorter than this.
 const MAX_ACTIONS: usize = 256;
 
-/// See the module's overview. The names under which requests are counted are the server's own,
-/// never a client's: else anybody could fill the memory with them.
+/// See the module's overview. Requests are counted under the server's own names, never under a
+/// client's: otherwise anyone could fill the memory with names.
 #[derive(Debug, Default)]
 pub struct DoorCounters {
     actions: RwLock<BTreeMap<String, Arc<ActionCounters>>>,
@@ -29,29 +29,29 @@ struct ActionCounters {
     statuses: RwLock<BTreeMap<u16, Arc<AtomicU64>>>,
 }
 
-/// What the door counted of one action.
+/// The figures of one action.
 #[derive(Clone, Debug, Serialize)]
 pub struct ActionFigures {
     /// Its name.
     pub action: String,
     /// Answers by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
-    /// How long they took.
+    /// How long the answers took.
     pub seconds: HistogramState,
 }
 
-/// What the door says of itself.
+/// The state of the HTTP door.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DoorState {
     /// Connections open now.
     pub num_connections: usize,
-    /// Requests whose clients went away before the answer.
+    /// Requests whose clients disconnected before the answer.
     pub num_hang_ups: u64,
-    /// Keys that were shown and are none of the app's.
+    /// Keys that were shown and are not the app's.
     pub num_wrong_keys: u64,
-    /// Bytes of answers that clients have not taken yet.
+    /// Bytes of answers that clients have not received yet.
     pub unsent_bytes: usize,
-    /// Actions under way now.
+    /// Actions in flight now.
     pub num_running: usize,
 }
 
@@ -68,23 +68,23 @@ impl DoorCounters {
         known.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a request whose client went away before the answer.
+    /// Counts a request whose client disconnected before the answer.
     pub fn count_hang_up(&self) {
         self.hang_ups.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a key that is none.
+    /// Counts a wrong key.
     pub fn count_wrong_key(&self) {
         self.wrong_keys.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection until what is returned is dropped.
+    /// Counts a connection until the returned guard is dropped.
     pub fn connected(self: &Arc<Self>) -> Connected {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Connected(Arc::clone(self))
     }
 
-    /// Counts the bytes of an answer until what is returned is dropped.
+    /// Counts the bytes of an answer until the returned guard is dropped.
     pub fn unsent(self: &Arc<Self>, num_bytes: usize) -> Unsent {
         self.unsent.fetch_add(num_bytes, Ordering::Relaxed);
         Unsent {
@@ -93,12 +93,12 @@ impl DoorCounters {
         }
     }
 
-    /// Returns how many bytes of answers clients have not taken yet.
+    /// Returns how many bytes of answers clients have not received yet.
     pub fn unsent_bytes(&self) -> usize {
         self.unsent.load(Ordering::Relaxed)
     }
 
-    /// Returns the figures of every action that was asked for.
+    /// Returns the figures of every action that has been requested.
     pub fn actions(&self) -> Vec<ActionFigures> {
         let figures = |(name, counters): (&String, &Arc<ActionCounters>)| ActionFigures {
             action: name.clone(),
@@ -142,7 +142,7 @@ impl DoorCounters {
     }
 }
 
-/// A connection as long as it is open.
+/// Counts a connection while it is open.
 #[derive(Debug)]
 pub struct Connected(Arc<DoorCounters>);
 
@@ -152,7 +152,7 @@ impl Drop for Connected {
     }
 }
 
-/// The bytes of an answer as long as they are held for its client.
+/// Counts the bytes of an answer while they are held for the client.
 #[derive(Debug)]
 pub struct Unsent {
     counters: Arc<DoorCounters>,

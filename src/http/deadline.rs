@@ -1,4 +1,4 @@
-//! Work for a client, no longer than its time, and whatever becomes of it an answer.
+//! Runs work for a client within a deadline; whatever happens, the client gets an answer.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -8,18 +8,20 @@ use skytrail_actors::context::Storing;
 use skytrail_schema::code::{ApiError, Code};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// How long a client whose time is over waits for what is being stored for it just then.
+/// How long a client past its deadline waits for a store operation that is in flight.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
-/// How long the word of something that was stored may be under way.
+/// How long the answer may still take after something was stored.
 const WORD_OF_IT: Duration = Duration::from_secs(2);
 
-/// Runs work to its end, or to the deadline. What an actor has taken up goes on there, but stores
-/// nothing any more: at the deadline whatever is being stored is waited for. Neither does it when the
-/// client hangs up, for which this is dropped.
+/// Runs work until it is done or the deadline passes.
+///
+/// Work that an actor has started continues there, but can no longer store anything; an operation
+/// that is storing at the deadline is waited for. Nor can the work store anything after the client
+/// hangs up, which drops this future.
 ///
 /// # Errors
-/// The work's; 122 at the deadline; 10000 when it panics.
+/// The work's error; 122 at the deadline; 10000 if the work panics.
 pub(super) async fn within<T>(
     (deadline, storing): (Option<Instant>, Storing),
     work: impl Future<Output = Result<T, ApiError>>,
@@ -33,10 +35,10 @@ pub(super) async fn within<T>(
         Some(deadline) => {
             let over = async {
                 sleep_until(deadline).await;
-                // A disk that hangs for so long ends the process sooner or later.
+                // A disk that hangs for this long ends the process sooner or later.
                 if timeout(LAST_WORDS, storing.end()).await == Ok(true) {
-                    // Whoever's record has just been stored should hear that, if there is no more
-                    // to do.
+                    // A client whose record has just been stored should get its answer, if nothing
+                    // else is left to do.
                     sleep(WORD_OF_IT).await;
                 }
             };
@@ -63,7 +65,7 @@ pub(super) async fn within<T>(
     })
 }
 
-/// Somebody waits for a request, until this is dropped.
+/// A client waits for a request until this is dropped.
 struct Waiting {
     storing: Storing,
     /// Whether the work is done.
@@ -127,7 +129,7 @@ mod tests {
         let storing = Storing::default();
         let done = within((None, storing.clone()), async { Ok(()) }).await;
         assert_eq!(done, Ok(()));
-        // What goes on in the background is another matter.
+        // What continues in the background is not affected.
         assert!(storing.begin().await.is_some());
     }
 

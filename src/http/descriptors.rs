@@ -1,17 +1,17 @@
-//! File descriptors: as many as the connections need, and never more than there are.
+//! File descriptors: raises the limit for the connections, and never exceeds it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// A connection needs its own, and one more to be ended from outside.
+/// A connection needs its own descriptor, and one more so that it can be ended from outside.
 const PER_CONNECTION: usize = 2;
-/// What everything else needs: the log, the stores, plugins, uploads.
+/// For everything else: the log, the stores, plugins, uploads.
 const FOR_THE_REST: usize = 512;
-/// There is room for a few connections in any case.
+/// There is always room for a few connections.
 const FEWEST: usize = 32;
 
-/// The descriptors that connections may have.
+/// The descriptors that connections may use.
 #[derive(Debug)]
 pub struct Descriptors {
     max: usize,
@@ -19,7 +19,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises this process's limit, as far as the system lets it, so that there may be so many
+    /// Raises this process's limit, as far as the system allows, to make room for this many
     /// connections.
     pub fn for_connections(connections: usize) -> Self {
         let wanted = connections * PER_CONNECTION + FOR_THE_REST;
@@ -42,20 +42,20 @@ impl Descriptors {
         }
     }
 
-    /// Takes what a connection needs; whether that is there.
+    /// Takes the descriptors for a connection. Returns whether enough were left.
     pub fn take(&self) -> bool {
         let more = |taken| Some(taken + PER_CONNECTION).filter(|taken| *taken <= self.max);
         let order = Ordering::Relaxed;
         self.taken.fetch_update(order, order, more).is_ok()
     }
 
-    /// Gives back so many.
+    /// Gives back this many descriptors.
     pub fn give_back(&self, number: usize) {
         self.taken.fetch_sub(number, Ordering::Relaxed);
     }
 }
 
-/// Returns the limit as it is then.
+/// Raises the limit if it is below `wanted`; returns the limit afterwards.
 fn raise_limit(wanted: u64) -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     let Some(current) = limit.current.filter(|current| *current < wanted) else {
@@ -81,7 +81,7 @@ mod tests {
         let descriptors = Descriptors::new(5);
         assert!(descriptors.take() && descriptors.take());
         assert!(!descriptors.take());
-        // A connection that cannot be ended from outside any more needs one.
+        // A connection that can no longer be ended from outside needs only one.
         descriptors.give_back(1);
         assert!(descriptors.take());
         assert!(!descriptors.take());

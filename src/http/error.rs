@@ -8,14 +8,14 @@ use skytrail_schema::code::ApiError;
 
 use super::reply::Reply;
 
-/// Makes the answer of an action that succeeded.
+/// Builds the answer of an action that succeeded.
 pub fn success(reply: Reply) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header(ContentType::json())
         .body(reply.into_bytes())
 }
 
-/// Makes the answer of one that failed.
+/// Builds the answer of an action that failed.
 pub fn failure(error: &ApiError) -> HttpResponse {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut builder = HttpResponse::build(status);
@@ -27,7 +27,7 @@ pub fn failure(error: &ApiError) -> HttpResponse {
     response
 }
 
-/// Makes an answer of any JSON.
+/// Builds an answer from any JSON.
 pub(super) fn respond(mut builder: HttpResponseBuilder, body: &Json) -> HttpResponse {
     let mut bytes = Vec::with_capacity(512);
     // Writing JSON into memory cannot fail.

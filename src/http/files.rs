@@ -41,11 +41,11 @@ use crate::services::Services;
 const PREFIX: &str = "/files/";
 /// How long the next bytes of an upload may take.
 const SILENCE: Duration = Duration::from_secs(60);
-/// What a file may do that is opened as a page: only what browsers' own pages around an image or a
+/// What a file that is opened as a page may do: only what browsers' own pages around an image or a
 /// video need.
 const POLICY: &str = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox";
-/// The same for PDF: the viewers of some browsers do not work in a sandbox. They keep its scripts to
-/// themselves.
+/// The policy for PDF. The viewers of some browsers do not work in a sandbox; they isolate the
+/// file's scripts themselves.
 const POLICY_OF_PDF: &str = "default-src 'none'; style-src 'unsafe-inline'";
 const PDF: &str = "application/pdf";
 
@@ -57,13 +57,13 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route(web::put().to(put))
         .route(web::post().to(post))
         .default_service(web::route().to(unmatched));
-    // In a scope: other paths are told apart by their beginning, without a regular expression.
+    // In a scope, so that other paths are told apart by their prefix, without a regular expression.
     let files = web::scope("/files").service(file);
     config.service(files.default_service(web::route().to(router::route)));
 }
 
-/// Returns the name that a path asks for, decoded: what is not UTF-8 is Latin-1, which v1.s client for
-/// Node sends.
+/// Returns the decoded name in a path. A name that is not UTF-8 is read as Latin-1, which v1's
+/// client for Node sends.
 fn raw_name(path: &str) -> String {
     let escaped = path.strip_prefix(PREFIX).unwrap_or_default();
     let bytes: Vec<u8> = percent_decode_str(escaped).collect();
@@ -91,7 +91,7 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
     let state = services.assets.find(&name).await?.ok_or_else(not_found)?;
     let range = request.headers().get(RANGE);
     let range = range
-        // It says nothing where no bytes come.
+        // A range means nothing in an answer without a body.
         .filter(|_| request.method() == Method::GET)
         .and_then(|range| range.to_str().ok())
         .and_then(ByteRange::parse);
@@ -140,8 +140,8 @@ fn respond(
     let known = HeaderValue::from_str(&state.content_type).ok();
     let known = known.filter(|known| !known.is_empty());
     let content_type = known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE));
-    // Whoever has the client key uploads, and plugins may serve pages from the same origin: no file
-    // must run as one of them.
+    // Anyone with the client key can upload files, and plugins may serve pages from the same
+    // origin: no file may run as one of those pages.
     let media_type = state.content_type.to_ascii_lowercase();
     let policy = if media_type == PDF {
         POLICY_OF_PDF
@@ -159,8 +159,8 @@ fn respond(
         .body(SizedStream::new(range.end - range.start, bytes))
 }
 
-/// Whether browsers show a file that is opened, rather than save it. They run what is HTML or XML, and
-/// may find these also in a media type that is odd.
+/// Returns whether browsers display a file when it is opened, instead of saving it. They run HTML
+/// and XML, and may recognize these even in unusual media types.
 fn is_shown(media_type: &str) -> bool {
     let is_run = ["html", "xml", "xsl"]
         .iter()
@@ -228,7 +228,8 @@ async fn post(
     answer(store.await)
 }
 
-/// Returns what a header says, whatever it holds: it is looked at, and not stored as it is.
+/// Returns a header's value, whatever bytes it holds: it is only inspected, and not stored as it
+/// is.
 fn text_of(header: &HeaderValue) -> String {
     String::from_utf8_lossy(header.as_bytes()).into_owned()
 }
@@ -240,7 +241,7 @@ fn answer(stored: Result<Reply, ApiError>) -> HttpResponse {
     }
 }
 
-/// An upload by somebody who may.
+/// An upload by a client that is allowed to upload.
 struct Incoming {
     services: web::Data<Services>,
     context: RequestContext,
@@ -249,7 +250,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Checks the key and what is announced.
+    /// Checks the key and the announced size.
     async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
         let (key, token) = (KEY.in_head_or_query(request), TOKEN.in_head(request));
         let context = RequestContext {
@@ -267,7 +268,8 @@ impl Incoming {
         let limits = services.files.limits;
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
-        // A form is a little larger than its file; whether it is too large shows on the way.
+        // A form is a little larger than its file; whether the file is too large is only known
+        // while it is read.
         let is_form = request.method() == Method::POST;
         if !is_form && announced.is_some_and(|bytes| bytes > limits.max_bytes) {
             return Err(too_large(limits.max_bytes));
@@ -280,7 +282,7 @@ impl Incoming {
         })
     }
 
-    /// Stores the bytes as they come; a file that is not known gets a name of its own.
+    /// Stores the bytes as they arrive; a file that is not known gets a name of its own.
     async fn store(
         self,
         content_type: &str,
@@ -341,8 +343,8 @@ impl Incoming {
     }
 }
 
-/// What follows when all bytes have come. It goes on when the client hangs up: bytes in their place have
-/// to be known to the log, or to go if they were erased on their way.
+/// The steps after all bytes have arrived. They continue if the client hangs up: bytes in their
+/// final place must be recorded in the log, or be deleted if they were erased during the upload.
 struct Ending {
     services: web::Data<Services>,
     context: RequestContext,
@@ -379,16 +381,16 @@ impl Ending {
     }
 }
 
-/// What is stored under a name already.
+/// What is already stored under a name.
 enum Found {
     Nothing,
-    /// The bytes that were uploaded now.
+    /// The same bytes as those just uploaded.
     Same,
     Other,
 }
 
-/// Compares what is stored under a name with what was uploaded. Whoever may read a record with the file
-/// knows the name, so bytes that are there stay; a client that tries again finds what it sent.
+/// Compares the file stored under a name with the upload. Anyone who may read a record with the
+/// file knows the name, so existing bytes are kept; a client that retries finds what it sent.
 async fn compare(
     store: &dyn FileStore,
     name: &AssetName,
@@ -429,7 +431,7 @@ async fn write(
     Ok((upload, size, hasher.finalize()))
 }
 
-/// The bytes of a file as they come, within their bounds.
+/// The bytes of a file as they arrive, within their limits.
 struct Body<S> {
     bytes: S,
     deadline: Instant,
@@ -438,7 +440,7 @@ struct Body<S> {
 }
 
 impl<S: Stream<Item = Result<Bytes, ApiError>> + Unpin> Body<S> {
-    /// Returns the next bytes, never none of them; `None` at the end.
+    /// Returns the next bytes, never an empty chunk; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let next = timeout_at(self.deadline, timeout(SILENCE, self.bytes.next()));

@@ -1,4 +1,4 @@
-//! What every answer carries: request id, server, CORS. Preflights end here.
+//! What every answer carries: request id, server name, CORS headers. Preflights are answered here.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use super::error;
 use super::trace::{Trace, Watch};
 use crate::services::Services;
 
-/// What v1's clients expect to talk to.
+/// The server name that v1's clients expect.
 const SERVER_NAME: &str = "Skygear Server/1.7.3";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-skygear-request-id");
 
-/// Returns the trace of the request under way, which has its id.
+/// Returns the trace of a request in flight, which holds its id.
 pub fn trace_of(request: &HttpRequest) -> Arc<Trace> {
     let trace = request.extensions().get::<Arc<Trace>>().cloned();
     trace.unwrap_or_else(|| Trace::new(Uuid::now_v7()))
 }
 
-/// Answers preflights, puts the headers of every answer on the others, and sees each request to
+/// Answers preflights, adds the common headers to all other answers, and follows each request to
 /// its end.
 ///
 /// # Errors
-/// What the rest of the door fails with.
+/// The errors of the inner services.
 pub async fn frame(
     services: web::Data<Services>,
     request: ServiceRequest,
@@ -79,7 +79,7 @@ pub async fn frame(
     Ok(response.map_body(|_, body| Answer::new(body, busy, &services.door)))
 }
 
-/// Puts what the web framework refuses by itself into the envelope.
+/// Puts errors that the web framework itself returns into the envelope.
 fn enveloped(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let Some(refused) = response.response().error() else {
         return response;

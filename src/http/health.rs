@@ -1,4 +1,4 @@
-//! `/_/health`: what every part says of itself.
+//! `/_/health`: the state of every part.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -10,8 +10,8 @@ use super::shown::KEY;
 use crate::parts::States;
 use crate::services::Services;
 
-/// Answers with the states for whoever shows the master key: names of record types are in them.
-/// Everyone else hears only that the server lives.
+/// Answers with the states if the master key is shown, because they contain names of record types.
+/// Anyone else only learns that the server is alive.
 pub async fn health(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let key = KEY.in_head(&request);
     let kind = key.and_then(|key| services.kind_of_key(&key));

@@ -8,20 +8,23 @@ use skytrail_schema::subscription::Subscription;
 use super::reply::Reply;
 use crate::config::Limits;
 
-/// An answer of so many bytes has room beside those that clients have not taken yet, however many.
+/// An answer of up to this many bytes is always sent, however many bytes clients have not received
+/// yet.
 const SHORT_ANSWER: usize = 16 << 10;
 
 impl Limits {
-    /// Builds the refusal of a body that is too long.
+    /// Builds the error for a body that is too long.
     pub fn body_too_long(&self) -> ApiError {
         let message = format!("the body is longer than {} bytes", self.body_bytes);
         let error = ApiError::new(Code::BadRequest, message).with_status(413);
         named(error, "MAX_BODY_BYTES", self.body_bytes)
     }
 
-    /// Refuses an answer for which there is no room beside those that clients have not taken yet.
-    /// Only for what reads: who is refused asks again. Short answers always have room, so that a few
-    /// slow clients do not shut out all others.
+    /// Refuses an answer for which there is no room in addition to those that clients have not
+    /// received yet.
+    ///
+    /// Only used for reads: the client can ask again. There is always room for short answers, so
+    /// that a few slow clients do not shut out all others.
     ///
     /// # Errors
     /// 10000, as 503.
@@ -36,9 +39,10 @@ impl Limits {
         Err(named(error, "HTTP_MAX_UNSENT_BYTES", self.unsent_bytes))
     }
 
-    /// Refuses a body whose objects and arrays are nested too deeply or hold too much: a value takes
-    /// a hundred times as much in memory as it does in a body. Looks at brackets and commas alone, so
-    /// that nothing is built of a body that is refused.
+    /// Refuses a body whose objects and arrays are nested too deeply or hold too many values: a
+    /// value takes a hundred times as much memory as it does space in a body.
+    ///
+    /// Looks only at brackets and commas, so that nothing is built from a body that is refused.
     ///
     /// # Errors
     /// 107.
@@ -59,7 +63,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses lists among an action's arguments that are too long.
+    /// Refuses lists that are too long among an action's arguments.
     ///
     /// # Errors
     /// 108 with the argument.
@@ -76,8 +80,8 @@ impl Limits {
         Err(named(error, "MAX_LIST_ITEMS", self.list_items))
     }
 
-    /// Refuses a query that is too large, and bounds the page: one record more than may be answered
-    /// is asked for, so that it is known when there are too many.
+    /// Refuses a query that is too large, and limits the page: it asks for one record more than may
+    /// be answered, which shows whether there are too many.
     ///
     /// # Errors
     /// 108 with the argument.
@@ -88,7 +92,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a query with too large a predicate, too many includes or too many keys of its order.
+    /// Refuses a query with too large a predicate, too many includes or too many sort keys.
     ///
     /// # Errors
     /// 108 with the argument.
@@ -109,8 +113,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a subscription that is too large, or whose query is: it is kept, and held against every
-    /// change of a record of its type.
+    /// Refuses a subscription that is too large, or whose query is: a subscription is kept, and
+    /// matched against every change of a record of its type.
     ///
     /// # Errors
     /// 108.
@@ -148,7 +152,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses an answer that is too long. It is not cut: who asked for all would not notice.
+    /// Refuses an answer that is too long. It is not truncated: a client that asked for everything
+    /// would not notice.
     ///
     /// # Errors
     /// 108 with the argument.
@@ -163,12 +168,12 @@ impl Limits {
     }
 }
 
-/// Says which setting the limit is, and how much it allows.
+/// Adds the name of the setting and its value to the error.
 fn named(error: ApiError, setting: &str, most: usize) -> ApiError {
     error.with_info("limit", json!({"name": setting, "max": most}))
 }
 
-/// What the brackets and commas of a JSON text tell, those in strings aside.
+/// What the brackets and commas of a JSON text show, ignoring those in strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Shape {
     /// How deep the brackets are nested.

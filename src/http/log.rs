@@ -1,4 +1,4 @@
-//! `/log/follow` (server-sent events) and `/log` (WebSocket): the log as it goes on, for the master
+//! `/log/follow` (server-sent events) and `/log` (WebSocket): following the log, for the master
 //! key.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::action::log::asked;
 use crate::services::Services;
 use crate::socket::log;
 
-/// So many events wait for a client.
+/// How many events can wait for a client.
 const QUEUE: usize = 64;
 
 /// Adds the routes.
@@ -29,7 +29,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route(web::get().to(get))
         .route(web::post().to(post))
         .default_service(web::route().to(router::route));
-    // A plugin may have a handler of that name.
+    // A plugin can have a handler of that name.
     let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
         asked.head().headers().contains_key(UPGRADE)
     });
@@ -68,7 +68,7 @@ async fn upgrade(
     }
 }
 
-/// Lets in who shows the master key.
+/// Admits a client that shows the master key.
 pub(super) async fn admit(
     services: &Services,
     request: &HttpRequest,
@@ -79,7 +79,7 @@ pub(super) async fn admit(
     asked.pass(&[Check::AccessKey, Check::RequireMaster]).await
 }
 
-/// Begins to follow. A client that comes again goes on behind the last that it has had.
+/// Starts to follow the log. A client that reconnects resumes after the last event it received.
 async fn follow(
     services: &web::Data<Services>,
     request: &HttpRequest,
@@ -95,13 +95,13 @@ async fn follow(
     let followers = Arc::clone(&services.followers);
     spawn_named("log follower", async move {
         let _counted = followers.enter();
-        // Gone or too slow: the client comes again and goes on.
+        // Disconnected or too slow: the client reconnects and resumes.
         let _ = tell(&feed, follower, timeline).await;
     });
     Ok(response)
 }
 
-/// Tells what comes, until the client is gone.
+/// Sends events until the client disconnects.
 async fn tell(feed: &Feed, mut follower: Follower, timeline: Timeline) -> Result<(), SendError> {
     let mut progress = Progress::new(timeline);
     loop {

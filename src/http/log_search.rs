@@ -1,10 +1,10 @@
-//! `/log/search`: everything that fits a search, as one answer of JSON Lines or CSV, for the master
-//! key.
+//! `/log/search`: all events that match a search, in one answer of JSON Lines or CSV, for the
+//! master key.
 //!
-//! The answer is written page by page as the client takes it, so it takes no more memory than a
-//! page, however long it is. It ends where the log ended when it began. When the log cannot be read
-//! any more, or the server stops, the transfer breaks off: an answer that ends well is whole. Each
-//! line has its position, and who lost the rest asks again from the next.
+//! The answer is written page by page as the client reads it, so it takes no more memory than a
+//! page, however long it is. It ends where the log ended when it began. If the log can no longer be
+//! read, or the server stops, the transfer is aborted: an answer that ends properly is complete.
+//! Each line has its position; a client that lost the rest asks again from the next one.
 
 use std::io;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::action::log::asked;
 use crate::action::log::table::Format;
 use crate::services::Services;
 
-/// So many events are written at once.
+/// How many events are written at once.
 const PAGE_EVENTS: usize = 512;
 
-/// The last position that the answer looks at.
+/// The last position that the answer covers.
 const UNTIL: HeaderName = HeaderName::from_static("x-skytrail-until");
 
 /// Adds the route.
@@ -60,7 +60,7 @@ fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
     begun.unwrap_or_else(|refused| error::failure(&refused))
 }
 
-/// What is left to write of an answer.
+/// The rest of an answer that is being written.
 struct Search {
     reader: Arc<EventReader>,
     asked: Asked,
@@ -95,7 +95,7 @@ async fn search(
         },
         reader,
         format,
-        // Who goes on with what he has of an earlier answer has the names already.
+        // A client that resumes an earlier answer already has the names.
         head: from.map_or_else(|| format.head(), |_| String::new()),
         stopping: services.stopping.clone(),
         is_over: false,

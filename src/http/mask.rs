@@ -1,15 +1,15 @@
-//! Requests as the log may show them: without keys, tokens, passwords and the like.
+//! Requests in a form that may be logged: without keys, tokens, passwords and the like.
 //!
-//! What is masked is decided by names, at any depth, and by a few values that are
-//! secret wherever they stand. What cannot be read is not shown at all.
+//! What is masked depends on names, at any depth, and on a few values that are secret wherever they
+//! appear. What cannot be parsed is not shown at all.
 
 use actix_web::http::header::HeaderMap;
 use serde_json::{Map, Value as Json};
 
-/// What stands for a secret.
+/// Replaces a secret.
 pub const MASK: &str = "***";
 
-/// A name that contains one of these, in any spelling, has a secret for a value.
+/// A name that contains one of these, in any spelling, belongs to a secret value.
 const SECRET_NAMES: &[&str] = &[
     "apikey",
     "masterkey",
@@ -28,28 +28,28 @@ const SECRET_NAMES: &[&str] = &[
 /// As [`SECRET_NAMES`], but only as the whole name.
 const SECRET_WORDS: &[&str] = &["code", "key", "pass", "pwd"];
 
-/// Whole names of what is nobody's secret, and yet nobody else's business.
+/// Whole names of values that are not secret, but private.
 const PERSONAL_WORDS: &[&str] = &["email", "phone"];
 
-/// Whether what has this name is not to be shown.
+/// Returns whether the value of this name must not be shown.
 pub fn is_secret(name: &str) -> bool {
     opens_something(name) || PERSONAL_WORDS.contains(&plain(name).as_str())
 }
 
-/// Whether what has this name opens something: a password, a token, a key.
+/// Returns whether the value of this name grants access: a password, a token, a key.
 fn opens_something(name: &str) -> bool {
     let plain = plain(name);
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))
         || SECRET_WORDS.contains(&plain.as_str())
 }
 
-/// Returns a name in one spelling.
+/// Returns a name in a normalized spelling.
 fn plain(name: &str) -> String {
     let letters = name.chars().filter(|c| c.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// Takes out, at every depth, what opens something by its name.
+/// Removes, at every depth, values whose names say that they grant access.
 pub fn without_secrets(value: Json) -> Json {
     match value {
         Json::Array(items) => items.into_iter().map(without_secrets).collect(),
@@ -64,13 +64,13 @@ pub fn without_secrets(value: Json) -> Json {
     }
 }
 
-/// Masks texts that are one of the secrets, or contain one.
+/// Masks strings that are one of the secrets, or contain one.
 pub struct Masker<'a> {
     secrets: Vec<&'a str>,
 }
 
 impl<'a> Masker<'a> {
-    /// Builds a masker for values that are secret wherever they stand; empty ones do not count.
+    /// Builds a masker for values that are secret wherever they appear; empty ones are ignored.
     pub fn new(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
         Self {
@@ -78,7 +78,7 @@ impl<'a> Masker<'a> {
         }
     }
 
-    /// Masks a text.
+    /// Masks a string.
     pub fn text(&self, text: &str) -> String {
         if self.secrets.iter().any(|secret| text.contains(secret)) {
             MASK.to_owned()
@@ -113,7 +113,7 @@ impl<'a> Masker<'a> {
     /// Masks a query string, undecoded.
     pub fn query(&self, query: &str) -> String {
         let mask = |pair: &str| match pair.split_once('=') {
-            // An escaped name might be any name.
+            // An escaped name could be any name.
             Some((name, value)) if !is_secret(name) && !name.contains('%') => {
                 format!("{}={}", self.text(name), self.text(value))
             }
@@ -123,7 +123,7 @@ impl<'a> Masker<'a> {
         query.split('&').map(mask).collect::<Vec<_>>().join("&")
     }
 
-    /// Writes the head's fields, masked.
+    /// Formats the head's fields, masked.
     pub fn headers(&self, headers: &HeaderMap) -> String {
         let mask = |(name, value): (&actix_web::http::header::HeaderName, _)| {
             let value: &actix_web::http::header::HeaderValue = value;

@@ -1,4 +1,4 @@
-//! `/_/metrics`: figures for a Prometheus.
+//! `/_/metrics`: figures for Prometheus.
 
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -9,8 +9,8 @@ use super::error;
 use crate::metrics;
 use crate::services::Services;
 
-/// Answers with the figures for whoever shows the master key or `METRICS_KEY`, as
-/// `X-Skygear-API-Key` or, as scrapers do, as a bearer.
+/// Answers with the figures if the master key or `METRICS_KEY` is shown, as `X-Skygear-API-Key` or,
+/// as scrapers do, as a bearer token.
 pub(super) async fn metrics(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let shown = shown(request.headers());
     let own = services.settings.metrics_key.as_ref();

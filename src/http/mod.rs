@@ -1,8 +1,8 @@
 //! The HTTP door: envelope, credentials, checks, routing.
 //!
-//! A request goes through `frame` (request id, CORS, headers of every answer),
-//! `router` (which handler or action), `checks` (who asks, and may he), and then to a plugin
-//! (`handler`) or an action.
+//! A request passes `frame` (request id, CORS, headers of every answer), `router` (which handler or
+//! action) and `checks` (who asks, and whether they are allowed to). Then a plugin (`handler`) or
+//! an action answers it.
 
 mod body;
 pub mod checks;

@@ -1,4 +1,4 @@
-//! Who may call from another page: `CORS_HOST`, and what of it an answer says.
+//! Who may call from another page: `CORS_HOST`, and the headers of an answer that follow from it.
 
 use std::str::FromStr;
 
@@ -11,25 +11,26 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::body::is_websocket;
 
-/// What a page elsewhere may read of an answer's head, beside what browsers show anyway.
+/// The headers that a page of another origin may read, in addition to those that browsers always
+/// allow.
 const EXPOSED: &str = "Content-Range, Retry-After, X-Skygear-Request-Id";
 
-/// The origins of pages that are files, of web views of phones, and of sandboxed frames.
+/// The origins of pages that are files, of web views on phones, and of sandboxed frames.
 const HOSTLESS: [&str; 2] = ["file://", "null"];
 
-/// The origins that browsers are told they may call from.
+/// The origins that may call according to CORS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// All.
+    /// All origins.
     Any,
-    /// One, which every answer names.
+    /// One origin, which every answer names.
     One(HeaderValue),
-    /// Several: an answer names the one that asks.
+    /// Several origins: an answer names the one that asks.
     Several(Vec<HeaderValue>),
 }
 
 impl Origins {
-    /// Says to whoever asked with `asked` whether his page may read the answer.
+    /// Adds headers that tell the browser whether the page that sent `asked` may read the answer.
     pub(super) fn allow(&self, asked: &HeaderMap, out: &mut HeaderMap) {
         let origin = match self {
             Self::Any => Some(HeaderValue::from_static("*")),
@@ -54,8 +55,8 @@ impl Origins {
         }
     }
 
-    /// Refuses a WebSocket to a page that may not call. Browsers let any page open one and read from
-    /// it, whatever the answer says. Who names no page is no browser.
+    /// Refuses a WebSocket to a page that may not call. Browsers let any page open one and read
+    /// from it, whatever the answer says. A client that names no page is not a browser.
     ///
     /// # Errors
     /// 102: the page is neither of these origins nor of this server.
@@ -78,7 +79,7 @@ impl Origins {
     }
 }
 
-/// Whether the page that a browser acts for is one of this server's.
+/// Returns whether the page that a browser acts for belongs to this server.
 pub fn is_same_origin(asked: &HeaderMap) -> bool {
     let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
     let (origin, host) = (text(ORIGIN), text(HOST));
@@ -102,12 +103,12 @@ fn is_same_host(origin: &str, host: &str) -> bool {
     !host.is_empty() && bare(rest) == bare(host)
 }
 
-/// A text that no browser sends as an origin.
+/// A string that no browser sends as an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoOrigin(pub String);
 
-/// `*`, or origins separated by commas. Browsers compare them as texts, so what none of them sends
-/// would let nobody in.
+/// Parses `*`, or origins separated by commas. Browsers compare them as strings, so one that no
+/// browser sends would never match.
 impl FromStr for Origins {
     type Err = NoOrigin;
 
@@ -136,7 +137,7 @@ fn is_of_host(text: &str) -> bool {
     };
     let written = uri.scheme_str().zip(uri.authority());
     let is_as_sent = |(scheme, authority)| {
-        // Files are sent without their hosts.
+        // Browsers send file origins without a host.
         scheme != "file" && format!("{scheme}://{authority}") == text
     };
     written.is_some_and(is_as_sent)

@@ -1,10 +1,10 @@
-//! Paths of requests: decoded, and free of empty and dotted parts.
+//! Paths of requests: decoded, without empty and dotted parts.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What a path must not hold as it is. A `\` would be a `/` to browsers.
+/// Characters that must be escaped in a path. Browsers would read a `\` as a `/`.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -20,13 +20,13 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Decodes a path, once. What is not UTF-8 is replaced.
+/// Decodes a path once. Invalid UTF-8 is replaced.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
     percent_decode_str(path).decode_utf8_lossy()
 }
 
-/// Returns the path to be sent on to, when a decoded path has empty or dotted parts. A `/` at the
-/// end stays.
+/// Returns the path to redirect to if a decoded path has empty or dotted parts. A trailing `/`
+/// stays.
 pub(super) fn cleaned(path: &str) -> Option<String> {
     let is_dirty = |part: &str| part == "." || part == "..";
     if path.starts_with('/') && !path.contains("//") && !path.split('/').any(is_dirty) {
@@ -50,7 +50,7 @@ pub(super) fn cleaned(path: &str) -> Option<String> {
     Some(format!("/{}{end}", parts.join("/")))
 }
 
-/// Writes the address of a decoded path on this server.
+/// Builds the address of a decoded path on this server.
 pub(super) fn location(path: &str, query: &str) -> String {
     let path = utf8_percent_encode(path, ESCAPED);
     if query.is_empty() {

@@ -6,23 +6,23 @@ use std::str::FromStr;
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
-/// Where a request came from, as far as anybody says.
+/// Where a request came from, as far as is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remote {
-    /// The other end of the connection; none for calls of plugins.
+    /// The other end of the connection; `None` for calls by plugins.
     pub peer: Option<SocketAddr>,
-    /// The client: the peer, or who trusted proxies say is behind it.
+    /// The client: the peer, or the address that trusted proxies report.
     pub client: Option<IpAddr>,
-    /// What proxies say: `X-Forwarded-For`.
+    /// Reported by proxies: `X-Forwarded-For`.
     pub forwarded_for: String,
-    /// What proxies say: `X-Real-IP`.
+    /// Reported by proxies: `X-Real-IP`.
     pub real_ip: String,
-    /// What proxies say: `Forwarded`.
+    /// Reported by proxies: `Forwarded`.
     pub forwarded: String,
 }
 
 impl Remote {
-    /// Reads it from a request.
+    /// Reads the origin of a request.
     pub fn of(request: &HttpRequest, proxies: &Proxies) -> Self {
         let shown = |name: &str| {
             let value = request.headers().get(name);
@@ -38,20 +38,20 @@ impl Remote {
         }
     }
 
-    /// Returns what tells the client from others, as [`host_of`]; empty when there is none.
+    /// Returns what identifies the client, as [`host_of`]; empty if the client is not known.
     pub fn host(&self) -> String {
         let host = self.client.map(host_of);
         host.map(|host| host.to_string()).unwrap_or_default()
     }
 }
 
-/// Writes a peer of version 4 as one, also at a socket of both versions.
+/// Converts an IPv4 peer to an IPv4 address even if it arrived at a dual-stack socket.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// Returns what tells a client from others: its address, of version 6 the network of it (/64), in
-/// which it may have any.
+/// Returns what identifies a client: its IPv4 address, or its IPv6 network (/64), within which it
+/// can use any address.
 pub fn host_of(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
@@ -62,14 +62,16 @@ pub fn host_of(client: IpAddr) -> IpAddr {
     }
 }
 
-/// The proxies whose word counts about where a request came from.
+/// The proxies that are trusted to report where a request came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// Returns the address of who sent a request: the other end of the connection, or, of one that came
-    /// by trusted proxies, the last address in `X-Forwarded-For` that is none of theirs. What stands
-    /// before that anybody may have written.
+    /// Returns the address of the client that sent a request: the other end of the connection or,
+    /// for a request that came by trusted proxies, the last address in `X-Forwarded-For` that is
+    /// not one of theirs.
+    ///
+    /// Anyone could have written the addresses before that.
     pub fn client_of(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip().to_canonical();
         let lines = request.headers().get_all("x-forwarded-for");
@@ -109,7 +111,7 @@ impl FromStr for Proxies {
     }
 }
 
-/// Reads an address as proxies write it: with a port or without.
+/// Parses an address in the forms that proxies write: with or without a port.
 fn read(name: &str) -> Option<IpAddr> {
     let name = name.trim();
     let with_port = || name.parse::<SocketAddr>().ok().map(|it| it.ip());
@@ -137,7 +139,7 @@ mod tests {
     fn the_client_is_the_last_whom_no_trusted_proxy_is() {
         let proxies: Proxies = "10.0.0.0/8, 192.0.2.7,fd00::/8".parse().unwrap();
         let cases = [
-            // Nobody trusted: what is said may be anybody's word.
+            // No trusted proxy: the header could have been written by anyone.
             ("203.0.113.5", vec!["198.51.100.1"], "203.0.113.5"),
             ("10.1.1.1", vec![], "10.1.1.1"),
             ("10.1.1.1", vec!["198.51.100.1"], "198.51.100.1"),

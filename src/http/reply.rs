@@ -1,4 +1,4 @@
-//! What an action answers, already in bytes: a result is written once, straight from what it is.
+//! The answer of an action in bytes: a result is serialized once, directly from its source.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -13,7 +13,7 @@ pub type Outcome = Result<Reply, ApiError>;
 pub struct Reply(Vec<u8>);
 
 impl Reply {
-    /// Answers `{"result": …}`; without `result` when it is null.
+    /// Answers `{"result": …}`; without `result` if it is null.
     ///
     /// # Errors
     /// The result cannot be written as JSON.
@@ -21,7 +21,7 @@ impl Reply {
         Self::with_info(result, None::<&Json>)
     }
 
-    /// Answers `{"result": …, "info": …}`; each is left out when null or absent.
+    /// Answers `{"result": …, "info": …}`; each is left out if null or absent.
     ///
     /// # Errors
     /// The result cannot be written as JSON.
@@ -41,15 +41,15 @@ impl Reply {
         self.0
     }
 
-    /// Returns how many bytes it has.
+    /// Returns the number of bytes.
     pub fn num_bytes(&self) -> usize {
         self.0.len()
     }
 
-    /// Reads the body again, for callers that want it as a tree.
+    /// Parses the body again, for callers that need a JSON value.
     ///
     /// # Errors
-    /// It is not JSON, which cannot be.
+    /// The body is not JSON, which cannot happen.
     pub fn to_json(&self) -> Result<Json, ApiError> {
         json::from_slice(&self.0).map_err(|error| ApiError::unexpected(error.to_string()))
     }

@@ -1,4 +1,4 @@
-//! Whom a request is for, a plugin's handler or an action, and running actions.
+//! Finds whom a request is for, a plugin's handler or an action, and runs actions.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::action::{self, Action, Call};
 use crate::audit::{Source, Witness};
 use crate::services::Services;
 
-/// Answers a request: by the plugin whose handler has its path, else by an action.
+/// Answers a request by the plugin whose handler has its path, or else by an action.
 pub async fn route(
     services: web::Data<Services>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    // Decoded: names of lambdas may hold what paths have to escape.
+    // Decoded: names of lambdas can hold characters that paths must escape.
     let path = path::decode(request.path()).into_owned();
     let moved = |path: &str| {
         let address = path::location(path, request.query_string());
@@ -53,7 +53,8 @@ pub async fn route(
         Some(Route::Handler(found)) => {
             handler::serve(&services, &found, &path, (request, payload)).await
         }
-        // What the handlers of a path do not take themselves may be an action's, which clients post.
+        // What the handlers of a path do not accept can be for an action, which clients call by
+        // POST.
         Some(Route::NoMethod) if !is_action() => unmatched().await,
         Some(Route::Moved) if !is_action() => moved(&format!("{path}/")),
         _ => act(services, (&path, false), (request, payload)).await,
@@ -87,7 +88,7 @@ async fn act(
     }
 }
 
-/// What a request shows besides its body.
+/// What a request shows in addition to its body.
 #[derive(Clone, Debug, Default)]
 struct Credentials {
     key: Option<String>,
@@ -102,7 +103,7 @@ enum Target {
 }
 
 impl Target {
-    /// Tells the trace what it is. Lambdas are counted as one: their names are the plugins'.
+    /// Tells the trace what the target is. Lambdas are counted as one: plugins choose their names.
     fn tell(&self, trace: &Trace) {
         match self {
             Self::Action(action) if action.name.is_empty() => trace.name("home", "home"),
@@ -111,8 +112,8 @@ impl Target {
         }
     }
 
-    /// Refuses what a plugin that is only tried may not ask for. Lambdas are those of plugins that
-    /// serve, whatever they are called.
+    /// Refuses what a plugin in a sandbox may not call. Lambdas, whatever their names, belong to
+    /// plugins that are in service.
     fn check_sandboxed(&self) -> Result<(), ApiError> {
         match self {
             Self::Action(action) if action.sandbox.is_some() => Ok(()),
@@ -123,7 +124,7 @@ impl Target {
     }
 }
 
-/// Finds the action, passes its checks, runs it, and makes the body of the answer.
+/// Finds the action, passes its checks, runs it, and builds the body of the answer.
 async fn run(
     services: &Arc<Services>,
     (path, trace): (&str, &Trace),
@@ -178,7 +179,7 @@ async fn perform(
     let (context, scope, key, token) = (asked.context, asked.scope, asked.key, asked.token);
     let as_of = asked.as_of;
     if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
-        // Plugins find key and token in the body, wherever they came from.
+        // Plugins find the key and the token in the body, wherever the client put them.
         for (name, shown) in [("api_key", &key), ("access_token", &token)] {
             if let Some(shown) = shown {
                 body.insert(name.to_owned(), shown.as_str().into());
@@ -212,9 +213,10 @@ async fn perform(
     }
 }
 
-/// Finds an action by path, else by the body's `action`, as it is written there. Home is where neither
-/// names one: a path that nobody knows must not be answered as if something had been done. Below the
-/// server's own `/_/` the path alone counts.
+/// Finds an action by path, or else by the body's `action` exactly as written.
+///
+/// Home is the target only if neither names an action: a request for an unknown path must not be
+/// answered as if something had been done. Below the server's own `/_/` only the path counts.
 fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Target, ApiError> {
     let by_path = name_of(path);
     let by_body = body
@@ -230,24 +232,24 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         (by_path, by_body) => known(by_path).or_else(|| known(by_body)),
     };
     if found.is_none() {
-        // It may be a plugin's that has not come yet.
+        // It may belong to a plugin that has not connected yet.
         points.readiness.check(false)?;
     }
     found.ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
 }
 
-/// Returns the name of the action that a path would be that of.
+/// Returns the name of the action that a path stands for.
 fn name_of(path: &str) -> String {
     path.strip_prefix('/').unwrap_or(path).replace('/', ":")
 }
 
-/// Returns what has a name: a lambda, else one of the server's own actions.
+/// Returns the target of a name: a lambda, or else one of the server's own actions.
 fn known(points: &Points, name: &str) -> Option<Target> {
     let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
     lambda.or_else(|| action::find(name).map(Target::Action))
 }
 
-/// Begins the circumstances of a request.
+/// Builds the initial context of a request.
 pub(super) fn context(request: RequestId, origin: Origin, services: &Services) -> RequestContext {
     let timeout = services.settings.response_timeout;
     RequestContext {
@@ -266,7 +268,7 @@ pub struct PluginCaller {
 }
 
 impl PluginCaller {
-    /// For plugins that serve.
+    /// Builds the caller for plugins in service.
     pub fn new(services: &Arc<Services>) -> Self {
         Self {
             services: Arc::clone(services),
@@ -274,7 +276,7 @@ impl PluginCaller {
         }
     }
 
-    /// For plugins that are only tried.
+    /// Builds the caller for plugins in a sandbox.
     pub fn sandboxed(services: &Arc<Services>) -> Self {
         Self {
             is_sandboxed: true,

@@ -1,5 +1,6 @@
-//! What a plugin that is only tried may ask the server: reading, as of the write that it is tried on.
-//! Past its connection it may ask the same over HTTP, and has what holds at present.
+//! What a plugin in a sandbox may ask the server: only reads, as of the write that it is tried on.
+//! It can call the same actions over HTTP instead of its connection, where they return the current
+//! state.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use super::router::PluginCaller;
 use crate::action::{self, AsOf, request};
 use crate::services::Services;
 
-/// The address of the server, as such a plugin has it.
+/// The path of the server's address that a plugin in a sandbox receives.
 const BASE: &str = "/_/sandbox";
 
-/// Returns what a path below a sandbox's address would be at the server's own.
+/// Returns the path at the server's own address for a path below a sandbox's address.
 pub(super) fn inner(path: &str) -> Option<&str> {
     match path.strip_prefix(BASE)? {
         "" => Some("/"),
@@ -24,7 +25,7 @@ pub(super) fn inner(path: &str) -> Option<&str> {
     }
 }
 
-/// Returns the refusal of an action that is not run in a sandbox.
+/// Returns the error for an action that does not run in a sandbox.
 pub(super) fn not_run(action: &str) -> ApiError {
     let message = format!("{action} is not run in a sandbox, where plugins only read");
     ApiError::new(Code::NotSupported, message)
@@ -60,7 +61,8 @@ impl ApiCaller for SandboxCaller {
 }
 
 impl SandboxCaller {
-    /// Makes a read one of the past: as of `latest`, or of what was before if it asks for that.
+    /// Turns a read into one of the past: as of `latest`, or of an earlier point if the body asks
+    /// for one.
     async fn look_back(&self, body: &mut Map<String, Json>, latest: u64) -> Result<(), ApiError> {
         let position = match request::moment(body, "as_of")? {
             None => latest,

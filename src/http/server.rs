@@ -24,20 +24,20 @@ use crate::config::Http;
 use crate::services::Services;
 use crate::socket::pubsub::{self, HubDoor};
 
-/// Connections that may wait to be taken.
+/// How many connections can wait to be accepted.
 const BACKLOG: i32 = 2048;
 
-/// What clients connect to. While it is not closed it outlives a server that stops to start again:
-/// meanwhile they wait, and are not refused.
+/// The socket that clients connect to. Unless it is closed it outlives a server that stops in order
+/// to restart: clients then wait instead of being refused.
 #[derive(Debug, Default)]
 pub struct Door(Option<Socket>);
 
 impl Door {
-    /// Takes an address, the first time, without listening there yet: clients are refused until the
+    /// Binds the address, the first time, without listening yet: clients are refused until the
     /// parts are ready.
     ///
     /// # Errors
-    /// The address is in use or not ours.
+    /// The address is in use or does not belong to this machine.
     pub fn take(&mut self, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
         let socket = match self.0.take() {
             Some(kept) => kept,
@@ -48,14 +48,14 @@ impl Door {
         Ok((socket, address))
     }
 
-    /// Refuses clients from when the server stops until there is one again.
+    /// Refuses clients from when the server stops until it runs again.
     pub fn close(&mut self) {
         self.0 = None;
     }
 }
 
-/// Takes an address. Every address of version 6 is every address of both versions, as in v1; of
-/// version 4 alone where the system knows no other.
+/// Binds an address. The unspecified IPv6 address covers both IP versions, as in v1, or IPv4 alone
+/// if the system has no IPv6.
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let is_every = address.is_ipv6() && address.ip().is_unspecified();
     let bound = bind_one(address, is_every);
@@ -76,13 +76,13 @@ fn bind_one(address: SocketAddr, has_both_versions: bool) -> io::Result<Socket> 
     Ok(socket)
 }
 
-/// Adds routes of other parts.
+/// Adds the routes of other parts.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
-/// Opens the door at a socket. `routes` are added before the action router, which takes everything else.
+/// Serves a socket. `routes` are added before the action router, which takes everything else.
 ///
 /// # Errors
-/// The socket does not listen.
+/// The socket cannot listen.
 pub fn listen(
     services: Arc<Services>,
     routes: Routes,
@@ -113,12 +113,12 @@ pub fn listen(
     };
     let server = HttpServer::new(build)
         .workers(settings.workers)
-        // Each thread has its share of the connections.
+        // Each thread gets its share of the connections.
         .max_connections(settings.max_connections.div_ceil(settings.workers))
         .keep_alive(settings.keep_alive)
         .client_request_timeout(settings.head_timeout)
-        // A client that goes away takes its request with it; no published one closes its side
-        // while it waits.
+        // A client that disconnects cancels its request; no published client closes its sending
+        // side while it waits.
         .h1_allow_half_closed(false)
         .on_connect(move |stream, data| connections.take(stream, data))
         .tcp_nodelay(true)
@@ -128,7 +128,7 @@ pub fn listen(
     Ok(server.run())
 }
 
-/// Adds the hubs.
+/// Adds the hubs' routes.
 pub fn hubs(config: &mut web::ServiceConfig) {
     config
         .service(hub_route("/pubsub", false))
@@ -181,7 +181,7 @@ async fn open(
     pubsub::open(&request, body, seat, door).await
 }
 
-/// Answers that there is nothing.
+/// Answers that there is no such route.
 pub(super) async fn unmatched() -> HttpResponse {
     let code = skytrail_schema::code::Code::UndefinedOperation;
     error::failure(&ApiError::new(code, "route unmatched"))

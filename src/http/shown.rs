@@ -1,10 +1,10 @@
-//! The key and the token that a request shows: in its head, else in the query of its address, else in
-//! its body. Which of these count is a matter of the route. An empty text shows nothing.
+//! The key and the token that a request shows: in its head, else in the query of its address, else
+//! in its body. The route decides which of these count. An empty string counts as absent.
 
 use actix_web::{HttpRequest, web};
 use serde_json::{Map, Value as Json};
 
-/// Something that is shown, by its names.
+/// A credential, by the names under which it is shown.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Proof {
     header: &'static str,
@@ -24,19 +24,19 @@ pub(super) const TOKEN: Proof = Proof {
 };
 
 impl Proof {
-    /// Reads it from the head.
+    /// Reads the credential from the head.
     pub(super) fn in_head(self, request: &HttpRequest) -> Option<String> {
         let shown = request.headers().get(self.header)?.to_str().ok()?;
         Some(shown.to_owned()).filter(|shown| !shown.is_empty())
     }
 
-    /// Reads it from the head, else from the query.
+    /// Reads the credential from the head, else from the query.
     pub(super) fn in_head_or_query(self, request: &HttpRequest) -> Option<String> {
         let in_query = || query_value(request.query_string(), self.member);
         self.in_head(request).or_else(in_query)
     }
 
-    /// Reads it from the head, else from the query, else from the body.
+    /// Reads the credential from the head, else from the query, else from the body.
     pub(super) fn anywhere(
         self,
         request: &HttpRequest,
@@ -47,7 +47,7 @@ impl Proof {
     }
 }
 
-/// Returns a member of the query.
+/// Returns a parameter of the query.
 pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query).ok()?;
     let mut pairs = pairs.into_inner().into_iter();

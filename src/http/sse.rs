@@ -1,11 +1,11 @@
-//! Server-sent events: an answer that goes on.
+//! Server-sent events: an answer that continues.
 //!
-//! Whoever has something to tell gets a [`Feed`], the client a response with what is put into it.
-//! Between the two is a bounded queue, so a client that takes its time holds back only who tells
-//! it, and only for 30 s; who must not wait asks with [`Feed::try_send`]. A client that
-//! takes nothing at all is let go by the kernel (`http/connection`). When nothing was told for a
-//! while a comment says that the server is there. When the server stops, what is in the queue still
-//! goes out, then the answer ends; the client comes again with `Last-Event-ID`.
+//! The sender gets a [`Feed`], the client a response with what is put into it. A bounded queue lies
+//! between the two, so a slow client holds back only its own sender, and only for 30 s; a sender
+//! that must not wait uses [`Feed::try_send`]. The kernel disconnects a client that reads nothing
+//! at all (`http/connection`). After some time without events a comment shows that the server is
+//! alive. When the server stops, the queued events are still sent, then the answer ends; the client
+//! reconnects with `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,16 +26,16 @@ const PACE: Pace = Pace {
     patience: Duration::from_secs(30),
 };
 
-/// How soon a client whose answer has ended should come again.
+/// How soon a client should reconnect after its answer has ended.
 const RETRY_MS: u32 = 2000;
 
-/// An event as it is sent. Written once, however many it goes to.
+/// An event in the form in which it is sent. Encoded once, however many clients it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// Writes an event. `id` is what a client that comes again shows as `Last-Event-ID`; neither it
-    /// nor `event` may hold line breaks, which are left out.
+    /// Encodes an event. `id` is what a client that reconnects shows as `Last-Event-ID`. Line
+    /// breaks are removed from it and from `event`.
     pub fn new(id: Option<&str>, event: &str, data: &str) -> Self {
         let mut text = String::with_capacity(data.len() + event.len() + 48);
         let mut field = |name: &str, value: &str| {
@@ -60,24 +60,24 @@ impl Frame {
 /// Why nothing more can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The client has gone, or the server stops.
+    /// The client has disconnected, or the server stops.
     #[error("the client has gone")]
     Gone,
-    /// The queue is full: the client takes too little.
+    /// The queue is full: the client reads too slowly.
     #[error("the client is too slow")]
     TooSlow,
 }
 
-/// How long is waited for what.
+/// How long to wait.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// After so much silence a comment is sent.
+    /// The silence after which a comment is sent.
     heartbeat: Duration,
-    /// How long a client may leave the queue full before it is let go.
+    /// How long a client may leave the queue full before it is disconnected.
     patience: Duration,
 }
 
-/// The end into which events are put. When it is dropped the answer ends after what is queued.
+/// The sending end of the queue. When it is dropped the answer ends after what is queued.
 #[derive(Clone, Debug)]
 pub struct Feed {
     frames: mpsc::Sender<Frame>,
@@ -85,7 +85,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Sends an event; waits for room while the client takes what was sent before.
+    /// Sends an event; waits for room while the client reads what was sent before.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -107,13 +107,13 @@ impl Feed {
         })
     }
 
-    /// Waits until the client has gone or the server stops.
+    /// Waits until the client has disconnected or the server stops.
     pub async fn gone(&self) {
         self.frames.closed().await;
     }
 }
 
-/// Begins an answer with a queue of so many events; `stopping` is the server's.
+/// Begins an answer with a queue of `queue` events; `stopping` is the server's token.
 pub fn open(queue: usize, stopping: CancellationToken) -> (Feed, HttpResponse) {
     open_at(PACE, queue, stopping)
 }
@@ -133,7 +133,7 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
-        // Some proxies would collect the answer before they pass it on.
+        // Some proxies would buffer the whole answer before they pass it on.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
         .streaming(stream::unfold(body, |mut body| async {
             let piece = body.next().await?;
@@ -142,7 +142,7 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     (feed, response)
 }
 
-/// Returns the place that a client that comes again has got to: the id of its last event.
+/// Returns the place that a reconnecting client has reached: the id of its last event.
 pub fn last_place(request: &HttpRequest) -> Option<Result<Place, ApiError>> {
     let shown = request.headers().get("last-event-id")?.to_str().ok()?;
     let id = Some(shown.trim()).filter(|id| !id.is_empty())?;
@@ -152,7 +152,7 @@ pub fn last_place(request: &HttpRequest) -> Option<Result<Place, ApiError>> {
     }))
 }
 
-/// The client's end.
+/// The client's end of the queue.
 struct Body {
     frames: mpsc::Receiver<Frame>,
     stopping: CancellationToken,
@@ -165,7 +165,7 @@ impl Body {
     async fn next(&mut self) -> Option<Bytes> {
         if !self.is_begun {
             self.is_begun = true;
-            // Not empty, so that the head of the answer is on its way before the first event.
+            // Not empty, so that the head of the answer is sent before the first event.
             return Some(format!("retry: {RETRY_MS}\n\n").into());
         }
         loop {
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads events as the standard says; with their ids, names and data.
+    /// Parses events as the standard says; returns their ids, names and data.
     fn read(text: &str) -> Vec<(String, String, String)> {
         let mut events = Vec::new();
         let (mut id, mut name, mut data) = (String::new(), String::new(), None::<String>);

@@ -1,7 +1,7 @@
 //! One request from its head to its answer: what it was, how it ended, how long it took.
 //!
-//! Every request ends in one line of the log and is counted once, also when its
-//! client goes away before the answer.
+//! Every request ends in one log line and is counted once, even if its client disconnects before
+//! the answer.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use crate::services::Services;
 
-/// What the log says of a client that did not wait, as other servers do.
+/// The status logged for a client that did not wait, as other servers log it.
 const HUNG_UP: u16 = 499;
 
-/// A request under way. The router says which action it is for.
+/// A request in flight. The router says which action it is for.
 #[derive(Debug)]
 pub struct Trace {
-    /// Its id, the same in the answer, in the log, in events and at plugins.
+    /// Its id, the same in the answer, in the server's log, in events and at plugins.
     pub id: Uuid,
     begun: Instant,
     action: OnceLock<Named>,
@@ -31,7 +31,7 @@ struct Named {
 }
 
 impl Trace {
-    /// Begins with an id.
+    /// Starts a trace with an id.
     pub fn new(id: Uuid) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -40,14 +40,14 @@ impl Trace {
         })
     }
 
-    /// Says which action it is for. Only the first counts.
+    /// Sets the action that the request is for. Only the first call counts.
     pub fn name(&self, label: &'static str, name: &str) {
         let name = name.to_owned();
         let _ = self.action.set(Named { label, name });
     }
 }
 
-/// Sees a request to its end; dropped without one, the client has gone.
+/// Follows a request to its end; if it is dropped before that, the client has disconnected.
 pub struct Watch {
     services: Arc<Services>,
     trace: Arc<Trace>,
@@ -55,7 +55,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Starts to watch.
     pub fn begin(services: Arc<Services>, trace: Arc<Trace>) -> Self {
         Self {
             services,
@@ -64,7 +64,7 @@ impl Watch {
         }
     }
 
-    /// Ends with an answer; `route` names what is no action.
+    /// Ends with an answer; `route` names a request that is not an action.
     pub fn end(mut self, route: &str, status: u16, code: Option<Code>) {
         self.is_ended = true;
         let took = self.trace.begun.elapsed();
@@ -74,8 +74,8 @@ impl Watch {
         let action = named.map_or(route, |named| named.name.as_str());
         let (request_id, duration_ms) = (self.trace.id, took.as_secs_f64() * 1000.0);
         let code = code.map(Code::number);
-        // Nothing of what was asked: it may hold keys, tokens and passwords. Whoever is sent away
-        // for the time being (503) is no news one by one.
+        // Nothing of the request is logged: it may hold keys, tokens and passwords. A single
+        // request that is refused for the time being (503) is not worth a warning.
         if status >= 500 && status != 503 {
             tracing::warn!(%request_id, action, status, code, duration_ms, "request failed");
         } else {

@@ -1,4 +1,4 @@
-//! What a plugin answered to a request, made into an answer that can be sent.
+//! Turns a plugin's answer to a request into a response that can be sent.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::ApiError;
 
-/// Fields that belong to one connection, or that follow from the body: the server's own.
+/// Fields that concern one connection, or that follow from the body: only the server sets them.
 const OWN_FIELDS: &[&str] = &[
     "connection",
     "content-length",
@@ -22,7 +22,7 @@ const OWN_FIELDS: &[&str] = &[
     "upgrade",
 ];
 
-/// An answer.
+/// A plugin's answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     status: StatusCode,
@@ -30,11 +30,12 @@ pub(super) struct Answer {
     body: Vec<u8>,
 }
 
-/// Reads an answer.
+/// Parses an answer.
 ///
 /// # Errors
-/// 10000 for what cannot be sent: a status that ends no request, a field that is no list of texts or
-/// has a name or value that no head may have, a body that is no base64.
+/// 10000 for an answer that cannot be sent: a status that does not end a request, a field that is
+/// not a list of strings or whose name or value is not allowed in a head, a body that is not
+/// base64.
 pub(super) fn parse(result: Json) -> Result<Answer, ApiError> {
     let Json::Object(mut result) = result else {
         return Err(bad("is not an object"));
@@ -47,7 +48,7 @@ pub(super) fn parse(result: Json) -> Result<Answer, ApiError> {
 }
 
 impl Answer {
-    /// Makes the response.
+    /// Builds the response.
     pub(super) fn into_response(self) -> HttpResponse {
         let has_body = !matches!(
             self.status,
@@ -65,7 +66,7 @@ impl Answer {
     }
 }
 
-/// A status below 200 announces another answer, and none would follow.
+/// Reads the status. A status below 200 announces another answer, and none would follow.
 fn status(result: &Map<String, Json>) -> Result<StatusCode, ApiError> {
     let status = result.get("status").and_then(Json::as_u64);
     let status = status.and_then(|status| u16::try_from(status).ok());
@@ -104,7 +105,7 @@ fn fields(header: Option<Json>) -> Result<Vec<(HeaderName, HeaderValue)>, ApiErr
     Ok(fields)
 }
 
-/// Returns the names of fields that are not passed on, those that `Connection` names among them.
+/// Returns the names of fields that are not passed on, including those that `Connection` names.
 fn own_fields(header: &Map<String, Json>) -> Vec<&str> {
     let connection = header
         .iter()
@@ -116,8 +117,7 @@ fn own_fields(header: &Map<String, Json>) -> Vec<&str> {
     OWN_FIELDS.iter().copied().chain(named).collect()
 }
 
-/// Makes a field's value. Line breaks, which some authors' base64 has at its end, become spaces as
-/// in v1.
+/// Builds a field's value. Line breaks, which some base64 encoders append, become spaces as in v1.
 fn field_value(text: &str) -> Option<HeaderValue> {
     let line = text.replace(['\r', '\n'], " ");
     HeaderValue::from_bytes(line.trim().as_bytes()).ok()
@@ -129,7 +129,7 @@ fn body(body: Option<&Json>) -> Result<Vec<u8>, ApiError> {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(body) => body.as_str().ok_or_else(refused)?,
     };
-    // Some writers of base64 break lines.
+    // Some base64 encoders break lines.
     let decoded = if text.contains(['\r', '\n']) {
         STANDARD.decode(text.replace(['\r', '\n'], ""))
     } else {

@@ -1,7 +1,8 @@
 //! Requests that plugins answer: handlers, which have paths of their own.
 //!
-//! The plugin is told the request as it is ([`request`]) and answers with status, head and body
-//! ([`answer`]); key and token are looked at here. Unlike actions the body is just bytes.
+//! The plugin receives the request as it is ([`request`]) and answers with status, head and body
+//! ([`answer`]); key and token are checked here. Unlike the body of an action, this body is plain
+//! bytes.
 
 mod answer;
 mod request;
@@ -24,7 +25,7 @@ use super::shown::{KEY, TOKEN};
 use super::{body, contents, error};
 use crate::services::Services;
 
-/// Has a plugin answer a request. `path` is decoded.
+/// Lets a plugin answer a request. `path` is decoded.
 pub(super) async fn serve(
     services: &Arc<Services>,
     handler: &Handler,
@@ -32,7 +33,7 @@ pub(super) async fn serve(
     (request, payload): (HttpRequest, web::Payload),
 ) -> HttpResponse {
     let _running = services.running.token();
-    // Counted as one: their names are the plugins'.
+    // All handlers are counted under one name: their own names are chosen by plugins.
     trace_of(&request).name("handler", &handler.name);
     let answered = ask(services, handler, path, (&request, payload)).await;
     answered.unwrap_or_else(|refused| error::failure(&refused))
@@ -55,14 +56,15 @@ async fn ask(
     let nothing = Map::new();
     let mut asked = Asked::new(services, &nothing, key, token, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);
-    // Before the body is taken: who may not ask has no room here for it.
+    // Checked before the body is read: a client that may not ask must not take up memory with its
+    // body.
     let time = (asked.context.deadline, asked.context.storing.clone());
     within(time, asked.pass(checks)).await?;
     let mut context = asked.context;
 
     let settings = &services.settings;
     let bytes = body::collect(request, payload, &settings.limits, settings.body_timeout).await?;
-    // The time for the body is the client's own.
+    // The time that the body took does not count against the deadline.
     context.deadline = settings.response_timeout.map(|time| Instant::now() + time);
     let request = PluginRequest {
         plugin: Arc::clone(&handler.plugin),

@@ -1,4 +1,4 @@
-//! A request as plugins are told it.
+//! A request in the form that plugins receive.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
-/// Writes a request with its decoded path and its body.
+/// Encodes a request with its decoded path and its body.
 pub(super) fn param(request: &HttpRequest, path: &str, body: &[u8]) -> Json {
     let query = request.query_string();
     let query = (!query.is_empty()).then(|| ("query_string".to_owned(), query.into()));
@@ -14,7 +14,7 @@ pub(super) fn param(request: &HttpRequest, path: &str, body: &[u8]) -> Json {
         ("status", 0.into()),
         ("method", request.method().as_str().into()),
         ("header", header(request.headers()).into()),
-        // Never null: v1's runtimes fail on that.
+        // Never null: v1's runtimes fail on null.
         ("body", STANDARD.encode(body).into()),
         ("path", path.into()),
     ];
@@ -22,8 +22,8 @@ pub(super) fn param(request: &HttpRequest, path: &str, body: &[u8]) -> Json {
     Json::Object(members.into_iter().chain(query).collect())
 }
 
-/// Writes the head's fields, each with all of its values. `Host` is v1's server's own business; the
-/// body is no longer in pieces.
+/// Encodes the head's fields, each with all of its values. `Host` is left out, as v1's server does;
+/// `Transfer-Encoding` is left out because the body is no longer chunked.
 fn header(headers: &HeaderMap) -> Map<String, Json> {
     let mut written = Map::new();
     for name in headers.keys() {
@@ -39,7 +39,7 @@ fn header(headers: &HeaderMap) -> Map<String, Json> {
     written
 }
 
-/// Returns a name in the form that v1 tells plugins: `X-Skygear-Api-Key`.
+/// Returns a name in the form in which v1 passes it to plugins: `X-Skygear-Api-Key`.
 fn canonical(name: &str) -> String {
     let mut is_first = true;
     let letter = |letter: char| {

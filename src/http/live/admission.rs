@@ -1,4 +1,4 @@
-//! Who may follow queries, and how long.
+//! Who may follow queries, and for how long.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -44,11 +44,12 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Passes a request through the checks. Unlike where a token that is not good makes its user
-    /// nobody, it is refused: the client would take the result of nobody for its user's.
+    /// Runs the checks on a request. An invalid token is refused. Elsewhere it makes the caller
+    /// anonymous; here the client would take the results for an anonymous caller for those of its
+    /// user.
     ///
     /// # Errors
-    /// As the checks of a query; a token that is not good, also beside a good key.
+    /// As the checks of a query; a token that is not valid, even with a valid key.
     pub async fn pass<'a>(
         &self,
         services: &'a Services,
@@ -63,40 +64,40 @@ impl Shown {
     }
 }
 
-/// Somebody who may listen, and how long.
+/// A client that may listen, and for how long.
 pub struct Admitted {
-    /// Who.
+    /// Who the client is.
     pub audience: Audience,
-    /// With which token.
+    /// The token it used.
     pub credential: Credential,
-    /// Until when.
+    /// When it ends.
     pub end: Option<End>,
 }
 
-/// When somebody may listen no more, and why.
+/// When a client may no longer listen, and why.
 pub struct End {
     at: Timestamp,
     refusal: ApiError,
 }
 
 impl End {
-    /// Waits for it. Without one, for ever.
+    /// Waits for the end; for ever if there is none.
     pub async fn wait(end: Option<Self>, clock: &dyn Clock) -> ApiError {
         let Some(Self { at, refusal }) = end else {
             return pending().await;
         };
         let left = at.micros() - clock.now().micros();
         let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
-        // A timer has bounds; nobody stays connected for a year.
+        // A timer has a maximum; nobody stays connected for a year.
         tokio::time::sleep(left.min(Duration::from_secs(86_400 * 365))).await;
         refusal
     }
 }
 
-/// Lets somebody in who has shown a key or a token.
+/// Admits a client that has shown a key or a token.
 ///
 /// # Errors
-/// As the checks of a query; a token that is not good, also beside a good key.
+/// As the checks of a query; a token that is not valid, even with a valid key.
 pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiError> {
     let nothing = Map::new();
     let asked = shown.pass(services, &nothing).await?;
@@ -131,13 +132,13 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
     })
 }
 
-/// How large a live query may be, as JSON: unlike any other it is kept.
+/// How large a live query may be, as JSON: unlike other queries it is kept.
 const MAX_QUERY_BYTES: usize = 64 << 10;
 
-/// Reads a query within the limits.
+/// Parses a query within the limits.
 ///
 /// # Errors
-/// As [`LiveQuery::parse`]; 108 for one that is too large.
+/// As [`LiveQuery::parse`]; 108 for a query that is too large.
 pub fn read_query(
     services: &Services,
     body: &Map<String, Json>,
@@ -157,10 +158,10 @@ pub fn read_query(
     Ok(query)
 }
 
-/// Reads the place from which somebody comes back.
+/// Reads the place from which a client resumes.
 ///
 /// # Errors
-/// 108: no position, or no timeline.
+/// 108 for an invalid position or timeline.
 pub fn read_from(body: &Map<String, Json>) -> Result<Option<Place>, ApiError> {
     let timeline = request::timeline(body)?;
     match body.get("from") {

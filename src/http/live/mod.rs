@@ -1,4 +1,4 @@
-//! `/live` (WebSocket) and `/live/query` (server-sent events): queries that go on.
+//! `/live` (WebSocket) and `/live/query` (server-sent events): live queries.
 
 mod admission;
 
@@ -21,15 +21,15 @@ use crate::socket::seats::Seat;
 
 pub use admission::{Admitted, End, Shown, admit, read_from, read_query};
 
-/// So many events are on their way from a client's bounded queue to its connection.
+/// How many events can be between a client's bounded queue and its connection.
 const QUEUE: usize = 1;
 
-/// The members that a query string holds as JSON; the others are texts.
+/// The members that a query string holds as JSON; the others are plain strings.
 const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"];
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    // A plugin may have a handler of that name.
+    // A plugin can have a handler of that name.
     let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
         asked.head().headers().contains_key(UPGRADE)
     });
@@ -43,7 +43,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(socket).service(stream);
 }
 
-/// Returns what a request shows.
+/// Returns the credentials that a request shows.
 fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Shown {
     Shown {
         key: KEY.anywhere(request, body),
@@ -115,7 +115,7 @@ async fn answer(
     begun.unwrap_or_else(|refused| error::failure(&refused))
 }
 
-/// Begins to follow. A client that comes again goes on behind the last that it has had.
+/// Starts to follow a query. A client that reconnects resumes after the last event it received.
 async fn begin(
     services: &web::Data<Services>,
     request: &HttpRequest,
@@ -152,7 +152,7 @@ async fn begin(
     Ok(response)
 }
 
-/// Tells what comes until the client has gone, or may not listen any more.
+/// Sends events until the client disconnects or may no longer listen.
 async fn tell(
     services: &Services,
     feed: &Feed,
@@ -160,7 +160,7 @@ async fn tell(
     (shown, end): (&Shown, Option<End>),
 ) {
     let nothing = Map::new();
-    // Who logged out after he was let in, and before he listened, was not ended by that.
+    // A logout between admission and subscription did not end this stream, so check again.
     let refused = shown.pass(services, &nothing).await.err();
     let ending = tokio::select! {
         biased;
@@ -179,7 +179,7 @@ async fn tell(
     let _ = feed.send(Frame::new(None, "error", &text)).await;
 }
 
-/// Passes on frames; returns why they end, unless the client is gone.
+/// Passes on frames. Returns why they end, or `None` if the client has disconnected.
 async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<Ending> {
     while let Some(frame) = inbox.next().await {
         let id = frame
@@ -193,6 +193,6 @@ async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<E
             Err(SendError::TooSlow) => return Some(Ending::TooSlow),
         }
     }
-    // Whoever ended it says why.
+    // Whoever closed the inbox gives the reason.
     std::future::pending().await
 }
