@@ -41,7 +41,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     };
     services.assets.check_place(&name).await?;
     services.assets.register(&name, state, &context).await?;
-    // Escaped: clients send the address as it is, and not every name can be sent so.
+    // Escaped: clients use the address unchanged, and not every name can be sent that way.
     let action = format!("/files/{}", escape_path(name.as_str()));
     Reply::new(&json!({"asset": asset.to_wire(), "post-request": {"action": action}}))
 }
@@ -65,7 +65,7 @@ fn missing(argument: &str, what: &str) -> ApiError {
 /// Checks that a media type can be stored.
 ///
 /// # Errors
-/// 108 for one that cannot.
+/// 108 if it cannot.
 pub fn check_content_type(text: &str) -> Result<(), ApiError> {
     if is_content_type(text) {
         return Ok(());
@@ -79,7 +79,7 @@ pub fn check_content_type(text: &str) -> Result<(), ApiError> {
     Err(ApiError::invalid_argument(message, &["content-type"]))
 }
 
-/// Returns the refusal of a file above the limit.
+/// Returns the error for a file above the limit.
 pub fn too_large(max_bytes: u64) -> ApiError {
     let message = format!("the file is larger than {max_bytes} bytes");
     ApiError::new(Code::AssetSizeTooLarge, message).with_status(413)

@@ -14,13 +14,13 @@ use super::{Call, Outcome, Reply, request};
 use crate::auth::refusals::Wanted;
 use crate::services::Services;
 
-/// How many rows a page has when nobody says, and at most.
+/// How many rows a page has by default, and at most.
 const ROWS: (u64, u64) = (100, 1000);
 
-/// As [`ROWS`], of changes: each record is folded.
+/// As [`ROWS`], for changes: each record must be folded.
 const CHANGES: (u64, u64) = (50, 200);
 
-/// Answers who could read a record at a moment.
+/// Answers who could read a record at a point in time.
 pub(super) async fn readers(call: Call) -> Outcome {
     let missing = |name| ApiError::invalid_argument("missing required fields", &[name]);
     let record = request::text(&call.body, "record")?.filter(|raw| !raw.is_empty());
@@ -29,7 +29,7 @@ pub(super) async fn readers(call: Call) -> Outcome {
     Reply::new(&call.services.records.readers(&id, at).await?)
 }
 
-/// Answers what a user did, with what it changed of records, the earliest first.
+/// Answers what a user did, and which changes to records that caused, earliest first.
 pub(super) async fn changes(call: Call) -> Outcome {
     let (reader, records) = (&call.services.events, &call.services.records);
     let user = user(&call.services, named(&call)?).await?;
@@ -76,8 +76,8 @@ fn named(call: &Call) -> Result<&str, ApiError> {
     text.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["user"]))
 }
 
-/// Finds whom somebody means whose acts are looked for, by id, by name or by mail address. Who is no
-/// user, or not any more, is meant by his id: what he did is in the log.
+/// Finds the user whose actions are searched for, by id, by name or by mail address. A text that
+/// matches no current user is taken as an id: the log still has the actions of deleted users.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -86,7 +86,7 @@ pub(crate) async fn user(services: &Services, text: &str) -> Result<UserId, ApiE
     Ok(found.unwrap_or_else(|| user_id(text)))
 }
 
-/// Reads a user's id, which may be that of his record or his stream.
+/// Parses a user's id, which may be given as the id of their record or the name of their stream.
 pub(crate) fn user_id(text: &str) -> UserId {
     text.strip_prefix("user/").unwrap_or(text).into()
 }

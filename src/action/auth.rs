@@ -14,7 +14,7 @@ use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
 use crate::auth::throttle::Attempt;
 
-/// Nobody's names are longer; the throttle remembers each that is tried.
+/// Real names are never longer. The throttle remembers every name that is tried.
 const MAX_AUTH_DATA_BYTES: usize = 4096;
 
 pub(super) async fn sign_up(mut call: Call) -> Outcome {
@@ -86,7 +86,7 @@ async fn try_log_in(
         context: call.context,
     };
     let session = call.services.accounts.log_in(command).await?;
-    // Many may share an address, and none of them guesses.
+    // Many users can share an address, and this one was not guessing.
     call.services.throttle.give_back(&attempt, Instant::now());
     call.services.throttle.welcome(&attempt);
     Ok(session)
@@ -149,7 +149,7 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
         new: new.ok_or_else(|| empty("password", "password"))?,
         context: call.context,
     };
-    // The master key does not guess; but whoever makes a plugin reset passwords may.
+    // The master key does not guess, but a client that makes a plugin reset passwords might.
     let attempt = Attempt::reset_of(command.user.as_str());
     call.services.throttle.admit(&attempt, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
@@ -183,7 +183,7 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Takes what is tried from the address; returns what can be given back.
+/// Charges an attempt against the throttle; returns what can be given back.
 pub(super) fn throttle(
     call: &Call,
     tried: impl FnOnce(&str) -> Attempt,
@@ -196,8 +196,9 @@ pub(super) fn throttle(
     Ok(attempt)
 }
 
-/// Names the account that a sign-up or a login is about, whether or not there is such a one: by what
-/// counts of the data, since whatever else comes along may be of another account.
+/// Returns a key for the account that a sign-up or login is about, whether or not that account
+/// exists. Only the data that identify the account count, because the rest may belong to another
+/// account.
 fn account_named(call: &Call, auth_data: &AuthData) -> Option<String> {
     let keys = call.services.settings.auth_keys.effective(auth_data)?;
     let values = keys

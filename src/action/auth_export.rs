@@ -1,4 +1,5 @@
-//! `auth:export`: users as `auth:import` takes them, without what their records hold.
+//! `auth:export`: users in the form that `auth:import` accepts, without the contents of their
+//! records.
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::ApiError;
@@ -7,7 +8,7 @@ use skytrail_schema::id::UserId;
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many users are asked for at once, at most.
+/// How many users can be asked for at once.
 const MAX_USERS: usize = 1000;
 
 pub(super) async fn run(call: Call) -> Outcome {
@@ -26,7 +27,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     Reply::new(&users)
 }
 
-/// Writes a user; hashes of passwords only when they are wanted.
+/// Encodes a user; includes password hashes only on request.
 fn to_wire(id: &UserId, state: &UserState, has_hashes: bool) -> Json {
     let mut wire = Map::from_iter([("id".to_owned(), json!(id))]);
     let mut insert = |name: &str, value: Json| {

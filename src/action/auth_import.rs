@@ -1,4 +1,4 @@
-//! `auth:import`: takes users over from another server, as they are there.
+//! `auth:import`: imports users from another server unchanged.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use super::{Call, Outcome, Reply, request};
 use crate::audit::AuditEvent;
 use crate::http::mask::without_secrets;
 
-/// Imports one after the other; each item of the answer says what became of it, and `info.failed` how
-/// many were refused. Those who came are one entry of the audit trail.
+/// Imports the users one by one. Each item of the answer gives the user's result, and `info.failed`
+/// counts the refused ones. All imported users are one entry of the audit trail.
 pub(super) async fn run(mut call: Call) -> Outcome {
     let users = request::take_list(&mut call.body, "users")?;
     if users.is_empty() {
@@ -100,7 +100,7 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
     })
 }
 
-/// Takes a member out that is written as the log has it.
+/// Removes a member and decodes it; it is written as in the log.
 fn take<T: DeserializeOwned>(
     user: &mut Map<String, Json>,
     name: &str,
@@ -110,8 +110,8 @@ fn take<T: DeserializeOwned>(
     member.map_err(|_| invalid(name))
 }
 
-/// Reads accounts elsewhere: by service, as `oauth/<provider>`, `custom_token` or
-/// `provider/<name>`, the principal there and what is said of it.
+/// Parses accounts at other services. The key is the service, as `oauth/<provider>`, `custom_token`
+/// or `provider/<name>`; the value is the principal there and its profile.
 fn accounts(wire: Map<String, Json>) -> Result<Vec<Account>, ApiError> {
     let account = |(service, mut account): (String, Json)| {
         let principal = account.get("principal").and_then(Json::as_str);
@@ -122,7 +122,7 @@ fn accounts(wire: Map<String, Json>) -> Result<Vec<Account>, ApiError> {
         let profile = profile.unwrap_or_default();
         Some(Account {
             profile: match service {
-                // As what providers say at a login.
+                // As for profiles that providers return at a login.
                 Service::Provider(_) => without_secrets(profile),
                 _ => profile,
             },

@@ -6,7 +6,7 @@ use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many rows are listed when nobody says, and at most.
+/// How many rows are listed by default, and at most.
 const ROWS: (u64, u64) = (100, 1000);
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -30,7 +30,7 @@ pub(super) async fn discard(call: Call) -> Outcome {
     Reply::new(&json!({"discarded": num_rows}))
 }
 
-/// Reads which rows are meant; none stands for all.
+/// Reads which rows are meant; an empty list stands for all.
 fn ids(body: &Map<String, Json>) -> Result<Vec<u64>, ApiError> {
     let refused = |message: &str| ApiError::invalid_argument(message, &["ids", "all"]);
     let ids = request::list(body, "ids")?.into_iter().flatten();

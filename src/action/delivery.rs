@@ -9,7 +9,7 @@ use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many dead letters are listed when nobody says, and at most.
+/// How many dead letters are listed by default, and at most.
 const LETTERS: (u64, u64) = (100, 1000);
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -100,7 +100,7 @@ fn consumer(call: &Call) -> Result<&str, ApiError> {
     name.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["consumer"]))
 }
 
-/// Reads which letters are meant; none stands for all.
+/// Reads which dead letters are meant; an empty list stands for all.
 fn letters(body: &Map<String, Json>) -> Result<Vec<DeadLetterId>, ApiError> {
     let ids = request::texts(body, "ids")?.unwrap_or_default();
     let is_all = request::flag(body, "all")?;
@@ -111,7 +111,7 @@ fn letters(body: &Map<String, Json>) -> Result<Vec<DeadLetterId>, ApiError> {
     ids.iter().map(|id| letter_id(id)).collect()
 }
 
-/// Reads a delivery's id: its position and its hook.
+/// Parses the id of a delivery: its position and its hook.
 fn letter_id(text: &str) -> Result<DeadLetterId, ApiError> {
     let parts = text.split_once('/');
     let id = parts.and_then(|(position, hook)| Some((position.parse().ok()?, Arc::from(hook))));

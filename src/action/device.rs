@@ -30,8 +30,8 @@ pub(super) async fn register(call: Call) -> Outcome {
     Reply::new(&json!({"id": id}))
 }
 
-/// Returns a browser's subscription in the one form in which it is kept; other services' addresses
-/// are theirs to judge.
+/// Returns a browser's subscription in the normalized form in which it is stored. The addresses of
+/// other services are not checked here.
 fn address(kind: DeviceKind, token: String) -> Result<String, ApiError> {
     if kind != DeviceKind::Web || token.is_empty() {
         return Ok(token);

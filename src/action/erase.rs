@@ -8,9 +8,9 @@ use skytrail_schema::code::{ApiError, Code};
 use super::audit::{find_user, user_id};
 use super::{Call, Outcome, Reply, request};
 
-/// How many erasures are listed when nobody says, and at most.
+/// How many erasures are listed by default, and at most.
 const LISTED: (u64, u64) = (50, 1000);
-/// How long a reason may be.
+/// How long a reason can be.
 const MAX_WHY: usize = 1000;
 
 pub(super) async fn record(call: Call) -> Outcome {
@@ -63,7 +63,7 @@ pub(super) async fn user(call: Call) -> Outcome {
     let named = find_user(&call.services, &text).await?;
     let is_known = named.is_some();
     let command = EraseUser {
-        // Who is gone already may have left something, under his id.
+        // A user who has already been deleted may have left data under their id.
         user: named.unwrap_or_else(|| user_id(&text)),
         with_records: request::flag(&call.body, "records")?,
         with_files: request::with_files(&call.body)?,

@@ -12,7 +12,7 @@ use skytrail_schema::id::RecordId;
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many versions a page has when nobody says.
+/// How many versions a page has by default.
 const PAGE: u64 = 50;
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -60,7 +60,7 @@ fn record(call: &Call) -> Result<RecordId, ApiError> {
     request::record_id(raw.ok_or_else(missing)?, "record")
 }
 
-/// Whose histories the caller may see.
+/// Returns whose histories the caller may see.
 fn right_of(call: &Call) -> Result<HistoryRight, ApiError> {
     let (services, caller) = (&call.services, &call.context.caller);
     if caller.is_master() {

@@ -7,10 +7,10 @@ use skytrail_schema::value::ValueError;
 
 use super::{Call, Outcome, Reply, typed};
 
-/// Hands the whole body to the plugin, and its result back.
+/// Passes the whole body to the plugin, and returns its result.
 ///
 /// # Errors
-/// 107 for a typed value that cannot be read; the plugin's; or that it does not answer.
+/// 107 for a typed value that cannot be parsed; the plugin's error; an error if it does not answer.
 pub async fn run(call: Call, lambda: Lambda) -> Outcome {
     let unreadable = |error: ValueError| ApiError::new(Code::BadRequest, error.to_string());
     let param = typed::members(call.body).map_err(unreadable)?;

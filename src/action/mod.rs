@@ -1,6 +1,7 @@
-//! The actions of the API: each parses, asks, replies; nothing else lives here.
+//! The actions of the API. Each one parses the body, asks the domain and replies; nothing else
+//! belongs here.
 //!
-//! [`ACTIONS`] names every action with its checks, in v1's order.
+//! [`ACTIONS`] lists every action with its checks, in v1's order.
 
 pub mod asset_put;
 mod audit;
@@ -55,7 +56,7 @@ use crate::services::Services;
 
 /// A request that has passed its checks.
 pub struct Call {
-    /// Everything there is.
+    /// All services.
     pub services: Arc<Services>,
     /// Who asks.
     pub context: RequestContext,
@@ -65,33 +66,33 @@ pub struct Call {
     pub body: Map<String, Json>,
     /// The token that was shown.
     pub token: Option<String>,
-    /// As of when its user was judged, if that is known.
+    /// The time as of which the token's user was judged, if known.
     pub as_of: Option<Timestamp>,
     /// Where the request came from.
     pub remote: Remote,
-    /// What tells the audit trail of it.
+    /// Reports the request to the audit trail.
     pub witness: Witness,
 }
 
-/// What is different after an action.
+/// What an action changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing: whoever is refused its answer can ask again.
+    /// Nothing: a client whose answer is refused can ask again.
     Reads,
-    /// Nothing, but much of what the server keeps may be elsewhere.
+    /// Nothing, but a large part of the server's data may have been copied out.
     Exports,
-    /// Nothing that is kept, but messages are on their way.
+    /// Nothing that is stored, but it sends messages.
     Sends,
-    /// Something.
+    /// Stored data or other state.
     Acts,
 }
 
-/// As of when a plugin is answered that is only tried on writes of the past.
+/// The point in time that answers reflect for a plugin that is tried on past writes in a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
-    /// As of the write.
+    /// The time of the write.
     Then,
-    /// As of today: the log does not give it as of a moment.
+    /// The present: the log cannot give this answer as of an earlier time.
     Now,
 }
 
@@ -99,21 +100,22 @@ pub enum AsOf {
 pub struct Action {
     /// Its name.
     pub name: &'static str,
-    /// The tag that plugins are told.
+    /// The tag that is passed to plugins.
     pub tag: &'static str,
-    /// What is checked before it runs, in order.
+    /// The checks that run before it, in order.
     pub checks: &'static [Check],
-    /// What is different after it.
+    /// What it changes.
     pub effect: Effect,
-    /// As of when it answers a plugin that is only tried, which is refused it if this says nothing.
+    /// The point in time for answers to a plugin in a sandbox; `None` if the action is refused
+    /// there.
     pub sandbox: Option<AsOf>,
-    /// What it does.
+    /// Its implementation.
     pub run: fn(Call) -> BoxFuture<'static, Outcome>,
 }
 
 const PUBLIC: &[Check] = &[];
 const KEY: &[Check] = &[AccessKey, PluginReady];
-/// Who brings a file is known where he shows a token; nobody has to.
+/// A client that uploads a file is identified if it shows a token, but does not have to be.
 pub(crate) const UPLOADER: &[Check] = &[AccessKey, InjectAuthId, DropRefused];
 const FILE: &[Check] = &[AccessKey, InjectAuthId, DropRefused, PluginReady];
 const LOGOUT: &[Check] = &[Authenticator, PluginReady];
@@ -136,12 +138,12 @@ const PUSH: &[Check] = &[AccessKey, InjectDb, Notification, PluginReady];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
 impl Action {
-    /// Whether nothing is different after it.
+    /// Returns whether the action leaves everything unchanged.
     pub fn is_read(&self) -> bool {
         matches!(self.effect, Effect::Reads | Effect::Exports)
     }
 
-    /// Whether the audit trail is told of it: who administers acts, or takes much out of the house.
+    /// Returns whether the audit trail records it: administrative changes and large exports.
     pub fn is_audited(&self) -> bool {
         let is_for_few = |check: &Check| matches!(check, RequireAdmin | RequireMaster | DevOnly);
         matches!(self.effect, Effect::Exports | Effect::Acts) && self.checks.iter().any(is_for_few)
@@ -272,7 +274,7 @@ pub fn find(name: &str) -> Option<&'static Action> {
     ACTIONS.iter().find(|action| action.name == name)
 }
 
-/// Home and health: the server answers.
+/// Home and health: answers that the server is up.
 async fn status(_: Call) -> Outcome {
     Reply::new(&json!({"status": "OK"}))
 }

@@ -1,4 +1,4 @@
-//! `plugin:list`, `plugin:calls`, `plugin:test`: looking at plugins, and trying them.
+//! `plugin:list`, `plugin:calls`, `plugin:test`: inspecting plugins and trying them.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use super::{Call, Outcome, Reply, request};
 
 /// How long `plugin:calls` waits for a call at most.
 const MAX_WAIT_MS: u64 = 20_000;
-/// What may be tried. Events belong to the life of a plugin, and are sent when their time comes.
+/// What can be tried. Events are left out: they belong to a plugin's life cycle and are sent only
+/// when they happen.
 const KINDS: [&str; 5] = ["op", "handler", "hook", "timer", "provider"];
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -29,7 +30,7 @@ pub(super) async fn list(call: Call) -> Outcome {
     Reply::new(&shown)
 }
 
-/// Returns the names of a plugin's points, by kind.
+/// Returns the names of a plugin's extension points, by kind.
 fn names(points: &Points, plugin: &str) -> Json {
     let lambdas = points.lambdas.values();
     let lambdas = lambdas.filter(|it| &*it.plugin == plugin);
@@ -61,7 +62,7 @@ pub(super) async fn calls(call: Call) -> Outcome {
     let recent = call.services.broker.recent();
     if wait > 0 {
         let news = recent.beyond(after);
-        // None came: that is an answer, too.
+        // No new call is a valid answer, too.
         let _ = tokio::time::timeout(Duration::from_millis(wait), news).await;
     }
     Reply::new(&recent.after(after))
@@ -109,7 +110,7 @@ pub(super) async fn test(mut call: Call) -> Outcome {
     })
 }
 
-/// Returns the delivery that a point is told of, if it is an after-hook: one of its own each time, at the
+/// Returns the delivery to pass on if the point is an after-hook: a new one for each call, at the
 /// log's end.
 fn delivery(call: &Call, (plugin, kind, name): (&str, &str, &str)) -> Option<DeliveryNote> {
     let points = call.services.plugins.points();

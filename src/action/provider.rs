@@ -1,4 +1,4 @@
-//! `auth:signup` and `auth:login` of users for whom a plugin's auth provider vouches.
+//! `auth:signup` and `auth:login` of users whom a plugin's auth provider vouches for.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         fields,
     };
     let reply = sso::sign_up(&call.services, command, &call.witness).await?;
-    // As with a password.
+    // As for a sign-up with a password.
     call.services.throttle.give_back(&tried, Instant::now());
     Ok(reply)
 }
@@ -41,7 +41,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let refusal = "invalid authentication information";
     let service = Service::Provider(provider.clone());
-    // Names that nobody registered are strangers' words.
+    // Names that no plugin registered are arbitrary text from strangers.
     let is_known = call
         .services
         .plugins
@@ -70,12 +70,12 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         may_sign_up: true,
     };
     let reply = sso::log_in(&call.services, command, &service, &call.witness).await?;
-    // As with a password.
+    // As for a login with a password.
     call.services.throttle.give_back(&tried, Instant::now());
     Ok(reply)
 }
 
-/// Asks the plugin who it is that shows these data.
+/// Asks the plugin whose credentials these are.
 async fn vouched_for(
     call: &mut Call,
     provider: String,
@@ -99,8 +99,8 @@ async fn vouched_for(
         lineage: Lineage::of(&call.context),
     };
     let answer = call.services.plugins.ask(request).await;
-    // Why a provider refuses is hidden, as v1 does; but nobody's credentials are wrong because a
-    // plugin is away, or says that what it asks is.
+    // The reason for a provider's refusal is hidden, as in v1. But credentials are not reported as
+    // wrong if the plugin is away, or says that a service it depends on is.
     let refused = || ApiError::new(Code::InvalidCredentials, refusal);
     let told = |failed: Undelivered| {
         let outage = failed.outage(&point.plugin);
@@ -120,8 +120,8 @@ async fn vouched_for(
     })
 }
 
-/// Reads whom a provider vouches for, and what it says of him. Tokens and passwords of its own are
-/// dropped: the log forgets nothing.
+/// Parses the account that a provider vouches for, and its profile. The provider's own tokens and
+/// passwords are dropped: the log keeps everything.
 fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
     let principal = answer.get("principal_id").and_then(Json::as_str);
     let principal = principal.filter(|it| !it.is_empty());
@@ -137,14 +137,14 @@ fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
     }
 }
 
-/// What the plugin has not judged was no guess.
+/// Gives an attempt back if the plugin never judged it: it was not a guess.
 fn give_back_if_unheard(call: &Call, tried: &Attempt, vouched: &Result<Account, ApiError>) {
     if vouched.as_ref().is_err_and(is_outage) {
         call.services.throttle.give_back(tried, Instant::now());
     }
 }
 
-/// Whether it is about the plugin and not about who asks.
+/// Returns whether the error concerns the plugin and not the caller.
 fn is_outage(error: &ApiError) -> bool {
     matches!(
         error.code,

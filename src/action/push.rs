@@ -48,7 +48,7 @@ fn ids(call: &Call, name: &'static str, empty: &str) -> Result<Vec<String>, ApiE
     Ok(ids)
 }
 
-/// An empty topic is none.
+/// Returns the topic; an empty one counts as absent.
 fn topic(call: &Call) -> Result<Option<&str>, ApiError> {
     let topic = request::text(&call.body, "topic")?;
     Ok(topic.filter(|topic| !topic.is_empty()))

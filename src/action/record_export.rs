@@ -1,4 +1,4 @@
-//! `record:export`: all records of a type as of one moment, a page after the other.
+//! `record:export`: all records of a type as of one point in time, page by page.
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::ExportRecords;
@@ -8,7 +8,7 @@ use skytrail_schema::record::Record;
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many records are looked at when nothing is said.
+/// How many records are examined by default.
 const LIMIT: u64 = 1000;
 
 pub(super) async fn run(call: Call) -> Outcome {
@@ -37,7 +37,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     Reply::with_info(&records, Some(&info))
 }
 
-/// A record with what answers leave out: its database.
+/// Encodes a record together with its database, which answers otherwise leave out.
 fn whole(record: &Record) -> Json {
     let mut wire = record.to_wire();
     if let Database::Private(user) = &record.database {

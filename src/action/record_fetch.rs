@@ -8,8 +8,8 @@ use skytrail_schema::id::RecordId;
 
 use super::{Call, Outcome, Reply, request};
 
-/// A record comes once for each time that it is named. So many are enough, and a short request does
-/// not make an answer without end.
+/// A record is returned once for each time that it is named. This limit is high enough, and keeps a
+/// short request from producing an unbounded answer.
 const MAX_TIMES: usize = 10;
 
 pub(super) async fn run(call: Call) -> Outcome {

@@ -1,4 +1,4 @@
-//! `record:import`: records as they were elsewhere, with owner, times and authors.
+//! `record:import`: imports records from elsewhere with their owners, times and authors.
 
 use std::collections::HashSet;
 
@@ -73,14 +73,14 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     Reply::with_info(&items, Some(&json!({"dry_run": options.is_dry})))
 }
 
-/// Reads which records a dry run is to take to be here.
+/// Reads which records a dry run should assume to exist.
 fn expected(call: &Call) -> Result<HashSet<RecordId>, ApiError> {
     let ids = request::texts(&call.body, "expected")?.unwrap_or_default();
     let ids = ids.iter().map(|id| request::record_id(id, "expected"));
     ids.collect()
 }
 
-/// Says what became of something, and why.
+/// Returns the outcome's name and the reason for it.
 pub(super) fn told(outcome: Became) -> (&'static str, Option<String>) {
     match outcome {
         Became::Added => ("added", None),
@@ -113,11 +113,11 @@ fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
     };
     let (created, updated) = (time("_created_at")?, time("_updated_at")?);
     let owner = user("_ownerID")?;
-    // A user's record is his, whoever brings it.
+    // A user's record belongs to that user, whoever imports it.
     let is_his = id.record_type.is_user() && created.is_none();
     let owner = owner.or_else(|| is_his.then(|| UserId::from(id.key.as_str())));
     let is_said = Said {
-        // What has a creation is a whole record: one without an owner has none.
+        // A record with a creation time is complete: if it gives no owner, it has none.
         owner: owner.is_some() || created.is_some(),
         created: created.is_some(),
         updated: updated.is_some(),

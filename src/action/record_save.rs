@@ -63,7 +63,7 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
     })
 }
 
-/// Refuses ids that have the form of one and cannot be a record's.
+/// Refuses ids that are well-formed but cannot be a record's.
 pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
     if id.record_type.is_reserved() {
         let message = format!(

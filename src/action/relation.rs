@@ -11,7 +11,7 @@ use super::{Call, Outcome, Reply, request};
 pub(super) async fn query(call: Call) -> Outcome {
     let limit = request::whole_number(&call.body, "limit")?.filter(|limit| *limit > 0);
     let offset = offset(&call, limit)?;
-    // One more than there may be says that there are too many.
+    // One more than allowed shows that there are too many.
     let most = (call.services.settings.limits.page_records as u64).saturating_add(1);
     let command = ListRelated {
         relation: relation(&call)?,
@@ -63,8 +63,8 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
     Reply::new(&results)
 }
 
-/// Writes a user as clients expect it; of one without a record that the caller may read at least the
-/// id.
+/// Encodes a user as clients expect it. If there is no record that the caller may read, at least
+/// the id is included.
 fn item(user: RelatedUser) -> Json {
     let data = user.profile.map_or_else(
         || {
@@ -97,7 +97,8 @@ fn direction(call: &Call) -> Result<Direction, ApiError> {
     }
 }
 
-/// Reads how many users are skipped: `offset`, else the pages of `limit` before `page`, from 1.
+/// Reads how many users to skip: `offset`, or else the pages of `limit` before `page`, counted from
+/// 1.
 fn offset(call: &Call, limit: Option<u64>) -> Result<u64, ApiError> {
     if let Some(offset) = request::whole_number(&call.body, "offset")? {
         return Ok(offset);

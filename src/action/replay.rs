@@ -1,4 +1,4 @@
-//! `plugin:replay`: asking a plugin in the sandbox about writes of the log, and nothing is stored.
+//! `plugin:replay`: asks a plugin in the sandbox about past writes, and stores nothing.
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::sandbox::Asked;
@@ -8,7 +8,7 @@ use skytrail_schema::id::TypeName;
 use super::log::asked;
 use super::{Call, Outcome, Reply, request};
 
-/// How many writes are gone through when nobody says, and at most.
+/// How many writes are examined by default, and at most.
 const WRITES: (u64, u64) = (100, 1000);
 
 pub(super) async fn run(call: Call) -> Outcome {

@@ -1,4 +1,4 @@
-//! Reading the members of a request, with the errors that clients know.
+//! Reads the members of a request, with the errors that clients know.
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -17,22 +17,23 @@ pub(super) fn member<'a>(body: &'a Map<String, Json>, name: &str) -> Option<&'a 
     body.get(name).filter(|value| !value.is_null())
 }
 
-/// Returns the refusal of a member of the wrong JSON type.
+/// Returns the error for a member of the wrong JSON type.
 pub(super) fn undecodable() -> ApiError {
     ApiError::new(Code::BadRequest, "fails to decode the request payload")
 }
 
-/// Reads a truth value, absent as false.
+/// Reads a boolean; absent means false.
 pub(super) fn flag(body: &Map<String, Json>, name: &str) -> Result<bool, ApiError> {
     member(body, name).map_or(Ok(false), |value| value.as_bool().ok_or_else(undecodable))
 }
 
-/// Reads whether files go with what names them: they do, unless somebody says otherwise.
+/// Reads whether files are erased together with the data that names them: yes, unless the body says
+/// otherwise.
 pub(super) fn with_files(body: &Map<String, Json>) -> Result<bool, ApiError> {
     Ok(member(body, "files").is_none() || flag(body, "files")?)
 }
 
-/// Reads a text.
+/// Reads a string.
 pub(super) fn text<'a>(
     body: &'a Map<String, Json>,
     name: &str,
@@ -42,7 +43,7 @@ pub(super) fn text<'a>(
         .transpose()
 }
 
-/// Reads a whole number that is not negative.
+/// Reads a non-negative whole number.
 pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Option<u64>, ApiError> {
     let Some(value) = member(body, name) else {
         return Ok(None);
@@ -62,7 +63,7 @@ pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Optio
     number.map(Some).ok_or_else(undecodable)
 }
 
-/// Reads a place in the past: a position of the log, or a time (RFC 3339).
+/// Reads a point in the past: a position of the log, or a time (RFC 3339).
 pub(crate) fn moment(body: &Map<String, Json>, name: &str) -> Result<Option<Moment>, ApiError> {
     let Some(value) = member(body, name) else {
         return Ok(None);
@@ -85,7 +86,7 @@ pub(super) fn time(body: &Map<String, Json>, name: &str) -> Result<Option<Timest
         .transpose()
 }
 
-/// Reads of which history a position is.
+/// Reads the timeline that a position belongs to.
 pub(crate) fn timeline(body: &Map<String, Json>) -> Result<Option<Timeline>, ApiError> {
     let wrong =
         |error: NotOne| ApiError::invalid_argument(format!("timeline: {error}"), &["timeline"]);
@@ -94,7 +95,7 @@ pub(crate) fn timeline(body: &Map<String, Json>) -> Result<Option<Timeline>, Api
         .transpose()
 }
 
-/// Reads a list, absent as `None`.
+/// Reads a list; `None` if absent.
 pub(super) fn list<'a>(
     body: &'a Map<String, Json>,
     name: &str,
@@ -104,7 +105,7 @@ pub(super) fn list<'a>(
         .transpose()
 }
 
-/// Takes a list out, absent as empty.
+/// Removes a list; empty if absent.
 pub(super) fn take_list(body: &mut Map<String, Json>, name: &str) -> Result<Vec<Json>, ApiError> {
     match body.remove(name) {
         None | Some(Json::Null) => Ok(Vec::new()),
@@ -113,7 +114,7 @@ pub(super) fn take_list(body: &mut Map<String, Json>, name: &str) -> Result<Vec<
     }
 }
 
-/// Reads a list of texts, absent as `None`.
+/// Reads a list of strings; `None` if absent.
 pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<String>>, ApiError> {
     let Some(items) = list(body, name)? else {
         return Ok(None);
@@ -122,7 +123,7 @@ pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<S
     items.iter().map(text).collect::<Result<_, _>>().map(Some)
 }
 
-/// Takes an object out, absent as empty.
+/// Removes an object; empty if absent.
 pub(super) fn take_object(
     body: &mut Map<String, Json>,
     name: &str,
@@ -134,7 +135,7 @@ pub(super) fn take_object(
     }
 }
 
-/// Reads roles by name.
+/// Converts names to roles.
 pub(super) fn roles<C: FromIterator<RoleName>>(names: Vec<String>) -> Result<C, ApiError> {
     let role = |name: String| {
         check_length("a role's name", &name)?;
@@ -143,12 +144,13 @@ pub(super) fn roles<C: FromIterator<RoleName>>(names: Vec<String>) -> Result<C, 
     names.into_iter().map(role).collect()
 }
 
-/// Reads users by id.
+/// Converts ids to users.
 pub(super) fn users(ids: Vec<String>) -> Vec<UserId> {
     ids.into_iter().map(UserId::from).collect()
 }
 
-/// Parses fields from wire values; names that are empty or start with `_` are the server's.
+/// Parses fields from wire values. Names that are empty or start with `_` are skipped: they belong
+/// to the server.
 pub(super) fn fields(object: Map<String, Json>) -> Result<Fields, ApiError> {
     let own = object
         .into_iter()
@@ -168,7 +170,7 @@ pub(super) fn wire_value(value: Json) -> Result<Value, ApiError> {
     Value::from_wire(value).map_err(invalid)
 }
 
-/// Parses a full record id, with the text that `record:save` and `record:delete` refuse with.
+/// Parses a full record id, with the same error message as `record:save` and `record:delete`.
 pub(super) fn record_id(raw: &str, argument: &str) -> Result<RecordId, ApiError> {
     RecordId::parse(raw).ok_or_else(|| {
         let message =
@@ -177,7 +179,7 @@ pub(super) fn record_id(raw: &str, argument: &str) -> Result<RecordId, ApiError>
     })
 }
 
-/// Returns the one database that is written; all together cannot be.
+/// Returns the one database to write to; the union of all databases cannot be written.
 pub(super) fn database(scope: Scope) -> Result<Database, ApiError> {
     match scope {
         Scope::Public => Ok(Database::Public),
@@ -189,7 +191,7 @@ pub(super) fn database(scope: Scope) -> Result<Database, ApiError> {
     }
 }
 
-/// Prepares the results of a batch for writing, each in its place.
+/// Prepares the results of a batch for encoding, each in its place.
 pub(super) fn items<T: Serialize>(
     results: impl IntoIterator<Item = Result<T, ItemError>>,
 ) -> Vec<Item<T>> {

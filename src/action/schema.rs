@@ -25,7 +25,7 @@ pub(super) async fn create(mut call: Call) -> Outcome {
     fetch(call).await
 }
 
-/// Reads the types that shall be there, with their fields.
+/// Reads the types to create, with their fields.
 pub(super) fn wanted(
     body: &mut Map<String, Json>,
 ) -> Result<BTreeMap<TypeName, BTreeMap<String, FieldType>>, ApiError> {
@@ -60,7 +60,7 @@ pub(super) async fn delete(call: Call) -> Outcome {
     fetch(call).await
 }
 
-/// Refuses to take away a field without which nobody could sign in.
+/// Refuses to remove a field that users need in order to sign in.
 fn refuse_sign_in(call: &Call, name: &TypeName, field: &str) -> Result<(), ApiError> {
     let keys = call.services.settings.auth_keys.keys();
     if *name == TypeName::user() && (field == LAST_LOGIN || keys.contains(field)) {
@@ -89,7 +89,7 @@ pub(super) async fn set_field_access(call: Call) -> Outcome {
     Reply::new(&json!({"access": written}))
 }
 
-/// Reads the fields of a type to be made, by name and type, as they are written.
+/// Reads the fields of a type to create, as name and type exactly as given.
 fn fields_of(wire: &Json) -> Result<Vec<(String, String)>, ApiError> {
     let no_fields = Vec::new();
     let fields = match wire {
@@ -106,7 +106,7 @@ fn fields_of(wire: &Json) -> Result<Vec<(String, String)>, ApiError> {
     fields.iter().map(field).collect()
 }
 
-/// Reads the types of fields; of two with one name the later counts.
+/// Parses the types of fields; if a name occurs twice, the later one counts.
 fn kinds_of(
     name: &TypeName,
     fields: Vec<(String, String)>,
@@ -132,7 +132,7 @@ fn is_reserved(field: &str) -> bool {
     field.is_empty() || field.starts_with('_')
 }
 
-/// Reads texts that must be there: the name of a type, then names of fields.
+/// Reads required strings: the name of a type, then names of fields.
 fn required<const N: usize>(
     body: &Map<String, Json>,
     names: [&'static str; N],
@@ -240,7 +240,7 @@ pub(super) async fn personal(call: Call) -> Outcome {
     Reply::new(&answer(&name, "personal", is_personal.into()))
 }
 
-/// Reads a truth value that has to be said.
+/// Reads a required boolean.
 fn truth(call: &Call, member: &str) -> Result<bool, ApiError> {
     let said = call.body.get(member).and_then(Json::as_bool);
     let missing = || {

@@ -123,7 +123,7 @@ pub(super) async fn log_in(
     auth::write(arrival.session)
 }
 
-/// Notes that somebody whom a service should vouch for was not let in, and why if that counts.
+/// Records that a login through another service failed, and why if the reason counts.
 pub(super) fn note_failure(
     services: &Services,
     service: &Service,
@@ -141,8 +141,8 @@ fn details(service: &Service) -> Json {
     json!({"service": service.to_string()})
 }
 
-/// Reads which account it is about. The provider's tokens must have the right form, and go no
-/// further: a log that forgets nothing is no place for them.
+/// Reads the account that the request is about. The provider's tokens must be well-formed, but are
+/// not passed on: the log keeps everything, so they must not reach it.
 fn oauth_account(body: &mut Map<String, Json>) -> Result<Account, ApiError> {
     let provider = required(body, "provider", "empty provider")?;
     let principal = required(body, "principal_id", "empty principal id")?;

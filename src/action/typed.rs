@@ -1,19 +1,19 @@
-//! Typed values at any depth, as they go to plugins and come back: parsed and written again, so
-//! that both sides see one form.
+//! Typed values at any depth, on their way to and from plugins: parsed and encoded again, so that
+//! both sides see one form.
 
 use serde_json::{Map, Value as Json};
 use skytrail_schema::value::{Value, ValueError, with_whole_numbers};
 
-/// Writes typed values in their one form.
+/// Encodes typed values in their normalized form.
 ///
 /// # Errors
-/// An unknown `$type`, or a typed value that cannot be read.
+/// An unknown `$type`, or a typed value that cannot be parsed.
 pub(super) fn normalize(value: Json) -> Result<Json, ValueError> {
     match value {
         Json::Array(items) => items.into_iter().map(normalize).collect(),
         Json::Object(object) => match object.get("$type").and_then(Json::as_str) {
             Some("record") => record(object),
-            // Parts of queries, which mean nothing here.
+            // Parts of queries, which have no meaning here.
             Some("keypath" | "relation") => Ok(Json::Object(object)),
             _ if object.contains_key("$type") => {
                 Value::from_wire(Json::Object(object)).map(|value| value.to_wire())
@@ -24,7 +24,7 @@ pub(super) fn normalize(value: Json) -> Result<Json, ValueError> {
     }
 }
 
-/// Writes the values of an object in their one form.
+/// Encodes the values of an object in their normalized form.
 ///
 /// # Errors
 /// As [`normalize`].
@@ -33,7 +33,7 @@ pub(super) fn members(object: Map<String, Json>) -> Result<Map<String, Json>, Va
     object.into_iter().map(member).collect()
 }
 
-/// Writes a record within arguments: it always says what it is and who may see it.
+/// Encodes a record among the arguments: it always has a type and an access list.
 fn record(mut wrapper: Map<String, Json>) -> Result<Json, ValueError> {
     let Some(Json::Object(record)) = wrapper.remove("$record") else {
         return Err(ValueError("missing compulsory field $record".to_owned()));

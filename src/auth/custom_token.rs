@@ -1,4 +1,4 @@
-//! Custom tokens: somebody else's server, which shares a secret with this one, vouches for a user.
+//! Custom tokens: another server, which shares a secret with this one, vouches for a user.
 
 use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
@@ -9,13 +9,13 @@ use skytrail_schema::time::Timestamp;
 
 use super::signed::{self, Times};
 
-/// What reads custom tokens.
+/// Reads custom tokens.
 pub struct CustomTokens(DecodingKey);
 
-/// What a good custom token says.
+/// The contents of a valid custom token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomToken {
-    /// Who the user is to the other server.
+    /// The user's identity at the other server.
     pub principal: String,
     /// Fields of the user record, in wire form.
     pub profile: Map<String, Json>,
@@ -40,8 +40,8 @@ impl CustomTokens {
     /// Reads a token.
     ///
     /// # Errors
-    /// 107 when it cannot be decoded, is not signed with the secret, or not good at present; 105
-    /// when it does not say whom it is for, when it was issued, or when it expires.
+    /// 107 if it cannot be decoded, is not signed with the secret, or is not valid at present; 105
+    /// if its subject, time of issue or expiry is missing.
     pub fn read(&self, token: &str, now: Timestamp) -> Result<CustomToken, ApiError> {
         let claims: Option<Claims> = signed::verify(token, &self.0);
         let claims = claims

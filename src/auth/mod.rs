@@ -1,4 +1,4 @@
-//! Passwords and tokens: what the accounts need from outside.
+//! Passwords and tokens: the implementations that accounts need from outside.
 
 pub mod custom_token;
 pub mod password;

@@ -1,8 +1,8 @@
 //! Password hashing: Argon2id for new passwords, off the request threads.
 //!
-//! Hashing is meant to be slow, so only a few run at once and only some wait;
-//! who comes then is told to come back. Hashes of v1 are bcrypt's: they are verified, and the
-//! accounts replace them at the next login.
+//! Hashing is slow on purpose, so only a few hashes run at once and a limited number wait; further
+//! requests are told to retry. v1's hashes are bcrypt: they are verified, and the accounts replace
+//! them at the next login.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use tokio::sync::Semaphore;
 
 use super::strength;
 
-/// Memory per hash in KiB, passes, lanes: the first choice of RFC 9106 for less memory is 64 MiB
-/// with three passes; OWASP's for servers that hash at every login is 19 MiB with two.
+/// Memory per hash in KiB, passes, lanes. For less memory, RFC 9106 recommends 64 MiB with three
+/// passes; for servers that hash at every login, OWASP recommends 19 MiB with two.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// How many requests may wait for a hash.
+/// How many requests can wait for a hash.
 const MAX_WAITING: usize = 64;
-/// What a hash from elsewhere may cost: bcrypt's exponent; Argon2's memory in KiB and passes.
+/// The highest cost of an imported hash: bcrypt's exponent; Argon2's memory in KiB and passes.
 const MAX_BCRYPT_COST: u32 = 14;
-/// How much of a password bcrypt looks at.
+/// How many bytes of a password bcrypt uses.
 const BCRYPT_BYTES: usize = 72;
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 10;
@@ -37,7 +37,7 @@ const MAX_PASSES: u32 = 10;
 pub struct Argon2Hasher {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    /// Verified against when there is no user, so that the time does not tell.
+    /// Verified against when there is no user, so that the time taken does not reveal that.
     decoy: String,
 }
 
@@ -143,7 +143,8 @@ fn hash_now(password: &[u8]) -> Result<String, ApiError> {
         .map_err(|error| ApiError::unexpected(error.to_string()))
 }
 
-/// Makes up a hash that takes as long to verify as any, without hashing: no password has it.
+/// Generates a hash that takes as long to verify as any other, without hashing: no password matches
+/// it.
 fn decoy() -> String {
     let [salt, output] = [
         rand::random::<[u8; 16]>().as_slice(),
@@ -155,7 +156,7 @@ fn decoy() -> String {
 
 fn verify_now(password: &str, hash: &str) -> bool {
     if is_bcrypt(hash) {
-        // What is behind the 72nd byte never counted.
+        // bcrypt has never used anything after the 72nd byte.
         return bcrypt::verify(password, hash).unwrap_or(false);
     }
     let Ok(hash) = PasswordHash::new(hash) else {
@@ -253,7 +254,7 @@ mod tests {
         assert!(hasher.hash(password("x")).await.is_ok());
     }
 
-    /// A decoy that differed in cost would tell who has an account.
+    /// A decoy with another cost would reveal who has an account.
     #[test]
     fn the_decoy_costs_what_a_password_costs() {
         let (decoy, real) = (decoy(), hash_now(b"correct horse").unwrap());

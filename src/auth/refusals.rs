@@ -1,15 +1,16 @@
-//! Who was not let in, and how often: logins and changes of passwords that were refused, sessions of
-//! users who are locked out.
+//! Refused access: logins and password changes that were refused, and sessions of disabled users,
+//! with counts.
 //!
-//! The log keeps for ever what it is told, and a refusal is told by a stranger. So refusals are not
-//! in the log, but in a table of `ops.sqlite`, with nothing that a stranger can make grow:
+//! The log keeps everything for ever, and strangers cause refusals. So refusals are not in the log,
+//! but in a table of `ops.sqlite`, and a stranger cannot make anything there grow without bound:
 //!
-//! 1. A row is an account, a way in, a reason and a minute, with a count. Names of accounts that
-//!    there are not are not kept at all: some are passwords that were typed into the wrong field.
-//!    Neither are addresses; the audit trail has them.
-//! 2. Rows are counted up in memory and written every few seconds. When too many accounts are tried
-//!    meanwhile, the rest counts as nobody's.
-//! 3. Rows go after `AUTH_REFUSALS_DAYS`, the oldest also when there are too many.
+//! 1. A row is an account, a way in, a reason and a minute, with a count. Names of accounts that do
+//!    not exist are never stored: some are passwords that were typed into the wrong field. Neither
+//!    are addresses; the audit trail has them.
+//! 2. Rows are counted in memory and written every few seconds. If too many accounts are tried in
+//!    between, the rest is counted without an account.
+//! 3. Rows are deleted after `AUTH_REFUSALS_DAYS`, and the oldest ones also when there are too
+//!    many.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,34 +26,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ops_store::OpsStore;
 
-/// How often what was counted is written.
+/// How often the counts are written.
 const FLUSH_PERIOD: Duration = Duration::from_secs(5);
-/// How many rows wait to be written; what comes then counts as nobody's.
+/// How many rows can wait to be written; further refusals are counted without an account.
 const MAX_WAITING: usize = 4096;
 /// How many rows are kept.
 const MAX_KEPT: u32 = 200_000;
-/// Old rows are looked for every so many writes.
+/// Old rows are deleted once in this many writes.
 const TRIM_EVERY: u32 = 64;
 
 const MINUTE: i64 = 60_000_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 
-/// Why somebody was not let in.
+/// Why access was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The password is another, or whoever vouches does not.
+    /// The password is wrong, or the service that should vouch for the user does not.
     WrongCredentials,
-    /// There is no such account.
+    /// The account does not exist.
     UnknownAccount,
-    /// The user is locked out.
+    /// The user is disabled.
     Disabled,
-    /// Too many tried.
+    /// There were too many attempts.
     Throttled,
 }
 
 impl Reason {
-    /// All that there are.
+    /// All reasons.
     pub const ALL: [Self; 4] = [
         Self::WrongCredentials,
         Self::UnknownAccount,
@@ -60,7 +61,7 @@ impl Reason {
         Self::Throttled,
     ];
 
-    /// Finds out whether an error refuses somebody, and why.
+    /// Returns the reason if an error is a refusal.
     fn of(error: &ApiError) -> Option<Self> {
         match error.code {
             _ if error.status() == 429 => Some(Self::Throttled),
@@ -71,7 +72,7 @@ impl Reason {
         }
     }
 
-    /// Returns the name under which it is kept.
+    /// Returns the name under which it is stored.
     pub fn name(self) -> &'static str {
         match self {
             Self::WrongCredentials => "wrong_credentials",
@@ -85,32 +86,32 @@ impl Reason {
 /// Refusals that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// When: the beginning of a minute.
+    /// The start of the minute.
     pub minute: Timestamp,
-    /// Whose account was tried, if it is anybody's.
+    /// The user whose account was tried, if it exists.
     pub user: Option<UserId>,
     /// The way in: `password`, `change_password`, `token`, or a service such as `custom_token`.
     pub way: String,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// Which refusals somebody wants to see, the latest first.
+/// Which refusals to list, the latest first.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Of this account.
+    /// Only of this account.
     pub user: Option<UserId>,
-    /// Of this minute or later.
+    /// From this minute on.
     pub since: Option<Timestamp>,
-    /// Of this minute or earlier.
+    /// Up to and including this minute.
     pub until: Option<Timestamp>,
-    /// Rows before this one.
+    /// Only rows before this one.
     pub before: Option<i64>,
-    /// How many.
+    /// How many rows.
     pub limit: u32,
 }
 
-/// A row, as it is kept.
+/// A row, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refused {
     /// The row's number.
@@ -118,13 +119,13 @@ pub struct Refused {
     pub number: i64,
     /// The minute.
     pub minute: Timestamp,
-    /// Whose account was tried, if it is anybody's.
+    /// The user whose account was tried, if it exists.
     pub user: Option<String>,
     /// The way in.
     pub way: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How often.
+    /// How many refusals.
     pub count: i64,
 }
 
@@ -134,12 +135,12 @@ pub struct Refusals {
     ops_store: Arc<OpsStore>,
     keep_days: u32,
     waiting: Mutex<BTreeMap<Kind, u32>>,
-    /// All since the start, also when none is kept.
+    /// All refusals since the start, even if none are stored.
     totals: Mutex<BTreeMap<Reason, u64>>,
 }
 
 impl Refusals {
-    /// Builds the table's front; with no days to keep nothing is counted.
+    /// Builds the counter; if `keep_days` is 0, nothing is stored.
     pub fn new(clock: Arc<dyn Clock>, ops_store: Arc<OpsStore>, keep_days: u32) -> Self {
         Self {
             clock,
@@ -150,12 +151,12 @@ impl Refusals {
         }
     }
 
-    /// Returns how many were refused since the start, by reason.
+    /// Returns how many refusals there were since the start, by reason.
     pub fn totals(&self) -> BTreeMap<Reason, u64> {
         self.totals.lock().clone()
     }
 
-    /// Counts an error, if it refuses somebody. Never waits.
+    /// Counts an error if it is a refusal. Never waits.
     pub fn note(&self, user: Option<&UserId>, way: &str, error: &ApiError) {
         let Some(reason) = Reason::of(error) else {
             return;
@@ -174,12 +175,12 @@ impl Refusals {
         count(&mut self.waiting.lock(), kind);
     }
 
-    /// Whether an error refuses somebody, so that it matters whom.
+    /// Returns whether an error is a refusal that will be stored, so that its user must be known.
     pub fn is_refusal(&self, error: &ApiError) -> bool {
         self.keep_days > 0 && Reason::of(error).is_some()
     }
 
-    /// Writes what was counted, every few seconds until the server stops, and then once more.
+    /// Writes the counts every few seconds until the server stops, and then once more.
     pub async fn keep_writing(self: Arc<Self>, ending: CancellationToken) {
         let mut num_written = 0_u32;
         loop {
@@ -196,7 +197,7 @@ impl Refusals {
         }
     }
 
-    /// Lists refusals, those of this moment among them.
+    /// Lists refusals, including those not written yet.
     ///
     /// # Errors
     /// The ops store cannot be read.
@@ -235,7 +236,7 @@ fn count(waiting: &mut BTreeMap<Kind, u32>, kind: Kind) {
     *number = number.saturating_add(1);
 }
 
-/// Returns where a kind is counted: as nobody's when there are too many.
+/// Returns the counter of a kind; if too many are waiting, the one without an account.
 fn slot(waiting: &mut BTreeMap<Kind, u32>, mut kind: Kind) -> &mut u32 {
     if waiting.len() >= MAX_WAITING && !waiting.contains_key(&kind) {
         kind.user = None;

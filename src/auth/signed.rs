@@ -1,31 +1,32 @@
-//! Signed tokens with a shared secret: JWT by HMAC, as v1 made and took them.
+//! Signed tokens with a shared secret: JWTs with HMAC, as v1 issued and accepted them.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use skytrail_schema::time::Timestamp;
 
-/// When a token is good. Like v1, a time of 0 counts as not given.
+/// The times that bound a token's validity. As in v1, a time of 0 counts as absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Times {
-    /// The second from which on it is refused.
+    /// The second from which the token is refused.
     #[serde(default)]
     exp: Seconds,
-    /// The second before which it is refused.
+    /// The second before which the token is refused.
     #[serde(default)]
     nbf: Seconds,
-    /// The second in which it was issued.
+    /// The second in which the token was issued.
     #[serde(default)]
     iat: Seconds,
 }
 
-/// Seconds since the epoch, 0 when not given. A fraction, which the standard allows, is cut.
+/// Seconds since the epoch, 0 if absent. A fraction, which the standard allows, is cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seconds(i64);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        /// No date that anybody means is outside; a number that is cannot be held against a clock.
+        /// No real date is outside this range, and a number outside it cannot be compared with a
+        /// clock.
         const FAR: f64 = 1e15;
         let number = f64::deserialize(from)?;
         if !(-FAR..FAR).contains(&number) {
@@ -47,7 +48,7 @@ impl Seconds {
 }
 
 impl Times {
-    /// Whether a token with these times is good at present.
+    /// Returns whether a token with these times is valid at present.
     pub(super) fn are_current(self, now: Timestamp) -> bool {
         let now = now.micros().div_euclid(1_000_000);
         self.exp.given().is_none_or(|exp| now < exp)
@@ -55,7 +56,8 @@ impl Times {
             && self.iat.given().is_none_or(|iat| iat <= now)
     }
 
-    /// Returns the last moment at which the token may have been issued, in the second that it says.
+    /// Returns the latest time at which the token can have been issued, within the second that it
+    /// gives.
     pub(super) fn issued_at(self) -> Option<Timestamp> {
         let last = |iat: i64| iat.saturating_mul(1_000_000).saturating_add(999_999);
         let micros = self.iat.given().map(last);
@@ -68,18 +70,18 @@ impl Times {
         micros.map(Timestamp::from_micros)
     }
 
-    /// Whether an expiry is given.
+    /// Returns whether the token has an expiry.
     pub(super) fn has_expiry(self) -> bool {
         self.exp.given().is_some()
     }
 }
 
-/// No token that anybody means has a longer head. The library reads all of it before it looks at the
-/// signature, and what is nested in it as deep as it goes.
+/// No real token has a longer head. The library parses the whole head, however deeply nested,
+/// before it checks the signature.
 const MAX_HEAD_BYTES: usize = 1024;
 
-/// Reads the claims of a token that was signed with `key`; `None` when it was not, or they do not
-/// fit. Times are the caller's to check, against the server's own clock.
+/// Reads the claims of a token signed with `key`; `None` if it is not, or if the claims do not fit.
+/// The caller checks the times, against the server's own clock.
 pub(super) fn verify<C: DeserializeOwned>(token: &str, key: &DecodingKey) -> Option<C> {
     let (head, _) = token.split_once('.')?;
     if head.len() > MAX_HEAD_BYTES {
@@ -107,7 +109,7 @@ mod tests {
     }
 
     proptest! {
-        /// A token is good in [max(iat, nbf), exp), where each end may be missing.
+        /// A token is valid in [max(iat, nbf), exp), where each end may be missing.
         #[test]
         fn times_bound_a_token(
             exp in prop::option::of(1_i64..40), nbf in prop::option::of(1_i64..40),

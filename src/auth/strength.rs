@@ -2,15 +2,15 @@
 
 use zxcvbn::zxcvbn;
 
-/// Texts about the user that are shorter take nothing away: they occur by chance.
+/// Shorter strings about the user are ignored: they occur by chance.
 const MIN_KNOWN_CHARS: usize = 2;
-/// What is behind is not looked at: so much is hard enough, or nothing is.
+/// The rest is ignored: this many characters are either hard enough to guess, or no number is.
 const MAX_CHARS: usize = 100;
 
-/// Estimates a password for somebody who knows `known`.
+/// Estimates a password's strength against an attacker who knows `known`.
 ///
-/// What he knows is put in as words to be tried, and the password is also judged by what is left
-/// of it without them: a row of known words is not hard to guess because it is long.
+/// The known strings are used as words to try. The password is also judged by what is left of it
+/// without them: a sequence of known words is not hard to guess because it is long.
 pub fn level(password: &str, known: &[String]) -> u8 {
     let password: String = password.chars().take(MAX_CHARS).collect();
     let texts: Vec<&str> = known.iter().map(String::as_str).collect();

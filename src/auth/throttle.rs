@@ -1,14 +1,15 @@
-//! Throttling of whoever tries passwords.
+//! Throttles attempts to guess passwords.
 //!
-//! A try takes from buckets that refill steadily; an empty one refuses, with the time to wait. There
-//! is one for the address, one for the account as tried from there, and a wide one for the account
-//! from wherever it is tried. It takes many addresses to empty the last: one stranger locks nobody
-//! out. Whoever signed in from an address lately is not held by it there.
+//! An attempt takes from buckets that refill steadily; an empty one refuses it, with the time to
+//! wait. There is one bucket for the address, one for the account as tried from that address, and a
+//! wide one for the account from all addresses. It takes many addresses to empty the last one: a
+//! single stranger cannot lock anyone out. A user who recently signed in from an address is not
+//! limited by it there.
 //!
-//! A sign-up takes from a bucket of its address for sign-ups, too, which is wider: a class that starts
-//! an app signs up behind one address. One that succeeds has guessed nothing.
+//! A sign-up also takes from a bucket of its address for sign-ups, which is wider: a class that
+//! starts using an app signs up behind one address. A sign-up that succeeds has guessed nothing.
 //!
-//! What is remembered is bounded, and names are kept as hashes, however long they are.
+//! Memory is bounded, and names are kept as hashes, however long they are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,22 +20,22 @@ use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
 
-/// So many buckets are remembered, in some 30 MiB. Who would have an account's forgotten before it is
-/// full has to try as many others.
+/// How many buckets are remembered, in some 30 MiB. To have an account's bucket evicted before it
+/// is full, an attacker must try this many others.
 const MAX_BUCKETS: usize = 300_000;
-/// So many pairs of an account and an address from which it was signed in to.
+/// How many pairs of an account and an address it was signed in from are remembered.
 const MAX_HOMES: usize = 100_000;
 
-/// What a bucket is for: how many tries it holds, and how fast they come back.
+/// What a bucket is for: how many attempts it holds, and how fast it refills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// An address, whatever is tried from there: 28,800 a day.
+    /// An address, whatever is tried from it: 28,800 attempts a day.
     Address,
     /// An account as tried from one address: 2,880 a day.
     Pair,
     /// An account: 28,800 a day, of which one address gets a tenth.
     Account,
-    /// An address that users are made from: 28,800 a day.
+    /// An address that signs up users: 28,800 a day.
     SignUps,
 }
 
@@ -47,7 +48,7 @@ impl Kind {
         }
     }
 
-    /// How long a try takes to come back.
+    /// Returns how long one attempt takes to refill.
     fn refill(self) -> Duration {
         match self {
             Self::Address | Self::Account | Self::SignUps => Duration::from_secs(3),
@@ -56,20 +57,20 @@ impl Kind {
     }
 }
 
-/// A bucket has a name of this size, however long that of what is tried is.
+/// The key of a bucket; it has this size however long the name that is tried.
 type Key = [u8; 32];
 
-/// Who tries what: the buckets that it takes from. The default takes from none.
+/// The buckets that an attempt takes from. The default takes from none.
 #[derive(Clone, Debug, Default)]
 pub struct Attempt(Vec<(Kind, Key)>);
 
 impl Attempt {
-    /// Somebody at an address tries something.
+    /// An attempt from an address.
     pub fn at(address: &str) -> Self {
         Self(vec![(Kind::Address, key_of(&["address", address]))])
     }
 
-    /// Somebody at an address tries an account, whether or not there is such a one.
+    /// An attempt on an account from an address, whether or not the account exists.
     pub fn on(account: &str, address: &str) -> Self {
         let Self(mut buckets) = Self::at(address);
         buckets.push((Kind::Pair, key_of(&["pair", address, account])));
@@ -77,8 +78,8 @@ impl Attempt {
         Self(buckets)
     }
 
-    /// The same by somebody who signs up. What is tried is which names are taken; anonymously nothing
-    /// is, and the default says so.
+    /// The same attempt as a sign-up. A sign-up with a name guesses which names are taken; an
+    /// anonymous one guesses nothing, and starts from the default.
     #[must_use]
     pub fn signing_up(self, address: &str) -> Self {
         let Self(mut buckets) = self;
@@ -86,7 +87,7 @@ impl Attempt {
         Self(buckets)
     }
 
-    /// Somebody has a user's password reset; from where is not known.
+    /// A reset of a user's password; the address is not known.
     pub fn reset_of(user: &str) -> Self {
         Self(vec![(Kind::Address, key_of(&["reset", user]))])
     }
@@ -105,20 +106,20 @@ pub struct Throttle {
     num_refused: AtomicU64,
 }
 
-/// What the throttle says of itself.
+/// The throttle's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ThrottleState {
-    /// Buckets that were not full when that was last looked at.
+    /// Buckets that were not full when last checked.
     pub num_buckets: usize,
-    /// Tries refused since the start.
+    /// Attempts refused since the start.
     pub num_refused: u64,
 }
 
 #[derive(Debug)]
 struct Memory {
-    /// Those that were changed longest ago are the first to go.
+    /// The buckets that changed longest ago are evicted first.
     buckets: LruCache<Key, Bucket>,
-    /// Accounts with addresses from which they were signed in to.
+    /// Accounts with the addresses from which they were signed in to.
     homes: LruCache<Key, ()>,
 }
 
@@ -139,7 +140,7 @@ impl Bucket {
         }
     }
 
-    /// Returns the same bucket as it is now.
+    /// Returns the bucket in its state at `now`.
     fn refilled(self, now: Instant) -> Self {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.with(passed / self.kind.refill().as_secs_f64(), now)
@@ -158,14 +159,14 @@ impl Bucket {
         self.tries >= self.kind.capacity()
     }
 
-    /// Returns how long it takes until there is a try; zero when there is one.
+    /// Returns how long to wait for the next attempt; zero if one is available.
     fn wait(self) -> Duration {
         self.kind.refill().mul_f64((1.0 - self.tries).max(0.0))
     }
 }
 
 impl Memory {
-    /// Returns the buckets that an attempt takes from, as they are now.
+    /// Returns the buckets that an attempt takes from, in their state at `now`.
     fn buckets_of(&self, attempt: &Attempt, now: Instant) -> Vec<(Key, Bucket)> {
         let is_home = attempt.pair().is_some_and(|it| self.homes.contains(&it));
         let held = attempt.0.iter();
@@ -186,7 +187,7 @@ impl Memory {
         }
     }
 
-    /// Forgets buckets that are full again, and the oldest when there are too many.
+    /// Evicts buckets that are full again, and the oldest ones when there are too many.
     fn forget_old(&mut self, now: Instant) {
         while let Some((_, oldest)) = self.buckets.peek_lru()
             && (oldest.refilled(now).is_full() || self.buckets.len() > MAX_BUCKETS)
@@ -197,7 +198,7 @@ impl Memory {
 }
 
 impl Throttle {
-    /// Builds a throttle; one that is off lets everything through.
+    /// Builds a throttle; one that is off admits everything.
     pub fn new(is_on: bool) -> Self {
         let memory = Memory {
             buckets: LruCache::unbounded(),
@@ -218,10 +219,10 @@ impl Throttle {
         }
     }
 
-    /// Takes one try from each of an attempt's buckets.
+    /// Takes one attempt from each of an attempt's buckets.
     ///
     /// # Errors
-    /// 429 with the time to wait, when one of them is empty.
+    /// 429 with the time to wait, if one of them is empty.
     pub fn admit(&self, attempt: &Attempt, now: Instant) -> Result<(), ApiError> {
         if !self.is_on {
             return Ok(());
@@ -229,7 +230,7 @@ impl Throttle {
         let mut memory = self.memory.lock();
         memory.forget_old(now);
         let buckets = memory.buckets_of(attempt, now);
-        // All or none: who is refused for one takes nothing from the others.
+        // All or none: an attempt that one bucket refuses takes nothing from the others.
         let wait = buckets.iter().map(|(_, bucket)| bucket.wait()).max();
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
             self.num_refused.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +242,8 @@ impl Throttle {
         Ok(())
     }
 
-    /// Gives back what an attempt has taken: it was no guess. A sign-up is one all the same.
+    /// Gives back what an attempt has taken, because it was not a guess. It still counts as a
+    /// sign-up.
     pub fn give_back(&self, attempt: &Attempt, now: Instant) {
         let mut memory = self.memory.lock();
         let guessed = memory.buckets_of(attempt, now).into_iter();
@@ -250,7 +252,7 @@ impl Throttle {
         }
     }
 
-    /// Remembers that whoever makes this attempt has signed in to the account from the address.
+    /// Remembers that this attempt has signed in to the account from the address.
     pub fn welcome(&self, attempt: &Attempt) {
         let Some(pair) = attempt.pair().filter(|_| self.is_on) else {
             return;
@@ -263,7 +265,7 @@ impl Throttle {
     }
 }
 
-/// Names a bucket; what stands in one part cannot be taken for another's.
+/// Returns the key of a bucket; the parts are separated unambiguously.
 fn key_of(parts: &[&str]) -> Key {
     *blake3::hash(json!(parts).to_string().as_bytes()).as_bytes()
 }
@@ -333,7 +335,7 @@ mod tests {
         let now = start + Duration::from_secs(3596);
         let elsewhere = Attempt::on("ada", "192.0.2.2");
         assert!(throttle.admit(&elsewhere, now).is_err());
-        // Where she signs in she has the tries of one address.
+        // Where she signs in she has the attempts of one address.
         assert_eq!(num_admitted(&throttle, &home, now), 10);
         assert!(throttle.admit(&Attempt::on("ben", OWNER), now).is_err());
     }
@@ -356,7 +358,7 @@ mod tests {
             throttle.give_back(&stranger(0), now);
         }
         assert_eq!(throttle.state().num_buckets, 0);
-        // A try that was not taken is not given.
+        // An attempt that was not taken is not given back.
         throttle.give_back(&stranger(0), now);
         assert_eq!(num_admitted(&throttle, &stranger(0), now), 10);
     }
@@ -371,7 +373,7 @@ mod tests {
             throttle.admit(&named(number), start).unwrap();
             throttle.give_back(&named(number), start);
         }
-        // Of 300 there are 100 left, and none of the ten tries of the address is taken.
+        // 100 of 300 are left, and none of the address's ten attempts has been taken.
         assert_eq!(num_admitted(&throttle, &anonymous, start), 100);
         assert!(throttle.admit(&named(100), start).is_err());
         let owner = Attempt::on("ada", OWNER);
@@ -407,7 +409,7 @@ mod tests {
             throttle.admit(&attempt, now).unwrap();
             throttle.welcome(&attempt);
         }
-        // What is too much is forgotten at the next try.
+        // The excess is evicted at the next attempt.
         throttle.admit(&stranger(0), now).unwrap();
         assert_eq!(throttle.state().num_buckets, MAX_BUCKETS + 3);
         assert_eq!(throttle.memory.lock().homes.len(), MAX_HOMES);

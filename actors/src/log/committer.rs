@@ -219,9 +219,10 @@ impl Committer {
         });
     }
 
-    /// Returns the time of the next commit: the clock's, but always after the last commit. Searches
-    /// by time rely on that, so if the clock was ahead once, times follow the last commit until the
-    /// clock catches up.
+    /// Returns the time of the next commit: the clock's, but always after the last commit.
+    ///
+    /// Searches by time rely on that, so if the clock was ahead once, times follow the last commit
+    /// until the clock catches up.
     fn time_after(&mut self, last: Timestamp) -> Timestamp {
         let now = (self.now)();
         let time = now.max(Timestamp::from_micros(last.micros() + 1));

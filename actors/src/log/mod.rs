@@ -190,8 +190,10 @@ pub trait EventLog: Send + Sync + 'static {
     }
 
     /// Searches a bounded part of the log for commits with an event that matches a filter, from the
-    /// commit that holds position `from` to at most the one that holds `until`. Other commits may
-    /// be among the results. Advances by at least one commit, unless `from` is beyond the head.
+    /// commit that holds position `from` to at most the one that holds `until`.
+    ///
+    /// Other commits may be among the results. Advances by at least one commit, unless `from` is
+    /// beyond the head.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -1,4 +1,4 @@
-//! What of the log somebody asks for, out of a body or a query.
+//! Which part of the log is asked for, read from a body or a query.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,23 +17,23 @@ use skytrail_schema::time::Timestamp;
 use crate::action::{audit, request};
 use crate::services::Services;
 
-/// Members that hold lists; in a query their items are separated by commas.
+/// Members that hold lists; in a query, commas separate their items.
 const LISTS: [&str; 4] = ["record_types", "kinds", "keys", "origins"];
 
-/// Members that hold positions, or, some of them, a time.
+/// Members that hold positions; some of them can also hold a time.
 const POSITIONS: [&str; 3] = ["from", "since", "until"];
 
-/// Where somebody begins.
+/// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// With this position.
+    /// At this position.
     From(u64),
-    /// With what was committed at this time or later.
+    /// At the first event committed at this time or later.
     Time(Timestamp),
 }
 
 impl Start {
-    /// Returns the first position for who reads forwards.
+    /// Returns the first position for reading forwards.
     pub(crate) async fn first(self, reader: &EventReader) -> Result<u64, ApiError> {
         match self {
             Self::From(position) => Ok(position),
@@ -41,7 +41,8 @@ impl Start {
         }
     }
 
-    /// Returns the first position for who reads backwards: with a time, what was committed before.
+    /// Returns the first position for reading backwards; for a time, the last one committed before
+    /// it.
     pub(crate) async fn last_before(self, reader: &EventReader) -> Result<u64, ApiError> {
         match self {
             Self::From(position) => Ok(position),
@@ -50,10 +51,10 @@ impl Start {
     }
 }
 
-/// Reads where somebody begins.
+/// Reads where to begin.
 ///
 /// # Errors
-/// 107, 108: not such a member, or both.
+/// 107, 108: a member is invalid, or both are given.
 pub(crate) fn start(body: &Map<String, Json>) -> Result<Option<Start>, ApiError> {
     let from = request::whole_number(body, "from")?;
     let time = request::time(body, "time")?;
@@ -72,7 +73,7 @@ pub(crate) fn start(body: &Map<String, Json>) -> Result<Option<Start>, ApiError>
     }
 }
 
-/// Reads between which positions everything that is wanted lies.
+/// Reads the range of positions that contains everything wanted.
 ///
 /// # Errors
 /// 107, 108: neither a position nor a time; the log cannot be read.
@@ -96,7 +97,7 @@ pub(crate) async fn range(
 /// Reads which events are wanted.
 ///
 /// # Errors
-/// 107, 108: a member of another type, or what names nothing.
+/// 107, 108: a member has the wrong type, or names something unknown.
 pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let kinds = request::texts(body, "kinds")?.unwrap_or_default();
@@ -123,8 +124,7 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
     })
 }
 
-/// As [`filter`], where the user may also be named by what he signs in with, as [`audit::user`] finds
-/// him.
+/// As [`filter`], but the user may also be given by what they sign in with, as in [`audit::user`].
 ///
 /// # Errors
 /// As [`filter`]; the store cannot be read.
@@ -139,7 +139,7 @@ pub(crate) async fn filter_by_name(
     Ok(filter)
 }
 
-/// Reads the one stream that is wanted, by its name or as a record's id.
+/// Reads the one stream that is wanted, given by its name or as a record's id.
 fn stream(body: &Map<String, Json>) -> Result<Option<Stream>, ApiError> {
     let stream = request::text(body, "stream")?;
     let record = request::text(body, "record")?;
@@ -158,7 +158,7 @@ fn stream(body: &Map<String, Json>) -> Result<Option<Stream>, ApiError> {
     }
 }
 
-/// Reads a list of words that name something.
+/// Reads a list of words from a fixed set.
 fn words<T: DeserializeOwned + Ord>(
     body: &Map<String, Json>,
     name: &str,
@@ -173,10 +173,10 @@ fn words<T: DeserializeOwned + Ord>(
     words.map(word).collect()
 }
 
-/// Begins to follow what a body asks for, from now on if it does not say where.
+/// Starts to follow the events that a body asks for, from now on if it gives no start.
 ///
 /// # Errors
-/// As [`filter`] and [`start`]; 108 for a place beyond the log's end, or of another timeline.
+/// As [`filter`] and [`start`]; 108 for a place past the log's end, or on another timeline.
 pub(crate) async fn follower(
     reader: &Arc<EventReader>,
     body: &Map<String, Json>,
@@ -185,10 +185,10 @@ pub(crate) async fn follower(
     Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
 }
 
-/// Returns the position behind which a body wants to begin, the log's end if it does not say.
+/// Returns the position after which a body wants to begin, or the log's end if it gives none.
 ///
 /// # Errors
-/// As [`start`]; 108 for a place beyond the log's end, or of another timeline.
+/// As [`start`]; 108 for a place past the log's end, or on another timeline.
 pub(crate) async fn behind(
     reader: &EventReader,
     body: &Map<String, Json>,
@@ -218,7 +218,7 @@ fn within(reader: &EventReader, place: Place) -> Result<u64, ApiError> {
     Ok(place.position)
 }
 
-/// As [`follower`], behind a place that is known.
+/// As [`follower`], but starts after a known place.
 ///
 /// # Errors
 /// As [`follower`].
@@ -231,7 +231,7 @@ pub(crate) fn follower_behind(
     Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
 }
 
-/// Makes a body of a query. Numbers stay texts where a text is wanted.
+/// Builds a body from a query. Numbers stay strings where a string is expected.
 pub(crate) fn body_of_query(query: &str) -> Map<String, Json> {
     let pairs = actix_web::web::Query::<Vec<(String, String)>>::from_query(query);
     let pairs = pairs.map(actix_web::web::Query::into_inner);

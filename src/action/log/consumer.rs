@@ -7,10 +7,10 @@ use skytrail_schema::code::ApiError;
 use super::asked;
 use crate::action::{Call, Outcome, Reply, request};
 
-/// How often an event is tried when nobody says, and at most.
+/// How often an event is tried by default, and at most.
 const ATTEMPTS: (u64, u64) = (10, 1000);
 
-/// How long a worker may take for an event when nobody says, at least, and at most: milliseconds.
+/// How long a worker may take for an event by default, at least, and at most: milliseconds.
 const TIMEOUT_MS: (u64, u64, u64) = (60_000, 100, 3_600_000);
 
 pub(in crate::action) async fn create(call: Call) -> Outcome {

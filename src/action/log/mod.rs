@@ -1,4 +1,4 @@
-//! `log:read`; `consumer`: those who are told of the log by name; `table`: events as rows.
+//! `log:read`; `consumer`: named consumers of the log; `table`: events as rows.
 
 pub(crate) mod asked;
 pub(super) mod consumer;
@@ -10,7 +10,7 @@ use skytrail_actors::events::{Asked, Direction, Found};
 
 use super::{Call, Outcome, Reply, request};
 
-/// How many events a page has when nobody says, and at most.
+/// How many events a page has by default, and at most.
 const EVENTS: (u64, u64) = (100, 1000);
 
 pub(super) async fn read(call: Call) -> Outcome {

@@ -1,5 +1,5 @@
-//! Events as lines of a file: JSON Lines, or a table with a column for each thing that every event
-//! says.
+//! Events as lines of a file: JSON Lines, or a table with a column for each property that all
+//! events have.
 
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use skytrail_schema::json;
 
 use crate::spreadsheet;
 
-/// The table's columns, and where in an event, as it is shown, they are found.
+/// The table's columns, and the JSON pointer to each in an event as it is shown.
 const COLUMNS: [(&str, &str); 16] = [
     ("position", "/position"),
     ("time", "/time"),
@@ -28,23 +28,23 @@ const COLUMNS: [(&str, &str); 16] = [
     ("payload", "/payload"),
 ];
 
-/// How every event begins, as it is shown.
+/// How every event begins, in the form in which it is shown.
 const BEGIN: &str = "{\"position\":";
 
-/// How events are written.
+/// The format in which events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// One JSON object per line.
     Jsonl,
-    /// Comma-separated values, with a line of names.
+    /// Comma-separated values, with a header line.
     Csv,
 }
 
 impl Format {
-    /// Reads a name.
+    /// Parses the name of a format.
     ///
     /// # Errors
-    /// 108: not such a name.
+    /// 108: no such format.
     pub(crate) fn parse(name: &str) -> Result<Self, ApiError> {
         match name {
             "jsonl" => Ok(Self::Jsonl),
@@ -64,7 +64,7 @@ impl Format {
         }
     }
 
-    /// Writes what comes before the first event.
+    /// Returns the text before the first event.
     pub(crate) fn head(self) -> String {
         match self {
             Self::Jsonl => String::new(),
@@ -72,7 +72,7 @@ impl Format {
         }
     }
 
-    /// Writes an event, as it is shown.
+    /// Formats an event, in the form in which it is shown.
     pub(crate) fn line(self, event: &RawValue) -> String {
         match self {
             Self::Jsonl => format!("{}\n", event.get()),
@@ -83,7 +83,7 @@ impl Format {
         }
     }
 
-    /// Whether a file may begin with this piece of its first line.
+    /// Returns whether a file can start with this prefix of a first line.
     pub(crate) fn may_begin(self, piece: &str) -> bool {
         match self {
             Self::Jsonl => piece.starts_with(BEGIN) || BEGIN.starts_with(piece),
@@ -91,7 +91,7 @@ impl Format {
         }
     }
 
-    /// Finds the position in a line that was written.
+    /// Finds the position in a line of this format.
     pub(crate) fn position(self, line: &str) -> Option<u64> {
         match self {
             Self::Jsonl => {
@@ -109,7 +109,7 @@ impl Format {
 fn cell(value: Option<&Json>) -> String {
     match value {
         None | Some(Json::Null) => String::new(),
-        // A row is a line, so that who goes on with a file finds its last one.
+        // A row is always one line, so that its last line can be found when a file is resumed.
         Some(Json::String(text)) if !text.contains(['\r', '\n']) => text.clone(),
         Some(value) => value.to_string(),
     }

@@ -1,7 +1,7 @@
 //! Tokens as files, one each, in v1's layout: `<folder>/<token>` holds JSON.
 //!
-//! A file is written without a flush: who loses power may lose the newest sessions, and signs in
-//! again. All file work is done on the blocking pool.
+//! Files are written without a flush: after a power loss the newest sessions may be missing, and
+//! their users must sign in again. All file work is done on the blocking pool.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::stored::{StoredToken, is_token};
 
-/// No token's file is larger.
+/// No token file is larger.
 const MAX_BYTES: u64 = 16 * 1024;
 /// How often files of expired tokens are looked for, in microseconds.
 const SWEEP_EVERY: i64 = 3600 * 1_000_000;
@@ -34,11 +34,11 @@ pub struct FsTokens {
 }
 
 impl FsTokens {
-    /// Opens a folder of tokens, making it if there is none; without `expiry` new tokens are good
-    /// for ever.
+    /// Opens a folder of tokens, and creates it if it does not exist. Without `expiry` new tokens
+    /// are valid for ever.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open(folder: &Path, app_name: &str, expiry: Option<Duration>) -> io::Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -52,7 +52,7 @@ impl FsTokens {
         })
     }
 
-    /// Removes the files of expired tokens now and then: nobody may ever show those again.
+    /// Removes the files of expired tokens from time to time: the tokens may never be shown again.
     fn sweep_if_due(&self, now: Timestamp) {
         let last = self.swept_at.load(Ordering::Relaxed);
         let is_due = now.micros().saturating_sub(last) >= SWEEP_EVERY;
@@ -141,7 +141,7 @@ fn write(path: &Path, token: &StoredToken) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(token)?)
 }
 
-/// Reads a token's file; `None` when there is none, or something else has its name.
+/// Reads a token's file; `None` if it does not exist, or something else has its name.
 fn read(path: &Path) -> io::Result<Option<StoredToken>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -163,7 +163,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the files of expired tokens; returns how many. Other files stay.
+/// Removes the files of expired tokens; returns how many. Other files are kept.
 fn sweep(folder: &Path, now: Timestamp) -> io::Result<u64> {
     let mut num_removed = 0;
     for entry in std::fs::read_dir(folder)? {

@@ -1,5 +1,5 @@
-//! Access tokens that are signed, not stored. The form is v1's JWT store's, so tokens of the
-//! original with the same secret are accepted.
+//! Access tokens that are signed, not stored. They have the form of v1's JWT store, so tokens that
+//! the original signed with the same secret are accepted.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use uuid::Uuid;
 
 use crate::auth::signed::{self, Times};
 
-/// So many tokens are remembered whose signatures are good: clients show the same one with every
+/// How many tokens with verified signatures are cached: clients show the same token with every
 /// request.
 const MAX_VERIFIED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
-/// Longer ones are verified each time; none that the server makes is.
+/// Longer tokens are verified each time; the server never issues one.
 const MAX_REMEMBERED_BYTES: usize = 1024;
 
 /// See the module's overview.
@@ -34,32 +34,32 @@ pub struct JwtTokens {
     verified: Mutex<LruCache<String, Arc<Shown>>>,
 }
 
-/// What a new token says.
+/// The contents of a new token.
 #[derive(Debug, Serialize)]
 struct Issued<'a> {
     jti: String,
     iat: i64,
     iss: &'a str,
     sub: &'a str,
-    /// In microseconds, 0 without one; v1 ignores it.
+    /// In microseconds, 0 if there is none; v1 ignores it.
     token_valid_since: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
 }
 
-/// What is read of a token; nothing else in it matters.
+/// The parts of a token that are read; the rest is ignored.
 #[derive(Debug, Deserialize)]
 struct Shown {
     sub: String,
     #[serde(flatten)]
     times: Times,
-    /// Absent in v1's, of which only the second of the issue is known.
+    /// Absent in v1's tokens, for which only the second of issue is known.
     #[serde(default)]
     token_valid_since: Option<i64>,
 }
 
 impl JwtTokens {
-    /// Builds the tokens of an app; without `expiry` they are good for ever.
+    /// Builds the tokens of an app; without `expiry` they are valid for ever.
     pub fn new(secret: &str, app_name: &str, expiry: Option<Duration>) -> Self {
         Self {
             encoding: EncodingKey::from_secret(secret.as_bytes()),
@@ -70,7 +70,7 @@ impl JwtTokens {
         }
     }
 
-    /// Reads a token whose signature is good. Whether its times are is another matter each time.
+    /// Reads a token and verifies its signature. The caller must check its times on each use.
     fn verified(&self, token: &str) -> Option<Arc<Shown>> {
         if let Some(shown) = self.verified.lock().get(token) {
             return Some(Arc::clone(shown));
@@ -121,7 +121,8 @@ impl Tokens for JwtTokens {
         }))
     }
 
-    /// Nothing is stored, so there is nothing to forget: as with v1's the client throws it away.
+    /// Nothing is stored, so there is nothing to forget: as with v1's tokens, the client discards
+    /// it.
     async fn forget(&self, _: &str) -> Result<(), ApiError> {
         Ok(())
     }
@@ -187,7 +188,7 @@ mod tests {
         assert!(read(&other, &token, NOW).await.is_some());
     }
 
-    /// Every form in which v1's store, or another one with its secret, may have signed.
+    /// Every form in which v1's store, or another server with its secret, can have signed a token.
     #[tokio::test]
     async fn tokens_of_the_original_are_accepted() {
         let tokens = JwtTokens::new("secret", "myapp", None);

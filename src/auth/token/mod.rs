@@ -1,13 +1,13 @@
 //! Access tokens, in v1's three forms: [`jwt`] signs them and stores nothing, [`fs`] and [`redis`]
-//! store them. Each reads what v1 left, so sessions survive the move.
+//! store them. Each reads the tokens that v1 left, so sessions survive the move.
 //!
 //! | | logout | new password | expiry |
 //! | --- | --- | --- | --- |
 //! | `jwt` | no effect | refused from then on | in the token |
-//! | `fs` | forgotten | refused from then on | checked when read; the file goes |
-//! | `redis` | forgotten | refused from then on | checked when read; redis lets the key go |
+//! | `fs` | forgotten | refused from then on | checked when read; the file is removed |
+//! | `redis` | forgotten | refused from then on | checked when read; redis deletes the key |
 //!
-//! Tokens refused after a new password are refused by the door, which compares the time of issue.
+//! After a new password the HTTP door refuses older tokens by comparing the time of issue.
 
 pub mod fs;
 pub mod jwt;
@@ -23,7 +23,7 @@ use crate::config::{self, TokenPlace};
 /// Opens the token store that the configuration names; `secret` signs tokens of the `jwt` kind.
 ///
 /// # Errors
-/// The folder cannot be made, or the address is not one of a redis.
+/// The folder cannot be created, or the address is not a redis address.
 pub fn open(
     config: &config::Tokens,
     app_name: &str,

@@ -1,9 +1,10 @@
-//! Tokens in redis, in v1's layout: a hash each, at `<prefix>:<token>`, or `<token>` without a prefix.
+//! Tokens in redis, in v1's layout: a hash each, at `<prefix>:<token>`, or `<token>` without a
+//! prefix.
 //!
-//! v1 set the time to live on the key without the prefix, so its prefixed tokens stayed for ever.
-//! Here it is set on the right key, and what is stored is checked again when it is read. The
-//! connection is made at the first use and made again when it is lost; meanwhile requests with a
-//! token are answered 503, since 104 would make clients forget their sessions.
+//! v1 set the time to live on the key without the prefix, so its prefixed tokens never expired.
+//! Here it is set on the right key, and the stored expiry is checked again when the token is read.
+//! The connection is opened at the first use and reopened when it is lost; meanwhile requests with
+//! a token are answered with 503, because 104 would make clients forget their sessions.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,7 +22,7 @@ use super::stored::{StoredToken, is_token};
 
 /// How long redis may take for an answer, and for a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a request waits in all, lost connections included.
+/// How long a request waits in total, including lost connections.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// See the module's overview.
@@ -33,10 +34,10 @@ pub struct RedisTokens {
 }
 
 impl RedisTokens {
-    /// Prepares to use the redis at `url`; without `expiry` new tokens are good for ever.
+    /// Prepares to use the redis at `url`; without `expiry` new tokens are valid for ever.
     ///
     /// # Errors
-    /// The address is not one of a redis.
+    /// The address is not a redis address.
     pub fn open(
         url: &str,
         prefix: &str,
@@ -94,7 +95,7 @@ impl Tokens for RedisTokens {
         let found: HashMap<String, String> =
             match within_redis(connection.hgetall(self.key(token))).await? {
                 Ok(found) => found,
-                // Another kind of value has this key.
+                // The key has another type of value.
                 Err(error) if error.code() == Some("WRONGTYPE") => return Ok(None),
                 Err(error) => return Err(unavailable(&error)),
             };
@@ -122,7 +123,7 @@ fn fields(token: &StoredToken) -> [(&'static str, String); 6] {
     ]
 }
 
-/// Reads a hash; of one that is not there, or not a token's, nothing fits.
+/// Decodes a hash; if it does not exist, or is not a token's, the result matches no token.
 fn stored(fields: &HashMap<String, String>) -> StoredToken {
     let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok());
@@ -152,7 +153,7 @@ async fn within_redis<T>(
     })
 }
 
-/// The error's text may hold parts of the command, so only its kind is logged.
+/// The error's text may contain parts of the command, so only its kind is logged.
 fn unavailable(error: &RedisError) -> ApiError {
     tracing::error!(kind = %error.category(), "redis failed");
     try_later()

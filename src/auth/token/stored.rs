@@ -1,4 +1,4 @@
-//! What the stores keep of a token, with v1's names and its times in nanoseconds.
+//! The stored form of a token, with v1's names and its times in nanoseconds.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-/// The longest text that may be a token.
+/// The longest string that can be a token.
 const MAX_LENGTH: usize = 128;
 
 /// A stored token.
@@ -17,12 +17,12 @@ const MAX_LENGTH: usize = 128;
 pub(super) struct StoredToken {
     /// The token itself.
     pub(super) access_token: String,
-    /// When it expires, in nanoseconds; 0 is never.
+    /// When it expires, in nanoseconds; 0 means never.
     pub(super) expired_at: i64,
-    /// When it was issued, in nanoseconds; 0 when that is not known: v1's files do not say it.
+    /// When it was issued, in nanoseconds; 0 if not known: v1's files do not contain it.
     pub(super) issued_at: i64,
-    /// Since when the user's tokens were good when it was issued, in nanoseconds; 0 without a time,
-    /// absent in v1's.
+    /// The time since which the user's tokens were valid when it was issued, in nanoseconds; 0 if
+    /// there was none, absent in v1's tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token_valid_since: Option<i64>,
     /// The app that it was issued for.
@@ -33,7 +33,7 @@ pub(super) struct StoredToken {
 }
 
 impl StoredToken {
-    /// Makes a new token.
+    /// Creates a new token.
     pub(super) fn issue(
         user: &UserId,
         app_name: &str,
@@ -52,12 +52,13 @@ impl StoredToken {
         }
     }
 
-    /// Whether its time is over.
+    /// Returns whether it has expired.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         self.expired_at > 0 && self.expired_at <= nanos(now)
     }
 
-    /// Returns what it says, if it was stored under its own name and is good for somebody.
+    /// Returns the token's claims, if it was stored under its own name, has a user and has not
+    /// expired.
     pub(super) fn claims(&self, shown: &str, now: Timestamp) -> Option<TokenClaims> {
         let is_good = self.access_token == shown && !self.user.is_empty() && !self.is_over(now);
         let issued_at = Some(self.issued_at).filter(|at| *at > 0);
@@ -75,7 +76,7 @@ fn nanos(time: Timestamp) -> i64 {
     time.micros().saturating_mul(1000)
 }
 
-/// Whether a text can be a token at all: never a path, never part of another key.
+/// Returns whether a string can be a token: never a path, never part of another key.
 pub(super) fn is_token(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     !text.is_empty() && text.len() <= MAX_LENGTH && text.bytes().all(is_allowed)

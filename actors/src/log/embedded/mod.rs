@@ -409,9 +409,10 @@ impl EmbeddedLog {
         }
     }
 
-    /// Accepts no more decisions, finishes those that are waiting, and stops. Blocks until that is
-    /// done; for sled and a segment that is being rewritten, at most until `deadline` has passed.
-    /// The lock is held until that segment is done.
+    /// Accepts no more decisions, finishes those that are waiting, and stops.
+    ///
+    /// Blocks until that is done; for sled and a segment that is being rewritten, at most until
+    /// `deadline` has passed. The lock is held until that segment is done.
     pub fn close(&self, deadline: Duration) {
         let begun = Instant::now();
         self.rewriting.is_closing.store(true, Ordering::Release);
@@ -428,9 +429,11 @@ impl EmbeddedLog {
         drop(self.lock.lock().take());
     }
 
-    /// Removes the payloads of events from the log's files. First everything written so far is
-    /// sealed, then each segment with one of the events is rewritten, then sled's folder is
-    /// removed, to be filled again from the journal. Can be repeated after any interruption.
+    /// Removes the payloads of events from the log's files.
+    ///
+    /// First everything written so far is sealed, then each segment with one of the events is
+    /// rewritten, then sled's folder is removed, to be filled again from the journal. Can be
+    /// repeated after any interruption.
     ///
     /// # Errors
     /// See [`BlankError`].
