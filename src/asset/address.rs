@@ -1,4 +1,4 @@
-//! The addresses of files, and the signatures that make them good for a while.
+//! The addresses of files, and the signatures that make them valid for a limited time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,16 @@ use skytrail_schema::time::Timestamp;
 use super::store::FileError;
 use crate::config::Secret;
 
-/// How long an address is good.
+/// How long an address is valid.
 pub(super) const VALIDITY: Duration = Duration::from_secs(15 * 60);
 
-/// The latest end of an address, in seconds since 1970. What is signed is a name with the digits of the
-/// end behind it, as in v1: with more digits the signature of another name, which ends with some, would
-/// do.
+/// The latest expiry of an address, in seconds since 1970.
+///
+/// As in v1, the signature covers the name directly followed by the digits of the expiry: if more
+/// digits were allowed, the signature of another name that ends with digits would be accepted.
 const MAX_EXPIRY: i64 = 9_999_999_999;
 
-/// What a part of a path has to escape.
+/// The characters that must be escaped in a part of a path.
 const PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -38,7 +39,7 @@ const PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@');
 const PATH: &AsciiSet = &PART.remove(b'/');
 
-/// Escapes a name as one part of a path: a slash, too.
+/// Escapes a name as one part of a path, including slashes.
 pub fn escape_name(name: &str) -> String {
     utf8_percent_encode(name, PART).to_string()
 }
@@ -48,15 +49,15 @@ pub fn escape_path(name: &str) -> String {
     utf8_percent_encode(name, PATH).to_string()
 }
 
-/// Signs names of files until a time. Plugins do the same with the same secret.
+/// Signs names of files until a given time. Plugins do the same with the same secret.
 #[derive(Clone)]
 pub struct UrlSigner(Hmac<Sha256>);
 
 impl UrlSigner {
-    /// Takes the secret.
+    /// Builds a signer with a secret.
     ///
     /// # Errors
-    /// It is empty: everybody could sign.
+    /// The secret is empty, so anyone could sign.
     pub fn new(secret: &Secret) -> Result<Self, FileError> {
         let secret = secret.reveal().as_bytes();
         let keyed = Hmac::new_from_slice(secret).ok();
@@ -69,10 +70,10 @@ impl UrlSigner {
         URL_SAFE.encode(self.mac(name, expiry).finalize().into_bytes())
     }
 
-    /// Whether a signature is right; takes as long for every wrong one.
+    /// Returns whether a signature is correct, in constant time for wrong ones.
     ///
-    /// `None` when it is no signature. Both alphabets of base64 are taken, since v1's JavaScript
-    /// plugins write the other one, whose `+` comes as a space when it is not escaped.
+    /// `None` if it is not a signature. Both alphabets of base64 are accepted, because v1's
+    /// JavaScript plugins use the other one, whose `+` arrives as a space if it is not escaped.
     fn verify(&self, name: &str, expiry: i64, signature: &str) -> Option<bool> {
         let standard = signature.replace(['-', ' '], "+").replace('_', "/");
         let bytes = STANDARD.decode(standard).ok()?;
@@ -91,17 +92,18 @@ impl UrlSigner {
 pub enum DownloadGate {
     /// Everyone.
     Open,
-    /// Who shows a signature.
+    /// Anyone with a signature.
     Signed(UrlSigner),
     /// Nobody: the addresses lead elsewhere.
     Closed,
 }
 
 impl DownloadGate {
-    /// Lets a download pass; returns for how long the address is still good, if it is not for ever.
+    /// Admits a download; returns how long the address stays valid, or `None` if it never expires.
     ///
     /// # Errors
-    /// 108 without a time, 102 when it is over or there is no signature, 106 for a wrong one.
+    /// 108 without an expiry; 102 if it has passed or is too late, if there is no signature, or if
+    /// the gate is closed; 106 for a wrong signature.
     pub fn pass(
         &self,
         name: &str,
@@ -134,7 +136,7 @@ impl DownloadGate {
     }
 }
 
-/// The addresses of the folder store: on this server.
+/// The addresses of the folder store, on this server.
 pub struct FolderUrls {
     prefix: String,
     signer: Option<UrlSigner>,
@@ -142,7 +144,7 @@ pub struct FolderUrls {
 }
 
 impl FolderUrls {
-    /// Takes what comes before the name; without a signer addresses are good for ever.
+    /// Builds addresses with the prefix before the name; without a signer they are valid for ever.
     pub fn new(prefix: String, signer: Option<UrlSigner>, clock: Arc<dyn Clock>) -> Self {
         Self {
             prefix,

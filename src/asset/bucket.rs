@@ -1,7 +1,8 @@
-//! The client of a bucket of S3, for files and for backups.
+//! The client of an S3 bucket, for files and for backups.
 //!
-//! A service that stays silent is given up. While something is sent to it, it has longer, by the size
-//! of that: it answers when all of it is there, and an uplink may be slow.
+//! A request to a service that stays silent is given up. A request that sends data gets more time,
+//! depending on its size: the service answers only when it has received everything, and an uplink
+//! may be slow.
 
 use std::error::Error;
 use std::io;
@@ -18,28 +19,28 @@ use tokio::time::timeout;
 
 use crate::config::S3Settings;
 
-/// How often a request is tried again.
+/// How often a request is retried.
 const MAX_RETRIES: usize = 3;
 
-/// How long a service is waited for.
+/// How long to wait for a service.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// How long it may stay silent.
     silence: Duration,
-    /// The slowest that a request may be sent, in bytes per second.
+    /// The slowest rate at which a request may be sent, in bytes per second.
     slowest: u64,
-    /// How long after its beginning a request may be tried again.
+    /// How long after its start a request can be retried.
     retry: Duration,
 }
 
 impl Patience {
-    /// For files: somebody waits for an answer.
+    /// For files: a client waits for an answer.
     pub(crate) const FOR_FILES: Self = Self {
         silence: Duration::from_secs(30),
         slowest: 16 << 10,
         retry: Duration::from_secs(30),
     };
-    /// For backups: what was copied in vain is copied again. Signatures are good for longer.
+    /// For backups: anything copied in vain must be copied again. Signatures are valid for longer.
     pub(crate) const FOR_BACKUPS: Self = Self {
         retry: Duration::from_secs(300),
         ..Self::FOR_FILES
@@ -51,9 +52,9 @@ impl Patience {
     }
 }
 
-/// Makes a client of a bucket; nothing is asked yet.
+/// Builds the client of a bucket; no request is sent yet.
 pub(crate) fn bucket(settings: &S3Settings, patience: Patience) -> object_store::Result<AmazonS3> {
-    // Done once; whoever comes later finds it done.
+    // Fails if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = ClientOptions::new()
         .with_timeout_disabled()
@@ -85,7 +86,7 @@ struct Connector(Patience);
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let connector = ReqwestConnector::default();
-        // A read timeout runs from the first byte that is sent, whatever is sent meanwhile.
+        // A read timeout starts with the first byte sent, even while more is being sent.
         let sending = options.clone().with_read_timeout_disabled();
         Ok(HttpClient::new(Service {
             asking: connector.connect(options)?,
@@ -95,7 +96,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Requests of a bucket, those that have a body by a client of their own.
+/// Sends requests to a bucket; those with a body use a client of their own.
 #[derive(Debug)]
 struct Service {
     asking: HttpClient,
@@ -112,7 +113,7 @@ impl Service {
         let limit = self.patience.to_send(num_bytes);
         let sent = timeout(limit, async {
             let (head, body) = self.sending.execute(request).await?.into_parts();
-            // The answer is short, and has no other limit.
+            // The answer is short, and has no other time limit.
             let body = body.bytes().await?;
             Ok(HttpResponse::from_parts(head, body.into()))
         });
@@ -135,8 +136,7 @@ impl HttpService for Service {
     }
 }
 
-/// Says with an error what caused it: whoever shows it shows only the first cause, "error sending
-/// request".
+/// Adds an error's causes to its text: callers show only the first cause, "error sending request".
 fn with_causes(error: HttpError) -> HttpError {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     let causes: Vec<_> = causes.map(ToString::to_string).collect();
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Takes the body of the first request when it is let; nobody else is answered.
+    /// Reads the body of the first request when it is allowed to; no other request is answered.
     async fn hold(listener: TcpListener, has_begun: &Notify, may_go_on: &Notify) {
         let mut stream = BufReader::new(listener.accept().await.unwrap().0);
         read_head(&mut stream).await;
@@ -196,7 +196,8 @@ mod tests {
         stream.write_all(answer).await.unwrap();
     }
 
-    /// A question that is asked later is given up meanwhile, so it took longer than a silence may.
+    /// A request made during the upload times out before it ends, so the upload took longer than
+    /// the limit for silence.
     #[tokio::test]
     async fn a_slow_upload_takes_longer_than_a_silence_may() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

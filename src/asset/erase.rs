@@ -1,4 +1,4 @@
-//! Files that are erased.
+//! Erasure of files.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl FileRemover for Remover {
         for name in names {
             match self.0.remove(name).await {
                 Ok(()) | Err(FileError::Missing) => {}
-                // The others go all the same.
+                // The others are removed all the same.
                 Err(error) => removed = Err(HolderError::Failed(error.to_string())),
             }
         }

@@ -1,10 +1,10 @@
-//! Files in a folder, each under its name, as v1 has them.
+//! Files in a folder, each under its name, as in v1.
 //!
-//! An upload is written to a file in `.uploads`, which no name leads into, flushed, and renamed
-//! into its place; the folders on the way are flushed, too. What a crash leaves in `.uploads` is
-//! thrown away at the next start. Of a file that is erased a mark stays in `.erased`, for the backups
-//! that still have it: a file called by a hash of the name, with the name in it. Names themselves would
-//! need folders there, which those of other marks could be in the way of.
+//! An upload is written to a file in `.uploads`, which no file name can reach, flushed, and renamed
+//! into place; the folders on the way are flushed, too. Files that a crash leaves in `.uploads` are
+//! deleted at the next start. An erased file leaves a mark in `.erased`, for the backups that still
+//! contain the file: the mark is named by a hash of the file's name, and contains that name. Marks
+//! with the files' own names would need subfolders, which other marks could block.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 
-/// Where uploads are until they are finished; no name of a file leads there.
+/// Where uploads are until they are finished; no file name can reach it.
 pub(crate) const UPLOADS: &str = ".uploads";
 /// Where the names of erased files are kept.
 pub(crate) const ERASED: &str = ".erased";
@@ -34,10 +34,10 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder, making it if there is none.
+    /// Opens a folder, and creates it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// It cannot be created or written.
     pub async fn open(root: PathBuf) -> Result<Self, FileError> {
         let root: Arc<Path> = root.into();
         let folder = Arc::clone(&root);
@@ -54,7 +54,7 @@ impl Folder {
         Ok(Self { root })
     }
 
-    /// Reads a folder that is somebody else's: nothing is made there.
+    /// Opens a folder that another process owns for reading: nothing is created in it.
     pub fn of_others(root: PathBuf) -> Self {
         Self { root: root.into() }
     }
@@ -128,7 +128,7 @@ impl FileStore for Folder {
             sync_folder(&marks)?;
             match std::fs::remove_file(&place) {
                 Ok(()) => sync_folder(folder_of(&place)).map(|()| true),
-                // Nothing else may count as one that is gone: whoever erases takes it for done.
+                // No other error may count as a missing file: the caller takes that as erased.
                 Err(error) if is_missing(&error) => Ok(false),
                 Err(error) => Err(error),
             }
@@ -137,13 +137,14 @@ impl FileStore for Folder {
     }
 }
 
-/// Returns what the mark of an erased file is called. No name begins with a dot, so this is no mark of
-/// before, which was called as the file is.
+/// Returns the name of an erased file's mark. File names never begin with a dot, so it cannot be a
+/// mark of the earlier format, which had the file's own name.
 pub(crate) fn mark_of(name: &str) -> String {
     format!(".{}", blake3::hash(name.as_bytes()).to_hex())
 }
 
-/// Whether there is no file at a path: what is there is a folder, or it leads through a file.
+/// Returns whether there is no file at a path: nothing exists there, it is a folder, or the path
+/// leads through a file.
 fn is_missing(error: &io::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
@@ -160,7 +161,7 @@ fn read(mut file: File, left: u64) -> io::Result<(Bytes, File)> {
     Ok((chunk.into(), file))
 }
 
-/// A file that goes away unless it is moved.
+/// A file that is deleted on drop unless it has been moved.
 struct Temporary(Option<PathBuf>);
 
 impl Drop for Temporary {
@@ -175,7 +176,7 @@ impl Drop for Temporary {
 
 struct FolderUpload {
     temporary: Temporary,
-    /// Away while a thread writes to it.
+    /// `None` while a thread writes to it.
     file: Option<File>,
     pending: Vec<u8>,
     place: PathBuf,
@@ -226,8 +227,11 @@ impl Upload for FolderUpload {
     }
 }
 
-/// Removes what an upload has put in the place of a file that was erased meanwhile, if the process
-/// ended in between. Goes by the marks of before, too: each stands where its file would, in `folder`.
+/// Removes files that an upload put in place after they had been erased, if the process ended
+/// before removing them.
+///
+/// Also handles marks of the earlier format, which have their file's path below `.erased`: `folder`
+/// is the folder of the files that belong to `marks`.
 fn remove_erased(marks: &Path, root: &Path, folder: &Path) -> io::Result<()> {
     let listed = match std::fs::read_dir(marks) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -256,14 +260,14 @@ fn remove_erased(marks: &Path, root: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the name in a mark; there is none when a crash left it half written.
+/// Reads the name in a mark; `None` if a crash left the mark incomplete.
 fn name_in(mark: &Path) -> io::Result<Option<AssetName>> {
     let name = String::from_utf8_lossy(&std::fs::read(mark)?).into_owned();
     let is_whole = mark.ends_with(mark_of(&name));
     Ok(AssetName::clean(&name).filter(|clean| is_whole && clean.as_str() == name))
 }
 
-/// Runs what may block on a thread for it.
+/// Runs blocking work on a thread for such work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, FileError> {

@@ -1,7 +1,7 @@
 //! File stores: where the bytes of files are, behind one trait, and the addresses to fetch them.
 //!
-//! A store knows bytes by name and nothing else. What is known of a file (media type, size) is in
-//! the log; who may upload or download is decided at the door.
+//! A store only knows bytes by name. The metadata of a file (media type, size) is in the log; the
+//! HTTP door decides who may upload or download.
 
 mod address;
 mod bucket;
@@ -28,21 +28,21 @@ pub use turns::Turns;
 
 use crate::config::{AssetStore, Config, S3Settings, Secret};
 
-/// The store in use, with everything that the door needs to know of it.
+/// The store in use, with everything that the HTTP door needs to know about it.
 pub struct Files {
     /// The bytes.
     pub store: Arc<dyn FileStore>,
-    /// Where they are fetched.
+    /// Where they are fetched from.
     pub urls: Arc<dyn AssetUrls>,
-    /// Who may fetch them here.
+    /// Who may fetch them from this server.
     pub gate: DownloadGate,
-    /// Bounds of uploads.
+    /// Limits for uploads.
     pub limits: UploadLimits,
-    /// In which uploads to one name end.
+    /// The locks under which uploads to one name end.
     pub turns: Turns,
 }
 
-/// Bounds of an upload.
+/// Limits for an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadLimits {
     /// The largest file.
@@ -51,21 +51,21 @@ pub struct UploadLimits {
     pub time: Duration,
 }
 
-/// A store that cannot be used.
+/// The error for a store that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
 pub struct OpenError {
     /// Which store, or which part of it.
     pub what: String,
-    /// Why.
+    /// The reason.
     #[source]
     pub source: FileError,
 }
 
-/// Opens the configured store to look at what is in it: nothing is changed, whoever else uses it.
+/// Opens the configured store for reading: nothing is changed, even if another process uses it.
 ///
 /// # Errors
-/// There is no such bucket.
+/// The bucket does not exist.
 pub async fn open_to_read(config: &Config) -> Result<Arc<dyn FileStore>, OpenError> {
     Ok(match &config.assets.store {
         AssetStore::S3(settings) => Arc::new(open_bucket(settings).await?),
@@ -85,7 +85,7 @@ impl Files {
     /// Opens the configured store. `secret` signs addresses of the folder store.
     ///
     /// # Errors
-    /// The folder cannot be made or written; there is no such bucket.
+    /// The folder cannot be created or written; the bucket does not exist.
     pub async fn open(
         config: &Config,
         secret: &Secret,

@@ -1,7 +1,7 @@
-//! Files in a bucket of S3, each an object under its name.
+//! Files in an S3 bucket, each an object under its name.
 //!
-//! Uploads go there in parts as they come. Who may fetch a private file fetches it from the bucket,
-//! with a signed address; public ones are also passed on by this server.
+//! Uploads are sent there in parts as they arrive. Clients fetch private files from the bucket,
+//! with a signed address; this server also passes on public ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,9 @@ use super::bucket::{Patience, bucket};
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::config::S3Settings;
 
-/// Parts of an upload on their way at once, each of 5 MiB.
+/// How many parts of an upload are in flight at once, each of 5 MiB.
 const PARTS_AT_ONCE: usize = 2;
-/// How long the bucket is looked for at the start.
+/// How long the start waits for the bucket.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// See the module's overview.
@@ -40,8 +40,8 @@ impl S3 {
     /// Opens a bucket.
     ///
     /// # Errors
-    /// The settings make no sense, or the service says that there is no such bucket. A service
-    /// that does not answer, or does not tell, is only warned of.
+    /// The settings are invalid, or the service says that the bucket does not exist. A service that
+    /// does not answer, or does not tell, only causes a warning.
     pub async fn open(settings: &S3Settings) -> Result<Self, FileError> {
         let bucket = bucket(settings, Patience::FOR_FILES);
         let store = Self {
@@ -129,7 +129,7 @@ impl FileStore for S3 {
     }
 }
 
-/// Dropped before it is finished, the parts that are there are thrown away.
+/// An upload; if it is dropped before it is finished, its parts are discarded.
 struct S3Upload(Option<WriteMultipart>);
 
 #[async_trait]
@@ -147,7 +147,7 @@ impl Upload for S3Upload {
 
     async fn finish(mut self: Box<Self>) -> Result<(), FileError> {
         match self.0.take() {
-            // It throws the parts away if that fails.
+            // It discards the parts if that fails.
             Some(upload) => upload.finish().await.map(drop).map_err(failed),
             None => Ok(()),
         }
@@ -169,18 +169,18 @@ impl Drop for S3Upload {
 /// The addresses of files in a bucket.
 pub struct S3Urls {
     bucket: Arc<AmazonS3>,
-    /// What public addresses begin with; private ones are signed.
+    /// The prefix of public addresses; private ones are signed.
     public: Option<PublicPrefix>,
 }
 
-/// What public addresses begin with, and whether names are escaped behind it.
+/// The prefix of public addresses, and whether names are escaped after it.
 struct PublicPrefix {
     prefix: String,
     is_own: bool,
 }
 
 impl S3Urls {
-    /// Takes the bucket and its settings.
+    /// Builds addresses from the bucket and its settings.
     pub fn new(store: &S3, settings: &S3Settings, is_public: bool) -> Self {
         let S3Settings { bucket, region, .. } = settings;
         let bucket_url = || match &settings.endpoint {
@@ -205,12 +205,12 @@ impl AssetUrls for S3Urls {
                 prefix,
                 is_own: true,
             }) => Some(format!("{prefix}/{}", escape_path(name))),
-            // As v1 does it: what is behind a prefix of one's own may want names as they are.
+            // As in v1: whatever is behind a configured prefix may need names unescaped.
             Some(PublicPrefix { prefix, .. }) => Some(format!("{prefix}/{name}")),
             None => {
                 let path = path(name).ok()?;
                 let signed = self.bucket.signed_url(Method::GET, &path, VALIDITY);
-                // The keys are in the settings, so there is nothing to wait for.
+                // The keys are in the settings, so this never has to wait.
                 Some(signed.now_or_never()?.ok()?.to_string())
             }
         }

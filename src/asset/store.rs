@@ -1,4 +1,4 @@
-//! What every file store promises.
+//! The contract of every file store.
 
 use std::ops::Range;
 
@@ -8,25 +8,25 @@ use futures_util::stream::BoxStream;
 use skytrail_actors::log::disk::is_full;
 use skytrail_schema::id::AssetName;
 
-/// Why a store did not do what it was asked.
+/// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// There are no bytes under this name.
     #[error("no such file")]
     Missing,
-    /// The range begins behind the end.
+    /// The range begins past the end.
     #[error("the range begins behind the end")]
     OutOfRange {
         /// The size of the whole file.
         size: u64,
     },
-    /// There is no space for it, or none for this user.
+    /// There is no space for it, or none left for this user.
     #[error("the disk is full")]
     DiskFull,
     /// The service does not answer, refuses or fails.
     #[error("{0}")]
     Unavailable(String),
-    /// The device failed, or what is asked makes no sense.
+    /// The device failed, or the request is invalid.
     #[error("{0}")]
     Failed(String),
 }
@@ -40,20 +40,20 @@ impl From<std::io::Error> for FileError {
     }
 }
 
-/// A part of a file, whatever its size.
+/// A part of a file of any size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
-    /// Bytes from a first to a last one, both counted from 0 and included. A last one before the
+    /// Bytes from a first to a last one, both counted from 0 and inclusive. A last one before the
     /// first counts as the first.
     Between(u64, u64),
-    /// Bytes from the first of them to the end.
+    /// Bytes from the given one to the end.
     From(u64),
-    /// So many bytes at the end.
+    /// This many bytes at the end.
     Last(u64),
 }
 
 impl ByteRange {
-    /// Parses `bytes=a-b`, `bytes=a-` and `bytes=-n`. Every other form is `None`: it is ignored.
+    /// Parses `bytes=a-b`, `bytes=a-` and `bytes=-n`. Any other form gives `None` and is ignored.
     pub fn parse(header: &str) -> Option<Self> {
         let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
         let number = |text: &str| {
@@ -70,7 +70,7 @@ impl ByteRange {
     /// Returns the part of a file of `size` bytes.
     ///
     /// # Errors
-    /// It begins behind the end, or is empty.
+    /// The part begins past the end, or is empty.
     pub fn within(self, size: u64) -> Result<Range<u64>, FileError> {
         let part = match self {
             Self::Between(first, last) => first..last.max(first).saturating_add(1).min(size),
@@ -88,7 +88,7 @@ impl ByteRange {
 pub struct Content {
     /// The size of the whole file.
     pub size: u64,
-    /// Which part of it comes.
+    /// The part of it that is read.
     pub range: Range<u64>,
     /// The bytes.
     pub bytes: BoxStream<'static, Result<Bytes, FileError>>,
@@ -97,8 +97,8 @@ pub struct Content {
 /// A store of files: bytes by name.
 #[async_trait]
 pub trait FileStore: Send + Sync + 'static {
-    /// Begins to store a file. Readers see what was there before until the upload is finished, and
-    /// then all of the new bytes; of several uploads the last to finish stays.
+    /// Begins to store a file. Until the upload is finished readers see the old bytes, afterwards
+    /// all of the new ones; of several uploads the last one to finish wins.
     ///
     /// # Errors
     /// The store failed.
@@ -114,26 +114,27 @@ pub trait FileStore: Send + Sync + 'static {
     /// There is no such file or part; the store failed.
     async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError>;
 
-    /// Removes a file for good. When it returns, the file does not come back after a power loss.
+    /// Removes a file permanently. Once this has returned, the file does not reappear after a power
+    /// loss.
     ///
     /// # Errors
     /// There is no such file; the store failed.
     async fn remove(&self, name: &AssetName) -> Result<(), FileError>;
 }
 
-/// Bytes on their way into a store. Dropped before it is finished, nothing of it stays.
+/// An upload into a store. If it is dropped before it is finished, nothing of it remains.
 #[async_trait]
 pub trait Upload: Send {
-    /// Takes the next bytes; waits while the store is slower than they come.
+    /// Writes the next bytes; waits while the store is slower than they arrive.
     ///
     /// # Errors
     /// The store failed.
     async fn write(&mut self, bytes: Bytes) -> Result<(), FileError>;
 
-    /// Puts the file in its place. When it returns, the file survives a power loss.
+    /// Puts the file in its place. Once this has returned, the file survives a power loss.
     ///
     /// # Errors
-    /// The store failed; what was there before stays.
+    /// The store failed; the old file remains.
     async fn finish(self: Box<Self>) -> Result<(), FileError>;
 }
 

@@ -1,9 +1,9 @@
-//! Turns in which uploads to one name end: whether bytes are there is looked up, and changed, in one.
+//! Locks for files: an upload checks for existing bytes and puts its own in place under one lock.
 
 use skytrail_schema::id::AssetName;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Names share turns, so that there is a fixed number of them.
+/// Names share locks, so that their number is fixed.
 const NUM_TURNS: usize = 64;
 
 /// See the module's overview.
@@ -20,7 +20,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for the turn of a name, which goes on until what comes back is dropped.
+    /// Waits for the lock of a name, which is held until the returned guard is dropped.
     pub async fn take(&self, name: &AssetName) -> Option<MutexGuard<'_, ()>> {
         let hash = blake3::hash(name.as_str().as_bytes());
         let first = hash.as_bytes().first().copied().unwrap_or_default();

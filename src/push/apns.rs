@@ -1,7 +1,7 @@
 //! Apple's push service (APNs), over its HTTP/2 interface.
 //!
-//! The server is known by a certificate, whose subject names the app, or by a
-//! token signed with a key of the team, beside which each device's topic names it.
+//! The server authenticates with a certificate, whose subject names the app, or with a token signed
+//! by a key of the team; with a token each device's topic names the app.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use super::signer::{Signer, seconds};
 use super::{OpenError, payload_of, with_headers};
 use crate::config::{ApnsAuth, ApnsSettings};
 
-/// Apple refuses more.
+/// Apple refuses larger payloads.
 const MAX_PAYLOAD: usize = 4096;
-/// The longest name under which a later notification replaces an earlier one.
+/// The longest collapse id; a later notification replaces an earlier one with the same id.
 const MAX_COLLAPSE: usize = 64;
-/// What an app may say of how a notification is to be handled.
+/// The headers with which an app can control how a notification is handled.
 const HEADERS: (&str, &[&str]) = (
     "apns_headers",
     &[
@@ -39,7 +39,7 @@ const HEADERS: (&str, &[&str]) = (
         "apns-collapse-id",
     ],
 );
-/// Apple takes tokens for an hour, and new ones not more often than every 20 minutes.
+/// Apple accepts tokens for an hour, and a new one at most every 20 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// See the module's overview.
@@ -50,14 +50,14 @@ pub(super) struct Apns {
     clock: Arc<dyn Clock>,
 }
 
-/// How the service knows who sends.
+/// How the sender authenticates to the service.
 enum Proof {
     Certificate { topic: String },
     Token(Box<ProviderToken>),
 }
 
 impl Proof {
-    /// Notes that Apple has taken something for a topic.
+    /// Records that Apple has accepted a message for a topic.
     fn note_taken(&self, topic: &str) {
         if let Self::Token(token) = self {
             let mut topics = token.topics.lock();
@@ -67,8 +67,10 @@ impl Proof {
         }
     }
 
-    /// Whether a refusal of whoever sends holds for everything. While others are taken, one for a topic
-    /// that never was holds for that: anybody can register a device with the topic of another team.
+    /// Returns whether a refusal of the sender affects all messages.
+    ///
+    /// If Apple accepts other topics, a refusal for a topic that it never accepted affects only
+    /// that topic: anyone can register a device with another team's topic.
     fn is_refused_for_all(&self, topic: &str) -> bool {
         match self {
             Self::Certificate { .. } => true,
@@ -80,7 +82,7 @@ impl Proof {
     }
 }
 
-/// What is put into a request to prove it.
+/// The credentials that are put into a request.
 struct Shown {
     topic: String,
     token: Option<Arc<str>>,
@@ -93,7 +95,7 @@ impl Apns {
         let key_error = |why: String| OpenError::Key { service, why };
         let mut builder = client::builder()
             .http2_prior_knowledge()
-            // Apple wants connections to be kept.
+            // Apple wants connections to stay open.
             .pool_idle_timeout(None)
             .tcp_keepalive(settings.keepalive);
         let identity = match &settings.auth {
@@ -185,7 +187,7 @@ impl PushSender for Apns {
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let aps = json!({"content-available": 1});
         let mut options = how(&aps).to_vec();
-        // Who was away needs the last one only.
+        // A device that was offline needs only the last one.
         if subscription.len() <= MAX_COLLAPSE
             && subscription.bytes().all(|it| it.is_ascii_graphic())
         {
@@ -216,7 +218,7 @@ impl PushSender for Apns {
         let shown = self.shown(address)?;
         let mut answer = self.post((address, payload, id), &shown).await?;
         let mut refusal = Refusal::of(&answer);
-        // Nobody but Apple's clock knows when a token is too old.
+        // Only Apple's clock decides when a token is too old.
         if let (Proof::Token(provider), Some(token)) = (&self.identity, &shown.token)
             && refusal.as_ref().is_some_and(Refusal::is_of_old_token)
         {
@@ -233,8 +235,8 @@ impl PushSender for Apns {
     }
 }
 
-/// Returns how a notification is sent, by what is in it: one that only wakes the app up may not
-/// claim to be urgent.
+/// Returns how a notification is sent, depending on its content: one that only wakes the app up
+/// must not be marked as urgent.
 fn how(aps: &Json) -> [(&'static str, String); 2] {
     let member = |name: &str| aps.get(name).filter(|value| !value.is_null());
     let is_seen = ["alert", "badge", "sound"]
@@ -252,12 +254,12 @@ fn how(aps: &Json) -> [(&'static str, String); 2] {
     ]
 }
 
-/// What Apple says when it does not take something.
+/// Apple's reason for not accepting a message.
 #[derive(Debug, Default, Deserialize)]
 struct Refusal {
     #[serde(default)]
     reason: String,
-    /// Since when a device is not there, in milliseconds.
+    /// Since when the device has been gone, in milliseconds.
     #[serde(default)]
     timestamp: Option<i64>,
 }
@@ -286,10 +288,11 @@ impl Refusal {
             // Too many for this one device.
             (429, "TooManyRequests") => answer.later(reason, false),
             (429 | 500.., _) => answer.later(reason, true),
-            // Of whoever sends: that is for a person to mend, and what waits meanwhile is sent then.
+            // The sender itself is refused: a person must fix that, and the waiting messages are
+            // sent afterwards.
             (403, _) => answer.later(reason, identity.is_refused_for_all(topic)),
-            // The topic is the certificate's own. Beside a token each device brings one, and answers
-            // for it alone.
+            // A certificate has its own topic. With a token, each device supplies the topic, and a
+            // wrong one concerns that device alone.
             (400, "TopicDisallowed") if matches!(identity, Proof::Certificate { .. }) => {
                 answer.later(reason, true)
             }
@@ -298,12 +301,12 @@ impl Refusal {
     }
 }
 
-/// The token that says who sends, signed anew when it gets old.
+/// The token that authenticates the sender, signed again when it gets old.
 struct ProviderToken {
     signer: Signer,
     team: String,
     current: Mutex<Option<(Arc<str>, Timestamp)>>,
-    /// For which Apple has taken something: the team's own.
+    /// The topics for which Apple has accepted messages: the team's own.
     topics: Mutex<BTreeSet<String>>,
 }
 
@@ -342,7 +345,7 @@ impl ProviderToken {
         Ok(token)
     }
 
-    /// Forgets a token, unless somebody has made another one meanwhile.
+    /// Discards a token, unless it has been replaced already.
     fn forget(&self, token: &Arc<str>) {
         let mut current = self.current.lock();
         if current.as_ref().is_some_and(|(known, _)| known == token) {

@@ -1,4 +1,4 @@
-//! Asking a push service.
+//! Sends requests to push services.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use reqwest::{Client, ClientBuilder, RequestBuilder};
 use skytrail_actors::push::SendError;
 use skytrail_schema::time::Timestamp;
 
-/// How long connecting may take.
+/// The time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an answer may take.
+/// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a connection is asked whether it is still there, and how long it may take to say so: a
-/// service that vanishes without a word is noticed before the next push waits for it.
+/// How often a connection is pinged, and how long the answer may take: a service that vanishes
+/// silently is noticed before the next push waits for it.
 const PING_PERIOD: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a service asks for beyond that is a slip, and longer than anything waits.
+/// The longest delay that a service can ask for; more is a mistake, and longer than any push waits.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// As much of an answer is read.
+/// A longer answer is an error.
 const MAX_ANSWER: usize = 64 << 10;
-/// As much of what a service says is passed on.
+/// How many characters of a service's message are passed on.
 const MAX_WORDS: usize = 200;
 
-/// Returns what all clients have in common.
+/// Returns the settings that all clients share.
 pub(super) fn builder() -> ClientBuilder {
-    // Set already by whoever needed it first.
+    // Fails if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -38,7 +38,7 @@ pub(super) fn builder() -> ClientBuilder {
         .http2_keep_alive_while_idle(true)
 }
 
-/// What a service answered.
+/// A service's answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -47,13 +47,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Returns what the service said as a sentence for the log.
+    /// Formats the service's reason for the log.
     pub(super) fn words(&self, reason: &str) -> String {
         let shown: String = reason.chars().take(MAX_WORDS).collect();
         format!("status {} {shown}", self.status)
     }
 
-    /// Returns that this is to be tried again later.
+    /// Returns the error that asks for a later retry.
     pub(super) fn later(&self, reason: &str, holds_all: bool) -> SendError {
         SendError::Later {
             wait: self.retry_after,
@@ -63,10 +63,10 @@ impl Answer {
     }
 }
 
-/// Sends a request and takes the answer.
+/// Sends a request and returns the answer.
 ///
 /// # Errors
-/// What became of the connection; the address asked is not in it.
+/// Why the connection failed, without the address.
 pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answer, String> {
     let text = |error: reqwest::Error| text_of(&error.without_url());
     let mut response = request.send().await.map_err(text)?;
@@ -84,7 +84,7 @@ pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answe
     })
 }
 
-/// Returns that a service could not be asked.
+/// Returns the error for a service that could not be reached.
 pub(super) fn unreachable(why: String, holds_all: bool) -> SendError {
     SendError::Later {
         wait: None,
@@ -93,7 +93,7 @@ pub(super) fn unreachable(why: String, holds_all: bool) -> SendError {
     }
 }
 
-/// Reads `Retry-After`: seconds, or a date.
+/// Parses `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     let wait = if let Ok(seconds) = text.parse() {
@@ -106,7 +106,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// Returns an error with its causes: the library's own text has none of them.
+/// Returns an error with its causes: the library's own text contains none of them.
 fn text_of(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

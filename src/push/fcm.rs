@@ -1,7 +1,7 @@
 //! Google's push service (Firebase Cloud Messaging), over its HTTP interface v1.
 //!
-//! A service account's key signs a grant, for which Google gives an access token
-//! that is good for an hour.
+//! A service account's key signs a grant. In exchange Google issues an access token that is valid
+//! for an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +27,16 @@ use super::signer::{Signer, seconds};
 use super::{OpenError, payload_of};
 use crate::config::FcmSettings;
 
-/// Google refuses more.
+/// Google refuses larger payloads.
 const MAX_PAYLOAD: usize = 4096;
 /// What the access token is for.
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-/// How long a grant is good.
+/// How long a grant is valid.
 const GRANT_LIFE: i64 = 3600;
 /// A token is not used in the last minutes of its life.
 const TOKEN_MARGIN: i64 = 300;
-/// How long to wait when there were too many messages and the service does not say.
+/// How long to wait after too many messages, if the service does not say.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 
 /// See the module's overview.
@@ -46,7 +46,7 @@ pub(super) struct Fcm {
     signer: Signer,
     email: String,
     token_url: String,
-    /// Whoever finds no good one gets one, and the others wait for him.
+    /// The first task that finds no valid token requests one; the others wait for it.
     token: Mutex<Option<AccessToken>>,
     clock: Arc<dyn Clock>,
 }
@@ -147,8 +147,8 @@ impl Fcm {
         if answer.status != 200 {
             let said = json::from_slice(&answer.body).unwrap_or_default();
             let reason = said.get("error").and_then(Json::as_str).unwrap_or_default();
-            // Also when the account is not taken: that is for a person to mend, and what waits
-            // meanwhile is sent then.
+            // Retried even if the account is refused: a person must fix that, and the waiting
+            // messages are sent afterwards.
             return Err(answer.later(&format!("no access token: {reason}"), true));
         }
         serde_json::from_slice(&answer.body).map_err(|error| unreachable(error.to_string()))
@@ -186,7 +186,7 @@ impl PushSender for Fcm {
         )))
     }
 
-    /// A data message; its values are texts, as the service wants them.
+    /// Builds a data message; its values are strings, as the service requires.
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let notice = json!({"seq-num": number, "subscription-id": subscription});
         let message = json!({"data": {"_skygear": notice.to_string()}});
@@ -217,7 +217,7 @@ impl PushSender for Fcm {
     }
 }
 
-/// What Google says when it does not take something.
+/// Google's reason for not accepting a message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Refused {
@@ -254,10 +254,10 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
         SendError::Refused(answer.words(&words))
     };
     Err(match answer.status {
-        // Of this device: it is another project's, or one that Google reaches over a service for which
-        // it has no key.
+        // Concerns this device only: it belongs to another project, or Google reaches it over a
+        // service for which it has no key.
         401 | 403 if matches!(code, "SENDER_ID_MISMATCH" | "THIRD_PARTY_AUTH_ERROR") => refused(),
-        // Of whoever sends: as a grant that is refused.
+        // The sender itself is refused, as when a grant is refused.
         401 | 403 => answer.later(code, true),
         404 if code == "UNREGISTERED" => SendError::Gone {
             since: None,

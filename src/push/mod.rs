@@ -1,7 +1,8 @@
 //! The push services, each a sender for [`skytrail_actors::push`].
 //!
-//! All are reached over HTTP/2 with one client library ([`client`]) and signed for
-//! with [`signer`]. What differs is what each wants to be shown and how it says no.
+//! All are reached over HTTP/2 with one client library ([`client`]), and [`signer`] signs their
+//! credentials. The senders differ in the credentials that each service expects and in how it
+//! refuses.
 
 mod apns;
 mod client;
@@ -18,13 +19,13 @@ use skytrail_schema::code::ApiError;
 
 use crate::config;
 
-/// More than any option has.
+/// Longer than any real option.
 const MAX_HEADER: usize = 256;
 
 /// Why a service cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A key or a certificate.
+    /// A key or a certificate is invalid.
     #[error("push with {service}: {why}")]
     Key {
         /// The service.
@@ -32,17 +33,17 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
-    /// The HTTP client.
+    /// The HTTP client cannot be built.
     #[error("push with {service}: the client cannot be built: {why}")]
     Client {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// Opens the senders that are configured; nothing is connected to yet.
+/// Opens the senders that are configured; nothing is connected yet.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -65,13 +66,13 @@ pub fn open(
     Ok(senders)
 }
 
-/// What is for a service, and the name that it stands under.
+/// A service's part of a notification, and the name it was found under.
 type Named<'a> = (&'static str, &'a Map<String, Json>);
 
-/// Finds what is for a service under one of its names.
+/// Finds a service's part of a notification under one of its names.
 ///
 /// # Errors
-/// 108 for something other than an object.
+/// 108 if it is not an object.
 fn payload_of<'a>(
     notification: &'a Map<String, Json>,
     names: &[&'static str],
@@ -89,14 +90,14 @@ fn payload_of<'a>(
     Ok(None)
 }
 
-/// What the service is told beside what the device gets.
+/// The headers for the service, in addition to the content for the device.
 type Options = Vec<(&'static str, String)>;
 
-/// Replaces and adds options by what stands in a notification under `name`, an object of texts and
+/// Replaces and adds options from the member `name` of a notification, an object of strings and
 /// numbers.
 ///
 /// # Errors
-/// 108 for an option that is not one of `known`, and for what no header can hold.
+/// 108 for an option that is not one of `known`, and for a value that no header can hold.
 fn with_headers(
     mut options: Options,
     notification: &Map<String, Json>,
@@ -136,10 +137,10 @@ fn with_headers(
     Ok(options)
 }
 
-/// Encodes what a device gets.
+/// Encodes the content for a device.
 ///
 /// # Errors
-/// 108 for more than the service takes.
+/// 108 if it is larger than the service accepts.
 fn encode(name: &str, object: &Map<String, Json>, max: usize) -> Result<Vec<u8>, ApiError> {
     let content = serde_json::to_vec(object).unwrap_or_default();
     let size = content.len();

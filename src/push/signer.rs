@@ -1,4 +1,4 @@
-//! Tokens that say who the sender is: signed, and used as long as they are good.
+//! Signed tokens that identify the sender; each is used as long as it is valid.
 
 use jsonwebtoken::errors::Error;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -13,7 +13,8 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// Builds one with an elliptic key (PKCS #8, PEM). `key_id` says in each token which it is.
+    /// Builds a signer with an elliptic-curve key (PKCS #8, PEM). Each token names the key by
+    /// `key_id`.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the key.
@@ -23,14 +24,14 @@ impl Signer {
         Self::with_key(&key, key_id)
     }
 
-    /// As [`Signer::elliptic`], with a key that is at hand.
+    /// As [`Signer::elliptic`], with a key that is already parsed.
     pub(super) fn with_key(key: &p256::SecretKey, key_id: Option<&str>) -> Result<Self, String> {
         let der = key.to_pkcs8_der().map_err(|error| error.to_string())?;
         let key = EncodingKey::from_ec_der(der.as_bytes());
         Ok(Self::new(key, Algorithm::ES256, key_id))
     }
 
-    /// Builds one with an RSA key (PEM).
+    /// Builds a signer with an RSA key (PEM).
     ///
     /// # Errors
     /// As [`Signer::elliptic`].
@@ -38,7 +39,7 @@ impl Signer {
         let key = EncodingKey::from_rsa_pem(pem.as_bytes());
         let key = key.map_err(|_| "not a private RSA key".to_owned())?;
         let signer = Self::new(key, Algorithm::RS256, key_id);
-        // The key is only looked at when something is signed.
+        // The key is only checked when something is signed.
         let tried = signer.sign(&());
         tried.map_err(|_| "not a private RSA key".to_owned())?;
         Ok(signer)
@@ -53,13 +54,13 @@ impl Signer {
     /// Signs claims.
     ///
     /// # Errors
-    /// The library's.
+    /// The library's error.
     pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
         encode(&self.header, claims, &self.key)
     }
 }
 
-/// Returns whole seconds since 1970, as tokens have them.
+/// Returns whole seconds since 1970, the unit of tokens.
 pub(super) fn seconds(time: Timestamp) -> i64 {
     time.micros().div_euclid(1_000_000)
 }

@@ -1,24 +1,24 @@
-//! How many follow the log at present.
+//! Counts the current followers of the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts those who follow.
+/// The counter.
 #[derive(Debug, Default)]
 pub struct Followers(Arc<AtomicUsize>);
 
-/// One of them; dropped when he is gone.
+/// One follower; dropped when it has disconnected.
 #[derive(Debug)]
 pub struct Counted(Arc<AtomicUsize>);
 
 impl Followers {
-    /// Counts one more.
+    /// Counts one more follower.
     pub fn enter(&self) -> Counted {
         self.0.fetch_add(1, Ordering::Relaxed);
         Counted(Arc::clone(&self.0))
     }
 
-    /// Returns how many there are.
+    /// Returns how many followers there are.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

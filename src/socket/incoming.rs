@@ -1,14 +1,13 @@
-//! What a socket's other side has sent, to the last message.
+//! Reads everything that a socket's other side has sent, to the last message.
 //!
-//! The web framework stops reading a connection when nobody takes what was read;
-//! what is on its way when such a connection ends, it forgets. So what comes is
-//! taken at once, up to a bound, also while an earlier message is dealt with. Beyond
-//! the bound a client has to wait for the answer to its close frame, as they do, to
-//! be sure that all was heard.
+//! The web framework stops reading a connection when nobody consumes what was read, and when such a
+//! connection ends, it loses what is still in transit. So messages are read immediately, up to a
+//! limit, even while an earlier one is being handled. Beyond the limit a client must wait for the
+//! answer to its close frame, as clients do, to be sure that everything was heard.
 //!
-//! What waits is less than what came: a ping gives way to one that comes right behind it
-//! (RFC 6455, 5.5.3), and a pong says no more than that somebody is there. Who is silent is asked with
-//! pings whether he is there, and given up when he does not answer.
+//! Not every message is queued: a ping is replaced by one that follows it directly (RFC 6455,
+//! 5.5.3), and a pong only shows that the other side is alive. A silent side is sent pings, and
+//! given up if it does not answer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,19 +17,21 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// What is taken ahead.
+/// How many bytes are read ahead.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
-/// What a message takes beside its own bytes: else those without any would cost nothing.
+/// What a message counts in addition to its own bytes; otherwise empty messages would cost nothing.
 const MESSAGE_BYTES: usize = 128;
-/// Messages up to this size are copied. They are cut out of what was read at once, and one of them
-/// would keep all of it, however much else was in it.
+/// Messages up to this size are copied. Messages are slices of one read buffer, and each of them
+/// would keep the whole buffer in memory, however large it is.
 const MAX_COPIED_BYTES: usize = 4 << 10;
-/// How many pings may go unanswered.
+/// How many pings can go unanswered.
 const MAX_SILENT_PINGS: u32 = 2;
 
-/// Ticks when the other side is to be asked whether it is still there: not at once, since some clients
-/// take the first frame after their close for its answer; and once for all the times when nobody
-/// could ask, since it must have time to answer each.
+/// Returns the interval at which to ping the other side.
+///
+/// It does not tick at once, because some clients take the first frame after their close for its
+/// answer. Missed ticks are not made up for, because the other side must have time to answer each
+/// ping.
 pub(super) fn pings(every: Duration) -> Interval {
     let mut pings = interval(every);
     pings.reset();
@@ -38,16 +39,16 @@ pub(super) fn pings(every: Duration) -> Interval {
     pings
 }
 
-/// Messages in their order; an error or the end comes after all that was read before.
+/// The messages in order; an error or the end follows everything that was read before it.
 pub(super) struct Incoming {
     stream: AggregatedMessageStream,
     ahead: VecDeque<AggregatedMessage>,
     num_bytes: usize,
-    /// Whether anything came, if only a pong, since the last ping.
+    /// Whether anything, even a pong, has arrived since the last ping.
     is_heard: bool,
-    /// How many pings nothing came after.
+    /// How many pings in a row were followed by nothing.
     num_silent_pings: u32,
-    /// That the stream is over, and the error that is not told yet, if it broke.
+    /// Set when the stream is over; holds the error that has not been returned yet, if it broke.
     end: Option<Option<ProtocolError>>,
 }
 
@@ -63,7 +64,7 @@ impl Incoming {
         }
     }
 
-    /// Waits for the next message; may be given up and called again.
+    /// Waits for the next message. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
         loop {
             if let Some(message) = self.ahead.pop_front() {
@@ -77,9 +78,10 @@ impl Incoming {
         }
     }
 
-    /// To be asked when a ping is due: whether nothing came after so many that nobody is there.
+    /// Returns whether so many pings went unanswered that the other side is gone; called when a
+    /// ping is due.
     pub(super) fn is_silent(&mut self) -> bool {
-        // While something else was done, an answer may have come that nobody has read.
+        // While other work was done, an answer may have arrived that nobody has read.
         if self.has_room() {
             let _ = self.read().now_or_never();
         }
@@ -90,7 +92,7 @@ impl Incoming {
         self.num_silent_pings > MAX_SILENT_PINGS
     }
 
-    /// Does something, and takes what comes meanwhile.
+    /// Runs some work, and reads ahead while it runs.
     pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
@@ -103,12 +105,12 @@ impl Incoming {
         }
     }
 
-    /// Whether more may be taken ahead.
+    /// Returns whether more can be read ahead.
     fn has_room(&self) -> bool {
         self.num_bytes < MAX_AHEAD_BYTES && self.end.is_none()
     }
 
-    /// Waits for something from the stream, and takes what is there.
+    /// Waits for the stream, and reads everything that is available.
     async fn read(&mut self) {
         let mut next = self.stream.next().await;
         loop {
@@ -130,8 +132,9 @@ impl Incoming {
         }
     }
 
-    /// The stream says that the connection broke before it gives what came just before: who sends
-    /// and hangs up at once would not be heard.
+    /// Ends the queue with an error. The stream reports a broken connection before it returns the
+    /// messages received just before; without this, a client that sends and hangs up at once would
+    /// not be heard.
     fn break_off(&mut self, error: ProtocolError) {
         while let Some(Some(Ok(message))) = self.stream.next().now_or_never() {
             self.take(message);
@@ -144,8 +147,8 @@ impl Incoming {
         if matches!(message, AggregatedMessage::Pong(_)) {
             return;
         }
-        // One with something between it and the next stays, so that a ping is answered when what
-        // came before it is done, and in time also when there is always more behind it.
+        // A ping with another message between it and the next one stays: it is answered once the
+        // messages before it have been handled, and in time even if more keep arriving.
         let is_ping = matches!(message, AggregatedMessage::Ping(_));
         if let Some(AggregatedMessage::Ping(_)) = self.ahead.back().filter(|_| is_ping)
             && let Some(older) = self.ahead.pop_back()
@@ -168,7 +171,7 @@ fn size(message: &AggregatedMessage) -> usize {
         }
 }
 
-/// Returns the message without what came beside it.
+/// Returns the message without the rest of the read buffer.
 fn alone(message: AggregatedMessage) -> AggregatedMessage {
     match message {
         AggregatedMessage::Text(text) if text.len() <= MAX_COPIED_BYTES => {
@@ -195,14 +198,14 @@ mod tests {
     const PING: u8 = 9;
     const PONG: u8 = 10;
 
-    /// A frame as a client sends it, whose mask changes nothing.
+    /// Builds a frame as a client sends it, with a mask that changes nothing.
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).unwrap();
         let head = [0x80 | kind, 0x80 | length, 0, 0, 0, 0];
         [&head[..], payload].concat()
     }
 
-    /// A socket on which these pieces come and then nothing; with the answer, which holds it open.
+    /// Builds a socket that receives these pieces and then nothing; the response keeps it open.
     fn incoming(pieces: Vec<Vec<u8>>) -> (Incoming, HttpResponse) {
         let upgrade = [
             ("upgrade", "websocket"),
@@ -227,7 +230,7 @@ mod tests {
         (Incoming::new(stream), response)
     }
 
-    /// Lets come what comes while something takes long.
+    /// Reads ahead as during work that takes long.
     fn while_busy(incoming: &mut Incoming) {
         let busy = incoming.meanwhile(std::future::pending::<()>());
         assert_eq!(busy.now_or_never(), None);
@@ -240,7 +243,7 @@ mod tests {
         while_busy(&mut incoming);
         let most = MAX_AHEAD_BYTES / size_of::<AggregatedMessage>();
         assert!(incoming.ahead.len() <= most, "{}", incoming.ahead.len());
-        // All are heard when there is time for them.
+        // All are heard once there is time for them.
         let messages = std::iter::from_fn(|| incoming.next().now_or_never());
         let is_text = |it: &Option<_>| matches!(it, Some(Ok(AggregatedMessage::Text(_))));
         assert_eq!(messages.filter(is_text).count(), 500_000);
@@ -275,7 +278,7 @@ mod tests {
     fn who_answers_no_ping_is_given_up() {
         let (mut silent, _open) = incoming(vec![]);
         assert_eq!([(); 3].map(|()| silent.is_silent()), [false, false, true]);
-        // A pong is enough, also one that nobody has read yet.
+        // A pong is enough, even one that has not been read yet.
         let (mut heard, _open) = incoming(vec![]);
         assert_eq!([(); 2].map(|()| heard.is_silent()), [false, false]);
         heard.is_heard = true;

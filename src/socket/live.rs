@@ -1,7 +1,7 @@
-//! `/live`: live queries over a WebSocket, many over one.
+//! `/live`: live queries over a WebSocket, many over one socket.
 //!
-//! Who asks is found out when the socket is opened, and again for each query. What
-//! a client sends wrong is answered with an `error`; the socket stays.
+//! The caller's identity is checked when the socket is opened, and again for each query. A client's
+//! mistakes are answered with an `error`; the socket stays open.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use super::seats::Seat;
 use crate::http::live::{Admitted, End, Shown, read_from, read_query};
 use crate::services::Services;
 
-/// The largest message.
+/// The size limit of a message.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// The longest name of a query.
+/// The length limit of a query's name.
 const MAX_NAME_BYTES: usize = 256;
-/// How often the server asks whether the client is still there.
+/// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long a client that is let go may take to hear why.
+/// How long a client that is disconnected may take to receive the reason.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Upgrades a request.
@@ -61,7 +61,7 @@ pub fn open(
     Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(inbox, said))))
 }
 
-/// A socket that is served.
+/// A socket that is being served.
 struct Socket {
     services: Arc<Services>,
     shown: Shown,
@@ -70,13 +70,13 @@ struct Socket {
     ended: Ended,
 }
 
-/// Why a socket is served no more.
+/// Why a socket is no longer served.
 enum Leaving {
-    /// The client has gone.
+    /// The client has disconnected.
     Gone,
-    /// The client closes.
+    /// The client closes the socket.
     Closed(Option<CloseReason>),
-    /// The server lets it go.
+    /// The server ends it.
     Ended(Ending),
 }
 
@@ -150,7 +150,7 @@ impl Socket {
             .await
     }
 
-    /// Sends something; a client that does not read holds this up until its connection is ended.
+    /// Sends something; a client that does not read blocks this until its connection is ended.
     async fn send<F>(&mut self, send: impl FnOnce(Session) -> F) -> Option<Leaving>
     where
         F: Future<Output = Result<(), actix_ws::Closed>>,
@@ -162,7 +162,7 @@ impl Socket {
         }
     }
 
-    /// Does what a message says; what is wrong with it comes back as a frame.
+    /// Carries out a message; errors are returned as a frame.
     async fn react(&self, text: &str) -> Result<(), String> {
         let mut name = None;
         self.obey(text, &mut name).await.map_err(|error| {

@@ -1,7 +1,7 @@
-//! What goes out on a socket: what it hears, and what its own session says.
+//! What a socket sends: the frames that it subscribed to, and those of its own session.
 //!
-//! What a hub delivers, or a live query tells, goes from the queue to the
-//! connection as it is, past the session: the bytes are shared by all who hear it.
+//! Frames from a hub or a live query go straight from the queue to the connection, bypassing the
+//! session: all listeners share the same bytes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +13,12 @@ use skytrail_actors::live::Inbox;
 
 use super::text_frame;
 
-/// After so many frames the session has its turn, so that a busy channel holds up no ping.
+/// After this many frames the session gets its turn, so that a busy channel does not delay pings.
 const MAX_RUN: u32 = 64;
 
 /// A queue of whole WebSocket frames.
 pub(super) trait Heard {
-    /// Returns the next frame, when there is one; `None` after the last.
+    /// Returns the next frame once there is one; `None` after the last.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
@@ -35,7 +35,7 @@ impl Heard for Inbox {
     }
 }
 
-/// The body of a socket's answer.
+/// The body of a socket's response.
 pub(super) struct Outgoing<H> {
     frames: H,
     session: BoxBody,
@@ -75,7 +75,7 @@ impl<H: Heard + Unpin> MessageBody for Outgoing<H> {
         if let Poll::Ready(said) = Pin::new(&mut this.session).poll_next(cx) {
             return Poll::Ready(said);
         }
-        // After a full run there may be more; else this only notes whom to wake.
+        // After a full run there may be more frames; otherwise this only registers the waker.
         match this.frames.poll_next(cx) {
             Poll::Ready(Some(frame)) => Poll::Ready(Some(Ok(frame))),
             // The session ends the connection, with a reason.

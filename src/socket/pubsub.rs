@@ -1,7 +1,7 @@
 //! `/pubsub` and `/_/pubsub`: v1's frames over the hubs.
 //!
-//! Everything read before a close frame takes effect before the close is
-//! answered, so who publishes and closes at once loses nothing.
+//! Everything read before a close frame takes effect before the close is answered, so a client that
+//! publishes and closes at once loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,16 +23,16 @@ use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::{Seat, Seats};
 
-/// How often the server asks whether the client is still there.
+/// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// A publisher of messages up to this size need not wait for the hub to take each: as many as its
-/// mailbox holds are no burden to the memory.
+/// The publisher of a message up to this size does not wait for the hub to accept it: even a full
+/// mailbox of such messages does not strain the memory.
 const MAX_UNAWAITED_BYTES: usize = 16 << 10;
 
-/// What sockets may take up.
+/// Limits for sockets.
 #[derive(Clone, Debug)]
 pub struct SocketLimits {
-    /// How many there may be.
+    /// How many sockets there can be.
     pub seats: Arc<Seats>,
     /// The longest name of a channel.
     pub max_channel_bytes: usize,
@@ -40,12 +40,12 @@ pub struct SocketLimits {
     pub max_message_bytes: usize,
 }
 
-/// One of the hubs, as a client finds it.
+/// One of the hubs, as a client sees it.
 #[derive(Clone, Debug)]
 pub struct HubDoor {
     /// The hub.
     pub hub: Addr<Hub>,
-    /// What sockets may take up.
+    /// Limits for sockets.
     pub limits: SocketLimits,
     /// Whether this client may publish there.
     pub may_publish: bool,
@@ -53,7 +53,7 @@ pub struct HubDoor {
     pub stopping: CancellationToken,
 }
 
-/// What a client says. What is null counts as missing.
+/// A client's message. A null member counts as missing.
 #[derive(Debug, Deserialize)]
 pub struct Frame {
     /// `sub`, `unsub` or `pub`.
@@ -62,18 +62,18 @@ pub struct Frame {
     /// The channel.
     #[serde(default)]
     pub channel: Option<String>,
-    /// What is published, as it came.
+    /// The published data, exactly as received.
     #[serde(default)]
     pub data: Option<Box<RawValue>>,
 }
 
 impl Frame {
-    /// Reads a text.
+    /// Parses a message.
     ///
     /// # Errors
     /// Not a JSON object, or a member of the wrong type.
     pub fn parse(text: &str) -> serde_json::Result<Self> {
-        // A list would be taken for the members in their order.
+        // A list would be read as the members in order.
         if text.trim_ascii_start().starts_with('[') {
             return Err(serde::de::Error::custom("expected an object"));
         }
@@ -81,14 +81,14 @@ impl Frame {
     }
 }
 
-/// What a frame came to.
+/// The result of a client's message.
 enum Reaction {
     Nothing,
     Say(&'static str),
     End(String),
 }
 
-/// How a socket ends: a text, if there is something to say, and the reason in the close frame.
+/// How a socket ends: a last text if there is one, and the reason in the close frame.
 #[derive(Default)]
 struct Ending {
     text: Option<String>,
@@ -129,12 +129,12 @@ pub async fn open(
     Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(frames, said))))
 }
 
-/// A socket that is served.
+/// A socket that is being served.
 struct Socket {
     session: Session,
     door: HubDoor,
     id: ListenerId,
-    /// Who cannot be written to any more may still have sent something.
+    /// Set when writing has failed. The client may still have sent something before.
     is_gone: bool,
 }
 
@@ -155,7 +155,7 @@ impl Socket {
                 }
             }
         };
-        // What it published before is out when this is answered.
+        // Everything that it published before has been delivered when this is answered.
         let _ = self.door.hub.send(Disconnect(self.id)).await;
         if let Some(text) = ending.text {
             let _ = self.session.text(text).await;
@@ -163,7 +163,7 @@ impl Socket {
         let _ = self.session.close(ending.reason).await;
     }
 
-    /// Takes what the client sent; returns how the socket ends, if it does.
+    /// Handles what the client sent; returns how the socket ends, if it does.
     async fn take(
         &mut self,
         message: Option<Result<AggregatedMessage, ProtocolError>>,
@@ -177,7 +177,7 @@ impl Socket {
                 self.is_gone |= self.session.pong(&bytes).await.is_err();
                 return None;
             }
-            // Those do not come here.
+            // Pongs do not arrive here.
             Some(Ok(AggregatedMessage::Pong(_))) => return None,
             Some(Ok(AggregatedMessage::Close(reason))) => {
                 return Some(Ending { text: None, reason });
@@ -234,7 +234,7 @@ impl Socket {
     }
 }
 
-/// Publishes. The hub takes what one socket sends in its order, waited for or not.
+/// Publishes. The hub handles one socket's messages in order, whether this waits or not.
 async fn publish(
     hub: &Addr<Hub>,
     channel: String,

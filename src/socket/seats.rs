@@ -1,4 +1,4 @@
-//! How many sockets there may be: in all, and from one address.
+//! Limits the number of sockets: in total, and per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use skytrail_schema::code::ApiError;
 
 use crate::http::remote::host_of;
 
-/// When one who was refused may try again.
+/// When a refused client can try again.
 const RETRY_AFTER_MS: u64 = 5000;
 
-/// Sockets that are open, and how many may be.
+/// The open sockets, and their limits.
 #[derive(Debug)]
 pub struct Seats {
     max: usize,
-    /// `None` without limit.
+    /// `None` means no limit.
     max_per_address: Option<usize>,
     taken: Mutex<Taken>,
 }
@@ -28,7 +28,7 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A socket's place, until it is dropped.
+/// A socket's seat; given back when dropped.
 #[derive(Debug)]
 pub struct Seat {
     seats: Arc<Seats>,
@@ -36,7 +36,7 @@ pub struct Seat {
 }
 
 impl Seats {
-    /// So many sockets.
+    /// Allows this many sockets.
     pub fn new(max: usize, max_per_address: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -45,10 +45,10 @@ impl Seats {
         })
     }
 
-    /// Takes a place for a client, if its address is known.
+    /// Takes a seat for a client; its address counts if known.
     ///
     /// # Errors
-    /// 503 when all are taken, 429 when the address has as many as it may.
+    /// 503 if all seats are taken, 429 if the address has as many as allowed.
     pub fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Seat, ApiError> {
         let address = client.map(host_of);
         let mut taken = self.taken.lock();

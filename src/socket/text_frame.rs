@@ -1,16 +1,16 @@
-//! A text as the bytes of a WebSocket frame, made once for all who hear it.
+//! Encodes a text as a WebSocket frame, once for all listeners.
 //!
-//! Frames from a server are not masked, so they are the same for everybody.
+//! Frames from a server are not masked, so they are the same for every client.
 
 use actix_web::web::Bytes;
 use serde_json::value::RawValue;
 
-/// The last frame of a text message.
+/// The head byte of a text message's last frame.
 const TEXT: u8 = 0x81;
 /// The longest head of a frame: its kind, and the payload's length in 9 bytes.
 const MAX_HEAD: usize = 10;
 
-/// Makes the frame of a text.
+/// Builds the frame of a text.
 pub fn of_text(text: &str) -> Bytes {
     let mut bytes = Vec::with_capacity(MAX_HEAD + text.len());
     bytes.resize(MAX_HEAD, 0);
@@ -18,13 +18,13 @@ pub fn of_text(text: &str) -> Bytes {
     finish(bytes)
 }
 
-/// Makes the frame of a published message, `{"channel", "data"}`.
+/// Builds the frame of a published message, `{"channel", "data"}`.
 pub fn of_message(channel: &str, data: &RawValue) -> Bytes {
     let data = data.get();
     let mut bytes = Vec::with_capacity(MAX_HEAD + channel.len() + data.len() + 32);
     bytes.resize(MAX_HEAD, 0);
     bytes.extend_from_slice(br#"{"channel":"#);
-    // A text always has a form in JSON, and memory takes all of it.
+    // A string can always be written as JSON, and writing to memory cannot fail.
     let _ = serde_json::to_writer(&mut bytes, channel);
     bytes.extend_from_slice(br#","data":"#);
     bytes.extend_from_slice(data.as_bytes());
@@ -32,7 +32,7 @@ pub fn of_message(channel: &str, data: &RawValue) -> Bytes {
     finish(bytes)
 }
 
-/// Writes the head in front of the payload, at the end of the place that was left for it.
+/// Writes the head directly before the payload, at the end of the space reserved for it.
 fn finish(mut bytes: Vec<u8>) -> Bytes {
     let len = bytes.len() - MAX_HEAD;
     let mut head = vec![TEXT];
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads a frame as a client does.
+    /// Decodes a frame as a client does.
     fn read(frame: &Bytes) -> Json {
         let mut client =
             WebSocket::from_raw_socket(Cursor::new(frame.to_vec()), Role::Client, None);

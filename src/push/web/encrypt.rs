@@ -1,7 +1,8 @@
-//! What only the browser can read (RFC 8291): one record of `aes128gcm` (RFC 8188).
+//! Encrypts content that only the browser can read (RFC 8291): one record of `aes128gcm` (RFC
+//! 8188).
 //!
-//! Keys are agreed on with `p256`, whose keys can be given, so that the RFC's own
-//! example is a test; `ring` encrypts.
+//! Key agreement uses `p256`, which accepts given keys, so that the RFC's own example can be a
+//! test; `ring` encrypts.
 
 use hkdf::Hkdf;
 use p256::ecdh::diffie_hellman;
@@ -13,18 +14,18 @@ use sha2::Sha256;
 use super::Subscription;
 use super::vapid::random_key;
 
-/// The largest record that services take.
+/// The largest record that services accept.
 const RECORD: u32 = 4096;
-/// Salt, record size, length of the key, and the key.
+/// The salt, the record size, the length of the key, and the key.
 const HEADER: usize = 16 + 4 + 1 + 65;
 /// The end of the content, and the tag.
 const TRAILER: usize = 1 + 16;
-/// The most content that fits.
+/// The largest content that fits.
 pub(super) const MAX_CONTENT: usize = RECORD as usize - HEADER - TRAILER;
 /// Marks the end of the content in the last record.
 const LAST: u8 = 2;
 
-/// Encrypts something for a browser, with a key and a salt that are used once.
+/// Encrypts content for a browser, with a key and a salt that are used once.
 pub(super) fn encrypt(content: &[u8], to: &Subscription) -> Result<Vec<u8>, String> {
     encrypt_with(content, to, &random_key(), rand::random())
 }

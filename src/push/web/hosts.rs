@@ -1,18 +1,18 @@
-//! Which push services of browsers are asked.
+//! Which browsers' push services the server sends to.
 
 use reqwest::Url;
 
-/// Those of today's browsers.
+/// The services of today's browsers.
 const KNOWN: &str = "fcm.googleapis.com, *.push.services.mozilla.com, *.push.apple.com, \
                      *.notify.windows.com";
 
-/// A list of hosts, such as `push.example.com`, `*.example.com` or `127.0.0.1:8443`; without a port
-/// it is 443.
+/// A list of hosts, such as `push.example.com`, `*.example.com` or `127.0.0.1:8443`; the default
+/// port is 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// What the list is by default.
+    /// The default list.
     pub const KNOWN: &'static str = KNOWN;
 
     /// Builds a list.
@@ -21,7 +21,7 @@ impl Hosts {
         Self(lower.collect())
     }
 
-    /// Whether an address is at one of the hosts.
+    /// Returns whether an address is at one of the hosts.
     pub fn admit(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else {
             return false;

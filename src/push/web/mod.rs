@@ -1,9 +1,8 @@
-//! Browsers' push services, which all speak one protocol: RFC 8030 for the way
-//! there, RFC 8291 for what nobody on the way can read ([`encrypt`]), RFC 8292 for
-//! who sends ([`VapidKey`]).
+//! Browsers' push services, which all use one protocol: RFC 8030 for delivery, RFC 8291 for
+//! encrypting the content ([`encrypt`]), RFC 8292 for identifying the sender ([`VapidKey`]).
 //!
-//! A browser chooses its service, so a device's address is a URL that a client has
-//! given to this server. Only services on the list are asked.
+//! A browser chooses its service, so a device's address is a URL that a client has given to this
+//! server. The server only sends to services on the list.
 
 mod encrypt;
 mod hosts;
@@ -30,10 +29,11 @@ use super::{OpenError, client, payload_of, with_headers};
 use crate::config::{Secret, WebPushSettings};
 use vapid::Vapid;
 
-/// How long a service keeps what a browser does not fetch: four weeks, as long as any does.
+/// How long a service keeps a message that a browser does not fetch: four weeks, the longest that
+/// any service allows.
 const TIME_TO_LIVE: u32 = 28 * 24 * 60 * 60;
 
-/// What an app may say of how a notification is to be handled.
+/// The headers with which an app can control how a notification is handled.
 const HEADERS: (&str, &[&str]) = ("web_headers", &["TTL", "Urgency", "Topic"]);
 
 /// See the module's overview.
@@ -67,7 +67,7 @@ impl WebPush {
     }
 }
 
-/// Returns how a notification is sent if nothing else is said.
+/// Returns the default options of a notification.
 fn how() -> [(&'static str, String); 1] {
     [("TTL", TIME_TO_LIVE.to_string())]
 }
@@ -126,11 +126,12 @@ impl PushSender for WebPush {
         for (name, value) in &payload.options {
             request = request.header(&**name, value);
         }
-        // Of two with a topic that wait at the service the browser gets one: so one that is sent again.
+        // If two messages with the same topic wait at the service, the browser receives only one.
+        // So a message that is sent twice arrives once.
         if !payload.options.iter().any(|(name, _)| name == "Topic") {
             request = request.header("Topic", id.simple().to_string());
         }
-        // Each browser's service is one of many: none holds back the others.
+        // Each browser's service is one of many: none delays the others.
         let asked = client::ask(request, now).await;
         let answer = asked.map_err(|why| client::unreachable(why, false))?;
         let said = String::from_utf8_lossy(&answer.body);

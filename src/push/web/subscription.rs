@@ -1,4 +1,4 @@
-//! What a browser says of where it is reached.
+//! A browser's description of where it can be reached.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,19 +7,19 @@ use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-/// The length of the secret that both sides share.
+/// The length of the shared secret.
 const AUTH_LEN: usize = 16;
-/// More than any service's addresses and keys have.
+/// Longer than any service's addresses and keys.
 const MAX_LEN: usize = 4096;
 
 /// A browser's `PushSubscription`.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// Where its service takes what is for it.
+    /// Where its service accepts messages for it.
     pub endpoint: Url,
     /// The browser's public key.
     pub key: PublicKey,
-    /// What both sides share.
+    /// The shared secret.
     pub auth: [u8; AUTH_LEN],
 }
 
@@ -36,7 +36,7 @@ struct Keys {
 }
 
 impl Subscription {
-    /// Parses what `JSON.stringify(subscription)` makes.
+    /// Parses the output of `JSON.stringify(subscription)`.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -49,7 +49,7 @@ impl Subscription {
         let endpoint = Url::parse(&wire.endpoint).ok();
         let endpoint = endpoint.filter(|url| url.scheme() == "https" && url.username().is_empty());
         let bytes = |name: &str, text: &str| {
-            // Some browsers fill the end up.
+            // Some browsers add padding.
             let decoded = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
             decoded.map_err(|_| format!("keys.{name} is not base64url"))
         };
@@ -62,7 +62,7 @@ impl Subscription {
         })
     }
 
-    /// Writes it in one form, so that a browser that registers again is known.
+    /// Writes it in a normalized form, so that a browser that registers again is recognized.
     pub fn to_text(&self) -> String {
         let wire = Wire {
             endpoint: self.endpoint.to_string(),

@@ -1,4 +1,4 @@
-//! Who sends (RFC 8292): a key of the server's own, which browsers are told when
+//! Identifies the sender (RFC 8292) with a key of the server's own, which browsers receive when
 //! they subscribe.
 
 use std::num::NonZeroUsize;
@@ -15,11 +15,11 @@ use skytrail_schema::time::Timestamp;
 
 use crate::push::signer::{Signer, seconds};
 
-/// How long a token is good; services take a day at most.
+/// How long a token is valid; services accept a day at most.
 const TOKEN_LIFE: i64 = 12 * 3600;
 /// A token is not used in the last part of its life.
 const TOKEN_MARGIN: i64 = 3600;
-/// For so many services tokens are kept.
+/// For how many services tokens are cached.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// The server's key.
@@ -27,12 +27,12 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 pub struct VapidKey(SecretKey);
 
 impl VapidKey {
-    /// Makes a new one.
+    /// Generates a new key.
     pub fn random() -> Self {
         Self(random_key())
     }
 
-    /// Parses the private key as everybody's tools write it: 32 bytes in base64url.
+    /// Parses the private key in the form that common tools write: 32 bytes in base64url.
     ///
     /// # Errors
     /// A sentence that says what is accepted.
@@ -56,18 +56,18 @@ impl VapidKey {
     }
 }
 
-/// Returns a key that nobody has.
+/// Generates a random key.
 pub(super) fn random_key() -> SecretKey {
     loop {
         let bytes: [u8; 32] = rand::random();
-        // One in four thousand millions is none.
+        // About one in four billion values is not a valid key.
         if let Ok(key) = SecretKey::from_slice(&bytes) {
             return key;
         }
     }
 }
 
-/// Makes what services are shown.
+/// Builds the credentials for the services.
 pub(super) struct Vapid {
     signer: Signer,
     public: String,
@@ -97,7 +97,7 @@ impl Vapid {
         })
     }
 
-    /// Returns what the service of an address is shown.
+    /// Returns the credentials for the service at an address.
     pub(super) fn authorization(&self, endpoint: &Url, now: Timestamp) -> Result<String, String> {
         let now = seconds(now);
         let audience = endpoint.origin().ascii_serialization();

@@ -11,16 +11,16 @@ use super::line::{Heard, Line};
 use super::{kind_of, unknown};
 use crate::services::Services;
 
-/// How many events a worker takes at once when it does not say.
+/// How many events a worker handles at once by default.
 const WINDOW: u64 = 16;
 
-/// The longest pause that a worker may ask for.
+/// The longest pause that a worker can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What a worker may say.
+/// The messages that a worker can send.
 const WORDS: &str = "ack, retry, park or extend";
 
-/// Gives events to a worker and takes its answers, until it is gone.
+/// Sends events to a worker and receives its answers, until it disconnects.
 pub(super) async fn run(
     services: &Arc<Services>,
     line: &mut Line,
@@ -64,7 +64,8 @@ fn text(event: &WorkItem) -> String {
     format!(r#"{{"type":"event","attempt":{attempt},"event":{json}}}"#)
 }
 
-/// Hears a worker's answer. One for an event that it does not have is late, and of no interest.
+/// Applies a worker's answer. An answer for an event that the worker no longer has is late, and
+/// ignored.
 fn take(worker: &mut LogWorker, message: &Map<String, Json>) -> Result<(), ApiError> {
     let kind = kind_of(message);
     if !["ack", "retry", "park", "extend"].contains(&kind) {

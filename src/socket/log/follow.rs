@@ -11,7 +11,7 @@ use super::{kind_of, unknown};
 use crate::action::log::asked;
 use crate::services::Services;
 
-/// Tells what comes, until the client is gone.
+/// Sends events until the client disconnects.
 pub(super) async fn run(
     services: &Arc<Services>,
     line: &mut Line,

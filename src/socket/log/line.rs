@@ -1,4 +1,5 @@
-//! One client's socket: JSON objects to and fro, and an end in time.
+//! One client's socket: JSON objects in both directions, and timeouts for clients that do not
+//! respond.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::socket::incoming::{Incoming, pings};
 
-/// How often the server asks whether the client is still there.
+/// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(15);
-/// How long a client may leave what it is sent untouched.
+/// How long a client may leave unread what it is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module.
@@ -24,15 +25,15 @@ pub(super) struct Line {
     pings: Interval,
 }
 
-/// What came.
+/// What was received.
 pub(super) enum Heard {
     Message(Map<String, Json>),
     Unreadable(ApiError),
-    /// The client is gone, or the server stops.
+    /// The client has disconnected, or the server stops.
     Ended,
 }
 
-/// The client does not take what it is sent, or is gone.
+/// The client does not read what it is sent, or has disconnected.
 #[derive(Debug)]
 pub(super) struct Gone;
 
@@ -46,7 +47,7 @@ impl Line {
         }
     }
 
-    /// Waits for what the client says; may be given up and called again.
+    /// Waits for the client's next message. Cancel safe.
     pub(super) async fn heard(&mut self) -> Heard {
         loop {
             let message = tokio::select! {
@@ -73,13 +74,13 @@ impl Line {
         }
     }
 
-    /// Says something.
+    /// Sends a message.
     pub(super) async fn say(&mut self, text: impl Into<String>) -> Result<(), Gone> {
         let said = timeout(PATIENCE, self.session.text(text.into())).await;
         said.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
-    /// Ends the socket, with the reason if there is one.
+    /// Closes the socket, with the reason if there is one.
     pub(super) async fn end(mut self, refused: Option<ApiError>) {
         let code = match &refused {
             Some(_) => CloseCode::Policy,

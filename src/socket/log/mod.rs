@@ -1,8 +1,8 @@
 //! `/log`: following the log, and working for a consumer of it, over a WebSocket.
 //!
-//! The first message says which: `follow` (`follow`) or `consume` (`consume`). What goes over the
-//! socket is JSON, an object with a `type` each. Whoever breaks these rules hears of it in an
-//! `error`, and the socket ends.
+//! The first message chooses: `follow` (`follow`) or `consume` (`consume`). Every message on the
+//! socket is a JSON object with a `type`. A client that breaks these rules receives an `error`, and
+//! the socket is closed.
 
 mod consume;
 mod follow;
@@ -18,7 +18,7 @@ use super::incoming::Incoming;
 use crate::services::Services;
 use line::{Heard, Line};
 
-/// The largest message that is taken.
+/// The size limit of a message.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
 /// Upgrades a request whose key has been checked.

@@ -1,4 +1,4 @@
-//! Moving messages between a worker's socket and the actor of its connection.
+//! Passes messages between a worker's socket and the actor of its connection.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::socket::incoming::Incoming;
 /// How long a worker may take to answer the server's goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Moves messages until either side is gone, and tells the actor. A worker that takes nothing, not
-/// even the goodbye, is left.
+/// Passes messages until either side is gone, then tells the actor. A worker that reads nothing,
+/// not even the goodbye, is abandoned.
 pub(super) async fn run(
     session: Session,
     stream: AggregatedMessageStream,
@@ -41,12 +41,12 @@ pub(super) async fn run(
         }
         () = given_up => TransportEvent::Closed,
     };
-    // The actor may be gone before; then it knows.
+    // The actor may have stopped before; then it knows already.
     let _ = actor.send(FromTransport(end)).await;
 }
 
-/// Reads; waits for the actor after each message, so that a flood is slowed to its pace. Returns how
-/// it ended.
+/// Reads messages, and waits for the actor after each one, so that a flood is slowed to the actor's
+/// pace. Returns how the connection ended.
 async fn read(
     mut incoming: Incoming,
     mut session: Session,
@@ -57,7 +57,7 @@ async fn read(
             Ok(AggregatedMessage::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
             Ok(AggregatedMessage::Binary(_)) => TransportEvent::Binary,
             Ok(AggregatedMessage::Ping(bytes)) => {
-                // Who cannot be written to any more may still have sent something.
+                // A worker that can no longer be written to may still have sent something.
                 let _ = session.pong(&bytes).await;
                 continue;
             }
@@ -79,7 +79,8 @@ async fn read(
     TransportEvent::Closed
 }
 
-/// Only a worker that is done says so; any other code may be a proxy's, and the worker comes back.
+/// Only a worker that is finished sends this code; any other may come from a proxy, and the worker
+/// reconnects.
 fn farewell(reason: Option<&CloseReason>) -> TransportEvent {
     match reason {
         Some(reason) if reason.code == CloseCode::Normal => TransportEvent::Goodbye,
@@ -87,19 +88,19 @@ fn farewell(reason: Option<&CloseReason>) -> TransportEvent {
     }
 }
 
-/// Leaves the end to the writer, which says goodbye.
+/// Waits for the writer, which says goodbye, to end the connection.
 async fn wait_for_end() {
     tokio::time::sleep(FAREWELL).await;
 }
 
-/// Returns what a broken stream of frames is to the actor; `None` for a lost connection.
+/// Converts a protocol error to an event for the actor; `None` for a lost connection.
 fn misdeed(error: &ProtocolError) -> Option<TransportEvent> {
     let broken = |text: String| TransportEvent::Frame(Err(FrameError::NotJson(text)));
     match error {
         ProtocolError::Overflow => Some(TransportEvent::TooLarge),
         ProtocolError::Io(error) => match error.kind() {
             std::io::ErrorKind::InvalidData => Some(broken("not UTF-8".to_owned())),
-            // The aggregating stream has no error of its own for a message above the limit.
+            // The aggregating stream has no error type of its own for a message above the limit.
             std::io::ErrorKind::Other if error.to_string().contains("continuation size") => {
                 Some(TransportEvent::TooLarge)
             }

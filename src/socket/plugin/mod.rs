@@ -1,8 +1,8 @@
-//! `/_/plugin`: where workers of plugins connect; `/_/sandbox/_/plugin`: where those connect that are
-//! only tried.
+//! `/_/plugin`: where plugin workers connect; `/_/sandbox/_/plugin`: where workers of plugins in a
+//! sandbox connect.
 //!
-//! `refusal` decides who may, `link` moves messages between the socket and the connection's
-//! actor. From the upgrade on the actor decides everything.
+//! `refusal` decides who may connect, `link` passes messages between the socket and the
+//! connection's actor. After the upgrade the actor decides everything.
 
 mod link;
 mod refusal;
@@ -19,21 +19,21 @@ use crate::services::Services;
 
 /// Where plugins connect.
 pub const PATH: &str = "/_/plugin";
-/// Where plugins connect that are only tried: a worker whose server's address ends with
-/// `/_/sandbox` comes here.
+/// Where plugins in a sandbox connect: a worker whose server address ends with `/_/sandbox` arrives
+/// here.
 pub const SANDBOX_PATH: &str = "/_/sandbox/_/plugin";
-/// How many seconds a worker should stay away when there is no place for it.
+/// After how many seconds a worker should try again if there is no room for it.
 const COME_BACK_AFTER: &str = "5";
 const API_KEY: HeaderName = HeaderName::from_static("x-skygear-api-key");
 
 /// What the endpoint needs.
 #[derive(Clone)]
 pub struct PluginDoor {
-    /// Where it is.
+    /// Its path.
     pub path: &'static str,
-    /// Where connections go.
+    /// Receives the connections.
     pub broker: PluginBroker,
-    /// Runs the actions that workers ask for.
+    /// Runs the actions that workers call.
     pub api: Arc<dyn ApiCaller>,
     /// Knows the keys.
     pub services: Arc<Services>,
@@ -50,7 +50,7 @@ pub fn configure(door: &PluginDoor, config: &mut web::ServiceConfig) {
     );
 }
 
-/// Takes a worker's connection.
+/// Accepts a worker's connection.
 async fn connect(
     door: web::Data<PluginDoor>,
     request: HttpRequest,

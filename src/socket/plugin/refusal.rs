@@ -10,12 +10,12 @@ use skytrail_schema::code::{ApiError, Code};
 use crate::http::origins::is_same_origin;
 use crate::services::Services;
 
-/// Refuses whoever is no plugin. The key is taken from the header alone, so that it does not end
-/// up in logs of addresses.
+/// Refuses clients that are not plugins. The key is only read from the header, so that it does not
+/// end up in logs of addresses.
 ///
 /// # Errors
-/// 103 (HTTP 401) without the master key, 102 (403) with the client's or from a foreign web page,
-/// 107 (426) without a subprotocol that the server speaks.
+/// 103 (HTTP 401) without the master key, 102 (403) with the client's key or from a foreign web
+/// page, 107 (426) without a subprotocol that the server supports.
 pub(super) fn check(request: &HttpRequest, services: &Services) -> Result<(), ApiError> {
     let headers = request.headers();
     let key = text(headers, &super::API_KEY).filter(|key| !key.is_empty());
@@ -24,7 +24,7 @@ pub(super) fn check(request: &HttpRequest, services: &Services) -> Result<(), Ap
     check_protocol(headers)
 }
 
-/// Returns the refusal of a worker for whom there is no place at present.
+/// Returns the error for a worker for which there is no room at present.
 pub(super) fn no_place() -> ApiError {
     ApiError::new(
         Code::PluginUnavailable,
@@ -46,7 +46,7 @@ fn check_key(kind: Option<KeyKind>) -> Result<(), ApiError> {
     }
 }
 
-/// A browser names the page that it acts for; only pages of this very server may.
+/// A browser names the page that it acts for; only this server's own pages may connect.
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     if !headers.contains_key(ORIGIN) || is_same_origin(headers) {
         Ok(())
