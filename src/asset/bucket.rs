@@ -40,7 +40,8 @@ impl Patience {
         slowest: 16 << 10,
         retry: Duration::from_secs(30),
     };
-    /// For backups: anything copied in vain must be copied again. Signatures are valid for longer.
+    /// For backups: retries go on for longer, because a failed copy must be repeated. Signatures
+    /// stay valid for longer than that.
     pub(crate) const FOR_BACKUPS: Self = Self {
         retry: Duration::from_secs(300),
         ..Self::FOR_FILES

@@ -54,7 +54,7 @@ impl Folder {
         Ok(Self { root })
     }
 
-    /// Opens a folder that another process owns for reading: nothing is created in it.
+    /// Opens for reading a folder that belongs to another process: nothing is created in it.
     pub fn of_others(root: PathBuf) -> Self {
         Self { root: root.into() }
     }

@@ -47,7 +47,7 @@ fn announced(request: &HttpRequest) -> Option<usize> {
     length.to_str().ok()?.trim().parse().ok()
 }
 
-/// Whether a request asks for a WebSocket.
+/// Returns whether a request asks for a WebSocket.
 pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     upgrade.is_some_and(|upgrade| upgrade.to_ascii_lowercase().contains("websocket"))

@@ -228,7 +228,8 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Loads the auth row of the user that is known so far; creates it if the master key is used.
+    /// Loads the auth row of the user that is known so far. With the master key, a missing row is
+    /// created.
     async fn load_user(&mut self) -> Result<Option<UserState>, ApiError> {
         let is_master = self.context.caller.is_master();
         if self.context.caller.user.is_none() && is_master {

@@ -32,8 +32,8 @@ const PIECE_BYTES: usize = 64 << 10;
 pub struct Connection(Arc<Inner>);
 
 struct Inner {
-    /// A duplicate of the socket, used to end the connection from outside; `None` once the
-    /// connection is left alone.
+    /// A duplicate of the socket, used to end the connection from outside; `None` if duplicating
+    /// failed, or once the connection is left alone.
     socket: Mutex<Option<Socket>>,
     descriptors: Arc<Descriptors>,
     is_busy: AtomicBool,

@@ -1,4 +1,4 @@
-//! File descriptors: raises the limit for the connections, and never exceeds it.
+//! File descriptors: raises the limit for the connections, and never uses more than it allows.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

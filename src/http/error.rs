@@ -30,7 +30,7 @@ pub fn failure(error: &ApiError) -> HttpResponse {
 /// Builds an answer from any JSON.
 pub(super) fn respond(mut builder: HttpResponseBuilder, body: &Json) -> HttpResponse {
     let mut bytes = Vec::with_capacity(512);
-    // Writing JSON into memory cannot fail.
+    // Writing to memory cannot fail.
     let _ = serde_json::to_writer(&mut bytes, body);
     bytes.push(b'\n');
     builder.insert_header(ContentType::json()).body(bytes)

@@ -31,12 +31,12 @@ const SECRET_WORDS: &[&str] = &["code", "key", "pass", "pwd"];
 /// Whole names of values that are not secret, but private.
 const PERSONAL_WORDS: &[&str] = &["email", "phone"];
 
-/// Returns whether the value of this name must not be shown.
+/// Returns whether a value with this name must not be shown.
 pub fn is_secret(name: &str) -> bool {
     opens_something(name) || PERSONAL_WORDS.contains(&plain(name).as_str())
 }
 
-/// Returns whether the value of this name grants access: a password, a token, a key.
+/// Returns whether a value with this name grants access: a password, a token, a key.
 fn opens_something(name: &str) -> bool {
     let plain = plain(name);
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))

@@ -22,7 +22,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Reads the origin of a request.
+    /// Finds out where a request came from.
     pub fn of(request: &HttpRequest, proxies: &Proxies) -> Self {
         let shown = |name: &str| {
             let value = request.headers().get(name);

@@ -64,7 +64,7 @@ impl Incoming {
         }
     }
 
-    /// Waits for the next message. Cancel safe.
+    /// Waits for the next message. Can be cancelled and called again.
     pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
         loop {
             if let Some(message) = self.ahead.pop_front() {

@@ -25,8 +25,8 @@ use super::seats::{Seat, Seats};
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// The publisher of a message up to this size does not wait for the hub to accept it: even a full
-/// mailbox of such messages does not strain the memory.
+/// The publisher of a message up to this size waits for the hub only while its mailbox is full:
+/// even a full mailbox of such messages does not strain the memory.
 const MAX_UNAWAITED_BYTES: usize = 16 << 10;
 
 /// Limits for sockets.

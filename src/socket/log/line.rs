@@ -17,7 +17,7 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long a client may leave unread what it is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// See the module's overview.
 pub(super) struct Line {
     session: Session,
     incoming: Incoming,
@@ -47,7 +47,7 @@ impl Line {
         }
     }
 
-    /// Waits for the client's next message. Cancel safe.
+    /// Waits for the client's next message. Can be cancelled and called again.
     pub(super) async fn heard(&mut self) -> Heard {
         loop {
             let message = tokio::select! {
