@@ -14,8 +14,8 @@
     if __name__ == "__main__":
         skytrail.run()
 
-The decorators of this module belong to one plugin, `skytrail.plugin`; who wants several, or no
-globals, makes a `Plugin` and uses its methods, which are the same.
+The decorators of this module belong to one plugin, `skytrail.plugin`. To have several plugins, or
+no globals, create a `Plugin` and use its methods, which are the same.
 """
 
 from .access import (

@@ -1,4 +1,4 @@
-"""JSON texts as the protocol wants them."""
+"""JSON texts as the protocol requires them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 JsonObject = dict[str, Any]
 
-# What both sides refuse to read.
+# Both sides reject deeper nesting.
 MAX_DEPTH = 64
 
-# So many digits are beyond a double, unless they are in a text.
+# An integer with this many digits exceeds a double, unless the digits are inside a string.
 _MANY_DIGITS = re.compile("[0-9]{309}")
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -26,11 +26,11 @@ def too_deep() -> ValueError:
 
 
 def write(value: Any, *, is_mended: bool = False) -> str:
-    """Writes compact JSON; refuses what other languages would not read.
+    """Writes compact JSON; rejects what other languages would not read.
 
-    Raises `TypeError` or `ValueError` for what JSON cannot carry: foreign objects, NaN, integers
-    beyond a double, halves of surrogate pairs, too deep nesting, circles. When it is mended, halves
-    become U+FFFD.
+    Raises `TypeError` or `ValueError` for what JSON cannot represent: foreign objects, NaN,
+    integers larger than a double, lone surrogates, nesting that is too deep, cycles. With
+    `is_mended`, lone surrogates become U+FFFD.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -58,7 +58,7 @@ def _as_double(digits: str) -> float:
 
 
 def is_too_deep(text: str) -> bool:
-    """Whether a JSON text nests deeper than `MAX_DEPTH`."""
+    """Returns whether a JSON text is nested deeper than `MAX_DEPTH`."""
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return False
     depth = 0

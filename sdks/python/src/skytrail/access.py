@@ -1,4 +1,4 @@
-"""Who may do what with a record: the entries of its access list."""
+"""The entries of a record's access list, which say who may do what with it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RelationalAccessControlEntry:
 
 @dataclass(frozen=True)
 class ForeignEntry:
-    """An entry that this package does not know; it travels back as it came."""
+    """An entry that this package does not know; it is sent back unchanged."""
 
     wire: Mapping[str, Any]
 
@@ -76,7 +76,7 @@ AccessControlEntry = (
 def read_acl(
     entries: Iterable[AccessControlEntry | Mapping[str, Any]] | None,
 ) -> list[AccessControlEntry] | None:
-    """Reads `_access`, or what a plugin has in its place; `None` means open to all."""
+    """Reads `_access`, or what a plugin sets in its place; `None` means open to all."""
     return None if entries is None else [_read_entry(entry) for entry in entries]
 
 

@@ -1,7 +1,7 @@
 """The server's actions, for plugins: records, lambdas, messages, anything by name.
 
-Calls travel over the plugin's own socket with the rights of the master key. Within a request they
-belong to it: they end with it, and what they cause comes back to the same worker.
+Calls use the plugin's own socket and have the rights of the master key. Within a request they
+belong to it: they end with it, and the requests that they cause are sent to the same worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PRIVATE = "_private"
 
 
 class Caller(Protocol):
-    """Whoever takes calls to the server: a worker, or a test."""
+    """Takes calls to the server: a worker, or a test."""
 
     async def call(self, payload: JsonObject, timeout: float | None = None) -> Reply: ...
 
@@ -37,23 +37,23 @@ class Line:
 
 
 class Records(list[Record]):
-    """The records of a query; `overall_count` if the query asked for it."""
+    """The records of a query; `overall_count` is set if the query asked for it."""
 
     overall_count: int | None = None
 
 
 class Api:
-    """See the module. `as_user` gives the same in a user's name."""
+    """The API; see the module's description. `as_user` returns the same in a user's name."""
 
     def __init__(self, line: Line, user_id: str | None = None) -> None:
         self._line = line
         self.user_id = user_id
 
     def as_user(self, user_id: str) -> Api:
-        """Returns an API that acts as a user: what it makes is his.
+        """Returns an API that acts as a user: what it creates belongs to that user.
 
-        It still has the rights of the master key, for which access lists do not count. Raises
-        `ValueError` without an id: what nobody asked for would be made in the master key's name.
+        It still has the rights of the master key, which ignore access lists. Raises `ValueError`
+        without an id, because such calls would silently act in the master key's name.
         """
         if not user_id:
             raise ValueError("as_user needs the id of a user; the master key's calls go without it")
@@ -61,7 +61,7 @@ class Api:
 
     @property
     def blocking(self) -> BlockingApi:
-        """The same for functions that are not async, and run in threads."""
+        """The same API for functions that are not async and run in threads."""
         return BlockingApi(self, self._line)
 
     async def request(
@@ -82,7 +82,7 @@ class Api:
     async def send_action(
         self, action: str, payload: JsonObject | None = None, *, timeout: float | None = None
     ) -> Any:
-        """Runs any action by its name and returns its result. Raises `ApiError`."""
+        """Runs any action by name and returns its result. Raises `ApiError`."""
         return decode((await self.request(action, payload, timeout=timeout)).get("result"))
 
     async def lambda_(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -103,7 +103,7 @@ class Api:
     ) -> list[Record | ApiError]:
         """Saves several records; the slots of those that failed have their errors.
 
-        With `atomic` all are saved or none, and a failure is raised.
+        With `atomic`, either all are saved or none, and a failure is raised.
         """
         wire = [record.to_wire() for record in records]
         payload = {"records": wire, "atomic": atomic, "database_id": database}
@@ -116,7 +116,7 @@ class Api:
         database: str = PUBLIC,
         as_of: Moment | None = None,
     ) -> Record:
-        """Fetches a record by its id; with `as_of` as it was at a moment."""
+        """Fetches a record by its id; with `as_of`, as it was at that point in time."""
         return _only(await self.fetch_many([id], database=database, as_of=as_of))
 
     async def fetch_many(
@@ -147,8 +147,8 @@ class Api:
     ) -> Records:
         """Finds records: `query("note", field("stars") > 3, sort=[field("title").ascending])`.
 
-        `where` and `sort` are conditions (`skytrail.query`) or what travels, as in the API's page.
-        With `as_of` it finds what it would have found at a moment.
+        `where` and `sort` are conditions (`skytrail.query`) or their JSON form, as in docs/API.md.
+        With `as_of` it returns what it would have found at that point in time.
         """
         payload: JsonObject = {"record_type": record_type, "database_id": database, "count": count}
         if where is not None:
@@ -194,9 +194,9 @@ class Api:
         kinds: Sequence[str] | None = None,
         page: int = 50,
     ) -> AsyncIterator[Version]:
-        """Goes through a record's versions, the newest first, a page at a time.
+        """Iterates over a record's versions, newest first, one page at a time.
 
-        `until` and `after` are moments, `user` and `kinds` (`record.changed`, …) choose.
+        `until` and `after` are moments; `user` and `kinds` (`record.changed`, …) filter.
         """
         cursor: Moment | None = until
         while True:
@@ -219,7 +219,7 @@ class Api:
         kinds: Sequence[str] | None = None,
         limit: int = 50,
     ) -> tuple[list[Version], int | None]:
-        """One page of `history`, and the `until` of the next one; `None` at the end."""
+        """Returns one page of `history`, and the `until` of the next page, `None` at the end."""
         optional = {
             "until": write_moment(until),
             "after": write_moment(after),
@@ -234,7 +234,7 @@ class Api:
     async def restore(
         self, id: Record | RecordID | Reference | str, as_of: Moment | Version
     ) -> Record:
-        """Saves a record as it was, as a new version; one that was deleted is there again."""
+        """Saves a record as it was, as a new version; a deleted record exists again."""
         moment = as_of.position if isinstance(as_of, Version) else write_moment(as_of)
         payload = {"record": _ids([id])[0], "as_of": moment}
         return Record.from_wire((await self.request("history:restore", payload))["result"])
@@ -249,7 +249,7 @@ class Api:
     async def push_to_users(
         self, users: Iterable[str], notification: JsonObject, *, topic: str | None = None
     ) -> None:
-        """Sends a notification to all devices of users, or to those with a topic.
+        """Sends a notification to all devices of users, or only to those with a topic.
 
         `{"apns": {"aps": {"alert": "hi"}}, "fcm": {…}, "web": {…}}`: what each kind of device gets.
         """
@@ -259,7 +259,7 @@ class Api:
     async def push_to_devices(
         self, devices: Iterable[str], notification: JsonObject, *, topic: str | None = None
     ) -> list[str]:
-        """As `push_to_users`, for devices. Returns the ids of those that there are."""
+        """Like `push_to_users`, for devices. Returns the ids of those that exist."""
         payload = {"device_ids": list(devices), "notification": notification, "topic": topic}
         slots = _slots(await self.request("push:device", payload))
         return [slot["_id"] for slot in slots if _error(slot) is None]

@@ -1,13 +1,13 @@
-"""When to connect again, and whether at all. Pure but for the dice."""
+"""Decides whether to reconnect, and when. Pure, apart from the random numbers."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
 
-# Unknown plugin, registration refused, older generation, taken over by a newer socket.
+# Unknown plugin, registration rejected, older generation, taken over by a newer socket.
 FINAL = frozenset({4003, 4004, 4005, 4007})
-# After these the server has no session any more.
+# After these codes the server no longer has the session.
 FORGOTTEN = frozenset({1000, 1009, 1012, 1013, 4002, 4008})
 RESTART = 1012
 PROTOCOL_ERROR = 4002
@@ -16,7 +16,7 @@ TOO_MANY_WORKERS = 1013
 FIRST = 1.0
 LONGEST = 30.0
 SPREAD_OF_RESTART = 5.0
-# For a bug, and for a wrong key, which do not go away quickly.
+# For a bug or a wrong key, which do not go away quickly.
 SLOWLY = 30.0
 
 
@@ -30,12 +30,12 @@ class Ending:
 
     @property
     def is_final(self) -> bool:
-        """Whether the server would only say the same again."""
+        """Whether the server would give the same answer again."""
         return self.close_code in FINAL
 
     @property
     def is_key_refused(self) -> bool:
-        """Whether the server does not take the key."""
+        """Whether the server rejects the key."""
         return self.status in (401, 403)
 
     @property
@@ -46,7 +46,7 @@ class Ending:
 
 @dataclass
 class Backoff:
-    """Pauses between 0 and a limit that doubles; `reset` after a connection that worked."""
+    """Pauses between 0 and a limit that doubles; call `reset` after a connection that worked."""
 
     dice: random.Random = field(default_factory=random.Random)
     limit: float = FIRST

@@ -1,4 +1,4 @@
-"""The API for functions that are not async: the same calls, waited for by their thread."""
+"""The API for functions that are not async: the same calls; the thread waits for each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BlockingApi:
     def history(
         self, id: Record | RecordID | Reference | str, *, page: int = 50, **options: Any
     ) -> Iterator[Version]:
-        """Goes through a record's versions, the newest first, a page at a time."""
+        """Iterates over a record's versions, newest first, one page at a time."""
         while True:
             call = self._api.history_page(id, limit=page, **options)
             versions, following = self._wait(call)
@@ -81,13 +81,13 @@ class BlockingApi:
     def push_to_users(
         self, users: Iterable[str], notification: JsonObject, *, topic: str | None = None
     ) -> None:
-        """Sends a notification to all devices of users, or to those with a topic."""
+        """Sends a notification to all devices of users, or only to those with a topic."""
         self._wait(self._api.push_to_users(users, notification, topic=topic))
 
     def push_to_devices(
         self, devices: Iterable[str], notification: JsonObject, *, topic: str | None = None
     ) -> list[str]:
-        """As `push_to_users`, for devices. Returns the ids of those that there are."""
+        """Like `push_to_users`, for devices. Returns the ids of those that exist."""
         return self._wait(self._api.push_to_devices(devices, notification, topic=topic))
 
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:

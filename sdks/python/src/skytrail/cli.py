@@ -1,4 +1,4 @@
-"""`skytrail-plugin plugin.py`: loads a plugin's files and runs it."""
+"""`skytrail-plugin plugin.py`: loads a plugin's files and runs the plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .plugin import Plugin
 
 
 def load(path: Path) -> ModuleType:
-    """Imports a file; it may import what lies beside it."""
+    """Imports a file; it can import modules from its own folder."""
     path = path.resolve()
     if not path.is_file():
         raise SystemExit(f"no such file: {path}")
@@ -32,10 +32,10 @@ def load(path: Path) -> ModuleType:
 
 
 def find(modules: list[ModuleType]) -> Plugin:
-    """Returns the plugin that some files define.
+    """Returns the plugin that the files define.
 
-    The package's own counts only with functions: run without any it would take the place of the
-    plugin that a file made where nobody finds it.
+    The package's own plugin counts only if functions were registered with it. An empty one would
+    run instead of a plugin that a file created but did not keep in a variable.
     """
     found = [] if skytrail.plugin.points.is_empty else [skytrail.plugin]
     for module in modules:
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     given = parser().parse_args(arguments)
     if given.log_level:
         level = given.log_level.upper()

@@ -1,4 +1,4 @@
-"""The socket of a worker, and what it needs to be opened."""
+"""The socket of a worker, and the options for opening it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE_TIMEOUT = 2.0
 
 
 class Socket(Protocol):
-    """As much of a WebSocket as a worker needs."""
+    """The part of a WebSocket that a worker needs."""
 
     async def send(self, text: str, /) -> None: ...
 
@@ -29,13 +29,13 @@ class Socket(Protocol):
 
 
 Connect = Callable[[], AbstractAsyncContextManager[Socket]]
-#: Counts once, when the process starts; a function is asked whenever the worker connects.
+#: A number counts once, when the process starts; a function is called whenever the worker connects.
 Position = int | Callable[[], int | Awaitable[int]]
 
 
 @dataclass
 class Options:
-    """How a worker is to run."""
+    """How a worker runs."""
 
     plugin: str
     endpoint: str = "http://127.0.0.1:3000"
@@ -43,13 +43,13 @@ class Options:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     generation: int = 0
     window: int = 16
-    """How many requests are worked on at once."""
+    """How many requests are handled at once."""
     max_message: int = MAX_MESSAGE
-    """The largest message that is taken or sent, in bytes; the server has a limit of its own."""
+    """The largest message that is accepted or sent, in bytes; the server has its own limit."""
     position: Position | None = None
-    """Where deliveries start, for plugins that keep the position with their effects."""
+    """Where deliveries start, for plugins that store the position together with their effects."""
     drain_seconds: float = 30.0
-    """How long what runs may take when the worker stops."""
+    """How long running requests may take when the worker stops."""
 
     @property
     def url(self) -> str:
@@ -68,7 +68,7 @@ class Options:
 
 @asynccontextmanager
 async def open_socket(options: Options) -> AsyncIterator[Socket]:
-    """Connects as a plugin: the master key in a header, the protocol's name beside it."""
+    """Connects as a plugin, with the master key in a header, and offers the subprotocol."""
     async with connect(
         options.url,
         additional_headers={"X-Skygear-API-Key": options.master_key},
@@ -77,7 +77,7 @@ async def open_socket(options: Options) -> AsyncIterator[Socket]:
         compression=None,
         open_timeout=OPEN_TIMEOUT,
         close_timeout=CLOSE_TIMEOUT,
-        # The protocol has heartbeats of its own.
+        # The protocol has its own heartbeats.
         ping_interval=None,
         proxy=None,
     ) as connection:

@@ -1,4 +1,4 @@
-"""What a running function may know of the request that it answers."""
+"""What a running function can know about the request that it answers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .messages import Delivery, Request
 class Running:
     """A request that is being answered.
 
-    Functions reach it with `current_request()`, in threads, too.
+    Functions get it from `current_request()`, in threads, too.
     """
 
     def __init__(self, request: Request, send_progress: Callable[[], None] | None = None) -> None:
         self.request = request
         self.is_cancelled = False
-        """Nobody waits any more. Functions in threads cannot be stopped, and may look here."""
+        """Nobody waits any more. Functions in threads cannot be stopped, and can check this."""
         self.cancel_reason = ""
         self.is_finished = False
-        # Told when the request is cancelled, in this order: the calls that it waits for, then
+        # What a cancellation cancels, in this order: the calls that the request waits for, then
         # the task, unless its work is in a thread, which has to end by itself.
         self.calls: set[Any] = set()
         self.task: Any = None
@@ -44,16 +44,16 @@ class Running:
 
     @property
     def delivery(self) -> Delivery | None:
-        """Which event of the log this is, for after-hooks."""
+        """The event of the log that is delivered, for after-hooks."""
         return self.request.delivery
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the answer counts; `None` means for ever."""
+        """How many seconds remain for the answer; `None` means no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def progress(self) -> None:
-        """Says that a delivery is still worked on; its limit starts anew."""
+        """Reports that a delivery is still being worked on; its limit starts anew."""
         if self.request.delivery is not None and self._send_progress is not None:
             self._send_progress()
             self.renew()
@@ -89,7 +89,7 @@ def current_context() -> JsonObject:
 
 
 def progress() -> None:
-    """Says that the running delivery is still worked on."""
+    """Reports that the running delivery is still being worked on."""
     running = _running.get()
     if running is not None:
         running.progress()

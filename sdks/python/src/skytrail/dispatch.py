@@ -1,4 +1,4 @@
-"""From a request to the function that it is for, and back."""
+"""Finds the function for a request, calls it, and encodes what it returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("skytrail")
 
 
 class Dispatcher:
-    """Calls functions with what they are asked, and writes down what they return."""
+    """Calls functions with a request's arguments, and encodes what they return."""
 
     def __init__(self, points: Points, threads: Threads | None = None) -> None:
         self.points = points
@@ -69,7 +69,7 @@ class Dispatcher:
         extra = {"delivery": running.delivery} if hook.function.takes_delivery else {}
         returned = await hook.function.run(self.threads, *arguments, **extra)
         if hook.trigger != "beforeSave" or returned is None:
-            # What other hooks return changes nothing, and the server wants the record.
+            # What other hooks return has no effect, and the server expects the record.
             return record.to_wire()
         if not isinstance(returned, Record):
             raise TypeError(f"a before_save hook returns the record or nothing, not {returned!r}")
@@ -79,7 +79,7 @@ class Dispatcher:
         self.points.note_event(name)
         for function in self.points.events.get(name, []):
             await function.run(self.threads, **function.known_names(param))
-        # Functions for `init` may have added points.
+        # Functions for `init` can add points.
         return self.points.registration() if name == "init" else None
 
 

@@ -1,8 +1,8 @@
-"""Errors that plugins raise, and errors that the server's actions answer with.
+"""Errors that plugins raise, and errors that the server's actions return.
 
-Whatever a function raises becomes the answer to the request: a `SkygearException` as it is,
-anything else as an unexpected error (10000) with the traceback in `info.trace`, which the server
-shows to clients in development only.
+Whatever a function raises becomes the answer to the request. A `SkygearException` is sent as it is.
+Anything else becomes an unexpected error (10000) with the traceback in `info.trace`, which the
+server shows to clients in development mode only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .values import encode
 
 
 class Code(IntEnum):
-    """The codes that clients know by name. Codes of one's own are allowed, too."""
+    """The codes that clients know by name. A plugin may also use its own codes."""
 
     NotAuthenticated = 101
     PermissionDenied = 102
@@ -84,7 +84,7 @@ class SkygearException(Exception):
         self.info: JsonObject = dict(info or {})
 
     def as_dict(self) -> JsonObject:
-        """Returns the error as it travels."""
+        """Returns the error in its JSON form."""
         wire: JsonObject = {"code": self.code, "message": self.message}
         if self.info:
             wire["info"] = self.info
@@ -92,14 +92,14 @@ class SkygearException(Exception):
 
 
 class Drop(SkygearException):
-    """Raised by an after-hook: this event can never be handled, so it is not to come again."""
+    """Raised by an after-hook: this event can never be handled; do not send it again."""
 
     def __init__(self, message: str, code: int = Code.UnexpectedError) -> None:
         super().__init__(message, code, {"drop": True})
 
 
 class RetryAfter(SkygearException):
-    """Raised by an after-hook: not now; the event is to come again after so many seconds."""
+    """Raised by an after-hook: not now; send the event again after this many seconds."""
 
     def __init__(
         self, seconds: float, message: str = "not now", code: int = Code.PluginUnavailable
@@ -108,7 +108,7 @@ class RetryAfter(SkygearException):
 
 
 class ApiError(SkygearException):
-    """An action that the plugin asked for has failed. If nobody catches it, it is the answer."""
+    """An action that the plugin called has failed. If nobody catches it, it becomes the answer."""
 
     def __init__(
         self, message: str, code: int, info: Mapping[str, Any] | None = None, status: int = 500
@@ -132,26 +132,26 @@ class ApiError(SkygearException):
         )
 
 
-# Why requests are cancelled whose session is over.
+# Why requests are cancelled when their session has ended.
 LOST = "connection lost"
 
 
 class ConnectionLost(ApiError):
-    """The server never replied: the action may have happened, or not."""
+    """The server never replied: the action may or may not have happened."""
 
     def __init__(self, message: str = "connection lost; the action may have happened") -> None:
         super().__init__(message, Code.PluginUnavailable, {}, 503)
 
 
 class CallTimeout(ApiError):
-    """There was no reply in time: the action may have happened, or not."""
+    """No reply arrived in time: the action may or may not have happened."""
 
     def __init__(self, message: str = "no reply in time; the action may have happened") -> None:
         super().__init__(message, Code.ResponseTimeout, {}, 504)
 
 
 class MessageTooLarge(ApiError):
-    """What was to be sent is larger than `whose` limit; nothing was sent."""
+    """The message is larger than the limit of `whose`; nothing was sent."""
 
     def __init__(
         self, num_bytes: int, limit: int, what: str = "a message", whose: str = "server"
@@ -162,11 +162,11 @@ class MessageTooLarge(ApiError):
 
 
 def to_wire(error: BaseException) -> JsonObject:
-    """Returns what a failed request answers. Never raises, though an exception's own methods may."""
+    """Returns the answer to a failed request. Never raises, even if the exception's methods do."""
     if isinstance(error, SkygearException):
         with contextlib.suppress(Exception):
             wire = error.as_dict()
-            # What cannot be encoded cannot be sent, and the session says so.
+            # If the info cannot be encoded, it cannot be sent, and the session reports that.
             with contextlib.suppress(Exception):
                 wire = {**wire, **encode({"info": wire["info"]})}
             return wire

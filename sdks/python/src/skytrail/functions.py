@@ -1,4 +1,4 @@
-"""The functions of a plugin: async ones run in the loop, others in threads."""
+"""The functions of a plugin: async ones run in the loop, the others in threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 class Function:
-    """A function with what is known of its parameters."""
+    """A function and what is known about its parameters."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
@@ -30,14 +30,14 @@ class Function:
 
     @property
     def name(self) -> str:
-        """How the function is called in its module."""
+        """The function's name within its module."""
         call: Any = self.call
         while isinstance(call, functools.partial):
             call = call.func
         return str(getattr(call, "__qualname__", type(call).__name__)).replace("<locals>.", "")
 
     def complaint(self, /, *args: Any, **kwargs: Any) -> str | None:
-        """Says what is wrong with arguments, if anything is."""
+        """Returns what is wrong with the arguments, if anything is."""
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -45,20 +45,20 @@ class Function:
         return None
 
     def known_names(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Returns those of some named arguments that the function takes."""
+        """Returns those of the named arguments that the function takes."""
         if self.takes_any_names:
             return arguments
         return {name: it for name, it in arguments.items() if name in self.signature.parameters}
 
     async def run(self, threads: Threads, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function where it belongs."""
+        """Calls the function in the loop or in a thread."""
         if self.is_async:
             return await self.call(*args, **kwargs)
         running = current_request()
         if running is None:
             returned = await threads.run(self.call, *args, **kwargs)
         else:
-            # Work in a thread cannot be stopped: its request is answered when it ends.
+            # Work in a thread cannot be stopped: its request is answered when the work ends.
             running.is_in_thread = True
             try:
                 returned = await threads.run(self.call, *args, **kwargs)
@@ -71,5 +71,5 @@ def _is_async(call: Any) -> bool:
     while isinstance(call, functools.partial):
         call = call.func
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        getattr(call, "__call__", None)  # noqa: B004 - asked whether it is async, not whether it is
+        getattr(call, "__call__", None)  # noqa: B004 - whether it is async, not callable
     )

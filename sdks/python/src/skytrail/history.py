@@ -1,4 +1,4 @@
-"""What records were: their versions, and moments in the past."""
+"""The history of records: their versions, and points in time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ._json import JsonObject
 from .record import Record
 from .values import decode, parse_date, write_date
 
-#: A moment: a position of the log, or a time with a zone.
+#: A point in the past: a position of the log, or a time with a zone.
 Moment = int | datetime
 
 
 def write_moment(moment: Moment | None) -> int | str | None:
-    """Writes a moment as it travels."""
+    """Writes a moment in its JSON form."""
     return write_date(moment) if isinstance(moment, datetime) else moment
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a field was and became; `None` where it had no value."""
+    """The value of a field before and after; `None` where it had no value."""
 
     before: Any
     after: Any
@@ -30,9 +30,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a record: who made it and when, and what it changed."""
+    """A version of a record: who created it and when, and what it changed."""
 
-    #: The position in the log of the event that made it; a moment.
+    #: The log position of the event that created it; can be used as a moment.
     position: int
     #: The version's number, from 1.
     version: int
@@ -42,16 +42,16 @@ class Version:
     #: `user`, `key`, `origin`, `plugin`.
     actor: Mapping[str, str]
     request_id: str | None
-    #: Hooks that had a say: `plugin`, `hook`, `changed`.
+    #: Hooks that took part: `plugin`, `hook`, `changed`.
     hooks: list[JsonObject]
-    #: The record since then; `None` when it was deleted.
+    #: The record as of this version; `None` when it was deleted.
     record: Record | None
-    #: What became different, by field; access list and owner are `_access` and `_ownerID`.
+    #: What changed, by field; access list and owner are `_access` and `_ownerID`.
     changes: Mapping[str, Change]
 
     @classmethod
     def from_wire(cls, wire: JsonObject) -> Version:
-        """Reads a version as it travels."""
+        """Reads a version from its JSON form."""
         record = wire.get("record")
         changes = (wire.get("changes") or {}).items()
         return cls(

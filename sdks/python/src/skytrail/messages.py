@@ -1,4 +1,4 @@
-"""What a session tells its owner: the server's messages, read."""
+"""The events that a session reports to its owner: the server's messages, parsed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ._json import JsonObject
 
 
 class ProtocolError(Exception):
-    """The server sent what the protocol does not allow; the connection is of no use any more."""
+    """The server violated the protocol; the connection is of no use any more."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An event of the log that comes until it is acknowledged, at least once.
+    """An event of the log, delivered at least once, until it is acknowledged.
 
-    `id` is the same at every attempt: the key for having effects only once.
+    `id` is the same at every attempt: use it as the key for having effects only once.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Request:
-    """Something to do."""
+    """A request to the plugin."""
 
     id: str
     kind: str
@@ -46,12 +46,12 @@ class Request:
     param: Any = None
     context: JsonObject = field(default_factory=dict)
     timeout: float | None = None
-    """Seconds from its sending until nobody waits for the answer any more."""
+    """Seconds from when it was sent until nobody waits for the answer any more."""
     parent: str | None = None
     """The plugin's own call that caused it."""
     delivery: Delivery | None = None
     session: int = 0
-    """The session it belongs to, counted by this worker; an answer elsewhere is of no use."""
+    """The session it belongs to, by this worker's count; an answer in another is useless."""
 
     @classmethod
     def from_wire(cls, wire: JsonObject, session: int = 0) -> Request:
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Welcomed:
-    """The server took the connection. `lost`: there was a session before, and it is over."""
+    """The server accepted the connection. `lost`: the previous session has ended."""
 
     resumed: bool
     lost: bool
@@ -93,7 +93,7 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Replied:
-    """What an action answered."""
+    """The server's answer to a call."""
 
     call_id: str
     status: int
@@ -102,7 +102,7 @@ class Replied:
 
 @dataclass(frozen=True)
 class Registered:
-    """Whether the points were taken."""
+    """Whether the server accepted the points."""
 
     ok: bool
     points: JsonObject
@@ -111,7 +111,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class StateChanged:
-    """How far the server's plugins are; `ready`: clients are served."""
+    """The startup state of the server's plugins; `ready`: clients are served."""
 
     state: str
 
@@ -126,7 +126,7 @@ class Draining:
 
 @dataclass(frozen=True)
 class Drained:
-    """Nothing runs any more."""
+    """No requests are running any more."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A plugin: its functions, registered by decorators, and what it needs to run."""
+"""A plugin: the functions that decorators register, and what is needed to run it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ log = logging.getLogger("skytrail")
 
 
 class Plugin:
-    """What a plugin does, and the server that it does it for.
+    """A plugin: what it does, and the server that it does it for.
 
-    Settings that are not given come from the environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`,
+    Settings that are not given are read from the environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`,
     `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`, `PLUGIN_MAX_MESSAGE`.
 
-    Functions may be async, and then run in the event loop, or not, and then run in threads.
-    `position` is behind which deliveries start, for a plugin that keeps it with what it does of
-    them. A number counts once, at the start of the process; a function (async, or run in a thread)
-    is asked whenever the plugin connects.
+    Async functions run in the event loop, the others in threads.
+    Deliveries start after `position`, for a plugin that stores the position together with its
+    effects. A number counts once, when the process starts; a function (async, or run in a thread)
+    is called whenever the plugin connects.
     Most decorators take `timeout`, in seconds, after which nobody waits for the answer any more.
-    `idempotent` says that a request may go to another worker when the first died of it.
+    `idempotent` allows the server to send a request to another worker when the first one died
+    while working on it.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Plugin:
         timeout: float | None = None,
         idempotent: bool = False,
     ) -> Callable[[F], F]:
-        """A lambda: an action of the plugin's own, called with the client's arguments."""
+        """Registers a lambda: an action of the plugin, called with the client's arguments."""
         entry = {"key_required": key_required, "user_required": user_required}
         entry |= _policy(timeout, idempotent)
         return _register(lambda call: self.points.add_op(name, call, entry))
@@ -93,9 +94,9 @@ class Plugin:
         timeout: float | None = None,
         idempotent: bool = False,
     ) -> Callable[[F], F]:
-        """`(request)`: answers HTTP requests to a path; with `/` at its end to all below, too.
+        """`(request)`: answers HTTP requests to a path; one that ends in `/` also takes all below.
 
-        Returns text, a `Response`, or anything else, which becomes JSON.
+        Returns a string, a `Response`, or anything else, which becomes JSON.
         """
         methods = [method] if isinstance(method, str) else list(method)
         entry = {"key_required": key_required, "user_required": user_required}
@@ -111,9 +112,9 @@ class Plugin:
         timeout: float | None = None,
         idempotent: bool = False,
     ) -> Callable[[F], F]:
-        """`(record, original)`: may change the record before it is saved, or refuse it by raising.
+        """`(record, original)`: can change the record before it is saved, or reject it by raising.
 
-        With `async_` nobody waits for it, and it changes nothing.
+        With `async_` nobody waits for it, and its changes have no effect.
         """
         entry = {"async": async_, **_policy(timeout, idempotent)}
         return self._hook("beforeSave", record_type, name, entry)
@@ -127,10 +128,10 @@ class Plugin:
         timeout: float | None = None,
         catch_up: CatchUp = "all",
     ) -> Callable[[F], F]:
-        """`(record, original)`: told of every saved record, at least once, also after an absence.
+        """`(record, original)`: receives every saved record at least once, also after an absence.
 
-        A parameter `delivery` gets the event's id and attempt. `catch_up` says what is to come
-        after an absence: all events, the latest of each record, or none.
+        A parameter `delivery` receives the event's id and attempt. `catch_up` says what the hook
+        receives after an absence: all events, the latest of each record, or none.
         """
         entry = {"async": async_, "catch_up": catch_up, **_policy(timeout, False)}
         return self._hook("afterSave", record_type, name, entry)
@@ -144,7 +145,7 @@ class Plugin:
         timeout: float | None = None,
         idempotent: bool = False,
     ) -> Callable[[F], F]:
-        """`(record)`: may refuse the deletion by raising."""
+        """`(record)`: can reject the deletion by raising."""
         entry = {"async": async_, **_policy(timeout, idempotent)}
         return self._hook("beforeDelete", record_type, name, entry)
 
@@ -157,7 +158,7 @@ class Plugin:
         timeout: float | None = None,
         catch_up: CatchUp = "all",
     ) -> Callable[[F], F]:
-        """`(record)`: told of every deleted record; otherwise as `after_save`."""
+        """`(record)`: receives every deleted record; otherwise like `after_save`."""
         entry = {"async": async_, "catch_up": catch_up, **_policy(timeout, False)}
         return self._hook("afterDelete", record_type, name, entry)
 
@@ -175,10 +176,10 @@ class Plugin:
         time_zone: str | None = None,
         overlap: bool = False,
     ) -> Callable[[F], F]:
-        """`()`: runs every so many seconds, or by a spec: `@hourly`, `0 30 8 * * MON-FRI`.
+        """`()`: runs at an interval in seconds, or by a spec: `@hourly`, `0 30 8 * * MON-FRI`.
 
-        The spec is read in the time zone, else in the server's. While a run is under way the next
-        ones are passed over, unless they may overlap.
+        The spec is read in `time_zone`, or in the server's zone by default. Times that fall due
+        during a run are skipped, unless runs may overlap.
         """
         entry = _policy(timeout, False)
         if time_zone is not None:
@@ -190,7 +191,7 @@ class Plugin:
     def provides(
         self, kind: str, provider_id: str, *, timeout: float | None = None
     ) -> Callable[[P], P]:
-        """A class that knows who somebody is; the kind is `auth`."""
+        """Registers a class that authenticates users; the kind is `auth`."""
         if kind != "auth":
             raise ValueError(f"providers are of kind 'auth', not {kind!r}")
 
@@ -201,9 +202,9 @@ class Plugin:
         return register
 
     def event(self, name: str) -> Callable[[F], F]:
-        """Told of an event: `init`, `server-ready`, … with `config`; `schema-changed`.
+        """Receives an event: `init`, `server-ready`, … with `config`; `schema-changed`.
 
-        A function gets those members of the event that it has parameters for.
+        A function receives those members of the event that it has parameters for.
         """
         return _register(lambda call: self.points.add_event(name, call))
 
@@ -225,12 +226,12 @@ class Plugin:
         return await self._dispatcher.answer(running)
 
     def connect_to(self, caller: Caller | None) -> None:
-        """Says where calls of `api` go; for workers and tests, from within the loop."""
+        """Sets where calls of `api` go; for workers and tests, from within the loop."""
         self._line.caller = caller
         self._line.loop = None if caller is None else asyncio.get_running_loop()
 
     def options(self) -> Options:
-        """Returns the settings of a worker: what was given, then the environment."""
+        """Returns the settings of a worker: the given ones, then those of the environment."""
         name = self.name or os.environ.get("PLUGIN_NAME")
         if not name:
             raise ValueError("the plugin has no name: Plugin('NAME'), --name, or PLUGIN_NAME")
@@ -245,7 +246,7 @@ class Plugin:
         )
 
     async def serve(self) -> None:
-        """Serves until `stop`; comes back whenever the connection breaks."""
+        """Serves until `stop`; reconnects whenever the connection breaks."""
         self.worker = Worker(self, self.options())
         self.connect_to(self.worker)
         try:
@@ -254,14 +255,14 @@ class Plugin:
             self.connect_to(None)
 
     def stop(self) -> None:
-        """Finishes what is under way, then ends `serve`."""
+        """Finishes what is in flight, then ends `serve`."""
         if self.worker is not None:
             self.worker.stop()
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then finishes what is under way.
+        """Serves until SIGTERM or SIGINT, then finishes what is in flight.
 
-        What ignores that it is cancelled is given some seconds; then the process ends.
+        Functions that ignore their cancellation get some seconds; then the process exits.
         """
         if not logging.getLogger().handlers:
             level = os.environ.get("LOG_LEVEL", "INFO").upper()

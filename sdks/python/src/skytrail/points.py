@@ -1,4 +1,4 @@
-"""The extension points of a plugin: what `init` answers, and the functions behind it."""
+"""The extension points of a plugin: the answer to `init`, and the functions behind it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS = ("GET", "POST", "PUT")
 
 @dataclass
 class Hook:
-    """A function that is asked or told about the records of a type."""
+    """A function that runs before or after records of a type are saved or deleted."""
 
     function: Function
     trigger: Trigger
@@ -45,7 +45,7 @@ class Points:
     _is_starting: bool = False
 
     def note_event(self, name: str) -> None:
-        """Goes back to the points of before the first start when another one begins.
+        """Restores the points from before the first start when another start begins.
 
         Functions for `init` add theirs at every start of the server.
         """
@@ -62,7 +62,7 @@ class Points:
             table.update(_copy(before))
 
     def registration(self) -> JsonObject:
-        """Returns what the server is told: every list, also those without points."""
+        """Returns what is sent to the server: every list, including those without points."""
         lists = ("op", "handler", "hook", "timer", "provider")
         events = [{"name": name} for name in self.events]
         return {**{name: list(self.entries.get(name, [])) for name in lists}, "event": events}
@@ -101,8 +101,8 @@ class Points:
             raise TypeError(f"{function.name}: {message}")
         if function.num_positional == 0 or function.num_required > 2:
             raise TypeError(f"{function.name}: a hook takes (record) or (record, original)")
-        # Deliveries are kept by this name while the plugin is away, so it has to be the same
-        # however the plugin is started: the module has no part in it.
+        # The server keeps deliveries under this name while the plugin is away, so it must not
+        # depend on how the plugin is started: it does not contain the module's name.
         name = name or f"{record_type}.{trigger}.{function.name}"
         _refuse_second("hook", name, self.hooks)
         takes_original = function.num_positional is None or function.num_positional > 1
@@ -136,7 +136,7 @@ class Points:
 
 
 def timer_spec(interval: str | float | timedelta) -> str:
-    """Returns when a timer runs, in the server's words."""
+    """Returns a timer's spec in the server's syntax."""
     if isinstance(interval, str):
         return interval
     seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval

@@ -1,4 +1,4 @@
-"""Running a worker as a process of its own."""
+"""Runs a worker as a process of its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from collections.abc import Awaitable, Callable
 
 log = logging.getLogger("skytrail")
 
-# How long what still runs may take to end when the plugin has ended.
+# How long functions may keep running after the plugin has ended.
 CLEANUP_SECONDS = 5.0
 
 
 def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
-    """Runs a worker; SIGTERM and SIGINT stop it, a second one ends the process at once.
+    """Runs a worker; SIGTERM and SIGINT stop it, and a second signal ends the process at once.
 
-    So does what has not ended some seconds after it was cancelled: the loop would wait for it.
+    The process also ends, some seconds after the plugin has ended, if a function ignores its
+    cancellation: the loop would wait for it.
     """
     num_signals = 0
     patience: threading.Timer | None = None
@@ -37,7 +38,7 @@ def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], No
             try:
                 loop.add_signal_handler(number, on_signal)
             except NotImplementedError:
-                # Windows has no handlers of loops.
+                # Event loops on Windows have no signal handlers.
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(on_signal))
         nonlocal patience
         try:
@@ -55,7 +56,7 @@ def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], No
 
 
 def _end_later(error: BaseException | None = None) -> threading.Timer:
-    """Ends the process after a while, unless it is cancelled."""
+    """Ends the process after a while, unless the timer is cancelled."""
 
     def give_up() -> None:
         if error is not None:

@@ -1,4 +1,4 @@
-"""Auth providers: classes that know who somebody is."""
+"""Auth providers: classes that authenticate users."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ ACTIONS = ("login", "logout", "info")
 
 
 class AuthProvider:
-    """Base class of auth providers; methods may be async.
+    """Base class of auth providers; methods can be async.
 
-    `login` gets what the client sent as `provider_auth_data`, and returns who that is:
+    `login` receives what the client sent as `provider_auth_data`, and returns who that is:
 
         {"principal_id": "42", "auth_data": {"name": "Ada"}}
 
-    The principal is the account's name for ever, `auth_data` is kept with the user and replaced
-    at each login. Whatever is raised, the client learns that the credentials are wrong and no
-    more.
+    The principal is the account's permanent id. `auth_data` is stored with the user and replaced at
+    each login. Whatever is raised, the client learns only that the credentials are wrong.
     """
 
     def login(self, auth_data: JsonObject) -> Any:
-        """Says who it is, or raises."""
+        """Returns who the user is, or raises."""
         raise SkygearException("this provider has no login", NotSupported)
 
     def logout(self, auth_data: JsonObject) -> Any:
@@ -36,14 +35,14 @@ class AuthProvider:
         return {"auth_data": auth_data}
 
 
-# The name that v1 has for it.
+# v1's name for it.
 BaseAuthProvider = AuthProvider
 
 
 async def run_provider(
     provider: AuthProvider, action: str, auth_data: JsonObject, threads: Threads
 ) -> JsonObject:
-    """Asks a provider, and sees to it that its answer is one."""
+    """Calls a provider, and checks that its answer is valid."""
     if action not in ACTIONS:
         raise SkygearException(f"providers know no {action!r}", NotSupported)
     result = await Function(getattr(provider, action)).run(threads, auth_data)

@@ -2,7 +2,7 @@
 
     (field("room") == room.reference) & ~field("text").like("%spam%")
 
-`field("room.owner")` looks through a reference. A condition becomes the list that travels.
+`field("room.owner")` follows a reference. A condition becomes a list in its JSON form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .values import Location, encode
 
 
 class Condition:
-    """Something that is true of a record or not."""
+    """A condition that a record meets or not."""
 
     def __init__(self, wire: list[Any]) -> None:
         self._wire = wire
@@ -39,7 +39,7 @@ class Condition:
 
 
 class Field:
-    """A field in a condition; `field("title")` makes one."""
+    """A field in a condition; `field("title")` creates one."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -68,37 +68,37 @@ class Field:
         return self._is("gte", value)
 
     def like(self, pattern: str) -> Condition:
-        """Text with `%` for anything and `_` for one character."""
+        """Matches strings by a pattern: `%` is anything, and `_` is one character."""
         return self._is("like", pattern)
 
     def ilike(self, pattern: str) -> Condition:
-        """As `like`, in any case."""
+        """Like `like`, but ignores case."""
         return self._is("ilike", pattern)
 
     def in_(self, values: Iterable[Any]) -> Condition:
-        """One of these values."""
+        """Matches one of these values."""
         return self._is("in", list(values))
 
     def contains(self, value: Any) -> Condition:
-        """A list with this value in it."""
+        """Matches a list that contains this value."""
         return Condition(["in", encode(value), self._keypath])
 
     def is_within(self, kilometres: float, of: Location) -> Condition:
-        """A location not farther than this."""
+        """Matches a location that is at most this far away."""
         distance = ["func", "distance", self._keypath, encode(of)]
         return Condition(["lte", distance, kilometres * 1000])
 
     @property
     def ascending(self) -> list[Any]:
-        """For `sort`: the least first."""
+        """For `sort`: smallest first."""
         return [self._keypath, "asc"]
 
     @property
     def descending(self) -> list[Any]:
-        """For `sort`: the greatest first."""
+        """For `sort`: greatest first."""
         return [self._keypath, "desc"]
 
 
 def field(keypath: str) -> Field:
-    """Names a field in a condition."""
+    """Returns a field for use in conditions."""
     return Field(keypath)

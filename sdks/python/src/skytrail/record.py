@@ -1,4 +1,4 @@
-"""Records: a mapping of fields, with a name, an owner, and an access list."""
+"""Records: a mapping of fields, with an id, an owner, and an access list."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .values import RecordID, Reference, decode, encode, parse_date
 class Record(MutableMapping[str, Any]):
     """A record.
 
-        note = Record("note", {"title": "hi"})     # gets an id of its own
+        note = Record("note", {"title": "hi"})     # gets a new id
         note = Record("note/1", title="hi")
         note["title"], note.id.key, note.acl
 
-    What the server keeps about a record (owner, times) is there to read; it is sent back as it
-    came, and the server has the last word about it.
+    What the server keeps about a record (owner, times) is read-only; it is sent back unchanged, and
+    the server decides about it.
     """
 
     def __init__(
@@ -70,21 +70,21 @@ class Record(MutableMapping[str, Any]):
 
     @property
     def id(self) -> RecordID:
-        """Type and key."""
+        """The record's type and key."""
         return self._id
 
     @property
     def reference(self) -> Reference:
-        """A value for other records that points at this one."""
+        """A value that refers to this record, for use in other records."""
         return Reference(self._id)
 
     @property
     def acl(self) -> list[AccessControlEntry] | None:
-        """Who may read and write; `None` is everybody.
+        """Who may read and write; `None` means everybody.
 
         Entries are `PublicAccessControlEntry("read")`, `DirectAccessControlEntry(user_id, level)`,
         `RoleAccessControlEntry(role, level)` and `RelationalAccessControlEntry(relation, level)`.
-        They may be given as they travel, too: `{"public": True, "level": "read"}`.
+        They can also be given in their JSON form: `{"public": True, "level": "read"}`.
         """
         return self._acl
 
@@ -114,7 +114,7 @@ class Record(MutableMapping[str, Any]):
 
     @property
     def transient(self) -> dict[str, Any]:
-        """What came along with the record and is not stored, such as included records."""
+        """What arrived with the record and is not stored, such as included records."""
         transient = self._meta.get("_transient") or {}
         return {name: _included(value) for name, value in transient.items()}
 
@@ -126,7 +126,7 @@ class Record(MutableMapping[str, Any]):
 
     @classmethod
     def from_wire(cls, wire: JsonObject) -> Record:
-        """Reads a record as it travels."""
+        """Reads a record from its JSON form."""
         record = cls(RecordID.parse(wire["_id"]))
         for name, value in wire.items():
             if name.startswith("_"):
@@ -138,7 +138,7 @@ class Record(MutableMapping[str, Any]):
         return record
 
     def to_wire(self) -> JsonObject:
-        """Writes the record as it travels."""
+        """Returns the record's JSON form."""
         wire = {**self._meta, "_id": str(self._id)}
         if self._has_acl:
             wire["_access"] = write_acl(self._acl)

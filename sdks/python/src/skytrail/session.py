@@ -1,9 +1,9 @@
 """A session with the server, without input and output.
 
-Texts go in (`receive`) and come out (`take_output`); time is an argument. What is sent is
-numbered and kept until the server has acknowledged it, so that a session that lost its socket
-can be resumed: after the next `hello` both sides send again what the other has not seen, and
-skip what they have. Nothing here waits, and nothing here knows of sockets or tasks.
+Texts go in (`receive`) and come out (`take_output`); time is an argument. Sent messages are
+numbered and kept until the server has acknowledged them, so that a session that lost its socket
+can be resumed: after the next `hello`, each side sends again what the other has not seen, and
+skips what it has. Nothing here waits, and nothing here knows of sockets or tasks.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from .messages import (
 SUBPROTOCOL = "skygear.plugin.v1"
 SDK = "skytrail-py/0.1"
 MAX_MESSAGE = 8 * 1024 * 1024
-# How much is kept for a resume, as the server keeps it.
+# How much is kept for a resume; the server keeps the same.
 MAX_KEPT_MESSAGES = 1000
 MAX_KEPT_BYTES = 8 * 1024 * 1024
-# Received and not acknowledged by anything sent: from here on a ping acknowledges it, lest the
-# server's memory of what it sent runs over.
+# When this much was received and nothing sent has acknowledged it, a ping does, so that the
+# server's buffer of sent messages does not overflow.
 ACK_MESSAGES = 100
 ACK_BYTES = 1024 * 1024
-# What a message's own members take beside its content.
+# The space that a message's own members take in addition to its content.
 ENVELOPE_BYTES = 64
-# How much is told of why an answer cannot be sent: that has to fit.
+# The longest explanation of why an answer cannot be sent; the explanation itself has to fit.
 MAX_COMPLAINT_CHARS = 1000
-# What every reader of JSON takes for a whole number.
+# The largest integer that every JSON reader can hold exactly.
 MAX_CODE = 2**53
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Who a worker is."""
+    """What a worker says about itself."""
 
     plugin: str
     worker: str
@@ -85,9 +85,9 @@ class Session:
         self.limits = Limits()
         self.window = hello.window
         self.is_open = False
-        """Whether the server has welcomed the present socket."""
+        """Whether the server has welcomed the current socket."""
         self.number = 0
-        """Which session this is; a new one begins when the server does not resume."""
+        """The session's number; a new one begins when the server does not resume."""
         self._identity: tuple[str, str] | None = None
         self._in_flight: dict[str, Request] = {}
         self._num_calls = 0
@@ -100,7 +100,7 @@ class Session:
         self._sent = self._received = self._acknowledged = 0
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
-        # The highest number that was forgotten before the server had it.
+        # The highest number that was dropped before the server had it.
         self._forgotten = 0
         self._in_flight.clear()
         self._unacked_messages = self._unacked_bytes = 0
@@ -109,12 +109,12 @@ class Session:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the server may still have this session, and nothing that it needs is gone."""
+        """Whether the server may still have this session, and nothing that it needs was dropped."""
         return self._identity is not None and self._forgotten <= self._acknowledged
 
     @property
     def is_settled(self) -> bool:
-        """Whether the server has everything that was sent, or cannot get it any more."""
+        """Whether the server has everything that was sent, or can no longer get it."""
         return not self._kept or not self.is_resumable
 
     @property
@@ -123,14 +123,14 @@ class Session:
         return len(self._in_flight)
 
     def connect(self, now: float, position: int | None = None) -> None:
-        """A new socket is there: says hello. `position` is behind which deliveries are to start."""
+        """Says hello on a new socket. Deliveries start after `position`."""
         hello = self.hello
         message: JsonObject = {
             "type": "hello",
             "plugin": hello.plugin,
             "worker": hello.worker,
             "generation": hello.generation,
-            # A hello has to take something; a worker that pauses says so afterwards.
+            # The window of a hello must be at least 1; a worker that pauses says so afterwards.
             "window": max(1, self.window),
             "max_message": hello.max_message,
             "features": ["resume", "deliver"],
@@ -147,12 +147,12 @@ class Session:
         self._output = [_json.write(message)]
 
     def disconnect(self) -> None:
-        """The socket is gone; what is sent now is kept for the next one."""
+        """Handles the loss of the socket; what is sent from now on is kept for the next one."""
         self.is_open = False
         self._output = []
 
     def forget(self) -> None:
-        """The server does not know this session any more: the next one is new."""
+        """Gives the session up, because the server has: the next one is new."""
         self._identity = None
 
     # -- sending -------------------------------------------------------------
@@ -160,9 +160,9 @@ class Session:
     def respond(self, request: Request, outcome: JsonObject) -> bool:
         """Answers a request with `{"result": …}` or `{"error": …}`, once.
 
-        What cannot be sent as it is becomes an error, and the text of an error is mended, so that
-        it tells what is wrong. Returns false if nobody waits: the request is of a session that is
-        over, or was answered.
+        An answer that cannot be sent becomes an error. Lone surrogates in an error are replaced,
+        so that it can be sent. Returns false if nobody waits: the request belongs to a session
+        that is over, or was answered.
         """
         if request.session != self.number or self._in_flight.pop(request.id, None) is None:
             return False
@@ -176,9 +176,9 @@ class Session:
         return True
 
     def call(self, payload: JsonObject, parent: str | None, timeout: float) -> str:
-        """Asks for an action; returns the id of the call.
+        """Calls an action; returns the id of the call.
 
-        Raises `MessageTooLarge`, and `TypeError` or `ValueError` for what is no JSON.
+        Raises `MessageTooLarge`, and `TypeError` or `ValueError` for what is not JSON.
         """
         call_id = f"c{self._num_calls + 1}"
         message: JsonObject = {"type": "call", "id": call_id, "payload": payload}
@@ -190,22 +190,22 @@ class Session:
         return call_id
 
     def cancel(self, call_id: str) -> None:
-        """Nobody waits for a call's reply any more."""
+        """Tells the server that nobody waits for a call's reply any more."""
         self._send({"type": "cancel", "id": call_id})
 
     def progress(self, request: Request) -> None:
-        """A delivery is still worked on: its limit starts anew."""
+        """Tells the server that a delivery is still being worked on: its limit starts anew."""
         if request.session == self.number and request.id in self._in_flight:
             self._send({"type": "progress", "id": request.id})
 
     def set_window(self, size: int) -> None:
-        """Changes how many requests are taken at once; 0 pauses."""
+        """Changes how many requests are accepted at once; 0 pauses."""
         self.window = size
         if self.is_open:
             self._send({"type": "window", "size": size})
 
     def drain(self, reason: str, limit: float) -> None:
-        """Asks for no new requests."""
+        """Asks the server to send no new requests."""
         self._send({"type": "drain", "reason": reason, "drain_ms": int(limit * 1000)})
 
     def _send(self, message: JsonObject, *, is_mended: bool = False) -> None:
@@ -214,11 +214,11 @@ class Session:
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
             what = "an answer" if message["type"] == "response" else "a message"
-            # The server answers with the smaller limit of both.
+            # The server sends back the smaller of the two limits.
             whose = "server" if limit < self.hello.max_message else "plugin"
             raise MessageTooLarge(num_bytes, limit, what, whose)
         self._sent += 1
-        # Without the closing brace: the acknowledgement is added when it is written.
+        # Kept without the closing brace: the acknowledgement is added when it is written.
         kept = _Kept(self._sent, text[:-1], num_bytes)
         self._keep(kept)
         if self.is_open:
@@ -250,7 +250,7 @@ class Session:
             self._drop_oldest()
 
     def take_output(self, now: float) -> list[str]:
-        """Returns the texts that are to be written to the socket, in order."""
+        """Returns the texts to write to the socket, in order."""
         output, self._output = self._output, []
         if output:
             self._last_sent = now
@@ -259,7 +259,7 @@ class Session:
     # -- time ----------------------------------------------------------------
 
     def tick(self, now: float) -> bool:
-        """Sends a ping when nothing was sent for long; false when the server seems dead."""
+        """Sends a ping if nothing was sent for long; returns false when the server seems dead."""
         if self.is_open and now - self._last_sent >= self.limits.heartbeat:
             self._send_unnumbered("ping")
         return now - self._last_received < 3 * self.limits.heartbeat
@@ -267,7 +267,7 @@ class Session:
     # -- receiving -----------------------------------------------------------
 
     def receive(self, text: str, now: float) -> list[Event]:
-        """Takes one text of the server; returns what follows from it.
+        """Takes one text from the server; returns the events that follow from it.
 
         Raises `ProtocolError` for what the server should never send.
         """
@@ -366,16 +366,16 @@ class Session:
 
 
 def _complaint(error: Any, why: str) -> JsonObject:
-    """Returns what is answered instead of what cannot be sent.
+    """Returns what is answered when an answer cannot be sent.
 
-    Of an error code and message are left, and developers are shown why its info is not.
+    An error keeps its code and message; its info is replaced by the reason, for developers.
     """
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(error, dict) and isinstance(code, int) and abs(code) <= MAX_CODE:
         message = str(error.get("message"))[:MAX_COMPLAINT_CHARS]
         info = {"trace": f"its info cannot be sent: {why}"}
         return {"code": code, "message": message, "info": info}
-    # Whoever asked did nothing wrong, so it is no code that says so.
+        # The client did nothing wrong, so the code must not say so.
     return {"code": int(Code.UnexpectedError), "message": why}
 
 

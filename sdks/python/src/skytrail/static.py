@@ -10,7 +10,7 @@ from pathlib import Path
 from .web import Request, Response
 
 HANDLER = "static/"
-# What fits into a message once it is base64.
+# The most that fits into a message once it is encoded in base64.
 MAX_BYTES = 5 * 1024 * 1024
 
 Loader = Callable[[], "str | Path"]
@@ -40,7 +40,7 @@ class StaticAssets:
         return Response(file.read_bytes(), content_type=content_type)
 
     def find(self, path: str) -> Path | None:
-        """Returns the file of a path; never one outside of the folders."""
+        """Returns the file at a path; never one outside the folders."""
         for prefix in sorted(self.loaders, key=len, reverse=True):
             if prefix and not path.startswith(prefix + "/"):
                 continue

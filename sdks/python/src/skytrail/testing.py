@@ -7,8 +7,8 @@
     assert await tester.lambda_("note:titles", user_id="u1") == ["hi"]
     saved = await tester.before_save(Record("note/2", title=" trim me "))
 
-Everything passes through JSON as it would on its way to a server, and calls that the plugin makes
-are kept in `calls` and answered with what the test says.
+Everything is converted to JSON and back, as on its way to a server. The calls that the plugin makes
+are kept in `calls`, and the test sets their answers.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ Answer = Any | Callable[[JsonObject], Any]
 
 
 class PluginTester(Caller):
-    """A server that is not there. See the module."""
+    """Stands in for the server. See the module's description."""
 
     def __init__(self, plugin: Plugin) -> None:
         self.plugin = plugin
         self.calls: list[JsonObject] = []
-        """The payloads of the calls that the plugin made, typed values decoded."""
+        """The payloads of the calls that the plugin made, with typed values decoded."""
         self.published: list[tuple[list[str], Any]] = []
         """What the plugin published: channels and data."""
         self.num_progress = 0
-        """How often the plugin said that it still works on a delivery."""
+        """How often the plugin reported progress on a delivery."""
         self._answers: dict[str, Answer] = {}
         self._num_requests = 0
 
     # -- the server that the plugin sees -------------------------------------
 
     def on_action(self, action: str, answer: Answer) -> None:
-        """Says what an action is answered with.
+        """Sets the answer to an action.
 
-        A result, an exception to raise, or a function of the payload that returns either. Records
-        may stand where the server would send them.
+        It is a result, an exception to raise, or a function of the payload that returns either.
+        Records can be used where the server would send them.
         """
         self._answers[action] = answer
 
@@ -82,7 +82,7 @@ class PluginTester(Caller):
     # -- what the server asks ------------------------------------------------
 
     async def start(self, config: Mapping[str, Any] | None = None) -> JsonObject:
-        """Sends the events of a start; returns the points, as the server learns of them."""
+        """Sends the events of a start; returns the points as the server receives them."""
         param = {"config": dict(config or {"app": {"name": "test"}})}
         await self.event("before-config", param)
         registration = await self.event("init", param)
@@ -121,7 +121,7 @@ class PluginTester(Caller):
     async def before_save(
         self, record: Record, original: Record | None = None, *, user_id: str | None = None
     ) -> Record:
-        """Runs the hooks that a save would run; returns what would be stored."""
+        """Runs the hooks that run before a save; returns what would be stored."""
         return await self._hooks("beforeSave", record, original, user_id, None)
 
     async def after_save(
@@ -132,18 +132,18 @@ class PluginTester(Caller):
         user_id: str | None = None,
         delivery: Delivery | None = None,
     ) -> None:
-        """Runs the hooks that a save would be followed by."""
+        """Runs the hooks that run after a save."""
         delivery = delivery or self._delivery()
         await self._hooks("afterSave", record, original, user_id, delivery)
 
     async def before_delete(self, record: Record, *, user_id: str | None = None) -> None:
-        """Runs the hooks that a deletion would run."""
+        """Runs the hooks that run before a deletion."""
         await self._hooks("beforeDelete", record, None, user_id, None)
 
     async def after_delete(
         self, record: Record, *, user_id: str | None = None, delivery: Delivery | None = None
     ) -> None:
-        """Runs the hooks that a deletion would be followed by."""
+        """Runs the hooks that run after a deletion."""
         delivery = delivery or self._delivery()
         await self._hooks("afterDelete", record, None, user_id, delivery)
 
@@ -159,7 +159,7 @@ class PluginTester(Caller):
         return result
 
     async def login(self, provider_id: str, auth_data: Any) -> JsonObject:
-        """Asks an auth provider who somebody is."""
+        """Asks an auth provider who a user is."""
         return await self.provider(provider_id, "login", auth_data)
 
     async def ask(
@@ -172,7 +172,7 @@ class PluginTester(Caller):
         timeout: float | None = 30.0,
         delivery: Delivery | None = None,
     ) -> Any:
-        """Sends any request; returns its result as it travels, or raises `ApiError`."""
+        """Sends any request; returns its result in JSON form, or raises `ApiError`."""
         self._num_requests += 1
         context = {"user_id": user_id, "access_key_type": "client"} if user_id else {}
         request = Asked(
@@ -218,7 +218,7 @@ class PluginTester(Caller):
         return Record.from_wire(wire)
 
     def _handler(self, path: str, method: str) -> str:
-        """Finds a handler as the server does: the exact path, else the longest one above it."""
+        """Finds a handler as the server does: the exact path, or else the longest prefix of it."""
         names = {name for name, its_method in self.plugin.points.handlers if its_method == method}
         paths = {f"/{name.replace(':', '/').lstrip('/')}": name for name in names}
         fitting = [it for it in paths if path == it or (it.endswith("/") and path.startswith(it))]
@@ -228,7 +228,7 @@ class PluginTester(Caller):
 
 
 def _travel(value: Any) -> Any:
-    """Takes a value through JSON, as if it were sent."""
+    """Converts a value to JSON and back, as if it were sent."""
     return json.loads(_json.write(value))
 
 
@@ -237,7 +237,7 @@ def _record_wire(record: Record) -> JsonObject:
 
 
 def _with_records(value: Any) -> Any:
-    """Writes a result with records, and errors, in their slots."""
+    """Encodes a result; records and errors become their slots."""
     if isinstance(value, Record):
         return _record_wire(value)
     if isinstance(value, SkygearException):

@@ -1,8 +1,8 @@
 """Threads for functions that are not async.
 
-There is always one more: the server bounds how many requests run, and a nested request that had
-to wait for a thread would wait for the one that waits for it. The threads are daemons, so a
-function that hangs does not keep the process from ending.
+The pool never makes a job wait for a thread. The server limits how many requests run, and a nested
+request that waited for a thread would wait for the request that waits for it. The threads are
+daemons, so a function that hangs does not keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# How long a thread waits for its next job.
+# How long an idle thread waits for its next job before it ends.
 IDLE_SECONDS = 10.0
 
 _Job = Callable[[], None]
 
 
 class Threads:
-    """A pool that grows with what is asked and shrinks with time."""
+    """A pool that starts threads on demand and ends idle ones after a while."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -51,11 +51,11 @@ class Threads:
             try:
                 result = context.run(function, *args, **kwargs)
             except StopIteration as stopped:
-                # A future cannot carry it.
+                # A future cannot hold a `StopIteration`.
                 error = RuntimeError(f"the function raised {stopped!r}")
             except BaseException as raised:
                 error = raised
-            # A loop that is closed waits for nothing any more.
+            # A closed loop no longer waits for anything.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, error)
 
@@ -78,7 +78,7 @@ class Threads:
             except Empty:
                 with self._lock:
                     if self._num_idle == 0:
-                        # A job was promised to this thread just now.
+                        # A job has just been promised to this thread.
                         continue
                     self._num_idle -= 1
                 return

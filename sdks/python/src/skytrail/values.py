@@ -1,8 +1,8 @@
-"""Values that JSON has no form for: dates, references, locations, files.
+"""Values that JSON cannot represent: dates, references, locations, files.
 
-They travel as objects with a `$type`. Dates become `datetime` objects that know their zone; a
-`datetime` without a zone is refused, since nobody could tell what it means. For years before 1 and
-after 9999 and for leap seconds it has no room: such dates travel back as they came.
+In JSON they are objects with a `$type`. Dates become `datetime` objects with a time zone; a
+`datetime` without one is rejected, because it is ambiguous. A `datetime` cannot hold years before 1
+or after 9999, or leap seconds: such dates are sent back unchanged.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ._json import MAX_DEPTH, JsonObject, circular, too_deep
 
 @dataclass(frozen=True)
 class RecordID:
-    """A record's name: `type/key`."""
+    """A record's id: `type/key`."""
 
     type: str
     key: str
 
     @classmethod
     def parse(cls, text: str) -> RecordID:
-        """Reads `note/1`; the key may have slashes of its own."""
+        """Reads `note/1`; the key may itself contain slashes."""
         record_type, slash, key = text.partition("/")
         if not (record_type and slash and key):
             raise ValueError(f"a record id should be type/key, not {text!r}")
@@ -38,13 +38,13 @@ class RecordID:
 
 @dataclass(frozen=True)
 class Reference:
-    """A value that points at a record."""
+    """A value that refers to a record."""
 
     id: RecordID
 
     @classmethod
     def to(cls, target: RecordID | str) -> Reference:
-        """Returns a reference to a record, by its id."""
+        """Returns a reference to a record, by the record's id."""
         return cls(target if isinstance(target, RecordID) else RecordID.parse(target))
 
 
@@ -58,7 +58,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Asset:
-    """A file. `url` is signed, and good for some minutes; it is never stored."""
+    """A file. `url` is signed, valid for some minutes, and never stored."""
 
     name: str
     content_type: str | None = None
@@ -86,20 +86,20 @@ class GeoJSON:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A value that this package has no form for; it travels back as it came.
+    """A value that this package cannot represent; it is sent back unchanged.
 
-    That is one with a `$type` that is not known, or a date that no `datetime` can be.
+    Its `$type` is unknown, or it is a date that no `datetime` can hold.
     """
 
     wire: Mapping[str, Any]
 
 
-# Digits below a microsecond, which Python has no room for.
+# Digits below a microsecond, which Python cannot hold.
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 
 
 def parse_date(text: str) -> datetime:
-    """Reads an RFC 3339 date with its zone; digits below a microsecond are cut."""
+    """Reads an RFC 3339 date with a time zone; digits below a microsecond are cut off."""
     cut = _FRACTION.sub(lambda found: found.group(1).ljust(7, "0"), text)
     date = datetime.fromisoformat(cut.replace("Z", "+00:00").replace("z", "+00:00"))
     if date.tzinfo is None:
@@ -107,7 +107,7 @@ def parse_date(text: str) -> datetime:
     return date.astimezone(timezone.utc)
 
 
-# A date by its form, whether or not a `datetime` has room for it.
+# The form of a date, whether or not a `datetime` can hold it.
 _DATE = re.compile(r"[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -121,7 +121,7 @@ def _read_date(wire: JsonObject) -> datetime | Foreign:
 
 
 def write_date(date: datetime) -> str:
-    """Writes a date that knows its zone, in UTC."""
+    """Writes a date that has a time zone, in UTC."""
     if date.tzinfo is None:
         raise ValueError(f"a datetime without a zone could mean anything: {date!r}")
     text = date.astimezone(timezone.utc).isoformat(timespec="microseconds")
@@ -144,10 +144,10 @@ def decode(wire: Any) -> Any:
 
 def encode(value: Any) -> Any:
     """Turns values into typed objects, at any depth."""
-    # The plain cases first; bool and int are told apart by nobody here.
+    # The plain cases first; bool and int need not be told apart here.
     if value is None or isinstance(value, str | int | float):
         return value
-    # By identity: equality of records writes them.
+    # By identity, because comparing records encodes them.
     if any(outer is value for outer in _path.values):
         raise circular()
     if len(_path.values) >= MAX_DEPTH:
@@ -160,7 +160,7 @@ def encode(value: Any) -> Any:
 
 
 class _Path(threading.local):
-    """What a thread is writing, the outermost first, also from within a record."""
+    """The values that a thread is writing, outermost first, also from within a record."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []

@@ -1,4 +1,4 @@
-"""HTTP requests that handlers get, and responses that they give."""
+"""HTTP requests that handlers receive, and responses that they return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .values import encode
 
 
 class Headers(MutableMapping[str, str]):
-    """Headers by name, in any case; a name may have several values."""
+    """Headers by name, ignoring case; a name can have several values."""
 
     def __init__(self, headers: Mapping[str, str | Iterable[str]] | None = None) -> None:
         self._values: dict[str, tuple[str, list[str]]] = {}
@@ -42,7 +42,7 @@ class Headers(MutableMapping[str, str]):
         return f"Headers({self.to_wire()!r})"
 
     def add(self, name: str, value: str) -> None:
-        """Adds one more value, as for several cookies."""
+        """Adds another value, as for several cookies."""
         self._values.setdefault(name.lower(), (name, []))[1].append(str(value))
 
     def get_all(self, name: str) -> list[str]:
@@ -54,7 +54,7 @@ class Headers(MutableMapping[str, str]):
 
 
 class Args(dict[str, str]):
-    """Members of a query or a form; of several with one name the first, and `get_all` has all."""
+    """Parameters of a query or form. Gives the first value of a name; `get_all` gives all."""
 
     def __init__(self, text: str) -> None:
         self._pairs = parse_qsl(text, keep_blank_values=True)
@@ -97,32 +97,32 @@ class Request:
 
     @property
     def args(self) -> Args:
-        """The query's members; of several with one name the first, and `args.get_all(name)` all."""
+        """The query's parameters: the first value of each name; `args.get_all(name)` has all."""
         return Args(self.query_string)
 
     @property
     def form(self) -> Args:
-        """The members of a form's body (`application/x-www-form-urlencoded`), as in `args`."""
+        """The parameters in a form's body (`application/x-www-form-urlencoded`), like `args`."""
         return Args(self.text)
 
     @property
     def text(self) -> str:
-        """The body as UTF-8."""
+        """The body, decoded as UTF-8."""
         return self.data.decode()
 
     def get_data(self) -> bytes:
-        """The body, by the name that v1 has for it."""
+        """Returns the body; v1's name for `data`."""
         return self.data
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Parses the body as JSON."""
         return json.loads(self.data)
 
 
 class Response:
-    """An answer with status and headers of its own.
+    """A response with its own status and headers.
 
-    A body that is neither text nor bytes becomes JSON.
+    A body that is neither a string nor bytes becomes JSON.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Response:
 
     @classmethod
     def of(cls, returned: Any) -> Response:
-        """Makes a response of whatever a handler returned."""
+        """Returns a response for whatever a handler returned."""
         return returned if isinstance(returned, Response) else cls(returned)
 
     @classmethod
@@ -164,9 +164,9 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8."""
+        """The body, decoded as UTF-8."""
         return self.data.decode()
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Parses the body as JSON."""
         return json.loads(self.data)

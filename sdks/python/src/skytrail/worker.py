@@ -1,9 +1,9 @@
-"""A worker: the connection to the server, kept up, and the requests that come over it.
+"""A worker: keeps the connection to the server, and runs the requests that arrive over it.
 
-One task reads, one writes, one watches the clock, and every request has a task of its own, so
-that pings are answered and nested requests are taken whatever the plugin's functions do. What
-the messages mean is the session's business (`session`), what a request is answered with is the
-service's (`Plugin`, or the bridge to v1).
+One task reads, one writes, one watches the clock, and every request has its own task. So pings are
+answered and nested requests are accepted, whatever the plugin's functions do. The session
+(`session`) knows what the messages mean; the service (`Plugin`, or the bridge to v1) answers
+requests.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ from .threads import Threads
 
 log = logging.getLogger("skytrail")
 
-# The server keeps the limit of a request, and says so when it is over. The worker's own is for when
-# the server is away; it comes later, so that the two do not race for what the client is told.
+# The server enforces the limit of a request and sends a cancel. The worker's own limit is for when
+# the server is away. It fires later, so that the two do not race for what the client is told.
 LIMIT_GRACE = 0.5
 CALL_TIMEOUT = 60.0
-# The close code of a client that leaves because of a fault of the connection.
+# The close code of a client that leaves because the connection is faulty.
 GOING_AWAY = 1001
 
 
 class Refused(Exception):
-    """The server does not want this worker, and would only say so again."""
+    """The server rejects this worker, and would do so again."""
 
 
 class Service(Protocol):
-    """Whoever answers requests."""
+    """Answers requests."""
 
     async def answer(self, running: Running) -> Any:
         """Returns the result, ready for JSON, or raises."""
 
 
 class Worker:
-    """See the module."""
+    """A worker; see the module's description."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Worker:
         self._has_output = asyncio.Event()
         self._is_open = asyncio.Event()
         self._stopping = asyncio.Event()
-        # Nothing is to be done any more.
+        # Set when nothing is left to do.
         self._done = asyncio.Event()
         self._is_replaced = False
-        # The server has taken the position where deliveries start.
+        # Whether the server has accepted the position where deliveries start.
         self._has_started = False
         self._lost_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,9 +96,9 @@ class Worker:
     # -- the connection ------------------------------------------------------
 
     async def serve(self) -> None:
-        """Serves until drained; connects again whenever the connection is lost.
+        """Serves until drained; reconnects whenever the connection is lost.
 
-        Raises `Refused` when the server would not have this worker.
+        Raises `Refused` when the server rejects this worker.
         """
         self._loop = asyncio.get_running_loop()
         self._lost_at = time.monotonic()
@@ -113,7 +113,7 @@ class Worker:
             self._abandon("the worker stops")
 
     def _after(self, ending: Ending) -> None:
-        """Decides what a lost connection takes with it."""
+        """Decides what ends together with a lost connection."""
         if ending.is_final and not self._is_replaced:
             raise Refused(f"{ending.close_code}: {ending.reason or 'no reason given'}")
         seconds_away = time.monotonic() - self._lost_at
@@ -134,13 +134,13 @@ class Worker:
         return not self._running and self.session.is_settled
 
     async def _pause(self, seconds: float) -> None:
-        """Waits before the next attempt, or until the worker is to stop."""
+        """Waits before the next attempt, or until the worker should stop."""
         signal = self._done if self._stopping.is_set() else self._stopping
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(signal.wait(), seconds)
 
     async def _connection(self) -> Ending:
-        """One connection from its beginning to its end."""
+        """Runs one connection from its beginning to its end."""
         try:
             position = await self._position()
         except Exception as error:
@@ -166,11 +166,11 @@ class Worker:
             self._is_open.clear()
 
     async def _position(self) -> int | None:
-        """Returns behind which position deliveries are to start, if that is for the plugin to say."""
+        """Returns the position that deliveries start after, if the plugin decides that."""
         position = self.options.position
         if callable(position):
             return int(await Function(position).run(self._threads))
-        # It was right when the process started: later the server knows better.
+        # A number was right when the process started; later the server knows better.
         return None if self._has_started else position
 
     async def _talk(self, connection: Socket, position: int | None) -> Ending:
@@ -258,7 +258,7 @@ class Worker:
         if not event.resumed:
             self.state = "registering"
             if self._is_replaced:
-                # It came back to what it had, and for nothing else.
+                # It reconnected for the session that it had, and for nothing else.
                 self._done.set()
         log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.url)
         self._is_open.set()
@@ -274,7 +274,7 @@ class Worker:
             log.error("refused: %s %s", problem.get("list"), problem)
 
     def _abandon(self, reason: str) -> None:
-        """Ends what belongs to a session that is over: requests with their calls, other calls."""
+        """Ends everything of a session that is over: its requests and all calls."""
         for running in list(self._running.values()):
             running.cancel(reason)
         self._running.clear()
@@ -285,7 +285,7 @@ class Worker:
     def _start(self, request: Request) -> None:
         running = Running(request, lambda: self._send_progress(request))
         self._running[request.id] = running
-        # A task has a context of its own: what one request sets, no other sees.
+        # A task has its own context: what one request sets, no other sees.
         running.task = asyncio.create_task(self._answer(running), name=f"skytrail {request.name}")
         timer = self._limit(running, asyncio.get_running_loop())
         running.task.add_done_callback(lambda task: self._finish(running, task, timer))
@@ -295,13 +295,13 @@ class Worker:
         try:
             return await self.service.answer(running)
         except SystemExit as ended:
-            # It would end the loop, and with it everybody's requests.
+            # It would end the loop, and with it all other requests.
             raise RuntimeError(f"the function called sys.exit({ended.code!r})") from ended
 
     def _finish(
         self, running: Running, task: asyncio.Task[Any], timer: asyncio.TimerHandle | None
     ) -> None:
-        """Sends what a request came to, also when it was cancelled before it began."""
+        """Sends a request's outcome, also when it was cancelled before it began."""
         running.is_finished = True
         if timer is not None:
             timer.cancel()
@@ -310,7 +310,7 @@ class Worker:
             del self._running[request.id]
         self.session.respond(request, outcome_of(running, task))
         self._has_output.set()
-        # Last, since a log may be the plugin's own, and fail.
+        # Last, because logging may run the plugin's own handler, which can fail.
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, SkygearException):
             log.error("%s %s failed", request.kind, request.name, exc_info=error)
@@ -318,7 +318,7 @@ class Worker:
     def _limit(
         self, running: Running, loop: asyncio.AbstractEventLoop
     ) -> asyncio.TimerHandle | None:
-        """Cancels a request when its time is over, also while the socket is away."""
+        """Cancels a request when its time is over, also while the socket is disconnected."""
         left = running.seconds_left
         if left is None:
             return None
@@ -338,7 +338,7 @@ class Worker:
         self._soon(lambda: self.session.progress(request))
 
     def set_window(self, size: int) -> None:
-        """Changes how many requests are taken at once; 0 pauses. For any thread."""
+        """Changes how many requests are accepted at once; 0 pauses. Callable from any thread."""
         self._soon(lambda: self.session.set_window(size))
 
     def _soon(self, act: Callable[[], None]) -> None:
@@ -352,10 +352,10 @@ class Worker:
     # -- calls ---------------------------------------------------------------
 
     async def call(self, payload: JsonObject, timeout: float | None = None) -> Reply:
-        """Asks the server for an action, with the rights of the master key.
+        """Calls an action of the server, with the rights of the master key.
 
-        Within a request the call is its child: it ends with it, and requests that it causes come
-        to this worker. Raises `ConnectionLost`, `CallTimeout`, `MessageTooLarge`.
+        Within a request the call is its child: it ends with the request, and requests that it
+        causes are sent to this worker. Raises `ConnectionLost`, `CallTimeout`, `MessageTooLarge`.
         """
         running = current_request()
         if running is not None and running.is_finished:
@@ -369,7 +369,7 @@ class Worker:
             limit = min(limit, running.seconds_left)
         until = time.monotonic() + limit
         await self._until_open(limit)
-        # A request of a session that is over is unknown to the server.
+        # The server does not know requests of a session that is over.
         is_child = running is not None and running.request.session == self.session.number
         parent = running.request.id if running is not None and is_child else None
         call_id = self.session.call(payload, parent, max(0.0, until - time.monotonic()))
@@ -382,7 +382,7 @@ class Worker:
                 self._has_output.set()
 
     async def _until_open(self, limit: float) -> None:
-        """Waits for a session. One that lost its socket and may be resumed is one, too."""
+        """Waits for a session. One that lost its socket and can be resumed counts."""
         if self._is_open.is_set() or self.session.is_resumable:
             return
         try:
@@ -393,7 +393,7 @@ class Worker:
     # -- stopping ------------------------------------------------------------
 
     def stop(self) -> None:
-        """Takes no new requests, finishes what runs, then ends `serve`. From the loop only."""
+        """Takes no new requests, finishes those that run, ends `serve`. For the loop only."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -402,7 +402,7 @@ class Worker:
             self._ask_to_drain()
         elif self._has_nothing_left():
             self._done.set()
-        # The server keeps the limit; this is for a server that does not, or is away.
+        # The server enforces the limit; this is for when it does not, or is away.
         limit = self.options.drain_seconds + CLOSE_TIMEOUT
         asyncio.get_running_loop().call_later(limit, self._done.set)
 
@@ -412,7 +412,7 @@ class Worker:
 
 
 def outcome_of(running: Running, task: asyncio.Task[Any]) -> JsonObject:
-    """Returns what a finished task answers."""
+    """Returns the answer of a finished task."""
     if task.cancelled():
         message = f"cancelled: {running.cancel_reason or 'the worker stops'}"
         return {"error": {"code": int(Code.PluginTimeout), "message": message}}

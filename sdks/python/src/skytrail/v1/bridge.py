@@ -1,9 +1,9 @@
-"""Between a worker of ours and the runtime of v1 (PyPI `skygear`).
+"""Connects a worker of this package to the runtime of v1 (PyPI `skygear`).
 
-That runtime keeps its transports apart from its registry: one function per kind of request, which
-returns either a result or an error. Here they are called in threads, as v1 does, and the calls
-that a plugin makes to the server (`SkygearContainer.send_action`) travel over the plugin's own
-connection. Everything about that connection is the worker's business: numbers, resuming, draining.
+That runtime keeps its transports apart from its registry: it has one function per kind of request,
+which returns a result or an error. This module calls these functions in threads, as v1 does. The
+calls that a plugin makes to the server (`SkygearContainer.send_action`) use the plugin's own
+connection. The worker handles everything about that connection: numbers, resuming, draining.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..worker import Refused, Worker
 
 
 class Answered(SkygearException):
-    """An error as the runtime of v1 wrote it down."""
+    """An error in the form that the runtime of v1 gave it."""
 
     def __init__(self, error: JsonObject) -> None:
         super().__init__(str(error.get("message", "")), error.get("code") or Code.UnexpectedError)
@@ -44,7 +44,7 @@ class Answered(SkygearException):
 
 
 class Bridge:
-    """Answers requests with v1's functions, and is the transport of v1's containers."""
+    """Answers requests with v1's functions, and serves as the transport of v1's containers."""
 
     def __init__(self, options: Options) -> None:
         self._functions = CommonTransport()
@@ -82,7 +82,7 @@ class Bridge:
     def send_action(
         self, action_name: str, payload: JsonObject, url: str | None = None, timeout: float = 60
     ) -> Any:
-        """Runs an action and returns its whole answer; as in v1, errors are answers, too."""
+        """Runs an action and returns its whole answer. As in v1, errors are returned, too."""
         wire = json.loads(json.dumps(payload, cls=PayloadEncoder))
         try:
             if self._loop is None:
