@@ -1,8 +1,8 @@
-"""Checks names and passwords with a directory (LDAP), and looks up groups. Knows no plugin.
+"""Checks names and passwords against a directory (LDAP), and looks up groups. Knows no plugin.
 
-Who somebody is, is found out in three steps: the entry of that name is searched for, with the
-account of this service; the directory is asked whether the password is that entry's, by signing
-in as it (*bind*); its groups are looked up. Passwords are never compared here and never kept.
+There are three steps: the account of this service searches for the entry with the name; a *bind*
+as that entry makes the directory check the password; then the entry's groups are looked up.
+Passwords are never compared here and never stored.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from ldap3.core.exceptions import LDAPException
 from ldap3.utils.conv import escape_filter_chars
 
 TIMEOUT = 5
-# Longer than any name or password, shorter than what would be work.
+# Longer than any real name or password, and short enough to be cheap.
 MAX_LENGTH = 256
 SUCCESS = 0
 SIZE_LIMIT_EXCEEDED = 4
-# What a directory says of a wrong password, of an entry that has none, or that may not sign in.
+# Results for a wrong password, an entry that has none, and one that may not sign in.
 REFUSALS = {48, 49, 50, 53}
 MAX_GROUPS = 200
 
 
 class NotVouchedFor(Exception):
-    """Nobody of that name has that password."""
+    """Nobody has this name and this password."""
 
 
 class DirectoryAway(Exception):
-    """The directory cannot be asked; nobody's password is wrong because of it."""
+    """The directory cannot be asked; this does not mean that a password is wrong."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """What the directory says of somebody."""
+    """What the directory says about a person."""
 
     id: str
-    """The same for ever, also when the entry is moved or gets another name."""
+    """Permanent, even when the entry is moved or renamed."""
     dn: str
     name: str
     mail: str | None
@@ -69,7 +69,7 @@ class Directory:
         self._tls = Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=self.ca_file)
 
     def _server(self) -> Server:
-        """Made for every connection, since one that failed once stays failed for minutes."""
+        """Creates a server for every connection; one that has failed stays failed for minutes."""
         parts = urlsplit(self.url)
         return Server(
             parts.hostname,
@@ -81,7 +81,7 @@ class Directory:
         )
 
     def verify(self, username: Any, password: Any) -> Person:
-        """Returns who has this name and this password.
+        """Returns the person with this name and password.
 
         Raises `NotVouchedFor`, or `DirectoryAway`.
         """
@@ -99,13 +99,13 @@ class Directory:
         attributes = [self.id_attribute, "cn", "displayName", "mail"]
         found = self._search(wanted, attributes, limit=2)
         if len(found) != 1:
-            # Two of one name: nobody can say who is meant.
+            # Two people with one name: it is unclear who is meant.
             raise NotVouchedFor(f"{len(found)} people have that name")
         return found[0]
 
     def _is_password_of(self, dn: str, password: str) -> bool:
-        # An empty password is no password: a directory answers such a bind with success, since
-        # it takes it for one that wants to stay anonymous (RFC 4513, 5.1.2).
+        # An empty password must not count: a directory reports success for such a bind, because
+        # it treats it as anonymous (RFC 4513, 5.1.2).
         if not dn or not password:
             return False
         with _Connected(self, dn, password) as result:
@@ -126,8 +126,8 @@ class Directory:
         )
 
     def _id(self, entry: dict[str, Any]) -> str:
-        """Returns what an entry is called for ever. Its name is no such thing: the next one who gets
-        it would get the account."""
+        """Returns an entry's permanent id. Its name would not do: the next person with the same
+        name would get the account."""
         values = entry["raw_attributes"].get(self.id_attribute) or [b""]
         if not values[0]:
             raise DirectoryAway(f"{entry['dn']} has no {self.id_attribute} that we may read")
@@ -148,16 +148,16 @@ class Directory:
                 time_limit=TIMEOUT,
             )
             code = connection.result["result"]
-            # Where we are to search has to be there: nobody's name is wrong because it is not.
+            # The base of the search has to exist: its absence does not make anybody's name wrong.
             if code not in (SUCCESS, SIZE_LIMIT_EXCEEDED):
                 raise DirectoryAway(f"search: {connection.result['description']}")
-            # References to other servers are not followed: passwords stay at this one.
+            # Referrals to other servers are not followed: passwords stay at this one.
             entries = connection.response or []
             return [entry for entry in entries if entry["type"] == "searchResEntry"]
 
 
 class _Connected:
-    """A connection of its own for every bind, so that nobody acts in somebody else's name."""
+    """A separate connection for every bind, so that nobody acts in somebody else's name."""
 
     def __init__(self, directory: Directory, dn: str, password: str) -> None:
         self.connection = Connection(
@@ -187,7 +187,7 @@ class _Connected:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It may be gone already.
+        # The connection may be closed already.
         with contextlib.suppress(LDAPException):
             self.connection.unbind()
 

@@ -1,4 +1,4 @@
-"""Signs people in who have a name and a password in the company's directory."""
+"""Signs people in with their name and password in the company's directory."""
 
 import hashlib
 import logging
@@ -34,12 +34,12 @@ directory = Directory(
 # Groups that become roles of the same name; access lists know roles.
 ROLES = [name for name in os.environ.get("LDAP_ROLES", "").split(",") if name]
 
-# What we know of a person. Users may read their own, and nobody may make or write one: what a user's
-# own record says of his groups, he could have written himself.
+# What we know about a person. Users can read their own record, but nobody can create or write one:
+# users can write their own user record, so its groups would prove nothing.
 PERSON = "directory_person"
-# A first login that is under way: its id is the request's, and it says for whom a user is made.
+# A first login in progress: its id is the request's, and it says for whom a user is created.
 LOGIN = "directory_login"
-# A role that nobody has: only the master key makes such records, and that is how we ask.
+# A role that nobody has, so that only the plugin, with the master key, can create such records.
 NOBODY = "nobody-but-the-ldap-plugin"
 
 
@@ -74,35 +74,35 @@ class DirectoryProvider(AuthProvider):
 
 
 def remember(person):
-    """Keeps what the directory says, and brings a user who is known up to date."""
+    """Stores what the directory says, and updates the user if they are known."""
     api = plugin.api.blocking
     record = kept(person.id)
     user = record.get("user")
     try:
         if user is not None and not is_here(user.id.key):
-            # Erased: what is signed in now is somebody new.
+            # Erased: the person who signs in now is a new user.
             user = record["user"] = None
     except SkygearException as refusal:
         if refusal.code == Code.UserDisabled:
-            # He is refused in a moment, and gets nothing before that.
+            # The server rejects this user next; nothing is changed before that.
             return
         raise
-    # Nobody's until the user is made, which the same request does.
+    # It belongs to nobody until the user is created, which the same request does.
     record.acl = [DirectAccessControlEntry(user.id.key, "read")] if user is not None else []
     record.data.update(name=person.name, mail=person.mail, groups=person.groups)
     api.save(record)
     if user is not None:
         bring_up_to_date(user, record)
         return
-    # Of several first logins at once each may be the one that makes the user.
+    # If several first logins run at once, any of them may be the one that creates the user.
     login = Record(f"{LOGIN}/{current_context()['request_id']}", person=record.reference)
     login.acl = []
     api.save(login)
 
 
 def kept(entry):
-    """Returns what is kept of a person. The id follows from the entry, so there is one record however
-    many logins there are at once."""
+    """Returns the stored record of a person. Its id is derived from the entry, so there is one
+    record, however many logins run at once."""
     api = plugin.api.blocking
     new = Record(f"{PERSON}/{hashlib.sha256(entry.encode()).hexdigest()[:32]}", entry=entry)
     try:
@@ -112,14 +112,14 @@ def kept(entry):
             raise
         return new
     if found.owner_id != "_god":
-        # Made by somebody else, before it was only us who may.
+        # Somebody else created it before only the plugin could.
         api.delete(found)
         return new
     return found
 
 
 def is_here(user_id):
-    """Whether there is a user; raises `UserDisabled` for one who is locked out."""
+    """Returns whether a user exists; raises `UserDisabled` for one who is locked out."""
     try:
         plugin.api.blocking.as_user(user_id).send_action("me")
     except ApiError as error:
@@ -130,17 +130,17 @@ def is_here(user_id):
 
 
 def bring_up_to_date(user, person):
-    """Gives a user the roles of his groups, and then his name and address."""
+    """Gives a user the roles of their groups, and then updates name and address."""
     give_roles(user, person)
     try:
         plugin.api.blocking.save(Record(str(user.id), user_fields(person, user.id)))
     except ApiError as error:
-        # A login does not fail because of it.
+        # This must not make the login fail.
         log.warning("%s is not brought up to date: %s", user.id, error)
 
 
 def newcomer():
-    """Returns the person for whom the running request makes a user, if it does."""
+    """Returns the person for whom the running request creates a user, or nothing."""
     context = current_context()
     if context.get("request_tag") not in ("auth", None) or "request_id" not in context:
         return None
@@ -171,7 +171,7 @@ def hand_over(user, original):
 
 @plugin.every("@daily")
 def forget_logins():
-    """Takes away what is left of logins that made no user, or have."""
+    """Deletes old login records, whether or not their logins created a user."""
     api = plugin.api.blocking
     yesterday = datetime.now(timezone.utc) - timedelta(days=1)
     for login in api.query(LOGIN, field("_created_at") < yesterday, limit=1000):
@@ -179,8 +179,8 @@ def forget_logins():
 
 
 def user_fields(person, user_id):
-    """Returns what a user's record says of a person. An address that another user has stays his: two
-    cannot sign in with one, and nobody is to be locked out by it."""
+    """Returns the fields of a person's user record. If another user has the address, it is left
+    out: two users cannot sign in with the same one, and nobody should be locked out by it."""
     name, mail = person.get("name"), person.get("mail")
     fields = {"name": name} if name else {}
     if mail:
@@ -191,7 +191,7 @@ def user_fields(person, user_id):
 
 
 def give_roles(user, person):
-    """Sees to it that a user has the roles of his groups, and no other of them."""
+    """Makes sure that a user has the roles of their groups, and no others among `ROLES`."""
     groups = person.get("groups") or []
     for action, roles in (
         ("role:assign", [role for role in ROLES if role in groups]),
@@ -204,7 +204,7 @@ def give_roles(user, person):
 
 @plugin.op("directory:me", user_required=True)
 async def person_of_user():
-    """What the directory said of the user who asks, at his last login."""
+    """Returns what the directory said about the asking user at their last login."""
     user = Record(f"user/{current_context()['user_id']}").reference
     found = await plugin.api.query(PERSON, field("user") == user, limit=1)
     if not found:

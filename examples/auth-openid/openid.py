@@ -1,9 +1,9 @@
-"""Checks what an OpenID provider has given out: ID tokens and access tokens. Knows no plugin.
+"""Checks tokens that an OpenID provider issued: ID tokens and access tokens. Knows no plugin.
 
 An **ID token** is signed: its signature is checked with the provider's public keys (JWKS), then
-who issued it, for whom, and until when. An **access token** tells nothing by itself, and one that
-was given to another app would be as good at the userinfo endpoint as one of ours. So the provider
-is asked for whom it is (introspection, RFC 7662), or an ID token has to come with it.
+its issuer, audience and expiry. An **access token** says nothing by itself, and one that was
+issued to another app works at the userinfo endpoint as well as ours. So the provider is asked
+which app it is for (introspection, RFC 7662), or an ID token has to accompany it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
 
-# Only signatures with a private key: with a shared secret anybody who can check could sign.
+# Only signatures with a private key: with a shared secret, anybody who can verify could sign.
 ALGORITHMS = ["RS256", "ES256", "PS256", "EdDSA"]
 HASHES = {"RS256": "sha256", "ES256": "sha256", "PS256": "sha256", "EdDSA": "sha512"}
 TIMEOUT = 5.0
@@ -29,23 +29,23 @@ MAX_BYTES = 1024 * 1024
 # Clocks differ a little.
 LEEWAY = 30
 DISCOVERY_SECONDS = 3600.0
-# A token with an unknown key makes us look for new keys, but not at any stranger's pace; and a key
-# that the provider has withdrawn is good no longer than this.
+# A token with an unknown key makes us look for new keys, but strangers do not set the pace. A key
+# that the provider has withdrawn stays valid no longer than this.
 KEYS_SECONDS = 10.0
 MAX_KEYS_SECONDS = 600.0
 
 
 class NotVouchedFor(Exception):
-    """The tokens are not good, or not meant for this app."""
+    """The tokens are not valid, or not meant for this app."""
 
 
 class ProviderAway(Exception):
-    """The provider cannot be asked; nobody's tokens are bad because of it."""
+    """The provider cannot be asked; this does not mean that a token is bad."""
 
 
 @dataclass
 class OpenIdProvider:
-    """A provider, by its address, and what this app is to it."""
+    """A provider, by its address, and this app's account there."""
 
     issuer: str
     client_id: str
@@ -64,7 +64,7 @@ class OpenIdProvider:
         self._failure = ""
 
     def verify(self, tokens: dict[str, Any]) -> dict[str, Any]:
-        """Returns what the provider says of the tokens' owner; `sub` is his name for ever.
+        """Returns what the provider says about the tokens' owner; `sub` is the permanent id.
 
         Raises `NotVouchedFor`, or `ProviderAway`.
         """
@@ -75,7 +75,7 @@ class OpenIdProvider:
                 _check_binding(id_token, claims, access_token)
                 more = self._userinfo(access_token, claims["sub"])
                 if "email" in more:
-                    # Whether an address is verified is said beside it, and of no other one.
+                    # `email_verified` belongs to the address next to it, and to no other.
                     claims.pop("email_verified", None)
                 claims = {**claims, **more}
             return claims
@@ -114,7 +114,7 @@ class OpenIdProvider:
         keys = self._keys
         if time.monotonic() < self._keys_until and kid in keys:
             return keys[kid]
-        # Who comes with a known key never waits for this.
+        # A token with a known key never waits for this.
         with self._lock:
             now = time.monotonic()
             if now >= self._next_look and (kid not in self._keys or now >= self._keys_until):
@@ -131,7 +131,7 @@ class OpenIdProvider:
             self._failure = ""
             self._keys_until = time.monotonic() + MAX_KEYS_SECONDS
         except ProviderAway as away:
-            # Until the next look nobody's token is bad because of it.
+            # Until the next look, this does not make anybody's token bad.
             self._failure = str(away)
         self._next_look = time.monotonic() + KEYS_SECONDS
 
@@ -145,7 +145,7 @@ class OpenIdProvider:
     # -- access tokens -------------------------------------------------------
 
     def _introspect(self, token: str) -> str:
-        """Asks whether an access token is good, and given to this app; returns whose it is."""
+        """Asks whether an access token is valid and for this app; returns its owner."""
         address = self._endpoint("introspection_endpoint", is_needed=False)
         if not address:
             raise NotVouchedFor("the provider cannot say whom the access token is for")
@@ -216,16 +216,16 @@ class OpenIdProvider:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Tokens go to the address that is configured, and nowhere else."""
+    """Makes tokens go to the configured address, and nowhere else."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def _check_binding(id_token: str, claims: dict[str, Any], access_token: str) -> None:
-    """An access token beside an ID token is the one that was given out with it (`at_hash`)."""
+    """Checks that the access token was issued together with the ID token (`at_hash`)."""
     if "at_hash" not in claims:
-        # Then userinfo's `sub` has to be the same, which is checked anyway.
+        # Then userinfo's `sub` must match, which is checked anyway.
         return
     name = HASHES[jwt.get_unverified_header(id_token)["alg"]]
     digest = hashlib.new(name, access_token.encode()).digest()
@@ -244,7 +244,7 @@ def _text(tokens: dict[str, Any], name: str) -> str:
 
 
 def _require_secure(address: str) -> None:
-    """Tokens are sent over TLS, except on this machine."""
+    """Fails unless an address uses TLS or is on this machine, because tokens are sent there."""
     parts = urlsplit(address)
     is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local):

@@ -1,4 +1,4 @@
-"""Signs people in who show a token of an OpenID provider, such as the one of a social network."""
+"""Signs people in with tokens of an OpenID provider, such as a social network."""
 
 import hashlib
 import logging
@@ -27,11 +27,11 @@ provider = OpenIdProvider(
     client_secret=os.environ.get("OPENID_CLIENT_SECRET", ""),
 )
 
-# What we know of an account there. Users may read their own, and nobody may make or write one.
+# What we know about an account there. Users can read their own; nobody can create or write one.
 ACCOUNT = "openid_account"
-# A first login that is under way: its id is the request's, and it says for whom a user is made.
+# A first login in progress: its id is the request's, and it says for whom a user is created.
 LOGIN = "openid_login"
-# A role that nobody has: only the master key makes such records, and that is how we ask.
+# A role that nobody has, so that only the plugin, with the master key, can create such records.
 NOBODY = "nobody-but-the-openid-plugin"
 PROFILE = ("name", "email", "picture", "locale")
 
@@ -68,7 +68,7 @@ class OpenId(AuthProvider):
 
 
 def profile_of(claims):
-    """Picks what we keep. An address that nobody has verified may be anybody's."""
+    """Selects what we store. An address that is not verified may be anybody's."""
     profile = {name: claims[name] for name in PROFILE if isinstance(claims.get(name), str)}
     if claims.get("email_verified") is not True:
         profile.pop("email", None)
@@ -76,35 +76,35 @@ def profile_of(claims):
 
 
 def remember(subject, profile):
-    """Keeps what the provider said, and brings a user who is known up to date."""
+    """Stores what the provider said, and updates the user if they are known."""
     api = plugin.api.blocking
     account = kept(subject)
     user = account.get("user")
     try:
         if user is not None and not is_here(user.id.key):
-            # Erased: what is signed in now is somebody new.
+            # Erased: the person who signs in now is a new user.
             user = account["user"] = None
     except SkygearException as refusal:
         if refusal.code == Code.UserDisabled:
-            # He is refused in a moment, and gets nothing before that.
+            # The server rejects this user next; nothing is changed before that.
             return
         raise
-    # Nobody's until the user is made, which the same request does.
+    # It belongs to nobody until the user is created, which the same request does.
     account.acl = [DirectAccessControlEntry(user.id.key, "read")] if user is not None else []
     account.data.update({name: profile.get(name) for name in PROFILE})
     api.save(account)
     if user is not None:
         bring_up_to_date(user, account)
         return
-    # Of several first logins at once each may be the one that makes the user.
+    # If several first logins run at once, any of them may be the one that creates the user.
     login = Record(f"{LOGIN}/{current_context()['request_id']}", account=account.reference)
     login.acl = []
     api.save(login)
 
 
 def kept(subject):
-    """Returns what is kept of an account. The id follows from the subject, so there is one record
-    however many logins there are at once."""
+    """Returns the stored record of an account. Its id is derived from the subject, so there is one
+    record, however many logins run at once."""
     api = plugin.api.blocking
     digest = hashlib.sha256(subject.encode()).hexdigest()[:32]
     new = Record(f"{ACCOUNT}/{digest}", subject=subject)
@@ -115,14 +115,14 @@ def kept(subject):
             raise
         return new
     if found.owner_id != "_god":
-        # Made by somebody else, before it was only us who may.
+        # Somebody else created it before only the plugin could.
         api.delete(found)
         return new
     return found
 
 
 def is_here(user_id):
-    """Whether there is a user; raises `UserDisabled` for one who is locked out."""
+    """Returns whether a user exists; raises `UserDisabled` for one who is locked out."""
     try:
         plugin.api.blocking.as_user(user_id).send_action("me")
     except ApiError as error:
@@ -136,12 +136,12 @@ def bring_up_to_date(user, account):
     try:
         plugin.api.blocking.save(Record(str(user.id), user_fields(account, user.id)))
     except ApiError as error:
-        # A login does not fail because of it.
+        # This must not make the login fail.
         log.warning("%s is not brought up to date: %s", user.id, error)
 
 
 def newcomer():
-    """Returns the account for whom the running request makes a user, if it does."""
+    """Returns the account for which the running request creates a user, or nothing."""
     context = current_context()
     if context.get("request_tag") not in ("auth", None) or "request_id" not in context:
         return None
@@ -171,7 +171,7 @@ def hand_over(user, original):
 
 @plugin.every("@daily")
 def forget_logins():
-    """Takes away what is left of logins that made no user, or have."""
+    """Deletes old login records, whether or not their logins created a user."""
     api = plugin.api.blocking
     yesterday = datetime.now(timezone.utc) - timedelta(days=1)
     for login in api.query(LOGIN, field("_created_at") < yesterday, limit=1000):
@@ -179,8 +179,8 @@ def forget_logins():
 
 
 def user_fields(account, user_id):
-    """Returns what a user's record says of an account. An address that another user has stays his:
-    two cannot sign in with one, and nobody is to be locked out by it."""
+    """Returns the fields of an account's user record. If another user has the address, it is left
+    out: two users cannot sign in with the same one, and nobody should be locked out by it."""
     fields = {name: account[name] for name in ("name", "email") if account.get(name)}
     if "email" in fields:
         others = plugin.api.blocking.query("user", field("email") == fields["email"], limit=1)
@@ -191,7 +191,7 @@ def user_fields(account, user_id):
 
 @plugin.op("openid:account", user_required=True)
 async def account_of_user():
-    """What the provider said of the user who asks."""
+    """Returns what the provider said about the asking user."""
     user = current_context()["user_id"]
     found = await plugin.api.query(ACCOUNT, field("user") == Record(f"user/{user}").reference)
     if not found:

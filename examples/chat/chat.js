@@ -1,9 +1,9 @@
-// Two people chat through the server, with the published SDK as it is (npm `skygear` 1.7.2).
+// Two people chat through the server, with the unmodified published SDK (npm `skygear` 1.7.2).
 //
 //   SKYGEAR_ENDPOINT=http://127.0.0.1:3000/ API_KEY=… node chat.js
 //
-// It prints what was said and ends with 0; with 1 if anything is not as it should be, or if it
-// takes longer than TIME_LIMIT_MS.
+// It prints what was said and exits with 0, or with 1 if anything is wrong, or if it takes longer
+// than TIME_LIMIT_MS.
 
 'use strict';
 
@@ -19,7 +19,7 @@ const INVALID_ARGUMENT = 108;
 const Room = skygear.Record.extend('room');
 const Message = skygear.Record.extend('message');
 
-/** A person: an SDK of their own, and what they have heard in the room. */
+/** A person: an SDK instance, and what the person has heard in the room. */
 class Person {
   constructor(name) {
     this.name = name;
@@ -34,20 +34,20 @@ class Person {
     this.user = await this.sdk.auth.signupWithUsername(username, randomUUID());
   }
 
-  /** Listens to a room; resolves once what is published there is heard. */
+  /** Listens to a room; resolves once it hears what is published there. */
   async enter(room) {
     this.sdk.pubsub.on(room.id, (news) => {
       this.heard.push(news);
       this.waiting.splice(0).forEach((look) => look());
     });
-    // Nobody is told when a subscription has begun: call until the echo comes.
+    // The server does not confirm a subscription: publish until the echo arrives.
     const call = randomUUID();
     const again = setInterval(() => this.sdk.pubsub.publish(room.id, { call }), 50);
     await this.hears((news) => news.call === call);
     clearInterval(again);
   }
 
-  /** Resolves with the first piece of news that satisfies a condition, past or to come. */
+  /** Resolves with the first piece of news that satisfies a condition, past or future. */
   hears(condition) {
     return new Promise((resolve) => {
       const look = () => {
@@ -59,7 +59,7 @@ class Person {
     });
   }
 
-  /** Fetches a message that was announced. A channel says only that there is one: anybody may publish there. */
+  /** Fetches an announced message. A channel only says that one exists: anybody can publish there. */
   async read(id) {
     const query = new skygear.Query(Message);
     query.equalTo('_id', id.replace('message/', ''));

@@ -18,7 +18,7 @@ from skytrail import (
 
 plugin = Plugin("CHAT")
 
-# Everybody with an account has this role, and what is said is only for them.
+# Everybody with an account has this role, and only this role may read what is said.
 MEMBER = "member"
 MAX_ROOMS = 50
 keys = {}
@@ -40,7 +40,7 @@ async def make_types():
             "author": "string",
             "attachment": "asset",
         },
-        # Up to which message somebody has read a room.
+        # `until`: the time up to which somebody has read a room.
         "reading": {"room": "ref(room)", "name": "string", "until": "datetime"},
     }
     record_types = {
@@ -52,7 +52,7 @@ async def make_types():
 
 
 def keep_for_members(record, owner):
-    """Every member reads it, and only who wrote it may change it."""
+    """Lets every member read a record, and only its owner change it."""
     record.acl = [
         DirectAccessControlEntry(owner, "write"),
         RoleAccessControlEntry(MEMBER, "read"),
@@ -82,7 +82,7 @@ async def check_reading(reading, original):
     if reading.get("until") is None:
         raise refusal("a reading needs a time", "until")
     if original is not None:
-        # Whoever has read it in another tab has read it.
+            # The user may have read further in another tab.
         reading["until"] = max(reading["until"], original["until"])
     reading["name"] = await name_of(me)
     keep_for_members(reading, me)
@@ -90,7 +90,7 @@ async def check_reading(reading, original):
 
 @plugin.op("chat:unread", user_required=True)
 async def unread(rooms):
-    """Counts in each of some rooms what the asker has not read."""
+    """Counts, for each room, the messages that the user has not read."""
     if len(rooms) > MAX_ROOMS:
         raise refusal(f"not more than {MAX_ROOMS} rooms at once", "rooms")
     me = current_context()["user_id"]
@@ -133,7 +133,7 @@ async def check(message, original):
 
 @plugin.after_save("message")
 async def announce(message, original):
-    """Tells whoever listens that there is something, and not what: anybody may listen to a channel."""
+    """Announces that there is something, but not what: anybody can listen to a channel."""
     event = "sent" if original is None else "edited"
     await plugin.api.publish(str(message["room"].id), {"event": event, "id": str(message.id)})
 
@@ -152,7 +152,7 @@ async def name_of(user):
     return names[user]
 
 
-# They never change here.
+# A cache: names never change here.
 names = {}
 
 

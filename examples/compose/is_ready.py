@@ -1,4 +1,4 @@
-"""Says by its exit code whether a plugin serves: is_ready.py NAME FILE-OF-MASTER-KEY"""
+"""Reports by its exit code whether a plugin is connected: is_ready.py NAME FILE-OF-MASTER-KEY"""
 
 import json
 import os

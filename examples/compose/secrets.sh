@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes the secrets that docker-compose.yml wants, in ./secrets, where they are missing.
+# Creates the secrets that docker-compose.yml needs, in ./secrets, where they are missing.
 #
-# The folder is closed to others; the files are not, for users inside the containers read them.
+# The folder is closed to other users; the files are not, because users inside the containers read them.
 set -eu
 umask 022
 mkdir -p secrets

@@ -1,4 +1,4 @@
-"""A consumer of Skytrail's log: events one after the other, for ever."""
+"""A consumer of Skytrail's log: handles events one by one, for ever."""
 
 import json
 import time
@@ -7,12 +7,12 @@ import urllib.request
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
-# Several may be under way; they are of different streams.
+# How many events can be in flight at once; they belong to different streams.
 WINDOW = 16
 
 
 class Refused(Exception):
-    """The server does not want this."""
+    """The server rejects this consumer."""
 
 
 def call(url, key, action, **body):
@@ -27,15 +27,15 @@ def call(url, key, action, **body):
 
 
 def consume(url, key, consumer, handle):
-    """Hands every event to `handle`, and acknowledges it when that returns.
+    """Passes every event to `handle`, and acknowledges it when `handle` returns.
 
-    One that fails is tried again later, with growing pauses, and in the end parked. Comes again
-    when the connection is lost; what was not acknowledged comes again, too.
+    An event that fails is retried with growing delays, and finally parked. When the connection is
+    lost, this reconnects, and events that were not acknowledged arrive again.
     """
     address = url.replace("http", "ws", 1) + "/log"
     while True:
         try:
-            # An event may be as large as a record.
+            # An event can be as large as a record.
             headers = {"X-Skygear-API-Key": key}
             with connect(address, additional_headers=headers, max_size=None) as socket:
                 hello = {"type": "consume", "consumer": consumer, "window": WINDOW}
@@ -61,6 +61,6 @@ def react(message, handle):
     answer = {"type": "ack", "position": event["position"]}
     try:
         handle(event)
-    except Exception as error:  # whatever it is, the event is not done
+    except Exception as error:  # whatever went wrong, the event is not done
         answer.update(type="retry", message=repr(error))
     return answer

@@ -1,7 +1,7 @@
-"""A full-text index beside Skytrail, fed out of the log.
+"""A full-text index next to Skytrail, fed from the log.
 
-    python search.py feed            keep the index up to date, until it is killed
-    python search.py find WORDS      print the records that have these words
+    python search.py feed            keep the index up to date, until the program is killed
+    python search.py find WORDS      print the records that contain these words
 """
 
 import os
@@ -18,10 +18,10 @@ CONSUMER = "search-index"
 
 
 class Index:
-    """Records and their words. Putting the same in twice is the same as once."""
+    """Records and their words. Putting a record in twice has the same effect as once."""
 
     def __init__(self, path):
-        # The index can be made anew at any time: it need not survive a power loss.
+        # The index can be rebuilt at any time: it need not survive a power loss.
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = NORMAL")
@@ -45,7 +45,7 @@ class Index:
 
 
 def words_of(value):
-    """All texts in a value."""
+    """Returns all strings in a value."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -56,7 +56,7 @@ def words_of(value):
 
 
 def refresh(index, record_id):
-    """Puts a record into the index as it is now, which may be later than the event says."""
+    """Puts a record into the index as it is now, which can be later than the event."""
     (record,) = call(URL, KEY, "record:fetch", ids=[record_id])
     if record["_type"] == "error":
         index.put(record_id, None)
@@ -70,13 +70,13 @@ def handle(index, event):
     if kind == "record":
         refresh(index, name)
     else:
-        # A field of the type has gone, or has another name.
+        # A field of the type has been deleted or renamed.
         for record_id in index.ids(name):
             refresh(index, record_id)
 
 
 def feed(index):
-    # The first time it is made and begins with the log; later this changes nothing.
+    # The first call creates the consumer, at the start of the log; later calls change nothing.
     call(
         URL,
         KEY,

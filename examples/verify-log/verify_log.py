@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Checks an exported part of a Skytrail log, without Skytrail.
 
-    skytrail log key > log.pub                       # once, and kept elsewhere
+    skytrail log key > log.pub                       # once; keep it elsewhere
     skytrail log export --from 1 --to 5000 > part.jsonl
     python3 verify_log.py part.jsonl --key "$(cat log.pub)" [--checkpoints kept.jsonl]
 
-It recomputes the hash of every payload and every link of the chain, checks that positions have no
-gap and times do not run backwards, and that the chain goes through every checkpoint that was signed
-with the key. The only thing that it takes on trust is the key.
+It recomputes the hash of every payload and every link of the chain. It checks that positions have
+no gaps, that times do not run backwards, and that the chain contains every checkpoint signed with
+the key. The only thing that it trusts is the key.
 
-Nothing but Python 3.9 is needed. With the package `blake3` installed it is a thousand times as fast.
+It needs nothing but Python 3.9. With the package `blake3` installed it is a thousand times as fast.
 """
 
 import argparse
@@ -31,7 +31,7 @@ IV = (
 )
 PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8
-# Which words of the state are mixed in each half of a round: columns, then diagonals.
+# The words of the state that are mixed in each half of a round: columns, then diagonals.
 QUARTERS = (
     (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
     (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
@@ -44,7 +44,7 @@ def rotated(word, bits):
 
 
 def compress(chaining, words, counter, length, flags):
-    """Returns the first eight words of what a block comes to."""
+    """Returns the first eight words of a compressed block."""
     state = [*chaining, *IV[:4], counter & MASK, counter >> 32, length, flags]
     words = list(words)
     for number in range(7):
@@ -76,7 +76,7 @@ def hash_chunk(chunk, counter, is_root):
 
 
 def hash_tree(data, counter, is_root):
-    """Hashes bytes whose first chunk has a number: halves of the largest power of two."""
+    """Hashes bytes; `counter` is the number of the first chunk. Splits at a power of two."""
     if len(data) <= 1024:
         return hash_chunk(data, counter, is_root)
     half = 1024
@@ -147,7 +147,7 @@ BASE = read_point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
 def is_signature(key, message, signature):
-    """Whether an Ed25519 signature is that of a public key."""
+    """Returns whether an Ed25519 signature was made with a public key's private key."""
     try:
         r, a = read_point(signature[:32]), read_point(key)
     except Wrong:
@@ -186,7 +186,7 @@ def read_header(header):
 
 
 def micros(text):
-    """Reads a time as the server writes it, without losing a digit."""
+    """Reads a time in the server's format, without losing a digit."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     seconds = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
     return int(seconds.timestamp()) * 1_000_000 + int(fraction.ljust(6, "0") or 0)
@@ -256,7 +256,7 @@ class Part:
 
 
 def verify(lines, key, kept, show):
-    """Checks an export; returns what there is to say about it."""
+    """Checks an export; returns the lines to print about it."""
     part, notes = None, list(kept)
     for number, line in enumerate(lines, 1):
         try:

@@ -1,4 +1,4 @@
-"""A plugin whose registration the log is told of."""
+"""A plugin whose registration is written to the log."""
 
 import skytrail
 

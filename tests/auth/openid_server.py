@@ -1,8 +1,8 @@
-"""A small OpenID provider for tests: discovery, keys, userinfo, introspection, all for real.
+"""A small OpenID provider for tests, with real discovery, keys, userinfo and introspection.
 
-It prints its address. What a person would do in a browser, and an operator in a console, a test
-does by POST: `/test/mint` gives out tokens, `/test/revoke`, `/test/rotate` and `/test/person`
-change things, `/test/count` tells how often something was asked for.
+It prints its address. Tests use POST for what a person would do in a browser, and an operator in a
+console: `/test/mint` issues tokens, `/test/revoke`, `/test/rotate` and `/test/person` change
+things, and `/test/count` returns how often something was requested.
 """
 
 import base64
@@ -48,7 +48,7 @@ def encode(data):
 
 
 def forge(claims, kid):
-    """The forger's trick: signed with the public key, as if it were a shared secret."""
+    """A forger's trick: signs with the public key, as if it were a shared secret."""
     public = KEYS["first"]["key"].public_key()
     secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head = {"alg": "HS256", "typ": "JWT", "kid": kid}
@@ -57,7 +57,7 @@ def forge(claims, kid):
 
 
 def mint(issuer, order):
-    """Gives out an ID token and an access token, with whatever is to be odd about them."""
+    """Issues an ID token and an access token, with the oddities that the test asks for."""
     sub, audience = order["sub"], order.get("aud", "app")
     now, lifetime = int(time.time()), order.get("lifetime", 300)
     access_token = secrets.token_urlsafe(24)

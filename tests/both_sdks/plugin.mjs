@@ -1,6 +1,6 @@
-// What a plugin says of deliveries and deployments, in JavaScript; `plugin.py` is the same in Python.
+// Reports what a plugin sees of deliveries and deployments; `plugin.py` is the same in Python.
 //
-// A note's `mode` says what is to become of its delivery. `both:state` reports what was seen.
+// A note's `mode` says how its delivery ends. `both:state` reports what was seen.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -28,7 +28,7 @@ plugin.op('both:history', async ({ args: [id] }, { api }) => {
   const versions = await all({ page: 2 });
   const first = versions.at(-1);
   const old = await api.fetch(id, { asOf: first.position });
-  // A `Date` has milliseconds, the log microseconds: what was committed in the same one counts.
+  // A `Date` has milliseconds, the log microseconds: a commit in the same millisecond counts.
   const time = new Date(first.time.getTime() + 1);
   const then = await api.query(id.split('/')[0], { asOf: time });
   const restored = await api.restore(id, first);
@@ -56,7 +56,7 @@ plugin.afterSave(
     if (mode === 'drop') throw new Drop('not for me');
     if (mode === 'retry' && attempt === 1) throw new RetryAfter(100);
     if (mode === 'long') {
-      // Longer than its limit, but never silent for so long.
+      // Takes longer than its limit, but never stays silent that long.
       for (let turn = 0; turn < 6; turn += 1) {
         await sleep(300);
         progress();

@@ -1,6 +1,6 @@
-"""What a plugin says of deliveries and deployments, in Python; `plugin.mjs` is the same in JavaScript.
+"""Reports what a plugin sees of deliveries and deployments; `plugin.mjs` is the same in JavaScript.
 
-A note's `mode` says what is to become of its delivery. `both:state` reports what was seen.
+A note's `mode` says how its delivery ends. `both:state` reports what was seen.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ async def told(note, original, delivery):
     if mode == "retry" and delivery.attempt == 1:
         raise RetryAfter(0.1)
     if mode == "long":
-        # Longer than its limit, but never silent for so long.
+        # Takes longer than its limit, but never stays silent that long.
         for _ in range(6):
             await asyncio.sleep(0.3)
             skytrail.progress()

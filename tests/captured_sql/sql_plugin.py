@@ -1,6 +1,6 @@
-"""A plugin in the manner of v1's chat: it keeps counts, last messages and receipts by SQL.
+"""A plugin like v1's chat: it keeps counts, last messages and receipts by SQL.
 
-It runs on the published Python runtime (PyPI `skygear` 1.7.1) as it is.
+It runs unchanged on the published Python runtime (PyPI `skygear` 1.7.1).
 """
 import skygear
 from skygear.container import SkygearContainer
@@ -31,7 +31,7 @@ def create(types):
 
 @skygear.event("before-plugins-ready")
 def prepare(config):
-    """Types may refer to each other, so they are made before their fields."""
+    """Creates all types before their fields, because types can refer to each other."""
     create({"user": [], "message": [], "conversation": []})
     create(TYPES)
     with database.conn() as conn:
@@ -69,7 +69,7 @@ def count_unread(record, original_record, db):
 
 @skygear.op("sql:read")
 def read(user, message):
-    """Marks a message as read, and says how many participants have not read it."""
+    """Marks a message as read; returns its status, and how many messages the user has not read."""
     with database.conn() as conn:
         conn.execute(
             'UPDATE app_myapp.receipt SET read_at = NOW(), delivered_at = NOW() '
@@ -87,7 +87,7 @@ def read(user, message):
         unread = conn.execute(
             'SELECT sum(unread_count) FROM app_myapp.user_conversation WHERE "user" = %s',
             (user,)).scalar()
-    # Behind the transaction the API says the same.
+    # After the transaction, the API returns the same.
     found = call("record:query", {
         "record_type": "message",
         "predicate": ["eq", {"$type": "keypath", "$val": "_id"}, message]})
@@ -96,7 +96,7 @@ def read(user, message):
 
 @skygear.op("sql:withdraw")
 def withdraw(message):
-    """Takes a message back: the one before is the last again."""
+    """Withdraws a message: the previous one becomes the last again."""
     with database.conn() as conn:
         conversation, seq = conn.execute(
             "UPDATE app_myapp.message SET deleted = true WHERE _id = %s RETURNING conversation, seq",

@@ -1,4 +1,4 @@
-"""A worker that writes down everything it does, so that it can be read after it was killed."""
+"""A worker that records everything it does, for a test to read after the worker was killed."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ BOOK = os.open(os.environ["BOOK"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def note(what, about):
-    """One write of one line: whoever is killed has written it, or nothing."""
+    """Writes one line in one write: a killed worker has written all of it, or nothing."""
     os.write(BOOK, f"{what} {about}\n".encode())
 
 

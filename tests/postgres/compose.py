@@ -1,7 +1,7 @@
-"""Runs what docker-compose.yml says on this machine, without containers.
+"""Runs the services of docker-compose.yml on this machine, without containers.
 
-compose.py SKYTRAIL PYTHON DATABASE-URL PORT: the programs, a database in the place of the one in the file,
-and the port in the place of 3000. Fails with a sentence.
+compose.py SKYTRAIL PYTHON DATABASE-URL PORT: the programs, a database that replaces the file's one,
+and a port that replaces 3000. If it fails, it prints one sentence.
 """
 
 import os
@@ -20,7 +20,7 @@ DEADLINE = 60
 
 
 def here(text, folder):
-    """Returns a text of the file with this machine's paths and addresses."""
+    """Returns a string of the file with this machine's paths and addresses."""
     replacements = {
         "/run/secrets": f"{folder}/secrets",
         "skytrail:3000": f"127.0.0.1:{PORT}",
@@ -85,7 +85,7 @@ def main(folder):
         for secret in service["secrets"]:
             assert "file" in file["secrets"][secret["source"]], secret
     stages = (REPOSITORY / "Dockerfile").read_text().split("\nFROM ")[1:]
-    # The first only builds.
+    # The first stage only builds.
     assert len(stages) == 3 and all("\nUSER " in stage for stage in stages[1:])
 
     (secrets / "database_url").write_text(DATABASE_URL + "\n")

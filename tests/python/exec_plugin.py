@@ -1,4 +1,4 @@
-"""A plugin for the transport exec that does what a test asks, good or bad."""
+"""A plugin for the exec transport that does what a test asks, good or bad."""
 import json
 import os
 import subprocess
@@ -26,7 +26,7 @@ def fails():
 
 
 def talks():
-    """More than a pipe holds on both, the error first."""
+    """Writes more than a pipe holds to both outputs, to standard error first."""
     for _ in range(3000):
         print("x" * 100, file=sys.stderr)
     return "y" * 300_000
@@ -40,7 +40,7 @@ def hangs():
 
 
 def floods():
-    """Writes without an end, and does not mind that nobody reads."""
+    """Writes without end, even if nobody reads."""
     chunk = "x" * 65_536
     while True:
         sys.stdout.write(chunk)
@@ -57,13 +57,13 @@ for _ in range(2400):
 
 
 def leaves():
-    """Answers and goes; a job stays, with all pipes."""
+    """Answers and exits; a child process keeps running with all pipes."""
     subprocess.Popen([sys.executable, "-c", JOB, name])
     return "left"
 
 
 def detaches():
-    """Answers and goes; a job stays, with no pipe."""
+    """Answers and exits; a child process keeps running with no pipe."""
     nothing = subprocess.DEVNULL
     subprocess.Popen([sys.executable, "-c", JOB, name], stdin=nothing, stdout=nothing, stderr=nothing)
     return "left"

@@ -1,4 +1,4 @@
-"""A plugin that has every extension point once, for the tests of the package `skytrail`.
+"""A plugin that uses every extension point once, for the tests of the package `skytrail`.
 
 Every effect is visible from outside: `demo:seen` reports what happened in this process.
 """
@@ -59,7 +59,7 @@ async def sleep(seconds, blocking=False):
 
 @skytrail.op("demo:write_away")
 async def write_away(title):
-    """Saves when the test says that the connection is cut, and notes that it does."""
+    """Saves a record once the connection is cut, and leaves a mark that it does."""
     place = Path(os.environ["PLACE"])
     while not (place / "away").exists():
         await asyncio.sleep(0.01)
@@ -93,7 +93,7 @@ async def notes(room):
 
 @skytrail.op("demo:write")
 def write(title):
-    """Saves from a thread; the save's own hooks come back to this worker meanwhile."""
+    """Saves from a thread; meanwhile the save's own hooks run in this worker."""
     saved = skytrail.api.blocking.save(Record("note", title=title))
     return {"id": str(saved.id), "revision": saved["revision"]}
 
@@ -115,7 +115,7 @@ async def tidy(id):
 
 @skytrail.op("demo:nest")
 async def nest(depth):
-    """Calls itself as deep as it is told."""
+    """Calls itself to the given depth."""
     return 0 if depth == 0 else 1 + await skytrail.api.lambda_("demo:nest", depth - 1)
 
 

@@ -1,4 +1,4 @@
-"""A plugin in two versions, of which the second is tried on what the first one made."""
+"""A plugin in two versions; the second is tried on what the first one created."""
 
 import os
 import time

@@ -17,9 +17,9 @@ const unread = new Unread(server, (id, count) => {
   rooms.get(id).unread = count;
   show();
 });
-/** By their ids. */
+/** Rooms by id. */
 const rooms = new Map();
-/** Up to when rooms were read, by their ids. */
+/** The time up to which each room was read, by id. */
 const readings = new Map();
 let me = null;
 let channels = null;
@@ -63,7 +63,7 @@ function enter(session) {
     drop: (id) => { rooms.delete(id); show(); },
     failed: (error) => { at('#new-room .problem').textContent = error.message; },
   });
-  // Also what is read in another tab, or on another device.
+  // Includes what is read in another tab, or on another device.
   const mine = { record_type: 'reading', predicate: ['eq', field('_owner_id'), me] };
   live.follow('my readings', mine, {
     result: (found) => found.forEach(noteReading),
@@ -80,7 +80,7 @@ at('#sign-out').addEventListener('click', async () => {
   location.reload();
 });
 
-/** The session is over. What was written stays to be seen. */
+/** Handles the end of the session. What was written stays visible. */
 function end(refusal) {
   sessionStorage.removeItem(KEPT);
   live?.end();
@@ -107,7 +107,7 @@ function add(record) {
   show();
 }
 
-/** Anybody may have published it: messages are told by the live query, or counted by the plugin. */
+/** Handles a hint, which anybody can publish: live queries bring messages, the plugin counts them. */
 function hear(room, { event, user }) {
   if (event === 'sent' && room !== open) unread.look([room.id]);
   if (event === 'typing') room.hearTyping(user);
@@ -194,11 +194,11 @@ async function older() {
 
 // -- showing -------------------------------------------------------------------
 
-/** A socket is lost or back. */
+/** Handles that a socket is lost or back. */
 function connected() {
   const isConnected = live?.isReady && channels?.isReady;
   at('#connection').textContent = isConnected ? '' : 'Not connected. Trying again …';
-  // What waits is tried at once, and what the channels missed is asked for.
+  // Waiting messages are sent at once, and what the channels missed is asked for.
   if (!channels?.isReady) return;
   server.wake();
   unread.look(rooms.keys());
@@ -206,7 +206,7 @@ function connected() {
 
 let isAwaited = false;
 
-/** However much there is to show, it is shown once for each time that the screen is painted. */
+/** Renders at most once per repaint of the screen, however much has changed. */
 function show() {
   if (isAwaited) return;
   isAwaited = true;

@@ -1,16 +1,16 @@
-// Messages on their way to the server, one after the other.
+// Messages on their way to the server, one by one.
 
 import { newId } from './server.js';
 
 export class Outbox {
-  /** `sent` is called with each message that is saved, `changed` when there is something to show. */
+  /** `sent` is called with each saved message, `changed` when there is something to show. */
   constructor(server, { sent, changed }) {
     Object.assign(this, { server, sent, changed });
     this.entries = new Map();
     this.isSending = false;
   }
 
-  /** Puts a message behind the others. Its id is ours, so sending it twice is saying it once. */
+  /** Queues a message. Its id is ours, so sending it twice has the same effect as once. */
   add({ id = newId('message'), ...rest }) {
     this.entries.delete(id);
     this.entries.set(id, { id, ...rest, problem: '', isRefused: false });
@@ -26,7 +26,7 @@ export class Outbox {
     return [...this.entries.values()].find((entry) => !entry.isRefused);
   }
 
-  /** While something is not answered nothing overtakes it; what is refused stays to be looked at. */
+  /** Until a message is answered, nothing overtakes it; a rejected one stays visible. */
   async #send() {
     if (this.isSending) return;
     this.isSending = true;

@@ -1,4 +1,4 @@
-// What is known of a room: its messages, those on their way, who has read and who types.
+// The state of a room: its messages, those on their way, who has read and who is typing.
 
 import { Outbox } from './outbox.js';
 import { date, field, instant, reference } from './server.js';
@@ -17,10 +17,10 @@ export class Room {
     this.readers = new Map();
     this.typing = new Map();
     this.unread = 0;
-    /** Up to when it was read here, or by the same person elsewhere. */
+    /** The time up to which this person has read it, here or elsewhere. */
     this.readUntil = 0;
     this.hasOlder = false;
-    /** What is followed while the room is open: a query's name → the place up to which it was told. */
+    /** What is followed while the room is open: a query's name → the last place that was reported. */
     this.followed = new Map();
     this.update(record);
   }
@@ -41,7 +41,7 @@ export class Room {
 
   // -- while it is open ----------------------------------------------------------
 
-  /** Follows what happens here, from where it was left; the first time, the newest messages and those that come. */
+  /** Follows the room from where it was left; the first time, from the newest messages on. */
   async enter(live) {
     this.live = live;
     this.#follow('readers', { record_type: 'reading', predicate: this.#here() }, {
@@ -70,9 +70,9 @@ export class Room {
     const found = await this.server.insist(() => this.#page());
     this.messages.clear();
     this.#older(found);
-    // From the oldest that is shown on; nothing is older than a room.
+    // From the oldest message that is shown; everything, if there is none.
     this.since = ['gte', field('_created_at'), date(found.at(-1)?._created_at ?? '1970-01-01T00:00:00Z')];
-    // Meanwhile it may have been left.
+    // The user may have left the room meanwhile.
     if (this.live === live) this.#followMessages();
   }
 
@@ -80,7 +80,7 @@ export class Room {
     const isSince = ({ at }) => at >= instant(this.since[2].$date);
     this.#follow('messages', { record_type: 'message', predicate: this.#here(this.since) }, {
       result: (messages) => {
-        // The result is all there is: what is not in it is gone.
+        // The result is complete: what is not in it has been deleted.
         const ids = new Set(messages.map(({ _id: id }) => id));
         for (const message of this.list()) if (isSince(message) && !ids.has(message._id)) this.#drop(message._id);
         messages.forEach((message) => this.#take(message));
@@ -88,7 +88,7 @@ export class Room {
       take: (message) => this.#take(message),
       drop: (id) => this.#drop(id),
       failed: (error) => {
-        // There are more since then than the server follows: from the newest on it goes again.
+        // There are more messages than the server follows: start again from the newest.
         console.warn(error.message);
         const { live } = this;
         this.since = null;
@@ -109,7 +109,7 @@ export class Room {
     this.changed();
   }
 
-  /** Asks for the newest messages before one. Several may have been saved at one time: those go by id. */
+  /** Asks for the newest messages before one. Those with the same time are ordered by id. */
   #page(before) {
     const more = before ? [olderThan(before)] : [];
     const asked = { record_type: 'message', predicate: this.#here(...more), sort: NEWEST_FIRST, limit: PAGE };
@@ -127,7 +127,7 @@ export class Room {
   }
 
   #take(message) {
-    // The address of a file is another one each time: what is known stays, or its picture is loaded again.
+    // A file's address differs each time: keep the known one, or its picture is loaded again.
     if (this.messages.get(message._id)?._updated_at !== message._updated_at) {
       this.messages.set(message._id, { ...message, at: instant(message._created_at) });
       this.sorted = null;
@@ -145,7 +145,7 @@ export class Room {
 
   // -- who has read --------------------------------------------------------------
 
-  /** Notes that everything here has been read, one note at a time. */
+  /** Saves that everything here has been read, one save at a time. */
   async markRead() {
     const { last } = this;
     if (!last || last.at <= this.readUntil || this.isNoting) return;
@@ -165,15 +165,15 @@ export class Room {
     this.readers.set(user, { name, until: instant(until.$date) });
   }
 
-  /** Returns who else has read a message, by name. */
+  /** Returns the names of the others who have read a message. */
   readersOf(message) {
     const readers = [...this.readers].filter(([user, { until }]) => user !== this.me && until >= message.at);
     return readers.map(([, { name }]) => name);
   }
 
-  // -- who types -----------------------------------------------------------------
+  // -- who is typing -------------------------------------------------------------
 
-  /** Takes a hint that somebody types. */
+  /** Handles a hint that somebody is typing. */
   hearTyping(user) {
     if (user === this.me) return;
     clearTimeout(this.typing.get(user)?.timer);
@@ -187,7 +187,7 @@ export class Room {
     this.typing.delete(user);
   }
 
-  /** A hint has no name that could be believed: it is that of a reader, or of an author. */
+  /** A hint carries no trustworthy name: use that of a reader or an author. */
   #nameOf(user) {
     const author = () => this.list().findLast((it) => it._ownerID === user)?.author;
     return this.readers.get(user)?.name ?? author() ?? 'Somebody';

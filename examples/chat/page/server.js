@@ -1,13 +1,13 @@
-// What a client asks the server for: actions, records, files.
+// A client's requests to the server: actions, records, files.
 
 const FIRST_PAUSE_MS = 300;
 const LONGEST_PAUSE_MS = 5000;
-/** The plugin is away, starts, or takes too long. */
+/** The plugin is away, is starting, or takes too long. */
 const PASSING = [118, 119, 121, 122];
-/** Nobody is signed in (any more), the token is not good (any more), the user is locked out. */
+/** Nobody is signed in, the token is no longer valid, or the user is locked out. */
 const SIGNED_OUT = [101, 104, 127];
 
-/** An answer that says no; `code` and `message` are the server's. */
+/** An answer that rejects the request; `code` and `message` are the server's. */
 export class Refusal extends Error {
   constructor({ code, message }) {
     super(message);
@@ -19,7 +19,7 @@ export class Refusal extends Error {
   }
 }
 
-/** No answer, or one that may be another in a while: the network, the server or its plugin is away. */
+/** No answer, or one that may change later: the network, the server or its plugin is away. */
 export class Away extends Error {}
 
 export class Server {
@@ -44,7 +44,7 @@ export class Server {
     }
   }
 
-  /** Runs one of the plugin's. */
+  /** Runs one of the plugin's actions. */
   ask(name, args = {}) {
     return this.call(name, { args });
   }
@@ -75,13 +75,13 @@ export class Server {
     const response = await fetch(address, { method: 'POST', headers, body }).catch((error) => {
       throw new Away('The server cannot be reached.', { cause: error });
     });
-    // A proxy, or who keeps the files, may answer in another language.
+    // A proxy or the file store may answer with something other than JSON.
     const answer = await response.json().catch(() => null);
     if (response.ok && !answer?.error) return answer?.result;
     throw problem(answer?.error ?? { message: `The server says ${response.status}.` }, response.status);
   }
 
-  /** Does something again and again while the answer is Away. */
+  /** Retries something for as long as it fails with Away. */
   async insist(task) {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
       try {
@@ -96,7 +96,7 @@ export class Server {
     }
   }
 
-  /** Ends all pauses: something has come back. */
+  /** Ends all pauses, because a connection has come back. */
   wake() {
     this.pauses.forEach((resolve) => resolve());
     this.pauses.clear();
@@ -108,7 +108,7 @@ function problem(error, status) {
   return isPassing ? new Away(error.message) : new Refusal(error);
 }
 
-/** Returns an id for something new. */
+/** Returns a new id. */
 export function newId(type) {
   // Without https there is no randomUUID.
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -119,7 +119,7 @@ export const field = (name) => ({ $type: 'keypath', $val: name });
 export const reference = (id) => ({ $type: 'ref', $id: id });
 export const date = (text) => ({ $type: 'date', $date: text });
 
-/** Returns a time of the server's as a number that can be compared: microseconds. */
+/** Converts a server time to a number that can be compared: microseconds. */
 export function instant(text) {
   const [, micros] = /\.\d{3}(\d{3})/.exec(text) ?? [];
   return Date.parse(text) * 1000 + Number(micros ?? 0);

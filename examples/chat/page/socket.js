@@ -1,15 +1,15 @@
-// Sockets that are opened again whenever they end: channels, and live queries.
+// Sockets that reconnect whenever they end: channels, and live queries.
 
 import { Refusal } from './server.js';
 
 const FIRST_PAUSE_MS = 300;
 const LONGEST_PAUSE_MS = 5000;
-/** The server lets nobody listen to more than 500. */
+/** The server allows no more than 500 subscriptions. */
 const MAX_CHANNELS = 400;
 
-/** A socket to a path of the server. Who extends it says what is done when it is open, and what is heard. */
+/** A socket to a path of the server. Subclasses define what happens when it opens or a text arrives. */
 class LastingSocket {
-  /** `changed` is called when `isReady` is another. */
+  /** `changed` is called when `isReady` changes. */
   constructor(path, parameters, changed) {
     this.url = new URL(`${path}?${new URLSearchParams(parameters)}`, location.href);
     this.url.protocol = this.url.protocol.replace('http', 'ws');
@@ -31,14 +31,14 @@ class LastingSocket {
     socket.onclose = () => this.#closed(socket);
   }
 
-  /** Lets go of it for good. */
+  /** Closes it for good. */
   end() {
     this.isEnded = true;
     clearTimeout(this.timer);
     this.socket?.close();
   }
 
-  /** All is well: the next pause is a short one. */
+  /** Resets the pause before the next reconnect, because all is well. */
   settled() {
     this.pause = FIRST_PAUSE_MS;
     if (this.isReady) return;
@@ -63,7 +63,7 @@ class LastingSocket {
     try {
       message = JSON.parse(text);
     } catch {
-      // The server's complaints are plain text.
+      // The server's error texts are plain text.
       console.error(text);
       return;
     }
@@ -72,9 +72,9 @@ class LastingSocket {
 }
 
 /**
- * Listens to channels. Whoever has the client key can listen and publish there, signed in or not: what
- * is heard is a hint that it may be worth while to ask, and never the thing itself. What is published
- * while the socket is closed is missed; each time that it `isReady` everything from then on is heard,
+ * Listens to channels. Anyone with the client key can listen and publish there, signed in or not: a
+ * text from a channel is only a hint to ask the server, never the thing itself. What is published
+ * while the socket is closed is missed. Once `isReady` is true, everything published later is heard,
  * so that the rest can be asked for.
  */
 export class Channels extends LastingSocket {
@@ -96,8 +96,8 @@ export class Channels extends LastingSocket {
 
   opened() {
     for (const channel of this.listeners.keys()) this.send({ action: 'sub', channel });
-    // Nobody says when a subscription has begun. But frames are taken in their order: who hears
-    // himself on a channel that is only his hears all the others.
+    // The server does not confirm a subscription, but it handles frames in order: a client that
+    // hears itself on a channel of its own hears all the others.
     this.echo = String(Math.random());
     this.send({ action: 'sub', channel: this.echo });
     this.publish(this.echo, {});
@@ -114,12 +114,12 @@ export class Channels extends LastingSocket {
 }
 
 /**
- * Follows queries: a result, and then everything that happens to it. Each event says its position in
- * the server's log; after a break a query goes on from the last one, and what was missed comes by
- * itself. If that was too long ago the server says `reset`, and the result comes anew.
+ * Follows queries: a result, and then everything that happens to it. Each event carries its position
+ * in the server's log. After a break, a query continues after the last position, and the server sends
+ * what was missed. If that position is too old, the server says `reset` and sends the result anew.
  *
- * A follower has `result(records)`, `take(record)`, `drop(id)`, and `failed(error)`, after which it is
- * told nothing more.
+ * A follower has `result(records)`, `take(record)`, `drop(id)`, and `failed(error)`, after which it
+ * receives nothing more.
  */
 export class LiveQueries extends LastingSocket {
   /** `ended` is called with a Refusal when the session is over. */
@@ -137,7 +137,7 @@ export class LiveQueries extends LastingSocket {
     this.#ask(id, known);
   }
 
-  /** Follows it no more; returns the place up to which everything was told. */
+  /** Stops following a query; returns the place up to which everything was reported. */
   unfollow(id) {
     const { place } = this.queries.get(id) ?? {};
     if (this.queries.delete(id)) this.send({ action: 'live:unsubscribe', id });
@@ -150,7 +150,7 @@ export class LiveQueries extends LastingSocket {
 
   heard({ id, event, position, timeline, record, records, error }) {
     if (event === 'error' && id == null) {
-      // It is about the connection: the session has ended, or will not be heard.
+      // The error is about the connection: the session has ended, or was rejected.
       const refusal = new Refusal(error);
       if (refusal.isSessionOver) this.ended(refusal);
       else console.error(error);
@@ -177,7 +177,7 @@ export class LiveQueries extends LastingSocket {
   }
 
   #ask(id, known) {
-    // Without a place the result comes from its beginning.
+    // Without a place, the server sends the whole result.
     known.arriving = known.place.from ? null : [];
     this.send({ action: 'live:subscribe', id, ...known.query, ...known.place });
   }

@@ -1,21 +1,21 @@
-// How much is unread, counted by the plugin: some rooms at a time, and never two questions at once.
+// How much is unread, counted by the plugin: some rooms per request, and one request at a time.
 
 const AT_ONCE = 50;
 
 export class Unread {
-  /** `counted` is called with a room's id and how much in it is unread. */
+  /** `counted` is called with a room's id and its number of unread messages. */
   constructor(server, counted) {
     Object.assign(this, { server, counted });
     this.rooms = new Set();
     this.isAsking = false;
   }
 
-  /** Says that in these rooms it may be another number than it was. */
+  /** Marks rooms whose count may have changed. */
   async look(rooms) {
     for (const room of rooms) this.rooms.add(room);
     if (this.isAsking) return;
     this.isAsking = true;
-    // Also without a room: so a session that is over is found out.
+    // Also with no room, to find out whether the session is over.
     do {
       const some = [...this.rooms].slice(0, AT_ONCE);
       some.forEach((it) => this.rooms.delete(it));

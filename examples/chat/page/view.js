@@ -1,6 +1,6 @@
-// What is known becomes what is seen.
+// Renders the page from its state.
 
-/** Makes an element: `make('p.note', 'text', child …)`. */
+/** Creates an element: `make('p.note', 'text', child …)`. */
 function make(what, ...children) {
   const [tag, ...classes] = what.split('.');
   const element = document.createElement(tag);
@@ -17,8 +17,8 @@ function button(what, words, act) {
 }
 
 /**
- * Puts items in place, each `{ key, version, build }`. What has the version that is shown stays, so
- * that only news are made, and read out, and the focus stays where it is.
+ * Puts items in place, each `{ key, version, build }`. An item whose version is unchanged stays, so
+ * that only new ones are built and read out, and the focus stays where it is.
  */
 function arrange(list, items) {
   const keys = new Set(items.map(({ key }) => key));
@@ -71,11 +71,11 @@ export function showMessages(list, room, me, older) {
   if (atEnd.has(list)) list.scrollTop = list.scrollHeight;
 }
 
-/** Lists whose end is looked at. */
+/** Lists that are scrolled to their end. */
 const atEnd = new WeakSet();
 const watched = new WeakSet();
 
-/** Who looks at the end sees it also when a picture has come, or the window has another size. */
+/** Keeps a list at its end when a picture has loaded or the window has changed its size. */
 function stayAtEnd(list) {
   if (watched.has(list)) return;
   watched.add(list);
@@ -83,7 +83,7 @@ function stayAtEnd(list) {
   let before = 0;
   list.addEventListener('scroll', () => {
     const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-    // Also told of late, when there is more to see or less room: only who went up has left the end.
+    // This event also arrives late, after a change of size: only scrolling up means leaving the end.
     if (isAtEnd) atEnd.add(list);
     else if (list.scrollTop < before) atEnd.delete(list);
     before = list.scrollTop;
@@ -117,7 +117,7 @@ function item(room, messages, at, me) {
 function bubble({ text, attachment }) {
   const words = make('span', text ?? '');
   if (!attachment) return make('div.bubble', words);
-  // The server puts something in front that makes it the only one.
+  // The server puts a unique prefix in front of the name.
   const name = attachment.$name.replace(/^[0-9a-f-]{36}-/, '');
   const address = webAddress(attachment.$url);
   if (address && attachment.$content_type?.startsWith('image/')) {
@@ -132,7 +132,7 @@ function bubble({ text, attachment }) {
   return make('div.bubble', words, text ? make('br') : null, link);
 }
 
-/** Returns an address if it is one of the web: others, as `javascript:`, are not to be followed. */
+/** Returns an address if it is http(s): others, such as `javascript:`, must not be followed. */
 function webAddress(text) {
   try {
     const url = new URL(text, location.href);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Runs a plugin: `skytrail-plugin index.js`. It is what the file exports, by any name, or the package's
-// own plugin, if the file has registered functions with it.
+// Runs a plugin: `skytrail-plugin index.js`. It runs the plugin that the file exports, under any name,
+// or the package's own plugin, if the file has registered functions with it.
 
 import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
@@ -26,12 +26,12 @@ try {
   process.stderr.write(`${error.message}\n`);
   process.exitCode = 1;
 }
-// Whatever the file has open.
+// Exit whatever the file still has open.
 process.exit();
 
 /**
- * Returns the plugin of a file that was loaded. The package's own counts only with functions: run
- * without any it would take the place of the plugin that the file made and did not export.
+ * Returns the plugin of a loaded file. The package's own counts only if functions were registered with
+ * it: an empty one would run instead of a plugin that the file created and did not export.
  */
 function find(exported) {
   const found = new Set(Object.values(exported).filter(isPlugin));

@@ -1,8 +1,8 @@
 /**
  * The server's actions, for plugins: records, lambdas, messages, anything by name.
  *
- * Calls travel over the plugin's own socket with the rights of the master key. Within a request they
- * belong to it: they end with it, and what they cause comes back to the same worker.
+ * Calls use the plugin's own socket and have the rights of the master key. Within a request they
+ * belong to it: they end with it, and the requests that they cause are sent to the same worker.
  */
 
 import { Answer } from './calls.js';
@@ -14,12 +14,12 @@ import { decode, encode, Reference } from './values.js';
 
 const PUBLIC = '_public';
 
-/** See the module. `asUser` gives the same in a user's name. */
+/** The API; see the module's description. `asUser` returns the same in a user's name. */
 export class Api {
   #line;
   #userId;
 
-  /** `line.caller` takes the calls: a worker, or a test. `line.log` is told what nobody hears. */
+  /** `line.caller` takes the calls: a worker, or a test. `line.log` logs errors that nothing awaits. */
   constructor(line, userId = null) {
     this.#line = line;
     this.#userId = userId;
@@ -30,9 +30,9 @@ export class Api {
   }
 
   /**
-   * Returns an API that acts as a user: what it makes is his. It still has the rights of the master
-   * key, for which access lists do not count. Throws `TypeError` without an id: what nobody asked for
-   * would be made in the master key's name.
+   * Returns an API that acts as a user: what it creates belongs to that user. It still has the rights
+   * of the master key, which ignore access lists. Throws `TypeError` without an id, because such calls
+   * would silently act in the master key's name.
    */
   asUser(userId) {
     if (!userId) {
@@ -52,7 +52,7 @@ export class Api {
     return answer ?? {};
   }
 
-  /** Runs any action by its name and returns its result, values decoded. Throws `ApiError`. */
+  /** Runs any action by name and returns its result, with decoded values. Throws `ApiError`. */
   async action(name, payload = {}, options = {}) {
     return decode((await this.request(name, payload, options)).result ?? null);
   }
@@ -63,8 +63,8 @@ export class Api {
   }
 
   /**
-   * Saves a record and returns it as it is stored; or several, whose slots then have the errors of
-   * those that failed. With `atomic` all are saved or none, and a failure is thrown.
+   * Saves a record and returns it as it is stored; or several, and returns a slot for each, with an
+   * error for each that failed. With `atomic`, either all are saved or none, and a failure is thrown.
    */
   async save(records, { atomic = false, database = PUBLIC } = {}) {
     const list = [records].flat();
@@ -75,8 +75,8 @@ export class Api {
   }
 
   /**
-   * Fetches a record by its id; or several, whose slots have the errors of those that failed. With
-   * `asOf` as they were at a moment: a position of the log, or a `Date`.
+   * Fetches a record by its id; or several, and returns a slot for each, with an error for each that
+   * failed. With `asOf`, as they were at a moment: a position of the log, or a `Date`.
    */
   async fetch(ids, { database = PUBLIC, asOf } = {}) {
     const payload = { ids: [ids].flat().map(idOf), database_id: database, ...past(asOf) };
@@ -85,8 +85,8 @@ export class Api {
   }
 
   /**
-   * Finds records: of a `Query`, or of a type with `predicate`, `sort`, … as they travel. The list
-   * has an `overallCount` if the query asked for it. With `asOf` what it would have found then.
+   * Finds records: by a `Query`, or by a type with `predicate`, `sort`, … in JSON form. The list has
+   * an `overallCount` if the query asked for it. With `asOf`, finds what it would have found then.
    */
   async query(query, { database = PUBLIC, asOf, ...members } = {}) {
     const wire = query instanceof Query ? query.toWire() : { record_type: query };
@@ -97,8 +97,8 @@ export class Api {
   }
 
   /**
-   * Goes through a record's versions, the newest first, a page at a time. `until` and `after` are
-   * moments, `user` and `kinds` choose.
+   * Iterates over a record's versions, newest first, one page at a time. `until` and `after` are
+   * moments; `user` and `kinds` filter.
    */
   async *history(id, { until, after, user, kinds, page = 50 } = {}) {
     const wanted = { record: idOf(id), after: writeMoment(after), user, kinds, limit: page };
@@ -131,12 +131,12 @@ export class Api {
     await this.request('pubsub:publish', { channels: [channels].flat(), data });
   }
 
-  /** Sends a notification to all devices of users, or to those with a topic. */
+  /** Sends a notification to all devices of users, or only to those with a topic. */
   async pushToUsers(users, notification, { topic } = {}) {
     await this.request('push:user', { user_ids: [users].flat(), notification, topic });
   }
 
-  /** As `pushToUsers`, for devices. Returns the ids of those that there are. */
+  /** Like `pushToUsers`, for devices. Returns the ids of those that exist. */
   async pushToDevices(devices, notification, { topic } = {}) {
     const payload = { device_ids: [devices].flat(), notification, topic };
     const slots = await this.#slots('push:device', payload);
@@ -148,13 +148,13 @@ export class Api {
   }
 
   #unheard(name, error) {
-    // That a request is over is no news.
+    // The end of a request is expected, so it is not logged.
     if (error instanceof Cancelled) return;
     this.#line.log.warn(`api.${name} failed before anything awaited it: ${error?.message}`);
   }
 
-  // A client that hangs up fails all calls of its request at once, also those that the function has
-  // not come to await. That is not to end the process, so every async method answers with `Answer`.
+  // A client that hangs up fails all calls of its request at once, including those that the function
+  // does not await yet. That must not end the process, so every async method returns an `Answer`.
   static {
     for (const name of Object.getOwnPropertyNames(Api.prototype)) {
       const { value: method } = Object.getOwnPropertyDescriptor(Api.prototype, name);

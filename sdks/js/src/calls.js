@@ -2,16 +2,16 @@
 
 import { CallTimeout, ConnectionLost } from './errors.js';
 
-/** A reply may be on its way when a call's time is over: the server keeps the limit, too. */
+/** A reply may be on its way when a call's time is over: the server enforces the limit, too. */
 const REPLY_GRACE_MS = 5000;
 
-/** Who waits for which reply. */
+/** The calls that wait for a reply. */
 export class Calls {
   #waiting = new Map();
 
   /**
-   * Waits for the reply to a call: so long, or until one of the signals aborts. `onGiveUp` is told
-   * when the reply is still to come and nobody wants it any more.
+   * Waits for the reply to a call, for at most `ms`, or until one of the signals aborts. Calls
+   * `onGiveUp` when the reply has not arrived and nobody wants it any more.
    */
   wait(id, ms, signals, onGiveUp) {
     return new Promise((resolve, reject) => {
@@ -35,18 +35,18 @@ export class Calls {
     });
   }
 
-  /** Hands over a reply, if anybody still waits for it. */
+  /** Passes on a reply, if anybody still waits for it. */
   take(id, reply) {
     this.#waiting.get(id)?.resolve(reply);
   }
 
-  /** Ends the waiting for replies that will not come. */
+  /** Ends the waiting for replies that will not arrive. */
   fail() {
     for (const { reject } of [...this.#waiting.values()]) reject(new ConnectionLost());
   }
 }
 
-/** A condition that may be waited for, with a limit. */
+/** A condition that can be waited for, with a limit. */
 export class Gate {
   #waiting = new Set();
 
@@ -54,7 +54,7 @@ export class Gate {
     for (const pass of [...this.#waiting]) pass();
   }
 
-  /** Waits until the next `open`; false when that did not come in time. */
+  /** Waits until the next `open`; returns false when it did not happen in time. */
   wait(ms, signals) {
     return new Promise((resolve, reject) => {
       const end = () => {
@@ -72,13 +72,13 @@ export class Gate {
 }
 
 /**
- * A promise whose rejection does not end the process when nothing awaits it. `onUnheard` is told of
- * one that came before anything did.
+ * A promise whose rejection does not end the process when nothing awaits it. Calls `onUnheard` with
+ * a rejection that happened before anything awaited the promise.
  */
 export class Answer extends Promise {
   #isAwaited = false;
 
-  /** What follows from it is a plain promise. */
+  /** Makes `then` return a plain promise. */
   static get [Symbol.species]() {
     return Promise;
   }
@@ -86,7 +86,7 @@ export class Answer extends Promise {
   static of(promise, onUnheard) {
     const answer = new Answer((resolve) => resolve(promise));
     const onRejected = (error) => {
-      // Whoever got it in this turn may await it in the same.
+      // The caller may still await the promise in the turn in which it received it.
       setImmediate(() => answer.#isAwaited || onUnheard(error));
     };
     Promise.prototype.then.call(answer, undefined, onRejected);

@@ -1,4 +1,4 @@
-/** From a request to the function that it is for, and back. */
+/** Finds the function for a request, calls it, and encodes what it returns. */
 
 import { ErrorCodes, SkytrailError } from './errors.js';
 import { HandlerRequest, SkygearResponse } from './http.js';
@@ -6,8 +6,8 @@ import { Record } from './record.js';
 import { decode, encode } from './values.js';
 
 /**
- * Returns the result of a request, ready for JSON, or throws. `options` is what functions get as
- * their last argument.
+ * Returns the result of a request, ready for JSON, or throws. Functions receive `options` as their
+ * last argument.
  */
 export async function answer(points, request, options) {
   const { kind, name } = request;
@@ -46,7 +46,7 @@ async function runHook({ trigger, fn }, param, options) {
   const record = Record.fromWire(param.record);
   const original = param.original == null ? null : Record.fromWire(param.original);
   const returned = await fn(record, original, options);
-  // What other hooks return changes nothing, and the server wants the record.
+  // What other hooks return has no effect, and the server expects the record.
   if (trigger !== 'beforeSave') return param.record;
   if (returned === undefined || returned === null) return record.toWire();
   if (returned instanceof Record) return returned.toWire();
@@ -68,6 +68,6 @@ async function runProvider(provider, id, param, options) {
 async function runEvent(points, name, param, options) {
   points.noteEvent(name);
   for (const fn of points.events.get(name) ?? []) await fn(decode(param), options);
-  // Functions for `init` may have added points.
+  // Functions for `init` can add points.
   return name === 'init' ? points.registration() : null;
 }

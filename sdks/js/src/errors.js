@@ -1,14 +1,14 @@
 /**
- * Errors that functions throw, and errors that the server's actions answer with.
+ * Errors that functions throw, and errors that the server's actions return.
  *
- * Whatever a function throws becomes the answer to the request: a `SkytrailError` as it is, anything
- * else as an unexpected error (10000) with the stack in `info.trace`, which the server shows to
- * clients in development only.
+ * Whatever a function throws becomes the answer to the request. A `SkytrailError` is sent as it is.
+ * Anything else becomes an unexpected error (10000) with the stack in `info.trace`, which the server
+ * shows to clients in development mode only.
  */
 
 import { encode } from './values.js';
 
-/** The codes that clients know by name. Codes of one's own are allowed, too. */
+/** The codes that clients know by name. A plugin may also use its own codes. */
 export const ErrorCodes = Object.freeze({
   NotAuthenticated: 101,
   PermissionDenied: 102,
@@ -51,28 +51,28 @@ export class SkytrailError extends Error {
     this.info = info;
   }
 
-  /** The error as it travels. */
+  /** Returns the error in its JSON form. */
   toJSON() {
     const { code, message, info } = this;
     return info === null ? { code, message } : { code, message, info };
   }
 }
 
-/** Thrown by an after-hook: this event can never be handled, so it is not to come again. */
+/** Thrown by an after-hook: this event can never be handled; do not send it again. */
 export class Drop extends SkytrailError {
   constructor(message, code = ErrorCodes.UnexpectedError) {
     super(message, code, { drop: true });
   }
 }
 
-/** Thrown by an after-hook: the event is to come again after so many milliseconds. */
+/** Thrown by an after-hook: send the event again after this many milliseconds. */
 export class RetryAfter extends SkytrailError {
   constructor(ms, message = 'later', code = ErrorCodes.UnexpectedError) {
     super(message, code, { retry_after_ms: Math.max(0, Math.round(ms)) });
   }
 }
 
-/** An action that the plugin asked for has failed. Unless it is caught, it is the answer, too. */
+/** An action that the plugin called has failed. Unless it is caught, it becomes the answer. */
 export class ApiError extends SkytrailError {
   constructor(message, code, info = null, status = 500) {
     super(message, code, info);
@@ -85,21 +85,21 @@ export class ApiError extends SkytrailError {
   }
 }
 
-/** The server is not there, or the session went away with the reply. */
+/** The server is not connected, or the session was lost together with the reply. */
 export class ConnectionLost extends ApiError {
   constructor(message = 'connection lost; the action may have happened') {
     super(message, ErrorCodes.PluginUnavailable, null, 503);
   }
 }
 
-/** There was no reply in time: the action may have happened, or not. */
+/** No reply arrived in time: the action may or may not have happened. */
 export class CallTimeout extends ApiError {
   constructor(message = 'no reply in time; the action may have happened') {
     super(message, ErrorCodes.ResponseTimeout, null, 504);
   }
 }
 
-/** What was to be sent is larger than `whose` limit; nothing was sent. */
+/** The message is larger than the limit of `whose`; nothing was sent. */
 export class MessageTooLarge extends ApiError {
   constructor(numBytes, limit, what = 'a message', whose = 'server') {
     const bound = `the ${whose}'s limit of ${limit}, PLUGIN_MAX_MESSAGE`;
@@ -108,7 +108,7 @@ export class MessageTooLarge extends ApiError {
   }
 }
 
-/** Nobody waits for the answer to a request any more; `reason` is the server's word for why. */
+/** Nobody waits for the answer to a request any more; `reason` is the server's. */
 export class Cancelled extends SkytrailError {
   constructor(reason) {
     super(`cancelled: ${reason}`, ErrorCodes.PluginTimeout);
@@ -116,7 +116,7 @@ export class Cancelled extends SkytrailError {
   }
 }
 
-/** The server will not have this plugin, and would only say so again. */
+/** The server rejects this plugin, and would do so again. */
 export class Refused extends SkytrailError {
   constructor(message, closeCode = undefined, problems = []) {
     super(message, ErrorCodes.UnexpectedError);
@@ -125,17 +125,17 @@ export class Refused extends SkytrailError {
   }
 }
 
-/** Whether something that was thrown has a code of its own. Never throws, as what follows. */
+/** Returns whether a thrown value has its own code. Never throws; nor do the functions below. */
 export function isSkytrailError(thrown) {
   try {
     return thrown instanceof SkytrailError;
   } catch {
-    // A proxy.
+    // It is a proxy that throws.
     return false;
   }
 }
 
-/** Returns what a failed request answers. Anything can be thrown, and getters can throw, too. */
+/** Returns the answer to a failed request. Anything can be thrown, and getters can throw, too. */
 export function errorToWire(thrown) {
   try {
     return isSkytrailError(thrown) ? encoded(thrown.toJSON()) : unexpected(thrown);
@@ -144,7 +144,7 @@ export function errorToWire(thrown) {
   }
 }
 
-/** Values in an error's info travel as in results. What cannot be sent the session leaves out. */
+/** Encodes the values in an error's info as in results. The session leaves out what cannot be sent. */
 function encoded(error) {
   try {
     return error.info === undefined ? error : { ...error, info: encode(error.info) };

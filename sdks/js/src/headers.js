@@ -1,14 +1,14 @@
 /** Headers of requests and responses. */
 
 /**
- * The platform's `Headers`, but a value may be any text: a name in Japanese, which many clients send
- * as UTF-8, is read as it was written.
+ * Like the platform's `Headers`, but a value can be any string: many clients send, for example, a
+ * Japanese name as UTF-8, and it is read as it was written.
  */
 export class HttpHeaders {
-  /** By name in small letters. */
+  /** By name in lower case. */
   #values = new Map();
 
-  /** Takes other headers, pairs, or an object whose values are texts or lists of them. */
+  /** Takes other headers, pairs, or an object whose values are strings or lists of them. */
   constructor(headers = {}) {
     const isIterable = typeof headers[Symbol.iterator] === 'function';
     for (const [name, values] of isIterable ? headers : Object.entries(headers)) {
@@ -42,7 +42,7 @@ export class HttpHeaders {
 
   *entries() {
     for (const [name, values] of [...this.#values].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      // Cookies cannot be joined with commas as other values can.
+      // Cookies cannot be joined with commas, unlike other values.
       if (name !== 'set-cookie') yield [name, values.join(', ')];
       else for (const value of values) yield [name, value];
     }
@@ -64,7 +64,7 @@ export class HttpHeaders {
     return this.entries();
   }
 
-  /** The headers as they travel: `x-request-id` as `X-Request-Id`. */
+  /** Returns the headers in JSON form: `x-request-id` as `X-Request-Id`. */
   toWire() {
     const cookies = this.has('set-cookie') ? [['Set-Cookie', this.getSetCookie()]] : [];
     const others = [...this].filter(([name]) => name !== 'set-cookie');

@@ -1,14 +1,14 @@
-// What records were: their versions, and moments in the past.
+// The history of records: their versions, and points in time.
 
 import { Record } from './record.js';
 import { decode } from './values.js';
 
-/** Writes a moment as it travels: a position of the log, or a time. */
+/** Writes a moment, a position of the log or a time, in its JSON form. */
 export const writeMoment = (moment) => (moment instanceof Date ? moment.toISOString() : moment);
 
-/** A version of a record: who made it and when, and what it changed. */
+/** A version of a record: who created it and when, and what it changed. */
 export class Version {
-  /** Reads a version as it travels. */
+  /** Reads a version from its JSON form. */
   static fromWire({ time, request_id, record, changes = {}, ...rest }) {
     const version = Object.assign(new Version(), {
       ...rest,

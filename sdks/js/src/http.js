@@ -1,9 +1,9 @@
-/** HTTP requests that handlers get, and responses that they give; bodies are bytes both ways. */
+/** HTTP requests that handlers receive, and responses that they return; bodies are bytes. */
 
 import { HttpHeaders } from './headers.js';
 import { encode } from './values.js';
 
-/** A request. `body` is a Buffer; `headers` are as the platform's. */
+/** A request. `body` is a Buffer; `headers` work like the platform's. */
 export class HandlerRequest {
   #query;
 
@@ -15,33 +15,33 @@ export class HandlerRequest {
     this.body = Buffer.from(body);
   }
 
-  /** The query's parameters; of several with one name the last counts, `searchParams` has all. */
+  /** The query's parameters. The last one of a name counts; `searchParams` has all. */
   get query() {
     this.#query ??= Object.fromEntries(new URLSearchParams(this.queryString));
     return this.#query;
   }
 
-  /** The query's parameters, as the platform has them: `searchParams.getAll('tag')`. */
+  /** The query's parameters as the platform's `URLSearchParams`: `searchParams.getAll('tag')`. */
   get searchParams() {
     return new URLSearchParams(this.queryString);
   }
 
-  /** Path and query, as they were asked for. */
+  /** Path and query, as the client sent them. */
   get url() {
     return this.queryString === '' ? this.path : `${this.path}?${this.queryString}`;
   }
 
-  /** The body as text. */
+  /** Returns the body as a string. */
   text() {
     return this.body.toString('utf8');
   }
 
-  /** The body as JSON. Throws `SyntaxError`. */
+  /** Parses the body as JSON. Throws `SyntaxError`. */
   json() {
     return JSON.parse(this.text());
   }
 
-  /** The body as a form's fields. */
+  /** Parses the body as a form's fields. */
   form() {
     return new URLSearchParams(this.text());
   }
@@ -64,7 +64,7 @@ export class HandlerRequest {
   }
 }
 
-/** A response with a status, headers, and a body: text, bytes, or anything that becomes JSON. */
+/** A response with a status, headers, and a body: a string, bytes, or anything that becomes JSON. */
 export class SkygearResponse {
   constructor({ statusCode = 200, headers = {}, body = '' } = {}) {
     this.statusCode = statusCode;
@@ -74,7 +74,7 @@ export class SkygearResponse {
     if (type !== null && !this.headers.has('Content-Type')) this.headers.set('Content-Type', type);
   }
 
-  /** Makes a response of whatever a handler returned; the platform's `Response` is one, too. */
+  /** Returns a response for whatever a handler returned, including the platform's `Response`. */
   static async of(returned) {
     if (returned instanceof SkygearResponse) return returned;
     if (returned instanceof Response) {
@@ -108,7 +108,7 @@ export class SkygearResponse {
   }
 }
 
-/** Returns the bytes of a body, and the type that they have if nobody says otherwise. */
+/** Returns the bytes of a body, and their default content type. */
 function bytesOf(body) {
   if (body === '') return [Buffer.alloc(0), null];
   if (typeof body === 'string') return [Buffer.from(body), 'text/plain; charset=utf-8'];

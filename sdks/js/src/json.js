@@ -1,20 +1,20 @@
-/** JSON texts as the protocol wants them. */
+/** JSON texts as the protocol requires them. */
 
-/** What both sides refuse to read. */
+/** Both sides reject deeper nesting. */
 export const MAX_DEPTH = 64;
 
 export const circular = () => new TypeError('a value that refers to itself cannot be sent');
 export const tooDeep = () => new TypeError(`nested deeper than ${MAX_DEPTH}`);
 
 /**
- * A half of a surrogate pair: `JSON.stringify` writes it as an escape, and nothing else so. Behind an
- * odd number of backslashes it is not one.
+ * A lone surrogate: `JSON.stringify` writes it as an escape, and writes nothing else in this form.
+ * After an odd number of backslashes it is not an escape.
  */
 const HALF = /(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}/g;
 
 /**
- * Writes JSON; throws `TypeError` for what other languages would not read: halves of surrogate pairs,
- * too deep nesting. With `isMended` halves become U+FFFD.
+ * Writes JSON; throws `TypeError` for what other languages would not read: lone surrogates, nesting
+ * that is too deep. With `isMended`, lone surrogates become U+FFFD.
  */
 export function write(value, { isMended = false } = {}) {
   let text = stringify(value);
@@ -29,7 +29,7 @@ export function write(value, { isMended = false } = {}) {
   return text;
 }
 
-/** As `JSON.stringify`, whose own words for these are the engine's. */
+/** Like `JSON.stringify`, but with our own errors in place of the engine's. */
 function stringify(value) {
   try {
     return JSON.stringify(value);

@@ -1,4 +1,4 @@
-/** Lines on the standard error, from a level on. */
+/** Writes lines to standard error, from a minimum level on. */
 
 const LEVELS = ['debug', 'info', 'warn', 'error'];
 

@@ -1,11 +1,11 @@
-/** The server's messages, read: what a session tells its owner. */
+/** The events that a session reports to its owner: the server's messages, parsed. */
 
-/** The server sent what the protocol does not allow; the connection is of no use any more. */
+/** The server violated the protocol; the connection is of no use any more. */
 export class ProtocolError extends Error {
   name = 'ProtocolError';
 }
 
-/** How to read what is not a request, by type; each returns an event. */
+/** Readers of messages other than requests, by type; each returns an event. */
 export const readers = new Map(
   Object.entries({
     request: null,
@@ -32,7 +32,7 @@ export const readers = new Map(
   })
 );
 
-/** Reads a request. `session` tells to which session it belongs; elsewhere its answer is of no use. */
+/** Reads a request of a session; an answer to it in any other session is useless. */
 export function requestFromWire(message, session) {
   return {
     id: text(message, 'id'),

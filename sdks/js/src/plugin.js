@@ -1,4 +1,4 @@
-/** A plugin: its functions, and what it needs to run. */
+/** A plugin: its functions, and what is needed to run it. */
 
 import { hostname } from 'node:os';
 
@@ -13,17 +13,17 @@ import { HANDLER, StaticAssets } from './static.js';
 import { Worker } from './worker.js';
 
 const DRAIN_MS = 30_000;
-/** How long a program may take after `run`. */
+/** How long a program may take to clean up after `run`. */
 const CLEANUP_MS = 3000;
-/** Every copy of this package knows the plugins of the others by it. */
+/** Marks plugins, so that every copy of this package recognizes those of the others. */
 const IS_PLUGIN = Symbol.for('skytrail-plugin.isPlugin');
 
 /**
- * What a plugin does, and the server that it does it for. Settings that are not given come from the
- * environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`, `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`,
- * `PLUGIN_MAX_MESSAGE`.
+ * A plugin: what it does, and the server that it does it for. Settings that are not given are read
+ * from the environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`, `MASTER_KEY`, `PLUGIN_WINDOW`,
+ * `PLUGIN_GENERATION`, `PLUGIN_MAX_MESSAGE`.
  *
- * Functions may be async. The last argument of each is `{context, signal, api, delivery, progress}`.
+ * Functions can be async. The last argument of each is `{context, signal, api, delivery, progress}`.
  */
 export class Plugin {
   [IS_PLUGIN] = true;
@@ -40,48 +40,48 @@ export class Plugin {
 
   // -- what the plugin offers --------------------------------------------------------------------
 
-  /** A lambda, an action of the plugin's own: `fn(param, options)`, `param.args` is the client's. */
+  /** A lambda, an action of the plugin: `fn(param, options)`; `param.args` is what the client sent. */
   op(name, fn, options) {
     this.points.addOp(name, fn, options);
   }
 
-  /** Answers HTTP requests to a path; with `/` at its end to all below, too: `fn(request, options)`. */
+  /** Answers HTTP requests to a path, and to all below if it ends in `/`: `fn(request, options)`. */
   handler(path, fn, options) {
     this.points.addHandler(path, fn, options);
   }
 
-  /** May change a record before it is saved, or refuse it: `fn(record, original, options)`. */
+  /** Can change a record before it is saved, or reject it: `fn(record, original, options)`. */
   beforeSave(type, fn, options) {
     this.points.addHook('beforeSave', type, fn, options);
   }
 
-  /** Told of every saved record, at least once, also after an absence. */
+  /** Receives every saved record at least once, also after an absence. */
   afterSave(type, fn, options) {
     this.points.addHook('afterSave', type, fn, options);
   }
 
-  /** May refuse a deletion. */
+  /** Can reject a deletion. */
   beforeDelete(type, fn, options) {
     this.points.addHook('beforeDelete', type, fn, options);
   }
 
-  /** Told of every deleted record, as `afterSave` is of saved ones. */
+  /** Receives every deleted record, as `afterSave` receives saved ones. */
   afterDelete(type, fn, options) {
     this.points.addHook('afterDelete', type, fn, options);
   }
 
-  /** Runs by a spec (`@hourly`, `0 30 8 * * MON-FRI`), or every so many seconds: `fn(options)`. */
+  /** Runs by a spec (`@hourly`, `0 30 8 * * MON-FRI`), or at an interval in seconds: `fn(options)`. */
   every(spec, fn, options) {
     this.points.addTimer(spec, fn, options);
   }
 
-  /** Somebody who knows who users are: an object, or a class, with `login(param, options)`. */
+  /** Registers what authenticates users: an object, or a class, with `login(param, options)`. */
   provides(kind, id, provider, options) {
     if (kind !== 'auth') throw new TypeError(`providers are of kind auth, not ${kind}`);
     this.points.addProvider(id, provider, options);
   }
 
-  /** Told of an event: `fn(param, options)`. */
+  /** Receives an event: `fn(param, options)`. */
   event(name, fn, options) {
     this.points.addEvent(name, fn, options);
   }
@@ -96,13 +96,13 @@ export class Plugin {
 
   // -- running -----------------------------------------------------------------------------------
 
-  /** The request that the running function answers, with its `context`; null outside of one. */
+  /** The request that the running function answers, with its `context`; null outside a request. */
   get current() {
     const running = currentRequest();
     return running === null ? null : this.#optionsFor(running);
   }
 
-  /** `connecting`, `registering`, `registered`, `initialized`, `ready`; `stopped` when it does not run. */
+  /** `connecting`, `registering`, `registered`, `initialized`, `ready`; `stopped` if not running. */
   get state() {
     return this.#worker?.state ?? 'stopped';
   }
@@ -118,12 +118,12 @@ export class Plugin {
     return { context, delivery, signal, api: this.api, progress: () => running.progress() };
   }
 
-  /** Says where calls of `api` go; for workers and tests. */
+  /** Sets where calls of `api` go; for workers and tests. */
   connectTo(caller) {
     this.#line.caller = caller;
   }
 
-  /** The settings of a worker: what was given, then the environment. */
+  /** Returns the settings of a worker: the given ones, then those of the environment. */
   settings(overrides = {}) {
     const given = { ...this.#settings, ...overrides };
     const { env } = process;
@@ -143,7 +143,7 @@ export class Plugin {
     };
   }
 
-  /** Serves until `stop`; comes back whenever the connection breaks. Throws `Refused`. */
+  /** Serves until `stop`; reconnects whenever the connection breaks. Throws `Refused`. */
   async serve(overrides = {}) {
     const settings = this.settings(overrides);
     this.#worker = new Worker(this, settings);
@@ -157,22 +157,22 @@ export class Plugin {
     }
   }
 
-  /** Finishes what is under way, then ends `serve`. */
+  /** Finishes what is in flight, then ends `serve`. */
   stop() {
     this.#worker?.stop();
   }
 
-  /** Changes how many requests are taken at once; 0 pauses. */
+  /** Changes how many requests are accepted at once; 0 pauses. */
   setWindow(size) {
     this.#worker?.setWindow(size);
   }
 
   /**
-   * Serves until SIGTERM or SIGINT, then finishes what is under way. A second signal ends the process
-   * at once. When the server will not have the plugin, the exit code is 1.
+   * Serves until SIGTERM or SIGINT, then finishes what is in flight. A second signal ends the process
+   * at once. If the server rejects the plugin, the exit code is 1.
    *
-   * It is for programs that are a plugin and nothing else: when it has returned they may clean up for
-   * some seconds; then the process ends, whatever they have open. Others call `serve` and `stop`.
+   * It is for programs that are a plugin and nothing else. When it has returned, they can clean up for
+   * some seconds; then the process exits, whatever is still open. Others call `serve` and `stop`.
    */
   async run(overrides = {}) {
     const { log } = this.settings(overrides);
@@ -195,14 +195,14 @@ export class Plugin {
       for (const signal of ['SIGTERM', 'SIGINT']) process.off(signal, onSignal);
       process.off('unhandledRejection', onRejection);
     }
-    // It keeps no process that has nothing else to do.
+    // The timer does not keep a process that has nothing else to do.
     setTimeout(() => process.exit(), CLEANUP_MS).unref();
   }
 }
 
 /**
- * Nothing awaits a promise that was rejected. That ends the process, unless it is a function's that
- * had not come to await it when its request was cancelled: any client can bring that about.
+ * Handles a rejected promise that nothing awaits. It ends the process, unless the promise belongs to a
+ * function whose request was cancelled before it awaited the promise: any client can cause that.
  */
 function rejected(reason, log) {
   if (reason instanceof Cancelled || reason?.cause instanceof Cancelled) {
@@ -218,5 +218,5 @@ function number(name, given, otherwise) {
   throw new TypeError(`${name} should be a number, not ${given}`);
 }
 
-/** Whether something is a plugin, also one of another copy of this package. */
+/** Returns whether a value is a plugin, including one of another copy of this package. */
 export const isPlugin = (value) => value?.[IS_PLUGIN] === true;

@@ -1,4 +1,4 @@
-/** The extension points of a plugin: what `init` answers, and the functions behind it. */
+/** The extension points of a plugin: the answer to `init`, and the functions behind it. */
 
 const METHODS = ['GET', 'POST', 'PUT'];
 const CATCH_UP = ['all', 'latest', 'none'];
@@ -11,7 +11,7 @@ export class Points {
   hooks = new Map();
   timers = new Map();
   providers = new Map();
-  /** Several functions may listen to one event. */
+  /** Several functions can listen to the same event. */
   events = new Map();
   /** Folders of static assets. */
   assets = new Map();
@@ -19,7 +19,7 @@ export class Points {
   #isStarting = false;
   #lists = { op: [], handler: [], hook: [], timer: [], provider: [] };
 
-  /** Returns what the server is told: every list, also those without points. */
+  /** Returns what is sent to the server: every list, including those without points. */
   registration() {
     const event = [...this.events.keys()].map((name) => ({ name }));
     return { ...this.#lists, event };
@@ -31,7 +31,7 @@ export class Points {
   }
 
   /**
-   * Goes back to the points of before the first start when another one begins: functions for `init`
+   * Restores the points from before the first start when another start begins: functions for `init`
    * add theirs at every start of the server.
    */
   noteEvent(name) {
@@ -68,7 +68,7 @@ export class Points {
     if (options.catchUp !== undefined && !CATCH_UP.includes(options.catchUp)) {
       throw new TypeError(`catchUp should be one of ${CATCH_UP.join(', ')}`);
     }
-    // The server keeps a hook's deliveries by its name while the plugin is away, so that it has to
+    // The server keeps a hook's deliveries under its name while the plugin is away, so the name must
     // be the same at every start.
     const name = options.name ?? [type, trigger, fn.name].filter(Boolean).join('.');
     this.#add('hook', this.hooks, name, { trigger, type, fn });
@@ -86,7 +86,7 @@ export class Points {
   }
 
   addProvider(id, provider, options = {}) {
-    // v1's are classes.
+    // v1's providers are classes.
     const made = typeof provider === 'function' ? new provider() : provider;
     if (typeof made?.login !== 'function') throw new TypeError(`auth provider ${id} has no login`);
     wanted('auth provider', id, made.login, options, CALL);
@@ -112,7 +112,7 @@ const copyLists = (lists) =>
 
 const CALL = ['timeoutMs', 'idempotent'];
 
-/** Sees to it that a point has a name and a function, and no option that would do nothing. */
+/** Checks that a point has a name and a function, and no option that would have no effect. */
 function wanted(kind, name, fn, options, known) {
   if (typeof name !== 'string' || name === '') throw new TypeError(`a ${kind} needs a name`);
   if (typeof fn !== 'function') throw new TypeError(`${kind} ${name} needs a function`);
@@ -131,12 +131,12 @@ const access = ({ keyRequired = false, userRequired = false }) => ({
 const policy = ({ timeoutMs: timeout_ms, idempotent, catchUp: catch_up }) =>
   given({ timeout_ms, idempotent, catch_up });
 
-/** Leaves out what was not given: the server knows better than this package what is usual. */
+/** Leaves out what was not given: the server knows the defaults better than this package. */
 function given(members) {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
 }
 
-/** Returns when a timer runs, in the server's words; a number is so many seconds. */
+/** Returns a timer's spec in the server's syntax; a number is an interval in seconds. */
 function timerSpec(spec) {
   if (typeof spec === 'string') return spec;
   if (typeof spec === 'number' && spec >= 1) return `@every ${spec}s`;

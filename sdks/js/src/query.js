@@ -1,10 +1,10 @@
-/** Queries, put together as in v1: `new Query('note').equalTo('done', false).limit(10)`. */
+/** Queries, built as in v1: `new Query('note').equalTo('done', false).limit(10)`. */
 
 import { encode, Geolocation } from './values.js';
 
 const keypath = (name) => ({ $type: 'keypath', $val: name });
 
-/** Which records of a type; every method adds to the query and returns it. */
+/** A query for records of a type; every method adds to the query and returns it. */
 export class Query {
   #type;
   #conditions = [];
@@ -16,14 +16,14 @@ export class Query {
     this.#type = recordType;
   }
 
-  /** Records for which any of these queries is true. */
+  /** Returns a query for records that match any of these queries. */
   static or(...queries) {
     const merged = new Query(queries[0].#type);
     merged.#conditions.push(['or', ...queries.map((query) => query.#predicate() ?? ['and'])]);
     return merged;
   }
 
-  /** Records for which a query is not true. */
+  /** Returns a query for records that do not match a query. */
   static not(query) {
     const inverted = new Query(query.#type);
     inverted.#conditions.push(['not', query.#predicate() ?? ['and']]);
@@ -34,7 +34,7 @@ export class Query {
     return this.where([operator, keypath(name), encode(value)]);
   }
 
-  /** Adds a condition as it travels, for what has no method. */
+  /** Adds a condition in its JSON form, for conditions that have no method. */
   where(predicate) {
     this.#conditions.push(predicate);
     return this;
@@ -64,12 +64,12 @@ export class Query {
     return this.#is('lte', name, value);
   }
 
-  /** Text with `%` for anything and `_` for one character. */
+  /** Matches strings by a pattern: `%` is anything, and `_` is one character. */
   like(name, pattern) {
     return this.#is('like', name, pattern);
   }
 
-  /** As `like`, in any case. */
+  /** Like `like`, but ignores case. */
   caseInsensitiveLike(name, pattern) {
     return this.#is('ilike', name, pattern);
   }
@@ -79,12 +79,12 @@ export class Query {
     return this.#is('in', name, values);
   }
 
-  /** The field is a list with this value in it. */
+  /** The field is a list that contains this value. */
   containsValue(name, value) {
     return this.where(['in', encode(value), keypath(name)]);
   }
 
-  /** The place is within so many metres of another. */
+  /** The field's place is within this many metres of another. */
   withinDistance(name, place, metres) {
     const { latitude, longitude } = place;
     const distance = ['func', 'distance', keypath(name), encode(new Geolocation(latitude, longitude))];
@@ -101,7 +101,7 @@ export class Query {
     return this;
   }
 
-  /** Sends the record along that a reference points at; it is then in `$transient`. */
+  /** Includes the record that a reference points at; it is then in `$transient`. */
   transientInclude(name, as = name) {
     this.#include[as] = keypath(name);
     return this;
@@ -117,7 +117,7 @@ export class Query {
     return this;
   }
 
-  /** Asks how many there are in all. */
+  /** Also asks for the total number of matching records. */
   count() {
     this.#options.count = true;
     return this;

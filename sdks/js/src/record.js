@@ -1,4 +1,4 @@
-/** Records: fields as properties, with a name, an owner, and an access list. */
+/** Records: fields as properties, with an id, an owner, and an access list. */
 
 import { randomUUID } from 'node:crypto';
 
@@ -8,16 +8,16 @@ import { decode, encode } from './values.js';
 /**
  * A record.
  *
- *     const note = new Record('note', { title: 'hi' });     // gets an id of its own
+ *     const note = new Record('note', { title: 'hi' });     // gets a new id
  *     const same = new Record('note/1', { title: 'hi' });
  *     note.title, note._id, note.access
  *
- * Fields are the record's own properties. What the server keeps about it (owner, times) is there to
- * read; it is sent back as it came, and the server has the last word about it.
+ * Fields are the record's own properties. What the server keeps about it (owner, times) is read-only;
+ * it is sent back unchanged, and the server decides about it.
  */
 export class Record {
   #id;
-  /** Members whose names begin with `_`, as they came. */
+  /** Members whose names begin with `_`, unchanged. */
   #meta = {};
   #access = undefined;
 
@@ -27,7 +27,7 @@ export class Record {
     for (const [name, value] of Object.entries(fields)) this.#define(name, value);
   }
 
-  /** Fields hide accessors of the same name, such as a field `id`; names with `_` never clash. */
+  /** Sets a field. It hides an accessor of the same name, such as `id`; names with `_` never clash. */
   #define(name, value) {
     if (name.startsWith('_')) throw new TypeError(`names with _ belong to the server: ${name}`);
     Object.defineProperty(this, name, {
@@ -38,7 +38,7 @@ export class Record {
     });
   }
 
-  /** Type and key: `note/1`. */
+  /** The type and key: `note/1`. */
   get _id() {
     return this.#id;
   }
@@ -55,7 +55,7 @@ export class Record {
     return this.#id.slice(this.#id.indexOf('/') + 1);
   }
 
-  /** Who may read and write; null is everybody, undefined leaves it to the server. */
+  /** Who may read and write; null means everybody, undefined leaves it to the server. */
   get access() {
     return this.#access;
   }
@@ -84,13 +84,13 @@ export class Record {
     return this.#meta._updated_by ?? null;
   }
 
-  /** What came along and is not stored, such as included records. */
+  /** What arrived with the record and is not stored, such as included records. */
   get $transient() {
     const entries = Object.entries(this.#meta._transient ?? {});
     return Object.fromEntries(entries.map(([name, value]) => [name, included(value)]));
   }
 
-  // -- access, by the names of v1 ----------------------------------------------------------------
+  // -- access, with v1's names -------------------------------------------------------------------
 
   setPublicNoAccess() {
     this.#change({ public: true }, null);
@@ -150,7 +150,7 @@ export class Record {
     return { ...this.#meta, _id: this.#id, ...access, ...Object.fromEntries(fields) };
   }
 
-  /** As it travels; so a record shows its parts in logs and comparisons. */
+  /** Returns the JSON form, so that a record shows its parts in logs and comparisons. */
   toJSON() {
     return this.toWire();
   }
@@ -158,7 +158,7 @@ export class Record {
 
 const dateOf = (text) => (typeof text === 'string' ? new Date(text) : null);
 
-/** Returns the key of a user, who is given as such or as a record. */
+/** Returns the key of a user, given as a key or as a record. */
 const keyOf = (user) => (typeof user === 'string' ? user : user.recordID);
 
 function included(wire) {

@@ -1,12 +1,12 @@
-/** What a running function may know of the request that it answers. */
+/** What a running function can know about the request that it answers. */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { Cancelled } from './errors.js';
 
 /**
- * The server keeps the limit, and says so when it is over. This is for when it is away; it comes
- * later, so that the two do not race for what the client is told.
+ * The server enforces the limit and sends a cancel. The worker's own limit is for when the server is
+ * away. It fires later, so that the two do not race for what the client is told.
  */
 const GRACE_MS = 500;
 
@@ -34,17 +34,17 @@ export class Running {
     return this.#abort.signal;
   }
 
-  /** How long the answer counts, in milliseconds. */
+  /** How many milliseconds remain for the answer. */
   get msLeft() {
     return Math.max(0, this.#until - performance.now());
   }
 
-  /** Runs a function as this request's: `currentRequest` is this one in it and in what it awaits. */
+  /** Runs a function for this request: `currentRequest` returns it there and in what it awaits. */
   run(fn) {
     return storage.run(this, fn);
   }
 
-  /** Says that a delivery is still worked on; its limit starts anew. */
+  /** Reports that a delivery is still being worked on; its limit starts anew. */
   progress() {
     if (this.request.delivery === null || this.isFinished) return;
     this.#sendProgress();

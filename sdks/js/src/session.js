@@ -1,10 +1,10 @@
 /**
  * A session with the server, without input and output.
  *
- * Texts go in (`receive`) and come out (`takeOutput`); time is an argument, in milliseconds. What is
- * sent is numbered and kept until the server has acknowledged it, so that a session that lost its
- * socket can be resumed: after the next `hello` both sides send again what the other has not seen,
- * and skip what they have. Nothing here waits, and nothing here knows of sockets or promises.
+ * Texts go in (`receive`) and come out (`takeOutput`); time is an argument, in milliseconds. Sent
+ * messages are numbered and kept until the server has acknowledged them, so that a session that lost
+ * its socket can be resumed: after the next `hello`, each side sends again what the other has not
+ * seen, and skips what it has. Nothing here waits, and nothing here knows of sockets or promises.
  */
 
 import { ErrorCodes, errorToWire, MessageTooLarge } from './errors.js';
@@ -15,18 +15,18 @@ export const SUBPROTOCOL = 'skygear.plugin.v1';
 export const MAX_MESSAGE = 8 * 1024 * 1024;
 const SDK = 'skytrail-js/0.1';
 
-/** How much is kept for a resume, as the server keeps it. */
+/** How much is kept for a resume; the server keeps the same. */
 const MAX_KEPT_MESSAGES = 1000;
 const MAX_KEPT_BYTES = 8 * 1024 * 1024;
 /**
- * Received and not acknowledged by anything sent: from here on a ping acknowledges it, lest what the
- * server keeps for this worker runs over.
+ * When this much was received and nothing sent has acknowledged it, a ping does, so that the server's
+ * buffer of messages for this worker does not overflow.
  */
 const ACK_MESSAGES = 100;
 const ACK_BYTES = 1024 * 1024;
-/** What a message's number and acknowledgement take beside its content. */
+/** The space that a message's number and acknowledgement take in addition to its content. */
 const ENVELOPE_BYTES = 64;
-/** How much is told of why an answer cannot be sent: that has to fit. */
+/** The longest explanation of why an answer cannot be sent; the explanation itself has to fit. */
 const MAX_COMPLAINT_CHARS = 1000;
 
 /** The state of one worker's session, over any number of sockets. */
@@ -34,7 +34,7 @@ export class Session {
   #hello;
   #window;
   #limits = { heartbeatMs: 10_000, resumeMs: 15_000, maxMessage: MAX_MESSAGE };
-  /** Session and secret, if it may be resumed. */
+  /** Session and secret, if it can be resumed. */
   #identity = null;
   #number = 0;
   #isOpen = false;
@@ -42,7 +42,7 @@ export class Session {
   #output = [];
   #lastSent = 0;
   #lastReceived = 0;
-  // What belongs to one session; see #begin.
+  // The state of one session; see #begin.
   #sent;
   #received;
   #acknowledged;
@@ -53,7 +53,7 @@ export class Session {
   #unackedMessages;
   #unackedBytes;
 
-  /** `hello` has `plugin` and `worker`, and may have `generation`, `window`, `maxMessage`. */
+  /** `hello` has `plugin` and `worker`, and optionally `generation`, `window`, `maxMessage`. */
   constructor(hello) {
     this.#hello = { generation: 0, window: 16, maxMessage: MAX_MESSAGE, ...hello };
     this.#window = this.#hello.window;
@@ -64,18 +64,18 @@ export class Session {
     this.#sent = this.#received = this.#acknowledged = 0;
     this.#kept = [];
     this.#keptBytes = 0;
-    // The highest number that was given up before the server had it.
+    // The highest number that was dropped before the server had it.
     this.#forgotten = 0;
     this.#inFlight = new Map();
     this.#unackedMessages = this.#unackedBytes = 0;
   }
 
-  /** Which session this is; a new one begins when the server does not resume. */
+  /** The session's number; a new one begins when the server does not resume. */
   get number() {
     return this.#number;
   }
 
-  /** Whether the server has welcomed the present socket. */
+  /** Whether the server has welcomed the current socket. */
   get isOpen() {
     return this.#isOpen;
   }
@@ -93,19 +93,19 @@ export class Session {
     return this.#inFlight.size;
   }
 
-  /** Whether the server has everything that was sent, or cannot get it any more. */
+  /** Whether the server has everything that was sent, or can no longer get it. */
   get isSettled() {
     return this.#kept.length === 0 || !this.isResumable;
   }
 
-  /** Whether the server may still have this session, and nothing that it needs is gone. */
+  /** Whether the server may still have this session, and nothing that it needs was dropped. */
   get isResumable() {
     return this.#identity !== null && this.#forgotten <= this.#acknowledged;
   }
 
   // -- sockets come and go -----------------------------------------------------------------------
 
-  /** A new socket is there: says hello. `from` is behind which position deliveries are to start. */
+  /** Says hello on a new socket. Deliveries start after position `from`. */
   connect(now, from = undefined) {
     const { plugin, worker, generation, maxMessage } = this.#hello;
     const message = {
@@ -113,7 +113,7 @@ export class Session {
       plugin,
       worker,
       generation,
-      // A hello has to take something; a worker that pauses says so afterwards.
+      // The window of a hello must be at least 1; a worker that pauses says so afterwards.
       window: Math.max(1, this.#window),
       max_message: maxMessage,
       features: ['resume', 'deliver'],
@@ -126,13 +126,13 @@ export class Session {
     this.#output = [JSON.stringify(message)];
   }
 
-  /** The socket is gone; what is sent now is kept for the next one. */
+  /** Handles the loss of the socket; what is sent from now on is kept for the next one. */
   disconnect() {
     this.#isOpen = false;
     this.#output = [];
   }
 
-  /** The server does not know this session any more: the next one is new. */
+  /** Gives the session up, because the server has: the next one is new. */
   forget() {
     this.#identity = null;
   }
@@ -140,14 +140,14 @@ export class Session {
   // -- sending -----------------------------------------------------------------------------------
 
   /**
-   * Answers a request with `{result}` or `{error}`, once; what cannot be sent as it is becomes an
-   * error, and the text of an error is mended, so that it tells what is wrong. Returns false if
-   * nobody waits: the session is over, or it was answered.
+   * Answers a request with `{result}` or `{error}`, once. An answer that cannot be sent becomes an
+   * error. Lone surrogates in an error are replaced, so that it can be sent. Returns false if nobody
+   * waits: the session is over, or the request was answered.
    */
   respond(request, outcome) {
     if (request.session !== this.#number || !this.#inFlight.delete(request.id)) return false;
     const envelope = { type: 'response', id: request.id };
-    // `undefined` vanishes from JSON, and an answer has to have its result.
+    // JSON leaves out `undefined`, and an answer must have a result.
     const result = 'error' in outcome ? outcome : { result: outcome.result ?? null };
     try {
       this.#send({ ...envelope, ...result }, { isMended: 'error' in result });
@@ -158,7 +158,7 @@ export class Session {
     return true;
   }
 
-  /** Asks for an action; returns the id of the call. Throws `MessageTooLarge`, and `TypeError`. */
+  /** Calls an action; returns the id of the call. Throws `MessageTooLarge` or `TypeError`. */
   call(payload, parent, timeoutMs) {
     const id = `c${this.#numCalls + 1}`;
     const message = { type: 'call', id, payload, timeout_ms: Math.max(1, Math.ceil(timeoutMs)) };
@@ -167,25 +167,25 @@ export class Session {
     return id;
   }
 
-  /** Nobody waits for a call's reply any more. */
+  /** Tells the server that nobody waits for a call's reply any more. */
   cancel(callId) {
     this.#send({ type: 'cancel', id: callId });
   }
 
-  /** A delivery is still worked on: its limit starts anew. */
+  /** Tells the server that a delivery is still being worked on: its limit starts anew. */
   progress(request) {
     if (request.session === this.#number && this.#inFlight.has(request.id)) {
       this.#send({ type: 'progress', id: request.id });
     }
   }
 
-  /** Changes how many requests are taken at once; 0 pauses. */
+  /** Changes how many requests are accepted at once; 0 pauses. */
   setWindow(size) {
     this.#window = size;
     if (this.#isOpen) this.#send({ type: 'window', size });
   }
 
-  /** Asks for no new requests. */
+  /** Asks the server to send no new requests. */
   drain(reason, limitMs) {
     this.#send({ type: 'drain', reason, drain_ms: limitMs });
   }
@@ -196,12 +196,12 @@ export class Session {
     const limit = Math.min(this.#limits.maxMessage, this.#hello.maxMessage);
     if (numBytes + ENVELOPE_BYTES > limit) {
       const what = message.type === 'response' ? 'an answer' : 'a message';
-      // The server answers with the smaller limit of both.
+      // The server sends back the smaller of the two limits.
       const whose = limit < this.#hello.maxMessage ? 'server' : 'plugin';
       throw new MessageTooLarge(numBytes, limit, what, whose);
     }
     this.#sent += 1;
-    // Without the closing brace: the acknowledgement is added when it is written.
+    // Kept without the closing brace: the acknowledgement is added when it is written.
     const kept = { seq: this.#sent, body: text.slice(0, -1), numBytes };
     this.#keep(kept);
     if (this.#isOpen) this.#output.push(this.#finish(kept));
@@ -237,7 +237,7 @@ export class Session {
     while (this.#kept.length > 0 && this.#kept[0].seq <= seq) this.#dropOldest();
   }
 
-  /** Returns the texts that are to be written to the socket, in order. */
+  /** Returns the texts to write to the socket, in order. */
   takeOutput(now) {
     const output = this.#output;
     this.#output = [];
@@ -245,7 +245,7 @@ export class Session {
     return output;
   }
 
-  /** Sends a ping when nothing was sent for long; false when the server seems dead. */
+  /** Sends a ping if nothing was sent for long; returns false when the server seems dead. */
   tick(now) {
     if (this.#isOpen && now - this.#lastSent >= this.#limits.heartbeatMs) {
       this.#sendUnnumbered('ping');
@@ -256,7 +256,7 @@ export class Session {
   // -- receiving ---------------------------------------------------------------------------------
 
   /**
-   * Takes one text of the server; returns the event that follows from it, or null. Throws
+   * Takes one text from the server; returns the event that follows from it, or null. Throws
    * `ProtocolError` for what the server should never send.
    */
   receive(text, now) {
@@ -338,15 +338,15 @@ export class Session {
 }
 
 /**
- * What is answered instead of what cannot be sent. Of an error code and message are left, and
- * developers are shown why its info is not.
+ * Returns what is answered when an answer cannot be sent. An error keeps its code and message; its
+ * info is replaced by the reason, for developers.
  */
 function complaint(error, why) {
   if (Number.isSafeInteger(error?.code)) {
     const message = String(error.message).slice(0, MAX_COMPLAINT_CHARS);
     return { code: error.code, message, info: { trace: `its info cannot be sent: ${why}` } };
   }
-  // Whoever asked did nothing wrong, so it is no code that says so.
+  // The client did nothing wrong, so the code must not say so.
   return { code: ErrorCodes.UnexpectedError, message: why };
 }
 

@@ -7,17 +7,17 @@ import { SUBPROTOCOL } from './session.js';
 const HANDSHAKE_MS = 10_000;
 /** How long the server may take to confirm a close. */
 const CLOSE_MS = 2000;
-/** How much of a refusal's body is read for the log. */
+/** How much of a rejection's body is read for the log. */
 const MAX_REFUSAL = 4096;
 
-/** Returns where plugins connect to. */
+/** Returns the address that plugins connect to. */
 export function pluginUrl(endpoint) {
   return `${endpoint.replace(/^http/, 'ws').replace(/\/+$/, '')}/_/plugin`;
 }
 
 /**
- * Opens a socket. `handlers` are `onOpen()`, `onText(text)`, and `onEnd(ending)`, which is called
- * once: with a `closeCode` and `reason`, the HTTP `status` of a refusal, or what went wrong.
+ * Opens a socket. `handlers` are `onOpen()`, `onText(text)`, and `onEnd(ending)`. `onEnd` is called
+ * once: with a `closeCode` and `reason`, the HTTP `status` of a rejection, or what went wrong.
  */
 export function openSocket({ endpoint, masterKey, maxMessage }, handlers) {
   const socket = new WebSocket(pluginUrl(endpoint), [SUBPROTOCOL], {
@@ -45,7 +45,7 @@ export function openSocket({ endpoint, masterKey, maxMessage }, handlers) {
   });
   socket.on('error', (error) => (ending.reason ??= error.message || error.code));
   socket.on('close', (code, reason) => {
-    // 1005 and 1006 stand for no close frame, or one without a code.
+    // 1005 and 1006 stand for a close frame without a code, and for no close frame.
     if (code !== 1005 && code !== 1006) ending.closeCode = code;
     const said = reason.toString('utf8');
     handlers.onEnd({ ...ending, reason: said || ending.reason || `closed with ${code}` });

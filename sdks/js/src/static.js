@@ -29,7 +29,7 @@ const TYPES = {
 
 /** Folders by prefix. */
 export class StaticAssets {
-  /** Prefix, without slashes at its ends, and who says where its folder is. */
+  /** By prefix, without leading and trailing slashes: the function that returns the folder. */
   folders;
 
   constructor(folders = new Map()) {
@@ -42,7 +42,7 @@ export class StaticAssets {
     this.folders.set(name, folder);
   }
 
-  /** The handler of everything below. */
+  /** Handles every request below `/static/`. */
   async serve(request) {
     const path = request.path.slice(`/${HANDLER}`.length);
     const fitting = [...this.folders.keys()].filter((it) => it === '' || path.startsWith(`${it}/`));

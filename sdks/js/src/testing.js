@@ -6,8 +6,8 @@
  *     assert.deepEqual(await tester.lambda('note:titles', [], { userId: 'u1' }), ['hi']);
  *     const saved = await tester.beforeSave(new Record('note/2', { title: ' trim me ' }));
  *
- * Everything passes through JSON as it would on its way to a server; calls that the plugin makes are
- * kept in `calls`, and answered with what the test says.
+ * Everything is converted to JSON and back, as on its way to a server. The calls that the plugin
+ * makes are kept in `calls`, and the test sets their answers.
  */
 
 import { ApiError, ErrorCodes, errorToWire, SkytrailError } from './errors.js';
@@ -19,13 +19,13 @@ import { decode, encode } from './values.js';
 
 const STARTING = ['after-config', 'before-plugins-ready', 'after-plugins-ready', 'server-ready'];
 
-/** A server that is not there. See the module. */
+/** Stands in for the server. See the module's description. */
 export class PluginTester {
-  /** The payloads of the calls that the plugin made, values decoded. */
+  /** The payloads of the calls that the plugin made, with decoded values. */
   calls = [];
   /** What the plugin published: `{channels, data}`. */
   published = [];
-  /** How often the plugin said that it still works on a delivery. */
+  /** How often the plugin reported progress on a delivery. */
   numProgress = 0;
   #plugin;
   #answers = new Map();
@@ -39,14 +39,14 @@ export class PluginTester {
   // -- the server that the plugin sees -----------------------------------------------------------
 
   /**
-   * Says what an action is answered with: a result, an error, or a function of the payload that
-   * returns or throws either. Records may stand where the server would send them.
+   * Sets the answer to an action: a result, an error, or a function of the payload that returns or
+   * throws either. Records can be used where the server would send them.
    */
   onAction(action, answer) {
     this.#answers.set(action, answer);
   }
 
-  /** Takes a call of the plugin. */
+  /** Answers a call of the plugin. */
   async call(payload) {
     const seen = decode(travel(payload));
     this.calls.push(seen);
@@ -75,7 +75,7 @@ export class PluginTester {
 
   // -- what the server asks ----------------------------------------------------------------------
 
-  /** Sends the events of a start; returns the points, as the server learns of them. */
+  /** Sends the events of a start; returns the points as the server receives them. */
   async start(config = { app: { name: 'test' } }) {
     await this.event('before-config', { config });
     const registration = await this.event('init', { config });
@@ -102,7 +102,7 @@ export class PluginTester {
     return SkygearResponse.fromWire(wire);
   }
 
-  /** Finds a handler as the server does: the exact path, else the longest one above it. */
+  /** Finds a handler as the server does: the exact path, or else the longest prefix of it. */
   #handler(method, path) {
     const fitting = [...this.#plugin.points.handlers.keys()]
       .map((key) => key.split(' '))
@@ -114,22 +114,22 @@ export class PluginTester {
     throw new ApiError(message, ErrorCodes.UndefinedOperation, null, 404);
   }
 
-  /** Runs the hooks that a save would run; returns what would be stored. */
+  /** Runs the hooks that run before a save; returns what would be stored. */
   beforeSave(record, original = null, options = {}) {
     return this.#hooks('beforeSave', record, original, options);
   }
 
-  /** Runs the hooks that a save would be followed by. */
+  /** Runs the hooks that run after a save. */
   async afterSave(record, original = null, options = {}) {
     await this.#hooks('afterSave', record, original, { delivery: this.#delivery(), ...options });
   }
 
-  /** Runs the hooks that a deletion would run. */
+  /** Runs the hooks that run before a deletion. */
   async beforeDelete(record, options = {}) {
     await this.#hooks('beforeDelete', record, null, options);
   }
 
-  /** Runs the hooks that a deletion would be followed by. */
+  /** Runs the hooks that run after a deletion. */
   async afterDelete(record, options = {}) {
     await this.#hooks('afterDelete', record, null, { delivery: this.#delivery(), ...options });
   }
@@ -139,14 +139,14 @@ export class PluginTester {
     await this.ask('timer', name, null);
   }
 
-  /** Asks an auth provider who somebody is. */
+  /** Asks an auth provider who a user is. */
   async login(id, authData) {
     return decode(await this.ask('provider', id, { action: 'login', auth_data: encode(authData) }));
   }
 
   /**
-   * Sends any request; returns its result as it travels, or throws the `ApiError` that the server
-   * would learn of. Options: `userId`, `context`, `timeoutMs`, `delivery`.
+   * Sends any request; returns its result in JSON form, or throws the `ApiError` that the server
+   * would receive. Options: `userId`, `context`, `timeoutMs`, `delivery`.
    */
   async ask(kind, name, param, { userId, context = {}, timeoutMs = 30_000, delivery = null } = {}) {
     this.#numRequests += 1;
@@ -193,14 +193,14 @@ export class PluginTester {
 
 const isBelow = (path, at) => at.endsWith('/') && path.startsWith(at);
 
-/** Takes a value through JSON, as if it were sent. */
+/** Converts a value to JSON and back, as if it were sent. */
 const travel = (value) => (value === undefined ? null : JSON.parse(write(value)));
 
 const travelError = (thrown) => JSON.parse(write(errorToWire(thrown), { isMended: true }));
 
 const recordToWire = (record) => ({ _type: 'record', _access: null, ...record.toWire() });
 
-/** Writes a result with records, and errors, in their slots. */
+/** Encodes a result; records and errors become their slots. */
 function withRecords(value) {
   if (value instanceof Record) return recordToWire(value);
   if (value instanceof SkytrailError) return { _type: 'error', ...value.toJSON() };

@@ -1,15 +1,15 @@
 /**
- * Values that JSON has no form for: dates, references, places, files, records.
+ * Values that JSON cannot represent: dates, references, places, files, records.
  *
- * They travel as objects with a `$type`. A value whose type this package does not know goes back as
- * it came, and so does a date that no `Date` can be.
+ * In JSON they are objects with a `$type`. A value whose type this package does not know is sent back
+ * unchanged, and so is a date that no `Date` can hold.
  */
 
 import { HttpHeaders } from './headers.js';
 import { circular, MAX_DEPTH, tooDeep } from './json.js';
 import { Record } from './record.js';
 
-/** A value that points at a record. */
+/** A value that refers to a record. */
 export class Reference {
   /** `target` is an id such as `note/1`, or a record. */
   constructor(target) {
@@ -28,7 +28,7 @@ export class Geolocation {
   }
 }
 
-/** A file. `url` is signed, and good for some minutes; it is never stored. */
+/** A file. `url` is signed, valid for some minutes, and never stored. */
 export class Asset {
   constructor({ name, contentType = undefined, url = undefined }) {
     this.name = name;
@@ -54,7 +54,7 @@ export class GeoJSON {
   }
 }
 
-/** A value with a `$type` that this package does not know, or a date that no `Date` can be. */
+/** A value with a `$type` that this package does not know, or a date that no `Date` can hold. */
 export class ForeignValue {
   constructor(wire) {
     this.wire = wire;
@@ -62,12 +62,12 @@ export class ForeignValue {
 }
 
 /**
- * Dates as they came: the server keeps parts of a millisecond, for which a `Date` has no room. A date
- * that nobody changed goes back with them.
+ * Dates as they arrived: the server keeps fractions of a millisecond, which a `Date` cannot hold. A
+ * date that nobody changed is sent back with them.
  */
 const exactDates = new WeakMap();
 
-/** A date by its form, whether or not a `Date` has room for it. */
+/** The form of a date, whether or not a `Date` can hold it. */
 const DATE = /^[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i;
 
 function readDate(wire) {
@@ -128,7 +128,7 @@ const WRITERS = [
   [ForeignValue, (foreign) => foreign.wire]
 ];
 
-/** Names with values, of the platform and of this package; a name may come again. */
+/** Types of name-value pairs, of the platform and of this package; a name can occur several times. */
 const NAMED_VALUES = [URLSearchParams, FormData, Headers, HttpHeaders];
 
 const BYTES = [ArrayBuffer, Blob];
@@ -152,12 +152,12 @@ export function encode(value) {
   }
 }
 
-/** What is being written, the outermost first, also from within a `toJSON` or a record. */
+/** The values that are being written, outermost first, also from within a `toJSON` or a record. */
 const path = [];
 
 function encodeWithin(value) {
   if (path.includes(value)) throw circular();
-  // An object and what its `toJSON` returns are one level; what is left of too deep ones, `write` says.
+  // An object and the result of its `toJSON` are one level; `write` catches the rest that is too deep.
   if (path.length >= 2 * MAX_DEPTH) throw tooDeep();
   path.push(value);
   try {
@@ -181,7 +181,7 @@ function encodeObject(value) {
   return mapObject(value, encode);
 }
 
-/** A name that comes again has the list of its values. */
+/** Returns an object in which a name that occurs several times has the list of its values. */
 function byName(pairs) {
   const values = new Map();
   for (const [name, value] of pairs) {
@@ -194,7 +194,7 @@ function byName(pairs) {
   );
 }
 
-/** As `Object.fromEntries` makes it: a member named `__proto__` stays a member. */
+/** Uses `Object.fromEntries`, so that a member named `__proto__` stays a member. */
 function mapObject(object, change) {
   return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
 }

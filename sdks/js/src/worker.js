@@ -1,9 +1,9 @@
 /**
- * A worker: the connection to the server, kept up, and the requests that come over it.
+ * A worker: keeps the connection to the server, and runs the requests that arrive over it.
  *
- * What the messages mean is the session's business (`session`), what a request is answered with is
- * the service's (`Plugin`). Functions run side by side, and nothing here waits for them, so that
- * pings are answered and nested requests are taken whatever they do.
+ * The session (`session`) knows what the messages mean; the service (`Plugin`) answers requests.
+ * Functions run concurrently, and nothing here waits for them. So pings are answered and nested
+ * requests are accepted, whatever the functions do.
  */
 
 import { Backoff, isFinal, isKeyRefused, isSessionLost } from './backoff.js';
@@ -15,11 +15,11 @@ import { Session } from './session.js';
 import { openSocket } from './socket.js';
 
 const CALL_TIMEOUT_MS = 60_000;
-/** The server waits so long for what runs; then it takes a little to close. */
+/** How much longer than its drain limit the server may take to close. */
 const CLOSE_GRACE_MS = 2000;
 const TICK_MS = 1000;
 
-/** See the module. `options` are the plugin's, with everything filled in. */
+/** A worker; see the module's description. `options` are the plugin's complete settings. */
 export class Worker {
   #service;
   #options;
@@ -37,10 +37,10 @@ export class Worker {
   #isStopping = false;
   /** The session in which the server was asked to drain. */
   #drainedSession = null;
-  /** The server drains this worker, and wants no other. */
+  /** Whether the server drains this worker for good, without wanting it to reconnect. */
   #isReplaced = false;
   #isDone = false;
-  /** The server has taken the position where deliveries start. */
+  /** Whether the server has accepted the position where deliveries start. */
   #hasStarted = false;
   #wake = () => {};
 
@@ -53,12 +53,12 @@ export class Worker {
     this.#session = new Session({ plugin, worker, generation, window, maxMessage });
   }
 
-  /** `connecting`, `registering`, `registered`, or what the server says, such as `ready`. */
+  /** `connecting`, `registering`, `registered`, or what the server reports, such as `ready`. */
   get state() {
     return this.#state;
   }
 
-  /** Serves until `stop`; connects again whenever the connection breaks. Throws `Refused`. */
+  /** Serves until `stop`; reconnects whenever the connection breaks. Throws `Refused`. */
   async serve() {
     try {
       while (!this.#isDone) {
@@ -87,7 +87,7 @@ export class Worker {
     throw new Refused(text, closeCode, this.#problems);
   }
 
-  /** Lives through one socket; returns how it ended. */
+  /** Runs one connection; returns how it ended. */
   async #connect() {
     let from;
     try {
@@ -98,11 +98,11 @@ export class Worker {
     return this.#talk(from);
   }
 
-  /** Returns behind which position deliveries are to start, if that is for the plugin to say. */
+  /** Returns the position that deliveries start after, if the plugin decides that. */
   async #from() {
     const { from } = this.#options;
     if (typeof from === 'function') return from();
-    // It was right when the process started: later the server knows better.
+    // A number was right when the process started; later the server knows better.
     return this.#hasStarted ? undefined : from;
   }
 
@@ -195,7 +195,7 @@ export class Worker {
     this.#backoff.reset();
     if (isLost) this.#abandon('connection-lost');
     if (!isResumed) this.#state = 'registering';
-    // It came back to what it had, and for nothing else.
+    // It reconnected for the session that it had, and for nothing else.
     if (!isResumed && this.#isReplaced) this.#finish();
     this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${this.#options.endpoint}`);
     this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
@@ -213,7 +213,7 @@ export class Worker {
     }
   }
 
-  /** Ends what belongs to a session that is over: requests with their calls, other calls. */
+  /** Ends everything of a session that is over: its requests and all calls. */
   #abandon(reason) {
     for (const running of this.#running.values()) running.cancel(reason);
     this.#running.clear();
@@ -242,14 +242,14 @@ export class Worker {
     } catch (thrown) {
       const error = errorToWire(thrown);
       if (isSkytrailError(thrown)) return { error };
-      // What a function throws because it was told to stop is no failure of its own.
+      // What a function throws because it was told to stop is not a failure of its own.
       if (running.signal.aborted) return { error: errorToWire(running.signal.reason) };
       this.#logFailure(`${kind} ${name} failed: ${error.info?.trace ?? error.message}`);
       return { error };
     }
   }
 
-  /** A log may be the plugin's own; whoever asked is answered though it fails. */
+  /** Logs a failure. The log may be the plugin's own; if it fails, the client is answered anyway. */
   #logFailure(text) {
     try {
       this.#log.error(text);
@@ -258,7 +258,7 @@ export class Worker {
     }
   }
 
-  /** Changes how many requests are taken at once; 0 pauses. */
+  /** Changes how many requests are accepted at once; 0 pauses. */
   setWindow(size) {
     this.#session.setWindow(size);
     this.#flush();
@@ -267,8 +267,8 @@ export class Worker {
   // -- calls -------------------------------------------------------------------------------------
 
   /**
-   * Asks the server for an action, with the rights of the master key. Within a request the call is
-   * its child: it ends with it, and requests that it causes come to this worker.
+   * Calls an action of the server, with the rights of the master key. Within a request the call is
+   * its child: it ends with the request, and requests that it causes are sent to this worker.
    */
   async call(payload, { timeoutMs = CALL_TIMEOUT_MS, signal } = {}) {
     const current = currentRequest();
@@ -277,12 +277,12 @@ export class Worker {
     for (const it of signals) it.throwIfAborted();
     const until = performance.now() + Math.min(timeoutMs, running?.msLeft ?? Infinity);
     const msLeft = () => Math.max(0, until - performance.now());
-    // A session that lost its socket and may be resumed is as good as an open one.
+    // A session that lost its socket and can be resumed is as good as an open one.
     if (!this.#session.isOpen && !this.#session.isResumable) {
       const isOpen = !this.#isDone && (await this.#opened.wait(msLeft(), signals));
       if (!isOpen) throw new ConnectionLost('not connected; nothing was sent');
     }
-    // A request of a session that is over is unknown to the server.
+    // The server does not know requests of a session that is over.
     const isChild = running?.request.session === this.#session.number;
     const id = this.#session.call(payload, isChild ? running.request.id : undefined, msLeft());
     this.#flush();
@@ -294,14 +294,14 @@ export class Worker {
 
   // -- stopping ----------------------------------------------------------------------------------
 
-  /** Takes no new requests, finishes what runs, then ends `serve`. */
+  /** Takes no new requests, finishes those that run, then ends `serve`. */
   stop() {
     if (this.#isStopping) return;
     this.#isStopping = true;
     this.#log.info(`stopping; ${this.#running.size} requests under way`);
     if (this.#session.isOpen) this.#drain();
     else if (this.#hasNothingLeft()) this.#finish();
-    // The server keeps the limit; this is for one that does not, or is away.
+    // The server enforces the limit; this is for when it does not, or is away.
     setTimeout(() => this.#finish(), this.#options.drainMs + CLOSE_GRACE_MS).unref();
   }
 

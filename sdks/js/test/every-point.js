@@ -10,7 +10,7 @@ import {
 } from 'skytrail-plugin';
 
 const plugin = new Plugin();
-/** What this process has seen; `js:seen` tells. */
+/** What this process has seen; `js:seen` reports it. */
 const seen = { events: [], timer: 0, saved: [], deleted: [], runs: {} };
 
 // -- lambdas
@@ -24,7 +24,7 @@ plugin.op('js:refuse', ({ args }) => {
   throw new SkytrailError('not so', ErrorCodes.InvalidArgument, { arguments: ['x'] });
 });
 
-// The day comes as a Date and goes back as one, an hour later.
+// The day arrives as a Date and is returned as one, an hour later.
 plugin.op('js:later', ({ args: [day] }) => new Date(day.getTime() + 3_600_000));
 
 plugin.op(
@@ -39,7 +39,7 @@ plugin.op(
   { timeoutMs: 300 }
 );
 
-// As anybody writes it: the second has no handler yet when both fail.
+// A common mistake: the second call has no handler yet when both fail.
 plugin.op('js:pair', async (_, { api }) => {
   const [first, second] = [api.lambda('js:wait'), api.lambda('js:wait')];
   return [await first, await second];
@@ -92,7 +92,7 @@ plugin.beforeSave('note', async (note, original, { api }) => {
   }
   note.title = note.title.trim();
   note.revision = (original?.revision ?? 0) + 1;
-  // A save with hooks of its own, which come back to this worker while this hook waits.
+  // A save with its own hooks, which run in this worker while this hook waits.
   if (note.log) await api.save(new Record('entry', { text: note.title }));
 });
 

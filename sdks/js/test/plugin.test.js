@@ -132,7 +132,7 @@ test('errors travel with code and info; others are unexpected', async () => {
   });
   const info = { arguments: ['x'] };
   await assert.rejects(tester.lambda('refuse'), { message: 'not so', code: 108, info });
-  // As in results.
+  // Values in `info` are encoded as in results.
   const when = { $type: 'date', $date: '2026-11-20T12:00:00.000Z' };
   await assert.rejects(tester.lambda('dated'), { code: 102, info: { when } });
   await assert.rejects(tester.lambda('break'), (error) => {
@@ -423,7 +423,7 @@ test('a request that is over its time aborts its signal', async () => {
       });
     });
   });
-  // Nothing else keeps the process alive meanwhile: the limit's own timer does not.
+  // Nothing else keeps the process alive meanwhile; the limit's own timer does not.
   const alive = setTimeout(() => {}, 10_000);
   await assert.rejects(tester.lambda('wait', [], { timeoutMs: 5 }), {
     message: 'cancelled: deadline',

@@ -1,4 +1,4 @@
-// A plugin in a program with something open, for the tests of `run`.
+// A plugin in a program that keeps something open, for the tests of `run`.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -8,7 +8,7 @@ const plugin = new Plugin('PROGRAM', { drainMs: 100 });
 
 const load = async (api) => (await api.lambda('slow')).length;
 plugin.op('pair', async (_, { api, signal }) => {
-  // None but the first has a handler when all fail.
+  // Only the first has a handler when all fail.
   const [first, ...others] = [load(api), load(api), sleep(60_000, null, { signal })];
   return [await first, await Promise.all(others)];
 });

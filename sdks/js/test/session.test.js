@@ -67,7 +67,7 @@ test('an answer that is too large, or no JSON, becomes an error', () => {
   circular.self = circular;
   session.respond(ask(session, 2, 'r2').request, { result: circular });
   const [first, second] = output(session);
-  // Whoever asked did nothing wrong.
+  // The client did nothing wrong.
   assert.equal(first.error.code, 10000);
   const bound = /^an answer of 10\d\d\d bytes is above the server's limit of 10000, PLUGIN_MAX_MESSAGE$/;
   assert.match(first.error.message, bound);
@@ -75,7 +75,7 @@ test('an answer that is too large, or no JSON, becomes an error', () => {
   assert.throws(() => session.call({ a: 'x'.repeat(10_000) }, undefined, 1), { status: 413 });
 });
 
-/** A list in a list, so many times. */
+/** Returns lists nested this deep. */
 function nested(depth) {
   let value = 'x';
   for (let level = 0; level < depth; level += 1) value = [value];
@@ -93,7 +93,7 @@ test('an error whose info cannot be sent keeps its code and message', () => {
   assert.equal(answers.length, 3);
   for (const { error } of answers) {
     assert.deepEqual([error.code, error.message], [102, 'no']);
-    // Shown where stacks are: to developers.
+    // It is in the stack, which developers see.
     assert.match(error.info.trace, /^its info cannot be sent: /);
   }
 });
@@ -247,7 +247,7 @@ test('an unknown message of a newer server is noted, and counted', () => {
   assert.equal(ask(session, 2, 'r1').request.id, 'r1');
 });
 
-/** Numbers that look random, the same at every run. */
+/** Numbers that look random but are the same in every run. */
 function dice(seed) {
   let state = seed;
   return (limit) => {
@@ -260,7 +260,7 @@ test('whatever is cut, each message arrives once and in order', () => {
   for (let seed = 1; seed <= 200; seed += 1) playCuts(dice(seed));
 });
 
-/** Two ends of one session, whose wire is cut at random places. */
+/** Two ends of one session, with a connection that is cut at random places. */
 function playCuts(roll) {
   const session = opened();
   const server = { sent: [], received: 0, got: [] };
@@ -289,7 +289,7 @@ function playCuts(roll) {
       collect();
     }
     if (kind === 4) {
-      // What is under way is lost; either end may have had it.
+      // What is in flight is lost; either end may have received it.
       wire.up = [];
       session.disconnect();
       if (roll(2) === 0) session.call({}, undefined, 1);

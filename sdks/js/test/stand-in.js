@@ -1,4 +1,4 @@
-// A server that stands in for Skytrail's in these tests: it says what a test tells it to say.
+// A server that stands in for Skytrail's in these tests: it does what a test tells it to do.
 
 import { once } from 'node:events';
 
@@ -7,7 +7,7 @@ import { WebSocketServer } from 'ws';
 export const QUIET = { debug() {}, info() {}, warn() {}, error() {} };
 
 export class StandIn {
-  /** Everything that workers said, in order; messages that come again after a resume, too. */
+  /** Everything that workers said, in order, including messages that were sent again after a resume. */
   heard = [];
   connections = [];
   #server;
@@ -16,7 +16,7 @@ export class StandIn {
   #session = 0;
   #waiting = [];
   welcome = { heartbeat_ms: 10_000, resume_ms: 15_000, max_message: 8388608 };
-  /** Whether a session may be resumed. */
+  /** Whether a session can be resumed. */
   resumes = true;
 
   static async start(options = {}) {
@@ -43,7 +43,7 @@ export class StandIn {
 
   #hear(socket, message) {
     if (message.type === 'hello') this.#greet(socket, message);
-    // A message of before a cut comes again; it counts once.
+    // A message from before a cut arrives again; it counts once.
     if (message.seq !== undefined && message.seq <= this.#received) return;
     this.#received = message.seq ?? this.#received;
     this.heard.push(message);
@@ -83,7 +83,7 @@ export class StandIn {
     return this.heard.find(fits);
   }
 
-  /** Waits until something is true; looks whenever something happened. */
+  /** Waits until a condition is true; checks whenever something happened. */
   async until(isTrue) {
     const deadline = Date.now() + 20_000;
     while (!isTrue()) {

@@ -39,7 +39,7 @@ for (const [file, module] of [['index', index], ['testing', testing]]) {
   });
 }
 
-/** Every method and accessor of a class that is declared is there. */
+/** Checks that every declared method and accessor of a class exists. */
 function checkMembers(name, symbol, value) {
   for (const member of symbol.members?.values() ?? []) {
     if (!(member.flags & ts.SymbolFlags.Method)) continue;
@@ -52,7 +52,7 @@ function checkMembers(name, symbol, value) {
   assert.deepEqual(missing, [], `${name}: not declared`);
 }
 
-/** What one part of the package offers to another. */
+/** Members that only other parts of the package use. */
 const INTERNAL = new Set([
   'Plugin.answer',
   'Plugin.connectTo',

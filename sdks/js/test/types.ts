@@ -1,4 +1,4 @@
-// Checked, never run: what plugins in TypeScript write, and what they may not.
+// Type-checked, never run: what plugins in TypeScript can write, and what they cannot.
 
 import skygearCloud, {
   Asset,
@@ -53,7 +53,7 @@ export async function tests() {
   if (first instanceof Record) first.title = 1;
   // @ts-expect-error a hook returns a record
   plugin.beforeSave('note', () => 'text');
-  // @ts-expect-error deliveries are of after-hooks
+  // @ts-expect-error only after-hooks have deliveries
   plugin.beforeSave('note', () => {}, { catchUp: 'all' });
   // @ts-expect-error options have names
   plugin.op('x', () => 1, { userRequred: true });

@@ -154,10 +154,10 @@ test('what has no end, or is nested too deeply, is refused by name', () => {
   let deep = [];
   for (let level = 0; level < 200_000; level += 1) deep = [deep];
   assert.throws(() => encode(deep), /^TypeError: nested deeper than 64$/);
-  // What comes twice beside itself is no circle, also after a failure.
+  // A value that occurs twice side by side is not a cycle, also after a failure.
   const twice = { a: 1 };
   assert.deepEqual(encode([twice, twice, { twice }]), [twice, twice, { twice }]);
-  // Errors have an `info` that is written as it is.
+  // The `info` of errors is written without encoding.
   const circle = {};
   circle.again = circle;
   assert.throws(() => write({ circle }), /^TypeError: a value that refers to itself cannot be sent$/);

@@ -11,7 +11,7 @@ import { test } from 'node:test';
 import { ConnectionLost, Plugin, Refused, SkytrailError } from '../src/index.js';
 import { QUIET, StandIn } from './stand-in.js';
 
-/** A plugin that serves a server that stands in for the real one. */
+/** Starts a plugin that serves a server standing in for the real one. */
 async function served(t, register, settings = {}, prepare = () => {}) {
   const server = await StandIn.start();
   prepare(server);
@@ -28,7 +28,7 @@ async function served(t, register, settings = {}, prepare = () => {}) {
   return { server, plugin, end };
 }
 
-/** A promise, and the means to settle it. */
+/** A promise, and the functions to settle it. */
 function deferred() {
   const it = {};
   it.promise = new Promise((resolve, reject) => Object.assign(it, { resolve, reject }));
@@ -146,7 +146,7 @@ test('whatever a function throws, something is answered', async (t) => {
     [long, untold],
     [new Proxy({}, { getPrototypeOf: () => { throw new Error('no'); } }), untold]
   ];
-  // A log may be the plugin's own.
+  // The log may be the plugin's own, and fail.
   const log = { ...QUIET, error: () => { throw new Error('the disk is full'); } };
   const { server } = await served(
     t,
@@ -181,7 +181,7 @@ test('a call that nobody awaits yet, or ever, leaves the process alone', async (
   const { server } = await served(
     t,
     (plugin) => {
-      // The second has no handler when both fail.
+      // The second call has no handler when both fail.
       plugin.op('pair', async (_, { api }) => {
         const [first, second] = [api.lambda('slow'), api.lambda('slow')];
         return [await first, await second];
@@ -199,7 +199,7 @@ test('a call that nobody awaits yet, or ever, leaves the process alone', async (
   await server.find(({ id, type }) => type === 'call' && id === 'c2');
   server.send({ type: 'cancel', id: 'r1', reason: 'client-gone' });
   assert.deepEqual((await asked).error, { code: 119, message: 'cancelled: client-gone' });
-  // That a request is over is no news.
+  // The end of a request is expected, so it is not logged.
   assert.deepEqual(warnings, []);
 
   const error = { code: 110, message: 'there is none', name: 'ResourceNotFound' };
@@ -264,7 +264,7 @@ test('a broken socket takes nothing with it', async (t) => {
   server.send({ type: 'request', id: 'r1', kind: 'op', name: 'a', timeout_ms: 30_000, param: {} });
   await server.until(() => numRuns === 1);
   server.socket.terminate();
-  // The call is made while there is no socket.
+  // The call is made while no socket is open.
   going.resolve();
   await server.until(() => server.connections.length === 2);
   const call = await server.find(({ type }) => type === 'call');
@@ -287,7 +287,7 @@ test('a session that is lost fails its calls and aborts its requests', async (t)
   server.socket.close(1012, 'restart');
   const [error, reason] = await failed.promise;
   assert.deepEqual([error.reason, reason], ['connection-lost', 'connection-lost']);
-  // The id is used again in the new session; the old request's answer must not be taken for it.
+  // The new session reuses the id; the old request's answer must not be taken for the new one's.
   server.heard = [];
   assert.equal((await server.ask('r1', 'op', 'b', { param: {} })).result, 1);
 });
@@ -384,7 +384,7 @@ test('a silent server is left, and the session resumed', async (t) => {
 const pathOf = (name) => fileURLToPath(new URL(name, import.meta.url));
 const BIN = pathOf('../bin/skytrail-plugin.js');
 
-/** Runs node with these arguments for a server, until it has come there. */
+/** Runs node with these arguments for a server, until it has connected. */
 async function started(t, ...args) {
   const program = await launched(t, ...args);
   await program.server.find(({ type }) => type === 'hello');
@@ -421,7 +421,7 @@ test('the command runs a file, and ends on SIGTERM when it has drained', async (
   assert.deepEqual(await program.ended, [0, null]);
 });
 
-/** A folder with a copy of this package; returns what writes a plugin's file that imports a copy. */
+/** Creates a folder with a copy of this package; returns what writes a plugin file that imports the copy. */
 async function folderWithCopy(t) {
   const folder = await mkdtemp(join(tmpdir(), 'plugin-'));
   t.after(() => rm(folder, { recursive: true }));
@@ -518,7 +518,7 @@ test('a client who hangs up ends no program, whatever was awaited', async (t) =>
   assert.equal((await asked).error.message, 'cancelled: client-gone');
   assert.equal((await server.ask('r2', 'op', 'hello', { param: {} })).result, 'hi');
   assert.equal(program.child.exitCode, null);
-  // Faults of its own do end it, as any program.
+  // Faults of the program itself do end it, as in any program.
   server.send({ type: 'request', id: 'r3', kind: 'op', name: 'fault', param: {} });
   assert.deepEqual(await program.ended, [1, null]);
   assert.match(program.said, /a fault of the program/);

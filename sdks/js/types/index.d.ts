@@ -2,7 +2,7 @@
 
 /// <reference types="node" />
 
-/** A value that travels: JSON, with dates, references, places, files and records in it. */
+/** A value that can be sent: JSON that may contain dates, references, places, files and records. */
 export type Value =
   | null
   | string
@@ -31,34 +31,34 @@ export interface Context {
   [name: string]: unknown;
 }
 
-/** An event of the log that comes until it is acknowledged. */
+/** An event of the log, delivered at least once, until it is acknowledged. */
 export interface Delivery {
-  /** The same at every attempt: the key for having effects only once. */
+  /** The same at every attempt: use it as the key for having effects only once. */
   readonly id: string;
-  /** The event's place in the log. */
+  /** The event's position in the log. */
   readonly position: number;
   readonly attempt: number;
   readonly at: Date | null;
-  /** Whether it comes late, after an absence of the plugin. */
+  /** Whether it is delivered late, after an absence of the plugin. */
   readonly catchingUp: boolean;
 }
 
-/** What every function gets as its last argument. */
+/** What every function receives as its last argument. */
 export interface Options {
   readonly context: Context;
   /** Aborted when nobody waits for the answer any more. */
   readonly signal: AbortSignal;
   readonly api: Api;
-  /** For after-hooks: which event it is. */
+  /** The event that is delivered, for after-hooks. */
   readonly delivery: Delivery | null;
-  /** Says that a delivery is still worked on; its time limit starts anew. */
+  /** Reports that a delivery is still being worked on; its time limit starts anew. */
   progress(): void;
 }
 
-/** What a lambda is asked: the client's whole request, values decoded. */
+/** A request to a lambda: the client's whole request, with decoded values. */
 export interface OpParam {
   action: string;
-  /** What the client gave: a list, an object, or nothing. */
+  /** What the client sent: a list, an object, or nothing. */
   args?: any;
   [name: string]: any;
 }
@@ -66,12 +66,12 @@ export interface OpParam {
 export interface CallOptions {
   /** How long an answer may take; the server's default is 30 s. */
   timeoutMs?: number;
-  /** Whether a request may go to another worker when the first died of it. */
+  /** Whether a request may go to another worker when the first one died while working on it. */
   idempotent?: boolean;
 }
 
 export interface AccessOptions {
-  /** Only for requests that show a key or a token. */
+  /** Only for requests with a key or a token. */
   keyRequired?: boolean;
   /** Only for users who have logged in. */
   userRequired?: boolean;
@@ -80,14 +80,14 @@ export interface AccessOptions {
 export interface OpOptions extends CallOptions, AccessOptions {}
 
 export interface HandlerOptions extends CallOptions, AccessOptions {
-  /** GET, POST and PUT unless it says otherwise. */
+  /** GET, POST and PUT by default. */
   method?: string | readonly string[];
 }
 
 export interface HookOptions {
-  /** The hook's name; else the record type, the trigger, and the function's name. */
+  /** The hook's name; by default the record type, the trigger, and the function's name. */
   name?: string;
-  /** Nobody waits for it, and it changes nothing. */
+  /** Nobody waits for it, and its changes have no effect. */
   async?: boolean;
   timeoutMs?: number;
 }
@@ -97,25 +97,25 @@ export interface BeforeHookOptions extends HookOptions {
 }
 
 export interface AfterHookOptions extends HookOptions {
-  /** What is to come after an absence: all events, the latest of each record, or none. */
+  /** What it receives after an absence: all events, the latest of each record, or none. */
   catchUp?: 'all' | 'latest' | 'none';
 }
 
 export interface TimerOptions {
-  /** The timer's name; else the function's. */
+  /** The timer's name; by default the function's. */
   name?: string;
   timeoutMs?: number;
-  /** Whose clock the spec means, such as `Asia/Hong_Kong`; else the server's setting. */
+  /** The time zone that the spec is read in, such as `Asia/Hong_Kong`; by default the server's. */
   timeZone?: string;
-  /** Whether it may run while its last run still does; `skip` unless it says otherwise. */
+  /** Whether a run may start while the previous one is still running; `skip` by default. */
   overlap?: 'skip' | 'allow';
 }
 
-/** What a login comes to. */
+/** The result of a login. */
 export interface Principal {
-  /** The account's name for ever. */
+  /** The account's permanent id. */
   principal_id: string;
-  /** Kept with the user, and replaced at each login. */
+  /** Stored with the user, and replaced at each login. */
   auth_data?: { [name: string]: unknown };
 }
 
@@ -125,7 +125,7 @@ export interface ProviderParam {
   auth_data: any;
 }
 
-/** Somebody who knows who users are; whatever it throws, the client learns that it may not log in. */
+/** Authenticates users; whatever it throws, the client learns only that it may not log in. */
 export interface AuthProvider {
   login(param: ProviderParam, options: Options): Awaitable<Principal>;
   logout?(param: ProviderParam, options: Options): Awaitable<unknown>;
@@ -146,41 +146,41 @@ export interface Settings {
   endpoint?: string;
   /** `MASTER_KEY`. */
   masterKey?: string;
-  /** How many requests to work on at once; `PLUGIN_WINDOW`, 16. */
+  /** How many requests to handle at once; `PLUGIN_WINDOW`, 16. */
   window?: number;
-  /** The deployment: workers of a higher one replace those of a lower one; `PLUGIN_GENERATION`, 0. */
+  /** The deployment: a higher one's workers replace those of a lower one; `PLUGIN_GENERATION`, 0. */
   generation?: number;
-  /** The largest message that is taken or sent, in bytes; `PLUGIN_MAX_MESSAGE`, 8 MiB. */
+  /** The largest message that is accepted or sent, in bytes; `PLUGIN_MAX_MESSAGE`, 8 MiB. */
   maxMessage?: number;
-  /** How long to finish what runs when told to stop; 30 s. */
+  /** How long running requests may take to finish when the plugin is told to stop; 30 s. */
   drainMs?: number;
   /**
-   * Behind which position deliveries start, for plugins that keep it with their effects. A number
-   * counts once, at the start of the process; a function is asked whenever the plugin connects.
+   * Deliveries start after this position, for plugins that store it together with their effects. A
+   * number counts once, when the process starts; a function is called whenever the plugin connects.
    */
   from?: number | (() => Awaitable<number>);
   log?: Log;
 }
 
-/** What a plugin does, and the server that it does it for. */
+/** A plugin: what it does, and the server that it does it for. */
 export class Plugin {
   constructor(name?: string, settings?: Settings);
 
   readonly api: Api;
-  /** The request that the running function answers; null outside of one. */
+  /** The request that the running function answers; null outside a request. */
   readonly current: Options | null;
-  /** `stopped`, `connecting`, `registering`, `registered`, or what the server says: `ready`. */
+  /** `stopped`, `connecting`, `registering`, `registered`, or what the server reports: `ready`. */
   readonly state: string;
 
-  /** A lambda: an action of the plugin's own. */
+  /** Registers a lambda: an action of the plugin. */
   op(name: string, fn: (param: OpParam, options: Options) => unknown, options?: OpOptions): void;
-  /** Answers HTTP requests to a path; with `/` at its end to all below, too. */
+  /** Answers HTTP requests to a path; a path that ends in `/` also takes everything below it. */
   handler(
     path: string,
     fn: (request: HandlerRequest, options: Options) => unknown,
     options?: HandlerOptions
   ): void;
-  /** May change a record before it is saved, or refuse it by throwing. */
+  /** Can change a record before it is saved, or reject it by throwing. */
   beforeSave(
     type: string,
     fn: (
@@ -190,48 +190,49 @@ export class Plugin {
     ) => Awaitable<Record | null | undefined | void>,
     options?: BeforeHookOptions
   ): void;
-  /** Told of every saved record, at least once, also after an absence. */
+  /** Receives every saved record at least once, also after an absence. */
   afterSave(
     type: string,
     fn: (record: Record, original: Record | null, options: Options) => unknown,
     options?: AfterHookOptions
   ): void;
-  /** May refuse a deletion by throwing. */
+  /** Can reject a deletion by throwing. */
   beforeDelete(
     type: string,
     fn: (record: Record, original: null, options: Options) => unknown,
     options?: BeforeHookOptions
   ): void;
-  /** Told of every deleted record, at least once, also after an absence. */
+  /** Receives every deleted record at least once, also after an absence. */
   afterDelete(
     type: string,
     fn: (record: Record, original: null, options: Options) => unknown,
     options?: AfterHookOptions
   ): void;
-  /** Runs by a spec such as `@hourly` or `0 30 8 * * MON-FRI`, or every so many seconds. */
+  /** Runs by a spec such as `@hourly` or `0 30 8 * * MON-FRI`, or at an interval in seconds. */
   every(spec: string | number, fn: (options: Options) => unknown, options?: TimerOptions): void;
-  /** An auth provider: an object, or a class. */
+  /** Registers an auth provider: an object, or a class. */
   provides(
     kind: 'auth',
     id: string,
     provider: AuthProvider | (new () => AuthProvider),
     options?: CallOptions
   ): void;
-  /** Told of `init`, `server-ready`, `schema-changed`, … */
+  /** Receives `init`, `server-ready`, `schema-changed`, … */
   event(name: string, fn: (param: any, options: Options) => unknown): void;
   /** Serves the files of a folder below `/static/<prefix>/`. */
   staticAsset(prefix: string, folder: () => Awaitable<string>): void;
 
   /**
-   * Serves until SIGTERM or SIGINT, then finishes what is under way. Some seconds after it has returned
-   * the process ends, whatever it has open. Programs that are more than a plugin call `serve`.
+   * Serves until SIGTERM or SIGINT, then finishes what is in flight. Some seconds after it has
+   * returned, the process exits, whatever is still open. Programs that are more than a plugin call
+   * `serve`.
    */
   run(settings?: Settings): Promise<void>;
   /** Serves until `stop`. Throws `Refused`. */
   serve(settings?: Settings): Promise<void>;
-  /** Finishes what is under way, then ends `serve`. */
+  /** Finishes what is in flight, then ends `serve`. */
   stop(): void;
-  /** Changes how many requests are taken at once; 0 pauses. */
+  /** Changes how many requests are accepted at once; 0 pauses. */
   setWindow(size: number): void;
 }
 
@@ -240,7 +241,7 @@ declare const plugin: Plugin;
 export default plugin;
 
 export interface RequestOptions {
-  /** How long to wait; 60 s, and never longer than the request that it is part of. */
+  /** How long to wait; 60 s, and never longer than the request that the call belongs to. */
   timeoutMs?: number;
   signal?: AbortSignal;
 }
@@ -251,7 +252,7 @@ export interface DatabaseOptions {
 }
 
 export interface BatchOptions extends DatabaseOptions {
-  /** All or none. */
+  /** Save or delete either all or none. */
   atomic?: boolean;
 }
 
@@ -259,20 +260,20 @@ export interface BatchOptions extends DatabaseOptions {
 export type Moment = number | Date;
 
 export interface PastOptions extends DatabaseOptions {
-  /** As of a moment; the present without it. */
+  /** The point in time; by default the present. */
   asOf?: Moment;
 }
 
 export interface HistoryOptions {
-  /** The newest moment that counts. */
+  /** Only versions up to and including this moment. */
   until?: Moment;
-  /** Versions up to this moment do not count. */
+  /** Only versions after this moment. */
   after?: Moment;
-  /** Only what this user did. */
+  /** Only changes by this user. */
   user?: string;
-  /** Only these kinds. */
+  /** Only versions of these kinds. */
   kinds?: readonly VersionKind[];
-  /** How many versions are asked for at once. */
+  /** How many versions are requested at once. */
   page?: number;
 }
 
@@ -285,7 +286,7 @@ export type VersionKind =
 /** A version of a record. */
 export class Version {
   private constructor();
-  /** The position in the log of the event that made it; a moment. */
+  /** The log position of the event that created it; can be used as a moment. */
   readonly position: number;
   /** The version's number, from 1. */
   readonly version: number;
@@ -298,11 +299,11 @@ export class Version {
     readonly plugin?: string;
   };
   readonly requestId: string | null;
-  /** Hooks that had a say. */
+  /** Hooks that took part. */
   readonly hooks: readonly { plugin: string; hook: string; changed: string[] }[];
-  /** The record since then; null when it was deleted. */
+  /** The record as of this version; null when it was deleted. */
   readonly record: Record | null;
-  /** What became different, by field; access list and owner are `_access` and `_ownerID`. */
+  /** What changed, by field; access list and owner are `_access` and `_ownerID`. */
   readonly changes: { readonly [field: string]: { readonly before: any; readonly after: any } };
 }
 
@@ -312,11 +313,11 @@ export type RecordId = string | Reference | Record;
 export class Api {
   private constructor();
   readonly userId: string | null;
-  /** Returns an API that acts as a user: what it makes is his. Throws `TypeError` without an id. */
+  /** Returns an API that acts as a user, who owns what it creates. Throws `TypeError` without an id. */
   asUser(userId: string): Api;
   /** Runs any action and returns its result. Throws `ApiError`. */
   action(name: string, payload?: object, options?: RequestOptions): Promise<any>;
-  /** Runs any action and returns its whole answer, as it travels. Throws `ApiError`. */
+  /** Runs any action and returns its whole answer, in JSON form. Throws `ApiError`. */
   request(name: string, payload?: object, options?: RequestOptions): Promise<any>;
   /** Runs a lambda, of this plugin or another. */
   lambda(name: string, args?: readonly unknown[] | object, options?: RequestOptions): Promise<any>;
@@ -335,21 +336,21 @@ export class Api {
       include?: object;
     }
   ): Promise<Record[] & { overallCount: number | null }>;
-  /** Goes through a record's versions, the newest first, a page at a time. */
+  /** Iterates over a record's versions, newest first, one page at a time. */
   history(id: RecordId, options?: HistoryOptions): AsyncGenerator<Version, void, undefined>;
-  /** Saves a record as it was, as a new version; one that was deleted is there again. */
+  /** Saves a record as it was, as a new version; a deleted record exists again. */
   restore(id: RecordId, asOf: Moment | Version): Promise<Record>;
   delete(id: RecordId, options?: BatchOptions): Promise<null>;
   delete(ids: readonly RecordId[], options?: BatchOptions): Promise<(ApiError | null)[]>;
   /** Publishes to a channel, or to several at once. */
   publish(channels: string | readonly string[], data: unknown): Promise<void>;
-  /** Sends a notification to all devices of users, or to those with a topic. */
+  /** Sends a notification to all devices of users, or only to those with a topic. */
   pushToUsers(
     users: string | readonly string[],
     notification: Notification,
     options?: { topic?: string }
   ): Promise<void>;
-  /** As `pushToUsers`, for devices. Returns the ids of those that there are. */
+  /** Like `pushToUsers`, for devices. Returns the ids of those that exist. */
   pushToDevices(
     devices: string | readonly string[],
     notification: Notification,
@@ -376,7 +377,7 @@ export type AccessEntry =
 
 /** A record; its fields are its properties. */
 export class Record {
-  /** `id` is `type/key`, or a type for a record that gets a key of its own. */
+  /** `id` is `type/key`, or only a type for a record with a new key. */
   constructor(id: string, fields?: { [name: string]: Value | undefined });
   [field: string]: any;
   readonly _id: string;
@@ -388,9 +389,9 @@ export class Record {
   readonly createdBy: string | null;
   readonly updatedAt: Date | null;
   readonly updatedBy: string | null;
-  /** Who may read and write; null is everybody, undefined leaves it to the server. */
+  /** Who may read and write; null means everybody, undefined leaves it to the server. */
   access: AccessEntry[] | null | undefined;
-  /** What came along and is not stored, such as included records. */
+  /** What arrived with the record and is not stored, such as included records. */
   readonly $transient: { [name: string]: any };
   setPublicNoAccess(): void;
   setPublicReadOnly(): void;
@@ -406,12 +407,12 @@ export class Record {
   toJSON(): { [name: string]: any };
 }
 
-/** Which records of a type; every method adds to the query and returns it. */
+/** A query for records of a type; every method adds to the query and returns it. */
 export class Query {
   constructor(recordType: string);
   static or(...queries: Query[]): Query;
   static not(query: Query): Query;
-  /** Adds a condition as it travels, for what has no method. */
+  /** Adds a condition in its JSON form, for conditions that have no method. */
   where(predicate: readonly unknown[]): this;
   equalTo(field: string, value: Value): this;
   notEqualTo(field: string, value: Value): this;
@@ -423,7 +424,7 @@ export class Query {
   caseInsensitiveLike(field: string, pattern: string): this;
   /** The field is one of these values. */
   contains(field: string, values: readonly Value[]): this;
-  /** The field is a list with this value in it. */
+  /** The field is a list that contains this value. */
   containsValue(field: string, value: Value): this;
   withinDistance(field: string, place: Geolocation, metres: number): this;
   addAscending(field: string): this;
@@ -435,7 +436,7 @@ export class Query {
   toWire(): object;
 }
 
-/** A value that points at a record. */
+/** A value that refers to a record. */
 export class Reference {
   constructor(target: string | Record);
   readonly id: string;
@@ -448,7 +449,7 @@ export class Geolocation {
   longitude: number;
 }
 
-/** A file. `url` is signed, and good for some minutes. */
+/** A file. `url` is signed, and valid for some minutes. */
 export class Asset {
   constructor(file: { name: string; contentType?: string; url?: string });
   readonly name: string;
@@ -472,15 +473,15 @@ export class GeoJSON {
 }
 
 /**
- * A value with a `$type` that this package does not know, or a date that no `Date` can be; it goes
- * back as it came.
+ * A value with a `$type` that this package does not know, or a date that no `Date` can hold; it is
+ * sent back unchanged.
  */
 export class ForeignValue {
   constructor(wire: object);
   readonly wire: any;
 }
 
-/** The platform's `Headers`, but a value may be any text. */
+/** Like the platform's `Headers`, but a value can be any string. */
 export class HttpHeaders {
   constructor(
     headers?:
@@ -489,7 +490,7 @@ export class HttpHeaders {
   );
   append(name: string, value: string): void;
   delete(name: string): void;
-  /** The value; of several, all of them with commas between. */
+  /** The value; several values are joined with commas. */
   get(name: string): string | null;
   has(name: string): boolean;
   set(name: string, value: string): void;
@@ -515,7 +516,7 @@ export class HandlerRequest {
   readonly queryString: string;
   readonly headers: HttpHeaders;
   readonly body: Buffer;
-  /** Of several with one name the last; `searchParams.getAll(name)` has all. */
+  /** If several have the same name, the last one; `searchParams.getAll(name)` has all. */
   readonly query: { [name: string]: string };
   readonly searchParams: URLSearchParams;
   readonly url: string;
@@ -524,7 +525,7 @@ export class HandlerRequest {
   form(): URLSearchParams;
 }
 
-/** A response with a status, headers, and a body: text, bytes, or anything that becomes JSON. */
+/** A response with a status, headers, and a body: a string, bytes, or anything that becomes JSON. */
 export class SkygearResponse {
   constructor(response?: {
     statusCode?: number;
@@ -538,7 +539,7 @@ export class SkygearResponse {
   json(): any;
 }
 
-/** The codes that clients know by name. Codes of one's own are allowed, too. */
+/** The codes that clients know by name. A plugin may also use its own codes. */
 export const ErrorCodes: Readonly<{
   NotAuthenticated: 101;
   PermissionDenied: 102;
@@ -581,34 +582,34 @@ export class SkytrailError extends Error {
 }
 export { SkytrailError as SkygearError };
 
-/** Thrown by an after-hook: this event can never be handled, so it is not to come again. */
+/** Thrown by an after-hook: this event can never be handled; do not send it again. */
 export class Drop extends SkytrailError {
   constructor(message: string, code?: number);
 }
 
-/** Thrown by an after-hook: the event is to come again after so many milliseconds. */
+/** Thrown by an after-hook: send the event again after this many milliseconds. */
 export class RetryAfter extends SkytrailError {
   constructor(ms: number, message?: string, code?: number);
 }
 
-/** An action that the plugin asked for has failed. Unless it is caught, it is the answer, too. */
+/** An action that the plugin called has failed. Unless it is caught, it becomes the answer. */
 export class ApiError extends SkytrailError {
   constructor(message: string, code?: number, info?: object | null, status?: number);
-  /** The HTTP status that goes with it. */
+  /** The HTTP status of the answer. */
   readonly status: number;
 }
 
-/** The server is not there, or the session went away with the reply. */
+/** The server is not connected, or the session was lost together with the reply. */
 export class ConnectionLost extends ApiError {
   constructor(message?: string);
 }
 
-/** There was no reply in time: the action may have happened, or not. */
+/** No reply arrived in time: the action may or may not have happened. */
 export class CallTimeout extends ApiError {
   constructor(message?: string);
 }
 
-/** What was to be sent is larger than the server takes; nothing was sent. */
+/** The message is larger than the server or the plugin accepts; nothing was sent. */
 export class MessageTooLarge extends ApiError {
   constructor(numBytes: number, limit: number, what?: string, whose?: string);
 }
@@ -620,7 +621,7 @@ export class Cancelled extends SkytrailError {
   readonly reason: string;
 }
 
-/** The server will not have this plugin, and would only say so again. */
+/** The server rejects this plugin, and would do so again. */
 export class Refused extends SkytrailError {
   constructor(
     message: string,

@@ -11,27 +11,27 @@ import type {
 } from './index.js';
 
 export interface AskOptions {
-  /** In whose name. */
+  /** The user who asks. */
   userId?: string;
   context?: Context;
   timeoutMs?: number;
   delivery?: Delivery | null;
 }
 
-/** A server that is not there: it asks the plugin, and answers its calls with what the test says. */
+/** Stands in for the server: asks the plugin, and answers its calls as the test says. */
 export class PluginTester {
   constructor(plugin: Plugin);
   /** The payloads of the calls that the plugin made. */
   readonly calls: { action: string; [name: string]: any }[];
   /** What the plugin published. */
   readonly published: { channels: string[]; data: any }[];
-  /** How often the plugin said that it still works on a delivery. */
+  /** How often the plugin reported progress on a delivery. */
   readonly numProgress: number;
-  /** Says what an action is answered with: a result, an error, or a function of the payload. */
+  /** Sets the answer to an action: a result, an error, or a function of the payload. */
   onAction(action: string, answer: unknown): void;
-  /** Takes a call of the plugin. */
+  /** Answers a call of the plugin. */
   call(payload: object): Promise<{ status: number; body: any }>;
-  /** Sends the events of a start; returns the points, as the server learns of them. */
+  /** Sends the events of a start; returns the points as the server receives them. */
   start(config?: object): Promise<any>;
   event(name: string, param?: object): Promise<any>;
   lambda(name: string, args?: readonly unknown[] | object, options?: AskOptions): Promise<any>;
@@ -43,15 +43,15 @@ export class PluginTester {
       headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     }
   ): Promise<SkygearResponse>;
-  /** Runs the hooks that a save would run; returns what would be stored. */
+  /** Runs the hooks that run before a save; returns what would be stored. */
   beforeSave(record: Record, original?: Record | null, options?: AskOptions): Promise<Record>;
   afterSave(record: Record, original?: Record | null, options?: AskOptions): Promise<void>;
   beforeDelete(record: Record, options?: AskOptions): Promise<void>;
   afterDelete(record: Record, options?: AskOptions): Promise<void>;
   /** Runs a timer now. */
   runTimer(name: string): Promise<void>;
-  /** Asks an auth provider who somebody is. */
+  /** Asks an auth provider who a user is. */
   login(id: string, authData: object): Promise<Principal>;
-  /** Sends any request; returns its result as it travels. */
+  /** Sends any request; returns its result in JSON form. */
   ask(kind: string, name: string, param: unknown, options?: AskOptions): Promise<any>;
 }

@@ -1,4 +1,4 @@
-"""The server's side of the protocol, in memory, doing what the test says."""
+"""The server's side of the protocol, in memory; it does what the test says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WELCOME: dict[str, Any] = {
 
 
 class StandIn:
-    """A server to which one worker connects, again and again."""
+    """A server to which one worker connects repeatedly."""
 
     def __init__(self) -> None:
         self.sockets: asyncio.Queue[StandInSocket] = asyncio.Queue()
@@ -47,7 +47,7 @@ class StandIn:
 
 
 class StandInSocket(Socket):
-    """One connection: `send` and `recv` are the worker's, the rest is the test's."""
+    """One connection: the worker uses `send` and `recv`, the test uses the rest."""
 
     def __init__(self) -> None:
         self._from_worker: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -94,12 +94,12 @@ class StandInSocket(Socket):
         return message
 
     async def settle(self) -> None:
-        """Waits until the worker has taken everything that was sent to it."""
+        """Waits until the worker has received everything that was sent to it."""
         self.tell_raw({"type": "ping"})
         await self.expect("pong")
 
     async def welcome(self, **members: Any) -> dict[str, Any]:
-        """Takes the hello; returns it."""
+        """Receives the hello; returns it."""
         hello = await self.expect("hello")
         self.tell_raw({**WELCOME, **members})
         return hello
@@ -119,7 +119,7 @@ class Serving:
     def __init__(self, service: Service, **options: Any) -> None:
         self.server = StandIn()
         self.worker = Worker(service, Options("TEST", **options), connect=self.server.connect)
-        # Quick, and the same at every run.
+        # Quick, and the same in every run.
         self.worker._backoff.pause = lambda ending: 0.0  # type: ignore[method-assign]
 
     async def __aenter__(self) -> Serving:

@@ -326,7 +326,7 @@ class Settings(unittest.TestCase):
 
 
 class ApiCalls(unittest.IsolatedAsyncioTestCase):
-    """What the API sends and reads, asked for in a lambda as a plugin does."""
+    """What the API sends and reads, when a lambda uses it as a plugin does."""
 
     def setUp(self) -> None:
         self.plugin = Plugin("TEST")

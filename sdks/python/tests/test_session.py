@@ -148,7 +148,7 @@ class OneSocket(unittest.TestCase):
         session = opened(max_message=2000)
         session.respond(asked(session, 1), {"result": "x" * 2000})
         (answer,) = sent(session)
-        # Whoever asked did nothing wrong.
+        # The client did nothing wrong.
         self.assertEqual(answer["error"]["code"], 10000)
         bound = r"^an answer of 20\d\d bytes is above the server's limit of 2000, PLUGIN_MAX_MESSAGE$"
         self.assertRegex(answer["error"]["message"], bound)
@@ -158,7 +158,7 @@ class OneSocket(unittest.TestCase):
         self.assertIn("above the plugin's limit of 8388608, PLUGIN_MAX_MESSAGE", message)
         with self.assertRaises(MessageTooLarge):
             session.call({"x": "x" * 2000}, None, 1)
-        # What was not sent has no number.
+        # A message that was not sent has no number.
         session.call({"action": "a"}, None, 1)
         self.assertEqual([it["seq"] for it in sent(session)], [2])
 
@@ -170,7 +170,7 @@ class OneSocket(unittest.TestCase):
             session.respond(asked(session, seq), {"error": error})
             error = sent(session)[0]["error"]
             self.assertEqual((error["code"], error["message"]), (102, "no"))
-            # Shown where traces are: to developers.
+            # It is in the trace, which developers see.
             self.assertIn("its info cannot be sent", error["info"]["trace"])
 
     def test_an_answer_that_is_no_json_becomes_an_error(self) -> None:
@@ -271,7 +271,7 @@ class Resume(unittest.TestCase):
         session.connect(1.0)
         sent(session)
         self.assertEqual(receive(session, WELCOME), [Welcomed(resumed=False, lost=True)])
-        # The new session may use the old one's ids: the answer to the old request is not for it.
+        # The new session can reuse the old one's ids: the old answer is not for the new request.
         new = asked(session, 1)
         self.assertFalse(session.respond(old, {"result": "old"}))
         self.assertTrue(session.respond(new, {"result": "new"}))
@@ -301,7 +301,7 @@ class Resume(unittest.TestCase):
 
 
 class Server:
-    """The server's half, as small as it can be: enough to lose texts on the way."""
+    """The server's half of a session, as small as possible: enough to lose texts on the way."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -327,7 +327,7 @@ class Server:
 
 
 class RandomSchedules(unittest.TestCase):
-    """However often the socket breaks and whatever it swallows: each request once, in order."""
+    """However often the socket breaks and whatever gets lost: each request once, in order."""
 
     def test_every_request_arrives_once_and_is_answered_once(self) -> None:
         for seed in range(300):
@@ -351,7 +351,7 @@ class RandomSchedules(unittest.TestCase):
             to_server.extend(sent(session))
 
         def reconnect() -> None:
-            # Everything that is under way is lost with the socket.
+            # Everything in flight is lost with the socket.
             to_worker.clear()
             to_server.clear()
             session.disconnect()

@@ -104,7 +104,7 @@ class Values(unittest.TestCase):
                 encode(value)
         with self.assertRaisesRegex(ValueError, "refers to itself"):
             note.to_wire()
-        # What errors and shapes have in them is written as it is.
+        # The contents of errors and shapes are written without encoding.
         with self.assertRaisesRegex(ValueError, "^a value that refers to itself cannot be sent$"):
             write(circle)
         deep: list[Any] = []
@@ -113,7 +113,7 @@ class Values(unittest.TestCase):
         for act in (encode, write):
             with self.assertRaisesRegex(ValueError, "^nested deeper than 64$"):
                 act(deep)
-        # What comes twice beside itself is no circle, also after a failure.
+        # A value that occurs twice side by side is not a cycle, also after a failure.
         twice = {"a": 1}
         self.assertEqual(encode([twice, twice, {"b": twice}]), [twice, twice, {"b": twice}])
 

@@ -82,7 +82,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
 
         class Unfinished(SkygearException):
             def __init__(self) -> None:
-                """Without what it inherits."""
+                """Does not call the inherited constructor."""
 
         raised = [Mute(), Unfinished(), SkygearException("x", 10000, {"why": Mute()})]
 
@@ -130,7 +130,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         error = (await socket.answer_to("r1"))["error"]
         self.assertEqual(error["code"], 119)
         self.assertIn("client-gone", error["message"])
-        # And one that runs already.
+        # The same for a request that is already running.
         socket.ask("r2", "op", "wait", {})
         await socket.settle()
         socket.tell("cancel", id="r2", reason="deadline")
@@ -282,7 +282,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         serving.server.refusals = [ConnectionRefusedError("not now")] * 2
         socket.hang_up()
         again = await serving.server.accept()
-        # The call is made while nobody is connected.
+        # The call is made while the worker is not connected.
         release.set()
         hello = await again.welcome(resumed=True, received=0)
         self.assertEqual(hello["resume"]["session"], "s-1")
@@ -353,7 +353,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             socket.ask("r1", "op", "quick", {})
             await socket.answer_to("r1")
             await leave(serving, socket)
-            # The answer was written, and did not arrive.
+            # The answer was written but did not arrive.
             socket.hang_up()
             again = await serving.server.accept()
             hello = await again.welcome(resumed=True, received=0)
@@ -509,7 +509,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(
             sorted(ended), ["cancelled", f"in the background: {lost}", f"in the thread: {lost}"]
         )
-        # The new session may use the old one's ids.
+        # The new session can reuse the old one's ids.
         again.ask("r1", "op", "async", {})
         self.assertEqual((await again.expect("call"))["parent"], "r1")
 

@@ -1,8 +1,8 @@
-// Two people chat, each in a browser of their own; one loses the network for a while.
+// Two people chat, each in their own browser; one loses the network for a while.
 //
 //   node chat.js FOLDER ADDRESS ADDRESS-THAT-IS-CUT SCREENSHOTS
 //
-// It asks for the cut and its end with lines of output, and goes on at a line of input.
+// It asks for the cut and its end with lines of output, and continues when it reads a line of input.
 'use strict';
 
 const path = require('node:path');
@@ -43,7 +43,7 @@ async function talk(browser) {
   await ben.has(said);
   await ben.page.until('the picture is there', 'document.querySelector(".bubble img")?.naturalWidth > 100');
 
-  // Another room, in which Ben is not.
+  // Another room, without Ben.
   await ada.makeRoom('tea');
   await ada.sees('#title', 'tea');
   await ada.say('Milk first?');
@@ -56,7 +56,7 @@ async function talk(browser) {
   await ben.enter('engines');
   await ada.enter('engines');
 
-  // Ben's network goes. He writes on, and so does Ada.
+  // Ben's network fails. He keeps writing, and so does Ada.
   await outside('cut');
   await ben.sees('#connection', 'Not connected');
   const missed = ['Are you there?', 'I go on, then.', 'The drum turns.'];
@@ -77,7 +77,7 @@ async function talk(browser) {
   await ben.page.until('connected again', 'document.querySelector("#connection").textContent === ""');
   await shoot(ada, 'after-the-tunnel');
 
-  // Everything is there for who comes back.
+  // Everything is there when Ben is back.
   await ben.page.goTo(`${benAt}/chat`);
   await ben.unread('tea', '1');
   await ben.enter('engines');

@@ -8,7 +8,7 @@ const { randomUUID } = require('node:crypto');
 const { Person, run } = require('./person');
 
 const [, , folder, address] = process.argv;
-/** More than a page. */
+/** More than one page. */
 const AT_ONCE = 60;
 const MESSAGES = 2 * AT_ONCE;
 const ROOMS = 60;
@@ -22,7 +22,7 @@ async function script(browser) {
   await ada.opened('engines');
   await ben.enter('engines');
 
-  // Many are saved at one time, and each is put into the page about once.
+  // Many messages are saved at the same time, and each is rendered about once.
   await ben.page.evaluate(`{
     window.added = 0;
     const count = (changes) => changes.forEach(({ addedNodes }) => { added += addedNodes.length; });
@@ -40,7 +40,7 @@ async function script(browser) {
   const added = await ben.page.evaluate('added');
   assert.ok(added <= 4 * MESSAGES, `${added} elements for ${MESSAGES} messages`);
 
-  // Page by page all are there.
+  // Loading page by page finds them all.
   const cleo = new Person('cleo', await browser.page());
   await cleo.come(address);
   await cleo.enter('engines');
@@ -54,7 +54,7 @@ async function script(browser) {
   const bubbles = '[...document.querySelectorAll(".bubble")].map((it) => it.innerText)';
   assert.deepEqual((await cleo.page.evaluate(bubbles)).sort(), [...texts].sort());
 
-  // However many rooms there are, the newest is there for who comes back.
+  // However many rooms there are, the newest is there after a reconnect.
   const rooms = Array.from({ length: ROOMS }, (_, number) => ({
     _id: `room/${randomUUID()}`, title: `room ${number}`,
   }));

@@ -1,4 +1,4 @@
-// A browser that is told what to do, over its own protocol.
+// A browser that is controlled over its own protocol.
 'use strict';
 
 const { spawn } = require('node:child_process');
@@ -6,14 +6,14 @@ const fs = require('node:fs/promises');
 const { w3cwebsocket: WebSocket } = require('websocket');
 
 const PATIENCE_MS = 30000;
-// Neither the network nor the machine is to be touched beyond the test.
+// Options that keep the browser from touching the network or the machine beyond the test.
 const QUIET = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
   '--no-first-run', '--remote-debugging-port=0',
 ];
 
-/** A page in a profile of its own. */
+/** A page in its own profile. */
 class Page {
   constructor(browser, session) {
     this.browser = browser;
@@ -24,7 +24,7 @@ class Page {
     return this.browser.send(method, params, this.session);
   }
 
-  /** Returns what an expression comes to in the page. */
+  /** Returns the value of an expression in the page. */
   async evaluate(expression) {
     const { result, exceptionDetails } = await this.send('Runtime.evaluate', {
       expression, awaitPromise: true, returnByValue: true, userGesture: true,
@@ -59,7 +59,7 @@ class Page {
     await this.send('Input.dispatchKeyEvent', { type: 'keyUp', ...key });
   }
 
-  /** Lets no request through whose address is like one of these patterns. */
+  /** Blocks requests whose address matches one of these patterns. */
   async block(...urls) {
     await this.send('Network.enable');
     await this.send('Network.setBlockedURLs', { urls });
@@ -125,7 +125,7 @@ class Browser {
     const { sessionId } = await this.send('Target.attachToTarget', { targetId, flatten: true });
     const page = new Page(this, sessionId);
     await page.send('Page.enable');
-    // Every page counts as looked at, though only one is in front.
+    // Every page counts as focused, though only one is in front.
     await page.send('Emulation.setFocusEmulationEnabled', { enabled: true });
     const metrics = { width, height, mobile, deviceScaleFactor: 1 };
     await page.send('Emulation.setDeviceMetricsOverride', metrics);

@@ -1,4 +1,4 @@
-// Somebody in front of the chat's page, and what the scripts with people have in common.
+// A person who uses the chat's page, and what the scripts with people have in common.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -7,14 +7,14 @@ const { Browser } = require('./devtools');
 
 const quote = JSON.stringify;
 
-/** Somebody in front of the chat's page. */
+/** A person who uses the chat's page. */
 class Person {
   constructor(name, page) {
     this.name = name;
     this.page = page;
   }
 
-  /** Comes to the page and signs in with the keyboard; `signup` for the first time, then `login`. */
+  /** Opens the page and signs in with the keyboard; `signup` the first time, then `login`. */
   async come(address, action = 'signup') {
     await this.page.goTo(`${address}/chat`);
     await this.page.evaluate(`{
@@ -78,7 +78,7 @@ class Person {
     );
   }
 
-  /** Waits until the room has these messages, each once, in this order, and none is waiting. */
+  /** Waits until the room shows these messages, each once, in this order, and none is waiting. */
   async has(texts) {
     const shown = `[...document.querySelectorAll('.message:not(.waiting) .bubble')].map((it) => it.innerText)`;
     const wanted = quote(quote(texts));
@@ -100,7 +100,7 @@ class Person {
   }
 }
 
-/** Runs an action, without a token as somebody who has only the page's key. */
+/** Runs an action; without a token, as somebody who has only the page's key. */
 async function call(address, action, body = {}, token = undefined) {
   const { api_key: key } = await (await fetch(`${address}/chat/key`)).json();
   const headers = { 'Content-Type': 'application/json', 'X-Skygear-API-Key': key };
@@ -111,7 +111,7 @@ async function call(address, action, body = {}, token = undefined) {
   return answer.result;
 }
 
-/** Has something done outside. */
+/** Asks for something to be done outside. */
 function outside(what) {
   return new Promise((resolve) => {
     process.stdin.once('data', resolve);
@@ -119,7 +119,7 @@ function outside(what) {
   });
 }
 
-/** Runs a script with a browser whose profile is in a folder, and ends with its result. */
+/** Runs a script with a browser whose profile is in a folder, and exits with its result. */
 async function run(folder, script) {
   let browser;
   try {

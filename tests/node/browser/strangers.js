@@ -1,4 +1,4 @@
-// Somebody without an account has the page's key, and a room's id: nothing is heard or forged with it.
+// A stranger without an account has the page's key and a room's id, but can hear and forge nothing.
 // And a file's name is only a name.
 //
 //   node strangers.js FOLDER ADDRESS
@@ -27,7 +27,7 @@ class Stranger {
     this.socket.send(JSON.stringify(frame));
   }
 
-  /** Listens to channels; resolves when all that was sent before has been taken. */
+  /** Listens to channels; resolves when the server has handled everything that was sent before. */
   async listen(...channels) {
     const echo = `echo-${this.heard.length}`;
     for (const channel of [...channels, echo]) this.send({ action: 'sub', channel });
@@ -56,7 +56,7 @@ async function script(browser) {
   await ada.say('The number is 4711');
   await ben.has(['The number is 4711']);
 
-  // What is heard says nothing, and neither does the API.
+  // Channel messages reveal nothing, and neither does the API.
   const [message] = await ada.call(address, 'record:query', { record_type: 'message' });
   await stranger.listen('nothing');
   assert.ok(stranger.heard.some((it) => it.includes(message._id)), 'the message was announced');
@@ -67,7 +67,7 @@ async function script(browser) {
     assert.deepEqual(await call(address, 'record:query', { record_type }).catch(() => []), []);
   }
 
-  // What is published is not believed.
+  // Published messages are not trusted.
   const now = new Date().toISOString();
   const forged = { ...message, _id: 'message/forged', text: 'Pay eve', _created_at: now, _updated_at: now };
   const script = { $name: 'report.pdf', $url: 'javascript:document.title="taken"' };
@@ -82,7 +82,7 @@ async function script(browser) {
   await ben.has(['The number is 4711', 'And so it stays']);
   await ada.has(['The number is 4711', 'And so it stays']);
 
-  // Nor is an address followed that is none of the web, should one ever come.
+  // An address that is not http(s) is not followed either, should one ever arrive.
   const shown = await ben.page.evaluate(`import('/static/chat/view.js').then(({ showMessages }) => {
     const list = document.createElement('ol');
     const messages = ${JSON.stringify([{ ...forged, attachment: script }])};
@@ -93,7 +93,7 @@ async function script(browser) {
   })`);
   assert.equal(shown, null);
 
-  // A percent sign is no code.
+  // A percent sign is not an escape.
   for (const name of ['100%.txt', 'a%20b.txt']) {
     await fs.writeFile(path.join(folder, name), 'text');
     await ada.attach(path.join(folder, name));

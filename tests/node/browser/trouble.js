@@ -1,8 +1,8 @@
-// What goes wrong is said, and made up for: refused files, failed requests, a restart, ended sessions.
+// Failures are shown and recovered from: rejected files, failed requests, a restart, ended sessions.
 //
 //   node trouble.js FOLDER ADDRESS
 //
-// It asks for what happens to the server and the plugin with lines of output, and goes on at a line of input.
+// It asks for what happens to the server and the plugin with lines of output, and continues at a line of input.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -13,7 +13,7 @@ const { Person, outside, run } = require('./person');
 const [, , folder, address] = process.argv;
 const composer = 'document.querySelector("#composer textarea").value';
 
-/** Saves that fail while the sockets stay open are tried again, and nothing overtakes them. */
+/** Saves that fail while the sockets stay open are retried, and nothing overtakes them. */
 async function failedSaves(ada, ben) {
   await ada.page.block('*/record/save');
   await ada.say('one');
@@ -26,7 +26,7 @@ async function failedSaves(ada, ben) {
   await ada.has(['one', 'two']);
 }
 
-/** A refused message stays in its room, with the reason, and holds up nobody. */
+/** A rejected message stays in its room, with the reason, and does not hold up the others. */
 async function refusedFile(ada, ben) {
   await fs.writeFile(path.join(folder, 'empty.txt'), '');
   await ada.page.block('*/asset/put');
@@ -63,7 +63,7 @@ async function restart(ada, ben) {
   }
 }
 
-/** What was read in one tab was read. */
+/** What was read in one tab is read in the others. */
 async function twoTabs(browser, ada, ben) {
   const again = new Person('ada', await browser.page());
   await again.come(address, 'login');

@@ -17,7 +17,7 @@ const people = once(async () => {
 
 const Paper = skygear.Record.extend('access_paper');
 
-/** Saves a paper of Ada's and returns who may read it and who may write it. */
+/** Saves one of Ada's papers and returns who can read it and who can write it. */
 async function rights(change) {
   const { ada, ben, eve, nobody } = await people();
   const paper = new Paper({ text: 'original' });
@@ -39,7 +39,7 @@ async function rights(change) {
 const ALL = 'ada ben eve';
 const user = (app) => app.auth.currentUser;
 
-// Name, the change, who reads, who writes.
+// Name, the change, who can read, who can write.
 const CASES = [
   ['no list: everybody', () => {}, `${ALL} nobody`, ALL],
   ['public read only', (p) => p.setPublicReadOnly(), `${ALL} nobody`, 'ada'],
@@ -204,7 +204,7 @@ group.check('only roles create a type that is kept to them', async () => {
   );
   assert.match(error.message, /create/);
   const notice = await eve.publicDB.save(new Notice({ text: 'yes' }));
-  // Changing is another right than creating.
+  // Changing needs a different right than creating.
   await ada.publicDB.save(new Notice({ _id: notice.id, text: 'changed' }));
   await ada.publicDB.setRecordCreateAccess(Notice, []);
   await ada.publicDB.save(new Notice({ text: 'everybody again' }));
@@ -229,7 +229,7 @@ group.check('names and addresses are for users, and only their owner’s to chan
   assert.equal((await ada.auth.whoami()).username, user(ada).username);
 });
 
-/** Replaces the rules for fields while something is done. */
+/** Replaces the rules for fields while a function runs. */
 async function withFieldRules(rules, work) {
   const admin = administrator();
   const { result } = await admin.makeRequest('schema:field_access:get', {});

@@ -1,4 +1,4 @@
-// Which of the SDK's public functions were called, by the engine's own count.
+// Which of the SDK's public functions were called, as counted by the engine.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -7,18 +7,18 @@ const inspector = require('node:inspector');
 const { fileURLToPath } = require('node:url');
 const { Group } = require('./harness');
 
-// What an application in node can reach: the rest is for plugins and other platforms.
+// What an application in Node can reach; the rest is for plugins and other platforms.
 const OWN_FILES = new RegExp([
   'skygear-core/dist/(acl|asset|auth|cache|container|database|error|geolocation|pubsub|push|query|',
   'query_result|record|reference|relation|role|type)\\.js$',
   '|skygear-(sso|forgot-password)/dist/(index|custom_token|oauth)\\.js$',
 ].join(''));
 
-// What is called by nobody, and why.
+// Functions that nothing calls, and why.
 const UNCALLED = [
   // Only in a browser: the page's checks (tests/sdk/browser) call it.
   'skygear-core/asset.js base64StringtoBlob',
-  // These forget to return what they find.
+  // These functions forget to return what they find.
   'skygear-core/pubsub.js hasHandlers',
   'skygear-core/record.js hasPublicReadAccess',
   'skygear-core/record.js hasPublicWriteAccess',
@@ -43,13 +43,13 @@ const post = (method, parameters) => new Promise((resolve, reject) => {
   session.post(method, parameters, (error, answer) => (error ? reject(error) : resolve(answer)));
 });
 
-/** Starts to count; must come before the SDK is loaded. */
+/** Starts counting; must run before the SDK is loaded. */
 async function start() {
   await post('Profiler.enable');
   await post('Profiler.startPreciseCoverage', { callCount: true, detailed: false });
 }
 
-/** Returns a function's name, or that of the property it belongs to; nothing for inner ones. */
+/** Returns a function's name, or that of the property it belongs to; null for inner functions. */
 function publicName(source, { functionName, ranges }) {
   if (!/^[a-z]\w*$/.test(functionName)) return null;
   if (functionName !== 'get' && functionName !== 'set') return functionName;
@@ -75,7 +75,7 @@ async function uncalled() {
 
 const group = new Group('coverage');
 
-// Last, when all others are done.
+// Last, when all others have finished.
 group.check('every public function was called', async () => {
   assert.deepEqual(await uncalled(), UNCALLED);
 });

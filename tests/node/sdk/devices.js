@@ -93,9 +93,9 @@ group.check('a change of a record reaches the device that asked for it', async (
   assert.ok(first['seq-num'] > 0);
   watched.text = 'changed';
   await app.publicDB.save(watched);
-  // The numbers grow, but by less than what a number here can tell apart.
+  // The numbers grow, but by less than a JavaScript number can distinguish.
   assert.ok((await notices.next())['seq-num'] >= first['seq-num']);
-  // It leaves the result, and what happens then concerns nobody.
+  // The record leaves the result; later changes are not reported.
   watched.mark = 'after';
   await app.publicDB.save(watched);
   assert.equal((await notices.next())['subscription-id'], 'mine');

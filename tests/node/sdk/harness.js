@@ -1,4 +1,4 @@
-// Named checks, run one after the other within their group, and reported one per line:
+// Named checks, run one by one within their group, and reported one per line:
 //
 //   ok <tab> group: check
 //   failed <tab> group: check <tab> why
@@ -8,7 +8,7 @@ const assert = require('node:assert/strict');
 
 const TIME_LIMIT_MS = 30000;
 
-/** What belongs together: checks that share users and record types. */
+/** A group of checks that share users and record types. */
 class Group {
   constructor(name) {
     this.name = name;
@@ -21,7 +21,7 @@ class Group {
 
   async run() {
     for (const { name, body } of this.checks) {
-      // Each must be done before the next one starts: they may share a session.
+      // Each check must finish before the next one starts: they may share a session.
       report(name, await failureOf(body));
     }
   }
@@ -53,7 +53,7 @@ function report(name, failure) {
   process.stdout.write(`${words.join('\t')}\n`);
 }
 
-/** Makes something once, for the first check that asks for it. */
+/** Creates something once, for the first check that asks for it. */
 function once(make) {
   let made;
   return () => {
@@ -62,13 +62,13 @@ function once(make) {
   };
 }
 
-/** Waits for a refusal with a code and returns the error, as the application sees it. */
+/** Waits for a rejection with a code and returns the error as the application sees it. */
 async function refused(code, promise) {
   let answer;
   try {
     answer = await promise;
   } catch (thrown) {
-    // A refused request has the error inside; a refused record is the error.
+    // A rejected request contains the error; a rejected record is the error.
     const error = thrown.error || thrown;
     assert.equal(error.code, code, describe(thrown));
     return error;
@@ -76,7 +76,7 @@ async function refused(code, promise) {
   throw new assert.AssertionError({ message: `not refused: ${JSON.stringify(answer)}` });
 }
 
-/** Collects what comes, and lets others wait for the next. */
+/** Collects what arrives, and lets others wait for the next item. */
 class Inbox {
   constructor() {
     this.items = [];

@@ -1,4 +1,4 @@
-// Functions of plugins, and hooks as an application meets them.
+// Plugins' functions and hooks, as an application uses them.
 'use strict';
 
 const assert = require('node:assert/strict');

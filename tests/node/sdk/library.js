@@ -1,4 +1,4 @@
-// The books that the query groups ask for.
+// The books that the query groups search for.
 'use strict';
 
 const { once } = require('./harness');
@@ -73,7 +73,7 @@ async function names(question) {
   return Array.from(found, (book) => book.name).join('');
 }
 
-/** As {@link names}, in order of the alphabet. */
+/** Like {@link names}, in alphabetical order. */
 async function namesSorted(question) {
   return (await names(question)).split('').sort().join('');
 }

@@ -1,4 +1,4 @@
-// Passwords that change, and users who are shut out.
+// Passwords that change, and users who are locked out.
 'use strict';
 
 const assert = require('node:assert/strict');

@@ -1,4 +1,4 @@
-// Every condition that a query can be given.
+// Every condition that a query can have.
 'use strict';
 
 const assert = require('node:assert/strict');

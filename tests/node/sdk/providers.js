@@ -1,4 +1,4 @@
-// Login by others: auth providers, custom tokens, OAuth; and what plugins do for passwords.
+// Login through others: auth providers, custom tokens, OAuth; and what plugins do for passwords.
 'use strict';
 
 const assert = require('node:assert/strict');

@@ -7,7 +7,7 @@ const { application, unique } = require('./world');
 
 const group = new Group('pubsub');
 
-/** An application whose sockets are open, for as long as something is done. */
+/** Runs a function with an application whose sockets are open. */
 async function online(count, work) {
   const apps = [];
   for (let n = 0; n < count; n += 1) {
@@ -27,7 +27,7 @@ async function online(count, work) {
   }
 }
 
-/** Listens to a channel; resolves once what is published there is heard. */
+/** Listens to a channel; resolves once it hears what is published there. */
 async function listen(app, channel) {
   const inbox = new Inbox();
   app.pubsub.on(channel, (message) => inbox.put(message));
@@ -39,7 +39,7 @@ async function listen(app, channel) {
 group.check('what one publishes the others hear', () => online(3, async (ada, ben, cyd) => {
   const room = unique('room');
   const inboxes = [await listen(ada, room), await listen(ben, room)];
-  // Ada has heard Ben's probe, too.
+  // Ada has also heard Ben's probe.
   assert.deepEqual(await inboxes[0].next(), { probe: true });
   const message = { text: 'hello', list: [1, { two: null }], 'ключ': '🚀' };
   cyd.pubsub.publish(room, message);
@@ -95,7 +95,7 @@ group.check('a channel that all left is no longer heard', () => online(1, async 
   const inbox = await listen(ada, room);
   ada.pubsub.off(room);
   ada.pubsub.publish(room, { n: 1 });
-  // Order is kept: the probe comes after what is not heard.
+  // Order is kept: the probe arrives after what must not be heard.
   await listen(ada, other);
   assert.deepEqual(inbox.items, []);
   assert.deepEqual((await listen(ada, room)).items, []);

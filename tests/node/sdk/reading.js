@@ -1,4 +1,4 @@
-// Order, pages, counts, what is read along, and the local cache.
+// Order, pages, counts, included records, and the local cache.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -9,7 +9,7 @@ const { HERE, ask, library, names } = require('./library');
 const group = new Group('reading');
 const { ErrorCodes, Geolocation } = skygear;
 
-// Name, the query, and the books in its order; what has no value is the greatest.
+// Name, the query, and the books in its order; a missing value sorts as the greatest.
 const ORDERS = [
   ['ascending', () => ask().addAscending('pages'), 'ABCD'],
   ['descending', () => ask().addDescending('pages'), 'DCBA'],
@@ -76,7 +76,7 @@ group.check('the count is of all that match, whatever the page', async () => {
   assert.equal((await app.publicDB.query(question)).overallCount, undefined);
 });
 
-/** Returns what was read along with the books, by name. */
+/** Returns the names of the records included with the books. */
 async function along(change) {
   const { app } = await library();
   const found = await app.publicDB.query(change(ask().addAscending('name')));

@@ -1,4 +1,4 @@
-// The server goes away and comes back: subscriptions, what was published meanwhile, and the session.
+// The server stops and comes back: subscriptions, what was published meanwhile, and the session.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -21,7 +21,7 @@ async function connected(app) {
   await opened;
 }
 
-/** Subscribes to changes; returns where the notices come, when one has. */
+/** Subscribes to changes; returns where the notices arrive, once the first one has. */
 async function watch(app) {
   const device = await app.push.registerDevice(unique('token'), 'ios');
   const notices = new Inbox();
@@ -55,7 +55,7 @@ const scene = once(async () => {
   await adaIsGone;
   // The SDK keeps this until its socket is open again, and subscribes first.
   ada.pubsub.publish(room, { said: 'while away' });
-  // Changed as soon as the server is back, whether the SDK has noticed yet or not.
+  // Changed as soon as the server is back, whether or not the SDK has noticed.
   const changed = restarted.then(() => ada.publicDB.save(record('watched_note', { n: 2 })));
   await Promise.all([restarted, adaIsBack, benIsBack, changed]);
   return { ada, ben, inbox, note, notices, room, seen };

@@ -1,4 +1,4 @@
-// Roles: who has them, who gives them.
+// Roles: who has them, and who assigns them.
 'use strict';
 
 const assert = require('node:assert/strict');

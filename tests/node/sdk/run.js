@@ -1,10 +1,10 @@
-// Drives the published SDK (npm `skygear` 1.7.2, as it is) through every public function:
+// Drives the unmodified published SDK (npm `skygear` 1.7.2) through every public function:
 //
 //   SKYGEAR_ENDPOINT=… RESTARTING_ENDPOINT=… API_KEY=… MASTER_KEY=… CUSTOM_TOKEN_SECRET=… \
 //     node run.js [GROUP …]
 //
-// Says how each check went (`harness.js`), and last `end`. When it says `restart`, the server at
-// RESTARTING_ENDPOINT is to be killed and started again at its address, and any line to be answered.
+// Prints the result of each check (`harness.js`), and finally `end`. When it prints `restart`, kill the
+// server at RESTARTING_ENDPOINT, start it again at the same address, and answer with any line.
 'use strict';
 
 const coverage = require('./coverage');
@@ -32,7 +32,7 @@ async function main() {
   await coverage.start();
   const wanted = process.argv.slice(2);
   const isWanted = (name) => wanted.length === 0 || wanted.includes(name);
-  // This one waits for the server most of its time.
+  // This group mostly waits for the server.
   const patient = isWanted('reconnecting') ? require('./reconnecting').run() : null;
   for (const name of GROUPS.filter(isWanted)) await require(`./${name}`).run();
   await patient;

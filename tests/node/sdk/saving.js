@@ -1,4 +1,4 @@
-// Saving and deleting records, one and many, all or some.
+// Saves and deletes records: one and many, all or some.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -12,7 +12,7 @@ const ada = once(() => person('ada'));
 const ben = once(() => person('ben'));
 const note = (fields) => record('saved_note', fields);
 
-/** A record of Ada's that only she may change. */
+/** One of Ada's records that only she can change. */
 async function hers(text) {
   const mine = note({ text });
   mine.setPublicReadOnly();

@@ -1,4 +1,4 @@
-// One program in the life of a session; its local storage is a file:
+// One program run in the life of a session; its local storage is a file:
 //
 //   node session_step.js STEP FILE USERNAME
 'use strict';
@@ -7,7 +7,7 @@ const { existsSync, readFileSync, writeFileSync } = require('node:fs');
 
 const [step, file, username] = process.argv.slice(2);
 
-/** A browser's local storage over a file. */
+/** A browser's local storage, kept in a file. */
 class FileStorage {
   constructor() {
     this.items = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {};

@@ -1,4 +1,4 @@
-// A session outlives the program: each step is a program of its own, over the same local storage.
+// A session outlives the program: each step is a separate program with the same local storage.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -20,7 +20,7 @@ const device = once(() => {
 
 const stored = () => JSON.parse(readFileSync(device().file, 'utf8'));
 
-/** Runs one step in a program of its own and returns what it saw. */
+/** Runs one step in a separate program and returns what it saw. */
 function program(step) {
   const { file, username } = device();
   return new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-// Every kind of value, there and back.
+// Every kind of value, saved and read back.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -15,7 +15,7 @@ const thing = (fields) => record('value_thing', fields);
 async function thereAndBack(field, value) {
   const { publicDB } = await app();
   const fresh = thing();
-  // The constructor would take a date inside an object apart.
+  // The constructor would take apart a date inside an object.
   fresh[field] = value;
   const saved = await publicDB.save(fresh);
   const read = await publicDB.getRecordByID(saved.id);

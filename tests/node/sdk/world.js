@@ -1,4 +1,4 @@
-// Where the server is, and applications that use it.
+// The server's address, and applications that use it.
 'use strict';
 
 const { randomUUID } = require('node:crypto');
@@ -6,10 +6,10 @@ const skygear = require('skygear');
 
 const { SKYGEAR_ENDPOINT, RESTARTING_ENDPOINT, API_KEY, MASTER_KEY } = process.env;
 
-/** Makes an application of its own: the SDK's container, without a session. */
+/** Creates a separate application: the SDK's container, without a session. */
 function application(apiKey = API_KEY, endPoint = SKYGEAR_ENDPOINT) {
   const app = new skygear.constructor();
-  // Sockets only for those who ask: there are many applications in this process.
+  // Sockets are opened only on request, because this process has many applications.
   app.pubsub.autoPubsub = false;
   app.configApiKey(apiKey);
   app.configEndPoint(endPoint);
@@ -21,7 +21,7 @@ function administrator() {
   return application(MASTER_KEY);
 }
 
-/** Makes a name that nobody else has. */
+/** Returns a unique name. */
 function unique(name) {
   return `${name}-${randomUUID().slice(0, 8)}`;
 }

@@ -1,4 +1,4 @@
-"""Files, and the addresses that the SDK signs for them itself."""
+"""Files, and the file URLs that the SDK signs itself."""
 
 import requests
 
@@ -11,12 +11,12 @@ from skygear.query import Query
 from harness import check, result
 from world import API_KEY, ENDPOINT, person, record, unique
 
-# As the SDK's own programs do; it reads the secret from the environment.
+# The SDK's own programs do the same; it reads the secret from the environment.
 parse_args()
 
 
 def upload(container, name, content):
-    """Uploads a file as the SDKs do: asks where to, then posts it there."""
+    """Uploads a file as the SDKs do: asks for the address, then posts the file there."""
     size = len(content)
     put = {"filename": name, "content-type": "text/plain", "content-size": size}
     answer = result(container.send_action("asset:put", put))

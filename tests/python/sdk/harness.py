@@ -28,12 +28,12 @@ def run():
 
 
 def result(answer):
-    """Returns what was answered, or fails with the error that was."""
+    """Returns an answer's result, or fails with its error."""
     assert "error" not in answer, answer["error"]
     return answer.get("result")
 
 
 def refused(code, answer):
-    """Returns the error of an answer, which must be a refusal with a code."""
+    """Returns the error of an answer, which must have this code."""
     assert answer.get("error", {}).get("code") == code, answer
     return answer["error"]

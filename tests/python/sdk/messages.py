@@ -1,4 +1,4 @@
-"""Publishing with the SDK's hub; heard over the WebSocket client that the SDK brings."""
+"""Publishes with the SDK's hub; listens with the WebSocket client that the SDK includes."""
 
 import json
 
@@ -13,7 +13,7 @@ HUB = ENDPOINT.rstrip("/").replace("http", "ws", 1) + "/pubsub"
 
 
 class Listener:
-    """Hears channels; knows that it does, by a message of its own."""
+    """Listens to channels; a message of its own shows that it does."""
 
     def __init__(self, *channels):
         self.socket = create_connection(HUB, header=[f"X-Skygear-API-Key: {API_KEY}"])
@@ -56,7 +56,7 @@ def _():
 def _():
     room = unique("room")
     listener = Listener(room)
-    # As the SDK's own programs do; it reads the environment.
+    # The SDK's own programs do the same; it reads the environment.
     parse_args()
     pubsub.publish(room, {"by": "options"})
     assert listener.next() == (room, {"by": "options"})

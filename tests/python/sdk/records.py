@@ -1,4 +1,4 @@
-"""Records through the SDK's own records, encoders, predicates, and queries."""
+"""Tests records with the SDK's own records, encoders, predicates, and queries."""
 
 from datetime import datetime
 
@@ -21,7 +21,7 @@ from world import administrator, person, record, unique
 
 
 def saved(container, *records):
-    """Saves records and returns them as the server has them."""
+    """Saves records and returns them as the server returns them."""
     answered = result(container.public_database.save(list(records)))
     return [deserialize_record(each) for each in answered]
 
@@ -75,7 +75,7 @@ def _():
     (note,) = saved(container, record("py_note", {"text": "a", "place": "b"}))
     note["text"] = "changed"
     note["place"] = None
-    # The encoder sends owner and times, too; the server keeps its own.
+    # The encoder also sends owner and times; the server keeps its own.
     (back,) = saved(container, note)
     assert back.data == {"text": "changed"}
     assert back.owner_id == note.owner_id and back.created_at == note.created_at

@@ -1,9 +1,9 @@
-"""Drives the published Python SDK (PyPI `skygear` 1.7.1, as it is) as a client:
+"""Drives the unmodified published Python SDK (PyPI `skygear` 1.7.1) as a client:
 
     SKYGEAR_ENDPOINT=… API_KEY=… MASTER_KEY=… ASSET_STORE_SECRET=… ASSET_STORE_URL_PREFIX=… \
         python run.py
 
-Says how each check went (`harness.py`), and last `end`.
+Prints the result of each check (`harness.py`), and finally `end`.
 """
 
 import logging
@@ -14,6 +14,6 @@ import messages  # noqa: F401
 import records  # noqa: F401
 from harness import run
 
-# The SDK warns of its own deprecated function, which is checked all the same.
+# The SDK warns about its own deprecated function, which is checked all the same.
 logging.disable(logging.ERROR)
 run()

@@ -1,4 +1,4 @@
-"""Where the server is, and containers that use it."""
+"""The server's address, and containers that use it."""
 
 import os
 import uuid
@@ -13,7 +13,7 @@ MASTER_KEY = os.environ["MASTER_KEY"]
 
 SkygearContainer.set_default_endpoint(ENDPOINT)
 SkygearContainer.set_default_apikey(API_KEY)
-# The address is for plugins that listen; this one only sends.
+# The address is for plugins that listen; this program only sends.
 SkygearContainer.set_default_transport(HttpTransport("127.0.0.1:0"))
 
 
@@ -22,7 +22,7 @@ def unique(name):
 
 
 def administrator(user_id=None):
-    """Returns a container with the master key, which may act for a user."""
+    """Returns a container with the master key, which can act for a user."""
     return SkygearContainer(api_key=MASTER_KEY, user_id=user_id)
 
 

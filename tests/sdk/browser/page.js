@@ -1,5 +1,5 @@
-// Drives the SDK's published bundle against a server of another origin, named after the `#`:
-// endpoint, client key.
+// Drives the SDK's published bundle against a server of another origin. The fragment after `#` has the
+// endpoint and the client key.
 'use strict';
 
 const [endPoint, apiKey] = decodeURIComponent(location.hash.slice(1)).split(' ');
@@ -72,7 +72,7 @@ const checks = {
         else resolve();
       });
     });
-    // Heard by oneself: the subscription is there.
+    // Hearing one's own message shows that the subscription has begun.
     listener.pubsub.publish('room', { probe: true });
     await arrived;
     same(heard, [{ probe: true }, { text: 'hello' }]);
