@@ -137,7 +137,7 @@ class Directory:
     def _search(self, wanted: str, attributes: list[str], limit: int) -> list[dict[str, Any]]:
         with _Connected(self, self.bind_dn, self.bind_password) as result:
             if not result.is_bound:
-                raise DirectoryAway(f"the account of this service is refused: {self.bind_dn}")
+                raise DirectoryAway(f"the account of this service is rejected: {self.bind_dn}")
             connection = result.connection
             connection.search(
                 self.base,
@@ -176,7 +176,7 @@ class _Connected:
         try:
             self.connection.open(read_server_info=False)
             if self._needs_start_tls and not self.connection.start_tls(read_server_info=False):
-                raise DirectoryAway("it has no TLS, and is not on this machine")
+                raise DirectoryAway("it offers no TLS, and is not on this machine")
             self.is_bound = self.connection.bind(read_server_info=False)
             code = self.connection.result["result"]
             if not self.is_bound and code not in REFUSALS:

@@ -136,7 +136,7 @@ def bring_up_to_date(user, person):
         plugin.api.blocking.save(Record(str(user.id), user_fields(person, user.id)))
     except ApiError as error:
         # This must not make the login fail.
-        log.warning("%s is not brought up to date: %s", user.id, error)
+        log.warning("%s was not updated: %s", user.id, error)
 
 
 def newcomer():
@@ -208,7 +208,7 @@ async def person_of_user():
     user = Record(f"user/{current_context()['user_id']}").reference
     found = await plugin.api.query(PERSON, field("user") == user, limit=1)
     if not found:
-        raise ApiError("this user signs in otherwise", Code.ResourceNotFound, status=404)
+        raise ApiError("this user signs in another way", Code.ResourceNotFound, status=404)
     return {name: found[0].get(name) for name in ("name", "mail", "groups")}
 
 

@@ -148,7 +148,7 @@ class OpenIdProvider:
         """Asks whether an access token is valid and for this app; returns its owner."""
         address = self._endpoint("introspection_endpoint", is_needed=False)
         if not address:
-            raise NotVouchedFor("the provider cannot say whom the access token is for")
+            raise NotVouchedFor("the provider cannot say which app the access token is for")
         form = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
         pair = f"{quote(self.client_id, safe='')}:{quote(self.client_secret, safe='')}"
         basic = base64.b64encode(pair.encode()).decode()
@@ -211,7 +211,7 @@ class OpenIdProvider:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ProviderAway(f"{address} answered no JSON object")
+            raise ProviderAway(f"{address} did not answer with a JSON object")
         return answer
 
 

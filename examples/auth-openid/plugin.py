@@ -58,7 +58,7 @@ class OpenId(AuthProvider):
             claims = provider.verify(auth_data)
         except NotVouchedFor as reason:
             log.info("refused: %s", reason)
-            raise SkygearException("the token is not good here", InvalidCredentials) from None
+            raise SkygearException("the token is not valid here", InvalidCredentials) from None
         except ProviderAway as reason:
             log.error("the provider cannot be asked: %s", reason)
             raise SkygearException("try again later", Code.PluginUnavailable) from None
@@ -137,7 +137,7 @@ def bring_up_to_date(user, account):
         plugin.api.blocking.save(Record(str(user.id), user_fields(account, user.id)))
     except ApiError as error:
         # This must not make the login fail.
-        log.warning("%s is not brought up to date: %s", user.id, error)
+        log.warning("%s was not updated: %s", user.id, error)
 
 
 def newcomer():
@@ -195,7 +195,7 @@ async def account_of_user():
     user = current_context()["user_id"]
     found = await plugin.api.query(ACCOUNT, field("user") == Record(f"user/{user}").reference)
     if not found:
-        raise ApiError("this user signs in otherwise", Code.ResourceNotFound, status=404)
+        raise ApiError("this user signs in another way", Code.ResourceNotFound, status=404)
     return {name: found[0].get(name) for name in ("subject", *PROFILE)}
 
 

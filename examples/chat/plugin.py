@@ -78,7 +78,7 @@ async def check_reading(reading, original):
     me = current_context()["user_id"]
     room = reading.get("room")
     if room is None or str(reading.id) != reading_id(str(room.id), me):
-        raise refusal("everybody notes what he himself has read", "_id")
+        raise refusal("users can only save what they themselves have read", "_id")
     if reading.get("until") is None:
         raise refusal("a reading needs a time", "until")
     if original is not None:
@@ -92,7 +92,7 @@ async def check_reading(reading, original):
 async def unread(rooms):
     """Counts, for each room, the messages that the user has not read."""
     if len(rooms) > MAX_ROOMS:
-        raise refusal(f"not more than {MAX_ROOMS} rooms at once", "rooms")
+        raise refusal(f"at most {MAX_ROOMS} rooms at once", "rooms")
     me = current_context()["user_id"]
     found = await plugin.api.fetch_many([reading_id(room, me) for room in rooms]) if rooms else []
     read = {str(it["room"].id): it["until"] for it in found if isinstance(it, Record)}

@@ -113,13 +113,13 @@ def read_point(data):
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & (2**255 - 1)
     if y >= P:
-        raise Wrong("no point of the curve")
+        raise Wrong("not a point of the curve")
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
     x = pow(square, (P + 3) // 8, P)
     if x * x % P != square:
         x = x * ROOT_OF_MINUS_ONE % P
     if x * x % P != square or (x == 0 and sign):
-        raise Wrong("no point of the curve")
+        raise Wrong("not a point of the curve")
     if x & 1 != sign:
         x = P - x
     return x, y, 1, x * y % P
@@ -228,11 +228,11 @@ class Part:
             self.first = first
             self.ends[first - 1] = self.chain
             if first == 1 and any(self.chain):
-                raise Wrong("nothing comes before position 1, and its chain begins with something")
+                raise Wrong("nothing precedes position 1, but its chain does not begin with zeros")
         elif first != self.last + 1:
             raise Wrong(f"position {self.last + 1} is missing: {first} follows")
         elif time < self.time:
-            raise Wrong(f"the time of position {first} is before that of the commit before it")
+            raise Wrong(f"the time of position {first} is before that of the previous commit")
         if count != len(commit["events"]):
             raise Wrong(f"the commit at position {first} has {len(commit['events'])} of {count} events")
         covered = [self.chain, header]
@@ -270,7 +270,7 @@ def verify(lines, key, kept, show):
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise Wrong(f"line {number} cannot be read: {error!r}") from error
     if part is None or part.first is None:
-        raise Wrong("there is nothing in it")
+        raise Wrong("the export contains no commits")
     said = [
         f"{part.last - part.first + 1} events in {part.commits} commits, positions {part.first} to "
         f"{part.last}, hold together; the payloads of {part.erased} are erased"
@@ -284,7 +284,7 @@ def verify(lines, key, kept, show):
         if not part.first - 1 <= position <= part.last:
             continue
         if part.ends.get(position, b"").hex() != note["chain"]:
-            raise Wrong(f"the chain at position {position} is another than the one that was signed")
+            raise Wrong(f"the chain at position {position} is other than the one that was signed")
         signed.append(position)
     if not signed or max(signed) < part.first:
         return said + ["no checkpoint is in this part: nothing says that it was not made up"]

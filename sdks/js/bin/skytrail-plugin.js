@@ -38,6 +38,6 @@ function find(exported) {
   if (packagesPlugin.points.isEmpty) found.delete(packagesPlugin);
   else found.add(packagesPlugin);
   if (found.size === 0) throw new Error(`${file} registers nothing: export your plugin`);
-  if (found.size > 1) throw new Error(`${found.size} plugins: a process runs one`);
+  if (found.size > 1) throw new Error(`${found.size} plugins: a process can run only one`);
   return [...found][0];
 }

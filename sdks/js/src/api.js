@@ -36,7 +36,7 @@ export class Api {
    */
   asUser(userId) {
     if (!userId) {
-      throw new TypeError("asUser needs the id of a user; the master key's calls go without it");
+      throw new TypeError("asUser needs a user's id; the master key's calls need no asUser");
     }
     return new Api(this.#line, userId);
   }
@@ -44,7 +44,7 @@ export class Api {
   /** Runs an action and returns its whole answer. Throws `ApiError`. */
   async request(action, payload = {}, { timeoutMs, signal } = {}) {
     const { caller } = this.#line;
-    if (caller === null) throw new ConnectionLost('the plugin does not run; nothing was sent');
+    if (caller === null) throw new ConnectionLost('the plugin is not running; nothing was sent');
     const user = this.#userId === null ? {} : { _user_id: this.#userId };
     const body = { ...encode(payload), ...user, _from_plugin: true, action };
     const { status, body: answer } = await caller.call(body, { timeoutMs, signal });
@@ -168,7 +168,7 @@ export class Api {
 
 function list(result) {
   if (Array.isArray(result)) return result;
-  throw new ApiError(`the server answered ${JSON.stringify(result)} for a list`);
+  throw new ApiError(`the server answered ${JSON.stringify(result)} instead of a list`);
 }
 
 const past = (asOf) => (asOf === undefined ? {} : { as_of: writeMoment(asOf) });

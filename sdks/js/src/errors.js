@@ -140,7 +140,7 @@ export function errorToWire(thrown) {
   try {
     return isSkytrailError(thrown) ? encoded(thrown.toJSON()) : unexpected(thrown);
   } catch {
-    return { code: ErrorCodes.UnexpectedError, message: 'what was thrown cannot be told' };
+    return { code: ErrorCodes.UnexpectedError, message: 'the thrown value cannot be described' };
   }
 }
 

@@ -206,7 +206,7 @@ export class Plugin {
  */
 function rejected(reason, log) {
   if (reason instanceof Cancelled || reason?.cause instanceof Cancelled) {
-    log.debug(`nothing awaits what was ${(reason.cause ?? reason).message}`);
+    log.debug(`nothing awaits a promise that was ${(reason.cause ?? reason).message}`);
   } else if (process.listenerCount('unhandledRejection') === 1) {
     throw reason;
   }

@@ -101,7 +101,7 @@ export class Points {
 
   #add(kind, known, name, value) {
     if (known.has(name)) {
-      throw new Error(`there is a ${kind} ${name} already; give this one a name of its own`);
+      throw new Error(`there is already a ${kind} ${name}; give this one another name`);
     }
     known.set(name, value);
   }
@@ -119,7 +119,7 @@ function wanted(kind, name, fn, options, known) {
   const unknown = Object.keys(options).filter((option) => !known.includes(option));
   if (unknown.length > 0) {
     const there = known.join(', ') || 'none';
-    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${there}`);
+    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; known options: ${there}`);
   }
 }
 
@@ -140,5 +140,5 @@ function given(members) {
 function timerSpec(spec) {
   if (typeof spec === 'string') return spec;
   if (typeof spec === 'number' && spec >= 1) return `@every ${spec}s`;
-  throw new TypeError(`a timer runs by a spec, or every so many seconds (at least 1), not ${spec}`);
+  throw new TypeError(`a timer takes a spec or a number of seconds (at least 1), not ${spec}`);
 }

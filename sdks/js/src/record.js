@@ -22,14 +22,14 @@ export class Record {
   #access = undefined;
 
   constructor(id, fields = {}) {
-    if (!/^[^/]+(\/.+)?$/s.test(id)) throw new TypeError(`not a type or an id: ${id}`);
+    if (!/^[^/]+(\/.+)?$/s.test(id)) throw new TypeError(`neither a type nor an id: ${id}`);
     this.#id = id.includes('/') ? id : `${id}/${randomUUID()}`;
     for (const [name, value] of Object.entries(fields)) this.#define(name, value);
   }
 
   /** Sets a field. It hides an accessor of the same name, such as `id`; names with `_` never clash. */
   #define(name, value) {
-    if (name.startsWith('_')) throw new TypeError(`names with _ belong to the server: ${name}`);
+    if (name.startsWith('_')) throw new TypeError(`names with a leading _ are reserved: ${name}`);
     Object.defineProperty(this, name, {
       value,
       enumerable: true,

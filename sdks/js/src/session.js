@@ -232,7 +232,7 @@ export class Session {
   }
 
   #acknowledge(seq) {
-    if (seq > this.#sent) throw new ProtocolError(`${seq} is acknowledged, ${this.#sent} were sent`);
+    if (seq > this.#sent) throw new ProtocolError(`${seq} acknowledged, only ${this.#sent} sent`);
     this.#acknowledged = Math.max(this.#acknowledged, seq);
     while (this.#kept.length > 0 && this.#kept[0].seq <= seq) this.#dropOldest();
   }
@@ -281,7 +281,7 @@ export class Session {
       return true;
     }
     if (!Number.isInteger(seq) || seq > this.#received + 1) {
-      throw new ProtocolError(`a gap: ${seq} came after ${this.#received}`);
+      throw new ProtocolError(`a gap: ${seq} arrived after ${this.#received}`);
     }
     if (seq <= this.#received) return false;
     this.#received = seq;
@@ -330,7 +330,7 @@ export class Session {
 
   #resume(received) {
     if (!this.isResumable || !Number.isInteger(received) || received < this.#forgotten) {
-      throw new ProtocolError('resumed what cannot be resumed');
+      throw new ProtocolError('the server resumed a session that cannot be resumed');
     }
     this.#acknowledge(received);
     this.#output.push(...this.#kept.map((kept) => this.#finish(kept)));

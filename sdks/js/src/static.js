@@ -38,7 +38,7 @@ export class StaticAssets {
 
   add(prefix, folder) {
     const name = prefix.replace(/^\/+|\/+$/g, '');
-    if (this.folders.has(name)) throw new Error(`there are static assets below ${prefix} already`);
+    if (this.folders.has(name)) throw new Error(`there are already static assets below ${prefix}`);
     this.folders.set(name, folder);
   }
 
@@ -48,7 +48,7 @@ export class StaticAssets {
     const fitting = [...this.folders.keys()].filter((it) => it === '' || path.startsWith(`${it}/`));
     const prefix = fitting.sort((a, b) => b.length - a.length)[0];
     const body = prefix === undefined ? null : await this.#read(prefix, path);
-    if (body === null) throw new SkytrailError(`no file ${path}`, ErrorCodes.ResourceNotFound);
+    if (body === null) throw new SkytrailError(`no such file: ${path}`, ErrorCodes.ResourceNotFound);
     const type = TYPES[extname(path).toLowerCase()] ?? 'application/octet-stream';
     return new SkygearResponse({ headers: { 'Content-Type': type }, body });
   }

@@ -83,7 +83,7 @@ function readDate(wire) {
 function writeDate(date) {
   const exact = exactDates.get(date);
   if (exact !== undefined && exact.time === date.getTime()) return exact.text;
-  if (Number.isNaN(date.getTime())) throw new TypeError('a Date that is not valid cannot be sent');
+  if (Number.isNaN(date.getTime())) throw new TypeError('an invalid Date cannot be sent');
   return date.toISOString();
 }
 
@@ -172,7 +172,7 @@ function encodeObject(value) {
   if (value instanceof Record) return { $type: 'record', $record: value.toWire() };
   for (const [type, write] of WRITERS) if (value instanceof type) return write(value);
   if (ArrayBuffer.isView(value) || isOneOf(BYTES, value)) {
-    throw new TypeError('bytes cannot be sent in JSON: store a file, or write them as text');
+    throw new TypeError('bytes cannot be sent in JSON: store a file, or encode them as text');
   }
   if (typeof value.toJSON === 'function') return encode(value.toJSON());
   if (value instanceof Map) return mapObject(Object.fromEntries(value), encode);

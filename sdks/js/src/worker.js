@@ -93,7 +93,7 @@ export class Worker {
     try {
       from = await this.#from();
     } catch (thrown) {
-      return { reason: `nobody knows where deliveries are to start: ${thrown}` };
+      return { reason: `cannot tell where deliveries should start: ${thrown}` };
     }
     return this.#talk(from);
   }
@@ -157,7 +157,7 @@ export class Worker {
       if (event !== null) this.#take(event);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.#log.error(`the server breaks the protocol: ${error.message}`);
+      this.#log.error(`the server violated the protocol: ${error.message}`);
       this.#session.forget();
       this.#socket?.close(4002, error.message);
     }
@@ -182,7 +182,7 @@ export class Worker {
         return this.#log.info(`plugin ${this.#options.name} is ${event.state}`);
       case 'drain':
         this.#isReplaced = !event.reconnect;
-        return this.#log.info(`the server drains this worker: ${event.reason}`);
+        return this.#log.info(`the server is draining this worker: ${event.reason}`);
       case 'drained':
         if (this.#isStopping || this.#isReplaced) this.#finish();
         return undefined;
@@ -298,7 +298,7 @@ export class Worker {
   stop() {
     if (this.#isStopping) return;
     this.#isStopping = true;
-    this.#log.info(`stopping; ${this.#running.size} requests under way`);
+    this.#log.info(`stopping; ${this.#running.size} requests in flight`);
     if (this.#session.isOpen) this.#drain();
     else if (this.#hasNothingLeft()) this.#finish();
     // The server enforces the limit; this is for when it does not, or is away.

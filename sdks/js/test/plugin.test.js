@@ -75,10 +75,10 @@ test('mistakes are said when they are made', () => {
   plugin.op('a', () => 1);
   plugin.afterSave('note', () => {});
   const wrong = [
-    [() => plugin.op('a', () => 2), /a lambda a already/],
+    [() => plugin.op('a', () => 2), /already a lambda a/],
     [() => plugin.op('b'), /b needs a function/],
     [() => plugin.op('b', () => 1, { userRequred: true }), /unknown option userRequred/],
-    [() => plugin.afterSave('note', () => {}), /a hook note.afterSave already/],
+    [() => plugin.afterSave('note', () => {}), /already a hook note.afterSave/],
     [() => plugin.afterSave('note', () => {}, { name: 'b', catchUp: 'some' }), /one of all, latest/],
     [() => plugin.beforeSave('note', () => {}, { catchUp: 'all' }), /unknown option catchUp/],
     [() => plugin.event('init', () => {}, { timeoutMs: 1 }), /unknown option timeoutMs/],
@@ -330,7 +330,7 @@ test('nobody has no name to act in', async () => {
     plugin.op('as-absent', (_, { context, api }) => api.asUser(context.user_id).action('any'));
   });
   tester.onAction('any', 'done');
-  const refused = { message: /asUser needs the id of a user/ };
+  const refused = { message: /asUser needs a user's id/ };
   for (const nobody of [null, '']) await assert.rejects(tester.lambda('as', [nobody]), refused);
   await assert.rejects(tester.lambda('as-absent'), refused);
   assert.deepEqual(tester.calls, []);

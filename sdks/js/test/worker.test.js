@@ -134,7 +134,7 @@ test('whatever a function throws, something is answered', async (t) => {
     Object.defineProperty(error, member, { get: () => { throw new Error('no'); } });
   const long = new SkytrailError('x');
   long.toJSON = () => { throw new Error('x'.repeat(9e6)); };
-  const untold = 'what was thrown cannot be told';
+  const untold = 'the thrown value cannot be described';
   const thrown = [
     [Symbol('x'), 'Symbol(x)'],
     [Object.create(null), untold],
@@ -461,8 +461,8 @@ test('the command runs nothing in the place of a plugin that it does not find', 
   for (const [from, text, said] of [
     [OURS, "new Plugin('NOTES').op('a', () => 1);", /registers nothing: export your plugin/],
     [COPY, "own.op('a', () => 1);", /registers nothing: export your plugin/],
-    [OURS, "export const [a, b] = [new Plugin('A'), new Plugin('B')];", /2 plugins: a process runs one/],
-    [OURS, "own.op('a', () => 1); export const a = new Plugin('A');", /2 plugins: a process runs one/]
+    [OURS, "export const [a, b] = [new Plugin('A'), new Plugin('B')];", /2 plugins: a process can run only one/],
+    [OURS, "own.op('a', () => 1); export const a = new Plugin('A');", /2 plugins: a process can run only one/]
   ]) {
     const program = await launched(t, BIN, await plugin(from, text));
     const came = program.server.find(({ type }) => type === 'hello').then(() => 'it ran');

@@ -340,7 +340,7 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
         nobodies: list[Any] = [None, ""]
         for nobody in nobodies:
             for api in (self.api, self.api.blocking):
-                with self.assertRaisesRegex(ValueError, "as_user needs the id of a user"):
+                with self.assertRaisesRegex(ValueError, "as_user needs a user's id"):
                     api.as_user(nobody)
 
     async def test_records_are_saved_and_failures_raised(self) -> None:

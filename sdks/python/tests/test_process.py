@@ -42,7 +42,7 @@ class Ending(unittest.TestCase):
         for stubborn in ("task", "thread"):
             done = run(stubborn)
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertIn("ignores that the plugin ends", done.stderr)
+            self.assertIn("ignores its cancellation", done.stderr)
             done = run(stubborn, "refused")
             self.assertEqual(done.returncode, 1)
             self.assertIn("not wanted", done.stderr)

@@ -609,9 +609,9 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(await calling, 1)
 
     async def test_a_call_without_a_running_plugin_fails_at_once(self) -> None:
-        with self.assertRaisesRegex(ApiError, "does not run"):
+        with self.assertRaisesRegex(ApiError, "is not running"):
             await Plugin("OTHER").api.send_action("a")
-        with self.assertRaisesRegex(ApiError, "does not run"):
+        with self.assertRaisesRegex(ApiError, "is not running"):
             Plugin("OTHER").api.blocking.send_action("a")
 
     async def test_waiting_for_a_call_in_the_loop_is_refused(self) -> None:

@@ -53,7 +53,7 @@ def write(value: Any, *, is_mended: bool = False) -> str:
 def _as_double(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise ValueError(f"an integer of {len(digits)} digits is more than JSON's readers can hold")
+        raise ValueError(f"an integer of {len(digits)} digits is too large for JSON readers")
     return number
 
 

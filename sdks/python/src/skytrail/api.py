@@ -56,7 +56,7 @@ class Api:
         without an id, because such calls would silently act in the master key's name.
         """
         if not user_id:
-            raise ValueError("as_user needs the id of a user; the master key's calls go without it")
+            raise ValueError("as_user needs a user's id; the master key's calls need no as_user")
         return Api(self._line, user_id)
 
     @property
@@ -69,7 +69,7 @@ class Api:
     ) -> JsonObject:
         """Runs an action and returns its whole answer. Raises `ApiError`."""
         if self._line.caller is None:
-            raise ConnectionLost("the plugin does not run; nothing was sent")
+            raise ConnectionLost("the plugin is not running; nothing was sent")
         body = {**encode(payload or {}), "action": action, "_from_plugin": True}
         if self.user_id is not None:
             body["_user_id"] = self.user_id
@@ -268,7 +268,7 @@ class Api:
 def _slots(answer: JsonObject) -> list[JsonObject]:
     result = answer.get("result")
     if not isinstance(result, list):
-        raise ApiError(f"the server answered {result!r} for a list", 10000)
+        raise ApiError(f"the server answered {result!r} instead of a list", 10000)
     return result
 
 

@@ -94,10 +94,10 @@ class BlockingApi:
         loop = self._line.loop
         if loop is None or loop.is_closed():
             call.close()
-            raise ConnectionLost("the plugin does not run; nothing was sent")
+            raise ConnectionLost("the plugin is not running; nothing was sent")
         if loop is _running_loop():
             call.close()
-            raise RuntimeError("async functions await `api`; `api.blocking` would stop the plugin")
+            raise RuntimeError("async functions must await `api`; `api.blocking` blocks the plugin")
         try:
             return asyncio.run_coroutine_threadsafe(call, loop).result()
         except concurrent.futures.CancelledError:

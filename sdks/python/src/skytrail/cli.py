@@ -44,9 +44,9 @@ def find(modules: list[ModuleType]) -> Plugin:
                 found.append(value)
     if not found:
         names = ", ".join(str(module.__file__) for module in modules)
-        raise SystemExit(f"{names} registers nothing: keep your plugin in a variable of the file")
+        raise SystemExit(f"{names} registers nothing: assign your plugin to a variable of the file")
     if len(found) > 1:
-        raise SystemExit(f"{len(found)} plugins: a process runs one")
+        raise SystemExit(f"{len(found)} plugins: a process can run only one")
     return found[0]
 
 
@@ -55,17 +55,17 @@ def parser() -> argparse.ArgumentParser:
         prog="skytrail-plugin",
         description="Runs a plugin until SIGTERM or SIGINT.",
         epilog="Environment: SKYGEAR_ENDPOINT, MASTER_KEY, PLUGIN_NAME, PLUGIN_WINDOW, "
-        "PLUGIN_GENERATION, PLUGIN_MAX_MESSAGE, LOG_LEVEL. The master key has no option, since everybody on the "
-        "machine can read a program's arguments.",
+        "PLUGIN_GENERATION, PLUGIN_MAX_MESSAGE, LOG_LEVEL. The master key has no option, because "
+        "everybody on the machine can read a program's arguments.",
     )
     add = arguments.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="the plugin's files")
     add("--name", help="the plugin's name in the server's PLUGINS (PLUGIN_NAME)")
     add("--endpoint", help="the server's address (SKYGEAR_ENDPOINT)")
-    add("--window", type=int, help="how many requests to work on at once (16)")
+    add("--window", type=int, help="how many requests to handle at once (16)")
     add("--generation", type=int, help="the deployment; a higher one replaces a lower one (0)")
     add("--log-level", help="DEBUG, INFO, WARNING, or ERROR (LOG_LEVEL, INFO)")
-    add("--collect-assets", type=Path, metavar="FOLDER", help="copy static assets there and end")
+    add("--collect-assets", type=Path, metavar="FOLDER", help="copy static assets there and exit")
     return arguments
 
 

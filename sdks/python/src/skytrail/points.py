@@ -141,9 +141,9 @@ def timer_spec(interval: str | float | timedelta) -> str:
         return interval
     seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise TypeError(f"a timer runs every so many seconds, or by a spec: {interval!r}")
+        raise TypeError(f"a timer takes a number of seconds or a spec, not {interval!r}")
     if seconds < 1:
-        raise ValueError(f"a timer runs once a second at most: {interval!r}")
+        raise ValueError(f"a timer can run once a second at most, not every {interval!r}")
     return f"@every {seconds:g}s" if seconds < 1_000_000 else f"@every {int(seconds)}s"
 
 
@@ -153,4 +153,4 @@ def _copy(table: dict[Any, Any]) -> dict[Any, Any]:
 
 def _refuse_second(kind: str, name: Any, known: Iterable[Any]) -> None:
     if name in known:
-        raise ValueError(f"there is a {kind} {name!r} already; give this one a name of its own")
+        raise ValueError(f"there is already a {kind} {name!r}; give this one another name")

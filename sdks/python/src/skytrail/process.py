@@ -61,7 +61,7 @@ def _end_later(error: BaseException | None = None) -> threading.Timer:
     def give_up() -> None:
         if error is not None:
             log.error("the plugin has ended: %s", error)
-        log.error("the process ends with a function that ignores that the plugin ends")
+        log.error("the process exits, although a function ignores its cancellation")
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0 if error is None else 1)

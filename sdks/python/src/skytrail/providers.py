@@ -44,7 +44,7 @@ async def run_provider(
 ) -> JsonObject:
     """Calls a provider, and checks that its answer is valid."""
     if action not in ACTIONS:
-        raise SkygearException(f"providers know no {action!r}", NotSupported)
+        raise SkygearException(f"auth providers have no action {action!r}", NotSupported)
     result = await Function(getattr(provider, action)).run(threads, auth_data)
     if not isinstance(result, dict):
         raise TypeError(f"{action} should return an object, not {result!r}")

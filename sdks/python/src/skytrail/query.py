@@ -32,7 +32,7 @@ class Condition:
         return Condition(["not", self._wire])
 
     def __bool__(self) -> bool:
-        raise TypeError("combine conditions with & and |, and put each into parentheses")
+        raise TypeError("combine conditions with & and |, and put each in parentheses")
 
     def __repr__(self) -> str:
         return f"Condition({self._wire!r})"

@@ -41,7 +41,7 @@ class Record(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
-            raise KeyError(f"names with _ belong to the server: {name}")
+            raise KeyError(f"names with a leading _ are reserved: {name}")
         self._data[name] = value
 
     def __delitem__(self, name: str) -> None:

@@ -244,7 +244,7 @@ class Session:
 
     def _acknowledge(self, seq: int) -> None:
         if seq > self._sent:
-            raise ProtocolError(f"{seq} is acknowledged, and {self._sent} were sent")
+            raise ProtocolError(f"{seq} acknowledged, only {self._sent} sent")
         self._acknowledged = max(self._acknowledged, seq)
         while self._kept and self._kept[0].seq <= seq:
             self._drop_oldest()
@@ -307,7 +307,7 @@ class Session:
 
     def _is_new(self, seq: int) -> bool:
         if seq > self._received + 1:
-            raise ProtocolError(f"a gap: {seq} came after {self._received}")
+            raise ProtocolError(f"a gap: {seq} arrived after {self._received}")
         if seq <= self._received:
             return False
         self._received = seq
@@ -340,7 +340,7 @@ class Session:
 
     def _resume(self, received: int) -> None:
         if self._identity is None or received < self._forgotten:
-            raise ProtocolError("resumed what cannot be resumed")
+            raise ProtocolError("the server resumed a session that cannot be resumed")
         self._acknowledge(received)
         self._output.extend(self._finish(kept) for kept in self._kept)
 

@@ -25,7 +25,7 @@ class StaticAssets:
     def add(self, prefix: str, loader: Loader) -> None:
         prefix = prefix.strip("/")
         if prefix in self.loaders:
-            raise ValueError(f"there are static assets for {prefix!r} already")
+            raise ValueError(f"there are already static assets for {prefix!r}")
         self.loaders[prefix] = loader
 
     def serve(self, request: Request) -> Response:

@@ -103,7 +103,7 @@ def parse_date(text: str) -> datetime:
     cut = _FRACTION.sub(lambda found: found.group(1).ljust(7, "0"), text)
     date = datetime.fromisoformat(cut.replace("Z", "+00:00").replace("z", "+00:00"))
     if date.tzinfo is None:
-        raise ValueError(f"a date should have a zone: {text!r}")
+        raise ValueError(f"a date should have a time zone: {text!r}")
     return date.astimezone(timezone.utc)
 
 
@@ -123,7 +123,7 @@ def _read_date(wire: JsonObject) -> datetime | Foreign:
 def write_date(date: datetime) -> str:
     """Writes a date that has a time zone, in UTC."""
     if date.tzinfo is None:
-        raise ValueError(f"a datetime without a zone could mean anything: {date!r}")
+        raise ValueError(f"a datetime without a time zone is ambiguous: {date!r}")
     text = date.astimezone(timezone.utc).isoformat(timespec="microseconds")
     return text.replace("+00:00", "Z")
 

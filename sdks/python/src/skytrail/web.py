@@ -133,7 +133,7 @@ class Response:
         content_type: str | None = None,
     ) -> None:
         if not 100 <= int(status) <= 999:
-            raise ValueError(f"no HTTP status: {status}")
+            raise ValueError(f"not an HTTP status: {status}")
         default_type = "application/octet-stream"
         if isinstance(body, str):
             body, default_type = body.encode(), "text/plain; charset=utf-8"

@@ -144,14 +144,14 @@ class Worker:
         try:
             position = await self._position()
         except Exception as error:
-            log.exception("nobody knows where deliveries are to start")
+            log.exception("cannot tell where deliveries should start")
             return Ending(reason=f"no position: {error}")
         try:
             async with self._connect() as connection:
                 return await self._talk(connection, position)
         except ConnectionClosed as closed:
             if closed.rcvd is None:
-                return Ending(reason="no goodbye")
+                return Ending(reason="closed without a close frame")
             return Ending(closed.rcvd.code, reason=closed.rcvd.reason)
         except InvalidStatus as refused:
             body = bytes(refused.response.body or b"")[:300].decode("utf-8", "replace")
@@ -243,7 +243,7 @@ class Worker:
                 self._has_started |= state == "ready"
                 log.info("plugin %s is %s", self.options.plugin, state)
             case Draining(reason, reconnect):
-                log.info("the server drains this worker: %s", reason)
+                log.info("the server is draining this worker: %s", reason)
                 self._is_replaced = not reconnect
             case Drained():
                 if self._stopping.is_set() or self._is_replaced:
@@ -397,7 +397,7 @@ class Worker:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        log.info("stopping; %d requests under way", len(self._running))
+        log.info("stopping; %d requests in flight", len(self._running))
         if self._is_open.is_set():
             self._ask_to_drain()
         elif self._has_nothing_left():

@@ -86,7 +86,7 @@ class Bridge:
         wire = json.loads(json.dumps(payload, cls=PayloadEncoder))
         try:
             if self._loop is None:
-                raise ConnectionLost("the plugin does not run yet; nothing was sent")
+                raise ConnectionLost("the plugin is not running yet; nothing was sent")
             call = self.worker.call(wire, timeout)
             future = asyncio.run_coroutine_threadsafe(call, self._loop)
             return future.result(timeout + 2 * REPLY_GRACE).body
