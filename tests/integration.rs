@@ -1,4 +1,4 @@
-//! The system from outside: the real binary, real sockets, real clients.
+//! Tests of the whole system from outside: the real binary, real sockets, real clients.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,5 @@
-//! A client's socket for pub/sub, with marks: what comes before one has come, and nothing else has.
+//! A client's pub/sub socket with marks. When a mark has arrived, everything sent before it has
+//! arrived, and nothing sent after it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// See the module.
 pub(super) struct Line {
     socket: Socket,
-    /// What came before a mark and was not taken.
+    /// Messages that arrived before a mark and were not taken.
     heard: VecDeque<String>,
-    /// A channel that only this one listens to.
+    /// A channel that only this client listens to.
     channel: String,
     num_marks: u64,
     may_publish: bool,
@@ -32,7 +33,8 @@ impl Line {
         }
     }
 
-    /// Whether a client may publish here. Where it may not, what was announced before waits for it.
+    /// Returns whether a client may publish here. Where it may not, what was announced before waits
+    /// for it.
     pub(super) fn may_publish(&self) -> bool {
         self.may_publish
     }
@@ -45,19 +47,19 @@ impl Line {
         self.socket.close();
     }
 
-    /// Takes what came before a mark, if anything did.
+    /// Takes a message that arrived before a mark, if there is one.
     pub(super) fn take_heard(&mut self) -> Option<String> {
         self.heard.pop_front()
     }
 
-    /// Takes what has come or comes within `patience`.
+    /// Takes a message that has arrived, or arrives within `patience`.
     pub(super) fn receive(&mut self, patience: Duration) -> Incoming {
         let heard = self.heard.pop_front();
         heard.map_or_else(|| self.socket.receive(patience), Incoming::Text)
     }
 
-    /// Publishes to itself and waits for it: the hub has taken what was said over this line by
-    /// then, and what it sent over it has come.
+    /// Publishes to itself and waits for that message. By then the hub has taken everything sent
+    /// over this line, and everything the hub sent over it has arrived.
     pub(super) fn mark(&mut self) -> Result<(), String> {
         if self.num_marks == 0 {
             let listen = json!({"action": "sub", "channel": self.channel});

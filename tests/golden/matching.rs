@@ -1,4 +1,4 @@
-//! Holding an answer against what was recorded, with matchers for what changes.
+//! Compares an answer with the recorded one, with matchers for values that change.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub fn substitute(value: &Json, variables: &Variables) -> Json {
     }
 }
 
-/// Replaces `${name}` in a text.
+/// Replaces `${name}` in a string.
 pub fn substitute_text(text: &str, variables: &Variables) -> String {
     expand(text, variables, |value| value)
 }
@@ -53,7 +53,7 @@ fn expand(text: &str, variables: &Variables, quote: impl Fn(String) -> String) -
     out
 }
 
-/// Compares; every difference is a line in `out`.
+/// Compares two values; every difference is a line in `out`.
 pub fn compare(
     wanted: &Json,
     found: &Json,

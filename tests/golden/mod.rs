@@ -1,8 +1,8 @@
-//! Recorded requests and the answers that v1 really gave, held against this server.
+//! Recorded requests and the answers that v1 really gave, compared with this server's.
 //!
-//! Each file here is a list of scenarios. `differences.json` names the scenarios in which this
-//! server answers otherwise on purpose, why, and what it answers instead; a scenario that is
-//! listed and passes as recorded is a failure too.
+//! Each file here is a list of scenarios. `differences.json` names the scenarios that this server
+//! answers differently on purpose, why, and what it answers instead. A scenario that is listed but
+//! passes as recorded is a failure too.
 
 mod line;
 pub mod matching;
@@ -21,13 +21,13 @@ enum Place {
     Postgres,
 }
 
-/// A server, and the database that it may use.
+/// A server and the database that it may use.
 struct Started {
     server: TestServer,
     _database: Option<Database<'static>>,
 }
 
-/// Starts a fresh server with a profile's settings.
+/// Starts a new server with a profile's settings.
 fn start(profile: &str, place: Place) -> Started {
     let settings: &[(&str, &str)] = match profile {
         "default" | "nondev" => &[],
@@ -62,7 +62,7 @@ fn start(profile: &str, place: Place) -> Started {
     let settings: Vec<_> = settings.into_iter().chain(url).collect();
     let mut server = TestServer::with(&settings);
     if profile == "nondev" {
-        // Set up before, when clients could still change types.
+        // Only the first start lets clients change types.
         server.restart_with(&[("DEV_MODE", "NO")]);
     }
     Started {
@@ -71,7 +71,7 @@ fn start(profile: &str, place: Place) -> Started {
     }
 }
 
-/// Runs a file's scenarios, one after the other, against a fresh server per profile.
+/// Runs a file's scenarios one after the other, against a new server per profile.
 fn replay(file: &str, text: &str, place: Place) {
     let scenarios: Vec<Scenario> = serde_json::from_str(text).unwrap();
     let differences: Vec<runner::Difference> =
@@ -110,7 +110,7 @@ macro_rules! golden {
             replay(stringify!($name), text, Place::File);
         })*
 
-        /// The same with the records in PostgreSQL.
+        /// The same scenarios with the records in PostgreSQL.
         mod postgres {
             use super::*;
 
@@ -128,7 +128,7 @@ golden! {
     sso_custom_token schema field_acl nondev auth policy verify variant device subscription push
 }
 
-/// Every scenario that is answered otherwise has its row in the documentation, and no other has.
+/// Every scenario that is answered differently has its row in the documentation, and no other has.
 #[test]
 fn every_difference_is_documented() {
     let differences: Vec<runner::Difference> =

@@ -1,4 +1,4 @@
-//! Playing a scenario: HTTP and WebSocket steps, captures, waits.
+//! Plays a scenario: HTTP and WebSocket steps, captures, waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::support::socket::{Incoming, Socket};
 #[derive(Clone, Debug, Deserialize)]
 pub struct Scenario {
     pub name: String,
-    /// Recorded to be read, not to be played.
+    /// Recorded for reading, not for playing.
     #[serde(default)]
     pub transcript_only: bool,
-    /// The settings of the server that it needs.
+    /// The server settings that it needs.
     #[serde(default = "default_profile")]
     pub profile: String,
     steps: Vec<Json>,
@@ -36,18 +36,18 @@ fn default_profile() -> String {
 #[serde(deny_unknown_fields)]
 pub struct Difference {
     pub scenario: String,
-    /// For plugins: the only way of reaching them over which it differs.
+    /// For plugins: the only transport over which it differs.
     #[serde(default)]
     pub over: Option<String>,
-    /// Why; the same reason has its row in the documentation.
+    /// Why; the documentation has a row with the same reason.
     #[serde(rename = "why")]
     _why: String,
-    /// What this server answers instead, by the step's number from 1, and what is captured then.
+    /// What this server answers instead, by step number from 1, and what is captured then.
     steps: BTreeMap<usize, Json>,
 }
 
-/// Plays a scenario; an error names the first step that differs, and how. A step that is listed
-/// as different must not pass as recorded, and must pass as listed.
+/// Plays a scenario; an error names the first step that differs, and how. A step that is listed as
+/// different must not pass as recorded, and must pass as listed.
 pub fn run(
     scenario: &Scenario,
     difference: Option<&Difference>,
@@ -56,12 +56,12 @@ pub fn run(
     run_witnessed(scenario, difference, server, &mut ())
 }
 
-/// Somebody who takes part in a scenario besides the client.
+/// Another participant in a scenario, next to the client.
 pub trait Witness {
-    /// Is told of a step and of how this server differs; says whether it is played at all.
+    /// Hears of a step and of how this server differs; returns whether the step is played at all.
     fn before(&mut self, step: &Json, ours: Option<&Json>) -> bool;
 
-    /// Says what was wrong with the step from its side.
+    /// Returns what was wrong with the step from its side.
     fn after(&mut self, variables: &Variables) -> Result<(), String>;
 }
 
@@ -75,7 +75,7 @@ impl Witness for () {
     }
 }
 
-/// As [`run`], with a witness of every step.
+/// Like [`run`], with a witness of every step.
 pub fn run_witnessed(
     scenario: &Scenario,
     difference: Option<&Difference>,
@@ -111,7 +111,7 @@ struct Play<'a> {
     server: &'a TestServer,
     variables: Variables,
     lines: BTreeMap<String, Line>,
-    /// The line over which something was said last, unless the hub has surely taken it.
+    /// The line that was last used to send, unless the hub has certainly taken what was sent.
     unsettled: Option<String>,
 }
 
@@ -209,7 +209,7 @@ impl Play<'_> {
         let method = request["method"].as_str().unwrap_or("POST");
         let path = request["path"].as_str().unwrap_or("/");
         let mut headers = header_list(&request["headers"]);
-        // As the client that recorded said of itself; plugins are told.
+        // As in the recording client's requests; plugins see it.
         headers.push(("Accept-Encoding".to_owned(), "identity".to_owned()));
         let body = match request {
             request if !request["body_text"].is_null() => {
@@ -311,7 +311,7 @@ impl Play<'_> {
         }
     }
 
-    /// Sees to it that the hub has taken what was said over another line than `going_on`.
+    /// Makes sure that the hub has taken everything sent over any line but `going_on`.
     fn settle(&mut self, going_on: Option<&str>) -> Result<(), String> {
         let name = self.unsettled.take_if(|name| Some(&**name) != going_on);
         match name.and_then(|name| self.lines.get_mut(&name)) {
@@ -373,7 +373,7 @@ impl Play<'_> {
     }
 }
 
-/// Writes a form; returns its type as well.
+/// Encodes a form; also returns its content type.
 fn multipart(parts: &Json) -> (String, Vec<u8>) {
     const BOUNDARY: &str = "----between-the-parts";
     let mut body = Vec::new();

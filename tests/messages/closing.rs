@@ -1,4 +1,4 @@
-//! Who publishes and hangs up at once is heard.
+//! A client that publishes and hangs up immediately is heard.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use super::{PATIENCE, hear, listen, publication, subscription};
 use crate::support::server::{API_KEY, TestServer};
 use crate::support::socket::Incoming;
 
-/// Returns the bytes of frames as a client sends them, `is_closed` with its close at the end.
+/// Returns frames as the bytes that a client sends, with its close frame at the end if `is_closed`.
 fn frames(texts: &[String], is_closed: bool) -> Vec<u8> {
     let bytes = std::io::Cursor::new(Vec::new());
     let mut writer = WebSocket::from_raw_socket(bytes, Role::Client, None);
@@ -28,7 +28,7 @@ fn frames(texts: &[String], is_closed: bool) -> Vec<u8> {
     writer.into_inner().into_inner()
 }
 
-/// Opens a socket as bytes, to be closed as no client would.
+/// Opens a socket as a byte stream, to be closed as no client library would.
 pub(super) fn open(server: &TestServer, path: &str) -> TcpStream {
     let address = server.address();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -91,7 +91,7 @@ fn nothing_comes_that_was_not_asked_for() {
     let url = format!("ws://{}/pubsub?api_key={API_KEY}", server.address());
     let (mut socket, _) = client(url, stream).unwrap();
     socket.send(Message::text(subscription("echo"))).unwrap();
-    // Some clients take the first frame after their close for its answer, and are gone.
+    // Some clients take the first frame after their close frame for its answer, and disconnect.
     for n in 0..100 {
         let said = publication("echo", &json!(n));
         socket.send(Message::text(said)).unwrap();
@@ -100,7 +100,7 @@ fn nothing_comes_that_was_not_asked_for() {
     }
 }
 
-/// A publisher: how much it says, on which channel, and how it leaves.
+/// A publisher: how much it publishes, on which channel, and how it leaves.
 #[derive(Clone, Debug)]
 struct Publisher {
     channel: usize,
@@ -112,16 +112,16 @@ struct Publisher {
 enum Leaving {
     /// As clients do: it waits for the answer to its close frame.
     Politely,
-    /// It hangs up behind its close frame.
+    /// It hangs up right after its close frame.
     Quickly,
-    /// It hangs up.
+    /// It hangs up without one.
     Silently,
 }
 
 fn publisher() -> impl Strategy<Value = Publisher> {
     let large = prop_oneof![9 => 0_usize..200, 1 => 10_000_usize..200_000];
     let polite = prop::collection::vec(large, 1..40).prop_map(|sizes| (sizes, Leaving::Politely));
-    // Of more than this, what a server has not read when it hears of the end may be lost.
+    // With more than this, data that the server has not read when it learns of the end may be lost.
     let leaving = prop_oneof![Just(Leaving::Quickly), Just(Leaving::Silently)];
     let hasty = (prop::collection::vec(0_usize..500, 1..40), leaving);
     (0_usize..3, prop_oneof![polite, hasty]).prop_map(|(channel, (sizes, leaving))| Publisher {
@@ -131,8 +131,8 @@ fn publisher() -> impl Strategy<Value = Publisher> {
     })
 }
 
-/// However many publish at once and leave at once: each message arrives once, and each publisher's
-/// in their order.
+/// However many publish and leave at once, each message arrives once, and each publisher's messages
+/// arrive in order.
 #[test]
 fn many_publish_and_leave_and_nothing_is_lost_or_out_of_order() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Many sockets that do nothing.
+//! Many idle sockets.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -8,18 +8,18 @@ use crate::support::machine::{number, resident_bytes};
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 
-/// What 10,000 of them may take.
+/// The most memory that 10,000 of them may take.
 const MOST_BYTES: u64 = 500 << 20;
 const MANY: u64 = 10_000;
 
-/// Lets this process have as many files as the system allows.
+/// Raises this process's limit of open files as far as the system allows.
 fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// `SKYTRAIL_CROWD=10000` for the whole number.
+/// `SKYTRAIL_CROWD=10000` runs it with the full number.
 #[test]
 fn idle_sockets_take_little_memory_and_all_hear() {
     raise_limit();
@@ -34,7 +34,7 @@ fn idle_sockets_take_little_memory_and_all_hear() {
             socket
         })
         .collect();
-    // Who has heard itself was subscribed.
+    // A socket that has heard itself is subscribed.
     for (number, socket) in crowd.iter_mut().enumerate() {
         subscribe(socket, &format!("own-{number}"));
     }

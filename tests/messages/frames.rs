@@ -1,4 +1,4 @@
-//! What a client may say, and what it is told when it may not.
+//! What a client may send, and what it is told when it may not.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{PATIENCE, connect, hear, listen, publication, subscription};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
-/// Returns the text that a socket is told before it is closed.
+/// Returns the text that a socket is sent before it is closed.
 fn last_words(socket: &mut Socket) -> String {
     let Incoming::Text(text) = socket.receive(PATIENCE) else {
         panic!("closed without a word");
@@ -28,14 +28,14 @@ fn what_makes_no_sense_ends_the_socket_with_a_text() {
         (r#"{"action":"sub"}"#, no_channel),
         (r#"{"action":"sub","channel":""}"#, no_channel),
         (r#"{"action":"sub","channel":null}"#, no_channel),
-        // The channel is looked at first.
+        // The channel is checked first.
         (r#"{"action":"dance"}"#, no_channel),
         ("{}", no_channel),
         (r#"{"action":"pub","channel":"room"}"#, no_data),
         (r#"{"action":"pub","channel":"room","data":null}"#, no_data),
     ] {
         let mut socket = connect(&server);
-        // What came before has taken effect.
+        // What was sent before has taken effect.
         socket.send(&publication("room", &json!(said)));
         socket.send(said);
         assert_eq!(last_words(&mut socket), expected, "{said}");
@@ -71,7 +71,7 @@ fn another_action_is_passed_over() {
         };
         assert_eq!(text, "Unknow action");
     }
-    // What the server does not know of is no mistake.
+    // Members that the server does not know are not an error.
     let more = json!({"action": "sub", "channel": "room", "id": 7, "data": {"a": 1}});
     socket.send(&more.to_string());
     socket.send(&subscription("room"));
@@ -119,7 +119,7 @@ fn a_key_opens_both_hubs_and_the_notices_are_the_servers() {
             (format!("{path}?api_key="), &[][..]),
             (format!("{path}?api_key=wrong"), &[][..]),
             (path.to_owned(), &key("wrong")[..]),
-            // The header counts when there is one.
+            // The header takes precedence if there is one.
             (format!("{path}?api_key={API_KEY}"), &key("wrong")[..]),
         ] {
             let Err((status, body)) = Socket::open(server.address(), &path, headers) else {

@@ -1,4 +1,4 @@
-//! How much sockets may take up.
+//! How much sockets may use.
 
 use std::io::Write;
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn there_are_so_many_sockets() {
             assert_eq!(refused, status, "{body}");
             assert!(body["error"]["info"]["retry_after_ms"].is_u64(), "{body}");
         }
-        // Those that are open work, and a place that is left is free again.
+        // The open ones work, and closing one frees its place.
         subscribe(&mut open[0], "room");
         drop(open.pop());
         eventually("the place is free", || try_connect(&server, "/pubsub").ok());
@@ -90,7 +90,7 @@ fn a_message_has_a_size() {
     assert!(matches!(listener.receive(PATIENCE), Incoming::Closed));
     let (code, why) = listener.close_reason().unwrap();
     assert_eq!((code, &*why), (1009, "a message may have 2000 bytes"));
-    // The default is what the page says.
+    // The default is the documented one.
     let server = TestServer::start();
     let mut listener = listen(&server, "room");
     let most = (1 << 20) - frame(0).len();
@@ -105,7 +105,7 @@ fn pings_whose_answers_nobody_reads_are_not_kept() {
     let before = resident_bytes(server.pid());
     for path in ["/pubsub", "/_/pubsub"] {
         let mut client = open(&server, path);
-        // The server may stop reading, too: that bounds it as well.
+        // The server may stop reading, too; that also bounds the memory.
         client
             .set_write_timeout(Some(Duration::from_secs(2)))
             .unwrap();

@@ -1,4 +1,4 @@
-//! Pub/sub as sockets see it.
+//! Pub/sub from the side of sockets.
 
 mod closing;
 mod crowd;
@@ -23,14 +23,14 @@ fn connect(server: &TestServer) -> Socket {
     Socket::open(server.address(), "/pubsub", &headers).unwrap()
 }
 
-/// Listens to a channel; returns when what is published there is heard.
+/// Listens to a channel; returns once it hears what is published there.
 fn listen(server: &TestServer, channel: &str) -> Socket {
     let mut listener = connect(server);
     subscribe(&mut listener, channel);
     listener
 }
 
-/// Returns when the socket hears what is published.
+/// Subscribes; returns once the socket hears what is published.
 fn subscribe(listener: &mut Socket, channel: &str) {
     listener.send(&subscription(channel));
     listener.send(&publication(channel, &json!("probe")));
@@ -52,7 +52,7 @@ fn publication(channel: &str, data: &Json) -> String {
     json!({"action": "pub", "channel": channel, "data": data}).to_string()
 }
 
-/// Returns what the server counts of the hub of `/pubsub`.
+/// Returns a figure of the hub of `/pubsub`.
 fn hub_figure(server: &TestServer, name: &str) -> u64 {
     Client::master(server).health()["hub"][name]
         .as_u64()

@@ -1,4 +1,4 @@
-//! A socket that does not read delays nobody, and is told why it is closed.
+//! A socket that does not read delays no other, and is told why it is closed.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::server::TestServer;
 use crate::support::socket::{Incoming, Socket};
 
-/// Publishes to one that reads and one that does not, until the latter is dropped.
+/// Publishes to a socket that reads and one that does not, until the latter is dropped.
 fn overwhelm(server: &TestServer, slow: &mut Socket, size: usize) {
     let mut quick = listen(server, "room");
     slow.send(&subscription("room"));
@@ -25,12 +25,12 @@ fn overwhelm(server: &TestServer, slow: &mut Socket, size: usize) {
         }
         assert!(n < 100_000, "nobody is dropped");
     }
-    // The one that reads goes on.
+    // The one that reads continues.
     publisher.send(&publication("room", &json!({"n": "last"})));
     assert_eq!(hear(&mut quick)["n"], "last");
 }
 
-/// Reads what had been sent; returns the code and reason of the close frame behind it.
+/// Reads what had been sent; returns the code and reason of the close frame after it.
 fn reason(slow: &mut Socket) -> (u16, String) {
     let mut number = 0;
     while let Incoming::Text(text) = slow.receive(PATIENCE) {
@@ -68,7 +68,7 @@ fn too_many_messages_wait() {
     assert_eq!(reason(&mut slow).0, 1008);
 }
 
-/// The kernel's buffers and the queue are all that one takes up who never reads again.
+/// A client that never reads again takes up only the kernel's buffers and its queue.
 #[test]
 fn one_that_never_reads_again_is_forgotten() {
     let limits = [("PUBSUB_QUEUE_BYTES", "100000"), ("HTTP_SEND_TIMEOUT", "1")];

@@ -1,4 +1,4 @@
-//! Fields that somebody may neither read nor save.
+//! Fields that a caller may neither read nor save.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn an_atomic_save_does_not_tell_what_a_hidden_field_holds() {
         let refused = save(id, grade.clone(), true);
         assert_eq!(refused.code(), 115, "{id} {grade}: {}", refused.json());
     }
-    // One after the other, what cannot be saved is left out, as ever.
+    // In a batch that is not atomic, fields that cannot be saved are left out, as always.
     let saved = save("note/1", json!(4), false).result();
     assert_eq!(saved[0]["text"], "y");
     assert_eq!(master.query("note", json!(null))[0]["grade"], 3);

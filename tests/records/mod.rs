@@ -1,4 +1,4 @@
-//! Records from outside: they stay, and they are shown to whom they should be.
+//! Records from outside: they persist, and are shown only to those who may see them.
 
 mod hidden;
 
@@ -130,7 +130,7 @@ fn all_sequence_fields_of_a_save_get_their_numbers() {
     ]});
     let saved = ada.call("record:save", records).result();
     let numbers = |at: usize| ["a", "b", "c"].map(|field| saved[at][field].clone());
-    // Both copies of a new record are numbered, and the answer is the record behind the last.
+    // Both copies of a new record are numbered, and both answers are the record after the last one.
     assert_eq!(numbers(0), [4, 42, 7], "{saved}");
     assert_eq!(numbers(1), [2, 40, 2], "{saved}");
     assert_eq!(numbers(2), [3, 41, 3], "{saved}");
@@ -163,7 +163,7 @@ fn of_a_record_that_a_save_has_twice_the_last_wins() {
     );
 }
 
-/// Each says something else: nothing of it is lost.
+/// Each copy sets other fields; none of them is lost.
 #[test]
 fn a_record_that_a_save_has_twice_gets_what_either_says() {
     let server = TestServer::start();
@@ -199,14 +199,14 @@ fn a_record_that_a_save_has_twice_gets_what_either_says() {
             );
         }
     }
-    // Also of a new one.
+    // The same for a new record.
     save(json!([{"_id": "note/2", "t": "x"}, {"_id": "note/2", "u": "y"}]));
     let ids = json!({"ids": ["note/2"]});
     let found = ada.call("record:fetch", ids).result()[0].take();
     assert_eq!([&found["t"], &found["u"]], ["x", "y"]);
 }
 
-/// Values that are unique together may come from one copy each.
+/// Values that are unique together may each come from a different copy.
 #[test]
 fn what_copies_of_a_user_say_together_is_unique() {
     let server = TestServer::with(&[("AUTH_RECORD_KEYS", "(username,nick)")]);
@@ -247,7 +247,7 @@ fn a_value_that_a_save_gives_up_is_free_behind_it() {
             .result()
     };
     save(json!([{"_id": "bill/a"}, {"_id": "bill/b"}]));
-    // The last one would have what a gave up and then took again.
+    // The last record would get the value that `a` gave up and then took again.
     let saved = save(json!([
         {"_id": "bill/a", "n": 9},
         {"_id": "bill/b", "n": 1},
@@ -276,7 +276,7 @@ fn numbers_that_are_given_and_numbers_that_are_asked_for_are_never_the_same() {
     let saved = ada.call("record:save", records).result();
     assert_eq!([&saved[0]["n"], &saved[1]["n"]], [3, 2], "{saved}");
 
-    // Numbers close to those that are given meanwhile.
+    // Numbers close to those that are assigned meanwhile.
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let ada = &ada;
@@ -342,7 +342,7 @@ fn damage_that_a_query_meets_is_told_and_the_store_made_anew() {
     }
     assert!(server.terminate().success());
     server.restart();
-    // The server reads the store by itself when it starts, and would find the damage first.
+    // The server reads the store itself when it starts, and would find the damage too early.
     for read in [
         "the keys of all records are known",
         "devices without an address are forgotten",
@@ -358,7 +358,7 @@ fn damage_that_a_query_meets_is_told_and_the_store_made_anew() {
     assert_eq!(answer.result().as_array().unwrap().len(), 300);
 }
 
-/// As docs/API.md says of mistakes.
+/// As docs/API.md documents mistakes.
 #[test]
 fn mistakes_in_queries_and_references_have_the_codes_that_are_documented() {
     let server = TestServer::start();
@@ -385,8 +385,8 @@ fn mistakes_in_queries_and_references_have_the_codes_that_are_documented() {
     assert_eq!(ada.query("note", json!(null)).len(), 1);
 }
 
-/// Records are deleted in the order in which they are named; what somebody refers to stays, and so does
-/// what that refers to.
+/// Records are deleted in the given order. A record that another refers to stays, and so does what
+/// it refers to.
 #[test]
 fn records_that_refer_to_each_other_are_deleted_in_their_order() {
     let database = shared().database(&[]);
@@ -413,7 +413,7 @@ fn records_that_refer_to_each_other_are_deleted_in_their_order() {
             delete(&["note/b", "note/c", "note/b", "note/d"]),
             [113, 113, 113, 0]
         );
-        // What is refused for another reason holds what it refers to.
+        // A record that is refused for another reason keeps what it refers to.
         let list = json!([{"public": true, "level": "read"}]);
         let item = json!({"_id": "page/1", "to": to("note/c"), "_access": list});
         let theirs = Client::signed_up(&server, "eve");
@@ -430,7 +430,7 @@ fn records_that_refer_to_each_other_are_deleted_in_their_order() {
         let ids = ["note/c", "note/c", "note/b", "note/a", "note/e", "note/a"];
         assert_eq!(delete(&ids), [0, 0, 0, 113, 0, 0]);
 
-        // Those that refer to themselves or to each other.
+        // Records that refer to themselves or to each other.
         ada.save("note/x", json!({"n": 1}));
         ada.save("note/x", json!({"to": to("note/x")}));
         assert_eq!(delete(&["note/x"]), [0]);
@@ -441,7 +441,7 @@ fn records_that_refer_to_each_other_are_deleted_in_their_order() {
     }
 }
 
-/// Nobody takes memory with names of types that there are not.
+/// Names of types that do not exist must not use up memory.
 #[test]
 fn types_that_there_are_not_leave_no_actors() {
     let server = TestServer::with(&[("DEV_MODE", "NO")]);

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// Makes users whose ids are in the order of their names' indexes: pages are in the order of ids.
+/// Creates users whose ids are in the order of their names, because pages are ordered by id.
 fn people<const N: usize>(server: &TestServer, prefix: &str) -> [Client; N] {
     let mut people: Vec<_> = (0..N)
         .map(|number| Client::signed_up(server, &format!("{prefix}{number}")))
@@ -55,7 +55,7 @@ fn related_users_come_in_pages() {
     assert_eq!(page(json!({"limit": 2})), (ids(&them[..2]), 5));
     assert_eq!(page(json!({"limit": 2, "offset": 3})), (ids(&them[3..]), 5));
     assert_eq!(page(json!({"limit": 2, "offset": 9})), (vec![], 5));
-    // What the published client sends for its pages; v1 ignores it.
+    // The published client sends this for its pages; v1 ignores it.
     assert_eq!(page(json!({"limit": 2, "page": 1})), (ids(&them[..2]), 5));
     assert_eq!(page(json!({"limit": 2, "page": 3})), (ids(&them[4..]), 5));
     assert_eq!(
@@ -79,7 +79,7 @@ fn each_side_makes_and_ends_its_own_half_of_a_friendship() {
     let [ada, ben] = people(&server, "friend");
     let friends = |client: &Client| query(client, "friend", "", &json!({})).1;
     let one_sided = |client: &Client, direction| query(client, "friend", direction, &json!({})).1;
-    // A target that is named twice, and one that is there already, are one relation.
+    // A target that is named twice, or is related already, gives one relation.
     assert_eq!(
         add(&ada, "friend", &[&ben, &ben]).as_array().unwrap().len(),
         2
@@ -109,7 +109,7 @@ fn each_side_makes_and_ends_its_own_half_of_a_friendship() {
     );
 }
 
-/// Who may not read a user's record learns no more than whom he named.
+/// A caller who may not read a user's record learns no more than the id they sent.
 #[test]
 fn items_say_what_the_asker_may_read() {
     let mut server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Trying a new version of a plugin on what an old one made.
+//! Tries a new version of a plugin on what an old version did.
 
 mod sandbox;
 
@@ -48,7 +48,8 @@ impl World {
         self.master.call("record:export", body).result()
     }
 
-    /// Makes the type whose hook keeps times: a save that makes fields is tried again, with another time.
+    /// Creates the type whose hook keeps times. A save that creates fields is tried again, with
+    /// another time.
     fn create_letters(&self) {
         let fields = json!([
             {"name": "title", "type": "string"},
@@ -171,7 +172,7 @@ fn the_writes_that_a_new_version_would_make_differently_are_named_and_nothing_is
         "{text}"
     );
 
-    // The old version would do what it did, whatever it asks the server about.
+    // The old version would do the same again, unless it asks the server about something.
     let output = world.replay(1, &["--certain"]).output().unwrap();
     let text = said(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -228,7 +229,7 @@ fn a_replay_that_was_killed_goes_on_and_reports_the_same() {
     assert_eq!(found.len(), 20);
     assert_eq!(found, lines(Path::new(&whole)));
 
-    // At the end there is nothing left to ask; another replay takes another cursor.
+    // At the end nothing is left to ask; another replay uses another cursor.
     let output = world.replay(2, &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(lines(Path::new(&report)), found);
@@ -333,7 +334,7 @@ fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(lines(Path::new(&report)).len(), 3);
     refused(&["--report", &report], &report, full);
-    // The cursor goes on with its own report, and with no other file.
+    // The cursor continues with its own report, and with no other file.
     let not_its_own = format!("is not the report that {cursor} goes on with");
     let arguments = ["--report", &letter, "--cursor", &cursor];
     refused(&arguments, &letter, &not_its_own);
@@ -350,7 +351,7 @@ fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
     assert_eq!(std::fs::read_to_string(&report).unwrap(), cut);
 }
 
-/// Whether a process is there that has not ended.
+/// Returns whether a process exists and has not ended.
 fn is_running(pid: &str) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = state.rsplit_once(") ").map(|(_, state)| state.to_owned());
@@ -360,7 +361,7 @@ fn is_running(pid: &str) -> bool {
 #[test]
 fn a_plugin_that_is_tried_ends_with_the_command_however_that_ends() {
     let server = TestServer::start();
-    // One goes when it is told to, and its child with it; the other does not listen.
+    // One plugin ends when it is told to, with its child; the other ignores the signal.
     let obedient = "sleep 1000 & echo $! >CHILD; echo $$ >PID; wait";
     let deaf = "trap '' TERM; echo $$ >CHILD; echo $$ >PID; while :; do sleep 1000; done";
     for (signal, script) in [
@@ -376,7 +377,8 @@ fn a_plugin_that_is_tried_ends_with_the_command_however_that_ends() {
         let script = script.replace("CHILD", child.to_str().unwrap());
         let plugin = server.folder().join("plugin.sh");
         std::fs::write(&plugin, script).unwrap();
-        // Whoever runs the tests in the background hands down that interrupts are ignored.
+        // A shell that runs the tests in the background makes them ignore interrupts, and children
+        // inherit that.
         let mut command = Command::new("env");
         command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_skytrail")]);
         command.args(["replay", "--server", &server.base_url, "--exec"]);

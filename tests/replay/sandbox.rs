@@ -1,4 +1,5 @@
-//! What a plugin that is only tried may do to the server, over its connection and past it: nothing.
+//! A plugin that is only being tried can change nothing on the server, neither over its connection
+//! nor around it.
 
 use std::thread::spawn;
 
@@ -9,7 +10,7 @@ use crate::plugin::worker::Worker;
 use crate::support::client::{Answer, Client, send};
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// A server with a note of each of two users.
+/// A server where two users have a note each.
 struct World {
     server: TestServer,
     master: Client,
@@ -62,7 +63,7 @@ impl World {
     }
 }
 
-/// Takes what comes until it is ready.
+/// Answers events until the worker is ready.
 fn until_ready(worker: &mut Worker) {
     worker.serve_event("before-plugins-ready");
     worker.expect("ready");
@@ -77,7 +78,7 @@ fn ask(worker: &mut Worker, payload: Json) -> (Json, Json) {
     (reply["status"].clone(), reply["body"].clone())
 }
 
-/// What a sandbox answers.
+/// Requests that a sandbox answers.
 fn reads() -> [Json; 4] {
     [
         json!({"action": "record:query", "record_type": "note"}),
@@ -150,7 +151,7 @@ fn over_http_a_sandbox_answers_reads_and_refuses_the_rest() {
             "/pubsub/publish",
             &json!({"action": "pubsub:publish", "channels": ["c"], "data": {}}),
         ),
-        // The path counts, whatever the body says.
+        // The path decides, whatever the body says.
         ("/record/save", &json!({"action": "record:query"})),
     ] {
         let answer = world.post(path, body);
@@ -194,7 +195,7 @@ fn nothing_else_below_the_servers_own_paths_takes_the_action_of_a_body() {
     }
 }
 
-/// Lambdas are those of plugins that serve, and go before actions of the same name.
+/// Lambdas belong to plugins that serve, and take precedence over actions of the same name.
 #[test]
 fn no_lambda_is_run_out_of_a_sandbox() {
     let server = TestServer::with(&[("PLUGINS", "TEST")]);

@@ -1,4 +1,4 @@
-//! Wishes for indexes: only for what there is.
+//! Index declarations are accepted only for types and fields that exist.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     let mut server = TestServer::start();
     let master = Client::master(&server);
     master.save("todo/1", json!({"title": "a", "list": {"a": 1}}));
-    // The store has it.
+    // A query waits until the store has applied the record.
     assert_eq!(master.query("todo", json!(null)).len(), 1);
     assert!(server.terminate().success());
     let index_at = |server: &TestServer, arguments: &[&str]| {
@@ -41,7 +41,8 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     assert!(!said.contains("to be built"), "{said}");
     let (_, said) = index(&["list"]);
     assert!(!said.contains("to be built, forbidden"), "{said}");
-    // What was wished for before may be gone, and is let go all the same.
+    // A field that was declared earlier may have been deleted; its declaration can still be
+    // removed.
     server.restart();
     let body = json!({"record_type": "todo", "item_name": "title"});
     master.at(&server).call("schema:delete", body).result();

@@ -1,4 +1,4 @@
-//! Changing types from outside: names and fields, while others save, and over restarts.
+//! Changes of types from outside: names and fields, during saves and across restarts.
 
 mod indexes;
 mod wide;
@@ -26,7 +26,7 @@ fn fields(client: &Client) -> Json {
     client.call("schema:fetch", json!({})).result()["record_types"]["note"]["fields"].clone()
 }
 
-/// Compares the store with one made from the log, row by row.
+/// Compares the store with one built from the log, row by row.
 fn assert_store_equals_log(server: &TestServer) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
     command.args(["rebuild", "--verify"]).env_clear();
@@ -61,7 +61,7 @@ fn a_field_keeps_its_values_under_a_new_name_and_loses_them_when_it_goes() {
         .result();
     assert_eq!(refused[0]["code"], 113, "still referred to: {refused}");
 
-    // The old name is free for something else, and so is that of a field that is gone.
+    // The old name is free for another field, and so is the name of a deleted one.
     ada.save("note/1", json!({"text": 1.5}));
     assert_eq!(delete(&master, "parent"), 0);
     ada.save("note/2", json!({"parent": "a text now"}));
@@ -200,7 +200,7 @@ fn types_that_are_created_at_once_all_come_about() {
     });
     assert_eq!(codes, [0; 8]);
     assert_eq!(fields(&master).as_array().unwrap().len(), 9);
-    // One that is refused makes nothing.
+    // A refused request creates nothing.
     let types = json!({"a": {"fields": []}, "note": {"fields": [{"name": "to", "type": "json"}]}});
     let refused = master.call("schema:create", json!({"record_types": types}));
     assert_eq!(refused.code(), 114, "{:?}", refused.json());
@@ -208,7 +208,7 @@ fn types_that_are_created_at_once_all_come_about() {
     assert_eq!(types["record_types"]["a"], json!(null));
 }
 
-/// Set when a thread ends, also by a failure, so that the others end too.
+/// Set when a thread ends, even by a failure, so that the others end too.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -255,7 +255,7 @@ fn saves_and_queries_during_renames_lose_nothing() {
         let _ends = Ends(is_over);
         for number in 0..RENAMES {
             let before = num_saves.load(Ordering::Relaxed);
-            // In bursts, so that some saves meet several of them.
+            // In bursts, so that some saves meet several renames.
             eventually("somebody saves", || {
                 let saves = num_saves.load(Ordering::Relaxed) > before;
                 (saves || number % 10 != 0).then_some(())

@@ -25,20 +25,20 @@ impl Answer {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Returns `result`, or fails with what came instead.
+    /// Returns `result`; fails with the whole answer if there is none.
     pub fn result(&self) -> Json {
         let mut json = self.json();
         assert_eq!(self.status, 200, "{json}");
         json["result"].take()
     }
 
-    /// Returns the code of the error, 0 when there is none.
+    /// Returns the error code, or 0 if there is no error.
     pub fn code(&self) -> i64 {
         self.json()["error"]["code"].as_i64().unwrap_or(0)
     }
 }
 
-/// Sends one HTTP request and waits for the head of its answer only, which may go on without end.
+/// Sends one HTTP request and waits only for the head of its answer, whose body may never end.
 pub fn status_of(method: &str, url: &str, headers: &[(String, String)]) -> u16 {
     let response = begin(method, url, headers, None);
     response.unwrap().status().as_u16()
@@ -67,7 +67,7 @@ fn begin(
     response.map_err(|error| error.to_string())
 }
 
-/// Sends one HTTP request; every status is an answer.
+/// Sends one HTTP request; every status counts as an answer.
 pub fn send(
     method: &str,
     url: &str,
@@ -98,7 +98,7 @@ pub fn send(
     })
 }
 
-/// Someone who calls actions.
+/// A caller of actions.
 #[derive(Clone, Debug)]
 pub struct Client {
     base_url: String,
@@ -108,7 +108,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// With the client key and no user.
+    /// A caller with the client key and no user.
     pub fn anonymous(server: &TestServer) -> Self {
         Self {
             base_url: server.base_url.clone(),
@@ -118,7 +118,7 @@ impl Client {
         }
     }
 
-    /// With the master key.
+    /// A caller with the master key.
     pub fn master(server: &TestServer) -> Self {
         Self {
             key: MASTER_KEY,
@@ -126,7 +126,7 @@ impl Client {
         }
     }
 
-    /// With a fresh user.
+    /// A caller with a new user.
     pub fn signed_up(server: &TestServer, username: &str) -> Self {
         let mut client = Self::anonymous(server);
         let auth_data = json!({"username": username});
@@ -137,12 +137,12 @@ impl Client {
         client
     }
 
-    /// The key that it shows.
+    /// The key that it sends.
     pub fn key(&self) -> &str {
         self.key
     }
 
-    /// The same caller at a server that has another address now.
+    /// The same caller, for a server whose address has changed.
     pub fn at(&self, server: &TestServer) -> Self {
         Self {
             base_url: server.base_url.clone(),
@@ -166,13 +166,13 @@ impl Client {
         }
     }
 
-    /// Calls an action; fails only when there is no answer at all.
+    /// Calls an action; fails only when no answer arrives.
     pub fn call(&self, action: &str, payload: Json) -> Answer {
         self.try_call(action, payload)
             .unwrap_or_else(|error| panic!("{action}: {error}"))
     }
 
-    /// As [`Client::call`], for a server that may be gone.
+    /// Like [`Client::call`], for a server that may be down.
     pub fn try_call(&self, action: &str, payload: Json) -> Result<Answer, String> {
         let mut body: Map<String, Json> = payload.as_object().unwrap().clone();
         body.insert("action".into(), action.into());
@@ -190,14 +190,14 @@ impl Client {
         )
     }
 
-    /// Asks for the states of the server's parts; needs the master key.
+    /// Asks for the health of the server's parts; needs the master key.
     pub fn health(&self) -> Json {
         let url = format!("{}/_/health", self.base_url);
         let key = ("X-Skygear-API-Key".to_owned(), self.key.to_owned());
         send("GET", &url, &[key], None).unwrap().json()
     }
 
-    /// Saves one record with the given fields; fails when it is refused.
+    /// Saves one record with the given fields; fails if the save is refused.
     pub fn save(&self, id: &str, fields: Json) -> Json {
         let mut record = fields.as_object().unwrap().clone();
         record.insert("_id".into(), id.into());
@@ -208,7 +208,7 @@ impl Client {
         saved[0].clone()
     }
 
-    /// Queries a type; fails when it is refused.
+    /// Queries a type; fails if the query is refused.
     pub fn query(&self, record_type: &str, predicate: Json) -> Vec<Json> {
         let body = json!({"record_type": record_type, "predicate": predicate});
         self.call("record:query", body)

@@ -1,5 +1,5 @@
-//! A load of creates, changes, deletions and batches whose acknowledgements are written down, and a
-//! checker that holds a server against what was written down.
+//! A load of creates, updates, deletions and batches that records what was acknowledged, and a
+//! checker that compares a server with that record.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,8 +12,8 @@ use super::client::Client;
 const WRITERS: u64 = 4;
 const TYPES: [&str; 3] = ["single", "left", "right"];
 
-/// What is known of one record: the last acknowledged number, `None` when its deletion was, and
-/// the number of a write that is under way or got no answer.
+/// What is known of one record: the last acknowledged number (`None` after a deletion), and the
+/// number of a write that is in flight or got no answer.
 #[derive(Clone, Debug, Default)]
 struct Known {
     acknowledged: Option<i64>,
@@ -29,7 +29,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The load and its journal: outside of the server, so that it survives what the server does not.
+/// The load and its journal. Both live outside the server, so they survive what it does not.
 #[derive(Default)]
 pub struct Load {
     known: Mutex<BTreeMap<String, Known>>,
@@ -37,7 +37,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes sure that the types are there.
+    /// Creates the record types.
     pub fn prepare(client: &Client) {
         for record_type in TYPES {
             let id = format!("{record_type}/seed");
@@ -47,12 +47,12 @@ impl Load {
         }
     }
 
-    /// Runs the load until a number of further writes were begun, then does `end`, which is to end
-    /// the server: the writers stop when they get no answer.
+    /// Runs the load until `writes` further writes have begun, then calls `end`, which must end the
+    /// server: the writers stop when they get no answer.
     pub fn run(&self, client: &Client, writes: u64, end: impl FnOnce()) {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Also when what follows fails: nobody waits for ever.
+            // Set on a failure below as well, so that no writer runs for ever.
             let _ending = SetOnDrop(&is_over);
             for writer in 0..WRITERS {
                 let is_over = &is_over;
@@ -66,7 +66,7 @@ impl Load {
         });
     }
 
-    /// Writes until the server is gone, or refuses.
+    /// Writes until the server is gone or refuses.
     fn write(&self, client: &Client, writer: u64, is_over: &AtomicBool) {
         while !is_over.load(Ordering::SeqCst) {
             let number = self.counter.fetch_add(1, Ordering::SeqCst);
@@ -112,20 +112,20 @@ impl Load {
         known.acknowledged = known.in_doubt.take().unwrap();
     }
 
-    /// How many records were acknowledged so far and not deleted.
+    /// Returns how many records were acknowledged and not deleted.
     pub fn num_acknowledged(&self) -> usize {
         let known = self.known.lock().unwrap();
         let there = known.values().filter(|known| known.acknowledged.is_some());
         there.count()
     }
 
-    /// Holds what the server has against what was written down, and settles what was in doubt.
+    /// Compares the server with the journal, and settles the writes that were in doubt.
     pub fn check(&self, client: &Client, when: &str) {
         let wrong = self.compare(client);
         assert!(wrong.is_empty(), "{when}: {wrong:#?}");
     }
 
-    /// As [`Load::check`]; returns what is not as it should be.
+    /// Like [`Load::check`], but returns the differences.
     pub fn compare(&self, client: &Client) -> Vec<String> {
         let mut found: BTreeMap<String, i64> = BTreeMap::new();
         for record_type in TYPES {

@@ -1,16 +1,17 @@
-//! What some tests need of the machine: mounts, strace. Where it is not to be had they say so.
+//! What some tests need of the machine: mounts, strace. Tests report when it is not available.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Says that a test was not run, past the capture of the test harness; `tests/run.sh` counts it.
+/// Reports that a test was not run, bypassing the test harness's capture; `tests/run.sh` counts
+/// these.
 pub fn skipped(what: &str, why: &str) {
     let mut err = std::io::stderr().lock();
     let _ = writeln!(err, "skipped: {what}: {why}");
 }
 
-/// Runs a command; fails with what it said.
+/// Runs a command; fails with its output.
 pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
@@ -21,7 +22,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     Err(format!("{program} {}: {said}", arguments.join(" ")))
 }
 
-/// Returns the library that lets a process see another time, if this machine has it.
+/// Returns the library that shows a process another time, if this machine has it.
 pub fn faketime() -> Option<String> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
     let mut libraries = folders.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
@@ -29,7 +30,7 @@ pub fn faketime() -> Option<String> {
     Some(found.to_string_lossy().into_owned())
 }
 
-/// Returns the path of strace, if it is there and may trace.
+/// Returns the path of strace if it is installed and permitted to trace.
 pub fn strace() -> Result<String, String> {
     let path = run("sh", &["-c", "command -v strace"]).map_err(|_| "strace is not installed")?;
     let path = path.trim().to_owned();
@@ -43,14 +44,14 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// A file system in memory, of a fixed size.
+    /// A file system in memory, with a fixed size.
     pub fn memory(folder: &Path, size: &str) -> Result<Self, String> {
         let options = format!("size={size}");
         Self::attach(folder, &["-t", "tmpfs", "-o", &options, "tmpfs"])
     }
 
-    /// The file system in an image file. Nothing but a flush writes it out within minutes: the
-    /// system's own timer for that is set far away.
+    /// The file system in an image file. For minutes only a flush writes to the image: the file
+    /// system's own commit interval is set that long.
     pub fn image(folder: &Path, image: &Path) -> Result<Self, String> {
         let image = image.to_string_lossy();
         Self::attach(folder, &["-o", "loop,commit=300", &image])
@@ -69,7 +70,7 @@ impl Mount {
         &self.folder
     }
 
-    /// Takes all the space there is, but for so much.
+    /// Uses up all space except `left_bytes`.
     pub fn fill_but(&self, left_bytes: usize) {
         let spared = self.folder.join("spared");
         std::fs::write(&spared, vec![1; left_bytes]).unwrap();
@@ -80,7 +81,7 @@ impl Mount {
         std::fs::remove_file(spared).unwrap();
     }
 
-    /// Gives the space back that was taken.
+    /// Frees the space again.
     pub fn make_room(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
@@ -99,7 +100,7 @@ impl Drop for Mount {
     }
 }
 
-/// Makes an image file with an empty ext4 in it.
+/// Creates an image file with an empty ext4 file system.
 pub fn make_image(path: &Path, megabytes: u64) -> Result<(), String> {
     let file = std::fs::File::create(path).map_err(|error| error.to_string())?;
     file.set_len(megabytes << 20)
@@ -107,7 +108,7 @@ pub fn make_image(path: &Path, megabytes: u64) -> Result<(), String> {
     run("mkfs.ext4", &["-q", "-F", &path.to_string_lossy()]).map(drop)
 }
 
-/// Returns the memory of a process that is really in use, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -115,7 +116,7 @@ pub fn resident_bytes(pid: u32) -> u64 {
     kib.parse::<u64>().unwrap() << 10
 }
 
-/// Reads a number out of the test's environment.
+/// Reads a number from the test's environment.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long to run is the caller's choice"

@@ -1,4 +1,4 @@
-//! What all tests from outside share: a server of one's own and clients for it.
+//! What all tests from outside share: a server for each test, and clients for it.
 
 pub mod client;
 pub mod load;
@@ -17,12 +17,12 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
-/// Asks again and again until there is an answer; fails when there is none in time.
+/// Asks repeatedly until there is an answer; fails if none arrives in time.
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     eventually_within(Duration::from_secs(30), what, ask)
 }
 
-/// As [`eventually`], for what takes longer.
+/// Like [`eventually`], with a longer limit.
 pub fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {

@@ -1,9 +1,9 @@
-//! A PostgreSQL of the tests' own, and databases in it.
+//! A PostgreSQL server for the tests, and databases in it.
 //!
-//! All tests of a process share one server, which listens on a socket in a temporary folder only
-//! and forgets what it is told when the machine goes down. It runs below a shell that waits for
-//! the end of its input, which is held by the test process: however that ends, the server is
-//! stopped and its folder removed. Nobody else's PostgreSQL is touched.
+//! All tests of a process share one server. It listens only on a socket in a temporary folder, and
+//! its data does not survive a machine crash. It runs under a shell that waits for its input to
+//! end. The test process holds the other end, so however that process ends, the server is stopped
+//! and its folder removed. No other PostgreSQL is touched.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::chown;
@@ -16,12 +16,12 @@ use std::sync::{Mutex, OnceLock};
 use super::eventually;
 use super::machine::run;
 
-/// Where Debian's `postgresql-15` has its programs.
+/// Where Debian's `postgresql-15` installs its programs.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
-/// The superuser of the server; nobody is asked for a password.
+/// The superuser of the server; no password is required.
 const USER: &str = "postgres";
 
-/// The file that is there as long as the server is.
+/// The file that exists as long as the server runs.
 const PID: &str = "data/postmaster.pid";
 
 /// Runs the server until the shell's input ends.
@@ -42,7 +42,7 @@ pub struct Postgres {
     keepers: Mutex<Vec<Child>>,
     folder: PathBuf,
     databases: AtomicU32,
-    /// Further arguments, divided by spaces.
+    /// Further arguments, separated by spaces.
     arguments: String,
 }
 
@@ -58,13 +58,13 @@ impl Postgres {
         Self::start_with("")
     }
 
-    /// As [`Postgres::start`], with further arguments, divided by spaces.
+    /// Like [`Postgres::start`], with further arguments, separated by spaces.
     pub fn start_with(arguments: &str) -> Self {
         Self::start_made_with(&[], arguments)
     }
 
-    /// Starts a server whose write-ahead log is in an empty folder, in files of a megabyte, and never gets
-    /// smaller. When there is no place for it any more, the server ends.
+    /// Starts a server whose write-ahead log is in an empty folder, in files of one megabyte, and
+    /// never shrinks. The server ends when the log has no space left.
     pub fn start_with_log_in(folder: &Path) -> Self {
         let folder = folder.to_string_lossy();
         Self::start_made_with(
@@ -93,8 +93,8 @@ impl Postgres {
         Self::made(make, folder, arguments)
     }
 
-    /// Starts a standby, which gets over `port` of this machine what a primary writes. It has what the
-    /// primary had, the databases too.
+    /// Starts a standby, which replicates from a primary through `port` on this machine. It has
+    /// everything the primary had, including the databases.
     pub fn standby(&self, port: u16) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let mut make = Command::new(format!("{PROGRAMS}/pg_basebackup"));
@@ -108,7 +108,7 @@ impl Postgres {
         Self::made(make, folder, &self.arguments)
     }
 
-    /// Starts a server whose data folder this command makes.
+    /// Starts a server whose data folder this command creates.
     fn made(mut make: Command, folder: PathBuf, arguments: &str) -> Self {
         let made = make.current_dir(&folder).output().unwrap();
         let said = String::from_utf8_lossy(&made.stderr);
@@ -123,13 +123,13 @@ impl Postgres {
         server
     }
 
-    /// Makes a primary of a standby.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         let promoted = self.ask((USER, USER), "SELECT pg_promote()").unwrap();
         assert_eq!(promoted, "t\n");
     }
 
-    /// Waits until a standby has all that this server has written.
+    /// Waits until a standby has everything that this server has written.
     pub fn await_standby(&self, standby: &Self) {
         let written = self
             .ask((USER, USER), "SELECT pg_current_wal_lsn()")
@@ -141,23 +141,24 @@ impl Postgres {
         });
     }
 
-    /// Where its socket is.
+    /// The folder of its socket.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Runs SQL in the database of the superuser.
+    /// Runs SQL in the superuser's database.
     pub fn sql(&self, sql: &str) -> String {
         self.ask((USER, USER), sql).unwrap()
     }
 
-    /// Opens a session in a database, which ends when it is dropped, and waits until it has done this.
+    /// Opens a session in a database and waits until it has run this SQL; the session ends when
+    /// dropped.
     pub fn session(&self, place: (&str, &str), sql: &str) -> Session {
         let session = self.try_session(place, sql);
         session.unwrap_or_else(|_| panic!("the session ended: {sql}"))
     }
 
-    /// As [`Postgres::session`], for a server that may refuse.
+    /// Like [`Postgres::session`], for a server that may refuse.
     pub fn try_session(
         &self,
         (user, database): (&str, &str),
@@ -181,7 +182,7 @@ impl Postgres {
         Err(child.wait().unwrap())
     }
 
-    /// Starts the server and waits until it takes connections.
+    /// Starts the server and waits until it accepts connections.
     pub fn start_again(&self) {
         let mut keep = Command::new("sh");
         keep.args(["-c", KEEPER, "keeper", PROGRAMS])
@@ -190,7 +191,7 @@ impl Postgres {
         if let Some((user, group)) = unprivileged() {
             keep.uid(user).gid(group);
         }
-        // In a group of its own, Ctrl-C leaves it the time to clean up.
+        // In a process group of its own, so that Ctrl-C leaves it time to clean up.
         keep.current_dir(&self.folder).process_group(0);
         keep.stdin(Stdio::piped()).stdout(Stdio::null());
         self.keepers.lock().unwrap().push(keep.spawn().unwrap());
@@ -199,7 +200,7 @@ impl Postgres {
         });
     }
 
-    /// Ends the server as a crash does: at once, whatever it is doing, and nothing is written any more.
+    /// Ends the server as a crash does: immediately, with nothing more written.
     pub fn crash(&self) {
         let pid = std::fs::read_to_string(self.folder.join(PID)).unwrap();
         let pid = pid.lines().next().unwrap();
@@ -213,7 +214,7 @@ impl Postgres {
         eventually("PostgreSQL is gone", || (!file.exists()).then_some(()));
     }
 
-    /// Makes a database with some extensions; it is dropped with what is returned.
+    /// Creates a database with some extensions; it is dropped with the returned value.
     pub fn database(&self, extensions: &[&str]) -> Database<'_> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{number}");
@@ -226,7 +227,7 @@ impl Postgres {
         database
     }
 
-    /// Runs SQL as a role in a database and returns what it answers, a row per line.
+    /// Runs SQL as a role in a database and returns its output, one row per line.
     fn ask(&self, (role, database): (&str, &str), sql: &str) -> Result<String, String> {
         let folder = self.folder.to_string_lossy();
         let to = ["-h", &folder, "-U", role, "-d", database];
@@ -244,7 +245,7 @@ impl Drop for Postgres {
     }
 }
 
-/// A session that does nothing more; what it holds is free when it is dropped.
+/// A session that stays idle; its locks are released when it is dropped.
 pub struct Session {
     child: Child,
     input: ChildStdin,
@@ -257,7 +258,7 @@ impl Drop for Session {
     }
 }
 
-/// A database of a test's own.
+/// A database for one test.
 pub struct Database<'a> {
     server: &'a Postgres,
     name: String,
@@ -270,7 +271,7 @@ impl Database<'_> {
         format!("postgres://{USER}@localhost/{name}?host={folder}")
     }
 
-    /// The folder where the server's socket is.
+    /// The folder of the server's socket.
     pub fn folder(&self) -> &Path {
         &self.server.folder
     }
@@ -280,27 +281,27 @@ impl Database<'_> {
         &self.name
     }
 
-    /// Runs SQL and returns what it answers, a row per line, its values divided by `|`.
+    /// Runs SQL and returns its output, one row per line, with values separated by `|`.
     pub fn sql(&self, sql: &str) -> String {
         self.try_sql(sql).unwrap()
     }
 
-    /// As [`Database::sql`]; what it fails with is told.
+    /// Like [`Database::sql`], but returns the error.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
         self.server.ask((USER, &self.name), sql)
     }
 
-    /// As [`Database::sql`], as another role.
+    /// Like [`Database::sql`], as another role.
     pub fn sql_as(&self, role: &str, sql: &str) -> String {
         self.try_sql_as(role, sql).unwrap()
     }
 
-    /// As [`Database::sql_as`]; what it fails with is told.
+    /// Like [`Database::sql_as`], but returns the error.
     pub fn try_sql_as(&self, role: &str, sql: &str) -> Result<String, String> {
         self.server.ask((role, &self.name), sql)
     }
 
-    /// Runs what `pg_dump` wrote.
+    /// Restores the output of `pg_dump`.
     pub fn restore(&self, dump: &[u8]) {
         let mut child = Command::new(format!("{PROGRAMS}/psql"))
             .arg("-h")
@@ -325,7 +326,7 @@ impl Drop for Database<'_> {
     }
 }
 
-/// The user and group that Debian's package makes, if the tests themselves run as root.
+/// The user and group that Debian's package creates, if the tests run as root.
 pub fn unprivileged() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| -> u32 { run("id", arguments).unwrap().trim().parse().unwrap() };
     (id(&["-u"]) == 0).then(|| (id(&["-u", USER]), id(&["-g", USER])))

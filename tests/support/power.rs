@@ -1,6 +1,6 @@
-//! A disk that loses power: the server's data lies on a file system in an image file. The server is
-//! killed and the image copied, as the block layer has it: what was only written and not flushed is
-//! in the system's memory and not in the copy. The server goes on with the copy.
+//! A disk that loses power. The server's data is on a file system in an image file. The server is
+//! killed and the image is copied as the block layer has it: data that was written but not flushed
+//! is only in the system's memory and not in the copy. The server continues on the copy.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes an image and mounts it; the error says why that is not possible here.
+    /// Creates an image and mounts it; the error says why that is not possible on this machine.
     pub fn new() -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let image = folder.path().join("disk-0");
@@ -36,7 +36,7 @@ impl Disk {
         data.to_string_lossy().into_owned()
     }
 
-    /// Goes on with what was durable. Whoever used the disk must have been killed just now.
+    /// Continues with what was durable. The process that used the disk must just have been killed.
     pub fn lose_power(&mut self) {
         self.num_cuts += 1;
         let path = |name: &str| self.folder.path().join(format!("{name}-{}", self.num_cuts));

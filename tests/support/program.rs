@@ -1,4 +1,4 @@
-//! Programs beside the server: plugins, examples, what stands in for other people's services.
+//! Programs next to the server: plugins, examples, stand-ins for external services.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,24 +9,25 @@ use std::time::Duration;
 use super::eventually;
 use super::server::{MASTER_KEY, TestServer};
 
-/// How long a program may take until it says that it is ready.
+/// How long a program may take until it reports that it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Returns a path of the repository.
+/// Returns the path of a file in the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Returns something that the set-up makes, or says how to make it.
+/// Returns the path of something that the set-up creates, or says how to create it.
 pub fn set_up(path: &str) -> PathBuf {
     let path = repository(path);
     assert!(path.exists(), "no {path:?}: run tests/run.sh --setup once");
     path
 }
 
-/// Returns a command that runs Python, with the packages of the tests.
+/// Returns a command that runs Python with the tests' packages.
 pub fn python() -> Command {
-    // Whoever runs the tests in the background hands down that interrupts are ignored.
+    // A shell that runs the tests in the background makes them ignore interrupts, and children
+    // inherit that.
     let mut command = Command::new("env");
     command.arg("--default-signal=INT");
     command.arg(set_up(".venv/bin/python"));
@@ -35,7 +36,7 @@ pub fn python() -> Command {
     command
 }
 
-/// Returns a command that runs a plugin in Python for a server.
+/// Returns a command that runs a Python plugin for a server.
 pub fn python_plugin(server: &TestServer, path: &str) -> Command {
     let mut command = python();
     command
@@ -54,13 +55,13 @@ impl Program {
         Self(command.spawn().unwrap())
     }
 
-    /// Starts a program and waits for the first line that it prints, which says that it is ready.
+    /// Starts a program and waits for its first line of output, which reports that it is ready.
     pub fn start_and_wait(command: &mut Command) -> (Self, String) {
         let mut program = Self::start(command.stdout(Stdio::piped()));
         let output = program.0.stdout.take().unwrap();
         let (sender, first) = channel();
         std::thread::spawn(move || {
-            // The rest is read, too, lest the program waits for somebody to read it.
+            // The rest is read as well, or the program would block when the pipe is full.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
@@ -84,7 +85,7 @@ impl Program {
         eventually("the program ends", || self.0.try_wait().unwrap())
     }
 
-    /// Asks the program to end and waits until it has done so in good order.
+    /// Asks the program to end and waits until it has ended successfully.
     pub fn terminate(mut self) {
         self.ask_to_end();
         let status = self.wait();

@@ -1,11 +1,11 @@
-//! A way to the server that can be cut.
+//! A proxy to the server whose connections can be cut.
 
 use std::io::copy;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
-/// Passes connections on until they are cut.
+/// Forwards connections until they are cut.
 pub struct Proxy {
     pub address: String,
     state: Arc<Mutex<State>>,
@@ -26,7 +26,7 @@ impl Proxy {
         // Ends with the test's process.
         spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
-                // Held until both ends are noted, so that no connection slips through a cut.
+                // Held until both ends are recorded, so that no connection escapes a cut.
                 let mut state = shared.lock().unwrap();
                 if state.is_blocked {
                     continue;
@@ -47,7 +47,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Breaks all connections; returns how many there were. New ones may come.
+    /// Breaks all connections and returns how many there were. New ones are accepted.
     pub fn cut(&self) -> usize {
         let streams = std::mem::take(&mut self.state.lock().unwrap().streams);
         for stream in &streams {
@@ -56,7 +56,7 @@ impl Proxy {
         streams.len() / 2
     }
 
-    /// Breaks all connections, and takes no new ones until [`Proxy::unblock`].
+    /// Breaks all connections, and accepts no new ones until [`Proxy::unblock`].
     pub fn block(&self) {
         self.state.lock().unwrap().is_blocked = true;
         self.cut();

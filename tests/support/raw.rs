@@ -1,4 +1,4 @@
-//! A client that does to HTTP what no library would.
+//! A client that uses HTTP in ways no library would.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ impl RawClient {
         Self { stream }
     }
 
-    /// With a small window, so that little of an answer is taken unread.
+    /// Connects with a small receive window, so that little of an unread answer is buffered.
     pub fn connect_narrow(server: &TestServer, window: usize) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(window).unwrap();
@@ -30,25 +30,25 @@ impl RawClient {
         }
     }
 
-    /// Sends bytes; whether the server took them.
+    /// Sends bytes; returns whether the server took them.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Sends a head for `path` with further lines, and the empty line behind it.
+    /// Sends a head for `path` with further lines, and the empty line after it.
     pub fn send_head(&mut self, path: &str, lines: &[&str]) -> bool {
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         self.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\n{lines}\r\n").as_bytes())
     }
 
-    /// Whether anything has come; does not wait for long.
+    /// Returns whether anything has arrived; hardly waits.
     pub fn has_answer(&mut self) -> bool {
         let patience = Some(Duration::from_millis(1));
         self.stream.set_read_timeout(patience).unwrap();
         matches!(self.stream.peek(&mut [0]), Ok(1))
     }
 
-    /// Reads one answer; `None` when the connection ends, or after `patience`.
+    /// Reads one answer; `None` at the end of the connection or after `patience`.
     pub fn answer(&mut self, patience: Duration) -> Option<Answer> {
         let mut bytes = Vec::new();
         let deadline = Instant::now() + patience;
@@ -69,7 +69,7 @@ impl RawClient {
         }
     }
 
-    /// Reads the head of an answer and nothing of what comes behind it.
+    /// Reads the head of an answer and nothing after it.
     pub fn head(&mut self, patience: Duration) -> Option<String> {
         self.stream.set_read_timeout(Some(patience)).unwrap();
         let mut bytes = Vec::new();
@@ -81,7 +81,7 @@ impl RawClient {
         String::from_utf8(bytes).ok()
     }
 
-    /// Reads one answer in small pieces, over `time` at least if it is large.
+    /// Reads one answer in small pieces; a large one takes at least `time`.
     pub fn answer_slowly(&mut self, time: Duration) -> Option<Answer> {
         const PIECE: usize = 64 << 10;
         let pause = time / 64;
@@ -101,7 +101,8 @@ impl RawClient {
         parse(&bytes)
     }
 
-    /// Whether the server ends the connection within `patience`; what comes before is dropped.
+    /// Returns whether the server ends the connection within `patience`; what arrives before is
+    /// dropped.
     pub fn is_ended(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {

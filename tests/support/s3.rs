@@ -1,4 +1,4 @@
-//! A service that speaks S3's protocol.
+//! A service that speaks the S3 protocol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use super::client::{Answer, send};
 use super::program::set_up;
 
-/// The service on a port of its own, ended with the test.
+/// The service on a port of its own; ends with the test.
 pub struct Service {
     child: Child,
     bucket: String,
@@ -15,7 +15,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it, with one bucket.
+    /// Starts the service with one bucket.
     pub fn start(bucket: &str) -> Self {
         let mut child = Command::new(set_up(".venv-s3/bin/moto_server"))
             .args(["-H", "127.0.0.1", "-p", "0"])
@@ -30,7 +30,7 @@ impl Service {
             Some(address.split_whitespace().next()?.to_owned())
         };
         let endpoint = lines.by_ref().map_while(Result::ok).find_map(says_where);
-        // What it says further must be taken, or it stops.
+        // Its further output must be read, or the service would block.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         let service = Self {
             child,
@@ -42,7 +42,7 @@ impl Service {
         service
     }
 
-    /// What the service answers about the bucket.
+    /// Returns what the service answers about the bucket.
     pub fn look(&self, query: &str) -> String {
         let url = format!("{}/{}?{query}", self.endpoint, self.bucket);
         String::from_utf8(fetch("GET", &url, &[]).bytes).unwrap()
@@ -64,7 +64,7 @@ pub fn fetch(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
     send(method, url, &headers, None).unwrap()
 }
 
-/// A service that answers whatever it is asked with one status; returns its endpoint.
+/// Starts a service that answers every request with one status; returns its endpoint.
 pub fn refusing(status: u16) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -1,15 +1,15 @@
-//! Looking for bytes in files.
+//! Searches files for bytes.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::{self, Finder};
 
-/// How what is compressed begins.
+/// The first bytes of compressed data.
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
-/// Returns the files below a folder that have some text in them, as it is or compressed: sled's have
-/// chunks of the log, also such as sled has given up.
+/// Returns the files below a folder that contain a text, plain or compressed: sled's files hold
+/// chunks of the log, including chunks that sled has freed.
 pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let finder = Finder::new(text);
@@ -21,7 +21,7 @@ pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
                 folders.push(path);
                 continue;
             }
-            // One that has gone meanwhile has nothing any more.
+            // A file that has been deleted meanwhile contains nothing.
             let bytes = std::fs::read(&path).unwrap_or_default();
             if finder.find(&bytes).is_some() || has_compressed(&bytes, &finder) {
                 found.push(path);
@@ -32,8 +32,8 @@ pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether there is a text in something compressed, wherever that begins and even if its end is
-/// missing.
+/// Returns whether some compressed data contains a text, wherever that data begins and even if its
+/// end is missing.
 fn has_compressed(bytes: &[u8], finder: &Finder<'_>) -> bool {
     memmem::find_iter(bytes, &ZSTD).any(|at| {
         let mut plain = Vec::new();

@@ -14,7 +14,7 @@ use super::socket::{Incoming, Socket};
 
 pub const API_KEY: &str = "client-key-of-the-tests";
 pub const MASTER_KEY: &str = "master-key-of-the-tests";
-/// How the line that says where the server listens begins.
+/// How the line that gives the server's address begins.
 const READY: &str = "skytrail: ready on ";
 /// How long a server may take until it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub struct TestServer {
     child: Child,
     pub base_url: String,
     settings: Vec<(String, String)>,
-    /// A command that starts the server's, such as a tracer.
+    /// A command that starts the server's command, such as a tracer.
     wrapper: Vec<String>,
     folder: Arc<tempfile::TempDir>,
     output: Arc<Mutex<String>>,
@@ -35,7 +35,7 @@ impl TestServer {
         Self::with(&[])
     }
 
-    /// Starts a server with further settings, by the names of the environment.
+    /// Starts a server with further settings, named as in the environment.
     pub fn with(settings: &[(&str, &str)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut all: Vec<(String, String)> = [
@@ -96,7 +96,7 @@ impl TestServer {
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                // Ends when all that it said has been read.
+                // Ends when all its output has been read.
                 let _ = errors.recv_timeout(READY_DEADLINE);
                 Err(output.lock().unwrap().clone())
             }
@@ -116,12 +116,12 @@ impl TestServer {
         self.base_url.trim_start_matches("http://")
     }
 
-    /// What the server has printed so far.
+    /// Returns what the server has printed so far.
     pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
-    /// Ends the server without warning.
+    /// Kills the server.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -133,8 +133,8 @@ impl TestServer {
         self.wait()
     }
 
-    /// Asks the server to end and waits until it has begun to: it sends followers of its log away
-    /// first.
+    /// Asks the server to end and waits until it has begun to: the first thing it does is
+    /// disconnect the followers of its log.
     pub fn begin_to_terminate(&self) {
         let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
         let mut follower = Socket::open(self.address(), "/log", &key).unwrap();
@@ -148,7 +148,7 @@ impl TestServer {
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     }
 
-    /// Starts a command on the same data and kills it after a while, whatever it is at.
+    /// Starts a command on the same data and kills it after `time`, whatever it is doing.
     pub fn start_and_kill_after(&mut self, command_name: &str, time: Duration) {
         self.kill();
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
@@ -175,13 +175,14 @@ impl TestServer {
         self.restart();
     }
 
-    /// Starts again on the same data; the earlier process must have ended.
+    /// Starts again on the same data; the previous process must have ended.
     pub fn restart(&mut self) {
         self.try_restart()
             .unwrap_or_else(|said| panic!("server not ready again:\n{said}"));
     }
 
-    /// As [`TestServer::restart`], for a server that may refuse: returns what it said then.
+    /// Like [`TestServer::restart`], for a server that may refuse to start: returns what it
+    /// printed.
     pub fn try_restart(&mut self) -> Result<(), String> {
         self.kill();
         let (settings, wrapper) = (self.settings.clone(), self.wrapper.clone());
@@ -189,18 +190,18 @@ impl TestServer {
         Ok(())
     }
 
-    /// Sets what the next start is to have instead: the command that starts the server's.
+    /// Sets the command that starts the server's command from the next start on.
     pub fn wrap(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
-    /// Sets what the next start is to have instead: a setting, by its name in the environment.
+    /// Sets a setting, named as in the environment, for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    /// A folder of the test's own beside the data.
+    /// The test's own folder, next to the data.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -212,7 +213,8 @@ impl TestServer {
         command.args(arguments).output().unwrap()
     }
 
-    /// Waits until the process has been ready so many times, and goes on with its latest address.
+    /// Waits until the process has been ready `number` times, and continues with its latest
+    /// address.
     pub fn await_start(&mut self, number: usize) {
         let (output, child) = (&self.output, &mut self.child);
         self.base_url = eventually("the server starts again", || {
@@ -247,8 +249,8 @@ impl Drop for TestServer {
     }
 }
 
-/// Returns an address below the range from which the system gives out ports, so that nobody else
-/// gets it while the server is away.
+/// Returns an address below the system's range of automatic ports, so that no other process gets it
+/// while the server is down.
 pub fn lasting_address() -> String {
     static NUM_GIVEN: AtomicU32 = AtomicU32::new(0);
     let first = 20_000 + std::process::id() % 10_000;
@@ -259,7 +261,7 @@ pub fn lasting_address() -> String {
         .unwrap()
 }
 
-/// Collects a stream's lines; sends the address out of the line that says the server is ready.
+/// Collects the lines of a stream; sends the address from the line that reports the server ready.
 fn watch(stream: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
-/// What came.
+/// What was received.
 #[derive(Debug)]
 pub enum Incoming {
     Text(String),
@@ -22,7 +22,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket; an answer other than an upgrade is returned with status and body.
+    /// Opens a socket; for any answer other than an upgrade, returns its status and body.
     pub fn open(
         address: &str,
         path: &str,
@@ -58,7 +58,7 @@ impl Socket {
         self.inner.send(Message::text(text)).unwrap();
     }
 
-    /// Waits for the next text, the end, or nothing within `patience`.
+    /// Waits for the next text or the end, at most for `patience`.
     pub fn receive(&mut self, patience: Duration) -> Incoming {
         let deadline = Instant::now() + patience;
         loop {
@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// The code and text of the close frame that came, if there was one and it had some.
+    /// Returns the code and text of the received close frame, if it had any.
     pub fn close_reason(&self) -> Option<(u16, String)> {
         self.close_reason.clone()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An event as it came.
+/// An event as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     pub id: String,
@@ -15,7 +15,7 @@ pub struct Event {
     pub data: String,
 }
 
-/// What came.
+/// What was received.
 #[derive(Debug)]
 pub enum Heard {
     Event(Event),
@@ -32,7 +32,7 @@ pub struct EventSource {
 }
 
 impl EventSource {
-    /// Asks; `None` when nobody answers.
+    /// Sends the request; `None` if there is no answer.
     pub fn open(
         address: &str,
         path: &str,
@@ -40,7 +40,7 @@ impl EventSource {
         body: Option<&str>,
     ) -> Option<Self> {
         let method = if body.is_some() { "POST" } else { "GET" };
-        // Of 1.0, so that the answer is no chunks.
+        // HTTP/1.0, so that the answer is not chunked.
         let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -60,7 +60,7 @@ impl EventSource {
         Some(source)
     }
 
-    /// Waits for the next event; comments and what has no data go by.
+    /// Waits for the next event; skips comments and events without data.
     pub fn next(&mut self, patience: Duration) -> Heard {
         let deadline = Instant::now() + patience;
         loop {
@@ -86,14 +86,15 @@ impl EventSource {
         }
     }
 
-    /// Reads the rest of an answer that has an end.
+    /// Reads the rest of an answer that ends.
     pub fn rest(&mut self) -> String {
         let rest = self.piece("\0", PATIENCE);
         assert_eq!(rest, Err(()), "the answer goes on");
         String::from_utf8(self.buffer.split_off(0)).unwrap()
     }
 
-    /// Reads up to an ending; `None` when it does not come in time, an error at the end.
+    /// Reads up to `ending`; `None` if it does not arrive in time, an error at the end of the
+    /// stream.
     fn piece(&mut self, ending: &str, patience: Duration) -> Result<Option<String>, ()> {
         let deadline = Instant::now() + patience;
         loop {

@@ -1,4 +1,4 @@
-//! A way to a PostgreSQL that can be slow, silent, or lead to another one.
+//! A proxy to a PostgreSQL server that can delay, hold back or redirect connections.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{park_timeout, spawn};
 use std::time::Duration;
 
-/// How often it is looked whether a silent connection may speak.
+/// How often a silent connection checks whether it may forward again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Passes connections on; ends with the test's process.
+/// Forwards connections; ends with the test's process.
 pub struct Wire {
     port: u16,
     state: Arc<State>,
@@ -27,7 +27,7 @@ struct State {
 
 struct Connection {
     ends: (TcpStream, UnixStream),
-    /// Nothing is passed on any more, and nobody is told.
+    /// Nothing is forwarded any more, and neither end is told.
     is_lost: AtomicBool,
 }
 
@@ -47,7 +47,7 @@ impl Wire {
             for from in listener.incoming().map_while(Result::ok) {
                 from.set_nodelay(true).unwrap();
                 let socket = shared.socket.lock().unwrap().clone();
-                // Who is not there hangs up at once.
+                // If the server is down, the connection is closed immediately.
                 let Ok(to) = UnixStream::connect(socket) else {
                     continue;
                 };
@@ -57,7 +57,7 @@ impl Wire {
         Self { port, state }
     }
 
-    /// The address of a database behind it.
+    /// The address of a database behind this proxy.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -66,30 +66,30 @@ impl Wire {
         self.port
     }
 
-    /// Passes nothing on before so long, either way.
+    /// Delays everything by `time`, in both directions.
     pub fn delay(&self, time: Duration) {
         let delay_ms = u64::try_from(time.as_millis()).unwrap();
         self.state.delay_ms.store(delay_ms, Ordering::SeqCst);
     }
 
-    /// Takes connections, and passes nothing on: nobody is told anything.
+    /// Accepts connections and forwards nothing; neither end is told.
     pub fn silence(&self) {
         self.state.is_silent.store(true, Ordering::SeqCst);
     }
 
-    /// Passes on what was held back, and what comes.
+    /// Forwards what was held back, and what follows.
     pub fn speak(&self) {
         self.state.is_silent.store(false, Ordering::SeqCst);
     }
 
-    /// Loses the connections that there are, and tells nobody; new ones are as before.
+    /// Loses the existing connections without telling either end; new ones work as before.
     pub fn lose(&self) {
         for connection in self.state.connections.lock().unwrap().iter() {
             connection.is_lost.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Leads elsewhere from now on; the connections that there are break.
+    /// Leads to another server from now on; existing connections break.
     pub fn lead_to(&self, folder: &Path) {
         *self.state.socket.lock().unwrap() = socket_in(folder);
         for connection in self.state.connections.lock().unwrap().drain(..) {
