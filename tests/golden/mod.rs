@@ -62,7 +62,7 @@ fn start(profile: &str, place: Place) -> Started {
     let settings: Vec<_> = settings.into_iter().chain(url).collect();
     let mut server = TestServer::with(&settings);
     if profile == "nondev" {
-        // Only the first start lets clients change types.
+        // Started once in development mode before, which sets up the types.
         server.restart_with(&[("DEV_MODE", "NO")]);
     }
     Started {

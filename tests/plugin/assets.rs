@@ -1,4 +1,4 @@
-//! Files in what plugins are told and what they answer.
+//! Files in the requests to plugins and in their answers.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn plugins_and_callers_of_lambdas_see_files_complete() {
     let saving = save(&ada, json!({"_id": "note/1", "pic": named}));
     let request = worker.expect_request("note_beforeSave");
     is_complete(&request["param"]["record"]["pic"]);
-    // The published plugins' library sends files back without their types.
+    // The published plugin library returns files without their content types.
     worker.answer_record(&request, &json!({"pic": named, "other": named}));
     let request = worker.expect_request("note_afterSave");
     is_complete(&request["param"]["record"]["pic"]);

@@ -1,4 +1,4 @@
-//! The broker at work: workers under load share it, die, and are replaced by new ones.
+//! The broker under load: workers share the load, die, and are replaced by new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::support::server::TestServer;
 
 const WORKERS: usize = 3;
 const CLIENTS: usize = 8;
-/// After how many answers the next worker is killed.
+/// The number of answers after which the next worker is killed.
 const ANSWERS_PER_KILL: usize = 150;
 const KILLS: usize = 9;
 /// The kill after which a new generation is deployed.
 const DEPLOYED_AFTER: usize = 4;
 
-/// The workers' books, and who writes them.
+/// The workers' books, and the workers that write them.
 struct Crew<'a> {
     server: &'a TestServer,
     folder: &'a Path,
@@ -42,7 +42,7 @@ impl<'a> Crew<'a> {
 
     fn hire(&mut self) {
         let command = python_plugin(self.server, "tests/plugin/at_work.py");
-        // The file has no `run` of its own.
+        // The file does not call `run` itself.
         let words: Vec<_> = command.get_args().collect();
         let (file, python) = words.split_last().unwrap();
         let mut worker = Command::new(command.get_program());
@@ -59,7 +59,7 @@ impl<'a> Crew<'a> {
         self.workers.push(Program::start(&mut worker));
     }
 
-    /// Waits until so many workers of the generation serve.
+    /// Waits until `number` workers of the generation serve.
     fn await_workers(&self, number: usize) {
         let master = Client::master(self.server);
         eventually(&format!("{number} workers serve"), || {
@@ -74,14 +74,14 @@ impl<'a> Crew<'a> {
         });
     }
 
-    /// Kills the one that has been there longest, and hires another.
+    /// Kills the oldest worker and hires another.
     fn replace_one(&mut self) {
         drop(self.workers.remove(0));
         self.hire();
     }
 }
 
-/// Everything that the workers wrote, in the order of each.
+/// Returns everything that the workers wrote, in each worker's order.
 fn books(folder: &Path) -> Vec<(String, String)> {
     let files = std::fs::read_dir(folder).unwrap();
     let files = files.map(|file| file.unwrap().path());
@@ -145,14 +145,14 @@ fn workers_share_what_there_is_to_do_evenly() {
 struct Seen {
     /// Tokens of lambdas that answered.
     done: BTreeSet<String>,
-    /// Keys of records that are stored.
+    /// Keys of stored records.
     saved: BTreeSet<String>,
     num_lost: usize,
     undocumented: Vec<Json>,
 }
 
 impl Seen {
-    /// Notes an error: only that of work that was on a killed worker is foreseen.
+    /// Records an error; the only expected one is for work that was on a killed worker.
     fn note_error(&mut self, error: &Json) {
         let is_lost = error["code"] == 118 && error["info"]["reason"] == "worker-lost";
         if is_lost {
@@ -163,7 +163,7 @@ impl Seen {
     }
 }
 
-/// Calls lambdas and saves records in turns until told to stop.
+/// Calls lambdas and saves records in turn until told to stop.
 fn use_it(server: &TestServer, number: usize, ended: &AtomicBool, answers: &AtomicUsize) -> Seen {
     let client = Client::master(server);
     let mut seen = Seen::default();
@@ -217,7 +217,7 @@ fn workers_die_and_are_replaced_while_clients_go_on() {
             });
             crew.replace_one();
             if kill == DEPLOYED_AFTER {
-                // The old ones end by themselves when they have finished what they have.
+                // The old workers end by themselves once they have finished their work.
                 crew.generation += 1;
                 (0..WORKERS).for_each(|_| crew.hire());
                 crew.await_workers(WORKERS);

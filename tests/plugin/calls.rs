@@ -1,4 +1,4 @@
-//! What plugins may ask of the server, over their own connection and over HTTP: in whose name.
+//! What plugins may ask of the server over their own connection and over HTTP, and on whose behalf.
 
 use serde_json::{Value as Json, json};
 
@@ -35,7 +35,7 @@ fn the_master_key_acts_for_any_user_and_else_for_itself() {
         }
         payload
     };
-    // Itself: the user of that name is made on the spot, and no access list keeps it out.
+    // As itself: the user of that name is created on the spot, and no access list keeps it out.
     let (status, body) = ask(&mut worker, "c1", save(None, "note/own"));
     assert_eq!(status, 200);
     assert_eq!(body["result"][0]["_ownerID"], "_god");
@@ -43,13 +43,13 @@ fn the_master_key_acts_for_any_user_and_else_for_itself() {
     assert_eq!(body["result"][0]["seen"], true, "{body}");
     assert_eq!(body["result"][0]["_ownerID"], json!(user));
     assert_eq!(body["result"][0]["_updated_by"], "_god");
-    // A user, and one whom nobody has heard of.
+    // As a user, and as one that does not exist.
     let (_, body) = ask(&mut worker, "c3", save(Some(&user), "note/for-her"));
     assert_eq!(body["result"][0]["_ownerID"], json!(user));
     let (status, body) = ask(&mut worker, "c4", save(Some("stranger"), "note/stranger"));
     assert_eq!(status, 200);
     assert_eq!(body["result"][0]["_ownerID"], "stranger");
-    // Over HTTP it is the same; and only with the master key.
+    // The same over HTTP, but only with the master key.
     let mut payload = save(Some(&user), "note/over-http");
     payload.as_object_mut().unwrap().remove("access_token");
     let saved = Client::master(&server).call("record:save", payload.clone());
@@ -79,7 +79,7 @@ fn a_call_within_a_request_keeps_its_id_and_its_time() {
         "request_id": outer["context"]["request_id"], "request_tag": "plugin"});
     assert_eq!(inner["context"], context);
     assert!(inner["timeout_ms"].as_u64().unwrap() <= 2000, "{inner}");
-    // Keys that the plugin did not show are not shown to it.
+    // Keys that the plugin did not send are not shown to it.
     assert!(inner["param"].get("api_key").is_none(), "{inner}");
     worker.answer(&inner, &json!("inner"));
     assert_eq!(worker.expect("reply")["body"], json!({"result": "inner"}));
@@ -94,7 +94,7 @@ fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
     let (mut first, mut other) = two_ready(&server, &points, &json!({"op": [{"name": "b"}]}));
     let asked = call(&Client::anonymous(&server), "a", json!({}));
     let outer = first.expect_request("a");
-    // More of the plugin's workers, all of them idle.
+    // More workers of the plugin, all idle.
     let mut idle: Vec<_> = (0..3).map(|_| Worker::rejoin(&server, &points)).collect();
     let ask = |worker: &mut Worker, parent: &Json, name: &str| {
         let payload = json!({"action": name});
@@ -107,7 +107,7 @@ fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
     assert!(between.get("parent").is_none(), "{between}");
     ask(&mut other, &between, "c");
     let inner = first.expect_request("c");
-    // Its own call, and not the other plugin's.
+    // Nested in the plugin's own call, not in the other plugin's.
     assert_eq!(inner["parent"], "calls-b");
     first.answer(&inner, &json!("inner"));
     assert_eq!(other.expect("reply")["body"]["result"], "inner");

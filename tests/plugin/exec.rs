@@ -1,4 +1,4 @@
-//! Plugins that are run for each request.
+//! Plugins that are run as a process for each request.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,7 +27,7 @@ fn server(settings: &[(&str, &str)]) -> TestServer {
     TestServer::with(&all)
 }
 
-/// Reads what a variable has, which is JSON in base64.
+/// Decodes a variable, which holds JSON in base64.
 fn decoded(environment: &Json, name: &str) -> Json {
     let text = environment[name].as_str().unwrap();
     serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap()
@@ -63,7 +63,7 @@ fn what_goes_wrong_in_a_process_is_an_error() {
         error["message"].as_str().unwrap().to_owned()
     };
     assert_eq!(error("fails"), "exit status 3");
-    // What a process says comes over a pipe of its own, and may come after its end.
+    // A process's output arrives over a pipe of its own, possibly after the process has ended.
     eventually("what it said is in the log", || {
         server.output().contains("it went wrong").then_some(())
     });
@@ -123,7 +123,7 @@ fn a_process_ends_with_a_server_that_is_killed_and_so_does_what_it_started() {
     await_end(&pids);
 }
 
-/// Returns the numbers of a process that hangs and of its child.
+/// Returns the process ids of a hanging process and of its child.
 fn hanging(server: &TestServer) -> Vec<String> {
     let pids = eventually("it runs", || {
         let pids = std::fs::read_to_string(server.folder().join("pids")).ok()?;
@@ -137,7 +137,7 @@ fn await_end(pids: &[String]) {
     for pid in pids {
         eventually("it is gone", || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-            // Whoever inherits the orphan may take his time to notice.
+            // The process that adopts the orphan may take its time to reap it.
             stat.map_or(true, |stat| stat.contains(") Z "))
                 .then_some(())
         });

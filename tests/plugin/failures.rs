@@ -1,5 +1,5 @@
-//! Workers that die, hang, flood and send nonsense: the documented error, in time, and nobody else
-//! is held up.
+//! Workers that die, hang, flood and send nonsense: clients get the documented error in time, and
+//! nothing else is held up.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ fn a_worker_that_dies_in_a_hook_fails_the_record_alone() {
     assert!(ada.query("note", json!([])).is_empty());
     assert_eq!(ada.query("other", json!([])).len(), 1);
 
-    // With a new worker all is well again.
+    // With a new worker everything works again.
     let mut worker = Worker::rejoin(&server, &hooked(30_000));
     let body = json!({"records": records, "atomic": true});
     let saving = call(&ada, "record:save", body);
@@ -87,7 +87,7 @@ fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
     let saving = save(&ada, json!({"_id": "note/hangs", "n": 1}));
     let hanging = expect_hook(&mut worker);
 
-    // Meanwhile another type's saves go on, and this type's, too.
+    // Meanwhile other types' saves go on, and this type's too.
     let mut num_others = 0;
     let mut slowest = Duration::ZERO;
     while !saving.is_finished() && num_others < 20 {
@@ -162,7 +162,7 @@ fn nothing_is_stored_after_the_client_was_told_it_took_too_long() {
     assert_eq!((answer.status, answer.code()), (503, 122));
     worker.expect("cancel");
     worker.answer_record(&request, &json!({}));
-    // Another save's hook has gone round since.
+    // The hook of another save has completed since.
     let saving = save(&ada, json!({"_id": "note/2"}));
     let request = expect_hook(&mut worker);
     worker.answer_record(&request, &json!({}));
@@ -219,7 +219,7 @@ fn nonsense_ends_the_connection_with_its_reason() {
         let answer = asked.join().unwrap();
         assert_eq!((answer.status, answer.code()), (503, 118));
     }
-    // The server has not taken any harm.
+    // The server is unharmed.
     let mut worker = Worker::rejoin(&server, &points);
     worker.send(json!({"type": "news", "of": "the future"}));
     worker.expect("warning");
@@ -236,7 +236,7 @@ fn a_flood_of_calls_is_refused_and_requests_go_on() {
     let server = server(&[("PLUGIN_MAX_CALLS", "4")]);
     let points = json!({"op": [{"name": "a"}, {"name": "wait"}]});
     let mut worker = Worker::ready(&server, &json!({}), &points);
-    // Calls that wait for this very worker, so that they stay under way.
+    // These calls wait for this very worker, so they stay in flight.
     for n in 0..10 {
         let payload = json!({"action": "wait"});
         worker.send(json!({"type": "call", "id": format!("c{n}"), "payload": payload}));
@@ -295,7 +295,7 @@ fn a_busy_worker_is_sent_no_more_than_its_window() {
 fn a_silent_worker_is_given_up() {
     let server = server(&[("PLUGIN_HEARTBEAT", "1")]);
     let worker = Worker::ready(&server, &json!({}), &json!({"op": [{"name": "a"}]}));
-    // It reads nothing and says nothing.
+    // It reads nothing and sends nothing.
     let started = Instant::now();
     eventually("the worker is gone", || {
         let url = format!("{}/_/health", server.base_url);
@@ -308,7 +308,7 @@ fn a_silent_worker_is_given_up() {
     drop(worker);
 }
 
-/// Sends a request with the master key, and does not wait for the answer.
+/// Sends a request with the master key, without waiting for the answer.
 fn begin(server: &TestServer, path: &str, body: &Json) -> RawClient {
     let body = body.to_string();
     let key = format!("X-Skygear-API-Key: {MASTER_KEY}");
@@ -347,7 +347,7 @@ fn what_a_client_that_is_gone_wanted_saved_or_deleted_ends_in_its_hooks() {
         );
         worker.answer(&request, &request["param"]["record"]);
     }
-    // Nobody was asked about the other record.
+    // No hook was called for the other record.
     save_one(&mut worker, "note/new");
     let mut stored: Vec<_> = master.query("note", json!([]));
     stored.sort_by_key(|record| record["_id"].to_string());

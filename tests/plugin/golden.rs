@@ -1,8 +1,8 @@
-//! What v1 sent to a plugin and made of its answers, held against this server.
+//! What v1 sent to a plugin and did with its answers, compared with this server.
 //!
-//! The transcripts were taken over v1's http transport, and are played over http and over the
-//! WebSocket. Over the latter, steps in which the plugin answers with something that is no envelope,
-//! or hangs up, are left out: `failures` has what becomes of those here.
+//! The transcripts were recorded over v1's http transport, and are played over http and over the
+//! WebSocket. Over the WebSocket, steps are left out in which the plugin answers with something
+//! other than an envelope, or hangs up: `failures` tests those there.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::golden::runner::{self, Difference, Scenario, Witness};
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// A request that the plugin is to receive, and how it answers.
+/// A request that the plugin is to receive, and its answer.
 #[derive(Clone, Debug, Deserialize)]
 struct Exchange {
     expect: Json,
@@ -30,9 +30,9 @@ struct Exchange {
 struct Reply {
     json: Option<Json>,
     record: Option<RecordReply>,
-    /// A body that is no envelope.
+    /// A body that is not an envelope.
     text: Option<String>,
-    /// The HTTP status, which does not count.
+    /// The HTTP status, which is ignored.
     status: Option<u16>,
     /// The connection ends without an answer.
     #[serde(default)]
@@ -65,25 +65,25 @@ impl Reply {
     }
 }
 
-/// What the plugin is to do in the step that is played, and what it was asked.
+/// What the plugin is to do in the current step, and what it was asked.
 #[derive(Default)]
 struct Script {
     exchanges: Vec<Exchange>,
     is_played: Vec<bool>,
     seen: Vec<Json>,
-    /// The hooks of all steps so far, as texts.
+    /// The hook requests of all steps so far, as JSON strings.
     hooks: HashSet<String>,
 }
 
 impl Script {
-    /// Notes a request and returns the answer that it should get.
+    /// Records a request and returns the answer to it.
     fn take(&mut self, request: &Json) -> Reply {
-        // The plugin has a timer, too, which runs when it runs.
+        // The plugin also has a timer, which may run at any time.
         if request["kind"] == "timer" {
             return Reply::default();
         }
         let envelope = envelope(request);
-        // What failed is delivered again, which v1 never did.
+        // A failed hook is delivered again, which v1 never did.
         if request["kind"] == "hook" && !self.hooks.insert(envelope.to_string()) {
             return Reply::default();
         }
@@ -101,7 +101,7 @@ impl Script {
     }
 }
 
-/// Returns what v1's envelope has of a request.
+/// Returns the part of a request that v1's envelope has.
 fn envelope(request: &Json) -> Json {
     let members = ["kind", "name", "param", "context"];
     let members = members
@@ -157,7 +157,7 @@ impl Witness for Plugin {
 
     fn after(&mut self, variables: &Variables) -> Result<(), String> {
         let wanted = self.script.lock().unwrap().exchanges.len();
-        // Asynchronous hooks and events come when they come; too few are a difference below.
+        // Asynchronous hooks and events arrive at any time; missing ones show as differences below.
         let mut patience = 200;
         eventually("the plugin was asked", || {
             patience -= 1;
@@ -192,7 +192,7 @@ impl Witness for Plugin {
             }
         }
         if self.way == Way::Http {
-            // Who hung up is initialised again, and told of the types once more.
+            // A plugin that hung up is initialised again, and is sent the types again.
             seen.retain(|extra| extra["name"] != "schema-changed");
         }
         wrong.extend(seen.iter().map(|extra| format!("not expected: {extra}")));
@@ -219,7 +219,7 @@ fn react(script: &Mutex<Script>, worker: &mut Worker, message: &Json) {
 fn react_to_post(script: &Mutex<Script>, points: &Json, request: &Json) -> Reaction {
     match (request["kind"].as_str(), request["name"].as_str()) {
         (Some("event"), Some("init")) => return Reaction::result(points.clone()),
-        // Who hung up is initialised again.
+        // A plugin that hung up is initialised again.
         (Some("event"), Some(name)) if name != "schema-changed" => {
             return Reaction::result(Json::Null);
         }
@@ -235,7 +235,7 @@ fn react_to_post(script: &Mutex<Script>, points: &Json, request: &Json) -> React
     Reaction::Text(reply.status.unwrap_or(200), text)
 }
 
-/// Plays a file over both ways.
+/// Plays a file over both transports.
 fn replay(file: &str, text: &str) {
     let recorded: Json =
         serde_json::from_str(include_str!("../golden/plugin/registration.json")).unwrap();

@@ -1,4 +1,4 @@
-//! Plugins that are posted to.
+//! Plugins that are called over HTTP.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -156,7 +156,7 @@ fn a_bad_registration_is_refused_as_a_whole_with_its_reasons() {
         let output = server.output();
         (num_tried >= 4 && output.contains("refused again")).then_some(output)
     });
-    // The reasons are said once, and later only that they are the same.
+    // The reasons are logged once, and later only that they are the same.
     for said in [
         "op: name should be a string",
         "the path /pubsub belongs to the server",
@@ -171,7 +171,7 @@ fn a_bad_registration_is_refused_as_a_whole_with_its_reasons() {
         "it may come yet"
     );
     assert_eq!(client.call("schema:fetch", json!({})).code(), 118);
-    // Mended, it is taken, and nothing had to be restarted.
+    // Once corrected it is accepted, without a restart of the server.
     drop(plugin);
     let _plugin = HttpPlugin::start_at(&address, op("fine"), echo);
     let client = ready(&server);
@@ -192,7 +192,7 @@ fn a_plugin_that_comes_back_is_initialised_again() {
         json!([1])
     );
     drop(plugin);
-    // A call may still meet the end of a connection that was open.
+    // A call may still run into the end of a connection that was open.
     eventually("connections are refused", || {
         let answer = client.call("old", json!({}));
         assert_eq!((answer.status, answer.code()), (500, 10000));
@@ -245,7 +245,7 @@ fn a_plugin_that_hangs_up_on_a_call_is_not_initialised_again() {
         let answer = client.call("say", json!({"args": [number]}));
         assert_eq!(answer.result(), json!([number]));
     }
-    // A request of later: a new initialisation would have begun before it.
+    // This request came later: a new initialisation would have begun before it.
     let events = plugin.names("event");
     let num_begun = events.iter().filter(|it| *it == "before-config").count();
     assert_eq!(num_begun, 1, "{events:?}");
@@ -299,7 +299,7 @@ fn answers_that_are_none_are_errors() {
     );
 }
 
-/// A plugin whose hooks are told what to do with a request and a client for calls of their own.
+/// A plugin whose hooks are given a request and a client for their own calls.
 fn calling(
     points: Json,
     settings: &[(&str, &str)],
@@ -420,7 +420,7 @@ fn a_drained_server_waits_for_what_runs() {
     let waiting = call(&client, "slow", json!({}));
     plugin.await_request("slow");
     server.begin_to_terminate();
-    // A server that waits does nothing that could be seen; one that does not is gone by then.
+    // A server that waits shows nothing; one that does not wait is gone by then.
     std::thread::park_timeout(Duration::from_millis(500));
     go_on.send(()).unwrap();
     assert_eq!(waiting.join().unwrap().result(), "done");
@@ -448,7 +448,7 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
         answers.map(|answer| (answer.status, answer.code()))
     };
     assert_eq!(try_it("hang"), [(504, 119); 2]);
-    // More often than there are tries: what was not judged was no guess.
+    // More often than the tries allowed: a try that was never judged does not count as a guess.
     for _ in 0..6 {
         assert_eq!(try_it("hang up"), [(503, 118); 2]);
         assert_eq!(try_it("nonsense"), [(503, 118); 2]);

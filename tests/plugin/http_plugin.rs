@@ -1,4 +1,4 @@
-//! A plugin that is posted to: says what the test tells it, and remembers what it was asked.
+//! A plugin that is called over HTTP: it answers as the test says, and records what it was asked.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use crate::support::eventually;
 /// What the plugin does with a request.
 #[derive(Clone, Debug)]
 pub enum Reaction {
-    /// It answers with this envelope.
+    /// Answers with this envelope.
     Json(Json),
-    /// It answers with this body, whatever that is.
+    /// Answers with this status and body, whatever the body is.
     Text(u16, String),
-    /// It hangs up.
+    /// Hangs up.
     HangUp,
-    /// It says nothing for as long as the server waits.
+    /// Sends nothing for as long as the server waits.
     Hang,
 }
 
@@ -30,16 +30,16 @@ impl Reaction {
     }
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Posted {
-    /// The head's lines.
+    /// The lines of the head.
     pub head: Vec<String>,
     /// The envelope.
     pub envelope: Json,
 }
 
-/// What threads of the plugin share.
+/// Shared by the plugin's threads.
 struct Shared {
     react: Box<dyn Fn(&Json) -> Reaction + Send + Sync>,
     posted: Mutex<Vec<Posted>>,
@@ -56,7 +56,7 @@ pub struct HttpPlugin {
 }
 
 impl HttpPlugin {
-    /// Starts a plugin that registers `points` and does with everything but events as it is told.
+    /// Starts a plugin that registers `points`; `react` handles everything except events.
     pub fn start(points: Json, react: impl Fn(&Json) -> Reaction + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0", points, react)
     }
@@ -75,12 +75,12 @@ impl HttpPlugin {
         })
     }
 
-    /// Starts a plugin that is told what to do with events, too.
+    /// Starts a plugin whose `react` handles events as well.
     pub fn start_raw(
         address: &str,
         react: impl Fn(&Json) -> Reaction + Send + Sync + 'static,
     ) -> Self {
-        // The place may just have been left by another.
+        // Another plugin may only just have left this address.
         let listener = eventually("the plugin listens", || TcpListener::bind(address).ok());
         let shared = Arc::new(Shared {
             react: Box::new(react),
@@ -99,7 +99,7 @@ impl HttpPlugin {
         }
     }
 
-    /// Returns the address as the server is told it.
+    /// Returns the address as it is configured in the server.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -118,12 +118,12 @@ impl HttpPlugin {
             .collect()
     }
 
-    /// Counts the requests that nobody waited for any more.
+    /// Returns how many requests were abandoned by the server.
     pub fn num_hung_up_on(&self) -> usize {
         *self.shared.num_hung_up_on.lock().unwrap()
     }
 
-    /// Waits for a request of a name.
+    /// Waits for a request with this name.
     pub fn await_request(&self, name: &str) -> Json {
         eventually("the plugin was asked", || {
             let posted = self.posted();
@@ -158,7 +158,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Serves one request; `None` at the connection's end.
+/// Serves one request; `None` at the end of the connection.
 fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
@@ -192,7 +192,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
             return None;
         }
         Reaction::Hang => {
-            // Nothing more comes; the read ends when the server hangs up.
+            // Nothing more arrives; the read ends when the server hangs up.
             let _ = reader.read(&mut [0]);
             *shared.num_hung_up_on.lock().unwrap() += 1;
             return None;

@@ -35,7 +35,7 @@ fn a_lambda_gets_the_whole_body_and_its_result_is_the_clients() {
     assert_eq!(asked.join().unwrap().json(), json!({}));
 }
 
-/// Python tells 3.0 from 3, and wants the latter where it counts.
+/// Python distinguishes 3.0 from 3, and needs the latter for counts.
 #[test]
 fn whole_numbers_go_without_a_fraction() {
     let server = server(&[]);
@@ -109,7 +109,7 @@ fn a_worker_publishes_to_clients() {
     let mut listener = Socket::open(server.address(), "/pubsub", &headers).unwrap();
     listener.send(r#"{"action": "sub", "channel": "room"}"#);
     let payload = json!({"action": "pubsub:publish", "channels": ["room"], "data": {"n": 1}});
-    // Subscribing is not answered, so publish until it has happened.
+    // Subscribing has no answer, so publish until the subscription works.
     for n in 0..100 {
         worker.send(json!({"type": "call", "id": format!("c{n}"), "payload": payload}));
         assert_eq!(worker.expect("reply")["status"], 200);
@@ -175,7 +175,7 @@ fn a_lambda_that_calls_itself_without_end_is_stopped() {
             worker.send(json!({"type": "call", "id": id, "parent": parent, "payload": payload}));
             waiting.push(message);
         } else if message["type"] == "reply" {
-            // An error at the bottom comes up through all of them.
+            // An error at the bottom passes up through all of them.
             let request = waiting.pop().unwrap();
             worker.refuse(&request, &message["body"]["error"]);
             if waiting.is_empty() {
@@ -199,7 +199,7 @@ fn a_lambda_is_found_by_path_else_by_the_bodys_word() {
         ("POST", "/a/b", "", "a:b"),
         ("GET", "/a/b", "", "a:b"),
         ("PUT", "/", "a:b", "a:b"),
-        // The path wins, and what is nobody's path does not count.
+        // The path takes precedence, and a path that belongs to nothing is ignored.
         ("POST", "/c", "a:b", "c"),
         ("POST", "/nobody", "a:b", "a:b"),
         ("POST", "/", "sso/config", "sso/config"),
@@ -213,7 +213,7 @@ fn a_lambda_is_found_by_path_else_by_the_bodys_word() {
         worker.answer(&request, &json!(found));
         assert_eq!(asked.join().unwrap().result(), found);
     }
-    // In a path a `/` stands for a `:`.
+    // In a path, `/` stands for `:`.
     let url = format!("{}/sso/config", server.base_url);
     let answer = send("POST", &url, &[], Some(b"{}".to_vec())).unwrap();
     assert_eq!((answer.status, answer.code()), (404, 117));
@@ -224,7 +224,7 @@ fn a_lambda_takes_the_place_of_an_action_with_checks_of_its_own() {
     let server = server(&[]);
     let points = json!({"op": [{"name": "record:query"}, {"name": "schema:fetch"}]});
     let mut worker = Worker::ready(&server, &json!({}), &points);
-    // Clients of the action needed a key, and a type; long lists are the plugin's business.
+    // Clients of the action needed a key and a type; the plugin itself handles long lists.
     let ids: Vec<usize> = (0..6000).collect();
     let url = format!("{}/record/query", server.base_url);
     let body = json!({"ids": ids, "database_id": "_nonsense"}).to_string();
@@ -233,13 +233,13 @@ fn a_lambda_takes_the_place_of_an_action_with_checks_of_its_own() {
     assert_eq!(request["param"]["ids"].as_array().unwrap().len(), 6000);
     worker.answer(&request, &json!("mine"));
     assert_eq!(asked.join().unwrap().result(), "mine");
-    // So do the plugin's own calls, and it cannot reach what it replaced.
+    // The plugin's own calls are routed the same way, so it cannot reach the action it replaced.
     let payload = json!({"action": "record:query", "record_type": "note"});
     worker.send(json!({"type": "call", "id": "c1", "payload": payload}));
     let request = worker.expect_request("record:query");
     worker.answer(&request, &json!("mine again"));
     assert_eq!(worker.expect("reply")["body"]["result"], "mine again");
-    // When the plugin gives it up, the action is back.
+    // When the plugin drops the lambda, the action is back.
     worker.die();
     let mut worker = Worker::greet(&server, &json!({"generation": 1}));
     worker.register(&json!({"op": [{"name": "schema:fetch"}]}));
@@ -346,7 +346,7 @@ fn what_a_lambda_answers_is_the_result() {
         let (status, body) = answered(nothing);
         assert_eq!((status, &body["error"]["code"]), (500, &json!(10000)));
     }
-    // No result at all is a mistake of the worker's, and it is told.
+    // No result at all is the worker's mistake, and it is warned.
     worker.expect("warning");
 }
 
@@ -375,7 +375,7 @@ fn a_lambda_that_asks_for_nobody_ignores_who_is_not_known() {
         let refused = post("user", &[(name, value)]).join().unwrap();
         assert_eq!(refused.status, 401);
     }
-    // Who is locked out is no user, though his token is good.
+    // A locked-out user does not count as a user, even with a valid token.
     let lock = json!({"auth_id": ada.user, "disabled": true, "message": "away"});
     Client::master(&server)
         .call("auth:disable:set", lock)
@@ -420,7 +420,7 @@ fn who_may_not_act_is_nobody_to_plugins() {
     let erased = json!({"user": ada.user, "why": "she asked for it"});
     master.call("erase:user", erased).result();
     assert_eq!(told(&ada), nobody, "erased");
-    // The master key names whom it likes, but nobody who was erased.
+    // The master key can name any user, except one who was erased.
     for (named, expected) in [
         (json!("ghost"), json!("ghost")),
         (json!(ada.user), Json::Null),
@@ -433,7 +433,7 @@ fn who_may_not_act_is_nobody_to_plugins() {
     }
 }
 
-/// Each code has its HTTP status and, whatever the plugin calls it, its name.
+/// Each code has its HTTP status and its name, whatever name the plugin gives.
 #[test]
 fn the_codes_of_plugins_have_their_statuses_and_names() {
     let server = server(&[]);

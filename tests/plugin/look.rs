@@ -63,7 +63,7 @@ fn what_a_plugin_registered_and_was_asked_is_shown() {
     assert_eq!(of("hello:world")["error"], Json::Null);
     let failed = of("hello:fail");
     assert_eq!(failed["error"], json!({"code": 108, "message": "never"}));
-    // Only what came after.
+    // Only the calls after that one.
     let after = json!({"after": failed["number"]});
     assert_eq!(master.call("plugin:calls", after).result(), json!([]));
 
@@ -88,7 +88,7 @@ fn who_waits_for_calls_is_told_when_one_comes() {
     let server = server(&[]);
     let mut worker = ready(&server);
     let master = Client::master(&server);
-    // The last of a start.
+    // The last call of a start.
     let last = eventually("the server is said to be ready", || {
         let known = master.call("plugin:calls", json!({})).result();
         let last = known.as_array().unwrap().last().unwrap().clone();

@@ -1,4 +1,4 @@
-//! Work that is lost with its worker: what another one gets, and what nobody gets again.
+//! Work that is lost with its worker: what another worker gets, and what is never repeated.
 
 use serde_json::{Value as Json, json};
 
@@ -8,7 +8,7 @@ use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// The worker that has the request dies; returns another, which was there by then.
+/// The worker that has the request dies; returns another, which was connected before that.
 fn die(worker: Worker, server: &TestServer, points: &Json) -> Worker {
     let mut other = Worker::greet(server, &json!({}));
     other.register(points);

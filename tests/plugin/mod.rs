@@ -41,7 +41,7 @@ fn server(settings: &[(&str, &str)]) -> TestServer {
     TestServer::with(&all)
 }
 
-/// Makes two workers ready, of plugins `TEST` and `OTHER`; the second is the first to come.
+/// Makes two workers ready, of plugins `TEST` and `OTHER`; the second one connects first.
 fn two_ready(server: &TestServer, test: &Json, other: &Json) -> (worker::Worker, worker::Worker) {
     use worker::Worker;
     let mut second = Worker::greet(server, &json!({"plugin": "OTHER"}));
@@ -63,7 +63,7 @@ fn two_ready(server: &TestServer, test: &Json, other: &Json) -> (worker::Worker,
     (first, second)
 }
 
-/// What the server says of its first plugin.
+/// Returns the state of the server's first plugin.
 fn plugin_state(server: &TestServer) -> Json {
     let url = format!("{}/_/health", server.base_url);
     let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
@@ -82,7 +82,7 @@ fn save(client: &Client, record: Json) -> JoinHandle<Answer> {
     call(client, "record:save", json!({"records": [record]}))
 }
 
-/// Returns a hook's point.
+/// Returns the registration of a hook.
 pub fn hook(record_type: &str, trigger: &str) -> Json {
     let name = format!("{record_type}_{trigger}");
     json!({"name": name, "type": record_type, "trigger": trigger, "async": false})

@@ -1,5 +1,5 @@
-//! What a worker should not say, or leave unsaid: clients get the documented error, the worker a
-//! word or its end, and nobody else notices.
+//! What a worker should not send, or not omit: clients get the documented error, the worker a
+//! warning or a close, and nothing else is affected.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn assert_serves(server: &TestServer, worker: &mut Worker) {
     assert_eq!(asked.join().unwrap().result(), "served");
 }
 
-/// Connects and registers, and returns what is said of the registration.
+/// Connects and registers, and returns the reply to the registration.
 fn registered(server: &TestServer, more: &Json, points: &Json) -> (Worker, Json) {
     let mut worker = Worker::greet(server, more);
     worker.serve_event("before-config");
@@ -111,7 +111,7 @@ fn a_session_that_broke_the_protocol_is_over_at_once() {
         let answer = asked.join().unwrap();
         assert_eq!((answer.status, answer.code()), (503, 118));
         assert_eq!(answer.json()["error"]["info"]["reason"], "worker-lost");
-        // Nobody waits for a worker that cannot come back.
+        // Clients do not wait for a worker that cannot come back.
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert!(!worker.come_back(&server));
         worker.register(&op());
@@ -129,7 +129,7 @@ fn a_worker_none_of_whose_slots_is_answered_is_sent_away() {
     assert_eq!((answer.status, answer.code()), (504, 119));
     worker.expect_request("a");
     assert_eq!(worker.expect("cancel")["reason"], "deadline");
-    // Its only slot is taken: who asks meanwhile waits, and waits in vain.
+    // Its only slot is taken: a client that asks meanwhile waits in vain.
     let answer = call(&client, "a", json!({})).join().unwrap();
     assert_eq!((answer.status, answer.code()), (504, 119));
     let begun = Instant::now();
@@ -155,7 +155,7 @@ fn beyond_the_queue_clients_are_refused_at_once() {
     let mut waiting = vec![call(&client, "a", json!({}))];
     let first = worker.expect_request("a");
     let refused = loop {
-        // The queue takes two; which two is not for the test to say.
+        // The queue holds two requests; the test does not decide which two.
         waiting.push(call(&client, "a", json!({})));
         let done = crate::support::eventually("it waits or is refused", || {
             let queued = super::plugin_state(&server)["queued"].as_u64().unwrap();
@@ -171,7 +171,7 @@ fn beyond_the_queue_clients_are_refused_at_once() {
     let answer = refused.join().unwrap();
     assert_eq!((answer.status, answer.code()), (503, 118));
     assert_eq!(answer.json()["error"]["info"]["reason"], "queue-full");
-    // Those that wait are served in the end.
+    // Those that wait are finally served.
     worker.answer(&first, &json!(1));
     for _ in 0..2 {
         let request = worker.expect_request("a");
@@ -212,7 +212,7 @@ fn a_registration_that_is_refused_leaves_the_one_before() {
     let server = server(&[("PLUGINS", "TEST,OTHER")]);
     let path = |name: &str| json!({"handler": [{"name": name, "methods": ["GET"]}]});
     let (mut first, mut second) = super::two_ready(&server, &op(), &path("theirs"));
-    // A deployment that wants the other plugin's path, and has a timer that makes no sense.
+    // A deployment that claims the other plugin's path, and has an invalid timer.
     let mut clashing = path("theirs");
     clashing["timer"] = json!([{"name": "tick", "spec": "60 * * * * *"}]);
     let (mut next, said) = registered(&server, &json!({"generation": 1}), &clashing);
@@ -229,7 +229,7 @@ fn a_registration_that_is_refused_leaves_the_one_before() {
     let message = problem["message"].as_str().unwrap();
     assert!(message.contains("OTHER"), "{message}");
     assert_eq!(next.expect_close(), 4004);
-    // Both plugins serve what they had.
+    // Both plugins still serve what they had.
     assert_serves(&server, &mut first);
     let url = format!("{}/theirs", server.base_url);
     let asked =

@@ -20,7 +20,7 @@ fn body(more: Json) -> Json {
     body
 }
 
-/// Has somebody sign in or up while the plugin answers as it is told.
+/// Signs a user in or up while the plugin answers as given.
 fn ask(
     server: &TestServer,
     worker: &mut Worker,
@@ -57,7 +57,7 @@ fn who_is_vouched_for_is_signed_in_as_the_same_user_each_time() {
         vouch("ada")(worker, request);
     })
     .result();
-    // As in v1: default roles are for those who sign up.
+    // As in v1, only those who sign up get default roles.
     assert!(first.get("roles").is_none(), "{first}");
     let again = ask(&server, &mut worker, login.clone(), vouch("ada")).result();
     let other = ask(&server, &mut worker, login.clone(), vouch("ben")).result();
@@ -144,7 +144,7 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
         assert_eq!(error["message"], "no auth provider of name \"none\"");
         assert_eq!(error["info"], json!({"arguments": ["provider"]}));
     }
-    // Who wrote the plugin finds out what is wrong with it, though nobody's values are shown.
+    // The plugin's author can find out what is wrong, and no values of users are shown.
     let told = eventually("the log tells of each", || {
         let output = server.output();
         let lines = output.lines().filter(|line| line.contains("plugin=TEST"));
@@ -179,7 +179,7 @@ fn nobodys_credentials_are_wrong_because_a_plugin_is_slow_or_away() {
     assert_eq!((answer.status, answer.code()), (503, 118));
 }
 
-/// Returns what the log has of the accounts linked to a user, in order.
+/// Returns the events of accounts linked to a user, in order.
 fn links(server: &TestServer, user: &Json) -> Vec<Json> {
     let stream = format!("user/{}", user.as_str().unwrap());
     let shown = server.skytrail(&["log", "show", &stream]);
@@ -204,7 +204,7 @@ fn what_a_provider_says_is_kept_and_replaced_without_what_opens_something() {
     };
     let first = json!({"name": "Ada", "token": "token-of-acme", "mail": {"at": "here"}});
     let user = log_in(first.clone());
-    // The same again is no news.
+    // The same data again gives no event.
     log_in(first);
     log_in(json!({"name": "Ada L.", "deep": [{"refresh_token": "token-of-acme", "n": 1}]}));
     let links = links(&server, &user);

@@ -1,4 +1,5 @@
-//! Connections that break while a hook runs: nobody notices, as long as the worker comes back.
+//! Connections that break while a hook runs: clients do not notice, as long as the worker comes
+//! back.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ fn socket_breaks_worker_lives_back_within_the_time() {
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
     let request = worker.expect_request("note_beforeSave");
-    // The answer never arrives, and while nobody is there a client asks for more.
+    // The answer never arrives, and while no worker is connected a client asks for more.
     let mut record = request["param"]["record"].clone();
     record["n"] = json!(2);
     worker.lose(json!({"type": "response", "id": request["id"], "result": record}));
@@ -117,7 +118,7 @@ fn a_worker_that_does_not_read_is_left_and_others_serve() {
     other.register(&points());
     other.expect("ready");
     let client = Client::anonymous(&server);
-    // Far more than the sockets' buffers take; the one that reads gets its share and answers.
+    // Far more than the sockets' buffers hold; the worker that reads gets its share and answers.
     let large = "x".repeat(4 << 20);
     let asked: Vec<_> = (0..8)
         .map(|_| call(&client, "a", json!({"args": [large]})))
@@ -133,7 +134,7 @@ fn a_worker_that_does_not_read_is_left_and_others_serve() {
         gone => panic!("the other worker, too: {gone:?}"),
     };
     eventually("the worker is left", || {
-        // It says that it lives, but it reads nothing.
+        // It signals that it is alive, but reads nothing.
         deaf.send_raw(ping());
         serve("a", Duration::from_millis(100));
         let state = plugin_state(&server);

@@ -1,5 +1,5 @@
-//! The samples on the published runtimes of v1, unmodified: every point that they have, exercised
-//! by clients and observed from outside.
+//! The samples on v1's published runtimes, unmodified: every point that they have, called by
+//! clients and observed from outside.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::support::eventually;
 use crate::support::program::{Program, python, repository, set_up};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
 
-/// A sample that runs, and a server that has it as a plugin.
+/// A running sample, and a server that has it as a plugin.
 pub struct Sample {
     pub server: TestServer,
-    /// Whether one process answers all requests, and can tell what it has seen.
+    /// Whether one process answers all requests, and can report what it has seen.
     pub remembers: bool,
-    /// Whether it takes and gives bytes that are no text.
+    /// Whether it takes and returns binary data.
     pub takes_bytes: bool,
     _programs: Vec<Program>,
 }
@@ -67,8 +67,8 @@ impl Sample {
             ),
             ("DEMO_ARGS", &arguments),
         ]);
-        // The runtime wants its plugin where it is started; until it is there, it fails, and is
-        // tried again.
+        // The runtime loads its plugin from the folder that it is started in. Until the file exists,
+        // it fails and is tried again.
         let sample = repository("tests/samples");
         let assets = server.folder().join("assets");
         std::fs::create_dir(&assets).unwrap();
@@ -124,14 +124,14 @@ pub fn runtime(server: &str, database_url: &str) -> Command {
     command
 }
 
-/// Exercises every point of a sample.
+/// Calls every point of a sample.
 pub fn exercise(sample: &Sample) {
     let server = &sample.server;
     let anonymous = serving(sample);
     let ada = Client::signed_up(server, "ada");
     lambdas(sample, &anonymous, &ada);
     if sample.remembers {
-        // Over exec the runtime has no way to the server.
+        // Over exec the runtime cannot call the server.
         calls_back(&ada);
     }
     handlers(sample, &ada);
@@ -142,7 +142,7 @@ pub fn exercise(sample: &Sample) {
     }
 }
 
-/// Waits until clients are served. A process for each event takes its time.
+/// Waits until clients are served, which is slow with one process per event.
 fn serving(sample: &Sample) -> Client {
     const PATIENCE: Duration = Duration::from_secs(180);
     let client = Client::anonymous(&sample.server);
@@ -197,7 +197,7 @@ fn lambdas(sample: &Sample, anonymous: &Client, ada: &Client) {
     );
 }
 
-/// The plugin asks the server for an action while it answers.
+/// The plugin calls an action of the server while it answers.
 fn calls_back(ada: &Client) {
     ada.save("diary/1", json!({"text": "mine"}));
     let body = json!({"action": "record:query", "payload": {"record_type": "diary"}});
@@ -263,7 +263,7 @@ fn hooks(sample: &Sample, ada: &Client) {
         let body = json!({"records": [record]});
         ada.call("record:save", body).result()[0].clone()
     };
-    // It is filled in and rewritten, counted, and opened up.
+    // The record is completed, rewritten, counted, and made public.
     let first = save("a", json!("  spaces  "));
     assert_eq!(
         (&first["title"], &first["revision"]),
@@ -276,7 +276,7 @@ fn hooks(sample: &Sample, ada: &Client) {
     );
     let open = save("open", json!("public"));
     assert_eq!(open["_access"], json!([{"level": "read", "public": true}]));
-    // It is refused, and nothing stored.
+    // The save is refused, and nothing is stored.
     let untitled = save("b", Json::Null);
     assert_eq!(
         (&untitled["_type"], &untitled["code"]),
@@ -284,7 +284,7 @@ fn hooks(sample: &Sample, ada: &Client) {
     );
     assert_eq!(untitled["info"]["arguments"], json!(["title"]));
     assert_eq!(save("b", json!("boom"))["code"], 10000);
-    // A failure after the save is told although the record is stored.
+    // A failure after the save is reported although the record is stored.
     let late = save("late", json!("fail-after"));
     assert_eq!(
         (&late["code"], &late["message"]),
@@ -298,10 +298,10 @@ fn hooks(sample: &Sample, ada: &Client) {
         .collect();
     assert_eq!(ids, ["demo_note/a", "demo_note/late", "demo_note/open"]);
     if sample.remembers {
-        // The asynchronous one comes when it comes.
+        // The asynchronous hook runs at any time.
         eventually("all after-hooks ran", || {
             let seen = lambda(ada, "demo:seen", json!([])).result();
-            // They have no order.
+            // They run in any order.
             let id = seen["after_save_async"].as_str().unwrap_or_default();
             let is_one = ["a", "open", "late"].iter().any(|key| id.ends_with(key));
             (seen["after_save"] == 4 && is_one).then_some(())

@@ -47,7 +47,7 @@ fn a_start_is_told_as_v1_told_it() {
                 break message;
             }
         };
-        // Nothing else is in the envelope: events have no context.
+        // The envelope has nothing else: events have no context.
         let mut envelope = event.clone();
         let members = envelope.as_object_mut().unwrap();
         for own in ["type", "seq", "ack", "id", "timeout_ms"] {
@@ -62,7 +62,7 @@ fn a_start_is_told_as_v1_told_it() {
     }
 }
 
-/// Sends what the transcript describes in words.
+/// Sends the request that the transcript describes in words.
 fn ask_as(server: &TestServer, what: &str) -> Answer {
     let (action, mut body) = match what {
         what if what.starts_with("auth:signup") => ("auth/signup", json!({})),
@@ -95,7 +95,7 @@ fn assert_told(server: &TestServer, answers: &Json) {
         let what = wanted["what"].as_str().unwrap();
         let answer = ask_as(server, what);
         if what == "an op of the plugin before it is known" {
-            // v1 took it for home.
+            // v1 handled it as `home`.
             assert_eq!((answer.status, answer.code()), (503, 118));
             continue;
         }
@@ -113,12 +113,12 @@ fn clients_are_told_what_v1_told_them_while_plugins_start() {
     assert_told(&server, &recorded["client_answers_before_init"]);
     worker.register(&recorded["registration"]);
     let event = worker.expect_request("before-plugins-ready");
-    // The plugin makes its type, as plugins do at this point.
+    // The plugin creates its type, as plugins do at this point.
     let fields = json!({"fields": [{"name": "title", "type": "string"}]});
     let types = json!({"record_types": {"plug_note": fields}, "_from_plugin": true});
     master.call("schema:create", types).result();
     assert_told(&server, &recorded["client_answers_between_init_and_ready"]);
-    // Where it would be ignored later, a wrong key is still one now.
+    // A wrong key is an error now, even where it will be ignored later.
     let headers = [("X-Skygear-API-Key".to_owned(), "wrong".to_owned())];
     let url = format!("{}/plug/open", server.base_url);
     let answer = send("POST", &url, &headers, Some(b"{}".to_vec())).unwrap();
@@ -143,7 +143,7 @@ fn plugins_hear_of_the_start_one_after_the_other() {
     ] {
         let told = first.expect_request(event);
         second.expect_nothing(&server);
-        // Whatever is answered: even an error holds nobody up.
+        // Any answer will do: even an error delays nothing.
         first.refuse(&told, &json!({"message": "ignored"}));
         second.serve_event(event);
         if event == "before-plugins-ready" {
@@ -165,7 +165,7 @@ fn the_log_names_the_plugin_that_a_start_waits_for() {
     });
 }
 
-/// Waits for the news of types, and does not answer.
+/// Waits for the event of changed types, and does not answer.
 fn hear(worker: &mut Worker) -> Json {
     let event = worker.expect_request("schema-changed");
     assert_eq!(event["kind"], "event");
@@ -187,7 +187,7 @@ fn all_plugins_hear_of_changed_types_and_nobody_waits_for_them() {
     let mut expect = |record_type: &str, wanted: &Json| {
         let told = hear(&mut first);
         assert_eq!(told[record_type], *wanted, "{told}");
-        // All of them, as `schema:fetch` has them, but what is the server's own.
+        // All types as `schema:fetch` returns them, except the server's own.
         let fetched = master.call("schema:fetch", json!({})).result();
         let types = fetched["record_types"].as_object().unwrap();
         let told = told.as_object().unwrap().clone();
@@ -210,7 +210,7 @@ fn all_plugins_hear_of_changed_types_and_nobody_waits_for_them() {
     let created = json!({"record_types": {"tag": notes(&[("n", "integer")])}});
     master.call("schema:create", created).result();
     expect("tag", &notes(&[("n", "integer")]));
-    // Nothing new, no news: the next are those of what is new.
+    // No event if nothing is new: the next events are about new fields.
     master.save("note/1", json!({"name": "b"}));
     master.save("note/1", json!({"words": 2}));
     expect("note", &notes(&[("name", "string"), ("words", "number")]));

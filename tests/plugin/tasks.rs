@@ -1,4 +1,5 @@
-//! Scheduled tasks: what the plugin is sent, what the log claims, and what a restart makes of it.
+//! Scheduled tasks: what the plugin is sent, what the log claims, and what a restart does with
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +29,8 @@ fn ticking(spec: &str) -> Json {
     timers(json!([{"name": "tick", "spec": spec}]))
 }
 
-/// Connects a worker and takes it to where it serves, whatever comes in between. Returns the
-/// timer's requests that came.
+/// Connects a worker and waits until it serves, whatever arrives before. Returns the timer requests
+/// that arrived.
 fn join(server: &TestServer, hello: &Json, points: &Json) -> (Worker, Vec<Json>) {
     let mut worker = Worker::greet(server, hello);
     let mut ticks = Vec::new();
@@ -61,7 +62,7 @@ fn next_tick(worker: &mut Worker) -> Json {
     }
 }
 
-/// A plugin that answers every tick at once, and counts them.
+/// A plugin that answers every tick immediately, and counts them.
 fn run_plugin(server: &TestServer, points: Json) -> (Serving, Arc<AtomicU64>) {
     let worker = Worker::greet(server, &json!({}));
     let num_ticks = Arc::<AtomicU64>::default();
@@ -90,7 +91,7 @@ fn await_task(server: &TestServer, what: &str, is_so: impl Fn(&Json) -> bool) ->
     eventually(what, || task(server).filter(|task| is_so(task)))
 }
 
-/// Returns the payloads of a task's events of one kind, in order, with the commits' times.
+/// Returns the payloads of a task's events of one kind, in order, with the times of their commits.
 fn events(server: &TestServer, kind: &str) -> Vec<(Json, Json)> {
     let output = server.skytrail(&["log", "show", "task/TEST/tick"]).stdout;
     let all = serde_json::Deserializer::from_slice(&output).into_iter::<Json>();
@@ -125,7 +126,7 @@ fn a_restart_in_the_middle_neither_doubles_nor_skips_a_run() {
     drop(first);
     let before = claimed(&server);
     let num_received = first_ticks.load(Ordering::SeqCst) as usize;
-    // One may have been claimed and not sent; none was sent without a claim.
+    // One run may have been claimed and not sent; none was sent without a claim.
     assert!(
         (num_received..=num_received + 1).contains(&before.len()),
         "{num_received} {before:?}"
@@ -144,8 +145,8 @@ fn a_restart_in_the_middle_neither_doubles_nor_skips_a_run() {
     assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
     let after = &all[before.len()..];
     assert_eq!(after.len() as u64, second_ticks.load(Ordering::SeqCst));
-    // Every second between the last claim before the end and the last one seen was run, or is
-    // accounted for: the last one that was missed is made up for, those before it are let go.
+    // Every second between the last claim before the kill and the last run was run or is accounted
+    // for. The last missed run is made up for; those before it are skipped.
     let last_seen = second(&idle["last_run"]["due"]);
     let counted = |name: &str| idle[name].as_i64().unwrap();
     assert_eq!(
@@ -153,11 +154,11 @@ fn a_restart_in_the_middle_neither_doubles_nor_skips_a_run() {
         counted("runs") + counted("missed") + counted("skipped"),
         "{idle} {before:?} {after:?}"
     );
-    // The first one of the new life was due before the plugin was there.
+    // The first run after the restart was due before the plugin was connected.
     let starts = events(&server, "task.claimed");
     let (claim, began_at) = &starts[before.len()];
     assert!(second(&claim["due"]) <= second(began_at));
-    // How the runs ended is known too, each once, the last ones included.
+    // The log also has how each run ended, once each, including the last ones.
     let ends = events(&server, "task.ended");
     let ends: Vec<i64> = ends.iter().map(|(end, _)| second(&end["due"])).collect();
     assert!(
@@ -178,7 +179,7 @@ fn an_interval_keeps_its_phase_over_a_restart_and_a_changed_one_begins_anew() {
     server.kill();
     drop(first);
     server.restart();
-    // The same, said in another way.
+    // The same schedule, written differently.
     let (second_life, ticks) = run_plugin(&server, ticking("@every 3000ms"));
     eventually("runs", || (ticks.load(Ordering::SeqCst) >= 2).then_some(()));
     let dues = claimed(&server);
@@ -216,7 +217,7 @@ fn a_task_is_passed_over_while_it_runs_unless_it_may_overlap() {
     });
     assert_eq!(busy["last_run"]["outcome"], "running");
     assert!(busy["running_since"].is_string(), "{busy}");
-    // Not even somebody who asks gets a second run.
+    // A second run is refused even on request.
     let master = Client::master(&server);
     let asked = master.call("task:run", json!({"plugin": "TEST", "name": "tick"}));
     assert_eq!((asked.status, asked.code()), (409, 109));
@@ -306,7 +307,7 @@ fn a_task_is_run_by_hand_from_the_api_and_from_the_command_line() {
         "{ended}"
     );
     assert_eq!((&ended["runs"], &ended["failures"]), (&json!(1), &json!(1)));
-    // The log has the code and not the text, which is the plugin's own.
+    // The log has the code but not the message, which is the plugin's own.
     let ends = events(&server, "task.ended");
     assert_eq!((ends.len(), &ends[0].0["error"]), (1, &json!(4711)));
 
@@ -390,7 +391,7 @@ fn what_was_due_without_a_worker_is_made_up_for_once() {
     worker.die();
     let alone = await_task(&server, "nobody is there", |task| task["attended"] == false);
     let due = second(&alone["next_run"]);
-    // Three more times have passed, and nobody was asked.
+    // Three more runs were due, and the plugin was not asked.
     await_task(&server, "time has passed", |task| {
         second(&task["next_run"]) > due + 4
     });
@@ -412,7 +413,7 @@ fn a_clock_that_was_a_year_ahead_for_a_moment_stops_no_task() {
     };
     let folder = tempfile::tempdir().unwrap();
     let time = folder.path().join("time");
-    // Written beside and put in its place: the server reads it whenever it looks at the clock.
+    // Written to another file and renamed: the server reads it whenever it looks at the clock.
     let put = |offset: &str| {
         let next = folder.path().join("next");
         std::fs::write(&next, offset).unwrap();
@@ -578,7 +579,7 @@ fn a_slave_runs_no_tasks() {
     let server = server(&[("SLAVE", "YES")]);
     let (mut worker, ticks) = join(&server, &json!({}), &ticking("* * * * * *"));
     assert!(ticks.is_empty());
-    // The clock calls for runs, and nothing comes with it but runs: more than two seconds of it.
+    // For more than two seconds the clock calls for runs, and nothing but runs arrives.
     let patience = Duration::from_millis(2500);
     while let Seen::Message(message) = worker.next(patience) {
         assert_ne!(message["kind"], "timer");

@@ -1,4 +1,4 @@
-//! A plugin's worker over a real socket, which does what the test says.
+//! A plugin's worker over a real socket, controlled by the test.
 
 use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
@@ -19,7 +19,7 @@ use crate::support::server::{MASTER_KEY, TestServer};
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a refused connection was told: status and body.
+/// The status and body of a refused connection.
 pub type Refused = (u16, Json);
 
 /// A worker of plugin `TEST`, unless it greets as one of another.
@@ -29,11 +29,11 @@ pub struct Worker {
     seq: u64,
     /// The highest number that it has received.
     received: u64,
-    /// What it has sent that was not acknowledged.
+    /// Messages that it has sent and that were not acknowledged.
     sent: Vec<(u64, String)>,
     /// Its session and the secret.
     claim: Json,
-    /// Whether the test wants to see `schema-changed`, which comes whenever it comes.
+    /// Whether the test wants to see `schema-changed`, which can arrive at any time.
     pub hears_of_schema: bool,
 }
 
@@ -42,9 +42,9 @@ pub struct Worker {
 pub enum Seen {
     Message(Json),
     Close(u16),
-    /// The connection is gone without a word.
+    /// The connection ended without a close frame.
     Lost,
-    /// Nothing within the time.
+    /// Nothing in time.
     Nothing,
 }
 
@@ -103,8 +103,8 @@ impl Worker {
         worker
     }
 
-    /// Connects anew and claims its session; says whether it goes on. Then it sends again what the
-    /// server has not received.
+    /// Reconnects and claims its session; returns whether the session continues. If so, sends again
+    /// what the server has not received.
     pub fn come_back(&mut self, server: &TestServer) -> bool {
         let mut fresh = Self::connect(server);
         let mut claim = self.claim.clone();
@@ -127,7 +127,7 @@ impl Worker {
         is_resumed
     }
 
-    /// Its connection breaks; what was on its way is lost.
+    /// Breaks its connection; messages in flight are lost.
     pub fn break_link(&mut self) {
         let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
     }
@@ -137,7 +137,7 @@ impl Worker {
         self.numbered(message);
     }
 
-    /// Says that it is done.
+    /// Says goodbye.
     pub fn say_goodbye(mut self) {
         let done = CloseFrame {
             code: CloseCode::Normal,
@@ -181,7 +181,7 @@ impl Worker {
         self.answer(&event, &Json::Null);
     }
 
-    /// Sends a message with its number. That the server is gone shows when something is awaited.
+    /// Sends a message with its number. A dead server is noticed only by what waits for an answer.
     pub fn send(&mut self, message: Json) {
         let text = self.numbered(message);
         let _ = self.socket.send(Message::text(text));
@@ -200,7 +200,7 @@ impl Worker {
         message.to_string()
     }
 
-    /// Sends a frame as it is; the server may have hung up.
+    /// Sends a raw frame; the server may have hung up.
     pub fn send_raw(&mut self, message: Message) {
         let _ = self.socket.send(message);
     }
@@ -209,7 +209,7 @@ impl Worker {
         self.send(json!({"type": "response", "id": request["id"], "result": result}));
     }
 
-    /// Answers with a result as it is written.
+    /// Answers with a result that is already JSON.
     pub fn answer_with(&mut self, request: &Json, result: &str) {
         let answer = json!({"type": "response", "id": request["id"], "result": "HERE"});
         let text = self.numbered(answer).replace("\"HERE\"", result);
@@ -229,7 +229,7 @@ impl Worker {
         self.answer(request, &record);
     }
 
-    /// Waits for whatever comes, answering pings.
+    /// Waits for any message, answering pings.
     pub fn next(&mut self, patience: Duration) -> Seen {
         let deadline = Instant::now() + patience;
         loop {
@@ -280,9 +280,10 @@ impl Worker {
 
     /// Returns what the server has asked its plugins for so far and this worker has not taken.
     ///
-    /// No time says that nothing comes, so this hears what comes before a mark. The first pong says
-    /// that the server has heard what this worker said; the broker answers for its state once it
-    /// has sent on what it was asked for before; and the second pong is behind all that.
+    /// No timeout can prove that nothing arrives, so this collects what arrives before a mark. The
+    /// first pong shows that the server has received what this worker sent. The broker reports its
+    /// state only after it has passed on everything it was asked for before. The second pong comes
+    /// after all that.
     pub fn sent_so_far(&mut self, server: &TestServer) -> Vec<Json> {
         let mut sent = self.sent_before_pong();
         let health = Client::master(server).health();
@@ -291,7 +292,7 @@ impl Worker {
         sent
     }
 
-    /// Pings, and returns what comes before the pong.
+    /// Pings, and returns what arrives before the pong.
     fn sent_before_pong(&mut self) -> Vec<Json> {
         self.send(json!({"type": "ping"}));
         let mut sent = Vec::new();
@@ -304,13 +305,13 @@ impl Worker {
         }
     }
 
-    /// Fails when the server has asked this worker for something.
+    /// Fails if the server has asked this worker for something.
     pub fn expect_nothing(&mut self, server: &TestServer) {
         let sent = self.sent_so_far(server);
         assert!(sent.is_empty(), "{sent:?}");
     }
 
-    /// Waits for the server's goodbye, whatever comes before.
+    /// Waits for the server's close frame, whatever arrives before.
     pub fn expect_close(&mut self) -> u16 {
         loop {
             match self.next(PATIENCE) {
@@ -326,7 +327,7 @@ impl Worker {
         let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
     }
 
-    /// Serves on a thread of its own until that is dropped.
+    /// Serves on a thread of its own until the returned value is dropped.
     pub fn serve(mut self, mut react: impl FnMut(&mut Self, &Json) + Send + 'static) -> Serving {
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `kill -9` while after-hooks run and pile up: none is lost, none comes out of order.
+//! `kill -9` while after-hooks run and queue up: no delivery is lost or out of order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,7 +11,7 @@ use crate::support::power::Disk;
 const WRITERS: i64 = 3;
 const RECORDS: i64 = 4;
 
-/// What a plugin has heard of: per record the numbers in the order in which each came first, and
+/// What a plugin has heard: per record, the numbers in the order in which each first arrived, and
 /// the highest position.
 #[derive(Default)]
 struct Heard {
@@ -48,7 +48,7 @@ fn write(client: &Client, counter: &AtomicI64, is_over: &AtomicBool) -> BTreeMap
             let mut done = Vec::new();
             while !is_over.load(Ordering::SeqCst) {
                 let n = counter.fetch_add(1, Ordering::SeqCst);
-                // Each writer has its own records: the numbers of each grow.
+                // Each writer has its own records, so the numbers of each record grow.
                 let record = format!("note/{writer}-{}", n % RECORDS);
                 let body = json!({"records": [{"_id": record, "n": n}]});
                 match client.try_call("record:save", body) {
@@ -68,7 +68,7 @@ fn write(client: &Client, counter: &AtomicI64, is_over: &AtomicBool) -> BTreeMap
     acknowledged
 }
 
-/// Acknowledges a delivery; now and then not at once, so that some are under way at any time.
+/// Acknowledges a delivery, sometimes with a delay, so that some are always in flight.
 fn react(heard: &Mutex<Heard>, worker: &mut Worker, message: &Json) {
     if message["kind"] == "hook" {
         heard.lock().unwrap().hear(message);
@@ -101,7 +101,7 @@ fn the_server_delivers_every_save_whatever_a_power_cut_takes() {
     });
 }
 
-/// Kills a server under load again and again, with something that happens to what it leaves behind.
+/// Kills a server under load repeatedly, and each time does something to what it leaves behind.
 fn delivers_every_save(
     mut server: TestServer,
     num_cycles: u64,
@@ -135,7 +135,7 @@ fn delivers_every_save(
         meanwhile(&mut server);
         server.restart();
         worker = Some(arrive(&server, &hello, &told(&json!({}))));
-        // Every other time the plugin dies, too, as soon as it is back.
+        // Every other time the plugin dies too, as soon as it is back.
         if cycle % 2 == 0 {
             if let Some(worker) = worker.take() {
                 worker.die();
@@ -179,7 +179,7 @@ fn delivers_every_save(
         heard.num_again
     );
     assert_eq!(consumer(&server)["dead_letters"], 0);
-    // Before the disk it is on.
+    // The server must end before the disk that it is on.
     server.kill();
 }
 
@@ -191,7 +191,7 @@ fn what_was_acknowledged_and_kept_does_not_come_again_whatever_is_rebuilt() {
     for n in 1..=3 {
         ada.save(&format!("note/{n}"), json!({"n": n}));
         let delivery = next_delivery(&mut worker);
-        // The second stays open.
+        // The second one stays open.
         if n != 2 {
             worker.answer(&delivery, &Json::Null);
         }

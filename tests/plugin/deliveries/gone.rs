@@ -1,4 +1,4 @@
-//! Events of users who are not there any more when a plugin hears of them.
+//! Events of users who no longer exist when a plugin hears of them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_late_delivery_names_nobody_who_was_erased() {
-    // The server remembers the request, or it knows of it from the log alone.
+    // Either the server remembers the request, or it knows it only from the log.
     for is_restarted in [false, true] {
         let mut server = server(&[]);
         let points = told(&json!({}));
@@ -22,7 +22,7 @@ fn a_late_delivery_names_nobody_who_was_erased() {
             server.restart();
         }
         let mut worker = arrive(&server, &json!({}), &points);
-        // The order of records among each other is anybody's.
+        // Different records may be delivered in any order.
         let mut contexts = BTreeMap::new();
         for _ in 0..2 {
             let request = next_delivery(&mut worker);
@@ -35,7 +35,7 @@ fn a_late_delivery_names_nobody_who_was_erased() {
     }
 }
 
-/// As when the answer of a before-hook was no before the user was there.
+/// The same holds as when a before-hook refuses before the user exists.
 #[test]
 fn a_late_delivery_names_nobody_whose_sign_up_was_undone() {
     let server = server(&[]);
@@ -58,7 +58,7 @@ fn a_late_delivery_names_nobody_whose_sign_up_was_undone() {
         &json!({"code": 108, "message": "not her", "name": "InvalidArgument"}),
     );
     assert_ne!(asked.join().unwrap().status, 200);
-    // What was not finished comes again, and by then she is not there.
+    // The unfinished delivery is repeated, and by then she no longer exists.
     worker.refuse(
         late[0],
         &json!({"code": 10000, "message": "again", "name": "UnexpectedError"}),

@@ -1,4 +1,4 @@
-//! Deliveries whose hook is not registered any more.
+//! Deliveries whose hook is no longer registered.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ fn hooks(names: &[&str]) -> Json {
     json!({"hook": hooks.collect::<Vec<_>>()})
 }
 
-/// Has one delivery of `old` given up and another one waiting for its retry, with a third behind that;
-/// returns their ids in the log's order.
+/// Leaves one delivery of `old` given up and another waiting for its retry, with a third queued
+/// behind it; returns their ids in log order.
 fn leave_three(server: &TestServer, worker: &mut Worker) -> Vec<String> {
     let ada = Client::signed_up(server, "ada");
     let mut ids = Vec::new();
@@ -39,7 +39,7 @@ fn leave_three(server: &TestServer, worker: &mut Worker) -> Vec<String> {
     ids
 }
 
-/// Returns the ids of the dead letters, and what the errors say.
+/// Returns the ids of the dead letters and their error messages.
 fn letters(server: &TestServer) -> Vec<(String, String)> {
     let letters = Client::master(server).call("delivery:dead_letters", json!({"consumer": "TEST"}));
     let letters = letters.result();
@@ -50,7 +50,7 @@ fn letters(server: &TestServer) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Waits until there are three letters, and holds them against what was left over.
+/// Waits until there are three dead letters, and compares them with what was left over.
 fn expect_letters(server: &TestServer, ids: &[String]) {
     await_consumer(server, "nothing is open", |it| it["open"] == 0);
     let found = letters(server);
@@ -122,7 +122,7 @@ fn letters_of_a_hook_that_is_gone_stay_until_it_is_back() {
     let body = json!({"consumer": "TEST", "all": true});
     let state = master.call("delivery:resend", body).result();
     assert_eq!(state["dead_letters"], 0);
-    // The order of records among each other is anybody's.
+    // Different records may be delivered in any order.
     let mut resent = BTreeSet::new();
     for _ in &ids {
         let delivery = next_delivery(&mut worker);
@@ -162,7 +162,7 @@ fn what_was_left_over_is_not_lost_with_the_server() {
     let mut server = server(&[]);
     let mut worker = Worker::ready(&server, &knowing(&json!({})), &hooks(&["old"]));
     let ids = leave_three(&server, &mut worker);
-    // Who asks for letters has them kept, with all that is open.
+    // Listing dead letters makes them durable, along with everything that is open.
     assert_eq!(letters(&server).len(), 1);
     worker.die();
     server.kill();
@@ -170,7 +170,7 @@ fn what_was_left_over_is_not_lost_with_the_server() {
     let worker = arrive(&server, &json!({}), &hooks(&["new"]));
     expect_letters(&server, &ids);
     drop(worker);
-    // Those are durable once they are listed.
+    // These are durable once they are listed.
     server.kill();
     server.restart();
     let _worker = arrive(&server, &json!({}), &hooks(&["new"]));
@@ -185,7 +185,7 @@ fn a_kill_loses_nothing_of_a_hook_that_does_not_come_back() {
     for n in 1..=2 {
         ada.save("note/1", json!({"n": n}));
     }
-    // How far the plugin is has been written down by now or not.
+    // The plugin's cursor may or may not have been written by now.
     drop(worker);
     server.kill();
     server.restart();

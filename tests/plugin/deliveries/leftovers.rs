@@ -1,9 +1,9 @@
-//! What was left over from before may be in the way of what somebody waits for.
+//! Deliveries left over from before may block what a caller waits for.
 
 use super::*;
 use crate::plugin::call;
 
-/// Leaves a delivery of `note/1` open: the plugin was away when it was saved.
+/// Leaves a delivery of `note/1` open: the plugin was away when the note was saved.
 fn leave_one_over(server: &TestServer, points: &Json) {
     come_and_go(server, points);
     let saved = Client::master(server).call(
@@ -13,7 +13,7 @@ fn leave_one_over(server: &TestServer, points: &Json) {
     assert_eq!(saved.result()[0]["code"], 118);
 }
 
-/// Answers the next two deliveries, which are of the first and of the second save.
+/// Answers the next two deliveries, which are of the first and the second save.
 fn serve_both(worker: &mut Worker) {
     for n in [1, 2] {
         let delivery = next_delivery(worker);
@@ -32,7 +32,7 @@ fn a_start_waits_for_no_delivery_that_waits_for_the_start() {
     let mut worker = Worker::greet(&server, &json!({}));
     worker.register(&points);
     let event = worker.expect_request("before-plugins-ready");
-    // As v1's plugins do here: they bring their records up to date.
+    // v1's plugins do this here: they bring their records up to date.
     let body = json!({"records": [{"_id": "note/1", "n": 2}], "_from_plugin": true});
     let saving = call(&Client::master(&server), "record:save", body);
     serve_both(&mut worker);
@@ -54,7 +54,7 @@ fn a_nested_save_does_not_wait_for_a_retry() {
         &json!({"code": 108, "message": "later", "info": info}),
     );
     await_consumer(&server, "it waits for its retry", |it| it["retrying"] == 1);
-    // A lambda takes the only place, and saves the same record.
+    // A lambda takes the only slot, and saves the same record.
     let asked = call(&Client::master(&server), "a", json!({}));
     let request = worker.expect_request("a");
     let payload = json!({"action": "record:save", "records": [{"_id": "note/1", "n": 2}]});
@@ -75,7 +75,7 @@ fn what_is_in_its_way_and_waits_for_a_window_comes_beyond_it_too() {
     let master = Client::master(&server);
     let asked = call(&master, "a", json!({}));
     let request = worker.expect_request("a");
-    // A client's save, whose hook waits for the worker's only place.
+    // A client's save, whose hook waits for the worker's only slot.
     let records = |n: i64| json!([{"_id": "note/1", "n": n}]);
     let saving = call(&master, "record:save", json!({"records": records(1)}));
     await_consumer(&server, "the hook waits", |it| it["in_flight"] == 1);

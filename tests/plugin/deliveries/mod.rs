@@ -1,4 +1,4 @@
-//! After-hooks out of the log: at least once, per record in order, whoever was away.
+//! After-hooks delivered from the log: at least once, and per record in order, whatever was away.
 
 mod crash;
 mod gone;
@@ -28,7 +28,7 @@ fn told(more: &Json) -> Json {
     json!({"hook": [point]})
 }
 
-/// Says hello as one who wants to know what is delivered.
+/// Returns the hello of a worker that wants details of each delivery.
 fn knowing(more: &Json) -> Json {
     let mut hello = json!({"features": ["deliver"]});
     for (name, value) in more.as_object().unwrap() {
@@ -37,7 +37,7 @@ fn knowing(more: &Json) -> Json {
     hello
 }
 
-/// Connects, registers and waits until it serves; events that come later are the caller's.
+/// Connects, registers and waits until it serves; later events are left to the caller.
 fn arrive(server: &TestServer, more: &Json, points: &Json) -> Worker {
     let mut worker = Worker::greet(server, &knowing(more));
     worker.register(points);
@@ -53,7 +53,7 @@ fn arrive(server: &TestServer, more: &Json, points: &Json) -> Worker {
     }
 }
 
-/// Lets a worker serve, and go.
+/// Lets a worker serve and leave.
 fn come_and_go(server: &TestServer, points: &Json) {
     let worker = Worker::ready(server, &json!({}), points);
     await_consumer(server, "the worker is there", |it| it["state"] == "running");
@@ -72,16 +72,16 @@ fn next_delivery(worker: &mut Worker) -> Json {
     }
 }
 
-/// Fails when a delivery has been sent that was not taken, or one is still to come. Until the
-/// consumer has looked at the whole log and has an answer to everything, this waits.
+/// Fails if a delivery was sent that the test did not take, or one is still to come. Waits until
+/// the consumer has read the whole log and has an answer to everything.
 pub(super) fn expect_end(server: &TestServer, worker: &mut Worker) {
     await_consumer(server, "everything is over", |it| it["lag"] == 0);
     expect_none_sent(server, worker);
 }
 
-/// Fails when a delivery has been sent that was not taken, though `num_open` are not over, and
-/// `num_sent` of these are at workers. Until the consumer has read so many, this waits: what it
-/// says then it says behind what it has sent.
+/// Fails if a delivery was sent that the test did not take, while `num_open` are open and
+/// `num_sent` of these are at workers. Waits until the consumer has read that many: it reports them
+/// only after it has sent what it sends.
 fn expect_held(server: &TestServer, worker: &mut Worker, (num_open, num_sent): (u64, u64)) {
     let name = worker.plugin.clone();
     let state = eventually("the consumer has read so many", || {
@@ -93,7 +93,7 @@ fn expect_held(server: &TestServer, worker: &mut Worker, (num_open, num_sent): (
     expect_none_sent(server, worker);
 }
 
-/// Fails when a delivery has been sent that was not taken; events are answered.
+/// Fails if a delivery was sent that the test did not take; events are answered.
 fn expect_none_sent(server: &TestServer, worker: &mut Worker) {
     for sent in worker.sent_so_far(server) {
         assert_eq!(sent["kind"], "event", "{sent}");
@@ -109,18 +109,18 @@ fn id(request: &Json) -> &str {
     request["param"]["record"]["_id"].as_str().unwrap()
 }
 
-/// Returns what all consumers say of themselves.
+/// Returns the states of all consumers.
 fn states(server: &TestServer) -> Vec<Json> {
     let listed = Client::master(server).call("delivery:list", json!({}));
     listed.result().as_array().unwrap().clone()
 }
 
-/// Returns what the only consumer says of itself.
+/// Returns the state of the only consumer.
 fn consumer(server: &TestServer) -> Json {
     states(server).remove(0)
 }
 
-/// Waits until the only consumer says something of itself.
+/// Waits until the only consumer's state is as wanted.
 fn await_consumer(server: &TestServer, what: &str, is_so: impl Fn(&Json) -> bool) -> Json {
     eventually(what, || Some(consumer(server)).filter(&is_so))
 }

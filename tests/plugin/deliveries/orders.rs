@@ -1,4 +1,4 @@
-//! What people may want, by action and on the command line.
+//! What operators may ask for, by action and on the command line.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -107,7 +107,7 @@ fn who_follows_an_order_hears_when_it_is_carried_out() {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(why.contains("TEST is paused"), "{why}");
     assert!(why.contains("skytrail delivery resume TEST"), "{why}");
-    // Of what was told already nothing is open.
+    // Nothing that was already delivered is open.
     let ended = delivery(&server, &["rewind", "TEST", "--end", "--follow"]);
     assert!(ended.contains("paused"), "{ended}");
 }
@@ -244,7 +244,8 @@ fn where_deliveries_start_is_said_once() {
     let hello = json!({"features": ["deliver", "resume"], "from": positions[0]});
     let mut first = arrive(&server, &hello, &told(&json!({})));
     assert_eq!(numbers(&mut first, 2), [2, 3]);
-    // Who comes while another serves says nothing new, also when he is the only one later.
+    // The position that a worker gives while another serves has no effect, even when it is the only
+    // one later.
     let mut second = arrive(&server, &hello, &told(&json!({})));
     first.say_goodbye();
     await_consumer(&server, "the first has left", |it| it["workers"] == 1);
@@ -293,7 +294,7 @@ fn a_damaged_letter_is_listed_and_dropped_among_the_others() {
     let mut bytes = std::fs::read(&path).unwrap();
     let said = br#""record":"note/1""#;
     let found = bytes.windows(said.len()).position(|it| it == said);
-    // No JSON any more.
+    // No longer valid JSON.
     bytes[found.unwrap()] = b'x';
     std::fs::write(&path, bytes).unwrap();
     server.restart();

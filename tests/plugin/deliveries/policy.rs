@@ -58,7 +58,7 @@ fn one_record_waits_for_its_own_and_others_go_on() {
     for n in 2..=3 {
         let next = next_delivery(&mut worker);
         assert_eq!((id(&next), number(&next)), ("note/slow", n));
-        // What the event left, not what is there by now.
+        // The record as the event left it, not as it is now.
         assert_eq!(next["param"]["original"]["n"], n - 1);
         worker.answer(&next, &Json::Null);
     }
@@ -160,7 +160,7 @@ fn progress_starts_the_limit_anew() {
     Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
     let slow = next_delivery(&mut worker);
     for _ in 0..4 {
-        // The time that is waited is what is tested: more than the limit in all, and less each time.
+        // The waiting is what is tested: longer than the limit in total, and shorter each time.
         match worker.next(Duration::from_millis(600)) {
             Seen::Nothing => {}
             other => panic!("{other:?}"),
@@ -170,7 +170,7 @@ fn progress_starts_the_limit_anew() {
     worker.answer(&slow, &Json::Null);
     let state = await_consumer(&server, "it is over", |it| it["delivered"] == 1);
     assert_eq!(state["failed"], 0);
-    // Without a word it is tried again.
+    // Without progress it is tried again.
     Client::signed_up(&server, "bob").save("note/2", json!({"n": 2}));
     let silent = next_delivery(&mut worker);
     assert_eq!(worker.expect("cancel")["id"], silent["id"]);
@@ -271,7 +271,7 @@ fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
         ada.save(&format!("note/{n}"), json!({"n": n}));
     }
     server.terminate();
-    // Eight days later: clocks only, no timer is any longer.
+    // Eight days later: only clocks jump, timers take no longer.
     server.restart_with(&[
         ("LD_PRELOAD", &faketime),
         ("FAKETIME", "+8d"),
@@ -285,14 +285,14 @@ fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
     let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
     assert_eq!(state["skipped"], 3);
     assert_eq!(state["dead_letters"], 0);
-    // Nobody has to look for it: the log says which they were.
+    // No search is needed: the server's output says which events were skipped.
     let said = eventually("the server says what it skipped", || {
         let output = server.output();
         let line = output.lines().find(|line| line.contains("PLUGIN_MAX_LAG"));
         line.map(str::to_owned)
     });
     assert!(said.contains("WARN") && said.contains("num=3"), "{said}");
-    // So they can be brought all the same, one command for all of them.
+    // So they can still be delivered, all of them with one command.
     let number_in = |name: &str| {
         let (_, rest) = said.split_once(&format!("{name}=")).unwrap();
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
@@ -342,7 +342,7 @@ fn what_somebody_asks_for_again_is_delivered_however_old_it_is() {
     let first = next_delivery(&mut worker);
     assert_eq!(number(&first), 0);
     worker.answer(&first, &Json::Null);
-    // A restart on the way changes nothing about it.
+    // A restart in between changes nothing.
     await_consumer(&server, "the first is over", |it| it["delivered"] == 1);
     worker.die();
     server.terminate();
@@ -358,7 +358,7 @@ fn what_somebody_asks_for_again_is_delivered_however_old_it_is() {
     assert_eq!(numbers, [1, 2]);
     let state = await_consumer(&server, "it is done", |it| it["lag"] == 0);
     assert_eq!(state["skipped"], 3, "none more");
-    // One alone, too.
+    // A single one works too.
     let position = &last["delivery"]["position"];
     let body = json!({"consumer": "TEST", "from": position, "until": position});
     let master = master.at(&server);

@@ -1,4 +1,5 @@
-//! Synchronous after-hooks: who waits hears of the first attempt, the log sees to the rest.
+//! Synchronous after-hooks: the caller hears of the first attempt, and retries are made from the
+//! log.
 
 use std::time::Instant;
 
@@ -140,7 +141,7 @@ fn hooks_of_several_plugins_come_in_the_order_of_the_plugins() {
     two.refuse(&second, &json!({"code": 110, "message": "no"}));
     assert_eq!(saving.join().unwrap().result()[0]["code"], 110);
 
-    // One that fails keeps the others from nothing.
+    // A hook that fails keeps nothing from the others.
     let saving = save(&ada, json!({"_id": "note/2", "n": 2}));
     let first = next_delivery(&mut one);
     one.refuse(&first, &json!({"code": 108, "message": "no"}));
@@ -196,7 +197,7 @@ fn with_later() -> Json {
     json!({"hook": [hook("note", "afterSave"), later, hook("note", "afterDelete")]})
 }
 
-/// Takes the two deliveries of a save and answers the synchronous one; returns that of `later`.
+/// Takes the two deliveries of a save and answers the synchronous one; returns the one of `later`.
 fn next_later(worker: &mut Worker) -> Json {
     let mut both = [next_delivery(worker), next_delivery(worker)];
     both.sort_by_key(|it| it["name"] == "later");
@@ -241,7 +242,7 @@ fn who_waits_behind_what_comes_to_be_tried_again_is_let_go_and_told_of_in_turn()
     worker.refuse(&first, &json!({"code": 10000, "message": "not yet"}));
     assert_eq!(saving.join().unwrap().result()[0]["n"], 2);
 
-    // Nor does anybody wait for how the retry ends.
+    // Nor does any caller wait for the result of the retry.
     let again = next_delivery(&mut worker);
     assert_eq!(again["delivery"]["id"], first["delivery"]["id"]);
     let saving = save(&ada, json!({"_id": "note/1", "n": 3}));
@@ -257,7 +258,7 @@ fn who_waits_behind_what_comes_to_be_tried_again_is_let_go_and_told_of_in_turn()
         worker.answer(&late, &Json::Null);
     }
     expect_end(&server, &mut worker);
-    // Once it is over, hooks are waited for as ever.
+    // Once it is over, callers wait for hooks as usual.
     let saving = save(&ada, json!({"_id": "note/1", "n": 4}));
     let mut both = [next_delivery(&mut worker), next_delivery(&mut worker)];
     both.sort_by_key(|it| it["name"] == "later");

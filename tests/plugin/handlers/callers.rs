@@ -1,4 +1,4 @@
-//! Who may ask, when, and what is noted of it.
+//! Who may call handlers, when, and what is recorded of it.
 
 use serde_json::{Value as Json, json};
 
@@ -32,7 +32,7 @@ fn keys_and_tokens_come_in_the_head_or_the_query() {
     type Field<'a> = (&'a str, &'a str);
     let served: &[(&str, &str, &[Field<'_>], Json)] = &[
         ("open", "", &[], nobody.clone()),
-        // What is wrong is as if it were not there.
+        // Invalid credentials count as absent.
         ("open", "", &[wrong], nobody.clone()),
         ("open", "?access_token=wrong", &[], nobody),
         ("open", "", &[token_field], ada_by_token.clone()),
@@ -68,7 +68,7 @@ fn keys_and_tokens_come_in_the_head_or_the_query() {
             &[],
             json!({"user_id": user, "access_key_type": "client"}),
         ),
-        // No other user can be named here.
+        // Another user cannot be named here.
         (
             "user",
             "",
@@ -99,7 +99,7 @@ fn keys_and_tokens_come_in_the_head_or_the_query() {
         let answer = asked.join().unwrap();
         assert_eq!((answer.status, answer.code()), (*status, *code), "{path}");
     }
-    // Who is locked out is no user.
+    // A locked-out user does not count as a user.
     let lock = json!({"auth_id": user, "disabled": true});
     Client::master(&server)
         .call("auth:disable:set", lock)
@@ -113,7 +113,7 @@ fn keys_and_tokens_come_in_the_head_or_the_query() {
 fn handlers_wait_for_all_plugins_and_a_lost_one_fails_alone() {
     let server = server(&[("PLUGINS", "TEST,OTHER"), ("PLUGIN_REJOIN_WAIT", "1")]);
     let mut worker = Worker::greet(&server, &json!({}));
-    // What is nobody's yet may be a plugin's that has not come.
+    // A path that belongs to no plugin yet may be that of one that has not connected.
     let answer = get(&server, "/a");
     assert_eq!((answer.status, answer.code()), (503, 118));
     worker.register(&points(&[handler("a", &["GET"])]));

@@ -1,4 +1,4 @@
-//! How much a request may bring, and how long it may take.
+//! How large a request may be, and how long it may take.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
     let guarded = json!({"name": "key", "methods": ["POST"], "key_required": true});
     let points = points(&[handler("a", &["POST"]), guarded]);
     let mut worker = Worker::ready(&server, &json!({}), &points);
-    // In pieces, and whole at the plugin.
+    // Sent in pieces, and whole when the plugin gets it.
     let mut client = RawClient::connect(&server);
     client.send_head("/a", &["Transfer-Encoding: chunked"]);
     for piece in ["4\r\nbody\r\n", "9\r\n in parts\r\n", "0\r\n\r\n"] {
@@ -44,7 +44,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
             .join()
             .unwrap()
     };
-    // More than the server takes, and more than the worker does.
+    // More than the server accepts, and more than the worker does.
     for size in [100_001, 60_000] {
         let answer = post(size);
         assert_eq!((answer.status, answer.code()), (413, 107), "{size}");
@@ -53,7 +53,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
     client.send_head("/a", &["Content-Length: 5"]);
     let answer = client.answer(patience).unwrap();
     assert_eq!((answer.status, answer.code()), (408, 107));
-    // Who may not ask is told before his body has come.
+    // A caller without permission is refused before its body has arrived.
     let mut client = RawClient::connect(&server);
     client.send_head("/key", &["Content-Length: 5"]);
     let answer = client.answer(patience).unwrap();

@@ -1,4 +1,4 @@
-//! Handlers: which requests they get, what they are told, and what becomes of their answers.
+//! Handlers: which requests they get, with what context, and what happens with their answers.
 
 mod callers;
 mod limits;
@@ -29,7 +29,7 @@ fn ask(
     std::thread::spawn(move || send(&method, &url, &headers, body).unwrap())
 }
 
-/// As [`ask`], where no plugin has to answer.
+/// Like [`ask`], where no plugin has to answer.
 fn get(server: &TestServer, path: &str) -> Answer {
     ask(server, ("GET", path), &[], None).join().unwrap()
 }
@@ -47,7 +47,8 @@ fn text(status: u16, body: &str) -> Json {
         "body": STANDARD.encode(body)})
 }
 
-/// Has the plugin answer the next request, which is for this handler, with its name.
+/// Lets the plugin answer the next request, which must be for this handler, with the handler's
+/// name.
 fn serve(worker: &mut Worker, name: &str) -> Json {
     let request = worker.expect_request(name);
     assert_eq!(request["kind"], "handler");
@@ -125,7 +126,7 @@ fn a_handler_is_told_the_request_and_answers_it() {
     assert_eq!(all("X-Skygear-Request-Id"), [id]);
     assert_eq!(all("Access-Control-Allow-Origin"), ["*"]);
 
-    // Without a body and a query there is an empty text, and nothing.
+    // Without a body and a query, the body is an empty string and `query_string` is absent.
     let asked = ask(&server, ("GET", "/web/open"), &[], None);
     let request = serve(&mut worker, "web:open");
     assert_eq!(request["param"]["body"], "");
@@ -173,7 +174,7 @@ fn errors_of_handlers_are_errors_of_the_api() {
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(reason), "{message}");
     }
-    // The worker is none the worse for it.
+    // The worker is unharmed.
     let asked = ask(&server, ("GET", "/a"), &[], None);
     let request = worker.expect_request("a");
     let bodiless = json!({"status": 204, "body": STANDARD.encode("ignored")});

@@ -1,4 +1,4 @@
-//! Whose a path is.
+//! Which plugin or action a path belongs to.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn paths_are_matched_by_the_longest_beginning() {
     ] {
         assert_unmatched(&ask(&server, (method, path), &[], None).join().unwrap());
     }
-    // Whatever is no plugin's is an action's.
+    // Any path that belongs to no plugin belongs to an action.
     assert_eq!(get(&server, "/").json()["result"]["status"], "OK");
     let fetched = call(
         &Client::anonymous(&server),
@@ -66,7 +66,7 @@ fn paths_are_matched_by_the_longest_beginning() {
     assert_eq!(fetched.join().unwrap().code(), 108);
 }
 
-/// Asks with a path that a library would clean.
+/// Requests a path that a library would normalise.
 fn raw(server: &TestServer, method: &str, path: &str) -> Answer {
     let mut client = RawClient::connect(server);
     client.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
@@ -84,12 +84,12 @@ fn a_handler_hides_the_action_of_its_path() {
     let asked = ask(&server, ("POST", "/a/b"), &[], Some(b"{}"));
     serve(&mut worker, "a/b");
     assert_eq!(asked.join().unwrap().bytes, b"a/b");
-    // By the body's word the lambda is still found.
+    // The lambda is still found by the action in the body.
     let asked = ask(&server, ("POST", "/"), &[], Some(br#"{"action": "a:b"}"#));
     let request = worker.expect_request("a:b");
     worker.answer(&request, &json!("lambda"));
     assert_eq!(asked.join().unwrap().result(), "lambda");
-    // Also one of the server's own.
+    // This also holds for one of the server's own actions.
     let asked = ask(&server, ("POST", "/record/query"), &[], Some(b"{}"));
     serve(&mut worker, "record:query");
     assert_eq!(asked.join().unwrap().bytes, b"record:query");
@@ -118,11 +118,11 @@ fn what_a_handler_does_not_take_is_an_actions() {
         worker.answer(&request, &json!(name));
         assert_eq!(asked.join().unwrap().result(), name);
     }
-    // What is read is sent on to the mount, and what is nobody's is nobody's.
+    // Other requests are redirected to the mount, and an unknown action stays unknown.
     assert_eq!(raw(&server, "GET", "/j/echo").status, 301);
     assert_eq!(raw(&server, "POST", "/t").status, 301);
     assert_unmatched(&client.call("t:walk", json!({})));
-    // Clients post what they ask for.
+    // Clients call actions with POST.
     assert_unmatched(&raw(&server, "PUT", "/auth/signup"));
 }
 
@@ -136,7 +136,7 @@ fn what_a_handler_hides_is_told_of_once_and_by_name() {
     ]});
     let other = json!({"op": [{"name": "t:run"}, {"name": "t:walk"}, {"name": "free"}]});
     let (_first, mut second) = two_ready(&server, &test, &other);
-    // Another worker of what is known.
+    // Another worker with points that are known already.
     let mut more = Worker::greet(&server, &json!({"plugin": "OTHER"}));
     more.register(&other);
     more.expect("ready");
@@ -180,7 +180,7 @@ fn heads_are_asked_for_by_name_and_preflights_never_arrive() {
     let mut client = RawClient::connect(&server);
     client.send(b"HEAD /b HTTP/1.1\r\nHost: test\r\n\r\n");
     serve(&mut worker, "b");
-    // The next answer follows the head at once: there was no body.
+    // The next answer follows the head immediately: there was no body.
     let asked = std::thread::spawn(move || {
         let mut head = client.head(Duration::from_secs(20)).unwrap();
         client.send(b"REPORT /c HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -209,7 +209,7 @@ fn heads_are_asked_for_by_name_and_preflights_never_arrive() {
         Some("https://app.example")
     );
     worker.expect_nothing(&server);
-    // Whoever registered it is told.
+    // The log tells whoever registered it.
     eventually("the log tells of it once", || {
         let output = server.output();
         let told = output.lines().filter(|line| line.contains("OPTIONS"));

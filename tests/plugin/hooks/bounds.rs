@@ -7,7 +7,7 @@ use crate::plugin::worker::Worker;
 use crate::plugin::{call, save, server};
 use crate::support::client::{Answer, Client};
 
-/// Saves a record while its hook answers with it, changed.
+/// Saves a record while its hook answers with the record, changed.
 fn save_hooked(worker: &mut Worker, client: &Client, record: Json, changes: &Json) -> Json {
     let saving = save(client, record);
     let request = worker.expect_request("note_beforeSave");
@@ -35,7 +35,7 @@ fn access_that_a_hook_nulls_is_open_for_a_new_record_and_kept_for_an_old_one() {
     assert_eq!(saved["_access"], public);
 }
 
-/// Saves two records while the hook of the first brings something.
+/// Saves two records while the hook of the first adds something.
 fn save_two(worker: &mut Worker, client: &Client, brought: &Json, is_atomic: bool) -> Answer {
     let records = json!([{"_id": "note/odd", "title": "a"}, {"_id": "note/even", "title": "b"}]);
     let body = json!({"records": records, "atomic": is_atomic});
@@ -104,7 +104,7 @@ fn what_a_hook_leaves_out_stays_out_when_it_brings_a_new_field() {
     let ada = Client::signed_up(&server, "ada");
     let mut saved_without_title = |record: Json, brought: &str| {
         let saving = save(&ada, record);
-        // The new field overtakes the save; its hook is asked once all the same.
+        // The new field's commit overtakes the save; its hook is still called only once.
         let request = worker.expect_request("note_beforeSave");
         let id = request["param"]["record"]["_id"].clone();
         worker.answer(&request, &json!({"_id": id, "n": 1, brought: 1}));
@@ -165,7 +165,7 @@ fn a_hook_may_save_the_record_whose_deletion_it_is_asked_about() {
     worker.send(json!({"type": "call", "id": "c1", "parent": request["id"], "payload": payload}));
     assert_eq!(worker.expect("reply")["body"]["result"][0]["seen"], true);
     worker.answer_record(&request, &json!({}));
-    // It is not asked again.
+    // The hook is not called again.
     assert_eq!(deleting.join().unwrap().result()[0]["_type"], "record");
     assert!(ada.query("note", json!([])).is_empty());
 }

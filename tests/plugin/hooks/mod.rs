@@ -1,4 +1,4 @@
-//! Database hooks: what they are told, may change, and what becomes of their refusals.
+//! Database hooks: what they are told, what they may change, and what their refusals cause.
 
 mod bounds;
 mod overtaken;
@@ -53,7 +53,7 @@ fn a_before_save_hook_changes_what_is_stored() {
     );
     let saved = saving.join().unwrap().result();
     assert_eq!(saved[0]["title"], "better");
-    // Also when a field that the hook adds makes the server decide once more.
+    // Even when a field that the hook adds makes the server decide again.
     for time in ["_created_at", "_updated_at"] {
         assert_eq!(saved[0][time], record[time], "{time}");
     }
@@ -71,7 +71,7 @@ fn a_before_save_hook_changes_what_is_stored() {
     worker.answer(&request, &json!({"_id": "note/1", "extra": null}));
     saving.join().unwrap().result();
     let found = ada.query("note", json!([]));
-    // What the hook left out is as if it had not been sent; what it nulled is cleared.
+    // A field that the hook left out counts as not sent; one that it set to null is cleared.
     assert_eq!(
         (&found[0]["title"], &found[0]["n"]),
         (&json!("better"), &json!(1))
@@ -152,7 +152,7 @@ fn an_answer_that_is_not_the_record_is_a_failure() {
         assert!(found.contains(message), "{found}");
     }
     assert!(ada.query("note", json!([])).is_empty());
-    // Whose answer it was is in the log.
+    // The log says whose answer it was.
     eventually("the log names it", || {
         let output = server.output();
         let lines = output.lines().filter(|line| line.contains("plugin=TEST"));
@@ -211,7 +211,7 @@ fn an_asynchronous_hook_delays_nobody() {
     let mut worker = Worker::ready(&server, &json!({}), &json!({"hook": [slow]}));
     let ada = Client::signed_up(&server, "ada");
     ada.save("note/1", json!({"n": 1}));
-    // The save is answered, the hook is not.
+    // The save is answered while the hook is still open.
     let request = worker.expect_request("note_afterSave");
     let context = request["context"].as_object().unwrap();
     let members: Vec<_> = context.keys().collect();
@@ -283,7 +283,7 @@ fn plugins_hear_of_new_fields() {
     );
     assert!(event["param"]["user"]["fields"].is_array());
     worker.answer(&event, &json!(null));
-    // Nothing new, no news: the next are those of what is new.
+    // No event if nothing is new: the next events are about new fields.
     ada.save("note/1", json!({"title": "b"}));
     ada.save("note/1", json!({"words": 2}));
     let event = worker.expect_request("schema-changed");
@@ -305,7 +305,7 @@ fn a_hook_may_save_the_very_record_that_it_is_asked_about() {
     assert_eq!(inner["parent"], "c1");
     worker.answer_record(&inner, &json!({}));
     assert_eq!(worker.expect("reply")["body"]["result"][0]["counter"], 1);
-    // The outer save goes on from there; its hook is not asked again.
+    // The outer save continues from there; its hook is not called again.
     worker.answer_record(&outer, &json!({"checked": true}));
     let saved = saving.join().unwrap().result();
     assert_eq!(saved[0]["_type"], "record", "{saved}");

@@ -1,5 +1,5 @@
-//! Saves and deletions that somebody else has overtaken while their hooks ran, which had written
-//! something themselves.
+//! Saves and deletions whose hooks wrote something themselves, and that another caller overtook
+//! while those hooks ran.
 
 use serde_json::{Value as Json, json};
 
@@ -8,7 +8,7 @@ use crate::plugin::worker::Worker;
 use crate::plugin::{call, save, server};
 use crate::support::client::Client;
 
-/// Saves a record as the hook that answers `request`.
+/// Saves a record from the hook that answers `request`.
 fn write(worker: &mut Worker, request: &Json, key: &str, record: Json) {
     let payload = json!({"action": "record:save", "records": [record]});
     worker.send(json!({"type": "call", "id": key, "parent": request["id"], "payload": payload}));
@@ -76,7 +76,7 @@ fn a_save_that_only_its_own_hooks_have_overtaken_asks_them_once() {
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "order/1", "n": 1}));
     let outer = worker.expect_request("order_beforeSave");
-    // Another one of the type, whose hook saves the record that all began with.
+    // Another record of the type, whose hook saves the first record.
     let payload = json!({"action": "record:save", "records": [{"_id": "order/2"}]});
     worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
     let inner = worker.expect_request("order_beforeSave");
@@ -90,7 +90,7 @@ fn a_save_that_only_its_own_hooks_have_overtaken_asks_them_once() {
     worker.answer_record(&inner, &json!({}));
     assert_eq!(worker.expect("reply")["id"], "c1");
     worker.answer_record(&outer, &json!({}));
-    // Asked again, the hook would not be answered.
+    // If the hook were called again, nothing would answer it.
     let saved = saving.join().unwrap().result()[0].clone();
     assert_eq!((&saved["n"], &saved["seen"]), (&json!(1), &json!(true)));
 }
@@ -117,7 +117,7 @@ fn what_a_client_sent_counts_after_what_its_hook_saved_though_it_was_so_before()
     assert_eq!(worker.expect("reply")["id"], "c1");
     worker.answer_record(&outer, &json!({}));
     let saved = saving.join().unwrap().result()[0].clone();
-    // What nobody sent is as the hook's own save left it.
+    // Fields that the client did not send are as the hook's own save left them.
     assert_eq!(
         (&saved["status"], &saved["note"]),
         (&json!("open"), &json!("b"))

@@ -1,4 +1,4 @@
-//! Rights that the caller loses while the hooks of what he asked for run.
+//! Rights that callers lose while the hooks of their request run.
 
 use serde_json::{Value as Json, json};
 
@@ -8,7 +8,8 @@ use crate::plugin::{call, save, server};
 use crate::support::client::{Answer, Client};
 use crate::support::server::TestServer;
 
-/// An app with a hook of `order`, ada's `order/1` that editors may write, and bo, who is one.
+/// An app with a hook of `order`, ada's `order/1`, which editors may write, and bo, who is an
+/// editor.
 fn begin(trigger: &str) -> (TestServer, Worker, Client, Client) {
     let server = server(&[]);
     let mut worker = Worker::ready(&server, &json!({}), &points("order", &[trigger]));
@@ -34,8 +35,8 @@ fn assign(master: &Client, user: &Client, verb: &str) {
     master.call(&format!("role:{verb}"), body).result();
 }
 
-/// Has `user` save `record`, and `lose` happen while the hook runs; the hook is answered once more if
-/// it is asked again.
+/// Lets `user` save `record`, and runs `lose` while the hook runs; if the hook is called again, it
+/// is answered once more.
 fn save_and_lose(worker: &mut Worker, user: &Client, record: Json, lose: impl FnOnce()) -> Answer {
     let saving = save(user, record);
     let request = worker.expect_request("order_beforeSave");
@@ -87,7 +88,7 @@ fn a_field_that_is_closed_meanwhile_keeps_its_value() {
     let (_server, mut worker, master, bo) = begin("beforeSave");
     let saving = save(&bo, json!({"_id": "order/1", "status": "late"}));
     let request = worker.expect_request("order_beforeSave");
-    // What the hook writes itself does not make what it decided hold.
+    // What the hook writes itself does not make its decision final.
     let payload = json!({"action": "record:save", "records": [{"_id": "audit/1"}]});
     worker.send(json!({"type": "call", "id": "c1", "parent": request["id"], "payload": payload}));
     worker.expect("reply");

@@ -43,13 +43,13 @@ fn hooks_of_several_plugins_run_in_their_order_each_on_what_the_one_before_left(
     );
     assert!(saved[0].get("left").is_none(), "{saved}");
 
-    // The first refusal is the last word.
+    // The first refusal is final.
     let saving = save(&ada, json!({"_id": "note/1", "by": "client"}));
     let request = first.expect_request("note_beforeSave");
     first.refuse(&request, &json!({"code": 102, "message": "no"}));
     assert_eq!(saving.join().unwrap().result()[0]["code"], 102);
     assert_eq!(ada.query("note", json!([]))[0]["by"], "second");
-    // The second has not been asked: the next that it hears of is the next save.
+    // The second plugin has not been asked: the next request it receives is of the next save.
     let saving = save(&ada, json!({"_id": "note/2"}));
     let request = first.expect_request("note_beforeSave");
     first.answer_record(&request, &json!({}));
@@ -162,7 +162,7 @@ fn an_asynchronous_before_hook_changes_refuses_and_delays_nothing() {
     let request = worker.expect_request("note_beforeDelete");
     assert_eq!(request["context"], context);
     worker.refuse(&request, &json!({"message": "ignored"}));
-    // None is asked again: the next request is the next save's.
+    // No hook is called again: the next request is the next save's.
     ada.save("note/3", json!({"n": 3}));
     let request = worker.expect_request("note_beforeSave");
     assert_eq!(request["param"]["record"]["_id"], "note/3");

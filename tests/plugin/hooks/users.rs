@@ -1,4 +1,4 @@
-//! Hooks of the user record: whoever comes for the first time goes through them.
+//! Hooks of the user record: every new user passes through them.
 
 use serde_json::{Value as Json, json};
 
@@ -16,7 +16,7 @@ fn hooks() -> Json {
     points
 }
 
-/// The ways to become a user: who asks, the action, and its body.
+/// The ways to become a user: the caller, the action, and its body.
 fn arrivals(server: &TestServer, name: &str) -> Vec<(Client, &'static str, Json)> {
     let (anyone, master) = (Client::anonymous(server), Client::master(server));
     let auth_data = json!({"username": name});
@@ -36,7 +36,7 @@ fn arrivals(server: &TestServer, name: &str) -> Vec<(Client, &'static str, Json)
     ]
 }
 
-/// Waits for a hook; auth providers are asked before.
+/// Waits for a hook; auth providers are asked before it.
 fn expect_hook(worker: &mut Worker, name: &str) -> Json {
     let mut request = worker.expect("request");
     if request["kind"] == "provider" {
@@ -48,7 +48,7 @@ fn expect_hook(worker: &mut Worker, name: &str) -> Json {
     request
 }
 
-/// Whether the user records hold one with this mark.
+/// Returns whether the user records include one with this mark.
 fn is_stored(server: &TestServer, mark: &str) -> bool {
     let users = Client::master(server).query("user", json!([]));
     users.iter().any(|user| user["mark"] == mark)
@@ -73,7 +73,7 @@ fn every_way_to_become_a_user_leads_through_the_hooks() {
         let request = expect_hook(&mut worker, "user_beforeSave");
         let (param, context) = (&request["param"], &request["context"]);
         assert_eq!(param["original"], json!(null));
-        // The user is not there yet, and owns the record all the same.
+        // The user does not exist yet, but already owns the record.
         assert!(context.get("user_id").is_none(), "{action}: {context}");
         let tag = if action.starts_with("sso") {
             "sso"
@@ -112,7 +112,7 @@ fn whom_a_hook_refuses_is_nobody_and_may_come_again() {
         assert_refused(&asked.join().unwrap(), "not you");
         assert!(Client::master(&server).query("user", json!([])).is_empty());
 
-        // When the user is there already, he is taken back.
+        // If the user has already been created, they are removed again.
         let asked = call(&client, action, body.clone());
         let request = expect_hook(&mut worker, "user_beforeSave");
         worker.answer_record(&request, &json!({}));
@@ -158,7 +158,7 @@ fn who_comes_again_and_what_is_no_record_goes_by_the_hooks() {
     master.call("role:assign", roles).result();
     expect_end(&server, &mut worker);
 
-    // A custom token that brings another profile changes the record.
+    // A custom token with another profile changes the record.
     let log_in = |nickname: &str| {
         let token = token_of("ben", json!({"nickname": nickname}));
         call(&anyone, "sso:custom_token:login", json!({"token": token}))

@@ -72,7 +72,7 @@ fn calls_have_the_master_keys_rights_whatever_key_they_carry() {
     for key in [json!(API_KEY), json!("no key at all"), json!(null)] {
         let asked = call(&ada, "foo", json!({}));
         let outer = worker.expect_request("foo");
-        // Only the master key may act as somebody else, and say which roles are for admins.
+        // Only the master key may act as another user, and say which roles are for admins.
         worker.call(
             &outer,
             &json!({"action": "role:default", "roles": ["x"], "api_key": key}),
@@ -124,7 +124,7 @@ fn a_worker_may_call_by_itself_and_is_busy_meanwhile() {
         "A-1",
         &json!({"action": "record:save", "records": [record]}),
     );
-    // What is caused by a call outside of any request goes to whoever is idle.
+    // Work caused by a call outside of any request goes to any idle worker.
     let mut other = world.worker("b");
     let hooked = other.expect_request("note_beforeSave");
     other.answer_record(&hooked, &json!({}));
@@ -152,14 +152,14 @@ fn nesting_ends_at_the_bound() {
     worker.call(&outer, &json!({"action": "foo"}));
     let inner = worker.expect_request("foo");
     assert_eq!(inner.bounce, 2);
-    // The call is within the bound, the request that it would cause is not.
+    // The call is within the limit, the request that it would cause is not.
     worker.call(&inner, &json!({"action": "foo"}));
     let reply = worker.expect_reply();
     assert_eq!(reply.bounce, 3);
     let refused = json!({"code": 10000, "message": "Plugin exceeded max bounce count",
         "name": "UnexpectedError"});
     assert_eq!(reply.body["error"], refused);
-    // A worker that goes on all the same is answered at once.
+    // A worker that still continues is answered immediately.
     worker.call_text(5, &inner.id, "{}");
     let reply = worker.expect_reply();
     assert_eq!((reply.bounce, &reply.body["error"]), (5, &refused));

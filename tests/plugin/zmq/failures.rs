@@ -1,4 +1,5 @@
-//! Workers that die, are silent and send nonsense: v1's error, in time, and nobody else is held up.
+//! Workers that die, stay silent and send nonsense: clients get v1's error in time, and nothing
+//! else is held up.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -25,7 +26,7 @@ fn a_worker_that_dies_in_a_call_costs_that_call_alone() {
     let mut other = world.worker("b");
     let begun = Instant::now();
     worker.die();
-    // Others go on at once.
+    // Others continue immediately.
     let asked = call(&ada, "x", json!({}));
     let request = other.expect_request("x");
     other.answer(&request, &json!(1));
@@ -54,8 +55,8 @@ fn a_silent_worker_costs_its_time_and_its_late_answer_is_nobodys() {
     assert!(elapsed >= Duration::from_secs(1), "{elapsed:?}");
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
     let asked = call(&client, "x", json!({}));
-    // The pool tells nobody what waits in it, and a call would end what the worker is at. That it
-    // gives nothing to a busy worker, its own tests prove without any time.
+    // The pool does not report what waits in it, and a call would end the worker's current request.
+    // The pool's own tests prove without timing that it gives nothing to a busy worker.
     worker.expect_peace(Duration::from_millis(200));
     worker.answer(&request, &json!("late"));
     let request = worker.expect_request("x");
@@ -143,7 +144,7 @@ fn garbage_costs_at_most_the_connection_that_sent_it() {
     let world = World::new(&[]);
     let mut worker = world.first_worker("a", &ops(&["x"]));
     let client = Client::anonymous(&world.server);
-    // Frames that mean nothing are dropped.
+    // Frames without a meaning are dropped.
     let seven = |kind: &'static [u8], bounce: &'static [u8], id: &'static [u8]| {
         [b"a".as_slice(), b"", kind, bounce, id, b"", b"{}"]
     };
@@ -159,14 +160,15 @@ fn garbage_costs_at_most_the_connection_that_sent_it() {
     let request = worker.expect_request("x");
     worker.answer(&request, &json!(1));
     assert_eq!(asked.join().unwrap().result(), 1);
-    // What is no ZMTP ends the connection: a frame of a petabyte, too many frames, unknown flags.
+    // Anything that is not ZMTP ends the connection: a frame of a petabyte, too many frames,
+    // unknown flags.
     let broken: [&[u8]; 3] = [b"\x02\x00\x04\0\0\0\0\0\0", &[1, 0].repeat(20), b"\xf0\x00"];
     for (number, bytes) in broken.into_iter().enumerate() {
         let mut other = Worker::ready(&world.path, &format!("broken-{number}"));
         other.write(bytes);
         other.expect_end();
     }
-    // Nor is somebody else's protocol taken.
+    // Other protocols are not accepted either.
     for bytes in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3), vec![0; 64]] {
         let mut stream = UnixStream::connect(&world.path).unwrap();
         stream
@@ -174,7 +176,7 @@ fn garbage_costs_at_most_the_connection_that_sent_it() {
             .unwrap();
         stream.write_all(&bytes).unwrap();
         let mut told = Vec::new();
-        // A reset is an end, too.
+        // A reset also counts as an end.
         let _ = stream.read_to_end(&mut told);
         assert!(told.len() <= 64);
     }
@@ -217,8 +219,8 @@ fn a_worker_that_says_goodbye_gets_nothing_more() {
         output.contains("worker leaves").then_some(())
     });
     other.expect_nothing();
-    // A heartbeat does not make it a worker again: as such it would be the one that was heard last,
-    // and be asked.
+    // A heartbeat does not make it a worker again: if it did, it would be the one heard last, and
+    // would be asked.
     other.beats = false;
     worker.signal(HEARTBEAT);
     worker.expect_nothing();
@@ -249,7 +251,7 @@ fn before_a_worker_comes_the_plugin_is_unavailable() {
     let client = Client::master(&world.server);
     let answer = client.call("record:query", body.clone());
     assert_eq!((answer.status, answer.code()), (503, 118));
-    // The key is looked at first.
+    // The key is checked first.
     let wrong = json!({"action": "record:query", "api_key": "wrong"}).to_string();
     let answer = send("POST", &url, &[], Some(wrong.into_bytes())).unwrap();
     assert_eq!((answer.status, answer.code()), (401, 103));
@@ -274,7 +276,7 @@ fn a_nested_save_fails_with_the_worker_that_it_waits_for() {
         &json!({"action": "record:save", "records": [record]}),
     );
     let inner = worker.expect_request("note_beforeSave");
-    // Both are late; the worker hears of the save, and of nothing else.
+    // Both are too late; the worker hears of the save, and of nothing else.
     assert_timed_out(&asked.join().unwrap());
     let reply = worker.expect_reply();
     assert_eq!(reply.bounce, 1);
@@ -294,7 +296,7 @@ fn an_answer_that_is_too_large_is_an_error_at_once() {
     let client = Client::anonymous(&world.server);
     let asked = call(&client, "x", json!({}));
     let request = worker.expect_request("x");
-    // Not even all of it has to come.
+    // Not all of it has to arrive.
     worker.begin_answer(&request, 150_000);
     worker.write(&[b'x'; 50_000]);
     let error = asked.join().unwrap().json()["error"].clone();
@@ -310,7 +312,7 @@ fn an_answer_that_is_too_large_is_an_error_at_once() {
         lines.find(|line| told.iter().all(|part| line.contains(part)))?;
         Some(())
     });
-    // The worker stays, and is none the worse for it.
+    // The worker stays, and is unharmed.
     worker.write(&[b'x'; 100_000]);
     let asked = call(&client, "x", json!({}));
     let request = worker.expect_request("x");
@@ -396,7 +398,7 @@ fn who_is_not_ready_sends_little() {
         (reply.id.as_str(), &reply.body["error"]["code"]),
         ("A-2", &json!(107))
     );
-    // As a worker it may.
+    // A ready worker may send that much.
     stranger.signal(READY);
     stranger.call_alone("A-3", &payload);
     let reply = stranger.expect_reply();

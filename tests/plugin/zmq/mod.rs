@@ -1,7 +1,7 @@
-//! Transport zmq from outside: the real server, workers that do what the test says.
+//! Transport zmq from outside: the real server, workers controlled by the test.
 //!
-//! Workers connect over a socket in the file system, whose address the test can choose; the
-//! published runtime connects over TCP (`sample`).
+//! Workers connect over a Unix socket, whose address the test can choose; the published runtime
+//! connects over TCP (`sample`).
 
 mod calls;
 mod failures;
@@ -65,7 +65,7 @@ fn ops(names: &[&str]) -> Json {
     json!({"op": ops})
 }
 
-/// The error of a plugin that did not answer.
+/// Fails unless the error is that of a plugin that did not answer.
 fn assert_timed_out(answer: &crate::support::client::Answer) {
     let error = &answer.json()["error"];
     assert_eq!(
@@ -90,7 +90,7 @@ fn a_lambda_goes_to_a_worker_and_its_answer_comes_back() {
     assert_eq!(body["param"]["args"], json!({"who": "bob"}));
     assert_eq!(body["context"]["user_id"], json!(ada.user));
     assert_eq!(body["context"]["access_key_type"], "client");
-    // v1's envelope, and nothing else.
+    // Exactly v1's envelope.
     let mut members: Vec<_> = body.as_object().unwrap().keys().collect();
     members.sort();
     assert_eq!(members, ["context", "kind", "name", "param"]);
@@ -129,13 +129,13 @@ fn the_worker_that_was_heard_last_is_asked_and_a_busy_one_is_not() {
     let mut first = world.first_worker("a", &ops(&["x"]));
     first.beats = false;
     let mut second = world.worker("b");
-    // Only idle workers are told that the server is there.
+    // The server sends heartbeats only to idle workers.
     second.expect_beat();
     let client = Client::anonymous(&world.server);
     let asked = call(&client, "x", json!({}));
     let request = second.expect_request("x");
-    // It may have been silent for too long. What it was given before the server has heard this would
-    // be lost.
+    // It may have been silent for too long. A request that it got before the server has read this
+    // READY would be lost.
     first.signal(worker::READY);
     first.expect_nothing();
     let also = call(&client, "x", json!({}));
@@ -146,7 +146,7 @@ fn the_worker_that_was_heard_last_is_asked_and_a_busy_one_is_not() {
     assert_eq!(asked.join().unwrap().result(), "second");
 }
 
-/// Starts a server with a second plugin `OTHER`, and a worker of each that is ready.
+/// Starts a server with a second plugin `OTHER`, and a ready worker of each.
 fn two_plugins(points: &Json, others: &Json) -> (World, Worker, Worker, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other");
@@ -159,7 +159,7 @@ fn two_plugins(points: &Json, others: &Json) -> (World, Worker, Worker, TempDir)
     ];
     let world = World::new(&settings);
     await_listener(&path);
-    // The same identity at both: it means nothing beyond its socket.
+    // The same identity at both: it has no meaning beyond its socket.
     let (mut worker, mut other) = (world.worker("w"), Worker::ready(&path, "w"));
     let others = others.clone();
     let initialising = std::thread::spawn(move || {
@@ -184,7 +184,7 @@ fn two_plugins_have_their_own_workers() {
     let asked = call(&client, "a", json!({}));
     let outer = worker.expect_request("a");
     worker.call(&outer, &json!({"action": "b"}));
-    // The count grows across them.
+    // The count grows across plugins.
     let inner = other.expect_request("b");
     assert_eq!(inner.bounce, 2);
     other.answer(&inner, &json!("inner"));
@@ -220,7 +220,7 @@ fn the_server_says_why_it_cannot_listen_for_workers() {
         let said = server.try_restart().unwrap_err();
         assert!(said.contains(reason), "{address}: {said}");
     }
-    // Two plugins of one path would be one broker.
+    // Two plugins with one path would share one broker.
     for (name, value) in [
         ("PLUGINS", "TEST,OTHER"),
         ("TEST_ARGS", "tcp://127.0.0.1:0"),
@@ -239,14 +239,14 @@ fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
     let (world, mut worker, mut other, _folder) = two_plugins(&ops(&["a", "c"]), &ops(&["b"]));
     let asked = call(&Client::anonymous(&world.server), "a", json!({}));
     let outer = worker.expect_request("a");
-    // The one that was heard last, and would be asked by anybody else.
+    // This one was heard last, and any other call would reach it.
     let mut idle = world.worker("idle");
     idle.expect_beat();
     worker.call(&outer, &json!({"action": "b"}));
     let between = other.expect_request("b");
     other.call(&between, &json!({"action": "c"}));
     let inner = worker.expect_request("c");
-    // On its own stack, one further than its call.
+    // On the worker's own stack, one bounce further than its call.
     assert_eq!((&inner.id, inner.bounce), (&outer.id, 2));
     worker.answer(&inner, &json!("inner"));
     assert_eq!(other.expect_reply().body["result"], "inner");

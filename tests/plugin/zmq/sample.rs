@@ -1,4 +1,4 @@
-//! The published Python runtime over zmq, as it is.
+//! The published Python runtime over zmq, unmodified.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::program::Program;
 use crate::support::server::{TestServer, lasting_address};
 
-/// Where everything is.
+/// The addresses of all parts.
 struct Place {
     server: String,
     workers: String,
@@ -94,7 +94,7 @@ fn the_sample_ends_with_an_interrupt_alone_and_is_initialised_again() {
     };
     let first = pid(&client).unwrap();
     signal(&plugin, "-TERM");
-    // What is ignored leaves nothing to be seen.
+    // An ignored signal has no effect that could be waited for.
     std::thread::park_timeout(Duration::from_millis(500));
     assert_eq!(pid(&client), Some(first));
     signal(&plugin, "-INT");

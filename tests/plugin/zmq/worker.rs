@@ -1,4 +1,4 @@
-//! A worker with a socket of its own making, which does what the test says.
+//! A worker with its own ZMTP implementation, controlled by the test.
 
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -25,9 +25,9 @@ const INITIALISED: [&str; 3] = ["before-config", "init", "after-config"];
 pub struct Worker {
     stream: BufReader<UnixStream>,
     identity: String,
-    /// When it last said that it is there.
+    /// When it last sent a heartbeat.
     beat_at: Instant,
-    /// Whether it does so while it waits for something to do, as runtimes do.
+    /// Whether it sends heartbeats while it waits for work, as runtimes do.
     pub beats: bool,
 }
 
@@ -37,9 +37,9 @@ pub enum Seen {
     Heartbeat,
     Request(Envelope),
     Reply(Envelope),
-    /// The connection is gone.
+    /// The connection ended.
     Lost,
-    /// Nothing within the time.
+    /// Nothing in time.
     Nothing,
 }
 
@@ -53,7 +53,7 @@ pub struct Envelope {
 }
 
 impl Worker {
-    /// Connects and shakes hands; says nothing yet.
+    /// Connects and shakes hands; sends no messages yet.
     pub fn connect(path: &Path, identity: &str) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -87,7 +87,7 @@ impl Worker {
         worker
     }
 
-    /// Sends bytes as they are; the server may have hung up.
+    /// Sends raw bytes; the server may have hung up.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
     }
@@ -122,12 +122,12 @@ impl Worker {
         self.send(&[frames.as_slice(), &[body.as_bytes()]].concat());
     }
 
-    /// Answers a request with a text, whatever it is.
+    /// Answers a request with any text.
     pub fn answer_text(&mut self, request: &Envelope, text: &str) {
         self.send_message(RESPONSE, request.bounce, &request.id, text);
     }
 
-    /// Sends all of an answer but its body, which is announced.
+    /// Sends an answer except for its body, whose length is announced.
     pub fn begin_answer(&mut self, request: &Envelope, length: u64) {
         let bounce = request.bounce.to_string();
         let frames = [
@@ -162,13 +162,13 @@ impl Worker {
         self.answer(request, &record);
     }
 
-    /// Calls an action while it is at a request.
+    /// Calls an action during a request.
     pub fn call(&mut self, request: &Envelope, payload: &Json) {
         let body = json!({"method": "POST", "payload": payload}).to_string();
         self.send_message(REQUEST, request.bounce + 1, &request.id, &body);
     }
 
-    /// Calls an action by itself.
+    /// Calls an action outside of any request.
     pub fn call_alone(&mut self, id: &str, payload: &Json) {
         let body = json!({"method": "POST", "payload": payload}).to_string();
         self.send_message(REQUEST, 0, id, &body);
@@ -179,7 +179,7 @@ impl Worker {
         self.send_message(REQUEST, bounce, id, body);
     }
 
-    /// Waits for whatever comes, news of types aside, which come whenever they come.
+    /// Waits for any message, except events of changed types, which can arrive at any time.
     pub fn next(&mut self, patience: Duration) -> Seen {
         let deadline = Instant::now() + patience;
         loop {
@@ -208,7 +208,7 @@ impl Worker {
         }
     }
 
-    /// Whether there is something to read, the end included.
+    /// Returns whether there is something to read, including the end.
     fn has_bytes(&mut self, patience: Duration) -> bool {
         use std::io::BufRead as _;
         self.stream
@@ -251,7 +251,7 @@ impl Worker {
         Some((flags[0], body))
     }
 
-    /// Waits for a request of a point; heartbeats may come before.
+    /// Waits for a request of a point; heartbeats may arrive before it.
     pub fn expect_request(&mut self, name: &str) -> Envelope {
         match self.next_but_beats() {
             Seen::Request(request) if request.body["name"] == name => request,
@@ -277,7 +277,7 @@ impl Worker {
         }
     }
 
-    /// Waits until the server has taken it for idle.
+    /// Waits until the server considers it idle.
     pub fn expect_beat(&mut self) {
         match self.next(PATIENCE) {
             Seen::Heartbeat => {}
@@ -294,8 +294,8 @@ impl Worker {
         }
     }
 
-    /// Fails when the server has sent it a request. No time says that nothing comes: the reply to a
-    /// call of its own is behind what it was sent before.
+    /// Fails if the server has sent it a request. No timeout can prove that nothing arrives: the
+    /// reply to a call of its own follows everything that was sent to it before.
     pub fn expect_nothing(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         self.call_alone("MARK", &json!({"action": "schema:fetch"}));
@@ -309,8 +309,8 @@ impl Worker {
         }
     }
 
-    /// Says for a while that it is there, and sees no request. For what has no order with anything
-    /// that this worker could see.
+    /// Sends heartbeats for a while, and must see no request. For things that have no order with
+    /// anything that this worker could see.
     pub fn expect_peace(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -343,8 +343,8 @@ impl Worker {
         self.serve_events(&INITIALISED, points);
     }
 
-    /// Is told of events in their order. On a busy machine the test may say for so long nothing
-    /// that the server takes its worker for gone: then all begins anew.
+    /// Receives events in their order. On a busy machine the test may be silent for so long that
+    /// the server gives its worker up; then everything starts again.
     fn serve_events(&mut self, names: &[&str], points: &Json) {
         let mut left = names.iter();
         while left.len() > 0 {
@@ -395,7 +395,7 @@ fn understand(frames: Vec<Vec<u8>>) -> Seen {
     }
 }
 
-/// Waits until the server listens there.
+/// Waits until the server listens on the socket.
 pub fn await_listener(path: &Path) {
     eventually("the server listens for workers", || {
         UnixStream::connect(path).ok().map(drop)
