@@ -67,8 +67,8 @@ impl Sample {
             ),
             ("DEMO_ARGS", &arguments),
         ]);
-        // The runtime loads its plugin from the folder that it is started in. Until the file exists,
-        // it fails and is tried again.
+        // The runtime loads its plugin from the folder that it is started in. Until the file
+        // exists, it fails and is tried again.
         let sample = repository("tests/samples");
         let assets = server.folder().join("assets");
         std::fs::create_dir(&assets).unwrap();
