@@ -1,7 +1,7 @@
-//! Files that change under the server: a flipped bit or a lost page is never served. The answers are
-//! right, because the store was made anew, or there is a clear error.
+//! Files that change under the server: a flipped bit or a lost page is never served. Either the
+//! answers are right because the store was rebuilt, or there is a clear error.
 //!
-//! `SKYTRAIL_FLIPS` sets the number of times that the record store is damaged; 50 by default.
+//! `SKYTRAIL_FLIPS` sets how often the record store is damaged; 50 by default.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ const NOTES: u32 = 240;
 /// No answer and no start may take longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Numbers that look random and are the same every time.
+/// Numbers that look random and are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// Flips one bit of a file, or zeroes a page of it; says what it did.
+/// Flips one bit of a file, or zeroes a page of it; returns what it did.
 fn damage(path: &Path, dice: &mut Dice) -> String {
     let mut bytes = std::fs::read(path).unwrap();
     let before = bytes.clone();
@@ -75,7 +75,7 @@ fn fill(server: &TestServer) -> Client {
     ada
 }
 
-/// Asks in all ways: by key, by content, sorted, counted, whole, and who one is.
+/// Queries in all ways: by key, by content, sorted, counted, in full, and `me`.
 fn ask(client: &Client) -> Vec<Json> {
     let room = json!(["eq", {"$type": "keypath", "$val": "room"}, "room-3"]);
     let like = json!(["like", {"$type": "keypath", "$val": "text"}, "%note 11%"]);
@@ -108,7 +108,7 @@ fn ask(client: &Client) -> Vec<Json> {
             begun.elapsed()
         );
         let mut json = answer.json();
-        // A new token and the time of this call come with every `me`.
+        // Every `me` returns a new token and the time of the call.
         if let Some(result) = json["result"].as_object_mut() {
             result.remove("access_token");
             result.remove("last_seen_at");
@@ -119,7 +119,7 @@ fn ask(client: &Client) -> Vec<Json> {
     questions.into_iter().map(ask).collect()
 }
 
-/// Removes what was set aside, and says whether there was anything.
+/// Removes the files that were moved aside; returns whether there were any.
 fn clear_aside(server: &TestServer) -> bool {
     let folder = std::fs::read_dir(server.data_dir()).unwrap();
     let aside = folder.map(|entry| entry.unwrap().path());
@@ -164,7 +164,7 @@ fn what_is_next_to_the_store_may_be_damaged_after_a_kill_and_the_answers_are_rig
         server.restart();
         assert_eq!(ask(&ada.at(&server)), expected, "round {round}: {did}");
         clear_aside(&server);
-        // So that there is something to damage again.
+        // Gives the next round something to damage.
         ada.at(&server).save("other/1", json!({"round": round}));
     }
 }
@@ -174,7 +174,7 @@ fn damage_under_a_running_server_is_noticed_within_the_period_and_repaired() {
     let mut server = TestServer::with(&[("STORE_CHECK_PERIOD", "1")]);
     let ada = fill(&server);
     let expected = ask(&ada);
-    // After a clean stop everything is in the file itself.
+    // After a clean stop everything is in the main file.
     assert!(server.terminate().success());
     server.restart();
     let did = damage(&server.data_dir().join("records.sqlite"), &mut Dice(13));
@@ -239,8 +239,8 @@ fn damaged_keys_are_refused_at_the_start_and_the_file_is_named() {
     server.restart();
 }
 
-/// Who reads the file with SQLite and closes it would merge what the server has written, and remove it,
-/// if the server's locks were gone.
+/// If the server's locks were gone, a process that reads the file with SQLite and closes it would
+/// checkpoint the server's write-ahead log and remove it.
 #[test]
 fn who_reads_the_store_with_sqlite_leaves_it_to_the_server() {
     let mut server = TestServer::with(&[("STORE_CHECK_PERIOD", "1")]);

@@ -1,5 +1,5 @@
-//! A disk that runs full: a real, small file system in memory. Writes are refused with a reason,
-//! reads go on, writes come back when there is space, a stop comes to an end, nothing is lost.
+//! A full disk: a real, small file system in memory. Writes are refused with a reason, reads
+//! continue, writes work again when there is space, a stop completes, and nothing is lost.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,13 +16,13 @@ use crate::support::server::TestServer;
 
 const WRITERS: usize = 4;
 const TEXT_BYTES: usize = 20_000;
-/// How long after space came back writes may still be refused.
+/// How long writes may still be refused after there is space again.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// What was acknowledged: a record's key, and the beginning of its text.
+/// The acknowledged records: their keys, and how their texts begin.
 type Acknowledged = Mutex<BTreeMap<String, String>>;
 
-/// Writes until writes are refused; returns how.
+/// Writes until writes are refused; returns the refusals.
 fn fill(client: &Client, prefix: &str, acknowledged: &Acknowledged) -> Vec<(u16, String)> {
     let write = |writer: usize| {
         for number in 0.. {
@@ -31,7 +31,7 @@ fn fill(client: &Client, prefix: &str, acknowledged: &Acknowledged) -> Vec<(u16,
             let record = json!({"_id": id, "text": text});
             let answer = client.call("record:save", json!({"records": [record]}));
             let json = answer.json();
-            // The request may be refused as a whole, or its only record.
+            // Either the whole request is refused, or its only record.
             let error = if answer.status == 200 {
                 json["result"][0].clone()
             } else {
@@ -56,7 +56,7 @@ fn fill(client: &Client, prefix: &str, acknowledged: &Acknowledged) -> Vec<(u16,
     })
 }
 
-/// Everything acknowledged is there, whole, by query and by key.
+/// Fails unless every acknowledged record exists and is complete, by query and by key.
 fn check(client: &Client, acknowledged: &Acknowledged) {
     let acknowledged = acknowledged.lock().unwrap();
     let begun = Instant::now();
@@ -86,7 +86,7 @@ fn check(client: &Client, acknowledged: &Acknowledged) {
     );
 }
 
-/// Takes space away, as another program would.
+/// Takes up space, as another program would.
 fn put_ballast(path: &Path, megabytes: usize) {
     let mut file = std::fs::File::create(path).unwrap();
     file.write_all(&vec![1; megabytes << 20]).unwrap();
@@ -137,7 +137,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
     check(&client, &acknowledged);
     let status = server.terminate();
     assert!(status.success(), "{status}");
-    // With the disk as full as it was, and then with space again.
+    // First with the disk as full as before, then with space again.
     server.restart();
     check(&client.at(&server), &acknowledged);
     let path = mount.folder().to_string_lossy().into_owned();
@@ -178,7 +178,7 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
     assert_eq!(found[0]["text"], "was there before");
     let body = json!({"records": [{"_id": "note/2", "text": "there is space"}]});
     assert_eq!(master.call("record:save", body.clone()).status, 507);
-    // Nothing is kept back now, and it says so.
+    // Nothing is reserved now, and the server says so.
     assert!(server.terminate().success());
     server.restart();
     let said = server.output();
@@ -199,7 +199,7 @@ fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
         Ok(mount) => mount,
         Err(why) => return skipped("full disk", &why),
     };
-    // Enough for the files that are made first, and not for a segment.
+    // Enough for the files that are created first, but not for a segment.
     mount.fill_but(200_000);
     let mut server = TestServer::start();
     let data = mount.folder().join("data");
@@ -256,7 +256,7 @@ fn a_start_says_why_the_record_store_does_not_open() {
         Err(why) => return skipped("full disk", &why),
     };
     let data = mount.folder().join("data").to_string_lossy().into_owned();
-    // Nothing is kept back.
+    // Nothing is reserved.
     let mut server = TestServer::with(&[("DATA_DIR", &data)]);
     assert!(server.terminate().success());
     mount.fill_but(0);
@@ -292,7 +292,8 @@ fn a_log_on_a_disk_that_takes_no_writes_is_read_and_backed_up() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
     }
-    // The ops store is copied in the data folder first: it is missing, and that is told.
+    // The ops store is first copied within the data folder, so it is missing from the backup, and
+    // the command says so.
     let output = server.skytrail(&["backup", &backups]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("is without ops.sqlite"), "{said}");

@@ -1,5 +1,5 @@
-//! Durability and the detection of damage, seen from outside the process: traced system calls, file
-//! systems that lose power or fill up, slow disks, files that change under the server.
+//! Durability and the detection of damage, from outside the process: traced system calls, file
+//! systems that lose power or run full, slow disks, files that change under the server.
 
 mod damage;
 mod disk_full;

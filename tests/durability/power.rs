@@ -1,4 +1,4 @@
-//! Power loss at a random moment under load.
+//! Power loss at random times under load.
 //!
 //! `SKYTRAIL_POWER_CYCLES` sets the number of cuts; 5 by default.
 
@@ -34,7 +34,8 @@ fn a_power_cut_takes_nothing_that_was_acknowledged() {
     server.kill();
 }
 
-/// The test above would notice: a server whose flushes do nothing loses what it acknowledged.
+/// Proves that the test above would notice: a server whose flushes do nothing loses what it
+/// acknowledged.
 #[test]
 fn a_power_cut_takes_what_was_not_flushed() {
     let (mut disk, strace) = match (Disk::new(), strace()) {

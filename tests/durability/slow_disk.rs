@@ -1,5 +1,5 @@
-//! A disk whose flushes take long: nobody is answered early, too much load is turned away at once and
-//! not piled up in memory.
+//! A disk with slow flushes: no answer comes early, and excess load is refused immediately instead
+//! of filling up memory.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ struct Counts {
     num_shed: AtomicUsize,
 }
 
-/// Starts a server with a user and a type, whose flushes take so long.
+/// Starts a server with a user and a type, whose flushes take this long.
 fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer, Client)> {
     let strace = match strace() {
         Ok(path) => path,
@@ -45,14 +45,14 @@ fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer
     Some((server, client))
 }
 
-/// Flushes take longer than clients have: who is told so can rely on it.
+/// Flushes take longer than clients wait, and a client that is told so can rely on it.
 #[test]
 fn whatever_is_stored_was_not_said_to_have_taken_too_long() {
     let flush = Duration::from_millis(700);
     let Some((_server, client)) = slow_server(&[("RESPONSE_TIMEOUT", "1")], flush) else {
         return;
     };
-    // They wait for each other's flushes, so that deadlines pass before and during one's own.
+    // They wait for each other's flushes, so that deadlines pass both before and during their own.
     let saves: Vec<_> = (0..12)
         .map(|number| {
             let client = client.clone();
@@ -110,7 +110,7 @@ fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
                 503 => {
                     assert!(answer.header("Retry-After").is_some(), "{}", answer.json());
                     counts.num_shed.fetch_add(1, Ordering::SeqCst);
-                    // As a client does that takes the advice, if impatiently.
+                    // Like a client that follows the advice, but impatiently.
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
                 other => panic!("{other}: {}", answer.json()),

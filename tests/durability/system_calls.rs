@@ -1,5 +1,5 @@
 //! The server under a tracer: what it flushes before it answers, and what it does when a flush
-//! fails or takes long.
+//! fails or is slow.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,10 @@
-//! Reading a trace of system calls: was every acknowledgement preceded by a flush that began after
-//! the acknowledged bytes had been written? And what is sealed with a key by a flush of the key?
+//! Reads a trace of system calls. Was every acknowledgement preceded by a flush that began after
+//! the acknowledged bytes had been written? Was everything sealed with a key preceded by a flush of
+//! that key?
 
 use std::collections::HashMap;
 
-/// A system call: what it was, and the lines of the trace where it began and ended.
+/// A system call, and the lines of the trace where it began and ended.
 #[derive(Debug)]
 struct Call<'a> {
     name: &'a str,
@@ -13,23 +14,23 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Whether it works on a file below the journal's folder.
+    /// Returns whether it works on a file below the journal's folder.
     fn is_on_journal(&self) -> bool {
         self.target().contains("/journal/")
     }
 
-    /// The file or socket it works on, as `number<path>`.
+    /// The file or socket that it works on, as `number<path>`.
     fn target(&self) -> &str {
         let first = self.text.split([',', ')']).next();
         first.unwrap_or_default().trim_end()
     }
 
-    /// Whether it writes bytes, as a trace with `-x` shows them, to a file of such a path.
+    /// Returns whether it writes bytes, as a trace with `-x` shows them, to a file with this path.
     fn writes(&self, path: &str, bytes: &[u8]) -> bool {
         self.name == "pwrite64" && self.target().contains(path) && self.text.contains(&hex(bytes))
     }
 
-    /// Whether it flushes a file of such a path.
+    /// Returns whether it flushes a file with this path.
     fn flushes(&self, path: &str) -> bool {
         self.name == "fdatasync" && self.target().contains(path) && self.text.ends_with("= 0")
     }
@@ -40,7 +41,7 @@ impl Call<'_> {
     }
 }
 
-/// Reads what `strace -f -yy` wrote. A call that another thread's interrupts in the trace stands on
+/// Reads the output of `strace -f -yy`. A call that is interrupted by one of another thread takes
 /// two lines.
 fn parse(trace: &str) -> Vec<Call<'_>> {
     let mut calls: Vec<Call<'_>> = Vec::new();
@@ -76,8 +77,8 @@ fn parse(trace: &str) -> Vec<Call<'_>> {
     calls
 }
 
-/// Returns what is wrong: acknowledgements of the records with these keys that were sent before they were durable, and
-/// those that the trace does not show.
+/// Returns the violations: acknowledgements of these records that were sent before they were
+/// durable, and those missing from the trace.
 pub fn violations(trace: &str, keys: &[String]) -> Vec<String> {
     let calls = parse(trace);
     let verdict = |key: &String| {
@@ -117,7 +118,7 @@ pub struct KeyFlushes {
     pub num_flushes: usize,
 }
 
-/// Reads how the keys of these users became durable, in a trace with `-x`.
+/// Reads from a trace with `-x` how the keys of these users became durable.
 pub fn key_flushes(trace: &str, users: &[String]) -> KeyFlushes {
     const KEYS: &str = "/subjects.keys";
     const SLOT_BYTES: usize = 64;

@@ -1,4 +1,4 @@
-//! Files of what is erased.
+//! Files of erased records.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ fn assert_missing(answer: &Answer) {
     assert!(said.contains("failed to fetch asset"), "{said}");
 }
 
-/// Whether the bytes of a file are to be had.
+/// Returns whether a file can be downloaded.
 fn is_there(server: &TestServer, asset: &Json) -> bool {
     let answer = ask(server, "GET", &path_of(asset), &[]);
     if answer.status == 200 {
@@ -73,7 +73,7 @@ fn a_file_goes_with_the_record_unless_another_names_it_or_did() {
     let listed = master.call("erase:list", json!({})).result();
     assert_eq!(listed["erasures"][0]["files"], erased["files"]);
 
-    // Nobody can name it any more, or put something in its place.
+    // The file can no longer be named, and its name is not used again.
     let body = json!({"records": [{"_id": "note/late", "file": named(&own)}]});
     let refused = master.call("record:save", body).result();
     let message = refused[0]["message"].as_str().unwrap();
@@ -81,13 +81,13 @@ fn a_file_goes_with_the_record_unless_another_names_it_or_did() {
     let again = file(own["$name"].as_str().unwrap(), CONTROL);
     assert_ne!(again["$name"], own["$name"]);
 
-    // The last who names it takes it along.
+    // When the last record that names a file is erased, so is the file.
     let erased = erase_record(&master, "note/stays");
     assert_eq!(erased["files"], names(&[&shared, &past]));
     assert!(!is_there(&server, &shared) && !is_there(&server, &past));
     verified(&server);
     assert_store_is_the_logs(&mut server);
-    // Also after a start.
+    // Also after a restart.
     for path in paths {
         assert_missing(&ask(&server, "GET", &path, &[]));
     }
@@ -132,7 +132,7 @@ fn files_of_a_user_go_with_his_records_and_stay_when_that_is_asked_for() {
     assert_eq!(refused.code(), 107);
 }
 
-/// Whoever names a file while it is looked for has it, or is refused.
+/// A client that names a file during the erasure either keeps it or is refused.
 #[test]
 fn a_file_that_somebody_names_meanwhile_stays_or_cannot_be_named() {
     let server = TestServer::start();
@@ -158,7 +158,7 @@ fn a_file_that_somebody_names_meanwhile_stays_or_cannot_be_named() {
     assert_eq!(num_kept + num_gone, 30);
 }
 
-/// Saves a record, and returns where its newest version stands in the log.
+/// Saves a record, and returns the position of its newest version.
 fn saved_at(master: &Client, record: &str, fields: Json) -> Json {
     master.save(record, fields);
     versions(master, record)[0]["position"].clone()
@@ -172,7 +172,7 @@ fn a_file_goes_with_the_version_or_field_that_named_it_unless_something_else_doe
     let (past, now) = (file("past.txt"), file("now.txt"));
     let (field, other) = (file("field.txt"), file("other.txt"));
 
-    // A version: what the record still names stays.
+    // Of a version: files that the record still names stay.
     let body = json!({"a": named(&past), "b": named(&now)});
     let first = saved_at(&master, "note/1", body);
     master.save("note/1", json!({"a": null, "n": 1}));
@@ -182,7 +182,7 @@ fn a_file_goes_with_the_version_or_field_that_named_it_unless_something_else_doe
     assert_eq!(erased["kept_files"], json!([now["$name"]]), "{erased}");
     assert!(!is_there(&server, &past) && is_there(&server, &now));
 
-    // A field: what another field of the record names stays.
+    // Of a field: files that another field of the record names stay.
     let body = json!({"a": named(&field), "b": named(&other), "c": named(&other)});
     master.save("note/2", body);
     let erased = erase(&server, &["field", "note/2", "b", "--keep-files"]);
@@ -195,7 +195,7 @@ fn a_file_goes_with_the_version_or_field_that_named_it_unless_something_else_doe
     let line = format!("file {} stays", other["$name"]);
     assert!(said(&erased).contains(&line), "{}", said(&erased));
 
-    // A field of all records.
+    // Of a field of all records.
     master.save("note/3", json!({"c": named(&other)}));
     let erased = erase(&server, &["field", "note", "c"]);
     let line = format!("file {} goes", other["$name"]);
@@ -240,7 +240,7 @@ fn files_that_only_versions_let_go_named_are_let_go_with_them() {
     assert_store_is_the_logs(&mut server);
 }
 
-/// What is stored below the name of a file that was erased is erased as any other.
+/// A file whose name lies below that of an erased file is erased like any other.
 #[test]
 fn a_file_below_the_name_of_an_erased_one_goes_as_any_other() {
     let server = TestServer::start();
@@ -266,13 +266,13 @@ fn block(server: &TestServer, asset: &Json) -> PathBuf {
     mark
 }
 
-/// An erasure whose file cannot be removed holds up no other, and no other file of its own.
+/// An erasure whose file cannot be removed delays no other erasure, and no other file of its own.
 #[test]
 fn a_file_that_cannot_be_removed_holds_up_no_other_erasure() {
     let server = TestServer::start();
     let master = Client::master(&server);
     let file = |name: &str, text: &str| upload(&server, name, "text/plain", text);
-    // The one that is stuck is the first of the two.
+    // The stuck file is the first of the two.
     let (stuck, beside) = (file("a/stuck.txt", CONTROL), file("b/beside.txt", CANARY));
     let other = file("other.txt", CANARY);
     let both = json!({"a": named(&stuck), "b": named(&beside)});

@@ -1,4 +1,4 @@
-//! An erasure on a full disk: it says that it is not done, and is done when there is space.
+//! An erasure on a full disk: it reports that it is not finished, and finishes when there is space.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::machine::{Mount, skipped};
 use crate::support::server::TestServer;
 
-/// Takes all the space there is.
+/// Fills up all space.
 fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
     for size in [1 << 20, 1 << 12] {
@@ -40,7 +40,7 @@ fn on_a_full_disk_an_erasure_waits_for_space_and_says_so() {
     master
         .call("record:delete", json!({"ids": ["note/gone"]}))
         .result();
-    // So much that neither a segment nor the store can be written again in what is kept back.
+    // So much that neither a segment nor the store can be rewritten within the reserve.
     for number in 0..150 {
         let text = format!("{number} {}", "x".repeat(20_000));
         master.save(&format!("page/{number}"), json!({ "text": text }));
@@ -54,13 +54,13 @@ fn on_a_full_disk_an_erasure_waits_for_space_and_says_so() {
         let answer = master.call("record:save", body);
         (answer.status == 507).then_some(())
     });
-    // What has to be written first cannot be: the request itself is refused.
+    // What has to be written first does not fit, so the request itself is refused.
     let body = json!({"user": ada.user, "why": "a test"});
     let answer = master.call("erase:user", body.clone());
     let message = refused(answer.json()).unwrap_or_default();
     assert!(message.contains("disk is full"), "{message}");
 
-    // This needs nothing but the request, for which enough is kept back.
+    // This writes nothing but the request, for which the reserve is enough.
     let eraser = master.clone();
     let erasing = std::thread::spawn(move || {
         let body = json!({"record": "note/gone", "why": "a test"});

@@ -1,4 +1,4 @@
-//! An erasure that is interrupted is finished at the next start.
+//! An interrupted erasure is finished at the next start.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn erasure_of(master: &Client, record: &str) -> Option<Json> {
     of_record.next().cloned()
 }
 
-/// The server is killed at every stage of an erasure: once the log has it, it comes true.
+/// The server is killed at every stage of an erasure: once the log has it, it is carried out.
 #[test]
 fn killed_again_and_again_an_erasure_comes_true() {
     let mut server = TestServer::with(&[("JOURNAL_SEGMENT_BYTES", "1048576")]);
@@ -69,7 +69,8 @@ fn killed_again_and_again_an_erasure_comes_true() {
                 );
                 num_interrupted += 1;
             }
-            // It was killed before the log had it: nothing is lost but the record, at most.
+            // It was killed before the log had the erasure: nothing is lost except, at most, the
+            // record.
             None => assert!(!places_of(&server, &canary).is_empty(), "round {round}"),
         }
         verified(&server);

@@ -1,4 +1,4 @@
-//! Erasure: what is erased is nowhere any more, and everything else is as it was.
+//! Erasure: erased data is nowhere any more, and everything else is unchanged.
 
 mod files;
 mod full_disk;
@@ -20,9 +20,9 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// Text that is found nowhere but where somebody puts it.
+/// Text that occurs only where a test puts it.
 const CANARY: &str = "canary-9e1f4b7a";
-/// What stays.
+/// Text that stays.
 const CONTROL: &str = "control-5c20d8e3";
 
 fn said(output: &Output) -> String {
@@ -56,7 +56,7 @@ fn assert_store_is_the_logs(server: &mut TestServer) {
     server.restart();
 }
 
-/// Writes versions of two records, one of which is to be forgotten, and some more.
+/// Writes versions of two records, one of which is to be erased, and some more.
 fn write(client: &Client) {
     for number in 0..40 {
         client.save(
@@ -110,7 +110,7 @@ fn a_record_that_is_erased_is_nowhere_and_the_rest_is_as_it_was() {
     assert!(!output.contains("differs from its checksum"), "{output}");
 }
 
-/// What is left of the record is shown as erased, and by whom and why.
+/// What remains of the record is shown as erased, with by whom and why.
 fn check_what_is_shown(master: &Client, before: &Json, last: &Json) {
     let mark = |erased: &Json| {
         assert_eq!(erased["why"], "asked for on paper", "{erased}");
@@ -148,7 +148,7 @@ fn check_what_is_shown(master: &Client, before: &Json, last: &Json) {
     assert_eq!(restored.code(), 110);
 }
 
-/// The command line says so, too.
+/// The command line shows the same.
 fn check_what_is_printed(server: &TestServer, last: &Json) {
     let key = format!("MASTER_KEY={}", crate::support::server::MASTER_KEY);
     let list = [
@@ -168,7 +168,7 @@ fn check_what_is_printed(server: &TestServer, last: &Json) {
         assert!(line.contains("erased at "), "{line}");
         assert!(line.contains("asked for on paper"), "{line}");
     }
-    // Without the server, in the log itself.
+    // Without the server, from the log itself.
     let shown = server.skytrail(&["log", "show", &last.to_string()]).stdout;
     let shown: Json = serde_json::from_slice(&shown).unwrap();
     assert_eq!(shown["erased"]["why"], "asked for on paper", "{shown}");

@@ -1,5 +1,5 @@
-//! Sequence fields of types whose records are erased: no number is given twice, and a store that is made
-//! anew has the numbers that the records have.
+//! Sequence fields of types whose records are erased: no number is assigned twice, and a rebuilt
+//! store has the same numbers.
 
 use serde_json::{Value as Json, json};
 
@@ -8,10 +8,10 @@ use crate::support::client::Client;
 use crate::support::postgres;
 use crate::support::server::TestServer;
 
-/// A server whose store is a file, or in a database.
+/// A server whose store is a file or a database.
 struct World {
     server: TestServer,
-    /// Where commands find the store, too.
+    /// Where commands find the store as well.
     url: String,
 }
 
@@ -23,7 +23,7 @@ impl World {
         }
     }
 
-    /// Makes the store anew, after a look at whether what the log makes of it is the same.
+    /// Rebuilds the store, after checking that a store built from the log is the same.
     fn rebuild(&mut self) {
         assert!(self.server.terminate().success());
         for command in [&["rebuild", "--verify"][..], &["rebuild"]] {
@@ -43,7 +43,7 @@ fn erase(master: &Client, ids: &[&str]) {
     }
 }
 
-/// Returns the records' numbers, by their ids.
+/// Returns the records' numbers, by id.
 fn numbers(master: &Client) -> Vec<(String, Json)> {
     let anything = json!(["neq", {"$type": "keypath", "$val": "_id"}, ""]);
     let number_of = |note: &Json| (note["_id"].to_string(), note["number"].clone());
@@ -68,10 +68,11 @@ fn add_field(master: &Client) {
     master.call("schema:create", body).result();
 }
 
-/// Records that are there when the field comes are numbered by it; some of them go later, or went before.
+/// A new sequence field numbers the existing records; some were erased before, and some are erased
+/// later.
 fn check_what_the_field_found(mut world: World) {
     let master = Client::master(&world.server);
-    // What comes first has the greatest ids.
+    // The oldest records have the greatest ids.
     for id in ["note/9", "note/8", "note/7", "note/6", "note/5"] {
         save(&master, id);
     }
@@ -85,7 +86,7 @@ fn check_what_the_field_found(mut world: World) {
     let master = master.at(&world.server);
     assert_eq!(numbers(&master), kept);
 
-    // Nobody has the greatest number any more, and nothing of whoever had it is left.
+    // No record has the greatest number any more, and nothing remains of the one that had it.
     erase(&master, &["note/8", "note/6", "note/5"]);
     world.rebuild();
     let next = save(&master.at(&world.server), "note/1");
@@ -93,7 +94,7 @@ fn check_what_the_field_found(mut world: World) {
     assert!(found.iter().all(is_new), "{next} was given: {found:?}");
 }
 
-/// Records that come behind the field carry their numbers, and these go with what they were.
+/// Records saved after the field was added carry their numbers, which are erased with them.
 fn check_what_the_field_gave(mut world: World) {
     let master = Client::master(&world.server);
     add_field(&master);

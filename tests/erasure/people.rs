@@ -59,7 +59,7 @@ fn a_user_is_gone_with_his_devices_and_records() {
     assert_eq!(again.code(), 110);
 }
 
-/// Apps take a device from its user before he logs out, and the next one who logs in has it.
+/// Apps take a device from its user before they log out, and the next user who logs in gets it.
 #[test]
 fn a_user_is_gone_from_devices_that_are_not_his_any_more() {
     let mut server = TestServer::start();
@@ -84,7 +84,7 @@ fn a_user_is_gone_from_devices_that_are_not_his_any_more() {
         ada.call("subscription:delete", ended).result();
         device
     });
-    // What she had there ended before he came; what he does with it stays.
+    // Her subscriptions there ended before he got the device; what he does with it stays.
     let ended = json!({"device_id": last, "subscription_ids": ["hers"]});
     ada.call("subscription:delete", ended).result();
     for device in [&next, &last] {
@@ -130,7 +130,7 @@ fn a_user_is_gone_from_devices_that_are_not_his_any_more() {
 
 fn await_copies_in_store(server: &TestServer, client: &Client, text: &str) {
     eventually(&format!("{text} is in the store"), || {
-        // Whoever asks makes the store catch up.
+        // A query makes the store catch up.
         client.call("record:query", json!({"record_type": "note", "limit": 1}));
         let places = places_of(server, text);
         let is_there = places.iter().any(|it| it.contains("/records.sqlite"));
@@ -138,7 +138,7 @@ fn await_copies_in_store(server: &TestServer, client: &Client, text: &str) {
     });
 }
 
-/// Whoever asked for more than could be erased is told so by the exit, too.
+/// The exit code also shows that more was asked for than could be erased.
 #[test]
 fn records_that_could_not_be_erased_with_their_owner_are_told() {
     let server = TestServer::start();
@@ -155,7 +155,7 @@ fn records_that_could_not_be_erased_with_their_owner_are_told() {
         "{said}"
     );
     assert_ne!(ada.call("me", json!({})).status, 200, "she is gone");
-    // What is in the way is named, and what to do.
+    // The command names what prevents it, and what to do.
     let again = format!("skytrail erase user {user} --records");
     assert!(
         said.contains("link/1 refers to it") && said.contains(&again),
@@ -173,7 +173,7 @@ fn records_that_could_not_be_erased_with_their_owner_are_told() {
     );
 }
 
-/// Which of a user's records is looked at first makes no difference.
+/// The order in which a user's records are erased makes no difference.
 #[test]
 fn records_that_only_others_of_the_user_refer_to_go_with_them() {
     let server = TestServer::start();
@@ -196,7 +196,8 @@ fn records_that_only_others_of_the_user_refer_to_go_with_them() {
     );
 }
 
-/// What is about a user is in the log only under his key; with it, history shows everything.
+/// The log holds everything about a user only under their key; with the key, history shows all of
+/// it.
 #[test]
 fn who_a_user_is_stands_nowhere_in_the_log_in_the_open() {
     let mut server = TestServer::start();
@@ -270,7 +271,7 @@ fn a_field_is_gone_and_the_record_goes_on() {
     );
     assert_eq!(now[0].get("secret"), None);
     let listed = versions(&master, "note/1");
-    // Created, three with the secret, one more, unset, saved once more as a whole.
+    // Created, three with the secret, one more, unset, saved once more in full.
     assert_eq!(listed.len(), 7);
     let blank: Vec<bool> = listed.iter().map(|it| it.get("erased").is_some()).collect();
     assert_eq!(blank, [false, false, false, true, true, true, false]);
@@ -319,7 +320,7 @@ fn a_user_is_found_by_whatever_names_him() {
     for (name, id) in &named {
         let record = json!({"ids": [format!("user/{id}")]});
         assert_eq!(master.call("record:fetch", record).result()[0]["code"], 110);
-        // What is not there is said in a way that nobody takes for an all-clear.
+        // The answer for an unknown user must not look like success.
         let refused = erase(&server, &["user", name]);
         assert!(!refused.status.success());
         let said = said(&refused);
@@ -327,7 +328,7 @@ fn a_user_is_found_by_whatever_names_him() {
     }
 }
 
-/// Who is gone already may have left records, and they go without him.
+/// A user who was erased before may have left records, which can be erased without them.
 #[test]
 fn the_records_of_a_user_who_is_erased_already_are_erased() {
     let server = TestServer::start();
@@ -351,7 +352,7 @@ fn the_records_of_a_user_who_is_erased_already_are_erased() {
     verified(&server);
 }
 
-/// Plugins act for whom they are told of, and some are told late.
+/// Plugins act for the users that they are told of, and some are told late.
 #[test]
 fn the_master_key_brings_nobody_back_who_was_erased() {
     let mut server = TestServer::start();
@@ -407,10 +408,10 @@ fn the_master_key_brings_nobody_back_who_was_erased() {
             assert_eq!(head(&master), before, "nothing is stored");
         }
     }
-    // At 104 SDKs forget a session.
+    // SDKs forget a session at code 104.
     let signed_in = ada.at(&server).call("me", json!({}));
     assert_eq!((signed_in.status, signed_in.code()), (401, 104));
-    // Others are made on the spot, as ever, and whoever wants her back says so.
+    // Other users are still created on the spot, and an import that names her brings her back.
     let master = master.at(&server);
     let mut body = hers("record:query");
     body["_user_id"] = json!("stranger");

@@ -1,4 +1,4 @@
-//! Types that are personal: their records go with their owners.
+//! Personal types: their records are erased with their owners.
 
 use serde_json::{Value as Json, json};
 
@@ -16,14 +16,14 @@ fn mark(master: &Client, name: &str, is_personal: bool) {
     );
 }
 
-/// Where the log has a text in the open.
+/// Returns where the log has a text unencrypted.
 fn in_the_log(server: &TestServer, text: &str) -> Vec<String> {
     let places = places_of(server, text).into_iter();
     let of_log = places.filter(|it| it.contains("/journal/") || it.contains("/sled/"));
     of_log.collect()
 }
 
-/// Waits until sled and the record store have what was written so far.
+/// Waits until sled and the record store have everything written so far.
 fn await_all(server: &TestServer, master: &Client) {
     master.save("mark/1", json!({"text": "mark-77e0"}));
     for place in ["/sled/", "/records.sqlite"] {
@@ -47,14 +47,14 @@ fn records_of_a_personal_type_are_sealed_with_their_owners_key_and_go_with_him()
     let ada = Client::signed_up(&server, "ada");
     let bob = Client::signed_up(&server, "bob");
     let user = ada.user.clone().unwrap();
-    // From the marking on it is sealed, and what was before goes as well.
+    // Sealed from the marking on; earlier events are erased as well.
     ada.save("diary/early", json!({"text": "early-31c9"}));
     mark(&master, "diary", true);
     let created = ada.save("diary/1", json!({"text": format!("{CANARY} 0"), "n": 0}));
     for number in 1..=40 {
         ada.save("diary/1", json!({"text": format!("{CANARY} {number}")}));
     }
-    // Whoever writes to it, and also when it is gone.
+    // Sealed whoever writes to it, and also when the record is deleted.
     master.save("diary/1", json!({"more": [format!("{CANARY} more")]}));
     ada.save("diary/gone", json!({"text": format!("{CANARY} gone")}));
     ada.call("record:delete", json!({"ids": ["diary/gone"]}))
@@ -67,7 +67,7 @@ fn records_of_a_personal_type_are_sealed_with_their_owners_key_and_go_with_him()
     assert!(!in_the_log(&server, "early-31c9").is_empty());
     assert!(!places_of(&server, CANARY).is_empty(), "the store has it");
 
-    // With the keys everything reads as ever: history, the past, a store that is made anew.
+    // With the keys everything reads as before: history, the past, a rebuilt store.
     let shown = versions(&master, "diary/1");
     assert_eq!(shown.len(), 42);
     assert_eq!(shown[1]["record"]["text"], format!("{CANARY} 40"));
@@ -142,7 +142,7 @@ fn a_personal_record_that_others_refer_to_stays_empty() {
     verified(&server);
 }
 
-/// What was sealed stays so when the type is not personal any more, and goes all the same.
+/// What was sealed stays sealed after the type is no longer personal, and is erased all the same.
 #[test]
 fn what_was_written_while_the_type_was_personal_goes_though_it_is_not_any_more() {
     let mut server = TestServer::start();
@@ -170,8 +170,8 @@ fn what_was_written_while_the_type_was_personal_goes_though_it_is_not_any_more()
     assert_store_is_the_logs(&mut server);
 }
 
-/// Whoever writes to her records while she is erased is refused or comes to nothing; no blank is left
-/// that no erasure names.
+/// Writes to her records during her erasure are refused or have no effect; every blank belongs to
+/// an erasure.
 #[test]
 fn what_is_written_meanwhile_is_accounted_for() {
     let mut server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Retention: what is let go is gone, what is kept is as it was.
+//! Retention: old versions are gone, and kept ones are unchanged.
 
 use serde_json::{Value as Json, json};
 
@@ -6,7 +6,7 @@ use super::{assert_store_is_the_logs, said, verified, versions};
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// What a record was after each of its versions, the newest first, if that is known.
+/// Returns the record after each of its versions, newest first, where it is known.
 fn past(client: &Client, record: &str) -> Vec<(u64, Json)> {
     let listed = versions(client, record);
     let state = |version: &Json| {
@@ -72,7 +72,7 @@ fn versions_beyond_those_kept_are_let_go_and_the_rest_is_as_it_was() {
     assert_eq!(done["finished"], true, "{done}");
     let size = |name: &str| done[name].as_u64().unwrap();
     assert!(done["num_events"].as_u64().unwrap() > 50, "{done}");
-    // A hundred times two thousand bytes; most of them go.
+    // A hundred versions of two thousand bytes; most of them are let go.
     assert!(
         size("bytes_before") - size("bytes_after") > 100_000,
         "{done}"
@@ -100,8 +100,8 @@ fn versions_beyond_those_kept_are_let_go_and_the_rest_is_as_it_was() {
     assert_eq!(newest[0]["record"]["n"], 109);
 }
 
-/// Of each record the last ten versions are as they were; older ones are, or are not known any more,
-/// and those are the oldest; other types are untouched.
+/// The last ten versions of each record are unchanged. Of the older ones, the oldest are no longer
+/// known and the others are unchanged. Other types are untouched.
 fn check(master: &Client, records: &[&str], before: &[Vec<(u64, Json)>]) {
     for (record, before) in records.iter().zip(before) {
         let after = past(master, record);

@@ -1,4 +1,4 @@
-//! Retention under random settings, saves, deletions and kills; and by the days of a clock that the
+//! Retention under random settings, saves, deletions and kills, and by days of a clock that the
 //! test sets.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use crate::support::eventually;
 use crate::support::machine::{faketime, number, skipped};
 use crate::support::server::TestServer;
 
-/// What records were after each event, by position; null for a deletion.
+/// The records after each event, by position; null for a deletion.
 type Model = BTreeMap<String, BTreeMap<u64, Json>>;
 
-/// Notes what the newest versions are, as they are told before anything of them may go.
+/// Notes the newest versions before any of them can be let go.
 fn note_new(master: &Client, model: &mut Model) {
     for (record, states) in model {
         for version in versions(master, record) {
@@ -31,7 +31,7 @@ fn note_new(master: &Client, model: &mut Model) {
     }
 }
 
-/// Of every record the last `kept` versions are as they were, and of older ones nothing is other.
+/// The last `kept` versions of every record are unchanged, and no older one is different.
 fn check(master: &Client, model: &Model, kept: Option<usize>) {
     for (record, states) in model {
         let listed = versions(master, record);
@@ -95,7 +95,7 @@ fn whatever_is_kept_is_as_it_was_through_compactions_and_kills() {
         assert_eq!(all(&master), before, "round {round}: what records are now");
         let kept = usize::try_from(kept).unwrap();
         check(&master, &model, Some(kept));
-        // Whatever the kill left open is finished, and then there is nothing more to do.
+        // What the kill left unfinished is completed, and then nothing is left to do.
         eventually("it is compacted", || {
             let done = master.call("log:compact", json!({})).result();
             (done["num_events"] == 0 && done["finished"] == true).then_some(())
@@ -103,7 +103,7 @@ fn whatever_is_kept_is_as_it_was_through_compactions_and_kills() {
         check(&master, &model, Some(kept));
         assert_eq!(all(&master), before, "round {round}");
         verified(&server);
-        // From here on what is gone is known to be.
+        // From here on, versions that are gone must stay gone.
         for (record, states) in &mut model {
             for version in versions(&master, record) {
                 if version["record"].is_null() {
@@ -158,8 +158,8 @@ fn days_go_by_and_the_log_is_compacted_at_its_hour() {
         "nothing goes before its hour"
     );
 
-    // Seconds before the hour, on the next day: what held four days before is of the second day. Its
-    // full state is the first version of all, so that all are kept...
+    // Seconds before the hour, on the next day. The state four days before is from the second day.
+    // Its full state is the very first version, so all versions are kept...
     server.set("COMPACT_AT", "03:30");
     let master = begin(&mut server, "@2030-01-07 03:29:55");
     eventually("it is compacted at half past three", || {
@@ -170,7 +170,7 @@ fn days_go_by_and_the_log_is_compacted_at_its_hour() {
     });
     assert_eq!(versions(&master, "note/1"), before);
 
-    // ... until there are full states behind it.
+    // ... until there are full states after it.
     for number in 0..40 {
         master.save("note/1", json!({"day": 6, "n": number}));
     }

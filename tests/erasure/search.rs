@@ -1,4 +1,4 @@
-//! Looking for bytes in everything that a server keeps.
+//! Looks for bytes in everything that a server keeps.
 
 use serde_json::json;
 
@@ -7,8 +7,8 @@ use crate::support::eventually;
 use crate::support::search::files_with;
 use crate::support::server::TestServer;
 
-/// Returns the files of a server that have some text in them: of its data folder, and whatever lies
-/// beside it, such as backups; and `output` if the server has said it.
+/// Returns the files of a server that contain a text, in its data folder and next to it, such as
+/// backups; and `output` if the server has printed it.
 pub fn places_of(server: &TestServer, text: &str) -> Vec<String> {
     let (all, data) = (server.folder(), server.data_dir());
     let mut places = files_with(all, text);
@@ -25,12 +25,12 @@ pub fn places_of(server: &TestServer, text: &str) -> Vec<String> {
     places
 }
 
-/// Waits until a text is in the journal, in sled and in the record store, so that not finding it
-/// later means something.
+/// Waits until a text is in the journal, in sled and in the record store, so that its absence later
+/// means something.
 pub fn await_copies(server: &TestServer, client: &Client, text: &str) {
     for place in ["/journal/", "/sled/", "/records.sqlite"] {
         eventually(&format!("{text} is in {place}"), || {
-            // Whoever asks makes the store catch up.
+            // A query makes the store catch up.
             client.call("record:query", json!({"record_type": "note", "limit": 1}));
             let places = places_of(server, text);
             places

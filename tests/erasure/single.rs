@@ -13,7 +13,7 @@ fn one_event_loses_what_it_held_and_the_record_goes_on() {
     let master = Client::master(&server);
     master.save("note/1", json!({"text": CONTROL, "n": 0}));
     master.save("note/1", json!({"text": CANARY}));
-    // The store need not take what is changed again at once.
+    // The store may skip a version that is changed again at once.
     await_copies(&server, &master, CANARY);
     master.save(
         "note/1",
@@ -111,7 +111,7 @@ fn what_is_refused_of_a_temporal_type_is_as_it_was() {
     let body = json!({"type": "note", "temporal": true});
     master.call("schema:temporal", body).result();
     let position = &versions(&master, "note/1")[0]["position"];
-    // Who acts as a user for the first time gets a record of his own.
+    // A user for whom the master key acts for the first time gets a record.
     let body = json!({"position": 0, "why": "x"});
     assert_eq!(master.call("erase:event", body).code(), 110);
     let head = || master.health()["log"]["head"].clone();
@@ -137,7 +137,7 @@ fn what_is_refused_of_a_temporal_type_is_as_it_was() {
     assert_eq!(head(), before, "nothing has happened");
 }
 
-/// The type's default must not come back to a record whose owner has closed it.
+/// A record whose owner has closed it must not get the type's default access again.
 #[test]
 fn the_access_list_of_a_record_outlives_the_erasure_of_a_field() {
     let server = TestServer::start();
@@ -150,7 +150,7 @@ fn the_access_list_of_a_record_outlives_the_erasure_of_a_field() {
         "note/closed",
         json!({"secret": "s", "text": "t", "_access": []}),
     );
-    // Open, and as open when a default comes that is not.
+    // Open, and still open when a default comes that is not.
     ada.save("note/open", json!({"secret": "s", "text": "t"}));
     let default = json!([{"public": true, "level": "read"}]);
     let body = json!({"type": "note", "default_access": default});

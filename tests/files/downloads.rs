@@ -1,4 +1,4 @@
-//! Downloads: who may, what comes, and for how long an address is good.
+//! Downloads: who may, what arrives, and how long an address is valid.
 
 use std::process::Command;
 
@@ -96,7 +96,7 @@ fn no_file_runs_as_a_page_of_the_server() {
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
         let policy = answer.header("Content-Security-Policy").unwrap();
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
-        // The browsers' own viewers of PDF need to be out of it.
+        // The browsers' own PDF viewers do not work in a sandbox.
         let is_sandboxed = policy.ends_with("; sandbox");
         assert_eq!(is_sandboxed, content_type != "application/pdf", "{policy}");
         let disposition = (!is_shown).then_some("attachment");
@@ -144,7 +144,7 @@ fn an_address_is_good_with_its_own_signature_alone() {
     let (asset, _) = announce(&Client::anonymous(&server), "a.txt", "text/plain", 3);
     assert_eq!(status(&path_of(&asset)), (500, 10000));
 
-    // The secret was made at the first start and is kept.
+    // The secret was created at the first start and is kept.
     let keys = server.data_dir().join("keys.json");
     let kept: Json = serde_json::from_slice(&std::fs::read(&keys).unwrap()).unwrap();
     let secret = kept["asset_secret"].as_str().unwrap().to_owned();
@@ -175,11 +175,11 @@ fn plugins_sign_with_the_same_secret() {
         ("ASSET_STORE_PUBLIC", "NO"),
     ];
     let server = TestServer::with(&settings);
-    // The vector of v1's own tests; its time is over, which is found out before the signature.
+    // The vector of v1's own tests. It has expired, which is checked before the signature.
     let vector = "expiredAt=1481096834&signature=R5kMq2neUkCGBjQD6zSv99PajRvI0EqMesuRHQS4hNA=";
     let answer = ask(&server, "GET", &format!("/files/index.html?{vector}"), &[]);
     assert_eq!((answer.status, answer.code()), (403, 102));
-    // There is no such file, but whoever signs may ask.
+    // No such file exists, but a signed request may ask.
     let expiry = "9999999999";
     let mut mac = Hmac::<Sha256>::new_from_slice(b"asset_secret").unwrap();
     mac.update(format!("index.html{expiry}").as_bytes());

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::support::client::{Answer, Client, send};
 use crate::support::server::{API_KEY, TestServer};
 
-/// Asks for a path of the server, with the client key.
+/// Requests a path of the server, with the client key.
 pub fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     request(server, method, path, headers, None)
 }
@@ -41,7 +41,7 @@ fn announce(client: &Client, name: &str, content_type: &str, size: u64) -> (Json
     (answer["asset"].clone(), action.to_owned())
 }
 
-/// Uploads a text as it is; returns the asset.
+/// Uploads a string; returns the asset.
 pub fn upload(server: &TestServer, name: &str, content_type: &str, text: &str) -> Json {
     let content_type = [("Content-Type", content_type)];
     let path = format!("/files/{name}");
@@ -54,7 +54,7 @@ pub fn path_of(asset: &Json) -> String {
     url[url.find("/files/").unwrap()..].to_owned()
 }
 
-/// Writes a form as the SDKs do: further fields first, then the file.
+/// Encodes a form as the SDKs do: further fields first, then the file.
 fn form(content_type: &str, bytes: &[u8]) -> (String, Vec<u8>) {
     let mut body = b"--limit\r\nContent-Disposition: form-data; name=\"X-Extra\"\r\n\r\nv\r\n\
         --limit\r\nContent-Disposition: form-data; name=\"file\"; filename=\"blob\"\r\n"
@@ -65,7 +65,7 @@ fn form(content_type: &str, bytes: &[u8]) -> (String, Vec<u8>) {
     ("multipart/form-data; boundary=limit".to_owned(), body)
 }
 
-/// Whether an upload is under way, or was left behind.
+/// Returns how many uploads are in progress or were left behind.
 fn num_unfinished(server: &TestServer) -> usize {
     let folder = server.data_dir().join("asset").join(".uploads");
     std::fs::read_dir(folder).unwrap().count()

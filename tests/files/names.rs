@@ -1,4 +1,5 @@
-//! Names: none leads out of the store's folder, and whatever a name holds, it can be read back.
+//! Names: none leads out of the store's folder, and a file can be read back whatever its name
+//! contains.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ fn files_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// Everything below the data folder's parent that is not in the store.
+/// Returns everything below the data folder's parent that is not in the store.
 fn files_outside(server: &TestServer) -> BTreeSet<PathBuf> {
     let data = server.data_dir();
     let (mut all, store) = (BTreeSet::new(), data.join("asset"));
@@ -151,7 +152,7 @@ fn names_that_no_store_takes_are_refused() {
     }
 }
 
-/// A file is no folder: what would lie below one could not be stored, or would be in its way.
+/// A file is not a folder: a file below it could not be stored, or would be in its way.
 #[test]
 fn no_name_lies_below_a_file() {
     let server = TestServer::start();
@@ -182,7 +183,7 @@ fn no_name_lies_below_a_file() {
             assert_eq!(error["info"]["arguments"], json!(["filename"]));
         }
     }
-    // The file itself has its place, and others are beside it.
+    // The file itself has its place, and others can be stored next to it.
     let plain = [("Content-Type", "text/plain")];
     request(&server, "PUT", &action, &plain, Some(b"x")).result();
     let (_, beside) = announce(&client, "deep/b.txt", "text/plain", 1);
@@ -221,7 +222,7 @@ fn whatever_a_name_holds_it_is_read_back() {
     }
 }
 
-/// Sends a file to a path of any bytes; returns the status and the name it got.
+/// Sends a file to a path of arbitrary bytes; returns the status and the name it got.
 fn put_raw(server: &TestServer, path: &[u8]) -> (u16, String) {
     let mut raw = Raw::connect(server);
     let head = [
@@ -246,7 +247,7 @@ fn names_may_come_escaped_as_utf_8_or_latin_1() {
         let (status, text) = put_raw(&server, format!("/files/{escaped}").as_bytes());
         assert_eq!(status, 200, "{text}");
         assert!(text.contains(name), "{text}");
-        // A path that is no address is refused before anything looks at it.
+        // An invalid path is refused before anything looks at it.
         let path = [b"/files/".as_slice(), bytes].concat();
         assert_eq!(put_raw(&server, &path).0, 400);
     }

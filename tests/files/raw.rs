@@ -1,4 +1,4 @@
-//! HTTP by hand: for requests that no proper client sends, and bodies that come slowly.
+//! HTTP by hand: for requests that no proper client sends, and bodies that arrive slowly.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ impl Raw {
         self.head_with(API_KEY, method, path, headers);
     }
 
-    /// Does the same with a key.
+    /// Does the same with another key.
     pub fn head_with(&mut self, key: &str, method: &str, path: &[u8], headers: &[(&str, String)]) {
         let mut head = method.as_bytes().to_vec();
         head.push(b' ');

@@ -1,4 +1,4 @@
-//! Values that name files: refused when there is no such file, complete wherever they go out.
+//! Values that name files: refused when the file does not exist, complete wherever they are sent.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn named(asset: &Json) -> Json {
     json!({"$type": "asset", "$name": asset["$name"]})
 }
 
-/// Checks that a value names a file with its type and an address that works.
+/// Fails unless a value names a file with its type and a working address.
 fn check(server: &TestServer, value: &Json, asset: &Json, text: &str) {
     assert_eq!(value["$type"], "asset", "{value}");
     assert_eq!(value["$name"], asset["$name"]);
@@ -77,7 +77,7 @@ fn only_the_name_of_a_file_is_taken() {
     for value in [&saved["pic"], &saved["more"]["pic"]] {
         check(&server, value, &asset, "picture");
     }
-    // Saved again as it came, nothing has changed; and no address is kept anywhere.
+    // Saving the value as received changes nothing, and no address is stored.
     let again = ada.save("note/1", json!({"pic": saved["pic"]}));
     check(&server, &again["pic"], &asset, "picture");
     assert!(server.terminate().success());
@@ -107,7 +107,7 @@ fn a_file_that_is_not_known_is_refused() {
     let server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");
     let (asset, _) = announce(&ada, "a.txt", "text/plain", 1);
-    // Announced is enough.
+    // Announcing it is enough.
     ada.save("note/1", json!({"file": named(&asset)}));
     let unknown = json!({"$type": "asset", "$name": "unknown", "$content_type": "text/plain"});
     let records = json!([{"_id": "note/2", "file": unknown}, {"_id": "note/3", "n": 1}]);
@@ -124,7 +124,7 @@ fn a_file_that_is_not_known_is_refused() {
     assert_eq!(ada.call("auth:signup", body).code(), 10000);
 }
 
-/// JSON may name anything; an address would be good for whatever is called so.
+/// JSON may contain any name; an address would give access to any file of that name.
 #[test]
 fn a_file_that_is_not_known_has_no_address() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! Files in a bucket, at a service that speaks S3's protocol.
+//! Files in a bucket, at a service that speaks the S3 protocol.
 
 use std::process::Command;
 
@@ -180,7 +180,7 @@ fn a_bucket_that_is_not_there_is_named_at_the_start() {
     assert!(!said.contains("hidden-key"), "{said}");
 }
 
-/// It may be back in a moment: clients do right to try again, and a file that is asked for is not lost.
+/// The bucket may be back soon: clients do right to try again, and the file is not lost.
 #[test]
 fn a_bucket_that_refuses_or_fails_is_said_to_be_away() {
     for status in [403, 500] {
@@ -215,8 +215,8 @@ fn a_file_of_an_erased_record_is_gone_from_the_bucket() {
     assert_eq!(fetch("GET", url, &[]).status, 404);
 }
 
-/// The bytes of an upload that had begun before may get there when the file is gone, and the server
-/// be killed before it has looked.
+/// The bytes of an earlier upload may arrive after the file was erased, and the server may be
+/// killed before it has checked.
 #[test]
 fn what_comes_late_of_an_erased_file_goes_at_the_next_start() {
     let service = Service::start(BUCKET);

@@ -1,4 +1,4 @@
-//! Uploads: whole or not at all, within bounds, never in memory.
+//! Uploads: complete or not at all, within limits, never in memory.
 
 use std::io::Read as _;
 
@@ -31,7 +31,7 @@ fn an_announced_file_is_sent_as_the_sdks_do_and_read_back() {
         "{name}"
     );
     assert_eq!(action, format!("/files/{name}"));
-    // Announced, but not there yet.
+    // Announced, but not uploaded yet.
     let answer = ask(&server, "GET", &path_of(&asset), &[]);
     assert_eq!((answer.status, answer.code()), (500, 10000));
 
@@ -50,7 +50,7 @@ fn an_announced_file_is_sent_as_the_sdks_do_and_read_back() {
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
 }
 
-/// What is in the file store can be held against the log.
+/// So the file store can be compared with the log.
 #[test]
 fn the_log_has_the_hash_of_what_was_sent_and_who_sent_it() {
     let server = TestServer::start();
@@ -62,7 +62,7 @@ fn the_log_has_the_hash_of_what_was_sent_and_who_sent_it() {
         ("X-Skygear-Access-Token", token.as_str()),
     ];
     request(&server, "PUT", &action, &head, Some(b"bytes")).result();
-    // A token that is none is as good as no token.
+    // An invalid token counts as no token.
     let (other, action) = announce(&Client::anonymous(&server), "b.png", "image/png", 5);
     let head = [
         ("Content-Type", "image/png"),
@@ -137,7 +137,7 @@ fn media_types_are_short_and_what_a_header_holds() {
     assert_eq!(stored["$content_type"], longest);
     let found = ask(&server, "GET", &path_of(&stored), &[]);
     assert_eq!(found.header("Content-Type"), Some(&*longest));
-    // Of a file that was announced it counts what was said then.
+    // An announced file counts with its announced size.
     let (asset, action) = announce(&client, "a", "", 1);
     put(&action, &longer).result();
     let found = ask(&server, "GET", &path_of(&asset), &[]);
@@ -182,7 +182,7 @@ fn a_file_above_the_limit_is_refused_however_it_comes() {
     let answer = request(&server, "POST", &action, &head, Some(&body));
     assert_eq!((answer.status, answer.code()), (413, 129));
 
-    // Without an announced length, and far more than the limit.
+    // Without an announced length, and far above the limit.
     let mut chunked = Raw::connect(&server);
     let head = [
         ("Content-Type", "text/plain".to_owned()),
@@ -208,7 +208,7 @@ fn a_file_above_the_limit_is_refused_however_it_comes() {
     assert_eq!(num_unfinished(&server), 0);
 }
 
-/// What comes behind the last byte is finished whether the client is there or not.
+/// What follows the last byte is completed whether the client is connected or not.
 #[test]
 fn who_hangs_up_at_the_end_brings_no_erased_file_back_and_leaves_none_that_nobody_knows() {
     const NUM_FILES: usize = 12;
@@ -339,7 +339,7 @@ fn of_uploads_at_once_to_one_name_one_stays_whole() {
     assert_eq!(num_unfinished(&server), 0);
 }
 
-/// Who may read a record that names a file knows the file's name.
+/// A user who may read a record that names a file knows the file's name.
 #[test]
 fn what_was_uploaded_is_replaced_by_the_master_key_alone() {
     let server = TestServer::start();
@@ -348,7 +348,7 @@ fn what_was_uploaded_is_replaced_by_the_master_key_alone() {
     stays_as_uploaded(&server, &asset, &path, &|asset| {
         ask(&server, "GET", &path_of(asset), &[]).bytes
     });
-    // One that was stored without being announced.
+    // This one was stored without being announced.
     let direct = upload(&server, "b.txt", "text/plain", "first");
     let path = format!("/files/{}", direct["$name"].as_str().unwrap());
     let form = form("text/plain", b"other");
@@ -360,7 +360,7 @@ fn what_was_uploaded_is_replaced_by_the_master_key_alone() {
     assert_eq!(num_unfinished(&server), 0);
 }
 
-/// Uploads to an announced name: first, once more, with other bytes, and with the master key.
+/// Uploads to an announced name: first, again with other bytes, and with the master key.
 pub fn stays_as_uploaded(
     server: &TestServer,
     asset: &Json,
@@ -390,7 +390,7 @@ pub fn stays_as_uploaded(
     assert_eq!(put(API_KEY, "first").code(), 109);
 }
 
-/// Returns the most memory that the server ever had, in KiB.
+/// Returns the peak memory of the server, in KiB.
 fn peak_memory(server: &TestServer) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status

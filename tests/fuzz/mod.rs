@@ -1,7 +1,7 @@
-//! Random input to everything that parses: whatever comes, no panic, and what was read can be
+//! Random input to everything that parses: no input causes a panic, and what was read can be
 //! written and read again.
 //!
-//! Runs with every test for a second per target. For longer, or again:
+//! Runs with every test for a second per target. For a longer run, or to repeat one:
 //!
 //!     SKYTRAIL_FUZZ_SECONDS=60 SKYTRAIL_FUZZ_SEED=7 cargo test --test integration fuzz:: -- --nocapture
 //!
@@ -43,8 +43,8 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Mutates seeds and hands them to `target` until the time is over; says how many were of use, in
-/// the target's own opinion.
+/// Mutates seeds and passes them to `target` until the time is over; prints how many the target
+/// accepted.
 fn fuzz(name: &str, seeds: Vec<Vec<u8>>, target: impl Fn(&[u8]) -> bool) {
     let seconds = setting("SKYTRAIL_FUZZ_SECONDS").unwrap_or(1);
     let seed = setting("SKYTRAIL_FUZZ_SEED").unwrap_or_else(rand::random);
@@ -92,7 +92,7 @@ fn object(input: &[u8]) -> Option<Map<String, Json>> {
     serde_json::from_slice(input).ok()
 }
 
-/// A type that has every field which some seed asks for, and every kind of field.
+/// A type that has every field that some seed uses, and every kind of field.
 fn definition() -> TypeDefinition {
     let kinds = [
         FieldType::String,

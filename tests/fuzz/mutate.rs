@@ -1,10 +1,10 @@
-//! Bending valid input: bytes, and the tree of what is JSON.
+//! Mutates valid input: bytes, and the tree of JSON.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value as Json, json};
 
-/// At most this many inputs that got through are bent further.
+/// At most this many accepted inputs are mutated further.
 const MAX_LEARNT: usize = 2000;
 const MAX_BYTES: usize = 64 << 10;
 
@@ -50,7 +50,7 @@ const TOKENS: &[&str] = &[
 pub struct Mutator {
     rng: StdRng,
     seeds: Vec<Vec<u8>>,
-    /// All subtrees of the seeds that are JSON.
+    /// All subtrees of the JSON seeds.
     parts: Vec<Json>,
     num_given: usize,
 }
@@ -77,7 +77,7 @@ impl Mutator {
         }
     }
 
-    /// Keeps an input that got through, to be bent further.
+    /// Keeps an accepted input for further mutations.
     pub fn learn(&mut self, input: Vec<u8>) {
         if input.len() > MAX_BYTES {
             return;

@@ -1,4 +1,4 @@
-//! Where fuzzing starts from: the requests, messages and events of the golden files.
+//! Where fuzzing starts: the requests, messages and events of the golden files.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -57,7 +57,7 @@ fn references_and_what_is_included_are_of_the_same_moment() {
     let deleted = json!({"predicate": ["eq", path("page.name"), "other"]});
     assert_eq!(ids(&query(&ada, &deleted, &then)), ["note/2"]);
 
-    // Under the names of then, and not under those of now.
+    // Under the names of that time, and not under today's.
     let rename = json!({"record_type": "page", "item_name": "name", "new_name": "title"});
     let master = Client::master(&server);
     assert_eq!(master.call("schema:rename", rename).code(), 0);
@@ -65,7 +65,7 @@ fn references_and_what_is_included_are_of_the_same_moment() {
     let today = json!({"predicate": ["eq", path("page.title"), "old"]});
     let wrong = query(&ada, &today, &then);
     assert_eq!(wrong["error"]["code"], 120, "{wrong}");
-    // Before there was such a type there was nothing of it.
+    // Before the type existed, it had no records.
     let before = query(&ada, &json!({"count": true}), &json!(1));
     assert_eq!(
         [&before["result"], &before["info"]["count"]],

@@ -1,4 +1,4 @@
-//! Who sees which fields of what records were, when fields got other names or went since.
+//! Who sees which fields of past records, when fields have been renamed or deleted since.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn now(server: &TestServer) -> Json {
     Client::master(server).health()["log"]["head"].clone()
 }
 
-/// A rule for a field of notes, which says yes or no to everything.
+/// A rule for a field of notes that allows everything, or nothing.
 fn rule(field: &str, role: &str, is_open: bool) -> Json {
     json!({
         "record_type": "note", "record_field": field, "user_role": role, "writable": is_open,
@@ -73,8 +73,8 @@ impl World {
         self.master.call("schema:delete", body).result();
     }
 
-    /// All ways to look at `field` of notes as of a moment, and what each of them gives away of the
-    /// values that begin with "top"; nothing where it is refused because of the field.
+    /// Returns all ways to look at `field` of notes at a past position, and whether each reveals
+    /// values that begin with "top"; refused ones reveal nothing.
     fn looks(&self, client: &Client, field: &str, then: &Json) -> Vec<(String, bool)> {
         let ask = |record_type: &str, more: Json| {
             let mut body = json!({"record_type": record_type, "as_of": then});
@@ -120,7 +120,7 @@ impl World {
         looks
     }
 
-    /// Whether everybody, or nobody but the master key, has `field` as of a moment.
+    /// Fails unless everybody, or only the master key, can see `field` at a past position.
     fn check(&self, field: &str, then: &Json, is_open: bool, when: &str) {
         for client in [&self.nobody, &self.bob, &self.boss, &self.ada] {
             for (what, is_seen) in self.looks(client, field, then) {
@@ -139,7 +139,7 @@ impl World {
         assert!(shown.to_string().contains("top"), "{when}: {shown}");
     }
 
-    /// Saves two notes, of which the first is another one later, and a page that refers to it.
+    /// Saves two notes, the first of which is changed later, and a page that refers to it.
     fn save_notes(&self, field: &str) -> Json {
         for (id, value) in [("note/1", "top1"), ("note/2", "top2")] {
             let mut note = json!({"n": 1});
@@ -229,7 +229,7 @@ fn fields_that_change_their_names_keep_their_rules() {
                 check(&client.call("record:query", body).result()[0], *names);
             }
         }
-        // The newest version first.
+        // Newest version first.
         let shown = versions(&world.boss, "note/1");
         assert_eq!(shown.len(), moments.len());
         for (version, (_, names)) in shown.iter().zip(moments.iter().rev()) {
@@ -258,7 +258,7 @@ fn users_whom_a_field_names_are_those_whom_it_named_under_its_old_name() {
     world.rename("text", "body");
     assert_eq!(fetch(&world.bob, "note/1", &then)["text"], "top");
     assert_eq!(fetch(&world.ada, "note/1", &then).get("text"), None);
-    // Who is named by another field that has the name now is not meant.
+    // Users named by another field that has the name now do not count.
     let named = rule("body", "_field:editors", true);
     world.set_rules(&[vec![named], closed("body")].concat());
     let editors = json!({"editors": [world.ada.user]});

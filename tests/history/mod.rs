@@ -1,4 +1,4 @@
-//! What records were: versions, the past, and bringing it back.
+//! What records were: versions, the past, and restoring it.
 
 mod as_of;
 mod field_rights;
@@ -39,7 +39,7 @@ fn kinds(versions: &[Json]) -> Vec<&str> {
         .collect()
 }
 
-/// Reads a time: as texts they are in no order, since zeros at their ends are cut.
+/// Parses a time: as strings, times do not sort, because trailing zeros are cut.
 fn time(text: &Json) -> Timestamp {
     Timestamp::parse(text.as_str().unwrap()).unwrap()
 }
@@ -162,7 +162,7 @@ fn versions_come_in_pages_and_are_found_by_user_kind_and_moment() {
     let created = list(&master, "note/1", json!({"kinds": ["record.created"]}));
     assert_eq!(created["versions"], json!([all[69]]));
 
-    // Numbers fall along the list: 60 to 51 stand at 9 to 18.
+    // Numbers fall along the list: 60 to 51 are at 9 to 18.
     let range = json!({"until": all[9]["position"], "after": all[19]["position"]});
     assert_eq!(
         list(&master, "note/1", range)["versions"],
@@ -215,7 +215,7 @@ fn a_record_is_brought_back_with_everything_it_had() {
     delete(&ada, "note/1");
     let then = versions(&master, "note/1")[2]["position"].clone();
 
-    // The administrator at the command line, whom the record does not become.
+    // An administrator at the command line, who does not become the owner of the record.
     let position = then.to_string();
     let url = format!("http://{}", server.address());
     let said = Command::new(env!("CARGO_BIN_EXE_skytrail"))
@@ -245,7 +245,7 @@ fn a_record_is_brought_back_with_everything_it_had() {
     }
     assert_eq!(back.get("more"), None);
 
-    // What it is now goes when it is not of then.
+    // Present fields that the record did not have then are removed.
     ada.save("note/1", json!({"title": "three", "more": false}));
     let back = restore(&master, "note/1", &then);
     assert_eq!(

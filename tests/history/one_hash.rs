@@ -1,6 +1,8 @@
-//! Records whose streams have one hash in the store's index: neither is taken for the other.
+//! Records whose streams have the same hash in the store's index: neither is mistaken for the
+//! other.
 //!
-//! The index keeps 47 bits of a stream's name, without a key, so whoever chooses ids can choose such.
+//! The index keeps 47 bits of a stream's name, without a key, so a client that chooses ids can
+//! choose such a pair.
 
 use super::*;
 
@@ -8,7 +10,7 @@ use super::*;
 const ONE: &str = "note/UF77R2Fg6O";
 const OTHER: &str = "note/vjtk3wYNtc";
 
-/// What the index has of a record's stream.
+/// The index's hash of a record's stream.
 fn hash(record: &str) -> u64 {
     let name = format!("record/{record}");
     let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -52,7 +54,7 @@ fn each_is_as_of_a_moment_what_it_was() {
             ]}),
         ),
     ];
-    // In which order the two are looked for differs from time to time.
+    // The order in which the two are looked up varies.
     for round in 0..12 {
         for (action, body) in &bodies {
             let found = master.call(action, body.clone()).result();
@@ -90,7 +92,7 @@ fn each_has_its_own_versions_and_comes_back_from_them() {
     let restored = restore(&master, ONE, &json!(then));
     assert_eq!(restored["n"], 3, "{restored}");
     assert_eq!(numbers(&versions(&master, OTHER)), [-3, -2, -1]);
-    // A record that was deleted, and made anew, is another.
+    // A record that was deleted and created again is a different one.
     delete(&master, OTHER);
     master.save(OTHER, json!({"n": 7}));
     let listed = versions(&master, OTHER);
@@ -143,7 +145,7 @@ fn who_could_read_one_says_nothing_of_the_other() {
         (&found["exists"], &found["everyone"]),
         (&json!(true), &Json::Null)
     );
-    // What took one did not take the other.
+    // The erasure of one did not affect the other.
     let erase = json!({"record": ONE, "why": "asked for on paper"});
     master.call("erase:record", erase).result();
     assert_eq!(asked(ONE, first)["exists"], Json::Null);

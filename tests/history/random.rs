@@ -1,4 +1,4 @@
-//! Random histories against a list of everything that ever was.
+//! Random histories, compared with a list of every past state.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::support::machine::number as setting;
 const KEYS: [&str; 3] = ["a", "b", "c"];
 const FIELDS: [&str; 3] = ["x", "y", "z"];
 
-/// The fields of each record that is there.
+/// The fields of each existing record.
 type State = BTreeMap<&'static str, BTreeMap<String, i64>>;
 
 struct World {
     server: TestServer,
     master: Client,
     rng: StdRng,
-    /// What the type's fields are called now: `x` may be `x2`, `x3` …
+    /// The current names of the type's fields: `x` may be `x2`, `x3` …
     names: Vec<String>,
     now: State,
-    /// Positions, and what was there right after.
+    /// Positions, and the state right after each.
     past: Vec<(u64, State)>,
-    /// Queries, and what they brought when the log was at a position.
+    /// Queries, and what they returned when the log was at a position.
     asked: Vec<(u64, Json, Json)>,
 }
 
@@ -62,7 +62,7 @@ impl World {
         let to = format!("{}{}", FIELDS[place], self.past.len());
         let body = json!({"record_type": "note", "item_name": from, "new_name": to});
         if self.master.call("schema:rename", body).code() != 0 {
-            // No record has brought it yet.
+            // No record has had this field yet.
             return;
         }
         for record in self.now.values_mut() {
@@ -86,7 +86,7 @@ impl World {
             return;
         };
         answer.result();
-        // Names begin with the field's first name, which is a letter.
+        // Names begin with the field's first name, which is one letter.
         let named = |(name, value): (&String, &i64)| {
             let now = self.names.iter().find(|now| now[..1] == name[..1]);
             (now.unwrap().clone(), *value)
@@ -95,7 +95,7 @@ impl World {
         self.now.insert(key, back);
     }
 
-    /// Whether the store keeps what the records were makes no difference but in time.
+    /// Whether the store keeps past states makes no difference except in speed.
     fn set_temporal(&mut self) {
         let is_temporal = self.rng.random_range(0..3) > 0;
         let body = json!({"type": "note", "temporal": is_temporal});
@@ -117,7 +117,7 @@ impl World {
         self.ask();
     }
 
-    /// Asks something about the present.
+    /// Runs a query on the present.
     fn ask(&mut self) {
         let names = self.names.clone();
         let path = |name: &str| json!({"$type": "keypath", "$val": name});
@@ -131,7 +131,7 @@ impl World {
             _ => json!(["or", [op, path(&of), value], ["eq", path(&by), Json::Null]]),
         };
         let order = *self.pick(&["asc", "desc"]);
-        // What is equal comes in the order of its creation.
+        // Equal records are ordered by their creation.
         let sort = match self.rng.random_range(0..3) {
             0 => json!([]),
             1 => json!([[path(&by), order]]),
@@ -149,7 +149,7 @@ impl World {
         self.asked.push((self.head(), query, answer));
     }
 
-    /// Compares all that the server tells with all that was.
+    /// Compares everything that the server returns with the recorded past.
     fn check(&mut self) {
         for (position, then) in &self.past {
             let ids = KEYS.map(|key| format!("note/{key}"));
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// Every version is what the record was right after it, and the sum of all changes until then.
+    /// Every version is the record right after it, and the sum of all changes up to it.
     fn check_versions(&self, key: &'static str) {
         let answer = self
             .master

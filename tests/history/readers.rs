@@ -1,5 +1,5 @@
-//! Who could read a record at a moment: by everything that was true then, and nothing that came
-//! later.
+//! Who could read a record at a past moment: judged by everything that was true then, and nothing
+//! that came later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ fn asked(master: &Client, record: &str, at: impl Into<Json>) -> Json {
     master.call("audit:readers", body).result()
 }
 
-/// Who could, by the names of a list.
+/// Returns who could read it, by the names of a list.
 fn named(found: &Json, list: &str) -> BTreeMap<String, Vec<String>> {
     let texts = |list: &Json| -> Vec<String> {
         let texts = list.as_array().unwrap().iter();
@@ -51,13 +51,13 @@ fn roles_locks_and_lists_count_as_they_were() {
     let access = json!([{"level": "read", "role": "editor"}, {"level": "read", "user_id": eve_id}]);
     ada.save("note/1", json!({"text": "a", "_access": access}));
     let first = head(&master);
-    // Bob leaves, Kim comes, Eve is locked out.
+    // Bob loses the role, Kim gets it, Eve is locked out.
     give(&master, "role:revoke", "editor", &bob);
     give(&master, "role:assign", "editor", &kim);
     let lock = json!({"auth_id": eve_id, "disabled": true});
     master.call("auth:disable:set", lock).result();
     let second = head(&master);
-    // Then nobody but the owner may.
+    // Then only the owner may.
     ada.save("note/1", json!({"_access": []}));
     let third = head(&master);
     ada.call("record:delete", json!({"ids": ["note/1"]}))
@@ -176,7 +176,7 @@ fn the_rules_of_a_new_app_are_rules() {
     assert_eq!(then["everyone"]["hidden_from_users"], json!([]), "{then}");
 }
 
-/// What `skytrail audit who-could-read` prints.
+/// Returns the output of `skytrail audit who-could-read`.
 fn printed(server: &TestServer, record: &str, at: u64) -> String {
     let key = format!("MASTER_KEY={MASTER_KEY}");
     let (at, server_url) = (at.to_string(), server.base_url.as_str());
@@ -187,7 +187,8 @@ fn printed(server: &TestServer, record: &str, at: u64) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Asserts that it is not known who could read a record at a moment, and what took that.
+/// Fails unless it is unknown who could read a record at a position, and the answer says what
+/// erased that.
 fn assert_unknown(server: &TestServer, record: &str, at: u64, why: &str) {
     let then = asked(&Client::master(server), record, at);
     assert_eq!(then["exists"], Json::Null, "{then}");
@@ -223,7 +224,7 @@ fn who_could_read_what_was_erased_is_not_known() {
     master.call("erase:field", field).result();
     let record = json!({"record": "memo/b", "why": why});
     master.call("erase:record", record).result();
-    // The change that closed the third: until then all is known, and behind it not.
+    // The event that closed the third record: before it all is known, from it on not.
     let event = json!({"position": second, "why": why});
     master.call("erase:event", event).result();
 
@@ -236,7 +237,7 @@ fn who_could_read_what_was_erased_is_not_known() {
         "no access list"
     );
     assert_unknown(&server, "memo/c", second, why);
-    // Before there was a record, and once it was gone, nobody could: that is known.
+    // Before a record existed, and after it was gone, nobody could read it: that is known.
     for (record, at) in [
         ("memo/a", before),
         ("memo/b", before),
@@ -251,7 +252,7 @@ fn who_could_read_what_was_erased_is_not_known() {
         );
         assert!(printed(&server, record, at).contains("was not there"));
     }
-    // What is left of the first says what it is.
+    // What remains of the first one shows what it is now.
     let then = asked(&master, "memo/a", head(&master));
     assert_eq!(
         (&then["exists"], &then["is_complete"]),
@@ -302,7 +303,7 @@ fn users_who_were_erased_may_be_missing_and_the_answer_says_so() {
         let found = asked(&master, record, then);
         assert_eq!(found["exists"], true);
         assert_eq!(found["is_complete"], is_complete, "{record}: {found}");
-        // By now he is no user, and that is known.
+        // By now he is not a user, and that is known.
         let found = asked(&master, record, head(&master));
         assert_eq!(found["is_complete"], true, "{record}: {found}");
     }

@@ -1,4 +1,4 @@
-//! Who sees what records were.
+//! Who may see past records.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_
     let private = json!({"database_id": "_private", "records": [{"_id": "note/secret", "n": 1}]});
     ada.call("record:save", private).result();
 
-    // Master, administrator, owner, somebody else; then somebody without a user.
+    // Master key, administrator, owner and another user, in this order; then without a user.
     for (record, wanted) in [
         ("note/1", [0, 0, 0, 102]),
         ("page/1", [0, 0, 102, 102]),
@@ -40,14 +40,14 @@ fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_
         let anonymous = Client::anonymous(&server);
         assert_eq!(code(&anonymous, record), 101, "{record}");
     }
-    // A restore needs the right to save, too.
+    // A restore needs permission to save, too.
     let then = versions(&master, "note/1")[0]["position"].clone();
     ada.save("note/1", json!({"n": 2}));
     let body = json!({"record": "note/1", "as_of": then});
     assert_eq!(boss.call("history:restore", body.clone()).code(), 102);
     assert_eq!(bob.call("history:restore", body).code(), 102);
     assert_eq!(restore(&ada, "note/1", &then)["n"], 1);
-    // Of what is deleted the last owner is the owner.
+    // The last owner of a deleted record counts as its owner.
     delete(&ada, "note/1");
     assert_eq!([code(&ada, "note/1"), code(&bob, "note/1")], [0, 102]);
     assert_eq!(restore(&ada, "note/1", &then)["n"], 1);
@@ -84,7 +84,7 @@ fn the_past_is_judged_by_the_rights_of_today_and_of_then() {
     let beyond = json!({"ids": ["note/open"], "as_of": 100_000});
     assert_eq!(bob.call("record:fetch", beyond).code(), 108);
 
-    // Fields that somebody may not see he does not see in the past either.
+    // Fields that a user may not see are hidden in the past, too.
     let rule = json!({
         "record_type": "*", "record_field": "n", "user_role": "_any_user",
         "writable": true, "readable": false, "comparable": false, "discoverable": false,
@@ -201,7 +201,7 @@ fn path(field: &str) -> Json {
     json!({"$type": "keypath", "$val": field})
 }
 
-/// Says who may do what with a field of notes; everything else that was said goes.
+/// Sets the rules for fields of notes; all other rules are removed.
 fn close(master: &Client, fields: &[&str]) {
     let rule = |field: &&str| {
         json!({"record_type": "note", "record_field": field, "user_role": "_any_user",
@@ -268,10 +268,10 @@ fn an_old_name_does_not_open_a_closed_field() {
         schema("schema:rename", "secret", "s2");
         hidden("renamed");
         schema("schema:delete", "gone", "");
-        // Rules are set as a whole, and nobody thinks of what is gone.
+        // Rules are set as a whole, and the rule of a deleted field is easily forgotten.
         close(&master, &["s2"]);
         hidden("deleted");
-        // Another field of the old name, which everybody sees.
+        // Another field with the old name, which everybody sees.
         ada.save("note/2", json!({"secret": "open to all", "gone": "too"}));
         assert_eq!(fetch(&ada, "note/2", &Json::Null)["secret"], "open to all");
         hidden("its name given to another");

@@ -1,4 +1,4 @@
-//! A database of Skygear v1 once more, when something of it was erased or ended here.
+//! A database of Skygear v1 imported again, after some of it was erased or ended here.
 
 use serde_json::{Value as Json, json};
 
@@ -30,7 +30,7 @@ fn what_was_erased_or_ended_here_does_not_come_back() {
         let mut paths = found.iter().map(|it| it.to_string_lossy());
         paths.any(|it| it.contains(place))
     };
-    // What a user subscribed to is under his key, as what was saved here.
+    // A user's subscriptions are sealed with the user's key, like those saved here.
     assert_eq!(
         (is_kept("/journal/"), is_kept("/records.sqlite")),
         (false, true)

@@ -1,4 +1,4 @@
-//! Files of v1 that are in a bucket, or come into one.
+//! Files of v1 that are in a bucket, or move to one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ const HERE: &str = "files-of-ours";
 const KEY: &str = "key-of-the-tests";
 const HIDDEN: &str = "hidden-key-of-the-tests";
 
-/// The files by name, with contents of the sizes that the database has, and more than a part large.
+/// The files by name, with contents of the sizes in the database, and more than a part large.
 fn files(moved: &Move) -> BTreeMap<String, Vec<u8>> {
     let sizes = compare::rows(
         &moved.database,
@@ -61,7 +61,7 @@ fn write(folder: &Path, files: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// Serves what was imported, and fetches the file that a record names.
+/// Serves what was imported, and downloads the file that a record names.
 fn fetches(moved: &Move, files: &BTreeMap<String, Vec<u8>>, settings: &[(&str, String)]) {
     let settings = settings.iter();
     let settings: Vec<_> = settings.map(|(name, it)| (*name, it.as_str())).collect();

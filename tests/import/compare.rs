@@ -1,4 +1,4 @@
-//! Every row of the old database against what the API says, with SQL of the tests' own.
+//! Compares every row of the old database with what the API returns, using the tests' own SQL.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::support::client::Client;
 use crate::support::postgres::Database;
 
-/// What a column is, as PostgreSQL says it.
+/// A column, as PostgreSQL describes it.
 struct Column {
     kind: String,
     target: Option<String>,
@@ -70,7 +70,7 @@ fn records_of(database: &Database<'_>, master: &Client, name: &str) -> usize {
     there.len()
 }
 
-/// What a row should be to clients.
+/// Returns what clients should see of a row.
 fn expected(
     database: &Database<'_>,
     columns: &BTreeMap<String, Column>,
@@ -150,7 +150,7 @@ fn columns(database: &Database<'_>, table: &str) -> BTreeMap<String, Column> {
     columns.as_array().unwrap().iter().map(column).collect()
 }
 
-/// Numbers are the same however they are written.
+/// Makes equal numbers equal, however they are written.
 fn normal(json: Json) -> Json {
     match json {
         Json::Number(number) => json!(number.as_f64()),
@@ -164,7 +164,7 @@ fn normal(json: Json) -> Json {
     }
 }
 
-/// Runs SQL that answers with one JSON value.
+/// Runs SQL that returns one JSON value.
 pub(super) fn rows(database: &Database<'_>, sql: &str) -> Json {
     serde_json::from_str(&database.sql(sql)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A dry run says what the import would.
+//! A dry run reports what the import would.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ fn reference(id: &str) -> Json {
     json!({"$type": "ref", "$id": id})
 }
 
-/// The number of a line that is named as `line 7 thing/1`.
+/// Returns the number of a line that is named as `line 7 thing/1`.
 fn number(place: &str) -> u64 {
     place.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Imports, and returns what became of everything, with the lines that were refused and why.
+/// Imports; returns the outcome of everything, with the refused lines and why.
 fn outcome(server: &TestServer, path: &Path, how: &[&str]) -> (Table, Vec<(String, String)>) {
     let report = server.folder().join("report.jsonl");
     let _ = std::fs::remove_file(&report);
@@ -41,7 +41,7 @@ fn outcome(server: &TestServer, path: &Path, how: &[&str]) -> (Table, Vec<(Strin
 fn a_dry_run_refuses_what_the_import_refuses() {
     const NUM_TAKEN: usize = 4;
     const NUM_REFUSED: usize = 10;
-    // More than go into one request.
+    // More than fit into one request.
     const NUM_BETWEEN: usize = 450;
     let server = TestServer::start();
     let master = Client::master(&server);
@@ -64,9 +64,9 @@ fn a_dry_run_refuses_what_the_import_refuses() {
         thing("nowhere", "next", reference("thing/none")),
         thing("not there", "here", reference("here/2")),
         thing("no file", "file", file_of(&json!("none.txt"))),
-        // It refers to one that is refused.
+        // It refers to a refused record.
         thing("follower", "next", reference("thing/fraction")),
-        // The first says what the field is, long before.
+        // A line far before it has defined the field.
         json!({"_id": "other/last", "m": "text"}),
         json!({"_id": "orphan/1", "of": reference("nothing/1")}),
     ];
@@ -118,7 +118,7 @@ fn types_that_contradict_those_here_are_named() {
     }
 }
 
-/// Over the API, where whoever asks knows what came before.
+/// Over the API, where the caller knows what came before.
 #[test]
 fn a_dry_run_over_the_api_counts_what_it_is_told_of() {
     let server = TestServer::start();
@@ -142,7 +142,7 @@ fn a_dry_run_over_the_api_counts_what_it_is_told_of() {
     assert_eq!(outcome(types("integer")), "added");
     assert_eq!(ask(types("string")).code(), 114);
     assert!(master.call("schema:fetch", json!({})).result()["record_types"]["thing"].is_null());
-    // What would come is nothing to go by when it does.
+    // A real import does not rely on records that are only expected.
     let real = json!({"records": records, "expected": ["thing/2"]});
     assert_eq!(master.call("record:import", real).code(), 108);
 }

@@ -1,4 +1,4 @@
-//! Exports: of one moment, also a past one, and never over an earlier one.
+//! Exports: of one moment, which may be past, and never over an earlier file.
 
 use serde_json::{Value as Json, json};
 
@@ -22,7 +22,7 @@ fn an_export_is_of_one_moment() {
     let then = head(&master);
     let exported = export(&server, &["note"]);
     assert_eq!(exported.lines().count(), 2501);
-    // Deleted, changed, deleted and made anew, new; and the field gets another name.
+    // Deleted, changed, deleted and created again, new; and the field is renamed.
     let gone: Vec<String> = (0..2500)
         .step_by(100)
         .map(|n| format!("note/{n:04}"))
@@ -80,7 +80,7 @@ fn an_export_does_not_overwrite_an_earlier_one() {
         said(&refused)
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
-    // What is refused for another reason leaves no file behind.
+    // A command that is refused for another reason leaves no file.
     let other = server.folder().join("other.jsonl");
     let to = other.to_string_lossy().into_owned();
     let refused = run(&server, &["export", "nothing", "--output", &to]);
@@ -120,7 +120,7 @@ fn an_export_of_the_past_has_the_fields_of_then() {
     let again = export(&server, &["note", "--as-of", &then, "--format", "csv"]);
     assert_eq!(again, table);
     assert_eq!(types(), of_then);
-    // So it comes back, elsewhere.
+    // This is how it is imported elsewhere.
     let second = TestServer::start();
     let whole = export(&server, &["note", "--as-of", &then]);
     let total = import(&second, &file(&second, "note.jsonl", &whole), &[]);

@@ -1,4 +1,4 @@
-//! Taking over what other servers have.
+//! Imports from other servers.
 
 mod again;
 mod buckets;
@@ -22,14 +22,14 @@ use crate::support::postgres::{Database, shared};
 use crate::support::program::repository;
 use crate::support::server::TestServer;
 
-/// A data folder without a server, and a database to take over.
+/// A data folder without a server, and a database to import.
 struct Move {
     folder: tempfile::TempDir,
     database: Database<'static>,
 }
 
 impl Move {
-    /// With the sample, and what else is done to it.
+    /// With the sample database, changed by this SQL.
     fn with(sql: &str) -> Self {
         let database = shared().database(&["citext", "uuid-ossp", "postgis"]);
         database.restore(&unpacked("tests/samples/v1_database/app_myapp.sql.gz"));
@@ -58,16 +58,16 @@ impl Move {
         command
     }
 
-    /// Imports, and returns the table of what became of everything.
+    /// Imports, and returns the table of outcomes.
     fn import(&self, arguments: &[&str]) -> Table {
         Table::of_done(&self.command(arguments).output().unwrap())
     }
 
-    /// As [`Move::import`]; also returns the rows that were not taken over.
+    /// Like [`Move::import`], but also returns the rows that were not imported.
     fn import_and_report(&self, arguments: &[&str]) -> (Table, Vec<Json>) {
         let path = self.folder.path().join("report.jsonl");
         let report = path.to_string_lossy().into_owned();
-        // That of an earlier import is not written over.
+        // The report of an earlier import is not overwritten.
         let _ = std::fs::remove_file(&path);
         let table = self.import(&[arguments, &["--report", &report]].concat());
         let lines = std::fs::read_to_string(path).unwrap();
@@ -88,11 +88,11 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What an import says at its end.
+/// The table that an import prints at its end.
 struct Table(String);
 
 impl Table {
-    /// Of an import that is done. Who imports by a script notices that something was refused.
+    /// The table of an import that is done. Its exit code shows scripts that something was refused.
     fn of_done(done: &Output) -> Self {
         let table = Self(String::from_utf8_lossy(&done.stdout).into_owned());
         let ending = match table.of("total")[5] {
@@ -105,7 +105,7 @@ impl Table {
         table
     }
 
-    /// How many rows of a table were there, added, updated, present, kept and refused.
+    /// Returns how many rows of a table were read, added, updated, present, kept and refused.
     fn of(&self, name: &str) -> [u64; 6] {
         let line = self.0.lines().find(|line| {
             let rest = line.strip_prefix(name);
@@ -138,7 +138,7 @@ fn unpacked(path: &str) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of the journal: what an import that adds nothing leaves as they are.
+/// Returns the bytes of the journal, which an import that adds nothing leaves unchanged.
 fn journal(data: &Path) -> Vec<u8> {
     let mut paths: Vec<_> = std::fs::read_dir(data.join("journal"))
         .unwrap()

@@ -1,4 +1,4 @@
-//! Numbers of sequence fields that a server gave itself, which clients may not ask for.
+//! Numbers of sequence fields that only a server may assign, never a client.
 
 use serde_json::{Value as Json, json};
 
@@ -19,7 +19,7 @@ fn numbers_beyond_those_of_clients_are_exported_imported_and_restored() {
     ada.save("ticket/1", json!({"number": LAST_OF_CLIENTS}));
     let given = ada.save("ticket/2", json!({"subject": "broken"}))["number"].clone();
     assert_eq!(given, LAST_OF_CLIENTS + 1);
-    // A client cannot use up what is left.
+    // A client cannot use up the remaining numbers.
     let asked = json!({"records": [{"_id": "ticket/3", "number": LAST}]});
     let answer = ada.call("record:save", asked).result();
     assert_eq!(answer[0]["_type"], "error", "{answer}");
@@ -42,7 +42,7 @@ fn numbers_beyond_those_of_clients_are_exported_imported_and_restored() {
     let next = Client::master(&second).save("ticket/3", json!({}));
     assert_eq!(next["number"], LAST_OF_CLIENTS + 2);
 
-    // No server gave these.
+    // No server assigned these.
     let line = |number: &Json| json!({"_id": "ticket/4", "number": number}).to_string();
     for number in [json!(LAST + 1), json!(1.5)] {
         let path = file(&second, "more.jsonl", &line(&number));

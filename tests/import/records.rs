@@ -1,4 +1,4 @@
-//! Records out of files, and into them.
+//! Importing records from files, and exporting them.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -59,7 +59,8 @@ fn what_was_exported_comes_back_in_a_fresh_server() {
     let moved = Move::with("");
     moved.import(&[]);
     let first = moved.serve(&[]);
-    // What refers to each other, lies in private databases, and has no list or an empty one.
+    // Records that refer to each other, that are in private databases, and with no access list or
+    // an empty one.
     let master = Client::master(&first);
     let reference = |id: &str| json!({"$type": "ref", "$id": id});
     master.save("egg/1", json!({"_access": []}));
@@ -111,7 +112,7 @@ fn a_record_that_is_kept_is_kept_for_the_reason_that_is_told() {
         "it differs, and its _updated_at is that of the record here, so it is not newer; \
          without _updated_at it is brought"
     );
-    // What is told helps.
+    // Following the reported advice helps.
     let without: Vec<String> = changed
         .lines()
         .map(|line| {
@@ -126,7 +127,7 @@ fn a_record_that_is_kept_is_kept_for_the_reason_that_is_told() {
     assert_eq!(master.query("note", json!([]))[0]["title"], "new");
 }
 
-/// Records may refer to what comes later in the file, whatever the file says of times.
+/// Records may refer to later ones in the file, whatever the file says about times.
 #[test]
 fn references_to_later_records_come_in_the_second_pass() {
     let server = TestServer::start();
@@ -145,7 +146,7 @@ fn references_to_later_records_come_in_the_second_pass() {
     assert_eq!(next("node/a"), "node/b");
     assert_eq!(import(&server, &path, &how).of("node"), [2, 0, 0, 2, 0, 0]);
 
-    // So do those of records that are here already, whether they referred to another or to none.
+    // The same for existing records, whether they had a reference or not.
     let rows = "_id,title,next\na,first,node/c\nb,second,node/d\nc,third,\nd,fourth,\n";
     let path = file(&server, "more.csv", rows);
     let update = [how.as_slice(), &["--update"]].concat();
@@ -158,7 +159,7 @@ fn references_to_later_records_come_in_the_second_pass() {
         (json!("node/c"), json!("node/d"))
     );
 
-    // Files, of which a table has the names only, are in nobody's way.
+    // Files, for which a table has only the names, are no obstacle.
     let put = json!({"filename": "a.txt", "content-type": "text/plain", "content-size": 1});
     let put = master.call("asset:put", put).result();
     let asset = put["asset"]["$name"].as_str().unwrap();
@@ -169,7 +170,7 @@ fn references_to_later_records_come_in_the_second_pass() {
     assert_eq!(next("node/g"), "node/h");
     assert_eq!(import(&server, &path, &how).of("node"), [2, 0, 0, 2, 0, 0]);
 
-    // Over the API, as long as they are sent again.
+    // Over the API, as long as the records are sent again.
     let reference = |id: &str| json!({"$type": "ref", "$id": id});
     let records = json!([{"_id": "node/e", "title": "fifth", "next": reference("node/f")},
         {"_id": "node/f", "title": "sixth"}]);
@@ -185,7 +186,7 @@ fn references_to_later_records_come_in_the_second_pass() {
     assert_eq!(next("node/e"), "node/f");
 }
 
-/// What cannot be read of a file is told by line, and the rest comes.
+/// Unreadable lines of a file are reported by number, and the rest is imported.
 #[test]
 fn a_line_that_is_no_text_is_named() {
     let server = TestServer::start();
@@ -267,7 +268,8 @@ fn records_of_one_owner_go_through_the_hooks_together_and_each_has_its_answer() 
             worker.answer_record(message, &json!({"twice": number * 2}));
         }
     });
-    // More than are saved at once, then of another, of nobody, and of the first again.
+    // First more than are saved at once, then records of another owner, of none, and of the first
+    // again.
     let owner = |number: u64| match number {
         0..50 | 57.. => json!("ada"),
         50..55 => json!("bob"),
@@ -343,7 +345,7 @@ fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
         let refused = try_import(&server, file, &how);
         assert!(!refused.status.success(), "{expected}");
         assert!(said(&refused).contains(expected), "{}", said(&refused));
-        // Nothing began, so there is nothing to say of it.
+        // Nothing began, so there is nothing to report.
         let printed = String::from_utf8_lossy(&refused.stdout).into_owned();
         assert_eq!(printed, "");
     }
@@ -391,7 +393,7 @@ fn what_a_stranger_put_in_the_place_of_a_user_gives_way() {
         assert_ne!(record["_created_by"], "mallory", "{record}");
         assert!(record.get("nickname").is_none());
     }
-    // A user's record is his, if nobody says otherwise.
+    // A user's record belongs to that user unless the file says otherwise.
     let path = file(
         &server,
         "users.jsonl",
@@ -417,7 +419,7 @@ fn a_report_takes_the_place_of_no_file() {
         format!("{name}: the file exists and is not empty: name another one, or remove it");
     assert!(said(&refused).contains(&remedy), "{}", said(&refused));
     let head = head(&Client::master(&server));
-    // Nor of an earlier report; but of a file that has nothing in it.
+    // It does not overwrite an earlier report either, but an empty file it does.
     let report = file(&server, "report.jsonl", "");
     let name = report.to_string_lossy().into_owned();
     let table = import(&server, &path, &["--dry-run", "--report", &name]);
@@ -432,7 +434,7 @@ fn a_report_takes_the_place_of_no_file() {
         head,
         "nothing is imported"
     );
-    // What is no file has nothing to lose.
+    // A device has nothing to lose.
     let table = import(&server, &path, &["--report", "/dev/null"]);
     assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
 }

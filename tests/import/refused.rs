@@ -1,4 +1,4 @@
-//! Databases that cannot be imported, and where they are told to go.
+//! Databases that cannot be imported, and what the error tells the operator to do.
 
 use super::{Move, said};
 use crate::support::server::TestServer;
@@ -58,7 +58,7 @@ fn a_database_that_is_not_there_is_told_in_one_sentence() {
     let told = said(&refused);
     assert!(!told.contains("at line"), "{told}");
     assert_eq!(told.matches("does not exist").count(), 1, "{told}");
-    // Where it is, without how to get in.
+    // It says where the database is, without the credentials.
     assert!(told.contains("/nodb"), "{told}");
 }
 
@@ -74,7 +74,8 @@ fn a_database_of_v1_is_told_from_others_and_where_it_goes() {
     assert!(told.contains("skytrail import skygear"), "{told}");
 }
 
-/// The log takes names and ids of any length, a store in PostgreSQL does not: it would stop for good.
+/// The log accepts names and ids of any length, but a PostgreSQL store does not, and would stop for
+/// good.
 #[test]
 fn ids_that_no_store_takes_are_refused() {
     let moved = Move::with("");

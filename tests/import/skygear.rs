@@ -16,8 +16,8 @@ use crate::support::client::{Client, send};
 use crate::support::program::repository;
 use crate::support::server::TestServer;
 
-/// Users that signed up in the recorded scenarios, with their passwords; those of scenarios that
-/// change passwords are left out.
+/// Users that signed up in the recorded scenarios, with their passwords; scenarios that change
+/// passwords are left out.
 fn passwords() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for file in std::fs::read_dir(repository("tests/golden")).unwrap() {
@@ -91,14 +91,14 @@ fn everything_of_a_real_database_is_there() {
     settings(&moved, &server);
     people(&moved, &master);
 
-    // It goes on where v1 stopped.
+    // The sequence continues where v1 stopped.
     let saved = master.save("save_type_sequence_t/new", json!({"x": "next"}));
     assert_eq!(saved["n"], 41);
     let saved = master.save("schema_create_t/new", json!({"title": "first"}));
     assert_eq!(saved["s"], 1);
     assert!(server.terminate().success());
 
-    // A store that is made from the log again is the same.
+    // A store rebuilt from the log is the same.
     let checked = server.skytrail(&["rebuild", "--verify"]);
     assert!(checked.status.success(), "{}", said(&checked));
 }
@@ -127,7 +127,7 @@ fn users(moved: &Move, server: &TestServer) {
     auth_rows(moved);
 }
 
-/// Compares all auth rows, with what the record store has of them.
+/// Compares all auth rows with those of the record store.
 fn auth_rows(moved: &Move) {
     let there = compare::rows(
         &moved.database,
@@ -181,7 +181,7 @@ fn auth_rows(moved: &Move) {
     }
 }
 
-/// Reads users' auth rows as they came into being out of the journal: no door shows hashes.
+/// Reads users' first auth rows from the journal, because no API shows hashes.
 fn created(data: &Path) -> BTreeMap<String, Json> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&data.join("journal")).unwrap());
     let keys = Arc::new(KeyringCopy::read(data).unwrap());
@@ -246,7 +246,8 @@ fn settings(moved: &Move, server: &TestServer) {
     for rule in there.as_array().unwrap() {
         assert!(rules["access"].as_array().unwrap().contains(rule), "{rule}");
     }
-    // Only who has the role may create, and what is created without a list gets the default one.
+    // Only users with the role may create records, and a record created without an access list gets
+    // the default one.
     let writer = json!({"records": [{"_id": "acl_creation_access_t/new", "n": 1}]});
     let user = moved
         .database
@@ -256,7 +257,7 @@ fn settings(moved: &Move, server: &TestServer) {
     assert_eq!(master.call("record:save", as_writer).status, 200);
     let saved = master.save("acl_default_access_t/new", json!({"n": 1}));
     assert_eq!(saved["_access"], json!([{"level": "read", "public": true}]));
-    // Newcomers get the role that is everybody's, and may not create what others may.
+    // New users get the default role, and may not create what others may.
     let newcomer = Client::signed_up(server, "newcomer");
     let me = newcomer.call("me", json!({})).result();
     assert_eq!(me["roles"], json!(["r1"]));
@@ -436,7 +437,7 @@ fn records_that_refer_to_each_other_and_odd_columns() {
         ("end", "at: \"infinity\" is no point in time"),
     ];
     assert_eq!(told, expected.into());
-    // What the store could not read back is not taken over without a word.
+    // Values that the store could not read back are not imported silently.
     assert_eq!(table.of("lost"), [6, 1, 0, 0, 0, 5]);
     let mut server = moved.serve(&[]);
     let master = Client::master(&server);

@@ -1,4 +1,4 @@
-//! Records out of tables (CSV), and into them.
+//! Importing records from tables (CSV), and exporting them.
 
 use serde_json::{Value as Json, json};
 
@@ -36,7 +36,7 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     let table = import(&second, &path, &["--type", "place"]);
     assert_eq!(table.of("place"), [2, 0, 0, 2, 0, 0], "{}", table.0);
 
-    // Other columns, of other types; and what is wrong is told by line.
+    // Other columns, of other types; errors are reported by line.
     let people = "id,Full name,age,joined,note\n\
                   ada,Ada,36,2017-01-02T03:04:05Z,x\n\
                   bob,\"Bob,\nthe second\",old,,x\n\
@@ -111,7 +111,7 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     assert_eq!(ada.result()[0]["age"], 37);
 }
 
-/// A table says in its ids of which type its records are.
+/// The ids in a table name the type of its records.
 #[test]
 fn a_table_comes_back_without_a_word_on_its_type() {
     let first = TestServer::start();

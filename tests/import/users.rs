@@ -1,4 +1,4 @@
-//! Users and roles out of a file, and into it.
+//! Importing users and roles from a file, and exporting them.
 
 use serde_json::{Value as Json, json};
 
@@ -44,7 +44,7 @@ fn users_come_with_their_roles_and_hashes_only_when_they_are_asked_for() {
     assert_eq!(session["user_id"].as_str(), ada.user.as_deref());
     assert_eq!(session["roles"], json!(["editor"]));
     assert_eq!(log_in("bob").code(), 127);
-    // Again: who is here stays as he is.
+    // Again: existing users stay unchanged.
     let table = import(&second, &path, &[]);
     assert_eq!(
         (table.of("total")[1], table.of("total")[5]),
@@ -65,7 +65,7 @@ fn users_come_with_their_roles_and_hashes_only_when_they_are_asked_for() {
     assert!(said(&refused).contains("type user"), "{}", said(&refused));
 }
 
-/// What two servers of the same people answer alike.
+/// Returns what two servers with the same users answer alike.
 fn people(server: &TestServer, users: &[&str]) -> Json {
     let master = Client::master(server);
     let roles = master.call("role:export", json!({})).result();
@@ -124,7 +124,7 @@ fn roles_and_forbidden_passwords_come_back_in_a_fresh_server() {
     let table = import(&second, &whole, &["--dry-run"]);
     assert_eq!(table.of("role"), [4, 3, 0, 0, 1, 0], "{}", table.0);
     let table = import(&second, &whole, &[]);
-    // The role of administrators that every app has is another's here.
+    // The administrators' role that every app has is a different one here.
     assert_eq!(table.of("role"), [4, 3, 0, 0, 1, 0], "{}", table.0);
     assert_eq!(table.of("auth"), [3, 3, 0, 0, 0, 0], "{}", table.0);
     Client::master(&second).call("role:admin", boss).result();
@@ -152,7 +152,7 @@ fn roles_and_forbidden_passwords_come_back_in_a_fresh_server() {
         assert_eq!(refused["error"]["info"]["reason"], "PasswordReused");
     }
     change(&mut ada, "the third", "the fourth").result();
-    // Three count, and the first is the fourth by now.
+    // The history has three passwords, and the first one is the fourth by now.
     change(&mut ada, "the fourth", PASSWORD).result();
     let assign = json!({"roles": ["editor"], "users": [bob_id]});
     assert_eq!(ada.call("role:assign", assign).status, 200);

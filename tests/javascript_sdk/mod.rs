@@ -1,4 +1,4 @@
-//! `sdks/js` against the real server: the plugin `sdks/js/test/every-point.js`, as a program of its
+//! `sdks/js` against the real server: the plugin `sdks/js/test/every-point.js` as a program of its
 //! own, and clients over HTTP.
 
 use std::process::{Command, Stdio};
@@ -145,7 +145,7 @@ fn hooks_change_refuse_and_are_told_of_records() {
         (&json!("hi"), &json!(1))
     );
     assert_eq!(saved["when"], when, "a date goes through a hook as it came");
-    // The hook's own save had a hook, of the same worker.
+    // The hook's own save had a hook, run by the same worker.
     let texts: Vec<Json> = ada
         .query("entry", json!([]))
         .into_iter()
@@ -214,8 +214,8 @@ fn providers_timers_and_events() {
     });
 }
 
-/// Has clients call `js:once` with keys of their own until told to stop; fails unless every call is
-/// answered as it should.
+/// Lets clients call `js:once` with keys of their own until told to stop; fails unless every call
+/// is answered correctly.
 struct Load<'a> {
     server: &'a TestServer,
     num_answered: AtomicUsize,
@@ -271,7 +271,7 @@ fn a_socket_that_breaks_again_and_again_loses_nothing_and_repeats_nothing() {
     let runs = seen["runs"].as_object().unwrap();
     assert_eq!(runs.len(), 25 * Load::CLIENTS);
     assert!(runs.values().all(|times| *times == 1), "{runs:?}");
-    // It is the same session: nobody was started anew.
+    // It is the same session: nothing was restarted.
     assert_eq!(seen["pid"], plugin.pid());
     assert_eq!(seen["events"].as_array().unwrap().len(), 3, "{seen}");
     let stored = nobody.query("run", json!([]));

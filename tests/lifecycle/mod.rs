@@ -57,7 +57,7 @@ fn a_server_that_still_waits_for_its_database_can_be_told_to_end() {
     command.env("DATABASE_URL", url).env("DATABASE_WAIT", "300");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let starting = Program::start(command.arg("serve"));
-    // It has asked for the store, and no answer comes.
+    // The server has connected to the store, and gets no answer.
     let _asked = silent.accept().unwrap();
     starting.terminate();
 }
@@ -75,13 +75,13 @@ fn without_a_host_every_address_is_served_of_both_versions() {
         let answer = send("GET", &url, &[], None);
         assert_eq!(answer.map(|it| it.status), Ok(200), "{host}");
     }
-    // What is printed is where the server is from here.
+    // The printed address works from this machine.
     let url = format!("{}/_/health", server.base_url);
     assert_eq!(send("GET", &url, &[], None).unwrap().status, 200);
     assert!(server.base_url.starts_with("http://localhost:"));
 }
 
-/// As where the system was built, or told, to do without IPv6.
+/// Simulates a system that was built or configured without IPv6.
 #[test]
 fn where_there_is_no_ipv6_every_address_of_version_4_is_served() {
     let strace = match strace() {
@@ -109,7 +109,7 @@ fn where_there_is_no_ipv6_every_address_of_version_4_is_served() {
     assert!(ask("[::1]").is_err());
 }
 
-/// A socket of both versions has clients of version 4 as if they were all of one network of version 6.
+/// On a socket of both versions, IPv4 clients look as if they were all from one IPv6 network.
 #[test]
 fn clients_of_version_4_have_tries_of_their_own_at_a_socket_of_both() {
     if let Err(why) = TcpListener::bind("[::1]:0") {
@@ -208,7 +208,7 @@ fn a_log_of_a_newer_format_is_not_called_damaged() {
     let name = "00000000000000000001.journal";
     let segment = server.data_dir().join("journal").join(name);
     let mut bytes = std::fs::read(&segment).unwrap();
-    // The header: magic (8), format (4), and what the checksum is over, to 68.
+    // The header begins with magic (8) and format (4); the checksum covers its first 68 bytes.
     bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
     let checksum = crc32fast::hash(&bytes[..68]);
     bytes[68..72].copy_from_slice(&checksum.to_le_bytes());
@@ -287,15 +287,15 @@ fn a_slave_has_no_channels() {
             send("GET", &url, &[key], None).unwrap().status
         })
     };
-    // Paths like any other, as in v1: nothing is there to be upgraded.
+    // Ordinary paths, as in v1: there is no upgrade here.
     assert_eq!(statuses(&server), [404, 404]);
     server.set("SLAVE", "NO");
     server.restart();
-    // Hubs, and nothing for who does not upgrade.
+    // Hubs, which refuse requests that do not upgrade.
     assert_eq!(statuses(&server), [400, 400]);
 }
 
-/// Runs a command whose output nobody reads any more, nor what it says beside it.
+/// Runs a command whose standard output and error are both closed on the reading side.
 fn run_unread(server: &TestServer, arguments: &[&str]) -> Option<i32> {
     let closed = || {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -334,7 +334,7 @@ fn a_command_whose_output_nobody_reads_ends_with_what_became_of_its_work() {
         Some(0)
     );
     assert_eq!(master.query("note", json!([])).len(), 1);
-    // Of what only shows something the half is missing.
+    // For a command that only shows something, part of its output is missing.
     let shown = [
         &["export"][..],
         &["log", "search"],

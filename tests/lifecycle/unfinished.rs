@@ -1,4 +1,4 @@
-//! Files that a command makes, and that it was killed over: nobody takes half of one for the whole.
+//! Output files of commands that are killed: nobody can mistake half a file for the whole.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// A server that has something, and a folder for what is made of it, which is anybody's.
+/// A server with some data, and a world-writable folder for the output.
 fn filled() -> (TestServer, tempfile::TempDir) {
     let server = TestServer::start();
     let master = Client::master(&server);
@@ -24,7 +24,7 @@ fn filled() -> (TestServer, tempfile::TempDir) {
     (server, folder)
 }
 
-/// Runs a command for whom files are readable by all, after what a shell is told.
+/// Runs a command after a shell command, with an umask that makes files readable by everyone.
 fn run(server: &TestServer, told: &str, arguments: &[&str]) -> Output {
     let script = format!("umask 0; {told}; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
@@ -33,7 +33,7 @@ fn run(server: &TestServer, told: &str, arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// Runs a command that is killed when a file becomes larger than this.
+/// Runs a command that is killed when a file grows above the limit.
 fn run_killed(server: &TestServer, arguments: &[&str]) {
     let killed = run(server, "ulimit -c 0; ulimit -f 60", arguments);
     assert!(killed.status.signal().is_some(), "{killed:?}");
@@ -80,10 +80,10 @@ fn a_store_of_the_past_is_for_its_owners_eyes_and_has_its_name_when_it_is_whole(
         "what the killed one left is gone"
     );
     assert_eq!(mode_of(&file), 0o600);
-    // With the file nothing of it is left, and it can be made again.
+    // Removing the file leaves nothing behind, and it can be created again.
     std::fs::remove_file(&file).unwrap();
     run_well(&server, &rebuild);
-    // What SQLite has not merged yet belongs to another one.
+    // A write-ahead log that SQLite has not merged yet belongs to another file.
     std::fs::remove_file(&file).unwrap();
     let wal = folder.path().join("past.sqlite-wal");
     std::fs::write(&wal, "not of the new one").unwrap();
@@ -103,7 +103,7 @@ fn a_store_of_the_past_that_cannot_be_made_leaves_nothing() {
         &["rebuild", "--until", "1000000", "--to", file],
     );
     assert!(!refused.status.success());
-    // A full disk is told, unlike a limit, which kills.
+    // A full disk is reported, unlike a limit, which kills.
     let told = "trap '' XFSZ; ulimit -f 60";
     let failed = run(&server, told, &["rebuild", "--until", "20", "--to", file]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");

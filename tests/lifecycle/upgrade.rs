@@ -1,5 +1,5 @@
-//! Data that another version wrote: what is older is brought up, and what is newer is left as it is, with
-//! what to do.
+//! Data that another version wrote: older data is upgraded, and newer data is left as it is, with
+//! advice.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// Changes a database as another version would have left it. Nothing is merged, as after a crash: the
-/// pages' checksums are of what was merged.
+/// Changes a database as another version would have left it. Nothing is merged, as after a crash:
+/// the pages' checksums are of the merged state.
 fn change(path: &Path, sql: &str) {
     let script = "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); \
         db.execute('PRAGMA wal_autocheckpoint = 0'); db.executescript(sys.argv[2]); os._exit(0)";
@@ -20,7 +20,7 @@ fn change(path: &Path, sql: &str) {
     assert!(changed.status.success(), "{changed:?}");
 }
 
-/// The format that a database says it has.
+/// Returns a database's format number.
 fn format_of(path: &Path) -> u32 {
     let script = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version').fetchone()[0])";
     let mut command = Command::new("python3");
@@ -29,7 +29,7 @@ fn format_of(path: &Path) -> u32 {
     said.trim().parse().unwrap()
 }
 
-/// A server with a record, that has ended.
+/// A server with a record, already stopped.
 fn ended() -> (TestServer, Client) {
     let mut server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");
@@ -114,7 +114,7 @@ fn an_ops_store_of_a_newer_version_is_left_as_it_is() {
     let said = server.try_restart().unwrap_err();
     assert!(said.contains("ops.sqlite has format=99"), "{said}");
     assert!(said.contains("move the file aside"), "{said}");
-    // Fails when there is one.
+    // Fails if the server has created one.
     change(&ops_store, "CREATE TABLE push (id INTEGER)");
     std::fs::rename(&ops_store, server.folder().join("aside.sqlite")).unwrap();
     for ending in ["-wal", "-shm"] {

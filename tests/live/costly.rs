@@ -1,4 +1,4 @@
-//! Queries that would hold up everybody else: what they may look at is bounded, per change.
+//! Queries that would delay all others: the work per change is limited.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,7 @@ use super::path;
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// What is counted is what a condition may look at, so the first part may settle it.
+/// The limit counts what a condition could look at, so the first part may settle it.
 fn query(name: &str, num_likes: usize) -> Json {
     let other = json!(["like", path("text"), format!("%{name}%")]);
     let first = json!(["like", path("text"), "a%"]);
@@ -43,7 +43,7 @@ fn one_that_looks_at_too_much_of_a_change_ends_and_the_others_go_on() {
     for listener in [&mut hers, &mut his] {
         listener.until("cheap", |it| it.records.contains_key("note/1"));
     }
-    // The same query goes on from the result; it is only of such changes that it cannot be told.
+    // The same query continues from the result; only such changes cost too much.
     hers.followed.remove("costly");
     hers.subscribe("costly", query("x", 33));
     ada.save("note/1", json!({"text": "b"}));

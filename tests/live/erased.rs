@@ -1,4 +1,4 @@
-//! Who comes back when something of what he knew was erased, or let go, meanwhile.
+//! Listeners that return after something they knew was erased or let go.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,7 @@ use super::{ids, path};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// Follows a query, is away while something happens, and comes back from where he was.
+/// Follows a query, disconnects while something happens, and resumes from its position.
 fn back(server: &TestServer, query: &Json, meanwhile: impl FnOnce(&Client)) -> Followed {
     let master = Client::master(server);
     let mut listener = Listener::open(server, &master);
@@ -43,7 +43,7 @@ fn a_record_that_was_erased_is_not_kept_by_who_comes_back() {
     });
     assert_eq!(after.events, ["reset", "result", "ready"]);
     assert_eq!(ids(&after), ["note/b", "note/c"]);
-    // What came and went while he was away is nothing to him.
+    // What came and went in its absence does not concern it.
     let after = back(&server, &query, |master| {
         master.save("note/b", json!({"stars": 1}));
         master.save("note/c", json!({"text": "still there"}));
@@ -70,8 +70,8 @@ fn a_record_that_was_deleted_and_let_go_is_not_kept_by_who_comes_back() {
     assert_eq!(ids(&after), ["note/b"]);
 }
 
-/// A change that is erased is as if it had changed nothing: by what is left of the log the record was
-/// not in his result when he left.
+/// An erased change counts as no change: by what is left of the log, the record was not in the
+/// result when the listener left.
 #[test]
 fn a_record_of_which_a_change_was_erased_is_not_mistaken_for_another() {
     let server = TestServer::start();

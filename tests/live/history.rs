@@ -1,6 +1,6 @@
-//! Random histories: whatever happens to records, access lists, roles, rules, fields and relations,
-//! and whenever listeners lose their connections, what each has put together from what it was told is
-//! what a fresh query as the same user finds.
+//! Random histories. Whatever happens to records, access lists, roles, rules, fields and relations,
+//! and whenever listeners lose their connections, each listener's result is what a new query of the
+//! same user finds.
 //!
 //! `SKYTRAIL_LIVE_CASES` sets how many histories are played, `SKYTRAIL_LIVE_SEED` where they begin.
 
@@ -29,7 +29,7 @@ fn setting(name: &str, default: u64) -> u64 {
     set.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Numbers that look random, the same for every run.
+/// Numbers that look random and are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -45,7 +45,8 @@ impl Dice {
     }
 }
 
-/// What everybody asks. Those that look beyond their records, and those that fields may be taken from.
+/// The queries of every listener. Some look beyond their own records, some use fields that rules
+/// may take away.
 fn queries() -> Vec<(&'static str, Json)> {
     let all = |predicate: Json| json!({"record_type": "note", "predicate": predicate});
     let relation = json!({"$type": "relation", "$name": "_follow", "$direction": "outward"});
@@ -79,7 +80,7 @@ fn queries() -> Vec<(&'static str, Json)> {
     ]
 }
 
-/// Somebody who listens, over one socket and one stream.
+/// A listener, over one socket and one stream.
 struct Ear {
     client: Client,
     socket: Option<Listener>,
@@ -138,7 +139,7 @@ impl Ear {
         }
     }
 
-    /// Loses its connections, some frames perhaps unread.
+    /// Drops its connections, possibly with unread frames.
     fn disconnect(&mut self, dice: &mut Dice) {
         if let Some(mut socket) = self.socket.take() {
             for _ in 0..dice.below(12) {
@@ -152,7 +153,7 @@ impl Ear {
         }
     }
 
-    /// Takes frames until all it knows is what queries find.
+    /// Takes frames until its results are what queries find.
     fn settle(&mut self) {
         let asked = self.asked();
         let Some(socket) = &mut self.socket else {
@@ -232,7 +233,7 @@ struct World {
     users: Vec<Client>,
     master: Client,
     ears: Vec<Ear>,
-    /// What the field was called last.
+    /// The field's latest name.
     label: &'static str,
 }
 
@@ -246,7 +247,7 @@ impl World {
             .iter()
             .cloned()
             .chain([Client::anonymous(&server), master.clone()]);
-        // Two of the same user share what is known of their results.
+        // Two listeners of the same user share what is known of their results.
         let ears = all.chain([users[0].clone()]).map(Ear::new).collect();
         let room = json!({"$type": "ref", "$id": "room/0"});
         users[0].save("room/0", json!({"open": true, "name": "r"}));
@@ -274,8 +275,8 @@ impl World {
         }
     }
 
-    /// Does something; whether it is allowed does not matter. In calm times nobody's rights change,
-    /// so that who comes back can be told what he missed.
+    /// Does something, whether it is allowed or not. In calm phases no rights change, so that a
+    /// returning listener can be sent what it missed.
     fn act(&mut self, dice: &mut Dice, is_calm: bool) {
         let user = dice.pick(&self.users);
         let note = format!("note/{}", dice.below(14));
@@ -409,7 +410,7 @@ fn what_listeners_put_together_is_what_queries_find() {
             ear.connect(&world.server);
         }
         for op in 1..=OPS {
-            // Times of 40, calm ones in turns with others.
+            // Phases of 40, alternately calm and not.
             world.act(&mut dice, (op / 40 + usize::from(seed % 2 == 0)) % 2 == 0);
             if op % 40 == 0 {
                 world.settle();

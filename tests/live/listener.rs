@@ -1,4 +1,4 @@
-//! A client of live queries that keeps the result up to date from what it is told.
+//! A client of live queries that keeps the result up to date from the events it receives.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::support::socket::{Incoming, Socket};
 /// Longer than anything here should take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a subscription has come to.
+/// The state of a subscription.
 #[derive(Clone, Debug, Default)]
 pub struct Followed {
     pub records: BTreeMap<String, Json>,
-    /// What a reset or the beginning leaves behind, until the result is whole.
+    /// The new result after the start or a reset, until it is complete.
     arriving: Option<BTreeMap<String, Json>>,
     pub position: Option<u64>,
     pub timeline: Option<Json>,
@@ -24,20 +24,20 @@ pub struct Followed {
     pub num_resets: u64,
     pub error: Option<Json>,
     pub has_ended: bool,
-    /// He has come back, and was not told yet all that he missed: until then a record may leave that he
-    /// never had.
+    /// It has resumed and not yet received everything that it missed. Until then a record may leave
+    /// that it never had.
     is_returning: bool,
-    /// He lost his connection before that. Of what may be read again since he was not told before, so
-    /// it may change without having entered.
+    /// The connection was lost while returning. A record that became readable again was not
+    /// announced then, so it may change without having entered.
     was_cut: bool,
-    /// The names of the events, as they came.
+    /// The names of the events, in order.
     pub events: Vec<String>,
-    /// Everything that was told, over all connections: what a check that fails has to show.
+    /// Everything received over all connections, shown when a check fails.
     pub heard: Vec<String>,
 }
 
 impl Followed {
-    /// Goes on after a disconnect.
+    /// Continues after a disconnect.
     pub fn resumed(&self) -> Self {
         let mut resumed = Self {
             arriving: None,
@@ -49,7 +49,7 @@ impl Followed {
         resumed
     }
 
-    /// Fails with all that led to it.
+    /// Fails with all events that led to it.
     fn expect(&self, is_so: bool, what: &str) {
         assert!(is_so, "{what}; it was told\n{}", self.heard.join("\n"));
     }
@@ -139,7 +139,7 @@ impl Listener {
         })
     }
 
-    /// Subscribes and waits until everything up to now was told.
+    /// Subscribes and waits until everything up to now was received.
     pub fn subscribe(&mut self, name: &str, query: Json) -> &Followed {
         self.ask(name, query);
         let ready = self.followed[name].num_ready;
@@ -147,7 +147,7 @@ impl Listener {
         &self.followed[name]
     }
 
-    /// Sends a subscription; goes on with what is known under that name.
+    /// Sends a subscription; continues from what is known under that name.
     pub fn ask(&mut self, name: &str, query: Json) {
         let mut frame: Map<String, Json> = query.as_object().unwrap().clone();
         frame.insert("action".into(), "live:subscribe".into());
@@ -162,7 +162,7 @@ impl Listener {
         self.until(name, |followed| followed.has_ended);
     }
 
-    /// Takes the next frame, if one comes in time; `None` when none does, or the socket is closed.
+    /// Takes the next frame; `None` if none arrives in time or the socket is closed.
     pub fn next(&mut self, patience: Duration) -> Option<Json> {
         match self.socket.receive(patience) {
             Incoming::Text(text) => {
@@ -181,7 +181,7 @@ impl Listener {
         }
     }
 
-    /// Takes frames until a subscription has come to something.
+    /// Takes frames until a subscription is as wanted.
     pub fn until(&mut self, name: &str, is_there: impl Fn(&Followed) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_there(&self.followed[name]) {

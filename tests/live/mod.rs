@@ -178,7 +178,7 @@ fn a_browser_follows_over_plain_http_and_comes_back() {
     let mut posted = Stream::post(&server, &ada, &query);
     posted.until(|it| it.num_ready == 1);
     assert_eq!(posted.followed.records, back.followed.records);
-    // What is wrong is an answer like any other, or the last event.
+    // An error is an answer like any other, or the last event.
     assert_eq!(
         Stream::get(&server, &ada, &json!({"record_type": ""}), None).status,
         400
@@ -231,7 +231,7 @@ fn a_restart_is_an_absence_like_any_other() {
         (after.num_resets, ids(after)),
         (0, vec!["note/1", "note/2", "note/3"])
     );
-    // A position that was never given.
+    // A position that never existed.
     query["from"] = 1_000_000.into();
     let after = listener.subscribe("r", query);
     assert_eq!((after.num_resets, after.records.len()), (1, 3));

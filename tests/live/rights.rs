@@ -1,4 +1,4 @@
-//! Who is told what, and what becomes of it when that changes.
+//! Who receives what, and what happens when rights change.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -65,13 +65,13 @@ fn a_change_of_an_access_list_or_a_role_takes_effect_at_once() {
     assert_eq!(listener.followed["q"].events[2..], ["enter", "leave"]);
     world.assign("role:assign", "editor");
     listener.until("q", |it| it.records.contains_key("note/editors"));
-    // The end of the difference says what it is up to.
+    // The end of the difference gives its position.
     listener.until("q", |it| it.num_ready == 2);
     save(ada, "note/more", editors);
     listener.until("q", |it| it.records.contains_key("note/more"));
     world.assign("role:revoke", "editor");
     listener.until("q", |it| ids(it) == ["note/open"] && it.num_ready == 3);
-    // What he missed of another's rights, he is told anew.
+    // What he missed because of a change of rights is sent as a new result.
     let before = listener.followed["q"].clone();
     drop(listener);
     world.assign("role:assign", "editor");
@@ -84,7 +84,8 @@ fn a_change_of_an_access_list_or_a_role_takes_effect_at_once() {
     assert_eq!(ids(after), ["note/editors", "note/more", "note/open"]);
 }
 
-/// Who comes back is told what he missed out of the log, where there is more than he may read today.
+/// A returning listener is sent what it missed from the log, which holds more than it may read
+/// today.
 #[test]
 fn what_may_not_be_read_any_more_is_not_told_to_who_comes_back() {
     let world = World::new(&[]);
@@ -128,13 +129,14 @@ fn what_may_not_be_read_any_more_is_not_told_to_who_comes_back() {
     assert_eq!(after.records["note/changed"]["text"], "two");
     assert_eq!(after.records["note/made"]["text"], "made anew");
     assert_eq!(after.records["note/shown"]["text"], "shown again");
-    // What he was not told of by then he has not heard of at all.
+    // A record that was never sent to him before is not mentioned at all.
     assert!(!told.contains("brief"), "{told}");
-    // Changes of what he may read come one by one.
+    // Changes of readable records arrive one by one.
     assert!(told.contains(r#""text":"one""#), "{told}");
 }
 
-/// Rules may be about whom the record names. Who comes back is told by what it names now.
+/// Rules may be for the users whom a record names. A returning listener is judged by whom it names
+/// now.
 #[test]
 fn fields_that_are_for_others_by_now_are_not_told_to_who_comes_back() {
     let world = World::new(&[]);
@@ -195,7 +197,7 @@ fn fields_that_are_for_others_by_now_are_not_told_to_who_comes_back() {
     assert_eq!(after.records, found.collect::<BTreeMap<_, _>>());
 }
 
-/// Whether something leaves must not say what it was.
+/// Whether a record leaves must not reveal what it was.
 #[test]
 fn a_predicate_does_not_find_out_what_may_not_be_read_any_more() {
     let world = World::new(&[]);
@@ -237,8 +239,8 @@ fn a_predicate_does_not_find_out_what_may_not_be_read_any_more() {
     );
 }
 
-/// Wherever the connection is lost again while he is told what he missed, and whatever may be read or
-/// not since, he ends with what a query finds.
+/// Wherever the connection is lost again during the catch-up, and whatever becomes readable or
+/// unreadable since, the listener ends with what a query finds.
 #[test]
 fn who_loses_his_connection_while_he_catches_up_goes_on_in_the_middle() {
     let world = World::new(&[]);
@@ -322,7 +324,7 @@ fn fields_that_somebody_may_not_see_are_not_told() {
     sees("note/1", [true, false, true]);
     save(&world.ada, "note/2", json!(null));
     sees("note/2", [true, false, true]);
-    // The rule goes with the field to its new name.
+    // The rule follows the field to its new name.
     let rename = json!({"record_type": "note", "item_name": "salary", "new_name": "pay"});
     world.master.call("schema:rename", rename).result();
     save(&world.ada, "note/3", json!(null));
@@ -334,7 +336,7 @@ fn fields_that_somebody_may_not_see_are_not_told() {
                 && record["_updated_at"] != it.records["note/2"]["_updated_at"]
         });
     }
-    // A field that he may not search is no way to find out.
+    // A field that he may not search reveals nothing.
     let [_, bobs, _] = &mut listeners;
     bobs.ask(
         "r",
@@ -390,7 +392,8 @@ fn who_may_not_act_any_more_hears_no_more() {
     let listener = ask(&world.bob);
     world.bob.call("auth:logout", json!({})).result();
     assert_eq!(refusal(listener), 104);
-    // A new password, a second later than the token: those within it may have come after.
+    // A new password, one second later than the token: a token of the same second may have been
+    // issued after it.
     let login = json!({"auth_data": {"username": "bob"}, "password": "secret-of-the-test"});
     let session = world.bob.call("auth:login", login).result();
     let bob = world
@@ -416,7 +419,7 @@ fn who_is_verified_no_more_listens_no_more() {
         verify(json!({"is_verified": true}));
         let mut listener = Listener::open(&server, &bob);
         listener.subscribe("q", query.clone());
-        // Whoever changes something else of himself goes on.
+        // A user who changes something else in their own record stays connected.
         bob.save(&record, json!({"bio": "x"}));
         let mut stranger = Listener::open(&server, &master);
         stranger.subscribe("q", query.clone());
@@ -494,7 +497,7 @@ fn a_private_database_is_told_to_its_user_alone() {
     world.bob.save("note/2", json!({"n": 2}));
     hers.until("q", |it| ids(it) == ["note/1"]);
     hers.until("public", |it| ids(it) == ["note/2"]);
-    // What comes of his own is all that he is told, though hers came first.
+    // He is sent only the changes of his own records, though hers came first.
     let body = json!({"database_id": "_private", "records": [{"_id": "note/3", "n": 3}]});
     world.bob.call("record:save", body).result();
     his.until("q", |it| it.records.contains_key("note/3"));
@@ -537,7 +540,7 @@ fn a_query_that_looks_beyond_its_records_is_kept_up_to_date() {
     for name in ["open", "rooms", "followed"] {
         listener.until(name, |it| ids(it) == ["note/1", "note/2"]);
     }
-    // A room that he may not see tells him nothing.
+    // A room that he may not see reveals nothing.
     ada.save("room/a", json!({"_access": []}));
     listener.until("open", |it| ids(it).is_empty());
     listener.until("rooms", |it| {

@@ -27,7 +27,7 @@ fn one_who_does_not_read_is_let_go_and_delays_nobody() {
         (live()["num_slow"] == 1).then_some(())
     });
     assert_eq!(live()["num_listeners"], 1);
-    // He finds what was on its way, then the end; and goes on from there.
+    // It receives what was in flight, then the end, and continues from there.
     slow.until_closed();
     let before = slow.followed["q"].clone();
     assert!(before.records.len() < saved);
@@ -40,7 +40,7 @@ fn one_who_does_not_read_is_let_go_and_delays_nobody() {
     assert_eq!(after.records, quick.followed["q"].records);
 }
 
-/// A megabyte may wait, and what the kernel takes on top.
+/// One megabyte may wait, in addition to the kernel's buffers.
 #[test]
 fn for_one_who_does_not_read_so_many_bytes_wait() {
     let server = TestServer::with(&[("LIVE_QUEUE_BYTES", "1048576")]);
@@ -59,7 +59,7 @@ fn for_one_who_does_not_read_so_many_bytes_wait() {
         ada.save("note/1", json!({"text": text, "n": saved}));
     }
     socket.until_closed();
-    // What is missed by so much is not told piece by piece.
+    // So many missed changes are not sent one by one.
     let before = socket.followed["q"].clone();
     let mut query = query;
     query["from"] = before.position.into();
@@ -101,12 +101,12 @@ fn there_are_so_many_connections() {
         assert_eq!(refused, status, "{body}");
         assert!(body["error"]["info"]["retry_after_ms"].is_u64(), "{body}");
         assert_eq!(Stream::post(&server, &ada, &query).status, status);
-        // Who is there is told, and the place of one who goes is free again.
+        // The existing listener is served, and closing one frees its place.
         socket.subscribe("q", query.clone());
         drop(stream);
         let again = || Listener::try_open(&server, &ada).ok();
         eventually("the place is free", again);
-        // A query that is refused takes no place.
+        // A refused query takes no place.
         let bad = json!({"record_type": "note", "limit": 3});
         assert_eq!(Stream::post(&server, &ada, &bad).status, 400);
         eventually("the place is free again", || {

@@ -1,4 +1,4 @@
-//! A client of server-sent events that keeps the result up to date from what it is told.
+//! A client of server-sent events that keeps the result up to date from the events it receives.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::server::TestServer;
 
 pub struct Stream {
     reader: BufReader<TcpStream>,
-    /// Bytes of the body that have come and are no whole event yet.
+    /// Bytes of the body that are not yet a whole event.
     text: String,
     pub status: u16,
     pub followed: Followed,
@@ -22,7 +22,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Asks as a browser's `EventSource` does: everything in the address, and `Last-Event-ID`.
+    /// Requests as a browser's `EventSource` does: everything in the address, and `Last-Event-ID`.
     pub fn get(server: &TestServer, client: &Client, query: &Json, last_id: Option<&str>) -> Self {
         let mut pairs = vec![("api_key".to_owned(), client.key().to_owned())];
         if let Some(token) = &client.token {
@@ -41,7 +41,7 @@ impl Stream {
         Self::send(server, &format!("GET {path}"), last_id, "")
     }
 
-    /// Asks with a body.
+    /// Requests with a body.
     pub fn post(server: &TestServer, client: &Client, query: &Json) -> Self {
         let mut body: Map<String, Json> = query.as_object().unwrap().clone();
         body.insert("api_key".into(), client.key().into());
@@ -83,7 +83,7 @@ impl Stream {
         }
     }
 
-    /// Goes on with what was known before a disconnect.
+    /// Continues from what was known before a disconnect.
     pub fn after(self, before: &Followed) -> Self {
         Self {
             followed: before.resumed(),
@@ -91,7 +91,7 @@ impl Stream {
         }
     }
 
-    /// Takes events until it has come to something, or the answer is over.
+    /// Takes events until its state is as wanted, or the answer ends.
     pub fn until(&mut self, is_there: impl Fn(&Followed) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_there(&self.followed) {
@@ -105,14 +105,14 @@ impl Stream {
         }
     }
 
-    /// Takes what comes next, if something comes in time.
+    /// Takes what arrives next, if something arrives in time.
     pub fn next(&mut self, patience: Duration) {
         let patience = patience.max(Duration::from_millis(1));
         self.reader
             .get_ref()
             .set_read_timeout(Some(patience))
             .unwrap();
-        // A chunk comes whole once it has begun.
+        // A chunk arrives whole once it has begun.
         match self.reader.fill_buf() {
             Ok([]) => self.is_over = true,
             Ok(_) => self.read_chunk(),

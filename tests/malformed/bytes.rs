@@ -1,8 +1,8 @@
-//! Bodies that are hardly JSON, or not at all.
+//! Bodies that are hardly JSON, or not JSON at all.
 
 use super::World;
 
-/// Texts of numbers and strings that take the place of a string in a valid body, as they stand.
+/// Numbers and strings, as raw text, that replace a string in a valid body.
 const STRANGE_TEXTS: &[&str] = &[
     "1e400",
     "-1e400",
@@ -33,7 +33,8 @@ const STRANGE_TEXTS: &[&str] = &[
     "",
 ];
 
-/// Returns the body with its first string value, or number, replaced by a text, at every place in turn.
+/// Returns copies of the body where one string value or number is replaced by a text, for every
+/// place in turn.
 fn with_text(body: &str, text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut from = 0;
@@ -82,7 +83,7 @@ fn bodies_that_are_cut_bent_or_repeated() {
                 world.ask(request, &bent);
             }
         }
-        // Every member twice; the last counts.
+        // Every member twice; the last one counts.
         let inner = request
             .body
             .trim()

@@ -1,5 +1,5 @@
-//! Texts that were cut within a character, as `text.slice(0, 7)` does: what is left of it is replaced,
-//! and nothing else of the message is lost.
+//! Strings that were cut within a character, as `text.slice(0, 7)` does: the remaining part is
+//! replaced, and nothing else of the message is lost.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::client::{Client, send};
 use crate::support::server::TestServer;
 use crate::support::socket::{Incoming, Socket};
 
-/// The texts as they are sent, and as what they are read.
+/// The strings as they are sent, and as they are read.
 const TEXTS: &[(&[u8], &str)] = &[
     (br"hello \ud83d", "hello \u{fffd}"),
     (br"\ude00\ud83d\n", "\u{fffd}\u{fffd}\n"),

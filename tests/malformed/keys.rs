@@ -1,4 +1,4 @@
-//! Keys that the JSON library has a meaning for: here they have none, wherever they come.
+//! Keys that have a meaning for the JSON library: here they have none, wherever they occur.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,7 @@ use crate::support::server::{MASTER_KEY, TestServer};
 
 const KEY: &str = "$serde_json::private::RawValue";
 
-/// Reads JSON without the library's meaning: only the answers that hold the key need it.
+/// Reads JSON without the library's special keys; needed only for answers that contain one.
 fn read(text: &[u8]) -> Json {
     skytrail_schema::json::from_slice(text).unwrap()
 }
@@ -66,7 +66,8 @@ fn a_subscription_keeps_such_a_key_through_restarts() {
     );
 }
 
-/// Texts in texts, each of which is parsed anew by who takes the key for what it is to the library.
+/// Strings within strings, each of which is parsed again by code that gives the key the library's
+/// meaning.
 fn bomb() -> String {
     let escaped = |text: &str| text.replace('\\', "\\u005c").replace('"', "\\u0022");
     let within = |text: &str| format!("{{\"{KEY}\":\"{}\"}}", escaped(text));

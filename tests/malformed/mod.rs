@@ -1,5 +1,5 @@
-//! Input as nobody should send it, to every action and every socket: whatever comes, the answer is
-//! an error in the envelope with a documented code, in time, and the server lives on.
+//! Malformed input to every action and every socket: the answer is always an error in the envelope
+//! with a documented code, in time, and the server keeps running.
 //!
 //! The valid requests to start from are the examples of docs/API.md.
 
@@ -21,14 +21,14 @@ use crate::docs::{SETTINGS, examples};
 use crate::support::client::{Answer, Client, send};
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// Far above what any refusal takes, also on a busy machine.
+/// Far more than any refusal takes, even on a busy machine.
 const BOUND: Duration = Duration::from_secs(10);
 
 /// A server on which the examples have been played, and valid requests for each action.
 struct World {
     server: TestServer,
     requests: Vec<Example>,
-    /// What was wrong with answers, each kind once, with a request that shows it.
+    /// What was wrong with answers, once for each kind, with a request that shows it.
     failures: RefCell<BTreeMap<String, String>>,
 }
 
@@ -50,7 +50,8 @@ impl World {
                 requests.push(example);
             }
         }
-        // What has no example, or none with a body, is asked by the master with the body of another.
+        // An action without an example with a body is called with the master key and the body of
+        // another.
         for action in skytrail::action::ACTIONS {
             if !seen.contains(action.name) && !action.name.is_empty() {
                 requests.push(Example {
@@ -72,7 +73,7 @@ impl World {
         }
     }
 
-    /// Sends a request with another body, and notes an answer that may not be.
+    /// Sends a request with another body, and records an answer that is not allowed.
     fn ask(&self, request: &Example, body: &[u8]) -> Answer {
         let url = format!("{}{}", self.server.base_url, request.path);
         let begun = Instant::now();
@@ -91,7 +92,8 @@ impl World {
         answer
     }
 
-    /// Fails unless every answer was one that may be, every part lives and nothing panicked.
+    /// Fails unless every answer was an allowed one, every part of the server is alive and nothing
+    /// panicked.
     fn assert_well(&self) {
         let failures = self.failures.borrow();
         let lines = failures
@@ -110,7 +112,7 @@ impl World {
     }
 }
 
-/// Refuses an answer that is neither a result nor an error that the documentation knows.
+/// Fails for an answer that is neither a result nor a documented error.
 fn check(answer: &Answer) -> Result<(), String> {
     let body: Json = serde_json::from_slice(&answer.bytes)
         .map_err(|_| format!("{}: no JSON: {:?}", answer.status, answer.bytes))?;
@@ -135,7 +137,7 @@ fn check(answer: &Answer) -> Result<(), String> {
     check_error(&body["error"])
 }
 
-/// Unexpected errors (10000) that v1's protocol has for requests that are merely wrong, by a part of
+/// Unexpected errors (10000) that v1's protocol has for requests that are just wrong, by a part of
 /// the message.
 const KNOWN_UNEXPECTED: &[&str] = &[
     "limit must not be negative",

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::World;
 
-/// Values that take the place of each member, one after the other.
+/// Values that replace each member, one after the other.
 fn strange_values() -> Vec<Json> {
     vec![
         Json::Null,
@@ -55,7 +55,7 @@ fn strange_values() -> Vec<Json> {
     ]
 }
 
-/// Returns the places of a body, deepest last, as JSON pointers.
+/// Collects the places of a body, deepest last, as JSON pointers.
 fn places(value: &Json, at: &str, out: &mut Vec<String>) {
     match value {
         Json::Object(members) => {
@@ -98,7 +98,7 @@ fn each_member_of_each_action_as_everything_it_is_not() {
     world.assert_well();
 }
 
-/// Members that every action looks at.
+/// Members that every action reads.
 #[test]
 fn common_members_as_everything_they_are_not() {
     let world = World::new();
@@ -110,7 +110,7 @@ fn common_members_as_everything_they_are_not() {
         "_user_id",
         "_from_plugin",
     ];
-    // Each action gets some of the values, and all of them get all.
+    // Each action gets some of the values, and all actions together get all.
     const SHARE: usize = 6;
     for (number, request) in world.requests.iter().enumerate() {
         for name in common {
@@ -128,7 +128,7 @@ fn common_members_as_everything_they_are_not() {
     world.assert_well();
 }
 
-/// A name of a field may be nearly anything; none may break the type for those who come later.
+/// A field may have almost any name; none may break the type for later clients.
 #[test]
 fn fields_with_strange_names_harm_nobody() {
     let world = World::new();

@@ -1,4 +1,5 @@
-//! What nobody should say on a socket: the socket may end, the server and the others may not.
+//! Malformed messages on sockets: the socket may end, but the server and the other sockets must
+//! not.
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ fn pubsub_bears_whatever_is_said() {
         for frame in strange_frames() {
             let mut socket = open(server, path, MASTER_KEY);
             socket.send(&frame);
-            // Still there, or ended; either way the next one gets through.
+            // Still open or ended; either way the next one connects.
             let patience = Duration::from_millis(5);
             if !matches!(socket.receive(patience), Incoming::Closed) {
                 socket.close();
@@ -108,7 +109,8 @@ fn open(server: &TestServer, path: &str, key: &str) -> Socket {
     Socket::open(server.address(), path, &headers).unwrap()
 }
 
-/// Takes what the server says to something strange, up to the end or the answer to a ping behind it.
+/// Reads what the server sends after a strange message, until the end or the answer to a ping after
+/// it.
 fn hear_out(worker: &mut Worker, strange: &str) {
     worker.send(json!({"type": "ping"}));
     loop {
