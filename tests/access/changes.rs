@@ -9,7 +9,7 @@ use super::model::{
     REFERRED, Rec, Refusal, Scope, TAKEN, USER_STAYS, Use, within,
 };
 
-/// A record as a request sends it, without what the server must ignore.
+/// A record as a request sends it, without the members that the server must ignore.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub kind: String,
@@ -18,7 +18,7 @@ pub struct Sent {
     pub fields: BTreeMap<String, Json>,
 }
 
-/// What one item of a batch must come to.
+/// The expected outcome of one item of a batch.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Record(Map<String, Json>),
@@ -26,11 +26,11 @@ pub enum Outcome {
     Failed(Refusal),
 }
 
-/// What fails a request as a whole.
+/// A failure of a whole request.
 #[derive(Clone, Debug)]
 pub enum Whole {
     Refused(Refusal),
-    /// An atomic one; by id, what is known to be wrong.
+    /// Of an atomic one: by id, what is known to be wrong.
     Atomic(BTreeMap<String, Refusal>),
 }
 
@@ -62,7 +62,7 @@ impl Model {
             .collect())
     }
 
-    /// The record as the save would leave it, if the asker may leave it so.
+    /// Returns the record as the save would leave it, if the asker may do so.
     fn draft(
         &self,
         asker: &Asker,
@@ -77,7 +77,7 @@ impl Model {
         let may_create = asker.master
             || settings.creation.is_empty()
             || !settings.creation.is_disjoint(&asker.roles);
-        // A user's record is made by himself.
+        // Only users themselves create their record.
         let may_create = may_create && (asker.master || sent.kind != "user" || sent.key == me);
         let mut record = match stored {
             Some(record) if self.may(asker, true, record) => record.clone(),
@@ -90,7 +90,7 @@ impl Model {
         for (field, value) in &sent.fields {
             let is_same = before.fields.get(field).unwrap_or(&Json::Null) == value;
             let may_see = self.field(asker, Use::Read, (&sent.kind, field), Some(&before));
-            // What cannot be seen is not to be guessed.
+            // Nobody may guess a value that they cannot see.
             if is_same && may_see {
                 continue;
             }
@@ -111,7 +111,7 @@ impl Model {
         if is_elsewhere { Err(TAKEN) } else { Ok(record) }
     }
 
-    /// Signs a user up: the record of type `user`, owned by itself.
+    /// Signs a user up: a record of type `user`, owned by itself.
     pub fn sign_up(
         &mut self,
         is_master: bool,
@@ -153,7 +153,8 @@ impl Model {
             .map(|id| (named(id), self.victim(asker, scope, id)))
             .collect();
         fail_if_atomic(&victims, atomic)?;
-        // In their order: a record does not hold itself, nor do those that go before it.
+        // In the given order: a record does not block its own deletion, nor do records deleted
+        // before it.
         let mut after = self.records.clone();
         for ((target, victim), id) in &mut victims.iter_mut().zip(ids) {
             let refers = |record: &Rec| {
@@ -238,8 +239,8 @@ fn writable(scope: &Scope) -> Result<String, Whole> {
     }
 }
 
-/// Stores a record among the others: keys are unique across databases, user names among users, and
-/// a reference needs its target.
+/// Stores a record. Keys are unique across databases, user names are unique among users, and a
+/// reference needs its target.
 fn write(records: &mut BTreeMap<(String, String), Rec>, record: Rec) -> Result<Rec, Refusal> {
     let id = (record.kind.clone(), record.key.clone());
     let old = records.get(&id);

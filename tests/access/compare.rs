@@ -1,4 +1,4 @@
-//! What came, held against what must come.
+//! Compares answers with expectations.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -7,10 +7,10 @@ use super::model::Refusal;
 use super::search::FAR;
 use super::world::Reply;
 
-/// In an expectation: any value will do.
+/// In an expectation: any value but null.
 pub const ANY: &str = "<any>";
 
-/// An error says how something differs from what must be.
+/// An error says how something differs from the expectation.
 pub type Check = Result<(), String>;
 
 pub fn refused(reply: &Reply, refusal: &Refusal) -> Check {
@@ -31,7 +31,7 @@ pub fn is_error(error: &Json, Refusal(_, code, message): &Refusal) -> bool {
     error["code"] == *code && (message.is_empty() || error["message"] == *message)
 }
 
-/// Holds the answer of a batch against what must come of its items.
+/// Compares the answer of a batch with the expected outcomes of its items.
 pub fn batch(reply: &Reply, expected: Result<Vec<(String, Outcome)>, Whole>) -> Check {
     let expected = match expected {
         Err(Whole::Refused(refusal)) => return refused(reply, &refusal),
@@ -75,7 +75,7 @@ pub fn batch(reply: &Reply, expected: Result<Vec<(String, Outcome)>, Whole>) -> 
     Ok(())
 }
 
-/// Compares what must be with what came. Records have times, which are not foretold.
+/// Compares an expectation with a result. The times of records are not predicted.
 pub fn same(what: &str, expected: &Json, got: &Json) -> Check {
     let is_same = match (expected, got) {
         (Json::Object(expected), Json::Object(got)) => return same_object(what, expected, got),

@@ -1,5 +1,5 @@
-//! Devices and subscriptions: a device hears of the changes that its user may see and find, and of
-//! nothing else.
+//! Devices and subscriptions: a device is notified of changes that its user may see and find, and
+//! of nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,26 +20,26 @@ const NO_UNION: Refusal = Refusal(
     "subscription on union database is not implemented",
 );
 const NO_DEVICE: Refusal = Refusal(404, 110, "Device not found");
-/// A type whose records only tell that everything before them has been looked at.
+/// A type whose records only show that everything before them has been processed.
 const MARK: &str = "mark";
 
 /// A device, in the model.
 #[derive(Clone, Debug, Default)]
 pub struct Device {
     user: Option<String>,
-    /// By database, as in records, and name.
+    /// By database, as for records, and name.
     subscriptions: BTreeMap<(String, String), Search>,
 }
 
 impl Device {
-    /// Whether it is the asker's to use; to others it is not there.
+    /// Returns whether the asker may use it; for others it does not exist.
     fn is_of(&self, asker: &Asker) -> bool {
         asker.master || (self.user.is_some() && self.user == asker.user)
     }
 }
 
 impl Model {
-    /// The subscriptions, with their devices, that a changed record concerns.
+    /// Returns the subscriptions, with their devices, that a changed record concerns.
     fn concerned(&self, record: &Rec) -> Vec<(usize, String)> {
         let mut all = Vec::new();
         for (number, device) in self.devices.iter().enumerate() {
@@ -77,16 +77,16 @@ impl Model {
     }
 }
 
-/// Where all devices are heard.
+/// A socket that receives the notices of all devices.
 pub struct Ear {
     socket: Socket,
-    /// The one that hears of marks.
+    /// The device that is notified of marks.
     marked: String,
     num_marks: u64,
 }
 
 impl World {
-    /// Registers the devices, and listens to them.
+    /// Registers the devices and listens to them.
     pub fn bring_devices(&mut self) -> Check {
         for device in 0..DEVICES {
             self.model.devices.push(Device::default());
@@ -107,7 +107,7 @@ impl World {
             let wanted = json!({"action": "sub", "channel": format!("_sub_{device}")});
             socket.send(&wanted.to_string());
         }
-        // Whoever hears himself has subscribed.
+        // A socket that has received its own message is subscribed.
         let probe = json!({"action": "pub", "channel": format!("_sub_{marked}"), "data": 0});
         socket.send(&probe.to_string());
         self.ear = Some(Ear {
@@ -118,7 +118,7 @@ impl World {
         self.next_notice().map(|_| ())
     }
 
-    /// An action of the master key that must work.
+    /// Calls an action with the master key, which must succeed.
     fn settled(&mut self, action: &str, body: Json) -> Result<Json, String> {
         let reply = self.ask(Who::Master, action, body)?;
         self.enter(Who::Master, Gate::User)
@@ -136,8 +136,8 @@ impl World {
         Ok(())
     }
 
-    /// Waits until everything that was changed has been looked at, and holds what the devices heard
-    /// of it against what they must hear: of what is in their result, and of what was.
+    /// Waits until every change has been processed, and compares the notices with the expected
+    /// ones: for records in a subscription's result now, and for those that were in it before.
     pub fn hear(&mut self, changed: &[Rec], before: &Records) -> Check {
         let Some(ear) = &mut self.ear else {
             return Ok(());
@@ -167,7 +167,7 @@ impl World {
             .map_err(|why| format!("{why}, of {changed:?}"))
     }
 
-    /// The next notice: the device and the subscription's name.
+    /// Returns the next notice: the device and the subscription's name.
     fn next_notice(&mut self) -> Result<(String, String), String> {
         let ear = self.ear.as_mut().ok_or("nobody listens")?;
         let text = match ear.socket.receive(Duration::from_secs(20)) {
@@ -269,8 +269,8 @@ impl World {
         same("listed", &json!(names.collect::<Vec<_>>()), &json!(listed))
     }
 
-    /// Asks something of a device; brings the database that it is about and whether the device is
-    /// the asker's, or `None` where the request is refused as it must be.
+    /// Calls an action on a device. Returns the database that it is about and whether the device is
+    /// the asker's; `None` if the request was refused as it must be.
     fn ask_device(
         &mut self,
         action: &str,

@@ -1,4 +1,4 @@
-//! Files: who is shown an address gets the file by it, and nobody gets one by anything else.
+//! Files: a caller who is shown an address gets the file with it, and with nothing else.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::compare::{Check, same};
 use super::ops::{FILES, Forged, Who};
 use super::world::World;
 
-/// The files of a history: their names, and for each an address that was given out.
+/// The files of a history: their names, and one issued address for each.
 #[derive(Debug, Default)]
 pub struct Files {
     names: Vec<String>,
@@ -53,8 +53,8 @@ impl World {
         Ok(())
     }
 
-    /// Takes the addresses out of an answer, which the model does not foretell, and makes sure that
-    /// each leads to the file beside whose name it stands.
+    /// Takes the addresses, which the model does not predict, out of an answer, and checks that
+    /// each leads to the file whose name is next to it.
     pub fn take_addresses(&mut self, body: &mut Json) -> Check {
         let mut found = Vec::new();
         take(body, &mut found);
@@ -107,7 +107,7 @@ impl World {
     }
 }
 
-/// Takes all addresses out, each with the name that it stands beside.
+/// Takes all addresses out, each with the name next to it.
 fn take(value: &mut Json, found: &mut Vec<(String, Option<String>)>) {
     match value {
         Json::Object(members) => {

@@ -1,4 +1,4 @@
-//! What the histories found or do not reach, each as a story of its own.
+//! What the histories found or do not reach, each as a separate scenario.
 
 use serde_json::{Value as Json, json};
 
@@ -55,7 +55,7 @@ fn a_condition_does_not_look_into_what_the_caller_must_not_read() {
             .map(|it| it["_id"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    // The first is left to SQL, the second to memory, which knows more of patterns.
+    // SQL evaluates the first one; the second needs memory, which supports more patterns.
     for predicate in [
         json!(["eq", path, "rosebud"]),
         json!(["ilike", path, "ROSE%"]),
@@ -88,7 +88,7 @@ fn a_record_that_refers_to_itself_is_still_held_by_others() {
     }
     let delete = |ids: Json| ada.call("record:delete", json!({"ids": ids})).result();
     assert_eq!(delete(json!(["note/1"]))[0]["code"], 113);
-    // In their order: the one that holds goes first.
+    // In the given order: the record that blocks the other is deleted first.
     assert_eq!(
         delete(json!(["note/2", "note/1"])),
         json!([
@@ -98,7 +98,7 @@ fn a_record_that_refers_to_itself_is_still_held_by_others() {
     );
 }
 
-/// Sets one rule that lets nobody do anything with a field, but for those whom `more` names.
+/// Sets one rule that denies everything on a field, except to those whom `more` names.
 fn set_rules(server: &TestServer, (kind, field): (&str, &str), more: &[(&str, bool)]) {
     let rule = |who: &str, is_allowed: bool| {
         json!({
@@ -175,7 +175,7 @@ fn an_include_brings_nothing_of_a_field_that_is_hidden_in_this_record() {
         "gift/1",
         json!({"about": {"$type": "ref", "$id": "topic/1"}}),
     );
-    // For everyone but whom it is for.
+    // Visible to everyone except the person it is for.
     set_rules(
         &server,
         ("gift", "about"),
@@ -194,7 +194,7 @@ fn an_include_brings_nothing_of_a_field_that_is_hidden_in_this_record() {
 fn a_private_record_of_type_user_is_nobodys_profile() {
     let server = TestServer::start();
     let [ada, eve] = ["ada", "eve"].map(|name| Client::signed_up(&server, name));
-    // A user without a record: the master key has acted for him.
+    // A user without a record: the master key has acted for it.
     let as_bot = |body: Json| {
         let mut body = body.as_object().unwrap().clone();
         body.insert("_user_id".into(), "bot".into());

@@ -1,11 +1,11 @@
-//! Access control, held against a model.
+//! Access control, compared with a model.
 //!
-//! Random histories of everything that callers can do run against a server and, beside it, a model
-//! of v1's rules that shares no code with it ([`model`], [`changes`], [`search`]). Every answer
-//! must be the model's: nobody reads, finds or changes what the rules keep from him, whatever he
-//! asks, and what they allow works.
+//! Random histories of everything that callers can do run against a server and a model of v1's
+//! rules, which shares no code with the server ([`model`], [`changes`], [`search`]). Every answer
+//! must equal the model's: nobody reads, finds or changes what the rules deny, whatever they ask
+//! for, and everything that the rules allow works.
 //!
-//! A history that fails is made shorter before it is shown. `SKYTRAIL_ACCESS_CASES` sets how many
+//! A failing history is shortened before it is shown. `SKYTRAIL_ACCESS_CASES` sets how many
 //! histories are played, `SKYTRAIL_ACCESS_SEED` where they begin.
 
 mod changes;
@@ -32,7 +32,7 @@ use self::world::World;
 
 const CASES: u64 = 4;
 const OPS_PER_CASE: usize = 400;
-/// How many servers are started to shorten a history.
+/// How many servers are started at most to shorten a history.
 const MAX_TRIES: usize = 150;
 const SEED: u64 = 20_160_908;
 
@@ -45,7 +45,7 @@ fn setting(name: &str, default: u64) -> u64 {
     set.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Plays a history; a failure names the operation, by its place, and how the answer differs.
+/// Plays a history; a failure gives the index of the operation, and how the answer differs.
 fn play(history: &[Op]) -> Result<(), (usize, String)> {
     let mut world = World::with(&[("LOG_LEVEL", "warn")]);
     let failed = |place: usize| move |why: String| (place, why);
@@ -56,7 +56,8 @@ fn play(history: &[Op]) -> Result<(), (usize, String)> {
     world.sweep().map_err(failed(history.len()))
 }
 
-/// Leaves out of a failing history what it fails without: first large parts, then smaller ones.
+/// Removes the operations without which a history still fails: first large parts, then smaller
+/// ones.
 fn shorten(mut history: Vec<Op>, mut why: String) -> (Vec<Op>, String) {
     let mut part = history.len() / 2;
     let mut num_tries = 0;

@@ -1,5 +1,5 @@
-//! The rules of access, written from v1's specification alone: a model without a log, a store or
-//! a cache, and without a line of the server's code. What it says is what must be.
+//! The rules of access, written only from v1's specification: a model without a log, a store or a
+//! cache, and without a line of the server's code. The server must behave as it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::devices::Device;
 
 /// A refusal of a whole request or of one item: status, code, and the message where the
-/// specification has one.
+/// specification gives one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal(pub u16, pub i64, pub &'static str);
 
@@ -40,7 +40,7 @@ pub const NO_FIELDS: Refusal = Refusal(
     "Unable to save to some record fields because of Field ACL denied update.",
 );
 
-/// What a request shows.
+/// The credentials of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub client_key: bool,
@@ -49,10 +49,10 @@ pub struct Shown {
     pub acts_as: Option<String>,
 }
 
-/// The checks before an action, by what they want.
+/// The checks before an action, by what they require.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gate {
-    /// A user if there is one.
+    /// A user is optional.
     Maybe,
     /// A user.
     User,
@@ -60,7 +60,7 @@ pub enum Gate {
     Admin,
 }
 
-/// Who asks, after the checks.
+/// The caller after the checks.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
     pub master: bool,
@@ -109,7 +109,7 @@ pub struct Kind {
     pub default: Option<Vec<Entry>>,
 }
 
-/// A field access rule; `who` is the wire form.
+/// A field access rule; `who` is in wire form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     pub kind: String,
@@ -132,7 +132,7 @@ pub enum Use {
 /// Records by type and key.
 pub type Records = BTreeMap<(String, String), Rec>;
 
-/// Everything that decides about access.
+/// Everything that access decisions depend on.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub users: BTreeMap<String, User>,
@@ -146,7 +146,7 @@ pub struct Model {
 }
 
 impl Default for Model {
-    /// A new database: one administrators' role, and the rules about user names and addresses.
+    /// A new database: one administrators' role, and the rules for user names and e-mail addresses.
     fn default() -> Self {
         let installed = |field: &str, who: &str| Rule {
             kind: "user".into(),
@@ -172,7 +172,7 @@ impl Default for Model {
 }
 
 impl Model {
-    /// Passes the checks of an action that takes a key or a token.
+    /// Runs the checks of an action that takes a key or a token.
     pub fn enter(&mut self, shown: &Shown, gate: Gate) -> Result<Asker, Refusal> {
         if !shown.client_key && !shown.master_key && shown.token_of.is_none() {
             return Err(NO_KEY);
@@ -219,7 +219,7 @@ impl Model {
         }
     }
 
-    /// Whether the access list, or being the owner, lets the asker read or write.
+    /// Returns whether the access list, or ownership, lets the asker read or write.
     pub fn may(&self, asker: &Asker, write: bool, record: &Rec) -> bool {
         let named = |entry: &Entry| {
             entry.public
@@ -235,12 +235,12 @@ impl Model {
             || record.access.as_ref().is_none_or(granted)
     }
 
-    /// Whether a query of the scope may show the record.
+    /// Returns whether a query in the scope may show the record.
     pub fn in_sight(&self, asker: &Asker, scope: &Scope, record: &Rec) -> bool {
         within(scope, record) && (*scope != Scope::Public || self.may(asker, false, record))
     }
 
-    /// Whether the rules let the asker use a field so.
+    /// Returns whether the rules permit this use of a field to the asker.
     pub fn field(
         &self,
         asker: &Asker,
@@ -273,7 +273,7 @@ impl Model {
         })
     }
 
-    /// The record as the asker is shown it.
+    /// Returns the record as the asker is shown it.
     pub fn shown(&self, asker: &Asker, record: &Rec) -> Map<String, Json> {
         let readable =
             |field: &str| self.field(asker, Use::Read, (&record.kind, field), Some(record));
@@ -292,7 +292,7 @@ impl Model {
     }
 }
 
-/// Whether the record lies in the scope.
+/// Returns whether the record is in the scope.
 pub fn within(scope: &Scope, record: &Rec) -> bool {
     match scope {
         Scope::Public => record.database.is_empty(),
@@ -331,7 +331,7 @@ fn is_about(who: &str, asker: &Asker, record: Option<&Rec>) -> bool {
 }
 
 impl Rec {
-    /// Whether a field is the user's id or a list that has it.
+    /// Returns whether a field is the user's id or a list that contains it.
     fn names(&self, field: &str, user: &str) -> bool {
         match field {
             "_created_by" => self.created_by == user,
@@ -345,7 +345,7 @@ impl Rec {
         }
     }
 
-    /// What everybody sees who sees the record at all; the times are left out.
+    /// Returns the members shown to everyone who sees the record at all, without the times.
     pub fn head(&self) -> Map<String, Json> {
         let access = self.access.as_ref();
         let access = access.map(|list| list.iter().map(Entry::wire).collect::<Vec<_>>());

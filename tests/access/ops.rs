@@ -1,17 +1,17 @@
-//! Operations. They name users, roles and records by number, so that a history that fails
-//! can be made shorter and run again elsewhere.
+//! Operations. They name users, roles and records by number, so that a failing history can be
+//! shortened and run again elsewhere.
 
-/// Who calls; users by number.
+/// The caller; users by number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Who {
     Nobody,
     Client,
     User(usize),
-    /// A token and no key.
+    /// A token without a key.
     Token(usize),
     Master,
     MasterWithToken(usize),
-    /// The master key with `_user_id`; the last number names somebody who never signed up.
+    /// The master key with `_user_id`; the last number is a user who never signed up.
     MasterAs(usize),
 }
 
@@ -58,7 +58,7 @@ pub struct Item {
     pub id: Id,
     pub access: Access,
     pub fields: Vec<(&'static str, Val)>,
-    /// Members that only the server may set, with the user that they would favour.
+    /// Members that only the server may set, with the user whom they would favour.
     pub smuggled: Vec<(&'static str, usize)>,
 }
 
@@ -69,7 +69,7 @@ pub enum Id {
     User(usize),
 }
 
-/// Whom a field rule is about.
+/// The users whom a field rule is about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum About {
     Plain(&'static str),
@@ -112,18 +112,18 @@ pub struct Asked {
     pub offset: usize,
 }
 
-/// What somebody makes of the address of a file.
+/// What a caller does with the address of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Forged {
-    /// Nothing: it is as it was given out.
+    /// Leaves it as it was issued.
     Nothing,
-    /// He leaves out what makes it good.
+    /// Leaves out the signature.
     Bare,
-    /// He puts another file's name into it.
+    /// Replaces the name with another file's.
     For(usize),
-    /// Its time is over.
+    /// Uses it after it has expired.
     Expired,
-    /// He gives it more time.
+    /// Extends its expiry.
     Longer,
 }
 
@@ -151,9 +151,9 @@ pub enum Op {
     Relate(Who, &'static str, Vec<usize>, bool),
     Related(Who, &'static str, &'static str),
     Me(Who),
-    /// Asks for a file by an address of it.
+    /// Requests a file by one of its addresses.
     Download(usize, Forged),
-    /// Takes a device over.
+    /// Takes over a device.
     Register(Who, usize),
     Unregister(Who, usize),
     /// Device and name of the subscription.
@@ -163,7 +163,7 @@ pub enum Op {
 }
 
 impl Cond {
-    /// Whether it looks into records that the one in question refers to.
+    /// Returns whether it looks at records that the record in question refers to.
     pub fn looks_behind(&self) -> bool {
         match self {
             Self::Compare(_, path, _) | Self::Like(path, _) | Self::In(path, _) => {

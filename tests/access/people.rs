@@ -53,7 +53,7 @@ impl World {
             roles,
         };
         let profile = self.model.shown(&asker, &record);
-        // From now on; the answer says when the user was here before.
+        // Only later answers have it: an answer gives the time of the previous login.
         let record = self
             .model
             .records
@@ -162,7 +162,7 @@ impl World {
         )
     }
 
-    /// What the caller is shown of a user whom he names: access lists do not apply, rules do.
+    /// Returns what the caller is shown of a user whom they name: rules apply, access lists do not.
     pub fn profile(&self, asker: &Asker, user: &str) -> Json {
         let record = self.model.record("user", user);
         match record.filter(|record| self.model.in_sight(asker, &Scope::Public, record)) {

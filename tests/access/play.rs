@@ -1,4 +1,4 @@
-//! Carrying operations out, and holding the server's answers against the model.
+//! Carries operations out, and compares the server's answers with the model.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::people::owned;
 use super::world::{Reply, World};
 
 impl World {
-    /// Signs users up and makes every field, by operations that are checked like any other.
+    /// Signs users up and creates every field, by operations that are checked like any other.
     pub fn furnish(&mut self) -> Check {
         self.upload_files()?;
         let profile = vec![
@@ -42,7 +42,7 @@ impl World {
         self.bring_devices()
     }
 
-    /// Carries an operation out; an error says how the answer differs from what must be.
+    /// Carries an operation out; an error says how the answer differs from the expected one.
     pub fn play(&mut self, op: &Op) -> Check {
         match op {
             Op::SignUp(master, profile) => self.sign_up(*master, profile),
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// Everybody looks at everything.
+    /// Every caller looks at everything.
     pub fn sweep(&mut self) -> Check {
         let mut everyone = vec![Who::Client, Who::Master];
         everyone.extend((0..self.users.len()).flat_map(|user| [Who::User(user), Who::Token(user)]));
@@ -116,7 +116,7 @@ impl World {
         Ok(())
     }
 
-    /// Calls an action, and makes sure that its errors tell nothing that the caller did not say.
+    /// Calls an action, and checks that its errors reveal nothing that the caller did not send.
     pub fn ask(&mut self, who: Who, action: &str, body: Json) -> Result<Reply, String> {
         let said = body.to_string();
         let mut reply = self.call(who, action, body.as_object().unwrap().clone())?;
@@ -188,7 +188,7 @@ impl World {
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
             Ok((asker, scope)) => {
-                // Who hears of a deletion is told of the record as it was.
+                // Notices of a deletion show the record as it was.
                 let before = self.model.records.clone();
                 let deleted = self.model.delete(&asker, &scope, &ids, atomic);
                 let changed = changed(&before, &deleted);
@@ -253,7 +253,7 @@ impl World {
     }
 }
 
-/// The records of a batch that were written or deleted.
+/// Returns the records of a batch that were written or deleted.
 fn changed(records: &Records, batch: &Batch) -> Vec<Rec> {
     let done = batch.iter().flatten();
     let done = done.filter(|(_, outcome)| !matches!(outcome, Outcome::Failed(_)));

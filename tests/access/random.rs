@@ -23,7 +23,7 @@ fn who() -> impl Strategy<Value = Who> {
     ]
 }
 
-/// Someone who changes settings: mostly the master key.
+/// A caller who changes settings: mostly the master key.
 fn boss() -> impl Strategy<Value = Who> {
     prop_oneof![3 => Just(Who::Master), 2 => who()]
 }
@@ -114,7 +114,7 @@ fn item() -> impl Strategy<Value = Item> {
     })
 }
 
-/// Rules in groups of the same type and field, whose order counts.
+/// Rules in groups of the same type and field, whose order matters.
 fn rules() -> impl Strategy<Value = Vec<RuleOf>> {
     let about = prop_oneof![
         3 => select(vec!["_owner", "_any_user", "_public"]).prop_map(About::Plain),
@@ -283,8 +283,8 @@ fn forged() -> impl Strategy<Value = Forged> {
     ]
 }
 
-/// What a subscription looks at besides the record itself may change before it is looked at, so
-/// conditions behind references are left to tests of their own.
+/// Records that a subscription follows references to may change before it is processed, so such
+/// conditions have tests of their own.
 fn subscribed() -> impl Strategy<Value = Subscribed> {
     select(vec!["note", "item"]).prop_flat_map(|kind| {
         let cond = cond(kind).prop_filter("looks behind a reference", |it| !it.looks_behind());
@@ -292,7 +292,7 @@ fn subscribed() -> impl Strategy<Value = Subscribed> {
     })
 }
 
-/// Devices, what they subscribe to, and addresses of files.
+/// Devices, their subscriptions, and addresses of files.
 fn device_op() -> impl Strategy<Value = Op> {
     let at = || (who(), db(), 0..DEVICES, 0..SUBSCRIPTIONS);
     prop_oneof![
@@ -311,7 +311,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     let relation = || select(vec!["friend", "follow"]);
     let change = (boss(), roles(), users(), any::<bool>());
     let delete = (who(), db(), vec(id(), 1..3), any::<bool>());
-    // What lies in a private database without belonging to its user.
+    // Records in a user's private database that another user owns.
     let gift = (0..USERS, vec(item(), 1..3));
     let save = (
         who(),

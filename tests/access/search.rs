@@ -1,4 +1,4 @@
-//! The model of queries: what a caller may ask, and what he must then get.
+//! The model of queries: what a caller may ask, and what the answer must then be.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use super::model::{Asker, Model, Rec, Scope, Use, within};
 #[derive(Clone, Debug)]
 pub enum Pred {
     Compare(&'static str, String, Json),
-    /// A prefix.
+    /// A prefix match.
     Like(String, String),
     In(String, Vec<Json>),
     JsonIn(String, String),
@@ -27,7 +27,7 @@ pub enum Pred {
 pub struct Search {
     pub kind: String,
     pub predicate: Option<Pred>,
-    /// Fields, `loc` for the distance from the origin; descending or not.
+    /// Fields, with `loc` for the distance from the origin; whether descending.
     pub sort: Vec<(String, bool)>,
     /// Names and paths; `loc` for the distance.
     pub include: Vec<(String, String)>,
@@ -37,16 +37,18 @@ pub struct Search {
     pub offset: usize,
 }
 
-/// Metres that are not compared exactly: a place is the origin, or far away.
+/// Stands for metres that are not compared exactly: a location is either the origin or far away.
 pub const FAR: &str = "<far>";
 
-/// What a query must bring: every match with what is shown of it, in order as far as one is asked for.
+/// The expected result of a query: every match with what is shown of it, in the order that was
+/// asked for, if any.
 pub struct Matches {
     pub all: Vec<(Vec<Json>, Map<String, Json>)>,
 }
 
 impl Model {
-    /// The field that the asker must not use as the query does, with what it would need.
+    /// Returns the field that the asker may not use as the query does, with the right that it would
+    /// need.
     pub fn forbidden(&self, asker: &Asker, search: &Search) -> Option<(String, &'static str)> {
         let mut uses = Vec::new();
         if let Some(predicate) = &search.predicate {
@@ -162,7 +164,7 @@ impl Model {
         }
     }
 
-    /// The value at a path. A reference leads nowhere when the asker must not see what it names.
+    /// Returns the value at a path. A reference leads nowhere if the asker may not see its target.
     fn value(&self, asker: &Asker, scope: &Scope, record: &Rec, path: &str) -> Option<Json> {
         let Some((first, second)) = path.split_once('.') else {
             return match path {
@@ -186,7 +188,8 @@ impl Model {
 }
 
 impl Pred {
-    /// Every path with the right that it needs: below anything but plain equality, comparing.
+    /// Collects every path with the right that it needs: plain equality keeps `wanted`, anything
+    /// else needs `Use::Compare`.
     fn uses(&self, wanted: Use, uses: &mut Vec<(String, Use)>) {
         match self {
             Self::Compare("eq", path, _) | Self::In(path, _) | Self::JsonIn(path, _) => {
@@ -202,7 +205,7 @@ impl Pred {
         }
     }
 
-    /// Three-valued, as SQL.
+    /// Three-valued logic, as in SQL.
     pub fn holds(&self, model: &Model, asker: &Asker, scope: &Scope, record: &Rec) -> Option<bool> {
         let value = |path: &str| model.value(asker, scope, record, path);
         let each = |parts: &[Self]| {

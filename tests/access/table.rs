@@ -1,5 +1,5 @@
-//! Who may call what: every action and every address of the door, with what each kind of caller
-//! gets. An action or address without a row fails the test, and so does another answer.
+//! Who may call what: every action and every address of the server, with what each kind of caller
+//! gets. An action or address without a row fails the test, and so does any other answer.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::plugin::worker::Worker;
 use crate::support::client::status_of;
 use crate::support::server::{API_KEY, MASTER_KEY};
 
-/// The letters of the table: status, code and message. A dot stands for being let in; what the
-/// action says then is not asked here.
+/// The letters of the table: status, code and message. A dot means that the caller passes the
+/// checks; what the action then answers is not tested here.
 const LETTERS: &[(char, u16, i64, &str)] = &[
     ('K', 401, 101, "Api key is empty"),
     ('B', 401, 101, "Both api key and access token are empty"),
@@ -31,12 +31,12 @@ const LETTERS: &[(char, u16, i64, &str)] = &[
     ('D', 403, 127, "user is disabled"),
     ('A', 401, 102, "no permission to perform this action"),
     ('M', 401, 102, "no permission to this action"),
-    // In development mode everyone with a key is let in.
+    // In development mode everyone with a key passes.
     ('V', 403, 102, "Attempt to access dev only end-point"),
     ('O', 403, 102, "no permission to get other users' roles"),
 ];
 
-/// The columns. Users show the client key too, but for the one with a token only.
+/// The columns. Users send the client key too, except the one with only a token.
 const CALLERS: [(&str, Who); 8] = [
     ("nobody", Who::Nobody),
     ("client key", Who::Client),
@@ -59,7 +59,7 @@ const ROWS: &[(&str, &str)] = &[
     ("auth:logout", "B . . . . . . ."),
     ("auth:password", "B L . . D . . ."),
     ("auth:reset_password", "K M K M M M . ."),
-    // Not v1's: users of another server.
+    // Not in v1: users of another server.
     ("auth:import", "K M K M M M . ."),
     ("auth:export", "K M K M M M . ."),
     ("auth:disable:set", "B U A A U . . ."),
@@ -73,17 +73,17 @@ const ROWS: &[(&str, &str)] = &[
     ("device:unregister", "B L . . D . . ."),
     ("push:device", "K . K . . . . ."),
     ("push:user", "K . K . . . . ."),
-    // Not v1's: for browsers.
+    // Not in v1: for browsers.
     ("push:web_key", "K . K . . . . ."),
-    // Not v1's: who could read what, who changed what, who was not let in.
+    // Not in v1: who could read what, who changed what, whose request was refused.
     ("audit:changes", "K M K M M M . ."),
     ("audit:readers", "K M K M M M . ."),
     ("audit:refusals", "K M K M M M . ."),
-    // Not v1's: what SQL changed and the log could not take.
+    // Not in v1: changes by SQL that the log could not take.
     ("captured:list", "K M K M M M . ."),
     ("captured:retry", "K M K M M M . ."),
     ("captured:discard", "K M K M M M . ."),
-    // Not v1's: for plugins.
+    // Not in v1: for plugins.
     ("delivery:list", "K M K M M M . ."),
     ("delivery:pause", "K M K M M M . ."),
     ("delivery:resume", "K M K M M M . ."),
@@ -117,10 +117,10 @@ const ROWS: &[(&str, &str)] = &[
     ("history:restore", "B L A A D . . ."),
     ("record:save", "B L . . D . . ."),
     ("record:delete", "B L . . D . . ."),
-    // A disabled user is anonymous here, as v1 has it.
+    // A disabled user is anonymous here, as in v1.
     ("record:fetch", "B . . . . . . ."),
     ("record:query", "B . . . . . . ."),
-    // v1 runs these for nobody, too; see docs/COMPATIBILITY.md.
+    // v1 also runs these without a user; see docs/COMPATIBILITY.md.
     ("relation:add", "B L . . D . . ."),
     ("relation:query", "B L . . D . . ."),
     ("relation:remove", "B L . . D . . ."),
@@ -128,7 +128,7 @@ const ROWS: &[(&str, &str)] = &[
     ("role:admin", "K V K V V V . ."),
     ("role:assign", "B U A A U . . ."),
     ("role:revoke", "B U A A U . . ."),
-    // Somebody else's roles.
+    // Other users' roles.
     ("role:get", "B L O O L . . ."),
     ("role:export", "K M K M M M . ."),
     ("role:import", "K M K M M M . ."),
@@ -149,40 +149,41 @@ const ROWS: &[(&str, &str)] = &[
     ("subscription:save", "B L . . D . . ."),
 ];
 
-/// Plugins' lambdas, by what they ask for, as above.
+/// Plugins' lambdas, by what they require, as above.
 const LAMBDAS: &[(&str, &str)] = &[
     ("open", ". . . . . . . ."),
     ("keyed", "B . . . . . . ."),
     ("own", "B L . . D . . ."),
 ];
 
-/// Addresses besides those of actions: method, path, and the statuses for nobody, a wrong key, the
-/// client key and the master key.
+/// Addresses other than those of actions: method, path, and the statuses for nobody, a wrong key,
+/// the client key and the master key.
 const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/_/health", [200, 200, 200, 200]),
     ("GET", "/_/metrics", [401, 401, 401, 200]),
-    // A download wants a signature, whatever the key. An upload is let in, and is then empty.
+    // A download needs a signature, whatever the key. An upload passes the checks, and is then
+    // empty.
     ("GET", "/files/{name:.*}", [400, 400, 400, 400]),
     ("PUT", "/files/{name:.*}", [401, 401, 400, 400]),
     ("POST", "/files/{name:.*}", [401, 401, 400, 400]),
-    // Let in, and then told that this is no upgrade.
+    // Passes the checks, and then fails because it is no upgrade.
     ("GET", "/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/plugin", [401, 401, 403, 426]),
     ("GET", "/_/sandbox/_/plugin", [401, 401, 403, 426]),
-    // Not an upgrade: as if there were no such address.
+    // Without an upgrade there is no such address.
     ("GET", "/log", [404, 404, 404, 404]),
     ("GET", "/log/follow", [401, 401, 401, 200]),
     ("POST", "/log/follow", [401, 401, 401, 200]),
     ("GET", "/log/search", [401, 401, 401, 200]),
     ("POST", "/log/search", [401, 401, 401, 200]),
     ("GET", "/live", [404, 404, 404, 404]),
-    // Let in, and then told that a record type is missing.
+    // Passes the checks, and then fails because a record type is missing.
     ("GET", "/live/query", [401, 401, 400, 400]),
     ("POST", "/live/query", [401, 401, 400, 400]),
 ];
 
-/// What an action is called with: enough to get to its own refusals.
+/// The body for an action: enough to reach the action's own errors.
 fn body_for(action: &str, world: &World) -> Map<String, Json> {
     let body = match action {
         "role:get" => json!({"users": [world.user(3)]}),
@@ -192,7 +193,7 @@ fn body_for(action: &str, world: &World) -> Map<String, Json> {
     body.as_object().unwrap().clone()
 }
 
-/// Whether this server has an action: rows of those to come are there already.
+/// Returns whether this server has an action: rows of future ones already exist.
 fn knows(action: &str) -> bool {
     skytrail::action::find(action).is_some()
 }
@@ -225,7 +226,7 @@ fn furnish(world: &mut World) {
     );
 }
 
-/// Lets every kind of caller call; returns what is otherwise than the row says.
+/// Calls as every kind of caller; returns how the answers differ from the row.
 fn hold(world: &World, (action, letters): (&str, &str), is_dev: bool) -> Vec<String> {
     let letters = letters.chars().filter(|letter| *letter != ' ');
     let mut wrong = Vec::new();
@@ -264,7 +265,7 @@ fn every_action_is_for_those_whom_the_table_names() {
 #[test]
 fn every_kind_of_lambda_is_for_those_whom_the_table_names() {
     let mut world = World::with(&[("PLUGINS", "TEST")]);
-    // They never answer: who is let in hears that it took too long.
+    // They never answer: a caller that passes the checks gets a timeout.
     let lambda = |name: &str, key: bool, user: bool| json!({"name": name, "key_required": key, "user_required": user, "timeout_ms": 20});
     let lambdas = [
         lambda("open", false, false),
@@ -281,11 +282,11 @@ fn every_kind_of_lambda_is_for_those_whom_the_table_names() {
     drop(worker);
 }
 
-/// Every literal path that the program registers.
+/// Returns every literal path that the program registers.
 fn registered() -> BTreeSet<String> {
     let pattern =
         regex::Regex::new(r#"(?:route|resource|hub_route|PATH: &str =)[\s(]*"(/[^"]*)""#).unwrap();
-    // What a file registers is in its scope, if it has one.
+    // The paths in a file are within its scope, if it has one.
     let scope = regex::Regex::new(r#"scope\("(/[^"]*)"\)"#).unwrap();
     let mut folders = vec![std::path::PathBuf::from(concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -1,4 +1,4 @@
-//! A server, the model beside it, and users who call both.
+//! A server, the model next to it, and users who call both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,16 +12,16 @@ use super::ops::{About, Access, Asked, Cond, Db, Grant, Id, Item, RuleOf, USERS,
 use super::search::{Pred, Search};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
-/// Somebody for whom the master key acts and who never signed up.
+/// A user for whom the master key acts and who never signed up.
 const GHOST: &str = "ghost";
 
 pub struct World {
     pub server: TestServer,
     pub model: Model,
-    /// Ids and tokens, in the order of signing up.
+    /// Ids and tokens, in the order of the sign-ups.
     pub users: Vec<(String, String)>,
     pub files: Files,
-    /// Devices by number, and what reaches them.
+    /// Devices by number, and the socket that receives their notices.
     pub devices: Vec<String>,
     pub ear: Option<Ear>,
     pub agent: ureq::Agent,
@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// Signs users up behind the model's back.
+    /// Signs users up without telling the model.
     pub fn sign_up_plainly(&mut self, num_users: usize) {
         for _ in 0..num_users {
             let reply = self.call(Who::Client, "auth:signup", Map::new()).unwrap();
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// The id of a user by number; with fewer users than that they are counted again.
+    /// Returns the id of a user by number, modulo the number of users.
     pub fn user(&self, number: usize) -> String {
         if number == USERS || self.users.is_empty() {
             return GHOST.to_owned();
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Calls an action with what the caller shows.
+    /// Calls an action with the caller's credentials.
     pub fn call(
         &self,
         who: Who,
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// The fields that records of the type have.
+    /// Returns those of the fields that records of the type have.
     pub fn fields(&self, kind: &str, fields: &[(&'static str, Val)]) -> BTreeMap<String, Json> {
         let known = |field: &str| match kind {
             "user" => ["s", "n", "u", "j", "username"].contains(&field),
@@ -216,7 +216,8 @@ impl World {
         (wire, grants.iter().map(entry).collect())
     }
 
-    /// The records of a save, each once and not two users, as they are sent and as they count.
+    /// Returns the records of a save, each once and at most one user, as they are sent and as they
+    /// count.
     pub fn items(&self, items: &[Item]) -> (Vec<Json>, Vec<Sent>) {
         let (mut wires, mut all): (Vec<Json>, Vec<Sent>) = Default::default();
         for item in items {

@@ -52,7 +52,7 @@ fn new_keys_are_unique_text_and_old_ones_need_not_be_unique_any_more() {
     assert_eq!(sign_up(&server, by("aB")).code(), 109);
     assert_eq!(sign_up(&server, json!({"username": "ADA"})).code(), 109);
 
-    // Without development mode what is there is left as it is, also after a rebuild.
+    // Without development mode existing types are left unchanged, even after a rebuild.
     server.set("DEV_MODE", "NO");
     server.set("AUTH_RECORD_KEYS", "username");
     server.terminate();
@@ -82,7 +82,8 @@ fn what_users_have_in_common_cannot_become_unique() {
     );
 }
 
-/// Whoever could set what somebody else signs in with could sign in for him, or keep him out.
+/// Anyone who could set what another user signs in with could sign in as that user, or lock them
+/// out.
 #[test]
 fn what_users_sign_in_with_is_guarded_as_user_names_are() {
     let mut server = TestServer::with(&[("AUTH_RECORD_KEYS", "username,phone")]);
@@ -106,7 +107,7 @@ fn what_users_sign_in_with_is_guarded_as_user_names_are() {
     assert_eq!(phone_for(&bo), Some(json!("1")));
     assert_eq!(ada.save(&id, json!({"phone": "3"}))["phone"], "3");
 
-    // A rule that an operator sets is the only one, also of keys that come later.
+    // A rule set by an operator is the only one, even for keys that come later.
     let master = Client::master(&server);
     let open = json!({
         "record_type": "user", "record_field": "city", "user_role": "_owner",

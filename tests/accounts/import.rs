@@ -48,7 +48,7 @@ fn a_password_of_v1_is_accepted_and_hashed_anew() {
             .join("journal/00000000000000000001.journal"),
     );
     let log = String::from_utf8_lossy(&log.unwrap()).into_owned();
-    // It is there under the user's key only.
+    // The log has the hash only sealed with the user's key.
     assert!(!log.contains("$argon2id$"));
     server.restart();
     let anyone = Client::anonymous(&server);
@@ -91,7 +91,7 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
             .unwrap()
             .contains("pasword_hash")
     );
-    // Nothing of what was refused is there.
+    // Nothing of the refused users was stored.
     let master = Client::master(&server);
     let ids: Vec<Json> = master
         .query("user", json!([]))
@@ -115,7 +115,7 @@ fn who_is_locked_out_stays_so_also_without_a_word_why() {
     assert_eq!(me("in").code(), 0);
 }
 
-/// Has somebody else own the record of a user who is not here yet.
+/// Makes another user the owner of the record of a user who does not exist yet.
 fn squat(server: &TestServer, owner: &Client, fields: Json) -> Json {
     let mut body = json!({"_user_id": owner.user, "records": [fields]});
     if body["records"][0]["private"].take() == json!(true) {
@@ -142,7 +142,7 @@ fn a_record_that_a_stranger_made_becomes_the_users() {
     ]);
     let done = import(&server, users);
     assert_eq!(done[0], json!({"_type": "user", "_id": "u-1"}));
-    // What lies in somebody's private database is left there, and named.
+    // A record in another user's private database is left there, and named in the error.
     assert_eq!(done[1]["code"], 109, "{done}");
     let message = done[1]["message"].as_str().unwrap();
     assert!(message.contains("private database") && message.contains("user/u-2"));
@@ -183,7 +183,7 @@ fn nobody_but_the_master_key_makes_the_record_of_somebody_else() {
             )
             .is_empty()
     );
-    // Whose record went lost makes his own.
+    // A user whose record was lost gets a new one.
     assert_eq!(import(&server, json!([{"id": "u-1"}]))[0]["_type"], "user");
 }
 
@@ -195,7 +195,7 @@ fn a_password_of_v1_is_kept_where_its_hash_knows_only_a_part() {
     let user = json!({"id": "u-1", "auth_data": {"username": "ada"}, "password_hash": hash});
     import(&server, json!([user]));
     let anyone = Client::anonymous(&server);
-    // As v1 does: what is behind byte 72 may be wrong, and is not what counts from then on.
+    // As in v1, everything after byte 72 may be wrong, so this password must not replace the hash.
     let mistyped = format!("{}oops", password.trim_end());
     assert_eq!(log_in(&anyone, "ada", &mistyped).status, 200);
     assert_eq!(log_in(&anyone, "ada", &password).status, 200);

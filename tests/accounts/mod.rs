@@ -1,5 +1,5 @@
-//! Accounts from outside: passwords, who is let in, sign-ups, users from elsewhere, and that no
-//! secret is written down.
+//! Accounts from outside: passwords, who may sign in, sign-ups, users from other servers, and that
+//! no secret is written down.
 
 mod auth_keys;
 mod import;
@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::client::{Answer, Client};
 
-/// Signs in as a user name with a password.
+/// Signs in with a user name and a password.
 fn log_in(client: &Client, username: &str, password: &str) -> Answer {
     let auth_data = json!({"username": username});
     client.call(
@@ -21,7 +21,7 @@ fn log_in(client: &Client, username: &str, password: &str) -> Answer {
     )
 }
 
-/// Signs up as a user name with a password.
+/// Signs up with a user name and a password.
 fn sign_up(client: &Client, username: &str, password: &str) -> Answer {
     let auth_data = json!({"username": username});
     client.call(
@@ -30,7 +30,7 @@ fn sign_up(client: &Client, username: &str, password: &str) -> Answer {
     )
 }
 
-/// Changes the client's own password; the client has the new token afterwards.
+/// Changes the client's own password; the client then has the new token.
 fn change_password(client: &mut Client, old: &str, new: &str) -> Answer {
     let answer = client.call(
         "auth:password",

@@ -1,4 +1,5 @@
-//! The policy where it needs a server: history, strength, expiry; and tries that are slowed down.
+//! The password policy where it needs a server: history, strength, expiry; and the throttling of
+//! tries.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -19,7 +20,7 @@ fn a_password_of_the_history_is_refused_also_after_a_restart() {
     let mut ada = ada.at(&server);
     assert_eq!(refusal(&change_password(&mut ada, "second", FIRST)), reused);
     change_password(&mut ada, "second", "third").result();
-    // Only two count, the present one among them.
+    // Only two count, including the present one.
     let back = change_password(&mut ada, "third", FIRST);
     assert_eq!(back.result()["user_id"], json!(ada.user));
     assert_eq!(
@@ -63,7 +64,7 @@ fn an_old_password_keeps_its_user_out_until_it_is_changed() {
         (expired.status, refusal(&expired)),
         (401, (126, json!("PasswordExpired")))
     );
-    // Where a user is not required, the request is nobody's.
+    // Where a user is optional, the request has no user.
     let read = ada.call("record:query", json!({"record_type": "note"}));
     assert_eq!(read.result(), json!([]));
     change_password(&mut ada, "old enough", "a new one").result();
@@ -89,7 +90,7 @@ fn tries_are_slowed_down_per_address_and_per_account() {
         "the address is the same"
     );
     assert_eq!(sign_up(&anyone, "eve", FIRST).status, 429);
-    // Who has the master key does not guess, but may be made to.
+    // A caller with the master key does not guess, but may be tricked into it.
     let master = Client::master(&server);
     let body = json!({"auth_id": ada.user, "password": "x"});
     let refused = (0..30).find(|_| master.call("auth:reset_password", body.clone()).status == 429);
@@ -108,7 +109,7 @@ fn who_knows_his_password_takes_no_tries_from_others() {
     }
 }
 
-/// As when a class starts an app for the first time, behind one address.
+/// For example a class that starts an app for the first time, behind one address.
 #[test]
 fn signing_up_takes_no_tries_from_those_who_know_their_passwords() {
     let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
@@ -121,12 +122,12 @@ fn signing_up_takes_no_tries_from_those_who_know_their_passwords() {
         assert_eq!(sign_up(&anyone, &name, FIRST).status, 200, "{number}");
     }
     assert_eq!(log_in(&anyone, "ada", FIRST).status, 200);
-    // A name that is taken is told, and guessed at.
+    // The answer reveals that a name is taken, so this counts as a guess.
     let taken = (0..30).find(|_| sign_up(&anyone, "ada", FIRST).status == 429);
     assert!(taken.is_some());
 }
 
-/// Somebody at an address, as a proxy that the server trusts tells it, signs in.
+/// Signs in from an address, given by a proxy that the server trusts.
 fn log_in_from(server: &TestServer, address: &str, username: &str, password: &str) -> u16 {
     let url = format!("{}/auth/login", server.base_url);
     let headers = [
@@ -149,7 +150,7 @@ fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
             |address: &str, number| log_in_from(&server, address, &format!("nobody{number}"), "x");
         let guess = |number| status_of("203.0.113.1, 198.51.100.1", number) == 429;
         assert!((0..30).any(guess), "{proxies}");
-        // What a client writes there itself does not help it.
+        // An address that the client itself puts there has no effect.
         assert_eq!(
             status_of("203.0.113.2, 198.51.100.1", 100),
             429,
@@ -167,10 +168,11 @@ fn a_stranger_who_tries_a_name_does_not_lock_its_owner_out() {
     Client::signed_up(&server, "ada");
     let try_it = |address: &str| log_in_from(&server, address, "ada", "wrong");
     assert!((0..40).any(|_| try_it("2001:db8::1") == 429));
-    // Who has other addresses of his network has no more tries.
+    // Other addresses of the same network give no more tries.
     assert_eq!(try_it("2001:db8::2"), 429);
     assert_eq!(log_in_from(&server, "192.0.2.1", "Ada", FIRST), 200);
-    // Strangers at many places do in the end, but not where she was before.
+    // Strangers at many addresses finally lock the name, but not for the address that she used
+    // before.
     let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
     let is_locked = places.any(|place| {
         try_it(&place) == 429 || {

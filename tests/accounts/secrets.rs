@@ -8,7 +8,7 @@ use super::{change_password, log_in, sign_up};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// Returns which of the texts are in files below a folder, and in which.
+/// Returns which of the texts are in files below a folder, and in which files.
 fn search(folder: &Path, texts: &[String]) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -77,7 +77,7 @@ fn no_secret_is_written_down() {
     eve.token = Some(broken.clone());
     assert_eq!(eve.call("me", json!({})).code(), 104);
     tokens.push(broken);
-    // The signature is what makes a token one.
+    // Only the signature makes a token secret.
     let signatures = tokens.iter().filter_map(|token| token.rsplit('.').next());
     secrets.extend(signatures.map(str::to_owned));
     secrets.extend(tokens.iter().cloned());
@@ -90,7 +90,7 @@ fn no_secret_is_written_down() {
     assert_eq!(search(&server.data_dir(), &secrets), []);
     server.terminate();
     assert_eq!(search(&server.data_dir(), &secrets), []);
-    // What is no secret is found: in the journal and in the record store.
+    // Proves that the search finds what is not secret, in the journal and in the record store.
     let names = search(&server.data_dir(), &names);
     let is_in = |part: &str| {
         names

@@ -1,4 +1,4 @@
-//! Sign-ups: which fields are stored, and what becomes of one that a hook refuses afterwards.
+//! Sign-ups: which fields are stored, and what happens to a sign-up that a hook refuses afterwards.
 
 use serde_json::{Value as Json, json};
 
@@ -27,7 +27,7 @@ fn fields_that_the_owner_may_not_write_are_dropped() {
     let session = anyone.call("auth:signup", body("ada")).result();
     let profile = &session["profile"];
     assert_eq!((profile.get("level"), &profile["bio"]), (None, &json!("x")));
-    // What identifies a user is stored in any case.
+    // The fields that identify a user are always stored.
     assert_eq!(log_in(&anyone, "ada", PASSWORD).status, 200);
     let session = master.call("auth:signup", body("eve")).result();
     assert_eq!(session["profile"]["level"], 9);
@@ -43,7 +43,7 @@ fn an_empty_name_is_nobodys() {
         let session = anyone.call("auth:signup", body("", mail)).result();
         assert_eq!(session["profile"].get("username"), None);
     }
-    // Also where nobody has to give one.
+    // The same where a name is not required.
     for _ in 0..2 {
         let session = anyone.call("auth:signup", json!({"profile": {"username": ""}}));
         assert_eq!(session.result()["profile"].get("username"), None);
@@ -98,7 +98,7 @@ fn a_sign_up_that_a_hook_refuses_afterwards_is_undone() {
         json!(id)
     );
     drop(worker);
-    // What was undone stays undone when the store is made anew.
+    // An undone sign-up stays undone when the store is rebuilt.
     server.set("PLUGINS", "");
     server.terminate();
     let rebuilt = server.skytrail(&["rebuild"]);
@@ -126,7 +126,7 @@ fn what_refers_to_an_undone_user_keeps_an_empty_record() {
     assert_eq!(signing_up.join().unwrap().code(), 108);
     let left = master.query("user", json!([]));
     assert_eq!((left.len(), left[0].get("username")), (1, None));
-    // What is left of him is in the log, so the hook is told.
+    // The rest of the user's record is in the log, so the hook is told.
     let emptied = worker.expect_request("after");
     assert_eq!(emptied["param"]["record"]["_id"], id);
     assert!(emptied["param"]["record"].get("username").is_none());

@@ -1,5 +1,5 @@
-//! `VERIFY_REQUIRED`: who has not been verified may sign in and nothing else. And who may not be
-//! locked out.
+//! `VERIFY_REQUIRED`: an unverified user may sign in and nothing else. And who may not be locked
+//! out.
 
 use serde_json::json;
 
@@ -60,7 +60,7 @@ fn nobody_says_of_himself_that_he_is_verified() {
     }
     let session = master.call("auth:signup", body("ada")).result();
     assert_eq!(session["profile"]["is_verified"], true);
-    // Nor does who is verified say it of others.
+    // Nor can a verified user verify others.
     let ada = anyone.with_token(session["access_token"].as_str().unwrap());
     let eves = json!({"_id": format!("user/{}", signed_up["user_id"].as_str().unwrap()),
         "is_verified": true, "bio": "y"});
@@ -102,7 +102,7 @@ fn nobody_locks_out_the_master_key() {
     let erase = json!({"user": "_god", "records": true, "why": "to see"});
     assert_eq!(ada.call("erase:user", erase).code(), 108);
     master.save("note/1", json!({"n": 2}));
-    // One that was locked out before is let in.
+    // An earlier lock does not keep it out.
     let user = json!({"id": "_god", "disabled": {"message": "of before"}});
     let other = TestServer::start();
     let master = Client::master(&other);

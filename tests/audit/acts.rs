@@ -1,4 +1,4 @@
-//! Who did it: every view says the same of user, key, plugin and hooks, and on whose behalf.
+//! Who did it: every view gives the same user, key, plugin and hooks, and on whose behalf.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,7 @@ use crate::plugin::{call, hook};
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// What a command prints for the master key.
+/// Returns what a command prints with the master key.
 fn printed(server: &TestServer, arguments: &[&str]) -> String {
     let key = format!("MASTER_KEY={MASTER_KEY}");
     let address = ["--server", server.base_url.as_str()];
@@ -16,7 +16,7 @@ fn printed(server: &TestServer, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What the views that tell of many events print: of the log, of a search, and of what a user did.
+/// Returns what the views of many events print: the log, a search, and a user's changes.
 fn views(server: &TestServer, user: &str) -> [String; 3] {
     let tail = server.skytrail(&["log", "tail", "-n", "100"]).stdout;
     [
@@ -31,7 +31,7 @@ fn versions(master: &Client, record: &str) -> Vec<Json> {
     listed.result()["versions"].as_array().unwrap().clone()
 }
 
-/// Has a worker call an action in the course of a request.
+/// Makes a worker call an action during a request.
 fn ask(worker: &mut Worker, request: &Json, payload: Json) -> Json {
     let call = json!({"type": "call", "id": "c1", "parent": request["id"], "payload": payload});
     worker.send(call);
@@ -87,7 +87,7 @@ fn every_view_tells_the_user_from_keys_and_plugins_that_acted_as_him() {
         let hook = line("record/note/1 ")[1];
         assert_eq!(hook, "    hook TEST/note_beforeSave changed [\"words\"]");
     }
-    // The history has the same words.
+    // The history uses the same words.
     let said = printed(&server, &["history", "list", "memo/plugins"]);
     assert!(
         said.contains(&format!("{id} (master key, plugin TEST, for ")),
@@ -98,7 +98,7 @@ fn every_view_tells_the_user_from_keys_and_plugins_that_acted_as_him() {
         said.contains("    hook TEST/note_beforeSave changed [\"words\"]"),
         "{said}"
     );
-    // Without a user the key, and through what it came, is all that is known.
+    // Without a user, only the key and the origin are known.
     let said = views(&server, "ada")[0].clone();
     let made = said.lines().find(|line| line.contains("type/user v1 "));
     assert!(
@@ -127,7 +127,7 @@ fn who_caused_what_a_plugin_wrote_is_known() {
         "on_behalf": through("lambda TEST/p:god")});
     assert_eq!(actor, expected);
 
-    // A lambda that calls another: the user and the point that it began with count.
+    // A lambda that calls another: the user and the first point count.
     let asked = call(&mal, "p:god", json!({}));
     let outer = worker.expect_request("p:god");
     let inner = json!({"type": "call", "id": "c2", "parent": outer["id"],
@@ -142,7 +142,7 @@ fn who_caused_what_a_plugin_wrote_is_known() {
     let actor = versions(&master, "memo/nested")[0]["actor"].clone();
     assert_eq!(actor["on_behalf"], through("lambda TEST/p:god"), "{actor}");
 
-    // Somebody without an account: the point is known at least.
+    // A caller without an account: the point, at least, is known.
     let asked = call(&Client::anonymous(&server), "p:god", json!({}));
     let request = worker.expect_request("p:god");
     ask(&mut worker, &request, save("memo/nobody"));
@@ -155,7 +155,7 @@ fn who_caused_what_a_plugin_wrote_is_known() {
         "{actor}"
     );
 
-    // What nothing caused is on nobody's behalf.
+    // A write that no request caused is on nobody's behalf.
     worker.send(json!({"type": "call", "id": "c3", "payload": save("memo/own")}));
     worker.expect("reply");
     mal.save("memo/mals", json!({"n": 1}));
@@ -170,7 +170,7 @@ fn who_caused_what_a_plugin_wrote_is_known() {
     for said in [
         printed(&server, &["log", "search", "--record", "memo/god"]),
         printed(&server, &["audit", "changes", "--user", "_god"]),
-        // He who had it done did it, too.
+        // The user who caused the write counts as having done it, too.
         printed(&server, &["audit", "changes", "--user", "mal"]),
         printed(&server, &["log", "search", "--user", &id]),
     ] {

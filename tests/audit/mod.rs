@@ -1,4 +1,4 @@
-//! The audit trail: what is in it, and that it holds nobody up.
+//! The audit trail: its content, and that it delays nothing.
 
 mod acts;
 mod sessions;
@@ -14,7 +14,7 @@ use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 const SECRET: &str = "custom-token-secret-of-the-tests";
 
-/// Does everything that leaves a trace; returns the ids of the user who did it and of another.
+/// Does everything that is recorded; returns the ids of the user who did it and of another.
 fn act(server: &TestServer) -> [String; 2] {
     let mut ada = Client::signed_up(server, "ada");
     let master = Client::master(server);
@@ -191,7 +191,7 @@ fn administration(action: &str, status: u16, asked: Json) -> Json {
     json!({"action": action, "asked": asked, "status": status})
 }
 
-/// Reads the entries among lines.
+/// Parses the entries among lines.
 fn entries(lines: &str) -> Vec<Json> {
     let parsed = lines
         .lines()
@@ -294,7 +294,7 @@ fn fluentd_gets_every_event_and_one_that_does_not_read_holds_nobody_up() {
         ("USER_AUDIT_TRAIL_HANDLER_URL", &url),
         ("CUSTOM_TOKEN_SECRET", SECRET),
     ]);
-    // Nobody has accepted the connection yet.
+    // Nothing has accepted the connection yet.
     let users = act(&server);
     let (mut connection, _) = listener.accept().unwrap();
     connection
@@ -326,14 +326,14 @@ fn health(server: &TestServer) -> Json {
     send("GET", &url, &headers, None).unwrap().json()
 }
 
-/// Returns what the trail says of itself.
+/// Returns the trail's state from the server's health.
 fn state(server: &TestServer) -> Option<Json> {
     find(&health(server), "num_written").cloned()
 }
 
 #[test]
 fn what_fluentd_never_took_is_not_written_and_the_log_says_so_at_the_end() {
-    // Nobody listens there.
+    // Nothing listens there.
     let mut server = TestServer::with(&[
         ("USER_AUDIT_ENABLED", "YES"),
         ("USER_AUDIT_TRAIL_HANDLER_URL", "fluentd://127.0.0.1:1"),

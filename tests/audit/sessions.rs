@@ -1,5 +1,5 @@
-//! Logins, log-outs, passwords, roles, locks and plugins in the log; refusals beside it. No secret in
-//! either, and nothing that a stranger can make grow.
+//! Logins, log-outs, passwords, roles, locks and plugins in the log; refusals next to it. No secret
+//! in either, and nothing that a stranger can make grow.
 
 use serde_json::{Value as Json, json};
 
@@ -31,7 +31,7 @@ fn refusals(master: &Client, asked: Json) -> Vec<(Json, String, String, i64)> {
         let count = row["count"].as_i64().unwrap();
         (row["user"].clone(), text("way"), text("reason"), count)
     });
-    // A minute may end in between.
+    // A minute may end in between, which splits the counts.
     let mut sums = std::collections::BTreeMap::new();
     for (user, way, reason, count) in rows {
         *sums.entry((user.to_string(), way, reason)).or_insert(0) += count;
@@ -82,12 +82,12 @@ fn what_a_user_does_with_his_session_is_in_the_log() {
     assert_eq!(all[2]["payload"]["keys"], json!(["username"]));
     assert_eq!(all[4]["payload"], json!({"roles_added": ["editor"]}));
     assert_eq!(all[7]["payload"]["message"], "spam");
-    // Who did it tells a change from a reset.
+    // The actor distinguishes a change from a reset.
     for (index, key) in [(2, "client"), (3, "client"), (5, "client"), (6, "master")] {
         assert_eq!(all[index]["actor"]["key"], key, "{}", all[index]);
     }
     assert_eq!(all[3]["actor"]["user"], json!(id));
-    // All that he did is found by his id, logins among it.
+    // Everything that the user did is found by their id, including logins.
     let own = events(&master, json!({"user": id, "kinds": ["user"]}));
     assert_eq!(own.len(), 5, "{own:?}");
     for event in &all {
@@ -143,7 +143,7 @@ fn who_is_not_let_in_is_counted_and_the_log_grows_by_nothing() {
     for _ in 0..5 {
         assert_eq!(tries("ada", "a-wrong-one"), 105);
     }
-    // A password where the name should be.
+    // A password typed into the name field.
     assert_eq!(tries("a-canary-password", "ada"), 110);
     assert_eq!(tries("bob", PASSWORD), 127);
     let wrong = json!({"old_password": "a-wrong-one", "password": "another-secret-of-it"});
@@ -170,7 +170,7 @@ fn who_is_not_let_in_is_counted_and_the_log_grows_by_nothing() {
     assert_eq!(refusals(&master, json!({"user": id})).len(), 2);
     let past = json!({"until": "2020-01-01T00:00:00Z"});
     assert!(refusals(&master, past).is_empty());
-    // They outlive the process, and hold nothing that was typed.
+    // They survive the process, and hold nothing that was typed.
     server.kill();
     server.restart();
     let master = Client::master(&server);
@@ -231,7 +231,7 @@ fn what_a_plugin_registers_is_told_once_until_it_is_something_else() {
     eventually("the plugin is back", || {
         (master.call("noted:hello", json!({})).status == 200).then_some(())
     });
-    // What comes later is behind what would have been told.
+    // This is committed after what would have been recorded.
     master.save("other/1", json!({"a": 1}));
     assert_eq!(registered().len(), 1);
     second.terminate();
@@ -255,7 +255,7 @@ fn who_is_erased_is_not_among_those_who_were_not_let_in() {
     eventually("both are listed", || {
         (of(&ada) == 1 && of(&bob) == 1).then_some(())
     });
-    // One that is not written yet.
+    // A refusal that has not been written yet.
     try_as("ada");
     let erase = json!({"user": ada, "why": "a test"});
     let erased = master.call("erase:user", erase).result();

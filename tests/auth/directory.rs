@@ -1,4 +1,4 @@
-//! Debian's LDAP server with a directory of its own below a temporary folder.
+//! Debian's LDAP server with a directory in a temporary folder.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Directory {
 
     pub fn start_again(&mut self) {
         let mut server = Command::new(SLAPD);
-        // With a level for its log it stays in the foreground.
+        // With a debug level it stays in the foreground.
         server.args(["-d", "0", "-h", &self.url(), "-f"]);
         server.arg(self.path("slapd.conf"));
         self.process = Some(Program::start(&mut server));
@@ -66,7 +66,7 @@ impl Directory {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Changes entries, as LDIF says it.
+    /// Applies changes in LDIF.
     pub fn change(&self, ldif: &str) {
         let file = self.path("change.ldif");
         std::fs::write(&file, ldif).unwrap();
@@ -84,8 +84,9 @@ impl Directory {
     }
 }
 
-/// The directory takes a bind without a password for an anonymous one, and answers with success:
-/// what a plugin must not take for a login. It refers searches for `ou=away` to another server.
+/// Returns the directory's configuration. It treats a bind without a password as anonymous, and
+/// answers with success, which a plugin must not mistake for a login. It refers searches for
+/// `ou=away` to another server.
 fn settings(folder: &Path) -> String {
     let folder = folder.to_str().unwrap();
     format!(
@@ -109,7 +110,7 @@ fn settings(folder: &Path) -> String {
     )
 }
 
-/// Makes a certificate for this machine, the authority that signed it, and one that did not.
+/// Creates a certificate for this machine, the authority that signed it, and another authority.
 fn make_certificates(folder: &Path) {
     for name in ["ca", "stranger"] {
         let subject = format!("/CN={name}");

@@ -37,7 +37,7 @@ fn log_in(server: &TestServer, username: &str, password: &str) -> Answer {
     ask(server, "auth:login", "directory", &shown)
 }
 
-/// Returns what the directory said of a user, as he sees it.
+/// Returns the directory's data of a user, as the user sees it.
 fn person(server: &TestServer, session: &Json) -> Json {
     let client = client_of(server, session);
     client.call("directory:me", json!({})).result()
@@ -79,14 +79,14 @@ fn whoever_is_not_in_the_directory_is_refused() {
     for (username, password) in [
         ("ada", "password-of-ben"),
         ("ada", "PASSWORD-OF-ADA"),
-        // The directory itself would let it pass as an anonymous bind.
+        // The directory itself would accept this as an anonymous bind.
         ("ada", ""),
         ("", "password-of-ada"),
         ("", ""),
         ("nobody", "password-of-ada"),
         ("nopassword", "password"),
         ("nopassword", ""),
-        // Filters that a name could be bent into.
+        // Names that could turn the filter into another one.
         ("*", "password-of-ada"),
         ("a*", "password-of-ada"),
         ("ada)(objectClass=*", "password-of-ada"),
@@ -95,7 +95,7 @@ fn whoever_is_not_in_the_directory_is_refused() {
         ("ada\0", "password-of-ada"),
         (&long, "password-of-ada"),
         ("ada", &long),
-        // Whose password it is, nobody can say.
+        // Nobody can say whose password this is.
         ("twin", "password-of-twins"),
     ] {
         let what = format!("{username:?} with {password:?}");
@@ -147,7 +147,7 @@ fn signing_up_brings_a_profile_and_happens_once() {
     assert_eq!(session["user_id"], made["user_id"]);
     assert_eq!(session["profile"]["motto"], "m");
 
-    // Who signs up otherwise is no business of the directory's.
+    // A user who signed up in another way has nothing to do with the directory.
     let other = Client::signed_up(&server, "carl");
     let refused = other.call("directory:me", json!({}));
     assert_eq!((refused.status, refused.code()), (404, 110));

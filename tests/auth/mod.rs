@@ -1,4 +1,5 @@
-//! The examples of auth providers, with the services that they ask: a directory, an `OpenID` provider.
+//! The examples of auth providers, with the services that they use: a directory, an `OpenID`
+//! provider.
 
 mod directory;
 mod ldap;
@@ -10,13 +11,13 @@ use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// Has somebody sign in or up with what he shows to a provider.
+/// Signs a user in or up with their credentials for a provider.
 fn ask(server: &TestServer, action: &str, provider: &str, shown: &Json) -> Answer {
     let body = json!({"provider": provider, "provider_auth_data": shown});
     Client::anonymous(server).call(action, body)
 }
 
-/// Returns the client of somebody who has just signed in.
+/// Returns the client of a user who has just signed in.
 fn client_of(server: &TestServer, session: &Json) -> Client {
     Client::anonymous(server).with_token(session["access_token"].as_str().unwrap())
 }
@@ -30,7 +31,7 @@ fn await_ready(server: &TestServer) {
     });
 }
 
-/// Fails unless somebody is refused, with words that tell nothing.
+/// Fails unless the request is refused, with a message that reveals nothing.
 fn assert_refused(answer: &Answer, what: &str) {
     let error = answer.json()["error"].take();
     assert_eq!(

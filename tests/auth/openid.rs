@@ -1,4 +1,4 @@
-//! `examples/auth-openid`: people show a token of an `OpenID` provider.
+//! `examples/auth-openid`: people sign in with a token of an `OpenID` provider.
 
 use serde_json::{Value as Json, json};
 
@@ -37,14 +37,14 @@ impl World {
         }
     }
 
-    /// Tells the provider to do something; returns what it says.
+    /// Tells the provider to do something; returns its answer.
     fn tell(&self, path: &str, order: &Json) -> Json {
         let url = format!("{}/test/{path}", self.issuer);
         let body = serde_json::to_vec(order).unwrap();
         send("POST", &url, &[], Some(body)).unwrap().json()
     }
 
-    /// Has the provider give out tokens: an ID token and an access token.
+    /// Makes the provider issue tokens: an ID token and an access token.
     fn mint(&self, order: Json) -> Json {
         self.tell("mint", &order)
     }
@@ -78,7 +78,7 @@ fn any_good_token_of_a_person_signs_the_same_user_in() {
     let account = client_of(&world.server, &first).call("openid:account", json!({}));
     assert_eq!(account.result()["subject"], "ada-7");
 
-    // A new name at the provider, and an address that nobody has verified.
+    // A new name at the provider, and an unverified e-mail address.
     let claims = json!({"name": "Ada L.", "email": "boss@example.org", "email_verified": false});
     world.tell("person", &json!({"sub": "ada-7", "claims": claims}));
     let tokens = world.mint(json!({"sub": "ada-7"}));
@@ -213,7 +213,7 @@ fn nobodys_token_is_bad_because_the_provider_is_away() {
     let tokens = world.mint(json!({"sub": "ada"}));
     world.log_in(&only(&tokens, "access_token")).result();
     world.provider = None;
-    // The second one has to ask for keys anew, and asks in vain.
+    // The second token makes the plugin ask for new keys, without success.
     for shown in [
         only(&tokens, "access_token"),
         only(&tokens, "id_token"),

@@ -33,7 +33,7 @@ fn a_bucket_has_the_same_backups_as_a_folder() {
         server: &world.server,
     };
     let client = Client::signed_up(&world.server, "writer");
-    // More than goes in one part.
+    // More than fits into one part.
     let file = world.server.data_dir().join("asset/large.bin");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     let large: Vec<u8> = (0..9_u32 << 20).map(|n| (n % 251) as u8).collect();

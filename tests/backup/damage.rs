@@ -1,4 +1,4 @@
-//! What is damaged, in the backup or in the log, is found and named; the rest is saved.
+//! Damage in the backup or in the log is found and named; everything else is saved.
 
 use super::*;
 
@@ -93,8 +93,8 @@ fn what_an_earlier_backup_has_is_not_lost() {
     world.back_up(&[]);
     client.save("single/1", json!({"number": 1}));
     let until = world.head();
-    // A sealed segment that is there already is not read again, so its seal has to be spoilt for a
-    // backup to notice.
+    // A sealed segment that is already in the backups is not read again. Its seal must be damaged,
+    // too, for a backup to notice.
     let journal = world.server.data_dir().join("journal");
     let segment = journal.join("00000000000000000001.journal");
     let size = std::fs::metadata(&segment).unwrap().len() as usize;
@@ -114,7 +114,7 @@ fn what_an_earlier_backup_has_is_not_lost() {
     is_restored_until(&restored, until + 1);
 }
 
-/// One manifest that cannot be read any more is no reason to restore nothing.
+/// One unreadable manifest must not prevent a restore.
 #[test]
 fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
     let world = World::start();
@@ -145,7 +145,7 @@ fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
     );
     flip(&manifest(1), 100);
     world.back_up(&["--list"]);
-    // One that another one follows, too.
+    // Even one that another backup follows.
     for damaged in [0, 1] {
         flip(&manifest(damaged), 100);
         let to = format!("without-{damaged}");
@@ -164,7 +164,7 @@ fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
     assert!(refused.contains(&names[0]), "{refused}");
     (1..3).for_each(|number| flip(&manifest(number), 100));
 
-    // It goes when its time has come, and with it what keeps garbage from being removed.
+    // It is removed when its time has come, and then no longer keeps garbage from being removed.
     let digest = blake3::hash(b"in the first two").to_hex();
     let object = world.repository.join(format!("files/{digest}"));
     assert!(object.exists());
@@ -194,7 +194,7 @@ fn backups_of_a_newer_program_are_left_alone() {
         let refused = refusal(&output);
         assert!(refused.contains("has format=99"), "{refused}");
     }
-    // What only names the store is not needed to put a backup back.
+    // A file that only names the store is not needed for a restore.
     std::fs::write(&about, "{").unwrap();
     said(&world.try_restore("unnamed", &[]));
 }

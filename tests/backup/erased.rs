@@ -69,8 +69,8 @@ fn an_erasure_reaches_all_backups_and_no_restore_brings_it_back() {
     );
 }
 
-/// What is about a user is sealed with a key of his own. A copy of the backups that somebody keeps
-/// elsewhere, without their keys, opens nothing of him once he is erased.
+/// Events about a user are sealed with the user's own key. A copy of the backups kept elsewhere,
+/// without the keys, reveals nothing of a user who has been erased.
 #[test]
 fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     let world = World::start();
@@ -85,7 +85,7 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     Client::signed_up(&world.server, "bob");
     world.fill(&world.master(), "sealed");
     world.back_up(&[]);
-    // Not in the open, there as well as here.
+    // Unencrypted neither there nor here.
     assert_eq!(has_canary(&world.repository), Vec::<PathBuf>::new());
     assert_eq!(
         has_canary(&world.server.data_dir().join("journal")),
@@ -114,7 +114,7 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     let keys = world.objects("keys");
     assert_eq!(keys.len(), 1, "only the newest keys are kept");
 
-    // The old copy without keys is no use, and with the newest ones it has everybody but her.
+    // Without keys the old copy is useless; with the newest ones it has everybody except her.
     for entry in std::fs::read_dir(tape.join("keys")).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
@@ -168,7 +168,7 @@ fn keys_that_are_fewer_or_of_another_store_replace_none() {
         let said = refusal(&world.try_back_up(&[]));
         assert!(said.contains("subjects.keys has"), "{why}: {said}");
     };
-    // Also before there is a backup to hold them against.
+    // Even before there is a backup to compare them with.
     std::fs::write(&keys, &whole[..100]).unwrap();
     refused("first");
     assert_eq!(world.names().len(), 1, "the log is saved");
@@ -188,7 +188,7 @@ fn keys_that_are_fewer_or_of_another_store_replace_none() {
     world.back_up(&[]);
     said(&world.try_restore("restored", &[]));
 
-    // A place that was given another store's keys is not whole.
+    // A repository that holds another store's keys is not whole.
     let path = &world.objects("keys")[0];
     std::fs::remove_file(path).unwrap();
     let name = blake3::hash(&foreign).to_hex().to_string();
@@ -202,7 +202,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.unwrap().success());
 }
 
-/// A file that was erased goes from all backups, and they are whole without it.
+/// An erased file is removed from all backups, and they are whole without it.
 #[test]
 fn a_file_that_was_erased_is_in_no_backup_any_more() {
     let world = World::start();
@@ -235,7 +235,7 @@ fn a_file_that_was_erased_is_in_no_backup_any_more() {
             .result()[0]["stays"]
             .clone();
         assert_eq!(get(&stays), 200);
-        // Also one whose bytes another has, which is in the backup.
+        // The same for a file with the same bytes as another that is in the backup.
         assert!(get(&gone) != 200 && get(&same) != 200);
         said(&restored.skytrail(&["log", "verify", "--files"]));
     }

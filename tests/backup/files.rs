@@ -1,5 +1,5 @@
-//! Files that the log knows and that a backup does not find: the folder of files is a setting, and the
-//! shell's may be another than the server's.
+//! Files that the log knows and a backup does not find: the folder of files is a setting, and the
+//! shell's may differ from the server's.
 
 use super::*;
 use crate::files::upload;
@@ -11,7 +11,7 @@ fn with_folder() -> (World, PathBuf) {
     world
         .server
         .restart_with(&[("ASSET_STORE_PATH", text(&folder))]);
-    // It is that of the first start.
+    // This folder is from the first start.
     std::fs::remove_dir_all(world.server.data_dir().join("asset")).unwrap();
     (world, folder)
 }
@@ -47,7 +47,7 @@ fn a_backup_that_does_not_know_where_the_files_are_is_none_that_is_whole() {
     let names = world.names();
     assert_eq!(names.len(), 2, "the log is saved, and the whole one stays");
     assert_eq!(names[0], whole[0]);
-    // What is missing does not become what is known.
+    // A file that was missing once does not count as saved the next time.
     let again = world.try_back_up(&["--keep", "1"]);
     assert!(refusal(&again).contains("without 2 files"), "{again:?}");
 
@@ -120,7 +120,7 @@ fn a_file_that_is_lost_is_named_until_it_is_back_and_one_that_was_erased_is_not(
         assert!(told.contains("without 1 file "), "{told}");
         assert!(told.contains(name_of(&kept)), "{told}");
     }
-    // The one that has it stays.
+    // The backup that has it stays.
     assert_eq!(world.names().len(), 3);
     std::fs::rename(world.server.folder().join("aside"), &place).unwrap();
     world.back_up(&["--keep", "1"]);

@@ -1,4 +1,4 @@
-//! A log that was put back and goes on has another history from there on.
+//! A restored log that continues has a different history from there on.
 
 use super::*;
 use crate::live::listener::{Followed, Listener, PATIENCE};
@@ -6,8 +6,8 @@ use crate::live::stream::Stream;
 use crate::support::server::MASTER_KEY;
 use crate::support::sse::{EventSource, Heard};
 
-/// Whoever follows and comes back with a position that the restored log has as well, but for something
-/// else, must not be told what came behind that and believe that he has missed nothing.
+/// A follower may return with a position that the restored log also has, but for another event. It
+/// must not be sent what follows that position and believe that it has missed nothing.
 #[test]
 fn who_followed_what_is_lost_is_told_so() {
     let world = World::start();
@@ -39,7 +39,7 @@ fn who_followed_what_is_lost_is_told_so() {
         assert_eq!(again.followed.num_resets, 1, "{:?}", again.followed.heard);
         let ids: Vec<&String> = again.followed.records.keys().collect();
         assert_eq!(ids, ["single/1", "single/3"]);
-        // One of this history is good.
+        // A position of this history is accepted.
         let good = Stream::get(&restored, &forked, &query, again.last_id.as_deref());
         let mut good = good.after(&again.followed);
         let ready = again.followed.num_ready;
@@ -104,7 +104,7 @@ fn two_histories_share_a_repository_and_neither_takes_the_others_backups() {
         let server = world.restore(&format!("to-{number}"), &["--backup", name]);
         assert_eq!(records(&server, &Json::Null)[0][0]["number"], number);
     }
-    // Each goes on for itself.
+    // Each continues on its own.
     client.save("single/1", json!({"number": 3}));
     world.back_up(&["--keep", "1"]);
     world.fill(&forked, "other");
@@ -119,7 +119,7 @@ fn said_again(server: &TestServer, repository: &Path) {
     said(&server.skytrail(&["backup", text(repository), "--keep", "1"]));
 }
 
-/// Follows the log until its end is told; returns the last id, or why it is refused.
+/// Follows the log to its end; returns the last id, or why it is refused.
 fn followed_to_end(server: &TestServer, headers: &[(&str, &str)]) -> Result<String, String> {
     let headers = [&[("X-Skygear-API-Key", MASTER_KEY)], headers].concat();
     let path = "/log/follow?from=1";
@@ -138,7 +138,8 @@ fn followed_to_end(server: &TestServer, headers: &[(&str, &str)]) -> Result<Stri
     }
 }
 
-/// A damaged manifest hides which backup it followed; which history is meant is asked all the same.
+/// A damaged manifest hides which backup it followed; the command still asks which history is
+/// meant.
 #[test]
 fn a_damaged_manifest_does_not_make_one_history_of_two() {
     let world = World::start();

@@ -1,5 +1,5 @@
-//! Keys of subjects that cannot be saved: the log is saved all the same, and nobody takes the backup for a
-//! whole one.
+//! Subject keys that cannot be saved: the log is saved all the same, and the backup is not mistaken
+//! for a whole one.
 
 use super::*;
 
@@ -10,7 +10,7 @@ impl World {
         self.server.data_dir().join("subjects.keys")
     }
 
-    /// Damages the first key, as it is read; returns what was there.
+    /// Damages the first key in the server's file; returns the original content.
     fn damage_keys(&self) -> Vec<u8> {
         let whole = std::fs::read(self.keys()).unwrap();
         let mut damaged = whole.clone();
@@ -19,7 +19,7 @@ impl World {
         whole
     }
 
-    /// Makes a backup that is without the keys as they are, and returns its name.
+    /// Makes a backup without the present keys, and returns its name.
     fn back_up_without_keys(&self) -> String {
         let failed = self.try_back_up(&["--keep", "1"]);
         assert_eq!(failed.status.code(), Some(1));
@@ -37,7 +37,7 @@ fn can_log_in(server: &TestServer, name: &str) -> bool {
 #[test]
 fn a_backup_without_its_keys_has_the_log_and_is_restored_with_those_of_before() {
     let world = World::start();
-    // The master key's user has a key of his own.
+    // The master key's user has its own key.
     world.master().save("single/early", json!({"number": 0}));
     Client::signed_up(&world.server, "ada");
     let bob = Client::signed_up(&world.server, "bob");
@@ -69,7 +69,7 @@ fn a_backup_without_its_keys_has_the_log_and_is_restored_with_those_of_before() 
     let late = Client::master(&restored).call("record:fetch", ids).result();
     assert_eq!(late[0]["number"], 1);
     assert!(can_log_in(&restored, "ada"));
-    // Who was erased since does not come back with the keys of before.
+    // A user who was erased since does not come back with the older keys.
     assert!(!can_log_in(&restored, "bob"));
     let keys = |folder: &Path| std::fs::read(folder.join("subjects.keys")).unwrap();
     let destroyed = |keys: &[u8]| keys.chunks(SLOT_BYTES).filter(|slot| slot[0] == 2).count();
@@ -83,8 +83,7 @@ fn a_backup_without_its_keys_has_the_log_and_is_restored_with_those_of_before() 
     assert_eq!((world.names().len(), world.objects("keys").len()), (1, 1));
 }
 
-/// The segment that is written has grown in the backups; what is behind the end that is wanted asks
-/// nothing of the keys.
+/// The open segment has grown in the backups; events after the requested end need no keys.
 #[test]
 fn users_who_came_since_the_keys_were_saved_keep_nobody_from_restoring_what_was_before() {
     let world = World::start();
@@ -111,7 +110,7 @@ fn users_who_came_since_the_keys_were_saved_keep_nobody_from_restoring_what_was_
     let late = Client::master(&restored).call("record:fetch", ids).result();
     assert_eq!(late[0]["number"], 1);
 
-    // It has all of them with the next one.
+    // The next backup has all of them.
     std::fs::write(world.keys(), good).unwrap();
     world.back_up(&[]);
     let restored = world.restore("later", &["--backup", &without]);

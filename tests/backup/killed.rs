@@ -1,4 +1,4 @@
-//! `kill -9` while a backup is made: the others stay what they were, and the next one is whole.
+//! `kill -9` during a backup: the other backups stay unchanged, and the next one is whole.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ fn what_a_check_that_was_killed_has_left_goes_with_the_next_one() {
     };
     let num_left = || std::fs::read_dir(&temporary).unwrap().count();
     for next in [&["--verify"][..], &[]] {
-        // A signal kills who makes a file larger than this.
+        // A signal kills the process when it makes a file larger than this.
         let killed = run("ulimit -c 0; ulimit -f 200", &["--verify"]);
         assert_eq!(killed.status.code(), None, "{killed:?}");
         assert_eq!(num_left(), 1);

@@ -1,5 +1,5 @@
-//! Backups: made while the server runs and is written to, put back into an empty folder, and held
-//! against the server that they are of.
+//! Backups: made while the server runs and takes writes, restored into an empty folder, and
+//! compared with the original server.
 
 mod bucket;
 mod damage;
@@ -23,7 +23,7 @@ use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::server::TestServer;
 
-/// What tells a command that the server's files are in a bucket.
+/// The flags that tell a command that the server's files are in a bucket.
 const BUCKET_FLAGS: [&str; 8] = [
     "--set",
     "ASSET_STORE=s3",
@@ -35,7 +35,7 @@ const BUCKET_FLAGS: [&str; 8] = [
     "ASSET_STORE_SECRET_KEY=b",
 ];
 
-/// A server with small segments, and where its backups go.
+/// A server with small segments, and the folder for its backups.
 struct World {
     server: TestServer,
     repository: PathBuf,
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Makes a backup and returns what was said.
+    /// Makes a backup and returns what the command printed.
     fn back_up(&self, more: &[&str]) -> String {
         said(&self.try_back_up(more))
     }
@@ -97,7 +97,7 @@ impl World {
         ])
     }
 
-    /// Lists the repository's files below a folder of it.
+    /// Lists the files below a folder of the repository.
     fn objects(&self, folder: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.repository.join(folder));
         let entries = entries.into_iter().flatten();
@@ -108,7 +108,7 @@ impl World {
 
     fn names(&self) -> Vec<String> {
         let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-        // What a kill leaves of a manifest that was being written is none.
+        // A partly written manifest that a kill leaves does not count.
         let is_manifest = |path: &PathBuf| path.extension().is_some_and(|it| it == "json");
         let objects = self.objects("backups").into_iter();
         objects.filter(is_manifest).map(stem).collect()
@@ -124,14 +124,14 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Returns what a command said; fails when it failed.
+/// Returns the output of a command, which must have succeeded.
 fn said(output: &Output) -> String {
     let said = format!("{}{}", lossy(&output.stdout), lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     said
 }
 
-/// Returns what a command said when it failed.
+/// Returns the output of a command, which must have failed.
 fn refusal(output: &Output) -> String {
     assert!(!output.status.success(), "{}", lossy(&output.stdout));
     lossy(&output.stderr)
@@ -141,7 +141,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// All records of the tests' types, as of a moment.
+/// Returns all records of the tests' types as of a moment.
 fn records(server: &TestServer, as_of: &Json) -> Vec<Json> {
     let client = Client::master(server);
     let by_id = json!([[{"$type": "keypath", "$val": "_id"}, "asc"]]);
@@ -158,7 +158,7 @@ fn records(server: &TestServer, as_of: &Json) -> Vec<Json> {
         .collect()
 }
 
-/// A restored log has what was put back, and the event that says so.
+/// Fails unless a restored log has everything up to `until`, and then the event of the restore.
 fn is_restored_until(restored: &TestServer, until: u64) {
     assert_eq!(head(restored), until + 1);
     let told = restores(restored).pop().unwrap();
@@ -166,14 +166,14 @@ fn is_restored_until(restored: &TestServer, until: u64) {
     assert_eq!(told["payload"]["until"], until);
 }
 
-/// What a log says of its restores.
+/// Returns a log's events of restores.
 fn restores(server: &TestServer) -> Vec<Json> {
     let body = json!({"kinds": ["log.restored"]});
     let found = Client::master(server).call("log:read", body).result();
     found.as_array().unwrap().clone()
 }
 
-/// Holds a restored server against the one that it is a backup of.
+/// Compares a restored server with the original.
 fn compare(restored: &TestServer, original: &TestServer, until: u64) {
     is_restored_until(restored, until);
     let now = records(restored, &Json::Null);
@@ -202,7 +202,7 @@ fn a_backup_under_load_is_a_state_that_the_server_had() {
 
     let mut restored = world.restore("restored", &[]);
     compare(&restored, &world.server, until);
-    // Who was there can log in, and the log goes on.
+    // Existing users can sign in, and the log continues.
     let login = json!({"auth_data": {"username": "writer"}, "password": "secret-of-the-test"});
     let session = Client::anonymous(&restored).call("auth:login", login);
     assert_eq!(session.status, 200);
@@ -227,7 +227,7 @@ fn a_second_backup_copies_what_is_new() {
     client.save("single/1", json!({"number": 1}));
     let said = world.back_up(&[]);
     assert!(said.contains("copied 1 segments and 0 files"), "{said}");
-    // The open segment grew: the longer one is in the place of the shorter.
+    // The open segment grew: the longer one has replaced the shorter one.
     assert_eq!(world.objects("segments").len(), sealed.len());
     let said = world.back_up(&[]);
     assert!(said.contains("copied 0 segments and 0 files"), "{said}");
@@ -287,7 +287,7 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
     let time = shown["time"].as_str().unwrap();
     let restored = world.restore("time", &["--until", time]);
     compare(&restored, &world.server, moments[1]);
-    // The same in a file of its own, for looking at it with SQL.
+    // The same as a separate file, for looking at it with SQL.
     for (until, number) in [(moments[0].to_string(), 0), (time.to_owned(), 1)] {
         let file = world.server.folder().join(format!("past-{number}.sqlite"));
         let rebuild = ["rebuild", "--until", &until, "--to", text(&file)];
@@ -318,7 +318,7 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
 #[test]
 fn keys_files_and_cursors_come_back_too() {
     let world = World::start();
-    // Keys of its own, which it keeps in its folder.
+    // It has generated keys, which it keeps in its folder.
     let mut own = TestServer::with(&[("API_KEY", ""), ("MASTER_KEY", "")]);
     let keys = std::fs::read(own.data_dir().join("keys.json")).unwrap();
     let master = world.master();
@@ -391,7 +391,7 @@ fn a_restored_log_says_from_what_it_was_restored_and_up_to_where() {
     assert!(restored.terminate().success());
     said(&restored.skytrail(&["rebuild", "--verify"]));
 
-    // Again, and whole: it still says both.
+    // Again, and whole: it still reports both.
     let again = world.server.folder().join("again");
     let target = world.server.folder().join("other");
     said(&restored.skytrail(&["backup", text(&target)]));
@@ -499,7 +499,7 @@ fn a_restore_has_no_store_before_something_makes_it() {
         "{refused}"
     );
     assert!(!data.join("records.sqlite").exists());
-    // There is none, so none is kept.
+    // There is no store, so none is kept.
     let made = said(&run(&["rebuild"]));
     assert!(made.contains("rebuilt from"), "{made}");
     assert!(!made.contains("is kept"), "{made}");

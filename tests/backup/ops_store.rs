@@ -1,10 +1,10 @@
-//! An ops store that cannot be copied: the log is saved, and nobody takes the backup for a
-//! whole one.
+//! An ops store that cannot be copied: the log is saved, and the backup is not mistaken for a whole
+//! one.
 
 use super::*;
 use crate::support::eventually;
 
-/// Makes a consumer, which the ops store keeps, and ends the server.
+/// Creates a consumer, which the ops store keeps, and stops the server.
 fn with_ops_store() -> World {
     let mut world = World::start();
     let body = json!({"consumer": "index", "from": 1});
@@ -62,7 +62,7 @@ fn a_server_saves_its_log_when_its_ops_store_cannot_be_copied() {
     let mut world = with_ops_store();
     world.back_up(&[]);
     let whole = world.names().remove(0);
-    // The copy has no place to be written to.
+    // The copy cannot be written.
     let place = world.server.data_dir().join("backup.ops");
     std::fs::create_dir_all(place.join("in the way")).unwrap();
     world.server.set("BACKUP_TARGET", text(&world.repository));

@@ -26,7 +26,7 @@ fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
         last.contains(text(&put)) && last.contains(text(&folder)),
         "{last}"
     );
-    // They are found where the sentence says that they belong.
+    // The server finds them where the message says that they belong.
     std::fs::rename(&folder, world.server.folder().join("lost")).unwrap();
     std::fs::rename(&put, &folder).unwrap();
     let settings = [("DATA_DIR", text(&to)), ("ASSET_STORE_PATH", text(&folder))];
@@ -41,7 +41,7 @@ fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
         "{told}"
     );
 
-    // Without the setting a server looks into its own data folder.
+    // Without the setting a server looks in its own data folder.
     let to = world.server.folder().join("r10");
     let told = run(&["restore", repository, "--to", text(&to)]);
     assert!(!told.contains("ASSET_STORE"), "{told}");
@@ -52,7 +52,7 @@ fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
     assert!(!told.contains("ASSET_STORE"), "{told}");
 }
 
-/// What a copy erases is removed in the bucket, and the original may still need it.
+/// A file that the copy erases is removed from the bucket, and the original may still need it.
 #[test]
 fn a_restore_says_when_the_original_has_its_files_in_a_bucket() {
     let world = World::start();
@@ -83,7 +83,7 @@ fn a_restore_says_when_the_original_has_its_files_in_a_bucket() {
     assert!(both, "{told}");
 }
 
-/// Whoever fetches files could fetch the backups, with the master key in them.
+/// A client that may download files could download the backups, which contain the master key.
 #[test]
 fn backups_are_not_put_among_the_files_of_users() {
     let world = World::start();
@@ -107,7 +107,7 @@ fn backups_are_not_put_among_the_files_of_users() {
     .concat();
     let refused = run(&same, "s3://pictures/backups");
     assert!(refused.contains("the files of users"), "{refused}");
-    // Of the same name at another service, which cannot be reached.
+    // A bucket of the same name at another service, which cannot be reached.
     let failed = run(&BUCKET_FLAGS, "s3://pictures/backups");
     assert!(!failed.contains("the files of users"), "{failed}");
 

@@ -1,4 +1,4 @@
-//! A restore whose records are in PostgreSQL: the database is made from the log.
+//! A restore whose records are in PostgreSQL: the database is built from the log.
 
 use std::process::{Command, Output};
 
@@ -55,7 +55,7 @@ fn a_backup_is_restored_into_an_empty_database() {
     assert_eq!(exported(&master, "note"), notes);
     assert_eq!(exported(&master, "user"), users);
     assert_eq!(titles(&other).lines().count(), 19);
-    // It is the same app: users sign in, and the log goes on.
+    // It is the same app: users sign in, and the log continues.
     let login = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
     assert_eq!(
         Client::anonymous(&restored)
@@ -74,8 +74,8 @@ fn a_backup_is_restored_into_an_empty_database() {
     );
 }
 
-/// An earlier state is restored, and the database has what came later: the start says what to do, and
-/// who does it has the earlier state.
+/// An earlier state is restored while the database has later events. The start says what to do, and
+/// doing so gives the earlier state.
 #[test]
 fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     let database = shared().database(&[]);
@@ -96,7 +96,7 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     compared_with_advice(&world.server, &database, "ends at");
     assert_eq!(titles(&database), "1|late\n2|late, too\n");
 
-    // It goes on elsewhere, beyond where the database is: that is another history of the same log.
+    // The log continues elsewhere, beyond the database's position: another history of the same log.
     world.server.set("DATABASE_URL", "");
     world.server.restart();
     let here = ada.at(&world.server);
@@ -124,14 +124,14 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     said(&rebuild(&world.server, &database, &["--verify"]));
 }
 
-/// The server does not start, and says how it would.
+/// Fails unless the server refuses to start and gives advice.
 fn refused_with_advice(server: &mut TestServer, why: &str) {
     let said = server.try_restart().unwrap_err();
     assert!(said.contains(why), "{said}");
     assert!(said.contains("run `skytrail rebuild`"), "{said}");
 }
 
-/// A comparison says so, too.
+/// Fails unless a comparison gives the same advice.
 fn compared_with_advice(server: &TestServer, database: &Database<'_>, why: &str) {
     let said = refusal(&rebuild(server, database, &["--verify"]));
     assert!(said.contains(why), "{said}");

@@ -1,4 +1,4 @@
-//! What retention lets go reaches the backups that were made before, and a restore says so.
+//! Retention also reaches the earlier backups, and a restore says so.
 
 use super::*;
 use crate::support::server::MASTER_KEY;
@@ -40,7 +40,7 @@ fn records_whose_versions_of_then_were_let_go_are_counted() {
     assert_eq!(found[0], json!([]), "as it said");
     assert_eq!(found[3][0]["text"], "stays");
 
-    // The newest one knows them all.
+    // The newest backup knows them all.
     let verified = world.back_up(&["--verify"]);
     assert!(!verified.contains("not known"), "{verified}");
     let restored = said(&world.try_restore("newest", &[]));

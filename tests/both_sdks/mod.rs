@@ -1,5 +1,5 @@
-//! Our two packages side by side, as programs at the real server: deployments, and what after-hooks
-//! may say of deliveries. `plugin.py` and `plugin.mjs` are the same plugin.
+//! Our two packages side by side, as programs with the real server: deployments, and what
+//! after-hooks may answer to deliveries. `plugin.py` and `plugin.mjs` are the same plugin.
 
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::program::{Program, python_plugin, repository, set_up};
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// In what a plugin is written.
+/// The language that a plugin is written in.
 #[derive(Clone, Copy, Debug)]
 enum Language {
     Python,
@@ -46,7 +46,8 @@ impl World {
         command
     }
 
-    /// Starts the plugin with more of an environment, and waits until it is the one that answers.
+    /// Starts the plugin with more environment variables, and waits until it is the one that
+    /// answers.
     fn start(&self, environment: &[(&str, &str)]) -> Program {
         let program = Program::start(&mut self.command(environment));
         eventually("the plugin answers", || {
@@ -74,7 +75,7 @@ impl World {
         })
     }
 
-    /// Waits until the plugin's consumer says something of itself.
+    /// Waits until the state of the plugin's consumer is as wanted.
     fn await_consumer(&self, what: &str, is_so: impl Fn(&Json) -> bool) -> Json {
         eventually(what, || {
             let listed = self.master().call("delivery:list", json!({})).result();
@@ -82,7 +83,7 @@ impl World {
         })
     }
 
-    /// Lets the plugin end, and waits until the server has noticed.
+    /// Stops the plugin, and waits until the server has noticed.
     fn end(&self, plugin: Program) {
         plugin.terminate();
         self.await_consumer("the plugin is away", |it| it["state"] == "away");
@@ -93,7 +94,7 @@ fn of_mode<'a>(seen: &'a [Json], mode: &str) -> Vec<&'a Json> {
     seen.iter().filter(|it| it["mode"] == mode).collect()
 }
 
-/// A new generation takes over while the old one works; that one finishes what it has and ends by
+/// A new generation takes over while the old one works; the old one finishes its work and ends by
 /// itself.
 fn deploy(language: Language) {
     let world = World::new(language);
@@ -110,19 +111,19 @@ fn deploy(language: Language) {
         (plugins["in_flight"] == 1).then_some(())
     });
     let new = world.start(&[("PLUGIN_GENERATION", "2")]);
-    // In one step: what only the old one had is gone.
+    // In one step: lambdas that only the old one had are gone.
     assert_eq!(client.call("both:new", json!({})).result(), "new");
     assert_eq!(client.call("both:old", json!({})).status, 404);
     assert_eq!(client.call("both:slow", json!({"args": [0]})).result(), 2);
     assert_eq!(running.join().unwrap().result(), 1, "of the old one");
     assert!(old.wait().success(), "the old one ends");
-    // One that comes too late is refused and ends.
+    // An older generation that connects too late is refused and ends.
     let mut late = Program::start(&mut world.command(&[("PLUGIN_GENERATION", "1")]));
     assert!(!late.wait().success(), "an older one ends");
     new.terminate();
 }
 
-/// After-hooks give up, ask for another time, and say that they still work.
+/// After-hooks give up, ask for a retry at another time, and report progress.
 fn answer_deliveries(language: Language) {
     let world = World::new(language);
     let _plugin = world.start(&[]);
@@ -155,7 +156,7 @@ fn answer_deliveries(language: Language) {
     assert_eq!(attempts("long"), [1], "its limit began anew each time");
 }
 
-/// What comes after an absence, and from where on.
+/// What is delivered after an absence, and from which position.
 fn catch_up(language: Language) {
     let world = World::new(language);
     let plugin = world.start(&[]);
@@ -179,19 +180,19 @@ fn catch_up(language: Language) {
     assert_eq!(told(&seen, "sign", json!("latest")), [4]);
     assert!(told(&seen, "sign", json!("none")).is_empty());
     world.end(plugin);
-    // One that says itself how far it is hears all that is behind that once more.
+    // A plugin that gives its own position hears everything after it again.
     let _plugin = world.start(&[("FROM", &position.to_string())]);
     let seen = world.await_seen("it hears it again", |seen| seen.len() >= 4);
     assert_eq!(told(&seen, "catching_up", json!(true)), [2, 3, 4]);
 }
 
-/// Every version of a record, what it was, and bringing it back.
+/// Every version of a record, past states, and restoring them.
 fn look_back(language: Language) {
     let world = World::new(language);
     let _plugin = world.start(&[]);
     let ada = Client::signed_up(&world.server, "ada");
     ada.save("page/1", json!({"n": 1}));
-    // So that a clock of milliseconds tells the two apart.
+    // So that a clock in milliseconds tells the two apart.
     std::thread::park_timeout(std::time::Duration::from_millis(20));
     for n in 2..5 {
         ada.save("page/1", json!({"n": n}));

@@ -1,5 +1,5 @@
-//! Others change the tables of records: columns, types, rules. What the log has is stored all the same, or
-//! waits and says for what.
+//! Others change the tables of records: columns, types, rules. The events of the log are stored all
+//! the same, or wait, and the server says what for.
 
 use serde_json::{Value as Json, json};
 
@@ -31,7 +31,7 @@ fn a_column_of_others_makes_room_for_a_field_of_its_name() {
     world.settled();
     world.ada.save("note/2", json!({"score": 7}));
     assert_eq!(world.note(&is("score", json!(7))).len(), 1);
-    // No event has the other value.
+    // The other column's value is in no event.
     assert_eq!(world.note(&is("score", json!(5))).len(), 0);
     let aside = world.sql("SELECT \"score~theirs\" FROM note WHERE _id = '1'");
     assert_eq!(aside, "5\n");
@@ -145,7 +145,7 @@ fn a_field_goes_though_others_look_at_its_column() {
         assert_eq!(notes.len(), 1, "{field}");
         assert_eq!(notes[0].get(field), None);
     }
-    // What the field held is gone all the same.
+    // The value of the field is gone all the same.
     assert_eq!(world.sql("SELECT _id, n FROM public.seen"), "1|\n");
     world.ada.save("note/2", json!({"n": 2}));
     assert_eq!(world.note(&is("n", json!(2))).len(), 1);
@@ -174,7 +174,7 @@ fn a_fault_of_the_store_is_no_good_health() {
     world.ada.save("note/1", json!({"n": 1}));
     world.applied();
     assert_eq!(world.master.health()["status"], "OK");
-    // The name of a constraint of the server's own: it is not lifted as those of others are.
+    // The name of one of the server's own constraints, which is not lifted as others are.
     world.sql("ALTER TABLE note ADD CONSTRAINT _small CHECK (n < 5)");
     world.ada.save("note/2", json!({"n": 20}));
     world.applied();

@@ -1,4 +1,4 @@
-//! Much by SQL at once, or without end: others are not held up by it, and it does not take up the memory.
+//! Large or endless changes by SQL: they delay nothing else, and do not fill up the memory.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{eventually, eventually_within};
 const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
 
 impl World {
-    /// Begins with a note and a page; SQL has changed something already.
+    /// Starts with a note and a page, and a change by SQL.
     fn with_two_types() -> Self {
         let world = Self::new();
         world.ada.save("note/1", json!({"n": 1, "text": "saved"}));
@@ -26,7 +26,7 @@ impl World {
         count.trim().parse().unwrap()
     }
 
-    /// Returns the most memory that the server ever had, in bytes.
+    /// Returns the peak memory of the server, in bytes.
     fn peak_bytes(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap();
@@ -49,7 +49,7 @@ fn a_large_transaction_of_one_type_does_not_hold_up_another() {
     let saved = world.ada.save("note/1", json!({"text": "again"}));
     assert_eq!(saved["text"], "again", "{saved}");
     assert!(world.num_waiting() > 0, "it was over before anybody asked");
-    // What comes behind it waits for it.
+    // A change after it waits for it.
     world.sql("UPDATE note SET n = 3");
     eventually("some of it is taken in", || {
         (world.num_waiting() < 27_000).then_some(())
@@ -61,7 +61,7 @@ fn who_asks_while_sql_goes_on_waits_for_what_was_there() {
     let world = World::with_two_types();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // In a transaction of its own COMMIT would be refused.
+            // In an explicit transaction, COMMIT would be refused.
             world.database.sql(
                 "DO $$ BEGIN FOR i IN 1..1000000 LOOP \
                  UPDATE app_myapp.page SET n = n + 1; COMMIT; \
@@ -93,7 +93,7 @@ fn large_rows_are_taken_in_a_few_at_a_time() {
         "INSERT INTO page ({COLUMNS}) SELECT 'p' || i, '', 'ada', now(), now(), \
          repeat(md5(i::text), 32768) FROM generate_series(1, {ROWS}) AS i"
     ));
-    // 48 MiB, in a build that is not optimised.
+    // 48 MiB, in an unoptimised build.
     eventually_within(Duration::from_secs(120), "it is taken in", || {
         (world.num_waiting() == 0).then_some(())
     });

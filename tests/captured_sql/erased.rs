@@ -1,4 +1,4 @@
-//! Erasures reach what was changed by SQL, also what waits and what is parked.
+//! Erasures cover what was changed by SQL, including what waits and what is parked.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,16 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::shared;
 
-/// Texts that are found nowhere but where somebody puts them.
+/// Text that occurs only where a test puts it.
 const CANARY: &str = "canary-sql-71c0d95e";
-/// What stays.
+/// Text that stays.
 const CONTROL: &str = "control-sql-0be6a2f3";
 
 impl World {
-    /// Returns the database's relations that have some text in their files.
+    /// Returns the database's relations whose files contain a text.
     fn tables_with(&self, text: &str) -> Vec<String> {
-        // What is dropped goes with a checkpoint, and what is in memory only comes.
+        // A checkpoint removes the files of dropped relations, and writes out what is only in
+        // memory.
         self.sql("CHECKPOINT");
         let oid = "SELECT oid FROM pg_database WHERE datname = current_database()";
         let oid = self.sql(oid);
@@ -65,7 +66,7 @@ impl World {
     }
 }
 
-/// Changes notes by SQL so that each row is parked, with all that it holds.
+/// Changes notes by SQL so that each row is parked, with everything it holds.
 fn park(world: &World, key: &str, text: &str) {
     world.sql(&format!(
         "UPDATE note SET text = '{text} parked', _access = '5' WHERE _id = '{key}'"
@@ -88,13 +89,13 @@ fn write(world: &World, client: &Client) {
         "1\n"
     );
     assert!(!world.tables_with(CANARY).is_empty());
-    // This one still waits when the erasure comes, or has just been taken in.
+    // This one still waits when the erasure begins, or has just been imported.
     world.sql(&format!(
         "UPDATE note SET text = '{CANARY} at last' WHERE _id = 'gone'"
     ));
 }
 
-/// Begins with a note that stays, and something parked of it.
+/// Starts with a note that stays, and a parked row of it.
 fn begin() -> World {
     let world = World::new();
     world
@@ -117,7 +118,7 @@ fn what_is_erased_is_not_parked_and_does_not_wait() {
     world.erase("field", json!({"record": "note/gone", "field": "text"}));
     assert_eq!(world.fetch("note/gone")["n"], 1);
 
-    // A user with a record, and a row of his that was never a record.
+    // A user with a record, and a row of that user that was never a record.
     world.erase("record", json!({"record": "note/gone"}));
     let bob = Client::signed_up(&world.server, "bob");
     let id = bob.user.clone().unwrap();
@@ -156,8 +157,8 @@ fn a_record_that_is_only_parked_can_be_erased() {
     assert_eq!(world.master.call("erase:record", erase).code(), 110);
 }
 
-/// The connection that the store writes over is lost in the middle of it. Nothing else is written that would
-/// bring another.
+/// The store's writing connection is lost in the middle of it. Nothing else is written that would
+/// open another one.
 #[test]
 fn an_erasure_goes_on_after_a_lost_connection() {
     let world = begin();
@@ -177,7 +178,7 @@ fn an_erasure_goes_on_after_a_lost_connection() {
     });
 }
 
-/// Values that are common are in the statistics of the table.
+/// Frequent values are in the statistics of the table.
 #[test]
 fn what_is_erased_is_not_in_the_statistics() {
     let world = begin();
@@ -213,8 +214,8 @@ fn what_is_erased_is_not_in_the_statistics() {
     assert_eq!(known(), "");
 }
 
-/// What SQL writes to a personal record is sealed like any save; one that SQL gives to somebody else is
-/// his from then on, and stays when its first owner goes.
+/// What SQL writes to a personal record is sealed like any save. A record that SQL gives to another
+/// user belongs to that user from then on, and stays when its first owner is erased.
 #[test]
 fn personal_records_that_sql_writes_to_go_with_who_owns_them() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! Whoever is told of writes is told of those by SQL, too; and hooks are not.
+//! Changes by SQL are announced like other writes; only hooks do not hear of them.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn live_queries_are_told_what_sql_makes_of_their_results() {
     insert(&world, "3", 5);
     world.sql("UPDATE note SET stars = 0 WHERE _id = '1'");
     world.sql("DELETE FROM note WHERE _id = '2'");
-    // What the log has last is the last that they are told.
+    // The last state in the log is the last that they receive.
     world.ada.save("note/last", json!({"stars": 9}));
     let is_told = |it: &Followed| it.records.contains_key("note/last");
     socket.until("q", is_told);
@@ -86,7 +86,7 @@ fn subscriptions_and_the_logs_consumers_are_told_what_sql_changed() {
         let kind = event["kind"].as_str().unwrap().to_owned();
         kinds.entry(stream).or_default().push(kind);
     }
-    // Each record's in their order.
+    // Each record's events are in order.
     assert_eq!(kinds["record/note/1"], ["record.changed", "record.changed"]);
     assert_eq!(kinds["record/note/2"], ["record.created", "record.deleted"]);
 }
@@ -115,14 +115,14 @@ fn a_version_by_sql_says_who_when_and_in_which_transaction() {
         version["sql"]["transaction"],
         json!(transaction.parse::<u64>().unwrap())
     );
-    // What is sent at once begins at once.
+    // The two statements are sent together, so they begin at the same time.
     assert_eq!(&version["sql"]["at"].as_str().unwrap()[..19], second);
     assert_eq!(
         version["changes"]["stars"],
         json!({"before": 1, "after": 2})
     );
     assert_eq!(version["actor"]["user"], Json::Null);
-    // As of then, and before then.
+    // As of that position, and before it.
     let position = version["position"].as_u64().unwrap();
     for (as_of, stars) in [(position, 2), (position - 1, 1)] {
         let query = json!({
@@ -136,7 +136,7 @@ fn a_version_by_sql_says_who_when_and_in_which_transaction() {
     world.sql("DROP OWNED BY teller; DROP ROLE teller");
 }
 
-/// A hook that wrote by SQL and were told of it would be told without end.
+/// A hook that wrote by SQL and was told of it would be called without end.
 #[test]
 fn hooks_are_not_asked_and_not_told_of_sql_so_nothing_goes_in_circles() {
     let database = shared().database(&[]);
@@ -166,15 +166,15 @@ fn hooks_are_not_asked_and_not_told_of_sql_so_nothing_goes_in_circles() {
     };
     assert_eq!(save(&mut worker, "note/1", 1)["n"], 1);
     ada.query("note", json!(null));
-    // As an after-hook does, on the record that it was told of.
+    // Like an after-hook that changes the record it was told of.
     for n in 2..6 {
         database.sql(&format!("UPDATE app_myapp.note SET n = {n}"));
     }
     database.sql("DELETE FROM app_myapp.note");
     let fetched = ada.call("record:fetch", json!({"ids": ["note/1"]}));
     assert_eq!(fetched.result()[0]["code"], 110);
-    // The next that it is told of is the next save, and the next of the same record, too, which comes
-    // behind all else of it.
+    // The next delivery is of the next save. The next one of the same record comes after everything
+    // else of that record.
     for (id, n) in [("note/2", 7), ("note/1", 8)] {
         let told = save(&mut worker, id, n);
         assert_eq!((&told["_id"], &told["n"]), (&json!(id), &json!(n)));
@@ -203,7 +203,7 @@ fn sql_is_heard_of_however_long_the_apps_name_is() {
     });
 }
 
-/// Up to format 5 something stood before the schema's name.
+/// Up to format 5 the announcements had a prefix before the schema's name.
 #[test]
 fn a_store_from_before_announces_what_the_server_listens_to() {
     let mut world = World::new();

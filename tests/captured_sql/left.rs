@@ -1,4 +1,4 @@
-//! The store is made anew, or left for another: nothing that SQL has changed is lost or doubled.
+//! The store is rebuilt, or replaced by another: no change by SQL is lost or doubled.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,8 +19,8 @@ fn skytrail(server: &TestServer, arguments: &[&str]) -> String {
     said
 }
 
-/// Leaves a world whose server is down, and in whose tables there is something that the log has not got:
-/// changes that wait, a row that is parked, and a constraint.
+/// Returns a world whose server is stopped, and whose tables hold something that is not in the log:
+/// changes that wait, a parked row, and a constraint.
 fn with_something_left() -> World {
     let mut world = World::new();
     world.ada.save("note/1", json!({"n": 1}));
@@ -40,7 +40,7 @@ fn with_something_left() -> World {
     world
 }
 
-/// Holds a server that has its records elsewhere now against what was left.
+/// Compares a server whose records are elsewhere now with what was left.
 fn assert_nothing_is_lost_or_doubled(ada: &Client, master: &Client) {
     let fetched = ada.call(
         "record:fetch",
@@ -69,7 +69,7 @@ fn a_store_that_is_made_anew_has_what_sql_left_and_what_is_parked() {
     let setting = format!("DATABASE_URL={}", world.database.url());
     let said = skytrail(&world.server, &["--set", &setting, "rebuild"]);
     assert!(said.contains("rebuilt from"), "{said}");
-    // The old one takes nothing any more; in the new one everything is as it should be already.
+    // The old store takes no more changes; in the new one everything is already up to date.
     let old = "UPDATE \"app_myapp~old\".note SET n = 0";
     let refused = world.try_sql(old).unwrap_err();
     assert!(refused.contains("the record store is closed"), "{refused}");
@@ -105,7 +105,7 @@ fn a_move_to_another_database_takes_along_what_sql_left_and_what_is_parked() {
         &["--set", &setting, "rebuild", "--to", &other.url()],
     );
     assert!(said.contains("the next start uses it"), "{said}");
-    // Between the command and the start as well.
+    // A change between the command and the start.
     world.sql("UPDATE note SET n = 8 WHERE _id = '1'");
     world.server.restart();
     let (ada, master) = (world.ada.at(&world.server), Client::master(&world.server));
@@ -118,12 +118,13 @@ fn a_move_to_another_database_takes_along_what_sql_left_and_what_is_parked() {
     let listed = master.call("captured:list", json!({})).result();
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(listed[0]["after"]["extra"], "x");
-    // A number of the other database's is none of this one: it is tried all the same, and as hopeless.
+    // The row has a number of the other database, which means nothing here. It is retried all the
+    // same, and fails for the same reason.
     let retried = master.call("captured:retry", json!({"all": true})).result();
     assert_eq!(retried["retried"], 1);
     let again = &retried["parked"][0];
     assert_eq!(again["reason"], listed[0]["reason"], "{retried}");
-    // A file has no place for it.
+    // A file cannot hold it.
     let output = world
         .server
         .skytrail(&["--set", &setting, "rebuild", "--to", "file"]);
@@ -152,7 +153,7 @@ fn a_move_to_another_database_takes_along_what_sql_left_and_what_is_parked() {
     assert!(said.contains("equals the log"), "{said}");
 }
 
-/// A plugin goes on counting while the server moves, in whichever store takes it.
+/// A plugin keeps counting while the store moves, in whichever store accepts its changes.
 #[test]
 fn counting_by_sql_goes_on_while_the_store_moves_and_comes_back() {
     let databases = [shared().database(&[]), shared().database(&[])];

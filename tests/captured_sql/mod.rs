@@ -1,5 +1,5 @@
-//! Rows that others write by SQL, in a server with its records in PostgreSQL, are in the log like any
-//! other write.
+//! Rows that others write by SQL, in a server with its records in PostgreSQL, get into the log like
+//! any other write.
 
 mod altered;
 mod bulk;
@@ -20,7 +20,7 @@ use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
 
-/// A server with a database, and one who has the master key.
+/// A server with a database, and a client with the master key.
 struct World {
     database: Database<'static>,
     server: TestServer,
@@ -40,19 +40,19 @@ impl World {
         }
     }
 
-    /// Runs SQL as somebody else than the server, in the app's schema.
+    /// Runs SQL in the app's schema, not as the server.
     fn sql(&self, sql: &str) -> String {
         let path = "SET search_path TO app_myapp, public;";
         self.database.sql(&format!("{path} {sql}"))
     }
 
-    /// As [`World::sql`], and what it fails with.
+    /// Like [`World::sql`], but returns the error.
     fn try_sql(&self, sql: &str) -> Result<String, String> {
         let path = "SET search_path TO app_myapp, public;";
         self.database.try_sql(&format!("{path} {sql}"))
     }
 
-    /// Waits until what was saved is in its table.
+    /// Waits until everything saved is in its table.
     fn applied(&self) {
         self.ada
             .call("record:query", json!({"record_type": "user"}));
@@ -70,7 +70,7 @@ impl World {
         found.result()[0].clone()
     }
 
-    /// Waits until nothing is left to be taken in.
+    /// Waits until no change is left to import.
     fn settled(&self) {
         eventually("the outbox is empty", || {
             (self.sql("SELECT count(*) FROM _outbox") == "0\n").then_some(())
@@ -188,7 +188,7 @@ fn a_transaction_is_a_commit_whatever_role_ran_it() {
         "DROP ROLE IF EXISTS chat; CREATE ROLE chat; GRANT USAGE ON SCHEMA app_myapp TO chat; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON note, room TO chat",
     );
-    // The login role counts, not the one that it acts as.
+    // The login role counts, not the role that it acts as.
     world.sql(
         "SET ROLE chat; BEGIN; UPDATE note SET n = 1; UPDATE note SET n = n + 1; \
          INSERT INTO room (_id, _database_id, _owner_id, _created_at, _updated_at, n) \
@@ -212,7 +212,7 @@ fn whoever_asks_behind_sql_is_told_what_it_did() {
     let world = World::new();
     world.ada.save("note/1", json!({"n": 0}));
     world.applied();
-    // From the first time on the server knows that there are others.
+    // From the first change on the server knows that others write.
     world.sql("UPDATE note SET n = 1");
     world.settled();
     for n in 2..30 {
@@ -273,7 +273,7 @@ fn what_cannot_be_an_event_is_parked_and_the_record_stays_what_it_was() {
         assert!(parked.starts_with(wanted), "{parked} is not {wanted}");
     }
     assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
-    // It is told once more what the record is.
+    // The log repeats the record's state.
     assert_eq!(world.versions("note/1")[0]["kind"], "record.replaced");
 }
 
@@ -341,7 +341,7 @@ fn a_constraint_that_does_not_fit_the_log_is_lifted_until_it_does() {
     assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
 }
 
-/// What who acted was found by up to format 4.
+/// The constraint that identified actors up to format 4.
 const ACTORS_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; \
     ALTER TABLE _actor DROP CONSTRAINT _actor_once, ADD UNIQUE (actor)";
 
@@ -367,7 +367,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
     assert_eq!(world.fetch("note/1")["n"], 2);
 }
 
-/// The outbox was known by one mark for all its rows, which commits have.
+/// The outbox had one mark for all its rows, which commits contain.
 #[test]
 fn what_waited_in_a_store_from_before_is_taken_in_once() {
     let mut world = World::new();

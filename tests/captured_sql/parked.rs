@@ -1,4 +1,4 @@
-//! Rows that could not be taken in: listed, tried again, forgotten; and the figures of all that.
+//! Rows that could not be imported: listed, retried, discarded; and the metrics of all that.
 
 use serde_json::{Value as Json, json};
 
@@ -14,7 +14,7 @@ impl World {
         listed.as_array().unwrap().clone()
     }
 
-    /// Runs `skytrail captured`; says whether it succeeded and what it said.
+    /// Runs `skytrail captured`; returns whether it succeeded and its output.
     fn captured(&self, arguments: &[&str]) -> (bool, String) {
         let key = format!("MASTER_KEY={MASTER_KEY}");
         let server = ["--server", &self.server.base_url];
@@ -75,7 +75,8 @@ fn parked_rows_are_listed_tried_again_and_forgotten() {
         "{said}"
     );
 
-    // What it referred to is there now. What else the rows held is not put back: n was saved since.
+    // The record that it referred to exists now. The row's other values are not restored, because
+    // `n` was saved since.
     world.ada.save("room/later", json!({"n": 2}));
     world.ada.save("note/1", json!({"n": 9}));
     let [moved, extra, never] = ids(&parked)[..] else {
@@ -92,7 +93,7 @@ fn parked_rows_are_listed_tried_again_and_forgotten() {
     assert_eq!(version["sql"]["role"], "postgres");
     assert_eq!(version["sql"]["transaction"], first["transaction"]);
 
-    // Of what is taken in but for a column only that column is tried.
+    // For a row that was imported except for one column, only that column is retried.
     world.sql("ALTER TABLE note DROP COLUMN extra");
     world.ada.save("note/1", json!({"n": 10, "extra": "mine"}));
     let retried = world
@@ -147,7 +148,7 @@ fn what_waits_and_whether_it_is_taken_in_is_shown() {
     );
     assert_eq!(figure(&figures, "skytrail_captured_waiting_rows"), 0.0);
     assert_eq!(figure(&figures, "skytrail_captured_failing"), 0.0);
-    // What cannot be read is not taken in.
+    // Unreadable rows are not imported.
     world.sql("SET skytrail.own TO 'yes'; ALTER TABLE _outbox RENAME mark TO hidden");
     world.sql("UPDATE note SET n = 3");
     eventually("it is seen that something waits", || {

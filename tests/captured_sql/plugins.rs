@@ -1,4 +1,4 @@
-//! Plugins on v1's published runtimes, as they are, that write records by SQL.
+//! Plugins on v1's published runtimes, unmodified, that write records by SQL.
 
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,7 @@ use crate::support::postgres::{Database, shared};
 use crate::support::program::{Program, python, repository, set_up};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
 
-/// Starts a server with a database, and its plugin, which is told of both.
+/// Starts a server with a database, and its plugin, which gets the addresses of both.
 fn world(
     plugin: impl FnOnce(&str, &str, &Database<'_>) -> Command,
 ) -> (Database<'static>, TestServer, Program) {
@@ -151,7 +151,7 @@ fn a_plugin_in_javascript_counts_by_sql() {
             .current_dir(repository("tests/node/sql_plugin"))
             .env("HTTP", "true")
             .env("HTTP_ADDR", place)
-            // The runtime hands no place of a socket on.
+            // The runtime cannot pass on the folder of a socket.
             .env("PGHOST", folder)
             .env(
                 "DATABASE_URL",

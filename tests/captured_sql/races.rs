@@ -12,11 +12,11 @@ use crate::support::server::TestServer;
 
 /// How often something is killed.
 const CYCLES: u32 = 6;
-/// How many of each write beside each other per cycle.
+/// How many writes of each kind run concurrently per cycle.
 const WRITES: u32 = 12;
 const RECORDS: u32 = 3;
 
-/// Counts a record up by SQL; what is acknowledged stays, whatever crashes.
+/// Increments a record by SQL; an acknowledged increment stays, whatever crashes.
 fn count_up(database: &Database<'_>, number: u32) -> bool {
     let id = number % RECORDS;
     let sql = format!(
@@ -59,7 +59,7 @@ fn what_sql_did_is_in_the_log_once_whatever_is_killed() {
                     let _ = here.try_call("record:save", json!({"records": [record]}));
                 }
             });
-            // In the midst of it.
+            // In the middle of it.
             eventually("some of it is done", || {
                 let enough = u64::from(cycle * WRITES + WRITES / 3);
                 (tried.load(Ordering::Relaxed) >= enough).then_some(())

@@ -1,6 +1,6 @@
-//! Random saves and random SQL by another role at the same time, while the server is killed again and
-//! again: whatever was acknowledged is in the log once, or is parked with a reason, and the tables are
-//! what the log says.
+//! Random saves and random SQL by another role at the same time, while the server is killed
+//! repeatedly. Every acknowledged write is in the log once, or is parked with a reason, and the
+//! tables equal the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -20,11 +20,11 @@ const ROUNDS: u64 = 3;
 const WRITES: usize = 25;
 const RECORDS: usize = 5;
 
-/// What a writer was told of its writes: each has a mark that no other has.
+/// The outcomes of a writer's writes; each write has a unique mark.
 #[derive(Default)]
 struct Told {
     acknowledged: BTreeSet<String>,
-    /// Nobody said what became of them.
+    /// Writes without an answer.
     unknown: BTreeSet<String>,
 }
 
@@ -32,7 +32,7 @@ fn key(rng: &mut StdRng) -> String {
     format!("r{}", rng.random_range(0..RECORDS))
 }
 
-/// Saves marks in `saved`, and deletes now and then.
+/// Saves marks in `saved`, and sometimes deletes.
 fn save(client: &Client, rng: &mut StdRng, name: &str, told: &Mutex<Told>) {
     for number in 0..WRITES {
         let id = format!("note/{}", key(rng));
@@ -67,7 +67,7 @@ fn run_sql(database: &Database<'_>, rng: &mut StdRng, name: &str, told: &Mutex<T
                 "INSERT INTO note ({columns}) VALUES ('{one}', '', 'x', now(), now(), '{mark}') \
                  ON CONFLICT DO NOTHING RETURNING _id"
             ),
-            // In one order, or they might wait for each other.
+            // In a fixed order, or they could deadlock.
             3 if one < other => update(&one) + &update(&other),
             _ => update(&one),
         };
@@ -94,7 +94,7 @@ fn versions(master: &Client, record: &str) -> Vec<Json> {
     versions
 }
 
-/// Writes down what a record went through, for who looks for a fault.
+/// Returns the history of a record as text, for debugging.
 fn history(number: usize, versions: &[Json]) -> String {
     let line = |version: &Json| {
         let by = version["sql"]["until"].as_u64();
@@ -107,13 +107,13 @@ fn history(number: usize, versions: &[Json]) -> String {
     versions.iter().map(line).collect()
 }
 
-/// Goes through a record's versions; notes how often each mark was written.
+/// Reads a record's versions, and counts how often each mark was written.
 fn look_through(versions: &[Json], marks: &mut BTreeMap<String, usize>) {
     let mut last_number = 0;
     for version in versions {
         let changes = &version["changes"];
         let is_by_sql = version["actor"]["origin"] == "sql";
-        // A record that is stored once more as it is has changes of none.
+        // A record that is stored again unchanged has no changes.
         let mut is_marked = |field: &str| {
             let mark = changes[field]["after"].as_str();
             if let Some(mark) = mark {
@@ -124,7 +124,7 @@ fn look_through(versions: &[Json], marks: &mut BTreeMap<String, usize>) {
         let (is_saved, is_sql) = (is_marked("saved"), is_marked("by_sql"));
         if is_by_sql {
             assert!(!is_saved, "SQL changes its own columns only: {version}");
-            // Those of a record come in the order in which they were captured.
+            // The changes of a record arrive in the order in which they were captured.
             let number = version["sql"]["until"].as_u64().unwrap();
             assert!(number > last_number, "{version}");
             last_number = number;

@@ -1,5 +1,5 @@
-//! The triggers of record tables can be switched off and dropped by whoever owns these: the server puts
-//! them back, and says so when it cannot.
+//! The owner of the record tables can disable and drop their triggers: the server restores them,
+//! and says so when it cannot.
 
 use serde_json::json;
 
@@ -80,7 +80,7 @@ fn a_trigger_that_cannot_come_back_is_in_the_health() {
     });
     assert!(reason.contains("note is not captured"), "{reason}");
     assert!(reason.contains("no triggers here"), "{reason}");
-    // What can be captured is taken in meanwhile.
+    // Meanwhile everything that can be captured is imported.
     world.sql("UPDATE \"user\" SET last_login_at = NULL");
     world.settled();
     world.sql("DROP EVENT TRIGGER stop");

@@ -1,4 +1,4 @@
-//! What SQL can write and no record can hold.
+//! Values that SQL can write and no record can hold.
 
 use std::process::Output;
 
@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::World;
 
-/// JSON that the database takes and that cannot be read here: a number, and too many brackets.
+/// JSON that the database accepts and the server cannot read: a number, and too many brackets.
 const UNREADABLE: [&str; 3] = [
     r#"'{"a":1e400}'"#,
     "(repeat('[',127)||repeat(']',127))::jsonb",
@@ -28,7 +28,7 @@ impl World {
         listed.as_array().unwrap().clone()
     }
 
-    /// Holds that saves, queries and further SQL go on, and that the store is what the log says.
+    /// Fails unless saves, queries and further SQL work, and the store equals the log.
     fn assert_all_goes_on(&self) {
         let saved = self.ada.save("note/1", json!({"text": "again"}));
         assert_eq!(saved["text"], "again", "{saved}");
@@ -71,7 +71,7 @@ fn json_that_cannot_be_read_is_parked_and_everything_goes_on() {
         );
         assert_eq!(world.fetch("note/1")["n"], 1);
     }
-    // They can be tried again, and are what they were.
+    // They can be retried, and stay as they were.
     for row in world.list_parked() {
         let ids = json!({"ids": [row["id"]]});
         let retried = world.master.call("captured:retry", ids).result();
@@ -99,7 +99,7 @@ fn what_only_the_database_tells_apart_is_put_back() {
     );
     assert_eq!(world.list_parked(), Vec::<Json>::new());
     assert_eq!(world.fetch("note/1")["k"], json!({"a": 1.5}));
-    // What is as it was is no version.
+    // A change that is undone again gives no version.
     let num_versions = world.versions("note/1").len();
     world.sql("BEGIN; UPDATE note SET n = n + 1; UPDATE note SET n = n - 1; COMMIT");
     world.settled();
@@ -140,7 +140,7 @@ fn what_only_the_database_tells_apart_is_put_back_beside_a_change() {
     world.assert_all_goes_on();
 }
 
-/// A caseless field has a second column, in which others have no say.
+/// A caseless field has a second column, which others cannot change.
 #[test]
 fn what_no_field_is_alone_in_is_put_back_beside_a_change() {
     let world = World::with_a_note();
@@ -201,7 +201,7 @@ fn numbers_that_would_come_back_as_others_are_parked() {
 #[test]
 fn a_save_goes_on_while_unreadable_json_waits_in_the_outbox() {
     let world = World::with_a_note();
-    // It is not taken in for now.
+    // It is not imported for now.
     world.sql("SET skytrail.own TO 'yes'; ALTER TABLE _outbox RENAME mark TO hidden");
     for unreadable in UNREADABLE {
         world.sql(&format!("UPDATE note SET j = {unreadable}"));
@@ -238,7 +238,7 @@ fn a_strangers_column_that_cannot_be_read_is_no_hindrance() {
             .unwrap()
             .starts_with("10")
     );
-    // What strangers have in columns of their own no log makes.
+    // Values in columns that others own cannot come from the log.
     world.sql("ALTER TABLE note DROP COLUMN big");
     world.assert_all_goes_on();
 }
@@ -295,7 +295,7 @@ fn what_a_request_could_not_bring_is_parked() {
     world.assert_all_goes_on();
 }
 
-/// Its row has a position: that of the record that it was.
+/// Its row has a position: the one of the record before.
 #[test]
 fn a_record_that_gets_an_impossible_id_is_deleted() {
     let world = World::with_a_note();

@@ -1,4 +1,5 @@
-//! The chat's page in a real browser: for several people, with strangers, in trouble and in a crowd.
+//! The chat's page in a real browser: with several people, with strangers, in trouble and in a
+//! crowd.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +13,7 @@ use crate::support::program::{Program, repository, set_up};
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, lasting_address};
 
-/// Where the screenshots are kept, to be looked at.
+/// The folder for the screenshots, which are there to be looked at.
 fn screenshots() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("chat");
     std::fs::create_dir_all(&folder).unwrap();
@@ -21,7 +22,7 @@ fn screenshots() -> PathBuf {
 
 /// Starts a server and its plugin, and waits until the page is served.
 fn start() -> (TestServer, Program) {
-    // A page that was loaded before a restart asks where it was loaded.
+    // A page that was loaded before a restart uses the address that it was loaded from.
     let server = TestServer::with(&[("PLUGINS", "CHAT"), ("HOST", &lasting_address())]);
     let plugin = start_plugin(&server);
     eventually("the page is served", || {
@@ -31,7 +32,8 @@ fn start() -> (TestServer, Program) {
     (server, plugin)
 }
 
-/// Runs a script of `tests/node/browser` to its end; what it asks for with a line is done outside.
+/// Runs a script of `tests/node/browser` to its end; `obey` carries out what the script asks for
+/// with a line.
 fn run(script: &str, arguments: &[OsString], mut obey: impl FnMut(&str)) {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Command::new("node")
@@ -63,7 +65,7 @@ fn two_people_chat_in_browsers_and_a_lost_network_loses_nothing() {
         "mend" => proxy.unblock(),
         other => panic!("{other}"),
     });
-    // What was missed was told out of the log, not asked for.
+    // Missed events were replayed from the log, not queried.
     let live = &Client::master(&server).health()["live"];
     assert!(live["num_replays"].as_u64().unwrap() >= 1, "{live}");
 }

@@ -1,5 +1,5 @@
-//! The chat example, run as its README says: the published SDK in node and a page in browsers, with a
-//! plugin in Python.
+//! The chat example, run as its README says: the published SDK in node and a page in browsers, with
+//! a plugin in Python.
 
 mod browser;
 
@@ -20,7 +20,7 @@ fn start_plugin(server: &TestServer) -> Program {
 fn two_people_chat_and_their_messages_survive_a_kill() {
     let mut server = TestServer::with(&[("PLUGINS", "CHAT")]);
     let plugin = start_plugin(&server);
-    // The script gives up by itself in the end.
+    // The script finally gives up by itself.
     let chat = Command::new("node")
         .arg(repository("examples/chat/chat.js"))
         .env("NODE_PATH", set_up("tests/node/node_modules"))

@@ -1,4 +1,5 @@
-//! `kill -9` under load, again and again: what was acknowledged is there, whole, every time.
+//! `kill -9` under load, repeatedly: everything that was acknowledged exists and is complete, every
+//! time.
 //!
 //! A quarter of the kills is followed by one that hits the start, a recovery from the log alone, or
 //! `skytrail rebuild`. `SKYTRAIL_CRASH_CYCLES` sets the number of kills; 50 by default.
@@ -10,7 +11,7 @@ use crate::support::load::Load;
 use crate::support::machine::number;
 use crate::support::server::TestServer;
 
-/// Kills what is done at a start or to the store: somewhere within the time that it takes.
+/// Kills a start or a rebuild at some point within the time that it takes.
 fn kill_at_work(server: &mut TestServer, cycle: u64, start_time: Duration) {
     let share = u32::try_from(cycle * 29 % 100).unwrap();
     let moment = start_time * share / 100;
@@ -18,7 +19,7 @@ fn kill_at_work(server: &mut TestServer, cycle: u64, start_time: Duration) {
         0 => server.start_and_kill_after("serve", moment),
         1 => server.start_and_kill_after("rebuild", moment),
         _ => {
-            // Without a store, the start makes it anew.
+            // Without a store, the start rebuilds it.
             for name in ["records.sqlite", "records.sqlite-wal", "records.sqlite-shm"] {
                 let _ = std::fs::remove_file(server.data_dir().join(name));
             }

@@ -1,4 +1,4 @@
-//! `skytrail dev`: somebody writes a plugin, and sees at once what it does.
+//! `skytrail dev`: a developer writes a plugin, and sees immediately what it does.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::program::set_up;
 use crate::support::server::{API_KEY, MASTER_KEY};
 
-/// The command, with what it says.
+/// The command, with its output.
 struct Dev {
     child: Child,
     said: Arc<Mutex<String>>,
@@ -63,7 +63,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // Asked to end, it takes its plugin along.
+        // When asked to end, it ends its plugin as well.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -77,7 +77,7 @@ impl Drop for Dev {
     }
 }
 
-/// Writes a plugin whose lambda answers with a number.
+/// Writes a plugin whose lambda returns a number.
 fn write(folder: &Path, body: &str) {
     let text =
         format!("import skytrail\n\n\n@skytrail.op(\"version\")\ndef version():\n    {body}\n");
@@ -110,7 +110,7 @@ fn a_plugin_starts_again_when_its_file_changes_and_each_call_is_shown() {
     write(folder, "return 2");
     answers(json!(2));
     dev.says("plugin.py changed, the plugin starts again");
-    // A mistake ends the plugin; the server stays, and the next change mends it.
+    // A mistake ends the plugin; the server stays, and the next change fixes it.
     write(folder, "return (");
     dev.says("dev: the plugin ended: exit status: 1");
     assert_eq!(version(&address)["error"]["code"], 118);
@@ -150,7 +150,7 @@ fn what_a_plugin_writes_beside_its_code_does_not_start_it_again() {
         });
     };
     answers(json!(1));
-    // The changes come in the order in which they were made, so those from before come first.
+    // The changes are handled in order, so the earlier ones come first.
     writes(2);
     answers(json!(2));
     let said = dev.said.lock().unwrap().clone();

@@ -1,4 +1,5 @@
-//! Notices of what was committed while nobody told any, and is not what it was any more.
+//! Notices of changes that were committed while notices were stopped, for records that have changed
+//! again since.
 
 use serde_json::{Value as Json, json};
 
@@ -15,7 +16,7 @@ struct World {
 }
 
 impl World {
-    /// Ada subscribes to queries; nobody tells her for now.
+    /// Ada subscribes to queries; notices are stopped for now.
     fn new(rules: &[Json], subscriptions: &[(&str, Json)]) -> Self {
         let server = TestServer::start();
         let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
@@ -47,7 +48,7 @@ impl World {
             let query = json!({"record_type": "mark", "predicate": is("text", name)});
             subscribe(&ada, &device, name, query);
         }
-        // How far notices are is kept once there is somebody to be told.
+        // The position of notices is kept once a device is listening.
         let mut listener = Listener::new(&server, &device);
         ada.save("mark/1", json!({"text": "begin"}));
         listener.hears("begin");
@@ -75,7 +76,7 @@ impl World {
         self.master.call("schema:rename", body).result();
     }
 
-    /// Has notices told; returns the names of the subscriptions that they are about, in order.
+    /// Lets notices continue; returns the names of the subscriptions that they are about, in order.
     fn catch_up(&mut self) -> Vec<String> {
         self.go_on("NO");
         let mut listener = Listener::new(&self.server, &self.device);
@@ -114,7 +115,7 @@ fn a_change_is_told_by_the_names_that_fields_had() {
     world.master.save("note/1", note);
     world.rename("note", "text", "title");
     world.rename("room", "name", "label");
-    // Another field has the name that the hidden one had; everybody may search it.
+    // Another field has the name of the hidden one; everybody may search it.
     world.rename("note", "secret", "hidden");
     world.master.save("note/2", json!({"secret": "y"}));
     assert_eq!(world.catch_up(), ["room", "text"]);

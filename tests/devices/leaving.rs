@@ -17,7 +17,7 @@ fn what_enters_changes_within_or_leaves_is_noticed() {
     subscribe(&ben, &device, "mark", json!({"record_type": "mark"}));
     let mut heard = Listener::new(&server, &device);
     let mut last = 0;
-    // Everything before the mark has been looked at when it is heard, and the rest was silence.
+    // When the mark is heard, everything before it has been processed, and the rest was silence.
     let mut only = |what: &str, wanted: &[&str]| {
         ada.save("mark/0", json!({"n": 1}));
         for id in wanted.iter().chain(&["mark"]) {
@@ -47,7 +47,8 @@ fn what_enters_changes_within_or_leaves_is_noticed() {
         .result();
     only("deleted outside", &[]);
 
-    // What one may no longer read leaves his result, and enters it when he may again.
+    // A record that a user may no longer read leaves their result, and enters it again when they
+    // may.
     save("note/3", json!({"text": "x"}));
     only("made within", &["x"]);
     save("note/3", json!({"_access": []}));
@@ -61,7 +62,7 @@ fn what_enters_changes_within_or_leaves_is_noticed() {
     );
     only("given back", &["x"]);
 
-    // As v1 has it, several changes of one save are several changes.
+    // As in v1, several changes in one save are several changes.
     let records = json!([
         {"_id": "note/4", "text": "x"},
         {"_id": "note/3", "text": "out"},

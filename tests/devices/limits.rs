@@ -1,4 +1,5 @@
-//! What devices may leave behind: at the limit it is kept, beyond it is refused by name, or makes room.
+//! What devices may leave behind: up to the limit it is kept; beyond the limit it is refused by
+//! name, or makes room.
 
 use serde_json::{Value as Json, json};
 
@@ -65,7 +66,7 @@ fn a_device_has_so_many_subscriptions() {
     let mut server = TestServer::with(&[("MAX_DEVICE_SUBSCRIPTIONS", "3")]);
     let mut ada = Client::signed_up(&server, "ada");
     let device = register(&ada, "t");
-    // Those of a request count one after the other, and one that is there may always change.
+    // Those of one request count one after the other, and an existing one may always change.
     let wanted = ["a", "b", "a", "c", "d", "b"].map(|name| (name, notes("x")));
     let saved = save(&ada, &device, &wanted).result();
     let failed = |entry: &Json| entry["_type"] == "error";
@@ -76,7 +77,7 @@ fn a_device_has_so_many_subscriptions() {
         "{saved}"
     );
     assert_names(&saved[4], "MAX_DEVICE_SUBSCRIPTIONS", 3);
-    // Those of private records count, too.
+    // Subscriptions of private records count, too.
     let body = json!({"device_id": device, "database_id": "_private",
         "subscriptions": [{"id": "a", "type": "query", "query": notes("x")}]});
     let refused = ada.call("subscription:save", body).result();
@@ -85,7 +86,7 @@ fn a_device_has_so_many_subscriptions() {
     ada.call("subscription:delete", body).result();
     subscribe(&ada, &device, "d", notes("y"));
 
-    // What is there stays when less is allowed.
+    // Existing ones stay when the limit is lowered.
     assert!(server.terminate().success());
     server.set("MAX_DEVICE_SUBSCRIPTIONS", "1");
     server.restart();
@@ -121,7 +122,8 @@ fn one_device_more_takes_the_place_of_the_one_that_was_registered_longest_ago() 
         assert_eq!(again(&ada, device).result()["id"], **device);
     }
     assert_eq!(subscriptions(&ada, &first).len(), 1);
-    // One that somebody else had is one more; his other one with its address has gone by then.
+    // A device that another user had counts as one more; this user's other one with its address has
+    // been removed by then.
     assert_eq!(again(&ada, &bens).result()["id"], *bens);
     assert_eq!(again(&ada, &first).code(), 110);
     let fifth = register(&ada, "3");
@@ -129,7 +131,7 @@ fn one_device_more_takes_the_place_of_the_one_that_was_registered_longest_ago() 
     for device in [&fourth, &bens, &fifth] {
         assert_eq!(again(&ada, device).result()["id"], **device);
     }
-    // Who has the master key may have devices for others.
+    // A caller with the master key may have devices for others.
     let master = Client::master(&server);
     let mut many = ["6", "7", "8", "9"]
         .map(|token| register(&master, token))
@@ -150,7 +152,7 @@ fn a_subscription_that_looks_at_too_much_of_a_change_is_not_told_of_it_and_the_o
         let parts: Json = parts.chain(vec![like("%x%"); number - 1]).collect();
         json!({"record_type": "note", "predicate": parts})
     };
-    // Those of one device are told in the order of their names.
+    // The notices of one device are sent in the order of the subscriptions' names.
     subscribe(&ada, &device, "1 costly", likes(33));
     subscribe(&ada, &device, "2 cheap", likes(2));
     let mut listener = Listener::new(&server, &device);
@@ -162,7 +164,7 @@ fn a_subscription_that_looks_at_too_much_of_a_change_is_not_told_of_it_and_the_o
         let consumer = &master.health()["notices"]["consumer"];
         (consumer["num_skipped"] == 1).then_some(())
     });
-    // All that a user has count together.
+    // All subscriptions of a user count together.
     for number in 3..=7 {
         subscribe(&ada, &device, &format!("{number} less"), likes(31));
     }

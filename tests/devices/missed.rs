@@ -1,4 +1,4 @@
-//! What was not told before the server went is told when it is back.
+//! Notices that were not sent before the server ended are sent when it is back.
 
 use serde_json::{Value as Json, json};
 
@@ -10,8 +10,8 @@ fn number(message: &Json) -> u64 {
     message["data"]["seq-num"].as_u64().unwrap()
 }
 
-/// Killed right behind an acknowledgement, again and again: either the notice had been told, or it
-/// is told to who comes back; and numbers grow, but for what is told twice.
+/// The server is killed right after an acknowledgement, repeatedly. Either the notice had been
+/// sent, or the device receives it when it returns. The numbers grow, except for repeated notices.
 #[test]
 fn no_notice_is_lost_with_a_kill_and_numbers_grow() {
     let mut server = TestServer::start();
@@ -22,7 +22,7 @@ fn no_notice_is_lost_with_a_kill_and_numbers_grow() {
     let mut last = 0;
     for round in 1..=6 {
         let mut listener = Listener::new(&server, &device);
-        // Those that are told come before the mark; its record is the last that is saved.
+        // Notices that are sent come before the mark; the mark's record is saved last.
         let mut told: Vec<u64> = listener.early.drain(..).map(|it| number(&it)).collect();
         for n in 0..round % 3 {
             ada.save(&format!("note/{round}-{n}"), json!({"n": n}));
@@ -40,15 +40,15 @@ fn no_notice_is_lost_with_a_kill_and_numbers_grow() {
         let is_all_told = before.len() > round % 3;
         if !is_all_told {
             let mut back = Listener::new(&server, &device);
-            // Of several under one name the last is kept.
+            // Of several notices under one name the last one is kept.
             while last >= number(&back.next()) {}
         }
-        // Whatever the number of the last one was, the next is larger.
+        // Whatever the number of the last notice was, the next is larger.
         let mut back = Listener::new(&server, &device);
         let so_far = back.early.drain(..).map(|it| number(&it)).max();
         last = last.max(so_far.unwrap_or(0));
         ada.save("note/next", json!({"n": round}));
-        // What is told again has the number that it had.
+        // A repeated notice keeps its number.
         let mut next = number(&back.next());
         while next <= last {
             next = number(&back.next());
@@ -57,7 +57,7 @@ fn no_notice_is_lost_with_a_kill_and_numbers_grow() {
     }
 }
 
-/// Who is away for a moment is told once, of the latest, when he comes back.
+/// A device that is away for a moment receives one notice, the latest, when it returns.
 #[test]
 fn who_comes_back_soon_is_told_what_he_missed() {
     let mut server = TestServer::start();
@@ -67,7 +67,7 @@ fn who_comes_back_soon_is_told_what_he_missed() {
     for id in ["all", "also"] {
         subscribe(&ada, &device, id, json!({"record_type": "note"}));
     }
-    // Notices are told in the log's order: once this one hears, all before it are told or kept.
+    // Notices are sent in log order: once this device hears one, all before it were sent or kept.
     let watch = register(&ada, "w");
     subscribe(&ada, &watch, "mark", json!({"record_type": "mark"}));
     let mut last = 0;
@@ -76,7 +76,7 @@ fn who_comes_back_soon_is_told_what_he_missed() {
             ada.save(&format!("note/{n}"), json!({"n": n}));
         }
         if round == 1 {
-            // Those that were told stay told, and the last is told again at most.
+            // Notices that were sent stay sent; at most the last one is repeated.
             assert!(server.terminate().success());
             server.restart();
             ada = ada.at(&server);

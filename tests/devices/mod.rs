@@ -1,4 +1,4 @@
-//! Devices from outside, and what reaches those who subscribe.
+//! Devices from outside, and the notices that reach subscribers.
 
 mod behind;
 mod leaving;
@@ -44,7 +44,7 @@ fn notes(text: &str) -> Json {
 /// What a device hears.
 pub struct Listener {
     socket: Socket,
-    /// Came before the device knew that it listens.
+    /// Messages that arrived before the device knew that it is listening.
     early: VecDeque<Json>,
 }
 
@@ -69,7 +69,7 @@ impl Listener {
         }
     }
 
-    /// Returns what comes next; `None` when the server has gone.
+    /// Returns the next message; `None` when the server is gone.
     fn receive(&mut self) -> Option<Json> {
         match self.socket.receive(Duration::from_secs(20)) {
             Incoming::Text(text) => Some(serde_json::from_str(&text).unwrap()),
@@ -84,7 +84,7 @@ impl Listener {
         next.unwrap()
     }
 
-    /// Returns the name of the subscription that the next notice is about, and its number.
+    /// Returns the subscription's name and the number of the next notice.
     fn notice(&mut self) -> (String, u64) {
         let message = self.next();
         let data = &message["data"];
@@ -106,17 +106,17 @@ fn an_address_belongs_to_one_device() {
     let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
     let old = register(&ada, "token-1");
     subscribe(&ada, &old, "mine", notes("x"));
-    // The same device again: what it subscribes to stays.
+    // The same device again: its subscriptions stay.
     let again = json!({"id": old, "type": "ios", "device_token": "token-1"});
     assert_eq!(ada.call("device:register", again).result()["id"], *old);
     assert_eq!(subscriptions(&ada, &old).len(), 1);
-    // Another device with its address takes its place.
+    // Another device with its address replaces it.
     let new = register(&ben, "token-1");
     assert_ne!(old, new);
     let unknown = json!({"id": old, "type": "ios"});
     assert_eq!(ada.call("device:register", unknown).code(), 110);
     assert_eq!(subscriptions(&ada, &old), [json!(null); 0]);
-    // One without an address is kept for a day.
+    // A device without an address is kept for a day.
     let plain = ada
         .call("device:register", json!({"type": "android"}))
         .result();
@@ -208,12 +208,12 @@ fn changes_reach_those_who_subscribe_to_them() {
         "note/1",
         json!({"text": "y", "room": {"$type": "ref", "$id": "room/1"}}),
     );
-    // "b-text" since the note leaves it.
+    // "b-text" because the note leaves it.
     let second = hear(&[
         "a-all", "b-text", "c-more", "d-at", "e-room", "f-title", "i-not",
     ]);
     assert!(second > first);
-    // As it was before it went, under the names that its fields have now.
+    // As it was before the deletion, under the present names of its fields.
     let rename = json!({"record_type": "note", "item_name": "n", "new_name": "number"});
     Client::master(&server)
         .call("schema:rename", rename)
@@ -229,7 +229,7 @@ fn changes_reach_those_who_subscribe_to_them() {
     let mut heard = Listener::new(&server, &device);
     subscribe(&ada, &device, "a-all", json!({"record_type": "room"}));
     ada.save("note/2", json!({"text": "x", "number": 9}));
-    // After a crash some notices come again, with the numbers that they had.
+    // After a crash some notices are repeated, with the same numbers.
     let mut next = heard.notice();
     while next.1 <= third {
         next = heard.notice();
@@ -268,7 +268,7 @@ fn nobody_hears_of_what_he_may_not_read() {
     subscribe(&ben, &device, "mark", json!({"record_type": "mark"}));
 
     let mut heard = Listener::new(&server, &device);
-    // Everything before the mark has been looked at when it is heard, and the rest was silence.
+    // When the mark is heard, everything before it has been processed, and the rest was silence.
     let only = |heard: &mut Listener, wanted: &[&str]| {
         ada.save("mark/1", json!({"n": 1}));
         for id in wanted.iter().chain(&["mark"]) {
@@ -281,7 +281,7 @@ fn nobody_hears_of_what_he_may_not_read() {
         let saved = client.call("record:save", body).result();
         assert_eq!(saved[0]["_type"], "record", "{saved}");
     };
-    // Ada's own, then one with a field which Ben may not search.
+    // Ada's own, then one with a field that Ben may not search.
     ada.save("note/1", json!({"text": "x", "_access": []}));
     private(&ada, "note/2");
     ada.save("note/3", json!({"text": "y", "secret": "s"}));
@@ -291,7 +291,7 @@ fn nobody_hears_of_what_he_may_not_read() {
     private(&ben, "note/4");
     only(&mut heard, &["public", "own"]);
 
-    // Behind a reference he finds nothing that he may not read.
+    // A reference leads him to nothing that he may not read.
     ada.save("room/1", json!({"title": "den", "_access": []}));
     let room = json!({"$type": "ref", "$id": "room/1"});
     ada.save("note/7", json!({"text": "y", "room": room}));

@@ -1,4 +1,4 @@
-//! Whose a device is: nobody else subscribes there, looks, or takes it away.
+//! Whose a device is: no other user subscribes with it, looks at it, or takes it away.
 
 use serde_json::{Value as Json, json};
 
@@ -6,7 +6,7 @@ use super::{Listener, notes, register, subscribe, subscriptions};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// What somebody is answered who asks for everything that can be asked of a device, its id left out.
+/// Returns the answers to every possible request about a device, with its id left out.
 fn tries(client: &Client, device: &str) -> Vec<Json> {
     let ids = json!({"device_id": device, "subscription_ids": ["hers", "his"]});
     let his = json!([{"id": "his", "type": "query", "query": notes("x")}]);
@@ -35,7 +35,7 @@ fn to_a_stranger_a_device_is_as_if_it_were_not_there() {
     let device = register(&ada, "t");
     subscribe(&ada, &device, "hers", notes("x"));
     assert_eq!(tries(&ben, &device), tries(&ben, "no-such-device"));
-    // Nothing came of it.
+    // They had no effect.
     let listed = subscriptions(&ada, &device);
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!(listed[0]["id"], "hers");
@@ -44,7 +44,7 @@ fn to_a_stranger_a_device_is_as_if_it_were_not_there() {
     assert_eq!(subscriptions(&ada, &device).len(), 2);
     let gone = ada.call("device:unregister", json!({"id": device}));
     assert_eq!(gone.result()["id"], *device);
-    // Nobody's device is nobody's to use before he registers it, its last user included.
+    // A device without a user can be used only after it is registered, even by its last user.
     for client in [&ada, &ben] {
         assert_eq!(tries(client, &device), tries(client, "no-such-device"));
     }
@@ -79,7 +79,7 @@ fn what_a_user_subscribed_to_ends_when_another_has_his_device() {
     ada.save("note/1", json!({"text": "x"}));
     heard.hears("his");
 
-    // Nor does the next one have them when the last has logged out.
+    // Nor does the next user get them when the last one has logged out.
     ben.call("device:unregister", json!({"id": device}))
         .result();
     take(&ada);
@@ -94,7 +94,8 @@ fn what_a_user_subscribed_to_ends_when_another_has_his_device() {
     assert_eq!(names, [json!("hers")]);
 }
 
-/// Of what is asked at once either the subscription is saved and ends, or it comes too late.
+/// Of two concurrent requests, either the subscription is saved and then ends, or it comes too
+/// late.
 #[test]
 fn nothing_is_subscribed_to_for_a_user_while_his_device_goes_to_another() {
     let server = TestServer::start();

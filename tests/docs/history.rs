@@ -1,4 +1,4 @@
-//! docs/HISTORY.md: what its commands print is what the page shows, positions, times and ids aside.
+//! docs/HISTORY.md: its commands print what the page shows, except positions, times and ids.
 
 use regex::Regex;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::support::server::{MASTER_KEY, TestServer};
 
 const PAGE: &str = include_str!("../../docs/HISTORY.md");
 
-/// A command and what it prints.
+/// A command and its output.
 struct Example {
     command: Vec<String>,
     expected: String,
@@ -28,7 +28,7 @@ fn examples() -> Vec<Example> {
     blocks.map(example).collect()
 }
 
-/// Makes what the page's reader is told of; returns the moment that the page names, and the ids.
+/// Does what the page tells its reader; returns the moment that the page names, and the ids.
 fn set_the_scene(server: &TestServer) -> (String, String, String) {
     let (ada, bob) = (
         Client::signed_up(server, "ada"),
@@ -52,15 +52,15 @@ fn set_the_scene(server: &TestServer) -> (String, String, String) {
     (moment, ada.user.unwrap(), id)
 }
 
-/// Makes what differs from run to run the same.
+/// Replaces what differs from run to run.
 fn plain(text: &str) -> String {
     let time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z").unwrap();
     let text = time.replace_all(text, "TIME");
     let position = Regex::new(r"(?m)^ *\d+(  TIME  )|at position \d+").unwrap();
     let text = position.replace_all(&text, "N$1");
-    // Columns are as wide as what is in them.
+    // Columns are as wide as their content.
     let text = Regex::new(" +").unwrap().replace_all(&text, " ");
-    // Users come in the order of their ids, which are random.
+    // Users are listed in the order of their ids, which are random.
     let (mut users, mut lines): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| line.starts_with(" user "));
     users.sort_unstable();

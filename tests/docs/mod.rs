@@ -1,4 +1,4 @@
-//! The documentation, held against the server.
+//! The documentation, compared with the server.
 
 mod history;
 pub mod page;
@@ -17,16 +17,16 @@ use play::Player;
 
 const API: &str = include_str!("../../docs/API.md");
 
-/// What the examples need.
+/// The settings that the examples need.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("CUSTOM_TOKEN_SECRET", "secret-of-the-backend"),
-    // A push service of which no example needs anything.
+    // A push service that no example uses.
     ("WEBPUSH_ENABLE", "YES"),
     ("WEBPUSH_SUBJECT", "mailto:ops@example.com"),
     ("WEBPUSH_HOSTS", "127.0.0.1:1"),
 ];
 
-/// The examples of docs/API.md, in order.
+/// Returns the examples of docs/API.md, in order.
 pub fn examples() -> Vec<Example> {
     page::examples(API)
 }
@@ -116,7 +116,7 @@ fn settings_on_the_pages_exist() {
     }
 }
 
-/// The registration and the messages that docs/PLUGIN-PROTOCOL.md shows can be read.
+/// The registration and the messages in docs/PLUGIN-PROTOCOL.md can be parsed.
 #[test]
 fn the_examples_of_the_plugin_protocol_are_readable() {
     const PAGE: &str = include_str!("../../docs/PLUGIN-PROTOCOL.md");
@@ -138,7 +138,7 @@ fn the_examples_of_the_plugin_protocol_are_readable() {
     assert_eq!(registrations, 1);
 }
 
-/// The table of failures in docs/PLUGIN-PROTOCOL.md names tests that there are.
+/// The table of failures in docs/PLUGIN-PROTOCOL.md names existing tests.
 #[test]
 fn every_failure_of_the_plugin_protocol_is_a_test() {
     const PAGE: &str = include_str!("../../docs/PLUGIN-PROTOCOL.md");

@@ -1,16 +1,16 @@
-//! Reading docs/API.md: sections named after actions, each with examples.
+//! Reads docs/API.md: sections named after actions, each with examples.
 
 /// A request and the answer that the page promises.
 #[derive(Clone, Debug)]
 pub struct Example {
     /// The line of the request, for messages.
     pub line: usize,
-    /// The action of the section it stands in; `home` for the one without a name.
+    /// The action of its section; `home` for the one without a name.
     pub section: String,
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
-    /// As it is written; empty for none.
+    /// As written; empty if there is none.
     pub body: String,
     pub status: u16,
     pub answer: String,

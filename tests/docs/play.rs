@@ -1,7 +1,7 @@
-//! Playing examples, and holding answers against what the page promises.
+//! Plays examples, and compares the answers with what the page promises.
 //!
-//! Words such as `ada-id` and `ada-token` stand for what the server gives: the first answer in
-//! which one stands tells what it is, and requests get that in its place. Times are any times.
+//! Words such as `ada-id` and `ada-token` stand for values that the server gives. The first answer
+//! that contains one shows its value, which replaces it in requests. Any time matches any other.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use super::page::Example;
 use crate::support::client::{Answer, send};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
-/// The member of an answer on a page that stands for others.
+/// The member of an answer on a page that stands for further ones.
 const MORE: &str = "…";
 
 pub struct Player<'a> {
     server: &'a TestServer,
-    /// What the words stand for.
+    /// The values of the words.
     known: BTreeMap<String, String>,
     words: Regex,
     date: Regex,
@@ -35,7 +35,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Puts what is known into a text.
+    /// Replaces the known words in a string.
     pub fn filled(&self, text: &str) -> String {
         let value = |word: &Captures<'_>| {
             let known = self.known.get(&word[0]);
@@ -75,7 +75,7 @@ impl<'a> Player<'a> {
         differences
     }
 
-    /// Holds an answer against the page; returns how it differs.
+    /// Compares an answer with the page; returns the differences.
     pub fn differences(&mut self, wanted: &Json, found: &Json) -> Vec<String> {
         let mut differences = Vec::new();
         self.compare(wanted, found, "answer", &mut differences);
@@ -91,7 +91,7 @@ impl<'a> Player<'a> {
                     self.compare(wanted, inner, &format!("{at}.{name}"), out);
                 }
                 let names: Vec<String> = wanted.keys().map(|name| self.filled(name)).collect();
-                // `…` stands for whatever else there is.
+                // `…` stands for any further members.
                 let is_whole = !wanted.contains_key(MORE);
                 for name in found
                     .keys()
@@ -111,7 +111,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Whether a text is what the page says; learns the words in it.
+    /// Returns whether a string matches the page; learns the words in it.
     fn fits(&mut self, wanted: &str, found: &str) -> bool {
         if self.date.is_match(wanted) {
             return self.date.is_match(found);

@@ -1,5 +1,6 @@
-//! docs/PLUGINS.md, and the README's plugin, played once with each language: its snippets are put into the files that it
-//! names, its programs are started as it says, and its requests answered as it promises.
+//! docs/PLUGINS.md, and the README's plugin, played once in each language: the snippets are put
+//! into the named files, the programs are started as described, and the requests must be answered
+//! as promised.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::support::server::{MASTER_KEY, TestServer};
 const PAGE: &str = include_str!("../../docs/PLUGINS.md");
 const ADDRESS: &str = "http://127.0.0.1:3000";
 
-/// A fenced block: the words behind the fence, and what is in it.
+/// A fenced block: the words after the fence, and its content.
 struct Block {
     line: usize,
     kind: Vec<&'static str>,
@@ -52,7 +53,7 @@ fn only<'a>(blocks: &'a [Block], kind: &[&str]) -> &'a str {
     &first.unwrap_or_else(|| panic!("no block {kind:?}")).text
 }
 
-/// Somebody who follows the page with one of its languages.
+/// A reader who follows the page in one of its languages.
 struct Reader<'a> {
     blocks: &'a [Block],
     language: &'static str,
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
         programs
     }
 
-    /// Starts a worker as the page says; `npx` would only look for the program.
+    /// Starts a worker as the page says; `npx` would only look the program up.
     fn start(&self, kind: &[&str]) -> Program {
         let line = only(self.blocks, kind).replace("npx ", "");
         let line = Player::new(&self.server).filled(&line);
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Plays the requests, in order; returns what is wrong.
+    /// Plays the requests, in order; returns the differences.
     fn play(&self) -> Vec<String> {
         let mut player = Player::new(&self.server);
         let mut wrong = Vec::new();
@@ -159,7 +160,7 @@ impl<'a> Reader<'a> {
         wrong
     }
 
-    /// Tries the plugin on what it has made.
+    /// Tries the plugin on what it has done.
     fn replay(&self) {
         let line = only(self.blocks, &["sh", self.language, "replay"]);
         let line = line.replace(
@@ -196,7 +197,7 @@ fn serve(line: &str) -> TestServer {
     TestServer::with(&settings)
 }
 
-/// Holds one JSON value after the other against those of the page.
+/// Compares a sequence of JSON values with those of the page.
 fn compare(player: &mut Player<'_>, wanted: &str, said: &str) -> Vec<String> {
     let values =
         |text: &str| -> Result<Vec<Json>, _> { Deserializer::from_str(text).into_iter().collect() };
@@ -244,7 +245,7 @@ fn the_guide_works_in_javascript() {
     follow("js");
 }
 
-/// The plugin of the README does what is said about it there.
+/// The README's plugin does what the README says.
 #[test]
 fn the_first_plugin_of_the_readme_works_in_both_languages() {
     let blocks = blocks(include_str!("../../README.md"));
@@ -265,7 +266,7 @@ fn the_first_plugin_of_the_readme_works_in_both_languages() {
     }
 }
 
-/// Every snippet is one that a test above runs.
+/// A test above runs every snippet.
 #[test]
 fn no_block_of_the_guide_is_left_out() {
     let blocks = blocks(PAGE);

@@ -1,4 +1,4 @@
-//! Who may: what each section says, asked by everybody who might.
+//! Who may call: what each section says, tried with every kind of caller.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const CALLERS: [&str; 6] = [
     "master",
 ];
 
-/// What each caller is refused with, 0 for whoever may, while `DEV_MODE` is off.
+/// The error code for each caller, or 0 for a permitted one, while `DEV_MODE` is off.
 const RIGHTS: &[(&str, [i64; 6])] = &[
     ("anyone", [0, 0, 0, 0, 0, 0]),
     ("an app", [101, 0, 101, 0, 0, 0]),
@@ -30,7 +30,7 @@ const RIGHTS: &[(&str, [i64; 6])] = &[
     ("the master key", [101, 102, 101, 102, 102, 0]),
 ];
 
-/// Returns who may, by section.
+/// Returns who may call, by section.
 fn rights() -> BTreeMap<String, [i64; 6]> {
     let who = Regex::new(r"\*([A-Za-z ]+?)[.*,]").unwrap();
     let mut rights = BTreeMap::new();
@@ -64,7 +64,7 @@ fn who_may_call_an_action_is_as_its_section_says() {
         .result();
     let assignment = json!({"roles": ["boss"], "users": [boss.user]});
     master.call("role:assign", assignment).result();
-    // What nobody may be asked about others needs somebody to be asked about.
+    // Actions that refuse questions about other users need a user to be asked about.
     let about = json!([user.user]);
     let (user, boss) = (user.token.unwrap(), boss.token.unwrap());
     let shown = [
@@ -82,7 +82,7 @@ fn who_may_call_an_action_is_as_its_section_says() {
             .get(&section)
             .unwrap_or_else(|| panic!("{section}: who may?"));
         for ((caller, shown), expected) in CALLERS.iter().zip(&shown).zip(refusals) {
-            // Without further arguments nothing is done, whoever asks.
+            // Without further arguments nothing is done, whoever calls.
             let mut body = shown.clone();
             body["users"] = about.clone();
             let answer = ask(&server, &section, &body);

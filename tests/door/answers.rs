@@ -1,4 +1,4 @@
-//! What an answer may bring: at the limit it is given, beyond the request is refused by name.
+//! How large an answer may be: up to the limit it is sent; beyond, the request is refused by name.
 
 use serde_json::{Value as Json, json};
 
@@ -28,7 +28,7 @@ fn the_records_of_a_page() {
     ] {
         assert_eq!(query(more).result().as_array().unwrap().len(), 3);
     }
-    // An answer that is cut without a word would pass for all there is.
+    // An answer that is silently cut would be taken for complete.
     for more in [json!({}), json!({"limit": 4}), json!({"limit": 1000})] {
         assert_names(&query(more), (400, 108), "MAX_PAGE_RECORDS", 3);
     }
@@ -36,7 +36,7 @@ fn the_records_of_a_page() {
     assert_eq!(answer["info"]["count"], 4);
 }
 
-/// What the settings allow at most, the store must be able to answer.
+/// The store must be able to answer the largest request that the settings permit.
 #[test]
 fn the_bytes_of_an_answers_records() {
     let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
@@ -47,7 +47,7 @@ fn the_bytes_of_an_answers_records() {
     }
     let past = client.save("small/1", json!({}))["_updated_at"].clone();
     let sort = json!([[{"$type": "keypath", "$val": "text"}, "asc"]]);
-    // In memory, since no database looks for it as it is.
+    // Evaluated in memory, because the database does not evaluate this pattern.
     let pattern = "%x".repeat(100) + "%";
     let matching = json!(["like", {"$type": "keypath", "$val": "text"}, pattern]);
     let ask = |limit: Option<usize>, more: Json| {
@@ -89,7 +89,7 @@ fn the_bytes_of_an_answers_records() {
     }
 }
 
-/// What a save reads and answers is as much as a fetch may bring, however little it sends.
+/// A save may read and answer as much as a fetch may return, however little it sends.
 #[test]
 fn the_bytes_of_a_saves_answer() {
     let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
@@ -116,7 +116,7 @@ fn the_bytes_of_a_saves_answer() {
             assert_eq!(found.result()[0]["n"], 0, "it was stored all the same");
         }
     }
-    // What the copies bring together comes with each of them.
+    // Every copy in the answer has the fields of all copies.
     let parts = (0..8).map(|n| json!({"_id": "wide/1", format!("part{n}"): "x".repeat(4000)}));
     let answer = client.call("record:save", json!({"records": parts.collect::<Vec<_>>()}));
     assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
@@ -158,7 +158,7 @@ fn the_bytes_of_what_is_fetched_again_and_deleted() {
     }
 }
 
-/// A page of an export ends early, rather than to be refused.
+/// A page of an export ends early instead of being refused.
 #[test]
 fn the_bytes_of_an_exports_page() {
     let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
@@ -203,7 +203,7 @@ fn the_bytes_of_an_exports_page() {
     assert_eq!(export(&then), all);
 }
 
-/// A record that many refer to comes with each of them, under each name.
+/// A record that many refer to is included with each of them, under each name.
 #[test]
 fn the_bytes_that_a_query_includes() {
     let server = TestServer::with(&[("MAX_INCLUDED_BYTES", "10000")]);
@@ -227,7 +227,7 @@ fn the_bytes_that_a_query_includes() {
     let mut then = asking(names_of("room", 3));
     then["as_of"] = position;
     is_refused(&client.call("record:query", then));
-    // A constant and a name count like what a reference brings.
+    // A constant and a name count like included records.
     assert_eq!(query(json!({"text": "x".repeat(2000)})).status, 200);
     is_refused(&query(json!({"text": "x".repeat(3000)})));
     is_refused(&query(json!({"x".repeat(3000): path("_owner_id")})));

@@ -1,4 +1,4 @@
-//! What a request may hold: at the limit it is served, beyond it is refused by name.
+//! What a request may contain: up to the limit it is served; beyond, it is refused by name.
 
 use std::time::Duration;
 
@@ -278,7 +278,7 @@ pub(super) fn path(field: &str) -> Json {
     json!({"$type": "keypath", "$val": field})
 }
 
-/// So many names that bring the same.
+/// Returns `count` names that include the same.
 pub(super) fn names_of(field: &str, count: usize) -> Json {
     (0..count)
         .map(|n| (format!("n{n}"), path(field)))
@@ -286,7 +286,7 @@ pub(super) fn names_of(field: &str, count: usize) -> Json {
         .into()
 }
 
-/// The ways in which records are asked for.
+/// Asks for records in every way; returns each answer.
 fn ask_every_way(server: &TestServer, client: &Client, query: &Json) -> Vec<(&'static str, Json)> {
     let mut said = Vec::new();
     for action in ["record:query", "record:export"] {
@@ -339,7 +339,7 @@ fn what_a_query_includes_and_sorts_by() {
         let limit = json!({"name": "MAX_QUERY_INCLUDES", "max": 3});
         assert_eq!(error["info"]["limit"], limit, "{way}");
     }
-    // A name that is given again is the same name.
+    // A repeated name counts once.
     let n = path("_owner_id");
     let again = format!(
         r#"{{"record_type": "note", "include": {{"a": {n}, "b": {n}, "a": {n}, "c": {n}}}}}"#
@@ -355,7 +355,7 @@ fn what_a_query_includes_and_sorts_by() {
     assert_names(&sorted(3), (400, 108), "MAX_QUERY_SORTS", 2);
 }
 
-/// By default so many are let in as pages of apps have.
+/// The defaults permit as many as pages of apps need.
 #[test]
 fn includes_and_sorts_that_are_not_limited_otherwise() {
     let server = TestServer::start();
@@ -373,7 +373,7 @@ fn includes_and_sorts_that_are_not_limited_otherwise() {
     assert_names(&ask(0, 17), (400, 108), "MAX_QUERY_SORTS", 16);
 }
 
-/// What the settings allow at most, the store must be able to answer.
+/// The store must be able to answer the largest request that the settings permit.
 #[test]
 fn the_longest_sorts_that_can_be_allowed_are_answered() {
     let server = TestServer::with(&[("MAX_QUERY_SORTS", "500")]);

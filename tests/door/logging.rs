@@ -1,4 +1,4 @@
-//! The log: one line per request, at the level asked for, and never a secret.
+//! The log: one line per request, at the requested level, and never a secret.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ fn bodies_are_shown_up_to_the_limit() {
     assert!(shown.len() < 80 && shown.ends_with(" bytes)"), "{shown}");
 }
 
-/// Secrets in every place where a client may put them, at the level that says most.
+/// Secrets in every place where a client may put them, at the most verbose level.
 #[test]
 fn no_secret_is_logged_at_any_level() {
     for formatter in ["text", "json"] {
@@ -120,7 +120,7 @@ fn no_secret_is_logged_at_any_level() {
     }
 }
 
-/// Every value that must not be seen contains `sesame`.
+/// Every value that must not be logged contains `sesame`.
 fn tell_secrets(server: &TestServer) {
     let secret_members = json!({
         "action": "record:query", "record_type": "note", "api_key": API_KEY,
@@ -198,7 +198,7 @@ fn tell_secrets(server: &TestServer) {
         send("GET", &url, &headers, None).unwrap();
         let _ = Socket::open(server.address(), &format!("{path}?{query}"), &headers);
     }
-    // What is not even HTTP, and what ends too early.
+    // Something that is not even HTTP, and something that ends too early.
     let mut raw = RawClient::connect(server);
     raw.send(b"sesame-no-http\r\n\r\n");
     raw.is_ended(Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! The figures for a Prometheus: who sees them, that they parse, that they move, what each means.
+//! The metrics for Prometheus: who sees them, that they parse, that they change, what each means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn figures_are_for_who_has_the_master_key_or_the_scrapers_own() {
     assert_eq!(ask(&plain, "GET", "/_/metrics", &headers).status, 401);
 }
 
-/// Reads the text as Prometheus would: families by name, each with its kind and its samples.
+/// Parses the text as Prometheus would: families by name, each with its kind and its samples.
 fn families(text: &str) -> BTreeMap<String, (String, Vec<String>)> {
     let label = r#"[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*""#;
     let sample = format!(
@@ -147,7 +147,7 @@ fn figures_parse_and_move() {
     });
 }
 
-/// Somebody who guesses keys, or an app that has an old one, shows in the figures, wherever he comes.
+/// Guessed or outdated keys show in the metrics, at whatever address they are used.
 #[test]
 fn keys_that_are_none_are_counted() {
     let server = TestServer::start();
@@ -164,7 +164,8 @@ fn keys_that_are_none_are_counted() {
     for path in ["/_/health", "/_/metrics"] {
         ask(&server, "GET", path, &[("X-Skygear-API-Key", "guessed")]);
     }
-    // The client's key is one, also where it is not enough; none is none.
+    // The client key is valid, even where it is not enough; a missing key does not count as
+    // invalid.
     for path in ["/_/health", "/_/metrics", "/_/plugin"] {
         ask(&server, "GET", path, &[("X-Skygear-API-Key", API_KEY)]);
         ask(&server, "GET", path, &[]);
@@ -173,7 +174,7 @@ fn keys_that_are_none_are_counted() {
     assert_eq!(counted(&scrape(&server)) - counted(&before), 8.0);
 }
 
-/// Names that clients choose must not become labels: their number has no bound.
+/// Names that clients choose must not become labels, because their number is unlimited.
 #[test]
 fn what_clients_choose_is_no_label() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! The HTTP door: limits, addresses, and who hears what.
+//! HTTP: limits, addresses, and who is sent what.
 
 mod answers;
 mod limits;
@@ -71,7 +71,7 @@ fn allowed_origin(server: &TestServer, origin: &str) -> Option<String> {
 
 const SOCKETS: [&str; 4] = ["/live", "/log", "/pubsub", "/_/pubsub"];
 
-/// Opens a socket for a page; returns what it is refused with, if it is.
+/// Opens a socket as a page would; returns the refusal, if there is one.
 fn open_for(server: &TestServer, path: &str, origin: Option<&str>) -> Result<(), (u16, Vec<u8>)> {
     let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
     let origin = origin.map(|origin| ("Origin".to_owned(), origin.to_owned()));
@@ -79,8 +79,8 @@ fn open_for(server: &TestServer, path: &str, origin: Option<&str>) -> Result<(),
     Socket::open(server.address(), path, &headers).map(drop)
 }
 
-/// Pages that are files have such origins, and so have the web views of phones. Any page can make
-/// itself one of them, so nobody is taken for one who was not named.
+/// Pages loaded from files have such origins, and so have the web views of phones. Any page can get
+/// such an origin, so it is allowed only where it is configured.
 #[test]
 fn pages_without_a_host_may_call_where_they_are_named() {
     let bare = ["file://", "null"];
@@ -91,7 +91,7 @@ fn pages_without_a_host_may_call_where_they_are_named() {
             let is_named = named.contains(&origin);
             let allowed = allowed_origin(&server, origin);
             let expected = match setting.as_slice() {
-                // An answer names the only one, whoever asks.
+                // If only one origin is allowed, an answer names it, whoever asks.
                 [only] => Some(*only),
                 _ => is_named.then_some(origin),
             };
@@ -129,7 +129,7 @@ fn a_page_of_another_origin_opens_no_socket() {
                 assert_eq!(open_for(&server, path, origin), Ok(()), "{path} {origin:?}");
             }
         }
-        // Plugins are told by their own rule.
+        // Plugins are refused by a rule of their own.
         let refused = open_for(&server, "/_/plugin", Some("https://app.example"));
         assert_eq!(refused.map_err(|(status, _)| status), Err(403));
     }
@@ -140,7 +140,7 @@ fn a_page_of_another_origin_opens_no_socket() {
     }
 }
 
-/// A browser shows a page nothing of an answer without these, not even that it was refused.
+/// Without these headers a browser shows a page nothing of an answer, not even that it was refused.
 #[test]
 fn every_answer_of_every_route_carries_its_id_and_the_allowed_origin() {
     let server = TestServer::with(&[("CORS_HOST", "https://app.example")]);
@@ -230,7 +230,7 @@ fn health_answers_a_head_as_a_get_without_its_body() {
     let head = client.head(patience).unwrap().to_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");
     client.send(b"GET /_/health HTTP/1.1\r\nHost: test\r\n\r\n");
-    // The next answer follows the head at once: there was no body.
+    // The next answer follows the head immediately: there was no body.
     let answer = client.answer(patience).unwrap();
     assert_eq!(answer.json(), json!({"status": "OK"}));
     let length = format!("content-length: {}\r\n", answer.bytes.len());
@@ -255,7 +255,7 @@ fn publishing_without_a_socket_needs_the_master_key_channels_and_data() {
     assert_eq!((answer.status, answer.code()), (401, 102));
 }
 
-/// Asks for the metrics as the scraper does.
+/// Requests the metrics as the scraper does.
 pub fn scrape(server: &TestServer) -> String {
     let headers = [("Authorization", "Bearer master-key-of-the-tests")];
     let answer = ask(server, "GET", "/_/metrics", &headers);
@@ -263,7 +263,7 @@ pub fn scrape(server: &TestServer) -> String {
     String::from_utf8(answer.bytes).unwrap()
 }
 
-/// Returns the value of the sample that begins like this.
+/// Returns the value of the first sample that begins like this.
 pub fn figure(metrics: &str, sample: &str) -> f64 {
     let line = metrics.lines().find(|line| {
         let rest = line.strip_prefix(sample);

@@ -12,7 +12,7 @@ use crate::support::raw::RawClient;
 use crate::support::server::{API_KEY, TestServer};
 use crate::support::socket::Socket;
 
-/// Longer than any limit that these tests set, and shorter than those that are the default.
+/// Longer than any limit that these tests set, and shorter than the default limits.
 const SOON: Duration = Duration::from_secs(9);
 
 #[test]
@@ -109,7 +109,7 @@ fn answers_that_clients_do_not_take_have_a_bound_together() {
     eventually("an answer is under way", || slow.has_answer().then_some(()));
     assert!(unsent() > 16e6);
 
-    // There is no room for another one of the size, but for what is small, and for what was stored.
+    // There is no room for another large answer, but for small ones, and for the answers of saves.
     let answer = owner.call("record:query", json!({"record_type": "page"}));
     assert_eq!((answer.status, answer.code()), (503, 10000));
     let limit = &answer.json()["error"]["info"]["limit"];
@@ -147,7 +147,7 @@ fn what_was_done_is_answered_also_when_there_is_no_room_for_answers() {
     let pushed = master.call("push:user", pushed);
     assert_eq!(pushed.status, 200, "{}", pushed.json()["error"]);
 
-    // What only reads is refused, unless it is short.
+    // A request that only reads is refused, unless its answer is short.
     let owner = Client::signed_up(&server, "reader");
     owner.save("page/1", json!({"text": "x".repeat(1 << 15)}));
     owner.save("page/2", json!({"text": "x"}));
@@ -167,7 +167,7 @@ fn more_connections_than_allowed_wait_for_room() {
     }
     let mut waiting = RawClient::connect(&server);
     ask(&mut waiting);
-    // Nothing that the server does tells that it leaves a connection alone.
+    // The server gives no sign that it leaves a connection waiting.
     assert!(waiting.answer(Duration::from_millis(300)).is_none());
     drop(taken.pop());
     assert_eq!(waiting.answer(SOON).unwrap().status, 200);
