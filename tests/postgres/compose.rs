@@ -1,4 +1,4 @@
-//! What docker-compose.yml says works, as far as that can be seen without containers.
+//! docker-compose.yml works, as far as that can be checked without containers.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn what_the_compose_file_says_works() {
     let database = shared().database(&[]);
     let address = lasting_address();
     let (_, port) = address.rsplit_once(':').unwrap();
-    // Debian's: it has the package that reads the file.
+    // Debian's Python, which has the package that reads the file.
     let output = Command::new("/usr/bin/python3")
         .arg(repository("tests/postgres/compose.py"))
         .arg(env!("CARGO_BIN_EXE_skytrail"))

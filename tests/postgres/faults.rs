@@ -1,4 +1,4 @@
-//! What the record store skips is seen.
+//! Events that the record store skips are reported.
 
 use serde_json::json;
 
@@ -25,7 +25,7 @@ fn what_is_not_stored_is_counted_and_told() {
         number
     };
     assert_eq!(number(&server), Some(0));
-    // The name of a constraint of the server's own: it is not lifted as those of others are.
+    // The name of one of the server's own constraints, which is not lifted as others are.
     database.sql("ALTER TABLE app_myapp.note ADD CONSTRAINT _small CHECK (n < 5)");
     ada.save("note/2", json!({"n": 20}));
     ada.save("note/3", json!({"n": 3}));

@@ -1,4 +1,4 @@
-//! Somebody else holds a table.
+//! Another session holds a table.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,7 +23,7 @@ fn with_a_note(database: &Database<'_>) -> (TestServer, Client) {
     (server, ada)
 }
 
-/// Waits until the health says that the store is held up, and returns why.
+/// Waits until health reports that the store is held up, and returns why.
 fn held_up(server: &TestServer) -> String {
     eventually("the health says that the store is held up", || {
         let health = Client::master(server).health();
@@ -57,7 +57,7 @@ fn a_reader_that_stays_keeps_a_new_field_waiting_and_nobody_else() {
         reason.contains("psql").then_some(reason)
     });
     assert!(reason.contains("postgres"), "{reason}");
-    // Those behind it are let through.
+    // Sessions that queue behind the server's statement are let through.
     let count = "SELECT count(*) FROM app_myapp.note";
     assert_eq!(database.sql(count), "1\n");
     drop(reader);
@@ -68,7 +68,7 @@ fn a_reader_that_stays_keeps_a_new_field_waiting_and_nobody_else() {
     );
 }
 
-/// Sets what it has when it is dropped.
+/// Sets its flag when it is dropped.
 struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {

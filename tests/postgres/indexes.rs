@@ -1,4 +1,4 @@
-//! Indexes by themselves, and wishes for them.
+//! Automatic indexes, and index declarations.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn queries_and_people_get_their_indexes_while_others_write() {
         assert_eq!(found.len(), 1);
         ada.save(&format!("other/{number}"), json!({"n": number}));
         number += 1;
-        // To ask for the list takes longer than a query.
+        // Listing takes longer than a query.
         if !number.is_multiple_of(50) {
             return None;
         }

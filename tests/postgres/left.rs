@@ -1,5 +1,5 @@
-//! Stores that a command fills beside the one in use: what one that was killed has left goes, what one is
-//! filling stays.
+//! Stores that a command fills next to the one in use: the remains of a killed command are removed,
+//! and a store that is being filled stays.
 
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +12,7 @@ use crate::support::server::TestServer;
 
 const LEFT: &str = "SELECT count(*) FROM pg_namespace WHERE nspname='app_myapp~verify'";
 
-/// Makes whoever drops the schema that `rebuild --verify` has filled wait for a lock.
+/// Makes any session that drops the schema filled by `rebuild --verify` wait for a lock.
 const STOP: &str = "CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
     IF current_setting('search_path') LIKE '%~verify%' \
     AND EXISTS (SELECT FROM pg_namespace WHERE nspname='app_myapp~verify') \
@@ -20,20 +20,20 @@ const STOP: &str = "CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE
     CREATE EVENT TRIGGER stop ON ddl_command_start WHEN TAG IN ('DROP SCHEMA') \
     EXECUTE FUNCTION public.stop()";
 
-/// Those that wait for it.
+/// The sessions that wait for it.
 const WAITING: &str = "FROM pg_locks WHERE locktype='advisory' AND objid=4711 AND NOT granted \
     AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
 
-/// A `rebuild --verify` that has filled its schema and goes no further.
+/// A `rebuild --verify` that has filled its schema and is held there.
 struct Stopped<'a> {
     database: &'a Database<'a>,
     command: Child,
     lock: Option<Session>,
-    /// The advisory locks before it began.
+    /// The number of advisory locks before it began.
     held_before: String,
 }
 
-/// Advisory locks in the database; the server that runs has one of them.
+/// The number of advisory locks in the database; the running server has one of them.
 const HELD: &str = "SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND granted \
     AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
 
@@ -65,11 +65,11 @@ impl<'a> Stopped<'a> {
         }
     }
 
-    /// Kills the command, and waits until the database knows.
+    /// Kills the command, and waits until the database has noticed.
     fn kill(mut self) {
         self.command.kill().unwrap();
         self.command.wait().unwrap();
-        // What it was about to do would be done without it.
+        // Otherwise the session would still do what it was waiting to do.
         self.database
             .sql(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
         self.go_on();

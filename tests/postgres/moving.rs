@@ -1,4 +1,4 @@
-//! The record store moves while the server serves, and is made anew.
+//! The record store moves while the server serves, and is rebuilt.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::{TestServer, lasting_address};
 
-/// More than the store is given at once, by far: a move can be broken off on its way.
+/// Far more than the store is given at once, so that a move can be interrupted on its way.
 const BATCHES: usize = 130;
 
-/// Ends the writers, also when the test fails.
+/// Ends the writers, even when the test fails.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -34,7 +34,7 @@ fn fill(ada: &Client) {
     }
 }
 
-/// Runs a command that must succeed, and returns what it says.
+/// Runs a command that must succeed, and returns its output.
 fn skytrail(server: &TestServer, arguments: &[&str]) -> String {
     let output = server.skytrail(arguments);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -57,7 +57,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
     fill(&ada);
     let (is_over, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
     let num_refused = AtomicUsize::new(0);
-    // Saves one record after the other; the same again until it is acknowledged.
+    // Saves one record after the other, and repeats each until it is acknowledged.
     let write = |writer: usize| {
         let mut number = 0;
         while !is_over.load(Ordering::Relaxed) {
@@ -87,7 +87,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
             scope.spawn(move || write(writer));
         }
         await_more();
-        // The first is killed on its way, the second goes on there.
+        // The first command is killed on its way, and the second continues from there.
         let mut killed = Command::new(env!("CARGO_BIN_EXE_skytrail"));
         killed.env_clear().env("DATA_DIR", server.data_dir());
         killed.args(["rebuild", "--to", &url]).stderr(Stdio::null());
@@ -107,7 +107,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
         assert!(said.contains("set DATABASE_URL"), "{said}");
         await_more();
     });
-    // Who connected while the server started again waited until it was there.
+    // Clients that connected during the restart waited until the server was ready.
     assert_eq!(num_refused.into_inner(), 0);
     let num_notes = BATCHES * 100 + acknowledged.load(Ordering::Relaxed);
     assert_eq!(
@@ -123,7 +123,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
     assert_eq!(number(&database, gaps), 0);
     let said = skytrail(&server, &["rebuild", "--verify"]);
     assert!(said.contains("equals the log"), "{said}");
-    // A start goes on there, although the settings say otherwise.
+    // A start continues on the new store, although the settings say otherwise.
     server.restart();
     ada.save("note/later", json!({"n": 1}));
     ada.query("note", json!(["eq", {"$type": "keypath", "$val": "n"}, -1]));
@@ -190,7 +190,7 @@ fn a_store_in_a_server_is_made_anew_beside_the_old_one() {
     let said = skytrail(&server, &["--set", &setting, "rebuild", "--verify"]);
     assert!(said.contains("equals the log"), "{said}");
     assert!(server.terminate().success());
-    // As the server itself writes, so it is no write of somebody else.
+    // Marked as the server's own write, so that it is not captured.
     database.sql("SET skytrail.own TO 'yes'; UPDATE app_myapp.note SET n = 2");
     let output = server.skytrail(&["--set", &setting, "rebuild", "--verify"]);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -225,7 +225,7 @@ fn what_is_erased_meanwhile_is_not_in_a_store_that_is_moved_to() {
     assert!(said.contains("equals the log"), "{said}");
 }
 
-/// Behind an earlier move there is a note already of where the store is, and it is taken.
+/// After an earlier move there is already a note of where the store is, and it is used.
 #[test]
 fn a_second_move_that_the_server_cannot_follow_is_not_said_to_be_done() {
     let (first, second) = (shared().database(&[]), shared().database(&[]));
@@ -233,7 +233,7 @@ fn a_second_move_that_the_server_cannot_follow_is_not_said_to_be_done() {
     let ada = Client::signed_up(&server, "ada");
     ada.save("note/1", json!({"n": 1}));
     skytrail(&server, &["rebuild", "--to", &first.url()]);
-    // Only the command is told where that is.
+    // Only the command has the setting for where that is.
     let url = format!("postgres:///{}?user=postgres", second.name());
     let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
     command.env_clear().env("DATA_DIR", server.data_dir());

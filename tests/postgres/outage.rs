@@ -1,4 +1,4 @@
-//! The database crashes and comes back, again and again.
+//! The database crashes and comes back, repeatedly.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ struct Account {
 }
 
 impl Account {
-    /// Saves a record; nothing but success and "try again" may come.
+    /// Saves a record; only success and "try again" are allowed.
     fn save(&mut self, ada: &Client, is_dark: bool) {
         self.next += 1;
         let id = format!("thing/{}", self.next % u64::from(RECORDS));
@@ -44,7 +44,7 @@ impl Account {
         }
     }
 
-    /// Compares what PostgreSQL holds with what was acknowledged; a save that was refused may have been
+    /// Compares what PostgreSQL holds with what was acknowledged. A refused save may have been
     /// stored all the same.
     fn check(&self, database: &Database<'_>) -> Result<(), String> {
         let rows = database.sql("SELECT 'thing/' || _id, n::bigint FROM app_myapp.thing");

@@ -1,5 +1,5 @@
-//! What lies between the server and its database, or is set there for its role, does not change what
-//! its connections are.
+//! A pooler between the server and its database, or settings of its role there, do not change how
+//! its connections work.
 
 use std::io::{Read, Write, copy};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,8 +14,8 @@ use crate::support::eventually;
 use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
-/// Passes connections on to the server whose socket is in a folder, without the `options` that they
-/// begin with, as poolers do; returns the port. Ends with the test's process.
+/// Forwards connections to the server whose socket is in a folder, without their startup `options`,
+/// as poolers do; returns the port. Ends with the test's process.
 fn without_options(folder: &Path) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -75,7 +75,7 @@ fn a_way_that_loses_what_connections_say_of_themselves_is_refused() {
     assert_eq!(database.sql(made), "0\n");
 }
 
-/// What writes waits as long as it has to, whatever is set for the role or the database.
+/// The writing connection waits as long as needed, whatever is set for the role or the database.
 #[test]
 fn what_limits_the_statements_of_others_does_not_limit_the_one_who_writes() {
     let database = shared().database(&[]);

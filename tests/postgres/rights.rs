@@ -1,4 +1,5 @@
-//! What the server's role may not do, or what is not there: that is no fault of what was saved.
+//! The server's role lacks a permission, or an object is missing: that is not the fault of the
+//! saved records.
 
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
 
-/// Takes something away, saves, and gives it back; the records are there then.
+/// Takes a permission or an object away, saves, and gives it back; then all records are there.
 fn take_and_give_back(database: &Database<'_>, url: &str, taken: &str, given: &str, told: &str) {
     let mut server = TestServer::with(&[("DATABASE_URL", url), ("DATABASE_WAIT", "1")]);
     let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
@@ -22,7 +23,7 @@ fn take_and_give_back(database: &Database<'_>, url: &str, taken: &str, given: &s
     assert_eq!(health["status"], "degraded");
     let reason = health["projector"]["reason"].as_str().unwrap();
     assert!(reason.contains(told), "{reason}");
-    // The log takes writes all the same, and says what it has.
+    // The log still accepts writes, and a query says why it fails.
     ada.save("note/3", json!({"n": 3}));
     let asked = ada.call("record:query", json!({"record_type": "note"}));
     assert_eq!((asked.status, asked.code()), (503, 10002));

@@ -1,5 +1,5 @@
-//! Two servers over one schema: the second is told from the first, and nobody is served what another
-//! log holds.
+//! Two servers over one schema: the second is told apart from the first, and no client is served
+//! what belongs to another log.
 
 use std::process::Command;
 
@@ -10,12 +10,12 @@ use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
 
-/// How the servers use the database.
+/// The database settings of the servers.
 fn settings(url: &str) -> [(&str, &str); 2] {
     [("DATABASE_URL", url), ("DATABASE_WAIT", "1")]
 }
 
-/// Makes the settings of a server lead to another one's data as they are, and to a database.
+/// Creates a server with a copy of another one's present data, on a database.
 fn copy_of(server: &TestServer, url: &str) -> TestServer {
     let mut copy = TestServer::start();
     assert!(copy.terminate().success());
@@ -30,7 +30,7 @@ fn copy_of(server: &TestServer, url: &str) -> TestServer {
     copy
 }
 
-/// A server with a note, and one that has a copy of its data and does not run.
+/// A server with a note, and a stopped one with a copy of its data.
 fn with_copy(database: &Database<'_>) -> (TestServer, TestServer, Client) {
     let url = database.url();
     let mut server = TestServer::with(&settings(&url));
@@ -43,11 +43,11 @@ fn with_copy(database: &Database<'_>) -> (TestServer, TestServer, Client) {
     (server, copy, ada)
 }
 
-/// Whose session holds what says that a server uses the schema.
+/// The sessions that hold the lock which marks the schema as used by a server.
 const HOLDERS: &str = "FROM pg_locks WHERE locktype='advisory' AND granted AND database=(SELECT oid \
                        FROM pg_database WHERE datname=current_database())";
 
-/// Takes what says that a server uses the schema; the session that has it is ended.
+/// Takes the lock that marks the schema as used; the session that holds it is ended.
 fn seize(database: &Database<'_>) -> String {
     let key = format!("SELECT (classid::bigint << 32) | objid::bigint {HOLDERS}");
     let key = database.sql(&key);
@@ -79,7 +79,7 @@ fn a_copy_of_the_data_does_not_start_beside_the_server_that_has_it() {
     assert!(said.contains(&format!("process {}", pid.trim())), "{said}");
     ada.save("note/2", json!({"text": "mine"}));
     assert_eq!(ada.query("note", json!(null)).len(), 2);
-    // Whoever is gone holds nothing, however it went.
+    // A server that has ended holds no lock, however it ended.
     server.kill();
     let said = copy.try_restart().unwrap_err();
     assert!(
@@ -146,7 +146,7 @@ fn what_another_log_has_put_there_is_never_served() {
     assert_eq!(found, "bob's\n");
 }
 
-/// A copy has the same first commit, so only what comes behind it tells the two apart.
+/// A copy has the same first commit, so only later commits distinguish the two.
 #[test]
 fn what_a_copy_of_the_log_has_put_there_is_never_served() {
     let database = shared().database(&[]);
@@ -155,7 +155,7 @@ fn what_a_copy_of_the_log_has_put_there_is_never_served() {
     ada.save("note/1", json!({"text": "again"}));
     assert_eq!(ada.query("note", json!(null))[0]["text"], "again");
 
-    // The database is made anew, and the copy is there first.
+    // The database is created again, and the copy uses it first.
     let name = database.name();
     shared().sql(&format!("DROP DATABASE {name} WITH (FORCE)"));
     shared().sql(&format!("CREATE DATABASE {name}"));

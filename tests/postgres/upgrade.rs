@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
 
-/// A server with a record, that has ended, and whose store says that it has a format.
+/// A stopped server with a record, whose store was changed by this SQL.
 fn ended<'a>(sql: &str) -> (TestServer, Client, Database<'a>) {
     let database = shared().database(&[]);
     let mut server = TestServer::with(&[("DATABASE_URL", &database.url())]);

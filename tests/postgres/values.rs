@@ -1,4 +1,4 @@
-//! Values and types that PostgreSQL finds harder than a file does.
+//! Values and types that are harder for PostgreSQL than for a file.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn keypath(name: &str) -> serde_json::Value {
     json!({"$type": "keypath", "$val": name})
 }
 
-/// A text that cannot be written shorter.
+/// Returns a text that cannot be compressed.
 fn long_text(length: usize) -> String {
     let mut seed = 1_u64;
     let chars = (0..length).map(|_| {
@@ -40,7 +40,7 @@ fn fields_that_are_unique_together_take_long_values() {
     let user = format!("user/{}", ada.user.as_ref().unwrap());
     ada.save(&user, json!({"email": long_text(4000), "phone": "1"}));
     assert_eq!(ada.query("user", json!(null)).len(), 1);
-    // Whatever becomes of the type.
+    // Whatever happens to the type later.
     ada.save(&user, json!({"nickname": "the first"}));
     let found = ada.query("user", json!(["eq", keypath("nickname"), "the first"]));
     assert_eq!(found.len(), 1);
@@ -71,7 +71,7 @@ fn a_field_that_comes_again_with_another_type_is_read() {
     let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
     ada.save("note/1", json!({"amount": "five"}));
     let read = || ada.query("note", json!(null)).first().unwrap()["amount"].clone();
-    // On every connection that there may be.
+    // On every connection of the pool.
     for _ in 0..20 {
         assert_eq!(read(), "five");
     }
@@ -103,7 +103,7 @@ fn records_of_somebody_are_found_by_an_index() {
     assert!(declared.status.success(), "{declared:?}");
     let mut number = 0;
     eventually("the index is used", || {
-        // What is to be made is made beside writes.
+        // Indexes are built between writes.
         ada.save("other/1", json!({"n": number}));
         number += 1;
         let own = json!(["eq", keypath("_owner"), ada.user]);
@@ -121,7 +121,7 @@ fn who_acted_may_be_of_any_length() {
     let database = shared().database(&[]);
     let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
     Client::master(&server).save("note/1", json!({"n": 1}));
-    // As what a log has from before ids had a bound.
+    // Such an id may be in a log from before ids were limited.
     let put = format!(
         "SET skytrail.own = 'yes'; INSERT INTO app_myapp._actor (id, actor) VALUES (99, '{}')",
         long_text(6000)
@@ -191,7 +191,7 @@ fn names_that_no_index_takes_are_refused() {
     let subscription = json!({"id": long, "type": "query", "query": {"record_type": "note"}});
     let body = json!({"device_id": device, "subscriptions": [subscription]});
     assert_eq!(ada.call("subscription:save", body).code(), 108);
-    // The longest that there may be, all together.
+    // The longest ids that are allowed, all together.
     let longest = long_text(1024);
     let user = json!({"_user_id": longest, "records": [{"_id": format!("{longest}/{longest}"), longest.clone(): 1}]});
     master.call("record:save", user).result();

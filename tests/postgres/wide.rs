@@ -7,12 +7,12 @@ use crate::support::client::Client;
 use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
-/// Returns so many fields, each with a value of its own.
+/// Returns this many fields, each with a value of its own.
 fn many(number: usize, value: impl Fn(usize) -> Json) -> Json {
     (0..number).map(|n| (format!("f{n}"), value(n))).collect()
 }
 
-/// Saves a record; returns the code of the error and what it says, or 0.
+/// Saves a record; returns the error's code and message, or 0.
 fn try_save(client: &Client, id: &str, mut fields: Json) -> (i64, String) {
     fields["_id"] = id.into();
     let saved = client.call("record:save", json!({"records": [fields]}));
@@ -82,7 +82,7 @@ fn the_longest_key_with_the_longest_owner_is_stored() {
     let database = shared().database(&[]);
     let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
     let master = Client::master(&server);
-    // Such that nothing of it can be compressed.
+    // None of it can be compressed.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |length: usize| -> String {
         let letters = (0..length).map(|_| {

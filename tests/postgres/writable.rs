@@ -1,4 +1,4 @@
-//! A database that takes no writes, and a start that meets one.
+//! A database that accepts no writes, and a start that meets one.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn a_primary_that_takes_no_writes_any_more_is_left_for_the_next() {
     assert_eq!(first.sql("SELECT count(*) FROM app_myapp.note"), "1\n");
 }
 
-/// Nobody can enter the database meanwhile.
+/// Runs `work` while no session can use the database.
 fn without_sessions(database: &Database<'_>, work: impl FnOnce(&str)) {
     let name = database.name();
     shared().sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
@@ -64,8 +64,8 @@ fn without_sessions(database: &Database<'_>, work: impl FnOnce(&str)) {
     work(name);
 }
 
-/// The database is put back to an older copy, so the server starts again in its process; and then it
-/// takes no writes for longer than a first start would wait.
+/// The database is restored to an older copy, so the server starts again within its process. Then
+/// the database accepts no writes for longer than a first start would wait.
 #[test]
 fn a_server_that_starts_again_waits_for_a_database_that_takes_no_writes() {
     let database = shared().database(&[]);

@@ -1,5 +1,5 @@
-//! Somebody who may write the log's files, knows their form, and is careful: checksums are set
-//! right, and so is whatever else he knows of.
+//! A careful forger with write access to the log's files who knows their format: checksums are
+//! corrected, and so is everything else that the forger knows of.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct Forger {
 }
 
 impl Forger {
-    /// Reads the log of a server that has ended.
+    /// Reads the log of a stopped server.
     pub fn of(server: &TestServer) -> Self {
         let path = server
             .data_dir()
@@ -79,7 +79,7 @@ impl Forger {
         std::fs::write(&self.path, bytes).unwrap();
     }
 
-    /// Gives all commits from a number on the positions that they would have.
+    /// Renumbers the positions of all commits.
     pub fn renumber(&mut self) {
         let mut position = 1;
         for commit in &mut self.commits {
@@ -88,7 +88,7 @@ impl Forger {
         }
     }
 
-    /// Computes every chain hash anew.
+    /// Recomputes every chain hash.
     pub fn link(&mut self) {
         let mut previous = chain::GENESIS;
         for commit in &mut self.commits {
@@ -103,7 +103,7 @@ impl Forger {
         }
     }
 
-    /// Changes what an event says.
+    /// Changes the content of an event.
     pub fn edit(&mut self, number: usize) {
         let (.., payload) = &mut self.commits[number].events[0];
         let text = String::from_utf8(payload.clone()).unwrap();
@@ -117,7 +117,7 @@ impl Forged {
         let mut bytes = self.header.clone();
         for (head, salt, payload) in &self.events {
             bytes.extend(head);
-            // What is about a user is sealed, and says so.
+            // Payloads about a user are sealed, and marked as such.
             let is_sealed = payload.starts_with(br#"{"key":"#);
             bytes.push(if is_sealed { 4 } else { 0 });
             bytes.extend(salt);

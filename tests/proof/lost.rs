@@ -1,5 +1,4 @@
-//! A log that has not got any more what it had is not served: not what was signed, and not what the
-//! record store has of it.
+//! A log that has lost something is not served, if that was signed or if the record store has it.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +15,13 @@ fn segment(server: &TestServer) -> PathBuf {
     server.data_dir().join("journal").join(name)
 }
 
-/// How many bytes of a segment have something.
+/// Returns how many bytes of a segment are used.
 fn used(bytes: &[u8]) -> usize {
     let last = bytes.iter().rposition(|byte| *byte != 0);
     last.map_or(0, |last| last + 1)
 }
 
-/// Zeroes the second half of what a segment has; returns what it had.
+/// Zeroes the second half of a segment's used part; returns the original content.
 fn halve(segment: &Path) -> Vec<u8> {
     let whole = std::fs::read(segment).unwrap();
     let mut half = whole.clone();
@@ -32,7 +31,7 @@ fn halve(segment: &Path) -> Vec<u8> {
     whole
 }
 
-/// No server starts on it, and the store is left as it is.
+/// Fails unless the server refuses to start and leaves the store unchanged.
 fn is_refused(server: &mut TestServer, why: &str, advice: &str) {
     let said = server.try_restart().err().unwrap_or_default();
     assert!(said.contains(why) && said.contains(advice), "{said}");
@@ -42,7 +41,7 @@ fn is_refused(server: &mut TestServer, why: &str, advice: &str) {
     assert!(data.join("records.sqlite").exists());
 }
 
-/// As before, and nothing of the log is cut.
+/// Like [`is_refused`], and nothing of the log may be cut.
 fn is_left_alone(server: &mut TestServer, why: &str, advice: &str) {
     let before = std::fs::read(segment(server)).unwrap_or_default();
     is_refused(server, why, advice);
@@ -67,7 +66,7 @@ fn a_log_that_ends_before_its_last_checkpoint_is_not_served() {
     is_left_alone(&mut server, why, "restore a backup");
     is_left_alone(&mut server, "checkpoints.jsonl", "skytrail rebuild");
     is_not_rebuilt(&server, why);
-    // What looks like a write that was torn was signed.
+    // This looks like a torn write, but it was signed.
     let mut flipped = whole.clone();
     flipped[used(&whole) - 1] ^= 1;
     std::fs::write(&segment, flipped).unwrap();
@@ -110,7 +109,7 @@ fn a_write_that_was_torn_is_cut_behind_what_was_signed() {
     let used = used(&bytes);
     bytes[used + 5..used + 60].fill(7);
     std::fs::write(&segment, &bytes).unwrap();
-    // What was being noted then, and what a power cut has left of a note, says nothing.
+    // A checkpoint ahead of the log, and a line that a power cut has damaged, prove nothing.
     let path = server.data_dir().join("checkpoints.jsonl");
     let mut notes = std::fs::read_to_string(&path).unwrap();
     let beyond = notes.replacen("\"position\":", "\"position\":9", 1);

@@ -1,4 +1,4 @@
-//! Whoever changes the log's past is found out: by the server's own command, and by a program that
+//! Changes of the log's past are detected: by the server's own command, and by a program that
 //! shares no code with it.
 
 mod forger;
@@ -17,7 +17,7 @@ use forger::Forger;
 
 const NOTES: u32 = 24;
 
-/// A server with a past that was signed when it ended.
+/// A stopped server whose past was signed at its end.
 fn signed() -> TestServer {
     let mut server = TestServer::start();
     let client = Client::signed_up(&server, "writer");
@@ -86,7 +86,7 @@ fn outcome(output: &Output) -> Result<String, String> {
     }
 }
 
-/// Checks an export without the server's code.
+/// Verifies an export without the server's code.
 fn verify_elsewhere(export: &Path, more: &[&str]) -> Result<String, String> {
     let mut command = Command::new("python3");
     command.env("PYTHONDONTWRITEBYTECODE", "1");
@@ -159,7 +159,7 @@ fn a_careful_forger_is_found_every_time() {
         }),
     ];
     for (name, attack) in attacks {
-        // The last one is a place like any other, since the end is signed.
+        // The last one is like any other, because the end is signed.
         for at in places.iter().skip(1).step_by(4).chain(places.last()) {
             let mut forged = honest.clone();
             attack(&mut forged, *at);
@@ -195,7 +195,7 @@ fn a_rewritten_past_is_found_by_what_was_signed() {
         let said = verify_elsewhere(&export, &["--key", &key]).unwrap_err();
         assert!(said.contains("than the one that was signed"), "{said}");
     }
-    // Whoever takes the checkpoints away, too, has not got those that others keep.
+    // A forger who also removes the checkpoints does not have the copies that others keep.
     std::fs::remove_file(&notes).unwrap();
     let said = verify(&server, &[]).unwrap();
     assert!(said.contains("no signed checkpoints"), "{said}");
@@ -211,7 +211,7 @@ fn a_rewritten_past_is_found_by_what_was_signed() {
     let elsewhere = ["--key", &key, "--checkpoints", kept];
     let said = verify_elsewhere(&export, &elsewhere).unwrap_err();
     assert!(said.contains("than the one that was signed"), "{said}");
-    // Nor has he the key.
+    // Nor does a forger have the key.
     honest.write();
     let text = std::fs::read_to_string(kept).unwrap();
     for (old, new) in [
@@ -296,7 +296,7 @@ fn a_log_that_is_written_meanwhile_is_checked_as_it_is() {
     );
     let health = Client::master(&server).health();
     assert_eq!(health["checkpoints"]["public_key"], key(&server));
-    // A backup is signed, and the key comes back with it.
+    // A backup is signed, and a restore brings the key back.
     let target = server.folder().join("backups");
     outcome(&server.skytrail(&["backup", target.to_str().unwrap()])).unwrap();
     let manifest = std::fs::read_dir(target.join("backups")).unwrap().next();
@@ -324,7 +324,7 @@ fn a_log_that_is_written_meanwhile_is_checked_as_it_is() {
     let restored = TestServer::with(&[("DATA_DIR", to.to_str().unwrap())]);
     assert_eq!(key(&restored), key(&server));
     verify(&restored, &kept).unwrap();
-    // Restored to before the checkpoint, it has none that it could not stand by.
+    // A log restored to before the checkpoint has none that it could not satisfy.
     let to = server.folder().join("before");
     let to = to.to_str().unwrap();
     let restore = [
@@ -357,7 +357,7 @@ fn checkpoints_that_are_named_have_to_be_there() {
         let _ = std::fs::remove_file(&file);
         let said = with(path).unwrap_err();
         assert!(said.contains("kept.jsonl: No such file"), "{said}");
-        // Neither is one of which nothing is left, or whose only line was cut off.
+        // Neither is accepted: an empty file, nor one whose only line is cut off.
         for left in ["", "\n\n", "{\"store_id\":"] {
             std::fs::write(&file, left).unwrap();
             let said = with(path).unwrap_err();

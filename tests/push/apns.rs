@@ -55,7 +55,7 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
     register(&ada, "ios", "a2", "com.example.other");
     let anonymous = Client::anonymous(&server);
     push_to(&anonymous, &ada, &hello());
-    // The other app's device is refused by Apple, and not tried again.
+    // Apple refuses the other app's device, and it is not tried again.
     let received = service.await_answers(200, 1);
     assert_eq!(received[0].path, "/3/device/5ec2e7ad");
     assert_eq!(received[0].json(), hello()["apns"]);
@@ -78,7 +78,7 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
     let received = service.await_answers(200, 3);
     assert_eq!(received[2].header("apns-push-type"), Some("background"));
     assert_eq!(received.len(), 3);
-    // One connection carries everything, and one signature.
+    // One connection carries everything, with one signature.
     assert_eq!(service.num_connections(), 1);
     let signatures: BTreeSet<_> = received
         .iter()
@@ -111,8 +111,8 @@ fn a_certificate_says_which_app_sends() {
     assert_eq!(received[0].header("authorization"), None);
 }
 
-/// Another team's key: Apple refuses whoever sends, and that says nothing of the device. What waits is
-/// sent when somebody has mended that.
+/// With another team's key Apple refuses the sender, which says nothing about the device. Waiting
+/// pushes are sent once an operator has corrected the key.
 #[test]
 fn a_key_that_apple_does_not_know_costs_no_device_and_no_push() {
     let (_, service) = apple();
@@ -147,14 +147,14 @@ fn a_push_waits_while_apple_does_not_take_who_sends() {
     await_figure(&server, "apns", "num_sent", 1);
     await_figure(&server, "apns", "num_retried", 2);
     await_figure(&server, "apns", "num_failed", 0);
-    // Also once something was taken.
+    // Even after a push was accepted.
     service.script([refusal(403, "Forbidden").with("retry-after", "30")]);
     push_to(&ada, &ada, &hello());
     await_figure(&server, "apns", "num_retrying", 1);
     await_figure(&server, "apns", "is_held", true);
 }
 
-/// Anybody can register a device with the topic of another team: that holds up nobody.
+/// Any client can register a device with the topic of another team: that delays no other push.
 #[test]
 fn a_topic_that_apple_never_took_holds_up_no_other() {
     let (_, service) = apple();
@@ -175,7 +175,7 @@ fn a_topic_that_apple_never_took_holds_up_no_other() {
     await_figure(&server, "apns", "num_sent", 2);
 }
 
-/// A certificate's topic is its own; a token's is what the device said.
+/// A certificate decides its topic; with a token, the device does.
 #[test]
 fn a_topic_that_is_not_allowed_is_the_certificates_or_the_devices_fault() {
     let (_, service) = apple();
@@ -199,7 +199,7 @@ fn a_topic_that_is_not_allowed_is_the_certificates_or_the_devices_fault() {
     await_figure(&server, "apns", "num_failed", 0);
 }
 
-/// Whoever cannot prove to be Apple gets nothing.
+/// A service that cannot prove to be Apple's gets nothing.
 #[test]
 fn a_service_that_nobody_vouches_for_is_not_talked_to() {
     let (_, service) = apple();
@@ -334,7 +334,7 @@ fn a_device_that_apple_does_not_know_is_forgotten_unless_it_came_back_since() {
     assert!(is_known(&ada, &came_back));
     assert!(!is_known(&ada, &gone));
     assert!(!is_known(&ada, &bad));
-    // Whoever registers again is reached again.
+    // A device that registers again is reached again.
     apple.gone.lock().clear();
     let again = json!({"type": "ios", "id": came_back, "device_token": "back", "topic": APP});
     ada.call("device:register", again).result();
@@ -350,7 +350,7 @@ fn a_token_that_apple_takes_for_old_is_made_anew() {
     register(&ada, "ios", "a1", APP);
     push_to(&ada, &ada, &hello());
     let first = service.await_answers(200, 1)[0].clone();
-    // Within the same second the new one would be the old one.
+    // Within the same second the new token would equal the old one.
     let then = now();
     eventually("a second passes", || (now() > then).then_some(()));
     let shown = first.header("authorization").unwrap();
@@ -405,7 +405,7 @@ fn a_push_is_given_up_after_its_attempts() {
     await_figure(&server, "apns", "num_sent", 1);
 }
 
-/// The server stops while pushes are under way: what can be sent is.
+/// The server stops while pushes are in flight: everything that can be sent is sent.
 #[test]
 fn a_stop_sends_what_was_asked_for() {
     let (_, service) = apple();

@@ -1,4 +1,4 @@
-//! What stands in for Apple's service, and says what that would.
+//! A stand-in for Apple's service with the same answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::service::{Received, Reply, Service};
 pub const TEAM: &str = "TEAM567890";
 pub const KEY: &str = "KEY4567890";
 
-/// What Apple knows.
+/// The state of Apple's service.
 #[derive(Default)]
 pub struct Apple {
-    /// Tokens that lead nowhere, and since when, in milliseconds.
+    /// Tokens that are no longer valid, and since when, in milliseconds.
     pub gone: Mutex<BTreeMap<String, i64>>,
-    /// Tokens that Apple never gave out.
+    /// Tokens that Apple never issued.
     pub bad: Mutex<BTreeSet<String>>,
     /// Provider tokens that have expired by Apple's clock.
     pub expired: Mutex<BTreeSet<String>>,
@@ -36,7 +36,7 @@ pub fn now() -> u64 {
 }
 
 impl Apple {
-    /// Answers as Apple's reference has it.
+    /// Answers as in Apple's reference.
     fn judge(&self, request: &Received) -> Reply {
         let Some(token) = request.path.strip_prefix("/3/device/") else {
             return refusal(404, "BadPath");

@@ -1,10 +1,10 @@
-//! Keys and certificates, made once for all tests.
+//! Keys and certificates, created once for all tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// The app that the client's certificate is for.
+/// The app of the client certificate.
 pub const APP: &str = "com.example.notes";
 
 /// A folder with an authority (`ca`), a certificate of this machine (`server`), one of an app

@@ -16,13 +16,13 @@ use crate::support::server::TestServer;
 const EMAIL: &str = "push@notes.example";
 const SEND: &str = "/v1/projects/notes%2D1/messages:send";
 
-/// What Google knows.
+/// The state of Google's service.
 #[derive(Default)]
 struct Google {
     /// The service's own address, which grants must be for.
     token_url: Mutex<String>,
     num_grants: AtomicUsize,
-    /// The access tokens that are good.
+    /// The valid access tokens.
     granted: Mutex<BTreeSet<String>>,
     unregistered: Mutex<BTreeSet<String>>,
     is_away: AtomicBool,
@@ -138,7 +138,7 @@ fn hello() -> Json {
     json!({"fcm": {"notification": {"title": "hello"}, "data": {"room": "den"}}})
 }
 
-/// The messages that were taken.
+/// Returns the accepted messages.
 fn taken(service: &Service, count: usize) -> Vec<Received> {
     let mut messages = Vec::new();
     crate::support::eventually("messages are taken", || {
@@ -161,7 +161,7 @@ fn messages_go_under_one_access_token_to_android() {
     let first = taken(&service, 1);
     let message = json!({"token": "a:1", "android": hello()["fcm"]});
     assert_eq!(first[0].json()["message"], message);
-    // The older name is taken, too.
+    // The older name is accepted, too.
     push_to(
         &ada,
         &ada,
@@ -206,7 +206,7 @@ fn a_device_that_google_does_not_know_is_forgotten() {
     await_figure(&server, "fcm", "num_sent", 1);
     assert!(!is_known(&ada, &gone));
     assert!(is_known(&ada, &there));
-    // What Google refuses for another reason says nothing of the device.
+    // A refusal for another reason says nothing about the device.
     push_to(&ada, &ada, &json!({"fcm": {"data": {"number": 1}}}));
     await_figure(&server, "fcm", "num_failed", 2);
     assert!(is_known(&ada, &there));
@@ -219,7 +219,7 @@ fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
     let ada = Client::signed_up(&server, "ada");
     register(&ada, "android", "a:1", "");
     register(&ada, "android", "a:2", "");
-    // First there is no access token to be had, then no room for messages.
+    // First no access token is available, then the quota is exceeded.
     service.script([
         Reply::status(503),
         Reply::json(401, &json!({"error": "invalid_client"})),
@@ -235,14 +235,14 @@ fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
     await_figure(&server, "fcm", "num_failed", 0);
 }
 
-/// What Google says of whoever sends is no word about the message.
+/// An error about the sender says nothing about the message.
 #[test]
 fn a_message_waits_while_google_does_not_take_who_sends() {
     let (_, service) = google();
     let server = with_account(&service);
     let ada = Client::signed_up(&server, "ada");
     register(&ada, "android", "a:1", "");
-    // A grant that is none, then one whose token is not taken, nor the one after it; then no right.
+    // A malformed grant, then two whose tokens are refused, then a missing permission.
     let granted = || Reply::json(200, &json!({"access_token": "bad", "expires_in": 3599}));
     service.script([
         Reply::json(200, &json!({"token_type": "Bearer"})),
@@ -257,7 +257,7 @@ fn a_message_waits_while_google_does_not_take_who_sends() {
     await_figure(&server, "fcm", "num_sent", 1);
     await_figure(&server, "fcm", "num_retried", 3);
     await_figure(&server, "fcm", "num_failed", 0);
-    // These are words about one device.
+    // These errors are about one device.
     for (status, name, code) in [
         (403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
         (401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
@@ -282,7 +282,7 @@ fn a_service_that_asks_for_ages_does_not_end_its_queue() {
     let ada = Client::signed_up(&server, "ada");
     register(&ada, "android", "a:1", "");
     let for_ages = u64::MAX.to_string();
-    // Of one message first, then of everything.
+    // First for one message, then for all.
     push_to(&ada, &ada, &hello());
     taken(&service, 1);
     service.script([error(500, "INTERNAL", None).with("retry-after", &for_ages)]);
@@ -314,7 +314,7 @@ fn what_waits_is_not_sent_to_who_has_the_phone_next() {
     google.is_away.store(true, Ordering::Relaxed);
     push_to(&ada, &ada, &hello());
     await_figure(&server, "fcm", "num_kept", 2);
-    // Another user takes the phone over as the device that it is, and the tablet as a new one.
+    // Another user registers the phone under its id, and the tablet as a new device.
     ada.call("device:unregister", json!({"id": phone})).result();
     let body = json!({"id": phone, "type": "android", "device_token": "a:1"});
     ben.call("device:register", body).result();
@@ -323,7 +323,7 @@ fn what_waits_is_not_sent_to_who_has_the_phone_next() {
     register(&ben, "android", "a:2", "");
     await_figure(&server, "fcm", "num_expired", 2);
     await_figure(&server, "fcm", "num_kept", 0);
-    // Over a restart as well.
+    // Across a restart as well.
     push_to(&ada, &ben, &hello());
     await_figure(&server, "fcm", "num_kept", 2);
     server.kill();

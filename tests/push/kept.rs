@@ -1,4 +1,4 @@
-//! Pushes that wait outlive a stop and a crash.
+//! Waiting pushes survive a stop and a crash.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{await_figure, push_to, register};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
-/// Apple, who may be away.
+/// An Apple service that may be unavailable.
 fn away() -> (Arc<AtomicBool>, Service) {
     let is_away = Arc::new(AtomicBool::new(true));
     let judged = Arc::clone(&is_away);
@@ -47,7 +47,7 @@ fn what_a_crash_interrupts_is_sent_after_it_and_once() {
     push_to(&ada, &ada, &notification("first"));
     push_to(&ada, &ada, &notification("second"));
     server.kill();
-    // Still away when the server is back.
+    // Still unavailable when the server is back.
     let asked = service.received().len();
     server.restart();
     service.await_answers(503, asked + 1);

@@ -31,7 +31,7 @@ fn register(client: &Client, kind: &str, token: &str, topic: &str) -> String {
     registered["id"].as_str().unwrap().to_owned()
 }
 
-/// Pushes to a user's devices; fails when that is refused.
+/// Pushes to a user's devices; fails if the request is refused.
 fn push_to(client: &Client, user: &Client, notification: &Json) {
     let user = user.user.as_deref().unwrap();
     let body = json!({"user_ids": [user], "notification": notification});
@@ -39,7 +39,7 @@ fn push_to(client: &Client, user: &Client, notification: &Json) {
     assert_eq!(pushed, json!([{"_id": user}]));
 }
 
-/// Waits for a figure of a service.
+/// Waits until a figure of a service has a value.
 fn await_figure(server: &TestServer, service: &str, figure: &str, wanted: impl Into<Json>) {
     let wanted = wanted.into();
     let master = Client::master(server);
@@ -60,7 +60,7 @@ fn await_figure(server: &TestServer, service: &str, figure: &str, wanted: impl I
     );
 }
 
-/// Whether a device is still known.
+/// Returns whether a device is still known.
 fn is_known(client: &Client, device: &str) -> bool {
     let body = json!({"device_ids": [device], "notification": {}});
     let answer = client.call("push:device", body).result();

@@ -62,7 +62,7 @@ fn a_change_wakes_up_the_devices_that_asked_for_it() {
     ada.save("note/0", json!({}));
     let phone = register(&ada, "ios", "a1", APP);
     let tablet = register(&ada, "android", "b1", "");
-    // This one's service is not configured: it hears over the hub only, and holds up nobody.
+    // This device's service is not configured: it hears only over the hub, and delays no other.
     let other = register(&ada, "baidu-android", "c1", "");
     for device in [&other, &phone, &tablet] {
         subscribe(&ada, device);

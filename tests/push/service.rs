@@ -1,4 +1,4 @@
-//! What stands in for a push service: HTTP/2 over TLS, as the real ones.
+//! A stand-in for a push service: HTTP/2 over TLS, as with the real ones.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use ureq::http;
 use super::certificates;
 use crate::support::eventually;
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Whether the client has shown a certificate that the authority signed.
+    /// Whether the client has sent a certificate that the authority signed.
     pub has_certificate: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// The connection is cut instead.
+    /// Cuts the connection instead.
     pub cuts: bool,
 }
 
@@ -97,7 +97,7 @@ struct State {
     received: Mutex<Vec<(Received, u16)>>,
     scripted: Mutex<VecDeque<Reply>>,
     num_connections: AtomicUsize,
-    /// How long a request is kept, so that others come meanwhile.
+    /// How long a request is held, so that others arrive meanwhile.
     pause: Mutex<Duration>,
 }
 
@@ -137,7 +137,7 @@ impl Service {
         format!("https://{}", self.address)
     }
 
-    /// Sets what is answered next, whatever the judge would say.
+    /// Sets the next answers, whatever `judge` would say.
     pub fn script(&self, replies: impl IntoIterator<Item = Reply>) {
         self.state.scripted.lock().extend(replies);
     }
@@ -146,12 +146,12 @@ impl Service {
         *self.state.pause.lock() = pause;
     }
 
-    /// Everything that came so far, with the status of the answer; 0 for none.
+    /// Returns all requests so far, with the status of the answer; 0 if there was none.
     pub fn received(&self) -> Vec<(Received, u16)> {
         self.state.received.lock().clone()
     }
 
-    /// Waits until so many requests were answered with a status.
+    /// Waits until `count` requests were answered with a status.
     pub fn await_answers(&self, status: u16, count: usize) -> Vec<Received> {
         eventually(&format!("{count} answers with {status}"), || {
             let received = self.received();
@@ -193,7 +193,7 @@ fn tls() -> ServerConfig {
     config
 }
 
-/// Serves one connection; one that does not speak HTTP/2 over TLS is cut.
+/// Serves one connection; cuts one that does not speak HTTP/2 over TLS.
 async fn serve(state: Arc<State>, stream: TcpStream) {
     let Ok(stream) = state.tls.accept(stream).await else {
         return;
@@ -223,7 +223,7 @@ async fn serve(state: Arc<State>, stream: TcpStream) {
     }
 }
 
-/// Answers one request; says whether the connection goes on.
+/// Answers one request; returns whether the connection continues.
 async fn answer(
     state: Arc<State>,
     request: http::Request<h2::RecvStream>,

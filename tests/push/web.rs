@@ -34,7 +34,7 @@ impl Browser {
         Self { key }
     }
 
-    /// What `JSON.stringify(subscription)` makes.
+    /// Returns the result of `JSON.stringify(subscription)`.
     fn subscription(&self, endpoint: &str) -> String {
         let point = self.key.public_key().to_encoded_point(false);
         json!({
@@ -45,7 +45,7 @@ impl Browser {
         .to_string()
     }
 
-    /// Reads a message as RFC 8291 has it.
+    /// Decrypts a message as specified in RFC 8291.
     fn decrypt(&self, body: &[u8]) -> Option<Json> {
         let (salt, rest) = body.split_at_checked(16)?;
         let (record_size, rest) = rest.split_at_checked(4)?;
@@ -78,13 +78,13 @@ fn derive<const N: usize>(salt: &[u8], input: &[u8], info: &[u8]) -> [u8; N] {
     derived
 }
 
-/// A service for browsers: it knows who sends, and cannot read what.
+/// A push service for browsers: it knows the sender, and cannot read the message.
 #[derive(Default)]
 struct Post {
     origin: Mutex<String>,
-    /// The key that browsers were told when they subscribed.
+    /// The key that browsers received when they subscribed.
     key: Mutex<String>,
-    /// Subscriptions that ended, and how that is said.
+    /// Subscriptions that have ended, and with which status the service says so.
     ended: Mutex<BTreeMap<String, u16>>,
 }
 
@@ -205,7 +205,7 @@ fn only_the_browser_can_read_what_is_sent_to_it() {
     assert_eq!(received[1].header("ttl"), Some("60"));
     assert_eq!(received[1].header("urgency"), Some("high"));
 
-    // As much as fits, and a byte more.
+    // As much as fits, and one byte more.
     let filled = |size: usize| json!({"web": {"t": "x".repeat(size - 8)}});
     push_to(&ada, &ada, &filled(3993));
     let received = service.await_answers(201, 3);
@@ -261,7 +261,7 @@ fn what_is_no_subscription_is_refused() {
     }
 }
 
-/// A subscription's address comes from a client: nobody is asked who is not a push service.
+/// A subscription's address comes from a client: only known push services are contacted.
 #[test]
 fn services_that_are_not_on_the_list_are_not_asked() {
     let ((post, service), stranger) = (post(), Service::start(|_| Reply::status(201)));
@@ -272,7 +272,7 @@ fn services_that_are_not_on_the_list_are_not_asked() {
     push_to(&ada, &ada, &hello());
     await_figure(&server, "web", "num_failed", 1);
     assert_eq!(stranger.num_connections(), 0);
-    // Nor is anybody to whom a service would send us.
+    // Nor is a host to which a service redirects.
     register(
         &ada,
         &Browser::new().subscription(&format!("{}/moved", service.url())),
@@ -312,7 +312,7 @@ fn a_subscription_that_ended_is_forgotten_and_a_busy_service_asked_again() {
     await_figure(&server, "web", "num_sent", 1);
 }
 
-/// Whoever sends must be who the browser subscribed to.
+/// The sender must be the one to which the browser subscribed.
 #[test]
 fn the_key_can_be_given() {
     let (post, service) = post();

@@ -1,5 +1,5 @@
-//! Our own Python package: its unit tests, and a plugin with every extension point, run by the
-//! real server and looked at by clients.
+//! Our own Python package: its unit tests, and a plugin with every extension point, run by the real
+//! server and tested by clients.
 
 mod points;
 mod process;

@@ -1,4 +1,4 @@
-//! Every extension point of the package, seen by clients.
+//! Every extension point of the package, as clients see it.
 
 use std::time::Duration;
 
@@ -200,7 +200,7 @@ fn events_come_in_order_and_may_use_the_server() {
     });
 }
 
-/// Listens to a channel; returns when what is published there is heard.
+/// Listens to a channel; returns once it hears what is published there.
 fn listen(server: &TestServer, channel: &str) -> Socket {
     let headers = [("X-Skygear-API-Key".to_owned(), API_KEY.to_owned())];
     let mut listener = Socket::open(server.address(), "/pubsub", &headers).unwrap();

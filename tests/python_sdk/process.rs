@@ -1,4 +1,4 @@
-//! The plugin as a process: told to end, killed, left alone by its server.
+//! The plugin as a process: asked to end, killed, without its server.
 
 use serde_json::json;
 

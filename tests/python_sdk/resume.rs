@@ -11,7 +11,7 @@ use crate::support::program::Program;
 use crate::support::proxy::Proxy;
 use crate::support::server::TestServer;
 
-/// A server and a plugin with a way between them that can be cut.
+/// A server and a plugin, with a proxy between them that can be cut.
 struct World {
     proxy: Proxy,
     server: TestServer,
@@ -43,7 +43,7 @@ impl World {
         Client::master(&self.server).health()["plugins"].take()
     }
 
-    /// Waits until the plugin works on so many requests; a timer's may be one of them.
+    /// Waits until the plugin works on `number` requests; a timer's may be one of them.
     fn await_in_flight(&self, number: u64) {
         eventually("the plugin works", || {
             (self.state()["in_flight"] == number).then_some(())
@@ -64,7 +64,7 @@ fn what_runs_while_the_connection_breaks_is_answered_once() {
         .map(|number| world.call("demo:write_away", json!([format!("note {number}")])))
         .collect();
     world.await_in_flight(8);
-    // Away while the functions go on: they save when nobody is connected.
+    // Disconnected while the functions continue: they save when there is no connection.
     world.proxy.block();
     let place = world.server.folder();
     std::fs::write(place.join("away"), "").unwrap();
@@ -103,7 +103,7 @@ fn however_often_the_connection_breaks_nothing_is_lost_or_done_twice() {
     while !clients.iter().all(JoinHandle::is_finished) {
         num_cuts += 1;
         world.proxy.cut();
-        // Until the next cut finds something to cut.
+        // Until the next cut finds a connection to cut.
         eventually("the session is resumed, or all is done", || {
             let is_over = clients.iter().all(JoinHandle::is_finished);
             (is_over || world.num_resumed() >= num_cuts).then_some(())

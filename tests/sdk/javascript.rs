@@ -39,7 +39,7 @@ fn every_public_function_of_the_published_client_works() {
     let server = TestServer::with(&[
         ("PLUGINS", "TEST"),
         ("CUSTOM_TOKEN_SECRET", CUSTOM_TOKEN_SECRET),
-        // A push service, of which nobody here has a device.
+        // A push service for which no device is registered here.
         ("WEBPUSH_ENABLE", "YES"),
         ("WEBPUSH_SUBJECT", "mailto:ops@example.com"),
     ]);

@@ -1,11 +1,11 @@
-//! The plugin that the suites' lambdas, hooks, and auth provider belong to.
+//! The plugin that has the suites' lambdas, hooks, and auth provider.
 
 use serde_json::{Value as Json, json};
 
 use crate::plugin::worker::{Serving, Worker};
 use crate::support::server::TestServer;
 
-/// Lambdas that answer with what they were asked.
+/// Lambdas that return what they were asked.
 const ECHOES: [&str; 8] = [
     "sdk:echo",
     "sdk/with/slashes",
@@ -54,7 +54,7 @@ fn answer(worker: &mut Worker, request: &Json) {
             }),
         ),
         "sdk:nothing" | "user:verify_code" => worker.answer(request, &Json::Null),
-        // The SDK looks for a session one level deeper than an answer's result.
+        // The SDK expects a session one level deeper than an answer's result.
         "sso/acme/login" => worker.answer(
             request,
             &json!({"result": {
@@ -85,7 +85,7 @@ fn count_words(worker: &mut Worker, request: &Json) {
     worker.answer_record(request, &json!({"words": words}));
 }
 
-/// Knows everybody but `nobody`.
+/// Vouches for everybody but `nobody`.
 fn know(worker: &mut Worker, request: &Json) {
     let auth_data = &request["param"]["auth_data"];
     let principal = &auth_data["principal"];

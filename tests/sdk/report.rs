@@ -1,6 +1,6 @@
-//! What a suite says about its checks, line by line.
+//! The results of a suite's checks, line by line.
 
-/// Counts checks, and keeps those that went wrong.
+/// Counts checks, and keeps those that failed.
 #[derive(Default)]
 pub struct Report {
     num_passed: usize,
@@ -9,7 +9,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes a line; what is not about a check is printed.
+    /// Takes a line; prints it if it is not about a check.
     pub fn take(&mut self, line: &str) {
         let words: Vec<&str> = line.split('\t').collect();
         match words.as_slice() {

@@ -1,4 +1,4 @@
-//! Settings as people give them, in files, the environment and flags, and which are refused.
+//! Settings in files, the environment and flags, and which of them are refused.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -30,7 +30,8 @@ impl Place {
         path
     }
 
-    /// Returns what `skytrail config` says here: its exit code, the settings, and the complaints.
+    /// Returns the result of `skytrail config` here: its exit code, the settings, and the
+    /// complaints.
     fn config(
         &self,
         environment: &[(&str, &OsStr)],
@@ -45,7 +46,7 @@ impl Place {
         (code, text(shown), text(said))
     }
 
-    /// Returns what a command complains of that fails here; the words before the program's start it.
+    /// Returns the complaint of a command that fails here; the words in `before` start the program.
     fn failing(&self, before: &[&str], arguments: &[&str]) -> String {
         let mut words = before.to_vec();
         words.push(env!("CARGO_BIN_EXE_skytrail"));
@@ -337,7 +338,7 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
     let data = parent.join("data");
     let mut server = TestServer::with(&[("DATA_DIR", data.to_str().unwrap())]);
     assert_eq!(mode(&server), 0o700);
-    // Those above it are made as any folder is.
+    // Folders above it are created with the usual mode.
     std::fs::create_dir(&other).unwrap();
     let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode_of(&parent), mode_of(&other));
@@ -357,7 +358,7 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
 #[test]
 fn who_looks_in_the_wrong_place_is_told_where_to_look() {
     let place = Place::new();
-    // Nobody can listen there.
+    // Nothing can listen there.
     let set = ["--set", "MASTER_KEY=k", "--host", "127.0.0.1:1"];
     let cases = [
         (
@@ -387,7 +388,7 @@ fn who_looks_in_the_wrong_place_is_told_where_to_look() {
     }
 }
 
-/// Commands that need the data folder, if only for the master key in it.
+/// Commands that need the data folder, even if only for the master key in it.
 const IN_DATA_FOLDER: [&[&str]; 11] = [
     &["log", "tail"],
     &["log", "stat"],
@@ -484,7 +485,7 @@ fn what_lists_nothing_says_so() {
     let of_server = ["--set", &master_key, "--server", &server.base_url];
     for (arguments, shown, said) in [
         (&["audit", "refusals"][..], "nobody was refused\n", ""),
-        // These are lines of JSON for a program.
+        // A program expects lines of JSON here.
         (&["audit", "refusals", "--json"], "", ""),
         (&["erase", "list"], "", "skytrail: nothing was erased\n"),
         (&["plugin", "calls"], "no plugin was asked yet\n", ""),

@@ -74,7 +74,7 @@ fn a_profile_is_merged_at_every_login_by_the_rules_of_a_save() {
     worker.refuse(&request, &json!({"code": 30_001, "message": "not today"}));
     assert_eq!(third.join().unwrap().code(), 30_001);
 
-    // Without a profile nothing is saved, so nobody is asked.
+    // Without a profile nothing is saved, so no hook is called.
     let fourth = login(json!({})).join().unwrap().result();
     assert_eq!(fourth["profile"]["nickname"], "Bo");
 }
@@ -119,7 +119,7 @@ fn a_profile_that_cannot_be_stored_makes_no_user() {
     assert_eq!(login(json!({"username": "ADA"})).code(), 109);
     let al = login(json!({"username": "al"})).result();
     assert_ne!(al["user_id"].as_str(), ada.user.as_deref());
-    // A name that somebody has is refused later, too, and leaves the record as it was.
+    // A name that belongs to another user is refused later, too, and leaves the record unchanged.
     assert_eq!(login(json!({"username": "ada", "level": 9})).code(), 109);
     let after = login(json!({})).result();
     assert_eq!(after["profile"]["username"], "al");

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::server::TestServer;
 
-/// What custom tokens are signed with.
+/// The secret that signs custom tokens.
 pub const SECRET: &str = "custom-token-secret-of-the-tests";
 /// Long ago, and far in the future.
 const ISSUED: i64 = 1_500_000_000;
@@ -26,13 +26,13 @@ fn sign(algorithm: Algorithm, claims: &Json) -> String {
     jsonwebtoken::encode(&Header::new(algorithm), claims, &key).unwrap()
 }
 
-/// A custom token for somebody with fields of his user record.
+/// Returns a custom token for a subject, with fields for the user record.
 pub fn token_of(subject: &str, profile: Json) -> String {
     let claims = json!({"sub": subject, "iat": ISSUED, "exp": EXPIRES, "skyprofile": profile});
     sign(Algorithm::HS256, &claims)
 }
 
-/// Reads every byte below a folder, as text as far as it is one.
+/// Returns everything below a folder, decoded as text as far as possible.
 fn everything_in(folder: &Path) -> String {
     let mut all = String::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -58,7 +58,7 @@ fn an_account_is_signed_up_signed_in_and_survives_a_restart() {
     let refused = master.call("sso:oauth:signup", account("al"));
     assert_eq!(refused.code(), 108);
     assert_eq!(refused.json()["error"]["message"], "user already connected");
-    // The same name elsewhere is somebody else.
+    // The same name at another provider is a different person.
     let elsewhere = json!({"provider": "org.example", "principal_id": "al"});
     assert_eq!(master.call("sso:oauth:login", elsewhere).code(), 105);
 }
@@ -179,7 +179,7 @@ fn what_a_provider_says_is_kept_and_its_tokens_are_not() {
         shown.contains("first-name") && shown.contains("second-name"),
         "{shown}"
     );
-    // The log has it sealed, so it can be read once the store has it.
+    // The log has it only sealed, so it is readable once the store has it.
     let kept = eventually("what was said last is kept", || {
         let kept = everything_in(&server.data_dir());
         kept.contains("second-name").then_some(kept)

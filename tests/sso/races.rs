@@ -1,4 +1,4 @@
-//! A principal never belongs to two users, however many come at once.
+//! A principal never belongs to two users, however many requests arrive at once.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -10,7 +10,7 @@ use crate::support::client::{Answer, Client};
 
 const NUM_CALLERS: usize = 8;
 
-/// Calls an action many times at the same moment; `payload` makes each caller's body.
+/// Calls an action many times concurrently; `payload` returns each caller's body.
 fn at_once(client: &Client, action: &str, payload: impl Fn(usize) -> Json + Sync) -> Vec<Answer> {
     let barrier = Barrier::new(NUM_CALLERS);
     let call = |number: usize| {

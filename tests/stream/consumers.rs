@@ -1,4 +1,4 @@
-//! Named consumers of the log: at least once, per stream in order, shared, tried again, parked,
+//! Named consumers of the log: at least once, in order per stream, shared, retried, parked,
 //! rewound.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ fn what_is_acknowledged_is_over_and_what_is_not_comes_again() {
         (&json!(1), &json!("record.created"))
     );
     worker.ack(&first);
-    // No more than the window at once: the fourth is new when it comes below.
+    // At most the window at once: the fourth arrives for the first time below.
     let held: Vec<Json> = (0..3).map(|_| worker.event()).collect();
     expect_held(&master, "search", (4, 3));
     drop(worker);
@@ -50,7 +50,7 @@ fn what_is_acknowledged_is_over_and_what_is_not_comes_again() {
     assert!(positions(&again).is_superset(&positions(&held)));
     assert_eq!(again.iter().filter(|it| it["attempt"] == 2).count(), 3);
     await_end(&master, "search");
-    // Nothing comes once more: the next is what is new, behind all else of its stream.
+    // Nothing is repeated: the next event is the new one, after everything else of its stream.
     master.save("note/0", json!({"number": 9}));
     let next = worker.event();
     assert_eq!(
@@ -79,7 +79,7 @@ fn where_it_begins_and_what_it_is_told_is_said_once() {
     assert_eq!(streams("all"), ["record/note/1"]);
     assert_eq!(streams("timed"), ["record/note/1"]);
     assert!(streams("now").is_empty());
-    // The same once more is the same; something else is refused.
+    // The same declaration is accepted again; a different one is refused.
     assert_eq!(
         create(&master, "now", &json!({"from": 1}))["name"],
         "log/now"
@@ -100,7 +100,7 @@ fn where_it_begins_and_what_it_is_told_is_said_once() {
         assert_eq!(call("log:consumer:create", body.clone()), 108, "{body}");
     }
     assert_eq!(call("log:consumer:delete", json!({"consumer": "x"})), 110);
-    // Workers are sent away when it is deleted, and it is not there any more.
+    // When it is deleted, its workers are disconnected, and it no longer exists.
     let mut worker = Worker::connect(server.address(), "now", 1);
     let deleted = master.call("log:consumer:delete", json!({"consumer": "now"}));
     assert_eq!(deleted.result()["status"], "OK");
@@ -132,7 +132,7 @@ fn streams_keep_their_order_whoever_works() {
         let mut round = Vec::new();
         for (index, worker) in workers.iter_mut().enumerate() {
             while let Some(event) = worker.hear(Duration::from_millis(20)) {
-                // Never two of a stream at once, at whomever.
+                // Never two events of a stream at once, whichever workers have them.
                 assert!(in_hand.insert(stream(&event)), "{event}");
                 round.push((index, event));
             }
@@ -152,7 +152,7 @@ fn streams_keep_their_order_whoever_works() {
         "{seen:?}"
     );
     assert_eq!(most_at_once, STREAMS);
-    // Nobody is left out.
+    // Every worker gets a share.
     assert!(
         counts.iter().all(|count| *count >= EVENTS / 6),
         "{counts:?}"
@@ -182,7 +182,7 @@ fn a_failing_event_holds_back_only_its_stream_and_is_parked_in_the_end() {
             worker.ack(&event);
         }
         if attempts.len() == 3 && order.len() == 1 {
-            // Given up: the next of its stream comes.
+            // After the first was given up, the next event of its stream arrives.
             let next = worker.event();
             assert_eq!(next["event"]["version"], 2);
             worker.say("park", position(&next), &json!({"message": "never"}));
@@ -209,7 +209,7 @@ fn a_failing_event_holds_back_only_its_stream_and_is_parked_in_the_end() {
     );
     assert_eq!(letters[0]["error"]["message"], "no room");
     assert_eq!(letters[1]["error"]["message"], "never");
-    // The people's tools work for it as for a plugin.
+    // The operators' tools work for it as for a plugin.
     let id = letters[1]["id"].clone();
     let resend = json!({"consumer": "log/picky", "ids": [id]});
     assert_eq!(
@@ -244,8 +244,8 @@ fn time_limits_pauses_and_people() {
     master.save("note/1", json!({}));
     let mut worker = Worker::connect(server.address(), "slow", 2);
     let first = worker.event();
-    // Whoever says that it goes on has its time anew. The time that is waited is what is tested:
-    // more than the limit in all, and less each time.
+    // An extension restarts the time limit. The waiting is what is tested: longer than the limit in
+    // total, and shorter each time.
     for _ in 0..3 {
         assert!(worker.hear(Duration::from_millis(250)).is_none());
         worker.say("extend", position(&first), &json!({}));
@@ -253,7 +253,7 @@ fn time_limits_pauses_and_people() {
     worker.ack(&first);
     await_end(&master, "slow");
     assert_eq!(state(&master, "slow")["failed"], 0);
-    // One that says nothing is tried again.
+    // An event without an answer is retried.
     master.save("note/1", json!({"more": 1}));
     assert_eq!(worker.event()["attempt"], 1);
     let again = worker.event();
@@ -276,7 +276,7 @@ fn time_limits_pauses_and_people() {
     );
     worker.ack(&event);
     await_end(&master, "slow");
-    // Everything once more, in the order of each stream.
+    // All events again, in order within each stream.
     tell("delivery:rewind", json!({"position": 0}));
     let all = worker.take_all(&master, "slow");
     let of_first: Vec<u64> = all
@@ -328,7 +328,7 @@ fn whoever_breaks_the_rules_hears_of_it() {
         worker.0.send(message);
         assert_eq!(worker.hear(PATIENCE).unwrap()["type"], "error", "{message}");
     }
-    // Late answers are of no interest.
+    // Late answers are ignored.
     let mut worker = Worker::connect(server.address(), "strict", 1);
     worker.say("ack", 1_000_000, &json!({}));
     master.save("note/1", json!({}));

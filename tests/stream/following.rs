@@ -1,5 +1,5 @@
-//! Following the log: over server-sent events and over a WebSocket, without a gap and without
-//! doubles, whatever happens to the server.
+//! Following the log over server-sent events and over a WebSocket, without gaps or duplicates,
+//! whatever happens to the server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::support::sse::{EventSource, Heard};
 const PATIENCE: Duration = Duration::from_secs(20);
 const KEY: (&str, &str) = ("X-Skygear-API-Key", MASTER_KEY);
 
-/// A follower that comes again.
+/// A follower that reconnects.
 trait Follower {
-    /// Connects behind what it has had; says whether it is connected.
+    /// Connects after the last position received; returns whether it is connected.
     fn connect(&mut self, address: &str) -> bool;
     /// Waits for the next event; `None` when the connection is lost.
     fn next(&mut self) -> Option<Json>;
@@ -92,7 +92,8 @@ impl Follower for OverSocket {
     }
 }
 
-/// Follows from the beginning while others write and the server is killed; returns what came.
+/// Follows from the beginning while others write and the server is killed; returns what was
+/// received.
 fn follow_through(follower: &mut impl Follower) {
     const KILLS: usize = 3;
     let address = lasting_address();
@@ -110,7 +111,7 @@ fn follow_through(follower: &mut impl Follower) {
                     number += 1;
                     let id = format!("note/{writer}-{}", number % 50);
                     let body = json!({"records": [{"_id": id, "number": number}]});
-                    // It may be away just now.
+                    // The server may be down at that time.
                     let _ = client.try_call("record:save", body);
                 }
             })
@@ -137,7 +138,7 @@ fn follow_through(follower: &mut impl Follower) {
     });
     let master = Client::master(&server);
     let expected = read_all(&master, &json!({"kinds": ["record"], "limit": 1000}));
-    // The connection since the last start still serves.
+    // The connection since the last start still works.
     while heard.len() < expected.len() {
         heard.push(follower.next().unwrap());
     }
@@ -173,7 +174,8 @@ fn who_follows_from_now_hears_what_comes_and_where_he_is() {
         Heard::Event(event) => event,
         other => panic!("{other:?}"),
     };
-    // Nothing of the past comes; where he begins he hears at once, to go on there whatever happens.
+    // No past events arrive. The follower immediately receives its starting position, from which it
+    // can resume.
     let begun = next();
     assert_eq!(begun.event, "position", "{begun:?}");
     let note: Json = serde_json::from_str(&begun.data).unwrap();

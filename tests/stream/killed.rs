@@ -9,8 +9,8 @@ use super::worker::{Worker, create, position, stream};
 use crate::support::client::Client;
 use crate::support::server::{TestServer, lasting_address};
 
-/// Workers and the server are killed while others write: every event is acknowledged in the end,
-/// each stream's in order, as far as first times go.
+/// Workers and the server are killed while others write. Every event is finally acknowledged, and
+/// the first deliveries of each stream are in order.
 #[test]
 fn nothing_is_missed_when_server_and_workers_are_killed() {
     const ROUNDS: usize = 4;
@@ -38,7 +38,7 @@ fn nothing_is_missed_when_server_and_workers_are_killed() {
                 worker.ack(&event);
             }
         }
-        // Some are in their hands.
+        // The workers hold some events.
         if round % 2 == 0 {
             drop(workers);
             server.restart();

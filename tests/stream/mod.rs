@@ -34,7 +34,7 @@ fn write_some(server: &TestServer, num_rounds: usize) {
     assert_eq!(saved.result().as_array().unwrap().len(), 2);
 }
 
-/// Reads everything that is asked for, page by page.
+/// Reads everything that a request asks for, page by page.
 fn read_all(master: &Client, asked: &Json) -> Vec<Json> {
     let mut asked = asked.clone();
     let mut events = Vec::new();

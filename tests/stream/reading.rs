@@ -38,7 +38,7 @@ fn every_page_size_and_both_directions_give_the_same() {
     }
 }
 
-/// What is asked for, and which events that means.
+/// A request, and which events it means.
 type Case<'a> = (Json, &'a dyn Fn(&Json) -> bool);
 
 #[test]
@@ -91,7 +91,7 @@ fn a_time_parts_the_log() {
     let whole = read_all(&master, &json!({}));
     let middle = &whole[whole.len() / 2];
     let time = middle["time"].clone();
-    // All of a commit have its time.
+    // All events of a commit have the same time.
     let first = whole.iter().find(|it| it["time"] == time).unwrap();
     let first = first["position"].as_u64().unwrap();
     let head = whole.len() as u64;
@@ -126,7 +126,7 @@ fn an_event_says_who_did_it_and_no_secret() {
     assert_eq!(event["kind"], "record.created");
     assert_eq!(event["version"], 1);
     assert_eq!(event["request_id"], request);
-    // One request made the type and both records, in commits of different ids.
+    // One request created the type and both records, and each event has an id of its own.
     let all = read_all(&master, &json!({"request_id": request}));
     let ids: BTreeSet<_> = all.iter().map(|it| it["id"].as_str().unwrap()).collect();
     let made = all.iter().map(|it| it["stream"].as_str().unwrap());

@@ -1,5 +1,5 @@
-//! The search index example, as its README says: it finds exactly what is there, also after it was
-//! killed in the middle.
+//! The search index example, as its README says: it finds exactly the existing records, even after
+//! it was killed while working.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -38,7 +38,7 @@ fn find(server: &TestServer, words: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Waits until the index has had everything that was written.
+/// Waits until the index has received everything that was written.
 fn await_index(master: &Client) {
     eventually("the index is up to date", || {
         let listed = master.call("delivery:list", json!({})).result();
@@ -73,7 +73,7 @@ fn the_index_finds_exactly_what_is_there() {
     assert_eq!(find(&server, &["silk"]), found(&["note/2", "task/1"]));
     assert_eq!(find(&server, &["silk", "engine"]), found(&["note/2"]));
     assert_eq!(find(&server, &["\"weaving\""]), found(&["note/2"]));
-    // Changed, deleted, and a field taken away.
+    // Changed, deleted, and a field removed.
     master.save("note/1", json!({"title": "The difference engine"}));
     master.call("record:delete", json!({"ids": ["task/1"]}));
     let field = json!({"record_type": "note", "item_name": "tags"});
@@ -82,7 +82,7 @@ fn the_index_finds_exactly_what_is_there() {
     assert_eq!(find(&server, &["analytical"]), found(&[]));
     assert_eq!(find(&server, &["difference"]), found(&["note/1"]));
     assert_eq!(find(&server, &["silk"]), found(&[]));
-    // Killed in the middle of much, and the server, too.
+    // The example is killed in the middle of much work, and so is the server.
     for number in 0..100 {
         master.save(
             &format!("note/{number}"),

@@ -1,5 +1,5 @@
-//! Searching the log: every combination of what can be asked for, as pages, as a file over HTTP, and
-//! from the command line.
+//! Searches of the log: every combination of conditions, as pages, as a file over HTTP, and from
+//! the command line.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{positions, read_all, write_some};
 use crate::support::client::{Client, send};
 use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
-/// One condition: how it is asked for, and what it means.
+/// One condition: how it is requested, and what it means.
 type Condition = (&'static str, Json, Box<dyn Fn(&Json) -> bool>);
 
 fn conditions(whole: &[Json]) -> Vec<Condition> {
@@ -98,12 +98,12 @@ fn conditions_are_combined_at_will() {
     Client::master(&server).save("note/by-master", json!({"a": 1}));
     let whole = read_all(&Client::master(&server), &json!({}));
     combine(&server, &whole);
-    // What was committed before the start is in the journal only.
+    // After a restart, the earlier commits are only in the journal.
     server.restart();
     combine(&server, &whole);
 }
 
-/// Asks for every pair of conditions, and every one alone.
+/// Tests every condition alone, and every pair.
 fn combine(server: &TestServer, whole: &[Json]) {
     let master = Client::master(server);
     let conditions = conditions(whole);
@@ -203,7 +203,7 @@ fn a_user_is_named_by_what_he_signs_in_with() {
     let by_name = json!({"user": "ada"});
     assert_eq!(read_all(&master, &by_name), expected);
     assert_eq!(lines(&search(&server, &by_name)), expected);
-    // Who is no user is meant by what is said.
+    // A name that belongs to no user is taken literally.
     let master_only = read_all(&master, &json!({"user": "nobody"}));
     assert_eq!(master_only, Vec::<Json>::new());
 }
@@ -304,13 +304,13 @@ fn a_file_that_is_no_result_of_a_search_is_not_gone_on_with() {
             assert!(said.contains("name another"), "{said}");
         }
     }
-    // A file of the other format is none either.
+    // A file of the other format is not accepted either.
     std::fs::remove_file(&path).unwrap();
     assert!(run("csv", &[]).status.success());
     let table = std::fs::read_to_string(&path).unwrap();
     assert_eq!(run("jsonl", &["--resume"]).status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), table);
-    // Nothing is lost with an empty one.
+    // An empty file has nothing to lose.
     for more in [&["--resume"][..], &[]] {
         std::fs::write(&path, "").unwrap();
         assert!(run("csv", more).status.success());

@@ -1,4 +1,4 @@
-//! Those who work for a consumer of the log, and those who look after it.
+//! Workers of a log consumer, and calls that manage it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::socket::{Incoming, Socket};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Someone who works for a consumer.
+/// A worker of a consumer.
 pub struct Worker(pub Socket);
 
 impl Worker {
@@ -27,7 +27,7 @@ impl Worker {
         worker
     }
 
-    /// Waits for a message; `None` when none comes, or at the end.
+    /// Waits for a message; `None` if none arrives in time, or at the end.
     pub fn hear(&mut self, patience: Duration) -> Option<Json> {
         match self.0.receive(patience) {
             Incoming::Text(text) => Some(serde_json::from_str(&text).unwrap()),
@@ -54,8 +54,8 @@ impl Worker {
         self.say("ack", position(event), &json!({}));
     }
 
-    /// Takes and acknowledges events until its consumer, which nobody else works for, has had
-    /// everything.
+    /// Takes and acknowledges events until its consumer, of which it is the only worker, has
+    /// received everything.
     pub fn take_all(&mut self, master: &Client, consumer: &str) -> Vec<Json> {
         let mut taken = Vec::new();
         eventually("the consumer has had everything", || {
@@ -77,7 +77,7 @@ pub fn stream(message: &Json) -> String {
     message["event"]["stream"].as_str().unwrap().to_owned()
 }
 
-/// Makes a consumer of what happens to notes, with more options.
+/// Creates a consumer of changes to notes, with more options.
 pub fn create(master: &Client, name: &str, more: &Json) -> Json {
     let mut body = json!({"consumer": name, "record_types": ["note"], "kinds": ["record"]});
     for (member, value) in more.as_object().unwrap() {
@@ -93,20 +93,20 @@ pub fn state(master: &Client, name: &str) -> Json {
     found.cloned().unwrap_or(Json::Null)
 }
 
-/// Whether a consumer has an answer to everything up to the log's end.
+/// Returns whether a consumer has an answer to everything up to the log's end.
 fn has_had_all(master: &Client, name: &str) -> bool {
     state(master, name)["lag"] == 0
 }
 
-/// Waits until a consumer has had everything.
+/// Waits until a consumer has received everything.
 pub fn await_end(master: &Client, name: &str) {
     eventually("the consumer has had everything", || {
         has_had_all(master, name).then_some(())
     });
 }
 
-/// Waits until a consumer has read `num_open` events that are not over, and fails unless
-/// `num_sent` of them are at workers: what it says of itself it says once it has sent what it may.
+/// Waits until a consumer has `num_open` open events, and fails unless `num_sent` of them are at
+/// workers. It reports its state only after it has sent everything that it may.
 pub fn expect_held(master: &Client, name: &str, (num_open, num_sent): (u64, u64)) {
     let state = eventually("the consumer has read so many", || {
         Some(state(master, name)).filter(|it| it["open"] == num_open)

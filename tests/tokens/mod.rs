@@ -1,4 +1,4 @@
-//! Access tokens from outside: the three stores side by side, and what v1 left in each.
+//! Access tokens from outside: the three stores side by side, and the tokens that v1 left in each.
 
 mod files;
 mod redis;
@@ -10,14 +10,14 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
-/// Whether a token signs somebody in.
+/// Returns whether a token signs a user in.
 fn is_good(client: &Client) -> bool {
     let answer = client.call("me", json!({}));
     assert!([0, 104].contains(&answer.code()), "{}", answer.json());
     answer.code() == 0
 }
 
-/// What every store promises; signed tokens alone cannot be forgotten.
+/// Tests what every store promises; only signed tokens cannot be forgotten.
 fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
     let mut server = TestServer::with(settings);
     let ada = Client::signed_up(&server, "ada");
@@ -50,7 +50,7 @@ fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
     no_session_is_renewed_past_a_new_password(&newest);
 }
 
-/// Whoever has a session renews it for as long as he can, while its user gets new passwords.
+/// A session is renewed repeatedly while its user's password changes.
 fn no_session_is_renewed_past_a_new_password(user: &Client) {
     let mut user = user.clone();
     for _ in 0..3 {
@@ -110,7 +110,7 @@ fn signed_tokens_of_v1_are_accepted_with_the_secret_they_were_signed_with() {
             ada.with_token(&token)
         };
         let claims = || json!({"iat": 4_000_000_000_u64, "iss": "myapp", "sub": ada.user});
-        // A token from the future is none; one without a time of issue is never revoked.
+        // A token from the future is invalid; one without a time of issue is never revoked.
         assert!(!is_good(&sign(Algorithm::HS256, ours, claims())));
         for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
             let mut claims = claims();

@@ -1,4 +1,4 @@
-//! `TOKEN_STORE=redis`, against Debian's redis-server.
+//! `TOKEN_STORE=redis`, with Debian's redis-server.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ fn hashes_of_v1_are_read_and_their_own_expiry_counts() {
     };
     assert!(is_good(&write("v1-for-ever", "0")));
     assert!(is_good(&write("v1-future", "4102444800000000000")));
-    // v1 left such keys behind: it set the time to live on another one.
+    // v1 left such keys behind, because it set the expiry on another key.
     assert!(!is_good(&write("v1-past", "1500000000000000000")));
     redis
         .connect()
@@ -87,7 +87,7 @@ fn a_redis_that_comes_late_is_found_and_no_sign_up_is_left_behind() {
     let refused = Client::anonymous(&server).call("auth:signup", body.clone());
     assert_eq!(refused.status, 503, "{}", refused.json());
     redis.start_again();
-    // Only 503 until redis is used: the name is never taken.
+    // Only 503 until redis is used: the name is never reserved.
     let session = eventually("somebody signs up", || {
         let answer = Client::anonymous(&server).call("auth:signup", body.clone());
         assert!([200, 503].contains(&answer.status), "{}", answer.json());
@@ -113,7 +113,7 @@ fn a_redis_that_is_away_ends_no_session() {
         answer.json()
     );
     assert!(answer.header("Retry-After").is_some());
-    // Who shows no token needs no redis.
+    // A request without a token does not need redis.
     let anyone = Client::anonymous(&server);
     assert_eq!(
         anyone

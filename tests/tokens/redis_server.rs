@@ -1,4 +1,4 @@
-//! A redis of one's own on a loopback port.
+//! A redis server for one test, on a loopback port.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,8 @@ pub struct Redis {
 impl Redis {
     /// Starts a server that keeps nothing on disk.
     pub fn start() -> Self {
-        /// Ports below the range that the system gives out, so that nobody gets one meanwhile.
+        /// Ports below the system's range of automatic ports, so that no other process gets one
+        /// meanwhile.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let first = std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The published Python runtime of v1 (`skygear` 1.7.1), unmodified, with a plugin that was written
-//! for it. `points` goes through every extension point and knows nothing of transports.
+//! The published Python runtime of v1 (`skygear` 1.7.1), unmodified, with a plugin written for it.
+//! `points` exercises every extension point and knows nothing of transports.
 
 pub mod points;
 mod websocket;
@@ -11,7 +11,7 @@ use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 /// The server's name for the plugin.
 pub const PLUGIN: &str = "DEMO";
 
-/// Gives the runtime its settings.
+/// Passes the runtime its settings.
 pub fn settings<'a>(
     command: &'a mut Command,
     server: &TestServer,

@@ -1,4 +1,4 @@
-//! Every extension point of `tests/samples/demo_plugin.py`, seen by clients.
+//! Every extension point of `tests/samples/demo_plugin.py`, as clients see it.
 
 use serde_json::{Value as Json, json};
 
@@ -6,7 +6,7 @@ use crate::support::client::{Answer, Client, send};
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// Goes through all of them, at a server that is ready.
+/// Exercises all of them on a server that is ready.
 pub fn exercise(server: &TestServer) {
     lambdas(server);
     handlers(server);
@@ -57,7 +57,7 @@ fn lambdas(server: &TestServer) {
     assert_eq!((refused.status, refused.code()), (500, 10000));
     assert_eq!(refused.json()["error"]["message"], "a plain exception");
 
-    // A save from within a lambda, whose hooks come back to the same process.
+    // A save from within a lambda, whose hooks run in the same process.
     let records = json!([{"_id": "demo_note/called", "title": " called "}]);
     let call = json!({"args": ["record:save", {"records": records}]});
     let saved = ada.call("demo:call", call).result()["result"][0].take();

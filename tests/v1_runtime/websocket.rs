@@ -1,4 +1,4 @@
-//! The runtime over our own transport, by the bridge of the package `skytrail`.
+//! The runtime over our own transport, through the bridge of the package `skytrail`.
 
 use serde_json::json;
 
@@ -10,7 +10,8 @@ use crate::support::program::{Program, python, repository};
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, lasting_address};
 
-/// Starts a server; with it what the runtime's hooks need, a database in which nothing is.
+/// Starts a server, and returns it with the address of an empty database, which the runtime's hooks
+/// need.
 fn server() -> (TestServer, String) {
     let database = lasting_address();
     let settings = [("PLUGINS", PLUGIN), ("PLUGIN_NULL_DATABASE", &database)];
@@ -68,7 +69,7 @@ fn a_connection_that_breaks_is_resumed() {
     }
     let after = seen(&server);
     assert_eq!(after["pid"], before["pid"]);
-    // A new session would have been initialised again, and told of it.
+    // A new session would have been initialised again, and told of the events.
     assert_eq!(after["events"], before["events"]);
     assert_eq!(master.health()["plugins"]["plugins"][0]["resumed"], 1);
 }

@@ -1,4 +1,4 @@
-//! What may wait for the database is bounded: beyond that writes are refused.
+//! The number of events that may wait for the database is bounded: beyond it writes are refused.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ fn writes_are_taken_up_to_the_bound_and_not_beyond() {
     assert_eq!(lag, BOUND, "{health}");
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["log"]["is_store_behind"], true);
-    // What is in memory is still answered; what is not says why.
+    // Records in memory are still returned; the answer for others says why it fails.
     let known = ada.call("record:fetch", json!({"ids": ["thing/1"]}));
     assert_eq!(known.status, 200, "{known:?}");
     refused(&ada);

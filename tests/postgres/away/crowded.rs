@@ -1,4 +1,4 @@
-//! Others have all connections of the database.
+//! Other programs use up all connections of the database.
 
 use super::{Account, await_trouble, compare, refused, settings};
 use crate::support::client::Client;
@@ -6,7 +6,7 @@ use crate::support::eventually;
 use crate::support::postgres::{Postgres, Session, shared};
 use crate::support::server::TestServer;
 
-/// Takes whatever connections are left, as a plugin with a pool that is too large.
+/// Takes all remaining connections, as a plugin with too large a pool does.
 fn take_all(postgres: &Postgres, database: &str) -> Vec<Session> {
     let mut sessions = Vec::new();
     while let Ok(session) = postgres.try_session(("chat", database), "SELECT 1") {
@@ -53,7 +53,7 @@ fn a_plugin_that_takes_all_connections_is_named_as_the_reason() {
     account.save(&ada, 20);
     account.await_all(&ada);
 
-    // The server's are lost, and others are faster.
+    // The server's connections are lost, and others are faster.
     let mut taken = take_all(&postgres, database.name());
     let lost = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename='skytrail'";
     eventually("others have all connections", || {
@@ -63,7 +63,7 @@ fn a_plugin_that_takes_all_connections_is_named_as_the_reason() {
         (postgres.sql(left) == "0\n").then_some(())
     });
     account.save(&ada, 20);
-    // The first reason may be that the connection has broken.
+    // The first reason may be the broken connection.
     eventually("health names the reason", || {
         let reason = await_trouble(&server);
         reason.contains("remaining connection slots").then_some(())

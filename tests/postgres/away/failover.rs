@@ -1,4 +1,4 @@
-//! Another server takes over.
+//! Another database server takes over.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::postgres::Postgres;
 use crate::support::server::TestServer;
 use crate::support::wire::Wire;
 
-/// A primary, and what a standby gets over a wire.
+/// A primary and its standby, which replicates over a wire.
 struct Pair {
     primary: Postgres,
     standby: Postgres,
@@ -19,7 +19,7 @@ struct Pair {
 impl Pair {
     /// Starts both; the database is `postgres`.
     fn start() -> Self {
-        // Transactions get the numbers that a test expects.
+        // Autovacuum would use transaction numbers that a test expects.
         let primary = Postgres::start_with("-c autovacuum=off");
         let between = Wire::to(primary.folder());
         let standby = primary.standby(between.port());
@@ -66,7 +66,7 @@ fn a_standby_that_has_everything_takes_over_while_the_server_runs() {
     compare(server, &url);
 }
 
-/// Nobody writes, so it is readers who find the server that took over.
+/// With no writes, readers are the first to find the server that took over.
 #[test]
 fn readers_find_the_server_that_took_over() {
     let pair = Pair::start();
@@ -75,19 +75,20 @@ fn readers_find_the_server_that_took_over() {
     account.await_all(&ada);
     pair.primary.await_standby(&pair.standby);
     pair.primary.crash();
-    // A standby is not read: it may be anywhere.
+    // A standby is not read, because it may lag.
     assert_eq!(query(&ada).status, 503);
     pair.standby.promote();
     account.await_all(&ada);
     compare(server, &url);
 }
 
-/// The standby has not got what was applied last. What was acknowledged is in the log, and comes into
-/// the new primary from there, once; so does what others wrote by SQL and the log had taken in.
+/// The standby has not received the last changes. Acknowledged events are in the log, and the new
+/// primary gets them from there, once. So it does with the changes by SQL that the log had
+/// imported.
 #[test]
 fn what_a_standby_never_got_is_applied_again() {
     let pair = Pair::start();
-    // One address, behind which the servers change places.
+    // One address, behind which the servers are switched.
     let front = Wire::to(pair.primary.folder());
     let url = front.url("postgres");
     let mut server = TestServer::with(&settings(&url));
@@ -103,13 +104,13 @@ fn what_a_standby_never_got_is_applied_again() {
     let applied = head(&server);
     let written = "UPDATE app_myapp.thing SET n = n + 1000 WHERE _id = '0'";
     pair.primary.sql(written);
-    // The first that others write is heard of a moment later.
+    // The server hears of the first change by SQL with a delay.
     eventually("it is taken in", || (head(&server) > applied).then_some(()));
     let counted = account.acknowledged["0"] + 1000;
     account.acknowledged.insert("0".to_owned(), counted);
     account.await_all(&ada);
     let head_before = head(&server);
-    // Some more that no database has got.
+    // Some more that no database has received.
     pair.primary.crash();
     account.save(&ada, 1);
     pair.standby.promote();
@@ -129,8 +130,8 @@ fn what_a_standby_never_got_is_applied_again() {
     compare(server, &url);
 }
 
-/// A transaction of somebody else has come into the log, but not to the standby. There another one gets its
-/// numbers: it is not the one that the log has.
+/// A transaction by SQL is in the log but not on the standby. There another transaction gets the
+/// same numbers, and must not be mistaken for it.
 #[test]
 fn numbers_that_come_again_do_not_hide_what_sql_has_changed() {
     let pair = Pair::start();
@@ -190,7 +191,7 @@ fn a_standby_that_is_behind_is_noticed_by_readers_alone() {
     account.await_all(&ada);
     pair.primary.crash();
     pair.standby.promote();
-    // Nothing older is told, whoever asks first.
+    // No older state is returned, whoever asks first.
     eventually("it is noticed", || {
         let answer = ada.try_call("record:query", json!({"record_type": "thing"}));
         match answer {

@@ -1,4 +1,4 @@
-//! The disk on which the database keeps its tables, or its write-ahead log, is full.
+//! The disk with the database's tables, or with its write-ahead log, is full.
 
 use std::os::unix::fs::chown;
 
@@ -10,7 +10,7 @@ use crate::support::machine::{Mount, run, skipped};
 use crate::support::postgres::{Postgres, unprivileged};
 use crate::support::server::TestServer;
 
-/// Makes a small disk that the database may use; it goes with the folder.
+/// Creates a small disk that the database may use; it goes with the folder.
 fn small_disk(size: &str) -> Option<(tempfile::TempDir, Mount)> {
     let folder = tempfile::tempdir().unwrap();
     let mount = match Mount::memory(&folder.path().join("small"), size) {
@@ -27,7 +27,7 @@ fn small_disk(size: &str) -> Option<(tempfile::TempDir, Mount)> {
     Some((folder, mount))
 }
 
-/// Saves pages until the store takes no more; returns how many.
+/// Saves pages until the store accepts no more; returns how many.
 fn fill(server: &TestServer, ada: &Client) -> u32 {
     let mut number = 0_u32;
     while Client::master(server).health()["projector"]["is_failing"] != true {
@@ -58,7 +58,7 @@ fn a_full_disk_of_the_database_holds_up_the_store_alone() {
     let pages = fill(&server, &ada);
     let reason = await_trouble(&server);
     assert!(reason.contains("No space left"), "{reason}");
-    // Writes go on, reads say why they cannot.
+    // Writes continue, and reads say why they cannot.
     account.save(&ada, 20);
     let why = refused(&ada);
     assert!(why.contains("no space left"), "{why}");
@@ -70,10 +70,10 @@ fn a_full_disk_of_the_database_holds_up_the_store_alone() {
     compare(server, &url);
 }
 
-/// Without space for its write-ahead log the database ends, whoever asked for what.
+/// Without space for its write-ahead log the database ends, whoever caused the write.
 #[test]
 fn a_full_disk_of_its_write_ahead_log_ends_the_database_alone() {
-    // Small enough that the records of the account are still in memory when it is full.
+    // Small enough that the account's records are still in memory when the disk is full.
     let Some((_folder, mount)) = small_disk("24m") else {
         return;
     };
@@ -99,7 +99,7 @@ fn a_full_disk_of_its_write_ahead_log_ends_the_database_alone() {
     compare(server, &url);
 }
 
-/// Makes a text that does not get smaller by being packed.
+/// Returns a text that cannot be compressed.
 fn noise(seed: u32) -> String {
     let mut state = u64::from(seed) | 1 << 40;
     let letters = std::iter::repeat_with(|| {

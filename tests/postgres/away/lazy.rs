@@ -1,4 +1,5 @@
-//! What is applied does not wait for the database's disk: a crash takes back what readers were told of.
+//! Applying events does not wait for the database's disk, so a crash takes back what readers have
+//! seen.
 
 use super::{Account, compare, figure, settings};
 use crate::support::client::Client;
@@ -20,7 +21,7 @@ fn what_a_crash_takes_back_is_applied_again() {
     account.await_all(&ada);
     database.sql("UPDATE app_myapp.thing SET n = n WHERE _id = '1'");
 
-    // Nothing is written to the disk any more but what somebody waits for.
+    // From here on only transactions that wait for the disk are written to it.
     let writer = "SELECT pid FROM pg_stat_activity WHERE backend_type='walwriter'";
     let writer = postgres.sql(writer);
     run("kill", &["-STOP", writer.trim()]).unwrap();
@@ -33,7 +34,7 @@ fn what_a_crash_takes_back_is_applied_again() {
     postgres.start_again();
     let left: u64 = database.sql(position).trim().parse().unwrap();
     assert!(left < head, "{left}: the crash took nothing back");
-    // Nothing older is told, whoever asks first.
+    // No older state is returned, whoever asks first.
     eventually("it is noticed", || {
         let answer = ada.try_call("record:query", serde_json::json!({"record_type": "thing"}));
         match answer {

@@ -1,5 +1,5 @@
-//! The database goes away, in the ways in which databases do. Writes go on as long as the log can take
-//! them, reads say what they cannot do, and in the end everything is there.
+//! The database fails in the ways in which databases do. Writes continue as long as the log can
+//! take them, reads say what they cannot do, and finally everything is there.
 
 mod bounded;
 mod crowded;
@@ -20,13 +20,13 @@ use crate::support::eventually;
 use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
-/// The code of what the database is asked for in vain.
+/// The error code when the database is unavailable.
 const AWAY: i64 = 10_002;
-/// What a request may take that waits for the store to catch up, and then for the database, with these
-/// tests' settings.
+/// How long a request may take, with these tests' settings, that waits for the store to catch up
+/// and then for the database.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How these tests' servers use the database.
+/// The database settings of these tests' servers.
 fn settings(url: &str) -> [(&str, &str); 3] {
     [
         ("DATABASE_URL", url),
@@ -35,7 +35,7 @@ fn settings(url: &str) -> [(&str, &str); 3] {
     ]
 }
 
-/// Starts a server on the database, with a user and her first records.
+/// Starts a server on the database, with a user and their first records.
 fn begin(url: &str) -> (TestServer, Client, Account) {
     let server = TestServer::with(&settings(url));
     let ada = Client::signed_up(&server, "ada");
@@ -52,7 +52,7 @@ struct Account {
 }
 
 impl Account {
-    /// Saves some records one after the other, each of which has to be acknowledged.
+    /// Saves some records one after the other; each must be acknowledged.
     fn save(&mut self, client: &Client, count: u64) {
         for _ in 0..count {
             self.try_save(client)
@@ -60,7 +60,7 @@ impl Account {
         }
     }
 
-    /// Saves the next record; fails with the error when it is refused.
+    /// Saves the next record; fails with the error if it is refused.
     fn try_save(&mut self, client: &Client) -> Result<(), Json> {
         self.next += 1;
         let key = (self.next % 20).to_string();
@@ -80,8 +80,8 @@ impl Account {
         Err(refused.clone())
     }
 
-    /// Waits until queries are answered and say what was acknowledged; a save that was refused may have
-    /// been stored all the same.
+    /// Waits until queries are answered with everything acknowledged. A refused save may have been
+    /// stored all the same.
     fn await_all(&self, client: &Client) {
         eventually("everything is there", || {
             let body = json!({"record_type": "thing", "limit": 1000});
@@ -111,7 +111,7 @@ impl Account {
     }
 }
 
-/// Asks for all records, and sees that an answer comes in time.
+/// Queries all records, and checks that the answer arrives in time.
 fn query(client: &Client) -> Answer {
     let begun = Instant::now();
     let answer = client.call("record:query", json!({"record_type": "thing"}));
@@ -119,7 +119,7 @@ fn query(client: &Client) -> Answer {
     answer
 }
 
-/// Asks in vain; returns why.
+/// Queries, which must fail; returns why.
 fn refused(client: &Client) -> String {
     let answer = query(client);
     assert_eq!((answer.status, answer.code()), (503, AWAY), "{answer:?}");
@@ -133,13 +133,13 @@ fn figure(health: &Json, path: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no {path}: {health}"))
 }
 
-/// How many events the store has not got yet.
+/// Returns how many events the store has not applied yet.
 fn lag(server: &TestServer) -> u64 {
     let health = Client::master(server).health();
     figure(&health, "/log/head") - figure(&health, "/projector/position")
 }
 
-/// Waits until health says that the store takes no events; returns why.
+/// Waits until health reports that the store takes no events; returns why.
 fn await_trouble(server: &TestServer) -> String {
     eventually("health says that the store takes no events", || {
         let health = Client::master(server).health();
@@ -157,7 +157,7 @@ fn await_health(server: &TestServer) {
     });
 }
 
-/// Stops the server, and compares its store with one that is made from the log.
+/// Stops the server, and compares its store with one built from the log.
 fn compare(mut server: TestServer, url: &str) {
     await_health(&server);
     assert!(server.terminate().success());
@@ -172,7 +172,7 @@ fn compare(mut server: TestServer, url: &str) {
     assert!(output.status.success(), "{said}");
 }
 
-/// As while somebody puts it back from a dump.
+/// For example while an operator restores it from a dump.
 #[test]
 fn a_database_that_is_not_there_is_waited_for() {
     let database = shared().database(&[]);

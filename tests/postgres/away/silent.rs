@@ -1,4 +1,4 @@
-//! The database says nothing any more, and nobody hangs up: a network that drops what is sent.
+//! The database falls silent without closing connections: a network that drops packets.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn a_network_that_drops_everything_for_a_while_is_outlived() {
     account.save(&ada, 20);
     let why = refused(&ada);
     assert!(why.contains("try again"), "{why}");
-    // Connections are taken, and nothing comes over them.
+    // Connections are accepted, and nothing arrives over them.
     let reason = await_trouble(&server);
     assert!(!reason.is_empty());
     account.save(&ada, 20);
@@ -32,8 +32,8 @@ fn a_network_that_drops_everything_for_a_while_is_outlived() {
     compare(server, &database.url());
 }
 
-/// The connections that there are lead nowhere any more, with what was under way on them: the server
-/// makes new ones, and what the old ones held in the database is given up.
+/// The existing connections lead nowhere, with their requests in flight. The server opens new ones,
+/// and the locks of the old ones in the database are released.
 #[test]
 fn dead_connections_are_replaced() {
     let postgres = Postgres::start();
@@ -42,7 +42,7 @@ fn dead_connections_are_replaced() {
     let url = wire.url(database.name());
     let (server, ada, mut account) = begin(&url);
     for round in 0..3 {
-        // Whatever the projector is at just then, its transaction stays open in the database.
+        // Whatever the projector is doing at that time, its transaction stays open in the database.
         account.save(&ada, 10);
         wire.delay(Duration::from_millis(20 * round));
         account.save(&ada, 10);
@@ -57,7 +57,7 @@ fn dead_connections_are_replaced() {
     compare(server, &database.url());
 }
 
-/// Who waits for an answer when everything goes silent is told in time.
+/// A reader that waits for an answer when everything falls silent gets an error in time.
 #[test]
 fn a_read_that_is_under_way_ends_in_time() {
     let postgres = Postgres::start();

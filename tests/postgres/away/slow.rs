@@ -1,4 +1,4 @@
-//! The database is slow: its answers take long, or others hold locks.
+//! The database is slow: its answers take long, or other sessions hold locks.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ fn answers_that_take_long_hold_up_only_who_needs_them() {
     let (server, ada, mut account) = begin(&url);
     await_health(&server);
 
-    // Slow enough to fall behind, and not so slow that nothing comes through.
+    // Slow enough to fall behind, but fast enough that something gets through.
     wire.delay(Duration::from_millis(150));
     account.save(&ada, 100);
     assert!(lag(&server) > 0, "nothing was slow");
     account.await_all(&ada);
 
-    // So slow that no answer is worth waiting for.
+    // So slow that every request gives up before its answer.
     wire.delay(Duration::from_millis(2500));
     account.save(&ada, 20);
     let why = refused(&ada);
@@ -46,14 +46,14 @@ fn locks_of_others_hold_up_only_who_needs_what_is_locked() {
     let place = ("postgres", database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp.thing IN ACCESS EXCLUSIVE MODE";
     let locking = postgres.session(place, lock);
-    // Nothing waits for the projector: it is the statement itself that takes too long.
+    // Nothing waits for the projector: the statement itself takes too long.
     let why = refused(&ada);
     assert!(why.contains("takes too long"), "{why}");
     account.save(&ada, 50);
     assert!(lag(&server) > 0, "nothing was locked");
     let answer = query(&ada);
     assert_eq!(answer.status, 503, "{answer:?}");
-    // What is not locked is answered, and says that the store is held up.
+    // Queries of other tables are answered, and health reports that the store is held up.
     let master = Client::master(&server);
     eventually("the health is told", || {
         (master.health()["status"] == "degraded").then_some(())

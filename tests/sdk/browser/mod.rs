@@ -9,7 +9,7 @@ use self::site::Site;
 use super::report::Report;
 use crate::support::server::{API_KEY, TestServer};
 
-/// Neither the network nor the machine is to be touched beyond the test.
+/// Flags that keep the browser away from the network and the rest of the machine.
 const QUIET: [&str; 8] = [
     "--headless",
     "--no-sandbox",
@@ -27,7 +27,7 @@ fn the_published_bundle_works_in_a_browser() {
     let site = Site::start();
     let profile = tempfile::tempdir().unwrap();
     let page = format!("{}/#{}/%20{API_KEY}", site.base_url, server.base_url);
-    // It prints the page when that is loaded, which it is when its checks are done.
+    // It prints the page once that is loaded, which is when its checks are done.
     let browser = Command::new("chromium")
         .args(QUIET)
         .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -46,7 +46,7 @@ fn the_published_bundle_works_in_a_browser() {
     panic!("{}\n{dom}", String::from_utf8_lossy(&browser.stderr));
 }
 
-/// Returns the text of the element into which the page writes.
+/// Returns the text of the element that the page writes to.
 fn text_of_report(dom: &str) -> String {
     let (_, from_start) = dom.split_once("<pre id=\"report\">").unwrap_or_default();
     let (text, _) = from_start.split_once("</pre>").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A small server of static files, of an origin of its own.
+//! A small server of static files, with an origin of its own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
