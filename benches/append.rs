@@ -1,6 +1,7 @@
-//! How many commits a second become durable through the committer, with so many waiting at a time?
+//! How many commits per second become durable through the committer, with a number of them in
+//! flight?
 //!
-//! Every one is in the journal and flushed (`fdatasync`) when its append answers; sled follows.
+//! Each one is in the journal and flushed (`fdatasync`) when its append answers; sled follows.
 
 #![expect(
     clippy::unwrap_used,
@@ -41,7 +42,7 @@ fn append(criterion: &mut Criterion) {
     opened.close(Duration::from_secs(10));
 }
 
-/// What it costs a sign-up that what is about him is sealed: a key of his own is made durable first.
+/// What sealing costs a sign-up: the user's own key is made durable first.
 fn sign_up(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -72,13 +73,13 @@ fn sign_up(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Appends so many commits of one record, `in_flight` at a time.
+/// Appends `times` commits of one record, `in_flight` at a time.
 async fn append_times(embedded: &Arc<EmbeddedLog>, in_flight: u64, times: u64) -> Duration {
     let make = || log::decision(1, embedded.head());
     append_each(embedded, (in_flight, times), make).await
 }
 
-/// Appends so many decisions, `in_flight` at a time.
+/// Appends `times` decisions, `in_flight` at a time.
 async fn append_each(
     embedded: &Arc<EmbeddedLog>,
     (in_flight, times): (u64, u64),

@@ -1,4 +1,4 @@
-//! How long does it take to turn a commit into bytes and back?
+//! How long does it take to encode a commit to bytes and decode it?
 
 #![expect(clippy::unwrap_used, reason = "a bench stops at the first surprise")]
 
@@ -33,7 +33,7 @@ fn codec(criterion: &mut Criterion) {
                 .iter(|| encode_events(Arc::clone(&commit), &Sealing::new(), || [7; 16]).unwrap());
         });
         group.bench_function(BenchmarkId::new("seal", num_records), |bencher| {
-            // A commit that nobody else holds, as the committer gets it.
+            // A commit without other references, as the committer gets it.
             let fresh = || {
                 encode_events(
                     Arc::new(commit::commit(num_records)),

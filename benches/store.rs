@@ -1,6 +1,6 @@
-//! How many events a second does the record store take, and how many queries does it answer?
+//! How many events per second does the record store take, and how many queries does it answer?
 //!
-//! Small messages with a reference, an access list for none; half of the events make a record, half
+//! Small messages with a reference and no access list; half of the events create a record, half
 //! change one. Queries ask for the newest fifty of a room among 100,000.
 
 #![expect(
@@ -34,7 +34,7 @@ use uuid::Uuid;
 const ROOMS: u64 = 100;
 const RECORDS: u64 = 100_000;
 
-/// Makes commits of one event each.
+/// Creates commits of one event each.
 struct Source {
     position: u64,
     num_records: u64,
@@ -275,7 +275,7 @@ fn query(criterion: &mut Criterion) {
         scope: &Scope::Public,
         caller: &caller,
     };
-    // Let the store see what comes, and make its index.
+    // Gives the store time to see the queries, and to build its index.
     for room in 0..50 {
         let query = newest_of_room(room % ROOMS);
         let asked = world.store.query(&query, &asker, &NoHeads);

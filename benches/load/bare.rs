@@ -1,7 +1,7 @@
 //! The bare server: the least that an actix-web server can do for the same promise. It appends each
-//! body to a preallocated file, many with one `fdatasync`, and answers when that has returned; or it
-//! answers a GET from memory; or it passes on every WebSocket message to everyone. No tokens, no
-//! JSON, no database.
+//! body to a preallocated file, many with one `fdatasync`, and answers after that; or it answers a
+//! GET from memory; or it passes every WebSocket message on to everyone. No tokens, no JSON, no
+//! database.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,9 +15,9 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Written over again and again, so that the file never grows while time is taken.
+/// Overwritten from the start again, so that the file never grows during a measurement.
 const FILE_SIZE: usize = 64 * 1024 * 1024;
-/// At most this much goes into one write.
+/// The most that goes into one write.
 const GROUP_SIZE: usize = 1024 * 1024;
 
 struct Append {
@@ -25,7 +25,7 @@ struct Append {
     done: oneshot::Sender<()>,
 }
 
-/// Serves until the driver is gone. Prints where it listens, as our server does.
+/// Serves until the driver ends. Prints its address, as our server does.
 #[actix_web::main]
 pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     let appender = Data::new(start_appender(path)?);
@@ -45,7 +45,7 @@ pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     let addr = server.addrs().first().copied().expect("it is bound");
     println!("bare: ready on http://{addr}");
     io::stdout().flush()?;
-    // Our input ends when the driver does, in whatever way.
+    // Our input ends when the driver does, however it ends.
     std::thread::spawn(|| {
         io::copy(&mut io::stdin(), &mut io::sink()).ok();
         std::process::exit(0);
@@ -62,7 +62,8 @@ fn start_appender(path: &Path) -> io::Result<SyncSender<Append>> {
     Ok(tx)
 }
 
-/// Takes what is there, writes it at once, and answers all when it is on the disk.
+/// Takes the waiting bodies, writes them at once, and answers all of them when they are on the
+/// disk.
 fn append_groups(file: &File, appends: &Receiver<Append>) -> io::Result<()> {
     let mut group = Vec::with_capacity(GROUP_SIZE);
     let mut waiting = Vec::new();
@@ -92,7 +93,7 @@ fn append_groups(file: &File, appends: &Receiver<Append>) -> io::Result<()> {
     Ok(())
 }
 
-/// With the query `tell`, everyone who listens is sent what has been appended.
+/// With the query `tell`, every listener is sent what has been appended.
 async fn append(
     request: HttpRequest,
     appender: Data<SyncSender<Append>>,
@@ -123,10 +124,10 @@ async fn bytes(size: web::Path<usize>) -> HttpResponse {
     }
 }
 
-/// Who hears what is published, by number.
+/// The listeners, by number.
 type Sessions = Mutex<BTreeMap<usize, actix_ws::Session>>;
 
-/// Who connects with the query `publish` sends to everyone who connected without it.
+/// A connection with the query `publish` sends to every connection without it.
 async fn pubsub(
     request: HttpRequest,
     payload: web::Payload,
@@ -151,7 +152,7 @@ async fn pubsub(
     Ok(response)
 }
 
-/// Sends something to everyone who listens.
+/// Sends a message to every listener.
 async fn tell(
     sessions: &Sessions,
     send: impl AsyncFn(actix_ws::Session) -> Result<(), actix_ws::Closed>,

@@ -6,25 +6,25 @@ use crate::rig::{Loaded, Rig};
 use crate::server::settle;
 use crate::stats::{median, percentile};
 
-/// What the rounds brought, in things (records, mostly) per second.
+/// The result of the rounds, in items (mostly records) per second.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     pub(crate) ours_per_s: f64,
-    /// The same, with the time in it until a query sees everything: what can be kept up.
+    /// The same, including the time until a query sees everything: the sustainable rate.
     pub(crate) settled_per_s: f64,
     pub(crate) bare_per_s: f64,
-    /// The middle one of the rounds' ratios.
+    /// The median of the rounds' ratios.
     pub(crate) ratio: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// Of our server, with all that it does after the answer.
+    /// Of our server, including everything that it does after the answer.
     pub(crate) cpu_per_1000: f64,
     pub(crate) bare_cpu_per_1000: f64,
     pub(crate) failures: u64,
     pub(crate) first_failure: Option<String>,
 }
 
-/// Runs the rounds; `connections` to each server, made before.
+/// Runs the rounds, with `connections` to each server, opened before.
 pub(crate) async fn compare(
     rig: &Rig<'_>,
     loaded: &Loaded,
@@ -37,7 +37,7 @@ pub(crate) async fn compare(
         .await
         .expect("connections");
     let mut sums = Sums::default();
-    // The first round warms up both and is not counted.
+    // The first round warms up both servers and is not counted.
     for round in 0..=rig.options.rounds() {
         let our_part = our_part(rig, loaded, &mut our_clients, ours).await;
         let cpu_before = rig.bare.cpu_seconds();

@@ -6,20 +6,20 @@ use futures_util::future::join_all;
 
 use crate::http::{Client, Response};
 
-/// A kind of request, made anew each time, and what a good answer to it looks like.
+/// A kind of request, written anew each time, and what a good answer looks like.
 pub(crate) trait Job {
     /// Writes the whole next request into an empty buffer.
     fn write_request(&self, into: &mut Vec<u8>);
 
     fn is_success(&self, response: &Response<'_>) -> bool;
 
-    /// How many things (records, mostly) one request stands for.
+    /// How many items (mostly records) one request stands for.
     fn weight(&self) -> u64 {
         1
     }
 }
 
-/// What one or more rounds brought.
+/// The result of one or more rounds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) requests: u64,
@@ -48,13 +48,13 @@ impl Outcome {
     }
 }
 
-/// Stops when the time is over; every request that was begun is waited for and counted.
+/// Stops when the time is over; waits for every request that was begun, and counts it.
 pub(crate) async fn drive_for(clients: &mut [Client], job: &impl Job, time: Duration) -> Outcome {
     let start = Instant::now();
     drive_while(clients, job, |now| now.duration_since(start) < time).await
 }
 
-/// Stops when so many requests are answered.
+/// Stops when `times` requests are answered.
 pub(crate) async fn drive_times(clients: &mut [Client], job: &impl Job, times: u64) -> Outcome {
     let left = std::cell::Cell::new(times);
     drive_while(clients, job, |_| {

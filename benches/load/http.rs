@@ -1,4 +1,5 @@
-//! A minimal HTTP/1.1 client: one kept-alive connection, one request at a time, bodies with a length.
+//! A minimal HTTP/1.1 client: one kept-alive connection, one request at a time, bodies with a
+//! length.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What came back; borrowed from the connection's buffer.
+/// A response, borrowed from the connection's buffer.
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
@@ -82,7 +83,7 @@ struct Head {
 }
 
 impl Head {
-    /// Returns `None` while the head is not complete.
+    /// Returns `None` while the head is incomplete.
     fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
         let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
             return Ok(None);

@@ -1,21 +1,22 @@
-//! The load driver: how fast the whole server is, next to what the machine could do at best.
+//! The load driver: how fast the whole server is, next to the best that the machine can do.
 //!
-//! Machines differ and are noisy, so every rate is taken beside that of a *bare* server, an
-//! actix-web that appends the request body to a preallocated file with group `fdatasync` (or answers
-//! from memory), in turns of about a second: ours, bare, ours, bare. What is compared is the ratio.
-//! Server and client share the machine, so the client (`http`, `websocket`) does as little as it can.
+//! Machines differ and are noisy, so every rate is measured next to that of a *bare* server: an
+//! actix-web that appends the request body to a preallocated file with group `fdatasync` (or
+//! answers from memory). The two take turns of about a second: ours, bare, ours, bare. Their ratio
+//! is compared. Server and client share the machine, so the client (`http`, `websocket`) does as
+//! little as it can.
 //!
 //! ```text
 //! cargo bench --bench load                              every row, some minutes
 //! cargo bench --bench load -- --quick --only create     a first look
 //! cargo bench --bench load -- --flush-us 200 --only create   the same on a slower disk
-//! cargo bench --bench load -- --only postgres           the record store in PostgreSQL beside a file
+//! cargo bench --bench load -- --only postgres           the record store in PostgreSQL and a file
 //! cargo bench --bench load -- --markdown table.md       the table for the README
 //! cargo test --bench load                               no timing: does it run, is every answer a success
 //! ```
 //!
-//! Exits with 1 when a request failed. A missed aim is shown, and changes nothing else: time is
-//! never a reason for a test to fail.
+//! Exits with 1 if a request failed. A missed aim is shown, but has no other effect: time is never
+//! a reason for a test to fail.
 
 #![expect(
     clippy::unwrap_used,
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(address) = &options.zmq_plugin {
-        // The server goes away when it is done.
+        // The server disconnects when it is done.
         zmq::serve(address).ok();
         return ExitCode::SUCCESS;
     }

@@ -1,4 +1,4 @@
-//! What the command line says, and what follows from it for every row.
+//! The command line, and what it means for every row.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use clap::Parser;
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// The sizes and times that the aims speak of.
+    /// The sizes and times of the aims.
     Full,
     /// A few seconds for each row and a tenth of the data.
     Quick,
-    /// As little as shows that everything works.
+    /// Just enough to show that everything works.
     Smoke,
 }
 
-/// Measures the server beside a bare one, in the same run.
+/// Measures the server next to a bare one, in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "load")]
 pub(crate) struct Options {
-    /// Few seconds a row and a tenth of the data.
+    /// A few seconds for each row and a tenth of the data.
     #[arg(long)]
     quick: bool,
     /// No timing, only: does everything run and is every answer a success.
@@ -45,13 +45,13 @@ pub(crate) struct Options {
     /// Seconds of each round.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Make each flush of both servers take so many microseconds longer, as on a slower disk.
+    /// Make each flush of both servers take this many microseconds longer, as on a slower disk.
     #[arg(long)]
     pub(crate) flush_us: Option<u64>,
     /// Threads of the bare server that serve HTTP.
     #[arg(long, default_value_t = default_workers())]
     pub(crate) workers: usize,
-    /// Be the bare server, appending to this file; the driver starts itself with it.
+    /// Be the bare server, appending to this file; the driver starts itself like this.
     #[arg(long, hide = true)]
     pub(crate) bare: Option<PathBuf>,
     /// Be a plugin's worker at this server.
@@ -98,7 +98,7 @@ impl Options {
         }))
     }
 
-    /// The full size for a full run, a fraction of it for the others.
+    /// The full size for a full run, a fraction of it otherwise.
     pub(crate) fn scaled(&self, full_size: u64) -> u64 {
         match self.mode() {
             Mode::Full => full_size,

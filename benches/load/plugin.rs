@@ -1,7 +1,8 @@
-//! A plugin for the rows that ask one: in Rust, doing as little as it can, over each transport.
+//! A plugin for the rows that need one: in Rust, doing as little as it can, over each transport.
 //!
-//! It has a lambda, a handler, a before-save hook that adds a field, and an after-save hook. The driver
-//! starts itself as this plugin, so that its time is its own process's.
+//! It has a lambda, a handler, a before-save hook that adds a field, and an after-save hook. The
+//! driver starts itself as this plugin, so that the plugin's time is measured in a process of its
+//! own.
 
 use std::io::{Read as _, Write as _};
 
@@ -16,13 +17,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 pub(crate) const NAME: &str = "BENCH";
 /// Its lambda.
 pub(crate) const LAMBDA: &str = "bench:lambda";
-/// The type whose saves it hooks.
+/// The type whose saves its before-hook changes.
 pub(crate) const HOOKED: &str = "hooked";
-/// The type of whose saves it is told.
+/// The type whose saves its after-hook hears of.
 pub(crate) const TOLD: &str = "told";
-/// What the handler answers.
+/// The answer of its handler.
 pub(crate) const PAGE: &str = "a page of a plugin";
-/// The argument with which a program is the plugin over `exec`.
+/// The argument that makes this program the plugin over `exec`.
 pub(crate) const EXEC_ARG: &str = "--exec-plugin";
 
 fn registration() -> Value {
@@ -41,7 +42,7 @@ pub(crate) fn result(request: &mut Value) -> Value {
     match request["kind"].as_str() {
         Some("event") if request["name"] == "init" => registration(),
         Some("op") => json!({"args": request["param"]["args"].take()}),
-        // "a page of a plugin" in base64, as the envelope has bodies.
+        // "a page of a plugin" in base64, as bodies are in the envelope.
         Some("handler") => json!({
             "status": 200,
             "header": {"Content-Type": ["text/plain"]},
@@ -93,7 +94,7 @@ pub(crate) async fn work(endpoint: &str, master_key: &str) {
     }
 }
 
-/// Serves as a plugin over HTTP, and says where.
+/// Serves as a plugin over HTTP, and prints its address.
 pub(crate) fn serve_http() -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let answer = |mut request: web::Json<Value>| async move {
@@ -113,7 +114,7 @@ pub(crate) fn serve_http() -> std::io::Result<()> {
     })
 }
 
-/// Answers one request as a program does over `exec`.
+/// Answers one request as a program over `exec` does.
 pub(crate) fn run_once(args: &[String]) -> std::io::Result<()> {
     let kind_and_name = args.iter().position(|arg| arg == "--subprocess");
     let after = |more: usize| args.get(kind_and_name? + more).cloned();

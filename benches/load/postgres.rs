@@ -1,6 +1,7 @@
-//! A PostgreSQL of the driver's own, as it is installed: what it acknowledges is on the disk.
+//! A PostgreSQL server for the driver, with default durability: what it acknowledges is on the
+//! disk.
 //!
-//! It runs below a shell that waits for the end of its input, so it ends with the driver.
+//! It runs under a shell that waits for its input to end, so it ends with the driver.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Where Debian's `postgresql-15` has its programs.
+/// Where Debian's `postgresql-15` installs its programs.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 const USER: &str = "postgres";
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Whether there is one on this machine.
+    /// Returns whether this machine has one.
     pub(crate) fn is_installed() -> bool {
         Path::new(PROGRAMS).exists()
     }
@@ -76,7 +77,7 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Makes a database and returns its address.
+    /// Creates a database and returns its address.
     pub(crate) fn make_database(&self, name: &str) -> String {
         self.sql("postgres", &format!("CREATE DATABASE {name}"))
             .expect("a database");
@@ -84,14 +85,14 @@ impl Postgres {
         format!("postgres://{USER}@localhost/{name}?host={folder}")
     }
 
-    /// Runs SQL and returns what it answers.
+    /// Runs SQL and returns its output.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let how = ["-X", "-q", "-A", "-t", "-c", sql];
         self.run("psql", database, &how)
     }
 
-    /// How many transactions a second so many clients bring about, each a statement after the other, for
-    /// some seconds.
+    /// Returns how many transactions per second a number of clients achieve, each one statement
+    /// after the other, for some seconds.
     pub(crate) fn rate(
         &self,
         database: &str,
@@ -127,13 +128,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its folder goes when it has ended.
+        // Its folder is removed when it has ended.
         drop(self.keeper.stdin.take());
         self.keeper.wait().ok();
     }
 }
 
-/// The user and group that Debian's package makes, if the driver itself runs as root.
+/// The user and group that Debian's package creates, if the driver runs as root.
 fn unprivileged() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| -> Option<u32> {
         let output = Command::new("id").args(arguments).output().ok()?;

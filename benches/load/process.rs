@@ -1,4 +1,4 @@
-//! A server as a child process: its start, what it takes of the machine, its end.
+//! A server as a child process: its start, its use of the machine, its end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running server that said where it listens. Dropping it kills it.
+/// A running server that has printed its address. Dropping it kills it.
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: SocketAddr,
-    /// From exec to the line that says so.
+    /// From exec to the line with the address.
     pub(crate) start_time: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Server {
         let stdout = child.stdout.take().expect("stdout is piped");
         let (ready_tx, ready_rx) = mpsc::channel();
         std::thread::spawn(move || {
-            // Reads on to the end, so that the server never waits for somebody to read its output.
+            // Reads to the end, so that the server never blocks on its output.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some((_, addr)) = line.split_once("ready on http://") {
                     ready_tx.send((Instant::now(), addr.trim().parse())).ok();
@@ -59,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Returns the processor time it has taken so far, user and system.
+    /// Returns the processor time used so far, user and system.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat =
             std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("stat");
@@ -70,11 +70,11 @@ impl Server {
             .take(2)
             .filter_map(|n| n.parse::<f64>().ok())
             .sum();
-        // Linux counts in hundredths of a second towards user space, whatever its own clock.
+        // Linux reports hundredths of a second to user space, whatever its own clock.
         ticks / 100.0
     }
 
-    /// Returns the memory it holds now, and at most held, in MiB.
+    /// Returns the present and the peak memory, in MiB.
     pub(crate) fn memory_mib(&self) -> (f64, f64) {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
@@ -89,7 +89,7 @@ impl Server {
         (mib("VmRSS"), mib("VmHWM"))
     }
 
-    /// Asks it to stop and waits until it has; says whether it ended well.
+    /// Asks it to stop and waits until it has; fails if it did not end well.
     pub(crate) fn stop(mut self) -> Result<(), String> {
         let signal = format!("kill -TERM {}", self.child.id());
         Command::new("sh")
@@ -115,8 +115,8 @@ impl Drop for Server {
     }
 }
 
-/// Returns how much room a directory takes on disk, holes not counted, in MiB. The server's reserve for a
-/// full disk is not: it is as large whatever is stored.
+/// Returns a directory's disk usage in MiB, without holes. The server's reserve for a full disk is
+/// not counted, because its size does not depend on the data.
 pub(crate) fn disk_mib(dir: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
     let mut blocks = 0;

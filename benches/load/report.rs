@@ -1,11 +1,11 @@
-//! The table: one line per row, on the console as it comes, and as markdown in the end.
+//! The table: one line per row, printed as it is measured, and finally as markdown.
 
 use std::fmt::Write as _;
 
 use crate::compare::Comparison;
 use crate::options::Mode;
 
-/// What a row should reach. Figures that are not named are shown only.
+/// What a row should reach. Figures without an aim are only shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Aim {
     pub(crate) min_ratio: Option<f64>,
@@ -75,7 +75,7 @@ impl Report {
     /// Adds a rate next to the bare one.
     pub(crate) fn rate(&mut self, name: &str, durable: &'static str, aim: Aim, seen: &Comparison) {
         let settled = seen.settled_per_s / seen.ours_per_s;
-        // Worth a word only where the answer comes long before all work is done.
+        // Only shown where the answer comes long before all work is done.
         let ours = match settled < 0.97 {
             true => format!(
                 "{}/s ({} kept up)",
@@ -149,7 +149,7 @@ impl Report {
         });
     }
 
-    /// Adds something that went wrong; the run ends with 1.
+    /// Adds a failure; the run exits with 1.
     pub(crate) fn fail(&mut self, what: String) {
         self.failures.push(what);
     }

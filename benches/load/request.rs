@@ -9,14 +9,14 @@ use memchr::memmem;
 use crate::drive::Job;
 use crate::http::Response;
 
-/// Every record in an answer has it once, an error has it not.
+/// Occurs once in every record of an answer, and never in an error.
 const RECORD_MARK: &[u8] = b"_created_at\":";
 /// The number of different rooms.
 const ROOMS: u64 = 1000;
-/// The room that is asked for.
+/// The room that queries ask for.
 pub(crate) const ASKED_ROOM: u64 = 17;
 
-/// Who asks: the keys that go with every request, in head and body as the published library does.
+/// The caller: the keys of every request, in head and body as the published library sends them.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) api_key: String,
@@ -24,7 +24,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Writes a request to an action; `members` are the body's own members, each with a comma behind.
+    /// Writes a request to an action; `members` are the body's own members, each followed by a
+    /// comma.
     pub(crate) fn write(&self, into: &mut Vec<u8>, path: &str, action: &str, members: &str) {
         let Self {
             api_key,
@@ -46,7 +47,7 @@ impl Session {
     }
 }
 
-/// Makes the small record with this number; the same number always makes the same record.
+/// Writes the small record with this number; the same number always gives the same record.
 pub(crate) fn write_record(into: &mut String, kind: &str, number: u64) {
     write!(
         into,
@@ -82,7 +83,7 @@ fn num_records(response: &Response<'_>) -> usize {
     memmem::find_iter(response.body, RECORD_MARK).count()
 }
 
-/// Creates records, `batch` with each request. Against the bare server the same bytes are appended.
+/// Creates records, `batch` with each request. The bare server appends the same bytes.
 pub(crate) struct Create<'a> {
     /// Their type.
     pub(crate) kind: &'a str,
@@ -127,7 +128,7 @@ impl Job for Create<'_> {
 pub(crate) struct Fetch<'a> {
     pub(crate) session: &'a Session,
     pub(crate) turn: &'a Cell<u64>,
-    /// Records 0 up to this are there.
+    /// Records from 0 up to this number exist.
     pub(crate) num_records: u64,
 }
 
@@ -146,7 +147,7 @@ impl Job for Fetch<'_> {
     }
 }
 
-/// Asks for the newest fifty of one room.
+/// Queries the newest fifty records of one room.
 pub(crate) struct Newest<'a> {
     pub(crate) session: &'a Session,
     /// How many of them there are.
@@ -169,8 +170,8 @@ impl Job for Newest<'_> {
     }
 }
 
-/// Asks for any one record. A query sees everything that was acknowledged before, so its answer
-/// says that the server has nothing left to catch up with.
+/// Queries any one record. A query sees everything that was acknowledged before, so its answer
+/// shows that the server has nothing left to catch up with.
 pub(crate) struct Barrier<'a> {
     pub(crate) session: &'a Session,
 }
@@ -187,7 +188,7 @@ impl Job for Barrier<'_> {
     }
 }
 
-/// Gets so many bytes from the bare server.
+/// Gets `size` bytes from the bare server.
 pub(crate) struct BareGet {
     pub(crate) size: usize,
 }
@@ -207,7 +208,7 @@ impl Job for BareGet {
     }
 }
 
-/// Signs up the user in whose name everything is asked.
+/// Signs up the user who sends all requests.
 pub(crate) struct SignUp<'a> {
     pub(crate) api_key: &'a str,
 }

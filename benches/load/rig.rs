@@ -1,4 +1,4 @@
-//! What every row has at hand: the options, a place for data, the bare server.
+//! What every row uses: the options, a place for data, the bare server.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ impl<'a> Rig<'a> {
         }
     }
 
-    /// Makes an empty directory.
+    /// Creates an empty directory.
     pub(crate) fn fresh_dir(&self) -> PathBuf {
         self.num_dirs.set(self.num_dirs.get() + 1);
         let path = self
@@ -58,7 +58,7 @@ impl<'a> Rig<'a> {
         self.fresh_server_with(&[]).await
     }
 
-    /// As [`Rig::fresh_server`], with more settings.
+    /// Like [`Rig::fresh_server`], with more settings.
     pub(crate) async fn fresh_server_with(&self, settings: &[(&str, String)]) -> Loaded {
         let dir = self.fresh_dir();
         let server = server::start_with(self, &dir, settings);
@@ -72,12 +72,12 @@ impl<'a> Rig<'a> {
     }
 }
 
-/// Our server, running, and what the driver has put into it.
+/// Our running server, and what the driver has put into it.
 pub(crate) struct Loaded {
     pub(crate) server: Server,
     pub(crate) session: Session,
     pub(crate) dir: PathBuf,
-    /// Records with numbers below this are there.
+    /// Records with numbers below this exist.
     pub(crate) next: Cell<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Our server as the rows want it: default settings, fresh or kept data, a user who is signed in.
+//! Our server as the rows use it: default settings, fresh or kept data, a signed-in user.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,19 +10,19 @@ use crate::process::Server;
 use crate::request::{Barrier, Session, SignUp};
 use crate::rig::Rig;
 
-/// How long what was acknowledged may take to be seen.
+/// How long it may take until acknowledged records are visible.
 const SETTLING: Duration = Duration::from_secs(60);
 
 const API_KEY: &str = "load-driver-client-key";
 pub(crate) const MASTER_KEY: &str = "load-driver-master-key";
 
-/// Starts the server on a data directory: everything as by default, but for where it listens and
-/// that the one user may be signed up and in as often as the driver likes.
+/// Starts the server on a data directory. Everything is the default, except for the address, and
+/// that the one user may sign up and in as often as the driver likes.
 pub(crate) fn start(rig: &Rig<'_>, data_dir: &Path) -> Server {
     start_with(rig, data_dir, &[])
 }
 
-/// As [`start`], with more settings.
+/// Like [`start`], with more settings.
 pub(crate) fn start_with(rig: &Rig<'_>, data_dir: &Path, settings: &[(&str, String)]) -> Server {
     let mut command = Command::new(&rig.options.server);
     command
@@ -62,8 +62,8 @@ pub(crate) async fn sign_up(server: &Server) -> Session {
     }
 }
 
-/// Waits until the server has nothing left to do for what it has acknowledged. Where everything is slow
-/// it may say that it is too far behind.
+/// Waits until the server has nothing left to do for what it has acknowledged. On slow machines it
+/// may answer that it is too far behind.
 pub(crate) async fn settle(clients: &mut [Client], session: &Session) {
     let begun = Instant::now();
     loop {

@@ -1,6 +1,6 @@
-//! The few figures that a row is made of.
+//! The few statistics that a row needs.
 
-/// Returns the value below which the given share lies; 0 when there are none.
+/// Returns the value below which the given share lies; 0 if there are none.
 pub(crate) fn percentile(values: &mut [u32], share: f64) -> u32 {
     if values.is_empty() {
         return 0;
@@ -10,7 +10,7 @@ pub(crate) fn percentile(values: &mut [u32], share: f64) -> u32 {
     *values.select_nth_unstable(index.min(last)).1
 }
 
-/// Returns the middle one, which a single bad round does not move; 0 when there are none.
+/// Returns the median, which a single bad round does not move; 0 if there are none.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

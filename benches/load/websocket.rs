@@ -50,7 +50,7 @@ impl WebSocket {
         }
     }
 
-    /// Sends the text as so many frames, in one write. The mask that clients must use is zero.
+    /// Sends the text as `times` frames, in one write. The mask that clients must use is zero.
     pub(crate) async fn send(&mut self, text: &str, times: usize) -> io::Result<()> {
         let len = text.len();
         let mut frame = vec![TEXT];
@@ -67,7 +67,8 @@ impl WebSocket {
         self.stream.write_all(&frame.repeat(times)).await
     }
 
-    /// Waits for so many text frames and returns the last one's payload. Pings and the like are passed over.
+    /// Waits for `number` text frames and returns the last one's payload. Skips pings and other
+    /// frames.
     pub(crate) async fn receive(&mut self, number: usize) -> io::Result<Vec<u8>> {
         let mut left = number;
         let mut last = Vec::new();
@@ -109,7 +110,8 @@ impl WebSocket {
     }
 }
 
-/// Returns first byte, payload and length of the first frame, if it is whole. Servers do not mask.
+/// Returns first byte, payload and length of the first frame, if it is complete. Servers do not
+/// mask.
 fn frame(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>, usize)> {
     let [first, short, rest @ ..] = bytes else {
         return None;

@@ -1,5 +1,5 @@
-//! The plugin over zmq: threads with a connection each, as v1's runtime has them, that speak just
-//! as much of `ZeroMQ` as that takes.
+//! The plugin over zmq: threads with a connection each, as in v1's runtime, with only the parts of
+//! `ZeroMQ` that this needs.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Result, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::plugin;
 
 /// How many requests it works on at once. v1's runtime has four threads by default.
 const WORKERS: usize = 16;
-/// A worker that has nothing to do says so often that it is there.
+/// How often an idle worker sends a heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
 const READY: u8 = 1;
@@ -19,7 +19,7 @@ const HEARTBEAT: u8 = 2;
 const REQUEST: u8 = 4;
 const RESPONSE: u8 = 5;
 
-/// Serves until the server goes away.
+/// Serves until the server disconnects.
 pub(crate) fn serve(address: &str) -> Result<()> {
     let threads: Vec<_> = (0..WORKERS)
         .map(|number| {
@@ -65,7 +65,7 @@ impl Worker {
         let length = u8::try_from(command.len()).expect("a short command");
         let command = [&[4, length], command.as_slice()].concat();
         worker.stream.get_mut().write_all(&command)?;
-        // The server's.
+        // The server's READY.
         worker.read_frame()?;
         Ok(worker)
     }
@@ -96,7 +96,7 @@ impl Worker {
         }
     }
 
-    /// Waits for something to read, and says meanwhile that it is there.
+    /// Waits for something to read, and sends heartbeats meanwhile.
     fn await_bytes(&mut self) -> Result<()> {
         loop {
             self.stream.get_ref().set_read_timeout(Some(BEAT))?;

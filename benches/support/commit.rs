@@ -1,4 +1,4 @@
-//! Commits as the benches make them: one small chat message each.
+//! The commits of the benches: one small chat message each.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::event::{
@@ -8,7 +8,7 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-/// Makes the commit of a request that creates so many messages.
+/// Returns the commit of a request that creates `num_records` messages.
 pub(crate) fn commit(num_records: usize) -> NewCommit {
     let user = UserId::from("67e55044-10b1-426f-9247-bb680e5fe0c8");
     NewCommit {
@@ -24,7 +24,7 @@ pub(crate) fn commit(num_records: usize) -> NewCommit {
     }
 }
 
-/// Makes the commit of a sign-up: an auth row and a user record.
+/// Returns the commit of a sign-up: an auth row and a user record.
 #[allow(dead_code, reason = "not all benches sign users up")]
 pub(crate) fn sign_up() -> NewCommit {
     let id = Uuid::new_v4().to_string();

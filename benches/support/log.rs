@@ -9,12 +9,12 @@ use skytrail_schema::time::Timestamp;
 
 use crate::commit::commit;
 
-/// Makes the decision to append such a commit: new records, which nobody else writes.
+/// Returns the decision to append such a commit: new records, which nothing else writes.
 pub(crate) fn decision(num_records: usize, read_position: u64) -> Decision {
     deciding(commit(num_records), read_position)
 }
 
-/// Makes the decision to append a commit.
+/// Returns the decision to append a commit.
 pub(crate) fn deciding(commit: NewCommit, read_position: u64) -> Decision {
     let writes = commit
         .events
@@ -30,7 +30,7 @@ pub(crate) fn deciding(commit: NewCommit, read_position: u64) -> Decision {
     }
 }
 
-/// Tells a time that goes on by itself.
+/// Returns a clock that advances by itself.
 pub(crate) fn clock() -> Now {
     let now = AtomicI64::new(1_500_000_000_000_000);
     Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed)))

@@ -1,4 +1,4 @@
-//! How many records a second can be created, one or a hundred with each request?
+//! How many records per second can be created, one or a hundred with each request?
 
 use crate::compare::compare;
 use crate::report::{Aim, Report};

@@ -1,4 +1,4 @@
-//! How many messages a second reach subscribers, when one publishes to many?
+//! How many messages per second reach subscribers, when one client publishes to many?
 
 use std::time::Instant;
 
@@ -104,7 +104,7 @@ impl Channel {
         let mut subscribers = Vec::new();
         for number in 0..row.subscribers {
             let mut socket = connect().await;
-            // Nobody says when a subscription has begun, but frames are taken in order.
+            // The start of a subscription is not confirmed, but frames are handled in order.
             let probe = format!("probe-{number}");
             for channel in [&*probe, "load"] {
                 socket
@@ -140,7 +140,7 @@ impl Channel {
         }
     }
 
-    /// Publishes bursts; each must have reached everyone before the next.
+    /// Publishes bursts; each must have reached every subscriber before the next.
     async fn publish_for(&mut self, rig: &Rig<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         let start = Instant::now();

@@ -1,5 +1,5 @@
-//! How does the log grow: disk per million events, and how long does a start take and how much memory
-//! does it hold with one million and with three?
+//! How does the log grow: disk per million events, and how long does a start take and how much
+//! memory does it hold with one million and with three?
 
 use crate::process::disk_mib;
 use crate::report::Report;

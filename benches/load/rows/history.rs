@@ -1,5 +1,5 @@
-//! What does the past cost: queries as of a moment beside those of now, a record's history, saves of
-//! a type whose past is kept, and what is done with the log as a whole?
+//! What does the past cost: queries as of a moment next to present ones, a record's history, saves
+//! of a type whose past is kept, and operations on the whole log?
 
 use std::cell::Cell;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::stats::percentile;
 
 const NUM_RECORDS: u64 = 100_000;
 const BATCH: u64 = 100;
-/// Of so many records one is changed after the moment that is asked for.
+/// One record in this many is changed after the moment that queries ask for.
 const ONE_IN: u64 = 10;
 const PAGE: usize = 50;
 const LONGEST_HISTORY: u64 = 100_000;
@@ -32,7 +32,7 @@ const PLAIN: &str = "message";
 pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     let loaded = rig.fresh_server().await;
     let mut client = loaded.connect(1).await.remove(0);
-    // The type must be there first.
+    // The type must exist first.
     change(&loaded, KEPT, 0..1, 1, 0).await;
     let body = json!({"type": KEPT, "temporal": true});
     ask(&mut client, "schema:temporal", body).await;
@@ -51,7 +51,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     run_whole_log(rig, report, loaded, head);
 }
 
-/// Changes of a type whose past is kept, beside those of one without.
+/// Changes of a type whose past is kept, next to those of one without.
 async fn run_saves(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, number: u64) {
     let turn = Cell::new(1);
     let job = |kind| Change {
@@ -77,7 +77,7 @@ async fn run_saves(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, number: 
     report.rate(name, DURABLE, Aim::default(), &sums.finish(1));
 }
 
-/// The newest of a room as they were before some records were changed, beside those of now.
+/// The newest of a room as they were before some records were changed, next to the present ones.
 async fn run_as_of(
     rig: &Rig<'_>,
     report: &mut Report,
@@ -155,7 +155,7 @@ async fn run_histories(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded) {
     }
 }
 
-/// A search of the whole log for what is not in it.
+/// A search of the whole log for something that it does not contain.
 fn run_search(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, head: u64) {
     let begun = Instant::now();
     let output = Command::new(&rig.options.server)
@@ -172,7 +172,7 @@ fn run_search(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, head: u64) {
     report.at_least("log search", per_second, Some(500_000.0), "events/s");
 }
 
-/// What is done with the log as a whole, by commands, with the server stopped.
+/// Commands that process the whole log, with the server stopped.
 fn run_whole_log(rig: &Rig<'_>, report: &mut Report, loaded: Loaded, head: u64) {
     let dir = loaded.dir;
     if let Err(what) = loaded.server.stop() {
@@ -209,7 +209,7 @@ fn run_whole_log(rig: &Rig<'_>, report: &mut Report, loaded: Loaded, head: u64) 
     }
 }
 
-/// How quickly sled is made anew from the journal, while the server runs.
+/// How quickly sled is rebuilt from the journal, while the server runs.
 fn refill_sled(rig: &Rig<'_>, report: &mut Report, (dir, head): (&Path, u64)) {
     std::fs::remove_dir_all(dir.join("sled")).expect("sled is there");
     let begun = Instant::now();
@@ -243,7 +243,7 @@ fn refill_sled(rig: &Rig<'_>, report: &mut Report, (dir, head): (&Path, u64)) {
     }
 }
 
-/// Saves records with numbers of a range, so that they are others than before.
+/// Saves the records with these numbers, so that they change.
 async fn change(loaded: &Loaded, kind: &str, numbers: std::ops::Range<u64>, batch: u64, turn: u64) {
     let job = Change {
         kind,
@@ -267,7 +267,7 @@ async fn head(client: &mut Client) -> u64 {
     health["log"]["head"].as_u64().expect("a position")
 }
 
-/// Asks for an action with the master key.
+/// Calls an action with the master key.
 async fn ask(client: &mut Client, action: &str, mut body: Value) -> Value {
     body["action"] = json!(action);
     body["api_key"] = json!(MASTER_KEY);
@@ -287,7 +287,7 @@ struct Change<'a> {
     kind: &'a str,
     session: &'a Session,
     next: Cell<u64>,
-    /// Numbers go up to this and begin anew.
+    /// Numbers go up to this and start again.
     num_records: u64,
     batch: u64,
     turn: &'a Cell<u64>,
@@ -323,7 +323,7 @@ impl Job for Change<'_> {
     }
 }
 
-/// Asks for the newest fifty of one room, now or as of a position.
+/// Queries the newest fifty records of one room, now or as of a position.
 struct Newest<'a> {
     session: &'a Session,
     kind: &'a str,

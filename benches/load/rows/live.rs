@@ -1,7 +1,7 @@
-//! How many changes of records a second reach those who follow a query, and how soon?
+//! How many changes of records per second reach the followers of a query, and how soon?
 //!
-//! Everybody asks the same as the same user. The bare server appends each body, flushes, and passes it
-//! on to everyone.
+//! All followers use the same query as the same user. The bare server appends each body, flushes,
+//! and passes it on to everyone.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::rig::{Loaded, Rig};
 use crate::stats::percentile;
 use crate::websocket::WebSocket;
 
-/// Records that are changed again and again, so that the result stays as large as it is.
+/// Records that are changed repeatedly, so that the size of the result stays the same.
 const RECORDS: u64 = 256;
 const CONNECTIONS: usize = 32;
 
@@ -47,8 +47,8 @@ const ROWS: [Row; 3] = [
     },
 ];
 
-/// How soon, at a rate that leaves time: subscribers, saves a second, and the aim for all but one in a
-/// hundred.
+/// How soon, at a rate that leaves time: subscribers, saves per second, and the aim in milliseconds
+/// for the 99th percentile.
 const DELAYS: [(usize, u32, f64); 2] = [(10, 100, 4.0), (1000, 10, 35.0)];
 
 pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
@@ -56,7 +56,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     let loaded = rig.fresh_server().await;
     let mut clients = loaded.connect(CONNECTIONS).await;
     let next = Cell::new(0);
-    // The records are there before anybody follows them.
+    // The records exist before anyone follows them.
     drive_times(&mut clients, &save(&loaded.session, &next, false), RECORDS).await;
     for row in &ROWS {
         run_row(rig, report, (&loaded, &next), row).await;
@@ -85,7 +85,7 @@ async fn run_row(
     }
     let mut sums = Sums::default();
     for round in 0..=rig.options.rounds() {
-        // Made anew: the bare server lets go of connections that wait while the other one runs.
+        // Opened anew: the bare server closes connections that wait while the other server runs.
         let mut our_clients = loaded.connect(CONNECTIONS).await;
         let cpu_before = loaded.server.cpu_seconds();
         let job = save(&loaded.session, next, false);
@@ -115,7 +115,7 @@ async fn run_row(
     report.rate(&name, super::DURABLE, aim, &sums.finish(1));
 }
 
-/// Lets so many follow the records; returns when all have the result.
+/// Starts `subscribers` followers of the records; returns when all have the result.
 async fn on_ours(loaded: &Loaded, subscribers: usize) -> Vec<WebSocket> {
     let Session {
         api_key,
@@ -135,7 +135,7 @@ async fn on_ours(loaded: &Loaded, subscribers: usize) -> Vec<WebSocket> {
     sockets
 }
 
-/// Saves bursts; each must have reached everyone before the next.
+/// Saves bursts; each must have reached every follower before the next.
 async fn save_for(
     rig: &Rig<'_>,
     clients: &mut [Client],
@@ -163,8 +163,8 @@ async fn save_for(
     outcome
 }
 
-/// Saves at an even rate; returns how many milliseconds it takes until the last one hears of a save,
-/// for all but one in a hundred.
+/// Saves at an even rate; returns the 99th percentile of the milliseconds until the last follower
+/// hears of a save.
 async fn measure(
     rig: &Rig<'_>,
     clients: &mut [Client],

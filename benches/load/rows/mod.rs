@@ -17,10 +17,10 @@ use crate::rig::Rig;
 
 /// What the acknowledgement of a write promises, in our rows and in the bare ones.
 const DURABLE: &str = "fdatasync before the answer";
-/// What an answer to a read may show.
+/// What an answer to a read promises.
 const READS: &str = "reads what was acknowledged";
 
-/// Runs the rows that are wanted, the quick ones first.
+/// Runs the requested rows, the quick ones first.
 pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     if rig.options.wants("start") {
         start::run_empty(rig, report);

@@ -1,5 +1,5 @@
-//! How quickly do records leave a server and come into another, with hooks and without, and how
-//! quickly is a plugin tried on what happened?
+//! How quickly are records exported from a server and imported into another, with hooks and
+//! without, and how quickly is a plugin tried on the past?
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -69,7 +69,7 @@ fn run_replay(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, number: u64) 
     drop(worker);
 }
 
-/// Creates records of the hooked type; returns how many a second.
+/// Creates records of the hooked type; returns how many per second.
 async fn create(loaded: &Loaded, number: u64) -> f64 {
     let mut clients = loaded.connect(CONNECTIONS).await;
     let job = Create {
@@ -83,7 +83,7 @@ async fn create(loaded: &Loaded, number: u64) -> f64 {
     let outcome = drive_times(&mut clients, &job, number / BATCH).await;
     assert_eq!(outcome.failures, 0, "{:?}", outcome.first_failure);
     let per_second = number as f64 / begun.elapsed().as_secs_f64();
-    // Barriers ask for plain records.
+    // Barriers query plain records.
     let kind = "message";
     let first = Create {
         kind,
@@ -95,7 +95,7 @@ async fn create(loaded: &Loaded, number: u64) -> f64 {
     per_second
 }
 
-/// Runs a command against a server, and tells how many records a second it did.
+/// Runs a command against a server, and reports its rate in records per second.
 fn command(
     rig: &Rig<'_>,
     report: &mut Report,

@@ -1,5 +1,5 @@
-//! What do plugins cost: lambdas and handlers beside an answer from memory, hooked saves beside
-//! plain ones, and deliveries beside saves that nobody is told of?
+//! What do plugins cost: lambdas and handlers next to an answer from memory, hooked saves next to
+//! plain ones, and deliveries next to saves without an after-hook?
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use crate::stats::percentile;
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 /// What a hook may add to a save at low load.
 const MAX_ADDED_US: f64 = 300.0;
-/// What an answer of a plugin promises.
+/// What a plugin's answer promises.
 const NOTHING: &str = "nothing is stored";
 
 /// How a plugin is reached, and what it is written with.
@@ -48,7 +48,7 @@ impl Way {
         }
     }
 
-    /// A process for each request is slow enough to be seen with few of them.
+    /// A process for each request is so slow that few connections are enough to show it.
     fn connections(self) -> &'static [usize] {
         match self {
             Self::Exec => &CONNECTIONS[..1],
@@ -169,7 +169,7 @@ async fn run_hooks(
     }
 }
 
-/// Saves that an after-hook is told of, until it has had all of them, and plain ones in turns.
+/// Saves with an after-hook, until all were delivered, and plain ones in turns.
 async fn run_deliveries(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, way: Way) {
     let job = |kind| Create {
         kind,
@@ -199,7 +199,7 @@ async fn run_deliveries(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, way
     report.rate(&name, DURABLE, Aim::default(), &sums.finish(1));
 }
 
-/// Waits until the plugin has had all that it is to be told of.
+/// Waits until everything was delivered to the plugin.
 async fn await_deliveries(client: &mut Client) {
     let body = format!("{{\"action\":\"delivery:list\",\"api_key\":\"{MASTER_KEY}\"}}");
     let request = format!(
@@ -278,7 +278,7 @@ async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
         dir,
         next: Cell::new(0),
     };
-    // What a round waits for is a query of plain records.
+    // A round ends with a query of plain records.
     let first = Create {
         kind: "message",
         session: &loaded.session,
@@ -305,7 +305,7 @@ async fn await_ready(client: &mut Client) {
     panic!("the plugin is not ready");
 }
 
-/// Returns an address where nobody listens.
+/// Returns an address where nothing listens.
 fn free_address() -> String {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
     taken.local_addr().expect("an address").to_string()

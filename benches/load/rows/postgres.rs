@@ -1,5 +1,5 @@
-//! What does the record store in PostgreSQL cost beside the one in a file? All stores take turns in the
-//! same run; what is beside the rates is SQLite's.
+//! What does the record store in PostgreSQL cost next to the one in a file? All stores take turns
+//! in the same run; the rates are compared with SQLite's.
 
 use std::cell::Cell;
 use std::process::Command;
@@ -19,17 +19,18 @@ use crate::stats::median;
 
 const NUM_RECORDS: u64 = 100_000;
 const PAGE: usize = 50;
-/// The setting that makes the projector's transactions wait for the database's disk, or not.
+/// The setting that says whether the projector's transactions wait for the database's disk.
 const COMMIT: &str = "DATABASE_SYNCHRONOUS_COMMIT";
 
 /// The database whose transactions wait for the disk.
 const DURABLE_DATABASE: &str = "durable";
-/// How many others write by SQL, how many records, and how long it may take until that is in the log.
+/// How many others write by SQL, how many records, and how long it may take until that is in the
+/// log.
 const SQL_CLIENTS: usize = 4;
 const SQL_RECORDS: u64 = 100;
 const TAKING_IN: Duration = Duration::from_secs(300);
 
-/// A server, how it is called, and where its store is.
+/// A server, its name, and where its store is.
 struct Place {
     name: &'static str,
     settings: Vec<(&'static str, String)>,
@@ -101,8 +102,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     rebuild(rig, report, places);
 }
 
-/// What it costs a statement of somebody else that the triggers capture what it changes, and how fast that
-/// comes into the log.
+/// What capturing by triggers costs a statement by SQL, and how fast the change gets into the log.
 fn written_by_sql(rig: &Rig<'_>, report: &mut Report, postgres: &Postgres) -> Result<(), String> {
     let some = format!(
         "CREATE TABLE some_ids AS SELECT row_number() OVER () AS n, _id FROM app_load.message \
@@ -186,7 +186,7 @@ async fn run_reads(rig: &Rig<'_>, report: &mut Report, places: &[Place]) {
     turns(rig, report, places, row, &jobs).await;
 }
 
-/// Runs a job at all places in turns. The first one is what the others are held against.
+/// Runs a job at all places in turns. The others are compared with the first one.
 async fn turns<J: Job>(
     rig: &Rig<'_>,
     report: &mut Report,
@@ -216,9 +216,9 @@ async fn turns<J: Job>(
     }
 }
 
-/// Makes the stores anew.
+/// Rebuilds the stores.
 fn rebuild(rig: &Rig<'_>, report: &mut Report, places: Vec<Place>) {
-    // Making a store anew never waits, whatever the setting.
+    // A rebuild never waits for the disk, whatever the setting.
     for place in places.into_iter().take(2) {
         if let Err(what) = place.loaded.server.stop() {
             report.fail(what);
@@ -244,7 +244,7 @@ fn rebuild(rig: &Rig<'_>, report: &mut Report, places: Vec<Place>) {
     }
 }
 
-/// Creates a record, and asks for one when it is there; every other request is the query.
+/// Creates a record, and then queries it; every other request is the query.
 struct CreateAndSee<'a> {
     create: Create<'a>,
     see: Barrier<'a>,

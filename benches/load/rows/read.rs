@@ -1,5 +1,5 @@
-//! How many records a second can be fetched by id, and how often the newest fifty of a room be
-//! asked for, with a hundred thousand records in the store?
+//! How many records per second can be fetched by id, and how often can the newest fifty of a room
+//! be queried, with a hundred thousand records in the store?
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use crate::server::settle;
 
 const NUM_RECORDS: u64 = 100_000;
 const CONNECTIONS: usize = 64;
-/// The page that is asked for.
+/// The size of a page.
 const PAGE: usize = 50;
-/// A query over so many records that takes less than this does not scan them.
+/// A query over this many records that takes less than this does not scan them.
 const INDEXED: Duration = Duration::from_millis(3);
-/// How long we wait for the server to notice that it scans and to do something about it.
+/// How long we wait for the server to notice the scan and create an index.
 const INDEX_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Starts a server and creates the records.
@@ -103,7 +103,7 @@ async fn run_row(
     report.rate(name, READS, aim, &seen);
 }
 
-/// Asks again and again until the answer comes quickly, or for long enough.
+/// Queries repeatedly until the answer is fast, or the time is over.
 pub(crate) async fn wait_for_index(loaded: &Loaded, job: &impl Job) {
     let mut clients = loaded.connect(1).await;
     let begun = Instant::now();

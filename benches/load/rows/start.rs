@@ -1,5 +1,5 @@
-//! How long from exec to the first request, with nothing and with many events in the log, and how
-//! much memory does the server hold then?
+//! How long from exec to the first request, with an empty log and with many events, and how much
+//! memory does the server hold then?
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(crate) async fn run_filled(rig: &Rig<'_>, report: &mut Report, loaded: Loade
     report.figure("start after kill -9", after_kill.0, None, "ms");
 }
 
-/// Starts so often that one slow start does not count; milliseconds and MiB.
+/// Starts several times, so that one slow start does not count; returns milliseconds and MiB.
 pub(crate) fn start_repeatedly(rig: &Rig<'_>, report: &mut Report, dir: &Path) -> (f64, f64) {
     let starts = (0..NUM_STARTS).map(|_| start_once(rig, report, dir));
     middle(starts.collect())

@@ -23,7 +23,7 @@ fn answers_that_take_long_hold_up_only_who_needs_them() {
     assert!(lag(&server) > 0, "nothing was slow");
     account.await_all(&ada);
 
-    // So slow that every request gives up before its answer.
+    // So slow that reads give up before their answer.
     wire.delay(Duration::from_millis(2500));
     account.save(&ada, 20);
     let why = refused(&ada);
@@ -53,7 +53,7 @@ fn locks_of_others_hold_up_only_who_needs_what_is_locked() {
     assert!(lag(&server) > 0, "nothing was locked");
     let answer = query(&ada);
     assert_eq!(answer.status, 503, "{answer:?}");
-    // Queries of other tables are answered, and health reports that the store is held up.
+    // Requests that need nothing locked are answered, and health reports that the store is held up.
     let master = Client::master(&server);
     eventually("the health is told", || {
         (master.health()["status"] == "degraded").then_some(())
