@@ -1,15 +1,15 @@
 # syntax=docker/dockerfile:1
-# Skytrail in a small image; its data is in /data.
+# Skytrail in a small image, with its data in /data.
 
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
-# Dependencies are built once: what was compiled and downloaded is kept from build to build.
+# Caches keep downloads and compiled dependencies from build to build.
 RUN --mount=type=cache,target=/source/target \
     --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin skytrail && cp target/release/skytrail /skytrail
 
-# A plugin in Python, for docker-compose.yml: the chat's.
+# The chat's plugin in Python, for docker-compose.yml.
 FROM python:3.11-slim-bookworm AS plugin
 WORKDIR /plugin
 COPY sdks/python sdks/python
@@ -22,7 +22,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 CMD ["python", "examples/chat/plugin.py"]
 
 FROM debian:bookworm-slim
-# Authorities to trust: files may be in a bucket.
+# Trusted certificate authorities, because files may be in a bucket.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 skytrail && install -d -o skytrail /data

@@ -5,11 +5,11 @@
 #   tests/run.sh --setup     the set-up only
 #   tests/run.sh NAME …      the set-up, and only the tests whose names contain NAME
 #
-# Needs Rust, and on Debian the right to install packages if node, python, or chromium are missing.
-# Whatever else it fetches goes into tests/node/node_modules and .venv. The last line says how many
-# tests passed, failed, and found that this machine has not got what they need (such as the right to
-# mount a file system); what failed is shown once more before it. The exit code is 0 only if none
-# failed.
+# Needs Rust, and on Debian permission to install packages if any are missing (node, python,
+# chromium and others). Everything else is installed into tests/node/node_modules,
+# sdks/js/node_modules, .venv and .venv-s3. The last line gives the number of tests that passed,
+# failed, and were skipped because this machine lacks something (such as permission to mount a file
+# system). The output of failed tests is repeated before it. The exit code is 0 only if none failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,14 +24,14 @@ install_packages() {
     command -v strace >/dev/null || missing+=(strace)
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v chromium >/dev/null || missing+=(chromium)
-    # Debian starts a directory of its own when this one is installed; the tests need the program.
+    # Debian starts a directory service on installation; the tests only need the program.
     [ -x /usr/sbin/slapd ] && command -v ldapmodify >/dev/null || missing+=(slapd ldap-utils)
-    # Reads docker-compose.yml; no container is ever started.
+    # Only reads docker-compose.yml; no container is ever started.
     command -v docker-compose >/dev/null && /usr/bin/python3 -c 'import yaml' 2>/dev/null ||
         missing+=(docker-compose)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
-    # Likewise; the tests start servers of their own with the programs.
+    # Debian starts a server here, too; the tests start their own with its programs.
     [ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
     ls /usr/share/postgresql/15/extension/postgis.control >/dev/null 2>&1 ||
         missing+=(postgresql-15-postgis-3)
@@ -49,7 +49,7 @@ install_packages() {
         "${missing[@]}"
 }
 
-# The published v1 client, exactly as the lock file has it.
+# The published v1 client, in exactly the version of the lock file.
 install_node_packages() {
     local stamp=tests/node/node_modules/.package-lock.json
     [ "$stamp" -nt tests/node/package-lock.json ] && return
@@ -58,7 +58,7 @@ install_node_packages() {
     touch "$stamp"
 }
 
-# What the JavaScript SDK's own tests need.
+# The dependencies of the JavaScript SDK's own tests.
 install_js_sdk() {
     local stamp=sdks/js/node_modules/.package-lock.json
     [ "$stamp" -nt sdks/js/package-lock.json ] && return
@@ -78,7 +78,7 @@ install_python_packages() {
     touch "$stamp"
 }
 
-# A service that speaks S3's protocol; it wants other versions than the published SDK does.
+# A service that speaks the S3 protocol; it needs other versions than the published SDK.
 install_s3() {
     local wanted=tests/python/s3.txt stamp=.venv-s3/.installed
     [ "$stamp" -nt "$wanted" ] && return
@@ -88,13 +88,13 @@ install_s3() {
     touch "$stamp"
 }
 
-# Tests wait for servers, databases and browsers more than they compute.
+# Tests mostly wait for servers, databases and browsers.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
 
 passed=0
 failed=0
 skipped=0
-# What failing tests said.
+# The output of failed tests.
 failures=$(mktemp)
 trap 'rm -f "$failures"' EXIT
 
@@ -104,13 +104,13 @@ check() {
     if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
-# Runs the tests and adds up what each of their programs says.
+# Runs the tests and adds up the results of their programs.
 run_tests() {
     local log running status=0 ok bad none
     log=$(mktemp)
     say "cargo test --workspace $*"
-    # Into a file, which is shown as it grows: some programs that tests start make a pipe that they
-    # inherit one that does not wait, and what the tests then say is cut off.
+    # Into a file, which is shown as it grows. Some programs that tests start set an inherited pipe
+    # to non-blocking, which would cut off the output of the tests.
     cargo test --workspace --no-fail-fast -- "$@" >"$log" 2>&1 &
     running=$!
     tail -n +1 -f --pid="$running" "$log" &
@@ -121,26 +121,26 @@ run_tests() {
     }
     ok=$(sum passed)
     bad=$(sum failed)
-    # A test that could not run here says so and ends; it has not passed.
+    # A test that cannot run here reports that and ends; it has not passed.
     none=$(grep -c 'skipped: ' "$log" || true)
     sed -n '/^---- .* stdout ----$/,/^test result: /p' "$log" >>"$failures"
     ok=$((ok - none))
     skipped=$((skipped + none))
     rm -f "$log"
-    # Something that did not even build has failed, too.
+    # A failed build counts as a failure, too.
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
     passed=$((passed + ok))
     failed=$((failed + bad))
 }
 
-# Runs the JavaScript SDK's tests, and adds up what node says.
+# Runs the JavaScript SDK's tests, and adds up node's results.
 test_js_sdk() {
     local log
     log=$(mktemp)
     say "node --test sdks/js"
     (cd sdks/js && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
     grep -A 20 '^not ok' "$log" >>"$failures" || true
-    # A run that did not come to its end says nothing, and has failed.
+    # A run that was cut short reports nothing, and counts as failed.
     tap() { sed -n "s/^# $1 //p" "$log" | grep . || echo "$2"; }
     passed=$((passed + $(tap pass 0)))
     failed=$((failed + $(tap fail 1)))

@@ -291,7 +291,7 @@ fn nobody_hears_of_what_he_may_not_read() {
     private(&ben, "note/4");
     only(&mut heard, &["public", "own"]);
 
-    // A reference leads him to nothing that he may not read.
+    // A reference leads Ben to nothing that he may not read.
     ada.save("room/1", json!({"title": "den", "_access": []}));
     let room = json!({"$type": "ref", "$id": "room/1"});
     ada.save("note/7", json!({"text": "y", "room": room}));
@@ -305,7 +305,7 @@ fn nobody_hears_of_what_he_may_not_read() {
     ada.save("note/7", json!({"text": "y"}));
     only(&mut heard, &["behind"]);
 
-    // By a role that he gets later; a deleted record counts as it was.
+    // Ben reads it by a role that he gets later; a deleted record counts as it was.
     let for_role = json!([{"role": "reader", "level": "read"}]);
     ada.save("note/5", json!({"text": "x", "_access": for_role}));
     only(&mut heard, &[]);

@@ -84,7 +84,7 @@ fn a_user_is_gone_from_devices_that_are_not_his_any_more() {
         ada.call("subscription:delete", ended).result();
         device
     });
-    // Her subscriptions there ended before he got the device; what he does with it stays.
+    // Ada's subscriptions there ended before Bob got the device; what Bob does with it stays.
     let ended = json!({"device_id": last, "subscription_ids": ["hers"]});
     ada.call("subscription:delete", ended).result();
     for device in [&next, &last] {

@@ -124,7 +124,7 @@ fn everybody_administrators_and_a_private_database() {
     );
     let own = asked(&master, "note/own", second);
     assert_eq!(own["administrators"], json!([bob.user]));
-    // He really can.
+    // Bob really can.
     let listed = bob
         .call("history:list", json!({"record": "note/own"}))
         .result();
@@ -303,7 +303,7 @@ fn users_who_were_erased_may_be_missing_and_the_answer_says_so() {
         let found = asked(&master, record, then);
         assert_eq!(found["exists"], true);
         assert_eq!(found["is_complete"], is_complete, "{record}: {found}");
-        // By now he is not a user, and that is known.
+        // By now Bob is not a user, and that is known.
         let found = asked(&master, record, head(&master));
         assert_eq!(found["is_complete"], true, "{record}: {found}");
     }

@@ -71,7 +71,7 @@ fn a_change_of_an_access_list_or_a_role_takes_effect_at_once() {
     listener.until("q", |it| it.records.contains_key("note/more"));
     world.assign("role:revoke", "editor");
     listener.until("q", |it| ids(it) == ["note/open"] && it.num_ready == 3);
-    // What he missed because of a change of rights is sent as a new result.
+    // What Bob missed because of a change of rights is sent as a new result.
     let before = listener.followed["q"].clone();
     drop(listener);
     world.assign("role:assign", "editor");
@@ -129,7 +129,7 @@ fn what_may_not_be_read_any_more_is_not_told_to_who_comes_back() {
     assert_eq!(after.records["note/changed"]["text"], "two");
     assert_eq!(after.records["note/made"]["text"], "made anew");
     assert_eq!(after.records["note/shown"]["text"], "shown again");
-    // A record that was never sent to him before is not mentioned at all.
+    // A record that Bob never received before is not mentioned at all.
     assert!(!told.contains("brief"), "{told}");
     // Changes of readable records arrive one by one.
     assert!(told.contains(r#""text":"one""#), "{told}");
@@ -336,7 +336,7 @@ fn fields_that_somebody_may_not_see_are_not_told() {
                 && record["_updated_at"] != it.records["note/2"]["_updated_at"]
         });
     }
-    // A field that he may not search reveals nothing.
+    // A field that Bob may not search reveals nothing.
     let [_, bobs, _] = &mut listeners;
     bobs.ask(
         "r",
@@ -497,7 +497,7 @@ fn a_private_database_is_told_to_its_user_alone() {
     world.bob.save("note/2", json!({"n": 2}));
     hers.until("q", |it| ids(it) == ["note/1"]);
     hers.until("public", |it| ids(it) == ["note/2"]);
-    // He is sent only the changes of his own records, though hers came first.
+    // Bob is sent only the changes of his own records, though Ada's came first.
     let body = json!({"database_id": "_private", "records": [{"_id": "note/3", "n": 3}]});
     world.bob.call("record:save", body).result();
     his.until("q", |it| it.records.contains_key("note/3"));
@@ -540,7 +540,7 @@ fn a_query_that_looks_beyond_its_records_is_kept_up_to_date() {
     for name in ["open", "rooms", "followed"] {
         listener.until(name, |it| ids(it) == ["note/1", "note/2"]);
     }
-    // A room that he may not see reveals nothing.
+    // A room that Bob may not see reveals nothing.
     ada.save("room/a", json!({"_access": []}));
     listener.until("open", |it| ids(it).is_empty());
     listener.until("rooms", |it| {

@@ -41,7 +41,7 @@ fn is_refused(server: &mut TestServer, why: &str, advice: &str) {
     assert!(data.join("records.sqlite").exists());
 }
 
-/// Like [`is_refused`], and nothing of the log may be cut.
+/// As before, and nothing of the log may be cut.
 fn is_left_alone(server: &mut TestServer, why: &str, advice: &str) {
     let before = std::fs::read(segment(server)).unwrap_or_default();
     is_refused(server, why, advice);
