@@ -1,7 +1,8 @@
-//! The bare server: the least that an actix-web server can do for the same promise. It appends each
-//! body to a preallocated file, many with one `fdatasync`, and answers after that; or it answers a
-//! GET from memory; or it passes every WebSocket message on to everyone. No tokens, no JSON, no
-//! database.
+//! The bare server: the least that an actix-web server can do for the same promise.
+//!
+//! It appends each body to a preallocated file, many with one `fdatasync`, and answers after that;
+//! or it answers a GET from memory; or it passes every WebSocket message on to everyone. No tokens,
+//! no JSON, no database.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -84,9 +84,10 @@ impl Directory {
     }
 }
 
-/// Returns the directory's configuration. It treats a bind without a password as anonymous, and
-/// answers with success, which a plugin must not mistake for a login. It refers searches for
-/// `ou=away` to another server.
+/// Returns the directory's configuration.
+///
+/// The directory treats a bind without a password as anonymous, and answers with success, which a
+/// plugin must not mistake for a login. It refers searches for `ou=away` to another server.
 fn settings(folder: &Path) -> String {
     let folder = folder.to_str().unwrap();
     format!(

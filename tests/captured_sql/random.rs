@@ -1,6 +1,8 @@
 //! Random saves and random SQL by another role at the same time, while the server is killed
-//! repeatedly. Every acknowledged write is in the log once, or is parked with a reason, and the
-//! tables equal the log.
+//! repeatedly.
+//!
+//! Every acknowledged write is in the log once, or is parked with a reason, and the tables equal
+//! the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

@@ -1,6 +1,7 @@
-//! Random histories. Whatever happens to records, access lists, roles, rules, fields and relations,
-//! and whenever listeners lose their connections, each listener's result is what a new query of the
-//! same user finds.
+//! Random histories: each listener's result is always what a new query of the same user finds.
+//!
+//! That holds whatever happens to records, access lists, roles, rules, fields and relations, and
+//! whenever listeners lose their connections.
 //!
 //! `SKYTRAIL_LIVE_CASES` sets how many histories are played, `SKYTRAIL_LIVE_SEED` where they begin.
 

@@ -1,6 +1,8 @@
-//! A disk that loses power. The server's data is on a file system in an image file. The server is
-//! killed and the image is copied as the block layer has it: data that was written but not flushed
-//! is only in the system's memory and not in the copy. The server continues on the copy.
+//! A disk that loses power.
+//!
+//! The server's data is on a file system in an image file. The server is killed and the image is
+//! copied as the block layer has it: data that was written but not flushed is only in the system's
+//! memory and not in the copy. The server continues on the copy.
 
 use std::path::{Path, PathBuf};
 

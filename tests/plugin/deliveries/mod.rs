@@ -80,8 +80,10 @@ pub(super) fn expect_end(server: &TestServer, worker: &mut Worker) {
 }
 
 /// Fails if a delivery was sent that the test did not take, while `num_open` are open and
-/// `num_sent` of these are at workers. Waits until the consumer has read that many: it reports them
-/// only after it has sent what it sends.
+/// `num_sent` of these are at workers.
+///
+/// Waits until the consumer has read that many: it reports them only after it has sent what it
+/// sends.
 fn expect_held(server: &TestServer, worker: &mut Worker, (num_open, num_sent): (u64, u64)) {
     let name = worker.plugin.clone();
     let state = eventually("the consumer has read so many", || {
