@@ -1,4 +1,4 @@
-//! Erasure: erased data is nowhere any more, and everything else is unchanged.
+//! Erasure: erased data is gone everywhere, and everything else is unchanged.
 
 mod files;
 mod full_disk;

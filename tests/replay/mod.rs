@@ -172,7 +172,8 @@ fn the_writes_that_a_new_version_would_make_differently_are_named_and_nothing_is
         "{text}"
     );
 
-    // The old version would do the same again, unless it asks the server about something.
+    // The old version does the same again, whatever it asks the server. Only the note that tells of
+    // the sandbox differs.
     let output = world.replay(1, &["--certain"]).output().unwrap();
     let text = said(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
