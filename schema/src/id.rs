@@ -150,7 +150,7 @@ pub fn check_length(what: &str, name: &str) -> Result<(), ApiError> {
     if name.len() <= MAX_NAME_BYTES {
         return Ok(());
     }
-    let message = format!("{what} has {MAX_NAME_BYTES} bytes at most");
+    let message = format!("{what} can have at most {MAX_NAME_BYTES} bytes");
     Err(ApiError::new(Code::InvalidArgument, message))
 }
 

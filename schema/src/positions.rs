@@ -127,7 +127,7 @@ impl Serialize for Positions {
 impl<'de> Deserialize<'de> for Positions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not ascending positions"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("positions are not ascending"))
     }
 }
 

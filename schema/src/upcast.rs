@@ -21,7 +21,7 @@ pub enum UpcastError {
     #[error("the stored version is newer than the current one")]
     Newer,
     /// There is no step from this version.
-    #[error("no step leads on from version {0}")]
+    #[error("no upgrade from version {0}")]
     NoStep(u16),
 }
 

@@ -75,7 +75,7 @@ pub fn check_fields<'a>(
     let all = || definition.fields.values().chain(added.iter().copied());
     if all().map(num_columns).sum::<usize>() > MAX_COLUMNS {
         return refused(format!(
-            "fields: at most {MAX_COLUMNS}, of which a file takes two"
+            "fields: at most {MAX_COLUMNS}, and a file counts as two"
         ));
     }
     let is_sequence = |field: &&FieldType| **field == FieldType::Sequence;
@@ -100,7 +100,7 @@ pub fn check_key(record: &Record) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!(
-        "failed to save {}: its key, its owner and its database have more than {MAX_KEY_BYTES} bytes",
+        "failed to save {}: its key, owner and database have more than {MAX_KEY_BYTES} bytes",
         record.id
     );
     Err(ApiError::new(Code::InvalidArgument, message))
@@ -123,7 +123,7 @@ pub fn check_row(
         return Ok(());
     }
     let message = format!(
-        "failed to save {}: it has too many values for a row, which takes about 900 numbers, or \
+        "failed to save {}: it has too many values for a row, which holds about 900 numbers or \
          300 texts",
         record.id
     );

@@ -102,7 +102,7 @@ fn ids_that_no_store_takes_are_refused() {
         assert_eq!(refused(name), 1, "{name} {told:?}");
     }
     let reasons = told.iter().map(|line| line["reason"].as_str().unwrap());
-    let too_long = reasons.filter(|reason| reason.ends_with("has 1024 bytes at most"));
+    let too_long = reasons.filter(|reason| reason.ends_with("can have at most 1024 bytes"));
     assert_eq!(too_long.count(), 5, "{told:?}");
 }
 

@@ -98,7 +98,7 @@ pub enum CodecError {
         version: u16,
     },
     /// An old version of an event that this program cannot upgrade.
-    #[error("event kind {kind}: this program has no step up from version {version}")]
+    #[error("event kind {kind}: this program cannot upgrade version {version}")]
     NoStep {
         /// The stored kind.
         kind: u16,

@@ -577,7 +577,7 @@ fn a_version_that_no_step_leads_on_from_is_not_called_newer() {
     let forgotten = read(0);
     assert_eq!(
         forgotten.to_string(),
-        "event kind 1: this program has no step up from version 0"
+        "event kind 1: this program cannot upgrade version 0"
     );
     assert!(!forgotten.is_newer());
 }

@@ -136,7 +136,7 @@ impl Serialize for Kinds {
 impl<'de> Deserialize<'de> for Kinds {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let names = Vec::<String>::deserialize(from)?;
-        let unknown = |name| serde::de::Error::custom(format!("no kind of event: {name:?}"));
+        let unknown = |name| serde::de::Error::custom(format!("unknown kind of event: {name:?}"));
         Self::parse(&names).map_err(unknown)
     }
 }

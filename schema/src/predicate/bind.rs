@@ -152,7 +152,7 @@ fn compare(op: CompareOp, left: Side<'_>, right: Side<'_>) -> Result<Condition, 
     let (class, left, right) = terms(left, right)?;
     let is_ordered = !matches!(op, OrderOp::Eq | OrderOp::Neq);
     if class == CellClass::Point && is_ordered {
-        return Err(nonsense("locations have no order"));
+        return Err(nonsense("locations cannot be ordered"));
     }
     Ok(Condition::Compare {
         op,
@@ -267,7 +267,7 @@ fn match_pattern(
         }
         if pattern.len() > like::MAX_PATTERN_BYTES {
             let most = like::MAX_PATTERN_BYTES;
-            let why = format!("a pattern has {most} bytes at most");
+            let why = format!("a pattern can have at most {most} bytes");
             return Err(ApiError::invalid_argument(why, &["predicate"]));
         }
     }
@@ -321,7 +321,7 @@ fn shape(literal: &Value) -> Result<Shape, ApiError> {
         Value::Geometry(json) => Shape::parse(json),
         _ => return Err(bad_in()),
     };
-    shape.ok_or_else(|| nonsense("the geometry is not one"))
+    shape.ok_or_else(|| nonsense("the geometry is invalid"))
 }
 
 /// An empty list is unknown, so it matches nothing even under `not`, as in v1.
