@@ -41,7 +41,7 @@ impl<'a> Evaluation<'a> {
         if cost > MAX_COST {
             let most = MAX_COST >> 20;
             let why = format!(
-                "the predicate would have to look at more than {most} MiB of a record; ask for less"
+                "the predicate would have to read more than {most} MiB of a record; ask for less"
             );
             return Err(ApiError::invalid_argument(why, &["predicate"]));
         }

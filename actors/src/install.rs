@@ -101,8 +101,8 @@ fn user_extension(
 fn refusal(extension: &TypeExtension) -> ApiError {
     let fields: Vec<&str> = extension.fields.keys().map(String::as_str).collect();
     let message = format!(
-        "AUTH_RECORD_KEYS asks for a change of the type user (new fields: {fields:?}, unique from \
-         now on: {:?}); start once with DEV_MODE=YES to make it",
+        "AUTH_RECORD_KEYS needs a change of the type user (new fields: {fields:?}, unique from \
+         now on: {:?}); start once with DEV_MODE=YES to apply it",
         extension.unique
     );
     ApiError::new(Code::IncompatibleSchema, message)
@@ -145,7 +145,8 @@ async fn check_unique(
             for (value, fields) in UniqueValue::of(&head.record, &after) {
                 if let Some(other) = owners.insert(value, head.record.id.clone()) {
                     let message = format!(
-                        "AUTH_RECORD_KEYS makes {fields:?} unique, and {other} and {} have the same",
+                        "AUTH_RECORD_KEYS makes {fields:?} unique, but {other} and {} have the \
+                         same",
                         head.record.id
                     );
                     return Err(ApiError::new(Code::Duplicated, message));

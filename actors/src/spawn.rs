@@ -69,6 +69,6 @@ pub fn be_nice(who: &'static str, niceness: i32) {
     #[cfg(not(target_os = "linux"))]
     let done = Err::<(), _>(std::io::ErrorKind::Unsupported);
     if let Err(error) = done {
-        tracing::debug!(%error, who, niceness, "a thread has the priority of the others");
+        tracing::debug!(%error, who, niceness, "a thread's priority could not be lowered");
     }
 }

@@ -85,14 +85,15 @@ impl Away {
         match self {
             Self::Unreachable => "the database cannot be reached, try again",
             Self::Slow => "the database takes too long to answer, try again",
-            Self::Crowded => "the database has no connection to spare, try again",
+            Self::Crowded => "the database has no free connection, try again",
             Self::Full => "the database has no space left, try again later",
-            Self::ReadOnly => "the database takes no writes at present, try again",
+            Self::ReadOnly => "the database accepts no writes at present, try again",
             Self::Closed => "the database does not let the server write, try again later",
             Self::Altered => {
-                "others have changed the tables of the database so that it cannot go on, try again later"
+                "others have changed the tables of the database, which no longer accepts \
+                 events, try again later"
             }
-            Self::Failing => "the database does not take what was saved, try again later",
+            Self::Failing => "the database does not accept what was saved, try again later",
             Self::Behind => "the database is being brought up to date, try again",
             Self::Taken => "the database is in use by another server, try again later",
         }

@@ -284,7 +284,7 @@ def verify(lines, key, kept, show):
         if not part.first - 1 <= position <= part.last:
             continue
         if part.ends.get(position, b"").hex() != note["chain"]:
-            raise Wrong(f"the chain at position {position} is other than the one that was signed")
+            raise Wrong(f"the chain at position {position} differs from the signed one")
         signed.append(position)
     if not signed or max(signed) < part.first:
         return said + ["no checkpoint is in this part: nothing says that it was not made up"]

@@ -199,7 +199,7 @@ fn who_waits_for_a_store_that_cannot_go_on_is_told_so() {
         .call("record:query", json!({"record_type": "note"}));
     assert_eq!((asked.status, asked.code()), (503, 10002));
     let said = asked.json()["error"]["message"].to_string();
-    assert!(said.contains("does not take what was saved"), "{said}");
+    assert!(said.contains("does not accept what was saved"), "{said}");
     let reason = world.master.health()["projector"]["reason"].to_string();
     assert!(reason.contains("not today"), "{reason}");
     world.sql("DROP TRIGGER never ON note");

@@ -182,7 +182,7 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
     assert!(server.terminate().success());
     server.restart();
     let said = server.output();
-    assert!(said.contains("no space for the disk's reserve"), "{said}");
+    assert!(said.contains("no space for the disk reserve"), "{said}");
 
     mount.make_room();
     let master = master.at(&server);

@@ -165,7 +165,7 @@ fn days_go_by_and_the_log_is_compacted_at_its_hour() {
     eventually("it is compacted at half past three", || {
         server
             .output()
-            .contains("the log is compacted")
+            .contains("the log was compacted")
             .then_some(())
     });
     assert_eq!(versions(&master, "note/1"), before);

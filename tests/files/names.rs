@@ -161,7 +161,7 @@ fn no_name_lies_below_a_file() {
     let file = asset["$name"].as_str().unwrap();
     for below in ["x.txt", "y/z/x.txt"] {
         let name = format!("{file}/{below}");
-        let message = format!("{file} is a file, and no folder for others");
+        let message = format!("{file} is a file and cannot be a folder");
         let asked = json!({"filename": name, "content-type": "a/b", "content-size": 3});
         let (content_type, body) = form("text/plain", b"bad");
         let path = format!("/files/{name}");

@@ -109,8 +109,8 @@ fn a_record_that_is_kept_is_kept_for_the_reason_that_is_told() {
     let reason = told["reason"].as_str().unwrap();
     assert_eq!(
         reason,
-        "it differs, and its _updated_at is that of the record here, so it is not newer; \
-         without _updated_at it is brought"
+        "it differs but is not newer: the record here has the same _updated_at; \
+         without _updated_at it would be imported"
     );
     // Following the reported advice helps.
     let without: Vec<String> = changed

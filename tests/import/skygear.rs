@@ -494,8 +494,8 @@ fn what_changes_on_both_sides_is_told_apart() {
         .collect();
     let expected = [
         ("1", "it was changed here"),
-        ("2", "it was here and was deleted"),
-        ("3", "it was changed there later"),
+        ("2", "it existed here and was deleted"),
+        ("3", "it was changed later in the source"),
     ];
     assert_eq!(reasons, expected.into());
     let table = moved.import(&["--update"]);

@@ -56,7 +56,7 @@ fn a_socket_hears_so_many_channels() {
     };
     assert_eq!(
         text,
-        "Error: a socket may hear 2 channels. Closing Connection"
+        "Error: a socket can subscribe to at most 2 channels. Closing Connection"
     );
     assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
 }

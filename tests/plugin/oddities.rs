@@ -190,7 +190,7 @@ fn a_worker_that_registers_otherwise_than_its_peers_is_refused() {
     let (mut other, said) = registered(&server, &json!({}), &other_points);
     assert_eq!(said["ok"], false);
     let problem = &said["problems"][0];
-    let message = "differs from the other workers' of the same generation: only here: op b; \
+    let message = "differs from other workers of the same generation: only here: op b; \
                    only there: op a";
     assert_eq!(
         (&problem["list"], &problem["message"]),
@@ -200,7 +200,7 @@ fn a_worker_that_registers_otherwise_than_its_peers_is_refused() {
     let stricter = json!({"op": [{"name": "a", "key_required": true}]});
     let (mut other, said) = registered(&server, &json!({}), &stricter);
     let message = said["problems"][0]["message"].as_str().unwrap();
-    assert!(message.ends_with("otherwise there: op a"), "{message}");
+    assert!(message.ends_with("different there: op a"), "{message}");
     assert_eq!(other.expect_close(), 4004);
     assert_serves(&server, &mut worker);
     let unknown = Client::anonymous(&server).call("b", json!({}));

@@ -520,7 +520,7 @@ fn a_registration_with_a_bad_timer_is_refused_as_a_whole() {
             {"list": "timer", "name": "odd", "message": "overlap: skip or allow, not \"maybe\""}])
     );
     let many = (0..1001).map(|number| json!({"name": format!("t{number}"), "spec": RARELY}));
-    let message = "more than 1000 timers, those of all plugins together";
+    let message = "more than 1000 timers across all plugins";
     assert_eq!(
         refused(&timers(many.collect())),
         json!([{"list": "timer", "name": "", "message": message}])

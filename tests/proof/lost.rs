@@ -61,7 +61,7 @@ fn is_not_rebuilt(server: &TestServer, why: &str) {
 fn a_log_that_ends_before_its_last_checkpoint_is_not_served() {
     let mut server = signed();
     let segment = segment(&server);
-    let why = "and was signed at";
+    let why = "but was signed at";
     let whole = halve(&segment);
     is_left_alone(&mut server, why, "restore a backup");
     is_left_alone(&mut server, "checkpoints.jsonl", "skytrail rebuild");

@@ -88,8 +88,9 @@ impl Accounts {
         let Some(at) = self.env.assets.erasures.time_of_user(id) else {
             return Ok(());
         };
-        let message =
-            format!("the user {id} was erased at {at}, and only auth:import makes one of that id");
+        let message = format!(
+            "user {id} was erased at {at}; only auth:import can create a user with this id"
+        );
         Err(ApiError::new(Code::ResourceNotFound, message))
     }
 
@@ -99,7 +100,7 @@ impl Accounts {
     /// 110 without such a user, 108 for `_god`.
     pub async fn set_disabled(&self, command: SetDisabled) -> Result<(), ApiError> {
         if command.user == UserId::god() {
-            let message = "_god is the master key's own user: nobody locks it out";
+            let message = "_god is the master key's own user and cannot be disabled";
             return Err(ApiError::invalid_argument(message, &["auth_id"]));
         }
         until_settled(turn_of(&self.turn, &command.context), |_| async {

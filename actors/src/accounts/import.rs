@@ -79,7 +79,7 @@ fn check(accounts: &Accounts, command: &ImportUser) -> Result<(), ApiError> {
     if !command.auth_data.is_empty() && is_identified.is_none() {
         return Err(sign_up::invalid_auth_data());
     }
-    let message = "not a hash of bcrypt or Argon2id within reasonable cost";
+    let message = "not a bcrypt or Argon2id hash of reasonable cost";
     let mut hashes = command.password_hash.iter();
     if !hashes.all(|hash| accounts.hasher.is_hash(hash)) {
         return Err(invalid(message, &["password_hash"]));
@@ -100,7 +100,7 @@ async fn attempt(
     let env = &accounts.env;
     let (user_position, known) = accounts.load(&command.user).await?;
     if known.is_some() {
-        let message = "a user of this id is here already";
+        let message = "a user with this id already exists";
         return Err(ApiError::new(Code::Duplicated, message));
     }
     let heads = env.load_heads(std::slice::from_ref(&item.id)).await?;
@@ -136,7 +136,7 @@ async fn attempt(
     for (version, account) in (2..).zip(&command.accounts) {
         if sso::find(accounts, account, position).await?.is_some() {
             let message = format!(
-                "{} {} is linked already",
+                "{} {} is already linked",
                 account.service, account.principal
             );
             return Err(ApiError::new(Code::Duplicated, message));

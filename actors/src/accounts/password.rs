@@ -134,7 +134,7 @@ impl Accounts {
             self.change_if(id, Some(&old), &body, context).await
         };
         if let Err(error) = renewed.await {
-            tracing::warn!(user_id = %id, %error, "a password's hash stays of the old kind");
+            tracing::warn!(user_id = %id, %error, "a password's hash could not be renewed");
         }
     }
 

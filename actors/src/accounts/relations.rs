@@ -36,7 +36,7 @@ impl Accounts {
         let result = |done: Result<UserId, ApiError>| {
             let user = done.map(|_| users.next());
             user.transpose()
-                .unwrap_or_else(|| Err(ApiError::unexpected("a user was lost")))
+                .unwrap_or_else(|| Err(ApiError::unexpected("a user has no result")))
         };
         Ok(done.into_iter().map(result).collect())
     }

@@ -89,7 +89,7 @@ impl Accounts {
         if let Some(id) = &context.caller.user
             && let Err(error) = self.note_left(id, context).await
         {
-            tracing::warn!(user_id = %id, %error, "a log-out is not in the log");
+            tracing::warn!(user_id = %id, %error, "a log-out could not be written to the log");
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl Assets {
         {
             None => Ok(()),
             Some(file) => {
-                let message = format!("{file} is a file, and no folder for others");
+                let message = format!("{file} is a file and cannot be a folder");
                 Err(ApiError::invalid_argument(message, &["filename"]))
             }
         }

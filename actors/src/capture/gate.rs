@@ -122,7 +122,8 @@ impl CaptureGate {
                 if !self.0.is_refusing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         seconds = DEADLINE.as_secs(),
-                        "requests are refused: what SQL has changed is not taken in as fast as it comes"
+                        "requests are refused: changes made by SQL arrive faster than they are \
+                         imported"
                     );
                 }
                 Err(late())
@@ -244,7 +245,7 @@ impl CaptureGate {
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         let mut known = self.0.uncaptured.lock();
         if let Some(reason) = reason.as_ref().filter(|_| *known != reason) {
-            tracing::warn!(reason, "SQL of others goes by unnoticed");
+            tracing::warn!(reason, "some changes made by SQL are not captured");
         }
         *known = reason;
     }
@@ -260,7 +261,7 @@ impl CaptureGate {
 }
 
 fn late() -> ApiError {
-    ApiError::overloaded("what SQL has changed")
+    ApiError::overloaded("the import of SQL changes")
 }
 
 #[cfg(test)]

@@ -95,7 +95,10 @@ impl Captures {
                 }
             }
             if let Err(error) = &done {
-                tracing::warn!(code = error.code.number(), error = %error.message, "captured SQL is not taken in yet");
+                tracing::warn!(
+                    code = error.code.number(), error = %error.message,
+                    "captured SQL changes are not imported yet"
+                );
             }
             gate.end_round(round, done.is_err());
             match done {
@@ -286,7 +289,7 @@ impl Captures {
                 transaction = source.transaction,
                 number = row.number,
                 reason = row.reason,
-                "a row that was changed by SQL is parked"
+                "a row changed by SQL was parked"
             );
         }
         Ok(self.source.park(source, rows).await?)
@@ -404,7 +407,7 @@ impl Deciding<'_> {
                 Some(head),
             ) => decide::changed(row, (columns, *is_hidden), head),
             (RowChange::Changed { .. }, None) => {
-                return Ok(Some("the record is not there: it was deleted".to_owned()));
+                return Ok(Some("the record has been deleted".to_owned()));
             }
             (RowChange::Hidden, Some(head)) => {
                 self.restore(head).await?;
@@ -414,7 +417,7 @@ impl Deciding<'_> {
             (RowChange::Deleted, Some(head)) => return self.delete(&head).await,
             (RowChange::Deleted, None) => return Ok(None),
         };
-        debug_assert!(id.is_some(), "a change is that of a record");
+        debug_assert!(id.is_some(), "a change must belong to a record");
         self.save(outcome).await
     }
 
@@ -488,7 +491,7 @@ impl Deciding<'_> {
     async fn restore(&mut self, head: Arc<Head>) -> Result<(), ApiError> {
         let id = head.record.id.clone();
         if let Some(reason) = self.save(decide::restored(head)).await? {
-            tracing::warn!(%id, reason, "a record cannot be stored again as it is");
+            tracing::warn!(%id, reason, "a record could not be stored again unchanged");
         }
         Ok(())
     }

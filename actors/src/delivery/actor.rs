@@ -83,7 +83,7 @@ impl<C: Consumer> Delivery<C> {
             tracing::warn!(
                 consumer,
                 skipped,
-                "too much was not delivered; some of it is not"
+                "too many events were not delivered; the oldest are skipped"
             );
         }
         let state = DeliveryState {
@@ -245,7 +245,10 @@ impl Bookmark {
             Ok(()) => self.kept = position,
             Err(error) => {
                 self.due = Some(Instant::now() + KEEP_EVERY);
-                tracing::warn!(%error, consumer = place.name, "how far a delivery is is not kept");
+                tracing::warn!(
+                    %error, consumer = place.name,
+                    "the position of a delivery could not be saved"
+                );
             }
         }
     }

@@ -161,7 +161,10 @@ impl Devices {
             known.filter_map(|(id, device)| device.map(|(version, state)| (state, id, version)));
         let oldest = known.min_by_key(|(state, id, _)| (state.registered_at, id.clone()));
         if let Some((_, id, version)) = oldest {
-            tracing::info!(device = %id, user = %user, "a user has a device too many; his oldest is forgotten");
+            tracing::info!(
+                device = %id, user = %user,
+                "a user has too many devices; the oldest is forgotten"
+            );
             plan.push(
                 Stream::Device(id),
                 version + 1,

@@ -215,7 +215,7 @@ pub async fn compact_daily(eraser: Arc<Eraser>, at: Timestamp) {
                 events = done.num_events,
                 bytes_before = done.bytes_before,
                 bytes_after = done.bytes_after,
-                "the log is compacted"
+                "the log was compacted"
             ),
             Err(error) => tracing::error!(%error, "the log could not be compacted"),
         }

@@ -47,7 +47,7 @@ impl Eraser {
         }
         let (_, event) = past::read(&self.env, position).await?;
         let Stream::Record(id) = &event.stream else {
-            let message = format!("{named} is no version of a record");
+            let message = format!("{named} is not a version of a record");
             return Err(ApiError::new(Code::NotSupported, message));
         };
         let is_held = matches!(

@@ -58,8 +58,9 @@ impl Eraser {
         if self.env.definition(name).intervals_since.is_none() {
             return Ok(());
         }
-        let message =
-            format!("{name} is temporal: end that (schema:temporal), erase, then begin it again");
+        let message = format!(
+            "{name} is temporal: turn that off (schema:temporal), erase, then turn it on again"
+        );
         Err(ApiError::new(Code::NotSupported, message))
     }
 
@@ -149,7 +150,7 @@ impl Eraser {
         for result in saved.await? {
             let record = result.map_err(|item| item.error)?;
             if record.fields.get(&field).is_some_and(|it| !it.is_null()) {
-                let message = format!("a hook keeps {field} of {id} from losing its value");
+                let message = format!("a hook prevents {field} of {id} from being erased");
                 return Err(ApiError::new(Code::PermissionDenied, message));
             }
         }

@@ -100,7 +100,7 @@ impl Holder for EmbeddedLog {
         tracing::info!(
             segments = done.num_segments,
             bytes = done.num_bytes,
-            "payloads are out of the journal"
+            "payloads were removed from the journal"
         );
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Eraser {
             return Ok(Vec::new());
         };
         let mut sealed = self.log.sealed_for(user, from).await.map_err(|error| {
-            tracing::error!(%error, "what is sealed cannot be looked for");
+            tracing::error!(%error, "the search for sealed events failed");
             ApiError::unexpected("the log cannot be read")
         })?;
         let is_of_record = |stream: &Stream| match stream {

@@ -278,6 +278,6 @@ pub(super) fn check(context: &RequestContext, record: Option<&Record>) -> Result
 
 /// Returns the error that there is nothing to erase.
 pub(super) fn nothing(what: &dyn std::fmt::Display) -> ApiError {
-    let message = format!("nothing of {what} is in the log");
+    let message = format!("the log contains nothing of {what}");
     ApiError::new(Code::ResourceNotFound, message)
 }

@@ -73,7 +73,7 @@ impl Eraser {
     /// failed.
     pub async fn user(&self, command: EraseUser) -> Result<UserErased, ApiError> {
         if command.user == UserId::god() {
-            let message = "_god is the master key's own user: it is not erased";
+            let message = "_god is the master key's own user and cannot be erased";
             return Err(ApiError::invalid_argument(message, &["user"]));
         }
         let context = &command.context;

@@ -83,7 +83,7 @@ impl Eraser {
         let all = self.erasures.last(usize::MAX);
         let keys = all.iter().flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
-            tracing::error!(%error, "keys of erased users are not looked after");
+            tracing::error!(%error, "keys of erased users could not be destroyed");
         }
     }
 
@@ -98,7 +98,7 @@ impl Eraser {
         let last = self.env.log.read(self.first_head, 1).await;
         let last = last.map(|commits| commits.first().map(|commit| commit.time));
         let Ok(Some(last)) = last else {
-            tracing::error!("the log's end cannot be read: files of erasures are not looked after");
+            tracing::error!("the log's end cannot be read: erased files are not removed again");
             return;
         };
         let window = (self.upload_time + ENDING).as_micros();
@@ -108,7 +108,7 @@ impl Eraser {
         let names: Vec<_> = late.flat_map(|it| it.request.files.clone()).collect();
         let mut pause = PAUSES.0;
         while let Err(error) = remover.remove(&names).await {
-            tracing::error!(%error, "files of erasures are not looked after; trying again");
+            tracing::error!(%error, "erased files could not be removed again; retrying");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
@@ -132,7 +132,7 @@ impl Eraser {
         }
         // After this, changes to it by SQL are in the log, or parked.
         if let Err(error) = self.env.captured.drain().await {
-            tracing::warn!(%error, "an erasure waits for what SQL has changed");
+            tracing::warn!(%error, "an erasure waits for changes made by SQL");
             return false;
         }
         let scopes = open.iter().map(|erasure| erasure.request.scope.clone());

@@ -54,7 +54,7 @@ impl Follower {
             match self.read().await {
                 Ok(page) => return page,
                 Err(error) => {
-                    tracing::warn!(%error, "a follower waits");
+                    tracing::warn!(%error, "a follower cannot read the log yet");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -255,7 +255,7 @@ impl EventReader {
         let searched = self.log.search(at, *range.end(), filter).await;
         let searched = searched.map_err(|error| unreadable(at, &error))?;
         if searched.until < at {
-            return Err(unreadable(at, &"it ends before"));
+            return Err(unreadable(at, &"it ends before that position"));
         }
         Ok(Window {
             first: at,
@@ -350,7 +350,7 @@ impl EventReader {
             let more = read.map_err(|error| unreadable(behind + 1, &error))?;
             behind = match more.last() {
                 Some(last) => last.last_position(),
-                None => return Err(unreadable(behind + 1, &"it ends before")),
+                None => return Err(unreadable(behind + 1, &"it ends before that position")),
             };
             run.extend(more);
         }

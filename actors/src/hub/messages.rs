@@ -50,7 +50,7 @@ impl Message for Subscribe {
 
 /// A listener already hears as many channels as allowed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a socket may hear {max} channels")]
+#[error("a socket can subscribe to at most {max} channels")]
 pub struct TooManyChannels {
     /// How many are allowed.
     pub max: usize,

@@ -215,5 +215,5 @@ fn too_long(what: &str, id: &str) -> Option<Outcome> {
 
 /// Returns the outcome for what was deleted here.
 fn deleted_here() -> Outcome {
-    Outcome::Kept("it was here and was deleted".to_owned())
+    Outcome::Kept("it existed here and was deleted".to_owned())
 }

@@ -58,7 +58,7 @@ impl Importer {
         for ((id, state), known) in users.into_iter().zip(known) {
             let outcome = match known {
                 Some((_, here)) if here == state => Outcome::Present,
-                Some(_) => Outcome::Kept("the user is here already".to_owned()),
+                Some(_) => Outcome::Kept("the user already exists here".to_owned()),
                 None => self.new_user(&mut plan, id, state).await?,
             };
             outcomes.push(outcome);
@@ -130,7 +130,7 @@ impl Importer {
                 if let Some(refused) = ids.find_map(|id| too_long("a user's id", id.as_str())) {
                     outcomes.push(refused);
                 } else if user.as_str().is_empty() || to.as_str().is_empty() {
-                    let reason = "it is nobody's, or to nobody".to_owned();
+                    let reason = "one of its two users is missing".to_owned();
                     outcomes.push(Outcome::Refused(reason));
                 } else if present.contains(to) {
                     outcomes.push(Outcome::Present);
@@ -172,7 +172,7 @@ impl Importer {
                 outcomes.push(if here == state {
                     Outcome::Present
                 } else {
-                    Outcome::Kept("the device is here already".to_owned())
+                    Outcome::Kept("the device already exists here".to_owned())
                 });
                 continue;
             }
@@ -238,9 +238,9 @@ impl Importer {
             };
             for subscription in subscriptions {
                 outcomes.push(match find(&subscription.key) {
-                    _ if !is_here => Outcome::Refused("its device is not here".to_owned()),
+                    _ if !is_here => Outcome::Refused("its device does not exist here".to_owned()),
                     Some(known) if *known == subscription => Outcome::Present,
-                    Some(_) => Outcome::Kept("there is one of this name here".to_owned()),
+                    Some(_) => Outcome::Kept("one with this name exists here".to_owned()),
                     None if ended.contains(&subscription.key) => deleted_here(),
                     None => {
                         version += 1;

@@ -160,7 +160,7 @@ impl Importer {
         }
         for (outcome, is_held_back) in outcomes.iter_mut().zip(held_back) {
             if let (Outcome::Kept(reason), true) = (outcome, is_held_back) {
-                reason.push_str("; without _updated_at it is brought");
+                reason.push_str("; without _updated_at it would be imported");
             }
         }
         Ok(outcomes)
@@ -187,7 +187,7 @@ impl Importer {
                 Outcome::Kept("it was erased here".to_owned())
             }
             Some((_, here)) if *here == state => Outcome::Present,
-            Some(_) => Outcome::Kept("there is a file of this name here".to_owned()),
+            Some(_) => Outcome::Kept("a file with this name exists here".to_owned()),
             None => {
                 plan.push(Stream::Asset(name), 1, EventBody::AssetRegistered(state));
                 Outcome::Added
@@ -301,7 +301,7 @@ impl Importer {
         }
         // The type was refused. In a dry run, a type may be missing that would be created.
         if !self.options.is_dry && !self.definition(&record.id.record_type).is_created {
-            let reason = "its type is not here".to_owned();
+            let reason = "its type does not exist here".to_owned();
             return Ok((None, Outcome::Refused(reason)));
         }
         let Some(head) = head else {
@@ -312,7 +312,7 @@ impl Importer {
         };
         let here = &head.record;
         if here.database != record.database {
-            let reason = "a record of this id is in another database here".to_owned();
+            let reason = "a record with this id is in another database here".to_owned();
             return Ok((None, Outcome::Refused(reason)));
         }
         if here == record {
@@ -332,11 +332,11 @@ impl Importer {
         }
         let reason = match record.updated_at.cmp(&here.updated_at) {
             Ordering::Greater if self.options.updates => {
-                "it has an access list here, and none there"
+                "it has an access list here, but none in the source"
             }
-            Ordering::Greater => "it was changed there later",
+            Ordering::Greater => "it was changed later in the source",
             Ordering::Equal => {
-                "it differs, and its _updated_at is that of the record here, so it is not newer"
+                "it differs but is not newer: the record here has the same _updated_at"
             }
             Ordering::Less => "it was changed here",
         };

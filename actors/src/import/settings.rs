@@ -93,7 +93,7 @@ impl Importer {
             match here.fields.get(field) {
                 Some(other) if other != kind && !(is_text(other) && is_text(kind)) => {
                     let reason = format!(
-                        "it is {} there and {} here",
+                        "it is {} in the source and {} here",
                         kind.wire_name(),
                         other.wire_name()
                     );
@@ -139,7 +139,7 @@ impl Importer {
             self.planned.write().insert(wanted.name.clone(), planned);
         }
         let outcome = match (is_changed, kept.as_slice()) {
-            (_, [_, ..]) => Outcome::Kept(format!("other settings here: {}", kept.join(", "))),
+            (_, [_, ..]) => Outcome::Kept(format!("different settings here: {}", kept.join(", "))),
             (true, []) => Outcome::Added,
             (false, []) => Outcome::Present,
         };
@@ -218,7 +218,7 @@ impl Importer {
             return Ok(Outcome::Present);
         }
         if version > 0 {
-            let reason = "there are other rules here".to_owned();
+            let reason = "different rules exist here".to_owned();
             return Ok(Outcome::Kept(reason));
         }
         let mut plan = Plan::default();
@@ -245,7 +245,7 @@ pub(crate) fn plan_roles(env: &RecordEnv, roles: &[(RoleName, RoleFlags)]) -> (P
             Outcome::Added
         }
         Some(here) if here == flags => Outcome::Present,
-        Some(_) => Outcome::Kept("its flags are others here".to_owned()),
+        Some(_) => Outcome::Kept("its flags differ here".to_owned()),
     };
     let outcomes = roles.iter().map(&mut define).collect();
     (plan, outcomes)

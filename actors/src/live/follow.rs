@@ -71,7 +71,10 @@ impl LiveFollower {
                 self.service.see(&change).await;
             }
             Err(error) => {
-                tracing::warn!(%error, position = event.position, "a change is looked up again");
+                tracing::warn!(
+                    %error, position = event.position,
+                    "a change could not be read and is looked up again"
+                );
                 self.heads.pop(id);
                 self.service.disturb(&id.record_type, event.position);
             }
@@ -104,7 +107,7 @@ impl LiveFollower {
         let folded = env.load_from_log(id, event.position).await?;
         let Some(mut head) = folded else {
             return Err(ApiError::unexpected(
-                "a change of a record that is not there",
+                "a change of a record that does not exist",
             ));
         };
         full_numbers(env, &mut head.record).await?;

@@ -129,7 +129,7 @@ fn too_costly(over: TooCostly) -> ApiError {
     };
     let most = over.most_mib();
     let text = format!(
-        "{whose} would have to look at more than {most} MiB to know what becomes of one change; ask for less"
+        "{whose} would have to read more than {most} MiB to evaluate one change; ask for less"
     );
     ApiError::invalid_argument(text, &["predicate"])
 }

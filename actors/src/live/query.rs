@@ -39,7 +39,8 @@ impl LiveQuery {
             ),
         ];
         if let Some((name, _)) = refused.iter().find(|(_, is_there)| *is_there) {
-            let text = format!("a live query has no {name}: it is about every record that matches");
+            let text =
+                format!("a live query cannot have {name}: it covers every record that matches");
             return Err(ApiError::invalid_argument(text, &[name]));
         }
         let member = |name: &str| parameters.get(name).cloned().unwrap_or_default();

@@ -40,15 +40,15 @@ const PORTION: usize = 512;
 
 /// Why the listener has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
-    "access rights, fields or records that the query looks at changed meanwhile; start anew";
-pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
-const ERASED: &str = "some of what happened meanwhile was erased; start anew";
+    "access rights, fields or records that the query reads have changed; start again";
+pub(super) const TOO_OLD: &str = "too old: too much has happened since; start again";
+const ERASED: &str = "some of the missed events were erased; start again";
 /// It took too long to find out what was missed.
-pub(super) const TOO_LONG: &str = "what was missed takes too long to find out; start anew";
+pub(super) const TOO_LONG: &str = "finding the missed events takes too long; start again";
 
-pub(super) const PUT_BACK: &str = "the log was put back to an earlier state; start anew";
-const TOO_COSTLY: &str = "the query would have to look at too much for that; start anew";
-const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";
+pub(super) const PUT_BACK: &str = "the log was restored to an earlier state; start again";
+const TOO_COSTLY: &str = "the query would have to read too much for that; start again";
+const UNREADABLE: &str = "the missed events cannot be read; start again";
 
 /// The outcome of a replay.
 #[derive(Debug)]
@@ -102,14 +102,14 @@ pub(super) async fn replay(
     };
     // The follower is ahead of the store, which knows where a record's events are.
     if let Err(error) = env.applied.wait_for(until).await {
-        tracing::warn!(%error, from, "what a live query missed cannot be looked up");
+        tracing::warn!(%error, from, "events that a live query missed cannot be looked up");
         return Replayed::Reset(UNREADABLE);
     }
     match replay.run().await {
         Ok(()) => Replayed::Told(replay.frames),
         Err(Untold::Because(reason)) => Replayed::Reset(reason),
         Err(Untold::Failed(error)) => {
-            tracing::warn!(%error, from, "what a live query missed cannot be read");
+            tracing::warn!(%error, from, "events that a live query missed cannot be read");
             Replayed::Reset(UNREADABLE)
         }
     }
@@ -167,7 +167,7 @@ impl Replay<'_> {
             let unread = |cause: &dyn std::fmt::Display| ApiError::unexpected(cause.to_string());
             let commits = commits.map_err(|error| unread(&error))?;
             let last = commits.last().map(|commit| commit.last_position());
-            let last = last.ok_or_else(|| unread(&"the log ends before"))?;
+            let last = last.ok_or_else(|| unread(&"the log ends before that position"))?;
             let events = commits.iter().flat_map(|commit| &commit.events);
             let wanted = position + 1..=self.missed.until;
             for event in events.filter(|event| wanted.contains(&event.position)) {

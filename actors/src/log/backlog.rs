@@ -85,7 +85,7 @@ impl Backlog {
                     num_events,
                     "the record store is too far behind: writes are refused until it has caught up"
                 ),
-                false => tracing::info!(num_events, "writes are taken again"),
+                false => tracing::info!(num_events, "writes are accepted again"),
             }
         }
     }

@@ -125,7 +125,7 @@ impl Unpacker {
             }
             None => Chunk::of_one(value.to_vec()),
         };
-        let chunk = chunk.ok_or(damaged("not commits one after the other"))?;
+        let chunk = chunk.ok_or(damaged("commits are not consecutive"))?;
         if chunk.first_position() != Some(position) {
             return Err(damaged("commits of another position"));
         }

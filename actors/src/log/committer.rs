@@ -231,7 +231,8 @@ impl Committer {
         if self.is_ahead && !was_ahead {
             tracing::warn!(
                 seconds = ahead_micros / 1_000_000,
-                "the log is ahead of the clock: until it is as late, commits get times after the last one"
+                "the log is ahead of the clock: until the clock catches up, commits get times \
+                 after the last one"
             );
         }
         time
@@ -365,7 +366,7 @@ impl Committer {
                 // it was refused.
                 if let Err(error) = self.journal.take_back() {
                     self.give_up(group, &AppendError::Closed);
-                    return Err(format!("taking back what was refused failed: {error}"));
+                    return Err(format!("undoing a refused write failed: {error}"));
                 }
                 self.give_up(group, &AppendError::DiskFull);
                 return Ok(());
@@ -443,7 +444,7 @@ impl Committer {
             .iter()
             .map(|waiting| waiting.writes.len())
             .sum();
-        tracing::error!(%error, refused, writes, "a group was not written");
+        tracing::error!(%error, refused, writes, "a group of commits was not written");
         for waiting in group.waiting {
             let _ = waiting.reply.send(Err(error.clone()));
         }

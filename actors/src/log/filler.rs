@@ -178,7 +178,7 @@ impl Filler {
             let num_same = pairs.take_while(|(sled, journal)| sled == journal).count();
             if num_same == 0 {
                 return Err(SledError::NotOpened(
-                    "its last commits are not the journal's",
+                    "its last commits differ from the journal's",
                 ));
             }
             rest = rest.get(num_same..).unwrap_or_default();

@@ -174,7 +174,7 @@ impl SledFollower {
         let commits = self.shared.segments.decode_all(raw);
         let commits = commits.ok().filter(|commits| is_answer(commits));
         if commits.is_none() {
-            degrade(&self.shared, "stored commits do not hold together");
+            degrade(&self.shared, "stored commits are inconsistent");
         }
         commits
     }
@@ -275,7 +275,7 @@ impl Care {
             Some(_) => !close(store),
         };
         if hangs {
-            tracing::warn!("sled does not answer; it is left alone");
+            tracing::warn!("sled does not answer; its folder is left behind");
             self.folders.leave();
         }
         match ended {
@@ -290,7 +290,7 @@ impl Care {
     /// Moves a failed store out of the way.
     fn put_away(&self, error: &SledError) {
         if error.is_disk_full() {
-            tracing::warn!("no space for sled; it is filled again when there is");
+            tracing::warn!("no space for sled; it is filled again once there is");
             if let Err(error) = self.folders.throw_away() {
                 tracing::error!(%error, "sled's folder cannot be removed");
             }
@@ -334,7 +334,7 @@ impl Care {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if filler.is_stuck(self.patience) => {
-                    degrade(&self.shared, "a write does not come back");
+                    degrade(&self.shared, "a write does not return");
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,

@@ -110,7 +110,7 @@ pub enum AppendError {
     #[error("the decision cannot be encoded")]
     Malformed,
     /// A sequence field has used up its numbers.
-    #[error("field {field:?} takes numbers up to {max}, and none is left")]
+    #[error("field {field:?} takes numbers up to {max}, but none are left")]
     UsedUp {
         /// The field.
         field: String,

@@ -53,7 +53,7 @@ impl Reserve {
             tracing::warn!(
                 folder = %folder.display(),
                 size_bytes = reserve.size_bytes,
-                "there is no space for the disk's reserve: writes are refused until there is"
+                "there is no space for the disk reserve: writes are refused until there is"
             );
         }
         Ok(reserve)
@@ -74,7 +74,7 @@ impl Reserve {
             "the disk is full: writes are refused until there is space again"
         );
         if let Err(error) = self.remove() {
-            tracing::error!(%error, "the reserve cannot be given up");
+            tracing::error!(%error, "the reserve cannot be released");
         }
     }
 

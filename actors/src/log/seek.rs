@@ -20,7 +20,7 @@ pub async fn load_commit(log: &dyn EventLog, position: u64) -> Result<Arc<Commit
         .filter(|commit| commit.first_position() <= position && position <= commit.last_position());
     holds
         .next()
-        .ok_or_else(|| unreadable(position, &"it ends before"))
+        .ok_or_else(|| unreadable(position, &"it ends before that position"))
 }
 
 /// Finds the last position that was committed before a time.

@@ -40,7 +40,10 @@ impl SledFolders {
             .try_for_each(remove)
             .and_then(|()| std::fs::rename(newest, &self.base));
         if let Err(error) = adopted {
-            tracing::warn!(%error, "sled's folder is not as it was left; it is filled again");
+            tracing::warn!(
+                %error,
+                "an earlier sled folder could not be moved back; sled is filled again"
+            );
         }
     }
 

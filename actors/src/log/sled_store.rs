@@ -24,7 +24,7 @@ pub(super) enum SledError {
     Hanging,
     #[error("sled: {0}")]
     Damaged(#[from] Damaged),
-    #[error("sled: a key is no position")]
+    #[error("sled: a key is not a position")]
     ForeignKey,
 }
 

@@ -35,7 +35,7 @@ pub async fn note_registrations(
         let is_over = match done {
             Ok(()) => changes.changed().await.is_err(),
             Err(error) => {
-                tracing::warn!(%error, "what a plugin registered is not in the log yet");
+                tracing::warn!(%error, "a plugin's registration is not in the log yet");
                 tokio::time::sleep(PAUSE).await;
                 false
             }

@@ -188,7 +188,10 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
         let applied = match tokio::time::timeout(HELD_UP, &mut applying).await {
             Ok(applied) => applied,
             Err(_late) => {
-                let mut reason = format!("the same events for more than {} s", HELD_UP.as_secs());
+                let mut reason = format!(
+                    "applying the same events for more than {} s",
+                    HELD_UP.as_secs()
+                );
                 // What held up the attempt before may hold up this one.
                 if let Some(before) = &*shared.reason.lock() {
                     reason = format!("{reason}; before: {before}");
@@ -202,7 +205,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             Ok(()) => {
                 pause = FIRST_PAUSE;
                 if shared.is_failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!(position = last, "the record store takes events again");
+                    tracing::info!(position = last, "the record store accepts events again");
                     *shared.reason.lock() = None;
                     *parts.applied.trouble.lock() = None;
                 }
@@ -217,7 +220,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, position, "the record store does not take events");
+                tracing::error!(%error, position, "the record store does not accept events");
                 shared.fail(error.to_string());
                 *parts.applied.trouble.lock() = match &error {
                     StoreError::Unavailable { why, .. } => Some(*why),

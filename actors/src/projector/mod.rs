@@ -63,7 +63,7 @@ impl Applied {
         match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(match *self.trouble.lock() {
-                Some(why) => StoreError::unavailable(why, "it does not take events").into(),
+                Some(why) => StoreError::unavailable(why, "it does not accept events").into(),
                 None => ApiError::overloaded("the record store"),
             }),
         }

@@ -278,7 +278,7 @@ impl Push {
         }
         // A caller that learns that its pushes were not accepted asks again.
         if is_kept && let Err(error) = self.0.outbox.forget_pushes(&refused).await {
-            tracing::warn!(%error, "pushes that were refused are sent after the next start");
+            tracing::warn!(%error, "refused pushes are sent after the next start all the same");
         }
         Err(ApiError::overloaded("push"))
     }
@@ -293,8 +293,8 @@ impl Push {
             return Ok(());
         }
         self.0.outbox.keep_pushes(&waiting).await.map_err(|error| {
-            tracing::error!(%error, "a push is refused since it cannot be kept");
-            ApiError::unexpected("the push cannot be kept, try again").with_status(503)
+            tracing::error!(%error, "a push is refused because it cannot be saved");
+            ApiError::unexpected("the push cannot be saved, try again").with_status(503)
         })
     }
 
@@ -307,7 +307,7 @@ impl Push {
     ) -> Result<Vec<QueuedPush>, ApiError> {
         let (num_pushes, max_queue) = (pushes.len(), self.0.max_queue);
         if num_pushes > max_queue {
-            let message = format!("{num_pushes} devices at once, and PUSH_QUEUE is {max_queue}");
+            let message = format!("{num_pushes} devices at once, but PUSH_QUEUE is {max_queue}");
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
         let count = u32::try_from(num_pushes).unwrap_or(u32::MAX);

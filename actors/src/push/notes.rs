@@ -43,7 +43,7 @@ pub(super) async fn write(outbox: Arc<dyn Outbox>, notes: Notes) -> Result<(u64,
     };
     let written = written.await;
     written.map_err(|error| {
-        tracing::warn!(%error, "pushes that wait are not kept, or those that are sent not forgotten");
+        tracing::warn!(%error, "waiting pushes could not be saved, or sent ones not forgotten");
         notes
     })
 }

@@ -43,7 +43,7 @@ impl NoticePush {
         };
         // Nobody receives any more once the server stops.
         if let Err(TrySendError::Full(_)) = sender.try_send(notice) {
-            tracing::warn!(%device, "a notice is not pushed: too many wait");
+            tracing::warn!(%device, "a notice is not pushed: too many are waiting");
         }
     }
 }

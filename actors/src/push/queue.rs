@@ -239,13 +239,19 @@ impl PushQueue {
             Ending::Unwanted => {
                 self.state.num_expired += 1;
                 self.schedule.dropped();
-                tracing::info!(service, %device, "a push is not sent: its device is gone or another's");
+                tracing::info!(
+                    service, %device,
+                    "a push is not sent: its device is gone or has another user"
+                );
             }
             Ending::Gone { num_forgotten, why } => {
                 self.state.num_failed += 1;
                 self.state.num_unregistered += num_forgotten;
                 self.schedule.settled(now);
-                tracing::info!(service, %device, why, num_forgotten, "a device is not there any more");
+                tracing::info!(
+                    service, %device, why, num_forgotten,
+                    "a device is no longer registered"
+                );
             }
             Ending::Refused(why) => {
                 self.state.num_failed += 1;

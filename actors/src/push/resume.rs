@@ -18,7 +18,7 @@ pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken
         return;
     }
     let num_waiting = waiting.len();
-    tracing::info!(num_waiting, "pushes from before the start are sent");
+    tracing::info!(num_waiting, "sending the pushes left from before the start");
     spawn_named("pushes from before", async move {
         ending.run_until_cancelled(resume(&push, waiting)).await;
     });
@@ -29,7 +29,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
     for waiting in waiting {
         let Some(service) = push.service(waiting.kind) else {
             let kind = waiting.kind.name();
-            tracing::warn!(device = %waiting.device, kind, "no service for a push any more");
+            tracing::warn!(device = %waiting.device, kind, "a push no longer has a service");
             over.push(waiting.id);
             continue;
         };
@@ -61,6 +61,6 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
     if !over.is_empty()
         && let Err(error) = push.outbox().forget_pushes(&over).await
     {
-        tracing::warn!(%error, "pushes that are not sent any more are not forgotten");
+        tracing::warn!(%error, "pushes that are no longer sent could not be forgotten");
     }
 }

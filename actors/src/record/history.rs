@@ -272,7 +272,7 @@ pub async fn restored(
     // What it was then, under the names that its fields have now.
     walk.keep_up(env, env.applied.position()).await?;
     let past = walk.into_record().ok_or_else(|| {
-        let message = format!("{} was not there at position {position}", command.id);
+        let message = format!("{} did not exist at position {position}", command.id);
         ApiError::new(Code::ResourceNotFound, message)
     })?;
     let now = env.load_heads(std::slice::from_ref(&command.id)).await?;

@@ -59,7 +59,7 @@ impl Room {
 }
 
 fn too_much(most: usize) -> ApiError {
-    let message = format!("include would bring more than {most} bytes; ask for smaller pages");
+    let message = format!("include would return more than {most} bytes; ask for smaller pages");
     let limit = json!({"name": "MAX_INCLUDED_BYTES", "max": most});
     ApiError::invalid_argument(message, &["include"]).with_info("limit", limit)
 }

@@ -428,7 +428,9 @@ impl Walk {
 /// The log cannot be read, or ends before the position.
 pub(crate) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
     let mut found = read_all(env, &[position]).await?;
-    found.pop().ok_or_else(|| unreadable(&"nothing is there"))
+    found
+        .pop()
+        .ok_or_else(|| unreadable(&"there is no such event"))
 }
 
 /// Reads the events at some positions, each with its commit.

@@ -228,7 +228,7 @@ impl Plan {
             TypeChange::RenameField { from, to } => {
                 require_field(&definition, from)?;
                 if definition.fields.contains_key(to) {
-                    let reason = format!("type {:?} has a field {to:?} already", name.as_str());
+                    let reason = format!("type {:?} already has a field {to:?}", name.as_str());
                     return Err(cannot_alter(&reason));
                 }
                 self.rename_in_field_access(env, name, (from, to));

@@ -95,7 +95,7 @@ impl Sandbox {
             let read = self.env.log.read(at, WINDOW).await;
             let commits = read.map_err(|error| unreadable(at, &error))?;
             if commits.is_empty() {
-                return Err(unreadable(at, &"it ends before"));
+                return Err(unreadable(at, &"it ends before that position"));
             }
             for (commit, event) in events_of(&commits, at, last_looked_at) {
                 if num_left == 0 || Instant::now() >= end {

@@ -271,7 +271,7 @@ impl Notices {
             tracing::warn!(
                 device = %candidate.device,
                 subscription = candidate.id,
-                "a subscription would have to look at too much of a change and is not told of it"
+                "a subscription is not told of a change: it would have to read too much of it"
             );
         }
     }

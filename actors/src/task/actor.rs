@@ -236,10 +236,10 @@ impl ScheduledTask {
             return self.set(ctx);
         }
         if verdict.num_skipped > 0 {
-            tracing::warn!(task = %self.id, "skipped: the run before has not ended");
+            tracing::warn!(task = %self.id, "skipped: the previous run has not ended");
         }
         if verdict.num_missed > 0 {
-            tracing::warn!(task = %self.id, "missed: nobody saw to it in time");
+            tracing::warn!(task = %self.id, "missed: it was not started in time");
         }
         if let Some(due) = verdict.run {
             self.begin_due(due, passed_before, ctx);
@@ -251,7 +251,7 @@ impl ScheduledTask {
     /// Notices that the clock was put back.
     fn notice(&mut self, now: Timestamp) {
         if self.latest.micros() > now.micros().saturating_add(SMALL_STEP) {
-            tracing::warn!(task = %self.id, was = %self.latest, "the clock was put back");
+            tracing::warn!(task = %self.id, was = %self.latest, "the clock was set back");
             self.is_job_stale = true;
             self.latest = now;
         }
@@ -333,7 +333,7 @@ async fn tell(
         });
         if is_put_back {
             let settled = state.settled;
-            tracing::warn!(task = %timer.id, ?settled, "the clock was ahead: going on from now");
+            tracing::warn!(task = %timer.id, ?settled, "the clock was ahead: continuing from now");
         }
         let schedule = TaskSchedule {
             spec: timer.spec_text.clone(),

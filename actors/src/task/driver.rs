@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// The scheduler refused the job.
-    #[error("the scheduler does not take the job: {0}")]
+    #[error("the scheduler does not accept the job: {0}")]
     Scheduler(#[from] JobSchedulerError),
     /// The scheduler did not answer.
     #[error("the scheduler does not answer")]
@@ -95,8 +95,8 @@ impl Driver for CronDriver {
         // A job that is left over wakes nobody: its task is gone.
         match tokio::time::timeout(PATIENCE, removed).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the scheduler keeps a job"),
-            Err(_) => tracing::warn!("the scheduler keeps a job: it does not answer"),
+            Ok(Err(error)) => tracing::warn!(%error, "the scheduler did not remove a job"),
+            Err(_) => tracing::warn!("the scheduler did not remove a job: it does not answer"),
         }
     }
 

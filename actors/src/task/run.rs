@@ -225,7 +225,7 @@ impl ScheduledTask {
             this.num_writing -= 1;
             this.writing.retain(|end| !ends.contains(end));
             if let Err(error) = written {
-                tracing::warn!(task = %this.id, %error, "the log does not know how a run ended");
+                tracing::warn!(task = %this.id, %error, "the end of a run could not be recorded");
                 // A task that is ending does not wait for the log; after a restart the run counts
                 // as lost.
                 if !this.is_leaving() {

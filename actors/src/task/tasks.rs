@@ -115,7 +115,7 @@ impl Tasks {
             let (states, log) = (&parts.states, &parts.log);
             let appended = states.append(log, &id, &context, decide).await;
             if let Err(error) = &appended {
-                tracing::warn!(task = %id, %error, "the log does not know that a task is gone");
+                tracing::warn!(task = %id, %error, "the end of a task could not be recorded");
             }
             (appended.is_ok(), id)
         };

@@ -305,7 +305,7 @@ async fn an_id_in_use_is_odd() {
     call(&mut worker, "c1", None, "slow").await;
     call(&mut worker, "c1", None, "slow").await;
     let warning = worker.expect("warning").await;
-    assert_eq!(warning["message"], "a call of the id \"c1\" is under way");
+    assert_eq!(warning["message"], "a call with the id \"c1\" is in flight");
 }
 
 #[actix::test]

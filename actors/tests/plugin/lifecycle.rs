@@ -204,7 +204,7 @@ async fn two_plugins_cannot_have_one_path() {
     let registered = q.expect("registered").await;
     assert_eq!(
         registered["problems"][0]["message"],
-        "plugin P has the path /a"
+        "plugin P already has the path /a"
     );
     assert_eq!(q.expect_close().await, 4004);
     assert_eq!(world.broker.points().handlers.len(), 1);

@@ -99,7 +99,7 @@ async fn an_immodest_window_is_cut_with_a_warning() {
     worker.hello(json!({"window": 5000})).await;
     assert_eq!(
         worker.expect("warning").await["message"],
-        "window is 1024 now"
+        "the window is now 1024"
     );
 }
 

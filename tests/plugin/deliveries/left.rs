@@ -77,7 +77,7 @@ fn what_a_new_registration_leaves_over_is_kept_as_dead_letters_and_said() {
         let output = server.output();
         let line = output
             .lines()
-            .find(|line| line.contains("are dead letters"));
+            .find(|line| line.contains("become dead letters"));
         line.map(str::to_owned)
     });
     let (from, until) = (position(&ids[1]), position(&ids[2]));

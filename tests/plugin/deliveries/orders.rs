@@ -204,7 +204,7 @@ fn what_makes_no_sense_is_refused_with_what_is_wrong() {
             "delivery:forget",
             json!({"consumer": "TEST"}),
             108,
-            "is here",
+            "is connected",
         ),
     ];
     for (action, body, code, message) in bad {

@@ -69,7 +69,7 @@ fn a_plugin_that_takes_all_connections_is_named_as_the_reason() {
         reason.contains("remaining connection slots").then_some(())
     });
     let why = refused(&ada);
-    assert!(why.contains("no connection to spare"), "{why}");
+    assert!(why.contains("no free connection"), "{why}");
     account.save(&ada, 20);
 
     drop(taken);

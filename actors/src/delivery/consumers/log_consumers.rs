@@ -50,7 +50,7 @@ impl Consumers {
         let _alone = self.lock_changes().await;
         if let Ok(known) = self.find(&full) {
             if known.options() != Some(&options) {
-                let message = "there is a consumer of this name that is told something else";
+                let message = "a consumer with this name exists, with other options";
                 return Err(ApiError::new(Code::Duplicated, message));
             }
             return Ok(known.state());

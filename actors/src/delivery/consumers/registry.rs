@@ -132,7 +132,7 @@ impl Consumers {
         let checkpoint = match consumers.get(name) {
             Some(handle) if handle.is_alive() => return Some(handle.clone()),
             Some(lost) => {
-                tracing::error!(consumer = %name, "deliveries had ended; they go on");
+                tracing::error!(consumer = %name, "deliveries had stopped; they are started again");
                 lost.take_kept()
             }
             None => started.kept.lock().remove(&**name),
@@ -307,11 +307,11 @@ impl Consumers {
             .log()
             .is_some_and(|side| side.dispatcher.presence().num_workers > 0)
         {
-            return refuse("it has workers; a consumer is forgotten once they are gone");
+            return refuse("it has workers; disconnect them before you forget the consumer");
         }
         let is_plugin = handle.log().is_none();
         if is_plugin && started.env.plugins.presence(consumer).is_registered {
-            return refuse("the plugin is here; a consumer is forgotten once its plugin is gone");
+            return refuse("the plugin is connected; disconnect it before you forget its consumer");
         }
         self.remove(consumer, handle).await
     }
@@ -384,7 +384,7 @@ impl Consumers {
         let is_known = self.inner.consumers.lock().contains_key(consumer);
         let found = is_known.then(|| self.consumer(&consumer.into()));
         found.flatten().ok_or_else(|| {
-            let message = "no such consumer; delivery:list has them all";
+            let message = "no such consumer; delivery:list shows them all";
             ApiError::new(Code::ResourceNotFound, message)
         })
     }

@@ -55,7 +55,7 @@ impl ConsumerCheckpoint {
     /// Returns the state of a consumer that has lost its cursor: nothing is delivered before an
     /// operator has said from where on.
     pub(super) fn lost(head: u64) -> Self {
-        let reason = "its position was lost: rewind it to where it should go on, then resume";
+        let reason = "its position was lost: rewind it to where it should continue, then resume";
         Self {
             cursor: Cursor::at(head),
             paused: Some(reason.to_owned()),

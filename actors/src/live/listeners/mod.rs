@@ -252,7 +252,7 @@ impl Listeners {
         };
         let max = self.settings.max_subscriptions;
         if listener.subscriptions.contains_key(&wanted.name) {
-            let text = format!("there is a live query {:?} already", &*wanted.name);
+            let text = format!("there is already a live query {:?}", &*wanted.name);
             return Err(ApiError::invalid_argument(text, &["id"]));
         }
         if listener.subscriptions.len() >= max {
@@ -445,7 +445,10 @@ impl Listeners {
             listener.num_pending = 0;
             self.figures.num_frames += frames.len() as u64;
             if let Err(ending) = listener.outlet.put(frames) {
-                tracing::warn!(listener = id, "a live query is not read and is ended");
+                tracing::warn!(
+                    listener = id,
+                    "a live query was ended: its client does not read"
+                );
                 self.end(id, ending);
             }
         }

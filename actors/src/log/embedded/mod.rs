@@ -421,7 +421,9 @@ impl EmbeddedLog {
             let _ = thread.join();
         }
         if self.rewriting.turn.try_lock_for(deadline).is_none() {
-            tracing::warn!("a segment is still being written again; the lock is held until it is");
+            tracing::warn!(
+                "a segment is still being rewritten; the lock is held until that is done"
+            );
         }
         if let Some(follower) = &self.follower {
             follower.stop(deadline.saturating_sub(begun.elapsed()));

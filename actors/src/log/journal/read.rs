@@ -166,7 +166,7 @@ impl SegmentEntry {
         let offset = frames.offset();
         let next = frames.next();
         let frame = next.map_err(|error| ReadError::Io(error.to_string()))?;
-        frame.ok_or_else(|| self.broken(offset, position, "frame does not hold together"))
+        frame.ok_or_else(|| self.broken(offset, position, "frame is damaged"))
     }
 
     pub(super) fn broken(&self, offset: u64, position: u64, reason: &str) -> ReadError {

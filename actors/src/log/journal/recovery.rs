@@ -107,7 +107,7 @@ pub(super) fn recover(
     }
     match access.signed() {
         Some(signed) if recovered.is_none() => Err(OpenError::Contradicted(format!(
-            "there is none, and it was signed at {}",
+            "it does not exist, but it was signed at {}",
             signed.position
         ))),
         _ => Ok(recovered),
@@ -142,9 +142,7 @@ fn read_header(name: &str, file: &dyn DiskFile) -> Result<segment::Header, OpenE
             segment: name.to_owned(),
             found,
         })),
-        Ok(_) | Err(segment::HeaderError::Damaged) => {
-            Err(damaged(name, 0, "header does not hold together"))
-        }
+        Ok(_) | Err(segment::HeaderError::Damaged) => Err(damaged(name, 0, "header is damaged")),
     }
 }
 
@@ -154,7 +152,7 @@ fn check_store(name: &str, header: &segment::Header, access: Access) -> Result<(
         return Ok(());
     }
     Err(OpenError::Contradicted(format!(
-        "segment={name}: it is of another store than the one that was signed"
+        "segment={name}: it belongs to another store than the signed one"
     )))
 }
 
@@ -249,8 +247,10 @@ impl Walk {
             return None;
         }
         match frame::read(rest) {
-            Some(frame) if frame.group > self.group => Some("frame does not follow the one before"),
-            _ if self.has_later_group(rest) => Some("frame does not hold together"),
+            Some(frame) if frame.group > self.group => {
+                Some("frame does not follow the previous one")
+            }
+            _ if self.has_later_group(rest) => Some("frame is damaged"),
             _ => None,
         }
     }
@@ -313,12 +313,12 @@ fn walk(
         if segment::Footer::decode(rest).is_some() {
             // A segment is sealed after the next one is durable. Only a reader next to the writer
             // may have listed the files before that.
-            let reason = "it is sealed, and the segment behind it is missing";
+            let reason = "it is sealed, but the segment after it is missing";
             return Err(damaged(name, walk.offset, reason));
         }
         if let Some(signed) = signed.filter(|signed| signed.position > walk.end.position) {
             return Err(OpenError::Contradicted(format!(
-                "segment={name} offset={}: the log ends at {}, and was signed at {}",
+                "segment={name} offset={}: the log ends at {}, but was signed at {}",
                 walk.offset, walk.end.position, signed.position
             )));
         }

@@ -30,7 +30,7 @@ pub(in crate::log) enum RewriteError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A segment cannot be written.
-    #[error("a segment cannot be written again: {0}")]
+    #[error("a segment cannot be rewritten: {0}")]
     Write(#[from] io::Error),
     /// The log is being closed.
     #[error("the log is closed")]

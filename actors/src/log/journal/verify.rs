@@ -91,7 +91,7 @@ impl Segments {
                 .iter()
                 .rfind(|entry| entry.first_position <= position);
             let reason = format!(
-                "segment={}: a payload is gone, and no erasure names it",
+                "segment={}: a payload is missing, but no erasure names it",
                 entry.map_or("-", |entry| entry.name.as_str())
             );
             ReadError::Damaged { position, reason }
@@ -99,7 +99,7 @@ impl Segments {
         if let Some((signed, _)) = marks.range(report.head + 1..).next() {
             let position = report.head + 1;
             let reason = format!(
-                "the log ends at {}, and was signed at {signed}",
+                "the log ends at {}, but was signed at {signed}",
                 report.head
             );
             return Err(ReadError::Damaged { position, reason });
@@ -120,7 +120,7 @@ impl Segments {
             return Ok(());
         }
         Err(OpenError::Contradicted(format!(
-            "the chain hash at {} is another than the one that was signed",
+            "the chain hash at {} differs from the signed one",
             signed.position
         )))
     }
@@ -178,7 +178,7 @@ impl SegmentEntry {
     ) -> Result<(), ReadError> {
         let position = pass.report.head + 1;
         if frame.peek.first_position != position {
-            return Err(self.broken(offset, position, "positions are not dense"));
+            return Err(self.broken(offset, position, "positions are not consecutive"));
         }
         let commit = codec::verify_chain(frame.commit, &pass.report.chain, pass.keys)
             .map_err(|error| self.broken(offset, position, &error.to_string()))?;
@@ -189,7 +189,7 @@ impl SegmentEntry {
         pass.report.restored_at = restored.or(pass.report.restored_at);
         for (signed, chain) in pass.marks.range(position..=commit.last_position()) {
             if (*signed, *chain) != (commit.last_position(), commit.chain) {
-                let reason = "the chain hash is another than the one that was signed";
+                let reason = "the chain hash differs from the signed one";
                 return Err(self.broken(offset, *signed, reason));
             }
             pass.report.num_marks += 1;

@@ -53,12 +53,12 @@ pub enum KeyringError {
     #[error("{KEYRING_FILE} has the keys of another store")]
     Foreign,
     /// Bytes that were durable differ from what was written.
-    #[error("{KEYRING_FILE} is damaged at key {0}: put it back from a backup")]
+    #[error("{KEYRING_FILE} is damaged at key {0}: restore it from a backup")]
     Damaged(u64),
     /// The file is missing, or older than the log. Its next keys would get numbers that are in use.
     #[error(
-        "{KEYRING_FILE} has {has} keys, and the log is sealed with key {used}: \
-         put its newest state back from a backup"
+        "{KEYRING_FILE} has {has} keys, but the log is sealed with key {used}: \
+         restore its newest state from a backup"
     )]
     Lost {
         /// How many keys the file has.

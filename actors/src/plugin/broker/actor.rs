@@ -158,7 +158,7 @@ impl Plugins {
             return;
         };
         plugin.note_lost(&worker);
-        tracing::info!(plugin = %plugin.name, worker = worker.label, "worker gone");
+        tracing::info!(plugin = %plugin.name, worker = worker.label, "worker disconnected");
         self.homes.remove(&id);
         self.running.retain(|_, running| running.worker != id);
         for job in retry {

@@ -38,7 +38,7 @@ impl Plugins {
         if plugin.is_outdated(join.generation, self.settings.generation_memory) {
             return Err(refusal(CloseCode::OlderGeneration, "older generation"));
         }
-        tracing::info!(plugin = %plugin.name, worker = join.label, "worker came");
+        tracing::info!(plugin = %plugin.name, worker = join.label, "worker connected");
         plugin.workers.push(Worker {
             id: join.worker,
             label: join.label,
@@ -79,7 +79,7 @@ impl Plugins {
             return Err(refusal(CloseCode::UnknownPlugin, UNLISTED));
         }
         if !is_name {
-            let reason = "this cannot be a plugin's name";
+            let reason = "this is not a valid plugin name";
             return Err(refusal(CloseCode::UnknownPlugin, reason));
         }
         self.plugins.push(Plugin::new(name.into(), false));
@@ -141,7 +141,7 @@ impl Plugins {
         let missing = missing.join(", ");
         tracing::warn!(
             missing,
-            "clients are not served before these plugins have registered"
+            "clients are not served until these plugins have registered"
         );
     }
 

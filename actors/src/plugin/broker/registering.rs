@@ -76,13 +76,16 @@ impl Plugins {
                 num_timers += active.registration.timers.len();
                 let clashes = registration.clashes(&active.registration);
                 problems.extend(clashes.map(|handler| {
-                    let message = format!("plugin {} has the path {}", other.name, handler.path);
+                    let message = format!(
+                        "plugin {} already has the path {}",
+                        other.name, handler.path
+                    );
                     problem("handler", &handler.name, &message)
                 }));
             }
         }
         if num_timers > MAX_TIMERS {
-            let message = format!("more than {MAX_TIMERS} timers, those of all plugins together");
+            let message = format!("more than {MAX_TIMERS} timers across all plugins");
             problems.push(problem("timer", "", &message));
         }
         let plugin = self.plugins.get(index);
@@ -90,7 +93,7 @@ impl Plugins {
         let peer = plugin.and_then(|it| differing(it, worker, &registration).find(is_here));
         if let Some(theirs) = peer.and_then(|peer| peer.registration.as_deref()) {
             let what = registration.differences(theirs);
-            let message = format!("differs from the other workers' of the same generation: {what}");
+            let message = format!("differs from other workers of the same generation: {what}");
             problems.push(problem("init", "", &message));
         }
         if problems.is_empty() {
@@ -140,7 +143,7 @@ impl Plugins {
                 let hidden = new.join(", ");
                 tracing::warn!(
                     %plugin, path, hidden,
-                    "a handler takes what clients send to these actions by their paths"
+                    "a handler takes over the paths of these actions"
                 );
             }
         }
@@ -163,7 +166,10 @@ impl Plugins {
             .filter(|it| it.method == "OPTIONS")
         {
             let (plugin, path) = (&plugin.name, &handler.path);
-            tracing::warn!(%plugin, path, "OPTIONS is the server's to answer: no handler is asked");
+            tracing::warn!(
+                %plugin, path,
+                "the server answers OPTIONS itself: no handler is called"
+            );
         }
         for (at, other) in self.plugins.iter().enumerate() {
             let Some(theirs) = active(other).filter(|_| at != index) else {

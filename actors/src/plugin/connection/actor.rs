@@ -133,7 +133,7 @@ impl PluginConnection {
         let asked = to_size(size);
         let before = std::mem::replace(&mut self.window, asked.min(MAX_WINDOW));
         if self.window != asked {
-            self.warn(&format!("window is {} now", self.window), ctx);
+            self.warn(&format!("the window is now {}", self.window), ctx);
         }
         if self.window != before {
             self.tell_capacity();
@@ -174,9 +174,9 @@ impl PluginConnection {
             self.oddities = (now, 0);
         }
         self.oddities.1 += 1;
-        tracing::debug!(plugin = %self.plugin, message, "odd message from a worker");
+        tracing::debug!(plugin = %self.plugin, message, "unexpected message from a worker");
         if self.oddities.1 > MAX_ODDITIES {
-            self.break_off("too many odd messages", ctx);
+            self.break_off("too many unexpected messages", ctx);
         } else {
             self.post(&ServerMessage::Warning { message }, ctx);
         }

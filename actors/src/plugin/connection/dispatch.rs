@@ -172,7 +172,7 @@ impl PluginConnection {
             return self.reply(&id, &error_reply(&too_deep()), ctx);
         }
         if !self.calls.insert(&id) {
-            let message = format!("a call of the id {:?} is under way", quote(&id));
+            let message = format!("a call with the id {:?} is in flight", quote(&id));
             return self.warn(&message, ctx);
         }
         let call = PluginCall {
@@ -263,7 +263,7 @@ fn unended(deadline: Instant) -> ApiError {
     if Instant::now() >= deadline {
         return response_timed_out();
     }
-    let message = "the request that the call belongs to is over; the action may have happened";
+    let message = "the call's request has ended; the action may have happened";
     ApiError::unexpected(message).with_status(499)
 }
 

@@ -73,7 +73,7 @@ impl PluginConnection {
         if !self.outbox.can_go_on_after(received) {
             self.close(
                 CloseCode::TakenOver,
-                "what is missing is not kept any more",
+                "the missing messages are no longer kept",
                 ctx,
             );
             return false;
@@ -87,7 +87,7 @@ impl PluginConnection {
                     .close(CloseCode::TakenOver, "taken over by a newer connection");
             }
         }
-        tracing::info!(plugin = %self.plugin, "worker back, session resumed");
+        tracing::info!(plugin = %self.plugin, "worker reconnected, session resumed");
         self.last_received = Instant::now();
         self.outbox.attach(attach.sender);
         self.welcome(Some(self.received()), ctx);

@@ -49,7 +49,7 @@ impl PluginConnection {
             return self.refuse_size(ctx);
         }
         if !self.outbox.acknowledge(frame.ack.unwrap_or_default()) {
-            self.warn("an ack for what was never sent", ctx);
+            self.warn("an ack for a message that was never sent", ctx);
         }
         if self.outbox.acknowledged() == self.received {
             self.unacknowledged_bytes = 0;
@@ -96,7 +96,7 @@ impl PluginConnection {
                 self.received = seq;
                 Ok(true)
             }
-            Some(seq) => Err(format!("a gap in seq: {seq} came for {expected}")),
+            Some(seq) => Err(format!("a gap in seq: got {seq}, expected {expected}")),
             // A future type may be one without a number.
             None if matches!(message, WorkerMessage::Unknown(_)) => Ok(true),
             None => Err(format!("seq is missing, expected {expected}")),
@@ -112,7 +112,7 @@ impl PluginConnection {
             WorkerMessage::Drain(limit) => self.drain(None, limit, ctx),
             WorkerMessage::Warning(message) => {
                 let message = quote(&message);
-                tracing::warn!(plugin = %self.plugin, message, "a worker warns");
+                tracing::warn!(plugin = %self.plugin, message, "a worker sent a warning");
             }
             WorkerMessage::Unknown(kind) => {
                 self.warn(&format!("unknown type {:?}", quote(&kind)), ctx);

@@ -81,7 +81,7 @@ impl PluginConnection {
         self.state = State::Open;
         self.welcome(None, ctx);
         if is_clamped {
-            self.warn(&format!("window is {} now", self.window), ctx);
+            self.warn(&format!("the window is now {}", self.window), ctx);
         }
     }
 
@@ -223,7 +223,7 @@ impl PluginConnection {
         let num_stuck = self.requests.num_stuck(now, self.settings.stuck_after);
         // A worker that is away is not stuck.
         if num_stuck > 0 && num_stuck >= self.window && !self.is_suspended() {
-            self.close(CloseCode::AllStuck, "no slot is answered", ctx);
+            self.close(CloseCode::AllStuck, "no request is answered", ctx);
         }
     }
 }

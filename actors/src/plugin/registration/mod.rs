@@ -189,7 +189,7 @@ impl Registration {
             ("only here", only(&ours, &theirs)),
             ("only there", only(&theirs, &ours)),
             (
-                "otherwise there",
+                "different there",
                 otherwise.map(|(name, _)| name.clone()).collect(),
             ),
         ];

@@ -145,7 +145,7 @@ impl Registration {
         let id = text(point, "id")?;
         if id.contains(':') {
             // Accounts are named provider, colon, principal.
-            return Err("an auth provider's id has no \":\"".to_owned());
+            return Err("an auth provider's id must not contain \":\"".to_owned());
         }
         self.providers.retain(|earlier| earlier.id != id);
         self.providers.push(ProviderPoint {

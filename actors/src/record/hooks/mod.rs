@@ -179,7 +179,10 @@ struct Answer {
 fn read_answer(hook: &Hook, answer: &Json, record: &Record) -> Result<Answer, ApiError> {
     parse_answer(answer, record).inspect_err(|error| {
         let Hook { plugin, name, .. } = hook;
-        tracing::warn!(%plugin, hook = name, why = error.message, "a hook's answer is not its record");
+        tracing::warn!(
+            %plugin, hook = name, why = error.message,
+            "a hook answered with an invalid record"
+        );
     })
 }
 

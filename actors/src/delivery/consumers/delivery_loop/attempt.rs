@@ -468,7 +468,7 @@ impl Attempt {
             CatchUp::None => Some("the hook does not catch up"),
             CatchUp::Latest => has_later(env, id, position, self.past)
                 .await?
-                .then_some("a later event of the record comes"),
+                .then_some("a later event of the record follows"),
         })
     }
 

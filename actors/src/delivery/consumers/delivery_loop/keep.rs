@@ -160,10 +160,10 @@ impl Keeping {
         for ((hook, is_kept), span) in std::mem::take(&mut self.orphaned) {
             let Span { num, from, until } = span;
             let what = if is_kept {
-                "the hook is not registered any more: its deliveries are dead letters"
+                "the hook is not registered any more: its deliveries become dead letters"
             } else {
-                "the hook is not registered any more: its deliveries are passed over; when it is back \
-                 `delivery:redeliver` brings them"
+                "the hook is not registered any more: its deliveries are skipped; once it is back \
+                 `delivery:redeliver` delivers them"
             };
             tracing::warn!(consumer, %hook, num, from, until, "{what}");
         }
@@ -173,7 +173,7 @@ impl Keeping {
                 num,
                 from,
                 until,
-                "skipped: older than PLUGIN_MAX_LAG; `delivery:redeliver` brings them all the same"
+                "skipped: older than PLUGIN_MAX_LAG; `delivery:redeliver` can still deliver them"
             );
         }
         ConsumerChange {
@@ -209,7 +209,10 @@ impl DeliveryLoop {
             Ok(num_dead_letters) => num_dead_letters,
             Err(error) => {
                 if !keeping.is_failing {
-                    tracing::error!(consumer = %self.parts.name, %error, "deliveries cannot be kept");
+                    tracing::error!(
+                        consumer = %self.parts.name, %error,
+                        "deliveries cannot be saved"
+                    );
                 }
                 keeping.put_back(change);
                 return false;
@@ -243,7 +246,10 @@ impl DeliveryLoop {
         match self.parts.store.count_dead_letters(&self.parts.name).await {
             Ok(num_dead_letters) => self.keeping.count(num_dead_letters),
             Err(error) => {
-                tracing::error!(consumer = %self.parts.name, %error, "dead letters not counted");
+                tracing::error!(
+                    consumer = %self.parts.name, %error,
+                    "dead letters could not be counted"
+                );
                 self.not_before = Some(Instant::now() + PAUSE);
             }
         }

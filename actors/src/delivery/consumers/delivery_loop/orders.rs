@@ -68,7 +68,7 @@ impl DeliveryLoop {
             Ok(self.state())
         } else {
             Err(ApiError::unexpected(
-                "it could not be kept; it may not outlast a restart",
+                "it could not be saved; a restart may undo it",
             ))
         }
     }
@@ -111,7 +111,7 @@ impl DeliveryLoop {
             }
             if wanted.len() > MAX_AGAIN {
                 return Err(refuse(format!(
-                    "more than {MAX_AGAIN} deliveries: take a smaller range, or rewind"
+                    "more than {MAX_AGAIN} deliveries: choose a smaller range, or rewind"
                 )));
             }
             position = last + 1;
@@ -202,7 +202,7 @@ impl DeliveryLoop {
         let found = self.list_dead_letters(is_named).await?;
         let missing = named.iter().find(|id| !found.contains(id));
         if let Some((position, hook)) = missing {
-            let message = format!("no dead letter {position}/{hook}, nor is it being tried again");
+            let message = format!("{position}/{hook} is neither a dead letter nor being retried");
             return Err(ApiError::new(Code::ResourceNotFound, message));
         }
         Ok(found)

@@ -136,7 +136,10 @@ impl DeliveryLoop {
         if let Some((worker, from)) = news {
             self.starter = Some(worker);
             let from = from.min(head);
-            tracing::info!(consumer = %self.parts.name, from, "deliveries start where it says");
+            tracing::info!(
+                consumer = %self.parts.name, from,
+                "deliveries start where the plugin asked"
+            );
             self.go_to(from);
         }
         self.schedule.catch_up_until(head);

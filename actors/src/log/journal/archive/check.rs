@@ -55,7 +55,7 @@ impl SegmentFile {
             let (next, ahead) = self.next_whole(&rest, pass.position);
             let lost = next.or(self.digest.map(|_| self.last_position + 1));
             let (first, last) = (pass.position + 1, lost.map(|next| next - 1));
-            let reason = "frame does not hold together";
+            let reason = "frame is damaged";
             checked
                 .damage
                 .push(self.damage(stopped, first, last, reason));
@@ -66,7 +66,7 @@ impl SegmentFile {
             offset = stopped + ahead;
         }
         if let Some(offset) = self.bad_offset {
-            let reason = "frame does not hold together";
+            let reason = "frame is damaged";
             let first = self.last_position + 1;
             checked
                 .damage
@@ -114,7 +114,11 @@ impl Pass {
     ) -> Result<Option<(u64, u64, String)>, CodecError> {
         let (first, last) = (frame.peek.first_position, frame.peek.last_position());
         if first <= self.position {
-            return Ok(Some((first, last, "it was there before".to_owned())));
+            return Ok(Some((
+                first,
+                last,
+                "it repeats earlier positions".to_owned(),
+            )));
         }
         let expected = self.position + 1;
         if first > expected {

@@ -48,7 +48,7 @@ impl std::fmt::Display for Damage {
         let (segment, offset, reason) = (&self.segment, self.offset, &self.reason);
         write!(f, "{segment} at offset {offset}: {reason}; ")?;
         match self.last_position {
-            Some(last) if last < self.first_position => write!(f, "no event is lost by it"),
+            Some(last) if last < self.first_position => write!(f, "no event is lost"),
             Some(last) => write!(f, "events {} to {last}", self.first_position),
             None => write!(f, "events from {} on", self.first_position),
         }
@@ -156,7 +156,7 @@ impl Survey {
             .is_some_and(|last| last.store_id != segment.store_id);
         if !is_next || is_other {
             let reason = if is_other {
-                "it is of another store"
+                "it belongs to another store"
             } else {
                 "it does not follow the segment before it"
             };
@@ -244,7 +244,7 @@ impl SegmentFile {
                 offset: 0,
                 first_position: segment::position_of(name).unwrap_or_default(),
                 last_position: None,
-                reason: "its header does not hold together".to_owned(),
+                reason: "its header is damaged".to_owned(),
             }),
         })?;
         let mut opened = Self {
