@@ -13,7 +13,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::consumers::Consumers;
 use skytrail_actors::device::DeviceStore;
 use skytrail_actors::log::journal::JournalOptions;
-use skytrail_actors::log::{EmbeddedLog, LogOptions};
+use skytrail_actors::log::{Backlog, EmbeddedLog, LagBound, LogOptions};
 use skytrail_actors::plugin::NoPlugins;
 use skytrail_actors::projector::{AppliedSender, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::env::RecordEnv;
@@ -75,7 +75,9 @@ impl Offline {
         let ready = ready_store(config, &opened).await;
         let (store, snapshot) = ready.map_err(|error| text(&error))?;
         let store = Arc::new(store);
-        let model = Arc::new(WriteModel::new(&snapshot, config.storage.head_cache_bytes));
+        let backlog = Arc::new(Backlog::new(LagBound::NONE));
+        let model = WriteModel::new(&snapshot, config.storage.head_cache_bytes);
+        let model = Arc::new(model.with_backlog(Arc::clone(&backlog)));
         let erasures = erasures_of(&store, &opened).await;
         let erasures = erasures.map_err(|error| text(&error))?;
         let sequences = snapshot.sequences.into_iter();
@@ -84,6 +86,7 @@ impl Offline {
         let options = LogOptions {
             sled_cache_bytes: config.storage.sled_cache_bytes,
             erasures: Arc::clone(&erasures),
+            backlog: Some(backlog),
             ..LogOptions::new(Arc::new(move || now.now()), Arc::new(in_doubt))
         };
         let observers = vec![Arc::clone(&model) as _];

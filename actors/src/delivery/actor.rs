@@ -253,3 +253,97 @@ impl Bookmark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::written::{Written, commit};
+
+    /// Notes what it is given, unless it is idle.
+    struct Noting {
+        given: Arc<Mutex<Vec<u64>>>,
+        is_idle: Arc<AtomicBool>,
+    }
+
+    #[async_trait]
+    impl Consumer for Noting {
+        fn is_idle(&self) -> bool {
+            self.is_idle.load(Ordering::SeqCst)
+        }
+
+        async fn take(&mut self, commit: &Commit) {
+            tokio::task::yield_now().await;
+            self.given.lock().push(commit.first_position());
+        }
+
+        fn state(&self) -> Json {
+            Json::Null
+        }
+    }
+
+    async fn rest() {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However far it may go each time, every commit that comes while there is something to look at
+        /// is delivered once, in order, and nothing else is.
+        #[test]
+        fn every_commit_is_delivered_once_and_in_order(
+            begins_at in 0_usize..5,
+            steps in prop::collection::vec((1_usize..6, any::<bool>()), 1..20),
+            sizes in prop::collection::vec(1_u64..4, 100),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let mut log = Written(Vec::new());
+            for size in sizes {
+                log.0.push(commit(log.head() + 1, size));
+            }
+            let ends: Vec<u64> = log.0.iter().map(|commit| commit.last_position()).collect();
+            let firsts: Vec<u64> = log.0.iter().map(|commit| commit.first_position()).collect();
+            let begin = if begins_at == 0 { 0 } else { ends[begins_at - 1] };
+            let (until, receiver) = watch::channel(begin);
+            let (given, is_idle) = (Arc::default(), Arc::<AtomicBool>::default());
+            let consumer = Noting { given: Arc::clone(&given), is_idle: Arc::clone(&is_idle) };
+            let parts = DeliveryParts {
+                place: None,
+                log: Arc::new(log),
+                until: receiver,
+                consumer,
+            };
+            let delivery = Delivery::new(parts, Some(begin));
+            let (parts, shown) = (delivery.parts.unwrap(), delivery.shown);
+            let mut expected = Vec::new();
+            let given = runtime.block_on(async {
+                let steps = async {
+                    let mut at = begins_at;
+                    for (step, idles) in steps {
+                        is_idle.store(idles, Ordering::SeqCst);
+                        let next = (at + step).min(ends.len());
+                        if !idles {
+                            expected.extend_from_slice(&firsts[at..next]);
+                        }
+                        at = next;
+                        until.send_replace(ends[at - 1]);
+                        rest().await;
+                    }
+                    drop(until);
+                };
+                tokio::join!(run(parts, shown), steps);
+                given.lock().clone()
+            });
+            prop_assert_eq!(given, expected);
+        }
+    }
+}

@@ -181,7 +181,8 @@ pub(super) fn without(
     }
     let mut taken = Commit::clone(commit);
     for event in &mut taken.events {
-        if positions.contains(event.position) {
+        // The first erasure of an event is the one that is shown, here as in the files.
+        if positions.contains(event.position) && event.body.erased().is_none() {
             blank(event, mark);
         }
     }

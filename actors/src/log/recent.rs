@@ -15,7 +15,7 @@ use super::erasures::{mark, without};
 use super::weight::weight;
 
 /// About how many events are kept that the record store has applied.
-const MAX_EVENTS: usize = 4096;
+const MAX_EVENTS: usize = 1 << 14;
 
 /// See the module.
 #[derive(Debug)]
@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn old_ones_make_room() {
         let recent = empty();
-        for first in 1..10_000 {
+        for first in 1..20_000 {
             recent.push(&[commit(first, 1)]);
         }
-        assert!(!has(&recent, 5_000));
-        assert!(has(&recent, 9_999));
+        assert!(!has(&recent, 3_000));
+        assert!(has(&recent, 19_999));
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
     }
 
@@ -210,14 +210,14 @@ mod tests {
     fn what_the_store_has_not_applied_stays() {
         let backlog = Arc::new(Backlog::new(LagBound::NONE));
         let recent = Recent::new(MAX_BYTES, Some(Arc::clone(&backlog)));
-        for first in 1..10_000_u64 {
+        for first in 1..20_000_u64 {
             backlog.note(first.saturating_sub(101), 0);
             recent.push(&[commit(first, 1)]);
         }
         assert!(has(&recent, 102));
         assert!(!has(&recent, 101));
         backlog.note(0, 0);
-        recent.push(&[commit(10_000, 1)]);
+        recent.push(&[commit(20_000, 1)]);
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
     }
 
@@ -238,7 +238,7 @@ mod tests {
         // They are forgotten like any others.
         recent.push(&[commit(121, 1)]);
         assert!(!has(&recent, 110));
-        for first in 122..10_000 {
+        for first in 122..20_000 {
             recent.push(&[commit(first, 1)]);
         }
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use parking_lot::Mutex;
 use serde::Serialize;
-use skytrail_schema::event::Commit;
 use tokio::sync::Notify;
 
 use super::AppliedSender;
@@ -159,24 +158,22 @@ impl Handler<StopProjector> for Projector {
     }
 }
 
-/// Reads the events after a position; none when there are none, or when the log cannot be read.
-async fn next_batch(log: &dyn EventLog, position: u64) -> Vec<Arc<Commit>> {
-    match log.read(position + 1, BATCH_EVENTS).await {
-        Ok(commits) => commits,
-        Err(error) => {
-            tracing::error!(%error, "the log cannot be read");
-            tokio::time::sleep(LOOK_EVERY).await;
-            Vec::new()
-        }
-    }
-}
-
 /// Applies the log until told to stop and nothing is left.
 async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let position = shared.position.load(Ordering::Relaxed);
-        let batch = next_batch(&*parts.log, position).await;
+        let batch = match parts.log.read(position + 1, BATCH_EVENTS).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be read");
+                if shared.is_stopping.load(Ordering::Acquire) {
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+        };
         let Some(last) = batch.last().map(|commit| commit.last_position()) else {
             if shared.is_stopping.load(Ordering::Acquire) && parts.log.head() <= position {
                 break;

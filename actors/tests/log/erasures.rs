@@ -17,7 +17,9 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
 use uuid::Uuid;
 
-use super::world::{SMALL, blind, close, fill, open, options, read_all};
+use super::world::{
+    SMALL, SOME_BYTES, blind, close, fill, open, open_with_recent, options, read_all,
+};
 
 fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
@@ -100,17 +102,24 @@ async fn a_blank_that_no_erasure_names_is_found() {
 
 #[tokio::test]
 async fn what_is_to_be_erased_is_shown_blank_before_it_is_gone() {
-    let disk = MemoryDisk::default();
-    let log = open(&shared(&disk)).unwrap();
-    fill(&log, 20).await;
-    log.append(request(&[3, 4].into_iter().collect()))
-        .await
-        .unwrap();
-    let shown = read_all(&log).await;
-    assert_eq!(blank_positions(&shown), [3, 4].into());
-    let mark = shown[2].events[0].body.erased().unwrap().unwrap();
-    assert_eq!((mark.position, mark.why.as_str()), (21, "a test"));
-    close(&log);
+    // In the files, partly in memory, and all in memory.
+    for recent_bytes in [0, SOME_BYTES, 1 << 20] {
+        let disk = MemoryDisk::default();
+        let log = open_with_recent(&shared(&disk), recent_bytes).unwrap();
+        fill(&log, 20).await;
+        for positions in [[3, 19], [19, 20]] {
+            let wanted = request(&positions.into_iter().collect());
+            log.append(wanted).await.unwrap();
+        }
+        let shown = read_all(&log).await;
+        assert_eq!(blank_positions(&shown), [3, 19, 20].into());
+        let mark = |index: usize| shown[index].events[0].body.erased().unwrap().unwrap();
+        assert_eq!(mark(2).why.as_str(), "a test");
+        // An event that is erased twice names the first erasure.
+        let by = [2, 18, 19].map(|index| mark(index).position);
+        assert_eq!(by, [21, 21, 22], "{recent_bytes} bytes in memory");
+        close(&log);
+    }
 }
 
 /// A request that finds no space has no effect: the next one names the same key.

@@ -17,7 +17,7 @@ use skytrail_schema::event::{
 use skytrail_schema::id::{RecordId, TypeName};
 use uuid::Uuid;
 
-use super::world::{close, is_conflict, open, read_all};
+use super::world::{SOME_BYTES, close, is_conflict, open_with_recent, read_all};
 
 /// A store of numbers, as a fold of the log: what decisions read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -140,7 +140,7 @@ async fn claim(log: Arc<EmbeddedLog>, key: String, name: String) -> bool {
 async fn sums_are_conserved_and_names_have_one_owner() {
     for _ in 0..3 {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-        let log = Arc::new(open(&disk).unwrap());
+        let log = Arc::new(open_with_recent(&disk, SOME_BYTES).unwrap());
         let accounts: Vec<String> = (0..4).map(|number| format!("account {number}")).collect();
         let start = accounts
             .iter()
@@ -194,7 +194,7 @@ async fn a_reference_never_outlives_its_target() {
     let target = RecordId::new("t", "target");
     for _ in 0..50 {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-        let log = Arc::new(open(&disk).unwrap());
+        let log = Arc::new(open_with_recent(&disk, SOME_BYTES).unwrap());
         let create = commit_of(vec![event("target", json!({}))], 0, Vec::new());
         let position = log.append(create).await.unwrap().last_position();
         let mut refer = commit_of(vec![event("referrer", json!({}))], position, Vec::new());
@@ -225,7 +225,7 @@ async fn a_reference_never_outlives_its_target() {
 #[tokio::test]
 async fn decisions_that_hide_their_reads_lose_the_sum() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-    let log = open(&disk).unwrap();
+    let log = open_with_recent(&disk, SOME_BYTES).unwrap();
     let start = ["a", "b", "c"].map(|key| event(key, json!({"number": 100})));
     log.append(commit_of(start.to_vec(), 0, Vec::new()))
         .await

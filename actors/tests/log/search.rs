@@ -16,7 +16,7 @@ use skytrail_schema::event::{
 use skytrail_schema::id::RecordId;
 use uuid::Uuid;
 
-use super::world::{close, fill, open, open_folder, read_all};
+use super::world::{SOME_BYTES, close, fill, open_folder, open_with_recent, read_all};
 
 /// A few users and names, so that filters hit and miss.
 const NAMES: [&str; 3] = ["ada", "bob", "5d1f7a54-1f2e-4f3a-9d0c-2b1a0f9e8d7c"];
@@ -175,11 +175,12 @@ proptest! {
         commits in prop::collection::vec(commit(), 1..60),
         filters in prop::collection::vec(filter(), 1..12),
         places in (0..1000_u64, 0..1000_u64),
+        recent_bytes in prop::sample::select(vec![0, SOME_BYTES, 1 << 20]),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-            let log = Arc::new(open(&disk).unwrap());
+            let log = Arc::new(open_with_recent(&disk, recent_bytes).unwrap());
             for commit in commits {
                 let decision = Decision {
                     commit,

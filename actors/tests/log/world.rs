@@ -25,6 +25,9 @@ pub const SMALL: JournalOptions = JournalOptions {
     signed: None,
 };
 
+/// So few bytes in memory that readers find a part of the tail there and the rest in the files.
+pub const SOME_BYTES: usize = 4 << 10;
+
 /// How often some log reported that it is in doubt.
 pub type Doubts = Arc<AtomicU64>;
 
@@ -42,9 +45,21 @@ pub fn options() -> (LogOptions, Doubts) {
 }
 
 pub fn open(disk: &Arc<dyn Disk>) -> Result<EmbeddedLog, LogOpenError> {
+    open_with_recent(disk, 0)
+}
+
+/// As [`open`], with so many bytes of the tail in memory.
+pub fn open_with_recent(
+    disk: &Arc<dyn Disk>,
+    recent_bytes: usize,
+) -> Result<EmbeddedLog, LogOpenError> {
     let opened = OpenedLog::on_disk(Arc::clone(disk), SMALL)?;
+    let options = LogOptions {
+        recent_bytes,
+        ..options().0
+    };
     Ok(opened
-        .start(options().0, Vec::new(), Default::default())
+        .start(options, Vec::new(), Default::default())
         .unwrap())
 }
 

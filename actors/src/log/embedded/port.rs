@@ -21,6 +21,9 @@ use crate::log::{
 /// At most this many positions are looked up at once, wherever they are.
 const MAX_READ_AT_ONCE: usize = 256;
 
+/// The most events in memory that one search looks at.
+const MAX_SEARCHED: usize = 1 << 14;
+
 impl EmbeddedLog {
     /// Returns the keys to seal a commit's events with; subjects without a key get one.
     async fn sealing(&self, commit: &NewCommit) -> Result<Sealing, AppendError> {
@@ -52,6 +55,41 @@ impl EmbeddedLog {
         let (segments, positions) = (Arc::clone(&self.segments), positions.to_vec());
         let read = tokio::task::spawn_blocking(move || segments.read_each(&positions)).await;
         read.map_err(|error| ReadError::Io(error.to_string()))?
+    }
+
+    /// Loads commits from memory or from the files, maybe beyond the head.
+    async fn load(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+        if let Some(commits) = self.recent.read(from, max_events) {
+            return Ok(commits);
+        }
+        if let Some(follower) = &self.follower
+            && let Some(commits) = follower.read(from, max_events).await
+        {
+            return Ok(self.shown(commits));
+        }
+        let segments = Arc::clone(&self.segments);
+        let read = tokio::task::spawn_blocking(move || segments.read(from, max_events));
+        let read = read.await;
+        let read = read.map_err(|error| ReadError::Io(error.to_string()))?;
+        read.map(|commits| self.shown(commits))
+    }
+
+    /// Searches in memory; `None` when the commit that holds `from` is not there.
+    fn search_recent(
+        &self,
+        from: u64,
+        until: u64,
+        filter: &EventFilter,
+    ) -> Option<Searched<Arc<Commit>>> {
+        let head = self.head();
+        let span = until.min(head).checked_sub(from)?.saturating_add(1);
+        let max_events = usize::try_from(span).map_or(MAX_SEARCHED, |it| it.min(MAX_SEARCHED));
+        let mut found = self.recent.read(from, max_events)?;
+        found.retain(|commit| commit.last_position() <= head);
+        let until = found.last()?.last_position();
+        let is_wanted = |it: &Commit| it.events.iter().any(|event| filter.matches(it, event));
+        found.retain(|commit| is_wanted(commit));
+        Some(Searched { found, until })
     }
 
     fn shown(&self, commits: Vec<Arc<Commit>>) -> Vec<Arc<Commit>> {
@@ -157,22 +195,14 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
-        if from > self.head() {
+        let head = self.head();
+        if from > head {
             return Ok(Vec::new());
         }
-        if let Some(commits) = self.recent.read(from, max_events) {
-            return Ok(commits);
-        }
-        if let Some(follower) = &self.follower
-            && let Some(commits) = follower.read(from, max_events).await
-        {
-            return Ok(self.shown(commits));
-        }
-        let segments = Arc::clone(&self.segments);
-        let read = tokio::task::spawn_blocking(move || segments.read(from, max_events));
-        let read = read.await;
-        let read = read.map_err(|error| ReadError::Io(error.to_string()))?;
-        read.map(|commits| self.shown(commits))
+        let mut commits = self.load(from, max_events).await?;
+        // The newest group is in the files, and then in memory, before the head says so.
+        commits.retain(|commit| commit.last_position() <= head);
+        Ok(commits)
     }
 
     async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
@@ -204,11 +234,8 @@ impl EventLog for EmbeddedLog {
         until: u64,
         filter: &EventFilter,
     ) -> Result<Searched<Arc<Commit>>, ReadError> {
-        if self.recent.read(from, 1).is_some() {
-            let mut piece = read_piece(self, from, until).await?;
-            let is_wanted = |it: &Commit| it.events.iter().any(|event| filter.matches(it, event));
-            piece.found.retain(|commit| is_wanted(commit));
-            return Ok(piece);
+        if let Some(searched) = self.search_recent(from, until, filter) {
+            return Ok(searched);
         }
         let (segments, wanted) = (Arc::clone(&self.segments), filter.clone());
         let searched = tokio::task::spawn_blocking(move || {
