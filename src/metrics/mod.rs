@@ -50,7 +50,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
 fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures]) {
     let mut family = text.metric(
         "skytrail_requests_total",
-        "Answers, by action and HTTP status.",
+        "Responses, by action and HTTP status.",
     );
     for figures in actions {
         for (status, count) in &figures.statuses {
@@ -63,39 +63,39 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     }
     let mut family = text.histogram(
         "skytrail_request_duration_seconds",
-        "Time from the head of a request to its answer, by action.",
+        "Time from the head of a request to its response, by action.",
     );
     for figures in actions {
         family.buckets(&[("action", &figures.action)], &figures.seconds);
     }
     let (door, throttle) = (&states.door, &states.throttle);
-    text.metric("skytrail_requests_running", "Actions under way.")
+    text.metric("skytrail_requests_running", "Actions in progress.")
         .value(door.num_running);
     text.metric(
         "skytrail_hang_ups_total",
-        "Requests whose clients went away before the answer.",
+        "Requests whose clients disconnected before the response.",
     )
     .value(door.num_hang_ups);
     text.metric(
         "skytrail_wrong_keys_total",
-        "Keys that were shown and are neither of the app's.",
+        "API keys in requests that are neither of the app's keys.",
     )
     .value(door.num_wrong_keys);
     text.metric(
         "skytrail_unsent_bytes",
-        "Bytes of answers that clients have not taken yet.",
+        "Bytes of responses that clients have not read yet.",
     )
     .value(door.unsent_bytes as u64);
     text.metric("skytrail_connections", "Connections open at the HTTP door.")
         .value(door.num_connections);
     text.metric(
         "skytrail_throttle_refused_total",
-        "Sign-ups and logins refused as too many.",
+        "Sign-ups and logins refused because there were too many.",
     )
     .value(throttle.num_refused);
     let mut family = text.metric(
         "skytrail_auth_refused_total",
-        "Logins, changes of passwords and sessions that were refused, by reason.",
+        "Refused logins, password changes and sessions, by reason.",
     );
     for reason in Reason::ALL {
         let number = states.refusals.get(&reason).copied().unwrap_or_default();
@@ -103,13 +103,13 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     }
     text.metric(
         "skytrail_throttle_buckets",
-        "Addresses and accounts that were tried lately.",
+        "Addresses and accounts that were tried recently.",
     )
     .value(throttle.num_buckets);
     let audit = &states.audit;
     text.metric(
         "skytrail_audit_entries_total",
-        "Entries of the audit trail, by what became of them.",
+        "Entries of the audit trail, by outcome.",
     )
     .labelled(&[("outcome", "written")], audit.num_written)
     .labelled(&[("outcome", "dropped")], audit.num_dropped);

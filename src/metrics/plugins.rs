@@ -12,7 +12,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
     let is_ready = plugins.map(|it| u8::from(it.readiness == Readiness::Ready));
     text.metric(
         "skytrail_plugins_ready",
-        "1 when all plugins are ready, and clients are served.",
+        "1 when all plugins are ready and clients are served.",
     )
     .maybe(is_ready);
     let each = plugins.map(|it| it.plugins.as_slice()).unwrap_or_default();
@@ -25,27 +25,27 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
         ),
         (
             "skytrail_plugin_errors_total",
-            "Those that failed, also by time or loss.",
+            "Requests to plugins that failed, also by timeout or a lost worker.",
             |it| it.errors,
         ),
         (
             "skytrail_plugin_late_answers_total",
-            "Answers that came too late.",
+            "Answers that arrived too late.",
             |it| it.figures.late,
         ),
         (
             "skytrail_plugin_stray_answers_total",
-            "Answers that nobody asked for.",
+            "Answers that no request was waiting for.",
             |it| it.figures.stray,
         ),
         (
             "skytrail_plugin_resumes_total",
-            "Workers that came back to their sessions.",
+            "Workers that reconnected to their sessions.",
             |it| it.resumed,
         ),
         (
             "skytrail_plugin_workers_lost_total",
-            "Workers that went away unasked.",
+            "Workers that disconnected unexpectedly.",
             |it| it.lost,
         ),
         ("skytrail_plugin_in_flight", "Requests at workers.", |it| {
@@ -67,7 +67,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
         }
     }
     let name = "skytrail_plugin_endings_total";
-    let mut family = text.metric(name, "What became of requests to plugins.");
+    let mut family = text.metric(name, "Requests to plugins, by outcome.");
     for plugin in each {
         for (ending, count) in &plugin.figures.endings {
             let labels = [("plugin", &*plugin.name), ("ending", ending.name())];
@@ -75,7 +75,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
         }
     }
     let name = "skytrail_plugin_answer_seconds";
-    let mut family = text.histogram(name, "Time to a plugin's answer, waiting included.");
+    let mut family = text.histogram(name, "Time to a plugin's answer, including waiting.");
     for plugin in each {
         family.buckets(&[("plugin", &plugin.name)], &plugin.figures.seconds);
     }
@@ -90,7 +90,7 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
         let its = tasks.iter().filter(|task| task.plugin == plugin);
         its.map(of).sum()
     };
-    let mut family = text.metric("skytrail_tasks", "Scheduled tasks, by what they are at.");
+    let mut family = text.metric("skytrail_tasks", "Scheduled tasks, by state.");
     for plugin in &plugins {
         let states: [(&str, TaskFigure); 3] = [
             ("all", |_| 1),
@@ -103,7 +103,7 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
     }
     let mut family = text.metric(
         "skytrail_task_runs_total",
-        "Due times of scheduled tasks, by what became of them; runs that were asked for, too.",
+        "Due times of scheduled tasks and requested runs, by outcome.",
     );
     for plugin in &plugins {
         let outcomes: [(&str, TaskFigure); 4] = [
@@ -124,17 +124,17 @@ pub(super) fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState
     let figures: [(&str, &str, Figure); 7] = [
         (
             "skytrail_delivery_lag_events",
-            "Events of the log that the plugin has not had, or that are none of its business.",
+            "Events of the log after the plugin's position, wanted or not.",
             |it| it.lag,
         ),
         (
             "skytrail_delivery_in_flight",
-            "After-hooks under way.",
+            "After-hooks in flight.",
             |it| it.in_flight as u64,
         ),
         (
             "skytrail_delivery_retrying",
-            "After-hooks that wait to be tried again.",
+            "After-hooks that wait for a retry.",
             |it| it.retrying as u64,
         ),
         (
@@ -154,7 +154,7 @@ pub(super) fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState
         ),
         (
             "skytrail_delivery_skipped_total",
-            "After-hooks that were skipped: too old, or not to be caught up with.",
+            "After-hooks that were skipped: too old, or left out by the hook's catch-up setting.",
             |it| it.skipped,
         ),
     ];

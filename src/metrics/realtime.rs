@@ -8,10 +8,7 @@ use super::Exposition;
 use crate::parts::States;
 
 pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
-    let mut family = text.metric(
-        "skytrail_push_total",
-        "Pushes to devices, by what became of them.",
-    );
+    let mut family = text.metric("skytrail_push_total", "Pushes to devices, by outcome.");
     type Figure = fn(&PushState) -> u64;
     let outcomes: [(&str, Figure); 5] = [
         ("sent", |it| it.num_sent),
@@ -29,25 +26,25 @@ pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
     let figures: [(&str, &str, Figure); 5] = [
         (
             "skytrail_push_unregistered_total",
-            "Devices forgotten because their service does not know them any more.",
+            "Devices deleted because their service no longer knows them.",
             |it| it.num_unregistered,
         ),
         (
             "skytrail_push_queued",
-            "Pushes that wait, those for another attempt included.",
+            "Waiting pushes, including those that wait for a retry.",
             |it| it.num_queued as u64,
         ),
-        ("skytrail_push_in_flight", "Pushes under way.", |it| {
+        ("skytrail_push_in_flight", "Pushes in flight.", |it| {
             it.num_in_flight as u64
         }),
         (
             "skytrail_push_kept",
-            "Pushes that a crash would not lose.",
+            "Waiting pushes that are stored and survive a crash.",
             |it| it.num_kept,
         ),
         (
             "skytrail_push_held",
-            "1 while a service is not asked, or with one push only, because it failed.",
+            "1 while a failed service receives no pushes, or only one as a trial.",
             |it| it.is_held.into(),
         ),
     ];
@@ -64,7 +61,7 @@ pub(super) fn write_live(text: &mut Exposition, states: &States) {
     let lag = live.map(|it| states.log.head.saturating_sub(it.position));
     text.metric(
         "skytrail_live_lag_events",
-        "Events that live queries have not been told yet.",
+        "Events that live queries have not processed yet.",
     )
     .maybe(lag);
     type Figure = fn(&LiveQueriesState) -> u64;
@@ -76,45 +73,45 @@ pub(super) fn write_live(text: &mut Exposition, states: &States) {
         ),
         (
             "skytrail_live_subscriptions",
-            "Queries that are followed.",
+            "Live queries that are followed.",
             |it| it.num_subscriptions as u64,
         ),
         (
             "skytrail_live_views",
-            "Different ones among them, by what is asked and as whom.",
+            "Distinct live queries, by query and user.",
             |it| it.num_views as u64,
         ),
-        ("skytrail_live_loads_total", "Results looked up.", |it| {
+        ("skytrail_live_loads_total", "Results loaded.", |it| {
             it.num_loads
         }),
         (
             "skytrail_live_replays_total",
-            "Absences made up for out of the log.",
+            "Resumed subscriptions that continued from the log.",
             |it| it.num_replays,
         ),
         (
             "skytrail_live_resets_total",
-            "Absences that could not be: the result was told anew.",
+            "Resumed subscriptions that were sent the whole result again.",
             |it| it.num_resets,
         ),
         (
             "skytrail_live_frames_total",
-            "What connections were told.",
+            "Messages sent to connections.",
             |it| it.num_frames,
         ),
         (
             "skytrail_live_slow_total",
-            "Connections ended because they did not read.",
+            "Connections closed because the client did not read.",
             |it| it.num_slow,
         ),
         (
             "skytrail_live_refused_total",
-            "Connections ended because their users may not listen any more.",
+            "Connections closed because their users may no longer listen.",
             |it| it.num_refused,
         ),
         (
             "skytrail_live_failures_total",
-            "Changes that could not be read, so that results were looked up again.",
+            "Changes that could not be read, so results were loaded again.",
             |it| it.num_failures,
         ),
     ];
@@ -131,7 +128,7 @@ pub(super) fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)
         }),
         (
             "skytrail_hub_channels",
-            "Channels that somebody hears.",
+            "Channels with subscribers.",
             |it| it.num_channels as u64,
         ),
         (
@@ -146,7 +143,7 @@ pub(super) fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)
         ),
         (
             "skytrail_hub_dropped_total",
-            "Sockets closed because they did not read.",
+            "Sockets closed because the client did not read.",
             |it| it.num_dropped,
         ),
     ];

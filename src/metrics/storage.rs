@@ -28,7 +28,7 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
     .buckets(&[], &log.flush_seconds);
     text.metric(
         "skytrail_log_conflicts_total",
-        "Decisions that were overtaken and taken again.",
+        "Decisions that were overtaken and made again.",
     )
     .value(log.num_conflicts);
     text.metric(
@@ -56,7 +56,7 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
     let lag = sled.map(|sled| log.head.saturating_sub(sled.position));
     text.metric(
         "skytrail_log_sled_lag_events",
-        "Events that the event store has not got yet.",
+        "Events that the event store does not have yet.",
     )
     .maybe(lag);
 }
@@ -66,7 +66,7 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     let lag = projector.map(|it| states.log.head.saturating_sub(it.position));
     text.metric(
         "skytrail_projector_lag_events",
-        "Events that the record store has not got yet.",
+        "Events that the record store does not have yet.",
     )
     .maybe(lag);
     text.metric(
@@ -81,15 +81,18 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     .maybe(projector.map(|it| it.num_failures));
     text.metric(
         "skytrail_projector_failing",
-        "Whether the record store took no events the last time.",
+        "Whether the last attempt to apply events to the record store failed.",
     )
     .maybe(projector.map(|it| u64::from(it.is_failing)));
     text.metric(
         "skytrail_projector_faults",
-        "Events that the record store could not take.",
+        "Events that could not be applied to the record store.",
     )
     .maybe(projector.map(|it| it.num_faults));
-    let mut family = text.metric("skytrail_record_commands_total", "Saves and deletes taken.");
+    let mut family = text.metric(
+        "skytrail_record_commands_total",
+        "Saves and deletes accepted.",
+    );
     let sum = |of: fn(&skytrail_actors::record::actor::RecordActorState) -> u64| -> u64 {
         states.records.iter().map(of).sum()
     };
@@ -98,7 +101,7 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     text.metric("skytrail_record_actors", "Record types in use.")
         .value(states.records.len());
     let caches = states.caches;
-    let mut family = text.metric("skytrail_cache_entries", "What is kept in memory.");
+    let mut family = text.metric("skytrail_cache_entries", "Entries kept in memory.");
     let entries = [
         ("records", caches.num_records),
         ("users", caches.num_users),
@@ -111,11 +114,11 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     }
     text.metric(
         "skytrail_cache_bytes",
-        "Memory that kept records and users take, roughly.",
+        "Approximate memory of kept records and users.",
     )
     .value(caches.num_bytes);
     let indexes = states.indexes;
-    let mut family = text.metric("skytrail_indexes", "Indexes that the store looks after.");
+    let mut family = text.metric("skytrail_indexes", "Indexes that the store manages.");
     if let Some(indexes) = indexes {
         family.labelled(&[("state", "built")], indexes.num_built);
         family.labelled(&[("state", "wanted")], indexes.num_wanted);
@@ -127,37 +130,37 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
 pub(super) fn write_captured(text: &mut Exposition, captured: Option<&CaptureFigures>) {
     text.metric(
         "skytrail_captured_active",
-        "1 when reads and saves wait for what SQL has changed.",
+        "1 when reads and saves wait for changes made by SQL.",
     )
     .maybe(captured.map(|it| u8::from(it.state.is_active)));
     text.metric(
         "skytrail_captured_failing",
-        "1 while what SQL has changed cannot be taken in.",
+        "1 while changes made by SQL cannot be imported.",
     )
     .maybe(captured.map(|it| u8::from(it.state.is_failing)));
     text.metric(
         "skytrail_captured_failures_total",
-        "Attempts to take in what SQL has changed that failed.",
+        "Failed attempts to import changes made by SQL.",
     )
     .maybe(captured.map(|it| it.state.num_failures));
     text.metric(
         "skytrail_captured_transactions_total",
-        "Transactions of others that were taken in.",
+        "Transactions of others that were imported.",
     )
     .maybe(captured.map(|it| it.state.num_transactions));
     text.metric(
         "skytrail_captured_waiting_rows",
-        "Rows that SQL has changed and the log has not got yet.",
+        "Rows changed by SQL that the log does not have yet.",
     )
     .maybe(captured.map(|it| it.num_waiting));
     text.metric(
         "skytrail_captured_waiting_seconds",
-        "Since when the oldest of them was changed.",
+        "When the oldest of these rows was changed.",
     )
     .maybe(captured.map(|it| it.waiting_seconds));
     text.metric(
         "skytrail_captured_refused_total",
-        "Rows that could not be taken in, and were parked.",
+        "Rows that could not be imported and were parked.",
     )
     .maybe(captured.map(|it| it.state.num_parked));
     text.metric("skytrail_captured_parked_rows", "Rows that are parked.")
@@ -167,12 +170,12 @@ pub(super) fn write_captured(text: &mut Exposition, captured: Option<&CaptureFig
 pub(super) fn write_erasures(text: &mut Exposition, erasures: EraserState) {
     text.metric(
         "skytrail_erasures_open",
-        "Erasures that have not reached everything yet.",
+        "Erasures that are not finished yet.",
     )
     .value(erasures.num_open as u64);
     text.metric(
         "skytrail_erasures_failing",
-        "1 while something cannot forget what it should.",
+        "1 while some data that should be erased cannot be.",
     )
     .value(u64::from(erasures.is_failing));
     text.metric(
@@ -183,12 +186,9 @@ pub(super) fn write_erasures(text: &mut Exposition, erasures: EraserState) {
 }
 
 pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
-    text.metric(
-        "skytrail_backups_total",
-        "Backups that the server was to make by itself, by what became of them.",
-    )
-    .labelled(&[("outcome", "made")], backups.num_made)
-    .labelled(&[("outcome", "failed")], backups.num_failed);
+    text.metric("skytrail_backups_total", "Scheduled backups, by outcome.")
+        .labelled(&[("outcome", "made")], backups.num_made)
+        .labelled(&[("outcome", "failed")], backups.num_failed);
     let last = backups
         .last_time
         .map_or(0, |time| time.micros() / 1_000_000);
@@ -204,7 +204,7 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
     .value(backups.copied_bytes);
     text.metric(
         "skytrail_backup_damage",
-        "Places of the log that were damaged when the newest backup was made.",
+        "Damaged places in the log when the newest backup was made.",
     )
     .value(backups.damage.len() as u64);
     text.metric(
@@ -219,7 +219,7 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
     .value(u64::from(backups.missing_keys.is_some()));
     text.metric(
         "skytrail_backup_missing_files",
-        "Files that the log knows and that were not there for the newest backup.",
+        "Files that the log names and that were missing for the newest backup.",
     )
     .value(backups.missing_files);
 }
