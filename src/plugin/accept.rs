@@ -20,7 +20,7 @@ where
         match accept().await {
             Ok(stream) => return stream,
             Err(error) => {
-                tracing::warn!(listener, %error, "no connection taken");
+                tracing::warn!(listener, %error, "no connection accepted");
                 sleep(PAUSE).await;
             }
         }

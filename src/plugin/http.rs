@@ -45,7 +45,7 @@ impl Http {
             .map_err(text_of)?;
         let url: Url = url
             .parse()
-            .map_err(|error| format!("the address is none: {error}"))?;
+            .map_err(|error| format!("the address is not valid: {error}"))?;
         Ok(Self {
             client,
             url,

@@ -205,7 +205,7 @@ impl Session {
                     self.transaction.answer(sql.trim_end_matches('\0'))
                 }
                 b'S' => Vec::new(),
-                _ => refusal("only simple queries are answered"),
+                _ => refusal("only simple queries are supported"),
             };
             answer.extend(message(b'Z', &[self.transaction.letter()]));
             self.writer.write_all(&answer).await?;

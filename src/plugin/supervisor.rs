@@ -62,7 +62,9 @@ pub(super) async fn run(
             // only fail. The pause keeps a plugin that comes and goes from being initialised all
             // the time.
             End::Away => sleep_until(begun + pause).await,
-            End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
+            End::Back => {
+                tracing::info!(%plugin, "the plugin is back and is being initialised again")
+            }
             End::Lost => {
                 // The pause ends early when workers arrive after there were none, or when the
                 // previous session gets an answer.

@@ -76,10 +76,10 @@ pub(super) enum MessageError {
     #[error("an unknown kind of message")]
     UnknownKind,
     /// The bounce count is not a number.
-    #[error("the bounce count is no number of at most {MAX_BOUNCE_DIGITS} digits")]
+    #[error("the bounce count is not a number of at most {MAX_BOUNCE_DIGITS} digits")]
     BadBounce,
     /// The request's id is invalid.
-    #[error("the request's id is not a text of 1 to {MAX_ID_BYTES} bytes")]
+    #[error("the request's id is not a string of 1 to {MAX_ID_BYTES} bytes")]
     BadId,
 }
 

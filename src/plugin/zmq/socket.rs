@@ -160,13 +160,13 @@ async fn read(
                 let plugin = workers.plugin();
                 tracing::warn!(
                     plugin, worker = ?identity, %error, %why,
-                    "an odd message that is too large is dropped"
+                    "a message that is too large is dropped"
                 );
                 true
             }
             (Err(error), None) => {
                 let plugin = workers.plugin();
-                tracing::debug!(plugin, worker = ?identity, %error, "odd message dropped");
+                tracing::debug!(plugin, worker = ?identity, %error, "malformed message dropped");
                 true
             }
         };

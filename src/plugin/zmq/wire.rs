@@ -37,10 +37,10 @@ pub(super) enum WireError {
     #[error("not a ZeroMQ socket of version 3 or later")]
     NotZmtp,
     /// The peer wants encryption.
-    #[error("the peer wants a security mechanism, this side has none")]
+    #[error("the peer wants a security mechanism, but this side has none")]
     Mechanism,
     /// The first command is wrong.
-    #[error("the handshake is not as it should be: {0}")]
+    #[error("the handshake is wrong: {0}")]
     Handshake(&'static str),
     /// A frame begins with unknown flags.
     #[error("a frame with unknown flags {0:#04x}")]

@@ -129,8 +129,8 @@ impl Workers {
     pub(super) fn hear(&self, identity: &Identity, number: u64, told: Told) -> bool {
         let plugin = &self.plugin;
         match told {
-            Told::Ready => tracing::info!(%plugin, worker = ?identity, "worker came"),
-            Told::Shutdown => tracing::info!(%plugin, worker = ?identity, "worker leaves"),
+            Told::Ready => tracing::info!(%plugin, worker = ?identity, "worker is ready"),
+            Told::Shutdown => tracing::info!(%plugin, worker = ?identity, "worker shuts down"),
             Told::Heartbeat | Told::Request(_) | Told::Response(_) => {}
         }
         self.settle(|state, now| {
@@ -219,7 +219,7 @@ impl State {
         let frames = message::write(to, told);
         let is_sent = self.links.get(to).is_some_and(|link| link.send(&frames));
         if !is_sent {
-            tracing::warn!(plugin = %self.plugin, worker = ?to, "cut off: it does not read");
+            tracing::warn!(plugin = %self.plugin, worker = ?to, "disconnected: it does not read");
             self.cut_off(to, now);
         }
     }

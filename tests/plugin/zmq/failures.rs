@@ -216,7 +216,7 @@ fn a_worker_that_says_goodbye_gets_nothing_more() {
     worker.signal(SHUTDOWN);
     eventually("the server has heard it", || {
         let output = world.server.output();
-        output.contains("worker leaves").then_some(())
+        output.contains("worker shuts down").then_some(())
     });
     other.expect_nothing();
     // A heartbeat does not make it a worker again: if it did, it would be the one heard last, and

@@ -63,7 +63,7 @@ impl Pool {
             return;
         };
         if !worker.is_ready {
-            tracing::debug!(worker = ?from, "a heartbeat of a worker that was dropped");
+            tracing::debug!(worker = ?from, "heartbeat from a dropped worker");
         } else if worker.is_given_up() && now.saturating_duration_since(worker.told_at) >= BEAT {
             worker.drop_from(0);
         }
@@ -87,7 +87,7 @@ impl Pool {
             return;
         };
         let Some(index) = worker.find_request(&id, bounce) else {
-            tracing::debug!(worker = ?from, ?id, bounce, "nobody waits for this answer");
+            tracing::debug!(worker = ?from, ?id, bounce, "no request waits for this answer");
             return;
         };
         let unfinished = worker.drop_within(index + 1, &id);

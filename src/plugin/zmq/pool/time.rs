@@ -46,7 +46,7 @@ impl Pool {
         for (identity, worker) in &mut self.workers {
             let silent = now.saturating_duration_since(worker.heard_at);
             if worker.stack.is_empty() && worker.is_ready && silent >= LIVENESS {
-                tracing::debug!(worker = ?identity, "an idle worker is silent and dropped");
+                tracing::debug!(worker = ?identity, "an idle worker is silent; dropping it");
                 worker.is_ready = false;
             }
             if let Some(since) = worker.unlinked_at {
