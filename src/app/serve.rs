@@ -28,16 +28,16 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     if config.app.dev_mode {
         // Even if only this machine is served: a proxy may let others in.
         tracing::warn!(
-            "DEV_MODE is on, which is the default: everybody with the client key can make himself an \
-             administrator (role:admin, role:default), and change types and their default rights; set \
-             DEV_MODE=NO before others reach this server"
+            "DEV_MODE is on, which is the default: anyone with the client key can become an \
+             administrator (role:admin, role:default), and change types and their default rights; \
+             set DEV_MODE=NO before others reach this server"
         );
     }
     serve_with(config, |_| std::future::pending()).await
 }
 
 fn noted(source: io::Error) -> StartError {
-    let what = "where the record store was moved to cannot be noted or read".to_owned();
+    let what = "the note of the record store's move cannot be written or read".to_owned();
     StartError::Io { what, source }
 }
 
@@ -53,12 +53,12 @@ pub async fn serve_with<F: Future<Output = ()>>(
     let mut signals = Signals::listen();
     spawn::last_here();
     for unknown in &config.unknown {
-        tracing::warn!(%unknown, "there is a name in .env that is no setting");
+        tracing::warn!(%unknown, ".env has a name that is not a setting");
     }
     let usable = config.check_data_dir();
     usable.map_err(StartError::io("the data folder cannot be used"))?;
     let unmade = format!(
-        "the data folder {} cannot be made",
+        "the data folder {} cannot be created",
         config.data_dir.display()
     );
     make_folder(&config.data_dir).map_err(StartError::io(&unmade))?;
@@ -122,7 +122,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
         if end == End::Told {
             return Ok(());
         }
-        tracing::warn!("starting again, with a record store that is brought up to the log");
+        tracing::warn!("starting again; the record store catches up with the log");
     }
 }
 
@@ -147,7 +147,7 @@ fn announce(application: &Application) {
     let show = |key: &Secret, origin| match origin {
         KeyOrigin::Configured => "(from the configuration)".to_owned(),
         KeyOrigin::Kept => format!("{} (kept in the data folder)", key.reveal()),
-        KeyOrigin::Made => format!("{} (made just now, kept in the data folder)", key.reveal()),
+        KeyOrigin::Made => format!("{} (just created, kept in the data folder)", key.reveal()),
     };
     let keys = &application.keys;
     let (client, master) = (
@@ -176,11 +176,11 @@ impl Signals {
     /// Waits for one of the signals.
     async fn wait(&mut self) {
         let Some((terminate, interrupt)) = &mut self.0 else {
-            tracing::error!("signals cannot be listened to");
+            tracing::error!("cannot listen for signals");
             return std::future::pending().await;
         };
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("told to end"),
+            _ = terminate.recv() => tracing::info!("told to stop"),
             _ = interrupt.recv() => tracing::info!("interrupted"),
         }
     }

@@ -64,7 +64,7 @@ fn log_masked(request: &HttpRequest, request_id: Uuid, masker: &Masker<'_>, body
     let (method, path) = (request.method(), masker.text(request.path()));
     let query = masker.query(request.query_string());
     let headers = masker.headers(request.headers());
-    tracing::debug!(%request_id, %method, path, query, headers, body, "request came");
+    tracing::debug!(%request_id, %method, path, query, headers, body, "request received");
 }
 
 fn truncate(text: &mut String, limit: usize) {

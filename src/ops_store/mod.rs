@@ -79,8 +79,8 @@ pub enum OpenError {
     },
     /// The file was written by a newer program.
     #[error(
-        "{path} has format={found}, this program knows up to {known}: start a newer one, or move the file \
-         aside, so that plugins and consumers begin at the log's end"
+        "{path} has format={found}, this program knows up to {known}: start a newer one, or move \
+         the file aside, so that plugins and consumers start at the log's end"
     )]
     Newer {
         /// The file.
@@ -121,8 +121,8 @@ impl OpsStore {
                 tracing::error!(
                     %error,
                     aside = %aside.display(),
-                    "ops.sqlite is damaged and set aside; consumers wait to be told \
-                     where they go on"
+                    "ops.sqlite is damaged and set aside; consumers wait to be told where to \
+                     continue"
                 );
                 let (mut connection, found) = connect(path).await.map_err(failed)?;
                 rows::note_loss(&mut connection, now)
@@ -180,7 +180,7 @@ impl OpsStore {
         if let Some(connection) = self.connection.lock().await.take()
             && let Err(error) = connection.close().await
         {
-            tracing::warn!(%error, "ops.sqlite did not close well");
+            tracing::warn!(%error, "ops.sqlite did not close cleanly");
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sql
         sqlx::query("ALTER TABLE push ADD COLUMN user TEXT")
             .execute(connection)
             .await?;
-        tracing::info!("ops.sqlite is brought to its later form: pushes that wait have users");
+        tracing::info!("ops.sqlite is upgraded: waiting pushes have users");
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(super) async fn list(connection: &mut SqliteConnection) -> Result<Vec<Waitin
     let pushes: Vec<Waiting> = rows.iter().filter_map(read).collect();
     if pushes.len() < num_rows {
         let num_lost = num_rows - pushes.len();
-        tracing::error!(num_lost, "pushes that waited are damaged and not sent");
+        tracing::error!(num_lost, "waiting pushes are damaged and are not sent");
         let mut tx = connection.begin().await?;
         for row in rows.iter().filter(|row| read(row).is_none()) {
             let damaged = sqlx::query("DELETE FROM push WHERE id = ?");

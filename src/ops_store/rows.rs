@@ -87,7 +87,7 @@ pub(super) async fn load(
                 kept.consumers.insert(name, checkpoint);
             }
             _ => {
-                tracing::error!(consumer = name, "what a consumer has had is not readable");
+                tracing::error!(consumer = name, "a consumer's checkpoint is not readable");
                 kept.damaged.push(name);
             }
         }
@@ -115,7 +115,7 @@ pub(super) async fn load_position(
     let position: i64 = row.get(0);
     let is_whole = row.get::<i64, _>(1) == checksum(consumer, &position.to_string());
     if !is_whole {
-        tracing::error!(consumer, "what a consumer has had is not readable");
+        tracing::error!(consumer, "a consumer's checkpoint is not readable");
     }
     Ok(u64::try_from(position).ok().filter(|_| is_whole))
 }

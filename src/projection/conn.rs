@@ -313,5 +313,5 @@ impl Row {
 }
 
 fn missing() -> sqlx::Error {
-    sqlx::Error::Decode("NULL where a value should be".into())
+    sqlx::Error::Decode("NULL instead of a value".into())
 }

@@ -44,8 +44,8 @@ pub(crate) async fn check_parked(app: &str, old: &Database) -> Result<(), String
     match counted.map_err(|error| with_causes(&error))? {
         0 => Ok(()),
         num_rows => Err(format!(
-            "{num_rows} rows that SQL has changed are parked, and a file has no place for them: see \
-             skytrail captured list, and retry or discard them first"
+            "{num_rows} rows changed by SQL are parked, and a file cannot hold them: see skytrail \
+             captured list, and retry or discard them first"
         )),
     }
 }
@@ -54,7 +54,7 @@ fn warn_of_parked(num_rows: u64) {
     if num_rows > 0 {
         tracing::warn!(
             num_rows,
-            "rows that SQL has changed stay parked in the database that was left"
+            "rows changed by SQL stay parked in the old database"
         );
     }
 }

@@ -99,7 +99,7 @@ impl Leftovers {
             }
             if is_old_store || is_one_of(&COPIES, &name) {
                 std::fs::remove_file(entry.path())?;
-                tracing::warn!(%name, "a copy that was set aside is removed: it may hold what was erased");
+                tracing::warn!(%name, "removed a copy that was set aside: it may hold erased data");
             }
         }
         self.remove_of_backups();
@@ -118,7 +118,7 @@ impl Leftovers {
                 ops_store: OpsStoreCopy::None,
             };
             if let Err(reason) = local.take_turn() {
-                tracing::warn!(%reason, "a backup's copy of ops.sqlite stays until it is done");
+                tracing::warn!(%reason, "a running backup keeps its copy of ops.sqlite");
             }
         }
     }
@@ -134,7 +134,7 @@ impl Holder for Leftovers {
         match self.remove() {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let reason = "a command fills a store in the data folder: when it is done";
+                let reason = "waits for a command that fills a store in the data folder";
                 Err(HolderError::Failed(reason.to_owned()))
             }
             Err(error) => Err(HolderError::Failed(error.to_string())),

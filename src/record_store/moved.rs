@@ -123,7 +123,8 @@ pub(crate) fn settle(config: &Config) -> io::Result<()> {
         Some(note) => {
             if note.is_taken {
                 tracing::warn!(
-                    "the record store was moved, and DATABASE_URL is not what it was moved to: {} counts",
+                    "the record store was moved, and DATABASE_URL does not name its new place: {} \
+                     takes precedence",
                     path(config).display()
                 );
             }
@@ -166,7 +167,7 @@ pub(crate) async fn moved(config: &Config) {
             Ok(Some(note)) if !note.is_taken => return,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "where the record store was moved is not readable")
+                tracing::warn!(%error, "the note of the record store's move is not readable")
             }
         }
     }

@@ -142,7 +142,7 @@ impl Offline {
         };
         let captures = Captures::new(self.env.clone(), Arc::clone(captured), false);
         let closed = captures.close().await;
-        closed.map_err(|error| format!("what SQL has changed is not taken in: {error}"))
+        closed.map_err(|error| format!("changes made by SQL are not imported: {error}"))
     }
 
     /// Brings the store up to the log, and closes both.
@@ -164,7 +164,7 @@ impl Offline {
 fn in_doubt(doubt: &str) {
     tracing::error!(
         doubt,
-        "the log can no longer vouch for what it wrote; ending"
+        "the log can no longer vouch for what it wrote; exiting"
     );
     std::process::exit(EXIT_LOG_IN_DOUBT);
 }

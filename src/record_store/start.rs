@@ -44,7 +44,7 @@ pub(crate) async fn ready_store(
     }
     tracing::info!(
         file = %config.store_path().display(),
-        "others may read the record store; what they write there is not noticed"
+        "other programs may read the record store; what they write there is not noticed"
     );
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
@@ -97,7 +97,7 @@ async fn open_server(
         let error = with_causes(&error);
         tracing::warn!(
             error,
-            "what commands have left beside the record store cannot be dropped"
+            "what commands left next to the record store cannot be dropped"
         );
     }
     Ok(store)
@@ -183,10 +183,10 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
                 Ok(checkpoint) => {
                     let _ = store.close().await;
                     return Err(StartError::Store(format!(
-                        "{} is at {checkpoint}, and the log below DATA_DIR ends at {head}: restore a \
-                         backup into another folder, or, if this log is the one that is to go on, run \
-                         `skytrail rebuild`, which makes the store from it and keeps what is there as \
-                         records.previous",
+                        "{} is at {checkpoint}, and the log below DATA_DIR ends at {head}: restore \
+                         a backup into another folder, or, to continue with this log, run \
+                         `skytrail rebuild`, which rebuilds the store from it and keeps the old \
+                         one as records.previous",
                         path.display()
                     )));
                 }
@@ -198,7 +198,7 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     };
     tracing::warn!(
         why,
-        "the record store is set aside and made anew from the log"
+        "the record store is set aside and rebuilt from the log"
     );
     let aside = set_aside(&path).map_err(|source| StartError::Io {
         what: format!("{} cannot be set aside", path.display()),
@@ -207,7 +207,7 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     let opened = SqlStore::open_file(&path, &options).await;
     let carried = carry_over_indexes(StorePlace::File(&aside), StorePlace::File(&path)).await;
     if let Err(error) = carried {
-        tracing::warn!(%error, "what was said about indexes is not readable any more");
+        tracing::warn!(%error, "the settings for indexes can no longer be read");
     }
     opened.map_err(|error| StartError::Store(with_causes(&error)))
 }

@@ -45,10 +45,10 @@ impl Stranger {
                 format!("{what}; drop it, or set another APP_NAME or DATABASE_URL")
             }
             Self::OfAnotherPast(_) => format!(
-                "{what}: it was filled by a server that went on from there, as when an earlier backup \
-                 is restored. If that server is gone for good, run `skytrail rebuild`, which fills the \
-                 schema from this log and keeps what is in it as app_{app}~old; otherwise set another \
-                 APP_NAME or DATABASE_URL"
+                "{what}: a server that continued from there filled it, as after an earlier backup \
+                 was restored. If that server is gone for good, run `skytrail rebuild`, which \
+                 fills the schema from this log and keeps its content as app_{app}~old; otherwise \
+                 set another APP_NAME or DATABASE_URL"
             ),
         }
     }
@@ -81,6 +81,6 @@ pub(crate) fn find_stranger(
         return Ok(None);
     }
     Ok(Some(Stranger::OfAnotherPast(format!(
-        "has another event at {checkpoint} than the log below DATA_DIR"
+        "has a different event at {checkpoint} from the log below DATA_DIR"
     ))))
 }

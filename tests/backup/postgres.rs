@@ -105,11 +105,11 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     }
     assert!(world.server.terminate().success());
     world.server.set("DATABASE_URL", &database.url());
-    refused_with_advice(&mut world.server, "has another event at");
-    compared_with_advice(&world.server, &database, "has another event at");
+    refused_with_advice(&mut world.server, "has a different event at");
+    compared_with_advice(&world.server, &database, "has a different event at");
 
     let done = said(&rebuild(&world.server, &database, &[]));
-    assert!(done.contains("has another event at"), "{done}");
+    assert!(done.contains("has a different event at"), "{done}");
     assert!(
         !done.contains("run `skytrail rebuild`"),
         "it is running: {done}"

@@ -263,7 +263,7 @@ fn what_cannot_be_an_event_is_parked_and_the_record_stays_what_it_was() {
     let wanted = [
         "note|the referenced record room/nowhere does not exist",
         "note|no field has the columns extra",
-        "note|_access holds no access list",
+        "note|_access does not hold an access list",
         "room|note/",
         "user|users cannot be deleted by SQL",
         "note|the referenced record room/nowhere does not exist",

@@ -60,7 +60,10 @@ fn json_that_cannot_be_read_is_parked_and_everything_goes_on() {
         assert_eq!(parked.len(), index + 1, "{unreadable}: {parked:?}");
         let last = &parked[index];
         let reason = last["reason"].as_str().unwrap();
-        assert!(reason.starts_with("column \"j\" holds no json"), "{reason}");
+        assert!(
+            reason.starts_with("column \"j\" has no valid json"),
+            "{reason}"
+        );
         assert_eq!(last["before"]["j"], json!({"a": 1}));
         assert_eq!(last["after"]["n"], 7);
         let written = world.sql(&format!("SELECT {unreadable}::jsonb"));
@@ -186,7 +189,10 @@ fn numbers_that_would_come_back_as_others_are_parked() {
         let parked = world.list_parked();
         assert_eq!(parked.len(), index + 1, "{number}: {parked:?}");
         let reason = parked[index]["reason"].as_str().unwrap();
-        assert!(reason.starts_with("column \"j\" holds no json"), "{reason}");
+        assert!(
+            reason.starts_with("column \"j\" has no valid json"),
+            "{reason}"
+        );
         assert_eq!(world.fetch("note/1")["j"], json!({"a": 1}), "{number}");
         assert_eq!(world.sql("SELECT j FROM note"), "{\"a\": 1}\n", "{number}");
     }

@@ -62,7 +62,7 @@ fn at_the_default_level_requests_are_no_news() {
     let server = TestServer::with(&[("LOG_FORMATTER", "json")]);
     Client::signed_up(&server, "quiet").save("note/1", json!({}));
     assert!(lines_with(&server, "request").is_empty());
-    assert!(lines_with(&server, "request came").is_empty());
+    assert!(lines_with(&server, "request received").is_empty());
     assert_eq!(lines_with(&server, "serving").len(), 1);
 }
 
@@ -77,7 +77,7 @@ fn bodies_are_shown_up_to_the_limit() {
     let client = Client::anonymous(&server);
     client.call("record:query", json!({"record_type": "x".repeat(1000)}));
     let line = eventually("the line is written", || {
-        lines_with(&server, "request came").into_iter().next()
+        lines_with(&server, "request received").into_iter().next()
     });
     let shown = line["body"].as_str().unwrap();
     assert!(shown.starts_with("{\"action\":\"record:query\""), "{shown}");

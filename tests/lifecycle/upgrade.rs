@@ -75,7 +75,7 @@ fn a_record_store_of_a_newer_version_is_refused_until_it_is_made_anew() {
 fn a_start_says_through_which_formats_it_brings_the_record_store() {
     let (mut server, ada) = ended();
     assert!(
-        !server.output().contains("is brought"),
+        !server.output().contains("is upgraded"),
         "{}",
         server.output()
     );
@@ -89,7 +89,7 @@ fn a_start_says_through_which_formats_it_brings_the_record_store() {
     let said = server.output();
     let steps = said
         .lines()
-        .filter(|line| line.contains("record store is brought"));
+        .filter(|line| line.contains("record store is upgraded"));
     let steps: Vec<&str> = steps.collect();
     assert_eq!(steps.len(), (3..present).count(), "{said}");
     for (step, from) in steps.iter().zip(3..present) {
@@ -100,7 +100,7 @@ fn a_start_says_through_which_formats_it_brings_the_record_store() {
     assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
     server.restart();
     assert!(
-        !server.output().contains("is brought"),
+        !server.output().contains("is upgraded"),
         "{}",
         server.output()
     );
@@ -127,7 +127,7 @@ fn an_ops_store_of_a_newer_version_is_left_as_it_is() {
 fn a_start_says_when_it_brings_the_ops_store_up() {
     let (mut server, _) = ended();
     assert!(
-        !server.output().contains("is brought"),
+        !server.output().contains("is upgraded"),
         "{}",
         server.output()
     );
@@ -135,7 +135,7 @@ fn a_start_says_when_it_brings_the_ops_store_up() {
     change(&ops_store, "ALTER TABLE push DROP COLUMN user");
     server.restart();
     assert!(
-        server.output().contains("ops.sqlite is brought"),
+        server.output().contains("ops.sqlite is upgraded"),
         "{}",
         server.output()
     );

@@ -127,7 +127,7 @@ fn what_a_command_is_filling_stays_and_an_erasure_waits_for_it() {
         let body = json!({"record": "note/1", "why": "a test"});
         let erasing = scope.spawn(|| master.call("erase:record", body).result());
         eventually("the erasure has met it", || {
-            let said = "a command fills a store beside this one";
+            let said = "a command that fills a store next to this one";
             server.output().contains(said).then_some(())
         });
         stopped.go_on();

@@ -85,7 +85,7 @@ fn tables_of_somebody_else_are_left_alone() {
     server.set("DATABASE_URL", &database.url());
     let said = server.try_restart().unwrap_err();
     assert!(
-        said.contains("app_myapp holds tables that are not ours"),
+        said.contains("app_myapp holds tables of another program"),
         "{said}"
     );
     assert_eq!(database.sql("SELECT count(*) FROM app_myapp.note"), "0\n");

@@ -83,7 +83,7 @@ fn a_copy_of_the_data_does_not_start_beside_the_server_that_has_it() {
     server.kill();
     let said = copy.try_restart().unwrap_err();
     assert!(
-        said.contains("was filled by a server that went on"),
+        said.contains("a server that continued from there filled it"),
         "{said}"
     );
     server.restart();

@@ -14,7 +14,7 @@ fn ended<'a>(sql: &str) -> (TestServer, Client, Database<'a>) {
     ada.save("note/1", json!({"number": 1}));
     assert!(server.terminate().success());
     assert!(
-        !server.output().contains("is brought"),
+        !server.output().contains("is upgraded"),
         "{}",
         server.output()
     );
@@ -65,7 +65,7 @@ fn a_start_says_through_which_formats_it_brings_a_store() {
     let said = server.output();
     let steps = said
         .lines()
-        .filter(|line| line.contains("record store is brought"));
+        .filter(|line| line.contains("record store is upgraded"));
     let steps: Vec<&str> = steps.collect();
     assert_eq!(steps.len(), (5..present).count(), "{said}");
     for (step, from) in steps.iter().zip(5..present) {

@@ -98,7 +98,7 @@ fn a_server_that_starts_again_waits_for_a_database_that_takes_no_writes() {
             server.output().contains(words).then_some(())
         });
     };
-    await_words("starting again, with a record store that is brought up to the log");
+    await_words("starting again; the record store catches up with the log");
     await_words("the database cannot be used yet");
     await_words("the server waits for its database");
     let name = database.name();

@@ -28,7 +28,7 @@ pub(super) async fn change_device(
             let mut sql = Sql::new("UPDATE _device SET auth_id = NULL, version=");
             sql.bind(Arg::Int(event.version.into())).push(" WHERE id=");
             sql.bind(Arg::text(id.as_str()));
-            must_change(sql, conn, "the device is not there").await
+            must_change(sql, conn, "the device does not exist").await
         }
         EventBody::DeviceDeleted(_) => {
             let mut sql = Sql::new("DELETE FROM _subscription WHERE device_id=");
@@ -36,7 +36,7 @@ pub(super) async fn change_device(
             sql.execute(conn).await?;
             let mut sql = Sql::new("DELETE FROM _device WHERE id=");
             sql.bind(Arg::text(id.as_str()));
-            must_change(sql, conn, "the device is not there").await
+            must_change(sql, conn, "the device does not exist").await
         }
         _ => Err(ApplyError::fault("not an event of a device")),
     }
@@ -81,7 +81,7 @@ pub(super) async fn change_subscriptions(
             sql.push(" AND auth_id=")
                 .bind(Arg::text(database.as_stored()));
             sql.push(" AND id=").bind(Arg::text(id.as_str()));
-            must_change(sql, conn, "the subscription is not there").await
+            must_change(sql, conn, "the subscription does not exist").await
         }
         _ => Err(ApplyError::fault("not an event of subscriptions")),
     }
@@ -95,7 +95,7 @@ async fn set_subscriptions_version(
     let mut sql = Sql::new("UPDATE _device SET subscriptions_version=");
     sql.bind(version).push(" WHERE id=");
     sql.bind(Arg::text(device.as_str()));
-    must_change(sql, conn, "the device is not there").await
+    must_change(sql, conn, "the device does not exist").await
 }
 
 async fn save(

@@ -200,9 +200,9 @@ impl WriterState {
                 position = fault.position,
                 stream = fault.stream,
                 reason = fault.reason,
-                "the record store cannot take an event, or a part of it, which is in the log only; \
-                 remove the reason, then run skytrail rebuild, and skytrail rebuild --verify to see \
-                 that nothing is missing"
+                "the record store cannot apply an event, or a part of it, which only the log has; \
+                 remove the cause, then run skytrail rebuild, and skytrail rebuild --verify to \
+                 check that nothing is missing"
             );
             self.new_faults = self.new_faults.saturating_add(1);
         }
@@ -500,7 +500,8 @@ async fn finish(
 /// a commit of ours succeeded although the connection failed.
 fn moved(checkpoint: u64) -> sqlx::Error {
     sqlx::Error::Protocol(format!(
-        "the store is not at {checkpoint} any more, where it was left: another server may use it"
+        "the store is no longer at {checkpoint}, where this server left it: another server may use \
+         it"
     ))
 }
 

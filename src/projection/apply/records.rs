@@ -302,7 +302,7 @@ impl Group {
                 return Err(room::kept_back(conn, table).await);
             }
             if self.must_exist && is_short && !are_captured(conn, table, &keys, changed).await? {
-                return Err(ApplyError::fault("the record is not there"));
+                return Err(ApplyError::fault("the record does not exist"));
             }
         }
         Ok(())

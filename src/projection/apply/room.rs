@@ -36,7 +36,7 @@ pub(super) async fn make_room(
                 table = table.name.as_str(),
                 column = column.as_str(),
                 aside = aside.as_str(),
-                "somebody else's column has another name now: its own is that of a field"
+                "another program's column was renamed: a field needs its name"
             );
         }
     }
@@ -61,7 +61,7 @@ pub(super) async fn drop_column(
             table = table.name.as_str(),
             column = name.as_str(),
             aside = aside.as_str(),
-            "a field's column is empty and has another name now: something of somebody else needs it"
+            "a dropped field's column is emptied and renamed: an object of another program needs it"
         );
     }
     Ok(())
@@ -106,7 +106,7 @@ pub(super) async fn restore_types(
         let mut attempt = conn.begin().await?;
         if let Err(error) = text.execute(&mut attempt.conn(), Vec::new()).await {
             return Err(postgres::in_the_way(format!(
-                "somebody else has made the column {name} of {} {kind}: {error}",
+                "another program has changed the column {name} of {} to {kind}: {error}",
                 table.name.as_str()
             ))
             .into());
@@ -115,8 +115,8 @@ pub(super) async fn restore_types(
         tracing::warn!(
             table = table.name.as_str(),
             column = &*name,
-            "a column that somebody else had made {kind} has its own type again: what the log has did \
-             not fit"
+            "a column that another program had changed to {kind} has its own type again: the log's \
+             values did not fit"
         );
         was_other = true;
     }
@@ -130,7 +130,7 @@ pub(super) async fn kept_back(conn: &mut Conn<'_>, table: &Table) -> ApplyError 
         Err(error) => return error.into(),
     };
     let table = table.name.as_str();
-    let said = format!("{found} of somebody else keeps rows of {table} from being written");
+    let said = format!("{found} of another program prevents writing rows of {table}");
     postgres::in_the_way(said).into()
 }
 

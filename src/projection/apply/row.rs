@@ -133,7 +133,7 @@ fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
         return Err(Misfit(format!("no field {field:?}")));
     };
     let Cell { main, companion } = encode_wire(&column.kind, wire)
-        .ok_or_else(|| Misfit(format!("field {field:?} holds no {}", column.kind)))?;
+        .ok_or_else(|| Misfit(format!("field {field:?} has no valid {}", column.kind)))?;
     let companion = column.companion.is_some().then_some((place + 1, companion));
     Ok(Some((place, main)).into_iter().chain(companion))
 }

@@ -281,7 +281,7 @@ impl UserBatch {
     pub(super) fn add(&mut self, id: &UserId, event: &Event) -> Result<(), ApplyError> {
         let user = match fold::user(self.rows.get(id), event) {
             fold::Folded::Known(user) => user,
-            fold::Folded::Unknown => return Err(ApplyError::fault("the user is not there")),
+            fold::Folded::Unknown => return Err(ApplyError::fault("the user does not exist")),
         };
         match user {
             Some(user) => self.rows.insert(id.clone(), user),

@@ -14,7 +14,9 @@ pub(super) async fn close(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     for attempt in 1.. {
         match try_to_close(conn).await {
             Err(error) if attempt < TRIES && is_held_up(&error) => {
-                tracing::warn!("somebody's transaction has written records and does not end");
+                tracing::warn!(
+                    "another program's transaction has written records and does not end"
+                );
             }
             done => return done,
         }

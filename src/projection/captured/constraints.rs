@@ -67,7 +67,10 @@ pub(super) async fn unique_sets(
         let columns: Vec<String> = row.json(1)?;
         match fields_of(layout, &columns) {
             Some(fields) => sets.push((layout.definition.name.clone(), fields)),
-            None => tracing::debug!(?columns, "a unique index is not over fields"),
+            None => tracing::debug!(
+                ?columns,
+                "a unique index covers columns that are not fields"
+            ),
         }
     }
     Ok(sets)
@@ -139,7 +142,7 @@ pub(in crate::projection) async fn lift(
     tracing::warn!(
         table,
         name,
-        "a constraint is lifted: what the log has does not fit it yet"
+        "a constraint was lifted: the log's records do not meet it yet"
     );
     Ok(true)
 }
@@ -171,7 +174,8 @@ async fn lift_not_null(
     tracing::warn!(
         table,
         column,
-        "a column may be empty that somebody else wants full: what the log has does not fit it yet"
+        "NOT NULL that another program set on a column was lifted: the log's records do not meet \
+         it yet"
     );
     Ok(true)
 }
@@ -216,12 +220,12 @@ pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Resul
             Ok(()) => {
                 tx.commit().await?;
                 retries.0.remove(&key);
-                tracing::info!(%table, %name, "a lifted constraint is back");
+                tracing::info!(%table, %name, "a lifted constraint is in force again");
             }
             Err(error) => {
                 tx.rollback().await?;
                 retries.put_off(key, Instant::now());
-                tracing::debug!(%error, %table, %name, "a lifted constraint does not fit yet");
+                tracing::debug!(%error, %table, %name, "a lifted constraint cannot return yet");
             }
         }
     }

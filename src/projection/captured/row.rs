@@ -34,7 +34,7 @@ pub(super) fn parse(
             let read = match row.get(name) {
                 Some(Cell { json: None, .. }) => {
                     let reason = holds_none(column, None);
-                    return Err(format!("{reason} that could be given back as it is"));
+                    return Err(format!("{reason} that can be restored exactly"));
                 }
                 Some(Cell {
                     json: Some(value), ..
@@ -50,7 +50,10 @@ pub(super) fn parse(
     }
     if names.is_empty() {
         let others: Vec<&str> = columns.iter().map(String::as_str).collect();
-        return Err(format!("no field is in the columns {}", others.join(", ")));
+        return Err(format!(
+            "none of these columns is a field: {}",
+            others.join(", ")
+        ));
     }
     Ok((record, names))
 }
@@ -113,7 +116,7 @@ fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record
             true => time(text(name)),
             false => Some(Timestamp::from_micros(0)),
         };
-        time.ok_or_else(|| format!("{name} holds no time: {:?}", text(name)))
+        time.ok_or_else(|| format!("{name} does not hold a time: {:?}", text(name)))
     };
     let access = row.get("_access").filter(|_| columns.contains("_access"));
     let access = match access.map(|cell| cell.json.as_ref()) {
@@ -121,7 +124,7 @@ fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record
         Some(None) => return Err("_access cannot be read".to_owned()),
         Some(Some(list)) => {
             let list: Result<Acl, _> = serde_json::from_value(list.clone());
-            Some(list.map_err(|error| format!("_access holds no access list: {error}"))?)
+            Some(list.map_err(|error| format!("_access does not hold an access list: {error}"))?)
         }
     };
     Ok(Record {
@@ -139,7 +142,11 @@ fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record
 
 /// Returns the reason for a column with a wrong value; long values are not quoted.
 fn holds_none(column: &Column, value: Option<&Json>) -> String {
-    let mut reason = format!("column {:?} holds no {}", column.name.as_str(), column.kind);
+    let mut reason = format!(
+        "column {:?} has no valid {}",
+        column.name.as_str(),
+        column.kind
+    );
     let value = value.map(Json::to_string);
     if let Some(value) = value.filter(|value| value.len() <= MAX_SHOWN) {
         reason.push_str(": ");

@@ -33,13 +33,13 @@ pub(super) async fn restore(
                 tx.commit().await?;
                 tracing::warn!(
                     table = &*name,
-                    "SQL that changes {name} is captured again: somebody had dropped its triggers or \
-                     switched them off, and what was written meanwhile is not in the log"
+                    "SQL changes to {name} are captured again: its triggers had been dropped or \
+                     disabled, and what was written meanwhile is not in the log"
                 );
             }
             Err(error) => {
                 tx.rollback().await?;
-                uncaptured.push(format!("SQL that changes {name} is not captured: {error}"));
+                uncaptured.push(format!("SQL changes to {name} are not captured: {error}"));
             }
         }
     }

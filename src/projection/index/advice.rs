@@ -97,7 +97,7 @@ fn unused(entries: &[IndexEntry], limits: &IndexLimits, now: Timestamp) -> Vec<A
     let is_unused = |entry: &&IndexEntry| idle_time(entry, now) >= limits.unused_after;
     let drop = |entry: &IndexEntry| {
         Advice::Drop(IndexEntry {
-            why: "no query used it any more".to_owned(),
+            why: "no query used it any longer".to_owned(),
             ..entry.clone()
         })
     };

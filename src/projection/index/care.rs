@@ -32,7 +32,7 @@ impl SqlStore {
                     done = done.and(store.count_anew().await);
                 }
                 if let Err(error) = done {
-                    tracing::warn!(%error, "the indexes could not be looked after");
+                    tracing::warn!(%error, "the indexes could not be maintained");
                 }
             }
         });

@@ -133,7 +133,8 @@ impl Claim {
             start => format!(" since {start}"),
         };
         let text = format!(
-            "another server uses the schema {}, over process {} of the database, connected{}{since}",
+            "another server uses the schema {}, through process {} of the database, \
+             connected{}{since}",
             self.schema,
             holder.backend.process(),
             from.unwrap_or_default(),

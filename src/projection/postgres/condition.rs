@@ -89,7 +89,7 @@ impl Condition {
             tracing::error!(
                 checkpoint,
                 reached,
-                "the database has lost what was applied"
+                "the database has lost events that were applied"
             );
         }
     }
@@ -97,7 +97,8 @@ impl Condition {
     /// Fails when the database is known to have lost something.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if *self.is_behind.borrow() {
-            let cause = "it has lost what was applied, and is about to be brought up to the log";
+            let cause =
+                "it has lost events that were applied, and is about to catch up with the log";
             return Err(StoreError::unavailable(Away::Behind, cause));
         }
         Ok(())
@@ -120,12 +121,12 @@ impl Condition {
         let row = sql.fetch_optional(conn).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
         if row.flag(0)? {
-            return Err(io_error("it is a standby, which takes no writes"));
+            return Err(io_error("it is a standby, which does not accept writes"));
         }
         if !row.flag(1)? {
             // Writes on such a connection would be taken for those of other programs.
-            let text = "what leads to the database does not pass on startup options (skytrail.own, \
-                        search_path): a pooler may have been told to ignore them";
+            let text = "startup options (skytrail.own, search_path) do not reach the database: a \
+                        pooler may be configured to ignore them";
             return Err(sqlx::Error::Configuration(text.into()));
         }
         let start = row.text(2)?.into_owned();
@@ -157,7 +158,7 @@ impl Condition {
         }
         if checkpoint < reached {
             self.fall_behind(checkpoint);
-            return Err(io_error("it has lost what was applied"));
+            return Err(io_error("it has lost events that were applied"));
         }
         Ok(())
     }
@@ -179,13 +180,15 @@ impl Condition {
         let given = given.map_or(reached, |(position, _)| reached.max(*position));
         if checkpoint > given {
             return Some(format!(
-                "was filled by another server: it is at {checkpoint}, and this one has got to {given}"
+                "was filled by another server: it is at {checkpoint}, and this server only reached \
+                 {given}"
             ));
         }
         let known = own.commits.get(&checkpoint)?;
         let is_another = last.is_some_and(|last| last != *known);
-        is_another
-            .then(|| format!("was filled by another server: it has another event at {checkpoint}"))
+        is_another.then(|| {
+            format!("was filled by another server: it has a different event at {checkpoint}")
+        })
     }
 }
 

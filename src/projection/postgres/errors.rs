@@ -152,7 +152,7 @@ pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
     if !is_held(&error) || holders.is_empty() {
         return error;
     }
-    let what = format!("{} holds what is needed: {error}", holders.join(", "));
+    let what = format!("{} holds the lock: {error}", holders.join(", "));
     let why = Away::Slow;
     sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
 }

@@ -69,7 +69,7 @@ impl Server {
         *self.building.lock() = Some((record_type.clone(), process));
         match follow(&mut conn, catalog, advice, now).await {
             Err(error) if has_code(&error, CANCELED) => {
-                tracing::info!(%record_type, "an index is put off: its type changes");
+                tracing::info!(%record_type, "an index is postponed: its type is being changed");
                 Ok(())
             }
             Err(error) if has_code(&error, LIMIT) => give_up(&mut conn, entry).await,
@@ -95,7 +95,7 @@ impl Server {
     ) -> Result<(), sqlx::Error> {
         let mut conn = self.connect_to_tend().await?;
         for name in names {
-            tracing::info!(index = name, "an index that was left half made is dropped");
+            tracing::info!(index = name, "an unfinished index is dropped");
             let mut conn = Conn::server(&mut conn, self.extensions());
             let text = ddl::drop_query_index(name, conn.dialect());
             text.execute(&mut conn, Vec::new()).await?;
@@ -117,7 +117,7 @@ impl Server {
             let mut sql = Sql::new("SELECT pg_cancel_backend(");
             sql.bind(Arg::Int(process)).push("::integer)");
             if let Err(error) = sql.fetch_optional(conn).await {
-                tracing::warn!(%error, "the making of an index could not be broken off");
+                tracing::warn!(%error, "building an index could not be interrupted");
             }
         }
     }
@@ -130,7 +130,7 @@ fn has_code(error: &sqlx::Error, code: &str) -> bool {
 
 /// Records that an index cannot be created, so that it is not tried again and again.
 async fn give_up(conn: &mut Conn<'_>, entry: IndexEntry) -> Result<(), sqlx::Error> {
-    tracing::warn!(record_type = %entry.record_type, why = TOO_LONG, "an index cannot be made");
+    tracing::warn!(record_type = %entry.record_type, why = TOO_LONG, "an index cannot be built");
     crate::projection::index::save_forbidden(conn, entry, TOO_LONG).await
 }
 

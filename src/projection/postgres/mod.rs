@@ -106,7 +106,8 @@ async fn warn_of_few_connections(
         tracing::warn!(
             there,
             wanted,
-            "max_connections of the database leaves nothing to others; lower DATABASE_CONNECTIONS"
+            "max_connections of the database leaves no connection for others; lower \
+             DATABASE_CONNECTIONS"
         );
     }
     Ok(())

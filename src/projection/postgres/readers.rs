@@ -101,7 +101,7 @@ fn pool(
                 let notice = Sql::new("SET client_connection_check_interval = '1s'");
                 let known = &mut Conn::server(conn, Extensions::default());
                 if let Err(error) = notice.execute(known).await {
-                    tracing::debug!(%error, "the server goes on for those who hang up");
+                    tracing::debug!(%error, "the database keeps working for lost readers");
                 }
                 Ok(())
             })
@@ -122,7 +122,7 @@ impl Server {
             Err(error) if pool.size() >= self.readers.max && pool.num_idle() == 0 => {
                 return Err(failed(&error));
             }
-            Err(error) => tracing::debug!(%error, "no connection to read with"),
+            Err(error) => tracing::debug!(%error, "no connection for reading"),
         }
         self.check()?;
         let found = async {

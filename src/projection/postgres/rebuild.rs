@@ -97,7 +97,7 @@ async fn drop_left_of(conn: &mut Conn<'_>, schema: &str) -> Result<bool, sqlx::E
             drop_in(&mut tx.conn(), &left).await?;
             tracing::warn!(
                 schema = left.as_str(),
-                "a store that a command has left is dropped"
+                "a store left behind by a command is dropped"
             );
         } else {
             is_free = false;

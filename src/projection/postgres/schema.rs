@@ -150,10 +150,10 @@ pub(super) async fn prepare(
         }
         (false, true) => {
             let whose = if row.flag(3)? {
-                "looks like Skygear v1's: its address goes to `skytrail import skygear` as \
-                 SKYGEAR_DATABASE_URL, and DATABASE_URL has to name another database or be taken away"
+                "looks like Skygear v1's: pass its address to `skytrail import skygear` as \
+                 SKYGEAR_DATABASE_URL, and set DATABASE_URL to another database or remove it"
             } else {
-                "holds tables that are not ours"
+                "holds tables of another program"
             };
             let what = format!("the schema {} {whose}", schema.as_str());
             return Err(OpenError::Foreign(what));

@@ -14,7 +14,7 @@ const STATISTICS: &str = include_str!("statistics.sql");
 /// write-ahead log and backups are its own responsibility.
 pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     if !rebuild::drop_copies(conn).await? {
-        let message = "a command fills a store beside this one: when it is done".to_owned();
+        let message = "waits for a command that fills a store next to this one".to_owned();
         return Err(sqlx::Error::Protocol(message));
     }
     await_readers(conn).await?;
@@ -67,6 +67,7 @@ async fn await_readers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let message = "somebody's transaction may see what is erased, and does not end".to_owned();
+    let message =
+        "another program's transaction may still see erased data, and does not end".to_owned();
     Err(sqlx::Error::Protocol(message))
 }

@@ -83,7 +83,7 @@ fn add(bound: &mut PgArguments, dialect: Dialect, kind: Kind, arg: Arg) -> Resul
             bound.add(Bytes::<POINT>(Some(bytes)))
         }
         (kind, Arg::Null) => add_null(bound, dialect, kind),
-        (kind, arg) => Err(format!("{arg:?} where {kind:?} should be").into()),
+        (kind, arg) => Err(format!("{arg:?} instead of {kind:?}").into()),
     }
 }
 

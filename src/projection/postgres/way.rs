@@ -127,7 +127,7 @@ impl Hosts {
                     return Ok(link);
                 }
                 Err(error) if matches!(failed, sqlx::Error::Database(_)) => {
-                    tracing::debug!(%error, host, "a host does not serve");
+                    tracing::debug!(%error, host, "a host cannot be used");
                 }
                 Err(error) => failed = error,
             }
@@ -229,7 +229,7 @@ async fn check_writable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     let conn = &mut Conn::server(conn, Extensions::default());
     let row = sql.fetch_optional(conn).await?;
     if row.map_or(Ok(false), |row| row.flag(0))? {
-        let text = "it takes no writes: default_transaction_read_only is on";
+        let text = "it does not accept writes: default_transaction_read_only is on";
         let error = std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, text);
         return Err(sqlx::Error::Io(error));
     }

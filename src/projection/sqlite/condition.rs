@@ -59,7 +59,7 @@ impl Condition {
     /// Fails when the file is known to be damaged, since its answers could be wrong.
     pub(in crate::projection) fn check(&self) -> Result<(), StoreError> {
         if *self.is_damaged.borrow() {
-            return Err(StoreError::Damaged("it is about to be made anew".into()));
+            return Err(StoreError::Damaged("it is about to be rebuilt".into()));
         }
         Ok(())
     }
@@ -82,10 +82,10 @@ impl Condition {
         }
         tracing::error!(
             cause,
-            "the record store is damaged; it is made anew from the log at the next start"
+            "the record store is damaged; it is rebuilt from the log at the next start"
         );
         if let Err(error) = std::fs::write(&self.marker, cause) {
-            tracing::error!(%error, path = %self.marker.display(), "the damage cannot be noted");
+            tracing::error!(%error, path = %self.marker.display(), "the damage cannot be recorded");
         }
     }
 

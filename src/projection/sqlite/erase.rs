@@ -40,7 +40,7 @@ async fn write_anew(conn: &mut SqliteConnection, path: &Path) -> Result<(), sqlx
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let message = "somebody reads what is to be cut".to_owned();
+    let message = "a reader still uses the write-ahead file".to_owned();
     Err(sqlx::Error::Protocol(message))
 }
 

@@ -82,8 +82,8 @@ pub enum OpenError {
     },
     /// A newer program wrote the store. The log has everything that is in it.
     #[error(
-        "record store has format={found}, this program knows up to {known}: start a newer one, or make the \
-         store anew from the log with skytrail rebuild"
+        "record store has format={found}, this program knows up to {known}: start a newer one, or \
+         rebuild the store from the log with skytrail rebuild"
     )]
     Newer {
         /// Its format.
@@ -96,7 +96,8 @@ pub enum OpenError {
     Foreign(String),
     /// No store has been created there yet, as after a restore.
     #[error(
-        "there is no record store yet {0}: the first start of the server makes it, or skytrail rebuild"
+        "there is no record store yet {0}: the server's first start creates it, or skytrail \
+         rebuild"
     )]
     Missing(String),
     /// The file is damaged.
@@ -207,7 +208,7 @@ impl File {
             Ok(fresh) => {
                 let failed = std::mem::replace(conn, fresh);
                 if let Err(error) = failed.close().await {
-                    tracing::debug!(%error, "the connection that failed did not close well");
+                    tracing::debug!(%error, "the connection that failed did not close cleanly");
                 }
             }
             Err(error) => tracing::warn!(%error, "no new connection to the record store"),
@@ -350,7 +351,7 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
 
 /// Reports that an existing store was brought to the next format.
 pub(super) fn say_migrated<N: std::fmt::Display>(from: N, to: N) {
-    tracing::info!(%from, %to, "the record store is brought to a later format");
+    tracing::info!(%from, %to, "the record store is upgraded to a newer format");
 }
 
 /// Returns the format of a file, 0 when it is empty.

@@ -209,7 +209,7 @@ impl SqlStore {
         let turn = match &self.home {
             Home::File(_) => turn.await,
             Home::Server(server) => timeout(server.patience(), turn).await.map_err(|_late| {
-                StoreError::unavailable(Away::Slow, "other queries have all connections")
+                StoreError::unavailable(Away::Slow, "other queries use all connections")
             })?,
         };
         let closed = |_| self.failed(sqlx::Error::PoolClosed);

@@ -281,7 +281,7 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
         .unwrap();
     assert_eq!(
         (dropped.num_uses, dropped.why.as_str()),
-        (1, "no query used it any more")
+        (1, "no query used it any longer")
     );
 }
 

@@ -243,11 +243,11 @@ fn compare(path: &Path, store: &HeldFile, only: Option<&[u32]>) -> io::Result<Op
     walk.go_on(path)?;
     let wal = walk.found();
     if wal.salts == sums.salts && wal.num_frames < sums.num_frames {
-        return whole("its write-ahead file has lost what was in it");
+        return whole("its write-ahead file has lost content");
     }
     let mut store = file::Pages::of(store)?;
     let Some(num_pages) = store.num_pages() else {
-        return whole("its length is not that of whole pages");
+        return whole("its length is not a whole number of pages");
     };
     let num_pages = num_pages.max(sums.num_pages());
     let mut wrong = Vec::new();
