@@ -29,19 +29,19 @@ Examples:
   skytrail dev --plugin \"skytrail-plugin x.py\"   serve, and run a plugin that you write
   skytrail plugin calls --follow                 what plugins are asked, and how they answer
   skytrail replay --exec \"skytrail-plugin x.py\"  would a new version do what the old one did?
-  skytrail index list                            which indexes the store made, and why
-  skytrail erase record note/1 --why law       forget a record for good
+  skytrail index list                            which indexes the store created, and why
+  skytrail erase record note/1 --why law         erase a record for good
   skytrail task list                             what runs when, and how it ended
-  skytrail delivery list                         how far plugins are with what happened
-  skytrail captured list                         what plugins' SQL did and the log could not take
+  skytrail delivery list                         how far plugins have got with events
+  skytrail captured list                         plugins' SQL changes that the log refused
   skytrail export note --output notes.jsonl      all records of a type, as of one moment
-  skytrail import skygear --database-url URL     take over a Skygear v1 app
-  skytrail rebuild --verify                      is the record store what the log says?
-  skytrail backup /mnt/backups                   saves what is new, while the server runs
-  skytrail restore /mnt/backups --to data        puts the newest backup into an empty folder
+  skytrail import skygear --database-url URL     import a Skygear v1 app
+  skytrail rebuild --verify                      does the record store match the log?
+  skytrail backup /mnt/backups                   back up what is new, while the server runs
+  skytrail restore /mnt/backups --to data        restore the newest backup into an empty folder
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt,
-141 nobody reads the output (of a command that only shows something; others do their work to the end).";
+141 nobody reads the output (only of a command that shows something; others finish their work).";
 
 /// The exit code of a replay that found differences.
 const DIFFERENT: u8 = 3;

@@ -192,14 +192,14 @@ impl States {
             troubles.push("the disk is full: writes are refused".to_owned());
         }
         if self.erasures.is_failing {
-            troubles.push("what is to be erased is not gone yet: the log says why".to_owned());
+            troubles.push("an erasure is not finished yet: the log says why".to_owned());
         }
         if let Some(error) = &self.backups.last_error {
             troubles.push(format!("the last backup failed: {error}"));
         }
         if let Some(reason) = &self.backups.missing_keys {
             troubles.push(format!(
-                "the last backup is without the present keys of subjects: {reason}"
+                "the last backup lacks the current keys of subjects: {reason}"
             ));
         }
         if let Some(error) = &self.audit.trouble {

@@ -116,7 +116,7 @@ fn letter_id(text: &str) -> Result<DeadLetterId, ApiError> {
     let parts = text.split_once('/');
     let id = parts.and_then(|(position, hook)| Some((position.parse().ok()?, Arc::from(hook))));
     id.ok_or_else(|| {
-        let message = format!("{text:?} is no delivery's id, such as 42/note_saved");
+        let message = format!("{text:?} is not a delivery's id, such as 42/note_saved");
         ApiError::invalid_argument(message, &["ids"])
     })
 }

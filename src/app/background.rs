@@ -24,7 +24,7 @@ pub(super) async fn learn_keys(env: RecordEnv) {
             tracing::info!("the keys of all records are known");
         }
         Err(error) => {
-            tracing::warn!(%error, "keys could not be learnt; creations ask the store");
+            tracing::warn!(%error, "keys could not be loaded; creates ask the store");
         }
     }
 }
@@ -78,7 +78,7 @@ pub(super) async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
     let pause = || ending.run_until_cancelled(tokio::time::sleep(RESERVE_PERIOD));
     while pause().await.is_some() {
         if let Err(error) = reserve.tend() {
-            tracing::warn!(%error, "the disk's free space is not known");
+            tracing::warn!(%error, "the disk's free space is unknown");
         }
     }
 }
@@ -86,7 +86,7 @@ pub(super) async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
 /// Forgets devices that cannot be reached, once at the start.
 pub(super) async fn forget_devices(devices: Arc<Devices>) {
     match devices.forget_unreachable().await {
-        Ok(num_devices) => tracing::info!(num_devices, "devices without an address are forgotten"),
-        Err(error) => tracing::warn!(%error, "devices without an address are kept"),
+        Ok(num_devices) => tracing::info!(num_devices, "devices without an address are deleted"),
+        Err(error) => tracing::warn!(%error, "devices without an address could not be deleted"),
     }
 }

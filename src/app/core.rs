@@ -155,8 +155,8 @@ pub(crate) async fn erasures_of(
 fn open_key(data_dir: &Path, head: u64) -> io::Result<LogKey> {
     if head > 0 && LogKey::load(data_dir)?.is_none() {
         tracing::warn!(
-            "log.key is missing: a new one is made, and `skytrail log verify` takes no checkpoint that was \
-             signed with the lost one; put log.key back from a backup"
+            "log.key is missing: a new one is created, and `skytrail log verify` rejects \
+             checkpoints signed with the lost one; restore log.key from a backup"
         );
     }
     LogKey::load_or_make(data_dir)

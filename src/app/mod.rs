@@ -330,7 +330,7 @@ impl Application {
         step("ops.sqlite closes", core.ops_store.close()).await;
         step("the record store closes", async {
             if let Err(error) = core.store.close().await {
-                tracing::warn!(%error, "the record store did not close well");
+                tracing::warn!(%error, "the record store did not close cleanly");
             }
         })
         .await;
@@ -341,7 +341,7 @@ impl Application {
 async fn step(what: &'static str, work: impl Future<Output = ()>) {
     match tokio::time::timeout(STEP_DEADLINE, work).await {
         Ok(()) => tracing::info!(what, "stopping"),
-        Err(_) => tracing::warn!(what, "stopping: not in time, going on"),
+        Err(_) => tracing::warn!(what, "stopping: not done in time, continuing"),
     }
 }
 
@@ -360,7 +360,7 @@ async fn step_apart<T: Send + 'static>(
 /// Creates the disk's reserve, or takes over the existing one, and looks after it until the end.
 fn keep_reserve(config: &Config, ending: &CancellationToken) -> Result<Arc<Reserve>, StartError> {
     let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
-    let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
+    let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be created"))?;
     let reserve = Arc::new(reserve);
     let tended = background::tend(Arc::clone(&reserve), ending.clone());
     spawn::spawn_named("disk reserve", tended);
@@ -373,7 +373,7 @@ fn warn_of_readers(data_dir: &Path) {
     if mode.is_ok_and(|mode| mode & 0o005 != 0) {
         tracing::warn!(
             folder = %data_dir.display(),
-            "every user of this machine can read the data folder, with hashes of passwords in it: \
+            "every user of this machine can read the data folder and its password hashes: \
              chmod o= it"
         );
     }

@@ -29,7 +29,7 @@ pub(super) fn log(config: &Config, clock: &Arc<dyn Clock>, reserve: Arc<Reserve>
     let on_fatal = |doubt: &str| {
         tracing::error!(
             doubt,
-            "the log can no longer vouch for what it wrote; ending"
+            "the log can no longer vouch for what it wrote; exiting"
         );
         std::process::exit(EXIT_LOG_IN_DOUBT);
     };

@@ -46,8 +46,8 @@ pub fn choose(
             let describe = |it: &&Manifest| format!("{} (up to {})", it.name, it.head);
             let ends: Vec<String> = several.iter().map(describe).collect();
             Err(BackupError::Refused(format!(
-                "{} has backups of several histories of the log, which end with {}: say which with \
-                 --backup",
+                "{} has backups of several histories of the log, which end with {}: choose one \
+                 with --backup",
                 repository.place(),
                 ends.join(", ")
             )))

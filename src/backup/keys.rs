@@ -155,8 +155,8 @@ pub(super) fn check(
         BackupError::Refused(match &wanted.missing_keys {
             None => error.to_string(),
             Some(reason) => format!(
-                "{error}. Backup {} was made without them ({reason}): restore an earlier one, or this \
-                 one up to where they are enough (--until)",
+                "{error}. Backup {} was made without them ({reason}): restore an earlier one, or \
+                 this one only as far as they suffice (--until)",
                 wanted.name
             ),
         })

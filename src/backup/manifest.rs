@@ -118,10 +118,10 @@ impl std::fmt::Display for MissingFiles {
         let noun = if count == 1 { "file" } else { "files" };
         write!(
             f,
-            "{count} {noun} that the log knows, looked for in {folder}"
+            "{count} {noun} that the log names, searched for in {folder}"
         )?;
         if self.is_other_folder {
-            write!(f, ", where no server keeps any")?;
+            write!(f, ", where no server keeps files")?;
         }
         let shown: Vec<&str> = self.names.iter().take(SHOWN).map(String::as_str).collect();
         if !shown.is_empty() {
@@ -234,7 +234,7 @@ impl Manifest {
         let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
         let text = envelope.manifest.get();
         if blake3::hash(text.as_bytes()).to_hex().as_str() != envelope.blake3 {
-            return Err(damaged(0, "its checksum does not fit".to_owned()));
+            return Err(damaged(0, "its checksum does not match".to_owned()));
         }
         let manifest: Self = serde_json::from_str(text).map_err(unreadable)?;
         if manifest.format > FORMAT {

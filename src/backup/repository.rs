@@ -113,7 +113,7 @@ impl Repository {
             Some(known) if known == store_id => Ok(()),
             Some(known) => Err(BackupError::Refused(format!(
                 "{} has backups of another store ({known}; this one is {store_id}): each store \
-                 needs a place of its own",
+                 needs its own place",
                 self.place
             ))),
             None => {
@@ -214,7 +214,7 @@ pub(super) fn missing(name: &str) -> BackupError {
     BackupError::Damaged {
         object: name.to_owned(),
         offset: 0,
-        reason: "it is not there".to_owned(),
+        reason: "it does not exist".to_owned(),
     }
 }
 
@@ -264,8 +264,8 @@ impl BackupPlace {
         };
         if is_among {
             return Err(BackupError::Refused(format!(
-                "{self} is among the files of users (ASSET_STORE), and a backup holds the master \
-                 key: it needs another folder or bucket"
+                "{self} is among users' files (ASSET_STORE), and a backup holds the master key: \
+                 use another folder or bucket"
             )));
         }
         Ok(())

@@ -472,7 +472,7 @@ impl Reading<'_> {
         let cut = segment.find_cut(Until::Position(wanted.last));
         let cut = cut.map_err(BackupError::io(&object))?;
         if (cut.position, cut.chain) != (wanted.last, wanted.chain) {
-            let reason = format!("the chain hash at position {} is another", wanted.last);
+            let reason = format!("the chain hash at position {} differs", wanted.last);
             return Err(damaged(cut.end, &reason));
         }
         Ok((segment, checked))
@@ -510,7 +510,7 @@ fn save_as(
     if !is_inside || file.path.is_empty() {
         let path = &file.path;
         return Err(BackupError::Refused(format!(
-            "{path:?} leads out of the data folder"
+            "{path:?} is outside the data folder"
         )));
     }
     let place = to.join(path);
@@ -527,7 +527,7 @@ fn compare<R>(file: &SavedFile, read: &Digesting<R>) -> Result<(), BackupError> 
         return Ok(());
     }
     let reason = if read.size == file.size {
-        format!("it is not what {} was", file.path)
+        format!("its content differs from what {} had", file.path)
     } else {
         format!(
             "{} had {} bytes, it has {}",

@@ -162,19 +162,19 @@ impl BackupSchedule {
             tracing::warn!(note, "backup");
         }
         for damage in &manifest.damage {
-            tracing::error!(%damage, "the log is damaged; the backup has not got this");
+            tracing::error!(%damage, "the log is damaged; the backup lacks this");
         }
         if let Some(reason) = &manifest.missing_ledger {
-            tracing::error!(reason, "the backup is without ops.sqlite");
+            tracing::error!(reason, "the backup lacks ops.sqlite");
         }
         if let Some(reason) = &manifest.missing_keys {
             tracing::error!(
                 reason,
-                "the backup is without the present keys of subjects, subjects.keys"
+                "the backup lacks the current keys of subjects, subjects.keys"
             );
         }
         if let Some(missing) = &manifest.missing_files {
-            tracing::error!(%missing, "the backup is without files");
+            tracing::error!(%missing, "the backup lacks files");
         }
         let (copied_bytes, head) = (taken.copied_bytes, manifest.head);
         tracing::info!(
@@ -217,6 +217,6 @@ async fn on_thread<T: Send + 'static>(
             let _ = sender.send(work());
         })
         .map_err(BackupError::io("a thread for the backup"))?;
-    let gone = || BackupError::Refused("the backup broke off".to_owned());
+    let gone = || BackupError::Refused("the backup was interrupted".to_owned());
     done.await.map_err(|_| gone())?
 }

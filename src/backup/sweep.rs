@@ -75,7 +75,7 @@ pub(super) fn sweep(
     }
     for (_, error) in &damaged {
         swept.notes.push(format!(
-            "{error}; while it is there, what no backup needs is not removed"
+            "{error}; while it exists, data that no backup needs is not removed"
         ));
     }
     let (gone, left): (Vec<&Manifest>, Vec<&Manifest>) = backups

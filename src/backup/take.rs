@@ -106,7 +106,7 @@ fn save(
         let found = lookup::find_missing(folder, (&survey, last.as_ref()), &files);
         found.map_err(|error| {
             // The log is saved all the same.
-            let note = format!("the files were not held against the log: {error}");
+            let note = format!("the files were not compared with the log: {error}");
             work.notes.push(note);
         })
     });
@@ -179,8 +179,9 @@ impl Work<'_> {
         for damage in &survey.damage {
             match self.kept_pieces(survey, damage) {
                 Some(pieces) => {
-                    self.notes
-                        .push(format!("{damage}: the backup has them from an earlier one"));
+                    self.notes.push(format!(
+                        "{damage}: the backup took them from an earlier one"
+                    ));
                     log.segments.extend(pieces);
                 }
                 None => log.damage.push(damage.clone()),
@@ -238,7 +239,7 @@ impl Work<'_> {
         });
         if is_kept {
             let found = within.iter().map(|damage| {
-                format!("{damage}: the backup has the segment as it was, from an earlier one")
+                format!("{damage}: the backup took the undamaged segment from an earlier one")
             });
             self.notes.extend(found);
             log.segments.push(reference);
@@ -368,7 +369,9 @@ impl Work<'_> {
             if reading.digest() != blake3 {
                 self.repository.remove(&object)?;
                 let place = file.place.display();
-                return Err(BackupError::Refused(format!("{place} changes meanwhile")));
+                return Err(BackupError::Refused(format!(
+                    "{place} changed while it was copied"
+                )));
             }
             self.num_copied_files += 1;
             self.copied(reading.size);

@@ -81,7 +81,7 @@ fn read_store(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> As
         "cloud" => reader.refuse(
             "ASSET_STORE",
             "cloud",
-            "fs or s3 (the hosted service is gone)",
+            "fs or s3 (the hosted service no longer exists)",
         ),
         other => reader.refuse("ASSET_STORE", other, "fs or s3"),
     }
@@ -112,7 +112,7 @@ fn read_s3(reader: &mut Reader<'_>, is_needed: bool) -> S3Settings {
         .iter()
         .filter(|(_, is_missing)| is_needed && *is_missing)
     {
-        reader.refuse(name, "", "a value, since ASSET_STORE is s3");
+        reader.refuse(name, "", "a value, because ASSET_STORE is s3");
     }
     let region = reader.text("ASSET_STORE_REGION", "us-east-1");
     for name in ["ASSET_STORE_S3_URL_PREFIX", "ASSET_STORE_S3_ENDPOINT"] {

@@ -152,8 +152,8 @@ fn read_origins(reader: &mut Reader<'_>, text: &str) -> Origins {
     text.parse().unwrap_or_else(|NoOrigin(wrong)| {
         let wrong = without_sign_in(&wrong);
         let expected = format!(
-            "\"*\", or origins as browsers send them, such as https://app.example,http://localhost:8080, \
-             file:// or null; {wrong:?} is none"
+            "\"*\", or origins as browsers send them, such as \
+             https://app.example,http://localhost:8080, file:// or null; {wrong:?} is not one"
         );
         reader.refuse("CORS_HOST", text, &expected);
         Origins::Any

@@ -64,12 +64,12 @@ struct KeyFile {
 /// Why the stored keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum KeyFileError {
-    #[error("is damaged ({0}); put it back from a backup, or remove it to have new keys made")]
+    #[error("is damaged ({0}); restore it from a backup, or remove it to get new keys")]
     Damaged(String),
     /// The file may contain something that this version does not know. Removing it would then lose
     /// good keys.
     #[error(
-        "is damaged, or a newer version wrote it ({0}); start that version, or put it back from a \
+        "is damaged, or a newer version wrote it ({0}); start that version, or restore it from a \
          backup"
     )]
     Unknown(String),
@@ -117,7 +117,7 @@ impl KeyFile {
         })?;
         match kept.checksum {
             Some(checksum) if checksum != kept.sum() => Err(KeyFileError::Damaged(
-                "its checksum does not fit".to_owned(),
+                "its checksum does not match".to_owned(),
             )),
             _ => Ok(kept),
         }

@@ -202,7 +202,9 @@ impl Config {
     /// A sentence that names the folder: it is not a folder, or cannot be read.
     pub fn check_data_dir(&self) -> io::Result<()> {
         let why = match std::fs::metadata(self.data_dir.join(KEY_FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => "is no folder".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                "is not a folder".to_owned()
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 format!("cannot be read: {error}")
             }

@@ -326,7 +326,7 @@ impl<'a> Reader<'a> {
     fn text_in(&mut self, name: &str, path: &str) -> Option<String> {
         let expected = match std::fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => {
-                "a file with the secret in it: this one is empty".to_owned()
+                "a file that holds the secret: this one is empty".to_owned()
             }
             Ok(text) => return Some(text.trim_end_matches(['\r', '\n']).to_owned()),
             Err(error) => format!("a file that can be read ({error})"),

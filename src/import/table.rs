@@ -61,21 +61,21 @@ pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
     if cell.is_empty() {
         return Ok(Json::Null);
     }
-    let wrong = |what: &str| format!("{cell:?} is no {what}");
+    let wrong = |what: &str| format!("{cell:?} is not {what}");
     Ok(match kind {
         FieldType::String | FieldType::CaselessString => match cell.strip_prefix(QUOTES) {
             Some(text) if is_quotes(text) => text.into(),
             _ => cell.into(),
         },
         FieldType::Number | FieldType::Integer | FieldType::Sequence => {
-            let number: f64 = cell.trim().parse().map_err(|_| wrong("number"))?;
+            let number: f64 = cell.trim().parse().map_err(|_| wrong("a number"))?;
             let number = Some(number).filter(|number| number.is_finite());
-            skytrail_schema::value::number_to_wire(number.ok_or_else(|| wrong("number"))?)
+            skytrail_schema::value::number_to_wire(number.ok_or_else(|| wrong("a number"))?)
         }
         FieldType::Boolean => match cell.trim().to_ascii_lowercase().as_str() {
             "true" => true.into(),
             "false" => false.into(),
-            _ => return Err(wrong("boolean: true or false")),
+            _ => return Err(wrong("a boolean: true or false")),
         },
         FieldType::DateTime => json!({"$type": "date", "$date": cell.trim()}),
         FieldType::Asset => json!({"$type": "asset", "$name": cell}),
@@ -90,7 +90,7 @@ pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
             let mut parts = cell.split_whitespace().map(str::parse::<f64>);
             let (Some(Ok(lng)), Some(Ok(lat)), None) = (parts.next(), parts.next(), parts.next())
             else {
-                return Err(wrong("location: longitude and latitude"));
+                return Err(wrong("a location: longitude and latitude"));
             };
             json!({"$type": "geo", "$lng": lng, "$lat": lat})
         }
@@ -146,7 +146,7 @@ mod tests {
         let wrong = value(&FieldType::Boolean, "yes");
         assert_eq!(
             wrong,
-            Err("\"yes\" is no boolean: true or false".to_owned())
+            Err("\"yes\" is not a boolean: true or false".to_owned())
         );
     }
 

@@ -136,12 +136,12 @@ fn readers(found: &Json) -> Vec<String> {
         let erased = super::history::erased(found);
         let erased = erased.unwrap_or_else(|| "it was erased".to_owned());
         return vec![format!(
-            "{record} at position {position}: not known: {erased}"
+            "{record} at position {position}: unknown: {erased}"
         )];
     }
     if !is_true("exists") {
         return vec![format!(
-            "{record} was not there at position {position}: nobody"
+            "{record} did not exist at position {position}: nobody"
         )];
     }
     let mut lines = vec![format!("{record} at position {position} could be read by")];
@@ -149,10 +149,7 @@ fn readers(found: &Json) -> Vec<String> {
         let hidden = hidden(everyone);
         lines.push(format!("  everyone: {}{hidden}", text(everyone, "/reason")));
     }
-    for (name, how) in [
-        ("users", ""),
-        ("locked_out", ", if he had not been locked out"),
-    ] {
+    for (name, how) in [("users", ""), ("locked_out", ", if not locked out")] {
         for reader in list(name) {
             let reasons = reader.get("reasons").and_then(Json::as_array);
             let reasons = reasons.into_iter().flatten().filter_map(Json::as_str);
@@ -163,11 +160,11 @@ fn readers(found: &Json) -> Vec<String> {
     }
     for user in list("administrators") {
         let user = user.as_str().unwrap_or_default();
-        lines.push(format!("  user {user}: administrator, as a version"));
+        lines.push(format!("  user {user}: administrator, as a past version"));
     }
-    lines.push("  whoever had the master key".to_owned());
+    lines.push("  anyone with the master key".to_owned());
     if !is_true("is_complete") {
-        lines.push("  and perhaps others: not all users of then are known".to_owned());
+        lines.push("  and perhaps others: not all users at that time are known".to_owned());
     }
     lines
 }

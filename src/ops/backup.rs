@@ -40,11 +40,11 @@ pub struct BackupCommand {
 }
 
 const BACKUP_HELP: &str = "\
-A backup holds keys.json, so whoever can read it has the master key. Files in a bucket
+A backup holds keys.json, so anyone who can read it has the master key. Files in a bucket
 (ASSET_STORE=s3), access tokens and settings are not in it.
 
 Examples:
-  skytrail backup /mnt/backups                   only what is not there yet is copied
+  skytrail backup /mnt/backups                   copies only what is not there yet
   skytrail backup s3://bucket/chat --keep 30     with BACKUP_S3_ACCESS_KEY and _SECRET_KEY
   skytrail backup /mnt/backups --list
   skytrail backup /mnt/backups --verify";
@@ -70,7 +70,7 @@ const RESTORE_HELP: &str = "\
 Examples:
   skytrail restore /mnt/backups --to data
   skytrail restore /mnt/backups --to data --until 2024-06-11T09:30:00Z
-  skytrail --data-dir data serve                 the server goes on from there";
+  skytrail --data-dir data serve                 the server continues from there";
 
 /// Runs `skytrail backup`.
 ///
@@ -80,7 +80,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     let place = match &command.target {
         Some(target) => parse_place(target)?,
         None => config.backups.place.clone().ok_or_else(|| {
-            "say where: a folder or s3://bucket/prefix, or set BACKUP_TARGET".to_owned()
+            "name a folder or s3://bucket/prefix, or set BACKUP_TARGET".to_owned()
         })?,
     };
     if !command.list && !command.verify {
@@ -100,7 +100,10 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         let what = if manifest.is_complete() {
             format!("backup {} is whole", manifest.name)
         } else {
-            format!("what backup {} has is as it was saved", manifest.name)
+            format!(
+                "backup {} is incomplete; the rest is as it was saved",
+                manifest.name
+            )
         };
         say(&format!("{what}: {}", contents(&manifest)));
         say_lost(num_lost);
@@ -170,7 +173,7 @@ fn report(taken: &Taken) -> Result<(), String> {
     }
     if !taken.foreign.is_empty() {
         complain(&format!(
-            "backups of another history of the log, which are left alone: {}",
+            "backups of another history of the log, which are not touched: {}",
             taken.foreign.join(", ")
         ));
     }
@@ -190,7 +193,7 @@ fn missing_in(manifest: &Manifest) -> Result<(), String> {
         let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
         let lines: String = lines.collect();
         missing.push(format!(
-            "the log was damaged; this is missing in the backup:{lines}"
+            "the log was damaged; the backup lacks this:{lines}"
         ));
     }
     if missing.is_empty() {
@@ -202,8 +205,7 @@ fn missing_in(manifest: &Manifest) -> Result<(), String> {
 fn without_ops_store(manifest: &Manifest) -> Option<String> {
     let reason = manifest.missing_ledger.as_ref()?;
     Some(format!(
-        "backup {} is without ops.sqlite, which could not be copied: \
-         {reason}",
+        "backup {} lacks ops.sqlite, which could not be copied: {reason}",
         manifest.name
     ))
 }
@@ -211,13 +213,13 @@ fn without_ops_store(manifest: &Manifest) -> Option<String> {
 fn without_keys(manifest: &Manifest) -> Option<String> {
     let reason = manifest.missing_keys.as_ref()?;
     let has = if manifest.keys.is_some() {
-        "it is restored with those of the backup before it: who has come since is missing in them, and \
-         who was erased since is not"
+        "it is restored with those of the backup before it, which lack later users and still have \
+         those erased since"
     } else {
         "the accounts in it cannot be read"
     };
     Some(format!(
-        "backup {} is without the present keys of subjects, which could not be saved: {reason}; {has}",
+        "backup {} lacks the current keys of subjects, which could not be saved: {reason}; {has}",
         manifest.name
     ))
 }
@@ -225,20 +227,17 @@ fn without_keys(manifest: &Manifest) -> Option<String> {
 fn without_files(manifest: &Manifest) -> Option<String> {
     let missing = manifest.missing_files.as_ref()?;
     let advice = if missing.is_other_folder {
-        "; say with ASSET_STORE and ASSET_STORE_PATH where the server has them"
+        "; set ASSET_STORE and ASSET_STORE_PATH to where the server keeps them"
     } else {
         ""
     };
-    Some(format!(
-        "backup {} is without {missing}{advice}",
-        manifest.name
-    ))
+    Some(format!("backup {} lacks {missing}{advice}", manifest.name))
 }
 
 fn contents(manifest: &Manifest) -> String {
     let time = manifest.head_time.map(|time| format!(" ({time})"));
     let bucket = manifest.files_in_bucket.as_ref();
-    let bucket = bucket.map(|bucket| format!(" (without those in the bucket {bucket})"));
+    let bucket = bucket.map(|bucket| format!(" (not those in the bucket {bucket})"));
     format!(
         "events up to {}{} in {} segments, {} files{}, chain {}",
         manifest.head,
@@ -265,7 +264,7 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let ops_store = if has_none { ", without ops.sqlite" } else { "" };
                 let has_none = manifest.missing_keys.is_some();
                 let keys = if has_none {
-                    ", without the present keys"
+                    ", without the current keys"
                 } else {
                     ""
                 };
@@ -321,8 +320,8 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     let restored = restored.map_err(text)?;
     let time = restored.time.map(|time| format!(" ({time})"));
     say(&format!(
-        "restored {} events{} and {} files from backup {}, with the chain hash {}; the event \
-         behind them says so",
+        "restored {} events{} and {} files from backup {}, with the chain hash {}; the next event \
+         says so",
         restored.head,
         time.unwrap_or_default(),
         restored.num_files,
@@ -331,14 +330,14 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     ));
     if restored.num_erased_later > 0 {
         say(&format!(
-            "{} events in it were erased later, and stay so; its last event says that",
+            "{} events in it were erased later and stay erased; its last event says so",
             restored.num_erased_later
         ));
     }
     say_lost(restored.num_lost_records);
     if let Some(missing) = without_ops_store(&restored.manifest) {
         complain(&format!(
-            "{missing}; plugins and consumers of the log begin at the end of the log"
+            "{missing}; plugins and consumers of the log start at the log's end"
         ));
     }
     for missing in [
@@ -367,8 +366,8 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
 fn say_lost(num_records: u64) {
     if num_records > 0 {
         say(&format!(
-            "{num_records} records that were there then are not known any more: what they were then was \
-             let go by retention (compaction) or erased since"
+            "{num_records} records that existed then are lost: their versions were erased since, \
+             or removed by retention (compaction)"
         ));
     }
 }
@@ -388,13 +387,13 @@ fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
             format!("ASSET_STORE_PATH is {}: move them there", path.display())
         }
         AssetStore::S3(s3) => format!(
-            "ASSET_STORE is the bucket {}: put into it what it has not got",
+            "ASSET_STORE is the bucket {}: copy what it lacks into it",
             s3.bucket
         ),
     };
     let put = put.display();
     Some(format!(
-        "{num_files} files are in {put}, where the server does not look for them; {place}"
+        "{num_files} files are in {put}, where the server does not look; {place}"
     ))
 }
 
@@ -406,13 +405,13 @@ fn shared_bucket(config: &Config, manifest: &Manifest) -> Option<String> {
     };
     match (&manifest.files_in_bucket, configured) {
         (Some(saved), Some(configured)) if saved != configured => Some(format!(
-            "the files were in the bucket {saved}, and ASSET_STORE is the bucket {configured}: put into it \
-             what it has not got"
+            "the files were in the bucket {saved}, and ASSET_STORE is the bucket {configured}: \
+             copy what it lacks into it"
         )),
         (saved, configured) => configured.or(saved.as_ref()).map(|bucket| {
             format!(
-                "the files are in the bucket {bucket}: what is erased or compacted here is removed there, \
-                 and is gone for the server that was backed up, too. If that one goes on, copy the bucket \
+                "the files are in the bucket {bucket}: what is erased or compacted here is removed \
+                 there, also for the original server. If that one keeps running, copy the bucket \
                  before the start, and name the copy with ASSET_STORE_BUCKET"
             )
         }),

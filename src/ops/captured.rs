@@ -20,8 +20,8 @@ pub struct CapturedCommand {
 const EXAMPLES: &str = "\
 Examples:
   skytrail captured list                 what is parked, and why
-  skytrail captured retry 42             once more, now that the cause is gone
-  skytrail captured discard --all        nobody needs it";
+  skytrail captured retry 42             try again, now that the cause is gone
+  skytrail captured discard --all        nobody needs them";
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
@@ -66,7 +66,7 @@ pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
         What::Discard(rows) => {
             let done = call(&server, "captured:discard", rows.body())?;
             let discarded = done.get("discarded").unwrap_or(&Json::Null);
-            say(&format!("{discarded} rows are discarded"));
+            say(&format!("{discarded} rows discarded"));
             Ok(())
         }
     }
@@ -100,13 +100,13 @@ fn retry(server: &RunningServer, rows: &Rows) -> Result<(), String> {
     let retried = done.get("retried").and_then(Json::as_u64).unwrap_or(0);
     let num_parked = u64::try_from(parked.len()).unwrap_or(u64::MAX);
     let taken = retried.saturating_sub(num_parked);
-    say(&format!("{taken} rows are taken in"));
+    say(&format!("{taken} rows imported"));
     for row in &parked {
         say(&describe(row));
     }
     match num_parked {
         0 => Ok(()),
-        num_parked => Err(format!("{num_parked} rows are parked again")),
+        num_parked => Err(format!("{num_parked} rows parked again")),
     }
 }
 
@@ -119,7 +119,7 @@ fn describe(row: &Json) -> String {
     let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default();
     let is_there = |name: &str| row.get(name).is_some_and(|row| !row.is_null());
     let what = match (is_there("before"), is_there("after")) {
-        (false, _) => "made",
+        (false, _) => "created",
         (true, true) => "changed",
         (true, false) => "deleted",
     };

@@ -142,7 +142,7 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
         "delivery:forget" => say("forgotten"),
         "delivery:dead_letters" if result.is_empty() => show("no dead letters"),
         "delivery:list" if result.is_empty() => {
-            show("no plugin has after-hooks, and nobody is told of the log")
+            show("no plugin has after-hooks, and the log has no consumers")
         }
         "delivery:dead_letters" => result
             .iter()
@@ -226,8 +226,8 @@ fn describe(state: &Json) -> String {
         reason => format!(" ({reason})"),
     };
     format!(
-        "{:<16} {}{reason}, at {}, {} events behind; {} under way, {} retrying, {} dead, \
-         {} skipped, {} delivered",
+        "{:<16} {}{reason}, at {}, {} events behind; {} in flight, {} retrying, {} dead, {} \
+         skipped, {} delivered",
         text("name"),
         text("state"),
         number("position"),

@@ -51,7 +51,7 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
     let name = begun.get("name").cloned().unwrap_or_default();
     let first = Look::at(begun);
     let bar = ProgressBar::new(first.lag + first.open);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} told {per_sec} {eta}");
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} delivered {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
     let mut is_alone = false;
     loop {
@@ -59,7 +59,7 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
         let listed = listed.as_array().cloned().unwrap_or_default();
         let mut states = listed.into_iter();
         let state = states.find(|state| state.get("name") == Some(&name));
-        let state = state.ok_or_else(|| format!("{name} is not known any more"))?;
+        let state = state.ok_or_else(|| format!("{name} no longer exists"))?;
         let look = Look::at(&state);
         let events = look.position.saturating_sub(first.position).min(first.lag);
         let again = look.over.saturating_sub(first.over).min(first.open);
@@ -73,14 +73,15 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
         if now == Some("paused") {
             bar.finish_and_clear();
             return Err(format!(
-                "{name} is paused: what was ordered is delivered after `skytrail delivery resume {name}`"
+                "{name} is paused: the deliveries follow after `skytrail delivery resume {name}`"
             ));
         }
         let was_alone = std::mem::replace(&mut is_alone, now != Some("running"));
         if is_alone && !was_alone {
             bar.suspend(|| {
                 complain(&format!(
-                    "nobody works for {name} now: waiting until somebody comes; ending this ends no delivery"
+                    "{name} has no worker now: waiting for one; stopping this command stops no \
+                     delivery"
                 ));
             });
         }

@@ -178,11 +178,11 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     }
     for name in member("kept_files").as_array().into_iter().flatten() {
         say(&format!(
-            "file {name} stays: something else names it, or did"
+            "file {name} stays: something else refers to it, or did"
         ));
     }
     for name in member("files").as_array().into_iter().flatten() {
-        say(&format!("file {name} goes"));
+        say(&format!("file {name} is removed"));
     }
     let user = member("user");
     let user = user.as_str();
@@ -215,7 +215,7 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
         let is_held = |refused: &Json| refused.get("referred_by").is_some();
         if let Some(user) = user.filter(|_| refused.iter().any(is_held)) {
             message.push_str(&format!(
-                "; delete what refers to it, or save that without the reference, and say again \
+                "; delete what refers to it, or save it without the reference, and run again \
                  `skytrail erase user {user} --records`"
             ));
         }
@@ -223,7 +223,7 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     }
     Err(format!(
         "not finished yet: {events} events are being erased, see `skytrail erase list`; the server \
-         goes on with it, also after a restart"
+         continues, also after a restart"
     ))
 }
 
@@ -236,7 +236,7 @@ pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     let done = block_on(server.call("log:compact", Map::new()))?;
     let member = |name: &str| done.get(name).cloned().unwrap_or_default();
     say(&format!(
-        "{} events let go, with {} files; the journal had {} bytes and has {}",
+        "{} events and {} files removed; the journal had {} bytes and now has {}",
         member("num_events"),
         member("num_files"),
         member("bytes_before"),
@@ -245,7 +245,7 @@ pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     if member("finished") == json!(true) {
         return Ok(());
     }
-    Err("not finished yet; the server goes on with it, also after a restart".to_owned())
+    Err("not finished yet; the server continues, also after a restart".to_owned())
 }
 
 /// Returns the number of things as the beginning of a sentence, with its verb.

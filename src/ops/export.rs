@@ -112,13 +112,13 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
         named => named.to_vec(),
     };
     if command.format == Format::Csv && types.len() != 1 {
-        return Err("a table has records of one type: name it".to_owned());
+        return Err("a table holds records of one type: name it".to_owned());
     }
     if command.users && command.format == Format::Csv {
-        return Err("a table has no users: --users goes with JSON lines".to_owned());
+        return Err("a table holds no users: use --users with JSON lines".to_owned());
     }
     if command.users && !types.iter().any(|name| name == TypeName::USER) {
-        return Err("users come with records of type user: name it, too".to_owned());
+        return Err("users are exported with records of type user: name it, too".to_owned());
     }
     let unknown = types.iter().find(|name| !schema.contains_key(*name));
     if let Some(name) = unknown {

@@ -115,7 +115,7 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
         }
     }
     if let Some(next) = until.filter(|_| left == 0) {
-        complain(&format!("there may be more: go on with --until {next}"));
+        complain(&format!("there may be more: continue with --until {next}"));
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ pub(super) fn end(
         say(&line);
     }
     if is_dry {
-        say("a dry run: nothing was taken over");
+        say("a dry run: nothing was imported");
     }
     done?;
     match (num_refused, path) {

@@ -102,7 +102,7 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
     });
     let entries = done?;
     if entries.is_empty() {
-        show("no query needed an index yet, and nobody asked for one");
+        show("no query has needed an index yet, and none was requested");
     }
     let tell = if is_order { say } else { show };
     entries.iter().for_each(|entry| tell(&describe(entry)));
@@ -119,7 +119,7 @@ fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
         others => others.join(", "),
     };
     format!(
-        "there is no index of {name} on {}; there is one on {others}",
+        "{name} has no index on {}; it has one on {others}",
         columns(wanted)
     )
 }
@@ -181,7 +181,7 @@ fn describe(entry: &IndexEntry) -> String {
         (IndexState::Built, _) if entry.has_past => "built, also over the past",
         (IndexState::Built, _) => "built",
         (IndexState::Wanted, _) => "to be built",
-        (IndexState::None, _) => "not there",
+        (IndexState::None, _) => "not built",
     };
     let wish = match (entry.wish, entry.is_pinned) {
         (IndexWish::Declared, _) => ", declared",

@@ -106,7 +106,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
     let stream = Stream::parse(what);
     if position.is_none() && stream.is_none() {
         return Err(format!(
-            "{what:?} is neither a position nor a stream such as record/note/1"
+            "{what:?} is neither a position nor a stream, such as record/note/1"
         ));
     }
     let (mut found, mut blanks) = (false, Blanks::of(segments));
@@ -123,7 +123,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
     if found {
         Ok(())
     } else {
-        Err(format!("nothing about {what} in the log"))
+        Err(format!("the log has nothing about {what}"))
     }
 }
 
@@ -204,7 +204,7 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
     let elsewhere = file.map(|(path, number)| format!("; {} has {number} of them", path.display()));
     match marks.chains.last_key_value() {
         Some((position, _)) => say(&format!(
-            "it goes through {} signed checkpoints, the last one at {position}{}",
+            "it agrees with {} signed checkpoints, the last one at {position}{}",
             report.num_marks,
             elsewhere.unwrap_or_default()
         )),

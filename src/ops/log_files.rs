@@ -34,11 +34,11 @@ pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String>
             bar.inc(1);
         }
         bar.finish_and_clear();
-        say(&format!("{num_same} files are what was uploaded"));
+        say(&format!("{num_same} files are as they were uploaded"));
         if !unknown.is_empty() {
             let number = unknown.len();
             say(&format!(
-                "of {number} files the log has no hash, but their size"
+                "{number} files have the right size; the log has no hash of them"
             ));
         }
         if wrong.is_empty() {
@@ -49,7 +49,9 @@ pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String>
             .take(MAX_NAMED)
             .fold(String::new(), |text, it| text + "\n  " + it);
         let number = wrong.len();
-        Err(format!("{number} files are not what was uploaded:{named}"))
+        Err(format!(
+            "{number} files are not as they were uploaded:{named}"
+        ))
     })
 }
 
@@ -86,11 +88,11 @@ async fn compare(
     upload: &AssetUpload,
 ) -> Result<Compared, FileError> {
     let stored = match store.open(name, None).await {
-        Err(FileError::Missing) => return Ok(Compared::Other("it is not there")),
+        Err(FileError::Missing) => return Ok(Compared::Other("it does not exist")),
         stored => stored?,
     };
     if stored.size != upload.size {
-        return Ok(Compared::Other("it has another size"));
+        return Ok(Compared::Other("it has a different size"));
     }
     let Some(expected) = &upload.blake3 else {
         return Ok(Compared::Unknown);
@@ -103,6 +105,6 @@ async fn compare(
     Ok(if is_same {
         Compared::Same
     } else {
-        Compared::Other("it has other bytes")
+        Compared::Other("its content differs")
     })
 }

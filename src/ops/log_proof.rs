@@ -52,7 +52,7 @@ pub struct ExportCommand {
 pub(super) fn key(config: &Config) -> Result<LogKey, String> {
     let key = LogKey::load(&config.data_dir).map_err(|error| error.to_string())?;
     let folder = config.data_dir.display();
-    key.ok_or_else(|| format!("no key in {folder}: a server makes one at its first start"))
+    key.ok_or_else(|| format!("no key in {folder}: a server creates one at its first start"))
 }
 
 /// The chain hashes that the log must have.
@@ -79,14 +79,14 @@ pub(super) fn marks(
             return Ok(marks);
         }
         return Err(format!(
-            "{} has no checkpoint that the key could check: a server signs once an hour and at its stop, \
-             and without any nothing says that the log was not made up; name with --checkpoints those \
-             that were kept elsewhere",
+            "{} has no checkpoint that the key could check: a server signs once an hour and when \
+             it stops, and without checkpoints the log could be forged; name those kept elsewhere \
+             with --checkpoints",
             own.path().display()
         ));
     }
     let public = match &command.key {
-        Some(text) => parse_public(text).ok_or_else(|| format!("{text:?} is no public key"))?,
+        Some(text) => parse_public(text).ok_or_else(|| format!("{text:?} is not a public key"))?,
         None => key(config)?.public(),
     };
     marks.chains = own.check(&public, segments.store_id())?;
@@ -116,7 +116,7 @@ pub(super) fn export(
     if from > to || to > segments.head() {
         let head = segments.head();
         return Err(format!(
-            "from {from} to {to} is no part of a log that ends at {head}"
+            "positions {from} to {to} are not in a log that ends at {head}"
         ));
     }
     let (first, previous) = before(segments, from)?;

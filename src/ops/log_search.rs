@@ -156,7 +156,7 @@ async fn search(
     take: &mut impl FnMut(&RawValue) -> io::Result<()>,
 ) -> Result<(), String> {
     let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{bar:40} looked up to {pos}/{len} {per_sec} {eta}");
+    let style = ProgressStyle::with_template("{bar:40} searched up to {pos}/{len} {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
@@ -208,7 +208,7 @@ fn open(
     let mut file = options.read(true).write(true).open(path).map_err(failed)?;
     let found = end_of(&mut BufReader::new(&file), format).map_err(failed)?;
     let (end, last) = found.ok_or_else(|| {
-        format!("{name} is no result of a search in this format: name another file, or remove it")
+        format!("{name} is not a search result in this format: name another file, or remove it")
     })?;
     // A result without an event is started again, with its header.
     let end = last.map_or(0, |_| end);

@@ -44,7 +44,7 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     let url = database.as_ref().map(|it| it.url.reveal().to_owned());
     let current = config.database.as_ref().map(|it| it.url.reveal());
     if url.as_deref() == current {
-        return Err("the record store is there already".into());
+        return Err("the record store is already there".into());
     }
     if let (Some(old), None) = (&config.database, &database) {
         leaving::check_parked(&config.app.name, old).await?;
@@ -70,7 +70,7 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     let position = filled.and_then(|position| closed.map(|()| position))?;
     keep_indexes(config, database.as_ref()).await;
     let noted = moved::write(config, &Note::new(url.clone(), config.database.as_ref()));
-    noted.map_err(|error| format!("the move cannot be noted: {error}"))?;
+    noted.map_err(|error| format!("the move cannot be recorded: {error}"))?;
     let who = match held {
         Some(_) => "the next start uses it",
         None => {
@@ -80,11 +80,11 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     };
     let setting = match database {
         Some(_) => "set DATABASE_URL to the address",
-        None => "take DATABASE_URL away",
+        None => "remove DATABASE_URL",
     };
     say(&format!(
-        "moved up to event {position}; {who}. Now {setting}: until then, record-store.json in {} says \
-         so in its place. The old store is kept; drop it when you do not need it any more",
+        "moved up to event {position}; {who}. Now {setting}: until then, record-store.json in {} \
+         takes its place. The old store is kept; drop it when you no longer need it",
         config.data_dir.display()
     ));
     Ok(())
@@ -141,7 +141,7 @@ async fn keep_indexes(config: &Config, to: Option<&Database>) {
     let to = place(config, to, &path);
     if let Err(error) = carry_over_indexes(from, to).await {
         complain(&format!(
-            "the old store's indexes are not known any more: {}",
+            "the old store's indexes are lost: {}",
             with_causes(&error)
         ));
     }
@@ -169,7 +169,7 @@ async fn await_server(config: &Config, url: &Option<String>) -> Result<(), Strin
             Some(Note {
                 is_taken: false, ..
             }) => {
-                return Err("the server has not taken the new store yet: see its log".into());
+                return Err("the server does not use the new store yet: see its log".into());
             }
             // The server has gone back to the old store.
             None | Some(_) => {

@@ -66,7 +66,7 @@ impl Partial {
 /// Returns a sentence that says what is wrong.
 pub(super) fn folder_beside(file: &Path) -> Result<Scratch, String> {
     let Some(name) = file.file_name() else {
-        return Err(format!("{} is no file's name", file.display()));
+        return Err(format!("{} is not a file name", file.display()));
     };
     let prefix = format!(".{}.part-", name.to_string_lossy());
     Scratch::make(folder_of(file), &prefix).map_err(|error| failed(file, &error))
@@ -94,7 +94,7 @@ fn with(path: &Path, ending: &str) -> PathBuf {
 }
 
 fn is_there(path: &Path) -> String {
-    format!("{} is there already", path.display())
+    format!("{} already exists", path.display())
 }
 
 fn failed(path: &Path, error: &io::Error) -> String {

@@ -150,7 +150,7 @@ async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> 
         }
         if !follow {
             if last == 0 {
-                show("no plugin was asked yet");
+                show("no plugin has been called yet");
             }
             return Ok(());
         }

@@ -52,7 +52,7 @@ pub struct RebuildCommand {
 
 const EXAMPLES: &str = "\
 Examples:
-  skytrail rebuild                               the server must not run
+  skytrail rebuild                               while no server runs
   skytrail rebuild --verify
   skytrail rebuild --to postgres://me:secret@db/app
   skytrail rebuild --to file
@@ -97,7 +97,10 @@ struct InTheMaking(PathBuf);
 impl Drop for InTheMaking {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
-            complain(&format!("half a store is left: {}", with_causes(&error)));
+            complain(&format!(
+                "an unfinished store is left: {}",
+                with_causes(&error)
+            ));
         }
     }
 }
@@ -113,9 +116,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     let head = opened.report().head;
     fill((new, false), &opened.segments(), head).await?;
     if let Err(error) = keep_indexes(&current, new).await {
-        complain(&format!(
-            "the old store's indexes are not known any more: {error}"
-        ));
+        complain(&format!("the old store's indexes are lost: {error}"));
     }
     // After a restore there is no old store.
     let has_old = current.exists();
@@ -155,7 +156,7 @@ async fn past(config: &Config, until: Until, to: &Path) -> Result<(), String> {
     fill(place, &segments, commit.last_position()).await?;
     partial.finish()?;
     say(&format!(
-        "{} has the records as they were at position {}, {}",
+        "{} has the records as of position {}, {}",
         to.display(),
         commit.last_position(),
         commit.time
@@ -254,7 +255,7 @@ fn compare(
     differing
         .map(|name| {
             let (found, wanted) = (describe(found.get(name)), describe(wanted.get(name)));
-            format!("  {name}: the store has {found}; the log makes {wanted}")
+            format!("  {name}: the store has {found}; the log gives {wanted}")
         })
         .collect()
 }

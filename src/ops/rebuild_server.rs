@@ -94,7 +94,7 @@ async fn hold(url: &str, app: &str) -> Result<HeldStore, String> {
     let held = HeldStore::hold(url, app).await;
     held.map_err(|error| {
         let why = with_causes(&error);
-        format!("app_{app} cannot be filled, maybe as another command is filling it: {why}")
+        format!("app_{app} cannot be filled, maybe because another command is filling it: {why}")
     })
 }
 
@@ -132,13 +132,13 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     let place = |app| StorePlace::Server { url, app };
     if let Err(error) = carry_over_indexes(place(app), place(&new)).await {
         complain(&format!(
-            "the old store's indexes are not known any more: {}",
+            "the old store's indexes are lost: {}",
             with_causes(&error)
         ));
     }
     if let Err(error) = carry_over_captured((url, app), (url, &new)).await {
         complain(&format!(
-            "what is parked in the old store stays there: {}",
+            "parked rows of the old store stay there: {}",
             with_causes(&error)
         ));
     }
@@ -167,11 +167,11 @@ async fn check_outbox(config: &Config, database: &Database, error: &str) -> Resu
         Ok(0) => complain(error),
         Ok(num_rows) => {
             return Err(format!(
-                "{error}; {num_rows} changes are in the old store's table _outbox, and would be lost. \
-                 Delete them there to go on without them"
+                "{error}; {num_rows} changes are in the old store's table _outbox and would be \
+                 lost. Delete them there to continue without them"
             ));
         }
-        Err(_) => complain(&format!("{error}; it goes on without the old store")),
+        Err(_) => complain(&format!("{error}; continuing without the old store")),
     }
     Ok(())
 }

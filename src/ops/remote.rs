@@ -169,7 +169,7 @@ impl RunningServer {
         let bytes = response.bytes().await.unwrap_or_default();
         let said = json::from_slice(&bytes).unwrap_or_default();
         let why = said.get("error").map_or_else(
-            || format!("{}: not an answer of a Skytrail server", self.base_url),
+            || format!("{}: not a response of a Skytrail server", self.base_url),
             |error| self.refusal(error),
         );
         Err(if is_away {
@@ -217,7 +217,7 @@ impl RunningServer {
             );
         }
         let why = if error.is_timeout() {
-            "no answer in time"
+            "no response in time"
         } else {
             &why
         };
@@ -232,8 +232,8 @@ impl RunningServer {
         if code == Code::AccessKeyNotAccepted.number() {
             let (base_url, origin) = (&self.base_url, &self.key_origin);
             return format!(
-                "the server at {base_url} has another master key than the one here (from {origin}): \
-                 set MASTER_KEY"
+                "the server at {base_url} has a different master key from the one here (from \
+                 {origin}): set MASTER_KEY"
             );
         }
         format!("{} ({} {code})", text("message"), text("name"))
@@ -242,7 +242,7 @@ impl RunningServer {
     fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, String> {
         serde_json::from_slice(bytes).map_err(|_| {
             let base_url = &self.base_url;
-            format!("{base_url}: not an answer of a Skytrail server (HTTP {status})")
+            format!("{base_url}: not a response of a Skytrail server (HTTP {status})")
         })
     }
 }

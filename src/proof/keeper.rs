@@ -90,7 +90,7 @@ impl Checkpoints {
     async fn sign_at(&self, head: u64) -> Result<(), String> {
         let commits = self.log.read(head, 1).await;
         let commits = commits.map_err(|error| error.to_string())?;
-        let commit = commits.last().ok_or("the log has no end")?;
+        let commit = commits.last().ok_or("the log has no last commit")?;
         let (position, time) = (commit.last_position(), self.clock.now());
         let checkpoint = self.key.sign(self.store_id, (position, commit.chain), time);
         self.notes

@@ -30,7 +30,7 @@ impl LogKey {
         match std::fs::read_to_string(&path) {
             Ok(text) => parse(&text).map(Some).ok_or_else(|| {
                 let path = path.display();
-                io::Error::other(format!("{path} is damaged; put it back from a backup"))
+                io::Error::other(format!("{path} is damaged; restore it from a backup"))
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io::Error::other(format!("{}: {error}", path.display()))),

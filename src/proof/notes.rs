@@ -85,7 +85,7 @@ impl Notes {
                 Err(error) if error.is_eof() => {}
                 Err(error) => {
                     let (path, line) = (self.path.display(), number + 1);
-                    let message = format!("{path} line {line} is no checkpoint: {error}");
+                    let message = format!("{path} line {line} is not a checkpoint: {error}");
                     return Err(io::Error::other(message));
                 }
             }
@@ -112,7 +112,7 @@ impl Notes {
                 Err(error) if error.is_eof() => continue,
                 _ => {
                     let (path, line) = (self.path.display(), number + 1);
-                    tracing::warn!("{path} line {line} says nothing: it is not as it was signed");
+                    tracing::warn!("{path} line {line} proves nothing: it is not as it was signed");
                     continue;
                 }
             };
@@ -174,9 +174,9 @@ impl Notes {
                     "though it names it: it is not as it was written".to_owned()
                 } else {
                     format!(
-                        "but says that {} has signed it: where a lost log.key was replaced by a \
-                         start, put log.key back from a backup, or name with --key the public key \
-                         that was kept elsewhere; otherwise somebody else has written it",
+                        "but says that {} has signed it: if a start replaced a lost log.key, \
+                         restore log.key from a backup, or name the public key that was kept \
+                         elsewhere with --key; otherwise somebody else wrote the checkpoint",
                         checkpoint.key
                     )
                 };

@@ -24,8 +24,9 @@ pub enum NotOpened {
     },
     /// The log contradicts a checkpoint.
     #[error(
-        "{error} ({}): restore a backup into another folder; to go on with what there is and lose the \
-         rest, move that file away and keep it, and run `skytrail rebuild` before the next start",
+        "{error} ({}): restore a backup into another folder; to continue with what is left and \
+         lose the rest, move that file away and keep it, and run `skytrail rebuild` before the \
+         next start",
         path.display()
     )]
     Contradicted {

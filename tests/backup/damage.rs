@@ -40,7 +40,7 @@ fn every_flipped_byte_of_a_backup_is_found() {
     let segment = world.objects("segments").remove(0);
     std::fs::rename(&segment, segment.with_extension("gone")).unwrap();
     let said = refusal(&world.try_restore("missing", &[]));
-    assert!(said.contains("it is not there"), "{said}");
+    assert!(said.contains("it does not exist"), "{said}");
 }
 
 /// Flips a byte in the middle of the server's first segment.
@@ -58,7 +58,7 @@ fn a_backup_of_a_damaged_log_says_what_is_missing_and_has_the_rest() {
     world.fill(&client, "page");
     damage_log(&world);
     let said = refusal(&world.try_back_up(&[]));
-    assert!(said.contains("this is missing in the backup"), "{said}");
+    assert!(said.contains("the backup lacks this"), "{said}");
     assert!(
         said.contains("00000000000000000001.journal at offset"),
         "{said}"

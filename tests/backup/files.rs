@@ -40,7 +40,7 @@ fn a_backup_that_does_not_know_where_the_files_are_is_none_that_is_whole() {
     let failed = world.try_back_up(&["--keep", "1"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let told = refusal(&failed);
-    assert!(told.contains("without 2 files"), "{told}");
+    assert!(told.contains("lacks 2 files"), "{told}");
     assert!(told.contains(name_of(&asset)), "{told}");
     let own = world.server.data_dir().join("asset");
     assert!(told.contains(text(&own)), "{told}");
@@ -49,7 +49,7 @@ fn a_backup_that_does_not_know_where_the_files_are_is_none_that_is_whole() {
     assert_eq!(names[0], whole[0]);
     // A file that was missing once does not count as saved the next time.
     let again = world.try_back_up(&["--keep", "1"]);
-    assert!(refusal(&again).contains("without 2 files"), "{again:?}");
+    assert!(refusal(&again).contains("lacks 2 files"), "{again:?}");
 
     let listed = world.back_up(&["--list"]);
     let lines: Vec<&str> = listed.lines().collect();
@@ -60,12 +60,9 @@ fn a_backup_that_does_not_know_where_the_files_are_is_none_that_is_whole() {
         !lossy(&verified.stdout).contains("is whole"),
         "{verified:?}"
     );
-    assert!(
-        refusal(&verified).contains("without 2 files"),
-        "{verified:?}"
-    );
+    assert!(refusal(&verified).contains("lacks 2 files"), "{verified:?}");
     let restored = said(&world.try_restore("without", &[]));
-    assert!(restored.contains("without 2 files"), "{restored}");
+    assert!(restored.contains("lacks 2 files"), "{restored}");
 
     let made = said(&world.knowing(&folder, &["--keep", "1"]));
     assert!(made.contains(&format!("removed {}", names[0])), "{made}");
@@ -80,7 +77,7 @@ fn a_folder_that_is_another_ones_does_not_make_a_backup_whole() {
     std::fs::create_dir_all(other.join(".uploads")).unwrap();
     std::fs::write(other.join("something"), "else").unwrap();
     let failed = world.knowing(&other, &[]);
-    assert!(refusal(&failed).contains("without 1 file"), "{failed:?}");
+    assert!(refusal(&failed).contains("lacks 1 file"), "{failed:?}");
 }
 
 #[test]
@@ -90,7 +87,7 @@ fn a_file_that_was_only_announced_is_missed_only_where_there_is_no_folder() {
     world.master().call("asset:put", body).result();
     said(&world.knowing(&folder, &[]));
     let failed = world.try_back_up(&[]);
-    assert!(refusal(&failed).contains("without 1 file"), "{failed:?}");
+    assert!(refusal(&failed).contains("lacks 1 file"), "{failed:?}");
     said(&world.knowing(&folder, &[]));
 }
 

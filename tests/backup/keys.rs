@@ -55,8 +55,8 @@ fn a_backup_without_its_keys_has_the_log_and_is_restored_with_those_of_before() 
 
     let listed = world.back_up(&["--list"]);
     let lines: Vec<&str> = listed.lines().collect();
-    assert!(!lines[0].contains("without the present keys"), "{listed}");
-    assert!(lines[1].contains("without the present keys"), "{listed}");
+    assert!(!lines[0].contains("without the current keys"), "{listed}");
+    assert!(lines[1].contains("without the current keys"), "{listed}");
     let verified = world.try_back_up(&["--verify"]);
     let is_whole = lossy(&verified.stdout).contains("is whole");
     assert!(!is_whole, "{verified:?}");

@@ -293,7 +293,7 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
         let rebuild = ["rebuild", "--until", &until, "--to", text(&file)];
         let made = said(&world.server.skytrail(&rebuild));
         assert!(
-            made.contains(&format!("at position {}", moments[number])),
+            made.contains(&format!("as of position {}", moments[number])),
             "{made}"
         );
         let script = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(\
@@ -302,7 +302,7 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
         let shown = said(&python.args(["-c", script, text(&file)]).output().unwrap());
         assert_eq!(shown.trim(), format!("({number}.0, {})", 30 * (number + 1)));
         let again = refusal(&world.server.skytrail(&rebuild));
-        assert!(again.contains("is there already"), "{again}");
+        assert!(again.contains("already exists"), "{again}");
     }
     let beyond = world.try_restore("beyond", &["--until", "1000000"]);
     assert!(refusal(&beyond).contains("ends at position"), "{beyond:?}");

@@ -45,9 +45,9 @@ fn a_backup_without_its_ops_store_says_so_and_pushes_out_none_that_has_one() {
     );
     assert!(refusal(&verified).contains("ops.sqlite"), "{verified:?}");
     let restored = said(&world.try_restore("without", &[]));
-    assert!(restored.contains("without ops.sqlite"), "{restored}");
+    assert!(restored.contains("lacks ops.sqlite"), "{restored}");
     let restored = said(&world.try_restore("with", &["--backup", &names[0]]));
-    assert!(!restored.contains("without ops.sqlite"), "{restored}");
+    assert!(!restored.contains("lacks ops.sqlite"), "{restored}");
     assert!(world.server.folder().join("with/ops.sqlite").exists());
 
     std::fs::write(&ops_store, good).unwrap();
@@ -76,7 +76,7 @@ fn a_server_saves_its_log_when_its_ops_store_cannot_be_copied() {
     });
     assert_eq!(backups["num_failed"], 0, "{backups}");
     assert!(backups["missing_ledger"].is_string(), "{backups}");
-    assert!(world.server.output().contains("without ops.sqlite"));
+    assert!(world.server.output().contains("lacks ops.sqlite"));
     assert!(world.names().contains(&whole));
     let listed = world.back_up(&["--list"]);
     assert!(listed.contains("without ops.sqlite"), "{listed}");

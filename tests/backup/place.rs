@@ -106,15 +106,15 @@ fn backups_are_not_put_among_the_files_of_users() {
     ]
     .concat();
     let refused = run(&same, "s3://pictures/backups");
-    assert!(refused.contains("the files of users"), "{refused}");
+    assert!(refused.contains("users' files"), "{refused}");
     // A bucket of the same name at another service, which cannot be reached.
     let failed = run(&BUCKET_FLAGS, "s3://pictures/backups");
-    assert!(!failed.contains("the files of users"), "{failed}");
+    assert!(!failed.contains("users' files"), "{failed}");
 
     let files = world.server.data_dir().join("asset");
     for target in [&files, &files.join("backups"), &files.join("new/../old")] {
         let refused = run(&[], text(target));
-        assert!(refused.contains("the files of users"), "{refused}");
+        assert!(refused.contains("users' files"), "{refused}");
         assert!(!target.join("repository.json").exists());
     }
 
@@ -125,7 +125,7 @@ fn backups_are_not_put_among_the_files_of_users() {
     eventually("the server says so, too", || {
         let health = Client::master(&server).health();
         let error = health["backups"]["last_error"].as_str()?.to_owned();
-        error.contains("the files of users").then_some(())
+        error.contains("users' files").then_some(())
     });
     assert!(!target.exists());
 }

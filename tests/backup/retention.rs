@@ -16,7 +16,7 @@ fn records_whose_versions_of_then_were_let_go_are_counted() {
     world.back_up(&[]);
     let first = world.names().remove(0);
     let verified = world.back_up(&["--verify"]);
-    assert!(!verified.contains("not known"), "{verified}");
+    assert!(!verified.contains("are lost"), "{verified}");
     for number in 1..41 {
         for id in ["single/1", "single/2"] {
             master.save(id, json!({"number": number}));
@@ -33,7 +33,10 @@ fn records_whose_versions_of_then_were_let_go_are_counted() {
     let restored = said(&world.try_restore("first", &["--backup", &first]));
     let line = restored.lines().find(|line| line.contains("2 records"));
     let line = line.unwrap_or_else(|| panic!("{restored}"));
-    assert!(line.contains("let go") && line.contains("erased"), "{line}");
+    assert!(
+        line.contains("retention") && line.contains("erased"),
+        "{line}"
+    );
     let data = world.server.folder().join("first");
     let server = TestServer::with(&[("DATA_DIR", text(&data))]);
     let found = records(&server, &Json::Null);
@@ -42,8 +45,8 @@ fn records_whose_versions_of_then_were_let_go_are_counted() {
 
     // The newest backup knows them all.
     let verified = world.back_up(&["--verify"]);
-    assert!(!verified.contains("not known"), "{verified}");
+    assert!(!verified.contains("are lost"), "{verified}");
     let restored = said(&world.try_restore("newest", &[]));
-    assert!(!restored.contains("not known"), "{restored}");
+    assert!(!restored.contains("are lost"), "{restored}");
     assert!(restored.contains("restored"), "{restored}");
 }

@@ -109,7 +109,7 @@ fn a_plugin_starts_again_when_its_file_changes_and_each_call_is_shown() {
 
     write(folder, "return 2");
     answers(json!(2));
-    dev.says("plugin.py changed, the plugin starts again");
+    dev.says("plugin.py changed, restarting the plugin");
     // A mistake ends the plugin; the server stays, and the next change fixes it.
     write(folder, "return (");
     dev.says("dev: the plugin ended: exit status: 1");
@@ -156,7 +156,7 @@ fn what_a_plugin_writes_beside_its_code_does_not_start_it_again() {
     let said = dev.said.lock().unwrap().clone();
     let changes = said
         .lines()
-        .filter(|line| line.contains(" changed, the plugin starts again"));
+        .filter(|line| line.contains(" changed, restarting the plugin"));
     let changes: Vec<&str> = changes.collect();
     assert!(
         changes.iter().all(|line| line.contains("plugin.py")) && !changes.is_empty(),
@@ -181,7 +181,7 @@ fn a_file_that_is_named_starts_the_plugin_again_however_it_is_replaced() {
     let dev = Dev::start_with(folder, &plugin, &["--watch", "words.txt"]);
     let starts = || {
         let said = dev.said.lock().unwrap();
-        said.matches("words.txt changed, the plugin starts again")
+        said.matches("words.txt changed, restarting the plugin")
             .count()
     };
     for (number, text) in ["two", "three", "four"].into_iter().enumerate() {

@@ -296,7 +296,7 @@ fn a_log_on_a_disk_that_takes_no_writes_is_read_and_backed_up() {
     // the command says so.
     let output = server.skytrail(&["backup", &backups]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("is without ops.sqlite"), "{said}");
+    assert!(said.contains("lacks ops.sqlite"), "{said}");
     let verified = server.skytrail(&["backup", &backups, "--verify"]);
     let said = String::from_utf8_lossy(&verified.stdout);
     assert!(said.contains("is as it was saved"), "{said}");

@@ -77,7 +77,7 @@ fn on_a_full_disk_an_erasure_waits_for_space_and_says_so() {
         if failing {
             assert_eq!(health["status"], "degraded", "{health}");
             let reasons = health["reasons"].to_string();
-            assert!(reasons.contains("to be erased"), "{reasons}");
+            assert!(reasons.contains("an erasure is not finished"), "{reasons}");
         }
         (failing && erasures().iter().any(|it| it["finished"] == false)).then_some(())
     });

@@ -250,7 +250,7 @@ fn who_could_read_what_was_erased_is_not_known() {
             (&json!(false), &json!(true), &Json::Null),
             "{then}"
         );
-        assert!(printed(&server, record, at).contains("was not there"));
+        assert!(printed(&server, record, at).contains("did not exist"));
     }
     // What remains of the first one shows what it is now.
     let then = asked(&master, "memo/a", head(&master));

@@ -75,7 +75,7 @@ fn an_export_does_not_overwrite_an_earlier_one() {
     let refused = run(&server, &["export", "user", "--output", &to]);
     assert!(!refused.status.success());
     assert!(
-        said(&refused).contains("is there already"),
+        said(&refused).contains("already exists"),
         "{}",
         said(&refused)
     );

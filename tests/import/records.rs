@@ -334,7 +334,7 @@ fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
         ),
         (&table, &[id, "Full name=name:text"], "\"text\" is no type"),
         (&table, &[id, "Full name=name:text"], types),
-        (&lines, &["a=b"], "--map is for a table"),
+        (&lines, &["a=b"], "--map is for tables"),
     ];
     for (file, maps, expected) in cases {
         let maps = maps.iter().flat_map(|map| ["--map", map]);

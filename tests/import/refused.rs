@@ -22,7 +22,7 @@ fn what_cannot_be_imported_is_said_at_once() {
     ]);
     assert!(said.contains("the database cannot be reached"), "{said}");
     let said = failing(&["--assets-from", "/nowhere"]);
-    assert!(said.contains("/nowhere is no folder"), "{said}");
+    assert!(said.contains("/nowhere is not a folder"), "{said}");
     let server = moved.serve(&[]);
     let said = failing(&[]);
     assert!(said.contains("another process"), "{said}");

@@ -427,14 +427,14 @@ fn records_that_refer_to_each_other_and_odd_columns() {
         .collect();
     let expected = [
         ("column _hidden", "fields that start with _ are reserved"),
-        ("column many", "there is no counterpart of text[]"),
-        ("column raw", "there is no counterpart of bytea"),
+        ("column many", "text[] has no counterpart"),
+        ("column raw", "bytea has no counterpart"),
         (
             "constraint odd__database_id_key",
-            "only fields can be unique together",
+            "only fields can form a unique constraint",
         ),
         ("bad", "money: \"NaN\" is no number"),
-        ("end", "at: \"infinity\" is no point in time"),
+        ("end", "at: \"infinity\" is not a time"),
     ];
     assert_eq!(told, expected.into());
     // Values that the store could not read back are not imported silently.

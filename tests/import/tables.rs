@@ -75,7 +75,7 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     let reasons = [
         "age: \"old\" is no number",
         "failed to parse $date",
-        "2 cells, and 5 columns",
+        "2 cells for 5 columns",
     ];
     for ((told, begin), reason) in told.iter().zip(begins).zip(reasons) {
         assert!(

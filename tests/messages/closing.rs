@@ -57,7 +57,7 @@ fn a_stop_sends_listeners_away_and_waits_for_none() {
     let (code, why) = listener.close_reason().unwrap();
     assert_eq!((code, why.as_str()), (1001, "the server is stopping"));
     assert!(
-        !server.output().contains("not in time"),
+        !server.output().contains("not done in time"),
         "{}",
         server.output()
     );

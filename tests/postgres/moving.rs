@@ -129,7 +129,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
     ada.query("note", json!(["eq", {"$type": "keypath", "$val": "n"}, -1]));
     assert_eq!(number(&database, NOTES), num_notes + 1);
     let said = skytrail(&server, &["rebuild", "--to", "file"]);
-    assert!(said.contains("take DATABASE_URL away"), "{said}");
+    assert!(said.contains("remove DATABASE_URL"), "{said}");
     ada.save("note/last", json!({"n": 1}));
     ada.query("note", json!(["eq", {"$type": "keypath", "$val": "n"}, -1]));
     assert_eq!(number(&database, NOTES), num_notes + 1);

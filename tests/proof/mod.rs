@@ -49,7 +49,7 @@ fn a_file_that_is_not_what_was_uploaded_is_named() {
     let [honest, forged, cut, gone] = &names;
     assert!(server.terminate().success());
     let said = verify(&server, &["--files"]).unwrap();
-    assert!(said.contains("4 files are what was uploaded"), "{said}");
+    assert!(said.contains("4 files are as they were uploaded"), "{said}");
 
     let place = |name: &str| server.data_dir().join("asset").join(name);
     std::fs::write(place(forged), b"forged").unwrap();
@@ -61,10 +61,10 @@ fn a_file_that_is_not_what_was_uploaded_is_named() {
     );
     let error = verify(&server, &["--files"]).unwrap_err();
     for expected in [
-        "3 files are not what was uploaded".to_owned(),
-        format!("{forged}: it has other bytes"),
-        format!("{cut}: it has another size"),
-        format!("{gone}: it is not there"),
+        "3 files are not as they were uploaded".to_owned(),
+        format!("{forged}: its content differs"),
+        format!("{cut}: it has a different size"),
+        format!("{gone}: it does not exist"),
     ] {
         assert!(error.contains(&expected), "{expected}: {error}");
     }
@@ -280,7 +280,7 @@ fn an_export_is_checked_line_by_line() {
         assert!(said.starts_with("WRONG: "), "{number}: {said}");
     }
     let refused = outcome(&server.skytrail(&["log", "export", "--from", "9", "--to", "5"]));
-    assert!(refused.unwrap_err().contains("is no part of a log"));
+    assert!(refused.unwrap_err().contains("are not in a log"));
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn a_lost_key_is_missed() {
     let said = verify(&server, &[]).unwrap_err();
     let expected = "line 1: the checkpoint at position";
     assert!(said.contains(expected), "{said}");
-    assert!(said.contains("put log.key back from a backup"), "{said}");
+    assert!(said.contains("restore log.key from a backup"), "{said}");
     std::fs::write(&path, lost).unwrap();
     server.restart();
     assert!(!server.output().contains(warning));

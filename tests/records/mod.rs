@@ -345,7 +345,7 @@ fn damage_that_a_query_meets_is_told_and_the_store_made_anew() {
     // The server reads the store itself when it starts, and would find the damage too early.
     for read in [
         "the keys of all records are known",
-        "devices without an address are forgotten",
+        "devices without an address are deleted",
     ] {
         eventually(read, || server.output().contains(read).then_some(()));
     }

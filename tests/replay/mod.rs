@@ -164,9 +164,9 @@ fn the_writes_that_a_new_version_would_make_differently_are_named_and_nothing_is
     assert_eq!(saved["refused_calls"], json!(["record:save"]));
     assert_eq!(deleted["kind"], "record.deleted");
     assert_eq!(deleted["error"]["message"], "it is pinned");
-    let range = format!("TRIED, positions 1 to {head}: 14 writes; 5 as they went");
+    let range = format!("TRIED, positions 1 to {head}: 14 writes; 5 as before");
     assert!(text.contains(&range), "{text}");
-    assert!(text.contains("not asked about: 1 writes"), "{text}");
+    assert!(text.contains("not replayed: 1 writes"), "{text}");
     assert!(
         text.contains("    slug: \"two words\" -> \"two-words\""),
         "{text}"
@@ -237,7 +237,7 @@ fn a_replay_that_was_killed_goes_on_and_reports_the_same() {
     let other = [&arguments[..], &["--type", "note"]].concat();
     let output = world.replay(2, &other).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("of a replay of something else"));
+    assert!(said(&output).contains("belongs to another replay"));
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
     assert_eq!(lines(Path::new(&report)).len(), 3);
     refused(&["--report", &report], &report, full);
     // The cursor continues with its own report, and with no other file.
-    let not_its_own = format!("is not the report that {cursor} goes on with");
+    let not_its_own = format!("is not the report that belongs to {cursor}");
     let arguments = ["--report", &letter, "--cursor", &cursor];
     refused(&arguments, &letter, &not_its_own);
     let missing = path("missing");
@@ -433,7 +433,7 @@ fn fields_that_are_said_not_to_count_make_no_difference_and_are_told_of() {
     for name in ["stamped_at", "letter.stamped_at"] {
         let (code, text) = replay(&["--ignore", "other", "--ignore", name]);
         assert_eq!(code, Some(0), "{text}");
-        assert!(text.contains("2 writes; 2 as they went"), "{text}");
+        assert!(text.contains("2 writes; 2 as before"), "{text}");
         let left_out = "different and ignored: letter.stamped_at in 2 writes";
         assert!(text.contains(left_out), "{text}");
     }

@@ -56,7 +56,7 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     let (is_done, said) = index(&["free", "todo", "titel"]);
     assert!(!is_done, "{said}");
     assert!(
-        said.contains("there is no index of todo on titel; there is one on"),
+        said.contains("todo has no index on titel; it has one on"),
         "{said}"
     );
     assert!(said.contains(", title"), "{said}");

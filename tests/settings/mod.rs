@@ -136,7 +136,7 @@ fn an_origin_that_no_browser_sends_is_refused_by_its_name() {
         let value = format!("https://a.example, {wrong},null");
         let (code, _, said) = place.config(&[("CORS_HOST", OsStr::new(&value))], &[]);
         assert_eq!(code, Some(2), "{wrong}: {said}");
-        let named = format!("{wrong:?} is none");
+        let named = format!("{wrong:?} is not one");
         assert!(
             said.contains("CORS_HOST") && said.contains(&named),
             "{said}"
@@ -408,7 +408,7 @@ fn a_data_folder_that_is_none_is_named_by_every_command() {
     let place = Place::with("d", "");
     for arguments in IN_DATA_FOLDER {
         let said = place.failing(&[], &[&["--data-dir", "d"], arguments].concat());
-        assert!(said.contains("d is no folder"), "{arguments:?}: {said}");
+        assert!(said.contains("d is not a folder"), "{arguments:?}: {said}");
     }
 }
 
@@ -440,7 +440,7 @@ fn who_may_not_look_into_the_data_folder_is_told_so_by_every_command() {
     }
     let serve = ["--host", "127.0.0.1:0", "--data-dir", "other", "serve"];
     let said = place.failing(&nobody, &serve);
-    let expected = "other cannot be made: Permission denied";
+    let expected = "other cannot be created: Permission denied";
     assert!(said.contains(expected), "{said}");
 }
 
@@ -469,7 +469,7 @@ fn a_master_key_that_the_server_does_not_know_is_not_shown() {
         ] {
             let of_server = ["--host", server.address()];
             let said = place.failing(&[], &[flags, arguments, &of_server].concat());
-            for expected in [&server.base_url, "has another master key", whence] {
+            for expected in [&server.base_url, "has a different master key", whence] {
                 assert!(said.contains(expected), "{arguments:?}: {said}");
             }
             let is_shown = said.contains(given) || said.contains(kept);
@@ -488,7 +488,7 @@ fn what_lists_nothing_says_so() {
         // A program expects lines of JSON here.
         (&["audit", "refusals", "--json"], "", ""),
         (&["erase", "list"], "", "skytrail: nothing was erased\n"),
-        (&["plugin", "calls"], "no plugin was asked yet\n", ""),
+        (&["plugin", "calls"], "no plugin has been called yet\n", ""),
     ] {
         let output = server.skytrail(&[arguments, &of_server].concat());
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -322,7 +322,7 @@ fn the_command_line_follows_and_goes_on_after_a_kill() {
     ]);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        !refused.status.success() && said.contains("another master key"),
+        !refused.status.success() && said.contains("a different master key"),
         "{said}"
     );
 }

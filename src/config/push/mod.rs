@@ -172,7 +172,7 @@ fn keepalive_of(reader: &mut Reader<'_>, text: &str) -> Option<Duration> {
 }
 
 fn certificate(reader: &mut Reader<'_>, pem: &Given, key: &Given) -> Option<ApnsAuth> {
-    let because = "since APNS_TYPE is cert";
+    let because = "because APNS_TYPE is cert";
     let (pem, key) = (pem.needed(reader, because), key.needed(reader, because));
     let (pem, key) = (pem?, key?);
     let read = subject_uid(pem.reveal());
@@ -205,7 +205,7 @@ fn team_key(
     (team, key_id): (String, String),
     key: &Given,
 ) -> Option<ApnsAuth> {
-    let because = "since APNS_TYPE is token";
+    let because = "because APNS_TYPE is token";
     for (name, value) in [("APNS_TEAM_ID", &team), ("APNS_KEY_ID", &key_id)] {
         if value.is_empty() {
             reader.refuse(name, "", &format!("a value, {because}"));
@@ -247,8 +247,8 @@ fn read_fcm(reader: &mut Reader<'_>) -> Option<FcmSettings> {
     let endpoint = reader.text("FCM_ENDPOINT", "https://fcm.googleapis.com");
     let is_gcm = reader.boolean("GCM_ENABLE", false);
     reader.secret("GCM_APIKEY");
-    let instead = "Google takes server keys no more; use FCM_ENABLE with FCM_TYPE=service_account \
-                   and FCM_SERVICE_ACCOUNT_KEY";
+    let instead = "Google no longer accepts server keys; use FCM_ENABLE with \
+                   FCM_TYPE=service_account and FCM_SERVICE_ACCOUNT_KEY";
     if !is_enabled {
         if is_gcm {
             reader.refuse("GCM_ENABLE", "YES", &format!("NO: {instead}"));
@@ -268,7 +268,7 @@ fn read_fcm(reader: &mut Reader<'_>) -> Option<FcmSettings> {
     if kind != "service_account" {
         return None;
     }
-    let text = account.needed(reader, "since FCM_ENABLE is on")?;
+    let text = account.needed(reader, "because FCM_ENABLE is on")?;
     let account = match service_account(text.reveal()) {
         Ok(account) => account,
         Err(why) => {
@@ -295,13 +295,10 @@ fn service_account(text: &str) -> Result<ServiceAccount, String> {
     }
     let file: File = serde_json::from_str(text).map_err(|error| {
         // The library's message could reveal the content.
-        format!(
-            "line {} is not as it should be, or a member is missing",
-            error.line()
-        )
+        format!("line {} is wrong, or a member is missing", error.line())
     })?;
     if !is_url(&file.token_uri) {
-        return Err("its token_uri is no address".to_owned());
+        return Err("its token_uri is not an address".to_owned());
     }
     Signer::rsa(&file.private_key, None).map_err(|why| format!("its private_key is {why}"))?;
     Ok(ServiceAccount {
@@ -326,7 +323,7 @@ fn read_web(reader: &mut Reader<'_>) -> Option<WebPushSettings> {
         reader.refuse("WEBPUSH_PRIVATE_KEY", "***", &wanted);
     }
     if !subject.starts_with("mailto:") && !subject.starts_with("https://") {
-        let wanted = "where a push service reaches you, as mailto:… or https://…";
+        let wanted = "an address where push services can reach you, as mailto:… or https://…";
         reader.refuse("WEBPUSH_SUBJECT", &subject, wanted);
     }
     let hosts = hosts.split(',').map(str::trim);

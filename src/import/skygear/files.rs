@@ -40,7 +40,7 @@ impl Copier {
     pub(super) async fn open(source: &AssetSource) -> Result<Self, String> {
         let from: Arc<dyn FileStore> = match source {
             AssetSource::Folder(path) if !path.is_dir() => {
-                return Err(format!("{} is no folder", path.display()));
+                return Err(format!("{} is not a folder", path.display()));
             }
             AssetSource::Folder(path) => Arc::new(Folder::of_others(path.clone())),
             AssetSource::Bucket(settings) => {

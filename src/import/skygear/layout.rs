@@ -137,7 +137,7 @@ impl Layout {
                         table.fields.insert(field.to_owned(), kind);
                         continue;
                     }
-                    None => format!("there is no counterpart of {}", text(column, "form")),
+                    None => format!("{} has no counterpart", text(column, "form")),
                 }
             };
             let field = format!("column {field}");
@@ -175,7 +175,7 @@ impl Layout {
             return;
         }
         let constraint = format!("constraint {}", text(set, "name"));
-        let reason = "only fields can be unique together".to_owned();
+        let reason = "only fields can form a unique constraint".to_owned();
         self.left_out.push((name.to_string(), constraint, reason));
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn asset(row: &Row) -> Result<(AssetName, AssetState), String> {
         content_type: text(row, "content_type").to_owned(),
         size: row.get("size").and_then(Json::as_u64).unwrap_or_default(),
     };
-    let reason = || "the name leads out of the folder, or cannot be fetched".to_owned();
+    let reason = || "the name points outside the folder, or cannot be fetched".to_owned();
     Ok((clean.ok_or_else(reason)?, state))
 }
 
@@ -207,7 +207,7 @@ pub(super) fn device(row: &Row) -> Result<(DeviceId, DeviceState), String> {
 /// Converts a subscription.
 pub(super) fn subscription(row: &Row) -> Result<ImportedSubscriptions, String> {
     let stored = row.get("query").and_then(Json::as_object);
-    let stored = stored.ok_or("there is no query")?;
+    let stored = stored.ok_or("it has no query")?;
     let mut query = Row::new();
     query.insert("record_type".to_owned(), text(stored, "Type").into());
     let condition = stored.get("Predicate").map(predicate).transpose()?;
@@ -255,7 +255,11 @@ fn predicate(stored: &Json) -> Result<Option<Json>, String> {
         10 => "like",
         11 => "ilike",
         12 => "in",
-        _ => return Err("its condition calls a function, which v1 stores incompletely".to_owned()),
+        _ => {
+            return Err(
+                "its condition calls a function, and v1 stores those incompletely".to_owned(),
+            );
+        }
     };
     let children = stored.get("Children").and_then(Json::as_array);
     let mut condition = vec![Json::from(name)];
@@ -277,7 +281,7 @@ fn expression(stored: &Json) -> Result<Json, String> {
             None => value.clone(),
         }),
         Some(2) => Ok(json!({"$type": "keypath", "$val": value})),
-        _ => Err("its condition calls a function, which v1 stores incompletely".to_owned()),
+        _ => Err("its condition calls a function, and v1 stores those incompletely".to_owned()),
     }
 }
 

@@ -70,12 +70,12 @@ pub(super) fn maybe_time(row: &Row, name: &str) -> Result<Option<Timestamp>, Str
 
 fn moment(text: &str) -> Result<Timestamp, String> {
     let micros = text.parse().map(Timestamp::from_micros);
-    let moment = micros.map_err(|_| format!("{text:?} is no point in time"))?;
+    let moment = micros.map_err(|_| format!("{text:?} is not a time"))?;
     // The log also holds times as strings.
     let is_readable = Timestamp::parse(&moment.to_string()) == Some(moment);
     is_readable
         .then_some(moment)
-        .ok_or_else(|| format!("{moment} is not in the years 0 to 9999"))
+        .ok_or_else(|| format!("{moment} is outside the years 0 to 9999"))
 }
 
 /// Refuses a value that would be read back from the log's form as something else, such as JSON with
@@ -83,13 +83,13 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 fn readable(value: Value) -> Result<Value, String> {
     match Value::from_wire(value.to_wire()) {
         Ok(read) if read == value => Ok(value),
-        Ok(_) => Err("it would be taken for a value of another type".to_owned()),
+        Ok(_) => Err("it would be read as a value of another type".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
 
 fn value_of(kind: &FieldType, value: Json) -> Result<Value, String> {
-    let unexpected = |value: &Json| format!("{value} is no {}", kind.wire_name());
+    let unexpected = |value: &Json| format!("{value} is not of type {}", kind.wire_name());
     Ok(match (kind, value) {
         (FieldType::String | FieldType::CaselessString, Json::String(text)) => Value::String(text),
         (FieldType::Number | FieldType::Integer | FieldType::Sequence, Json::Number(number)) => {
@@ -132,7 +132,7 @@ mod tests {
             (
                 FieldType::DateTime,
                 json!("infinity"),
-                "\"infinity\" is no point in time",
+                "\"infinity\" is not a time",
             ),
             (FieldType::Json, json!("text"), "\"text\" is no json"),
             (

@@ -88,7 +88,7 @@ impl Run<'_> {
         let layout = Layout::read(&mut self.source).await?;
         for table in people::TABLES {
             if !layout.others.contains_key(table) {
-                let reason = "bring it up to Skygear 1.7 first";
+                let reason = "upgrade it to Skygear 1.7 first";
                 return Err(format!("the database has no table {table}: {reason}"));
             }
         }
@@ -264,7 +264,7 @@ impl Run<'_> {
             for (id, state) in &mut users {
                 if let Some(hash) = state.password_hash.take_if(|hash| !hasher.is_hash(hash)) {
                     drop(hash);
-                    let why = "the password's hash is none of bcrypt's: a new one has to be set";
+                    let why = "the password hash is not a bcrypt hash: a new password must be set";
                     let noted = self.report.remark(TABLE, id.as_str(), why);
                     noted.map_err(|error| error.to_string())?;
                 }
@@ -455,7 +455,7 @@ fn note_copy(
         Ok(Copied::Now) => report.note(TABLE, name, &Outcome::Added),
         Ok(Copied::Before) => report.note(TABLE, name, &Outcome::Present),
         Ok(Copied::Resized(real)) => {
-            let why = format!("it has {real} bytes, and {size} by the database");
+            let why = format!("it has {real} bytes, but {size} according to the database");
             let noted = report.note(TABLE, name, &Outcome::Added);
             noted.and_then(|()| report.remark(TABLE, name, &why))
         }

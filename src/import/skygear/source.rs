@@ -171,7 +171,7 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
         let row = |row: Result<String, sqlx::Error>| {
             let text = row.map_err(|error| failed(&error))?;
             let row = json::typed(&text);
-            let Members(row) = row.map_err(|error| format!("a row is no JSON: {error}"))?;
+            let Members(row) = row.map_err(|error| format!("a row is not JSON: {error}"))?;
             Ok((row, text.len()))
         };
         rows.map(row).boxed()

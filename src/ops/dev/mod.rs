@@ -112,9 +112,7 @@ async fn keep_running(
         let mut child = match Child::start(words, env) {
             Ok(child) => child,
             Err(error) => {
-                say(&format!(
-                    "dev: {error}; it is tried again when a file changes"
-                ));
+                say(&format!("dev: {error}; trying again when a file changes"));
                 match watch::settled(&mut changes).await {
                     Some(_) => continue,
                     None => return,
@@ -131,7 +129,7 @@ async fn keep_running(
             }
             changed = watch::settled(&mut changes) => {
                 let Some(path) = changed else { return };
-                say(&format!("dev: {} changed, the plugin starts again", path.display()));
+                say(&format!("dev: {} changed, restarting the plugin", path.display()));
                 pauses = child::Pauses::default();
                 child.end().await;
             }

@@ -24,14 +24,14 @@ pub(super) fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String
     };
     lines.filter(is_full).map(|line| {
         let (line, number) = line?;
-        let text = String::from_utf8(line).map_err(|error| format!("no UTF-8: {error}"));
+        let text = String::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"));
         let record = text.and_then(|text| {
             let parsed = skytrail_schema::json::from_str(&text);
-            parsed.map_err(|error| format!("no JSON: {error}"))
+            parsed.map_err(|error| format!("not JSON: {error}"))
         });
         let is_object = |record: Json| match record {
             Json::Object(_) => Ok(record),
-            _ => Err("no JSON object".to_owned()),
+            _ => Err("not a JSON object".to_owned()),
         };
         Ok(Line {
             number,
@@ -66,9 +66,9 @@ pub(super) fn rows(
     }
     let record_of = move |row: csv::ByteRecord| {
         let row = csv::StringRecord::from_byte_record(row);
-        let row = row.map_err(|error| format!("no UTF-8: {}", error.utf8_error()))?;
+        let row = row.map_err(|error| format!("not UTF-8: {}", error.utf8_error()))?;
         if row.len() != head.len() {
-            return Err(format!("{} cells, and {} columns", row.len(), head.len()));
+            return Err(format!("{} cells for {} columns", row.len(), head.len()));
         }
         mapping.record(&head, &row)
     };

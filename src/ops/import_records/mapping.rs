@@ -47,7 +47,12 @@ impl Mapping {
                 None => (field, None),
             };
             if let Some(kind) = kind {
-                let unknown = || format!("--map {map:?}: {kind:?} is no type; there are {TYPES}");
+                let unknown = || {
+                    format!(
+                        "--map {map:?}: {kind:?} is not a type; the types are \
+                                          {TYPES}"
+                    )
+                };
                 let kind = FieldType::from_wire_name(kind).ok_or_else(unknown)?;
                 mapping.kinds.insert(field.to_owned(), kind);
             }

@@ -129,7 +129,7 @@ impl Import<'_> {
         let lines: Box<dyn Iterator<Item = Result<Line, String>>> =
             match self.command.format.unwrap_or(by_name) {
                 Format::Jsonl if !self.command.map.is_empty() => {
-                    return Err(format!("--map is for a table, and {path} has JSON lines"));
+                    return Err(format!("--map is for tables, and {path} has JSON lines"));
                 }
                 Format::Jsonl => Box::new(json_lines(file)),
                 Format::Csv => Box::new(rows(file, mapping)?),

@@ -34,9 +34,9 @@ pub(super) fn of(finding: &Json) -> String {
         );
     }
     for (name, told) in [
-        ("ignored", "different, too, and ignored"),
-        ("unknown", "not known as they were sent"),
-        ("refused_calls", "asked for, and not run in a sandbox"),
+        ("ignored", "also different, but ignored"),
+        ("unknown", "not known in the form that was sent"),
+        ("refused_calls", "requested, but not run in a sandbox"),
     ] {
         let names = finding.get(name).and_then(Json::as_array);
         let names: Vec<&str> = names.into_iter().flatten().flat_map(Json::as_str).collect();
@@ -53,8 +53,8 @@ pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
     let (first, last) = place.range();
     let left_out = if certain { " (left out)" } else { "" };
     let mut lines = vec![format!(
-        "{}, positions {first} to {last}: {} writes; {} as they went, {} changed, {} refused, \
-         {} depend on what was sent{left_out}, {} with a failed after-hook",
+        "{}, positions {first} to {last}: {} writes; {} as before, {} changed, {} refused, {} \
+         depend on what was sent{left_out}, {} with a failed after-hook",
         place.plugin(),
         writes.num_asked(),
         writes.same,
@@ -72,7 +72,7 @@ pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
     }
     if writes.unhooked + writes.erased > 0 {
         lines.push(format!(
-            "not asked about: {} writes that no hook saw, {} that were erased in part",
+            "not replayed: {} writes that no hook saw, {} that were partly erased",
             writes.unhooked, writes.erased
         ));
     }

@@ -33,9 +33,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const NOT_THERE: &str = "(PluginUnavailable 118)";
 
 const HELP: &str = "\
-The plugin answers as if it served, and nothing is stored: what it asks the server is answered as of
-the write that it is tried on, and what would write is refused. A program (--exec) finds
-SKYGEAR_ENDPOINT, MASTER_KEY, APP_NAME, PLUGIN_GENERATION and PLUGIN_NAME in its environment: that of
+The plugin answers as in production, but nothing is stored: its reads are answered as of the write
+that it is tried on, and its writes are refused. A program (--exec) gets SKYGEAR_ENDPOINT,
+MASTER_KEY, APP_NAME, PLUGIN_GENERATION and PLUGIN_NAME in its environment; the name is that of
 --plugin, or of the server's only plugin. A plugin that is started elsewhere needs
 http://HOST:PORT/_/sandbox as SKYGEAR_ENDPOINT.
 
@@ -43,7 +43,7 @@ Examples:
   skytrail replay --exec \"skytrail-plugin plugin.py\" --from 2026-10-01T00:00:00Z --to 2026-11-01T00:00:00Z
   skytrail replay --plugin CHAT --type note --report differences.jsonl --cursor replay.cursor
 
-Exit codes: 0 everything would go as it went, 3 something would not, 1 failed, 2 wrong arguments.";
+Exit codes: 0 every outcome would be the same, 3 some would differ, 1 failed, 2 wrong arguments.";
 
 /// What to try, and on which writes.
 #[derive(Clone, Debug, Args)]
@@ -153,7 +153,7 @@ async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
         [] => Ok(None),
         [name] => Ok(Some(name.to_owned())),
         _ => Err(format!(
-            "the server has several plugins: say with --plugin which one this is, of {}",
+            "the server has several plugins: choose one with --plugin, of {}",
             names.join(", ")
         )),
     }

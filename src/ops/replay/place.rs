@@ -127,7 +127,7 @@ impl Place {
         {
             let path = path.display();
             return Err(format!(
-                "{path} is of a replay of something else: {}; take another file or remove it",
+                "{path} belongs to another replay: {}; use another file or remove it",
                 Json::Object(known.asked.clone())
             ));
         }
@@ -233,7 +233,7 @@ fn read(path: &Path) -> Result<Option<Cursor>, String> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|error| format!("{} is no cursor: {error}", path.display())),
+            .map_err(|error| format!("{} is not a cursor: {error}", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path, &error)),
     }
@@ -277,8 +277,8 @@ fn open_report(path: &Path, cursor_path: Option<&Path>, cursor: &Cursor) -> Resu
     let Some(mut file) = file.filter(|file| has_end(file, cursor).unwrap_or_default()) else {
         let (path, cursor) = (path.display(), cursor_path.display());
         return Err(format!(
-            "{path} is not the report that {cursor} goes on with: name that one, or begin anew with another \
-             cursor and another report"
+            "{path} is not the report that belongs to {cursor}: name that one, or start over with \
+             another cursor and another report"
         ));
     };
     file.set_len(cursor.report_bytes).map_err(failed)?;
@@ -347,6 +347,6 @@ mod tests {
         assert!(place.is_at_end());
         assert_eq!((place.range(), place.writes().changed), ((1, 9), 2));
         let other = Place::open(Some(&cursor), None, &Map::new()).err();
-        assert!(other.unwrap().contains("of a replay of something else"));
+        assert!(other.unwrap().contains("belongs to another replay"));
     }
 }

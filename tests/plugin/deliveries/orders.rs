@@ -96,7 +96,7 @@ fn who_follows_an_order_hears_when_it_is_carried_out() {
         }
     });
     let ended = delivery(&server, &["rewind", "TEST", "--position", "0", "--follow"]);
-    assert!(ended.contains(", 0 events behind; 0 under way"), "{ended}");
+    assert!(ended.contains(", 0 events behind; 0 in flight"), "{ended}");
     assert_eq!(told.load(Ordering::SeqCst), 3);
     let (first, last) = (positions[0].to_string(), positions[1].to_string());
     delivery(&server, &["redeliver", "TEST", &first, &last, "--follow"]);
@@ -192,7 +192,7 @@ fn what_makes_no_sense_is_refused_with_what_is_wrong() {
             "delivery:resend",
             json!({"consumer": "TEST", "ids": ["x"]}),
             108,
-            "no delivery's id",
+            "not a delivery's id",
         ),
         (
             "delivery:drop",
@@ -338,7 +338,7 @@ fn who_follows_an_order_waits_for_somebody_to_carry_it_out() {
     let mut following = command.spawn().unwrap();
     let mut said = BufReader::new(following.stderr.take().unwrap()).lines();
     let waits = said.next().map(Result::unwrap).unwrap_or_default();
-    assert!(waits.contains("nobody works for TEST"), "{waits}");
+    assert!(waits.contains("TEST has no worker"), "{waits}");
     assert!(following.try_wait().unwrap().is_none(), "it has ended");
     let mut worker = arrive(&server, &json!({}), &told(&json!({})));
     assert_eq!(numbers(&mut worker, 3), [1, 2, 3]);
@@ -346,10 +346,10 @@ fn who_follows_an_order_waits_for_somebody_to_carry_it_out() {
     let ended = String::from_utf8(done.stdout).unwrap();
     assert!(done.status.success(), "{ended}");
     assert!(ended.contains("running, at"), "{ended}");
-    assert!(ended.contains(", 0 events behind; 0 under way"), "{ended}");
+    assert!(ended.contains(", 0 events behind; 0 in flight"), "{ended}");
     let again: Vec<String> = said.map_while(Result::ok).collect();
     assert!(
-        !again.iter().any(|it| it.contains("nobody works")),
+        !again.iter().any(|it| it.contains("has no worker")),
         "{again:?}"
     );
 }
