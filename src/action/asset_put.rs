@@ -72,9 +72,9 @@ pub fn check_content_type(text: &str) -> Result<(), ApiError> {
     }
     let message = if text.len() > MAX_CONTENT_TYPE_BYTES {
         let size = text.len();
-        format!("content-type has {size} bytes, {MAX_CONTENT_TYPE_BYTES} at most")
+        format!("content-type has {size} bytes, at most {MAX_CONTENT_TYPE_BYTES} are allowed")
     } else {
-        "content-type has characters that no header can hold".to_owned()
+        "content-type has characters that a header cannot hold".to_owned()
     };
     Err(ApiError::invalid_argument(message, &["content-type"]))
 }

@@ -14,7 +14,7 @@ const MAX_USERS: usize = 1000;
 pub(super) async fn run(call: Call) -> Outcome {
     let ids = request::texts(&call.body, "ids")?.unwrap_or_default();
     if ids.is_empty() || ids.len() > MAX_USERS {
-        let message = format!("ids should be 1 to {MAX_USERS} users");
+        let message = format!("ids should name 1 to {MAX_USERS} users");
         return Err(ApiError::invalid_argument(message, &["ids"]));
     }
     let has_hashes = request::flag(&call.body, "password_hashes")?;

@@ -109,7 +109,7 @@ fn to_wire(erasure: &Erasure) -> Json {
 fn why(call: &Call) -> Result<String, ApiError> {
     let why = required(call, "why")?;
     if why.len() > MAX_WHY {
-        let message = format!("a reason has {MAX_WHY} bytes at most");
+        let message = format!("a reason can have at most {MAX_WHY} bytes");
         return Err(ApiError::invalid_argument(message, &["why"]));
     }
     Ok(why)

@@ -84,7 +84,7 @@ fn kinds(call: &Call) -> Result<Option<BTreeSet<EventKind>>, ApiError> {
     let kind = |name: String| {
         let known = EventKind::ALL.iter().find(|kind| kind.name() == name);
         known.copied().ok_or_else(|| {
-            let message = format!("{name:?} is no kind of event, such as record.changed");
+            let message = format!("{name:?} is not a kind of event, such as record.changed");
             ApiError::invalid_argument(message, &["kinds"])
         })
     };

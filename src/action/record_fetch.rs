@@ -25,7 +25,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         let times = times.entry(id).or_default();
         *times += 1;
         if *times > MAX_TIMES {
-            let message = format!("{id} is asked for more than {MAX_TIMES} times");
+            let message = format!("{id} is requested more than {MAX_TIMES} times");
             return Err(ApiError::invalid_argument(message, &["ids"]));
         }
     }

@@ -25,7 +25,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         records: expected(&call)?,
     };
     if !options.is_dry && planned != Planned::default() {
-        let message = "what would be here by then is for a dry run";
+        let message = "record_types and expected are only for a dry run";
         return Err(ApiError::invalid_argument(message, &["dry_run"]));
     }
     let records = request::take_list(&mut call.body, "records")?;
@@ -106,7 +106,7 @@ fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
     let user = |name: &str| Ok::<_, ApiError>(request::text(&record, name)?.map(UserId::from));
     let time = |name: &str| {
         let parse = |text| {
-            let why = || invalid(name, format!("{name} is no time (RFC 3339)"));
+            let why = || invalid(name, format!("{name} is not a time (RFC 3339)"));
             Timestamp::parse(text).ok_or_else(why)
         };
         request::text(&record, name)?.map(parse).transpose()

@@ -232,7 +232,7 @@ pub(super) async fn temporal(call: Call) -> Outcome {
 pub(super) async fn personal(call: Call) -> Outcome {
     let name = type_name(&call)?;
     if name.is_user() {
-        let message = "what a user is goes with him already";
+        let message = "user records are erased with their users anyway";
         return Err(ApiError::invalid_argument(message, &["type"]));
     }
     let is_personal = truth(&call, "personal")?;

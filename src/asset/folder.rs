@@ -185,7 +185,7 @@ struct FolderUpload {
 impl FolderUpload {
     async fn flush(&mut self) -> Result<(), FileError> {
         let pending = std::mem::take(&mut self.pending);
-        let broken = || FileError::Failed("the upload was given up".to_owned());
+        let broken = || FileError::Failed("the upload was abandoned".to_owned());
         let mut file = self.file.take().ok_or_else(broken)?;
         let (file, pending) = blocking(move || {
             file.write_all(&pending)?;

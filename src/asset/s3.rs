@@ -65,7 +65,7 @@ impl S3 {
         if matches!(error, object_store::Error::NotFound { .. }) || text.contains("NoSuchBucket") {
             return Err(FileError::Failed("there is no such bucket".to_owned()));
         }
-        tracing::warn!(error = text, "the bucket of files could not be looked at");
+        tracing::warn!(error = text, "the bucket of files could not be checked");
         Ok(())
     }
 }
@@ -157,7 +157,7 @@ impl Upload for S3Upload {
 impl Drop for S3Upload {
     fn drop(&mut self) {
         if let Some(upload) = self.0.take() {
-            spawn_named("give up an upload", async move {
+            spawn_named("abandon an upload", async move {
                 if let Err(error) = upload.abort().await {
                     tracing::warn!(%error, "parts of a broken upload stay in the bucket");
                 }

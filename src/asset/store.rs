@@ -15,7 +15,7 @@ pub enum FileError {
     #[error("no such file")]
     Missing,
     /// The range begins past the end.
-    #[error("the range begins behind the end")]
+    #[error("the range begins after the end")]
     OutOfRange {
         /// The size of the whole file.
         size: u64,

@@ -49,7 +49,10 @@ impl Fluentd {
     /// dropped.
     pub(super) fn add(&mut self, seconds: i64, record: &Json) -> io::Result<()> {
         if self.waiting.len() >= MAX_WAITING {
-            return Err(io::Error::new(ErrorKind::StorageFull, "fluentd is away"));
+            return Err(io::Error::new(
+                ErrorKind::StorageFull,
+                "fluentd cannot be reached",
+            ));
         }
         let message = rmp_serde::to_vec(&(TAG, seconds, record));
         self.waiting.push_back(message.map_err(io::Error::other)?);
@@ -69,7 +72,7 @@ impl Fluentd {
             Ok(()) => self.failed = None,
             Err(error) => {
                 if self.failed.is_none() {
-                    tracing::warn!(%error, host = self.host, "fluentd does not take the audit trail");
+                    tracing::warn!(%error, host = self.host, "fluentd rejects the audit trail");
                 }
                 self.failed = Some((Instant::now(), error.to_string()));
             }
@@ -126,7 +129,7 @@ fn patience(until: Option<Instant>) -> Duration {
 }
 
 fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(ErrorKind::NotFound, "no address of that name");
+    let mut failure = io::Error::new(ErrorKind::NotFound, "no address for that name");
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, patience(until)) {
             Ok(connection) => return Ok(connection),

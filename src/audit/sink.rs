@@ -144,11 +144,14 @@ impl Sinks {
         }
         self.told = (dropped, Some(Instant::now()));
         let cause = self.last_error.take();
-        let cause = cause.map_or_else(|| "too many at once".to_owned(), |it| it.to_string());
+        let cause = cause.map_or_else(
+            || "too many entries at once".to_owned(),
+            |it| it.to_string(),
+        );
         tracing::error!(
             dropped,
             cause,
-            "entries of the audit trail were lost since the start"
+            "entries of the audit trail have been lost since the start"
         );
     }
 }

@@ -213,7 +213,7 @@ impl Refusals {
             return;
         }
         if let Err(error) = self.ops_store.add_refusals(&counted).await {
-            tracing::warn!(%error, "who was not let in is written later");
+            tracing::warn!(%error, "refusals could not be written; they are written later");
             let mut waiting = self.waiting.lock();
             for (kind, number) in counted {
                 *slot(&mut waiting, kind) += number;
@@ -226,7 +226,7 @@ impl Refusals {
         let oldest = self.clock.now().micros().saturating_sub(days * DAY);
         let oldest = Timestamp::from_micros(oldest);
         if let Err(error) = self.ops_store.trim_refusals(oldest, MAX_KEPT).await {
-            tracing::warn!(%error, "old refusals are still there");
+            tracing::warn!(%error, "old refusals could not be deleted");
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn collect(
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(_))) => refuse("the body could not be read", 400),
         Ok(Err(_)) => Err(limits.body_too_long()),
-        Err(_) => refuse("the body did not come in time", 408),
+        Err(_) => refuse("the body did not arrive in time", 408),
     }
 }
 

@@ -54,12 +54,12 @@ fn named_user(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
         Some(Json::String(id)) if id.is_empty() => return Ok(None),
         Some(Json::String(id)) => id,
         Some(_) => {
-            let message = "_user_id must be a text: the id of a user";
+            let message = "_user_id must be a string: the id of a user";
             return Err(ApiError::new(Code::BadRequest, message));
         }
     };
     if id.starts_with("user/") {
-        let message = format!("_user_id is the id of a user, and {id:?} that of his record");
+        let message = format!("_user_id is the id of a user, and {id:?} is the id of a record");
         return Err(ApiError::new(Code::InvalidArgument, message));
     }
     check_length("_user_id", id)?;

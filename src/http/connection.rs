@@ -90,12 +90,12 @@ impl Connections {
         };
         let socket = SockRef::from(stream);
         if !self.descriptors.take() {
-            tracing::debug!("a connection is ended, for want of file descriptors");
+            tracing::debug!("a connection is closed for lack of file descriptors");
             let _ = socket.shutdown(Shutdown::Both);
             return;
         }
         if let Err(error) = socket.set_tcp_user_timeout(Some(self.send_timeout)) {
-            tracing::debug!(%error, "a connection without a limit for slow readers");
+            tracing::debug!(%error, "no limit for slow readers could be set on a connection");
         }
         let socket = socket.try_clone().ok();
         if socket.is_none() {

@@ -338,7 +338,7 @@ impl Incoming {
             upload,
         };
         let ended = to_its_end("end of an upload", ending.run()).await;
-        ended.unwrap_or_else(|| Err(ApiError::unexpected("the upload was given up")))?;
+        ended.unwrap_or_else(|| Err(ApiError::unexpected("the upload was abandoned")))?;
         Reply::new(&asset.to_wire())
     }
 }
@@ -468,7 +468,7 @@ fn unreadable(error: &MultipartError) -> ApiError {
 }
 
 fn too_slow() -> ApiError {
-    bad_request("the file did not come in time").with_status(408)
+    bad_request("the file did not arrive in time").with_status(408)
 }
 
 fn not_stored(error: FileError) -> ApiError {

@@ -33,7 +33,7 @@ impl Limits {
         if num_bytes <= SHORT_ANSWER || unsent.saturating_add(num_bytes) <= self.unsent_bytes {
             return Ok(());
         }
-        let message = "too many bytes of answers wait for clients that take them slowly";
+        let message = "too many bytes of answers wait for slow clients";
         let error = ApiError::unexpected(message).with_status(503);
         let error = error.with_info("retry_after_ms", json!(1000));
         Err(named(error, "HTTP_MAX_UNSENT_BYTES", self.unsent_bytes))
@@ -53,7 +53,10 @@ impl Limits {
             Err(named(error, setting, most))
         };
         if shape.depth > self.json_depth {
-            let message = format!("the body is nested more than {} deep", self.json_depth);
+            let message = format!(
+                "the body is nested more than {} levels deep",
+                self.json_depth
+            );
             return refuse(message, "MAX_JSON_DEPTH", self.json_depth);
         }
         if shape.num_values > self.json_values {
@@ -146,7 +149,7 @@ impl Limits {
             return refuse(what, "MAX_PREDICATE_NODES", self.predicate_nodes);
         }
         if size.depth > self.predicate_depth {
-            let what = "operators within each other";
+            let what = "nested operators";
             return refuse(what, "MAX_PREDICATE_DEPTH", self.predicate_depth);
         }
         Ok(())
@@ -162,7 +165,7 @@ impl Limits {
             return Ok(());
         }
         let most = self.page_records;
-        let message = format!("more than {most} records match; ask for pages of them");
+        let message = format!("more than {most} records match; request them in pages");
         let error = ApiError::invalid_argument(message, &["limit"]);
         Err(named(error, "MAX_PAGE_RECORDS", most))
     }

@@ -118,7 +118,9 @@ impl Search {
         while text.is_empty() && !self.is_over {
             let page = tokio::select! {
                 page = self.reader.page(&self.asked) => page,
-                () = self.stopping.cancelled() => Err(ApiError::unexpected("the server stops")),
+                () = self.stopping.cancelled() => {
+                    Err(ApiError::unexpected("the server is stopping"))
+                }
             };
             match page {
                 Ok(page) => {

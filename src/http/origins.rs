@@ -73,8 +73,9 @@ impl Origins {
             return Ok(());
         }
         let asks = String::from_utf8_lossy(asks.as_bytes());
-        let message =
-            format!("pages of {asks:?} may open no WebSocket here: CORS_HOST does not name them");
+        let message = format!(
+            "pages from {asks:?} may not open a WebSocket here: CORS_HOST does not name them"
+        );
         Err(ApiError::new(Code::PermissionDenied, message))
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn inner(path: &str) -> Option<&str> {
 
 /// Returns the error for an action that does not run in a sandbox.
 pub(super) fn not_run(action: &str) -> ApiError {
-    let message = format!("{action} is not run in a sandbox, where plugins only read");
+    let message = format!("{action} does not run in a sandbox, where plugins may only read");
     ApiError::new(Code::NotSupported, message)
 }
 

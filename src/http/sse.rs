@@ -61,7 +61,7 @@ impl Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The client has disconnected, or the server stops.
-    #[error("the client has gone")]
+    #[error("the client is gone")]
     Gone,
     /// The queue is full: the client reads too slowly.
     #[error("the client is too slow")]

@@ -93,6 +93,6 @@ impl Drop for Watch {
         let action = self.trace.action.get().map(|named| named.name.as_str());
         let (request_id, status) = (self.trace.id, HUNG_UP);
         let duration_ms = self.trace.begun.elapsed().as_secs_f64() * 1000.0;
-        tracing::debug!(%request_id, action, status, duration_ms, "the client went away");
+        tracing::debug!(%request_id, action, status, duration_ms, "the client disconnected");
     }
 }

@@ -212,7 +212,7 @@ impl PushSender for Apns {
             .all(|byte| byte.is_ascii_alphanumeric())
         {
             return Err(SendError::Refused(
-                "its token is none of Apple's".to_owned(),
+                "its token is not one of Apple's".to_owned(),
             ));
         }
         let shown = self.shown(address)?;

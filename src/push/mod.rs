@@ -116,19 +116,23 @@ fn with_headers(
             .find(|known| known.eq_ignore_ascii_case(header));
         let Some(known_as) = known_as else {
             return Err(refused(&format!(
-                "{header} is none of {}",
+                "{header} is not one of {}",
                 known.join(", ")
             )));
         };
         let text = match value {
             Json::String(text) => text.clone(),
             Json::Number(number) => number.to_string(),
-            _ => return Err(refused(&format!("{header} is neither text nor number"))),
+            _ => {
+                return Err(refused(&format!(
+                    "{header} is neither a string nor a number"
+                )));
+            }
         };
         let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if !is_plain || text.len() > MAX_HEADER {
             return Err(refused(&format!(
-                "{header} is not {MAX_HEADER} plain letters at most"
+                "{header} must be at most {MAX_HEADER} printable ASCII characters"
             )));
         }
         options.retain(|(given, _)| given != known_as);
@@ -145,7 +149,7 @@ fn encode(name: &str, object: &Map<String, Json>, max: usize) -> Result<Vec<u8>,
     let content = serde_json::to_vec(object).unwrap_or_default();
     let size = content.len();
     if size > max {
-        let message = format!("notification.{name} has {size} bytes, {max} at most");
+        let message = format!("notification.{name} has {size} bytes, at most {max} are allowed");
         return Err(ApiError::invalid_argument(message, &["notification"]));
     }
     Ok(content)

@@ -186,7 +186,7 @@ impl Socket {
         };
         let name = body.get("id").and_then(Json::as_str).unwrap_or_default();
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            let text = format!("id must be a text of 1 to {MAX_NAME_BYTES} bytes");
+            let text = format!("id must be a string of 1 to {MAX_NAME_BYTES} bytes");
             return Err(ApiError::invalid_argument(text, &["id"]));
         }
         *named = Some(name.to_owned());

@@ -184,7 +184,7 @@ impl Socket {
             }
             Some(Err(ProtocolError::Overflow)) => {
                 let max = self.door.limits.max_message_bytes;
-                let why = format!("a message may have {max} bytes");
+                let why = format!("a message may have at most {max} bytes");
                 return Some(Ending::because(CloseCode::Size, &why));
             }
             Some(Err(_)) | None => return Some(Ending::default()),
@@ -213,7 +213,9 @@ impl Socket {
         if channel.is_empty() {
             return end("channel should not be empty");
         } else if channel.len() > max {
-            return end(&format!("the name of a channel may have {max} bytes"));
+            return end(&format!(
+                "the name of a channel may have at most {max} bytes"
+            ));
         }
         let (hub, id) = (&self.door.hub, self.id);
         let action = frame.action.unwrap_or_default();

@@ -53,12 +53,12 @@ impl Seats {
         let address = client.map(host_of);
         let mut taken = self.taken.lock();
         if taken.num >= self.max {
-            return Err(refused("there are as many sockets as there may be", 503));
+            return Err(refused("there are too many sockets", 503));
         }
         if let (Some(address), Some(max)) = (address, self.max_per_address) {
             let of_address = taken.by_address.entry(address).or_default();
             if *of_address >= max {
-                let message = "this address has as many sockets as it may have";
+                let message = "this address has too many sockets";
                 return Err(refused(message, 429));
             }
             *of_address += 1;

@@ -360,7 +360,7 @@ fn what_fluentd_never_took_is_not_written_and_the_log_says_so_at_the_end() {
     let output = server.output();
     let said = output
         .lines()
-        .find(|line| line.contains("audit trail were lost"));
+        .find(|line| line.contains("audit trail have been lost"));
     let said = said.expect("the loss is told");
     assert!(
         said.contains("ERROR") && said.contains("dropped=1"),

@@ -195,7 +195,7 @@ fn the_hosted_service_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     for (store, expected) in [
         ("s3", "ASSET_STORE_BUCKET"),
-        ("cloud", "the hosted service is gone"),
+        ("cloud", "the hosted service no longer exists"),
         ("tape", "ASSET_STORE"),
     ] {
         let ended = Command::new(env!("CARGO_BIN_EXE_skytrail"))

@@ -96,7 +96,7 @@ fn media_types_are_short_and_what_a_header_holds() {
     let server = TestServer::start();
     let client = Client::anonymous(&server);
     let (longest, longer) = ("x".repeat(255), "x".repeat(256));
-    let held = "content-type has characters that no header can hold";
+    let held = "content-type has characters that a header cannot hold";
     let short = "content-type has 256 bytes, 255 at most";
     for (content_type, message) in [
         (&*longer, short),

@@ -287,14 +287,14 @@ fn what_a_push_must_have_is_said() {
             "push:device",
             json!({"device_ids": ["a"],
                 "notification": {"apns": {}, "apns_headers": {"apns-topic": "x"}}}),
-            "notification.apns_headers: apns-topic is none of apns-push-type, apns-priority, \
+            "notification.apns_headers: apns-topic is not one of apns-push-type, apns-priority, \
              apns-expiration, apns-collapse-id",
         ),
         (
             "push:device",
             json!({"device_ids": ["a"],
                 "notification": {"apns": {}, "apns_headers": {"apns-collapse-id": "a\nb"}}}),
-            "notification.apns_headers: apns-collapse-id is not 256 plain letters at most",
+            "notification.apns_headers: apns-collapse-id must be at most 256 printable ASCII characters",
         ),
         (
             "push:device",

@@ -158,7 +158,7 @@ fn over_http_a_sandbox_answers_reads_and_refuses_the_rest() {
         let error = &answer.json()["error"];
         assert_eq!(error["code"], 111, "{path}: {error}");
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("is not run in a sandbox"), "{message}");
+        assert!(message.contains("does not run in a sandbox"), "{message}");
         assert_eq!(world.head(), before, "{path}");
     }
     assert_eq!(world.post("/", &json!({})).json()["error"]["code"], 111);

@@ -267,7 +267,10 @@ fn the_command_finds_prints_and_goes_on_with_a_file() {
         assert_eq!(found, positions(&now));
     }
     let (_, said) = run(&["--kind", "nothing"]);
-    assert!(said.contains("\"nothing\" is no kind of event"), "{said}");
+    assert!(
+        said.contains("\"nothing\" is not a kind of event"),
+        "{said}"
+    );
 }
 
 #[test]

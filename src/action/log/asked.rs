@@ -102,12 +102,12 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let kinds = request::texts(body, "kinds")?.unwrap_or_default();
     let kinds = Kinds::parse(&kinds).map_err(|name| {
-        let message = format!("{name:?} is no kind of event, such as record.created or record");
+        let message = format!("{name:?} is not a kind of event, such as record.created or record");
         ApiError::invalid_argument(message, &["kinds"])
     })?;
     let request_id = request::text(body, "request_id")?.map(|text| {
         let unknown = || {
-            let message = format!("{text:?} is no request's id");
+            let message = format!("{text:?} is not a request's id");
             ApiError::invalid_argument(message, &["request_id"])
         };
         text.parse().map_err(|_| unknown())
@@ -150,7 +150,7 @@ fn stream(body: &Map<String, Json>) -> Result<Option<Stream>, ApiError> {
         }
         (Some(text), None) => Stream::parse(text).map(Some).ok_or_else(|| {
             let message =
-                format!("{text:?} is no stream, such as record/note/1, type/note, user/<id>");
+                format!("{text:?} is not a stream, such as record/note/1, type/note, user/<id>");
             ApiError::invalid_argument(message, &["stream"])
         }),
         (None, Some(id)) => Ok(Some(Stream::Record(request::record_id(id, "record")?))),
@@ -166,7 +166,7 @@ fn words<T: DeserializeOwned + Ord>(
 ) -> Result<BTreeSet<T>, ApiError> {
     let words = request::texts(body, name)?.unwrap_or_default().into_iter();
     let word = |word: String| {
-        let message = format!("{word:?} is none of {known}");
+        let message = format!("{word:?} is not one of {known}");
         serde_json::from_value(Json::from(word))
             .map_err(|_| ApiError::invalid_argument(message, &[name]))
     };
@@ -207,7 +207,7 @@ pub(crate) async fn behind(
 
 fn within(reader: &EventReader, place: Place) -> Result<u64, ApiError> {
     if !place.may_be_of(reader.timeline()) {
-        let message = "the log was put back to an earlier state since, and has another timeline";
+        let message = "the log was restored to an earlier state and has another timeline now";
         return Err(ApiError::invalid_argument(message, &["timeline"]));
     }
     let head = reader.head();
@@ -282,10 +282,11 @@ mod tests {
         assert!(refused(json!({"stream": "note/1"})).contains("\"note/1\" is no stream"));
         assert!(refused(json!({"kinds": ["record", "x"]})).contains("\"x\" is no kind"));
         assert!(
-            refused(json!({"keys": ["clients"]})).contains("\"clients\" is none of none, client")
+            refused(json!({"keys": ["clients"]}))
+                .contains("\"clients\" is not one of none, client")
         );
         let of_origins = refused(json!({"origins": ["x"]}));
-        assert!(of_origins.contains("\"x\" is none of api"));
+        assert!(of_origins.contains("\"x\" is not one of api"));
         for name in ["api", "plugin", "system", "cli", "import", "sql"] {
             let body = json!({"origins": [name]});
             assert!(filter(body.as_object().unwrap()).is_ok());

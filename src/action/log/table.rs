@@ -50,7 +50,7 @@ impl Format {
             "jsonl" => Ok(Self::Jsonl),
             "csv" => Ok(Self::Csv),
             _ => {
-                let message = format!("{name:?} is no format: jsonl or csv");
+                let message = format!("{name:?} is not a format: jsonl or csv");
                 Err(ApiError::invalid_argument(message, &["format"]))
             }
         }

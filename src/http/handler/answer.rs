@@ -79,7 +79,7 @@ fn fields(header: Option<Json>) -> Result<Vec<(HeaderName, HeaderValue)>, ApiErr
     let header = match header {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(Json::Object(header)) => header,
-        Some(_) => return Err(bad("needs an object as header")),
+        Some(_) => return Err(bad("needs an object as its header")),
     };
     let own = own_fields(&header);
     let mut fields = Vec::new();
@@ -87,14 +87,14 @@ fn fields(header: Option<Json>) -> Result<Vec<(HeaderName, HeaderValue)>, ApiErr
         let values = match values {
             Json::Null => continue,
             Json::Array(values) => values,
-            _ => return Err(bad(&format!("needs a list of texts as {name:?}"))),
+            _ => return Err(bad(&format!("needs a list of strings as {name:?}"))),
         };
         let parsed = HeaderName::from_bytes(name.trim().as_bytes());
-        let parsed = parsed.map_err(|_| bad(&format!("has a field with the name {name:?}")))?;
+        let parsed = parsed.map_err(|_| bad(&format!("has an invalid header name {name:?}")))?;
         let is_own = own.iter().any(|own| own.eq_ignore_ascii_case(name.trim()));
         for value in values {
             let text = value.as_str();
-            let text = text.ok_or_else(|| bad(&format!("needs texts in {name:?}")))?;
+            let text = text.ok_or_else(|| bad(&format!("needs strings in {name:?}")))?;
             let value = field_value(text);
             let value = value.ok_or_else(|| bad(&format!("has control characters in {name:?}")))?;
             if !is_own {
@@ -124,7 +124,7 @@ fn field_value(text: &str) -> Option<HeaderValue> {
 }
 
 fn body(body: Option<&Json>) -> Result<Vec<u8>, ApiError> {
-    let refused = || bad("needs base64 as body");
+    let refused = || bad("needs base64 as its body");
     let text = match body {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(body) => body.as_str().ok_or_else(refused)?,
@@ -202,15 +202,15 @@ mod tests {
             (json!({"status": "200"}), "needs a status"),
             (
                 json!({"status": 200, "header": []}),
-                "needs an object as header",
+                "needs an object as its header",
             ),
             (
                 json!({"status": 200, "header": {"A": "b"}}),
-                "needs a list of texts as \"A\"",
+                "needs a list of strings as \"A\"",
             ),
             (
                 json!({"status": 200, "header": {"A": [1]}}),
-                "needs texts in \"A\"",
+                "needs strings in \"A\"",
             ),
             (
                 json!({"status": 200, "header": {"a b": ["c"]}}),

@@ -150,7 +150,7 @@ pub fn read_query(
         .iter()
         .map(|(name, value)| name.len() + value.to_string().len());
     if num_bytes.sum::<usize>() > MAX_QUERY_BYTES {
-        let why = format!("a live query has {MAX_QUERY_BYTES} bytes at most");
+        let why = format!("a live query can have at most {MAX_QUERY_BYTES} bytes");
         return Err(ApiError::invalid_argument(why, &["predicate"]));
     }
     let query = LiveQuery::parse(body, scope)?;

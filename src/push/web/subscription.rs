@@ -58,7 +58,7 @@ impl Subscription {
         Ok(Self {
             endpoint: endpoint.ok_or("endpoint is not an address that begins with https://")?,
             key: key.map_err(|_| "keys.p256dh is not a point of the curve P-256")?,
-            auth: auth.map_err(|_| format!("keys.auth has not got {AUTH_LEN} bytes"))?,
+            auth: auth.map_err(|_| format!("keys.auth does not have {AUTH_LEN} bytes"))?,
         })
     }
 

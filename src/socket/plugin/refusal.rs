@@ -26,10 +26,7 @@ pub(super) fn check(request: &HttpRequest, services: &Services) -> Result<(), Ap
 
 /// Returns the error for a worker for which there is no room at present.
 pub(super) fn no_place() -> ApiError {
-    ApiError::new(
-        Code::PluginUnavailable,
-        "no place for another worker at present",
-    )
+    ApiError::new(Code::PluginUnavailable, "no place for another worker now")
 }
 
 fn check_key(kind: Option<KeyKind>) -> Result<(), ApiError> {
@@ -51,7 +48,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     if !headers.contains_key(ORIGIN) || is_same_origin(headers) {
         Ok(())
     } else {
-        let message = "plugins do not connect from other web pages";
+        let message = "plugins cannot connect from other web pages";
         Err(ApiError::new(Code::PermissionDenied, message))
     }
 }
@@ -64,7 +61,7 @@ fn check_protocol(headers: &HeaderMap) -> Result<(), ApiError> {
     if offered.any(|name| name.trim() == SUBPROTOCOL) {
         return Ok(());
     }
-    let error = ApiError::new(Code::BadRequest, "no known subprotocol was offered");
+    let error = ApiError::new(Code::BadRequest, "no supported subprotocol was offered");
     Err(error
         .with_info("supported", json!([SUBPROTOCOL]))
         .with_status(426))

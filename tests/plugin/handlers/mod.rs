@@ -161,7 +161,7 @@ fn errors_of_handlers_are_errors_of_the_api() {
         (json!({"status": 101}), "needs a status"),
         (
             json!({"status": 200, "header": {"Content-Type": "text/plain"}}),
-            "needs a list of texts as \"Content-Type\"",
+            "needs a list of strings as \"Content-Type\"",
         ),
         (
             json!({"status": 200, "header": {"a: b": ["c"]}}),
