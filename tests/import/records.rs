@@ -332,7 +332,11 @@ fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
             &[],
             "the table has no column for _id; name one with --map COLUMN=_id",
         ),
-        (&table, &[id, "Full name=name:text"], "\"text\" is no type"),
+        (
+            &table,
+            &[id, "Full name=name:text"],
+            "\"text\" is not a type",
+        ),
         (&table, &[id, "Full name=name:text"], types),
         (&lines, &["a=b"], "--map is for tables"),
     ];

@@ -433,7 +433,7 @@ fn records_that_refer_to_each_other_and_odd_columns() {
             "constraint odd__database_id_key",
             "only fields can form a unique constraint",
         ),
-        ("bad", "money: \"NaN\" is no number"),
+        ("bad", "money: \"NaN\" is not of type number"),
         ("end", "at: \"infinity\" is not a time"),
     ];
     assert_eq!(told, expected.into());

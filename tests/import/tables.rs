@@ -73,7 +73,7 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     told.sort();
     let begins = ["line 3", "line 5", "line 6"];
     let reasons = [
-        "age: \"old\" is no number",
+        "age: \"old\" is not a number",
         "failed to parse $date",
         "2 cells for 5 columns",
     ];

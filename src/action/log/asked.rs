@@ -279,8 +279,8 @@ mod tests {
             let refused = filter(body).err().or_else(|| start(body).err());
             refused.unwrap().message
         };
-        assert!(refused(json!({"stream": "note/1"})).contains("\"note/1\" is no stream"));
-        assert!(refused(json!({"kinds": ["record", "x"]})).contains("\"x\" is no kind"));
+        assert!(refused(json!({"stream": "note/1"})).contains("\"note/1\" is not a stream"));
+        assert!(refused(json!({"kinds": ["record", "x"]})).contains("\"x\" is not a kind"));
         assert!(
             refused(json!({"keys": ["clients"]}))
                 .contains("\"clients\" is not one of none, client")
@@ -292,7 +292,7 @@ mod tests {
             assert!(filter(body.as_object().unwrap()).is_ok());
             assert!(of_origins.contains(name), "{of_origins}");
         }
-        assert!(refused(json!({"request_id": "1"})).contains("\"1\" is no request"));
+        assert!(refused(json!({"request_id": "1"})).contains("\"1\" is not a request"));
         assert!(refused(json!({"record": "note"})).contains("_id"));
         let both = json!({"record": "note/1", "stream": "type/note"});
         assert!(refused(both).contains("either"));

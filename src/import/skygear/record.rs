@@ -128,13 +128,21 @@ mod tests {
     #[test]
     fn what_has_no_value_is_named() {
         let cases = [
-            (FieldType::Number, json!("NaN"), "\"NaN\" is no number"),
+            (
+                FieldType::Number,
+                json!("NaN"),
+                "\"NaN\" is not of type number",
+            ),
             (
                 FieldType::DateTime,
                 json!("infinity"),
                 "\"infinity\" is not a time",
             ),
-            (FieldType::Json, json!("text"), "\"text\" is no json"),
+            (
+                FieldType::Json,
+                json!("text"),
+                "\"text\" is not of type json",
+            ),
             (
                 FieldType::Location,
                 json!([null, null]),
