@@ -11,7 +11,7 @@ use crate::support::eventually;
 const FIRING: &str = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'note'::regclass \
     AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname";
 
-const WARNING: &str = "note is captured again";
+const WARNING: &str = "note are captured again";
 
 fn with_note() -> World {
     let world = World::new();
@@ -78,7 +78,7 @@ fn a_trigger_that_cannot_come_back_is_in_the_health() {
         let reason = health["captured"]["reason"].as_str()?.to_owned();
         (health["status"] == "degraded").then_some(reason)
     });
-    assert!(reason.contains("note is not captured"), "{reason}");
+    assert!(reason.contains("note are not captured"), "{reason}");
     assert!(reason.contains("no triggers here"), "{reason}");
     // Meanwhile everything that can be captured is imported.
     world.sql("UPDATE \"user\" SET last_login_at = NULL");

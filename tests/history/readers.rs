@@ -195,7 +195,7 @@ fn assert_unknown(server: &TestServer, record: &str, at: u64, why: &str) {
     assert_eq!(then["is_complete"], false, "{then}");
     assert_eq!(then["erased"]["why"], why, "{then}");
     let said = printed(server, record, at);
-    assert!(said.contains("not known: erased at "), "{said}");
+    assert!(said.contains("unknown: erased at "), "{said}");
     assert!(said.contains(why) && !said.contains(": nobody"), "{said}");
 }
 

@@ -119,7 +119,8 @@ fn a_write_that_was_torn_is_cut_behind_what_was_signed() {
     server.restart();
     eventually("the lines are named", || {
         let said = server.output();
-        let is_named = |line| said.contains(&format!("checkpoints.jsonl line {line} says nothing"));
+        let is_named =
+            |line| said.contains(&format!("checkpoints.jsonl line {line} proves nothing"));
         (is_named(2) && is_named(3)).then_some(())
     });
     let found = client.at(&server).query("note", json!(null));

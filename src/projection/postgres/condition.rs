@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(look(5, "a", 50), None);
         assert_eq!(condition.find_strange(0, None, None), None);
         assert!(look(7, "b", 70).unwrap().contains("another log"));
-        assert!(look(8, "a", 80).unwrap().contains("has got to 7"));
-        assert!(look(7, "a", 71).unwrap().contains("another event at 7"));
+        assert!(look(8, "a", 80).unwrap().contains("only reached 7"));
+        assert!(look(7, "a", 71).unwrap().contains("different event at 7"));
     }
 }
