@@ -115,7 +115,7 @@ fn files_of_a_user_go_with_his_records_and_stay_when_that_is_asked_for() {
     let erased = erase(&server, &["user", ada.user.as_ref().unwrap(), "--records"]);
     assert!(erased.status.success(), "{}", said(&erased));
     for asset in [&face, &both] {
-        let line = format!("file {} goes", asset["$name"]);
+        let line = format!("file {} is removed", asset["$name"]);
         assert!(said(&erased).contains(&line), "{}", said(&erased));
         assert!(!is_there(&server, asset));
     }
@@ -198,7 +198,7 @@ fn a_file_goes_with_the_version_or_field_that_named_it_unless_something_else_doe
     // Of a field of all records.
     master.save("note/3", json!({"c": named(&other)}));
     let erased = erase(&server, &["field", "note", "c"]);
-    let line = format!("file {} goes", other["$name"]);
+    let line = format!("file {} is removed", other["$name"]);
     assert!(said(&erased).contains(&line), "{}", said(&erased));
     assert!(!is_there(&server, &other) && is_there(&server, &now));
     verified(&server);
