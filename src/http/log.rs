@@ -87,8 +87,8 @@ async fn follow(
 ) -> Result<HttpResponse, ApiError> {
     admit(services, request, body).await?;
     let follower = match sse::last_place(request) {
-        Some(place) => asked::follower_behind(&services.events, body, place?)?,
-        None => asked::follower(&services.events, body).await?,
+        Some(place) => asked::follower_behind(services, body, place?).await?,
+        None => asked::follower(services, body).await?,
     };
     let timeline = services.events.timeline();
     let (feed, response) = sse::open(QUEUE, services.stopping.clone());

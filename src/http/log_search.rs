@@ -87,7 +87,7 @@ async fn search(
     };
     let search = Search {
         asked: Asked {
-            filter: asked::filter_by_name(services, body).await?,
+            filter: asked::filter(services, body).await?,
             from,
             range: *range.start()..=until,
             direction: Direction::Forwards,

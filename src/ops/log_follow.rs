@@ -24,7 +24,7 @@ pub struct FollowCommand {
     /// Shows only these kinds, separated by commas, such as `record.created` or `record`.
     #[arg(long)]
     kinds: Option<String>,
-    /// Shows only what this user did.
+    /// Shows only what this user did, by id, user name or email address.
     #[arg(long)]
     user: Option<String>,
     /// Starts at this position; defaults to the end of the log.

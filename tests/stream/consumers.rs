@@ -109,6 +109,22 @@ fn where_it_begins_and_what_it_is_told_is_said_once() {
 }
 
 #[test]
+fn a_user_is_named_by_what_he_signs_in_with() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    ada.save("note/1", json!({}));
+    master.save("note/2", json!({}));
+    let named = create(&master, "hers", &json!({"from": 1, "user": "ada"}));
+    let by_id = json!({"from": 1, "user": ada.user});
+    // With the id, the same is asked for.
+    assert_eq!(create(&master, "hers", &by_id)["name"], named["name"]);
+    let mut worker = Worker::connect(server.address(), "hers", 8);
+    let all = worker.take_all(&master, "hers");
+    let streams: Vec<_> = all.iter().map(stream).collect();
+    assert_eq!(streams, ["record/note/1"]);
+}
+
+#[test]
 fn streams_keep_their_order_whoever_works() {
     const STREAMS: usize = 6;
     const EVENTS: usize = 120;

@@ -200,6 +200,47 @@ fn who_follows_from_now_hears_what_comes_and_where_he_is() {
 }
 
 #[test]
+fn a_user_is_named_by_what_he_signs_in_with() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    Client::signed_up(&server, "bob").save("note/bobs", json!({"n": 1}));
+    ada.save("note/1", json!({"n": 1}));
+    let expected = read_all(&master, &json!({"user": ada.user}));
+    assert!(expected.len() > 1, "{expected:?}");
+    let first = expected[0]["position"].clone();
+    for user in ["ada", ada.user.as_ref().unwrap()] {
+        // Also when a client comes back, which asks in another way.
+        let after = read_all(&master, &json!({"stream": "type/user"}));
+        let begin = after[0]["position"].to_string();
+        for headers in [vec![KEY], vec![KEY, ("Last-Event-ID", &begin)]] {
+            let path = format!("/log/follow?from=1&user={user}");
+            let mut source = EventSource::open(server.address(), &path, &headers, None).unwrap();
+            assert_eq!(source.status, 200, "{}", source.head);
+            let mut seen = Vec::new();
+            while seen.len() < expected.len() {
+                let Heard::Event(event) = source.next(PATIENCE) else {
+                    panic!("{user}: {seen:?}");
+                };
+                let data: Json = serde_json::from_str(&event.data).unwrap();
+                assert_ne!(data["caught_up"], true, "{user}: {seen:?}");
+                if event.event == "event" {
+                    seen.push(data);
+                }
+            }
+            assert_eq!(seen, expected);
+        }
+        let key = [(KEY.0.to_owned(), KEY.1.to_owned())];
+        let mut socket = Socket::open(server.address(), "/log", &key).unwrap();
+        socket.send(&json!({"type": "follow", "from": 1, "user": user}).to_string());
+        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+            panic!("nothing is followed");
+        };
+        let said: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!(said["event"]["position"], first, "{user}: {said}");
+    }
+}
+
+#[test]
 fn a_stop_ends_what_is_followed_in_time() {
     let mut server = TestServer::start();
     write_some(&server, 3);

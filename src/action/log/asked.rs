@@ -94,11 +94,24 @@ pub(crate) async fn range(
     Ok(first..=last)
 }
 
-/// Reads which events are wanted.
+/// Reads which events are wanted. The user is given by id or by what they sign in with, as in
+/// [`audit::user`].
 ///
 /// # Errors
-/// 107, 108: a member has the wrong type, or names something unknown.
-pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
+/// 107, 108: a member has the wrong type, or names something unknown; the store cannot be read.
+pub(crate) async fn filter(
+    services: &Services,
+    body: &Map<String, Json>,
+) -> Result<EventFilter, ApiError> {
+    let mut filter = filter_as_written(body)?;
+    if let Some(user) = &filter.user {
+        filter.user = Some(audit::user(services, user.as_str()).await?);
+    }
+    Ok(filter)
+}
+
+/// As [`filter`], with the user as the body has it.
+fn filter_as_written(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let kinds = request::texts(body, "kinds")?.unwrap_or_default();
     let kinds = Kinds::parse(&kinds).map_err(|name| {
@@ -122,21 +135,6 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         request_id: request_id.transpose()?,
     })
-}
-
-/// As [`filter`], but the user may also be given by what they sign in with, as in [`audit::user`].
-///
-/// # Errors
-/// As [`filter`]; the store cannot be read.
-pub(crate) async fn filter_by_name(
-    services: &Services,
-    body: &Map<String, Json>,
-) -> Result<EventFilter, ApiError> {
-    let mut filter = filter(body)?;
-    if let Some(user) = &filter.user {
-        filter.user = Some(audit::user(services, user.as_str()).await?);
-    }
-    Ok(filter)
 }
 
 /// Reads the one stream that is wanted, given by its name or as a record's id.
@@ -178,11 +176,13 @@ fn words<T: DeserializeOwned + Ord>(
 /// # Errors
 /// As [`filter`] and [`start`]; 108 for a place past the log's end, or on another timeline.
 pub(crate) async fn follower(
-    reader: &Arc<EventReader>,
+    services: &Services,
     body: &Map<String, Json>,
 ) -> Result<Follower, ApiError> {
+    let reader = &services.events;
     let position = behind(reader, body).await?;
-    Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
+    let filter = filter(services, body).await?;
+    Ok(Follower::new(Arc::clone(reader), filter, position))
 }
 
 /// Returns the position after which a body wants to begin, or the log's end if it gives none.
@@ -222,13 +222,15 @@ fn within(reader: &EventReader, place: Place) -> Result<u64, ApiError> {
 ///
 /// # Errors
 /// As [`follower`].
-pub(crate) fn follower_behind(
-    reader: &Arc<EventReader>,
+pub(crate) async fn follower_behind(
+    services: &Services,
     body: &Map<String, Json>,
     place: Place,
 ) -> Result<Follower, ApiError> {
+    let reader = &services.events;
     let position = within(reader, place)?;
-    Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
+    let filter = filter(services, body).await?;
+    Ok(Follower::new(Arc::clone(reader), filter, position))
 }
 
 /// Builds a body from a query. Numbers stay strings where a string is expected.
@@ -267,7 +269,7 @@ mod tests {
         let read = body_of_query(query);
         assert_eq!(Json::Object(read.clone()), body);
         assert_eq!(start(&read), Ok(Some(Start::From(12))));
-        let filter = filter(&read).unwrap();
+        let filter = filter_as_written(&read).unwrap();
         assert_eq!(filter.record_types.len(), 2);
         assert_eq!(filter.user, Some(UserId::from("7")));
     }
@@ -276,7 +278,7 @@ mod tests {
     fn what_names_nothing_is_refused_by_name() {
         let refused = |body: Json| {
             let body = body.as_object().unwrap();
-            let refused = filter(body).err().or_else(|| start(body).err());
+            let refused = filter_as_written(body).err().or_else(|| start(body).err());
             refused.unwrap().message
         };
         assert!(refused(json!({"stream": "note/1"})).contains("\"note/1\" is not a stream"));
@@ -289,7 +291,7 @@ mod tests {
         assert!(of_origins.contains("\"x\" is not one of api"));
         for name in ["api", "plugin", "system", "cli", "import", "sql"] {
             let body = json!({"origins": [name]});
-            assert!(filter(body.as_object().unwrap()).is_ok());
+            assert!(filter_as_written(body.as_object().unwrap()).is_ok());
             assert!(of_origins.contains(name), "{of_origins}");
         }
         assert!(refused(json!({"request_id": "1"})).contains("\"1\" is not a request"));

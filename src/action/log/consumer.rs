@@ -20,7 +20,7 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
     within("max_attempts", attempts, (1, ATTEMPTS.1))?;
     within("timeout_ms", timeout_ms, (TIMEOUT_MS.1, TIMEOUT_MS.2))?;
     let options = LogConsumerOptions {
-        filter: asked::filter(&call.body)?,
+        filter: asked::filter(&call.services, &call.body).await?,
         max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         timeout_ms,
     };

@@ -15,7 +15,7 @@ const EVENTS: (u64, u64) = (100, 1000);
 
 pub(super) async fn read(call: Call) -> Outcome {
     let reader = &call.services.events;
-    let filter = asked::filter_by_name(&call.services, &call.body).await?;
+    let filter = asked::filter(&call.services, &call.body).await?;
     let is_backwards = request::flag(&call.body, "backwards")?;
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(EVENTS.0);
     let start = asked::start(&call.body)?;

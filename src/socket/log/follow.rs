@@ -17,7 +17,7 @@ pub(super) async fn run(
     line: &mut Line,
     message: &Map<String, Json>,
 ) -> Result<(), ApiError> {
-    let mut follower = asked::follower(&services.events, message).await?;
+    let mut follower = asked::follower(services, message).await?;
     let mut progress = Progress::new(services.events.timeline());
     loop {
         tokio::select! {
