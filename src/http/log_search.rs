@@ -19,7 +19,7 @@ use skytrail_schema::code::ApiError;
 use tokio_util::sync::CancellationToken;
 
 use super::{body, error, log, router};
-use crate::action::log::asked;
+use crate::action::log::asked::{self, Start};
 use crate::action::log::table::Format;
 use crate::services::Services;
 
@@ -81,7 +81,8 @@ async fn search(
     let format = named.map_or(Ok(Format::Jsonl), Format::parse)?;
     let range = asked::range(&reader, body).await?;
     let until = (*range.end()).min(reader.head());
-    let from = match asked::start(body)? {
+    let start = asked::start(body)?;
+    let from = match start {
         Some(start) => Some(start.first(&reader).await?),
         None => None,
     };
@@ -95,8 +96,11 @@ async fn search(
         },
         reader,
         format,
-        // A client that resumes an earlier answer already has the names.
-        head: from.map_or_else(|| format.head(), |_| String::new()),
+        // A client that resumes an earlier answer does so by position, and already has the names.
+        head: match start {
+            Some(Start::From(_)) => String::new(),
+            Some(Start::Time(_)) | None => format.head(),
+        },
         stopping: services.stopping.clone(),
         is_over: false,
     };

@@ -167,6 +167,13 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
         "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload"
     );
     let event = &read_all(&master, &json!({"record": "note/=1+1"}))[0];
+    // The answer is only resumed by position; a time is where a new one begins.
+    let mut timed = asked.clone();
+    timed["time"] = event["time"].clone();
+    assert_eq!(search(&server, &timed), text);
+    let mut resumed = asked;
+    resumed["from"] = event["position"].clone();
+    assert_eq!(search(&server, &resumed), format!("{row}\r\n"));
     assert!(row.starts_with(&format!("{},", event["position"])), "{row}");
     assert!(
         row.contains(",record/note/=1+1,1,'=cmd|' /C calc'!A0,master,api,"),
