@@ -12,6 +12,8 @@ use crate::plugin::zmq::Endpoint;
 
 /// The maximum number of requests in flight to a plugin.
 const MAX_WINDOW: u64 = protocol::MAX_WINDOW as u64;
+/// The longest time that a plugin may take to answer, in seconds: a hundred years.
+const MAX_TIMEOUT: u64 = 3_153_600_000;
 /// How many processes of a plugin run at once by default.
 const EXEC_WINDOW: u64 = 8;
 
@@ -90,11 +92,12 @@ fn read_plugin(
         _ => Duration::from_secs(30),
     };
     let timeout = setting(reader, name, "TIMEOUT");
-    let timeout = reader.seconds(&timeout, default.as_secs());
+    // 0 cannot mean "without limit" here: a request that nobody answers must end.
+    let seconds = reader.number(&timeout, default.as_secs(), 1..=MAX_TIMEOUT);
     Plugin {
         name: name.to_owned(),
         transport,
-        timeout: timeout.unwrap_or(Duration::from_secs(30)),
+        timeout: Duration::from_secs(seconds),
     }
 }
 

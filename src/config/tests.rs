@@ -299,6 +299,24 @@ fn plugins_are_told_apart_by_their_transports() {
 }
 
 #[test]
+fn a_plugin_without_any_time_is_refused() {
+    for (setting, transport) in [("A_TIMEOUT", "http"), ("a_TIMEOUT", "exec")] {
+        let mistakes = read(&[
+            ("PLUGINS", "a"),
+            ("A_TRANSPORT", transport),
+            ("A_PATH", "http://127.0.0.1:8000"),
+            (setting, "0"),
+        ])
+        .unwrap_err();
+        let [mistake] = mistakes.as_slice() else {
+            panic!("{mistakes:?}");
+        };
+        assert_eq!(mistake.name, setting);
+        assert!(mistake.fault.contains("from 1 to"), "{mistake}");
+    }
+}
+
+#[test]
 fn wrong_ways_to_plugins_are_all_reported() {
     let mistakes = read(&[
         ("PLUGINS", "A,B,C,D,E,A"),
