@@ -290,12 +290,11 @@ impl<'a> Reader<'a> {
         value.to_owned()
     }
 
-    /// Returns the spelling of a setting that is set, or else the first one.
+    /// Returns the spelling of a setting whose value counts: the one from the later origin, or else
+    /// the first one.
     pub(super) fn spelled(&mut self, first: &str, second: &str) -> String {
-        match (self.find(first), self.find(second)) {
-            (None, Some(_)) => second.to_owned(),
-            _ => first.to_owned(),
-        }
+        let [one, other] = [first, second].map(|name| self.find(name).map(|(origin, _)| origin));
+        if other > one { second } else { first }.to_owned()
     }
 
     /// Reads a secret, either directly or from the file whose path is in the setting with the

@@ -317,6 +317,26 @@ fn a_plugin_without_any_time_is_refused() {
 }
 
 #[test]
+fn of_two_spellings_the_one_of_the_stronger_origin_counts() {
+    let timeout = |values: &[(Origin, &str, &str)]| {
+        let mut sources = Sources::default();
+        let plugin = [(Origin::File, "PLUGINS", "chat")];
+        for (origin, name, value) in plugin.iter().chain(values) {
+            let value = ((*name).to_owned(), (*value).to_owned());
+            sources = sources.with(*origin, [value]);
+        }
+        let (config, _) = Config::read(&sources).unwrap();
+        config.plugins[0].timeout.as_secs()
+    };
+    let (own, capitals) = ("chat_TIMEOUT", "CHAT_TIMEOUT");
+    let (weak, strong) = (Origin::DotEnv, Origin::Flag);
+    assert_eq!(timeout(&[(weak, own, "1"), (strong, capitals, "2")]), 2);
+    assert_eq!(timeout(&[(strong, own, "1"), (weak, capitals, "2")]), 1);
+    assert_eq!(timeout(&[(weak, own, "1"), (weak, capitals, "2")]), 1);
+    assert_eq!(timeout(&[(weak, capitals, "2")]), 2);
+}
+
+#[test]
 fn wrong_ways_to_plugins_are_all_reported() {
     let mistakes = read(&[
         ("PLUGINS", "A,B,C,D,E,A"),
