@@ -13,6 +13,7 @@ use skytrail_schema::code::{ApiError, Code};
 use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
 use crate::auth::throttle::Attempt;
+use crate::services::Services;
 
 /// Real names are never longer. The throttle remembers every name that is tried.
 const MAX_AUTH_DATA_BYTES: usize = 4096;
@@ -27,6 +28,28 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         let guess = guess.map(|account| Attempt::on(&account, address));
         guess.unwrap_or_default().signing_up(address)
     })?;
+    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
+    let signed_up = try_sign_up(call, auth_data).await;
+    give_back_if_not_taken(&services, &attempt, signed_up.as_ref().err());
+    let session = signed_up?;
+    services.throttle.welcome(&attempt);
+    witness.note(AuditEvent::Signup, Some(&session.user));
+    write(session)
+}
+
+/// Gives back what a sign-up has taken, unless the name is taken: no other answer tells a guesser
+/// anything.
+pub(super) fn give_back_if_not_taken(
+    services: &Services,
+    attempt: &Attempt,
+    refused: Option<&ApiError>,
+) {
+    if refused.is_none_or(|error| error.code != Code::Duplicated) {
+        services.throttle.give_back(attempt, Instant::now());
+    }
+}
+
+async fn try_sign_up(mut call: Call, auth_data: AuthData) -> Result<Session, ApiError> {
     let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let password = password(&call.body, "password")?;
     let command = SignUp {
@@ -35,11 +58,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         password,
         profile,
     };
-    let session = call.services.accounts.sign_up(command).await?;
-    call.services.throttle.give_back(&attempt, Instant::now());
-    call.services.throttle.welcome(&attempt);
-    call.witness.note(AuditEvent::Signup, Some(&session.user));
-    write(session)
+    call.services.accounts.sign_up(command).await
 }
 
 pub(super) async fn log_in(mut call: Call) -> Outcome {

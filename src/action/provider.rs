@@ -32,10 +32,10 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         account,
         fields,
     };
-    let reply = sso::sign_up(&call.services, command, &call.witness).await?;
+    let reply = sso::sign_up(&call.services, command, &call.witness).await;
     // As for a sign-up with a password.
-    call.services.throttle.give_back(&tried, Instant::now());
-    Ok(reply)
+    auth::give_back_if_not_taken(&call.services, &tried, reply.as_ref().err());
+    reply
 }
 
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {

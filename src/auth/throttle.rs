@@ -7,7 +7,7 @@
 //! limited by it there.
 //!
 //! A sign-up also takes from a bucket of its address for sign-ups, which is wider: a class that
-//! starts using an app signs up behind one address. A sign-up that succeeds has guessed nothing.
+//! starts using an app signs up behind one address. It is a guess only if the name is taken.
 //!
 //! Memory is bounded, and names are kept as hashes, however long they are.
 

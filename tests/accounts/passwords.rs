@@ -127,6 +127,34 @@ fn signing_up_takes_no_tries_from_those_who_know_their_passwords() {
     assert!(taken.is_some());
 }
 
+#[test]
+fn a_sign_up_that_fails_costs_a_try_only_for_a_name_that_is_taken() {
+    let settings = [("AUTH_THROTTLE", "on"), ("USER_AUDIT_PW_MIN_LENGTH", "8")];
+    let server = TestServer::with(&settings);
+    let anyone = Client::anonymous(&server);
+    Client::signed_up(&server, "ada");
+    let body = |password: Json, profile: Json| {
+        let auth_data = json!({"username": "eve"});
+        json!({"auth_data": auth_data, "password": password, "profile": profile})
+    };
+    for number in 0..15 {
+        let weak = sign_up(&anyone, "eve", "short");
+        assert_eq!(weak.code(), 126, "{number}");
+        for body in [
+            body(json!(FIRST), json!("no object")),
+            body(json!(5), json!({})),
+            body(json!(FIRST), json!({"username": "eve"})),
+        ] {
+            assert_eq!(anyone.call("auth:signup", body).status, 400, "{number}");
+        }
+    }
+    assert_eq!(log_in(&anyone, "ada", FIRST).status, 200);
+    let taken = (0..30).map(|_| sign_up(&anyone, "ada", FIRST));
+    let (taken, refused): (Vec<_>, Vec<_>) = taken.partition(|it| it.status != 429);
+    assert!(!refused.is_empty() && taken.iter().all(|it| it.code() == 109));
+    assert_eq!(log_in(&anyone, "eve", FIRST).status, 429);
+}
+
 /// Signs in from an address, given by a proxy that the server trusts.
 fn log_in_from(server: &TestServer, address: &str, username: &str, password: &str) -> u16 {
     let url = format!("{}/auth/login", server.base_url);
