@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use skytrail_actors::spawn::spawn_named;
 use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +27,11 @@ const MAX_CONNECTIONS: usize = 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a worker may take to accept a message.
 const WRITE: Duration = Duration::from_secs(10);
-/// How many messages can wait to be written to one worker: more than its stack has levels by
-/// default.
+/// How many messages can wait to be written to one worker, next to those that it can be sent at
+/// once.
 const MAX_UNWRITTEN: usize = 64;
+/// How many of these are left for heartbeats and requests while nothing is read from a worker.
+const SPARE: usize = 16;
 /// How many messages of the maximum size can be read at once, of all workers.
 const MAX_LARGE: u64 = 32;
 /// The largest message of a connection that has not become a worker, and may be anyone's.
@@ -46,6 +48,13 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Creates a link with a queue for what a worker can be sent at once, and some more.
+    pub(super) fn new(number: u64, max_at_once: usize) -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let max_unwritten = MAX_UNWRITTEN.saturating_add(max_at_once);
+        let (unwritten, queue) = mpsc::channel(max_unwritten.min(Semaphore::MAX_PERMITS));
+        (Self { number, unwritten }, queue)
+    }
+
     /// Sends a message; returns false if the worker does not read.
     pub(super) fn send(&self, frames: &[Vec<u8>]) -> bool {
         self.unwritten.try_send(wire::write_message(frames)).is_ok()
@@ -99,8 +108,12 @@ async fn serve(
     };
     let identity = Identity(identity.into());
     let (reader, writer) = split(stream);
-    let (unwritten, queue) = mpsc::channel(MAX_UNWRITTEN);
-    let link = Link { number, unwritten };
+    let (link, queue) = Link::new(number, workers.max_told_at_once());
+    let room = Room {
+        unwritten: link.unwritten.downgrade(),
+        written: Notify::new(),
+        wanted: workers.max_told_at_once().saturating_add(SPARE),
+    };
     if !workers.admit(&identity, link) {
         return Ok(());
     }
@@ -110,8 +123,28 @@ async fn serve(
         number,
     };
     tokio::select! {
-        ended = read(reader, &identity, number, (workers, max_message, budget)) => ended,
-        ended = write(writer, queue) => ended,
+        ended = read(reader, (&identity, number), &room, (workers, max_message, budget)) => ended,
+        ended = write(writer, queue, &room) => ended,
+    }
+}
+
+/// Whether the answers to what a worker says would find room in its queue.
+///
+/// A worker can say much in one piece, and many answers are known at once. One that reads must not
+/// be cut off because they were not written yet.
+struct Room {
+    unwritten: mpsc::WeakSender<Vec<u8>>,
+    written: Notify,
+    wanted: usize,
+}
+
+impl Room {
+    /// Waits until there is room, or the link is gone.
+    async fn wait(&self) {
+        let is_full = |it: mpsc::Sender<Vec<u8>>| it.capacity() < self.wanted;
+        while self.unwritten.upgrade().is_some_and(is_full) {
+            self.written.notified().await;
+        }
     }
 }
 
@@ -130,13 +163,14 @@ impl Drop for Release<'_> {
 
 async fn read(
     reader: ReadHalf<Box<dyn Stream>>,
-    identity: &Identity,
-    number: u64,
+    (identity, number): (&Identity, u64),
+    room: &Room,
     (workers, max_message, budget): (&Workers, u64, &Budget),
 ) -> Result<(), WireError> {
     let mut reader = BufReader::new(reader);
     let mut is_known = false;
     loop {
+        room.wait().await;
         is_known = is_known || workers.knows(identity);
         let max_bytes = match is_known {
             true => max_message,
@@ -183,8 +217,10 @@ async fn read(
 async fn write(
     mut writer: WriteHalf<Box<dyn Stream>>,
     mut queue: mpsc::Receiver<Vec<u8>>,
+    room: &Room,
 ) -> Result<(), WireError> {
     while let Some(bytes) = queue.recv().await {
+        room.written.notify_one();
         let written = timeout(WRITE, async {
             writer.write_all(&bytes).await?;
             writer.flush().await

@@ -23,6 +23,7 @@ pub(super) type Answered = Result<Vec<u8>, Failure>;
 /// See the module.
 pub(super) struct Workers {
     plugin: Arc<str>,
+    max_told_at_once: usize,
     state: Mutex<State>,
 }
 
@@ -45,6 +46,7 @@ struct Waiting {
 
 impl Workers {
     pub(super) fn new(plugin: Arc<str>, pool: Pool, notices: mpsc::Sender<Notice>) -> Self {
+        let max_told_at_once = pool.max_told_at_once();
         let state = State {
             plugin: Arc::clone(&plugin),
             pool,
@@ -55,6 +57,7 @@ impl Workers {
         };
         Self {
             plugin,
+            max_told_at_once,
             state: Mutex::new(state),
         }
     }
@@ -62,6 +65,11 @@ impl Workers {
     /// Returns the plugin that the workers belong to.
     pub(super) fn plugin(&self) -> &str {
         &self.plugin
+    }
+
+    /// Returns how many messages a worker can be sent at once that has not said anything.
+    pub(super) fn max_told_at_once(&self) -> usize {
+        self.max_told_at_once
     }
 
     /// Returns how many workers accept requests.
@@ -260,5 +268,54 @@ impl State {
             // With this many unread notices, one more would change nothing.
             let _ = self.notices.try_send(Notice::Back);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::pool::Limits;
+    use super::*;
+
+    const MAX_BOUNCE: u32 = 1000;
+
+    fn call(number: u32) -> Told {
+        let id = format!("own{number}").into_bytes();
+        let frames = [b"w".to_vec(), vec![], vec![4], b"0".to_vec(), id, vec![]];
+        let body = br#"{"payload": {}}"#.to_vec();
+        message::parse(frames.into_iter().chain([body]).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_gets_all_replies_that_it_has_missed() {
+        let (sender, mut notices) = mpsc::channel(2 * MAX_BOUNCE as usize);
+        let pool = Pool::new(Limits {
+            timeout: Duration::from_secs(30),
+            max_bounce: MAX_BOUNCE,
+            max_waiting: 10,
+        });
+        let workers = Workers::new("p".into(), pool, sender);
+        let identity = Identity(b"w".as_slice().into());
+        let (link, _unread) = Link::new(1, workers.max_told_at_once());
+        assert!(workers.admit(&identity, link));
+        assert!(workers.hear(&identity, 1, Told::Ready));
+        for number in 0..MAX_BOUNCE {
+            assert!(workers.hear(&identity, 1, call(number)));
+        }
+        workers.release(&identity, 1);
+        while let Ok(notice) = notices.try_recv() {
+            if let Notice::Call(call) = notice {
+                workers.reply(&call.id.into(), b"{}".to_vec());
+            }
+        }
+        let (link, mut unread) = Link::new(2, workers.max_told_at_once());
+        assert!(workers.admit(&identity, link));
+        let num_told = std::iter::from_fn(|| unread.try_recv().ok()).count();
+        assert_eq!(num_told, MAX_BOUNCE as usize);
+        assert!(
+            workers.hear(&identity, 2, Told::Heartbeat),
+            "it was cut off"
+        );
     }
 }

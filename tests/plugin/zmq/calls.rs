@@ -1,7 +1,10 @@
 //! Calls of workers, and what they cause.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
+use super::worker::Worker;
 use super::{World, ops};
 use crate::plugin::{call, hook, save};
 use crate::support::client::Client;
@@ -141,6 +144,29 @@ fn a_worker_may_call_by_itself_and_is_busy_meanwhile() {
     for asked in asked {
         asked.join().unwrap().result();
     }
+}
+
+/// Reads the replies to these calls, in any order.
+fn expect_replies(worker: &mut Worker, ids: &[String]) {
+    let mut left: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    while !left.is_empty() {
+        let reply = worker.expect_reply();
+        assert!(left.remove(reply.id.as_str()), "{reply:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_reads_gets_all_replies_however_many_come_at_once() {
+    let world = World::new(&[]);
+    let mut worker = world.first_worker("worker", &ops(&["foo"]));
+    // Most of them are refused the moment they are read.
+    let ids: Vec<_> = (0..400).map(|number| format!("own{number}")).collect();
+    worker.call_many_alone(&ids, &json!({"action": "schema:fetch"}));
+    expect_replies(&mut worker, &ids);
+    let asked = call(&Client::anonymous(&world.server), "foo", json!({}));
+    let request = worker.expect_request("foo");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
 }
 
 #[test]

@@ -98,17 +98,15 @@ impl Worker {
 
     /// Sends frames.
     pub fn send(&mut self, frames: &[&[u8]]) {
-        let mut bytes = Vec::new();
-        for (index, frame) in frames.iter().enumerate() {
-            let more = u8::from(index + 1 < frames.len());
-            bytes.push(more | 2);
-            bytes.extend(u64::try_from(frame.len()).unwrap().to_be_bytes());
-            bytes.extend(*frame);
-        }
-        self.write(&bytes);
+        self.write(&message(frames));
     }
 
     fn send_message(&mut self, kind: u8, bounce: u32, id: &str, body: &str) {
+        let bytes = self.message(kind, bounce, id, body);
+        self.write(&bytes);
+    }
+
+    fn message(&self, kind: u8, bounce: u32, id: &str, body: &str) -> Vec<u8> {
         let identity = self.identity.clone();
         let bounce = bounce.to_string();
         let frames = [
@@ -119,7 +117,7 @@ impl Worker {
             id.as_bytes(),
             b"",
         ];
-        self.send(&[frames.as_slice(), &[body.as_bytes()]].concat());
+        message(&[frames.as_slice(), &[body.as_bytes()]].concat())
     }
 
     /// Answers a request with any text.
@@ -172,6 +170,14 @@ impl Worker {
     pub fn call_alone(&mut self, id: &str, payload: &Json) {
         let body = json!({"method": "POST", "payload": payload}).to_string();
         self.send_message(REQUEST, 0, id, &body);
+    }
+
+    /// Makes many calls outside of any request, all in one write.
+    pub fn call_many_alone(&mut self, ids: &[String], payload: &Json) {
+        let body = json!({"method": "POST", "payload": payload}).to_string();
+        let calls = ids.iter().map(|id| self.message(REQUEST, 0, id, &body));
+        let bytes: Vec<u8> = calls.flatten().collect();
+        self.write(&bytes);
     }
 
     /// Calls with a body as it is.
@@ -371,6 +377,18 @@ impl Worker {
 
 fn is_news(request: &Envelope) -> bool {
     request.body["name"] == "schema-changed"
+}
+
+/// Returns the bytes of a message.
+fn message(frames: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (index, frame) in frames.iter().enumerate() {
+        let more = u8::from(index + 1 < frames.len());
+        bytes.push(more | 2);
+        bytes.extend(u64::try_from(frame.len()).unwrap().to_be_bytes());
+        bytes.extend(*frame);
+    }
+    bytes
 }
 
 fn understand(frames: Vec<Vec<u8>>) -> Seen {

@@ -8,9 +8,6 @@ use super::time::{BEAT, CALL};
 use super::worker::{Entry, Work};
 use crate::plugin::zmq::message::{Envelope, Identity, Told};
 
-/// How many levels a stack can have beyond those that the bounce count allows.
-const SPARE_LEVELS: usize = 2;
-
 impl Pool {
     /// Handles a message from a worker with a connection.
     pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: Told, now: Instant) {
@@ -120,13 +117,13 @@ impl Pool {
             tracing::debug!(worker = ?from, ?id, bounce, "the same call again");
             return;
         }
-        let max_levels = usize::try_from(self.limits.max_bounce).unwrap_or(usize::MAX);
+        let max_levels = self.limits.max_levels();
         let refused = if failure.is_some() {
             failure
         } else if bounce > self.limits.max_bounce {
             Some(Failure::TooDeep)
         } else {
-            let is_full = worker.stack.len() >= max_levels.saturating_add(SPARE_LEVELS);
+            let is_full = worker.stack.len() >= max_levels;
             is_full.then_some(Failure::TooManyCalls)
         };
         if let Some(failure) = refused {

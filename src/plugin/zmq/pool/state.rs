@@ -13,6 +13,9 @@ use crate::plugin::zmq::message::{Envelope, Identity, RequestId, Told};
 /// How long a request waits for a worker: v1 retries after a second, three times.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How many levels a stack can have beyond those that the bounce count allows.
+const SPARE_LEVELS: usize = 2;
+
 /// How many requests caused by one worker's calls can be waiting.
 const MAX_NESTED: usize = 64;
 
@@ -30,6 +33,14 @@ pub(in crate::plugin::zmq) struct Limits {
     pub(in crate::plugin::zmq) max_bounce: u32,
     /// How many requests can wait for any worker.
     pub(in crate::plugin::zmq) max_waiting: usize,
+}
+
+impl Limits {
+    /// Returns how many levels a stack can have when a worker adds a call to it.
+    pub(super) fn max_levels(&self) -> usize {
+        let max_bounce = usize::try_from(self.max_bounce).unwrap_or(usize::MAX);
+        max_bounce.saturating_add(SPARE_LEVELS)
+    }
 }
 
 /// An action to perform.
@@ -128,6 +139,12 @@ impl Pool {
     /// Returns the actions to perform, in order.
     pub(in crate::plugin::zmq) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Returns how many messages a worker can be sent at once that has not said anything: the
+    /// replies to all its calls, and then a request.
+    pub(in crate::plugin::zmq) fn max_told_at_once(&self) -> usize {
+        self.limits.max_levels().saturating_add(1)
     }
 
     /// Counts the workers that accept requests, now or when they have finished their current ones.
