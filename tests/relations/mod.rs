@@ -205,3 +205,39 @@ fn who_asks_for_all_is_told_when_they_are_too_many() {
     assert_eq!(page(json!({"limit": 3})), (ids(&them[..3]), 4));
     assert_eq!(page(json!({"offset": 1})), (ids(&them[1..]), 4));
 }
+
+/// Ids stay, as they do in the records that an erased user has created; who it was is gone.
+#[test]
+fn relations_outlast_their_users_by_id_alone() {
+    let mut server = TestServer::start();
+    let [ada, ben, eve] = people(&server, "gone");
+    add(&ada, "friend", &[&ben]);
+    add(&ben, "friend", &[&ada]);
+    add(&eve, "follow", &[&ben]);
+    let body = json!({"user": ben.user, "why": "the law"});
+    let erased = Client::master(&server).call("erase:user", body).result();
+    assert_eq!(erased["finished"], true);
+    for _ in 0..2 {
+        let [ada, eve] = [&ada, &eve].map(|it| it.at(&server));
+        let bens = (ids(&[&ben]), 1);
+        assert_eq!(query(&ada, "friend", "outward", &json!({})), bens);
+        assert_eq!(query(&ada, "friend", "mutual", &json!({})), bens);
+        let found = query(&eve, "follow", "outward", &json!({}));
+        assert_eq!(found, bens);
+        let body = json!({"name": "follow", "direction": "outward"});
+        let items = eve.call("relation:query", body).result();
+        assert_eq!(items[0]["data"].get("username"), None, "{items}");
+        server.restart();
+    }
+    let [ada, eve] = [&ada, &eve].map(|it| it.at(&server));
+    // Nobody else can be related to them, and who is can end it.
+    let refused = add(&ada, "follow", &[&ben]);
+    assert_eq!(refused[0]["type"], "error", "{refused}");
+    let body = json!({"name": "follow", "targets": [ben.user]});
+    assert_eq!(
+        eve.call("relation:remove", body.clone()).result()[0].get("type"),
+        None
+    );
+    let again = eve.call("relation:remove", body).result();
+    assert_eq!(again[0]["data"]["code"], 110, "{again}");
+}
