@@ -151,3 +151,43 @@ fn what_a_hook_leaves_out_does_not_count_as_sent_after_what_it_saved() {
         (&json!("locked"), &json!("a"))
     );
 }
+
+#[test]
+fn what_is_created_in_the_place_of_a_record_that_was_deleted_meanwhile_is_new() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    for is_deleted_by_hook in [false, true] {
+        let first = save(&ada, json!({"_id": "order/1", "note": "old"}));
+        let request = worker.expect_request("order_beforeSave");
+        worker.answer_record(&request, &json!({}));
+        let first = first.join().unwrap().result()[0].clone();
+
+        let saving = save(&ada, json!({"_id": "order/1", "note": "new"}));
+        let asked = worker.expect_request("order_beforeSave");
+        assert_eq!(asked["param"]["original"]["note"], "old");
+        let deletion = json!({"ids": ["order/1"]});
+        if is_deleted_by_hook {
+            let payload = json!({"action": "record:delete", "ids": deletion["ids"]});
+            let id = asked["id"].clone();
+            worker.send(json!({"type": "call", "id": "c1", "parent": id, "payload": payload}));
+            let reply = worker.expect("reply");
+            assert_eq!(reply["body"]["result"][0]["_id"], "order/1", "{reply}");
+            worker.answer_record(&asked, &json!({}));
+        } else {
+            ada.call("record:delete", deletion).result();
+            worker.answer_record(&asked, &json!({}));
+            let again = worker.expect_request("order_beforeSave");
+            assert_eq!(again["param"]["original"], Json::Null);
+            worker.answer_record(&again, &json!({}));
+        }
+        let saved = saving.join().unwrap().result()[0].clone();
+        assert_eq!(saved["note"], "new", "{saved}");
+        let time = |record: &Json| record["_created_at"].as_str().unwrap().to_owned();
+        assert!(time(&saved) > time(&first), "{first} {saved}");
+        let stored = ada.query("order", json!([]))[0].clone();
+        assert_eq!(stored["_created_at"], saved["_created_at"]);
+        ada.call("record:delete", json!({"ids": ["order/1"]}))
+            .result();
+    }
+}
