@@ -91,6 +91,29 @@ async fn what_a_hook_that_is_gone_has_not_been_told_of_becomes_dead_letters() {
     assert!(world.consumer_store.consumers.lock()["p"].gone.is_empty());
 }
 
+/// Somebody waited for the delivery, so it was taken before its turn.
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_before_its_turn_is_no_dead_letter_of_a_hook_that_is_gone() {
+    let world = World::new();
+    for name in ["n1", "n2", "n3"] {
+        world.save(name);
+    }
+    world.plugin.register(&["b"], 1);
+    let mut checkpoint = known("a");
+    checkpoint.cursor.ahead.insert(2);
+    let Running {
+        delivery_loop,
+        seen,
+    } = world.delivery_loop(Some(checkpoint));
+    let mut delivery_loop = Box::pin(delivery_loop.run());
+    run_for(delivery_loop.as_mut(), 2).await;
+    let state = seen.state();
+    assert_eq!((state.dead_letters, state.open, state.lag), (2, 0, 0));
+    let letters = world.consumer_store.letters.lock();
+    let positions: Vec<_> = letters.values().map(|letter| letter.position).collect();
+    assert_eq!(positions, [1, 3]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     let world = World::new();
