@@ -234,6 +234,26 @@ impl Row {
         self.maybe_text(index)?.ok_or_else(missing)
     }
 
+    /// Reads text of the database's catalog, such as a name, or NULL.
+    pub(crate) fn maybe_catalog(&self, index: usize) -> Result<Option<&str>, sqlx::Error> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(index),
+            Self::Postgres(row) => postgres::catalog(row, index),
+        }
+    }
+
+    /// Reads text of the database's catalog.
+    pub(crate) fn catalog(&self, index: usize) -> Result<&str, sqlx::Error> {
+        self.maybe_catalog(index)?.ok_or_else(missing)
+    }
+
+    /// Reads a JSON list of names of the database's catalog; NULL counts as empty.
+    pub(crate) fn catalog_list(&self, index: usize) -> Result<Vec<String>, sqlx::Error> {
+        let list = self.maybe_catalog(index)?.unwrap_or("[]");
+        let list = serde_json::from_str(list);
+        list.map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+
     /// Reads a whole number, or NULL.
     pub(crate) fn maybe_int(&self, index: usize) -> Result<Option<i64>, sqlx::Error> {
         match self {

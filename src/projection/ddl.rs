@@ -563,12 +563,12 @@ pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql
 
 /// Returns the statement that lists the names of all our indexes over a column.
 pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
-    let (table_name, column_name) = (&table.name, Arg::text(column.as_str()));
+    let (table_name, column_name) = (&table.name, Arg::name(column));
     let mut sql = Sql::default();
     match table.dialect {
         Dialect::Sqlite => {
             sql.push("SELECT l.name FROM pragma_index_list(");
-            sql.bind(Arg::text(table_name.as_str()));
+            sql.bind(Arg::name(table_name));
             sql.push(") AS l, pragma_index_info(l.name) AS i WHERE i.name=");
         }
         Dialect::Postgres(_) => {
@@ -578,7 +578,7 @@ pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
                  ON a.attrelid=i.indrelid AND a.attnum=ANY(i.indkey) \
                  WHERE starts_with(c.relname,'_') AND i.indrelid=to_regclass(",
             );
-            sql.bind(Arg::text(table_name.quoted()));
+            sql.bind(Arg::quoted(table_name));
             sql.push(") AND a.attname=");
         }
     }

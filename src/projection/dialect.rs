@@ -140,7 +140,7 @@ impl Dialect {
             Kind::Bool => "::boolean",
             Kind::Int => "::bigint",
             Kind::Real => "::double precision",
-            Kind::Text => "::text",
+            Kind::Text | Kind::Catalog => "::text",
             Kind::Time => "::timestamp",
             Kind::Json => "::jsonb",
             Kind::Point => match self {

@@ -114,8 +114,12 @@ impl NameSet {
         } else {
             wanted.to_owned()
         };
-        // NUL gets longer when it is replaced.
-        let base = Name::new(&base).plain;
+        // NUL gets longer when it is replaced. So does U+0001 in PostgreSQL, where it marks what is
+        // escaped in strings, such as those that triggers write with names in them.
+        let mut base = Name::new(&base).plain;
+        if !self.dialect.is_sqlite() {
+            base = base.replace('\u{1}', "\u{2401}");
+        }
         let mut name = Name::new(cut(&base, limit));
         let mut number = 2_u32;
         while !self.taken.insert(self.folded(name.as_str())) {
@@ -175,6 +179,7 @@ mod tests {
         let (first, second) = ("ö".repeat(31), format!("{}~2", "ö".repeat(30)));
         let wanted = ["note", "Note", "sqlite_x", "~xmin", "~_a", &first, &second];
         assert_eq!(taken, wanted);
+        assert_eq!(set.take("a\u{1}b").as_str(), "a\u{2401}b");
         let index = Name::of_index(&long, set.dialect);
         assert!(index.as_str().len() <= 63, "{index:?}");
         assert_ne!(index, Name::of_index(&long.repeat(2), set.dialect));

@@ -39,6 +39,8 @@ pub(crate) enum Arg {
     Time(Timestamp),
     /// JSON, serialized.
     Json(String),
+    /// Text of the database's catalog, such as a name: it is sent as it is.
+    Catalog(String),
     /// A place on the globe.
     Point(Point),
 }
@@ -53,6 +55,7 @@ impl Arg {
             Self::Text(_) => Kind::Text,
             Self::Time(_) => Kind::Time,
             Self::Json(_) => Kind::Json,
+            Self::Catalog(_) => Kind::Catalog,
             Self::Point(_) => Kind::Point,
         }
     }
@@ -60,6 +63,21 @@ impl Arg {
     /// Binds a string.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
+    }
+
+    /// Binds text of the database's catalog.
+    pub(crate) fn catalog(text: impl Into<String>) -> Self {
+        Self::Catalog(text.into())
+    }
+
+    /// Binds a name as the database's catalog has it.
+    pub(crate) fn name(name: &Name) -> Self {
+        Self::catalog(name.as_str())
+    }
+
+    /// Binds a name as SQL text, as `to_regclass` takes it.
+    pub(crate) fn quoted(name: &Name) -> Self {
+        Self::catalog(name.quoted())
     }
 
     /// Binds a string or NULL.
@@ -70,7 +88,7 @@ impl Arg {
     /// Returns about how many bytes the value takes in memory.
     pub(crate) fn weight(&self) -> usize {
         let of_text = match self {
-            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Text(text) | Self::Json(text) | Self::Catalog(text) => text.len(),
             _ => 0,
         };
         size_of::<Self>() + of_text
@@ -99,6 +117,8 @@ pub(crate) enum Kind {
     Time,
     /// JSON.
     Json,
+    /// Text of the database's catalog.
+    Catalog,
     /// A place on the globe.
     Point,
 }

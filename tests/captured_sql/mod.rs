@@ -6,6 +6,7 @@ mod bulk;
 mod erased;
 mod heard;
 mod left;
+mod names;
 mod parked;
 mod plugins;
 mod races;

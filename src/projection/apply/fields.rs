@@ -69,7 +69,7 @@ async fn drop_indexes(
 ) -> Result<(), ApplyError> {
     for name in column.names() {
         for row in ddl::list_indexes_over(table, name).fetch_all(conn).await? {
-            ddl::drop_index(&row.text(0)?)
+            ddl::drop_index(row.catalog(0)?)
                 .execute(conn, Vec::new())
                 .await?;
         }

@@ -7,8 +7,6 @@
 //! 4. A trigger or rule that suppresses rows silently is named, and the store waits until it is
 //!    gone.
 
-use std::borrow::Cow;
-
 use super::ApplyError;
 use crate::projection::conn::Conn;
 use crate::projection::ddl;
@@ -96,11 +94,11 @@ pub(super) async fn restore_types(
         "SELECT attname::text, format_type(atttypid,atttypmod) FROM pg_attribute \
          WHERE attnum>0 AND NOT attisdropped AND attrelid=to_regclass(",
     );
-    sql.bind(Arg::text(table.name.quoted())).push(")");
+    sql.bind(Arg::quoted(&table.name)).push(")");
     let mut was_other = false;
     for row in sql.fetch_all(conn).await? {
-        let (name, kind) = (row.text(0)?, row.text(1)?);
-        let Some(text) = ddl::restore_type(table, &name, &kind) else {
+        let (name, kind) = (row.catalog(0)?, row.catalog(1)?);
+        let Some(text) = ddl::restore_type(table, name, kind) else {
             continue;
         };
         let mut attempt = conn.begin().await?;
@@ -114,7 +112,7 @@ pub(super) async fn restore_types(
         attempt.commit().await?;
         tracing::warn!(
             table = table.name.as_str(),
-            column = &*name,
+            column = name,
             "a column that another program had changed to {kind} has its own type again: the log's \
              values did not fit"
         );
@@ -141,15 +139,15 @@ async fn name_keepers(conn: &mut Conn<'_>, table: &Table) -> Result<Option<Strin
          SELECT 'the trigger '||tgname AS what FROM pg_trigger WHERE NOT tgisinternal \
          AND NOT starts_with(tgname,'_') AND tgrelid=to_regclass(",
     );
-    sql.bind(Arg::text(table.name.quoted()));
+    sql.bind(Arg::quoted(&table.name));
     sql.push(
         ") UNION ALL SELECT 'the rule '||rulename FROM pg_rewrite WHERE ev_class=to_regclass(",
     );
-    sql.bind(Arg::text(table.name.quoted())).push(")) AS found");
+    sql.bind(Arg::quoted(&table.name)).push(")) AS found");
     let Some(row) = sql.fetch_optional(conn).await? else {
         return Ok(None);
     };
-    Ok(row.maybe_text(0)?.map(Cow::into_owned))
+    Ok(row.maybe_catalog(0)?.map(str::to_owned))
 }
 
 /// Renames a column to a free name.
@@ -176,8 +174,8 @@ async fn columns_of(conn: &mut Conn<'_>, table: &Table) -> Result<Vec<String>, s
         "SELECT attname::text FROM pg_attribute WHERE attnum>0 AND NOT attisdropped \
          AND attrelid=to_regclass(",
     );
-    sql.bind(Arg::text(table.name.quoted())).push(")");
+    sql.bind(Arg::quoted(&table.name)).push(")");
     let rows = sql.fetch_all(conn).await?;
-    let names = rows.iter().map(|row| Ok(row.text(0)?.into_owned()));
+    let names = rows.iter().map(|row| Ok(row.catalog(0)?.to_owned()));
     names.collect()
 }

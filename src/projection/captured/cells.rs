@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value as Json};
 use skytrail_schema::json;
 
+use crate::projection::postgres::unescape_json;
+
 /// How deep JSON may be nested: an answer that shows it nests it a few levels deeper.
 const MAX_DEPTH: usize = 120;
 
@@ -34,7 +36,8 @@ impl Cell {
 pub(super) struct Cells(BTreeMap<String, Cell>);
 
 impl Cells {
-    /// Reads a row that the database has written as JSON.
+    /// Reads a row that the database has written as JSON. Names of columns are not escaped there,
+    /// values are.
     pub(super) fn read(text: &str) -> Result<Self, sqlx::Error> {
         let cells: BTreeMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
@@ -48,7 +51,9 @@ impl Cells {
         };
         let cells = cells.into_iter();
         Ok(Self(
-            cells.map(|(name, raw)| (name, read(raw.get()))).collect(),
+            cells
+                .map(|(name, raw)| (name, read(&unescape_json(raw.get()))))
+                .collect(),
         ))
     }
 
@@ -161,6 +166,13 @@ mod tests {
             let row = format!(r#"{{"a":{text}}}"#);
             assert_eq!(Cells::read(&row).unwrap().json("a"), None, "{text}");
         }
+    }
+
+    #[test]
+    fn values_are_escaped_and_names_are_not() {
+        let cells = Cells::read(r#"{"a\u00010":"\u00010\u00011","b":{"\u00010":1}}"#).unwrap();
+        assert_eq!(cells.json("a\u{1}0"), Some(&json!("\0\u{1}")));
+        assert_eq!(cells.json("b"), Some(&json!({"\0": 1})));
     }
 
     #[test]

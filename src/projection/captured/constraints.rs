@@ -61,10 +61,10 @@ pub(super) async fn unique_sets(
     );
     let mut sets = UniqueSets::new();
     for row in sql.fetch_all(conn).await? {
-        let Some(layout) = tables.get(&*row.text(0)?) else {
+        let Some(layout) = tables.get(row.catalog(0)?) else {
             continue;
         };
-        let columns: Vec<String> = row.json(1)?;
+        let columns = row.catalog_list(1)?;
         match fields_of(layout, &columns) {
             Some(fields) => sets.push((layout.definition.name.clone(), fields)),
             None => tracing::debug!(
@@ -113,8 +113,8 @@ pub(in crate::projection) async fn lift(
          JOIN pg_class AS t ON t.oid=o.conrelid WHERE t.relnamespace=current_schema::regnamespace \
          AND t.relname=",
     );
-    sql.bind(Arg::text(table)).push("::name AND o.conname=");
-    sql.bind(Arg::text(name))
+    sql.bind(Arg::catalog(table)).push("::name AND o.conname=");
+    sql.bind(Arg::catalog(name))
         .push("::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition");
     let is_constraint = sql.execute(conn).await? > 0;
     if !is_constraint {
@@ -123,8 +123,8 @@ pub(in crate::projection) async fn lift(
              SELECT tablename, indexname, indexdef, true FROM pg_indexes \
              WHERE schemaname=current_schema AND tablename=",
         );
-        sql.bind(Arg::text(table)).push("::name AND indexname=");
-        sql.bind(Arg::text(name)).push(
+        sql.bind(Arg::catalog(table)).push("::name AND indexname=");
+        sql.bind(Arg::catalog(name)).push(
             "::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition",
         );
         if sql.execute(conn).await? == 0 {
@@ -161,8 +161,8 @@ async fn lift_not_null(
          WHERE a.attnotnull AND a.attnum>0 AND t.relnamespace=current_schema::regnamespace \
          AND NOT starts_with(t.relname,'_') AND t.relname=",
     );
-    sql.bind(Arg::text(table)).push("::name AND a.attname=");
-    sql.bind(Arg::text(column))
+    sql.bind(Arg::catalog(table)).push("::name AND a.attname=");
+    sql.bind(Arg::catalog(column))
         .push("::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition");
     if sql.execute(conn).await? == 0 {
         return Ok(false);
@@ -210,13 +210,13 @@ impl Retries {
 pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Result<(), sqlx::Error> {
     let sql = Sql::new("SELECT table_name, name FROM _lifted");
     for row in sql.fetch_all(conn).await? {
-        let (table, name) = (row.text(0)?, row.text(1)?);
-        let key = (table.clone().into_owned(), name.clone().into_owned());
+        let (table, name) = (row.catalog(0)?, row.catalog(1)?);
+        let key = (table.to_owned(), name.to_owned());
         if !retries.is_due(&key, Instant::now()) {
             continue;
         }
         let mut tx = conn.begin_writing().await?;
-        match put_back(&mut tx.conn(), &table, &name).await {
+        match put_back(&mut tx.conn(), table, name).await {
             Ok(()) => {
                 tx.commit().await?;
                 retries.0.remove(&key);
@@ -235,9 +235,9 @@ pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Resul
 async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sqlx::Error> {
     conn.wait_at_most(SHORT_WAIT).await?;
     let mut sql = Sql::new("SELECT _put_back(");
-    sql.bind(Arg::text(table))
+    sql.bind(Arg::catalog(table))
         .push(",")
-        .bind(Arg::text(name))
+        .bind(Arg::catalog(name))
         .push(")");
     sql.fetch_optional(conn).await?;
     Ok(())

@@ -88,7 +88,7 @@ pub(super) async fn find(
     let mut found = HashSet::new();
     for chunk in keys.chunks(read::MAX_KEYS) {
         let mut sql = Sql::new("SELECT DISTINCT key FROM _outbox WHERE table_name=");
-        sql.bind(Arg::text(table.as_str())).push(" AND key");
+        sql.bind(Arg::name(table)).push(" AND key");
         sql.within(chunk, RecordKey::as_str);
         for row in sql.fetch_all(conn).await? {
             found.insert(RecordKey::from(&*row.text(0)?));
@@ -100,7 +100,7 @@ pub(super) async fn find(
 /// Lists the rows of a table that are in the outbox.
 pub(super) async fn list(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<RecordKey>, sqlx::Error> {
     let mut sql = Sql::new("SELECT DISTINCT key FROM _outbox WHERE table_name=");
-    sql.bind(Arg::text(table.as_str()));
+    sql.bind(Arg::name(table));
     let rows = sql.fetch_all(conn).await?;
     let keys = rows.iter().map(|row| Ok(RecordKey::from(&*row.text(0)?)));
     keys.collect()
@@ -147,7 +147,7 @@ async fn look(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::E
     let sql = Sql::new("SELECT table_name, min(id), max(id) FROM _outbox GROUP BY table_name");
     let rows = sql.fetch_all(conn).await?;
     let spans = rows.iter().map(|row| {
-        let layout = tables.get(&*row.text(0)?);
+        let layout = tables.get(row.catalog(0)?);
         Ok(Span {
             record_type: layout.map(|layout| layout.definition.name.clone()),
             first: row.unsigned(1)?,
@@ -328,7 +328,7 @@ fn transaction(rows: &[Row]) -> Result<Option<(SqlSource, Vec<Net>)>, sqlx::Erro
 fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
     Ok(Captured {
         number: row.unsigned(0)?,
-        table: row.text(4)?.into_owned(),
+        table: row.catalog(4)?.to_owned(),
         key: row.text(5)?.into_owned(),
         before: cells(row, 6)?,
         after: cells(row, 7)?,
@@ -336,8 +336,7 @@ fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
 }
 
 fn cells(row: &Row, index: usize) -> Result<Option<Cells>, sqlx::Error> {
-    let text = row.maybe_text(index)?;
-    text.map(|text| Cells::read(&text)).transpose()
+    row.maybe_catalog(index)?.map(Cells::read).transpose()
 }
 
 /// Folds the changes of each row. Created rows are first and deleted ones last, each in the order

@@ -77,14 +77,14 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
     for row in sql.fetch_all(from).await? {
         let mut sql =
             Sql::new("INSERT INTO _lifted (table_name, name, definition, is_index) SELECT ");
-        sql.bind(Arg::text(row.text(0)?)).push(",");
-        sql.bind(Arg::text(row.text(1)?)).push(",");
-        sql.bind(Arg::text(row.text(2)?)).push(",");
+        sql.bind(Arg::catalog(row.catalog(0)?)).push(",");
+        sql.bind(Arg::catalog(row.catalog(1)?)).push(",");
+        sql.bind(Arg::catalog(row.catalog(2)?)).push(",");
         sql.bind(Arg::Bool(row.flag(3)?));
         // Constraints of other tables are skipped: a type's table may have another name there, or a
         // table may be another program's.
         sql.push(" WHERE EXISTS (SELECT 1 FROM _type WHERE table_name=");
-        sql.bind(Arg::text(row.text(0)?));
+        sql.bind(Arg::text(row.catalog(0)?));
         sql.push(") ON CONFLICT DO NOTHING");
         sql.execute(to).await?;
     }

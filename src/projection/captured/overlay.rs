@@ -61,16 +61,16 @@ async fn load(
          FROM jsonb_each(after) AS c (name, value) \
          JOIN pg_attribute AS a ON a.attname=c.name AND a.attrelid=to_regclass(",
     );
-    sql.bind(Arg::text(table.quoted())).push(
+    sql.bind(Arg::quoted(table)).push(
         ") AND a.attnum>0 AND a.attgenerated='' AND a.attidentity<>'a' \
          WHERE before->c.name IS DISTINCT FROM c.value) FROM _outbox WHERE table_name=",
     );
-    sql.bind(Arg::text(table.as_str())).push(" AND key");
+    sql.bind(Arg::name(table)).push(" AND key");
     sql.within(keys, RecordKey::as_str).push(" ORDER BY id");
     let mut found: BTreeMap<String, Pending> = BTreeMap::new();
     for row in sql.fetch_all(conn).await? {
         let is_gone = row.flag(2)?;
-        let columns: Vec<String> = row.json(3)?;
+        let columns = row.catalog_list(3)?;
         let pending = found.entry(row.text(0)?.into_owned()).or_default();
         pending.columns.extend(columns);
         pending.after = match is_gone {

@@ -30,7 +30,7 @@ pub(super) async fn park(
         sql.bind(Arg::text(row.reason.as_str())).push(", ");
         sql.push("nullif(")
             .bind(columns_of(row))
-            .push(", 'null') FROM _outbox WHERE transaction=");
+            .push("::jsonb, 'null') FROM _outbox WHERE transaction=");
         sql.bind(Arg::unsigned(source.transaction)).push(" AND id=");
         sql.bind(Arg::unsigned(row.number))
             .push(" ON CONFLICT DO NOTHING");
@@ -54,8 +54,8 @@ fn columns_of(row: &Parked) -> Arg {
     let columns = row.columns.iter().map(String::as_str);
     let columns: Json = columns.collect();
     match row.columns.is_empty() {
-        true => Arg::Json("null".to_owned()),
-        false => Arg::Json(columns.to_string()),
+        true => Arg::catalog("null"),
+        false => Arg::catalog(columns.to_string()),
     }
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn list(
 }
 
 fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
-    let (table, key) = (row.text(1)?.into_owned(), row.text(2)?.into_owned());
+    let (table, key) = (row.catalog(1)?.to_owned(), row.text(2)?.into_owned());
     let layout = tables.get(&table);
     let id = |name: &TypeName| RecordId::new(name.clone(), key.as_str());
     let any = |index| Ok::<_, sqlx::Error>(cells(row, index)?.map(Cells::into_json));
@@ -104,7 +104,7 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
         record: layout.map(|layout| id(&layout.definition.name)),
         before: any(3)?,
         after: any(4)?,
-        columns: row.maybe_json(5)?.unwrap_or_default(),
+        columns: row.catalog_list(5)?,
         reason: row.text(6)?.into_owned(),
         role: row.text(7)?.into_owned(),
         transaction: row.unsigned(8)?,
@@ -228,7 +228,7 @@ impl Owner {
                     return false;
                 };
                 sql.push("table_name=")
-                    .bind(Arg::text(table.name.as_str()))
+                    .bind(Arg::name(&table.name))
                     .push(" AND key=")
                     .bind(Arg::text(id.key.as_str()));
             }

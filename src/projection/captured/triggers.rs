@@ -22,8 +22,8 @@ pub(super) async fn restore(
     );
     let mut uncaptured = Vec::new();
     for row in sql.fetch_all(conn).await? {
-        let name = row.text(0)?;
-        let layout = tables.get(&*name).map(Arc::as_ref);
+        let name = row.catalog(0)?;
+        let layout = tables.get(name).map(Arc::as_ref);
         let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
             continue;
         };
@@ -32,7 +32,7 @@ pub(super) async fn restore(
             Ok(()) => {
                 tx.commit().await?;
                 tracing::warn!(
-                    table = &*name,
+                    table = name,
                     "SQL changes to {name} are captured again: its triggers had been dropped or \
                      disabled, and what was written meanwhile is not in the log"
                 );

@@ -317,7 +317,7 @@ async fn size(conn: &mut Conn<'_>, name: &Name) -> Result<u64, sqlx::Error> {
         "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name=",
         "SELECT pg_relation_size(to_regclass(",
     ));
-    sql.bind(Arg::text(dialect.choose(name.as_str(), name.quoted())));
+    sql.bind(dialect.choose(Arg::name(name), Arg::quoted(name)));
     sql.push(dialect.choose("", "))"));
     let row = sql.fetch_optional(conn).await?;
     let bytes = row.map_or(Ok(0), |row| row.int(0))?;

@@ -29,13 +29,18 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            MARK if chars.next() == Some('0') => plain.push('\0'),
-            other => plain.push(other),
-        }
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(MARK) {
+        plain.push_str(before);
+        // Other programs can write the mark without a digit.
+        let (char, left) = match after.strip_prefix('0') {
+            Some(left) => ('\0', left),
+            None => (MARK, after.strip_prefix('1').unwrap_or(after)),
+        };
+        plain.push(char);
+        rest = left;
     }
+    plain.push_str(rest);
     Cow::Owned(plain)
 }
 
@@ -66,7 +71,7 @@ pub(super) fn escape_json(text: &str) -> Result<Cow<'_, str>, serde_json::Error>
 }
 
 /// Unescapes JSON from the database.
-pub(super) fn unescape_json(text: &str) -> Cow<'_, str> {
+pub(in crate::projection) fn unescape_json(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u0001") {
         return Cow::Borrowed(text);
     }
@@ -126,6 +131,12 @@ mod tests {
 
     fn text() -> impl Strategy<Value = String> {
         proptest::string::string_regex("[\\x00\\x01\\x0201ab\\\\u\"e]{0,6}").unwrap()
+    }
+
+    #[test]
+    fn a_mark_that_escapes_nothing_stays() {
+        assert_eq!(unescape("a\u{1}b\u{1}"), "a\u{1}b\u{1}");
+        assert_eq!(unescape("\u{1}\u{1}0\u{1}12"), "\u{1}\0\u{1}2");
     }
 
     proptest! {

@@ -145,7 +145,7 @@ pub(in crate::projection) async fn strays(conn: &mut Conn<'_>) -> Result<Vec<Str
          AND (c.relname LIKE '\\_query\\_%' OR c.relname LIKE '\\_asof\\_%') AND (e.name IS NULL OR NOT i.indisvalid)",
     );
     let rows = sql.fetch_all(conn).await?;
-    let names = rows.iter().map(|row| Ok(row.text(0)?.into_owned()));
+    let names = rows.iter().map(|row| Ok(row.catalog(0)?.to_owned()));
     names.collect()
 }
 

@@ -41,6 +41,7 @@ pub(super) use self::errors::{
     is_silent, is_stale, is_unsupported, not_applied,
 };
 use self::errors::{held, io_error};
+pub(super) use self::escape::unescape_json;
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
@@ -51,7 +52,7 @@ pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::scrub;
-pub(super) use self::values::{arguments, int, point, real, text};
+pub(super) use self::values::{arguments, catalog, int, point, real, text};
 pub use self::way::place_of;
 pub(super) use self::way::{Backend, Link, silent};
 use self::way::{Hosts, Purpose};

@@ -103,7 +103,7 @@ async fn num_rows(conn: &mut Conn<'_>, table: &str) -> Result<Option<f64>, sqlx:
     let mut sql = Sql::new(
         "SELECT reltuples::double precision FROM pg_class WHERE reltuples>0 AND oid=to_regclass(",
     );
-    sql.bind(Arg::text(Name::new(table).quoted())).push(")");
+    sql.bind(Arg::quoted(&Name::new(table))).push(")");
     let row = sql.fetch_optional(conn).await?;
     row.map_or(Ok(None), |row| row.maybe_real(0))
 }

@@ -154,9 +154,9 @@ pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error
     let row = Sql::new("SELECT current_schema::text");
     let row = row.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    let schema = row.text(0)?;
-    drop_in(conn, &schema_beside(&schema, OLD)).await?;
-    drop_left_of(conn, &schema).await
+    let schema = row.catalog(0)?;
+    drop_in(conn, &schema_beside(schema, OLD)).await?;
+    drop_left_of(conn, schema).await
 }
 
 async fn drop_in(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {
@@ -173,7 +173,7 @@ async fn rename(conn: &mut Conn<'_>, from: &Name, to: &Name) -> Result<(), sqlx:
 
 async fn exists(conn: &mut Conn<'_>, schema: &Name) -> Result<bool, sqlx::Error> {
     let mut sql = Sql::new("SELECT 1 FROM pg_namespace WHERE nspname=");
-    sql.bind(Arg::text(schema.as_str()));
+    sql.bind(Arg::name(schema));
     Ok(sql.fetch_optional(conn).await?.is_some())
 }
 
@@ -232,19 +232,19 @@ async fn digest_tables(
     );
     let mut digests = BTreeMap::new();
     for row in tables.fetch_all(&mut tx.conn()).await? {
-        let name = row.text(0)?;
+        let name = row.catalog(0)?;
         let mut sql = Sql::new(
             "SELECT count(*), \
              (coalesce(sum(hashtextextended(t::text, 0)), 0) % 9223372036854775807)::bigint FROM ",
         );
-        sql.name(&Name::new(&name)).push(" AS t");
+        sql.name(&Name::new(name)).push(" AS t");
         let row = sql.fetch_optional(&mut tx.conn()).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
         let digest = TableDigest {
             num_rows: row.unsigned(0)?,
             sum: row.int(1)?.cast_unsigned(),
         };
-        digests.insert(name.into_owned(), digest);
+        digests.insert(name.to_owned(), digest);
     }
     tx.rollback().await?;
     Ok((checkpoint, digests))

@@ -107,7 +107,7 @@ pub(in crate::projection) async fn open_beside(
     let schema = schema_of(app);
     let mut conn = connect_beside(url, &schema).await?;
     let mut sql = Sql::new("SELECT to_regclass(");
-    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
+    sql.bind(Arg::Catalog(format!("{}._checkpoint", schema.quoted())))
         .push(") IS NOT NULL");
     let known_conn = &mut Conn::server(&mut conn, Extensions::default());
     let row = sql.fetch_optional(known_conn).await?;
@@ -131,11 +131,11 @@ pub(super) async fn prepare(
     lock.bind(Arg::Int(key)).push(")");
     lock.execute(&mut tx.conn()).await?;
     let mut sql = Sql::new("SELECT to_regclass(");
-    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
+    sql.bind(Arg::Catalog(format!("{}._checkpoint", schema.quoted())))
         .push(") IS NOT NULL, current_setting('server_encoding')='UTF8', EXISTS (SELECT 1 FROM pg_class WHERE relnamespace=to_regnamespace(")
-        .bind(Arg::text(schema.quoted()))
+        .bind(Arg::quoted(schema))
         .push(")), to_regclass(")
-        .bind(Arg::Text(format!("{}._auth", schema.quoted())))
+        .bind(Arg::Catalog(format!("{}._auth", schema.quoted())))
         .push(") IS NOT NULL");
     let row = sql.fetch_optional(&mut tx.conn()).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;

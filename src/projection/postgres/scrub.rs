@@ -24,7 +24,7 @@ pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx
     );
     for row in sql.fetch_all(conn).await? {
         let mut vacuum = Sql::new("VACUUM (FULL, ANALYZE) ");
-        vacuum.name(&Name::new(&row.text(0)?));
+        vacuum.name(&Name::new(row.catalog(0)?));
         vacuum.execute(conn).await?;
     }
     scrub_statistics(conn).await

@@ -68,6 +68,7 @@ fn add(bound: &mut PgArguments, dialect: Dialect, kind: Kind, arg: Arg) -> Resul
         #[expect(clippy::cast_precision_loss, reason = "it was a float")]
         (Kind::Real, Arg::Int(number)) => bound.add(number as f64),
         (Kind::Text, Arg::Text(text)) => bound.add(escape(&text).into_owned()),
+        (Kind::Catalog, Arg::Catalog(text)) => bound.add(text),
         (Kind::Time, Arg::Time(time)) => {
             let micros = time.micros().saturating_sub(EPOCH);
             bound.add(Bytes::<TIMESTAMP>(Some(micros.to_be_bytes().into())))
@@ -93,7 +94,7 @@ fn add_null(bound: &mut PgArguments, dialect: Dialect, kind: Kind) -> Result<(),
         Kind::Bool => bound.add(None::<bool>),
         Kind::Int => bound.add(None::<i64>),
         Kind::Real => bound.add(None::<f64>),
-        Kind::Text => bound.add(None::<String>),
+        Kind::Text | Kind::Catalog => bound.add(None::<String>),
         Kind::Time => bound.add(Bytes::<TIMESTAMP>(None)),
         Kind::Json => bound.add(Bytes::<JSONB>(None)),
         Kind::Point if has_postgis(dialect) => bound.add(None::<Vec<u8>>),
@@ -174,14 +175,28 @@ pub(in crate::projection) fn text(
     let Some((oid, bytes)) = raw(row, index)? else {
         return Ok(None);
     };
-    let read = |bytes| {
-        let text = std::str::from_utf8(bytes);
-        text.map_err(|error| sqlx::Error::Decode(error.into()))
+    Ok(Some(match (oid, bytes) {
+        (JSONB, [1, json @ ..]) => unescape_json(utf8(json)?),
+        (_, bytes) => unescape(utf8(bytes)?),
+    }))
+}
+
+/// Reads text of the database's catalog, or JSON made of such text: it is not escaped.
+pub(in crate::projection) fn catalog(
+    row: &PgRow,
+    index: usize,
+) -> Result<Option<&str>, sqlx::Error> {
+    let Some((oid, bytes)) = raw(row, index)? else {
+        return Ok(None);
     };
     Ok(Some(match (oid, bytes) {
-        (JSONB, [1, json @ ..]) => unescape_json(read(json)?),
-        (_, bytes) => unescape(read(bytes)?),
+        (JSONB, [1, json @ ..]) => utf8(json)?,
+        (_, bytes) => utf8(bytes)?,
     }))
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, sqlx::Error> {
+    std::str::from_utf8(bytes).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Reads a whole number, a boolean or the microseconds of a time.

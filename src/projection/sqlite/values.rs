@@ -16,7 +16,7 @@ pub(in crate::projection) fn arguments(args: Vec<Arg>) -> Result<SqliteArguments
             Arg::Bool(value) => bound.add(i64::from(value)),
             Arg::Int(number) => bound.add(number),
             Arg::Real(number) => bound.add(number),
-            Arg::Text(text) | Arg::Json(text) => bound.add(text),
+            Arg::Text(text) | Arg::Json(text) | Arg::Catalog(text) => bound.add(text),
             Arg::Time(time) => bound.add(time.micros()),
             Arg::Point(point) => bound.add(serde_json::json!([point.lng, point.lat]).to_string()),
         }
