@@ -3,6 +3,9 @@
 //! SQLite's own LIKE ignores the case of ASCII letters. Its GLOB does not, and has the same two
 //! wildcards. PostgreSQL has LIKE and ILIKE, which in our columns' collation know the case of ASCII
 //! letters only.
+//!
+//! For SQLite's operators, NUL ends a string. PostgreSQL has NUL and U+0001 as two characters each.
+//! [`push_searched`] makes up for both.
 
 use skytrail_schema::predicate::like::{Token, parse};
 
@@ -17,7 +20,7 @@ use crate::projection::sql::{Arg, Sql};
 /// length.
 const MAX_TOKENS: usize = 100;
 
-/// Returns whether the database can express the pattern: it takes NUL for the end of a string.
+/// Returns whether the database can express the pattern.
 fn is_sayable(pattern: &str) -> bool {
     !pattern.contains('\0')
 }
@@ -47,29 +50,88 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
     };
     let prefix: String = tokens.iter().map_while(fixed).collect();
     let mut sql = Sql::new("(");
-    place.push(&mut sql);
     if prefix.chars().count() == tokens.len() {
+        place.push(&mut sql);
         sql.push("=").bind(Arg::Text(prefix)).push(")");
         return Some(Translated::exact(sql));
     }
     let (tokens, is_exact) = shorten(tokens);
+    // First, since it takes less time than the pattern.
+    if let Some(end) = behind(&prefix) {
+        place.push(&mut sql);
+        sql.push(">=").bind(Arg::Text(prefix)).push(" AND ");
+        place.push(&mut sql);
+        sql.push("<").bind(Arg::Text(end)).push(" AND ");
+    }
+    push_searched(&mut sql, place, &tokens)?;
     if place.dialect.is_sqlite() {
         // Given the pattern itself, the database would prepare a statement anew for every pattern.
         sql.push(" GLOB (").bind(Arg::Text(to_glob(&tokens)));
         sql.push("||'')");
     } else {
-        let (like, _) = to_like(tokens, |_| true);
-        sql.push(" LIKE ").bind(Arg::Text(like));
-    }
-    if let Some(end) = behind(&prefix) {
-        sql.push(" AND ");
-        place.push(&mut sql);
-        sql.push(">=").bind(Arg::Text(prefix)).push(" AND ");
-        place.push(&mut sql);
-        sql.push("<").bind(Arg::Text(end));
+        sql.push(" LIKE ").bind(Arg::Text(to_like(&tokens)));
     }
     sql.push(")");
     Some(Translated { sql, is_exact })
+}
+
+/// Adds the column, for comparing it with the pattern. Strings with NUL, and in PostgreSQL with
+/// U+0001, are changed so that they have one character where the record's string has one; all others
+/// are compared as they are. Returns `None` if the pattern could tell what was changed.
+fn push_searched(sql: &mut Sql, place: &Place, tokens: &[Token]) -> Option<()> {
+    if place.dialect.is_sqlite() {
+        push_without_nul(sql, place, stand_in(tokens)?);
+        return Some(());
+    }
+    if !can_meet_escapes(tokens) {
+        place.push(sql);
+        return Some(());
+    }
+    // A pattern without these characters cannot tell one from the other.
+    if tokens.contains(&Token::Char('\u{1}')) {
+        return None;
+    }
+    sql.push("CASE WHEN strpos(");
+    place.push(sql);
+    sql.push(r",E'\x01')=0 THEN ");
+    place.push(sql);
+    sql.push(" ELSE regexp_replace(");
+    place.push(sql);
+    sql.push(r",E'\x01[01]',E'\x01','g') END");
+    Some(())
+}
+
+/// Adds the column with another character in place of NUL. SQLite's functions for strings cannot
+/// replace NUL, but those for JSON can write and read it as an escape.
+fn push_without_nul(sql: &mut Sql, place: &Place, stand_in: u32) {
+    sql.push("CASE WHEN instr(");
+    place.push(sql);
+    sql.push(",char(0))=0 THEN ");
+    place.push(sql);
+    // So that no backslash is before `u0000` but that of the escape.
+    sql.push(" ELSE json_extract(replace(replace(json_quote(");
+    place.push(sql);
+    sql.push(r"),'\\','\u005c'),'\u0000',");
+    sql.bind(Arg::Text(format!("\\u{stand_in:04x}")));
+    sql.push("),'$') END");
+}
+
+/// Returns a character without case that the pattern does not look for: one for private use.
+fn stand_in(tokens: &[Token]) -> Option<u32> {
+    let is_free = |code: &u32| {
+        let char = char::from_u32(*code);
+        char.is_some_and(|char| !tokens.contains(&Token::Char(char)))
+    };
+    (0xe000..=0xf8ff).find(is_free)
+}
+
+/// Returns whether the pattern, compared with an escaped string, could match a part of an escape:
+/// `_` could stand for its first character, and the digit could be looked for after `%`.
+fn can_meet_escapes(tokens: &[Token]) -> bool {
+    let is_digit = |token: &Token| matches!(token, Token::Char('0' | '1'));
+    let mut pairs = tokens.iter().zip(tokens.iter().skip(1));
+    tokens.contains(&Token::AnyChar)
+        || pairs.any(|(one, next)| *one == Token::AnyRun && is_digit(next))
 }
 
 fn to_glob(tokens: &[Token]) -> String {
@@ -110,11 +172,16 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     if !is_sayable(pattern) {
         return None;
     }
-    let (tokens, is_whole) = shorten(parse(pattern));
-    let (like, is_known) = to_like(tokens, |char| char.is_ascii());
-    let is_exact = is_whole && is_known;
+    let (mut tokens, mut is_exact) = shorten(parse(pattern));
+    for token in &mut tokens {
+        if matches!(token, Token::Char(char) if !char.is_ascii()) {
+            *token = Token::AnyChar;
+            is_exact = false;
+        }
+    }
+    let like = to_like(&tokens);
     let mut sql = Sql::new("(");
-    place.push(&mut sql);
+    push_searched(&mut sql, place, &tokens)?;
     if place.dialect.is_sqlite() {
         sql.push(" LIKE (").bind(Arg::Text(like));
         sql.push("||'') ESCAPE '\\')");
@@ -124,27 +191,20 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     Some(Translated { sql, is_exact })
 }
 
-/// Writes a pattern for LIKE, where any character matches in place of an unknown one. Returns
-/// whether all characters were known.
-fn to_like(tokens: Vec<Token>, is_known: impl Fn(char) -> bool) -> (String, bool) {
+fn to_like(tokens: &[Token]) -> String {
     let mut like = String::new();
-    let mut is_exact = true;
     for token in tokens {
         match token {
             Token::AnyRun => like.push('%'),
             Token::AnyChar => like.push('_'),
             Token::Char(char @ ('%' | '_' | '\\')) => {
                 like.push('\\');
-                like.push(char);
+                like.push(*char);
             }
-            Token::Char(char) if is_known(char) => like.push(char),
-            Token::Char(_) => {
-                is_exact = false;
-                like.push('_');
-            }
+            Token::Char(char) => like.push(*char),
         }
     }
-    (like, is_exact)
+    like
 }
 
 #[cfg(test)]
@@ -166,6 +226,24 @@ mod tests {
         assert_eq!(to_glob(&tokens), format!("*{}*", "xy".repeat(49)));
         let (tokens, _) = shorten(parse(&"_".repeat(200)));
         assert_eq!(to_glob(&tokens), "**");
+    }
+
+    #[test]
+    fn patterns_that_can_meet_escapes() {
+        let can_meet = |pattern| can_meet_escapes(&parse(pattern));
+        for pattern in ["_", "a_", "%0", "a%1%"] {
+            assert!(can_meet(pattern), "{pattern}");
+        }
+        for pattern in ["%", "a%", "%a0%", "0%", r"%\%0", "\u{1}%"] {
+            assert!(!can_meet(pattern), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_looked_for_stands_for_nul() {
+        let pattern = "\u{e000}\u{e001}";
+        assert_eq!(stand_in(&parse("a")), Some(0xe000));
+        assert_eq!(stand_in(&parse(pattern)), Some(0xe002));
     }
 
     #[test]

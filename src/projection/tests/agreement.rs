@@ -26,6 +26,11 @@ fn text() -> impl Strategy<Value = String> {
             "", "a", "A", "ab", "aB%", "_", "k", "\u{212a}", "İ", "ß", "é", "É", "*[?", "\\", "1"
         ])
         .prop_map(str::to_owned),
+        // What the databases cannot have in strings, or do not have as it is.
+        select(vec![
+            "a\0b", "\0", "\u{1}", "a\u{1}b", "\0é1", "%0", "0_", "%1%", "_b", "__", "a%b"
+        ])
+        .prop_map(str::to_owned),
         "[a-cA-C%_é]{0,4}",
     ]
 }
@@ -321,5 +326,79 @@ proptest! {
                 check(&world, wire).await;
             }
         });
+    }
+}
+
+/// Strings that the databases cannot have as they are, and some that look like what they have.
+const ODD: [&str; 16] = [
+    "",
+    "a",
+    "ab",
+    "a\0b",
+    "a\0",
+    "\0",
+    "\0\0",
+    "b\0%",
+    "\0é1",
+    "\u{1}",
+    "a\u{1}",
+    "a\u{1}b",
+    "\u{1}0",
+    "0",
+    "\\u0000\0\\",
+    "\"\0\n\u{e000}",
+];
+
+#[tokio::test]
+async fn patterns_see_every_character() {
+    let things = ODD.map(|text| json!({"text": text, "name": text}));
+    let world = world(things.into()).await;
+    let patterns = [
+        "",
+        "a",
+        "A",
+        "_",
+        "__",
+        "___",
+        "____",
+        "%",
+        "%_",
+        "a%",
+        "A%",
+        "%a",
+        "%b",
+        "%b%",
+        "%B",
+        "a_",
+        "A_",
+        "a_b",
+        "A_B",
+        "%_b",
+        "%0",
+        "%0%",
+        "%1",
+        "%1%",
+        "_0",
+        "\u{1}",
+        "_\u{1}",
+        "\u{1}_",
+        "%\u{1}%",
+        "%\\%%",
+        "%é%",
+        "_É%",
+        "%\\\\u0%",
+        "%\u{e000}",
+        "%\n_",
+        "a\0%",
+        "%\0b",
+    ];
+    for pattern in patterns {
+        for operator in ["like", "ilike"] {
+            for field in ["text", "name"] {
+                let leaf = json!([operator, {"$type": "keypath", "$val": field}, pattern]);
+                check(&world, &leaf).await;
+                check(&world, &json!(["not", leaf])).await;
+            }
+        }
     }
 }
