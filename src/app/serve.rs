@@ -55,6 +55,14 @@ pub async fn serve_with<F: Future<Output = ()>>(
     for unknown in &config.unknown {
         tracing::warn!(%unknown, ".env has a name that is not a setting");
     }
+    if let Some(value) = &config.timers.unread_zone {
+        let zone = config.timers.zone.name();
+        tracing::warn!(
+            TZ = value,
+            zone,
+            "TZ names no time zone that is known, so timers run in {zone}: set TIMER_ZONE"
+        );
+    }
     let usable = config.check_data_dir();
     usable.map_err(StartError::io("the data folder cannot be used"))?;
     let unmade = format!(

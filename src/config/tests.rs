@@ -367,3 +367,31 @@ fn wrong_ways_to_plugins_are_all_reported() {
     ];
     assert_eq!(names, expected);
 }
+
+#[test]
+fn the_time_zone_is_that_of_the_variable_if_it_names_one() {
+    let zone = |values: &[(&str, &str)]| read(values).unwrap().timers;
+    for written in [
+        "Asia/Tokyo",
+        ":Asia/Tokyo",
+        "/usr/share/zoneinfo/Asia/Tokyo",
+        ":/usr/share/zoneinfo/Asia/Tokyo",
+    ] {
+        let timers = zone(&[("TZ", written)]);
+        assert_eq!(timers.zone, chrono_tz::Asia::Tokyo, "{written}");
+        assert_eq!(timers.unread_zone, None, "{written}");
+    }
+    let machines = zone(&[]);
+    assert_eq!(machines.unread_zone, None);
+    for odd in ["JST-9", "Asia/Tokio", "/usr/share/zoneinfo/Atlantis", ":"] {
+        let timers = zone(&[("TZ", odd)]);
+        assert_eq!(timers.zone, machines.zone, "{odd}");
+        assert_eq!(timers.unread_zone.as_deref(), Some(odd));
+    }
+    let timers = zone(&[("TZ", ":/etc/localtime")]);
+    assert_eq!(timers, machines);
+    // The setting counts, whatever the variable says.
+    let timers = zone(&[("TZ", "JST-9"), ("TIMER_ZONE", "Europe/Berlin")]);
+    assert_eq!(timers.zone, chrono_tz::Europe::Berlin);
+    assert_eq!(timers.unread_zone, None);
+}

@@ -7,11 +7,13 @@ use chrono_tz::Tz;
 use super::source::Reader;
 
 /// Scheduled tasks: the timers of plugins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timers {
     /// The time zone of timers that do not name one. `TIMER_ZONE`, an IANA name, default the
     /// machine's.
     pub zone: Tz,
+    /// The variable `TZ`, if it decides about the zone but names none that is known.
+    pub unread_zone: Option<String>,
     /// The maximum age of a missed run that is caught up; zero means none, as in v1.
     /// `TIMER_CATCH_UP` in seconds, default 60.
     pub catch_up: Duration,
@@ -22,31 +24,53 @@ pub struct Timers {
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Timers {
     let catch_up = reader.number("TIMER_CATCH_UP", 60, 0..=86_400);
+    let (zone, unread_zone) = read_zone(reader);
     Timers {
-        zone: read_zone(reader),
+        zone,
+        unread_zone,
         catch_up: Duration::from_secs(catch_up),
         is_slave: reader.boolean("SLAVE", false),
     }
 }
 
-fn read_zone(reader: &mut Reader<'_>) -> Tz {
+/// Returns the time zone, and `TZ` if it could not be read.
+fn read_zone(reader: &mut Reader<'_>) -> (Tz, Option<String>) {
     let name = reader.text("TIMER_ZONE", "");
-    let zone = if name.is_empty() {
-        Some(local_zone(reader.optional("TZ")))
+    let (zone, unread) = if name.is_empty() {
+        local_zone(reader.optional("TZ"))
     } else {
-        name.parse().ok()
+        let zone = name.parse().unwrap_or_else(|_| {
+            reader.refuse("TIMER_ZONE", &name, "a time zone, such as Europe/Berlin");
+            Tz::UTC
+        });
+        (zone, None)
     };
-    let zone = zone.unwrap_or_else(|| {
-        reader.refuse("TIMER_ZONE", &name, "a time zone, such as Europe/Berlin");
-        Tz::UTC
-    });
     reader.show(zone.name());
-    zone
+    (zone, unread)
 }
 
-/// Returns the machine's time zone; UTC if it has no named one.
-fn local_zone(variable: Option<String>) -> Tz {
-    let variable = variable.and_then(|name| name.trim_start_matches(':').parse().ok());
-    let machines = || iana_time_zone::get_timezone().ok()?.parse().ok();
-    variable.or_else(machines).unwrap_or(Tz::UTC)
+/// Returns the machine's time zone, UTC if it has no named one; and the variable if it does not
+/// name a zone.
+fn local_zone(variable: Option<String>) -> (Tz, Option<String>) {
+    let named = variable.as_deref().map(named_by);
+    if let Some(Some(zone)) = named {
+        return (zone, None);
+    }
+    let machines = iana_time_zone::get_timezone();
+    let machines = machines.ok().and_then(|name| name.parse().ok());
+    let is_machines = |value: &String| value.trim_start_matches(':') == MACHINES;
+    let unread = variable.filter(|value| !is_machines(value));
+    (machines.unwrap_or(Tz::UTC), unread)
+}
+
+/// The file that has the machine's time zone.
+const MACHINES: &str = "/etc/localtime";
+
+/// Where the rules of the zones are; a file's path there ends with the zone's name.
+const ZONES: &str = "/usr/share/zoneinfo/";
+
+/// Returns the zone that `TZ` names. A colon may come first, and the name may be that of a file.
+fn named_by(variable: &str) -> Option<Tz> {
+    let name = variable.trim_start_matches(':');
+    name.strip_prefix(ZONES).unwrap_or(name).parse().ok()
 }

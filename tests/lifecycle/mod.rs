@@ -293,6 +293,20 @@ fn a_slave_has_no_channels() {
     server.restart();
     // Hubs, which refuse requests that do not upgrade.
     assert_eq!(statuses(&server), [400, 400]);
+    assert_eq!(publish(&server).status, 200);
+}
+
+#[test]
+fn a_variable_that_names_no_time_zone_is_pointed_out() {
+    let is_warned = |value: &str, zone: &str| {
+        let server = TestServer::with(&[("TZ", value), ("TIMER_ZONE", zone)]);
+        let output = server.output();
+        let mut lines = output.lines();
+        lines.any(|line| line.contains("WARN") && line.contains("TZ names no time zone"))
+    };
+    assert!(is_warned("JST-9", ""));
+    assert!(!is_warned(":/usr/share/zoneinfo/Asia/Tokyo", ""));
+    assert!(!is_warned("JST-9", "Asia/Tokyo"));
 }
 
 /// Runs a command whose standard output and error are both closed on the reading side.
