@@ -122,6 +122,8 @@ impl Services {
 pub struct Settings {
     /// Whether clients may extend record types.
     pub dev_mode: bool,
+    /// Whether another server hosts the hubs.
+    pub is_slave: bool,
     /// The fields that users sign in with.
     pub auth_keys: AuthKeys,
     /// The types whose records show their history to their owners.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use skytrail_actors::hub::Publish;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 
 use super::{Call, Outcome, Reply, request};
 
@@ -19,6 +19,10 @@ pub(super) async fn run(call: Call) -> Outcome {
     }
     let data = request::member(&call.body, "data");
     let data = data.ok_or_else(|| refuse("missing data", "data"))?;
+    if call.services.settings.is_slave {
+        let message = "this server has no pub/sub: SLAVE is set";
+        return Err(ApiError::new(Code::NotSupported, message));
+    }
     let publish = Publish::new(channels, data);
     let publish = publish.map_err(|error| ApiError::unexpected(error.to_string()))?;
     let published = call.services.hub.send(publish).await;

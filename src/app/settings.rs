@@ -144,6 +144,7 @@ pub(super) fn services(config: &Config, keys: &Keys) -> Settings {
     let web_push_key = web_push_key.ok().filter(|_| config.push.web.is_some());
     Settings {
         dev_mode: config.app.dev_mode,
+        is_slave: config.timers.is_slave,
         auth_keys: config.app.auth_record_keys.clone(),
         history_for_owners: config.app.history_for_owners.clone(),
         origins: config.http.origins.clone(),

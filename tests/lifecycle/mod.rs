@@ -289,6 +289,13 @@ fn a_slave_has_no_channels() {
     };
     // Ordinary paths, as in v1: there is no upgrade here.
     assert_eq!(statuses(&server), [404, 404]);
+    let publish = |server: &TestServer| {
+        let body = json!({"channels": ["room"], "data": {}});
+        Client::master(server).call("pubsub:publish", body)
+    };
+    // Nobody can be listening.
+    let refused = publish(&server);
+    assert_eq!((refused.status, refused.code()), (501, 111));
     server.set("SLAVE", "NO");
     server.restart();
     // Hubs, which refuse requests that do not upgrade.
