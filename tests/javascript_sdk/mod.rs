@@ -189,6 +189,23 @@ fn hooks_change_refuse_and_are_told_of_records() {
 }
 
 #[test]
+fn no_field_of_a_client_passes_for_the_owner() {
+    let server = server();
+    let _plugin = start(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let bob = Client::signed_up(&server, "bob");
+    let access = json!([{"public": true, "level": "write"}]);
+    ada.save("page/1", json!({"_access": access, "ownerID": "nobody"}));
+    let forged = json!([{"_id": "page/1", "ownerID": bob.user, "toWire": 1, "access": "x"}]);
+    let save = |client: &Client| {
+        let saved = client.call("record:save", json!({"records": forged}));
+        saved.result()[0].clone()
+    };
+    assert_eq!(save(&bob)["code"], 102);
+    assert_eq!(save(&ada)["ownerID"], json!(bob.user));
+}
+
+#[test]
 fn providers_timers_and_events() {
     let server = server();
     let _plugin = start(&server);

@@ -12,30 +12,35 @@ import { decode, encode } from './values.js';
  *     const same = new Record('note/1', { title: 'hi' });
  *     note.title, note._id, note.access
  *
- * Fields are the record's own properties. What the server keeps about it (owner, times) is read-only;
- * it is sent back unchanged, and the server decides about it.
+ * Fields are the record's own properties, except those with the name of a member of this class, such
+ * as `ownerID` or `toWire`: clients choose names, and must not replace what hooks rely on. `get` and
+ * `set` reach every field. What the server keeps about it (owner, times) is read-only; it is sent back
+ * unchanged, and the server decides about it.
  */
 export class Record {
   #id;
-  /** Members whose names begin with `_`, unchanged. */
-  #meta = {};
+  /** Members whose names begin with `_`, unchanged; without a prototype, which `__proto__` would set. */
+  #meta = Object.create(null);
+  /** Fields with the name of a member. */
+  #hidden = new Map();
   #access = undefined;
 
   constructor(id, fields = {}) {
     if (!/^[^/]+(\/.+)?$/s.test(id)) throw new TypeError(`neither a type nor an id: ${id}`);
     this.#id = id.includes('/') ? id : `${id}/${randomUUID()}`;
-    for (const [name, value] of Object.entries(fields)) this.#define(name, value);
+    for (const [name, value] of Object.entries(fields)) this.set(name, value);
   }
 
-  /** Sets a field. It hides an accessor of the same name, such as `id`; names with `_` never clash. */
-  #define(name, value) {
+  /** Returns a field, whatever its name; undefined without one. */
+  get(name) {
+    return Object.hasOwn(this, name) ? this[name] : this.#hidden.get(name);
+  }
+
+  /** Sets a field, whatever its name. Throws `TypeError` for names that begin with `_`. */
+  set(name, value) {
     if (name.startsWith('_')) throw new TypeError(`names with a leading _ are reserved: ${name}`);
-    Object.defineProperty(this, name, {
-      value,
-      enumerable: true,
-      configurable: true,
-      writable: true
-    });
+    if (name in this && !Object.hasOwn(this, name)) this.#hidden.set(name, value);
+    else this[name] = value;
   }
 
   /** The type and key: `note/1`. */
@@ -139,13 +144,14 @@ export class Record {
     for (const [name, value] of Object.entries(wire)) {
       if (name === '_access') record.access = value;
       else if (name.startsWith('_')) record.#meta[name] = value;
-      else record.#define(name, decode(value));
+      else record.set(name, decode(value));
     }
     return record;
   }
 
   toWire() {
-    const fields = Object.entries(this).map(([name, value]) => [name, encode(value)]);
+    const named = [...this.#hidden, ...Object.entries(this)];
+    const fields = named.map(([name, value]) => [name, encode(value)]);
     const access = this.#access === undefined ? {} : { _access: this.#access };
     return { ...this.#meta, _id: this.#id, ...access, ...Object.fromEntries(fields) };
   }

@@ -133,6 +133,9 @@ const NAMED_VALUES = [URLSearchParams, FormData, Headers, HttpHeaders];
 
 const BYTES = [ArrayBuffer, Blob];
 
+/** What would be sent as `{}`. */
+const WITHOUT_FORM = [Error, RegExp, WeakMap, WeakSet];
+
 const isOneOf = (types, value) => types.some((type) => value instanceof type);
 
 /** Turns values into typed objects, at any depth. Throws `TypeError` for what cannot be sent. */
@@ -174,12 +177,17 @@ function encodeObject(value) {
   if (ArrayBuffer.isView(value) || isOneOf(BYTES, value)) {
     throw new TypeError('bytes cannot be sent in JSON: store a file, or encode them as text');
   }
+  // Nearly always a forgotten `await`.
+  if (typeof value.then === 'function') throw new TypeError('a promise cannot be sent: await it');
   if (typeof value.toJSON === 'function') return encode(value.toJSON());
   if (value instanceof Map) return mapObject(Object.fromEntries(value), encode);
   if (value instanceof Set) return encodeObject([...value]);
   if (isOneOf(NAMED_VALUES, value)) return mapObject(byName(value), encode);
+  if (isOneOf(WITHOUT_FORM, value)) throw new TypeError(`${typeName(value)} cannot be sent`);
   return mapObject(value, encode);
 }
+
+const typeName = (value) => `an object of type ${value.constructor?.name ?? 'Error'}`;
 
 /** Returns an object in which a name that occurs several times has the list of its values. */
 function byName(pairs) {

@@ -102,6 +102,10 @@ plugin.beforeSave('entry', (entry) => {
 
 plugin.beforeSave('run', () => {});
 
+plugin.beforeSave('page', (page, original, { context }) => {
+  if (page.ownerID !== context.user_id) throw new SkytrailError('not yours', ErrorCodes.PermissionDenied);
+});
+
 plugin.afterSave('note', (note, original, { delivery }) => {
   seen.saved.push({ title: note.title, first: original === null, delivery });
 });

@@ -8,6 +8,7 @@ import skygearCloud, {
   Query,
   Record,
   Reference,
+  Sequence,
   SkygearResponse,
   SkytrailError,
   type Delivery
@@ -57,6 +58,21 @@ export async function tests() {
   plugin.beforeSave('note', () => {}, { catchUp: 'all' });
   // @ts-expect-error options have names
   plugin.op('x', () => 1, { userRequred: true });
+  new Record('note', { map: new Map([['a', 1]]), set: new Set([new Date()]), form: new FormData() });
+  new Record('note', { url: new URL('http://x'), list: [new Sequence(), { a: undefined }] });
+  new Record('note').set('get', new Map([['a', new Reference('room/1')]]));
+  // @ts-expect-error a promise is awaited first
+  new Record('note', { title: Promise.resolve('hi') });
+  // @ts-expect-error a promise is awaited first
+  new Query('note').equalTo('title', fetch('http://x'));
+  // @ts-expect-error JSON has no bigints
+  new Record('note', { n: 1n });
+  // @ts-expect-error nor symbols
+  new Record('note', { s: Symbol('x') });
+  // @ts-expect-error nor functions
+  new Record('note', { f: () => 1 });
+  // @ts-expect-error nor errors
+  new Record('note', { e: new Error('x') });
   // @ts-expect-error a provider has a login
   plugin.provides('auth', 'z', {});
 }

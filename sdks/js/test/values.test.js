@@ -10,6 +10,7 @@ import {
   Record,
   Reference,
   Sequence,
+  SkytrailError,
   UnknownValue
 } from '../src/index.js';
 import { write } from '../src/json.js';
@@ -71,6 +72,20 @@ test('what cannot be sent is refused', () => {
   assert.throws(() => new Reference('note'), TypeError);
 });
 
+test('what would be sent as an empty object is refused', () => {
+  const awaited = /^TypeError: a promise cannot be sent: await it$/;
+  for (const promise of [Promise.resolve(1), { then() {} }]) {
+    assert.throws(() => encode({ list: [promise] }), awaited);
+    assert.throws(() => new Record('note', { promise }).toWire(), awaited);
+    assert.throws(() => new Query('note').equalTo('owner', promise).toWire(), awaited);
+  }
+  assert.throws(() => encode(new RangeError('x')), /^TypeError: an object of type RangeError cannot/);
+  assert.throws(() => encode([/x/]), /^TypeError: an object of type RegExp cannot be sent$/);
+  // Errors of this package have a form, and `then` may be any other member.
+  const refusal = new SkytrailError('no', 102);
+  assert.deepEqual(encode({ refusal, then: 1 }), { refusal: { code: 102, message: 'no' }, then: 1 });
+});
+
 test('a form is sent as an object, with a list for what comes twice', () => {
   const form = new URLSearchParams('a=1&tag=x&b=&tag=y&tag=z&__proto__=p');
   const expected = '{"a":"1","tag":["x","y","z"],"b":"","__proto__":"p"}';
@@ -107,11 +122,35 @@ test('a record travels both ways, with what this package does not know', () => {
   const note = Record.fromWire(NOTE);
   assert.deepEqual(note.toWire(), NOTE);
   assert.deepEqual([note._id, note.recordType, note.recordID], ['note/1/2', 'note', '1/2']);
-  assert.deepEqual([note.id, note.title], ['a field of its own', 'hi']);
-  assert.deepEqual(Object.keys(note), ['id', 'title', 'day']);
+  assert.deepEqual([note.id, note.get('id')], ['note/1/2', 'a field of its own']);
+  assert.deepEqual([note.title, note.get('title')], ['hi', 'hi']);
+  assert.deepEqual(Object.keys(note), ['title', 'day']);
   assert.equal(note.createdAt.getTime(), Date.UTC(2020, 0, 2, 3, 4, 5, 123));
   assert.equal(note.$transient.room.name, 'lounge');
   assert.deepEqual([note.ownerID, note.updatedAt, note.updatedBy], ['u1', null, null]);
+});
+
+test('no field takes the place of what the server says, or of a method', () => {
+  const members = Object.getOwnPropertyNames(Record.prototype).filter((name) => name[0] !== '_');
+  const names = [...members, 'hasOwnProperty', 'valueOf', '$other'];
+  const forged = Object.fromEntries(names.map((name) => [name, `forged ${name}`]));
+  const wire = { _id: 'page/1', _ownerID: 'u1', _access: [], _created_by: 'u1', ...forged };
+  const page = Record.fromWire(wire);
+  assert.deepEqual([page.ownerID, page.createdBy, page.access], ['u1', 'u1', []]);
+  assert.deepEqual([page.id, page.recordType, page.updatedBy], ['page/1', 'page', null]);
+  assert.deepEqual(page.$transient, {});
+  assert.deepEqual(Object.keys(page), ['$other']);
+  for (const name of names) assert.equal(page.get(name), forged[name]);
+  assert.deepEqual(page.toWire(), wire);
+  assert.deepEqual(JSON.parse(JSON.stringify(page)), wire);
+  page.set('ownerID', 'u2');
+  page.set('title', 'hi');
+  assert.deepEqual([page.ownerID, page.title, page.get('none')], ['u1', 'hi', undefined]);
+  assert.deepEqual(page.toWire(), { ...wire, ownerID: 'u2', title: 'hi' });
+  assert.equal(new Record('page/1', { ownerID: 'u2' }).ownerID, null);
+  assert.throws(() => page.set('_ownerID', 'u2'), TypeError);
+  const odd = Record.fromWire(JSON.parse('{"_id": "page/1", "__proto__": {"_ownerID": "u2"}}'));
+  assert.equal(odd.ownerID, null);
 });
 
 test('records get ids, and refuse names that belong to the server', () => {

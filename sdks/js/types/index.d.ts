@@ -2,7 +2,10 @@
 
 /// <reference types="node" />
 
-/** A value that can be sent: JSON that may contain dates, references, places, files and records. */
+/**
+ * A value that can be sent: JSON that may contain dates, references, places, files and records, and
+ * what is sent as JSON: maps and forms as objects, sets as lists, anything that has a `toJSON`.
+ */
 export type Value =
   | null
   | string
@@ -17,6 +20,13 @@ export type Value =
   | GeoJSON
   | ForeignValue
   | Record
+  | ReadonlyMap<string, Value | undefined>
+  | ReadonlySet<Value>
+  | URLSearchParams
+  | FormData
+  | Headers
+  | HttpHeaders
+  | { toJSON(): unknown }
   | readonly Value[]
   | { readonly [name: string]: Value | undefined };
 
@@ -375,11 +385,18 @@ export type AccessEntry =
   | { role: string; level: Level }
   | { relation: string; level: Level };
 
-/** A record; its fields are its properties. */
+/**
+ * A record; its fields are its properties. A field with the name of a member, such as `ownerID`, is
+ * reached with `get` and `set` only.
+ */
 export class Record {
   /** `id` is `type/key`, or only a type for a record with a new key. */
   constructor(id: string, fields?: { [name: string]: Value | undefined });
   [field: string]: any;
+  /** Returns a field, whatever its name. */
+  get(name: string): any;
+  /** Sets a field, whatever its name; those that begin with `_` are refused. */
+  set(name: string, value: Value | undefined): void;
   readonly _id: string;
   readonly id: string;
   readonly recordType: string;
@@ -455,10 +472,15 @@ export class Asset {
   readonly name: string;
   readonly contentType?: string;
   readonly url?: string;
+  /** Without it whatever has a name would pass for one, such as an error. */
+  private readonly isAsset: undefined;
 }
 
 /** Saved into a field, it makes the server number the records. */
-export class Sequence {}
+export class Sequence {
+  /** Without a member of its own, anything would pass for one, such as a promise. */
+  private readonly isSequence: undefined;
+}
 
 /** A value whose type the server does not know. */
 export class UnknownValue {
