@@ -60,6 +60,8 @@ class CommandLine(unittest.TestCase):
                 (["both.py"], "2 plugins"),
                 (["hidden.py", "--name", "X"], "hidden.py registers nothing"),
                 (["nameless.py"], "PLUGIN_NAME"),
+                (["nameless.py", "--name", "X", "--window", "0"], "window should be"),
+                (["nameless.py", "--name", "X", "--log-level", "loud"], "--log-level should be"),
                 ([], "FILE"),
             ):
                 done = run(folder, *arguments)

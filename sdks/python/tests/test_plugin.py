@@ -24,6 +24,7 @@ from skytrail import (
     field,
     progress,
 )
+from skytrail.plugin import log_level
 from skytrail.testing import PluginTester
 
 NOON = datetime(2024, 6, 11, 12, tzinfo=timezone.utc)
@@ -233,6 +234,7 @@ class Points(unittest.IsolatedAsyncioTestCase):
         def tree(request: Request) -> Any:
             return {
                 "query": request.query_string,
+                "path": request.path,
                 "at": NOON,
                 "type": request.headers["content-TYPE"],
             }
@@ -244,8 +246,9 @@ class Points(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((response.status, response.data), (201, b"\x00\xff\xfe"))
         self.assertEqual(response.headers.get_all("set-cookie"), ["a=1", "b=2"])
         headers = {"Content-Type": "text/x"}
-        response = await self.tester.request("GET", "/demo/tree/a/b?x=1", headers=headers)
+        response = await self.tester.request("GET", "/demo/tree/a%20b?x=1", headers=headers)
         self.assertEqual(response.headers["Content-Type"], "application/json")
+        self.assertEqual(response.json()["path"], "/demo/tree/a b")
         self.assertEqual(response.json()["query"], "x=1")
         self.assertEqual(response.json()["type"], "text/x")
         error = await self.fails(self.tester.request("PUT", "/demo/hello"))
@@ -323,6 +326,31 @@ class Settings(unittest.TestCase):
         with patch.dict("os.environ", PLUGIN_MAX_MESSAGE="33554432"):
             self.assertEqual(Plugin("P").options().hello().max_message, 32 << 20)
             self.assertEqual(Plugin("P", max_message=1 << 20).options().max_message, 1 << 20)
+
+    def test_an_empty_setting_is_none(self) -> None:
+        names = ["SKYGEAR_ENDPOINT", "MASTER_KEY", "PLUGIN_WINDOW", "PLUGIN_GENERATION"]
+        expected = Plugin("P").options()
+        empty = dict.fromkeys([*names, "PLUGIN_MAX_MESSAGE"], "")
+        with patch.dict("os.environ", empty):
+            self.assertEqual(Plugin("P").options(), expected)
+        self.assertEqual(log_level("", "LOG_LEVEL"), log_level("info", "LOG_LEVEL"))
+
+    def test_a_setting_that_means_nothing_is_refused_by_its_name(self) -> None:
+        for name, value in (
+            ("PLUGIN_WINDOW", "0"),
+            ("PLUGIN_WINDOW", "many"),
+            ("PLUGIN_GENERATION", "-1"),
+            ("PLUGIN_MAX_MESSAGE", "1023"),
+        ):
+            wrong = f"^{name} should be a whole number of at least .*, not {value}$"
+            with patch.dict("os.environ", {name: value}), self.assertRaisesRegex(ValueError, wrong):
+                Plugin("P").options()
+        with self.assertRaisesRegex(ValueError, "^window should be .* at least 1, not 0"):
+            Plugin("P", window=0).options()
+        with self.assertRaisesRegex(ValueError, "^max_message should be .* at least 1024"):
+            Plugin("P", max_message=10).options()
+        with self.assertRaisesRegex(ValueError, "^LOG_LEVEL should be DEBUG, .*, not loud"):
+            log_level("loud", "LOG_LEVEL")
 
 
 class ApiCalls(unittest.IsolatedAsyncioTestCase):

@@ -230,6 +230,66 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         socket.tell("reply", id=call["id"], status=200, body=body)
         self.assertEqual((await socket.answer_to("r1"))["result"], 21)
 
+    async def calls(self, socket: StandInSocket, number: int) -> list[dict[str, Any]]:
+        """Returns so many calls, after which none follows."""
+        calls = [await socket.expect("call") for _ in range(number)]
+        await socket.settle()
+        return calls
+
+    async def test_calls_beyond_the_servers_limit_wait_for_their_turn(self) -> None:
+        @self.plugin.op("many")
+        async def many(number: int) -> Any:
+            send = self.plugin.api.send_action
+            return await asyncio.gather(*(send("x", {"n": n}) for n in range(number)))
+
+        serving = await self.enterAsync(Serving(self.plugin))
+        self.plugin.connect_to(serving.worker)
+        socket = await serving.server.accept()
+        await socket.welcome(max_calls=4)
+        socket.ask("r1", "op", "many", {"args": [5]})
+        under_way = await self.calls(socket, 2)
+        for n in range(5):
+            call = under_way.pop(0)
+            self.assertEqual((call["parent"], call["payload"]["n"]), ("r1", n))
+            socket.tell("reply", id=call["id"], status=200, body={"result": n})
+            if n < 3:
+                under_way += await self.calls(socket, 1)
+        self.assertEqual((await socket.answer_to("r1"))["result"], [0, 1, 2, 3, 4])
+
+        # Those that wait end with the limit of their request, and with their request.
+        socket.ask("r2", "op", "many", {"args": [3]}, timeout_ms=30)
+        over = [await socket.expect("call") for _ in range(2)]
+        self.assertEqual((await socket.answer_to("r2"))["error"]["code"], 122)
+        for call in over:
+            error = {"code": 10000, "message": "the request is over"}
+            socket.tell("reply", id=call["id"], status=499, body={"error": error})
+        socket.ask("r3", "op", "many", {"args": [3]})
+        await self.calls(socket, 2)
+        socket.tell("cancel", id="r3", reason="client-gone")
+        kinds = sorted([(await socket.expect_any())["type"] for _ in range(3)])
+        self.assertEqual(kinds, ["cancel", "cancel", "response"])
+        # Their places are free again.
+        socket.ask("r4", "op", "many", {"args": [2]})
+        await self.calls(socket, 2)
+
+    async def test_calls_leave_places_to_the_hooks_that_they_wait_for(self) -> None:
+        @self.plugin.op("save")
+        async def save() -> None:
+            await asyncio.gather(*(self.plugin.api.send_action("save") for _ in range(3)))
+
+        @self.plugin.op("hook")
+        def hook() -> None:
+            self.plugin.api.blocking.send_action("b")
+
+        serving = await self.enterAsync(Serving(self.plugin))
+        self.plugin.connect_to(serving.worker)
+        socket = await serving.server.accept()
+        await socket.welcome(max_calls=3)
+        socket.ask("r1", "op", "save", {})
+        [first, _] = await self.calls(socket, 2)
+        socket.ask("r2", "op", "hook", {}, parent=first["id"])
+        self.assertEqual((await socket.expect("call"))["parent"], "r2")
+
     async def test_a_cancelled_request_cancels_its_calls(self) -> None:
         @self.plugin.op("call")
         async def call() -> None:

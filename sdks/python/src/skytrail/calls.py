@@ -23,6 +23,70 @@ class Reply:
     body: Any
 
 
+class Turns:
+    """Lets as many calls be under way as the server allows; the others wait, in order.
+
+    A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer
+    ones took every place, all would wait for ever: each level leaves half of what remains to the
+    deeper ones.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        self._max = max_calls
+        self._num_taken = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    @property
+    def max_calls(self) -> int:
+        return self._max
+
+    @max_calls.setter
+    def max_calls(self, number: int) -> None:
+        self._max = number
+        self._admit()
+
+    async def take(self, level: int, until: float, running: Running | None) -> None:
+        """Takes a place, at a time at the latest, or until its request is cancelled.
+
+        Raises `CallTimeout`.
+        """
+        if self._try_take(level):
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((level, future))
+        if running is not None:
+            running.calls.add(future)
+        try:
+            await asyncio.wait_for(future, max(0.0, until - time.monotonic()))
+        except asyncio.TimeoutError:
+            bound = f"{self._max}, PLUGIN_MAX_CALLS"
+            raise CallTimeout(f"too many calls at once: {bound}; nothing was sent") from None
+        except asyncio.CancelledError:
+            # The place may have come in the same turn of the loop.
+            if future.done() and not future.cancelled():
+                self.end()
+            raise
+        finally:
+            self._waiting = [it for it in self._waiting if it[1] is not future]
+            if running is not None:
+                running.calls.discard(future)
+
+    def end(self) -> None:
+        """Gives a place back."""
+        self._num_taken -= 1
+        self._admit()
+
+    def _try_take(self, level: int) -> bool:
+        is_free = self._num_taken < self._max - (self._max >> (level + 1))
+        self._num_taken += is_free
+        return is_free
+
+    def _admit(self) -> None:
+        for level, future in self._waiting:
+            if not future.done() and self._try_take(level):
+                future.set_result(None)
+
+
 class Calls:
     """The calls that wait for a reply."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import skytrail
 
-from .plugin import Plugin
+from .plugin import Plugin, log_level
 
 
 def load(path: Path) -> ModuleType:
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add("--endpoint", help="the server's address (SKYGEAR_ENDPOINT)")
     add("--window", type=int, help="how many requests to handle at once (16)")
     add("--generation", type=int, help="the deployment; a higher one replaces a lower one (0)")
-    add("--log-level", help="DEBUG, INFO, WARNING, or ERROR (LOG_LEVEL, INFO)")
+    add("--log-level", help="DEBUG, INFO, WARNING, ERROR, or OFF (LOG_LEVEL, INFO)")
     add("--collect-assets", type=Path, metavar="FOLDER", help="copy static assets there and exit")
     return arguments
 
@@ -72,9 +73,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     given = parser().parse_args(arguments)
-    if given.log_level:
-        level = given.log_level.upper()
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        if given.log_level:
+            level = log_level(given.log_level, "--log-level")
+            logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+        else:
+            log_level(os.environ.get("LOG_LEVEL"), "LOG_LEVEL")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     plugin = find([load(path) for path in given.files])
     if given.collect_assets is not None:
         plugin.assets.collect(given.collect_assets)

@@ -23,6 +23,8 @@ class Running:
         """Nobody waits any more. Functions in threads cannot be stopped, and can check this."""
         self.cancel_reason = ""
         self.is_finished = False
+        self.level = 0
+        """How many calls of this plugin wait for it, one within the other."""
         # What a cancellation cancels, in this order: the calls that the request waits for, then
         # the task, unless its work is in a thread, which has to end by itself.
         self.calls: set[Any] = set()

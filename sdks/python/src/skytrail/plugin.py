@@ -25,6 +25,22 @@ P = TypeVar("P", bound=type[AuthProvider])
 
 log = logging.getLogger("skytrail")
 
+# What the server's own setting may not go below.
+MIN_MESSAGE = 1024
+# The server's names for levels, so that both can have the same environment.
+LEVELS = {
+    "TRACE": logging.DEBUG,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "CRITICAL": logging.CRITICAL,
+    "FATAL": logging.CRITICAL,
+    "PANIC": logging.CRITICAL,
+    "OFF": logging.CRITICAL + 1,
+}
+
 
 class Plugin:
     """A plugin: what it does, and the server that it does it for.
@@ -237,11 +253,14 @@ class Plugin:
             raise ValueError("the plugin has no name: Plugin('NAME'), --name, or PLUGIN_NAME")
         return Options(
             plugin=name,
-            endpoint=self.endpoint or os.environ.get("SKYGEAR_ENDPOINT", Options.endpoint),
+            endpoint=self.endpoint or os.environ.get("SKYGEAR_ENDPOINT") or Options.endpoint,
             master_key=self.master_key or os.environ.get("MASTER_KEY", ""),
-            window=_number(self.window, "PLUGIN_WINDOW", Options.window),
-            generation=_number(self.generation, "PLUGIN_GENERATION", Options.generation),
-            max_message=_number(self.max_message, "PLUGIN_MAX_MESSAGE", Options.max_message),
+            # A worker that takes nothing would never answer; `Worker.set_window(0)` is for pauses.
+            window=_number(self.window, "PLUGIN_WINDOW", Options.window, 1),
+            generation=_number(self.generation, "PLUGIN_GENERATION", Options.generation, 0),
+            max_message=_number(
+                self.max_message, "PLUGIN_MAX_MESSAGE", Options.max_message, MIN_MESSAGE
+            ),
             position=self.position,
         )
 
@@ -265,7 +284,7 @@ class Plugin:
         Functions that ignore their cancellation get some seconds; then the process exits.
         """
         if not logging.getLogger().handlers:
-            level = os.environ.get("LOG_LEVEL", "INFO").upper()
+            level = log_level(os.environ.get("LOG_LEVEL"), "LOG_LEVEL")
             logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
         try:
             run_until_signal(self.serve, self.stop)
@@ -292,13 +311,20 @@ def _policy(timeout: float | None, idempotent: bool) -> JsonObject:
     return entry
 
 
-def _number(given: int | None, variable: str, default: int) -> int:
-    if given is not None:
-        return given
-    text = os.environ.get(variable, "")
-    if not text:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{variable} should be a whole number, not {text!r}") from None
+def _number(given: int | None, variable: str, default: int, least: int) -> int:
+    if given is None:
+        text = os.environ.get(variable) or str(default)
+        name, number = variable, int(text) if text.lstrip("-").isdecimal() else None
+    else:
+        text, name, number = str(given), variable.removeprefix("PLUGIN_").lower(), given
+    if number is None or number < least:
+        raise ValueError(f"{name} should be a whole number of at least {least}, not {text}")
+    return number
+
+
+def log_level(text: str | None, name: str) -> int:
+    """Returns the level of a setting. Raises `ValueError` for a name that means none."""
+    level = LEVELS.get((text or "INFO").upper())
+    if level is None:
+        raise ValueError(f"{name} should be DEBUG, INFO, WARNING, ERROR or OFF, not {text}")
+    return level

@@ -68,6 +68,8 @@ class Limits:
     heartbeat: float = 10.0
     resume: float = 15.0
     max_message: int = MAX_MESSAGE
+    max_calls: int = 64
+    """How many calls may be under way."""
 
 
 @dataclass
@@ -324,6 +326,7 @@ class Session:
             heartbeat=message["heartbeat_ms"] / 1000,
             resume=message.get("resume_ms", 0) / 1000,
             max_message=message.get("max_message", MAX_MESSAGE),
+            max_calls=message.get("max_calls", Limits.max_calls),
         )
         had_session = self._sent > 0 or self._received > 0
         resumed = message.get("resumed") is True

@@ -17,7 +17,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import _json
 from ._json import JsonObject
@@ -112,9 +112,11 @@ class PluginTester(Caller):
     ) -> Response:
         """Sends an HTTP request to the handler of its path."""
         parts = urlsplit(url)
+        # Handlers get the path decoded.
+        path = unquote(parts.path)
         body = data.encode() if isinstance(data, str) else data
-        request = Request(method, parts.path, parts.query, Headers(headers), body)
-        name = self._handler(parts.path, method)
+        request = Request(method, path, parts.query, Headers(headers), body)
+        name = self._handler(path, method)
         answer = await self.ask("handler", name, request.to_wire(), user_id=user_id)
         return Response.from_wire(answer)
 

@@ -19,10 +19,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ._json import JsonObject
 from .backoff import PROTOCOL_ERROR, Backoff, Ending
-from .calls import Calls, Reply
+from .calls import Calls, Reply, Turns
 from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
 from .context import Running, current_request, enter
-from .errors import LOST, CallTimeout, Code, ConnectionLost, SkygearException, to_wire
+from .errors import LOST, ApiError, CallTimeout, Code, ConnectionLost, SkygearException, to_wire
 from .functions import Function
 from .messages import (
     Cancelled,
@@ -82,6 +82,9 @@ class Worker:
         self._running: dict[str, Running] = {}
         self._threads = Threads()
         self._calls = Calls()
+        self._turns = Turns(self.session.limits.max_calls)
+        # The levels of the calls under way, by id.
+        self._levels: dict[str, int] = {}
         self._has_output = asyncio.Event()
         self._is_open = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -262,6 +265,7 @@ class Worker:
                 self._done.set()
         log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.url)
         self._is_open.set()
+        self._turns.max_calls = self.session.limits.max_calls
         if self._stopping.is_set():
             self._ask_to_drain()
 
@@ -284,6 +288,7 @@ class Worker:
 
     def _start(self, request: Request) -> None:
         running = Running(request, lambda: self._send_progress(request))
+        running.level = self._levels.get(request.parent or "", -1) + 1
         self._running[request.id] = running
         # A task has its own context: what one request sets, no other sees.
         running.task = asyncio.create_task(self._answer(running), name=f"skytrail {request.name}")
@@ -355,7 +360,8 @@ class Worker:
         """Calls an action of the server, with the rights of the master key.
 
         Within a request the call is its child: it ends with the request, and requests that it
-        causes are sent to this worker. Raises `ConnectionLost`, `CallTimeout`, `MessageTooLarge`.
+        causes are sent to this worker. It waits while as many calls are in flight as the
+        server allows. Raises `ConnectionLost`, `CallTimeout`, `MessageTooLarge`.
         """
         running = current_request()
         if running is not None and running.is_finished:
@@ -368,15 +374,27 @@ class Worker:
         if running is not None and running.seconds_left is not None:
             limit = min(limit, running.seconds_left)
         until = time.monotonic() + limit
-        await self._until_open(limit)
+        await self._turns.take(0 if running is None else running.level, until, running)
+        try:
+            return await self._send(payload, until, running)
+        finally:
+            self._turns.end()
+
+    async def _send(self, payload: JsonObject, until: float, running: Running | None) -> Reply:
+        if running is not None and running.is_finished:
+            message = "the request that the call belongs to is over; nothing was sent"
+            raise ApiError(message, Code.UnexpectedError, {}, 499)
+        await self._until_open(max(0.0, until - time.monotonic()))
         # The server does not know requests of a session that is over.
         is_child = running is not None and running.request.session == self.session.number
         parent = running.request.id if running is not None and is_child else None
         call_id = self.session.call(payload, parent, max(0.0, until - time.monotonic()))
+        self._levels[call_id] = 0 if running is None else running.level
         self._has_output.set()
         try:
             return await self._calls.wait(call_id, until, running)
         finally:
+            del self._levels[call_id]
             if self._calls.forget(call_id):
                 self.session.cancel(call_id)
                 self._has_output.set()
