@@ -6,7 +6,7 @@ import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 
 import packagesPlugin from '../src/index.js';
-import { isPlugin } from '../src/plugin.js';
+import { hasRun, isPlugin } from '../src/plugin.js';
 
 const USAGE = `usage: skytrail-plugin FILE
 
@@ -20,14 +20,17 @@ if (file === undefined || file.startsWith('-') || rest.length > 0) {
   process.exit(2);
 }
 const loaded = await import(pathToFileURL(realpathSync(file)));
-try {
-  await find(loaded).run();
-} catch (error) {
-  process.stderr.write(`${error.message}\n`);
-  process.exitCode = 1;
+// A file that calls `run` itself has done all, or is still at it: then it ends as with `node`.
+if (!hasRun()) {
+  try {
+    await find(loaded).run();
+  } catch (error) {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  }
+  // Whatever the file has open.
+  process.exit();
 }
-// Exit whatever the file still has open.
-process.exit();
 
 /**
  * Returns the plugin of a loaded file. The package's own counts only if functions were registered with

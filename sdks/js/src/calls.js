@@ -46,6 +46,65 @@ export class Calls {
   }
 }
 
+/**
+ * Lets as many calls be under way as the server allows; the others wait, in order.
+ *
+ * A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer ones
+ * took every place, all would wait for ever: each level leaves half of what remains to the deeper
+ * ones.
+ */
+export class Turns {
+  #max;
+  #numTaken = 0;
+  #waiting = new Set();
+
+  constructor(max) {
+    this.#max = max;
+  }
+
+  get max() {
+    return this.#max;
+  }
+
+  set max(max) {
+    this.#max = max;
+    this.#admit();
+  }
+
+  /** Takes a place, if there is one. */
+  tryTake(level) {
+    const isFree = this.#numTaken < this.#max - (this.#max >> (level + 1));
+    if (isFree) this.#numTaken += 1;
+    return isFree;
+  }
+
+  /** Waits for a place; false when none came in time. */
+  wait(level, ms, signals) {
+    return new Promise((resolve, reject) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#waiting.delete(turn);
+        for (const signal of signals) signal.removeEventListener('abort', onAbort);
+      };
+      const turn = { level, pass: () => (end(), resolve(true)) };
+      const onAbort = ({ target }) => (end(), reject(target.reason));
+      const timer = setTimeout(() => (end(), resolve(false)), ms);
+      this.#waiting.add(turn);
+      for (const signal of signals) signal.addEventListener('abort', onAbort);
+    });
+  }
+
+  /** Gives a place back. */
+  end() {
+    this.#numTaken -= 1;
+    this.#admit();
+  }
+
+  #admit() {
+    for (const { level, pass } of [...this.#waiting]) if (this.tryTake(level)) pass();
+  }
+}
+
 /** A condition that can be waited for, with a limit. */
 export class Gate {
   #waiting = new Set();

@@ -6,7 +6,12 @@
  * shows to clients in development mode only.
  */
 
+import { inspect } from 'node:util';
+
 import { encode } from './values.js';
+
+/** How much of a thrown value that is not an error becomes the message. */
+const MAX_MESSAGE_CHARS = 1000;
 
 /** The codes that clients know by name. A plugin may also use its own codes. */
 export const ErrorCodes = Object.freeze({
@@ -154,15 +159,22 @@ function encoded(error) {
 }
 
 function unexpected(thrown) {
-  const text = thrown instanceof Error ? thrown.message || thrown.name : thrown;
-  const message = String(text);
-  return { code: ErrorCodes.UnexpectedError, message, info: { trace: traceOf(thrown, message) } };
+  const message = messageOf(thrown);
+  return { code: ErrorCodes.UnexpectedError, message, info: { trace: describe(thrown, message) } };
 }
 
-function traceOf(thrown, message) {
+function messageOf(thrown) {
+  if (thrown instanceof Error) return String(thrown.message || thrown.name);
+  if (thrown === null || thrown === undefined) return 'An unexpected error has occurred.';
+  if (typeof thrown === 'string') return thrown;
+  return inspect(thrown, { breakLength: Infinity }).slice(0, MAX_MESSAGE_CHARS);
+}
+
+/** Describes what was thrown, with its stack, its causes and its members, for the log. */
+export function describe(thrown, otherwise = 'what was thrown cannot be told') {
   try {
-    return String(thrown?.stack ?? message);
+    return inspect(thrown);
   } catch {
-    return message;
+    return otherwise;
   }
 }

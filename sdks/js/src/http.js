@@ -26,7 +26,7 @@ export class HandlerRequest {
     return new URLSearchParams(this.queryString);
   }
 
-  /** Path and query, as the client sent them. */
+  /** The path, decoded, and the query as the client sent it. */
   get url() {
     return this.queryString === '' ? this.path : `${this.path}?${this.queryString}`;
   }

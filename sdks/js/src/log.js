@@ -1,9 +1,25 @@
 /** Writes lines to standard error, from a minimum level on. */
 
 const LEVELS = ['debug', 'info', 'warn', 'error'];
+/** The server's names, so that both can have the same environment. */
+const NAMES = new Map([
+  ...LEVELS.map((level) => [level, level]),
+  ['trace', 'debug'],
+  ['warning', 'warn'],
+  ['fatal', 'error'],
+  ['panic', 'error'],
+  ['off', 'off']
+]);
 
-export function makeLog(level = process.env.LOG_LEVEL ?? 'info') {
-  const least = LEVELS.indexOf(level.toLowerCase().replace('warning', 'warn'));
+/** Returns the level of a setting. Throws `TypeError` for a name that means none. */
+export function checkedLevel(text) {
+  const level = NAMES.get((text || 'info').toLowerCase());
+  if (level !== undefined) return level;
+  throw new TypeError(`LOG_LEVEL should be ${LEVELS.join(', ')} or off, not ${text}`);
+}
+
+export function makeLog(level = 'info') {
+  const least = level === 'off' ? Infinity : LEVELS.indexOf(level);
   const write = (own) => (text) => {
     const line = `${new Date().toISOString()} ${own} ${text}\n`;
     if (LEVELS.indexOf(own) >= least) process.stderr.write(line);

@@ -41,6 +41,8 @@ export function requestFromWire(message, session) {
     param: message.param ?? null,
     context: message.context ?? {},
     timeoutMs: message.timeout_ms ?? null,
+    // This plugin's call that caused it.
+    parent: message.parent ?? null,
     delivery: message.delivery == null ? null : deliveryFromWire(message.delivery),
     session
   };

@@ -5,7 +5,7 @@ import { hostname } from 'node:os';
 import { Api } from './api.js';
 import { answer } from './dispatch.js';
 import { Cancelled, Refused } from './errors.js';
-import { makeLog } from './log.js';
+import { checkedLevel, makeLog } from './log.js';
 import { Points } from './points.js';
 import { currentRequest } from './running.js';
 import { MAX_MESSAGE } from './session.js';
@@ -17,6 +17,10 @@ const DRAIN_MS = 30_000;
 const CLEANUP_MS = 3000;
 /** Marks plugins, so that every copy of this package recognizes those of the others. */
 const IS_PLUGIN = Symbol.for('skytrail-plugin.isPlugin');
+/** Likewise, whether one of them has run in this process. */
+const HAS_RUN = Symbol.for('skytrail-plugin.hasRun');
+/** What the server's own setting may not go below. */
+const MIN_MESSAGE = 1024;
 
 /**
  * A plugin: what it does, and the server that it does it for. Settings that are not given are read
@@ -127,19 +131,24 @@ export class Plugin {
   settings(overrides = {}) {
     const given = { ...this.#settings, ...overrides };
     const { env } = process;
-    const name = given.name ?? env.PLUGIN_NAME;
+    const name = given.name || env.PLUGIN_NAME;
     if (!name) throw new TypeError("the plugin has no name: new Plugin('NAME'), or PLUGIN_NAME");
+    const number = (member, variable, otherwise, least) => {
+      const [source, value] = given[member] == null ? [variable, env[variable]] : [member, given[member]];
+      return wholeNumber(source, value === undefined || value === '' ? otherwise : value, least);
+    };
     return {
       name,
-      endpoint: given.endpoint ?? env.SKYGEAR_ENDPOINT ?? 'http://127.0.0.1:3000',
-      masterKey: given.masterKey ?? env.MASTER_KEY ?? '',
-      window: number('window', given.window ?? env.PLUGIN_WINDOW, 16),
-      generation: number('generation', given.generation ?? env.PLUGIN_GENERATION, 0),
-      maxMessage: number('maxMessage', given.maxMessage ?? env.PLUGIN_MAX_MESSAGE, MAX_MESSAGE),
+      endpoint: given.endpoint || env.SKYGEAR_ENDPOINT || 'http://127.0.0.1:3000',
+      masterKey: given.masterKey || env.MASTER_KEY || '',
+      // A worker that takes nothing would never answer; `setWindow(0)` is for pauses.
+      window: number('window', 'PLUGIN_WINDOW', 16, 1),
+      generation: number('generation', 'PLUGIN_GENERATION', 0, 0),
+      maxMessage: number('maxMessage', 'PLUGIN_MAX_MESSAGE', MAX_MESSAGE, MIN_MESSAGE),
       drainMs: given.drainMs ?? DRAIN_MS,
       from: given.from,
       worker: `${hostname()}:${process.pid}`,
-      log: given.log ?? makeLog()
+      log: given.log ?? makeLog(checkedLevel(env.LOG_LEVEL))
     };
   }
 
@@ -175,6 +184,7 @@ export class Plugin {
    * some seconds; then the process exits, whatever is still open. Others call `serve` and `stop`.
    */
   async run(overrides = {}) {
+    globalThis[HAS_RUN] = true;
     const { log } = this.settings(overrides);
     let numSignals = 0;
     const onSignal = () => {
@@ -212,11 +222,14 @@ function rejected(reason, log) {
   }
 }
 
-function number(name, given, otherwise) {
-  const value = Number(given ?? otherwise);
-  if (Number.isSafeInteger(value) && value >= 0) return value;
-  throw new TypeError(`${name} should be a number, not ${given}`);
+function wholeNumber(name, given, least) {
+  const value = Number(given);
+  if (Number.isSafeInteger(value) && value >= least) return value;
+  throw new TypeError(`${name} should be a whole number of at least ${least}, not ${given}`);
 }
 
 /** Returns whether a value is a plugin, including one of another copy of this package. */
 export const isPlugin = (value) => value?.[IS_PLUGIN] === true;
+
+/** Whether a plugin has run in this process, also one of another copy of this package. */
+export const hasRun = () => globalThis[HAS_RUN] === true;

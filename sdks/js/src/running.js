@@ -1,6 +1,7 @@
 /** What a running function can know about the request that it answers. */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { setMaxListeners } from 'node:events';
 
 import { Cancelled } from './errors.js';
 
@@ -21,11 +22,18 @@ export class Running {
   #timer = null;
   #sendProgress;
   #until = Infinity;
+  #isAlone;
 
-  constructor(request, sendProgress = () => {}) {
+  /** With `isAlone` no server keeps the limit: it counts at once, and keeps the process until then. */
+  constructor(request, sendProgress = () => {}, { isAlone = false, level = 0 } = {}) {
     this.request = request;
     this.isFinished = false;
+    /** How many calls of this plugin wait for it, one within the other. */
+    this.level = level;
     this.#sendProgress = sendProgress;
+    this.#isAlone = isAlone;
+    // Every call of the request listens to it.
+    setMaxListeners(0, this.signal);
     this.#renew();
   }
 
@@ -65,7 +73,8 @@ export class Running {
     if (timeoutMs === null) return;
     clearTimeout(this.#timer);
     this.#until = performance.now() + timeoutMs;
-    this.#timer = setTimeout(() => this.cancel('deadline'), timeoutMs + GRACE_MS);
-    this.#timer.unref();
+    const graceMs = this.#isAlone ? 0 : GRACE_MS;
+    this.#timer = setTimeout(() => this.cancel('deadline'), timeoutMs + graceMs);
+    if (!this.#isAlone) this.#timer.unref();
   }
 }

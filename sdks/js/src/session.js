@@ -14,6 +14,8 @@ import { ProtocolError, readers, requestFromWire } from './messages.js';
 export const SUBPROTOCOL = 'skygear.plugin.v1';
 export const MAX_MESSAGE = 8 * 1024 * 1024;
 const SDK = 'skytrail-js/0.1';
+/** How many calls may be under way, unless the server says otherwise. */
+const MAX_CALLS = 64;
 
 /** How much is kept for a resume; the server keeps the same. */
 const MAX_KEPT_MESSAGES = 1000;
@@ -33,7 +35,7 @@ const MAX_COMPLAINT_CHARS = 1000;
 export class Session {
   #hello;
   #window;
-  #limits = { heartbeatMs: 10_000, resumeMs: 15_000, maxMessage: MAX_MESSAGE };
+  #limits = { heartbeatMs: 10_000, resumeMs: 15_000, maxMessage: MAX_MESSAGE, maxCalls: MAX_CALLS };
   /** Session and secret, if it can be resumed. */
   #identity = null;
   #number = 0;
@@ -311,7 +313,8 @@ export class Session {
     this.#limits = {
       heartbeatMs: message.heartbeat_ms,
       resumeMs: message.resume_ms ?? 0,
-      maxMessage: message.max_message ?? MAX_MESSAGE
+      maxMessage: message.max_message ?? MAX_MESSAGE,
+      maxCalls: message.max_calls ?? MAX_CALLS
     };
     const hadSession = this.#sent > 0 || this.#received > 0;
     const isResumed = message.resumed === true;

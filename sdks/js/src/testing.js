@@ -10,12 +10,15 @@
  * makes are kept in `calls`, and the test sets their answers.
  */
 
-import { ApiError, ErrorCodes, errorToWire, SkytrailError } from './errors.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { ApiError, CallTimeout, ErrorCodes, errorToWire, SkytrailError } from './errors.js';
 import { HandlerRequest, SkygearResponse } from './http.js';
 import { write } from './json.js';
 import { Record } from './record.js';
-import { Running } from './running.js';
+import { currentRequest, Running } from './running.js';
 import { decode, encode } from './values.js';
+import { CALL_TIMEOUT_MS } from './worker.js';
 
 const STARTING = ['after-config', 'before-plugins-ready', 'after-plugins-ready', 'server-ready'];
 
@@ -46,10 +49,26 @@ export class PluginTester {
     this.#answers.set(action, answer);
   }
 
-  /** Answers a call of the plugin. */
-  async call(payload) {
+  /** Answers a call of the plugin, which ends with its request, its time limit, or its signal. */
+  async call(payload, { timeoutMs = CALL_TIMEOUT_MS, signal } = {}) {
+    const running = currentRequest();
+    const signals = [running?.signal, signal].filter((it) => it !== undefined);
+    for (const it of signals) it.throwIfAborted();
     const seen = decode(travel(payload));
     this.calls.push(seen);
+    const ends = new AbortController();
+    const late = sleep(timeoutMs, undefined, { signal: ends.signal }).then(() => {
+      throw new CallTimeout();
+    });
+    const limits = [late, ...signals.map((it) => aborted(it, ends.signal))];
+    try {
+      return await Promise.race([this.#reply(seen), ...limits]);
+    } finally {
+      ends.abort();
+    }
+  }
+
+  async #reply(seen) {
     try {
       return { status: 200, body: { result: travel(withRecords(await this.#answer(seen))) } };
     } catch (error) {
@@ -95,7 +114,8 @@ export class PluginTester {
 
   /** Sends an HTTP request to the handler of its path; returns a `SkygearResponse`. */
   async request(method, url, { body = '', headers = {}, ...options } = {}) {
-    const { pathname: path, search } = new URL(url, 'http://test');
+    const { pathname, search } = new URL(url, 'http://test');
+    const path = decodedPath(pathname);
     const queryString = search.slice(1);
     const request = new HandlerRequest({ method, path, queryString, headers, body });
     const wire = await this.ask('handler', this.#handler(method, path), request.toWire(), options);
@@ -161,10 +181,11 @@ export class PluginTester {
       delivery,
       session: 1
     };
-    const running = new Running(request, () => (this.numProgress += 1));
+    const running = new Running(request, () => (this.numProgress += 1), { isAlone: true });
     this.#plugin.connectTo(this);
     try {
-      return travel(await running.run(() => this.#plugin.answer(running)));
+      const ends = aborted(running.signal);
+      return travel(await Promise.race([running.run(() => this.#plugin.answer(running)), ends]));
     } catch (thrown) {
       const error = ApiError.fromWire(travelError(thrown));
       error.cause = thrown;
@@ -190,6 +211,17 @@ export class PluginTester {
     return Record.fromWire(wire);
   }
 }
+
+/** Rejects with a signal's reason when it aborts, until another does. */
+function aborted(signal, until) {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true, signal: until });
+  });
+}
+
+/** Decodes a path as the server does: what is not UTF-8 becomes U+FFFD, what is no escape stays. */
+const decodedPath = (path) =>
+  path.replace(/(%[0-9a-f]{2})+/gi, (bytes) => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString());
 
 const isBelow = (path, at) => at.endsWith('/') && path.startsWith(at);
 

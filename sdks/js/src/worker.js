@@ -7,14 +7,24 @@
  */
 
 import { Backoff, isFinal, isKeyRefused, isSessionLost } from './backoff.js';
-import { Calls, Gate } from './calls.js';
-import { ConnectionLost, errorToWire, isSkytrailError, Refused } from './errors.js';
+import { Calls, Gate, Turns } from './calls.js';
+import {
+  ApiError,
+  CallTimeout,
+  ConnectionLost,
+  describe,
+  ErrorCodes,
+  errorToWire,
+  isSkytrailError,
+  Refused
+} from './errors.js';
 import { ProtocolError } from './messages.js';
 import { currentRequest, Running } from './running.js';
 import { Session } from './session.js';
 import { openSocket } from './socket.js';
 
-const CALL_TIMEOUT_MS = 60_000;
+/** How long a call waits, unless it says otherwise. */
+export const CALL_TIMEOUT_MS = 60_000;
 /** How much longer than its drain limit the server may take to close. */
 const CLOSE_GRACE_MS = 2000;
 const TICK_MS = 1000;
@@ -28,6 +38,9 @@ export class Worker {
   #log;
   #backoff = new Backoff();
   #calls = new Calls();
+  #turns;
+  /** The levels of the calls under way, by id. */
+  #levels = new Map();
   #running = new Map();
   #opened = new Gate();
   #socket = null;
@@ -51,6 +64,7 @@ export class Worker {
     this.#log = options.log;
     this.#open = open;
     this.#session = new Session({ plugin, worker, generation, window, maxMessage });
+    this.#turns = new Turns(this.#session.limits.maxCalls);
   }
 
   /** `connecting`, `registering`, `registered`, or what the server reports, such as `ready`. */
@@ -93,7 +107,7 @@ export class Worker {
     try {
       from = await this.#from();
     } catch (thrown) {
-      return { reason: `cannot tell where deliveries should start: ${thrown}` };
+      return { reason: `cannot tell where deliveries should start: ${describe(thrown)}` };
     }
     return this.#talk(from);
   }
@@ -201,6 +215,7 @@ export class Worker {
     this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
     if (this.#isStopping && this.#drainedSession !== this.#session.number) this.#drain();
     this.#opened.open();
+    this.#turns.max = this.#session.limits.maxCalls;
   }
 
   #registered({ isOk, points, problems }) {
@@ -223,10 +238,12 @@ export class Worker {
   // -- requests ----------------------------------------------------------------------------------
 
   async #start(request) {
-    const running = new Running(request, () => {
+    const level = (this.#levels.get(request.parent) ?? -1) + 1;
+    const sendProgress = () => {
       this.#session.progress(request);
       this.#flush();
-    });
+    };
+    const running = new Running(request, sendProgress, { level });
     this.#running.set(request.id, running);
     const outcome = await running.run(() => this.#outcome(running));
     running.finish();
@@ -268,7 +285,8 @@ export class Worker {
 
   /**
    * Calls an action of the server, with the rights of the master key. Within a request the call is
-   * its child: it ends with the request, and requests that it causes are sent to this worker.
+   * its child: it ends with the request, and requests that it causes are sent to this worker. It waits
+   * while as many calls are in flight as the server allows.
    */
   async call(payload, { timeoutMs = CALL_TIMEOUT_MS, signal } = {}) {
     const current = currentRequest();
@@ -277,6 +295,29 @@ export class Worker {
     for (const it of signals) it.throwIfAborted();
     const until = performance.now() + Math.min(timeoutMs, running?.msLeft ?? Infinity);
     const msLeft = () => Math.max(0, until - performance.now());
+    const level = running?.level ?? 0;
+    if (!this.#turns.tryTake(level)) await this.#turn(level, msLeft(), signals);
+    try {
+      return await this.#send(payload, running, msLeft, signals);
+    } finally {
+      this.#turns.end();
+    }
+  }
+
+  async #turn(level, ms, signals) {
+    if (!(await this.#turns.wait(level, ms, signals))) {
+      const { max } = this.#turns;
+      throw new CallTimeout(`too many calls at once: ${max}, PLUGIN_MAX_CALLS; nothing was sent`);
+    }
+  }
+
+  async #send(payload, running, msLeft, signals) {
+    // It may have waited for its turn.
+    for (const it of signals) it.throwIfAborted();
+    if (running?.isFinished) {
+      const message = 'the request that the call belongs to is over; nothing was sent';
+      throw new ApiError(message, ErrorCodes.UnexpectedError, null, 499);
+    }
     // A session that lost its socket and can be resumed is as good as an open one.
     if (!this.#session.isOpen && !this.#session.isResumable) {
       const isOpen = !this.#isDone && (await this.#opened.wait(msLeft(), signals));
@@ -285,11 +326,17 @@ export class Worker {
     // The server does not know requests of a session that is over.
     const isChild = running?.request.session === this.#session.number;
     const id = this.#session.call(payload, isChild ? running.request.id : undefined, msLeft());
+    this.#levels.set(id, running?.level ?? 0);
     this.#flush();
-    return this.#calls.wait(id, msLeft(), signals, () => {
+    const giveUp = () => {
       this.#session.cancel(id);
       this.#flush();
-    });
+    };
+    try {
+      return await this.#calls.wait(id, msLeft(), signals, giveUp);
+    } finally {
+      this.#levels.delete(id);
+    }
   }
 
   // -- stopping ----------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -87,20 +88,60 @@ test('mistakes are said when they are made', () => {
     [() => plugin.provides('auth', 'x', {}), /no login/],
     [() => plugin.provides('sso', 'x', {}), /of kind auth/],
     [() => new Plugin().settings(), /no name/],
-    [() => new Plugin('X', { window: -1 }).settings(), /window should be a number/]
+    [() => new Plugin('X', { window: -1 }).settings(), /^TypeError: window should be a whole number/],
+    [() => new Plugin('X', { window: 0 }).settings(), /window should be .* at least 1, not 0/],
+    [() => new Plugin('X', { maxMessage: 10 }).settings(), /maxMessage should be .* at least 1024/]
   ];
   for (const [act, message] of wrong) assert.throws(act, message);
 });
 
+/** Calls a function with other variables in the environment. */
+function withEnvironment(variables, act) {
+  const before = { ...process.env };
+  Object.assign(process.env, variables);
+  try {
+    return act();
+  } finally {
+    for (const name of Object.keys(variables)) delete process.env[name];
+    Object.assign(process.env, before);
+  }
+}
+
 test('how large a message may be is given, or of the environment', () => {
-  const { env } = process;
   const limit = (settings) => new Plugin('P', settings).settings().maxMessage;
   assert.equal(limit(), 8 << 20);
-  env.PLUGIN_MAX_MESSAGE = '33554432';
-  try {
+  withEnvironment({ PLUGIN_MAX_MESSAGE: '33554432' }, () => {
     assert.deepEqual([limit(), limit({ maxMessage: 1 << 20 })], [32 << 20, 1 << 20]);
-  } finally {
-    delete env.PLUGIN_MAX_MESSAGE;
+  });
+});
+
+test('an empty setting is none', () => {
+  const names = ['SKYGEAR_ENDPOINT', 'MASTER_KEY', 'LOG_LEVEL'];
+  for (const name of ['WINDOW', 'GENERATION', 'MAX_MESSAGE']) names.push(`PLUGIN_${name}`);
+  const settings = () => {
+    const { log, ...others } = new Plugin('P').settings();
+    return others;
+  };
+  const unset = Object.fromEntries(names.map((name) => [name, '']));
+  assert.deepEqual(withEnvironment(unset, settings), settings());
+  const { window, maxMessage, endpoint } = withEnvironment(unset, settings);
+  assert.deepEqual([window, maxMessage, endpoint], [16, 8 << 20, 'http://127.0.0.1:3000']);
+  assert.throws(() => withEnvironment({ PLUGIN_NAME: '' }, () => new Plugin().settings()), /no name/);
+});
+
+test('a setting that means nothing is refused by its name', () => {
+  for (const [name, value] of [
+    ['PLUGIN_WINDOW', '0'],
+    ['PLUGIN_WINDOW', 'many'],
+    ['PLUGIN_GENERATION', '-1'],
+    ['PLUGIN_MAX_MESSAGE', '1023'],
+    ['LOG_LEVEL', 'loud']
+  ]) {
+    const act = () => withEnvironment({ [name]: value }, () => new Plugin('P').settings());
+    assert.throws(act, new RegExp(`^TypeError: ${name} should be .*, not ${value}$`));
+  }
+  for (const level of ['DEBUG', 'warning', 'off', 'fatal']) {
+    withEnvironment({ LOG_LEVEL: level }, () => new Plugin('P').settings());
   }
 });
 
@@ -210,7 +251,16 @@ test('handlers take and give bytes, text, JSON, headers', async () => {
   assert.equal(bytes.headers.get('Content-Type'), 'application/octet-stream');
   const headers = { 'User-Agent': 'me' };
   const tree = await tester.request('PUT', '/tree/a%20b?x=0&x=1&y=2', { headers });
-  assert.equal(tree.json().url, '/tree/a%20b?x=0&x=1&y=2');
+  assert.equal(tree.json().path, '/tree/a b');
+  assert.equal(tree.json().url, '/tree/a b?x=0&x=1&y=2');
+  // As the server decodes it.
+  for (const [url, path] of [
+    ['/tree/a b/é', '/tree/a b/é'],
+    ['/tree/50%/%zz/%e3%81%82%ff', '/tree/50%/%zz/あ\ufffd'],
+    ['/tree/a%2Fb', '/tree/a/b']
+  ]) {
+    assert.equal((await tester.request('GET', url)).json().path, path);
+  }
   assert.deepEqual(tree.json().all, ['0', '1']);
   assert.deepEqual([tree.json().query, tree.json().agent], [{ x: '1', y: '2' }, 'me']);
   assert.equal((await tester.request('GET', '/tree/leaf')).text(), 'a leaf');
@@ -415,21 +465,50 @@ test('a history is read page by page, and the past asked for by moment', async (
   assert.deepEqual(moments, [iso, iso, 20, iso, 7, iso]);
 });
 
-test('a request that is over its time aborts its signal', async () => {
+test('a request that is over its time is answered, also when nothing else keeps the process', () => {
+  const program = (fn) => `
+    import { Plugin } from './src/index.js';
+    import { PluginTester } from './src/testing.js';
+    const plugin = new Plugin('TEST');
+    const tester = new PluginTester(plugin);
+    tester.onAction('slow', () => new Promise(() => {}));
+    plugin.op('wait', ${fn});
+    await tester.lambda('wait', [], { timeoutMs: 5 }).catch((error) => console.log(error.message));`;
+  for (const fn of [
+    '(_, { signal }) => new Promise((_, no) => signal.addEventListener("abort", () => no(signal.reason)))',
+    '() => new Promise(() => {})',
+    '(_, { api }) => api.action("slow")'
+  ]) {
+    const options = { cwd: new URL('..', import.meta.url), encoding: 'utf8' };
+    const { stdout, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program(fn)], options);
+    assert.deepEqual([stdout, status], ['cancelled: deadline\n', 0], fn);
+  }
+});
+
+test('a call ends with its time and its signal, as with a server', async () => {
   const tester = tested((plugin) => {
-    plugin.op('wait', (_, { signal }) => {
-      return new Promise((_, reject) => {
-        signal.addEventListener('abort', () => reject(signal.reason));
-      });
+    plugin.op('brief', (_, { api }) => api.action('slow', {}, { timeoutMs: 5 }));
+    plugin.op('aborted', (_, { api }) => {
+      const controller = new AbortController();
+      const call = api.action('slow', {}, { signal: controller.signal });
+      controller.abort(new SkytrailError('enough', 102));
+      return call;
+    });
+    plugin.op('many', async (_, { api }) => {
+      await Promise.all(Array.from({ length: 20 }, () => api.action('quick')));
     });
   });
-  // Nothing else keeps the process alive meanwhile; the limit's own timer does not.
-  const alive = setTimeout(() => {}, 10_000);
-  await assert.rejects(tester.lambda('wait', [], { timeoutMs: 5 }), {
-    message: 'cancelled: deadline',
-    code: 119
-  });
-  clearTimeout(alive);
+  tester.onAction('slow', () => new Promise(() => {}));
+  tester.onAction('quick', () => null);
+  const warnings = [];
+  const onWarning = (warning) => warnings.push(warning.name);
+  process.on('warning', onWarning);
+  await assert.rejects(tester.lambda('brief'), { code: ErrorCodes.ResponseTimeout });
+  await assert.rejects(tester.lambda('aborted'), { code: 102, message: 'enough' });
+  await tester.lambda('many');
+  await new Promise(setImmediate);
+  process.off('warning', onWarning);
+  assert.deepEqual(warnings, []);
 });
 
 test('outside of a run there is nobody to call', async () => {

@@ -137,8 +137,10 @@ test('whatever a function throws, something is answered', async (t) => {
   const untold = 'the thrown value cannot be described';
   const thrown = [
     [Symbol('x'), 'Symbol(x)'],
-    [Object.create(null), untold],
-    [null, 'null'],
+    [Object.create(null), '[Object: null prototype] {}'],
+    [null, 'An unexpected error has occurred.'],
+    [undefined, 'An unexpected error has occurred.'],
+    [{ error: { code: 104, message: 'gone' } }, "{ error: { code: 104, message: 'gone' } }"],
     [broken(new Error('x'), 'message'), untold],
     [broken(new Error('x'), 'stack'), 'x'],
     [Object.assign(new Error('x'), { message: Symbol('y') }), 'Symbol(y)'],
@@ -157,6 +159,28 @@ test('whatever a function throws, something is answered', async (t) => {
     const { error } = await server.ask(`r${index}`, 'op', 'throw', { param: { args: [index] } });
     assert.deepEqual([error.code, error.message], [10000, message], `${index}`);
   }
+});
+
+test('the log says what went wrong, with causes and members', async (t) => {
+  const errors = [];
+  const log = { ...QUIET, error: (text) => errors.push(text) };
+  const { server } = await served(
+    t,
+    (plugin) => {
+      plugin.op('fetch', () => {
+        const cause = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
+        throw new TypeError('fetch failed', { cause });
+      });
+      plugin.op('object', () => { throw { reason: 'token expired' }; });
+    },
+    { log }
+  );
+  const fetched = await server.ask('r1', 'op', 'fetch', { param: {} });
+  assert.equal(fetched.error.message, 'fetch failed');
+  assert.match(fetched.error.info.trace, /TypeError: fetch failed[^]*worker\.test\.js[^]*ECONNREFUSED/);
+  await server.ask('r2', 'op', 'object', { param: {} });
+  assert.match(errors[0], /^op fetch failed: TypeError: fetch failed[^]*ECONNREFUSED/);
+  assert.equal(errors[1], "op object failed: { reason: 'token expired' }");
 });
 
 test('a cancelled request aborts its signal and its calls, and answers', async (t) => {
@@ -304,6 +328,67 @@ test('a call of nobody in particular fails when its session is lost', async (t) 
     assert.match(error.message, /may have happened/);
     return true;
   });
+});
+
+const callsOf = (server) => server.heard.filter(({ type }) => type === 'call');
+
+test('no more calls are under way than the server allows; the others wait for their turn', async (t) => {
+  const { server } = await served(
+    t,
+    (plugin) => {
+      plugin.op('many', async ({ args: [num] }, { api }) => {
+        const calls = Array.from({ length: num }, (_, n) => api.action('x', { n }));
+        return Promise.all(calls);
+      });
+      plugin.op('forget', (_, { api }) => void api.action('x'));
+    },
+    {},
+    (it) => (it.welcome = { ...it.welcome, max_calls: 4 })
+  );
+  const asked = server.ask('r1', 'op', 'many', { param: { args: [7] } });
+  for (let numDone = 0; numDone < 7; numDone += 1) {
+    await server.until(() => callsOf(server).length === Math.min(7, numDone + 2));
+    const { id, parent, payload } = callsOf(server)[numDone];
+    assert.deepEqual([parent, payload.n], ['r1', numDone]);
+    // What came after the ping was sent was sent before its answer.
+    server.socket.send('{"type":"ping"}');
+    await server.until(() => server.heard.filter(({ type }) => type === 'pong').length > numDone);
+    assert.equal(callsOf(server).length, Math.min(7, numDone + 2));
+    server.send({ type: 'reply', id, status: 200, body: { result: payload.n } });
+  }
+  assert.deepEqual((await asked).result, [0, 1, 2, 3, 4, 5, 6]);
+  // Those that wait end with their request, and with its limit.
+  const over = server.ask('r2', 'op', 'many', { param: { args: [9] }, timeout_ms: 30 });
+  assert.equal((await over).error.code, 122);
+  for (const { id } of callsOf(server).filter(({ parent }) => parent === 'r2')) {
+    server.send({ type: 'reply', id, status: 499, body: { error: { code: 10000, message: 'over' } } });
+  }
+  const cancelled = server.ask('r3', 'op', 'many', { param: { args: [9] } });
+  await server.until(() => callsOf(server).some(({ parent }) => parent === 'r3'));
+  server.send({ type: 'cancel', id: 'r3', reason: 'client-gone' });
+  assert.equal((await cancelled).error.message, 'cancelled: client-gone');
+  // Their places are free again.
+  await server.ask('r4', 'op', 'forget', { param: {} });
+  assert.equal(callsOf(server).at(-1).parent, 'r4');
+});
+
+test('calls leave places to the hooks that they wait for', async (t) => {
+  const { server } = await served(
+    t,
+    (plugin) => {
+      plugin.op('save', (_, { api }) => Promise.all([1, 2, 3].map(() => api.action('record:save'))));
+      plugin.beforeSave('note', (_, __, { api }) => api.publish('room', 1));
+    },
+    {},
+    (it) => (it.welcome = { ...it.welcome, max_calls: 3 })
+  );
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'save', timeout_ms: 30_000, param: {} });
+  await server.until(() => callsOf(server).length === 2);
+  const record = { _id: 'note/1', _type: 'record', _access: null };
+  const hook = { kind: 'hook', name: 'note.beforeSave', param: { record, original: null } };
+  server.send({ type: 'request', id: 'r2', timeout_ms: 30_000, parent: 'c1', ...hook });
+  await server.until(() => callsOf(server).length === 3);
+  assert.equal(callsOf(server)[2].parent, 'r2');
 });
 
 test('a caller who does not want to wait any more says so', async (t) => {
@@ -468,6 +553,24 @@ test('the command runs nothing in the place of a plugin that it does not find', 
     const came = program.server.find(({ type }) => type === 'hello').then(() => 'it ran');
     assert.deepEqual(await Promise.race([came, program.ended]), [1, null], text);
     assert.match(program.said, said);
+  }
+});
+
+test('the command runs a file that runs its plugin itself once', async (t) => {
+  const plugin = await folderWithCopy(t);
+  const notes = "const notes = new Plugin('NOTES', { drainMs: 100 }); notes.op('a', () => 1);";
+  for (const [from, text] of [
+    [OURS, `${notes} await notes.run(); export { notes };`],
+    [OURS, `${notes} await notes.run();`],
+    [COPY, `${notes} export { notes }; notes.run();`]
+  ]) {
+    const program = await started(t, BIN, await plugin(from, text));
+    assert.equal((await program.server.ask('r1', 'op', 'a', { param: {} })).result, 1);
+    await terminate(program);
+    const again = program.server.until(() => program.server.connections.length > 1);
+    const ended = await Promise.race([program.ended, again.then(() => 'it ran again')]);
+    assert.deepEqual(ended, [0, null], text);
+    assert.doesNotMatch(program.said, /registers nothing/);
   }
 });
 

@@ -7,6 +7,7 @@ import type {
   Plugin,
   Principal,
   Record,
+  RequestOptions,
   SkygearResponse
 } from './index.js';
 
@@ -30,7 +31,7 @@ export class PluginTester {
   /** Sets the answer to an action: a result, an error, or a function of the payload. */
   onAction(action: string, answer: unknown): void;
   /** Answers a call of the plugin. */
-  call(payload: object): Promise<{ status: number; body: any }>;
+  call(payload: object, options?: RequestOptions): Promise<{ status: number; body: any }>;
   /** Sends the events of a start; returns the points as the server receives them. */
   start(config?: object): Promise<any>;
   event(name: string, param?: object): Promise<any>;
