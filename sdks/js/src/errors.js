@@ -10,9 +10,6 @@ import { inspect } from 'node:util';
 
 import { encode } from './values.js';
 
-/** How much of a thrown value that is not an error becomes the message. */
-const MAX_MESSAGE_CHARS = 1000;
-
 /** The codes that clients know by name. A plugin may also use its own codes. */
 export const ErrorCodes = Object.freeze({
   NotAuthenticated: 101,
@@ -165,9 +162,9 @@ function unexpected(thrown) {
 
 function messageOf(thrown) {
   if (thrown instanceof Error) return String(thrown.message || thrown.name);
-  if (thrown === null || thrown === undefined) return 'An unexpected error has occurred.';
-  if (typeof thrown === 'string') return thrown;
-  return inspect(thrown, { breakLength: Infinity }).slice(0, MAX_MESSAGE_CHARS);
+  // The members of another object are for the log only: clients see the message.
+  if (thrown === undefined || typeof thrown === 'object') return 'An unexpected error has occurred.';
+  return String(thrown);
 }
 
 /** Describes what was thrown, with its stack, its causes and its members, for the log. */
