@@ -78,10 +78,14 @@ fn named(call: &Call) -> Result<&str, ApiError> {
 
 /// Finds the user whose actions are searched for, by id, by name or by mail address. A text that
 /// matches no current user is taken as an id: the log still has the actions of deleted users.
+/// `user/<id>` is always an id, and needs no store.
 ///
 /// # Errors
 /// The store cannot be read.
 pub(crate) async fn user(services: &Services, text: &str) -> Result<UserId, ApiError> {
+    if let Some(id) = text.strip_prefix("user/") {
+        return Ok(id.into());
+    }
     let found = find_user(services, text).await?;
     Ok(found.unwrap_or_else(|| user_id(text)))
 }
@@ -91,13 +95,15 @@ pub(crate) fn user_id(text: &str) -> UserId {
     text.strip_prefix("user/").unwrap_or(text).into()
 }
 
-/// Finds a user by id, by name or by mail address.
+/// Finds a user by id, by name or by mail address. The id of an erased user stays theirs, whoever has
+/// chosen it as a name since; so does `user/<id>` of a deleted one.
 pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<UserId>, ApiError> {
-    let id = user_id(text);
-    if services.accounts.load_user(&id).await?.is_some() {
-        return Ok(Some(id));
+    let (id, accounts) = (user_id(text), &services.accounts);
+    let is_known = accounts.load_user(&id).await?.is_some() || accounts.refuse_erased(&id).is_err();
+    if is_known || text.starts_with("user/") {
+        return Ok(is_known.then_some(id));
     }
-    services.accounts.find_named(text).await
+    accounts.find_named(text).await
 }
 
 fn shown(found: &Found) -> Map<String, Json> {

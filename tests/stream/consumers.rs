@@ -122,6 +122,11 @@ fn a_user_is_named_by_what_he_signs_in_with() {
     let all = worker.take_all(&master, "hers");
     let streams: Vec<_> = all.iter().map(stream).collect();
     assert_eq!(streams, ["record/note/1"]);
+    // What was created before somebody had the name can be created again.
+    let early = json!({"from": 1, "user": "eve"});
+    create(&master, "early", &early);
+    Client::signed_up(&server, "eve");
+    create(&master, "early", &early);
 }
 
 #[test]

@@ -216,6 +216,27 @@ fn a_user_is_named_by_what_he_signs_in_with() {
 }
 
 #[test]
+fn the_id_of_a_user_who_is_gone_is_not_taken_for_a_name() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    let id = ada.user.as_deref().unwrap();
+    let erased = master.call("erase:user", json!({"user": "ada", "why": "a test"}));
+    assert_eq!(erased.result()["finished"], true);
+    let hers = read_all(&master, &json!({"user": id}));
+    assert!(!hers.is_empty());
+    let stranger = Client::signed_up(&server, id);
+    stranger.save("note/2", json!({"n": 2}));
+    assert_eq!(read_all(&master, &json!({"user": id})), hers);
+    let as_record = format!("user/{id}");
+    assert_eq!(read_all(&master, &json!({"user": as_record})), hers);
+    let stranger = stranger.user.unwrap();
+    let named = json!({"user": format!("user/{stranger}")});
+    assert!(!read_all(&master, &named).is_empty());
+}
+
+#[test]
 fn the_command_finds_prints_and_goes_on_with_a_file() {
     let server = TestServer::with(&[("HOST", &lasting_address())]);
     write_some(&server, 30);

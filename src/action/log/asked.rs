@@ -110,8 +110,11 @@ pub(crate) async fn filter(
     Ok(filter)
 }
 
-/// As [`filter`], with the user as the body has it.
-fn filter_as_written(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
+/// As [`filter`], with the user as the body has it, and without the store.
+///
+/// # Errors
+/// 107, 108: as in [`filter`].
+pub(crate) fn filter_as_written(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let kinds = request::texts(body, "kinds")?.unwrap_or_default();
     let kinds = Kinds::parse(&kinds).map_err(|name| {

@@ -19,13 +19,20 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
     let timeout_ms = request::whole_number(&call.body, "timeout_ms")?.unwrap_or(TIMEOUT_MS.0);
     within("max_attempts", attempts, (1, ATTEMPTS.1))?;
     within("timeout_ms", timeout_ms, (TIMEOUT_MS.1, TIMEOUT_MS.2))?;
-    let options = LogConsumerOptions {
-        filter: asked::filter(&call.services, &call.body).await?,
+    let consumers = &call.services.consumers;
+    let mut options = LogConsumerOptions {
+        filter: asked::filter_as_written(&call.body)?,
         max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         timeout_ms,
     };
+    // One that was created before names could be given has what was given.
+    if consumers
+        .log_options(name)
+        .is_none_or(|known| known != options)
+    {
+        options.filter = asked::filter(&call.services, &call.body).await?;
+    }
     let behind = asked::behind(&call.services.events, &call.body).await?;
-    let consumers = &call.services.consumers;
     let state = consumers.create_consumer(name, options, behind).await?;
     Reply::new(&json!(state))
 }

@@ -21,6 +21,12 @@ pub const LOG_PREFIX: &str = "log/";
 const MAX_NAME: usize = 64;
 
 impl Consumers {
+    /// Returns what a consumer of the log was created with; `None` if there is no such consumer.
+    pub fn log_options(&self, name: &str) -> Option<LogConsumerOptions> {
+        let handle = self.find(&full_name(name).ok()?).ok()?;
+        handle.options().cloned()
+    }
+
     /// Creates a consumer of the log that is told what follows `position`; an existing one with the
     /// same options is left as it is. Durable on return.
     ///
