@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
 use skytrail::projection::{SqlStore, StoreOptions};
-use skytrail_actors::store::{Asker, HeadSource, NoHeads, RecordStore};
+use skytrail_actors::store::{HeadSource, NoHeads, RecordStore, Viewer};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{
-    Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
+    Actor, ChangeStamp, Commit, Event, EventBody, RecordPatch, RecordState, Stream, TypeExtension,
 };
 use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::query::{Query, Scope};
@@ -155,8 +155,8 @@ fn at(number: u64) -> Timestamp {
     Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(number).unwrap())
 }
 
-fn touch(number: u64) -> Touch {
-    Touch {
+fn touch(number: u64) -> ChangeStamp {
+    ChangeStamp {
         at: at(number),
         by: Some(author(number)),
     }
@@ -271,14 +271,14 @@ fn query(criterion: &mut Criterion) {
         user: Some("u".into()),
         ..Caller::default()
     };
-    let asker = Asker {
+    let viewer = Viewer {
         scope: &Scope::Public,
         caller: &caller,
     };
     // Gives the store time to see the queries, and to build its index.
     for room in 0..50 {
         let query = newest_of_room(room % ROOMS);
-        let asked = world.store.query(&query, &asker, &NoHeads);
+        let asked = world.store.query(&query, &viewer, &NoHeads);
         world.runtime.block_on(asked).unwrap();
     }
     let begun = Instant::now();
@@ -290,7 +290,7 @@ fn query(criterion: &mut Criterion) {
     for index in world.runtime.block_on(world.store.list_indexes()).unwrap() {
         println!("{index:?}");
     }
-    let mut all = query_all(&world, &asker);
+    let mut all = query_all(&world, &viewer);
     let mut group = criterion.benchmark_group("query");
     group.throughput(Throughput::Elements(1)).sample_size(20);
     let mut room = 0;
@@ -301,7 +301,7 @@ fn query(criterion: &mut Criterion) {
                 let query = newest_of_room(room);
                 let answer = world
                     .runtime
-                    .block_on(world.store.query(&query, &asker, heads));
+                    .block_on(world.store.query(&query, &viewer, heads));
                 assert_eq!(answer.unwrap().records.len(), 50);
             });
         });
@@ -310,13 +310,13 @@ fn query(criterion: &mut Criterion) {
     all.0.clear();
 }
 
-fn query_all(world: &World, asker: &Asker<'_>) -> All {
+fn query_all(world: &World, viewer: &Viewer<'_>) -> All {
     let wire = json!({"record_type": "message"});
     let query = Query::parse(wire.as_object().unwrap()).unwrap();
     let begun = Instant::now();
     let answer = world
         .runtime
-        .block_on(world.store.query(&query, asker, &NoHeads))
+        .block_on(world.store.query(&query, viewer, &NoHeads))
         .unwrap();
     println!(
         "{} whole records in {:?}",

@@ -39,7 +39,7 @@ pub struct RequestContext {
     /// When the client stops waiting; plugins get no more time than that.
     pub deadline: Option<Instant>,
     /// Whether anything may still be stored.
-    pub storing: Storing,
+    pub commit_gate: CommitGate,
     /// Whether the request belongs to a plugin on trial: nothing at all may be stored.
     pub is_sandboxed: bool,
 }
@@ -86,7 +86,7 @@ impl RequestId {
 /// Whether anything may still be stored for a request: nothing is after its client was told that it
 /// took too long, or has gone. Clones are for the same request.
 #[derive(Clone, Debug)]
-pub struct Storing {
+pub struct CommitGate {
     commits: Arc<Semaphore>,
     given_up: CancellationToken,
 }
@@ -94,7 +94,7 @@ pub struct Storing {
 /// How many commits of one request can be in progress at once.
 const MANY: u32 = 1 << 16;
 
-impl Default for Storing {
+impl Default for CommitGate {
     fn default() -> Self {
         Self {
             commits: Arc::new(Semaphore::new(MANY as usize)),
@@ -103,21 +103,21 @@ impl Default for Storing {
     }
 }
 
-impl Storing {
+impl CommitGate {
     /// Begins to store, until the permit is dropped; `None` when it is too late.
     pub async fn begin(&self) -> Option<SemaphorePermit<'_>> {
         self.commits.acquire().await.ok()
     }
 
     /// Returns whether something is being stored.
-    pub fn is_under_way(&self) -> bool {
+    pub fn is_in_progress(&self) -> bool {
         self.commits.available_permits() < MANY as usize
     }
 
     /// Waits for what is being stored; nothing is stored after that. Returns whether there was
     /// something.
     pub async fn end(&self) -> bool {
-        let was_storing = self.is_under_way();
+        let was_storing = self.is_in_progress();
         let _all = self.commits.acquire_many(MANY).await;
         self.commits.close();
         was_storing
@@ -154,7 +154,7 @@ impl RequestContext {
             depth: 0,
             via: Vec::new(),
             deadline: None,
-            storing: Storing::default(),
+            commit_gate: CommitGate::default(),
             is_sandboxed: false,
         }
     }

@@ -4,7 +4,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::predicate::{Condition, Context};
 use skytrail_schema::record::Record;
 
-use crate::breath::Breath;
+use crate::yield_budget::YieldBudget;
 
 /// A predicate can examine this many bytes of one record, see [`Condition::cost`]; other tasks wait
 /// meanwhile.
@@ -13,7 +13,7 @@ const MAX_COST: u64 = 256 << 20;
 /// A predicate, and its work since other tasks had a turn.
 pub struct Evaluation<'a> {
     condition: Option<&'a Condition>,
-    breath: Breath,
+    yield_budget: YieldBudget,
 }
 
 impl<'a> Evaluation<'a> {
@@ -21,7 +21,7 @@ impl<'a> Evaluation<'a> {
     pub fn new(condition: Option<&'a Condition>) -> Self {
         Self {
             condition,
-            breath: Breath::default(),
+            yield_budget: YieldBudget::default(),
         }
     }
 
@@ -45,7 +45,7 @@ impl<'a> Evaluation<'a> {
             );
             return Err(ApiError::invalid_argument(why, &["predicate"]));
         }
-        self.breath.after(cost).await;
+        self.yield_budget.after(cost).await;
         Ok(condition.evaluate(record, context) == Some(true))
     }
 }

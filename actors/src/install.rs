@@ -12,7 +12,7 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::{Plan, UniqueValue};
 use crate::record::env::RecordEnv;
 
@@ -37,7 +37,7 @@ pub async fn install(
     may_migrate: bool,
 ) -> Result<(), ApiError> {
     let context = RequestContext::system();
-    until_settled(None, |_| async {
+    retry_on_conflict(None, |_| async {
         let read_position = env.model.position();
         let mut plan = Plan::default();
         let definition = env.definition(&TypeName::user());

@@ -5,7 +5,6 @@
 
 pub mod accounts;
 pub mod asset;
-mod breath;
 mod budget;
 pub mod capture;
 pub mod clock;
@@ -34,3 +33,4 @@ pub mod subscription;
 pub mod task;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod yield_budget;

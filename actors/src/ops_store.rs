@@ -3,7 +3,7 @@
 //!
 //! Each part that keeps something there has its own port:
 //! [`ConsumerStore`](crate::delivery::consumers::ConsumerStore),
-//! [`Positions`](crate::delivery::Positions), [`Outbox`](crate::push::Outbox). They share one
+//! [`PositionStore`](crate::delivery::Positions), [`Outbox`](crate::push::Outbox). They share one
 //! error.
 
 /// Why the ops store did not answer.

@@ -33,7 +33,7 @@ where
 
 /// Runs work that has to be completed once it has begun, even if its caller is dropped, as requests
 /// are when their clients hang up. `None` if it panicked.
-pub async fn to_its_end<T, F>(name: &'static str, work: F) -> Option<T>
+pub async fn run_to_completion<T, F>(name: &'static str, work: F) -> Option<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

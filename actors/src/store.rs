@@ -168,14 +168,14 @@ impl HeadSource for NoHeads {
 
 /// The caller of a query, and the database that is queried.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct Viewer<'a> {
     /// The database.
     pub scope: &'a Scope,
     /// The caller; access lists apply unless it has the master key.
     pub caller: &'a Caller,
 }
 
-impl Asker<'_> {
+impl Viewer<'_> {
     /// Returns whether a condition may look into a record that a reference names: one that the
     /// caller can see, in the public database or the one that is queried.
     pub fn may_look_into(&self, record: &Record) -> bool {
@@ -276,12 +276,12 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Counts the records of a type in all databases.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
-    /// Runs a query as `asker`: access lists are applied here, in the public database. Records that
+    /// Runs a query as `viewer`: access lists are applied here, in the public database. Records that
     /// `heads` has are taken from there. A type that has not been created has no records.
     async fn query(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 
@@ -290,7 +290,7 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn query_at(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError>;
 
     /// Like [`RecordStore::query`], on the records as they were at a position. Their type is as the
@@ -300,7 +300,7 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn query_as_of(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
         heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError>;

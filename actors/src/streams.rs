@@ -14,7 +14,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, Stream};
 
 use crate::record::env::RecordEnv;
-use crate::record::past::{self, AT_ONCE};
+use crate::record::past::{self, BATCH_SIZE};
 
 /// At most this many candidates are listed at once when going back.
 const MAX_BACK: usize = 64;
@@ -71,7 +71,7 @@ impl<'a> Streams<'a> {
             ranges.entry(stream).or_default().push(range);
         }
         let candidates = self.0.store.list_candidates(wanted).await?;
-        for some in candidates.chunks(AT_ONCE) {
+        for some in candidates.chunks(BATCH_SIZE) {
             for (commit, event) in past::read_all(self.0, some).await? {
                 let mut its = ranges.get(&event.stream).into_iter().flatten();
                 if its.any(|range| range.contains(&event.position)) {
@@ -83,8 +83,8 @@ impl<'a> Streams<'a> {
     }
 
     /// Walks through a stream's events from a position back to its beginning.
-    pub(crate) fn back(self, stream: &'a Stream, until: u64) -> Back<'a> {
-        Back {
+    pub(crate) fn back(self, stream: &'a Stream, until: u64) -> BackwardWalk<'a> {
+        BackwardWalk {
             env: self.0,
             stream,
             until,
@@ -220,7 +220,7 @@ impl<'a> Streams<'a> {
         positions.sort_unstable();
         positions.dedup();
         let mut events = HashMap::new();
-        for some in positions.chunks(AT_ONCE) {
+        for some in positions.chunks(BATCH_SIZE) {
             let read = past::read_all(self.0, some).await?.into_iter();
             events.extend(read.map(|(_, event)| (event.position, event)));
         }
@@ -229,7 +229,7 @@ impl<'a> Streams<'a> {
 }
 
 /// A walk back through a stream.
-pub(crate) struct Back<'a> {
+pub(crate) struct BackwardWalk<'a> {
     env: &'a RecordEnv,
     stream: &'a Stream,
     until: u64,
@@ -241,7 +241,7 @@ pub(crate) struct Back<'a> {
     is_listed: bool,
 }
 
-impl Back<'_> {
+impl BackwardWalk<'_> {
     /// Reads the next event on the way back; `None` after the first event of the stream.
     ///
     /// # Errors

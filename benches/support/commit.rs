@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::event::{
-    Actor, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch, UserState,
+    Actor, ChangeStamp, EventBody, NewCommit, NewEvent, RecordState, Stream, UserState,
 };
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::time::Timestamp;
@@ -66,7 +66,7 @@ fn message(user: &UserId) -> NewEvent {
 }
 
 fn created(id: RecordId, user: &UserId, fields: Vec<(&str, Json)>) -> NewEvent {
-    let touch = Touch {
+    let touch = ChangeStamp {
         at: Timestamp::from_micros(1_500_000_000_000_000),
         by: Some(user.clone()),
     };

@@ -28,8 +28,8 @@ use uuid::Uuid;
 
 const USER: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
-fn touch(micros: i64, by: Option<&str>) -> Touch {
-    Touch {
+fn touch(micros: i64, by: Option<&str>) -> ChangeStamp {
+    ChangeStamp {
         at: Timestamp::from_micros(micros),
         by: by.map(Into::into),
     }

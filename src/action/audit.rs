@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::events::{Asked, Direction, Found};
+use skytrail_actors::events::{Direction, Found, PageRequest};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Stream};
 use skytrail_schema::id::UserId;
@@ -34,7 +34,7 @@ pub(super) async fn changes(call: Call) -> Outcome {
     let (reader, records) = (&call.services.events, &call.services.records);
     let user = user(&call.services, named(&call)?).await?;
     let range = asked::range(reader, &call.body).await?;
-    let asked = Asked {
+    let asked = PageRequest {
         filter: EventFilter {
             user: Some(user.clone()),
             ..EventFilter::default()

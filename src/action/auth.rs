@@ -28,12 +28,12 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         let guess = guess.map(|account| Attempt::on(&account, address));
         guess.unwrap_or_default().signing_up(address)
     })?;
-    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
+    let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
     let signed_up = try_sign_up(call, auth_data).await;
     give_back_if_not_taken(&services, &attempt, signed_up.as_ref().err());
     let session = signed_up?;
     services.throttle.welcome(&attempt);
-    witness.note(AuditEvent::Signup, Some(&session.user));
+    audit_reporter.note(AuditEvent::Signup, Some(&session.user));
     write(session)
 }
 
@@ -67,14 +67,14 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
     }
     let auth_data = auth_data(&mut call.body);
     let known = auth_data.clone().unwrap_or_default();
-    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
+    let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
     match try_log_in(call, auth_data).await {
         Ok(session) => {
-            witness.note(AuditEvent::LoginSuccess, Some(&session.user));
+            audit_reporter.note(AuditEvent::LoginSuccess, Some(&session.user));
             write(session)
         }
         Err(refused) => {
-            let is_told = witness.is_heard() || services.refusals.is_refusal(&refused);
+            let is_told = audit_reporter.is_recorded() || services.refusals.is_refusal(&refused);
             let user = match is_told && refused.code != Code::ResourceNotFound {
                 true => services.accounts.find_user(&known).await.ok().flatten(),
                 false => None,
@@ -82,7 +82,7 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
             services.refusals.note(user.as_ref(), "password", &refused);
             let is_password_wrong = refused.code == Code::InvalidCredentials;
             let user = user.as_ref().filter(|_| is_password_wrong);
-            witness.note(AuditEvent::LoginFailure, user);
+            audit_reporter.note(AuditEvent::LoginFailure, user);
             Err(refused)
         }
     }
@@ -118,7 +118,7 @@ pub(super) async fn log_out(call: Call) -> Outcome {
         call.services.live.forget_token(token);
     }
     let user = call.context.caller.user.as_ref();
-    call.witness.note(AuditEvent::Logout, user);
+    call.audit_reporter.note(AuditEvent::Logout, user);
     Reply::new(&json!({"status": "OK"}))
 }
 
@@ -130,7 +130,7 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let old = old.ok_or_else(|| empty("old password", "old_password"))?;
     let new = new.ok_or_else(|| empty("password", "password"))?;
     let user = call.context.caller.user.clone();
-    let (services, witness) = (Arc::clone(&call.services), call.witness.clone());
+    let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
     let tried = |address: &str| match &user {
         Some(user) => Attempt::on(&format!("user {user}"), address),
         None => Attempt::at(address),
@@ -150,10 +150,10 @@ pub(super) async fn change_password(call: Call) -> Outcome {
         let refusals = &services.refusals;
         refusals.note(user.as_ref(), "change_password", refused);
         if refused.code == Code::InvalidCredentials || refused.status() == 429 {
-            witness.note(AuditEvent::ChangePasswordFailure, user.as_ref());
+            audit_reporter.note(AuditEvent::ChangePasswordFailure, user.as_ref());
         }
     })?;
-    witness.note(AuditEvent::ChangePassword, Some(&session.user));
+    audit_reporter.note(AuditEvent::ChangePassword, Some(&session.user));
     write(session)
 }
 
@@ -172,7 +172,7 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
     let attempt = Attempt::reset_of(command.user.as_str());
     call.services.throttle.admit(&attempt, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
-    call.witness
+    call.audit_reporter
         .note(AuditEvent::ResetPassword, Some(&session.user));
     write(session)
 }

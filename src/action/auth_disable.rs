@@ -31,6 +31,6 @@ pub(super) async fn run(call: Call) -> Outcome {
         AuditEvent::EnableUser
     };
     let data = disabled.map_or_else(|| json!({}), |disabled| json!(disabled));
-    call.witness.note_with(event, Some(&user), data);
+    call.audit_reporter.note_with(event, Some(&user), data);
     Reply::new(&json!({"status": "OK"}))
 }

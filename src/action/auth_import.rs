@@ -43,7 +43,8 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     if !came.is_empty() {
         let data = json!({"user_ids": came, "roles": roles});
         let user = call.context.caller.user.as_ref();
-        call.witness.note_with(AuditEvent::ImportUsers, user, data);
+        call.audit_reporter
+            .note_with(AuditEvent::ImportUsers, user, data);
     }
     let is_refused = |item: &&Json| item.get("_type") == Some(&"error".into());
     let failed = results.iter().filter(is_refused).count();

@@ -44,7 +44,7 @@ use skytrail_actors::context::RequestContext;
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
-use crate::audit::Witness;
+use crate::audit::AuditReporter;
 use crate::http::checks::Check::{
     self, AccessKey, Authenticator, CheckUser, DevOnly, DropRefused, InjectAuth, InjectAuthId,
     InjectDb, Notification, PluginReady, RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry,
@@ -71,7 +71,7 @@ pub struct Call {
     /// Where the request came from.
     pub remote: Remote,
     /// Reports the request to the audit trail.
-    pub witness: Witness,
+    pub audit_reporter: AuditReporter,
 }
 
 /// What an action changes.
@@ -84,7 +84,7 @@ pub enum Effect {
     /// Nothing that is stored, but it sends messages.
     Sends,
     /// Stored data or other state.
-    Acts,
+    Mutates,
 }
 
 /// The point in time that answers reflect for a plugin that is tried on past writes in a sandbox.
@@ -146,14 +146,15 @@ impl Action {
     /// Returns whether the audit trail records it: administrative changes and large exports.
     pub fn is_audited(&self) -> bool {
         let is_for_few = |check: &Check| matches!(check, RequireAdmin | RequireMaster | DevOnly);
-        matches!(self.effect, Effect::Exports | Effect::Acts) && self.checks.iter().any(is_for_few)
+        matches!(self.effect, Effect::Exports | Effect::Mutates)
+            && self.checks.iter().any(is_for_few)
     }
 }
 
 const READS: Effect = Effect::Reads;
 const EXPORTS: Effect = Effect::Exports;
 const SENDS: Effect = Effect::Sends;
-const ACTS: Effect = Effect::Acts;
+const MUTATES: Effect = Effect::Mutates;
 
 const THEN: AsOf = AsOf::Then;
 const NOW: AsOf = AsOf::Now;
@@ -179,92 +180,92 @@ macro_rules! actions {
 actions! {
     "" "" PUBLIC READS => status;
     "_status:healthz" "" READY READS => status;
-    "asset:put" "asset" FILE ACTS => asset_put::run;
-    "auth:signup" "auth" KEY ACTS => auth::sign_up;
-    "auth:login" "auth" KEY ACTS => auth::log_in;
-    "auth:logout" "auth" LOGOUT ACTS => auth::log_out;
-    "auth:password" "auth" PASSWORD ACTS => auth::change_password;
-    "auth:reset_password" "auth" RESET ACTS => auth::reset_password;
-    "auth:disable:set" "auth" ADMIN ACTS => auth_disable::run;
-    "auth:import" "auth" RESET ACTS => auth_import::run;
+    "asset:put" "asset" FILE MUTATES => asset_put::run;
+    "auth:signup" "auth" KEY MUTATES => auth::sign_up;
+    "auth:login" "auth" KEY MUTATES => auth::log_in;
+    "auth:logout" "auth" LOGOUT MUTATES => auth::log_out;
+    "auth:password" "auth" PASSWORD MUTATES => auth::change_password;
+    "auth:reset_password" "auth" RESET MUTATES => auth::reset_password;
+    "auth:disable:set" "auth" ADMIN MUTATES => auth_disable::run;
+    "auth:import" "auth" RESET MUTATES => auth_import::run;
     "auth:export" "auth" MASTER EXPORTS => auth_export::run;
     "audit:changes" "audit" MASTER READS => audit::changes;
     "audit:readers" "audit" MASTER READS => audit::readers;
     "audit:refusals" "audit" MASTER READS => audit::refusals;
     "captured:list" "captured" MASTER READS => captured::list;
-    "captured:retry" "captured" MASTER ACTS => captured::retry;
-    "captured:discard" "captured" MASTER ACTS => captured::discard;
+    "captured:retry" "captured" MASTER MUTATES => captured::retry;
+    "captured:discard" "captured" MASTER MUTATES => captured::discard;
     "delivery:list" "delivery" MASTER READS => delivery::list;
-    "delivery:pause" "delivery" MASTER ACTS => delivery::pause;
-    "delivery:resume" "delivery" MASTER ACTS => delivery::resume;
-    "delivery:rewind" "delivery" MASTER ACTS => delivery::rewind;
-    "delivery:redeliver" "delivery" MASTER ACTS => delivery::redeliver;
+    "delivery:pause" "delivery" MASTER MUTATES => delivery::pause;
+    "delivery:resume" "delivery" MASTER MUTATES => delivery::resume;
+    "delivery:rewind" "delivery" MASTER MUTATES => delivery::rewind;
+    "delivery:redeliver" "delivery" MASTER MUTATES => delivery::redeliver;
     "delivery:dead_letters" "delivery" MASTER READS => delivery::dead_letters;
-    "delivery:resend" "delivery" MASTER ACTS => delivery::resend;
-    "delivery:drop" "delivery" MASTER ACTS => delivery::drop;
-    "delivery:forget" "delivery" MASTER ACTS => delivery::forget;
-    "device:register" "device" WRITE ACTS => device::register;
-    "device:unregister" "device" WRITE ACTS => device::unregister;
-    "erase:record" "erase" ADMIN ACTS => erase::record;
-    "erase:event" "erase" ADMIN ACTS => erase::event;
-    "erase:field" "erase" ADMIN ACTS => erase::field;
-    "erase:user" "erase" ADMIN ACTS => erase::user;
+    "delivery:resend" "delivery" MASTER MUTATES => delivery::resend;
+    "delivery:drop" "delivery" MASTER MUTATES => delivery::drop;
+    "delivery:forget" "delivery" MASTER MUTATES => delivery::forget;
+    "device:register" "device" WRITE MUTATES => device::register;
+    "device:unregister" "device" WRITE MUTATES => device::unregister;
+    "erase:record" "erase" ADMIN MUTATES => erase::record;
+    "erase:event" "erase" ADMIN MUTATES => erase::event;
+    "erase:field" "erase" ADMIN MUTATES => erase::field;
+    "erase:user" "erase" ADMIN MUTATES => erase::user;
     "erase:list" "erase" ADMIN READS => erase::list;
-    "log:compact" "log" MASTER ACTS => erase::compact;
-    "log:consumer:create" "log" MASTER ACTS => log::consumer::create;
-    "log:consumer:delete" "log" MASTER ACTS => log::consumer::delete;
+    "log:compact" "log" MASTER MUTATES => erase::compact;
+    "log:consumer:create" "log" MASTER MUTATES => log::consumer::create;
+    "log:consumer:delete" "log" MASTER MUTATES => log::consumer::delete;
     "log:read" "log" MASTER READS => log::read;
-    "me" "" USER ACTS => auth::me;
+    "me" "" USER MUTATES => auth::me;
     "plugin:list" "plugin" MASTER READS => plugin::list;
     "plugin:calls" "plugin" MASTER READS => plugin::calls;
-    "plugin:test" "plugin" MASTER ACTS => plugin::test;
-    "plugin:replay" "plugin" MASTER ACTS => replay::run;
+    "plugin:test" "plugin" MASTER MUTATES => plugin::test;
+    "plugin:replay" "plugin" MASTER MUTATES => replay::run;
     "push:device" "push" PUSH SENDS => push::to_devices;
     "push:user" "push" PUSH SENDS => push::to_users;
     "push:web_key" "push" KEY READS => push::web_key;
     "pubsub:publish" "pubsub" MASTER SENDS => pubsub_publish::run;
-    "record:save" "record" WRITE ACTS => record_save::run;
-    "record:delete" "record" WRITE ACTS => record_delete::run;
+    "record:save" "record" WRITE MUTATES => record_save::run;
+    "record:delete" "record" WRITE MUTATES => record_delete::run;
     "history:list" "history" USER READS => history::list;
-    "history:restore" "history" USER ACTS => history::restore;
+    "history:restore" "history" USER MUTATES => history::restore;
     "record:export" "record" MASTER EXPORTS => record_export::run;
-    "record:import" "record" MASTER ACTS => record_import::run;
+    "record:import" "record" MASTER MUTATES => record_import::run;
     "record:fetch" "record" READ READS THEN => record_fetch::run;
     "record:query" "record" READ READS THEN => record_query::run;
     "relation:query" "relation" WRITE READS NOW => relation::query;
-    "relation:add" "relation" WRITE ACTS => relation::add;
-    "relation:remove" "relation" WRITE ACTS => relation::remove;
-    "role:default" "role" DEV ACTS => role::set_default;
-    "role:admin" "role" DEV ACTS => role::set_admin;
-    "role:assign" "role" ADMIN ACTS => role::assign;
-    "role:revoke" "role" ADMIN ACTS => role::revoke;
+    "relation:add" "relation" WRITE MUTATES => relation::add;
+    "relation:remove" "relation" WRITE MUTATES => relation::remove;
+    "role:default" "role" DEV MUTATES => role::set_default;
+    "role:admin" "role" DEV MUTATES => role::set_admin;
+    "role:assign" "role" ADMIN MUTATES => role::assign;
+    "role:revoke" "role" ADMIN MUTATES => role::revoke;
     "role:get" "role" ROLES READS NOW => role::get;
     "role:export" "role" MASTER READS => role::export;
-    "role:import" "role" MASTER ACTS => role::import;
-    "subscription:save" "subscription" WRITE ACTS => subscription::save;
+    "role:import" "role" MASTER MUTATES => role::import;
+    "subscription:save" "subscription" WRITE MUTATES => subscription::save;
     "subscription:fetch" "subscription" WRITE READS => subscription::fetch;
     "subscription:fetch_all" "subscription" WRITE READS => subscription::fetch_all;
-    "subscription:delete" "subscription" WRITE ACTS => subscription::delete;
-    "schema:create" "schema" SCHEMA ACTS => schema::create;
+    "subscription:delete" "subscription" WRITE MUTATES => subscription::delete;
+    "schema:create" "schema" SCHEMA MUTATES => schema::create;
     "schema:fetch" "schema" SCHEMA READS NOW => schema::fetch;
-    "schema:rename" "schema" SCHEMA ACTS => schema::rename;
-    "schema:delete" "schema" SCHEMA ACTS => schema::delete;
+    "schema:rename" "schema" SCHEMA MUTATES => schema::rename;
+    "schema:delete" "schema" SCHEMA MUTATES => schema::delete;
     "schema:field_access:get" "schema" ADMIN READS => schema::get_field_access;
-    "schema:field_access:update" "schema" ADMIN ACTS => schema::set_field_access;
-    "schema:access" "schema" SCHEMA ACTS => schema::access;
-    "schema:default_access" "schema" SCHEMA ACTS => schema::default_access;
-    "schema:temporal" "schema" SCHEMA ACTS => schema::temporal;
-    "schema:retention" "schema" ADMIN ACTS => schema::retention;
-    "schema:personal" "schema" ADMIN ACTS => schema::personal;
-    "sso:custom_token:login" "sso" KEY ACTS => sso::custom_token_login;
-    "sso:oauth:link" "sso" MASTER_READY ACTS => sso::oauth_link;
-    "sso:oauth:login" "sso" MASTER_READY ACTS => sso::oauth_login;
-    "sso:oauth:signup" "sso" MASTER_READY ACTS => sso::oauth_signup;
-    "sso:oauth:unlink" "sso" MASTER_READY ACTS => sso::oauth_unlink;
+    "schema:field_access:update" "schema" ADMIN MUTATES => schema::set_field_access;
+    "schema:access" "schema" SCHEMA MUTATES => schema::access;
+    "schema:default_access" "schema" SCHEMA MUTATES => schema::default_access;
+    "schema:temporal" "schema" SCHEMA MUTATES => schema::temporal;
+    "schema:retention" "schema" ADMIN MUTATES => schema::retention;
+    "schema:personal" "schema" ADMIN MUTATES => schema::personal;
+    "sso:custom_token:login" "sso" KEY MUTATES => sso::custom_token_login;
+    "sso:oauth:link" "sso" MASTER_READY MUTATES => sso::oauth_link;
+    "sso:oauth:login" "sso" MASTER_READY MUTATES => sso::oauth_login;
+    "sso:oauth:signup" "sso" MASTER_READY MUTATES => sso::oauth_signup;
+    "sso:oauth:unlink" "sso" MASTER_READY MUTATES => sso::oauth_unlink;
     "task:list" "task" MASTER READS => task::list;
-    "task:run" "task" MASTER ACTS => task::run;
-    "task:pause" "task" MASTER ACTS => task::pause;
-    "task:resume" "task" MASTER ACTS => task::resume;
+    "task:run" "task" MASTER MUTATES => task::run;
+    "task:pause" "task" MASTER MUTATES => task::pause;
+    "task:resume" "task" MASTER MUTATES => task::resume;
 }
 
 const READY: &[Check] = &[PluginReady];

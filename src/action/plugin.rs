@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::{
-    CallContext, DeliveryNote, Hook, Lineage, PluginRequest, Points, Undelivered, no_hurry,
+    CallContext, DeliveryNote, Hook, Lineage, PluginCallError, PluginRequest, Points, never_urgent,
 };
 use skytrail_schema::code::{ApiError, Code};
 
@@ -99,10 +99,10 @@ pub(super) async fn test(mut call: Call) -> Outcome {
     let began = Instant::now();
     let plugins = &call.services.plugins;
     let answer = match note {
-        Some(note) => plugins.deliver(asked, note, no_hurry()).await,
+        Some(note) => plugins.deliver(asked, note, never_urgent()).await,
         None => plugins.ask(asked).await,
     };
-    let answer = answer.map_err(Undelivered::into_error);
+    let answer = answer.map_err(PluginCallError::into_error);
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;
     Reply::new(&match answer {
         Ok(result) => json!({"result": result, "duration_ms": duration_ms}),

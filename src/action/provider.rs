@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithAccount};
-use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest, Undelivered};
+use skytrail_actors::plugin::{CallContext, Lineage, PluginCallError, PluginRequest};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Service;
 use skytrail_schema::record::Fields;
@@ -32,7 +32,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         account,
         fields,
     };
-    let reply = sso::sign_up(&call.services, command, &call.witness).await;
+    let reply = sso::sign_up(&call.services, command, &call.audit_reporter).await;
     // As for a sign-up with a password.
     auth::give_back_if_not_taken(&call.services, &tried, reply.as_ref().err());
     reply
@@ -61,7 +61,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
             return;
         }
         let (services, known) = (&call.services, is_known.then_some(refused));
-        sso::note_failure(services, &service, &call.witness, known);
+        sso::note_failure(services, &service, &call.audit_reporter, known);
     })?;
     let command = LogInWithAccount {
         context: call.context,
@@ -69,7 +69,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         fields: Fields::new(),
         may_sign_up: true,
     };
-    let reply = sso::log_in(&call.services, command, &service, &call.witness).await?;
+    let reply = sso::log_in(&call.services, command, &service, &call.audit_reporter).await?;
     // As for a login with a password.
     call.services.throttle.give_back(&tried, Instant::now());
     Ok(reply)
@@ -102,7 +102,7 @@ async fn vouched_for(
     // The reason for a provider's refusal is hidden, as in v1. But credentials are not reported as
     // wrong if the plugin is away, or says that a service it depends on is.
     let refused = || ApiError::new(Code::InvalidCredentials, refusal);
-    let told = |failed: Undelivered| {
+    let told = |failed: PluginCallError| {
         let outage = failed.outage(&point.plugin);
         let own = || Some(failed.error()).filter(|it| is_outage(it)).cloned();
         outage.or_else(own).unwrap_or_else(refused)

@@ -7,7 +7,7 @@ use skytrail_actors::import::{ImportOptions, ImportedRecord, Outcome as Became, 
 use skytrail_actors::record::messages::ImportRecords;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::Touch;
+use skytrail_schema::event::ChangeStamp;
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::time::Timestamp;
 
@@ -33,7 +33,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         return Err(ApiError::invalid_argument("no records", &["records"]));
     }
     let by = call.context.caller.user.clone().unwrap_or_else(UserId::god);
-    let now = Touch {
+    let now = ChangeStamp {
         at: call.services.clock.now(),
         by: Some(by),
     };
@@ -92,7 +92,7 @@ pub(super) fn told(outcome: Became) -> (&'static str, Option<String>) {
     }
 }
 
-fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
+fn parse(record: Json, now: &ChangeStamp) -> Result<ImportedRecord, ApiError> {
     let Json::Object(record) = record else {
         return Err(request::undecodable());
     };
@@ -114,8 +114,8 @@ fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
     let (created, updated) = (time("_created_at")?, time("_updated_at")?);
     let owner = user("_ownerID")?;
     // A user's record belongs to that user, whoever imports it.
-    let is_his = id.record_type.is_user() && created.is_none();
-    let owner = owner.or_else(|| is_his.then(|| UserId::from(id.key.as_str())));
+    let belongs_to_user = id.record_type.is_user() && created.is_none();
+    let owner = owner.or_else(|| belongs_to_user.then(|| UserId::from(id.key.as_str())));
     let is_said = Said {
         // A record with a creation time is complete: if it gives no owner, it has none.
         owner: owner.is_some() || created.is_some(),
@@ -123,7 +123,7 @@ fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
         updated: updated.is_some(),
     };
     let touch = |at: Option<Timestamp>, by: Option<UserId>| match at {
-        Some(at) => Touch { at, by },
+        Some(at) => ChangeStamp { at, by },
         None => now.clone(),
     };
     let access = record.get("_access").map(Acl::from_wire).transpose();

@@ -1,7 +1,7 @@
 //! `plugin:replay`: asks a plugin in the sandbox about past writes, and stores nothing.
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::sandbox::Asked;
+use skytrail_actors::sandbox::ReplayRequest;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
 
@@ -24,7 +24,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     }
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let ignored = request::texts(body, "ignore")?.unwrap_or_default();
-    let asked = Asked {
+    let asked = ReplayRequest {
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         generation: request::whole_number(body, "generation")?,
         range: first..=*range.end(),

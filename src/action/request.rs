@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
-use skytrail_actors::log::{NotOne, Timeline};
+use skytrail_actors::log::{InvalidTimeline, Timeline};
 use skytrail_actors::record::messages::ItemError;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
@@ -88,8 +88,9 @@ pub(super) fn time(body: &Map<String, Json>, name: &str) -> Result<Option<Timest
 
 /// Reads the timeline that a position belongs to.
 pub(crate) fn timeline(body: &Map<String, Json>) -> Result<Option<Timeline>, ApiError> {
-    let wrong =
-        |error: NotOne| ApiError::invalid_argument(format!("timeline: {error}"), &["timeline"]);
+    let wrong = |error: InvalidTimeline| {
+        ApiError::invalid_argument(format!("timeline: {error}"), &["timeline"])
+    };
     text(body, "timeline")?
         .map(|text| text.parse().map_err(wrong))
         .transpose()

@@ -32,7 +32,7 @@ async fn set(call: Call, flag: RoleFlag) -> Outcome {
         RoleFlag::Default => AuditEvent::SetDefaultRoles,
         RoleFlag::Admin => AuditEvent::SetAdminRoles,
     };
-    call.witness
+    call.audit_reporter
         .note_with(event, user.as_ref(), json!({"roles": names}));
     Reply::new(&names)
 }
@@ -58,7 +58,7 @@ async fn change(call: Call, is_assignment: bool) -> Outcome {
     };
     let user = command.context.caller.user.clone();
     call.services.accounts.change_roles(command).await?;
-    call.witness
+    call.audit_reporter
         .note_with(AuditEvent::ChangeRoles, user.as_ref(), data);
     Reply::new(&"OK")
 }
@@ -132,7 +132,7 @@ pub(super) async fn import(mut call: Call) -> Outcome {
         .collect();
     if !is_dry && !added.is_empty() {
         let data = json!({"roles": added});
-        call.witness
+        call.audit_reporter
             .note_with(AuditEvent::ImportRoles, user.as_ref(), data);
     }
     let item = |((name, _), outcome)| {

@@ -11,7 +11,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::record::Fields;
 
 use super::{Call, Outcome, Reply, auth, request};
-use crate::audit::{AuditEvent, Witness};
+use crate::audit::{AuditEvent, AuditReporter};
 use crate::services::Services;
 
 pub(super) async fn oauth_login(mut call: Call) -> Outcome {
@@ -23,7 +23,7 @@ pub(super) async fn oauth_login(mut call: Call) -> Outcome {
         fields: Fields::new(),
         may_sign_up: false,
     };
-    log_in(&call.services, command, &service, &call.witness).await
+    log_in(&call.services, command, &service, &call.audit_reporter).await
 }
 
 pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
@@ -34,7 +34,7 @@ pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
         account,
         fields,
     };
-    sign_up(&call.services, command, &call.witness).await
+    sign_up(&call.services, command, &call.audit_reporter).await
 }
 
 pub(super) async fn oauth_link(mut call: Call) -> Outcome {
@@ -47,7 +47,7 @@ pub(super) async fn oauth_link(mut call: Call) -> Outcome {
         account,
     };
     call.services.accounts.link_account(command).await?;
-    call.witness
+    call.audit_reporter
         .note_with(AuditEvent::LinkAccount, Some(&user), details(&service));
     Reply::new(&"OK")
 }
@@ -62,7 +62,7 @@ pub(super) async fn oauth_unlink(call: Call) -> Outcome {
         service: service.clone(),
     };
     call.services.accounts.unlink_account(command).await?;
-    call.witness
+    call.audit_reporter
         .note_with(AuditEvent::UnlinkAccount, Some(&user), details(&service));
     Reply::new(&"OK")
 }
@@ -77,7 +77,7 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
     let text = request::text(&call.body, "token")?.unwrap_or_default();
     let read = tokens.read(text, services.clock.now());
     let failed =
-        |refused: &ApiError| note_failure(services, &service, &call.witness, Some(refused));
+        |refused: &ApiError| note_failure(services, &service, &call.audit_reporter, Some(refused));
     let token = read.inspect_err(failed)?;
     let account = Account {
         service: service.clone(),
@@ -90,17 +90,17 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
         fields: request::fields(token.profile)?,
         may_sign_up: true,
     };
-    log_in(services, command, &service, &call.witness).await
+    log_in(services, command, &service, &call.audit_reporter).await
 }
 
 pub(super) async fn sign_up(
     services: &Services,
     command: SignUpWithAccount,
-    witness: &Witness,
+    audit_reporter: &AuditReporter,
 ) -> Outcome {
     let service = command.account.service.clone();
     let session = services.accounts.sign_up_with_account(command).await?;
-    witness.note_with(AuditEvent::Signup, Some(&session.user), details(&service));
+    audit_reporter.note_with(AuditEvent::Signup, Some(&session.user), details(&service));
     auth::write(session)
 }
 
@@ -108,10 +108,11 @@ pub(super) async fn log_in(
     services: &Services,
     command: LogInWithAccount,
     service: &Service,
-    witness: &Witness,
+    audit_reporter: &AuditReporter,
 ) -> Outcome {
     let arrived = services.accounts.log_in_with_account(command).await;
-    let failed = |refused: &ApiError| note_failure(services, service, witness, Some(refused));
+    let failed =
+        |refused: &ApiError| note_failure(services, service, audit_reporter, Some(refused));
     let arrival = arrived.inspect_err(failed)?;
     let event = if arrival.is_new {
         AuditEvent::Signup
@@ -119,7 +120,7 @@ pub(super) async fn log_in(
         AuditEvent::LoginSuccess
     };
     let user = Some(&arrival.session.user);
-    witness.note_with(event, user, details(service));
+    audit_reporter.note_with(event, user, details(service));
     auth::write(arrival.session)
 }
 
@@ -127,14 +128,14 @@ pub(super) async fn log_in(
 pub(super) fn note_failure(
     services: &Services,
     service: &Service,
-    witness: &Witness,
+    audit_reporter: &AuditReporter,
     refused: Option<&ApiError>,
 ) {
     if let Some(refused) = refused {
         let way = service.to_string();
         services.refusals.note(None, &way, refused);
     }
-    witness.note_with(AuditEvent::LoginFailure, None, details(service));
+    audit_reporter.note_with(AuditEvent::LoginFailure, None, details(service));
 }
 
 fn details(service: &Service) -> Json {

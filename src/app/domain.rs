@@ -14,7 +14,7 @@ use skytrail_actors::record::records::Records;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::{install, spawn};
 
-use super::{Foundation, StartError, background, settings};
+use super::{StartContext, StartError, background, settings};
 use crate::asset::Files;
 
 /// The parts that decide and write.
@@ -36,7 +36,7 @@ impl Domain {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(super) async fn open(on: &Foundation<'_>, applied: Applied) -> Result<Self, StartError> {
+    pub(super) async fn open(on: &StartContext<'_>, applied: Applied) -> Result<Self, StartError> {
         let (config, keys, core) = (on.config, on.keys, on.core);
         let clock = Arc::clone(&core.clock);
         let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await?;
@@ -93,7 +93,7 @@ impl Domain {
     }
 
     /// Starts to learn the keys of records, and what plugins register.
-    fn learn(&self, on: &Foundation<'_>) {
+    fn learn(&self, on: &StartContext<'_>) {
         spawn::spawn_named("learn keys", background::learn_keys(self.env.clone()));
         let plugins = Arc::clone(&self.env.plugins);
         let noting = note_registrations(self.env.clone(), plugins, self.broker.changes());
@@ -105,7 +105,7 @@ impl Domain {
 }
 
 /// Begins to append to the log what others change by SQL, if the database supports that.
-fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureAdmin {
+fn take_in_captured(on: &StartContext<'_>, env: &RecordEnv) -> CaptureAdmin {
     let database = on.config.database.as_ref();
     let outbox = database.map(|_| Arc::clone(&on.core.store) as Arc<dyn CaptureSource>);
     if let Some(outbox) = outbox.clone() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::{Actor as _, Addr};
-use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
+use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, PositionStore as _};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::live::{LiveFollower, LiveQueries};
 use skytrail_actors::log::EventLog as _;
@@ -14,7 +14,7 @@ use skytrail_actors::subscription::{Notices, Subscriptions};
 use skytrail_actors::task::{CronDriver, TaskParts, Tasks};
 
 use super::domain::Domain;
-use super::{Foundation, StartError, background, settings};
+use super::{StartContext, StartError, background, settings};
 use crate::push;
 
 /// The name under which the position of the subscriptions' notices is stored.
@@ -36,7 +36,7 @@ impl Downstream {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(super) async fn start(on: &Foundation<'_>, domain: &Domain) -> Result<Self, StartError> {
+    pub(super) async fn start(on: &StartContext<'_>, domain: &Domain) -> Result<Self, StartError> {
         deliver_after_hooks(on, domain).await?;
         let pubsub = &on.config.pubsub;
         let hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
@@ -61,7 +61,7 @@ impl Downstream {
 }
 
 /// Starts what feeds the record store, and returns with it how far it is.
-pub(super) fn project(on: &Foundation<'_>) -> (Addr<Projector>, Applied) {
+pub(super) fn project(on: &StartContext<'_>) -> (Addr<Projector>, Applied) {
     let core = on.core;
     core.store.keep_indexes(Arc::clone(&core.clock));
     core.store
@@ -80,7 +80,7 @@ pub(super) fn project(on: &Foundation<'_>) -> (Addr<Projector>, Applied) {
 }
 
 /// Starts the delivery of after-hooks to plugins.
-async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(), StartError> {
+async fn deliver_after_hooks(on: &StartContext<'_>, domain: &Domain) -> Result<(), StartError> {
     let begun = on.core.consumers.begin(
         domain.env.clone(),
         Arc::clone(&on.core.ops_store) as _,
@@ -91,7 +91,7 @@ async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(),
 }
 
 /// Starts the pushes to push services, with those that are still waiting.
-async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartError> {
+async fn start_push(on: &StartContext<'_>, domain: &Domain) -> Result<Push, StartError> {
     let clock = Arc::clone(&on.core.clock);
     let parts = PushParts {
         senders: push::open(&on.config.push, &on.keys.web_push, &clock)?,
@@ -105,7 +105,7 @@ async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartE
 }
 
 /// Starts what tells live queries.
-fn follow_live(on: &Foundation<'_>, live: &LiveQueries) -> Addr<Delivery<LiveFollower>> {
+fn follow_live(on: &StartContext<'_>, live: &LiveQueries) -> Addr<Delivery<LiveFollower>> {
     let parts = DeliveryParts {
         place: None,
         log: Arc::clone(&on.core.log) as _,
@@ -118,7 +118,7 @@ fn follow_live(on: &Foundation<'_>, live: &LiveQueries) -> Addr<Delivery<LiveFol
 
 /// Returns the subscriptions that this server notifies: none if it is a slave, whose master has the
 /// hubs.
-fn followed_subscriptions(on: &Foundation<'_>, domain: &Domain) -> Arc<Subscriptions> {
+fn followed_subscriptions(on: &StartContext<'_>, domain: &Domain) -> Arc<Subscriptions> {
     if on.config.timers.is_slave {
         return Arc::new(Subscriptions::new(Vec::new()));
     }
@@ -129,7 +129,7 @@ fn followed_subscriptions(on: &Foundation<'_>, domain: &Domain) -> Arc<Subscript
 
 /// Starts what tells those who subscribe, from where it was.
 async fn notify(
-    on: &Foundation<'_>,
+    on: &StartContext<'_>,
     domain: &Domain,
     notices: Notices,
 ) -> Result<Addr<Delivery<Notices>>, StartError> {
@@ -150,7 +150,7 @@ async fn notify(
 }
 
 /// Starts the scheduled tasks of plugins.
-fn run_tasks(on: &Foundation<'_>, domain: &Domain) -> Addr<Tasks> {
+fn run_tasks(on: &StartContext<'_>, domain: &Domain) -> Addr<Tasks> {
     let core = on.core;
     let parts = TaskParts {
         log: Arc::clone(&core.log) as _,

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::domain::Domain;
 use super::downstream::Downstream;
 use super::upkeep::Upkeep;
-use super::{Foundation, STEP_DEADLINE, StartError, settings};
+use super::{STEP_DEADLINE, StartContext, StartError, settings};
 use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
 use crate::http::counters::DoorCounters;
@@ -54,7 +54,7 @@ impl Front {
     /// # Errors
     /// The socket does not listen.
     pub(super) fn open(
-        on: &Foundation<'_>,
+        on: &StartContext<'_>,
         behind: Behind<'_>,
         socket: Socket,
     ) -> Result<Self, StartError> {
@@ -102,7 +102,7 @@ struct AtTheDoor {
 }
 
 /// Gathers what actions can reach.
-fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
+fn services(on: &StartContext<'_>, behind: Behind<'_>) -> Services {
     let (config, core) = (on.config, on.core);
     let Behind {
         domain,
@@ -162,7 +162,7 @@ fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
 }
 
 /// Gathers the parts that report their state.
-fn parts(on: &Foundation<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
+fn parts(on: &StartContext<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
     let core = on.core;
     let Behind {
         projector,

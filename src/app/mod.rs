@@ -109,7 +109,7 @@ impl StartError {
 }
 
 /// What every part needs to start.
-struct Foundation<'a> {
+struct StartContext<'a> {
     config: &'a Config,
     keys: &'a Keys,
     core: &'a Core,
@@ -243,7 +243,7 @@ impl Application {
     ) -> Result<Self, StartError> {
         let core = Core::open(config, opened, stored, kept).await?;
         let arbiters = Arbiters::start();
-        let on = Foundation {
+        let on = StartContext {
             config,
             keys: &keys,
             core: &core,

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::{Application, StartError};
-use crate::config::{Config, KeyOrigin, Secret, as_seen_from_here};
+use crate::config::{Config, KeyOrigin, Secret, local_client_address};
 use crate::http::server::Door;
 use crate::record_store::{leaving, moved};
 
@@ -162,7 +162,7 @@ fn announce(application: &Application) {
         show(&keys.api, keys.api_origin),
         show(&keys.master, keys.master_origin),
     );
-    let address = as_seen_from_here(application.address);
+    let address = local_client_address(application.address);
     let _ = write!(
         io::stdout(),
         "skytrail: client key {client}\nskytrail: master key {master}\n\

@@ -7,7 +7,7 @@ use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::spawn;
 
 use super::domain::Domain;
-use super::{Foundation, background};
+use super::{StartContext, background};
 use crate::asset::Remover;
 use crate::audit::AuditTrail;
 use crate::auth::refusals::Refusals;
@@ -24,7 +24,7 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Starts all of them except backups and signatures, which begin with [`Self::run`].
-    pub(super) fn start(on: &Foundation<'_>, domain: &Domain, audit: AuditTrail) -> Self {
+    pub(super) fn start(on: &StartContext<'_>, domain: &Domain, audit: AuditTrail) -> Self {
         let (config, core) = (on.config, on.core);
         let clock = || Arc::clone(&core.clock);
         let (ops_store, checkpoints) = (Arc::clone(&core.ops_store), Arc::clone(&core.checkpoints));
@@ -42,7 +42,7 @@ impl Upkeep {
     }
 
     /// Begins to take backups and to sign the log, once clients are served.
-    pub(super) fn run(&self, on: &Foundation<'_>) {
+    pub(super) fn run(&self, on: &StartContext<'_>) {
         let ending = &on.core.ending;
         let backups = Arc::clone(&self.backups).run(ending.clone());
         spawn::spawn_named("backups", backups);
@@ -52,7 +52,7 @@ impl Upkeep {
 }
 
 /// Starts the eraser and the daily compaction.
-fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
+fn start_eraser(on: &StartContext<'_>, domain: &Domain) -> Arc<Eraser> {
     let (config, core) = (on.config, on.core);
     let holders: Vec<Arc<dyn Holder>> = vec![
         Arc::clone(&core.log) as _,

@@ -1,7 +1,7 @@
 //! The audit trail: who signed up, signed in, changed rights or administered, as JSON, for readers
 //! other than the log's.
 //!
-//! 1. An action notes what happened with the request's [`Witness`]. For an administrators' action
+//! 1. An action notes what happened with the request's [`AuditReporter`]. For an administrators' action
 //!    that notes nothing itself, the router does. Noting never waits: the queue is bounded, and an
 //!    entry that does not fit is counted and dropped.
 //! 2. A thread of its own writes the entries: to the standard error, and to a file or to fluentd if
@@ -137,7 +137,7 @@ impl AuditTrail {
 
 /// Notes what one request does, if there is a trail. Copies refer to the same request.
 #[derive(Clone)]
-pub struct Witness(Option<Arc<Witnessed>>);
+pub struct AuditReporter(Option<Arc<Witnessed>>);
 
 struct Witnessed {
     trail: Arc<AuditTrail>,
@@ -145,7 +145,7 @@ struct Witnessed {
     has_noted: AtomicBool,
 }
 
-impl Witness {
+impl AuditReporter {
     /// Creates a witness that notes a request's events in `trail`, as coming from a source.
     pub fn new(trail: &Arc<AuditTrail>, source: impl FnOnce() -> Source) -> Self {
         let witnessed = || Witnessed {
@@ -157,7 +157,7 @@ impl Witness {
     }
 
     /// Returns whether what is noted is written anywhere.
-    pub fn is_heard(&self) -> bool {
+    pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
@@ -166,7 +166,7 @@ impl Witness {
         self.note_with(event, user, json!({}));
     }
 
-    /// Like [`Witness::note`], with details in an object.
+    /// Like [`AuditReporter::note`], with details in an object.
     pub fn note_with(&self, event: AuditEvent, user: Option<&UserId>, data: Json) {
         if let Some(it) = &self.0 {
             it.has_noted.store(true, Ordering::Relaxed);
@@ -178,9 +178,9 @@ impl Witness {
     /// request has one already.
     pub fn administration(&self, action: &'static str, body: &Map<String, Json>) -> Administration {
         Administration {
-            witness: self.clone(),
+            audit_reporter: self.clone(),
             action,
-            asked: if self.is_heard() {
+            asked: if self.is_recorded() {
                 in_short(body)
             } else {
                 Map::new()
@@ -193,7 +193,7 @@ impl Witness {
 /// An administrators' action in progress. It is noted when this is dropped: its effect is real even
 /// when nobody waits for its answer any more.
 pub struct Administration {
-    witness: Witness,
+    audit_reporter: AuditReporter,
     action: &'static str,
     asked: Map<String, Json>,
     status: Option<u16>,
@@ -208,11 +208,13 @@ impl Administration {
 
 impl Drop for Administration {
     fn drop(&mut self) {
-        let Some(it) = &self.witness.0 else { return };
+        let Some(it) = &self.audit_reporter.0 else {
+            return;
+        };
         if !it.has_noted.load(Ordering::Relaxed) {
             let (event, user) = (AuditEvent::Administration, it.source.actor.user.as_ref());
             let data = json!({"action": self.action, "asked": self.asked, "status": self.status});
-            self.witness.note_with(event, user, data);
+            self.audit_reporter.note_with(event, user, data);
         }
     }
 }

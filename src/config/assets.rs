@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
-use super::http::as_seen_from_here;
+use super::http::local_client_address;
 use super::source::Reader;
 
 /// The default folder for files within the data folder. A restored data folder always has them
@@ -145,5 +145,5 @@ fn prefix(reader: &mut Reader<'_>, name: &str) -> Option<String> {
 /// Returns the address of this server's files for a client on the same machine, which is the best
 /// guess.
 pub(super) fn own_prefix(listen: SocketAddr) -> String {
-    format!("http://{}/files", as_seen_from_here(listen))
+    format!("http://{}/files", local_client_address(listen))
 }

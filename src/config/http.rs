@@ -190,7 +190,7 @@ fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
 }
 
 /// Returns the address of a server that listens there, as a client on the same machine sees it.
-pub fn as_seen_from_here(listen: SocketAddr) -> String {
+pub fn local_client_address(listen: SocketAddr) -> String {
     if listen.ip().is_unspecified() {
         format!("localhost:{}", listen.port())
     } else {

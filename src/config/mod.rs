@@ -37,7 +37,7 @@ pub use assets::{ASSET_FOLDER, AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
 pub use backups::{BackupPlace, Backups};
 pub use database::Database;
-pub use http::{Http, Limits, as_seen_from_here};
+pub use http::{Http, Limits, local_client_address};
 pub use keys::{KEY_FILE, KeyOrigin, Keys};
 pub use live::Live;
 pub use logging::{Log, Logger};

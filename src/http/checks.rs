@@ -1,6 +1,6 @@
 //! Who asks, and whether they are allowed to: the ordered checks before every action.
 //!
-//! Each check is one function over [`Asked`]. An action lists its checks in order, and the first
+//! Each check is one function over [`CheckedRequest`]. An action lists its checks in order, and the first
 //! one that fails ends the request.
 
 use serde_json::{Map, Value as Json};
@@ -74,7 +74,7 @@ enum PasswordAge {
 }
 
 /// A request that is passing the checks.
-pub struct Asked<'a> {
+pub struct CheckedRequest<'a> {
     /// All services.
     pub services: &'a Services,
     /// The body.
@@ -91,7 +91,7 @@ pub struct Asked<'a> {
     pub as_of: Option<Timestamp>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> CheckedRequest<'a> {
     /// Builds a request about which nothing is known yet.
     pub fn new(
         services: &'a Services,
@@ -181,7 +181,7 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Does what [`Asked::authenticator`] does, but ignores an invalid key or token.
+    /// Does what [`CheckedRequest::authenticator`] does, but ignores an invalid key or token.
     async fn inject_auth_id(&mut self) {
         if self.authenticator().await.is_err() {
             self.context.caller.user = None;
@@ -220,7 +220,7 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Does what [`Asked::inject_auth`] does, but requires a user who may act.
+    /// Does what [`CheckedRequest::inject_auth`] does, but requires a user who may act.
     async fn require_auth(&mut self, password_age: PasswordAge) -> Result<(), ApiError> {
         let user = self.load_user().await?.ok_or_else(login_required)?;
         self.refuse(&user, password_age)?;

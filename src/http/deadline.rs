@@ -4,15 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use skytrail_actors::context::Storing;
+use skytrail_actors::context::CommitGate;
 use skytrail_schema::code::{ApiError, Code};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a client past its deadline waits for a store operation that is in flight.
-const LAST_WORDS: Duration = Duration::from_secs(30);
+const STORE_GRACE: Duration = Duration::from_secs(30);
 
 /// How long the answer may still take after something was stored.
-const WORD_OF_IT: Duration = Duration::from_secs(2);
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs work until it is done or the deadline passes.
 ///
@@ -23,11 +23,11 @@ const WORD_OF_IT: Duration = Duration::from_secs(2);
 /// # Errors
 /// The work's error; 122 at the deadline; 10000 if the work panics.
 pub(super) async fn within<T>(
-    (deadline, storing): (Option<Instant>, Storing),
+    (deadline, commit_gate): (Option<Instant>, CommitGate),
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
     let mut waiting = Waiting {
-        storing: storing.clone(),
+        commit_gate: commit_gate.clone(),
         is_over: false,
     };
     let work = AssertUnwindSafe(work).catch_unwind();
@@ -36,10 +36,10 @@ pub(super) async fn within<T>(
             let over = async {
                 sleep_until(deadline).await;
                 // A disk that hangs for this long ends the process sooner or later.
-                if timeout(LAST_WORDS, storing.end()).await == Ok(true) {
+                if timeout(STORE_GRACE, commit_gate.end()).await == Ok(true) {
                     // A client whose record has just been stored should get its answer, if nothing
                     // else is left to do.
-                    sleep(WORD_OF_IT).await;
+                    sleep(ANSWER_GRACE).await;
                 }
             };
             tokio::select! {
@@ -67,7 +67,7 @@ pub(super) async fn within<T>(
 
 /// A client waits for a request until this is dropped.
 struct Waiting {
-    storing: Storing,
+    commit_gate: CommitGate,
     /// Whether the work is done.
     is_over: bool,
 }
@@ -75,7 +75,7 @@ struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.is_over {
-            self.storing.give_up();
+            self.commit_gate.give_up();
         }
     }
 }
@@ -92,13 +92,13 @@ mod tests {
 
     #[actix_web::test]
     async fn what_is_being_stored_is_waited_for_and_its_answer_counts() {
-        let storing = Storing::default();
+        let commit_gate = CommitGate::default();
         let (stored, is_stored) = oneshot::channel();
         let work = async {
-            let _storing = storing.begin().await;
+            let _storing = commit_gate.begin().await;
             Ok(is_stored.await.unwrap_or(0))
         };
-        let answered = within((Some(soon()), storing.clone()), work);
+        let answered = within((Some(soon()), commit_gate.clone()), work);
         let disk = async {
             sleep_until(soon() + Duration::from_millis(50)).await;
             stored.send(7)
@@ -109,34 +109,34 @@ mod tests {
 
     #[actix_web::test]
     async fn nothing_is_stored_after_it_was_said_that_it_took_too_long() {
-        let storing = Storing::default();
-        let late = storing.clone();
+        let commit_gate = CommitGate::default();
+        let late = commit_gate.clone();
         let work = std::future::pending::<Result<(), ApiError>>();
-        let refused = within((Some(soon()), storing), work).await.unwrap_err();
+        let refused = within((Some(soon()), commit_gate), work).await.unwrap_err();
         assert_eq!(refused.code, Code::ResponseTimeout);
         assert!(late.begin().await.is_none());
     }
 
     #[actix_web::test]
     async fn nothing_is_stored_for_a_client_that_is_gone() {
-        let storing = Storing::default();
+        let commit_gate = CommitGate::default();
         let work = std::future::pending::<Result<(), ApiError>>();
-        let waiting = within((None, storing.clone()), work);
+        let waiting = within((None, commit_gate.clone()), work);
         assert!(waiting.now_or_never().is_none());
-        assert!(storing.begin().await.is_none());
-        storing.given_up().await;
+        assert!(commit_gate.begin().await.is_none());
+        commit_gate.given_up().await;
 
-        let storing = Storing::default();
-        let done = within((None, storing.clone()), async { Ok(()) }).await;
+        let commit_gate = CommitGate::default();
+        let done = within((None, commit_gate.clone()), async { Ok(()) }).await;
         assert_eq!(done, Ok(()));
         // What continues in the background is not affected.
-        assert!(storing.begin().await.is_some());
+        assert!(commit_gate.begin().await.is_some());
     }
 
     #[actix_web::test]
     async fn work_that_panics_is_answered() {
         let work = async { panic!("of the test") };
-        let refused = within::<()>((None, Storing::default()), work).await;
+        let refused = within::<()>((None, CommitGate::default()), work).await;
         let message = "panic occurred while handling request: of the test";
         assert_eq!(refused, Err(ApiError::unexpected(message)));
     }

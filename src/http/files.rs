@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
 use skytrail_actors::log::AppendError;
-use skytrail_actors::spawn::to_its_end;
+use skytrail_actors::spawn::run_to_completion;
 use skytrail_schema::asset::UNKNOWN_CONTENT_TYPE;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, Origin};
@@ -26,7 +26,7 @@ use skytrail_schema::value::Asset;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::checks::Asked;
+use super::checks::CheckedRequest;
 use super::error;
 use super::frame::trace_of;
 use super::reply::Reply;
@@ -262,7 +262,7 @@ impl Incoming {
             ..RequestContext::system()
         };
         let nothing = Map::new();
-        let mut asked = Asked::new(&services, &nothing, key, token, context);
+        let mut asked = CheckedRequest::new(&services, &nothing, key, token, context);
         asked.pass(UPLOADER).await?;
         let context = asked.context;
         let limits = services.files.limits;
@@ -329,7 +329,7 @@ impl Incoming {
             content_type: Some(state.content_type.clone()),
             name: name.to_string(),
         };
-        let ending = Ending {
+        let ending = UploadFinisher {
             services,
             context: self.context,
             name,
@@ -337,7 +337,7 @@ impl Incoming {
             hash,
             upload,
         };
-        let ended = to_its_end("end of an upload", ending.run()).await;
+        let ended = run_to_completion("end of an upload", ending.run()).await;
         ended.unwrap_or_else(|| Err(ApiError::unexpected("the upload was abandoned")))?;
         Reply::new(&asset.to_wire())
     }
@@ -345,7 +345,7 @@ impl Incoming {
 
 /// The steps after all bytes have arrived. They continue if the client hangs up: bytes in their
 /// final place must be recorded in the log, or be deleted if they were erased during the upload.
-struct Ending {
+struct UploadFinisher {
     services: web::Data<Services>,
     context: RequestContext,
     name: AssetName,
@@ -354,7 +354,7 @@ struct Ending {
     upload: Box<dyn Upload>,
 }
 
-impl Ending {
+impl UploadFinisher {
     async fn run(self) -> Result<(), ApiError> {
         let (assets, files) = (&self.services.assets, &self.services.files);
         let store = &files.store;

@@ -12,7 +12,7 @@ use skytrail_actors::log::Timeline;
 use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::ApiError;
 
-use super::checks::{Asked, Check};
+use super::checks::{Check, CheckedRequest};
 use super::shown::KEY;
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
@@ -75,7 +75,7 @@ pub(super) async fn admit(
     body: &Map<String, Json>,
 ) -> Result<(), ApiError> {
     let key = KEY.anywhere(request, body);
-    let mut asked = Asked::new(services, body, key, None, RequestContext::system());
+    let mut asked = CheckedRequest::new(services, body, key, None, RequestContext::system());
     asked.pass(&[Check::AccessKey, Check::RequireMaster]).await
 }
 

@@ -14,7 +14,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use serde_json::{Map, Value as Json};
-use skytrail_actors::events::{Asked, Direction, EventReader};
+use skytrail_actors::events::{Direction, EventReader, PageRequest};
 use skytrail_schema::code::ApiError;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
 /// The rest of an answer that is being written.
 struct Search {
     reader: Arc<EventReader>,
-    asked: Asked,
+    asked: PageRequest,
     format: Format,
     head: String,
     stopping: CancellationToken,
@@ -87,7 +87,7 @@ async fn search(
         None => None,
     };
     let search = Search {
-        asked: Asked {
+        asked: PageRequest {
             filter: asked::filter(services, body).await?,
             from,
             range: *range.start()..=until,

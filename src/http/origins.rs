@@ -16,7 +16,7 @@ use super::body::is_websocket;
 const EXPOSED: &str = "Content-Range, Retry-After, X-Skygear-Request-Id";
 
 /// The origins of pages that are files, of web views on phones, and of sandboxed frames.
-const HOSTLESS: [&str; 2] = ["file://", "null"];
+const ORIGINS_WITHOUT_HOST: [&str; 2] = ["file://", "null"];
 
 /// The origins that may call according to CORS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl FromStr for Origins {
 }
 
 fn origin(text: &str) -> Result<HeaderValue, NoOrigin> {
-    let is_as_sent = HOSTLESS.contains(&text) || is_of_host(text);
+    let is_as_sent = ORIGINS_WITHOUT_HOST.contains(&text) || is_of_host(text);
     let value = HeaderValue::from_str(text).ok().filter(|_| is_as_sent);
     value.ok_or_else(|| NoOrigin(text.to_owned()))
 }

@@ -14,7 +14,7 @@ use skytrail_schema::event::Origin;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::checks::{self, Asked};
+use super::checks::{self, CheckedRequest};
 use super::deadline::within;
 use super::frame::trace_of;
 use super::remote::Remote;
@@ -24,7 +24,7 @@ use super::shown::{KEY, TOKEN};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
-use crate::audit::{Source, Witness};
+use crate::audit::{AuditReporter, Source};
 use crate::services::Services;
 
 /// Answers a request by the plugin whose handler has its path, or else by an action.
@@ -139,7 +139,7 @@ async fn run(
         target.check_sandboxed()?;
     }
     let is_read = matches!(target, Target::Action(action) if action.is_read());
-    let time = (context.deadline, context.storing.clone());
+    let time = (context.deadline, context.commit_gate.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
     let reply = within(time, work).await?;
     if is_read {
@@ -171,7 +171,7 @@ async fn perform(
         }
     };
     context.tag = tag;
-    let mut asked = Asked::new(&services, &body, key, token, context);
+    let mut asked = CheckedRequest::new(&services, &body, key, token, context);
     asked.pass(checks).await?;
     if let Target::Action(_) = target {
         services.settings.limits.check_lists(&body)?;
@@ -186,7 +186,7 @@ async fn perform(
             }
         }
     }
-    let witness = Witness::new(&services.audit, || Source {
+    let audit_reporter = AuditReporter::new(&services.audit, || Source {
         actor: context.actor(),
         request: context.request.id(),
         remote: shown.remote.clone(),
@@ -199,11 +199,11 @@ async fn perform(
         token,
         as_of,
         remote: shown.remote,
-        witness: witness.clone(),
+        audit_reporter: audit_reporter.clone(),
     };
     match target {
         Target::Action(action) if action.is_audited() => {
-            let noting = witness.administration(action.name, &call.body);
+            let noting = audit_reporter.administration(action.name, &call.body);
             let outcome = (action.run)(call).await;
             noting.answered(outcome.as_ref().map_or_else(ApiError::status, |_| 200));
             outcome

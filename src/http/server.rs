@@ -15,7 +15,7 @@ use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use socket2::{Domain, Socket, Type};
 
-use super::checks::{Asked, Check};
+use super::checks::{Check, CheckedRequest};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
 use super::shown::KEY;
@@ -152,7 +152,7 @@ async fn open(
 ) -> actix_web::Result<HttpResponse> {
     let key = KEY.in_head_or_query(&request);
     let nothing = Map::new();
-    let mut asked = Asked::new(&services, &nothing, key, None, RequestContext::system());
+    let mut asked = CheckedRequest::new(&services, &nothing, key, None, RequestContext::system());
     if let Err(refused) = asked.pass(&[Check::AccessKey]).await {
         return Ok(error::failure(&refused));
     }

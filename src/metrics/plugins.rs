@@ -16,8 +16,8 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
     )
     .maybe(is_ready);
     let each = plugins.map(|it| it.plugins.as_slice()).unwrap_or_default();
-    type Figure = fn(&PluginState) -> u64;
-    let figures: [(&str, &str, Figure); 9] = [
+    type Metric = fn(&PluginState) -> u64;
+    let figures: [(&str, &str, Metric); 9] = [
         (
             "skytrail_plugin_calls_total",
             "Requests to plugins that ended.",
@@ -120,8 +120,8 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
 }
 
 pub(super) fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState]) {
-    type Figure = fn(&ConsumerState) -> u64;
-    let figures: [(&str, &str, Figure); 7] = [
+    type Metric = fn(&ConsumerState) -> u64;
+    let figures: [(&str, &str, Metric); 7] = [
         (
             "skytrail_delivery_lag_events",
             "Events of the log after the plugin's position, wanted or not.",

@@ -9,8 +9,8 @@ use crate::parts::States;
 
 pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
     let mut family = text.metric("skytrail_push_total", "Pushes to devices, by outcome.");
-    type Figure = fn(&PushState) -> u64;
-    let outcomes: [(&str, Figure); 5] = [
+    type Metric = fn(&PushState) -> u64;
+    let outcomes: [(&str, Metric); 5] = [
         ("sent", |it| it.num_sent),
         ("failed", |it| it.num_failed),
         ("dropped", |it| it.num_dropped),
@@ -23,7 +23,7 @@ pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
             family.labelled(&labels, of(service));
         }
     }
-    let figures: [(&str, &str, Figure); 5] = [
+    let figures: [(&str, &str, Metric); 5] = [
         (
             "skytrail_push_unregistered_total",
             "Devices deleted because their service no longer knows them.",
@@ -64,8 +64,8 @@ pub(super) fn write_live(text: &mut Exposition, states: &States) {
         "Events that live queries have not processed yet.",
     )
     .maybe(lag);
-    type Figure = fn(&LiveQueriesState) -> u64;
-    let figures: [(&str, &str, Figure); 10] = [
+    type Metric = fn(&LiveQueriesState) -> u64;
+    let figures: [(&str, &str, Metric); 10] = [
         (
             "skytrail_live_connections",
             "Connections that follow queries.",
@@ -121,8 +121,8 @@ pub(super) fn write_live(text: &mut Exposition, states: &States) {
 }
 
 pub(super) fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {
-    type Figure = fn(&HubState) -> u64;
-    let figures: [(&str, &str, Figure); 5] = [
+    type Metric = fn(&HubState) -> u64;
+    let figures: [(&str, &str, Metric); 5] = [
         ("skytrail_hub_sockets", "Sockets connected.", |it| {
             it.num_listeners as u64
         }),

@@ -14,7 +14,7 @@ pub struct CapturedCommand {
     #[command(flatten)]
     server: ServerFlag,
     #[command(subcommand)]
-    what: What,
+    what: CapturedAction,
 }
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
   skytrail captured discard --all        nobody needs them";
 
 #[derive(Clone, Debug, Subcommand)]
-enum What {
+enum CapturedAction {
     /// Lists parked rows.
     List {
         /// Also shows the rows before and after the change, as JSON.
@@ -61,9 +61,9 @@ impl Rows {
 pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     match &command.what {
-        What::List { rows } => list(&server, *rows),
-        What::Retry(rows) => retry(&server, rows),
-        What::Discard(rows) => {
+        CapturedAction::List { rows } => list(&server, *rows),
+        CapturedAction::Retry(rows) => retry(&server, rows),
+        CapturedAction::Discard(rows) => {
             let done = call(&server, "captured:discard", rows.body())?;
             let discarded = done.get("discarded").unwrap_or(&Json::Null);
             say(&format!("{discarded} rows discarded"));

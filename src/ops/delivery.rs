@@ -15,12 +15,12 @@ pub struct DeliveryCommand {
     #[command(flatten)]
     server: ServerFlag,
     #[command(subcommand)]
-    what: What,
+    what: DeliveryAction,
 }
 
 /// See [`DeliveryCommand`].
 #[derive(Clone, Debug, Subcommand)]
-pub enum What {
+pub enum DeliveryAction {
     /// Lists the plugins and other programs that receive changes: how far they are, and what went
     /// wrong.
     List,
@@ -41,7 +41,7 @@ pub enum What {
         consumer: String,
         /// The place to continue from.
         #[command(flatten)]
-        to: To,
+        to: RewindTarget,
         /// Whether to wait until the deliveries are done.
         #[command(flatten)]
         watch: Watch,
@@ -78,7 +78,7 @@ pub enum What {
 /// A place in the log.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct To {
+pub struct RewindTarget {
     /// After this position.
     #[arg(long)]
     position: Option<u64>,
@@ -121,10 +121,10 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let watched = matches!(
         command.what,
-        What::Rewind {
+        DeliveryAction::Rewind {
             watch: Watch { follow: true },
             ..
-        } | What::Redeliver {
+        } | DeliveryAction::Redeliver {
             watch: Watch { follow: true },
             ..
         }
@@ -181,13 +181,13 @@ async fn all_of(
     }
 }
 
-fn request(what: What) -> (&'static str, Json) {
+fn request(what: DeliveryAction) -> (&'static str, Json) {
     match what {
-        What::List => ("delivery:list", json!({})),
-        What::Pause { consumer } => ("delivery:pause", json!({"consumer": consumer})),
-        What::Resume { consumer } => ("delivery:resume", json!({"consumer": consumer})),
-        What::Rewind { consumer, to, .. } => {
-            let To {
+        DeliveryAction::List => ("delivery:list", json!({})),
+        DeliveryAction::Pause { consumer } => ("delivery:pause", json!({"consumer": consumer})),
+        DeliveryAction::Resume { consumer } => ("delivery:resume", json!({"consumer": consumer})),
+        DeliveryAction::Rewind { consumer, to, .. } => {
+            let RewindTarget {
                 position,
                 time,
                 end,
@@ -196,7 +196,7 @@ fn request(what: What) -> (&'static str, Json) {
                 json!({"consumer": consumer, "position": position, "time": time, "end": end});
             ("delivery:rewind", body)
         }
-        What::Redeliver {
+        DeliveryAction::Redeliver {
             consumer,
             from,
             until,
@@ -205,10 +205,12 @@ fn request(what: What) -> (&'static str, Json) {
             let body = json!({"consumer": consumer, "from": from, "until": until});
             ("delivery:redeliver", body)
         }
-        What::DeadLetters { consumer } => ("delivery:dead_letters", json!({"consumer": consumer})),
-        What::Resend(letters) => ("delivery:resend", letters.body()),
-        What::Drop(letters) => ("delivery:drop", letters.body()),
-        What::Forget { consumer } => ("delivery:forget", json!({"consumer": consumer})),
+        DeliveryAction::DeadLetters { consumer } => {
+            ("delivery:dead_letters", json!({"consumer": consumer}))
+        }
+        DeliveryAction::Resend(letters) => ("delivery:resend", letters.body()),
+        DeliveryAction::Drop(letters) => ("delivery:drop", letters.body()),
+        DeliveryAction::Forget { consumer } => ("delivery:forget", json!({"consumer": consumer})),
     }
 }
 

@@ -22,18 +22,18 @@ pub enum IndexCommand {
     /// Lists the indexes, their uses and sizes, and why they exist.
     List,
     /// Asks for an index, whether queries need it or not.
-    Declare(On),
+    Declare(IndexSelector),
     /// Forbids an index; drops it if it exists.
-    Forbid(On),
+    Forbid(IndexSelector),
     /// Keeps an index even if no query uses it any more; creates it if it does not exist.
-    Pin(On),
+    Pin(IndexSelector),
     /// Lets the server decide about an index again.
-    Free(On),
+    Free(IndexSelector),
 }
 
 /// Selects an index.
 #[derive(Clone, Debug, Args)]
-pub struct On {
+pub struct IndexSelector {
     /// The record type.
     record_type: String,
     /// Its fields in the index's order, such as `_created_at`; append `:desc` for descending order.
@@ -41,7 +41,7 @@ pub struct On {
     fields: Vec<String>,
 }
 
-impl On {
+impl IndexSelector {
     fn entry(&self, why: &str) -> IndexEntry {
         let columns = self.fields.iter().map(|field| {
             let name = field.strip_suffix(":desc").unwrap_or(field);

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use skytrail_actors::log::journal::Segments;
 use skytrail_schema::chain::{self, ChainHash};
-use skytrail_schema::codec::{CommitParts, take_apart};
+use skytrail_schema::codec::{CommitParts, split_commit};
 
 use super::show;
 use crate::config::Config;
@@ -154,7 +154,7 @@ fn before(segments: &Segments, position: u64) -> Result<(u64, ChainHash), String
         .read_raw(first - 1, 1)
         .map_err(|error| text(&error))?;
     let (_, bytes) = before.first().ok_or("the log ends before")?;
-    let parts = take_apart(bytes).map_err(|error| text(&error))?;
+    let parts = split_commit(bytes).map_err(|error| text(&error))?;
     Ok((*first, parts.chain))
 }
 
@@ -173,7 +173,8 @@ fn for_each_raw(
             return Err(format!("the log has no position {next}"));
         }
         for (first, bytes) in commits.iter().filter(|(first, _)| *first <= to) {
-            let parts = take_apart(bytes).map_err(|error| format!("position {first}: {error}"))?;
+            let parts =
+                split_commit(bytes).map_err(|error| format!("position {first}: {error}"))?;
             next = first + parts.events.len() as u64;
             visit(parts);
         }

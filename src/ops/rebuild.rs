@@ -92,9 +92,9 @@ pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
 /// An unfinished store next to the one in use. It is removed when this is dropped, unless it has
 /// taken the other one's place: half a store may take up all the space that a server needs to
 /// start.
-struct InTheMaking(PathBuf);
+struct UnfinishedStore(PathBuf);
 
-impl Drop for InTheMaking {
+impl Drop for UnfinishedStore {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
             complain(&format!(
@@ -111,7 +111,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     let opened = open_signed(&config.data_dir, JournalOptions::default());
     // Kept open until the end, so that no server can start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
-    let making = InTheMaking(current.with_extension(leftovers::REBUILD));
+    let making = UnfinishedStore(current.with_extension(leftovers::REBUILD));
     let new = &making.0;
     let head = opened.report().head;
     fill((new, false), &opened.segments(), head).await?;
@@ -209,7 +209,7 @@ async fn verify(config: &Config) -> Result<(), String> {
     // log grows.
     let segments = open_log(config)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
-    let shadow = InTheMaking(current.with_extension(leftovers::VERIFY));
+    let shadow = UnfinishedStore(current.with_extension(leftovers::VERIFY));
     fill((&shadow.0, false), &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow.0).await.map_err(failed)?;
     remove(&shadow.0).map_err(|error| with_causes(&error))?;

@@ -14,12 +14,12 @@ use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
 use crate::projection::{
     HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting,
-    digest_server, drop_left, drop_store, origin_server, switch_schemas,
+    digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
 };
 use crate::proof::open_signed;
 use crate::record_store::leaving;
 use crate::record_store::start::ErasedMeanwhile;
-use crate::record_store::stranger::{Stranger, check_owner, find_stranger};
+use crate::record_store::stranger::{ForeignStore, check_owner, find_stranger};
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
@@ -112,7 +112,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
             "{}: it is replaced",
             stranger.describe(&config.app.name)
         )),
-        None => leaving::take_in_the_last(config).await,
+        None => leaving::ingest_remaining(config).await,
     };
     if let Err(error) = taken {
         check_outbox(config, database, &error).await?;
@@ -123,7 +123,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     let head = opened.report().head;
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
     let failed = |error: OpenError| with_causes(&error);
-    drop_left(url, app).await.map_err(failed)?;
+    drop_leftovers(url, app).await.map_err(failed)?;
     let new = beside(app, "new");
     let held = hold(url, &new).await?;
     // A store that exists here is from another run, and maybe from a log that was restored since.
@@ -152,7 +152,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
 
 /// Returns how the old store belongs to another past than the existing log, if it does. Errors are
 /// left to the code that opens the store.
-async fn stranger(config: &Config, database: &Database) -> Option<Stranger> {
+async fn stranger(config: &Config, database: &Database) -> Option<ForeignStore> {
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
     let (checkpoint, origin) = origin_server(url, app).await.ok()?;
     let segments = open_log(config).ok()?;
@@ -187,7 +187,7 @@ pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), S
     // The log is opened after the store was read, so it reaches at least as far: a running server's
     // log grows.
     let segments = open_log(config)?;
-    drop_left(url, app).await.map_err(failed)?;
+    drop_leftovers(url, app).await.map_err(failed)?;
     let shadow = beside(app, "verify");
     let held = hold(url, &shadow).await?;
     drop_store(url, &shadow).await.map_err(failed)?;

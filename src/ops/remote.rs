@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
-use crate::config::{Config, KEY_FILE, Keys, Secret, as_seen_from_here};
+use crate::config::{Config, KEY_FILE, Keys, Secret, local_client_address};
 
 /// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl RunningServer {
             .timeout(ANSWER_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
-        let own = || format!("http://{}", as_seen_from_here(config.http.listen));
+        let own = || format!("http://{}", local_client_address(config.http.listen));
         let base_url = flag.server.clone().unwrap_or_else(own);
         Ok(Self {
             client,
@@ -149,13 +149,13 @@ impl RunningServer {
         last_id: Option<&str>,
     ) -> Result<reqwest::Response, NotFollowed> {
         /// The answer has no end, and the server sends something every few seconds.
-        const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let pairs = query.iter();
         let pairs: Vec<String> = pairs
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             .collect();
         let url = format!("{}/log/follow?{}", self.base_url, pairs.join("&"));
-        let mut request = self.client.get(url).timeout(EVER);
+        let mut request = self.client.get(url).timeout(NO_TIMEOUT);
         if let Some(id) = last_id {
             request = request.header("Last-Event-ID", id);
         }

@@ -14,16 +14,16 @@ pub enum TaskCommand {
     /// Lists the tasks: when they run, how the last run ended, when the next one is due.
     List(ServerFlag),
     /// Runs a task now and waits until it ends.
-    Run(On),
+    Run(TaskSelector),
     /// Pauses a task until it is resumed, even across restarts.
-    Pause(On),
+    Pause(TaskSelector),
     /// Resumes a paused task; runs that were due in the pause are not made up for.
-    Resume(On),
+    Resume(TaskSelector),
 }
 
 /// Selects the task.
 #[derive(Clone, Debug, Args)]
-pub struct On {
+pub struct TaskSelector {
     /// The task, as plugin/name.
     #[arg(value_parser = parse_id)]
     task: TaskId,

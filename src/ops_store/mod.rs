@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use skytrail_actors::delivery::Positions;
+use skytrail_actors::delivery::PositionStore;
 use skytrail_actors::delivery::consumers::{
     ConsumerChange, ConsumerStore, DeadLetterId, ListedDeadLetter, StoredConsumers,
 };
@@ -259,7 +259,7 @@ impl ConsumerStore for OpsStore {
 }
 
 #[async_trait]
-impl Positions for OpsStore {
+impl PositionStore for OpsStore {
     async fn load_position(&self, consumer: &str) -> Result<Option<u64>, OpsStoreError> {
         with!(self, connection => rows::load_position(connection, consumer))
     }

@@ -41,12 +41,12 @@ pub(super) struct Exec {
 struct Ended {
     /// `None` if it wrote too much and was ended for that.
     status: Option<ExitStatus>,
-    said: Said,
+    said: ProcessOutput,
 }
 
 /// What a process wrote.
 #[derive(Default)]
-struct Said {
+struct ProcessOutput {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -103,7 +103,7 @@ impl Exec {
     async fn run(&self, envelope: &Envelope) -> std::io::Result<Ended> {
         let mut group = ProcessGroup::start(&mut self.command(envelope))?;
         let (stdin, stdout, stderr) = group.pipes();
-        let mut said = Said::default();
+        let mut said = ProcessOutput::default();
         let write = async {
             if let Some(mut stdin) = stdin {
                 // A process that does not read its input can still answer.

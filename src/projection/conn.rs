@@ -124,7 +124,7 @@ impl Conn<'_> {
 pub(crate) struct Watch {
     /// `None` for a file, which is never silent.
     limit: Option<Duration>,
-    is_owed: AtomicBool,
+    is_awaiting_answer: AtomicBool,
 }
 
 impl Watch {
@@ -132,18 +132,18 @@ impl Watch {
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit: Some(limit),
-            is_owed: AtomicBool::new(false),
+            is_awaiting_answer: AtomicBool::new(false),
         }
     }
 
     /// Records that nobody reads the rest of an answer.
     pub(super) fn leave(&self) {
-        self.is_owed.store(true, Ordering::Relaxed);
+        self.is_awaiting_answer.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether an answer has yet to arrive.
-    pub(crate) fn is_owed(&self) -> bool {
-        self.is_owed.load(Ordering::Relaxed)
+    pub(crate) fn is_awaiting_answer(&self) -> bool {
+        self.is_awaiting_answer.load(Ordering::Relaxed)
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn within<T>(
     let Some(watch) = watch else {
         return answer.await;
     };
-    watch.is_owed.store(true, Ordering::Relaxed);
+    watch.is_awaiting_answer.store(true, Ordering::Relaxed);
     let answered = match watch.limit {
         None => answer.await,
         Some(limit) => match tokio::time::timeout(limit, answer).await {
@@ -163,7 +163,7 @@ pub(super) async fn within<T>(
             Err(_late) => return Err(postgres::silent(limit)),
         },
     };
-    watch.is_owed.store(false, Ordering::Relaxed);
+    watch.is_awaiting_answer.store(false, Ordering::Relaxed);
     answered
 }
 

@@ -15,7 +15,7 @@ use super::history::ERASED;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 use super::sqlite::erase::failed;
-use super::store::{Home, SqlStore, Writer, open_writer_of};
+use super::store::{SqlStore, StoreLocation, Writer, open_writer_of};
 use super::{postgres, read, sqlite};
 
 #[async_trait]
@@ -25,7 +25,7 @@ impl Holder for SqlStore {
     }
 
     async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
-        if let Home::File(_) = &self.home {
+        if let StoreLocation::File(_) = &self.home {
             return Ok(());
         }
         let mut writer = self.writer.lock().await;
@@ -41,7 +41,7 @@ impl Holder for SqlStore {
     }
 
     async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
-        if let Home::File(_) = &self.home {
+        if let StoreLocation::File(_) = &self.home {
             return Ok(false);
         }
         let mut reader = self.reader().await?;
@@ -64,8 +64,8 @@ impl Holder for SqlStore {
             self.num_faults.store(num_faults, Ordering::Relaxed);
             // Nothing is applied meanwhile; reads continue.
             match &self.home {
-                Home::File(file) => sqlite::scrub(&file.path).await,
-                Home::Server(_) => postgres::scrub(&mut conn).await,
+                StoreLocation::File(file) => sqlite::scrub(&file.path).await,
+                StoreLocation::Server(_) => postgres::scrub(&mut conn).await,
             }
         };
         let forgotten = self.served_by(backend.as_ref(), forgotten).await;

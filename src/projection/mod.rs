@@ -40,9 +40,9 @@ mod tests;
 pub use captured::{carry_over_captured, count_parked, count_waiting};
 pub(crate) use causes::with_causes;
 pub(crate) use layout::is_shared;
-pub(crate) use postgres::is_passing;
+pub(crate) use postgres::is_transient;
 pub use postgres::{
-    HeldStore, ServerOptions, StoreOrigin, beside, digest_server, drop_left, drop_store,
+    HeldStore, ServerOptions, StoreOrigin, beside, digest_server, drop_leftovers, drop_store,
     origin_server, place_of, switch_schemas,
 };
 pub use sqlite::rebuild;

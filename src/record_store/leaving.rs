@@ -21,7 +21,7 @@ pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
     let Some(database) = &old.database else {
         return Ok(());
     };
-    take_in_the_last(old).await?;
+    ingest_remaining(old).await?;
     let app = old.app.name.as_str();
     let left = (database.url.reveal(), app);
     let carried = match &new.database {
@@ -32,9 +32,9 @@ pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
 }
 
 /// Closes the store to other programs and writes their remaining changes to the log.
-pub(crate) async fn take_in_the_last(config: &Config) -> Result<(), String> {
+pub(crate) async fn ingest_remaining(config: &Config) -> Result<(), String> {
     let offline = Offline::open_with(config).await?;
-    let taken = offline.take_in_the_last().await;
+    let taken = offline.ingest_remaining().await;
     taken.and(offline.close().await)
 }
 

@@ -136,7 +136,7 @@ impl Offline {
     ///
     /// # Errors
     /// Returns a sentence: a change could not be written to the log. No change is lost.
-    pub(crate) async fn take_in_the_last(&self) -> Result<(), String> {
+    pub(crate) async fn ingest_remaining(&self) -> Result<(), String> {
         let Some(captured) = &self.captured else {
             return Ok(());
         };

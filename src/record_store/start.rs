@@ -15,8 +15,8 @@ use crate::app::StartError;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
-    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_left, is_passing,
-    part, with_causes,
+    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_leftovers,
+    is_transient, part, with_causes,
 };
 use crate::record_store::stranger::find_stranger;
 
@@ -93,7 +93,7 @@ async fn open_server(
     }
     checked?;
     // They may contain what is erased meanwhile.
-    if let Err(error) = drop_left(database.url.reveal(), app).await {
+    if let Err(error) = drop_leftovers(database.url.reveal(), app).await {
         let error = with_causes(&error);
         tracing::warn!(
             error,
@@ -111,7 +111,9 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
     loop {
         match SqlStore::open_server(database.url.reveal(), options).await {
             Ok(store) => return Ok(store),
-            Err(OpenError::Database(error)) if Instant::now() < deadline && is_passing(&error) => {
+            Err(OpenError::Database(error))
+                if Instant::now() < deadline && is_transient(&error) =>
+            {
                 if !is_told {
                     tracing::warn!(%error, "the database cannot be used yet");
                     is_told = true;
@@ -120,7 +122,9 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
             Err(error) => {
                 let text = format!("{} (see DATABASE_URL)", with_causes(&error));
                 return Err(match error {
-                    OpenError::Database(error) if is_passing(&error) => StartError::StoreAway(text),
+                    OpenError::Database(error) if is_transient(&error) => {
+                        StartError::StoreAway(text)
+                    }
                     _ => StartError::Store(text),
                 });
             }

@@ -23,14 +23,14 @@ pub(crate) async fn check_owner(
 }
 
 /// A store that was not filled from this log; the text follows its name.
-pub(crate) enum Stranger {
+pub(crate) enum ForeignStore {
     /// A store of another log altogether.
     OfAnotherLog(String),
     /// A store of this log that went another way from some position on.
     OfAnotherPast(String),
 }
 
-impl Stranger {
+impl ForeignStore {
     /// Describes the store.
     pub(crate) fn describe(&self, app: &str) -> String {
         let (Self::OfAnotherLog(what) | Self::OfAnotherPast(what)) = self;
@@ -58,19 +58,19 @@ impl Stranger {
 pub(crate) fn find_stranger(
     (checkpoint, origin): (u64, &StoreOrigin),
     (segments, head): (&Segments, u64),
-) -> Result<Option<Stranger>, String> {
+) -> Result<Option<ForeignStore>, String> {
     let load = |position| {
         let read = segments.read(position, 1);
         read.map_err(|error| error.to_string())
     };
     let own = load(1)?.first().map(|commit| commit.id.to_string());
     if origin.log.is_some() && origin.log != own {
-        return Ok(Some(Stranger::OfAnotherLog(format!(
+        return Ok(Some(ForeignStore::OfAnotherLog(format!(
             "is a store of another log (it is at {checkpoint}, the log below DATA_DIR ends at {head})"
         ))));
     }
     if checkpoint > head {
-        return Ok(Some(Stranger::OfAnotherPast(format!(
+        return Ok(Some(ForeignStore::OfAnotherPast(format!(
             "is at {checkpoint}, and the log below DATA_DIR ends at {head}"
         ))));
     }
@@ -80,7 +80,7 @@ pub(crate) fn find_stranger(
     if load(checkpoint)?.iter().any(|commit| commit.time == last) {
         return Ok(None);
     }
-    Ok(Some(Stranger::OfAnotherPast(format!(
+    Ok(Some(ForeignStore::OfAnotherPast(format!(
         "has a different event at {checkpoint} from the log below DATA_DIR"
     ))))
 }

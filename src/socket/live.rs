@@ -11,7 +11,7 @@ use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde_json::{Value as Json, json};
-use skytrail_actors::live::{Connected, Ended, Ending, ListenerId, Subscribe};
+use skytrail_actors::live::{Connected, EndReason, Ended, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
 
@@ -71,13 +71,13 @@ struct Socket {
 }
 
 /// Why a socket is no longer served.
-enum Leaving {
+enum DisconnectReason {
     /// The client has disconnected.
     Gone,
     /// The client closes the socket.
     Closed(Option<CloseReason>),
     /// The server ends it.
-    Ended(Ending),
+    Ended(EndReason),
 }
 
 impl Socket {
@@ -88,17 +88,17 @@ impl Socket {
             let served = self.exchange(&mut incoming);
             tokio::select! {
                 leaving = served => leaving,
-                refusal = ended => Leaving::Ended(Ending::Refused(refusal)),
-                () = services.stopping.cancelled() => Leaving::Ended(Ending::Stopping),
+                refusal = ended => DisconnectReason::Ended(EndReason::Refused(refusal)),
+                () = services.stopping.cancelled() => DisconnectReason::Ended(EndReason::Stopping),
             }
         };
         self.services.live.disconnect(self.id);
         let farewell = async {
             let reason = match leaving {
-                Leaving::Gone => None,
-                Leaving::Closed(reason) => reason,
-                Leaving::Ended(ending) => {
-                    if let Ending::Refused(error) = &ending {
+                DisconnectReason::Gone => None,
+                DisconnectReason::Closed(reason) => reason,
+                DisconnectReason::Ended(ending) => {
+                    if let EndReason::Refused(error) = &ending {
                         let frame = json!({"event": "error", "error": error.to_wire()});
                         let _ = self.session.text(frame.to_string()).await;
                     }
@@ -110,7 +110,7 @@ impl Socket {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
-    async fn exchange(&mut self, incoming: &mut Incoming) -> Leaving {
+    async fn exchange(&mut self, incoming: &mut Incoming) -> DisconnectReason {
         let mut pings = pings(PING_EVERY);
         loop {
             tokio::select! {
@@ -125,8 +125,8 @@ impl Socket {
                             continue;
                         }
                         Some(Ok(AggregatedMessage::Pong(_))) => continue,
-                        Some(Ok(AggregatedMessage::Close(reason))) => return Leaving::Closed(reason),
-                        Some(Err(_)) | None => return Leaving::Gone,
+                        Some(Ok(AggregatedMessage::Close(reason))) => return DisconnectReason::Closed(reason),
+                        Some(Err(_)) | None => return DisconnectReason::Gone,
                     };
                     if let Err(refused) = self.react(&text).await
                         && let Some(leaving) = self.say(refused).await
@@ -134,9 +134,9 @@ impl Socket {
                         return leaving;
                     }
                 }
-                ending = self.ended.wait() => return Leaving::Ended(ending),
+                ending = self.ended.wait() => return DisconnectReason::Ended(ending),
                 _ = pings.tick() => {
-                    if incoming.is_silent() { return Leaving::Gone; }
+                    if incoming.is_silent() { return DisconnectReason::Gone; }
                     if let Some(leaving) = self.send(|mut session| async move { session.ping(b"").await }).await {
                         return leaving;
                     }
@@ -145,20 +145,20 @@ impl Socket {
         }
     }
 
-    async fn say(&mut self, text: String) -> Option<Leaving> {
+    async fn say(&mut self, text: String) -> Option<DisconnectReason> {
         self.send(|mut session| async move { session.text(text).await })
             .await
     }
 
     /// Sends something; a client that does not read blocks this until its connection is ended.
-    async fn send<F>(&mut self, send: impl FnOnce(Session) -> F) -> Option<Leaving>
+    async fn send<F>(&mut self, send: impl FnOnce(Session) -> F) -> Option<DisconnectReason>
     where
         F: Future<Output = Result<(), actix_ws::Closed>>,
     {
         tokio::select! {
             biased;
-            sent = send(self.session.clone()) => sent.err().map(|_| Leaving::Gone),
-            ending = self.ended.wait() => Some(Leaving::Ended(ending)),
+            sent = send(self.session.clone()) => sent.err().map(|_| DisconnectReason::Gone),
+            ending = self.ended.wait() => Some(DisconnectReason::Ended(ending)),
         }
     }
 
@@ -218,14 +218,14 @@ impl Socket {
     }
 }
 
-fn reason_of(ending: Ending) -> CloseReason {
+fn reason_of(ending: EndReason) -> CloseReason {
     let (code, text) = match ending {
-        Ending::TooSlow => (
+        EndReason::TooSlow => (
             CloseCode::Policy,
             "too slow: too much was waiting; resume from the last position".to_owned(),
         ),
-        Ending::Refused(error) => (CloseCode::Policy, error.message),
-        Ending::Stopping => (CloseCode::Away, "the server is stopping".to_owned()),
+        EndReason::Refused(error) => (CloseCode::Policy, error.message),
+        EndReason::Stopping => (CloseCode::Away, "the server is stopping".to_owned()),
     };
     // A close frame holds 123 bytes of text.
     let description = text.chars().take(100).collect();

@@ -17,18 +17,18 @@ use super::text_frame;
 const MAX_RUN: u32 = 64;
 
 /// A queue of whole WebSocket frames.
-pub(super) trait Heard {
+pub(super) trait FrameSource {
     /// Returns the next frame once there is one; `None` after the last.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
-impl Heard for Frames {
+impl FrameSource for Frames {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         Self::poll_next(self, cx)
     }
 }
 
-impl Heard for Inbox {
+impl FrameSource for Inbox {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let frame = Self::poll_next(self, cx);
         frame.map(|frame| Some(frame?.packed(text_frame::of_text)))
@@ -42,7 +42,7 @@ pub(super) struct Outgoing<H> {
     run: u32,
 }
 
-impl<H: Heard> Outgoing<H> {
+impl<H: FrameSource> Outgoing<H> {
     pub(super) fn new(frames: H, session: BoxBody) -> Self {
         let run = 0;
         Self {
@@ -53,7 +53,7 @@ impl<H: Heard> Outgoing<H> {
     }
 }
 
-impl<H: Heard + Unpin> MessageBody for Outgoing<H> {
+impl<H: FrameSource + Unpin> MessageBody for Outgoing<H> {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {

@@ -90,7 +90,7 @@ enum Reaction {
 
 /// How a socket ends: a last text if there is one, and the reason in the close frame.
 #[derive(Default)]
-struct Ending {
+struct SocketClose {
     text: Option<String>,
     reason: Option<CloseReason>,
 }
@@ -147,10 +147,10 @@ impl Socket {
                     let taken = incoming.meanwhile(self.take(message)).await;
                     if let Some(ending) = taken { break ending; }
                 }
-                () = self.door.stopping.cancelled() => break Ending::because(CloseCode::Away, "the server is stopping"),
-                _ = &mut dropped => break Ending::because(CloseCode::Policy, "too slow: messages were waiting"),
+                () = self.door.stopping.cancelled() => break SocketClose::because(CloseCode::Away, "the server is stopping"),
+                _ = &mut dropped => break SocketClose::because(CloseCode::Policy, "too slow: messages were waiting"),
                 _ = pings.tick() => {
-                    if incoming.is_silent() { break Ending::default(); }
+                    if incoming.is_silent() { break SocketClose::default(); }
                     self.is_gone |= self.session.ping(b"").await.is_err();
                 }
             }
@@ -167,7 +167,7 @@ impl Socket {
     async fn take(
         &mut self,
         message: Option<Result<AggregatedMessage, ProtocolError>>,
-    ) -> Option<Ending> {
+    ) -> Option<SocketClose> {
         let reaction = match message {
             Some(Ok(AggregatedMessage::Text(text))) => self.react(&text).await,
             Some(Ok(AggregatedMessage::Binary(bytes))) => {
@@ -180,14 +180,14 @@ impl Socket {
             // Pongs do not arrive here.
             Some(Ok(AggregatedMessage::Pong(_))) => return None,
             Some(Ok(AggregatedMessage::Close(reason))) => {
-                return Some(Ending { text: None, reason });
+                return Some(SocketClose { text: None, reason });
             }
             Some(Err(ProtocolError::Overflow)) => {
                 let max = self.door.limits.max_message_bytes;
                 let why = format!("a message may have at most {max} bytes");
-                return Some(Ending::because(CloseCode::Size, &why));
+                return Some(SocketClose::because(CloseCode::Size, &why));
             }
-            Some(Err(_)) | None => return Some(Ending::default()),
+            Some(Err(_)) | None => return Some(SocketClose::default()),
         };
         match reaction {
             Reaction::Nothing => None,
@@ -195,7 +195,7 @@ impl Socket {
                 self.is_gone |= self.session.text(text).await.is_err();
                 None
             }
-            Reaction::End(text) => Some(Ending {
+            Reaction::End(text) => Some(SocketClose {
                 text: Some(text),
                 reason: None,
             }),
@@ -257,7 +257,7 @@ async fn publish(
     }
 }
 
-impl Ending {
+impl SocketClose {
     fn because(code: CloseCode, why: &str) -> Self {
         let description = Some(why.to_owned());
         Self {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use super::model::{
-    Asker, Entry, Model, NO_ACCESS, NO_CREATION, NO_FIELDS, NO_TARGET, NOT_FOUND, READ_ONLY,
-    REFERRED, Rec, Refusal, Scope, TAKEN, USER_STAYS, Use, within,
+    Entry, Model, NO_ACCESS, NO_CREATION, NO_FIELDS, NO_TARGET, NOT_FOUND, READ_ONLY, REFERRED,
+    Rec, Refusal, Scope, TAKEN, USER_STAYS, Use, Viewer, within,
 };
 
 /// A record as a request sends it, without the members that the server must ignore.
@@ -37,11 +37,11 @@ pub enum Whole {
 pub type Batch = Result<Vec<(String, Outcome)>, Whole>;
 
 impl Model {
-    pub fn save(&mut self, asker: &Asker, scope: &Scope, sent: &[Sent], atomic: bool) -> Batch {
+    pub fn save(&mut self, viewer: &Viewer, scope: &Scope, sent: &[Sent], atomic: bool) -> Batch {
         let database = writable(scope)?;
         let drafts: Vec<_> = sent
             .iter()
-            .map(|item| (item.id(), self.draft(asker, &database, item, atomic)))
+            .map(|item| (item.id(), self.draft(viewer, &database, item, atomic)))
             .collect();
         fail_if_atomic(&drafts, atomic)?;
         let mut after = self.records.clone();
@@ -53,7 +53,7 @@ impl Model {
         fail_if_atomic(&written, atomic)?;
         self.records = after;
         let outcome = |written: Result<Rec, Refusal>| match written {
-            Ok(record) => Outcome::Record(self.shown(asker, &record)),
+            Ok(record) => Outcome::Record(self.shown(viewer, &record)),
             Err(refusal) => Outcome::Failed(refusal),
         };
         Ok(written
@@ -65,22 +65,22 @@ impl Model {
     /// Returns the record as the save would leave it, if the asker may do so.
     fn draft(
         &self,
-        asker: &Asker,
+        viewer: &Viewer,
         database: &str,
         sent: &Sent,
         atomic: bool,
     ) -> Result<Rec, Refusal> {
-        let me = asker.user.clone().unwrap();
+        let me = viewer.user.clone().unwrap();
         let stored = self.record(&sent.kind, &sent.key);
         let stored = stored.filter(|record| record.database == database);
         let settings = self.kind(&sent.kind);
-        let may_create = asker.master
+        let may_create = viewer.master
             || settings.creation.is_empty()
-            || !settings.creation.is_disjoint(&asker.roles);
+            || !settings.creation.is_disjoint(&viewer.roles);
         // Only users themselves create their record.
-        let may_create = may_create && (asker.master || sent.kind != "user" || sent.key == me);
+        let may_create = may_create && (viewer.master || sent.kind != "user" || sent.key == me);
         let mut record = match stored {
-            Some(record) if self.may(asker, true, record) => record.clone(),
+            Some(record) if self.may(viewer, true, record) => record.clone(),
             Some(_) => return Err(NO_ACCESS),
             None if !may_create => return Err(NO_CREATION),
             None => sent.blank(database, &me),
@@ -89,12 +89,12 @@ impl Model {
         let mut denied = false;
         for (field, value) in &sent.fields {
             let is_same = before.fields.get(field).unwrap_or(&Json::Null) == value;
-            let may_see = self.field(asker, Use::Read, (&sent.kind, field), Some(&before));
+            let may_see = self.field(viewer, Use::Read, (&sent.kind, field), Some(&before));
             // Nobody may guess a value that they cannot see.
             if is_same && may_see {
                 continue;
             }
-            if !self.field(asker, Use::Write, (&sent.kind, field), Some(&before)) {
+            if !self.field(viewer, Use::Write, (&sent.kind, field), Some(&before)) {
                 denied = true;
             } else if value.is_null() {
                 record.fields.remove(field);
@@ -118,7 +118,7 @@ impl Model {
         id: &str,
         profile: &BTreeMap<String, Json>,
     ) -> Result<Rec, Refusal> {
-        let asker = Asker {
+        let viewer = Viewer {
             master: is_master,
             user: Some(id.to_owned()),
             roles: self.default_roles.clone(),
@@ -132,7 +132,7 @@ impl Model {
         let mut record = sent.blank("", id);
         let before = record.clone();
         for (field, value) in profile.iter().filter(|(_, value)| !value.is_null()) {
-            if self.field(&asker, Use::Write, ("user", field), Some(&before)) {
+            if self.field(&viewer, Use::Write, ("user", field), Some(&before)) {
                 record.fields.insert(field.clone(), value.clone());
             }
         }
@@ -142,7 +142,7 @@ impl Model {
 
     pub fn delete(
         &mut self,
-        asker: &Asker,
+        viewer: &Viewer,
         scope: &Scope,
         ids: &[(String, String)],
         atomic: bool,
@@ -150,7 +150,7 @@ impl Model {
         writable(scope)?;
         let mut victims: Vec<_> = ids
             .iter()
-            .map(|id| (named(id), self.victim(asker, scope, id)))
+            .map(|id| (named(id), self.victim(viewer, scope, id)))
             .collect();
         fail_if_atomic(&victims, atomic)?;
         // In the given order: a record does not block its own deletion, nor do records deleted
@@ -186,22 +186,22 @@ impl Model {
             .collect())
     }
 
-    fn victim(&self, asker: &Asker, scope: &Scope, id: &(String, String)) -> Result<(), Refusal> {
+    fn victim(&self, viewer: &Viewer, scope: &Scope, id: &(String, String)) -> Result<(), Refusal> {
         let record = self.records.get(id).filter(|record| within(scope, record));
         match record {
             _ if id.0 == "user" => Err(USER_STAYS),
             None => Err(NOT_FOUND),
-            Some(record) if self.may(asker, true, record) => Ok(()),
+            Some(record) if self.may(viewer, true, record) => Ok(()),
             Some(_) => Err(NO_ACCESS),
         }
     }
 
-    pub fn fetch(&self, asker: &Asker, scope: &Scope, id: &(String, String)) -> Outcome {
+    pub fn fetch(&self, viewer: &Viewer, scope: &Scope, id: &(String, String)) -> Outcome {
         let record = self.records.get(id).filter(|record| within(scope, record));
         match record {
             None => Outcome::Failed(NOT_FOUND),
-            Some(record) if self.may(asker, false, record) => {
-                Outcome::Record(self.shown(asker, record))
+            Some(record) if self.may(viewer, false, record) => {
+                Outcome::Record(self.shown(viewer, record))
             }
             Some(_) => Outcome::Failed(NO_ACCESS),
         }

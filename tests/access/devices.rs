@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::compare::{Check, refused, same};
-use super::model::{Asker, Gate, Model, Rec, Records, Refusal, Scope};
+use super::model::{Gate, Model, Rec, Records, Refusal, Scope, Viewer};
 use super::ops::{DEVICES, Db, Subscribed, Who};
 use super::search::Search;
 use super::world::{Reply, World};
@@ -33,8 +33,8 @@ pub struct Device {
 
 impl Device {
     /// Returns whether the asker may use it; for others it does not exist.
-    fn is_of(&self, asker: &Asker) -> bool {
-        asker.master || (self.user.is_some() && self.user == asker.user)
+    fn is_of(&self, viewer: &Viewer) -> bool {
+        viewer.master || (self.user.is_some() && self.user == viewer.user)
     }
 }
 
@@ -47,7 +47,7 @@ impl Model {
                 .user
                 .clone()
                 .filter(|user| !self.users[user].disabled);
-            let asker = Asker {
+            let viewer = Viewer {
                 master: false,
                 roles: user
                     .as_ref()
@@ -57,7 +57,7 @@ impl Model {
             };
             for ((database, name), search) in &device.subscriptions {
                 let is_there = *database == record.database && search.kind == record.kind;
-                if is_there && self.tells(&asker, search, record) {
+                if is_there && self.tells(&viewer, search, record) {
                     all.push((number, name.clone()));
                 }
             }
@@ -65,15 +65,16 @@ impl Model {
         all
     }
 
-    fn tells(&self, asker: &Asker, search: &Search, record: &Rec) -> bool {
+    fn tells(&self, viewer: &Viewer, search: &Search, record: &Rec) -> bool {
         let scope = match record.database.as_str() {
             "" => Scope::Public,
-            user if asker.user.as_deref() == Some(user) => Scope::Private(user.to_owned()),
+            user if viewer.user.as_deref() == Some(user) => Scope::Private(user.to_owned()),
             _ => return false,
         };
-        let sees = self.in_sight(asker, &scope, record) && self.forbidden(asker, search).is_none();
+        let sees =
+            self.in_sight(viewer, &scope, record) && self.forbidden(viewer, search).is_none();
         let predicate = search.predicate.as_ref();
-        sees && predicate.is_none_or(|it| it.holds(self, asker, &scope, record) == Some(true))
+        sees && predicate.is_none_or(|it| it.holds(self, viewer, &scope, record) == Some(true))
     }
 }
 
@@ -186,14 +187,14 @@ impl World {
         let reply = self.ask(who, "device:register", json!({"type": "ios", "id": known}))?;
         match self.enter(who, Gate::User) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok(asker) => {
+            Ok(viewer) => {
                 let id = reply.body["result"]["id"].as_str().unwrap_or_default();
                 self.devices[device] = id.to_owned();
                 let owned = &mut self.model.devices[device];
-                if owned.user != asker.user {
+                if owned.user != viewer.user {
                     owned.subscriptions.clear();
                 }
-                owned.user = asker.user;
+                owned.user = viewer.user;
                 let is_same = !id.is_empty() && (known.is_empty() || id == known);
                 is_same
                     .then_some(())
@@ -207,7 +208,7 @@ impl World {
         let reply = self.ask(who, "device:unregister", json!({"id": id}))?;
         match self.enter(who, Gate::User) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok(asker) if self.model.devices[device].is_of(&asker) => {
+            Ok(viewer) if self.model.devices[device].is_of(&viewer) => {
                 self.model.devices[device].user = None;
                 same("unregistered", &json!({"id": id}), &reply.body["result"])
             }
@@ -226,11 +227,11 @@ impl World {
         let subscription = json!({"id": name, "type": "query", "query": search.wire()});
         let body = json!({"subscriptions": [subscription]});
         let (reply, place) = self.ask_device("subscription:save", at, (device, body))?;
-        let Some((database, is_his)) = place else {
+        let Some((database, belongs_to_user)) = place else {
             return Ok(());
         };
         let item = &reply.body["result"][0];
-        if !is_his {
+        if !belongs_to_user {
             return same("code", &json!(10000), &item["code"]);
         }
         same("saved", &json!(name), &item["id"])?;
@@ -243,12 +244,12 @@ impl World {
         let name = format!("s{name}");
         let body = json!({"subscription_ids": [name]});
         let (reply, place) = self.ask_device("subscription:delete", at, (device, body))?;
-        let Some((database, is_his)) = place else {
+        let Some((database, belongs_to_user)) = place else {
             return Ok(());
         };
         let known = &mut self.model.devices[device].subscriptions;
         let item = &reply.body["result"][0];
-        let ended = is_his.then(|| known.remove(&(database, name.clone())));
+        let ended = belongs_to_user.then(|| known.remove(&(database, name.clone())));
         match ended.flatten() {
             Some(_) => same("deleted", &json!({"id": name}), item),
             None => same("code", &json!(110), &item["code"]),
@@ -257,12 +258,12 @@ impl World {
 
     pub fn list_subscriptions(&mut self, at: (Who, Db), device: usize) -> Check {
         let (reply, place) = self.ask_device("subscription:fetch_all", at, (device, json!({})))?;
-        let Some((database, is_his)) = place else {
+        let Some((database, belongs_to_user)) = place else {
             return Ok(());
         };
         let known = self.model.devices[device].subscriptions.keys();
         let names = known
-            .filter(|(of, _)| is_his && *of == database)
+            .filter(|(of, _)| belongs_to_user && *of == database)
             .map(|(_, name)| name);
         let listed = reply.body["result"].as_array();
         let listed = listed.map(|all| all.iter().map(|it| it["id"].clone()).collect::<Vec<_>>());
@@ -283,13 +284,13 @@ impl World {
         let database = match self.enter_database(who, Gate::User, db) {
             Err(refusal) => Err(refusal),
             Ok((_, Scope::Union)) => Err(NO_UNION),
-            Ok((asker, Scope::Public)) => Ok((asker, String::new())),
-            Ok((asker, Scope::Private(user))) => Ok((asker, user)),
+            Ok((viewer, Scope::Public)) => Ok((viewer, String::new())),
+            Ok((viewer, Scope::Private(user))) => Ok((viewer, user)),
         };
         match database {
-            Ok((asker, database)) => {
-                let is_his = self.model.devices[device].is_of(&asker);
-                Ok((reply, Some((database, is_his))))
+            Ok((viewer, database)) => {
+                let belongs_to_user = self.model.devices[device].is_of(&viewer);
+                Ok((reply, Some((database, belongs_to_user))))
             }
             Err(refusal) => refused(&reply, &refusal).map(|()| (reply, None)),
         }

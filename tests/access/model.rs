@@ -62,7 +62,7 @@ pub enum Gate {
 
 /// The caller after the checks.
 #[derive(Clone, Debug, Default)]
-pub struct Asker {
+pub struct Viewer {
     pub master: bool,
     pub user: Option<String>,
     pub roles: BTreeSet<String>,
@@ -173,83 +173,83 @@ impl Default for Model {
 
 impl Model {
     /// Runs the checks of an action that takes a key or a token.
-    pub fn enter(&mut self, shown: &Shown, gate: Gate) -> Result<Asker, Refusal> {
+    pub fn enter(&mut self, shown: &Shown, gate: Gate) -> Result<Viewer, Refusal> {
         if !shown.client_key && !shown.master_key && shown.token_of.is_none() {
             return Err(NO_KEY);
         }
-        let mut asker = Asker {
+        let mut viewer = Viewer {
             master: shown.master_key,
             user: shown.token_of.clone(),
             roles: BTreeSet::new(),
         };
-        if asker.user.is_none() && asker.master {
+        if viewer.user.is_none() && viewer.master {
             let user = shown.acts_as.clone().unwrap_or_else(|| "_god".into());
             self.users.entry(user.clone()).or_default();
-            asker.user = Some(user);
+            viewer.user = Some(user);
         }
-        if let Some(id) = asker.user.clone() {
+        if let Some(id) = viewer.user.clone() {
             let user = &self.users[&id];
             match (user.disabled, gate) {
                 (true, Gate::User) => return Err(DISABLED),
-                (true, _) => asker.user = None,
-                (false, _) => asker.roles.clone_from(&user.roles),
+                (true, _) => viewer.user = None,
+                (false, _) => viewer.roles.clone_from(&user.roles),
             }
         }
         match gate {
-            Gate::User if asker.user.is_none() => Err(LOGIN),
-            Gate::Admin if !asker.master && asker.user.is_none() => Err(NO_USER),
-            Gate::Admin if !asker.master && asker.roles.is_disjoint(&self.admin_roles) => {
+            Gate::User if viewer.user.is_none() => Err(LOGIN),
+            Gate::Admin if !viewer.master && viewer.user.is_none() => Err(NO_USER),
+            Gate::Admin if !viewer.master && viewer.roles.is_disjoint(&self.admin_roles) => {
                 Err(NO_ADMIN)
             }
-            _ => Ok(asker),
+            _ => Ok(viewer),
         }
     }
 
-    pub fn scope(&self, asker: &Asker, database: &str) -> Result<Scope, Refusal> {
-        let mine = asker.user.as_deref() == Some(database);
-        match (database, &asker.user) {
+    pub fn scope(&self, viewer: &Viewer, database: &str) -> Result<Scope, Refusal> {
+        let mine = viewer.user.as_deref() == Some(database);
+        match (database, &viewer.user) {
             ("" | "_public", _) => Ok(Scope::Public),
             ("_private", Some(user)) => Ok(Scope::Private(user.clone())),
             ("_private", None) => Err(NO_PRIVATE),
-            ("_union", _) if asker.master => Ok(Scope::Union),
+            ("_union", _) if viewer.master => Ok(Scope::Union),
             ("_union", _) => Err(NO_UNION),
             (other, _) if other.starts_with('_') => Err(BAD_DATABASE),
-            (other, _) if mine || asker.master => Ok(Scope::Private(other.into())),
+            (other, _) if mine || viewer.master => Ok(Scope::Private(other.into())),
             _ => Err(NOT_YOURS),
         }
     }
 
     /// Returns whether the access list, or ownership, lets the asker read or write.
-    pub fn may(&self, asker: &Asker, write: bool, record: &Rec) -> bool {
+    pub fn may(&self, viewer: &Viewer, write: bool, record: &Rec) -> bool {
         let named = |entry: &Entry| {
             entry.public
-                || (entry.user.is_some() && entry.user == asker.user)
+                || (entry.user.is_some() && entry.user == viewer.user)
                 || entry
                     .role
                     .as_ref()
-                    .is_some_and(|role| asker.roles.contains(role))
+                    .is_some_and(|role| viewer.roles.contains(role))
         };
         let granted = |list: &Vec<Entry>| list.iter().any(|it| (it.write || !write) && named(it));
-        asker.master
-            || asker.user.as_ref() == Some(&record.owner)
+        viewer.master
+            || viewer.user.as_ref() == Some(&record.owner)
             || record.access.as_ref().is_none_or(granted)
     }
 
     /// Returns whether a query in the scope may show the record.
-    pub fn in_sight(&self, asker: &Asker, scope: &Scope, record: &Rec) -> bool {
-        within(scope, record) && (*scope != Scope::Public || self.may(asker, false, record))
+    pub fn in_sight(&self, viewer: &Viewer, scope: &Scope, record: &Rec) -> bool {
+        within(scope, record) && (*scope != Scope::Public || self.may(viewer, false, record))
     }
 
     /// Returns whether the rules permit this use of a field to the asker.
     pub fn field(
         &self,
-        asker: &Asker,
+        viewer: &Viewer,
         wanted: Use,
         at: (&str, &str),
         record: Option<&Rec>,
     ) -> bool {
         let (kind, field) = at;
-        if asker.master || field.starts_with('_') {
+        if viewer.master || field.starts_with('_') {
             return true;
         }
         let groups = [(kind, field), (kind, "*"), ("*", field), ("*", "*")];
@@ -264,7 +264,7 @@ impl Model {
         group.sort_by_key(|rule| precedence(&rule.who));
         let decisive = group
             .into_iter()
-            .find(|rule| is_about(&rule.who, asker, record));
+            .find(|rule| is_about(&rule.who, viewer, record));
         decisive.is_some_and(|rule| match wanted {
             Use::Read => rule.readable,
             Use::Write => rule.writable,
@@ -274,9 +274,9 @@ impl Model {
     }
 
     /// Returns the record as the asker is shown it.
-    pub fn shown(&self, asker: &Asker, record: &Rec) -> Map<String, Json> {
+    pub fn shown(&self, viewer: &Viewer, record: &Rec) -> Map<String, Json> {
         let readable =
-            |field: &str| self.field(asker, Use::Read, (&record.kind, field), Some(record));
+            |field: &str| self.field(viewer, Use::Read, (&record.kind, field), Some(record));
         let mut wire = record.head();
         let fields = record.fields.iter().filter(|(name, _)| readable(name));
         wire.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
@@ -315,16 +315,16 @@ fn precedence(who: &str) -> (usize, String) {
     (place, argument.to_owned())
 }
 
-fn is_about(who: &str, asker: &Asker, record: Option<&Rec>) -> bool {
+fn is_about(who: &str, viewer: &Viewer, record: Option<&Rec>) -> bool {
     let (kind, argument) = who.split_once(':').unwrap_or((who, ""));
-    let user = asker.user.as_deref();
+    let user = viewer.user.as_deref();
     match kind {
         "_owner" => record.is_some_and(|record| user == Some(&record.owner)),
         "_user_id" => user == Some(argument),
         "_field" => user
             .zip(record)
             .is_some_and(|(user, record)| record.names(argument, user)),
-        "_role" => asker.roles.contains(argument),
+        "_role" => viewer.roles.contains(argument),
         "_any_user" => user.is_some(),
         _ => true,
     }

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::changes::{Outcome, Sent};
 use super::compare::{ANY, Check, refused, same};
-use super::model::{Asker, Gate, LOGIN, Refusal, Rule, Scope, TAKEN, User};
+use super::model::{Gate, LOGIN, Refusal, Rule, Scope, TAKEN, User, Viewer};
 use super::ops::{USERS, Val, Who};
 use super::world::World;
 
@@ -47,12 +47,12 @@ impl World {
             roles: roles.clone(),
         };
         self.model.users.insert(id.clone(), user);
-        let asker = Asker {
+        let viewer = Viewer {
             master,
             user: Some(id.clone()),
             roles,
         };
-        let profile = self.model.shown(&asker, &record);
+        let profile = self.model.shown(&viewer, &record);
         // Only later answers have it: an answer gives the time of the previous login.
         let record = self
             .model
@@ -100,13 +100,13 @@ impl World {
     pub fn get_roles(&mut self, who: Who, users: &[usize]) -> Check {
         let users: BTreeSet<String> = users.iter().map(|user| self.user(*user)).collect();
         let reply = self.ask(who, "role:get", json!({"users": users}))?;
-        let asker = match self.enter(who, Gate::Maybe) {
+        let viewer = match self.enter(who, Gate::Maybe) {
             Err(refusal) => return refused(&reply, &refusal),
-            Ok(asker) if asker.user.is_none() => return refused(&reply, &LOGIN),
-            Ok(asker) => asker,
+            Ok(viewer) if viewer.user.is_none() => return refused(&reply, &LOGIN),
+            Ok(viewer) => viewer,
         };
-        let own = users.len() == 1 && users.first() == asker.user.as_ref();
-        if !asker.master && !own && asker.roles.is_disjoint(&self.model.admin_roles) {
+        let own = users.len() == 1 && users.first() == viewer.user.as_ref();
+        if !viewer.master && !own && viewer.roles.is_disjoint(&self.model.admin_roles) {
             return refused(&reply, &NOT_OTHERS);
         }
         let roles = users.into_iter().map(|user| {
@@ -163,10 +163,10 @@ impl World {
     }
 
     /// Returns what the caller is shown of a user whom they name: rules apply, access lists do not.
-    pub fn profile(&self, asker: &Asker, user: &str) -> Json {
+    pub fn profile(&self, viewer: &Viewer, user: &str) -> Json {
         let record = self.model.record("user", user);
-        match record.filter(|record| self.model.in_sight(asker, &Scope::Public, record)) {
-            Some(record) => self.model.shown(asker, record).into(),
+        match record.filter(|record| self.model.in_sight(viewer, &Scope::Public, record)) {
+            Some(record) => self.model.shown(viewer, record).into(),
             None => json!({"_id": format!("user/{user}"), "_type": "record", "_access": null}),
         }
     }
@@ -179,11 +179,11 @@ impl World {
             "relation:remove"
         };
         let reply = self.ask(who, action, json!({"name": name, "targets": users}))?;
-        let asker = match self.enter(who, Gate::User) {
+        let viewer = match self.enter(who, Gate::User) {
             Err(refusal) => return refused(&reply, &refusal),
-            Ok(asker) => asker,
+            Ok(viewer) => viewer,
         };
-        let me = asker.user.clone().unwrap();
+        let me = viewer.user.clone().unwrap();
         for (place, user) in users.into_iter().enumerate() {
             let got = &reply.body["result"][place];
             let pair = (name.to_owned(), me.clone(), user.clone());
@@ -193,7 +193,7 @@ impl World {
                 continue;
             }
             self.model.relations.insert(pair);
-            let data = self.profile(&asker, &user);
+            let data = self.profile(&viewer, &user);
             same(
                 "relation",
                 &json!({"id": user, "type": "user", "data": data}),
@@ -206,11 +206,11 @@ impl World {
     pub fn related(&mut self, who: Who, name: &str, direction: &str) -> Check {
         let body = json!({"name": name, "direction": direction});
         let reply = self.ask(who, "relation:query", body)?;
-        let asker = match self.enter(who, Gate::User) {
+        let viewer = match self.enter(who, Gate::User) {
             Err(refusal) => return refused(&reply, &refusal),
-            Ok(asker) => asker,
+            Ok(viewer) => viewer,
         };
-        let me = asker.user.clone().unwrap();
+        let me = viewer.user.clone().unwrap();
         let has = |from: &str, to: &str| {
             let pair = (name.to_owned(), from.to_owned(), to.to_owned());
             self.model.relations.contains(&pair)
@@ -222,7 +222,7 @@ impl World {
         };
         let users = self.model.users.keys().filter(is_meant);
         let users: Vec<Json> = users
-            .map(|user| json!({"id": user, "type": "user", "data": self.profile(&asker, user)}))
+            .map(|user| json!({"id": user, "type": "user", "data": self.profile(&viewer, user)}))
             .collect();
         same("count", &json!(users.len()), &reply.body["info"]["count"])?;
         same("users", &users.into(), &reply.body["result"])
@@ -230,11 +230,11 @@ impl World {
 
     pub fn me(&mut self, who: Who) -> Check {
         let reply = self.ask(who, "me", json!({}))?;
-        let asker = match self.enter(who, Gate::User) {
+        let viewer = match self.enter(who, Gate::User) {
             Err(refusal) => return refused(&reply, &refusal),
-            Ok(asker) => asker,
+            Ok(viewer) => viewer,
         };
-        let id = asker.user.clone().unwrap();
+        let id = viewer.user.clone().unwrap();
         if self.model.record("user", &id).is_none() {
             let sent = Sent {
                 kind: "user".into(),
@@ -242,7 +242,7 @@ impl World {
                 access: None,
                 fields: BTreeMap::new(),
             };
-            let made = self.model.save(&asker, &Scope::Public, &[sent], false);
+            let made = self.model.save(&viewer, &Scope::Public, &[sent], false);
             if !matches!(made.as_deref(), Ok([(_, Outcome::Record(_))])) {
                 return if reply.status >= 400 {
                     Ok(())
@@ -262,7 +262,7 @@ impl World {
         let result = &reply.body["result"];
         same(
             "profile",
-            &self.model.shown(&asker, record).into(),
+            &self.model.shown(&viewer, record).into(),
             &result["profile"],
         )?;
         let roles = result.get("roles").cloned().unwrap_or_else(|| json!([]));

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::changes::{Batch, Outcome};
 use super::compare::{Check, batch, refused, same};
-use super::model::{Asker, Gate, Rec, Records, Refusal, Scope};
+use super::model::{Gate, Rec, Records, Refusal, Scope, Viewer};
 use super::ops::{Asked, Db, Id, Item, KINDS, Op, TEXTS, USERS, Val, Who};
 use super::people::owned;
 use super::world::{Reply, World};
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    pub fn enter(&mut self, who: Who, gate: Gate) -> Result<Asker, Refusal> {
+    pub fn enter(&mut self, who: Who, gate: Gate) -> Result<Viewer, Refusal> {
         let shown = self.shown(who);
         self.model.enter(&shown, gate)
     }
@@ -158,11 +158,11 @@ impl World {
         who: Who,
         gate: Gate,
         db: Db,
-    ) -> Result<(Asker, Scope), Refusal> {
+    ) -> Result<(Viewer, Scope), Refusal> {
         let database = self.database(db);
-        let asker = self.enter(who, gate)?;
-        let scope = self.model.scope(&asker, &database)?;
-        Ok((asker, scope))
+        let viewer = self.enter(who, gate)?;
+        let scope = self.model.scope(&viewer, &database)?;
+        Ok((viewer, scope))
     }
 
     fn save(&mut self, who: Who, db: Db, items: &[Item], atomic: bool) -> Check {
@@ -171,9 +171,9 @@ impl World {
         let reply = self.ask(who, "record:save", body)?;
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok((asker, scope)) => {
+            Ok((viewer, scope)) => {
                 let before = self.model.records.clone();
-                let saved = self.model.save(&asker, &scope, &sent, atomic);
+                let saved = self.model.save(&viewer, &scope, &sent, atomic);
                 let changed = changed(&self.model.records, &saved);
                 batch(&reply, saved)?;
                 self.hear(&changed, &before)
@@ -187,10 +187,10 @@ impl World {
         let reply = self.ask(who, "record:delete", body)?;
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok((asker, scope)) => {
+            Ok((viewer, scope)) => {
                 // Notices of a deletion show the record as it was.
                 let before = self.model.records.clone();
-                let deleted = self.model.delete(&asker, &scope, &ids, atomic);
+                let deleted = self.model.delete(&viewer, &scope, &ids, atomic);
                 let changed = changed(&before, &deleted);
                 batch(&reply, deleted)?;
                 self.hear(&changed, &before)
@@ -202,14 +202,14 @@ impl World {
         let ids = self.ids(ids);
         let body = json!({"ids": full(&ids), "database_id": self.database(db)});
         let reply = self.ask(who, "record:fetch", body)?;
-        let (asker, scope) = match self.enter_database(who, Gate::Maybe, db) {
+        let (viewer, scope) = match self.enter_database(who, Gate::Maybe, db) {
             Err(refusal) => return refused(&reply, &refusal),
             Ok(entered) => entered,
         };
         let fetch = |id: &(String, String)| {
             (
                 format!("{}/{}", id.0, id.1),
-                self.model.fetch(&asker, &scope, id),
+                self.model.fetch(&viewer, &scope, id),
             )
         };
         batch(&reply, Ok(ids.iter().map(fetch).collect()))
@@ -220,17 +220,17 @@ impl World {
         let mut body = search.wire();
         body.insert("database_id".into(), self.database(db).into());
         let reply = self.ask(who, "record:query", body.into())?;
-        let (asker, scope) = match self.enter_database(who, Gate::Maybe, db) {
+        let (viewer, scope) = match self.enter_database(who, Gate::Maybe, db) {
             Err(refusal) => return refused(&reply, &refusal),
             Ok(entered) => entered,
         };
-        if let Some((field, need)) = self.model.forbidden(&asker, &search) {
+        if let Some((field, need)) = self.model.forbidden(&viewer, &search) {
             let text =
                 format!("Cannot query on field \"{field}\" due to Field ACL, need to be {need}");
             refused(&reply, &Refusal(403, 124, ""))?;
             return same("message", &text.into(), &reply.body["error"]["message"]);
         }
-        let all = self.model.search(&asker, &scope, &search).all;
+        let all = self.model.search(&viewer, &scope, &search).all;
         let got = reply.body["result"]
             .as_array()
             .ok_or_else(|| format!("no result: {}", reply.body))?;

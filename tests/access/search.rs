@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Asker, Model, Rec, Scope, Use, within};
+use super::model::{Model, Rec, Scope, Use, Viewer, within};
 
 /// A condition. Paths have one or two components; literals are wire values.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct Matches {
 impl Model {
     /// Returns the field that the asker may not use as the query does, with the right that it would
     /// need.
-    pub fn forbidden(&self, asker: &Asker, search: &Search) -> Option<(String, &'static str)> {
+    pub fn forbidden(&self, viewer: &Viewer, search: &Search) -> Option<(String, &'static str)> {
         let mut uses = Vec::new();
         if let Some(predicate) = &search.predicate {
             predicate.uses(Use::Discover, &mut uses);
@@ -76,7 +76,7 @@ impl Model {
             let mut parts = vec![(search.kind.as_str(), first)];
             parts.extend(second.map(|second| ("item", second)));
             for (kind, field) in parts {
-                if !self.field(asker, wanted, (kind, field), None) {
+                if !self.field(viewer, wanted, (kind, field), None) {
                     return Some((field.to_owned(), need));
                 }
             }
@@ -84,12 +84,12 @@ impl Model {
         None
     }
 
-    pub fn search(&self, asker: &Asker, scope: &Scope, search: &Search) -> Matches {
+    pub fn search(&self, viewer: &Viewer, scope: &Scope, search: &Search) -> Matches {
         let fits = |record: &&Rec| {
             let predicate = search.predicate.as_ref();
             record.kind == search.kind
-                && self.in_sight(asker, scope, record)
-                && predicate.is_none_or(|it| it.holds(self, asker, scope, record) == Some(true))
+                && self.in_sight(viewer, scope, record)
+                && predicate.is_none_or(|it| it.holds(self, viewer, scope, record) == Some(true))
         };
         let keys = |record: &Rec| {
             search
@@ -111,24 +111,24 @@ impl Model {
         });
         let all = all
             .into_iter()
-            .map(|(keys, record)| (keys, self.found(asker, scope, search, record)));
+            .map(|(keys, record)| (keys, self.found(viewer, scope, search, record)));
         Matches { all: all.collect() }
     }
 
     fn found(
         &self,
-        asker: &Asker,
+        viewer: &Viewer,
         scope: &Scope,
         search: &Search,
         record: &Rec,
     ) -> Map<String, Json> {
-        let mut wire = self.shown(asker, record);
+        let mut wire = self.shown(viewer, record);
         if let Some(desired) = &search.desired {
             wire.retain(|name, _| name.starts_with('_') || desired.contains(name));
         }
         let mut brought = Map::new();
         for (name, path) in &search.include {
-            let readable = self.field(asker, Use::Read, (&record.kind, path), Some(record));
+            let readable = self.field(viewer, Use::Read, (&record.kind, path), Some(record));
             if path == "loc" {
                 if let Some(metres) = metres(record).filter(|_| readable) {
                     brought.insert(name.clone(), metres);
@@ -138,9 +138,9 @@ impl Model {
             let target = self.target(record, path).filter(|_| readable);
             let target = target.filter(|target| {
                 within(scope, target)
-                    && (matches!(scope, Scope::Private(_)) || self.may(asker, false, target))
+                    && (matches!(scope, Scope::Private(_)) || self.may(viewer, false, target))
             });
-            let target = target.map(|target| self.shown(asker, target));
+            let target = target.map(|target| self.shown(viewer, target));
             brought.insert(name.clone(), target.map_or(Json::Null, Json::Object));
         }
         if !brought.is_empty() {
@@ -165,7 +165,7 @@ impl Model {
     }
 
     /// Returns the value at a path. A reference leads nowhere if the asker may not see its target.
-    fn value(&self, asker: &Asker, scope: &Scope, record: &Rec, path: &str) -> Option<Json> {
+    fn value(&self, viewer: &Viewer, scope: &Scope, record: &Rec, path: &str) -> Option<Json> {
         let Some((first, second)) = path.split_once('.') else {
             return match path {
                 "_id" => Some(json!(record.key)),
@@ -182,8 +182,8 @@ impl Model {
         };
         let target = self.target(record, first)?;
         let own = matches!(scope, Scope::Private(user) if target.database == *user);
-        let seen = asker.master || own || self.in_sight(asker, &Scope::Public, target);
-        self.value(asker, scope, target, second).filter(|_| seen)
+        let seen = viewer.master || own || self.in_sight(viewer, &Scope::Public, target);
+        self.value(viewer, scope, target, second).filter(|_| seen)
     }
 }
 
@@ -206,12 +206,18 @@ impl Pred {
     }
 
     /// Three-valued logic, as in SQL.
-    pub fn holds(&self, model: &Model, asker: &Asker, scope: &Scope, record: &Rec) -> Option<bool> {
-        let value = |path: &str| model.value(asker, scope, record, path);
+    pub fn holds(
+        &self,
+        model: &Model,
+        viewer: &Viewer,
+        scope: &Scope,
+        record: &Rec,
+    ) -> Option<bool> {
+        let value = |path: &str| model.value(viewer, scope, record, path);
         let each = |parts: &[Self]| {
             parts
                 .iter()
-                .map(|it| it.holds(model, asker, scope, record))
+                .map(|it| it.holds(model, viewer, scope, record))
                 .collect::<Vec<_>>()
         };
         match self {
@@ -243,7 +249,7 @@ impl Pred {
             }
             Self::Near(_) => Some(metres(record)? == json!(0)),
             Self::Related(path, name, direction) => {
-                let (Some(me), Some(other)) = (&asker.user, value(path)) else {
+                let (Some(me), Some(other)) = (&viewer.user, value(path)) else {
                     return Some(false);
                 };
                 let other = other.as_str()?.to_owned();
@@ -275,7 +281,7 @@ impl Pred {
                     (!parts.contains(&None)).then_some(false)
                 }
             }
-            Self::Not(part) => part.holds(model, asker, scope, record).map(|holds| !holds),
+            Self::Not(part) => part.holds(model, viewer, scope, record).map(|holds| !holds),
         }
     }
 

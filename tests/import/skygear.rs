@@ -258,11 +258,11 @@ fn settings(moved: &Move, server: &TestServer) {
     let saved = master.save("acl_default_access_t/new", json!({"n": 1}));
     assert_eq!(saved["_access"], json!([{"level": "read", "public": true}]));
     // New users get the default role, and may not create what others may.
-    let newcomer = Client::signed_up(server, "newcomer");
-    let me = newcomer.call("me", json!({})).result();
+    let new_user = Client::signed_up(server, "newcomer");
+    let me = new_user.call("me", json!({})).result();
     assert_eq!(me["roles"], json!(["r1"]));
     let other = json!({"records": [{"_id": "acl_creation_access_t/other", "n": 1}]});
-    let refused = newcomer.call("record:save", other).result();
+    let refused = new_user.call("record:save", other).result();
     assert_eq!(refused[0]["code"], 102, "{refused}");
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use skytrail_schema::chain::{self, ChainHash};
-use skytrail_schema::codec::take_apart;
+use skytrail_schema::codec::split_commit;
 
 use crate::support::server::TestServer;
 
@@ -43,7 +43,7 @@ impl Forger {
             if length == 0 {
                 break;
             }
-            let parts = take_apart(&rest[12..12 + length]).unwrap();
+            let parts = split_commit(&rest[12..12 + length]).unwrap();
             let events = parts.events.iter().map(|event| {
                 let (salt, payload) = event.content.unwrap();
                 (event.head.to_vec(), salt, payload.to_vec())

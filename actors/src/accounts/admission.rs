@@ -12,7 +12,7 @@ use skytrail_schema::value::Value;
 use super::Accounts;
 use super::messages::SetDisabled;
 use crate::context::RequestContext;
-use crate::record::attempt::{commit, turn_of, until_settled};
+use crate::record::attempt::{commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -103,7 +103,7 @@ impl Accounts {
             let message = "_god is the master key's own user and cannot be disabled";
             return Err(ApiError::invalid_argument(message, &["auth_id"]));
         }
-        until_settled(turn_of(&self.turn, &command.context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, &command.context), |_| async {
             let (position, user) = self.load(&command.user).await?;
             let (version, _) =
                 user.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "User not found"))?;

@@ -11,9 +11,9 @@ use super::messages::{ImportRoles, ImportUser};
 use super::sign_up::{self, given, load_inputs, user_duplicated};
 use super::sso;
 use crate::context::RequestContext;
-use crate::import::{Outcome as ImportOutcome, is_anothers, plan_roles};
+use crate::import::{Outcome as ImportOutcome, belongs_to_other_user, plan_roles};
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::draft::{Draft, DraftContext, create_unchecked};
 use crate::record::messages::SaveItem;
@@ -36,7 +36,7 @@ impl Accounts {
         let env = &self.env;
         types::extend_by(env, [(&record, &fields)].into_iter(), &context).await?;
         let item = sign_up::item(record, fields);
-        until_settled(turn_of(&self.turn, &command.context), |_| {
+        retry_on_conflict(turn_of(&self.turn, &command.context), |_| {
             attempt(self, &command, &item, &context)
         })
         .await
@@ -53,7 +53,7 @@ impl Accounts {
             origin: Origin::Import,
             ..command.context.clone()
         };
-        until_settled(turn_of(&self.turn, &context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, &context), |_| async {
             let position = env.model.position();
             let (plan, outcomes) = plan_roles(env, &command.roles);
             if command.is_dry || plan.events.is_empty() {
@@ -116,9 +116,9 @@ async fn attempt(
     let original = heads.get(&item.id).cloned();
     let stored = original.as_ref().map(|head| &head.record);
     refuse_private(stored)?;
-    let is_his = stored.is_none_or(|stored| stored.owner.as_ref() == Some(&command.user));
-    let is_there = is_his && stored.is_some_and(|stored| has_all(stored, item));
-    let record = match stored.filter(|stored| !is_anothers(stored)) {
+    let belongs_to_user = stored.is_none_or(|stored| stored.owner.as_ref() == Some(&command.user));
+    let is_there = belongs_to_user && stored.is_some_and(|stored| has_all(stored, item));
+    let record = match stored.filter(|stored| !belongs_to_other_user(stored)) {
         Some(stored) => merged(stored, (item, &command.user), now),
         None => create_unchecked(item, at),
     };
@@ -147,7 +147,7 @@ async fn attempt(
     // times.
     if is_there {
         plan.reads.insert(ConflictKey::record(&item.id));
-    } else if is_his {
+    } else if belongs_to_user {
         plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
     } else {

@@ -13,7 +13,7 @@ use super::Accounts;
 use super::messages::{ChangePassword, Password, ResetPassword, Session};
 use super::policy;
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 
 /// How many times a change is judged again because another change was quicker.
@@ -174,7 +174,7 @@ impl Accounts {
         body: &EventBody,
         context: &RequestContext,
     ) -> Result<bool, ApiError> {
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             let user = user.filter(|(_, state)| state.password_hash.as_ref() == hash);
             let Some((version, _)) = user else {

@@ -12,7 +12,7 @@ use skytrail_schema::id::{Database, RecordId, UserId};
 use super::Accounts;
 use super::messages::{ChangeRelations, ListRelated, RelatedUser, RelatedUsers};
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::store::RelatedPage;
 
@@ -27,7 +27,7 @@ impl Accounts {
         command: ChangeRelations,
     ) -> Result<Vec<Result<RelatedUser, ApiError>>, ApiError> {
         let me = caller(&command.context)?;
-        let done = until_settled(turn_of(&self.turn, &command.context), |_| {
+        let done = retry_on_conflict(turn_of(&self.turn, &command.context), |_| {
             attempt(self, &command, &me)
         })
         .await?;

@@ -9,7 +9,7 @@ use skytrail_schema::id::{RoleName, UserId};
 use super::Accounts;
 use super::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 
 impl Accounts {
@@ -49,7 +49,7 @@ impl Accounts {
     /// # Errors
     /// Overload.
     pub async fn set_flagged_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
-        until_settled(turn_of(&self.turn, &command.context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, &command.context), |_| async {
             let read_position = self.env.model.position();
             let mut plan = Plan::default();
             let known = self.env.model.get_roles();
@@ -125,7 +125,7 @@ impl Accounts {
         roles: &BTreeSet<RoleName>,
         patch: impl Fn(&UserState) -> Option<UserPatch> + Sync,
     ) -> Result<(), ApiError> {
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let mut read_position = self.env.model.position();
             let mut plan = Plan::default();
             plan.define_roles(&self.env, roles.iter());

@@ -19,7 +19,7 @@ use super::messages::Session;
 use super::ports::TokenClaims;
 use super::sign_up;
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::save;
 
@@ -95,7 +95,7 @@ impl Accounts {
     }
 
     async fn note_left(&self, id: &UserId, context: &RequestContext) -> Result<(), ApiError> {
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             let Some((version, _)) = user else {
                 return Ok(Outcome::Done(()));
@@ -158,7 +158,7 @@ impl Accounts {
             context.caller.user = Some(id.clone());
         }
         let now = self.env.clock.now();
-        until_settled(turn_of(&self.turn, &context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, &context), |_| async {
             let (position, user) = self.load(id).await?;
             let Some((version, _)) = user else {
                 return Ok(Outcome::Done(()));

@@ -20,7 +20,7 @@ use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::delivery::consumers::{CommitAnswers, Originals};
-use crate::record::attempt::{Outcome, commit_announced, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
 use crate::record::before::Decided;
 use crate::record::decide::{DecisionInputs, Plan, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
@@ -36,7 +36,7 @@ impl Accounts {
     /// 114, and whatever a hook of the `user` type refuses with.
     pub async fn sign_up(&self, command: SignUp) -> Result<Session, ApiError> {
         check(self, &command)?;
-        let mut newcomer = Newcomer {
+        let mut new_user = NewUser {
             auth_data: given(&command.auth_data),
             context: command.context,
             hash: None,
@@ -45,11 +45,11 @@ impl Accounts {
             account: None,
         };
         if let Some(password) = command.password {
-            let (known, nobody) = (newcomer.fields(), UserState::default());
+            let (known, nobody) = (new_user.fields(), UserState::default());
             self.check_password(&password, &known, &nobody).await?;
-            newcomer.hash = Some(self.hasher.hash(password).await?);
+            new_user.hash = Some(self.hasher.hash(password).await?);
         }
-        let session = newcomer.create(self).await?;
+        let session = new_user.create(self).await?;
         session.ok_or_else(|| user_duplicated(taken()))
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Dr
 }
 
 /// Somebody who is about to become a user.
-pub(super) struct Newcomer {
+pub(super) struct NewUser {
     /// The request. Hooks see it as it is: without the user, who does not exist yet.
     pub(super) context: RequestContext,
     /// The password's hash.
@@ -132,7 +132,7 @@ pub(super) struct Newcomer {
     pub(super) account: Option<Account>,
 }
 
-impl Newcomer {
+impl NewUser {
     /// Creates the user and signs them in; `None` if the account elsewhere has been linked to a
     /// user meanwhile.
     ///
@@ -157,12 +157,12 @@ impl Newcomer {
         let creation = Creation {
             item: item(record, fields),
             id,
-            newcomer: self,
+            new_user: self,
             own_context,
             attempt: Uuid::now_v7(),
             decided: Mutex::new(None),
         };
-        let made = until_settled(turn_of(&accounts.turn, &creation.own_context), |_| {
+        let made = retry_on_conflict(turn_of(&accounts.turn, &creation.own_context), |_| {
             creation.attempt(accounts)
         })
         .await?;
@@ -170,7 +170,7 @@ impl Newcomer {
             return Ok(None);
         };
         let (id, context) = (&creation.id, &creation.own_context);
-        let (env, asked) = (&accounts.env, &creation.newcomer.context);
+        let (env, asked) = (&accounts.env, &creation.new_user.context);
         undo::await_after_hooks(env, &head, asked, commit_answers).await?;
         let profile = Some(head.record.clone());
         let session = accounts.session(id, &state, profile, context).await;
@@ -179,7 +179,7 @@ impl Newcomer {
             undo::undo(env, &head.record.id, asked).await;
         }
         let session = session?;
-        let login = creation.newcomer.login();
+        let login = creation.new_user.login();
         accounts.note_seen(id, context, Some(login)).await?;
         Ok(Some(session))
     }
@@ -203,7 +203,7 @@ impl Newcomer {
 struct Creation {
     id: UserId,
     item: SaveItem,
-    newcomer: Newcomer,
+    new_user: NewUser,
     /// The request as the user's own.
     own_context: RequestContext,
     /// Whatever the hooks cause names this id.
@@ -266,13 +266,13 @@ impl Creation {
             1,
             EventBody::UserCreated(state.clone()),
         );
-        if let Some(account) = &self.newcomer.account {
+        if let Some(account) = &self.new_user.account {
             sso::plan_link(&mut plan, (&self.id, 2), account, env.clock.now());
         }
         plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
         // Hooks are told of the request as it arrived; the commit names the user.
-        let (told, own) = (&self.newcomer.context, &self.own_context);
+        let (told, own) = (&self.new_user.context, &self.own_context);
         let done = commit_announced(env, (plan, position), Originals::new(), (own, told)).await?;
         Ok(match done {
             Outcome::Conflict => {
@@ -292,7 +292,7 @@ impl Creation {
 
     /// Whether the account elsewhere already belongs to a user.
     async fn is_known(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
-        match &self.newcomer.account {
+        match &self.new_user.account {
             Some(account) => Ok(sso::find(accounts, account, position).await?.is_some()),
             None => Ok(false),
         }
@@ -301,14 +301,14 @@ impl Creation {
     /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, env: &RecordEnv, position: u64) -> Option<Decided<Draft>> {
         let decided = self.decided.lock().await.take()?;
-        let (own, record) = ((&self.newcomer.context, self.attempt), &self.item.id);
+        let (own, record) = ((&self.new_user.context, self.attempt), &self.item.id);
         let record = std::slice::from_ref(record);
         decided.if_it_counts(env, own, record, position).await
     }
 
     /// Runs the before-hooks, which can bring files, and fields that no user had before.
     async fn run_hooks(&self, env: &RecordEnv, draft: &mut Draft) -> Result<(), ApiError> {
-        let context = &self.newcomer.context;
+        let context = &self.new_user.context;
         hooks::before_save(&env.plugins, draft, context, self.attempt).await?;
         let fields = std::iter::once(&mut draft.record.fields);
         env.assets.complete(fields).await?;
@@ -323,19 +323,19 @@ impl Creation {
     fn drop_unwritable(&self, draft: &mut Draft, rules: &FieldRules, at: DraftContext<'_>) {
         let blank = draft::blank(draft.record.id.clone(), at);
         let denied = rules.find_unwritable(at.caller, &blank, (&draft.record, &Fields::new()));
-        let keys = &self.newcomer.auth_data;
+        let keys = &self.new_user.auth_data;
         let is_dropped = |field: &String| denied.contains(field) && !keys.contains_key(field);
         draft.record.fields.retain(|field, _| !is_dropped(field));
     }
 
     fn auth_row(&self, accounts: &Accounts) -> UserState {
         let now = accounts.env.clock.now();
-        let (policy, hash) = (&accounts.settings.policy, &self.newcomer.hash);
+        let (policy, hash) = (&accounts.settings.policy, &self.new_user.hash);
         let history = hash.clone().map(|hash| policy.remember(hash, &[], now));
         UserState {
             password_hash: hash.clone(),
             token_valid_since: hash.as_ref().map(|_| now),
-            roles: self.newcomer.roles.clone(),
+            roles: self.new_user.roles.clone(),
             password_history: history.unwrap_or_default(),
             ..UserState::default()
         }

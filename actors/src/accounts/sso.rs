@@ -22,11 +22,11 @@ use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
 };
 use super::session::Login;
-use super::sign_up::{self, Newcomer};
+use super::sign_up::{self, NewUser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::draft::taken;
 use crate::record::messages::SaveRecords;
@@ -54,8 +54,8 @@ impl Accounts {
             Some(user) => Some(user),
             None if !may_sign_up => None,
             None => {
-                let newcomer = newcomer(&context, &account, &fields);
-                if let Some(session) = newcomer.create(self).await? {
+                let new_user = new_user(&context, &account, &fields);
+                if let Some(session) = new_user.create(self).await? {
                     return Ok(Arrival {
                         session,
                         is_new: true,
@@ -92,11 +92,11 @@ impl Accounts {
         if find(self, account, position).await?.is_some() {
             return Err(connected());
         }
-        let mut newcomer = newcomer(&command.context, account, &command.fields);
+        let mut new_user = new_user(&command.context, account, &command.fields);
         if matches!(account.service, Service::Provider(_)) {
-            newcomer.roles = sign_up::default_roles(self);
+            new_user.roles = sign_up::default_roles(self);
         }
-        newcomer.create(self).await?.ok_or_else(connected)
+        new_user.create(self).await?.ok_or_else(connected)
     }
 
     /// Links an account elsewhere to a user.
@@ -111,7 +111,7 @@ impl Accounts {
             account,
         } = &command;
         let refused = |code, message: &str| Err(ApiError::new(code, message));
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let position = env.model.position();
             if find(self, account, position).await?.is_some() {
                 let message = "provider account already linked with existing user";
@@ -145,7 +145,7 @@ impl Accounts {
             user,
             service,
         } = &command;
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let (position, known) = self.load(user).await?;
             let linked = known.and_then(|(version, state)| {
                 let principals = principals(&state, service);
@@ -208,8 +208,8 @@ pub(super) fn plan_link(
 
 /// Returns a newcomer for an account elsewhere: without a password, and as in v1 without default
 /// roles. The caller adds those for a provider.
-fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> Newcomer {
-    Newcomer {
+fn new_user(context: &RequestContext, account: &Account, fields: &Fields) -> NewUser {
+    NewUser {
         context: context.clone(),
         hash: None,
         auth_data: AuthData::new(),
@@ -268,7 +268,7 @@ async fn refresh(
     account: &Account,
 ) -> Result<(), ApiError> {
     let env = &accounts.env;
-    until_settled(turn_of(&accounts.turn, context), |_| async {
+    retry_on_conflict(turn_of(&accounts.turn, context), |_| async {
         let (position, known) = accounts.load(user).await?;
         let Some((version, state)) = known else {
             return Ok(Outcome::Done(()));

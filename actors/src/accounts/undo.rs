@@ -14,14 +14,14 @@ use skytrail_schema::value::Value;
 
 use super::load_user;
 use super::sso;
-use crate::context::{RequestContext, Storing};
+use crate::context::{CommitGate, RequestContext};
 use crate::delivery::consumers::CommitAnswers;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
-use crate::spawn::to_its_end;
+use crate::spawn::run_to_completion;
 
 /// Waits for the after-save hooks of a new user; the first that fails undoes the sign-up. This
 /// continues even if the client no longer waits.
@@ -39,7 +39,7 @@ pub(super) async fn await_after_hooks(
         return Ok(());
     }
     let (env, head, context) = (env.clone(), Arc::clone(head), context.clone());
-    let answered = to_its_end("after a sign-up", async move {
+    let answered = run_to_completion("after a sign-up", async move {
         let answers = event_answers.all_ok(&env.applied, head.position).await;
         drop(commit_answers);
         if answers.is_err() {
@@ -56,10 +56,10 @@ pub(super) async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContex
     // The client's time may be over, but what it was told must become true.
     let context = RequestContext {
         deadline: None,
-        storing: Storing::default(),
+        commit_gate: CommitGate::default(),
         ..context.clone()
     };
-    let undone = until_settled(None, |_| attempt(env, id, &context)).await;
+    let undone = retry_on_conflict(None, |_| attempt(env, id, &context)).await;
     if let Err(error) = undone {
         tracing::error!(user_id = %id.key, %error, "a sign-up that failed could not be undone");
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Accounts;
 use crate::context::RequestContext;
 use crate::record::apply::VersionedUser;
-use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 
@@ -33,7 +33,7 @@ impl Accounts {
         id: &UserId,
         context: &RequestContext,
     ) -> Result<UserState, ApiError> {
-        until_settled(turn_of(&self.turn, context), |_| async {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             if let Some((_, state)) = user {
                 return Ok(Outcome::Done(state));

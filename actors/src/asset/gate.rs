@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::AssetCatalog;
 use crate::plugin::{
-    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Presence, Undelivered,
+    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Points, Presence, Urgency,
 };
 
 /// A gate to the plugins that completes the files in what is sent there.
@@ -25,13 +25,13 @@ impl PluginGate for AssetGate {
         self.inner.points()
     }
 
-    async fn ask(&self, mut request: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, mut request: PluginRequest) -> Result<Json, PluginCallError> {
         if request.kind == "hook" {
             // Records have their media types already.
             self.assets.sign_json(&mut request.param);
         } else {
             let completed = self.assets.complete_json(&mut request.param).await;
-            completed.map_err(Undelivered::Refused)?;
+            completed.map_err(PluginCallError::Refused)?;
         }
         self.inner.ask(request).await
     }
@@ -44,8 +44,8 @@ impl PluginGate for AssetGate {
         &self,
         mut request: PluginRequest,
         note: DeliveryNote,
-        hurry: Hurry,
-    ) -> Result<Json, Undelivered> {
+        hurry: Urgency,
+    ) -> Result<Json, PluginCallError> {
         self.assets.sign_json(&mut request.param);
         self.inner.deliver(request, note, hurry).await
     }

@@ -7,7 +7,7 @@ use skytrail_schema::id::AssetName;
 use tokio::sync::Mutex;
 
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 
@@ -108,7 +108,7 @@ impl Assets {
         context: &RequestContext,
     ) -> Result<(), ApiError> {
         let env = &self.env;
-        until_settled(Some(&self.turn), |_| async {
+        retry_on_conflict(Some(&self.turn), |_| async {
             if self.is_erased(name) {
                 let message = format!("file {name} was erased");
                 return Err(ApiError::new(Code::ResourceNotFound, message));

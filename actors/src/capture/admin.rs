@@ -12,7 +12,7 @@ use super::{CaptureSource, CaptureState};
 use crate::record::env::RecordEnv;
 
 /// How many rows are retried or forgotten at once.
-const AT_ONCE: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 
 /// Selects parked rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl CaptureAdmin {
             retried.num_rows += new.len();
             let parked = self
                 .source()?
-                .list_parked(&Wanted::These(new), AT_ONCE)
+                .list_parked(&Wanted::These(new), BATCH_SIZE)
                 .await?;
             retried.parked.extend(parked);
         }
@@ -161,11 +161,11 @@ impl CaptureAdmin {
         let mut wanted = ids.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
-        for ids in wanted.chunks(AT_ONCE) {
+        for ids in wanted.chunks(BATCH_SIZE) {
             let found = match &self.source {
                 Some(source) => {
                     let these = Wanted::These(ids.to_vec());
-                    source.list_parked(&these, AT_ONCE).await?
+                    source.list_parked(&these, BATCH_SIZE).await?
                 }
                 None => Vec::new(),
             };
@@ -177,14 +177,16 @@ impl CaptureAdmin {
         if wanted.is_empty() {
             wanted = self.all().await?;
         }
-        let portions = wanted.chunks(AT_ONCE);
+        let portions = wanted.chunks(BATCH_SIZE);
         Ok(portions.map(|ids| Wanted::These(ids.to_vec())).collect())
     }
 
     async fn all(&self) -> Result<Vec<u64>, ApiError> {
         let mut all = Vec::new();
         loop {
-            let page = self.list(all.last().copied().unwrap_or(0), AT_ONCE).await?;
+            let page = self
+                .list(all.last().copied().unwrap_or(0), BATCH_SIZE)
+                .await?;
             if page.is_empty() {
                 return Ok(all);
             }

@@ -17,7 +17,7 @@ use super::{
     CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked, Portion, RowChange,
 };
 use crate::log::{AppendError, Decision};
-use crate::record::attempt::{Outcome as Attempt, until_settled};
+use crate::record::attempt::{Outcome as Attempt, retry_on_conflict};
 use crate::record::decide::{DecisionInputs, Plan, UniqueValue, new_unique_values};
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
@@ -162,7 +162,7 @@ impl Captures {
     /// Ingests a transaction into the log; returns whether the next one may follow.
     async fn take(&mut self, transaction: &CapturedTransaction) -> Result<bool, ApiError> {
         let source = &transaction.source;
-        let taken = until_settled(None, |_| self.attempt(transaction)).await;
+        let taken = retry_on_conflict(None, |_| self.attempt(transaction)).await;
         match taken {
             Ok(Taken::Committed(position, num_parked)) => {
                 self.taken.insert(key_of(source), position);
@@ -307,7 +307,7 @@ impl Captures {
     /// they are in the log.
     async fn learn_unique_sets(&self) -> Result<(), ApiError> {
         for (name, fields) in self.source.unique_sets().await? {
-            until_settled(None, |_| self.learn_unique(&name, &fields)).await?;
+            retry_on_conflict(None, |_| self.learn_unique(&name, &fields)).await?;
         }
         Ok(())
     }

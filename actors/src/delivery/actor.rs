@@ -12,7 +12,7 @@ use skytrail_schema::event::Commit;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Consumer, Positions};
+use super::{Consumer, PositionStore};
 use crate::log::{EventLog, beyond};
 
 /// The pause after the log could not be read.
@@ -30,7 +30,7 @@ pub struct Place {
     /// The name that it is saved under.
     pub name: &'static str,
     /// The store of positions.
-    pub positions: Arc<dyn Positions>,
+    pub positions: Arc<dyn PositionStore>,
 }
 
 /// The parts of a delivery.

@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 use skytrail_schema::event::Commit;
 
 pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState, Place};
-pub use positions::Positions;
+pub use positions::PositionStore;
 
 /// A consumer of events.
 #[async_trait]

@@ -6,7 +6,7 @@ use crate::ops_store::OpsStoreError;
 
 /// Saves the positions of consumers that need nothing more than a position.
 #[async_trait]
-pub trait Positions: Send + Sync + 'static {
+pub trait PositionStore: Send + Sync + 'static {
     /// Loads a consumer's position; `None` if it has none, or an unreadable one.
     ///
     /// # Errors

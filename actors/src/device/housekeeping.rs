@@ -9,13 +9,13 @@ use skytrail_schema::time::Timestamp;
 use super::Devices;
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, until_settled};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 
 /// A device without an address at a push service is kept for this long after it was registered.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many devices one commit forgets.
-const AT_ONCE: u32 = 256;
+const BATCH_SIZE: u32 = 256;
 
 impl Devices {
     /// Forgets the devices without an address that were registered more than a day ago. Returns how
@@ -28,7 +28,7 @@ impl Devices {
         let before = Timestamp::from_micros(self.env.clock.now().micros().saturating_sub(kept));
         let mut num_forgotten = 0;
         loop {
-            let num_now = until_settled(Some(&self.turn), |_| self.forget_some(before)).await?;
+            let num_now = retry_on_conflict(Some(&self.turn), |_| self.forget_some(before)).await?;
             num_forgotten += num_now;
             if num_now == 0 {
                 return Ok(num_forgotten);
@@ -66,7 +66,7 @@ impl Devices {
         let read_position = self.read_position().await?;
         let mut plan = Plan::default();
         let touch = self.touch(&context);
-        for id in self.store.list_unreachable(before, AT_ONCE).await? {
+        for id in self.store.list_unreachable(before, BATCH_SIZE).await? {
             if let Some((version, _)) = self.load(&id).await? {
                 let body = EventBody::DeviceDeleted(touch.clone());
                 plan.push(Stream::Device(id), version + 1, body);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{DeviceState, EventBody, Stream, Touch};
+use skytrail_schema::event::{ChangeStamp, DeviceState, EventBody, Stream};
 use skytrail_schema::id::{Database, DeviceId, UserId};
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
@@ -25,7 +25,7 @@ use self::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, Unr
 use self::service::DeviceService;
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 use crate::store::StoreError;
@@ -114,7 +114,7 @@ impl Devices {
         plan: &mut Plan,
         token: &str,
         keep: &DeviceId,
-        touch: &Touch,
+        touch: &ChangeStamp,
     ) -> Result<(), ApiError> {
         let key = ConflictKey::device_token(token);
         plan.reads.insert(key);
@@ -138,7 +138,7 @@ impl Devices {
         &self,
         plan: &mut Plan,
         user: &UserId,
-        touch: &Touch,
+        touch: &ChangeStamp,
     ) -> Result<(), ApiError> {
         let key = ConflictKey::devices_of(user);
         plan.reads.insert(key);
@@ -187,8 +187,8 @@ impl Devices {
         }
     }
 
-    fn touch(&self, context: &RequestContext) -> Touch {
-        Touch {
+    fn touch(&self, context: &RequestContext) -> ChangeStamp {
+        ChangeStamp {
             at: self.env.clock.now(),
             by: context.caller.user.clone(),
         }
@@ -227,7 +227,7 @@ impl DeviceService for Devices {
     async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
         let new_id = DeviceId::from(Uuid::new_v4().to_string());
         let id = command.id.clone().unwrap_or(new_id);
-        until_settled(Some(&self.turn), |_| async {
+        retry_on_conflict(Some(&self.turn), |_| async {
             let read_position = self.read_position().await?;
             let known = match &command.id {
                 Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
@@ -271,7 +271,7 @@ impl DeviceService for Devices {
 
     async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError> {
         let id = &command.id;
-        until_settled(Some(&self.turn), |_| async {
+        retry_on_conflict(Some(&self.turn), |_| async {
             let read_position = self.read_position().await?;
             let loaded = self.load(id).await?;
             let (version, state) = loaded
@@ -310,7 +310,7 @@ impl DeviceService for Devices {
     }
 
     async fn forget_address(&self, token: &str, before: Timestamp) -> Result<usize, ApiError> {
-        until_settled(Some(&self.turn), |_| self.forget_at(token, before)).await
+        retry_on_conflict(Some(&self.turn), |_| self.forget_at(token, before)).await
     }
 
     async fn save_subscriptions(

@@ -12,7 +12,7 @@ use super::service::{DeviceService as _, no_subscription};
 use super::{Devices, is_for};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, until_settled};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 
 /// Saves what can be saved, in one commit.
@@ -21,7 +21,7 @@ pub(super) async fn save(
     command: SaveSubscriptions,
 ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
     let stream = Stream::Subscriptions(command.device.clone());
-    until_settled(Some(&devices.turn), |_| async {
+    retry_on_conflict(Some(&devices.turn), |_| async {
         let read_position = devices.read_position().await?;
         let device = his(devices, &command.device, &command.context).await?;
         let mut plan = Plan::default();
@@ -96,7 +96,7 @@ pub(super) async fn delete(
     command: DeleteSubscriptions,
 ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
     let stream = Stream::Subscriptions(command.device.clone());
-    until_settled(Some(&devices.turn), |_| async {
+    retry_on_conflict(Some(&devices.turn), |_| async {
         let read_position = devices.env.model.position();
         let mut plan = Plan::default();
         let key = ConflictKey::stream(&Stream::Device(command.device.clone()));

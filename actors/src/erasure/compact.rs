@@ -19,7 +19,7 @@ use super::files::see_files;
 use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::seek::unreadable;
-use crate::record::attempt::{Outcome, until_settled};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 
 /// How many events are read at once.
@@ -93,7 +93,7 @@ impl Eraser {
                 };
                 for portion in old.chunks(at_once) {
                     let let_go = |_| self.let_go((&name, *retention), portion, context);
-                    asked.push(until_settled(None, let_go).await?);
+                    asked.push(retry_on_conflict(None, let_go).await?);
                 }
             }
         }

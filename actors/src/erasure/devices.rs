@@ -12,7 +12,7 @@ use crate::record::decide::Plan;
 use crate::record::past;
 
 /// How many events are read at once.
-const AT_ONCE: usize = 256;
+const BATCH_SIZE: usize = 256;
 
 /// The events about a user's devices and about what the user had devices subscribe to.
 #[derive(Debug, Default)]
@@ -36,15 +36,15 @@ impl Eraser {
             positions.extend(listed.await?);
         }
         let mut found = OfDevices::default();
-        for some in positions.chunks(AT_ONCE) {
+        for some in positions.chunks(BATCH_SIZE) {
             for (commit, event) in past::read_all(&self.env, some).await? {
-                let is_his = match &event.body {
+                let belongs_to_user = match &event.body {
                     EventBody::DeviceRegistered(state) => state.user.as_ref() == Some(user),
-                    EventBody::SubscriptionSaved(saved) => is_his(user, saved, &commit),
+                    EventBody::SubscriptionSaved(saved) => belongs_to_user(user, saved, &commit),
                     _ => false,
                 };
                 if let (Stream::Device(device) | Stream::Subscriptions(device), true) =
-                    (event.stream, is_his)
+                    (event.stream, belongs_to_user)
                 {
                     found.positions.push(event.position);
                     found.devices.insert(device);
@@ -93,14 +93,17 @@ impl Eraser {
             version = event.version;
             match event.body {
                 EventBody::SubscriptionSaved(saved) => {
-                    let is_his = is_his(user, &saved, &commit);
-                    kept.insert(saved.subscription.key, is_his);
+                    let belongs_to_user = belongs_to_user(user, &saved, &commit);
+                    kept.insert(saved.subscription.key, belongs_to_user);
                 }
                 EventBody::SubscriptionDeleted(key) => drop(kept.remove(&key)),
                 _ => {}
             }
         }
-        for (key, _) in kept.into_iter().filter(|(_, is_his)| *is_his) {
+        for (key, _) in kept
+            .into_iter()
+            .filter(|(_, belongs_to_user)| *belongs_to_user)
+        {
             version += 1;
             plan.push(stream.clone(), version, EventBody::SubscriptionDeleted(key));
         }
@@ -110,6 +113,6 @@ impl Eraser {
 
 /// Returns whether a subscription is for a user or was saved by them. Their key may have sealed
 /// either.
-fn is_his(user: &UserId, saved: &SavedSubscription, commit: &Commit) -> bool {
+fn belongs_to_user(user: &UserId, saved: &SavedSubscription, commit: &Commit) -> bool {
     [&saved.subscriber, &commit.actor.user].contains(&&Some(user.clone()))
 }

@@ -10,7 +10,7 @@ use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, until_settled};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::past;
 
@@ -35,7 +35,7 @@ impl Eraser {
     /// 110 if there is nothing to erase; 111 if it is not a version of a record, or its type is
     /// temporal; 102 for another user's private record.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
-        let asked = until_settled(None, |_| self.ask_for_event(&command)).await?;
+        let asked = retry_on_conflict(None, |_| self.ask_for_event(&command)).await?;
         self.await_end(asked, &command.context).await
     }
 

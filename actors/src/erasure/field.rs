@@ -13,7 +13,7 @@ use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, until_settled};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::messages::{ItemAccess, SaveItem, SaveRecords};
 
@@ -50,7 +50,7 @@ impl Eraser {
         &self,
         command: &EraseField,
     ) -> Result<Erased, ApiError> {
-        until_settled(None, |_| self.ask_for_field(command)).await
+        retry_on_conflict(None, |_| self.ask_for_field(command)).await
     }
 
     /// Refuses temporal types: what the store keeps of their past cannot be told apart.

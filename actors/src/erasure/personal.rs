@@ -11,7 +11,7 @@ use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::Head;
 
 use super::{EraseRecord, EraseUser, Erased, Eraser};
-use crate::record::attempt::until_settled;
+use crate::record::attempt::retry_on_conflict;
 use crate::record::past;
 
 impl EraseUser {
@@ -78,8 +78,9 @@ impl Eraser {
         let heads = self.env.load_heads(&ids).await?;
         let mut has_some = false;
         for id in &ids {
-            let is_his = |head: &&Arc<Head>| head.record.owner.as_ref() == Some(&command.user);
-            let Some(head) = heads.get(id).filter(is_his) else {
+            let belongs_to_user =
+                |head: &&Arc<Head>| head.record.owner.as_ref() == Some(&command.user);
+            let Some(head) = heads.get(id).filter(belongs_to_user) else {
                 continue;
             };
             if !self.is_emptied(head).await? {
@@ -108,6 +109,6 @@ impl Eraser {
         &self,
         command: &EraseRecord,
     ) -> Result<Erased, ApiError> {
-        until_settled(None, |_| self.ask_for_record(command, true)).await
+        retry_on_conflict(None, |_| self.ask_for_record(command, true)).await
     }
 }

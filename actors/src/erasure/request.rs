@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::draft::no_permission;
 use crate::record::env::Heads;
@@ -72,7 +72,7 @@ impl Eraser {
         &self,
         command: &EraseRecord,
     ) -> Result<Erased, ApiError> {
-        until_settled(None, |_| self.ask_for_record(command, false)).await
+        retry_on_conflict(None, |_| self.ask_for_record(command, false)).await
     }
 
     /// Requests the erasure of a record; `is_forced` overrides whatever could refuse it.
@@ -265,11 +265,11 @@ impl Eraser {
 /// record. A record of which nothing is known is let through.
 pub(super) fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiError> {
     let caller = &context.caller;
-    let is_his = |record: &Record| match &record.database {
+    let belongs_to_user = |record: &Record| match &record.database {
         Database::Public => true,
         Database::Private(owner) => caller.user.as_ref() == Some(owner),
     };
-    if caller.is_master() || record.is_none_or(is_his) {
+    if caller.is_master() || record.is_none_or(belongs_to_user) {
         Ok(())
     } else {
         Err(no_permission())

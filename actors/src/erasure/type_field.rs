@@ -93,7 +93,7 @@ impl Eraser {
 
     /// Lists the records of a type, including deleted ones.
     async fn records_of_type(&self, name: &TypeName) -> Result<BTreeSet<RecordId>, ApiError> {
-        const AT_ONCE: usize = 1000;
+        const BATCH_SIZE: usize = 1000;
         let head = self.env.log.head();
         self.env.applied.wait_for(head).await?;
         let types = self.env.model.get_types();
@@ -103,7 +103,7 @@ impl Eraser {
         };
         let mut after = 0;
         loop {
-            let heads = self.env.store.scan(definition, after, AT_ONCE).await?;
+            let heads = self.env.store.scan(definition, after, BATCH_SIZE).await?;
             let Some((last, _)) = heads.last() else { break };
             after = *last;
             found.extend(heads.into_iter().map(|(_, head)| head.record.id));

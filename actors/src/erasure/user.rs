@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream, Touch,
+    ChangeStamp, ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream,
 };
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
@@ -18,7 +18,7 @@ use crate::accounts::{load_user, plan_release};
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, Erasure};
 use crate::record::apply::state_of;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 use crate::record::past;
@@ -106,7 +106,7 @@ impl Eraser {
         }
         let num_records = asked.len().try_into().unwrap_or(u64::MAX);
         let asked_for = |_| self.ask_for_user(&command, &asked);
-        let erased = until_settled(None, asked_for).await?;
+        let erased = retry_on_conflict(None, asked_for).await?;
         let mut erased = self.await_end(erased, context).await?;
         for one in asked {
             let one = self.await_end(one, context).await?;
@@ -252,8 +252,8 @@ impl Eraser {
         Ok(())
     }
 
-    pub(super) fn touch(&self, context: &RequestContext) -> Touch {
-        Touch {
+    pub(super) fn touch(&self, context: &RequestContext) -> ChangeStamp {
+        ChangeStamp {
             at: self.env.clock.now(),
             by: context.caller.user.clone(),
         }
@@ -301,7 +301,7 @@ impl Eraser {
         user: &UserId,
         is_wanted: impl Fn(&TypeName) -> bool,
     ) -> Result<Vec<RecordId>, ApiError> {
-        const AT_ONCE: usize = 1000;
+        const BATCH_SIZE: usize = 1000;
         let mut found = BTreeSet::new();
         let is_wanted = |name: &TypeName| !name.is_user() && is_wanted(name);
         let types = self.env.model.get_types();
@@ -314,7 +314,7 @@ impl Eraser {
             }
             let mut after = 0;
             loop {
-                let heads = self.env.store.scan(&definition, after, AT_ONCE).await?;
+                let heads = self.env.store.scan(&definition, after, BATCH_SIZE).await?;
                 let Some((last, _)) = heads.last() else { break };
                 after = *last;
                 let records = heads.into_iter().map(|(_, head)| head.record);

@@ -33,7 +33,7 @@ pub struct EraserState {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct RequestStats {
     num_finished: AtomicU64,
     is_failing: AtomicBool,
 }

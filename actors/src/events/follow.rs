@@ -9,7 +9,7 @@ use skytrail_schema::event::EventFilter;
 
 use crate::log::Timeline;
 
-use super::page::{Asked, Direction, EVERYWHERE, EventReader, Page};
+use super::page::{Direction, EVERYWHERE, EventReader, Page, PageRequest};
 
 /// How many events a page has at most.
 const PAGE_EVENTS: usize = 128;
@@ -65,7 +65,7 @@ impl Follower {
         if self.has_begun {
             self.reader.beyond(self.position).await;
         }
-        let asked = Asked {
+        let asked = PageRequest {
             filter: self.filter.clone(),
             from: Some(self.position + 1),
             range: EVERYWHERE,

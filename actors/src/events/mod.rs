@@ -1,7 +1,7 @@
 //! The log as an event store for other programs: they can read a page of it ([`EventReader`]), or
 //! follow it ([`Follower`]).
 //!
-//! 1. A reader says where to begin, in which direction, and what it wants ([`Asked`]).
+//! 1. A reader says where to begin, in which direction, and what it wants ([`PageRequest`]).
 //! 2. The events of one stream are found by the store's index over streams, as far as the store has
 //!    applied the log. All other events are found by searching the log, a bounded number per page.
 //!    If few match, the page is short, and says where the next one begins.
@@ -15,4 +15,4 @@ mod follow;
 mod page;
 
 pub use follow::{Follower, Progress};
-pub use page::{Asked, Direction, EVERYWHERE, EventReader, Found, Page};
+pub use page::{Direction, EVERYWHERE, EventReader, Found, Page, PageRequest};

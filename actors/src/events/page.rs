@@ -48,7 +48,7 @@ pub const EVERYWHERE: RangeInclusive<u64> = 1..=u64::MAX;
 
 /// What a reader wants.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct PageRequest {
     /// The events that match.
     pub filter: EventFilter,
     /// The first position that is read; without one, the range's beginning or end.
@@ -106,7 +106,7 @@ enum Candidates {
 
 /// A page that is being filled.
 struct Filling<'a> {
-    asked: &'a Asked,
+    asked: &'a PageRequest,
     events: Vec<Found>,
     num_bytes: usize,
     num_left: usize,
@@ -164,7 +164,7 @@ impl EventReader {
     ///
     /// # Errors
     /// The log or the store cannot be read.
-    pub async fn page(&self, asked: &Asked) -> Result<Page, ApiError> {
+    pub async fn page(&self, asked: &PageRequest) -> Result<Page, ApiError> {
         let head = self.head();
         let range = (*asked.range.start()).max(1)..=(*asked.range.end()).min(head);
         let mut at = match asked.direction {

@@ -200,7 +200,7 @@ impl Importer {
 
 /// Whether a user's record belongs to another user, who created it before that user was here.
 /// Nothing in it can be trusted.
-pub(crate) fn is_anothers(record: &Record) -> bool {
+pub(crate) fn belongs_to_other_user(record: &Record) -> bool {
     let is_other =
         |owner: &UserId| owner.as_str() != record.id.key.as_str() && *owner != UserId::god();
     record.id.record_type.is_user() && record.owner.as_ref().is_some_and(is_other)

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::asset::content_type_or_unknown;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{AssetState, EventBody, Stream, Touch};
+use skytrail_schema::event::{AssetState, ChangeStamp, EventBody, Stream};
 use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::Value;
 
-use super::{Importer, Outcome, deleted_here, is_anothers, too_long};
-use crate::record::attempt::{Outcome as Attempt, until_settled};
+use super::{Importer, Outcome, belongs_to_other_user, deleted_here, too_long};
+use crate::record::attempt::{Outcome as Attempt, retry_on_conflict};
 use crate::record::decide::{DecisionInputs, Plan};
 use crate::record::draft::Draft;
 use crate::record::env::Heads;
@@ -35,9 +35,9 @@ pub struct ImportedRecord {
     /// Its access list; by default the type's.
     pub access: Option<Option<Acl>>,
     /// When and by whom it was created; by default now, by that user.
-    pub created: Touch,
+    pub created: ChangeStamp,
     /// When and by whom it was changed; likewise.
-    pub updated: Touch,
+    pub updated: ChangeStamp,
     /// Which of the owner, creation and last change above were given; for the others, what is here
     /// counts.
     pub is_said: Said,
@@ -134,7 +134,7 @@ impl Importer {
         let held_back: Vec<bool> = records.iter().map(is_held_back).collect();
         let whole = records.into_iter().map(|record| {
             let head = heads.get(&record.id).map(|head| &head.record);
-            let head = head.filter(|here| !is_anothers(here));
+            let head = head.filter(|here| !belongs_to_other_user(here));
             let default = self
                 .definition(&record.id.record_type)
                 .default_access
@@ -218,7 +218,7 @@ impl Importer {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut waiting = vec![records];
         while let Some(portion) = waiting.pop() {
-            let settled = until_settled(None, |_| self.portion(&portion, postpones));
+            let settled = retry_on_conflict(None, |_| self.portion(&portion, postpones));
             match settled.await {
                 Ok(done) => outcomes.extend(done),
                 // The portion is too large for one commit.
@@ -318,7 +318,7 @@ impl Importer {
         if here == record {
             return Ok((None, Outcome::Present));
         }
-        if is_anothers(here) && !is_anothers(record) {
+        if belongs_to_other_user(here) && !belongs_to_other_user(record) {
             return draft(Outcome::Updated);
         }
         if lacks_references(here, record) {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::record::Head;
 
+use super::frame_sender::ListenerId;
 use super::lens::Lens;
 use super::listeners::ViewId;
 use super::load::Renderer;
-use super::outlet::ListenerId;
 use super::query::LiveQuery;
 use super::view::Change;
-use crate::breath::Breath;
 use crate::budget::{Budget, MAX_COST, TooCostly};
 use crate::record::env::RecordEnv;
+use crate::yield_budget::YieldBudget;
 
 /// What a view needs to know about a change.
 #[derive(Clone, Debug)]
@@ -66,14 +66,14 @@ impl<'a> Judge<'a> {
         &mut self,
         questions: Vec<Question>,
         change: &Change,
-        breath: &mut Breath,
+        yield_budget: &mut YieldBudget,
     ) {
         let Some(head) = &change.after else { return };
         for question in questions {
             let (verdict, cost) = self.judge(&question, head);
             let answer = (question.lens, verdict);
             self.verdicts.insert(question.view, answer);
-            breath.after(cost).await;
+            yield_budget.after(cost).await;
         }
     }
 
@@ -114,10 +114,14 @@ impl<'a> Judges<'a> {
     }
 
     /// Answers what a view needs to know.
-    pub(super) async fn answer(&mut self, open: Vec<(Change, Question)>, breath: &mut Breath) {
+    pub(super) async fn answer(
+        &mut self,
+        open: Vec<(Change, Question)>,
+        yield_budget: &mut YieldBudget,
+    ) {
         for (change, question) in open {
             let judge = self.of(change.position);
-            judge.answer(vec![question], &change, breath).await;
+            judge.answer(vec![question], &change, yield_budget).await;
         }
     }
 }

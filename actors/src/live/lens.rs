@@ -17,9 +17,9 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::query::LiveQuery;
 use crate::accounts::admission::{bad_token, refuse_disabled, refuse_unverified};
 use crate::record::env::RecordEnv;
-use crate::record::read::{Look, involved, may_find};
+use crate::record::read::{FoundView, involved, may_find};
 use crate::record::write_model::WriteModel;
-use crate::store::Asker;
+use crate::store::Viewer;
 
 /// Who listens. Those with the same user see the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +95,7 @@ impl Lens {
                 None if audience.is_master => {}
                 None => return Err(bad_token()),
             }
-            if env.model.guards_verified() && !audience.is_master {
+            if env.model.requires_verification() && !audience.is_master {
                 let id = RecordId::user(user);
                 let heads = env.load_heads(std::slice::from_ref(&id)).await?;
                 refuse_unverified(heads.get(&id).map(|head| &head.record))?;
@@ -132,10 +132,10 @@ impl Lens {
     }
 
     /// Returns the look at what the query finds.
-    pub(super) fn look<'a>(&'a self, query: &'a LiveQuery) -> Look<'a> {
-        Look {
+    pub(super) fn look<'a>(&'a self, query: &'a LiveQuery) -> FoundView<'a> {
+        FoundView {
             query: &query.query,
-            asker: Asker {
+            viewer: Viewer {
                 scope: &query.scope,
                 caller: &self.caller,
             },
@@ -146,7 +146,7 @@ impl Lens {
 
     /// Whether the user may find a record, whatever the query asks for.
     pub(super) fn may_find(&self, query: &LiveQuery, record: &Record) -> bool {
-        may_find(&self.look(query).asker, record)
+        may_find(&self.look(query).viewer, record)
     }
 
     /// Whether the query finds a record, provided that it does not look beyond it.

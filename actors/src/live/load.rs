@@ -65,7 +65,7 @@ pub(super) async fn load(
     let mut lens = Lens::take(env, query, audience).await?;
     for _ in 0..MAX_ATTEMPTS {
         let look = lens.look(query);
-        let (position, answer) = env.store.query_at(&bounded, &look.asker).await?;
+        let (position, answer) = env.store.query_at(&bounded, &look.viewer).await?;
         let found = look.bring(env, answer.records).await?;
         // The store may have been ahead of the lens. Nothing may be shown by rules that were not
         // valid at its position, nor by its names of fields.

@@ -23,11 +23,11 @@
 
 mod follow;
 mod frame;
+mod frame_sender;
 mod judge;
 mod lens;
 mod listeners;
 mod load;
-mod outlet;
 mod query;
 mod replay;
 mod service;
@@ -37,8 +37,8 @@ mod view;
 
 pub use follow::LiveFollower;
 pub use frame::Frame;
+pub use frame_sender::{EndReason, Ended, Inbox, ListenerId};
 pub use lens::{Audience, Credential};
 pub use listeners::LiveQueriesState;
-pub use outlet::{Ended, Ending, Inbox, ListenerId};
 pub use query::LiveQuery;
 pub use service::{Connected, LiveQueries, LiveSettings, Subscribe};

@@ -24,13 +24,13 @@ use super::load::Renderer;
 use super::query::LiveQuery;
 use super::service::LiveSettings;
 use super::view::Missed;
-use crate::breath::Breath;
 use crate::budget::MAX_COST;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::page_bytes::Portion;
 use crate::record::past::{self, Walk};
 use crate::record::weighed::WeighedCache;
+use crate::yield_budget::YieldBudget;
 
 /// About how many events are read at once.
 const PAGE_EVENTS: usize = 1024;
@@ -60,14 +60,14 @@ pub(super) enum Replayed {
 }
 
 /// Why what was missed cannot be told.
-enum Untold {
+enum CannotReplay {
     /// It cannot be told exactly, for this reason.
     Because(&'static str),
     /// It cannot be read.
     Failed(ApiError),
 }
 
-impl From<ApiError> for Untold {
+impl From<ApiError> for CannotReplay {
     fn from(error: ApiError) -> Self {
         Self::Failed(error)
     }
@@ -98,7 +98,7 @@ pub(super) async fn replay(
         frames: Vec::new(),
         num_bytes: 0,
         max_bytes: settings.max_queue_bytes,
-        breath: Breath::default(),
+        yield_budget: YieldBudget::default(),
     };
     // The follower is ahead of the store, which knows where a record's events are.
     if let Err(error) = env.applied.wait_for(until).await {
@@ -107,8 +107,8 @@ pub(super) async fn replay(
     }
     match replay.run().await {
         Ok(()) => Replayed::Told(replay.frames),
-        Err(Untold::Because(reason)) => Replayed::Reset(reason),
-        Err(Untold::Failed(error)) => {
+        Err(CannotReplay::Because(reason)) => Replayed::Reset(reason),
+        Err(CannotReplay::Failed(error)) => {
             tracing::warn!(%error, from, "events that a live query missed cannot be read");
             Replayed::Reset(UNREADABLE)
         }
@@ -133,7 +133,7 @@ struct Replay<'a> {
     /// The bytes of the frames, and how many are allowed.
     num_bytes: usize,
     max_bytes: usize,
-    breath: Breath,
+    yield_budget: YieldBudget,
 }
 
 /// What happened to a record.
@@ -146,7 +146,7 @@ struct Met {
 }
 
 impl Replay<'_> {
-    async fn run(&mut self) -> Result<(), Untold> {
+    async fn run(&mut self) -> Result<(), CannotReplay> {
         let met = self.meet().await?;
         let mut positions = self.sort_out(met).await?;
         positions.sort_unstable();
@@ -159,7 +159,7 @@ impl Replay<'_> {
     }
 
     /// Reads the events, and finds which records they are about.
-    async fn meet(&self) -> Result<BTreeMap<RecordId, Met>, Untold> {
+    async fn meet(&self) -> Result<BTreeMap<RecordId, Met>, CannotReplay> {
         let mut met = BTreeMap::new();
         let mut position = self.missed.from;
         while position < self.missed.until {
@@ -178,11 +178,11 @@ impl Replay<'_> {
         Ok(met)
     }
 
-    fn note(&self, event: &Event, met: &mut BTreeMap<RecordId, Met>) -> Result<(), Untold> {
+    fn note(&self, event: &Event, met: &mut BTreeMap<RecordId, Met>) -> Result<(), CannotReplay> {
         let (query, lens) = (self.whose.0, &self.missed.lens);
         let has_moved = query.is_wide && moves(event, self.whose, Some(lens));
         if has_moved || disturbs(event, self.whose, Some(lens)) {
-            return Err(Untold::Because(CHANGED_MEANWHILE));
+            return Err(CannotReplay::Because(CHANGED_MEANWHILE));
         }
         let Stream::Record(id) = &event.stream else {
             return Ok(());
@@ -191,7 +191,7 @@ impl Replay<'_> {
             return Ok(());
         }
         if let EventBody::Erased(_) = event.body {
-            return Err(Untold::Because(ERASED));
+            return Err(CannotReplay::Because(ERASED));
         }
         let met = met.entry(id.clone()).or_insert_with(|| Met {
             positions: Vec::new(),
@@ -205,7 +205,7 @@ impl Replay<'_> {
 
     /// Tells which records the user may not have any more, and returns the events of those that
     /// they may read.
-    async fn sort_out(&mut self, met: BTreeMap<RecordId, Met>) -> Result<Vec<u64>, Untold> {
+    async fn sort_out(&mut self, met: BTreeMap<RecordId, Met>) -> Result<Vec<u64>, CannotReplay> {
         let (query, lens) = (self.whose.0, Arc::clone(&self.missed.lens));
         let may_find = |head: &Head| lens.may_find(query, &head.record);
         let (from, until) = (self.missed.from, self.missed.until);
@@ -247,7 +247,7 @@ impl Replay<'_> {
         self.open.get(&head.record.id) == Some(&head.record.created_at)
     }
 
-    async fn tell(&mut self, event: &Event) -> Result<(), Untold> {
+    async fn tell(&mut self, event: &Event) -> Result<(), CannotReplay> {
         let Stream::Record(id) = &event.stream else {
             return Ok(());
         };
@@ -256,12 +256,14 @@ impl Replay<'_> {
             None => self.load(id, event).await?.map(Arc::new),
         };
         let Folded::Known(after) = apply::record(before.as_deref(), id, event) else {
-            return Err(Untold::Because(ERASED));
+            return Err(CannotReplay::Because(ERASED));
         };
         let after = after.map(Arc::new);
         let (was_there, spent) = self.finds(before.as_deref())?;
         let (is_there, of_after) = self.finds(after.as_deref())?;
-        self.breath.after(spent.saturating_add(of_after)).await;
+        self.yield_budget
+            .after(spent.saturating_add(of_after))
+            .await;
         let end = self.end_of(id).await?;
         let Missed { label, lens, .. } = self.missed;
         self.renderer.begin();
@@ -282,29 +284,29 @@ impl Replay<'_> {
     }
 
     /// Whether the query finds a record that may be told, and what it cost to find out.
-    fn finds(&self, head: Option<&Head>) -> Result<(bool, u64), Untold> {
+    fn finds(&self, head: Option<&Head>) -> Result<(bool, u64), CannotReplay> {
         let Some(head) = head.filter(|head| self.is_open(head)) else {
             return Ok((false, 0));
         };
         let (query, lens) = (self.whose.0, &self.missed.lens);
         let cost = lens.cost(query, &head.record, MAX_COST);
         if cost > MAX_COST {
-            return Err(Untold::Because(TOO_COSTLY));
+            return Err(CannotReplay::Because(TOO_COSTLY));
         }
         Ok((lens.finds(query, &head.record), cost))
     }
 
-    fn put(&mut self, frame: Frame) -> Result<(), Untold> {
+    fn put(&mut self, frame: Frame) -> Result<(), CannotReplay> {
         self.num_bytes += frame.num_bytes();
         if self.num_bytes > self.max_bytes {
-            return Err(Untold::Because(TOO_OLD));
+            return Err(CannotReplay::Because(TOO_OLD));
         }
         self.frames.push(frame);
         Ok(())
     }
 
     /// Returns a record as it is at the end, if some rule may hide fields of it.
-    async fn end_of(&mut self, id: &RecordId) -> Result<Option<Arc<Head>>, Untold> {
+    async fn end_of(&mut self, id: &RecordId) -> Result<Option<Arc<Head>>, CannotReplay> {
         if !self.missed.lens.may_hide {
             return Ok(None);
         }
@@ -318,7 +320,7 @@ impl Replay<'_> {
     }
 
     /// Loads a record as it was before an event.
-    async fn load(&self, id: &RecordId, event: &Event) -> Result<Option<Head>, Untold> {
+    async fn load(&self, id: &RecordId, event: &Event) -> Result<Option<Head>, CannotReplay> {
         if matches!(event.body, EventBody::RecordCreated(_)) {
             return Ok(None);
         }
@@ -332,7 +334,7 @@ impl Replay<'_> {
         &self,
         ids: impl IntoIterator<Item = &'i RecordId>,
         position: u64,
-    ) -> Result<HashMap<RecordId, Head>, Untold> {
+    ) -> Result<HashMap<RecordId, Head>, CannotReplay> {
         let wanted = ids.into_iter().map(|id| (id.clone(), position));
         let wanted: Vec<_> = wanted.collect();
         let mut found = HashMap::new();
@@ -340,7 +342,7 @@ impl Replay<'_> {
             // The records existed then, so a missing state means that it was erased, not that it
             // was unknown to the listener.
             let head = walk.into_head_if_whole();
-            let mut head = head.ok_or(Untold::Because(ERASED))?;
+            let mut head = head.ok_or(CannotReplay::Because(ERASED))?;
             full_numbers(self.env, &mut head.record).await?;
             found.insert(head.record.id.clone(), head);
         }

@@ -10,19 +10,19 @@ use skytrail_schema::id::{RecordId, TypeName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::error::Elapsed;
 
+use super::frame_sender::{Ended, Inbox, ListenerId, frame_queue};
 use super::judge::{Judge, Judges};
 use super::lens::{Audience, Credential};
 use super::listeners::{Interest, Job, Listeners, LiveQueriesState, ViewId};
 use super::load::load;
-use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
 use super::replay::{Replayed, TOO_LONG, replay};
 use super::view::{Change, Work};
-use crate::breath::Breath;
 use crate::log::{Place, Timeline};
 use crate::plugin::errors::response_timed_out;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
+use crate::yield_budget::YieldBudget;
 
 /// How long it can take to look up a result, or what was missed.
 const LOOK_TIME: Duration = Duration::from_secs(60);
@@ -107,12 +107,13 @@ impl LiveQueries {
     /// Adds a listener.
     pub fn connect(&self, audience: Audience, credential: Credential) -> Connected {
         let settings = self.0.settings;
-        let (outlet, inbox, ended) = outlet(settings.max_queue, settings.max_queue_bytes);
+        let (frame_sender, inbox, ended) =
+            frame_queue(settings.max_queue, settings.max_queue_bytes);
         let id = self
             .0
             .listeners
             .lock()
-            .connect(audience, credential, outlet);
+            .connect(audience, credential, frame_sender);
         Connected { id, inbox, ended }
     }
 
@@ -178,7 +179,7 @@ impl LiveQueries {
 
     pub(super) fn interest(&self, id: &RecordId, event: &Event) -> Interest {
         let mut listeners = self.0.listeners.lock();
-        if self.0.env.model.guards_verified() {
+        if self.0.env.model.requires_verification() {
             listeners.refuse_unverified(id, event);
         }
         let (interest, jobs) = listeners.interest(id, event);
@@ -196,12 +197,12 @@ impl LiveQueries {
     /// Shows a change to all views that ask for such records.
     pub(super) async fn see(&self, change: &Change) {
         let mut judge = Judge::new(&self.0.env);
-        let mut breath = Breath::default();
+        let mut yield_budget = YieldBudget::default();
         loop {
             let seen = self.0.listeners.lock().see(change, &mut judge);
             match seen {
                 Ok(jobs) => return self.begin(jobs),
-                Err(open) => judge.answer(open, change, &mut breath).await,
+                Err(open) => judge.answer(open, change, &mut yield_budget).await,
             }
         }
     }
@@ -267,12 +268,12 @@ impl LiveQueries {
                 let outcome = outcome.unwrap_or_else(|_late| Err(response_timed_out()));
                 let place = (job.view, *number);
                 let mut judges = Judges::new(env);
-                let mut breath = Breath::default();
+                let mut yield_budget = YieldBudget::default();
                 loop {
                     let taken = shared.listeners.lock().loaded(place, &outcome, &mut judges);
                     match taken {
                         Ok(jobs) => return self.begin(jobs),
-                        Err(open) => judges.answer(open, &mut breath).await,
+                        Err(open) => judges.answer(open, &mut yield_budget).await,
                     }
                 }
             }

@@ -184,7 +184,7 @@ impl Chunk {
             let start = bytes.len();
             bytes.extend_from_slice(kept);
             if let Some(last) = places.last() {
-                bytes.extend_from_slice(&codec::chain_behind(&last.chain, kept).ok()?);
+                bytes.extend_from_slice(&codec::next_chain_hash(&last.chain, kept).ok()?);
             }
             let place = Place::find(&bytes, start..bytes.len())?;
             if places

@@ -56,7 +56,7 @@ pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
 pub use reserve::Reserve;
-pub use timeline::{NotOne, Place, Timeline};
+pub use timeline::{InvalidTimeline, Place, Timeline};
 
 /// A decision: what to append, and what it rests on.
 #[derive(Clone, Debug)]

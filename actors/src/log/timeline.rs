@@ -27,8 +27,8 @@ impl Timeline {
     pub fn of(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim_end().parse().map_err(|NotOne| {
-                let text = format!("{}: {NotOne}; remove it", path.display());
+            Ok(text) => text.trim_end().parse().map_err(|InvalidTimeline| {
+                let text = format!("{}: {InvalidTimeline}; remove it", path.display());
                 io::Error::new(io::ErrorKind::InvalidData, text)
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -58,15 +58,15 @@ impl fmt::Display for Timeline {
 /// A string that is not a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a timeline, eight hexadecimal digits")]
-pub struct NotOne;
+pub struct InvalidTimeline;
 
 impl FromStr for Timeline {
-    type Err = NotOne;
+    type Err = InvalidTimeline;
 
-    fn from_str(text: &str) -> Result<Self, NotOne> {
+    fn from_str(text: &str) -> Result<Self, InvalidTimeline> {
         let is_one = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = u32::from_str_radix(text, 16).ok().filter(|_| is_one);
-        number.map(Self).ok_or(NotOne)
+        number.map(Self).ok_or(InvalidTimeline)
     }
 }
 
@@ -99,20 +99,20 @@ impl fmt::Display for Place {
 /// A string that is not a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a position, such as 17 or 17-1a2b3c4d")]
-pub struct NoPlace;
+pub struct InvalidPlace;
 
 impl FromStr for Place {
-    type Err = NoPlace;
+    type Err = InvalidPlace;
 
-    fn from_str(text: &str) -> Result<Self, NoPlace> {
+    fn from_str(text: &str) -> Result<Self, InvalidPlace> {
         let (position, timeline) = match text.split_once('-') {
             Some((position, timeline)) => (position, Some(timeline)),
             None => (text, None),
         };
         let timeline = timeline.map(str::parse).transpose();
         Ok(Self {
-            position: position.parse().map_err(|_| NoPlace)?,
-            timeline: timeline.map_err(|NotOne| NoPlace)?,
+            position: position.parse().map_err(|_| InvalidPlace)?,
+            timeline: timeline.map_err(|InvalidTimeline| InvalidPlace)?,
         })
     }
 }
@@ -149,7 +149,7 @@ mod tests {
             "17-+a2b3c4d",
         ];
         for text in texts {
-            assert_eq!(text.parse::<Place>(), Err(NoPlace), "{text}");
+            assert_eq!(text.parse::<Place>(), Err(InvalidPlace), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use skytrail_schema::chain::GENESIS;
 use skytrail_schema::codec::{self, Seal, Sealing};
 use skytrail_schema::event::{
-    Actor, Commit, Event, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch,
+    Actor, ChangeStamp, Commit, Event, EventBody, NewCommit, NewEvent, RecordState, Stream,
 };
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
@@ -50,7 +50,7 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
         position,
         stream: Stream::Record(RecordId::new("t", position.to_string())),
         version: 1,
-        body: EventBody::RecordDeleted(Touch::default()),
+        body: EventBody::RecordDeleted(ChangeStamp::default()),
         provenance: Vec::new(),
         payload_hash: [0; 32],
     };
@@ -85,7 +85,7 @@ fn new_commit(first: u64, sizes: &[usize]) -> NewCommit {
             owner: None,
             access: None,
             created: None,
-            updated: Touch::default(),
+            updated: ChangeStamp::default(),
             fields: [("text".to_owned(), json!("x".repeat(*size)))].into(),
         }),
         provenance: Vec::new(),

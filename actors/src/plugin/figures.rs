@@ -11,7 +11,7 @@ use crate::observe::{Histogram, HistogramState};
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ending {
+pub enum RequestOutcome {
     /// The plugin answered with a result.
     Result,
     /// The plugin answered with an error.
@@ -28,7 +28,7 @@ pub enum Ending {
     QueueFull,
 }
 
-impl Ending {
+impl RequestOutcome {
     /// All endings, in the order of their counters.
     pub const ALL: [Self; 7] = [
         Self::Result,
@@ -78,8 +78,8 @@ impl Ending {
 
 /// The counters.
 #[derive(Debug)]
-pub(super) struct Figures {
-    endings: [AtomicU64; Ending::ALL.len()],
+pub(super) struct RequestStats {
+    endings: [AtomicU64; RequestOutcome::ALL.len()],
     seconds: Histogram,
     num_late: AtomicU64,
     num_stray: AtomicU64,
@@ -87,9 +87,9 @@ pub(super) struct Figures {
 
 /// The values of the counters.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct FiguresState {
+pub struct RequestStatsState {
     /// How many requests ended in each way.
-    pub endings: Vec<(Ending, u64)>,
+    pub endings: Vec<(RequestOutcome, u64)>,
     /// How long the plugin's answers took, including the time in a queue.
     pub seconds: HistogramState,
     /// Answers that arrived after their requests had been given up.
@@ -99,7 +99,7 @@ pub struct FiguresState {
     pub stray: u64,
 }
 
-impl Default for Figures {
+impl Default for RequestStats {
     fn default() -> Self {
         Self {
             endings: Default::default(),
@@ -110,14 +110,16 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl RequestStats {
     /// Counts the end of a request, and the time it took.
-    pub(super) fn count(&self, ending: Ending, seconds: f64) {
-        let index = Ending::ALL.iter().position(|known| *known == ending);
+    pub(super) fn count(&self, ending: RequestOutcome, seconds: f64) {
+        let index = RequestOutcome::ALL
+            .iter()
+            .position(|known| *known == ending);
         if let Some(counter) = index.and_then(|index| self.endings.get(index)) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        if matches!(ending, Ending::Result | Ending::Error) {
+        if matches!(ending, RequestOutcome::Result | RequestOutcome::Error) {
             self.seconds.observe(seconds);
         }
     }
@@ -133,11 +135,11 @@ impl Figures {
     }
 
     /// Returns the values of the counters.
-    pub(super) fn state(&self) -> FiguresState {
+    pub(super) fn state(&self) -> RequestStatsState {
         let counts = self.endings.iter();
         let counts = counts.map(|counter| counter.load(Ordering::Relaxed));
-        FiguresState {
-            endings: Ending::ALL.into_iter().zip(counts).collect(),
+        RequestStatsState {
+            endings: RequestOutcome::ALL.into_iter().zip(counts).collect(),
             seconds: self.seconds.state(),
             late: self.num_late.load(Ordering::Relaxed),
             stray: self.num_stray.load(Ordering::Relaxed),
@@ -145,16 +147,19 @@ impl Figures {
     }
 }
 
-impl FiguresState {
+impl RequestStatsState {
     /// Returns how many requests ended, and how many of them ended without a result.
     pub fn totals(&self) -> (u64, u64) {
-        let total = |is_counted: fn(Ending) -> bool| -> u64 {
+        let total = |is_counted: fn(RequestOutcome) -> bool| -> u64 {
             let counted = self
                 .endings
                 .iter()
                 .filter(|(ending, _)| is_counted(*ending));
             counted.map(|(_, count)| count).sum()
         };
-        (total(|_| true), total(|ending| ending != Ending::Result))
+        (
+            total(|_| true),
+            total(|ending| ending != RequestOutcome::Result),
+        )
     }
 }

@@ -176,16 +176,16 @@ impl DeliveryNote {
 
 /// Changes when a delivery must not wait for its turn any more. The value is the calls that wait
 /// for what is queued after it.
-pub type Hurry = watch::Receiver<Vec<Via>>;
+pub type Urgency = watch::Receiver<Vec<Via>>;
 
 /// Returns a receiver that never changes, for a delivery that nothing else waits behind.
-pub fn no_hurry() -> Hurry {
+pub fn never_urgent() -> Urgency {
     watch::channel(Vec::new()).1
 }
 
 /// Why a delivery, or another request, failed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Undelivered {
+pub enum PluginCallError {
     /// The plugin received it and refused it.
     Refused(ApiError),
     /// The worker was lost with it.
@@ -196,7 +196,7 @@ pub enum Undelivered {
     Unready(ApiError),
 }
 
-impl Undelivered {
+impl PluginCallError {
     /// Returns the error itself.
     pub fn error(&self) -> &ApiError {
         match self {
@@ -275,14 +275,14 @@ pub trait PluginGate: Send + Sync + 'static {
     /// The plugin's own error; 118 without a worker, 119 after the deadline.
     async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
         let answer = self.ask(request).await;
-        answer.map_err(Undelivered::into_error)
+        answer.map_err(PluginCallError::into_error)
     }
 
     /// Like [`PluginGate::call`], but the error tells whether the plugin received the request.
     ///
     /// # Errors
-    /// See [`Undelivered`].
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered>;
+    /// See [`PluginCallError`].
+    async fn ask(&self, request: PluginRequest) -> Result<Json, PluginCallError>;
 
     /// Announces an event to every worker of every plugin, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);
@@ -291,13 +291,13 @@ pub trait PluginGate: Send + Sync + 'static {
     /// if there is none, and restarts when the worker reports progress.
     ///
     /// # Errors
-    /// See [`Undelivered`].
+    /// See [`PluginCallError`].
     async fn deliver(
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Hurry,
-    ) -> Result<Json, Undelivered>;
+        hurry: Urgency,
+    ) -> Result<Json, PluginCallError>;
 
     /// Returns the state of a plugin.
     fn presence(&self, plugin: &str) -> Presence;
@@ -325,9 +325,9 @@ impl PluginGate for NoPlugins {
         Arc::clone(&self.0)
     }
 
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, request: PluginRequest) -> Result<Json, PluginCallError> {
         let message = format!("no plugin named {}", request.plugin);
-        Err(Undelivered::Refused(ApiError::unexpected(message)))
+        Err(PluginCallError::Refused(ApiError::unexpected(message)))
     }
 
     fn announce(&self, _: &'static str, _: Json) {}
@@ -336,8 +336,8 @@ impl PluginGate for NoPlugins {
         &self,
         request: PluginRequest,
         _: DeliveryNote,
-        _: Hurry,
-    ) -> Result<Json, Undelivered> {
+        _: Urgency,
+    ) -> Result<Json, PluginCallError> {
         self.ask(request).await
     }
 
@@ -357,20 +357,20 @@ mod tests {
 
     #[test]
     fn a_plugin_that_has_said_nothing_is_an_outage_over_every_transport() {
-        let shown = |silent: Undelivered| {
+        let shown = |silent: PluginCallError| {
             let outage = silent.outage("P")?;
             Some((outage.code.number(), outage.status()))
         };
         // The one error that the transports of v1 use for everything.
         let plain = || ApiError::unexpected("Plugin time out");
-        assert_eq!(shown(Undelivered::Lost(plain())), Some((118, 503)));
-        assert_eq!(shown(Undelivered::Unready(plain())), Some((118, 503)));
-        assert_eq!(shown(Undelivered::Late(plain())), Some((119, 504)));
+        assert_eq!(shown(PluginCallError::Lost(plain())), Some((118, 503)));
+        assert_eq!(shown(PluginCallError::Unready(plain())), Some((118, 503)));
+        assert_eq!(shown(PluginCallError::Late(plain())), Some((119, 504)));
         let busy = ApiError::overloaded("the plugins' mailbox");
-        assert_eq!(shown(Undelivered::Unready(busy)), Some((10_000, 503)));
+        assert_eq!(shown(PluginCallError::Unready(busy)), Some((10_000, 503)));
         let large = too_large(2, 1, 1);
-        assert_eq!(shown(Undelivered::Lost(large)), Some((107, 413)));
+        assert_eq!(shown(PluginCallError::Lost(large)), Some((107, 413)));
         let own = ApiError::new(Code::PluginUnavailable, "no");
-        assert_eq!(shown(Undelivered::Refused(own)), None);
+        assert_eq!(shown(PluginCallError::Refused(own)), None);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::caller::ApiReply;
 use super::connection::PluginConnection;
-use super::figures::Figures;
+use super::figures::RequestStats;
 use super::gate::{CallContext, DeliveryNote, Lineage, Via, WorkerId};
 use super::protocol::{CancelReason, CloseCode, FrameError, Outcome, Problem, Resume, WorkerFrame};
 use super::settings::TransportKind;
@@ -183,7 +183,7 @@ pub(super) struct Abandon {
 /// after it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct Hasten {
+pub(super) struct Expedite {
     pub(super) ticket: u64,
     pub(super) via: Vec<Via>,
 }
@@ -191,7 +191,7 @@ pub(super) struct Hasten {
 /// A worker said `hello`. Replies with the plugin's figures if the worker is accepted; then its
 /// lifecycle begins.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Arc<Figures>, Refusal>")]
+#[rtype(result = "Result<Arc<RequestStats>, Refusal>")]
 pub(super) struct Join {
     pub(super) worker: WorkerId,
     pub(super) plugin: String,

@@ -37,10 +37,10 @@ pub mod transport;
 pub use broker::{ConnectionPermit, PluginBroker, PluginState, Plugins, PluginsState, WorkerState};
 pub use caller::{ApiCaller, ApiReply, PluginCall};
 pub use connection::PluginConnection;
-pub use figures::{Ending, FiguresState};
+pub use figures::{RequestOutcome, RequestStatsState};
 pub use gate::{
-    CallContext, DeliveryNote, Hurry, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
-    Undelivered, Via, WorkerId, no_hurry,
+    CallContext, DeliveryNote, Lineage, NoPlugins, PluginCallError, PluginGate, PluginRequest,
+    Presence, Urgency, Via, WorkerId, never_urgent,
 };
 pub use noted::note_registrations;
 pub use points::{

@@ -30,7 +30,7 @@ pub(super) struct Outgoing {
 }
 
 /// The outcome of an attempt.
-pub(super) enum Ending {
+pub(super) enum PushOutcome {
     Sent,
     /// The device is gone or belongs to another user: the recipient is no longer there.
     Unwanted,
@@ -52,14 +52,14 @@ pub(super) async fn deliver(
     devices: Arc<dyn DeviceService>,
     outgoing: Outgoing,
     sent_at: Timestamp,
-) -> Ending {
+) -> PushOutcome {
     let address = match &outgoing.address {
         Some(address) => address.clone(),
         None => match look_up(&*devices, &outgoing, sender.kind()).await {
             Ok(Some(address)) => address,
-            Ok(None) => return Ending::Unwanted,
+            Ok(None) => return PushOutcome::Unwanted,
             Err(why) => {
-                return Ending::Later {
+                return PushOutcome::Later {
                     wait: None,
                     holds_all: true,
                     why: format!("the device cannot be looked up: {why}"),
@@ -70,21 +70,21 @@ pub(super) async fn deliver(
     let send = sender.send(&address, &outgoing.payload, outgoing.id);
     let sent = timeout(SEND_DEADLINE, send).await;
     let (since, why) = match sent {
-        Ok(Ok(())) => return Ending::Sent,
-        Ok(Err(SendError::Refused(why))) => return Ending::Refused(why),
+        Ok(Ok(())) => return PushOutcome::Sent,
+        Ok(Err(SendError::Refused(why))) => return PushOutcome::Refused(why),
         Ok(Err(SendError::Later {
             wait,
             holds_all,
             why,
         })) => {
-            return Ending::Later {
+            return PushOutcome::Later {
                 wait,
                 holds_all,
                 why,
             };
         }
         Err(_) => {
-            return Ending::Later {
+            return PushOutcome::Later {
                 wait: None,
                 holds_all: true,
                 why: "no answer in time".to_owned(),
@@ -106,7 +106,7 @@ pub(super) async fn deliver(
             0
         }
     };
-    Ending::Gone {
+    PushOutcome::Gone {
         num_forgotten: num_forgotten as u64,
         why,
     }
@@ -124,8 +124,8 @@ async fn look_up(
     let found = found.map_err(|_| "no answer in time".to_owned())?;
     let found = found.map_err(|error| error.to_string())?;
     let is_meant = |device: &DeviceState| {
-        let is_his = outgoing.user.is_none() || device.user == outgoing.user;
-        device.kind == kind && is_his
+        let belongs_to_user = outgoing.user.is_none() || device.user == outgoing.user;
+        device.kind == kind && belongs_to_user
     };
     let device = found.into_iter().next().flatten().filter(is_meant);
     Ok(device.and_then(Address::of))

@@ -23,10 +23,10 @@ use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::service::DeviceService;
-use crate::spawn::to_its_end;
+use crate::spawn::run_to_completion;
 
 /// How many pushes to a service are in flight at once.
-const AT_ONCE: usize = 64;
+const MAX_IN_FLIGHT: usize = 64;
 /// A push that could not be sent for this long is given up.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// How long a queue, which never waits for anything, can take to accept pushes.
@@ -85,9 +85,9 @@ impl Service {
 
 /// A notification, as each service gets it.
 #[derive(Clone, Debug, Default)]
-pub struct Parcel(HashMap<DeviceKind, Arc<Payload>>);
+pub struct PushPayloads(HashMap<DeviceKind, Arc<Payload>>);
 
-impl Parcel {
+impl PushPayloads {
     /// Whether it has something for devices of a type.
     pub(super) fn reaches(&self, kind: DeviceKind) -> bool {
         self.0.contains_key(&kind)
@@ -114,7 +114,7 @@ impl Push {
             settings,
         } = parts;
         let bounds = Bounds {
-            at_once: AT_ONCE,
+            at_once: MAX_IN_FLIGHT,
             max_attempts: settings.max_attempts,
             max_age: MAX_AGE,
         };
@@ -165,14 +165,14 @@ impl Push {
     ///
     /// # Errors
     /// 108 for what a service would refuse.
-    pub fn prepare(&self, notification: &Map<String, Json>) -> Result<Parcel, ApiError> {
+    pub fn prepare(&self, notification: &Map<String, Json>) -> Result<PushPayloads, ApiError> {
         let mut parcel = HashMap::new();
         for (kind, service) in &self.0.services {
             if let Some(payload) = service.sender.prepare(notification)? {
                 parcel.insert(*kind, Arc::new(payload));
             }
         }
-        Ok(Parcel(parcel))
+        Ok(PushPayloads(parcel))
     }
 
     /// Sends to devices; those of another topic get nothing.
@@ -186,7 +186,7 @@ impl Push {
         &self,
         ids: &[DeviceId],
         topic: Option<&str>,
-        parcel: &Parcel,
+        parcel: &PushPayloads,
     ) -> Result<Vec<Option<bool>>, ApiError> {
         let found = self.0.devices.find_devices(ids).await?;
         let is_meant = |device: &DeviceState| topic.is_none() || device.topic.as_deref() == topic;
@@ -206,7 +206,7 @@ impl Push {
         &self,
         users: &[UserId],
         topic: Option<&str>,
-        parcel: &Parcel,
+        parcel: &PushPayloads,
     ) -> Result<(), ApiError> {
         let mut found = self.0.devices.list_devices_of(users).await?;
         found.retain(|(_, device)| topic.is_none() || device.topic.as_deref() == topic);
@@ -221,7 +221,7 @@ impl Push {
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
-        parcel: &Parcel,
+        parcel: &PushPayloads,
         is_kept: bool,
     ) -> Result<(), ApiError> {
         let mut addressed: HashMap<DeviceKind, Vec<Addressed>> = HashMap::new();
@@ -254,7 +254,7 @@ impl Push {
         }
         let push = self.clone();
         let enqueued = async move { push.enqueue(ready, is_kept).await };
-        let enqueued = to_its_end("pushes", enqueued).await;
+        let enqueued = run_to_completion("pushes", enqueued).await;
         enqueued.unwrap_or_else(|| Err(ApiError::overloaded("push")))
     }
 
@@ -334,12 +334,12 @@ impl Push {
     }
 
     /// Returns a notice as each service gets it.
-    pub(super) fn notice(&self, number: u64, subscription: &str) -> Parcel {
+    pub(super) fn notice(&self, number: u64, subscription: &str) -> PushPayloads {
         let services = self.0.services.iter();
         let payload = |(kind, service): (&DeviceKind, &Service)| {
             (*kind, Arc::new(service.sender.notice(number, subscription)))
         };
-        Parcel(services.map(payload).collect())
+        PushPayloads(services.map(payload).collect())
     }
 
     pub(super) fn devices(&self) -> &Arc<dyn DeviceService> {

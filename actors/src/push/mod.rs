@@ -27,7 +27,7 @@ pub mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use front::{Parcel, Push, PushParts, PushSettings};
+pub use front::{Push, PushParts, PushPayloads, PushSettings};
 pub use notice::NoticePush;
 pub use outbox::{Outbox, Waiting};
 pub use queue::PushState;

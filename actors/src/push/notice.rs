@@ -12,7 +12,7 @@ use crate::spawn::spawn_named;
 /// How many notices can wait for their devices to be looked up.
 const QUEUE: usize = 4096;
 /// How many are looked up at once.
-const AT_ONCE: usize = 256;
+const BATCH_SIZE: usize = 256;
 
 /// Where notices of subscriptions are handed in. It never makes the caller wait.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub(super) fn spawn(push: Push, mut coming: mpsc::Receiver<Notice>, ending: Canc
     spawn_named("push notices", async move {
         let mut notices = Vec::new();
         loop {
-            let received = coming.recv_many(&mut notices, AT_ONCE);
+            let received = coming.recv_many(&mut notices, BATCH_SIZE);
             match ending.run_until_cancelled(received).await {
                 None | Some(0) => return,
                 Some(_) => deliver(&push, notices.drain(..)).await,

@@ -20,7 +20,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
-use super::attempt::{Ending, Outgoing, deliver};
+use super::attempt::{Outgoing, PushOutcome, deliver};
 use super::notes::{Notes, write};
 use super::outbox::{Outbox, Waiting};
 use super::schedule::{Again, Bounds, Entry, Schedule};
@@ -225,18 +225,18 @@ impl PushQueue {
         }
     }
 
-    fn settle(&mut self, mut entry: Entry<QueuedPush>, ending: Ending) {
+    fn settle(&mut self, mut entry: Entry<QueuedPush>, ending: PushOutcome) {
         let now = Instant::now();
-        if !matches!(ending, Ending::Later { .. }) {
+        if !matches!(ending, PushOutcome::Later { .. }) {
             self.forget(&entry.push);
         }
         let (service, device) = (self.state.service, entry.push.device.clone());
         match ending {
-            Ending::Sent => {
+            PushOutcome::Sent => {
                 self.state.num_sent += 1;
                 self.schedule.settled(now);
             }
-            Ending::Unwanted => {
+            PushOutcome::Unwanted => {
                 self.state.num_expired += 1;
                 self.schedule.dropped();
                 tracing::info!(
@@ -244,7 +244,7 @@ impl PushQueue {
                     "a push is not sent: its device is gone or has another user"
                 );
             }
-            Ending::Gone { num_forgotten, why } => {
+            PushOutcome::Gone { num_forgotten, why } => {
                 self.state.num_failed += 1;
                 self.state.num_unregistered += num_forgotten;
                 self.schedule.settled(now);
@@ -253,12 +253,12 @@ impl PushQueue {
                     "a device is no longer registered"
                 );
             }
-            Ending::Refused(why) => {
+            PushOutcome::Refused(why) => {
                 self.state.num_failed += 1;
                 self.schedule.settled(now);
                 tracing::error!(service, %device, why, "a push was refused");
             }
-            Ending::Later {
+            PushOutcome::Later {
                 wait,
                 holds_all,
                 why,

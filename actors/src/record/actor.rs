@@ -15,7 +15,7 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Record;
 
 use super::env::RecordEnv;
-use super::handover::Giver;
+use super::handover::HandoverSender;
 use super::messages::{ChangeType, DeleteRecords, ItemResults, SaveRecords};
 use super::{delete, save, types};
 
@@ -73,7 +73,7 @@ pub(super) type Outcomes<T> = Result<ItemResults<T>, ApiError>;
 /// A message, and where its outcome goes.
 pub(super) struct Request<M, T: Send + 'static> {
     pub(super) message: M,
-    pub(super) giver: Giver<Outcomes<T>>,
+    pub(super) giver: HandoverSender<Outcomes<T>>,
 }
 
 impl<M, T: Send + 'static> Message for Request<M, T> {
@@ -94,9 +94,9 @@ impl Handler<Request<SaveRecords, Record>> for RecordActor {
     ) -> Self::Result {
         self.counters.saves.fetch_add(1, Ordering::Relaxed);
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
-        let storing = request.message.context.storing.clone();
+        let commit_gate = request.message.context.commit_gate.clone();
         let saving = async move { save::save(&env, &turn, request.message).await };
-        Box::pin(async move { request.giver.begin(saving, &storing).await })
+        Box::pin(async move { request.giver.begin(saving, &commit_gate).await })
     }
 }
 
@@ -110,9 +110,9 @@ impl Handler<Request<DeleteRecords, RecordId>> for RecordActor {
     ) -> Self::Result {
         self.counters.deletes.fetch_add(1, Ordering::Relaxed);
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
-        let storing = request.message.context.storing.clone();
+        let commit_gate = request.message.context.commit_gate.clone();
         let deleting = async move { delete::delete(&env, &turn, request.message).await };
-        Box::pin(async move { request.giver.begin(deleting, &storing).await })
+        Box::pin(async move { request.giver.begin(deleting, &commit_gate).await })
     }
 }
 

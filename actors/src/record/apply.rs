@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
-    AccountLinked, Event, EventBody, EventKind, Link, PasswordSet, PastPassword, RecordPatch,
-    RecordState, Service, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, ChangeStamp, Event, EventBody, EventKind, Link, PasswordSet, PastPassword,
+    RecordPatch, RecordState, Service, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -77,11 +77,11 @@ pub fn full(id: &RecordId, state: &RecordState) -> Record {
 
 /// Writes a record as a full state; the inverse of [`full`].
 pub fn state_of(record: &Record) -> RecordState {
-    let updated = Touch {
+    let updated = ChangeStamp {
         at: record.updated_at,
         by: record.updated_by.clone(),
     };
-    let created = Touch {
+    let created = ChangeStamp {
         at: record.created_at,
         by: record.created_by.clone(),
     };

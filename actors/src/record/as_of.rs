@@ -39,7 +39,7 @@ use super::past::{self, Moment, Walk};
 use super::past_rules::{self, PastRules};
 use super::{apply, read};
 use crate::evaluation::Evaluation;
-use crate::store::{Asker, QueryAnswer, RelatedPage};
+use crate::store::{QueryAnswer, RelatedPage, Viewer};
 
 /// How many records are looked at together.
 const PORTION: usize = 512;
@@ -105,9 +105,9 @@ pub(super) async fn query(
         bound: &bound,
     };
     let QueryAnswer { records, count } = looking.find_all(definition).await?;
-    let look = read::Look {
+    let look = read::FoundView {
         query: &command.query,
-        asker: looking.asker(),
+        viewer: looking.viewer(),
         rules: &rules,
         today: None,
     };
@@ -119,13 +119,13 @@ pub(super) async fn query(
     let ids = look.included_ids(definition, &records);
     let ids: Vec<RecordId> = ids.into_iter().collect();
     for seen in looking.find(&ids).await? {
-        if seen.is_for(|record| read::may_find(&look.asker, record)) {
+        if seen.is_for(|record| read::may_find(&look.viewer, record)) {
             let id = &seen.then.record.id;
             today.insert(id.clone(), seen.today);
             included.insert(id.clone(), Arc::new(seen.then));
         }
     }
-    let look = read::Look {
+    let look = read::FoundView {
         today: Some(&today),
         ..look
     };
@@ -139,9 +139,9 @@ impl Looking<'_> {
     async fn find_all(&mut self, definition: &TypeDefinition) -> Result<QueryAnswer, ApiError> {
         let query = &self.command.query;
         if !self.lookups.has_references() {
-            let (asker, moment) = (self.asker(), (self.position, definition));
+            let (viewer, moment) = (self.viewer(), (self.position, definition));
             let heads = self.env.model.as_ref();
-            let kept = self.env.store.query_as_of(query, &asker, heads, moment);
+            let kept = self.env.store.query_as_of(query, &viewer, heads, moment);
             if let Some(answer) = kept.await? {
                 return Ok(answer);
             }
@@ -156,8 +156,8 @@ impl Looking<'_> {
         Ok(QueryAnswer { records, count })
     }
 
-    fn asker(&self) -> Asker<'_> {
-        Asker {
+    fn viewer(&self) -> Viewer<'_> {
+        Viewer {
             scope: &self.command.scope,
             caller: &self.command.context.caller,
         }
@@ -371,7 +371,7 @@ impl Looking<'_> {
         let then = seen.iter().map(|seen| &seen.then.record);
         let targets: Vec<RecordId> = self.lookups.targets(then).into_iter().collect();
         let mut found = self.find(&targets).await?;
-        found.retain(|seen| seen.is_for(|record| self.asker().may_look_into(record)));
+        found.retain(|seen| seen.is_for(|record| self.viewer().may_look_into(record)));
         let found = found.into_iter().map(|seen| seen.then.record);
         self.lookups.set_records(found);
         Ok(())

@@ -57,7 +57,7 @@ pub fn turn_of<'a>(turn: &'a Mutex<()>, context: &RequestContext) -> Option<&'a 
 ///
 /// # Errors
 /// Those of the attempt; overload after too many attempts.
-pub async fn until_settled<T, F, Fut>(
+pub async fn retry_on_conflict<T, F, Fut>(
     turn: Option<&Mutex<()>>,
     mut attempt: F,
 ) -> Result<T, ApiError>
@@ -91,9 +91,9 @@ async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError
         return Err(ApiError::new(Code::NotSupported, message));
     }
     let is_in_time = |deadline: Instant| Instant::now() < deadline;
-    let storing = context.storing.begin().await;
-    let storing = storing.filter(|_| context.deadline.is_none_or(is_in_time));
-    storing.ok_or_else(|| {
+    let commit_gate = context.commit_gate.begin().await;
+    let commit_gate = commit_gate.filter(|_| context.deadline.is_none_or(is_in_time));
+    commit_gate.ok_or_else(|| {
         let message = "Service taking too long to respond.";
         ApiError::new(Code::ResponseTimeout, message)
     })
@@ -183,10 +183,10 @@ mod tests {
             })
         };
         let hour = Duration::from_secs(3600);
-        let waits = tokio::time::timeout(hour, until_settled(turn_of(&turn, &context), lose));
+        let waits = tokio::time::timeout(hour, retry_on_conflict(turn_of(&turn, &context), lose));
         assert!(waits.await.is_err());
         context.depth = 1;
-        let done = tokio::time::timeout(hour, until_settled(turn_of(&turn, &context), lose));
+        let done = tokio::time::timeout(hour, retry_on_conflict(turn_of(&turn, &context), lose));
         assert!(matches!(done.await, Ok(Ok(()))));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    Event, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch,
+    ChangeStamp, Event, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream,
 };
 use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 use skytrail_schema::predicate::like::fold;
@@ -282,7 +282,7 @@ impl Plan {
         self.events.push(NewEvent {
             stream: Stream::Record(id.clone()),
             version: head.version + 1,
-            body: EventBody::RecordDeleted(Touch { at: now, by }),
+            body: EventBody::RecordDeleted(ChangeStamp { at: now, by }),
             provenance: Vec::new(),
             subject: None,
         });
@@ -450,7 +450,7 @@ fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
 fn difference(draft: &Draft, current: &Record) -> RecordPatch {
     let record = &draft.record;
     let mut patch = RecordPatch {
-        updated: Touch {
+        updated: ChangeStamp {
             at: record.updated_at,
             by: record.updated_by.clone(),
         },

@@ -11,7 +11,7 @@ use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_announced, turn_of, until_settled};
+use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
 use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
@@ -23,7 +23,7 @@ use crate::delivery::consumers::CommitAnswers;
 use crate::store::Referrers;
 
 /// For each id: the record to delete, or why it is not deleted.
-type Victims = Vec<Result<Arc<Head>, ItemError>>;
+type DeletionTargets = Vec<Result<Arc<Head>, ItemError>>;
 
 /// Deletes records; see the module's overview.
 ///
@@ -37,7 +37,7 @@ pub async fn delete(
     let attempt_id = Uuid::now_v7();
     let decided = Mutex::new(None);
     let turn = turn_of(turn, &command.context);
-    let settled = until_settled(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
+    let settled = retry_on_conflict(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
     let Settled {
         victims,
         position,
@@ -62,7 +62,7 @@ pub async fn delete(
 
 /// The outcome of a deletion, before after-hooks.
 struct Settled {
-    victims: Victims,
+    victims: DeletionTargets,
     /// The deletion's position in the log.
     position: u64,
     /// The answers of the after-hooks.
@@ -73,12 +73,12 @@ async fn attempt(
     env: &RecordEnv,
     command: &DeleteRecords,
     attempt_id: Uuid,
-    decided: &Mutex<Option<Decided<Victims>>>,
+    decided: &Mutex<Option<Decided<DeletionTargets>>>,
 ) -> Result<Outcome<Settled>, ApiError> {
     let room = PageBytes::new(env.max_page_bytes, "ids");
     let heads = env.load_heads_within(&command.ids, room).await?;
     let rights = env.rights_of(&command.context.caller).await?;
-    let mut victims: Victims = command
+    let mut victims: DeletionTargets = command
         .ids
         .iter()
         .map(|id| find((command, &rights), &heads, id))
@@ -154,7 +154,7 @@ async fn attempt(
 async fn run_before_hooks(
     env: &RecordEnv,
     command: &DeleteRecords,
-    victims: &mut Victims,
+    victims: &mut DeletionTargets,
     attempt_id: Uuid,
 ) {
     for victim in victims {
@@ -169,7 +169,7 @@ async fn run_before_hooks(
 
 /// Keeps the hooks' refusals if only the hooks themselves have overtaken the deletion: they may
 /// have saved these very records.
-fn keep_refusals(decided: Victims, victims: &mut Victims) {
+fn keep_refusals(decided: DeletionTargets, victims: &mut DeletionTargets) {
     for (decided, victim) in decided.into_iter().zip(victims) {
         if decided.is_err() {
             *victim = decided;
@@ -203,7 +203,7 @@ fn find(
 }
 
 /// Returns the ids of the records to delete, each once.
-fn ids_of(victims: &Victims) -> Vec<RecordId> {
+fn ids_of(victims: &DeletionTargets) -> Vec<RecordId> {
     let ids = victims.iter().flatten().map(|head| &head.record.id);
     let ids: BTreeSet<&RecordId> = ids.collect();
     ids.into_iter().cloned().collect()
@@ -252,7 +252,10 @@ fn failed(id: &RecordId, error: ApiError) -> ItemError {
     }
 }
 
-fn fail_whole_if_atomic(command: &DeleteRecords, victims: &Victims) -> Result<(), ApiError> {
+fn fail_whole_if_atomic(
+    command: &DeleteRecords,
+    victims: &DeletionTargets,
+) -> Result<(), ApiError> {
     let errors = victims.iter().filter_map(|victim| victim.as_ref().err());
     if command.is_atomic {
         save::fail_whole(errors)

@@ -139,10 +139,10 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
 fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
     let roles = &at.definition.creation_roles;
     // A user created later under this key would find somebody else's record in place of their own.
-    let is_anothers = item.id.record_type.is_user()
+    let belongs_to_other_user = item.id.record_type.is_user()
         && (at.caller.user.as_ref()).is_none_or(|user| user.as_str() != item.id.key.as_str());
     let has_role = roles.is_empty() || !roles.is_disjoint(&at.caller.roles);
-    let may_create = at.caller.is_master() || has_role && !is_anothers;
+    let may_create = at.caller.is_master() || has_role && !belongs_to_other_user;
     if !may_create {
         return Err(ApiError::new(
             Code::PermissionDenied,

@@ -14,13 +14,13 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::context::Storing;
+use crate::context::CommitGate;
 use crate::spawn::spawn_named;
 
 /// Creates the two sides.
-pub(super) fn handover<T: Send + 'static>() -> (Giver<T>, Taker<T>) {
+pub(super) fn handover<T: Send + 'static>() -> (HandoverSender<T>, HandoverReceiver<T>) {
     let place = Arc::new(Mutex::new(Place::Empty(None)));
-    (Giver(Arc::clone(&place)), Taker(place))
+    (HandoverSender(Arc::clone(&place)), HandoverReceiver(place))
 }
 
 /// What lies between the two sides.
@@ -36,18 +36,22 @@ enum Place<T> {
 }
 
 /// The side that begins the work.
-pub(super) struct Giver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+pub(super) struct HandoverSender<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 
 /// The side that asked for the work: returns `None` if nobody began it.
-pub(super) struct Taker<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+pub(super) struct HandoverReceiver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 
-impl<T: Send + 'static> Giver<T> {
+impl<T: Send + 'static> HandoverSender<T> {
     /// Works until something is being stored, and leaves the rest to the taker.
-    pub(super) async fn begin(self, work: impl Future<Output = T> + Send + 'static, at: &Storing) {
+    pub(super) async fn begin(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+        at: &CommitGate,
+    ) {
         let mut work = work.boxed();
         let done = poll_fn(|context| match work.as_mut().poll(context) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if at.is_under_way() => Poll::Ready(None),
+            Poll::Pending if at.is_in_progress() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match done.await {
@@ -93,13 +97,13 @@ impl<T: Send + 'static> Giver<T> {
 }
 
 /// Has no effect once the place is filled.
-impl<T: Send + 'static> Drop for Giver<T> {
+impl<T: Send + 'static> Drop for HandoverSender<T> {
     fn drop(&mut self) {
         self.put(Place::Over);
     }
 }
 
-impl<T: Send + 'static> Future for Taker<T> {
+impl<T: Send + 'static> Future for HandoverReceiver<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -122,7 +126,7 @@ impl<T: Send + 'static> Future for Taker<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Taker<T> {
+impl<T: Send + 'static> Drop for HandoverReceiver<T> {
     fn drop(&mut self) {
         let left = std::mem::replace(&mut *self.0.lock(), Place::Over);
         if let Place::Left(work) = left
@@ -143,25 +147,25 @@ mod tests {
 
     /// A piece of work: asks for something, stores, and adds up the answers.
     async fn work(
-        storing: Storing,
+        commit_gate: CommitGate,
         asked: oneshot::Receiver<u32>,
         stored: oneshot::Receiver<u32>,
         done: Arc<Mutex<Option<u32>>>,
     ) -> u32 {
         let before = asked.await.unwrap_or(0);
-        let permit = storing.begin().await;
+        let permit = commit_gate.begin().await;
         let sum = before + stored.await.unwrap_or(0);
         drop(permit);
         *done.lock() = Some(sum);
         sum
     }
 
-    /// What happens, step by step: `Begin` lets the giver run as far as it can, `Look` polls the
+    /// What happens, step by step: `Begin` lets the giver run as far as it can, `FoundView` polls the
     /// taker, `Leave` drops it.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin,
-        Look,
+        FoundView,
         Answer,
         Store,
         Leave,
@@ -178,7 +182,7 @@ mod tests {
         ) {
             let mut order = order;
             for look in looks {
-                order.insert(look.index(order.len() + 1), Step::Look);
+                order.insert(look.index(order.len() + 1), Step::FoundView);
             }
             if let Some(leave) = leaves {
                 order.insert(leave.index(order.len() + 1), Step::Leave);
@@ -190,8 +194,8 @@ mod tests {
                 let (answer, asked) = oneshot::channel();
                 let (store, stored) = oneshot::channel();
                 let done = Arc::new(Mutex::new(None));
-                let storing = Storing::default();
-                let begun = work(storing.clone(), asked, stored, Arc::clone(&done));
+                let commit_gate = CommitGate::default();
+                let begun = work(commit_gate.clone(), asked, stored, Arc::clone(&done));
                 let mut giver = Some((giver, begun));
                 let (mut answer, mut store) = (Some(answer), Some(store));
                 let mut outcome = None;
@@ -199,15 +203,15 @@ mod tests {
                     match step {
                         Step::Begin => {
                             let (giver, begun) = giver.take().unwrap();
-                            let at = storing.clone();
+                            let at = commit_gate.clone();
                             spawn_named("giver", async move { giver.begin(begun, &at).await });
                         }
                         Step::Answer => answer.take().unwrap().send(2).unwrap_or(()),
                         Step::Store => store.take().unwrap().send(3).unwrap_or(()),
-                        Step::Look if outcome.is_none() => {
+                        Step::FoundView if outcome.is_none() => {
                             outcome = taker.as_mut().and_then(|taker| taker.now_or_never());
                         }
-                        Step::Look => {}
+                        Step::FoundView => {}
                         Step::Leave => drop(taker.take()),
                     }
                     for _ in 0..4 {
@@ -243,9 +247,9 @@ mod tests {
             let (giver, taker) = handover();
             let (answer, asked) = oneshot::channel();
             let (store, stored) = oneshot::channel();
-            let storing = Storing::default();
-            let at = storing.clone();
-            let begun = work(storing, asked, stored, Arc::default());
+            let commit_gate = CommitGate::default();
+            let at = commit_gate.clone();
+            let begun = work(commit_gate, asked, stored, Arc::default());
             there.spawn(async move { giver.begin(begun, &at).await });
             there.spawn(async move { answer.send(number) });
             there.spawn(async move { store.send(1) });

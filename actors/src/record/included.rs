@@ -99,8 +99,8 @@ mod tests {
 
     use super::*;
     use crate::record::messages::Found;
-    use crate::record::read::Look;
-    use crate::store::Asker;
+    use crate::record::read::FoundView;
+    use crate::store::Viewer;
 
     fn head(id: &str, fields: &[(&str, Value)]) -> Arc<Head> {
         let fields = fields.iter().cloned();
@@ -147,9 +147,9 @@ mod tests {
             comparable: true,
             discoverable: true,
         }]));
-        let look = Look {
+        let look = FoundView {
             query: &query,
-            asker: Asker {
+            viewer: Viewer {
                 scope: &Scope::Public,
                 caller: &Caller::default(),
             },

@@ -21,7 +21,7 @@ use super::env::RecordEnv;
 use crate::log::seek::position_at;
 
 /// How many events are read at once.
-pub(crate) const AT_ONCE: usize = 512;
+pub(crate) const BATCH_SIZE: usize = 512;
 
 /// A point in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use super::messages::{
 use super::page_bytes::{PageBytes, Portion};
 use super::past::{self, Moment};
 use super::past_rules;
-use crate::store::Asker;
+use crate::store::Viewer;
 
 /// How many times something is read again because rules or names of fields changed meanwhile.
 const MAX_ATTEMPTS: usize = 10;
@@ -197,17 +197,17 @@ async fn answer(
     command: &QueryRecords,
     rules: &FieldRules,
 ) -> Result<(Vec<Found>, Option<u64>), ApiError> {
-    let asker = Asker {
+    let viewer = Viewer {
         scope: &command.scope,
         caller: &command.context.caller,
     };
     let definitions = involved(env, &command.query.record_type);
-    rules.check_query(&command.query, asker.caller, definitions.as_slice())?;
+    rules.check_query(&command.query, viewer.caller, definitions.as_slice())?;
     let heads = env.model.as_ref();
-    let answer = env.store.query(&command.query, &asker, heads).await?;
-    let look = Look {
+    let answer = env.store.query(&command.query, &viewer, heads).await?;
+    let look = FoundView {
         query: &command.query,
-        asker,
+        viewer,
         rules,
         today: None,
     };
@@ -227,18 +227,18 @@ pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> Q
 
 /// A caller's view of what a query found.
 #[derive(Clone, Copy)]
-pub(crate) struct Look<'a> {
+pub(crate) struct FoundView<'a> {
     /// The query.
     pub(crate) query: &'a Query,
     /// The caller, and where they look.
-    pub(crate) asker: Asker<'a>,
+    pub(crate) viewer: Viewer<'a>,
     /// The rules for fields.
     pub(crate) rules: &'a FieldRules,
     /// For a view of the past: the records that they see as these are today or were last.
     pub(crate) today: Option<&'a HashMap<RecordId, Arc<Record>>>,
 }
 
-impl Look<'_> {
+impl FoundView<'_> {
     /// Adds what the query includes, as of now, and leaves out what the caller may not see or did
     /// not ask for. Files have no addresses yet.
     pub(crate) async fn bring(
@@ -249,12 +249,12 @@ impl Look<'_> {
         let definition = env.definition(&self.query.record_type);
         let ids = self.included_ids(&definition, &heads);
         let mut included = env.load_heads(&ids).await?.by_id;
-        included.retain(|_, head| may_find(&self.asker, &head.record));
+        included.retain(|_, head| may_find(&self.viewer, &head.record));
         let included = (included, env.max_included_bytes);
         self.bring_from(included, &definition, heads)
     }
 
-    /// Like [`Look::bring`], but with included records that are already loaded, and the maximum
+    /// Like [`FoundView::bring`], but with included records that are already loaded, and the maximum
     /// bytes that they may add. The caller may see these records.
     pub(super) fn bring_from(
         &self,
@@ -280,13 +280,13 @@ impl Look<'_> {
     /// Leaves out the fields that the caller may not see and those that they did not ask for. For a
     /// past state, the record as it is `today` also decides.
     pub(crate) fn cut(&self, head: Arc<Head>, today: Option<&Record>) -> Arc<Head> {
-        let head = visible(self.rules, self.asker.caller, head, today);
+        let head = visible(self.rules, self.viewer.caller, head, today);
         select(head, self.query.desired_keys.as_deref())
     }
 
     fn visible(&self, head: Arc<Head>) -> Arc<Head> {
         let today = self.today_of(&head.record);
-        visible(self.rules, self.asker.caller, head, today)
+        visible(self.rules, self.viewer.caller, head, today)
     }
 
     fn today_of(&self, record: &Record) -> Option<&Record> {
@@ -341,7 +341,7 @@ impl Look<'_> {
                 operand => path_of(operand),
             };
             let is_hidden = field.is_some_and(|field| {
-                let (caller, today) = (self.asker.caller, self.today_of(record));
+                let (caller, today) = (self.viewer.caller, self.today_of(record));
                 !self.rules.allows_seeing(field, caller, record, today)
             });
             if is_hidden {
@@ -447,8 +447,8 @@ pub(super) fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool 
 }
 
 /// Whether a query may return a record to the caller.
-pub(crate) fn may_find(asker: &Asker<'_>, record: &Record) -> bool {
-    is_in(&record.database, asker.scope) && may_read(asker.caller, asker.scope, record)
+pub(crate) fn may_find(viewer: &Viewer<'_>, record: &Record) -> bool {
+    is_in(&record.database, viewer.scope) && may_read(viewer.caller, viewer.scope, record)
 }
 
 fn distance(fields: &Fields, field: &str, from: Point) -> Option<f64> {

@@ -14,7 +14,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use tokio::sync::Mutex;
 
-use super::attempt::{Outcome, commit, turn_of, until_settled};
+use super::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use super::decide::Plan;
 use super::env::RecordEnv;
 use super::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
@@ -61,7 +61,7 @@ async fn extend(
     needed: impl Fn(&DefinitionOf<'_>) -> Result<Extensions, ApiError>,
     context: &RequestContext,
 ) -> Result<bool, ApiError> {
-    until_settled(None, |_| {
+    retry_on_conflict(None, |_| {
         let read_position = env.model.position();
         let definition_of = |name: &TypeName| env.definition(name);
         let needed = needed(&definition_of);
@@ -143,7 +143,7 @@ pub async fn change(
     turn: &Mutex<()>,
     command: ChangeType,
 ) -> Result<(), ApiError> {
-    until_settled(turn_of(turn, &command.context), |_| {
+    retry_on_conflict(turn_of(turn, &command.context), |_| {
         let command = &command;
         async move {
             let read_position = env.model.position();
@@ -168,7 +168,7 @@ pub async fn change(
 /// # Errors
 /// Those of the log.
 pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Result<(), ApiError> {
-    until_settled(None, |_| async {
+    retry_on_conflict(None, |_| async {
         let read_position = env.model.position();
         let mut plan = Plan::default();
         plan.set_field_access(env.model.get_field_access().0, command.access.clone());

@@ -86,7 +86,7 @@ pub struct WriteModel {
     keys: KnownKeys,
     backlog: Arc<Backlog>,
     auth_keys: AuthKeys,
-    guards_verified: bool,
+    requires_verification: bool,
 }
 
 struct Cache {
@@ -136,7 +136,7 @@ impl WriteModel {
             keys,
             backlog: Arc::new(Backlog::new(LagBound::NONE)),
             auth_keys: AuthKeys::default(),
-            guards_verified: false,
+            requires_verification: false,
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
             field_access: RwLock::new(compiled(*version, access, (&AuthKeys::default(), false))),
@@ -163,12 +163,12 @@ impl WriteModel {
     /// Guards the fields that users sign in with as long as no rules of access to fields are set.
     /// If users must be verified, also keeps them from saying who is verified.
     #[must_use]
-    pub fn guarding(mut self, auth_keys: AuthKeys, guards_verified: bool) -> Self {
+    pub fn guarding(mut self, auth_keys: AuthKeys, requires_verification: bool) -> Self {
         let (version, access) = self.get_field_access();
-        let guarded = (&auth_keys, guards_verified);
+        let guarded = (&auth_keys, requires_verification);
         *self.field_access.get_mut() = compiled(version, &access, guarded);
         self.auth_keys = auth_keys;
-        self.guards_verified = guards_verified;
+        self.requires_verification = requires_verification;
         self
     }
 
@@ -178,8 +178,8 @@ impl WriteModel {
     }
 
     /// Whether users must be verified.
-    pub fn guards_verified(&self) -> bool {
-        self.guards_verified
+    pub fn requires_verification(&self) -> bool {
+        self.requires_verification
     }
 
     /// Returns the last observed position.
@@ -374,7 +374,7 @@ impl WriteModel {
             }
             Stream::FieldAccess => {
                 if let EventBody::FieldAccessSet(access) = &event.body {
-                    let guarded = (&self.auth_keys, self.guards_verified);
+                    let guarded = (&self.auth_keys, self.requires_verification);
                     *self.field_access.write() = compiled(event.version, access, guarded);
                 }
             }
@@ -394,14 +394,14 @@ impl WriteModel {
 fn compiled(
     version: u32,
     access: &FieldAccess,
-    (auth_keys, guards_verified): (&AuthKeys, bool),
+    (auth_keys, requires_verification): (&AuthKeys, bool),
 ) -> (u32, FieldAccess, Arc<FieldRules>) {
     let access = if version == 0 {
         FieldAccess::installed(auth_keys)
     } else {
         access.clone()
     };
-    let rules = Arc::new(FieldRules::new(&access).guarding_verified(guards_verified));
+    let rules = Arc::new(FieldRules::new(&access).guarding_verified(requires_verification));
     (version, access, rules)
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use crate::plugin::{
-    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
-    Undelivered,
+    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
+    Urgency,
 };
 
 /// How long a hook can take at most: a page of writes must be answered in time.
@@ -54,7 +54,7 @@ impl PluginGate for Stage {
         Arc::clone(&self.points)
     }
 
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, request: PluginRequest) -> Result<Json, PluginCallError> {
         self.inner.ask(tried(request)).await
     }
 
@@ -62,8 +62,8 @@ impl PluginGate for Stage {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Hurry,
-    ) -> Result<Json, Undelivered> {
+        hurry: Urgency,
+    ) -> Result<Json, PluginCallError> {
         self.inner.deliver(tried(request), note, hurry).await
     }
 

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::plugin::{PluginBroker, PluginGate};
 use crate::record::env::RecordEnv;
 
-pub use page::{Asked, Page};
+pub use page::{Page, ReplayRequest};
 
 /// Where plugins are tried out.
 pub struct Sandbox {
@@ -53,7 +53,7 @@ struct RehearsedWrite {
 /// What would become of a write now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ending {
+pub enum ReplayOutcome {
     /// The same as then.
     Same,
     /// Another record would be stored.
@@ -91,7 +91,7 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Uuid>,
     /// How it would end.
-    pub outcome: Ending,
+    pub outcome: ReplayOutcome,
     /// The fields that would be different.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Difference>,
@@ -129,13 +129,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, ending: Ending) {
+    fn count(&mut self, ending: ReplayOutcome) {
         let number = match ending {
-            Ending::Same => &mut self.same,
-            Ending::Changed => &mut self.changed,
-            Ending::Refused => &mut self.refused,
-            Ending::Depends => &mut self.depends,
-            Ending::Failed => &mut self.failed,
+            ReplayOutcome::Same => &mut self.same,
+            ReplayOutcome::Changed => &mut self.changed,
+            ReplayOutcome::Refused => &mut self.refused,
+            ReplayOutcome::Depends => &mut self.depends,
+            ReplayOutcome::Failed => &mut self.failed,
         };
         *number += 1;
     }

@@ -11,7 +11,7 @@ use skytrail_schema::id::TypeName;
 use tokio::time::Instant;
 
 use super::gate::Stage;
-use super::{Ending, Finding, Sandbox, Tally};
+use super::{Finding, ReplayOutcome, Sandbox, Tally};
 use crate::log::seek::unreadable;
 use crate::plugin::PluginGate;
 
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What has to be replayed.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ReplayRequest {
     /// The plugin; without a name, the only one that is connected.
     pub plugin: Option<String>,
     /// The generation that must be serving, if it matters.
@@ -75,7 +75,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// 118 if the plugin is not connected or is lost; the log cannot be read.
-    pub async fn replay(&self, asked: &Asked) -> Result<Page, ApiError> {
+    pub async fn replay(&self, asked: &ReplayRequest) -> Result<Page, ApiError> {
         let plugin = self.find(asked.plugin.as_deref(), asked.generation).await?;
         let stage: Arc<dyn PluginGate> = Arc::new(Stage::of(&self.gate, &plugin));
         let until = (*asked.range.end()).min(self.env.log.head());
@@ -121,7 +121,7 @@ impl Sandbox {
         stage: &Arc<dyn PluginGate>,
         commit: &Commit,
         event: &Event,
-        (asked, page): (&Asked, &mut Page),
+        (asked, page): (&ReplayRequest, &mut Page),
     ) -> Result<bool, ApiError> {
         match part_of(commit, event, &asked.types) {
             Part::Nothing => return Ok(false),
@@ -150,7 +150,7 @@ impl Page {
             let name = format!("{}.{field}", finding.record.record_type);
             *self.ignored.entry(name).or_default() += 1;
         }
-        if finding.outcome != Ending::Same {
+        if finding.outcome != ReplayOutcome::Same {
             self.findings.push(finding);
         }
     }

@@ -14,7 +14,7 @@ use skytrail_schema::value::Value;
 use uuid::Uuid;
 
 use super::page::is_about_accounts;
-use super::{Asked, Difference, Ending, Finding, RehearsedWrite, Sandbox};
+use super::{Difference, Finding, RehearsedWrite, ReplayOutcome, ReplayRequest, Sandbox};
 use crate::context::RequestContext;
 use crate::plugin::{PluginGate, Trigger};
 use crate::record::apply::{self, Folded};
@@ -62,7 +62,7 @@ impl Sandbox {
     pub(super) async fn rehearse(
         &self,
         stage: &Arc<dyn PluginGate>,
-        (plugin, asked): (&str, &Asked),
+        (plugin, asked): (&str, &ReplayRequest),
         commit: &Commit,
         event: &Event,
     ) -> Result<Option<Finding>, ApiError> {
@@ -159,22 +159,22 @@ async fn try_out(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
     context: &RequestContext,
-    asked: &Asked,
-) -> Result<(Ending, Differences, Option<ApiError>), ApiError> {
+    asked: &ReplayRequest,
+) -> Result<(ReplayOutcome, Differences, Option<ApiError>), ApiError> {
     let (ending, differences, error) = match &write.after {
         Some(after) => match save(stage, write, (after, &asked.ignored), context).await? {
             (ending, Ok(differences)) => (ending, differences, None),
             (ending, Err(error)) => (ending, Differences::default(), Some(error)),
         },
         None => match delete(stage, write, context).await? {
-            Ok(()) => (Ending::Same, Differences::default(), None),
-            Err(error) => (Ending::Refused, Differences::default(), Some(error)),
+            Ok(()) => (ReplayOutcome::Same, Differences::default(), None),
+            Err(error) => (ReplayOutcome::Refused, Differences::default(), Some(error)),
         },
     };
-    if ending == Ending::Same && asked.has_after_hooks {
+    if ending == ReplayOutcome::Same && asked.has_after_hooks {
         let told = answered(after_hooks(stage, write, context).await)?;
         if let Err(error) = told {
-            return Ok((Ending::Failed, differences, Some(error)));
+            return Ok((ReplayOutcome::Failed, differences, Some(error)));
         }
     }
     Ok((ending, differences, error))
@@ -186,25 +186,25 @@ async fn save(
     write: &Write,
     (after, ignored): (&Record, &Ignored),
     context: &RequestContext,
-) -> Result<(Ending, Tried), ApiError> {
+) -> Result<(ReplayOutcome, Tried), ApiError> {
     let of = |tried: Result<Record, ApiError>| match tried {
         Ok(tried) => {
             let differences = Differences::between(write, (after, &tried), ignored);
             match differences.fields.is_empty() {
-                true => (Ending::Same, Ok(differences)),
-                false => (Ending::Changed, Ok(differences)),
+                true => (ReplayOutcome::Same, Ok(differences)),
+                false => (ReplayOutcome::Changed, Ok(differences)),
             }
         }
-        Err(error) => (Ending::Refused, Err(error)),
+        Err(error) => (ReplayOutcome::Refused, Err(error)),
     };
     let unsent = run(stage, write, unsent(write, after), context).await?;
     let (ending, unsent) = of(unsent);
-    if ending == Ending::Same || write.unknown.is_empty() {
+    if ending == ReplayOutcome::Same || write.unknown.is_empty() {
         return Ok((ending, unsent));
     }
     let sent = of(run(stage, write, sent(write, after), context).await?);
     Ok(match sent {
-        (Ending::Same, _) => (Ending::Depends, unsent),
+        (ReplayOutcome::Same, _) => (ReplayOutcome::Depends, unsent),
         sent if unsent.is_err() => sent,
         _ => (ending, unsent),
     })

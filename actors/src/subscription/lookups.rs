@@ -12,7 +12,7 @@ use skytrail_schema::record::{Head, Record};
 
 use crate::record::env::RecordEnv;
 use crate::record::past;
-use crate::store::Asker;
+use crate::store::Viewer;
 
 /// Looks up what the condition asks for, as of the present.
 ///
@@ -28,13 +28,13 @@ pub(super) async fn look_up(
     let targets: Vec<RecordId> = lookups.targets(iter::once(record)).into_iter().collect();
     if !targets.is_empty() {
         let scope = owner.user.clone().map_or(Scope::Public, Scope::Private);
-        let asker = Asker {
+        let viewer = Viewer {
             scope: &scope,
             caller: owner,
         };
         let mut records = Vec::new();
         for head in env.load_heads(&targets).await?.by_id.values() {
-            if asker.may_look_into(&head.record) {
+            if viewer.may_look_into(&head.record) {
                 records.extend(as_of(env, head, past).await?);
             }
         }

@@ -21,7 +21,6 @@ use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
-use crate::breath::Breath;
 use crate::budget::{Budget, MAX_COST};
 use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
@@ -29,6 +28,7 @@ use crate::push::NoticePush;
 use crate::record::env::RecordEnv;
 use crate::record::{apply, as_of, past, read};
 use crate::store::HeadSource as _;
+use crate::yield_budget::YieldBudget;
 
 /// Publishes a notice for every subscription that a change matches.
 ///
@@ -46,7 +46,7 @@ pub struct Notices {
     num_skipped: u64,
     /// Subscriptions for which that was logged lately.
     complained: LruCache<(DeviceId, String), ()>,
-    breath: Breath,
+    yield_budget: YieldBudget,
 }
 
 /// How many subscriptions are remembered for which it was logged that they cost too much.
@@ -59,7 +59,7 @@ enum Past {
 }
 
 /// A subscription that is held against a change.
-struct Asked<'a> {
+struct MatchCheck<'a> {
     candidate: &'a Candidate,
     caller: &'a Caller,
     /// Its condition, once it is needed; `Some(None)` if no record can fulfil it.
@@ -95,7 +95,7 @@ impl Notices {
             num_failures: 0,
             num_skipped: 0,
             complained: LruCache::new(MAX_COMPLAINED),
-            breath: Breath::default(),
+            yield_budget: YieldBudget::default(),
         }
     }
 
@@ -157,7 +157,7 @@ impl Notices {
             let condition = || wanted(&candidate.query, &caller, &terms.rules, &terms.types);
             let concerns = match &record {
                 Some(record) => {
-                    let mut asked = Asked {
+                    let mut asked = MatchCheck {
                         candidate: &candidate,
                         caller: &caller,
                         condition: None,
@@ -230,11 +230,11 @@ impl Notices {
 
     async fn concerns(
         &mut self,
-        asked: &mut Asked<'_>,
+        asked: &mut MatchCheck<'_>,
         record: &Record,
         terms: &Terms,
     ) -> Result<bool, ApiError> {
-        let Asked {
+        let MatchCheck {
             candidate, caller, ..
         } = *asked;
         if !may_see(caller, record) {
@@ -258,7 +258,7 @@ impl Notices {
             return Ok(false);
         }
         let is_found = condition.evaluate(record, context()) == Some(true);
-        self.breath.after(cost).await;
+        self.yield_budget.after(cost).await;
         Ok(is_found)
     }
 

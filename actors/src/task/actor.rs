@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::driver::{Driver, seconds_before};
-use super::look::{Look, Now};
+use super::look::{Now, TaskInput};
 use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
 use super::state::SMALL_STEP;
 use super::states::TaskStates;
@@ -217,7 +217,7 @@ impl ScheduledTask {
             return self.set(ctx);
         }
         let (_, state) = self.parts.states.read(&self.id);
-        let look = Look {
+        let look = TaskInput {
             spec: &self.timer.spec,
             zone: self.zone(),
             state: &state,
@@ -232,7 +232,7 @@ impl ScheduledTask {
         self.next = verdict.next;
         self.tally.skipped += verdict.num_skipped;
         self.tally.missed += verdict.num_missed;
-        if verdict.is_put_back {
+        if verdict.is_clock_set_back {
             return self.set(ctx);
         }
         if verdict.num_skipped > 0 {
@@ -322,16 +322,16 @@ async fn tell(
             known.zone == zone.name() && TimerSpec::parse(&known.spec).as_ref() == Ok(&timer.spec)
         });
         let now = parts.clock.now();
-        let is_put_back = state.schedule.as_ref().is_some_and(|known| {
+        let is_clock_set_back = state.schedule.as_ref().is_some_and(|known| {
             let moment = Now {
                 spec: &timer.spec,
                 zone,
                 since: known.since,
                 now,
             };
-            moment.is_put_back(state.settled.unwrap_or(known.since))
+            moment.is_clock_set_back(state.settled.unwrap_or(known.since))
         });
-        if is_put_back {
+        if is_clock_set_back {
             let settled = state.settled;
             tracing::warn!(task = %timer.id, ?settled, "the clock was ahead: continuing from now");
         }
@@ -340,7 +340,7 @@ async fn tell(
             zone: zone.name().to_owned(),
             since: now,
         };
-        let is_new = (!is_known || is_put_back).then_some(EventBody::TaskScheduled(schedule));
+        let is_new = (!is_known || is_clock_set_back).then_some(EventBody::TaskScheduled(schedule));
         is_new.into_iter().collect()
     };
     let context = RequestContext::system();

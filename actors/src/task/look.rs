@@ -13,7 +13,7 @@ const IN_TIME: Duration = Duration::from_secs(5);
 
 /// A task and its circumstances.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look<'a> {
+pub(super) struct TaskInput<'a> {
     /// When it is due.
     pub(super) spec: &'a TimerSpec,
     /// In which zone.
@@ -44,7 +44,7 @@ pub(super) struct Verdict {
     /// The next due time.
     pub(super) next: Option<Timestamp>,
     /// Whether the log has to be told to go on from now, because the clock was put back.
-    pub(super) is_put_back: bool,
+    pub(super) is_clock_set_back: bool,
 }
 
 /// A point in time, and what a task's due times are counted from.
@@ -64,7 +64,7 @@ impl Now<'_> {
     /// Whether the clock must have been put back since everything up to `seen_to` was handled.
     ///
     /// The task waits for up to a minute, and for any time before which nothing is due.
-    pub(super) fn is_put_back(self, seen_to: Timestamp) -> bool {
+    pub(super) fn is_clock_set_back(self, seen_to: Timestamp) -> bool {
         let limit = self.now.micros().saturating_add(SMALL_STEP);
         let is_due_before = || {
             let next = self.spec.next_after(self.now, self.since, self.zone);
@@ -74,7 +74,7 @@ impl Now<'_> {
     }
 }
 
-impl Look<'_> {
+impl TaskInput<'_> {
     /// Decides what has to be done.
     ///
     /// Of several due times that nobody has handled, the last one counts. It is run if it is not
@@ -96,14 +96,14 @@ impl Look<'_> {
             now,
         };
         let settled = self.state.settled.unwrap_or(since);
-        if moment.is_put_back(settled) {
+        if moment.is_clock_set_back(settled) {
             return Verdict {
                 passed: Some(now),
-                is_put_back: true,
+                is_clock_set_back: true,
                 ..Verdict::default()
             };
         }
-        let is_passed_ahead = moment.is_put_back(self.passed);
+        let is_passed_ahead = moment.is_clock_set_back(self.passed);
         let passed = if is_passed_ahead { now } else { self.passed };
         let mut verdict = Verdict {
             passed: is_passed_ahead.then_some(now),
@@ -166,8 +166,8 @@ mod tests {
         }
     }
 
-    fn look<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> Look<'a> {
-        Look {
+    fn look<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> TaskInput<'a> {
+        TaskInput {
             spec,
             zone: Tz::UTC,
             state,
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(verdict.run, Some(at(10_000)));
         assert_eq!(verdict.next, Some(at(20_000)));
         let passed = verdict.passed.unwrap();
-        let after = Look {
+        let after = TaskInput {
             passed,
             ..look(&spec, &state)
         };
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!((old.run, old.num_missed), (None, 1));
         assert_eq!(old.next, Some(at(2_000_000)));
         // It is given up once.
-        let again = Look {
+        let again = TaskInput {
             passed: old.passed.unwrap(),
             ..look(&spec, &state)
         };
@@ -225,13 +225,13 @@ mod tests {
     #[test]
     fn a_busy_task_passes_over_what_is_due() {
         let (spec, state) = (every(1), state(0, None));
-        let busy = Look {
+        let busy = TaskInput {
             is_busy: true,
             ..look(&spec, &state)
         };
         let verdict = busy.decide(at(3_000));
         assert_eq!((verdict.run, verdict.num_skipped), (None, 3));
-        let free = Look {
+        let free = TaskInput {
             passed: verdict.passed.unwrap(),
             ..look(&spec, &state)
         };
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn without_a_worker_a_due_run_waits_until_it_is_too_old() {
         let (spec, state) = (every(100), state(0, None));
-        let alone = Look {
+        let alone = TaskInput {
             is_attended: false,
             ..look(&spec, &state)
         };
@@ -263,31 +263,31 @@ mod tests {
             for (since, settled) in [(0, Some(year)), (year, None)] {
                 let state = state(since, settled);
                 let verdict = look(&spec, &state).decide(at(10_500));
-                assert!(verdict.is_put_back, "{spec:?} {since}");
+                assert!(verdict.is_clock_set_back, "{spec:?} {since}");
                 assert_eq!((verdict.run, verdict.passed), (None, Some(at(10_500))));
             }
             let near = state(0, Some(70_000));
-            assert!(!look(&spec, &near).decide(at(10_000)).is_put_back);
-            assert!(look(&spec, &near).decide(at(9_000)).is_put_back);
+            assert!(!look(&spec, &near).decide(at(10_000)).is_clock_set_back);
+            assert!(look(&spec, &near).decide(at(9_000)).is_clock_set_back);
         }
         // The task waits for what it has already run if nothing is due before.
         let (spec, state) = (every(3600), state(0, Some(3_600_000)));
         let verdict = look(&spec, &state).decide(at(1_800_000));
-        assert_eq!((verdict.is_put_back, verdict.run), (false, None));
+        assert_eq!((verdict.is_clock_set_back, verdict.run), (false, None));
         assert_eq!(look(&spec, &state).decide(at(3_600_000)).run, None);
     }
 
     #[test]
     fn what_was_passed_over_by_a_clock_that_was_ahead_is_not_passed() {
         let (spec, state) = (every(2), state(0, Some(4_000)));
-        let ahead = Look {
+        let ahead = TaskInput {
             passed: at(900_000),
             ..look(&spec, &state)
         };
         let verdict = ahead.decide(at(10_500));
-        let nothing_yet = (verdict.run, verdict.passed, verdict.is_put_back);
+        let nothing_yet = (verdict.run, verdict.passed, verdict.is_clock_set_back);
         assert_eq!(nothing_yet, (None, Some(at(10_500)), false));
-        let after = Look {
+        let after = TaskInput {
             passed: verdict.passed.unwrap(),
             ..look(&spec, &state)
         };
@@ -320,7 +320,7 @@ mod tests {
                 if dies {
                     passed = at(0);
                 }
-                let verdict = Look { passed, is_busy, ..look(&spec, &state) }.decide(at(now));
+                let verdict = TaskInput { passed, is_busy, ..look(&spec, &state) }.decide(at(now));
                 passed = passed.max(verdict.passed.unwrap_or(passed));
                 if let Some(due) = verdict.run {
                     prop_assert!(!is_busy && due <= at(now));
@@ -353,9 +353,9 @@ mod tests {
                 let mut has_run = false;
                 let end = now + 60_000 + num_looks * 1000 + 2 * interval as i64 * 1000;
                 while now < end {
-                    let verdict = Look { passed, ..look(&spec, &known) }.decide(at(now));
+                    let verdict = TaskInput { passed, ..look(&spec, &known) }.decide(at(now));
                     passed = verdict.passed.unwrap_or(passed);
-                    if verdict.is_put_back {
+                    if verdict.is_clock_set_back {
                         known = state(now, Some(now));
                         last_run = at(0);
                     }

@@ -16,7 +16,7 @@ use super::actor::{Reply, ScheduledTask, TaskParts, stopping, until};
 use super::messages::{RunOutcome, RunReport, TaskReport};
 use super::state::{SMALL_STEP, TaskRun};
 use crate::context::RequestContext;
-use crate::plugin::{Lineage, PluginRequest, Timer, Undelivered};
+use crate::plugin::{Lineage, PluginCallError, PluginRequest, Timer};
 
 /// If the next run is due within this time, a successful end is written to the log together with
 /// its claim.
@@ -324,8 +324,8 @@ async fn carry_out(
     loop {
         let error = match parts.plugins.ask(request.clone()).await {
             // The plugin has received nothing yet, so this is not a second run.
-            Err(Undelivered::Unready(error)) => error,
-            answer => return Outcome::Ended(answer.map_err(Undelivered::into_error)),
+            Err(PluginCallError::Unready(error)) => error,
+            answer => return Outcome::Ended(answer.map_err(PluginCallError::into_error)),
         };
         let now = parts.clock.now();
         // The run does not wait for a time that only a clock that was ahead has seen.

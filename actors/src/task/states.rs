@@ -11,7 +11,7 @@ use skytrail_schema::id::TaskId;
 use super::state::TaskState;
 use crate::context::RequestContext;
 use crate::log::{CommitObserver, EventLog};
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 
 /// See the module's overview. An observer of the log: its tasks are always those at the log's
@@ -61,7 +61,7 @@ impl TaskStates {
         context: &RequestContext,
         decide: impl Fn(&TaskState) -> Vec<EventBody>,
     ) -> Result<Option<Arc<Commit>>, ApiError> {
-        until_settled(None, |_| async {
+        retry_on_conflict(None, |_| async {
             let (read_position, state) = self.read(id);
             let mut plan = Plan::default();
             for (body, version) in decide(&state).into_iter().zip(state.version + 1..) {

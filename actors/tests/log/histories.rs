@@ -12,7 +12,7 @@ use skytrail_actors::log::disk::Disk;
 use skytrail_actors::log::{ConflictKey, Decision, EmbeddedLog, EventLog};
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::{
-    Actor, Commit, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch,
+    Actor, ChangeStamp, Commit, EventBody, NewCommit, NewEvent, RecordState, Stream,
 };
 use skytrail_schema::id::{RecordId, TypeName};
 use uuid::Uuid;
@@ -61,7 +61,7 @@ fn event(key: &str, fields: Json) -> NewEvent {
         owner: None,
         access: None,
         created: None,
-        updated: Touch::default(),
+        updated: ChangeStamp::default(),
         fields,
     };
     NewEvent {

@@ -10,8 +10,8 @@ use skytrail_actors::log::{Decision, EmbeddedLog, EventLog};
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::event::{
-    Actor, Commit, EventBody, EventFilter, Kinds, NewCommit, NewEvent, Origin, Provenance,
-    RecordState, Stream, Touch,
+    Actor, ChangeStamp, Commit, EventBody, EventFilter, Kinds, NewCommit, NewEvent, Origin,
+    Provenance, RecordState, Stream,
 };
 use skytrail_schema::id::RecordId;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ fn event() -> impl Strategy<Value = NewEvent> {
             owner: None,
             access: None,
             created: None,
-            updated: Touch::default(),
+            updated: ChangeStamp::default(),
             fields: [("text".to_owned(), json!("x".repeat(size)))].into(),
         };
         let changed = |plugin: &str| Provenance {
@@ -54,7 +54,7 @@ fn event() -> impl Strategy<Value = NewEvent> {
             version: 1,
             body: match is_new {
                 true => EventBody::RecordCreated(state),
-                false => EventBody::RecordDeleted(Touch::default()),
+                false => EventBody::RecordDeleted(ChangeStamp::default()),
             },
             provenance: hook.map(changed).into_iter().collect(),
         }

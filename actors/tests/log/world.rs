@@ -12,7 +12,7 @@ use skytrail_actors::log::{
     AppendError, ConflictKey, Decision, EmbeddedLog, EventLog, LogOpenError, LogOptions, OpenedLog,
 };
 use skytrail_schema::event::{
-    Actor, Commit, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch,
+    Actor, ChangeStamp, Commit, EventBody, NewCommit, NewEvent, RecordState, Stream,
 };
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
@@ -87,7 +87,7 @@ pub fn decision(
         owner: None,
         access: None,
         created: None,
-        updated: Touch::default(),
+        updated: ChangeStamp::default(),
         fields: [("number".to_owned(), json!(number))].into(),
     };
     let event = NewEvent {

@@ -15,8 +15,8 @@ use skytrail_actors::log::resolver::Resolver;
 use skytrail_actors::log::{AppendError, CommitObserver, Decision, EventLog, ReadError};
 use skytrail_actors::plugin::timer_spec::TimerSpec;
 use skytrail_actors::plugin::{
-    DeliveryNote, Hurry, NoPlugins, Overlap, PluginGate, PluginRequest, Points, Presence,
-    Readiness, Timer, Undelivered,
+    DeliveryNote, NoPlugins, Overlap, PluginCallError, PluginGate, PluginRequest, Points, Presence,
+    Readiness, Timer, Urgency,
 };
 use skytrail_actors::task::{
     Driver, DriverError, ListTasks, TaskParts, TaskReport, TaskSettings, TaskStates, Tasks, Wake,
@@ -187,12 +187,12 @@ impl PluginGate for ScriptedPlugin {
         Arc::clone(&self.points.lock())
     }
 
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, request: PluginRequest) -> Result<Json, PluginCallError> {
         let (reply, answer) = oneshot::channel();
         self.asked.send(Asked { request, reply }).ok().unwrap();
         let answer = answer.await;
         let answer = answer.unwrap_or_else(|_| Err(ApiError::unexpected("lost")));
-        answer.map_err(Undelivered::Refused)
+        answer.map_err(PluginCallError::Refused)
     }
 
     fn presence(&self, _: &str) -> Presence {
@@ -210,8 +210,8 @@ impl PluginGate for ScriptedPlugin {
         &self,
         request: PluginRequest,
         _: DeliveryNote,
-        _: Hurry,
-    ) -> Result<Json, Undelivered> {
+        _: Urgency,
+    ) -> Result<Json, PluginCallError> {
         self.ask(request).await
     }
 

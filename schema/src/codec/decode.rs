@@ -160,7 +160,7 @@ pub fn blank_payloads(
 ///
 /// # Errors
 /// As [`decode_commit`].
-pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
+pub fn split_commit(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
     let (frame, chain) = Frame::read_chained(bytes)?;
     let events = frame.sections.iter().map(|section| EventParts {
         head: section.head,
@@ -204,7 +204,7 @@ pub fn without_chain(bytes: &[u8]) -> Result<(&[u8], ChainHash), CodecError> {
 ///
 /// # Errors
 /// As [`decode_commit`].
-pub fn chain_behind(previous: &ChainHash, bytes: &[u8]) -> Result<ChainHash, CodecError> {
+pub fn next_chain_hash(previous: &ChainHash, bytes: &[u8]) -> Result<ChainHash, CodecError> {
     Ok(Frame::read(bytes)?.link(previous))
 }
 

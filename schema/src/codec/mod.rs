@@ -28,7 +28,7 @@
 //! (section flag 1), and the chain still verifies. Without the salt nobody can guess what was
 //! erased. A hash that can be computed is not stored, and neither is the previous chain hash: the
 //! previous frame has it. Where commits are stored next to each other, the chain hash of all but
-//! the first can be left out as well: [`without_chain`] and [`chain_behind`].
+//! the first can be left out as well: [`without_chain`] and [`next_chain_hash`].
 //!
 //! Encoding has two steps, so that the expensive one runs on the caller's thread: [`encode_events`]
 //! creates the sections, and [`seal`] adds header and chain hash once the position is known.
@@ -44,8 +44,8 @@ use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
 pub use decode::{
-    Contents, Outline, SealedEvent, blank_payloads, chain_behind, check_commit, decode_commit,
-    has_wanted, outlines, peek, sealed_events, take_apart, verify_chain, without_chain,
+    Contents, Outline, SealedEvent, blank_payloads, check_commit, decode_commit, has_wanted,
+    next_chain_hash, outlines, peek, sealed_events, split_commit, verify_chain, without_chain,
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;

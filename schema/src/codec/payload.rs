@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::CodecError;
 use crate::acl::Acl;
-use crate::event::{EventBody, EventKind, RecordPatch, RecordState, Touch};
+use crate::event::{ChangeStamp, EventBody, EventKind, RecordPatch, RecordState};
 use crate::id::UserId;
 use crate::json;
 use crate::time::Timestamp;
@@ -169,7 +169,7 @@ impl Stored<'_> {
         serde_json::from_value(json).map_err(malformed)
     }
 
-    fn touch(&self, user: Option<&UserId>) -> Result<Touch, CodecError> {
+    fn touch(&self, user: Option<&UserId>) -> Result<ChangeStamp, CodecError> {
         Ok(self.parse::<StoredTouch<'_>>()?.into_touch(user))
     }
 
@@ -201,7 +201,7 @@ fn some<'de, D: Deserializer<'de>>(from: D) -> Result<OtherUser<'static>, D::Err
     Ok(Some(Option::<UserId>::deserialize(from)?.map(Cow::Owned)))
 }
 
-/// A [`Touch`] as stored.
+/// A [`ChangeStamp`] as stored.
 #[derive(Serialize, Deserialize)]
 struct StoredTouch<'a> {
     at: i64,
@@ -214,15 +214,15 @@ struct StoredTouch<'a> {
 }
 
 impl<'a> StoredTouch<'a> {
-    fn new(touch: &'a Touch, user: Option<&UserId>) -> Self {
+    fn new(touch: &'a ChangeStamp, user: Option<&UserId>) -> Self {
         Self {
             at: touch.at.micros(),
             by: other_user(touch.by.as_ref(), user),
         }
     }
 
-    fn into_touch(self, user: Option<&UserId>) -> Touch {
-        Touch {
+    fn into_touch(self, user: Option<&UserId>) -> ChangeStamp {
+        ChangeStamp {
             at: Timestamp::from_micros(self.at),
             by: user_again(self.by, user),
         }
@@ -289,7 +289,7 @@ impl<'a> StoredState<'a> {
             owner: user_again(self.owner, user),
             access: self.access.map(Cow::into_owned),
             created: self.created.map(|touch| touch.into_touch(user)),
-            updated: Touch {
+            updated: ChangeStamp {
                 at: Timestamp::from_micros(self.at),
                 by: user_again(self.by, user),
             },
@@ -340,7 +340,7 @@ impl<'a> StoredPatch<'a> {
             set: self.set.into_owned(),
             unset: self.unset.into_owned(),
             access: self.access.map(Cow::into_owned),
-            updated: Touch {
+            updated: ChangeStamp {
                 at: Timestamp::from_micros(self.at),
                 by: user_again(self.by, user),
             },

@@ -176,7 +176,8 @@ mod tests {
     use super::*;
     use crate::chain;
     use crate::codec::{
-        Contents, Seal, check_commit, decode_commit, encode_events, seal, take_apart, verify_chain,
+        Contents, Seal, check_commit, decode_commit, encode_events, seal, split_commit,
+        verify_chain,
     };
     use crate::event::{LoggedIn, NewCommit, SavedSubscription, UserPatch};
     use crate::subscription::Subscription;
@@ -266,7 +267,7 @@ mod tests {
         };
         assert_eq!(check_commit(&bytes, Some(&chain::GENESIS)), Ok(contents));
         // Programs that check an export see text like any other.
-        let parts = take_apart(&bytes).unwrap();
+        let parts = split_commit(&bytes).unwrap();
         let (salt, payload) = parts.events[0].content.unwrap();
         assert!(std::str::from_utf8(payload).unwrap().contains("\"sealed\""));
         assert_eq!(chain::payload_hash(&salt, payload), parts.events[0].hash);

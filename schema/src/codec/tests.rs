@@ -80,8 +80,8 @@ fn json_value() -> impl Strategy<Value = Json> {
     })
 }
 
-fn touch() -> impl Strategy<Value = Touch> {
-    (any::<i64>(), users()).prop_map(|(at, by)| Touch {
+fn touch() -> impl Strategy<Value = ChangeStamp> {
+    (any::<i64>(), users()).prop_map(|(at, by)| ChangeStamp {
         at: Timestamp::from_micros(at),
         by,
     })
@@ -375,7 +375,7 @@ proptest! {
         prop_assert_eq!(peek.chain, commit.chain);
         let (kept, chain) = without_chain(&bytes).unwrap();
         prop_assert_eq!(chain, commit.chain);
-        prop_assert_eq!(chain_behind(&chain::GENESIS, kept).unwrap(), chain);
+        prop_assert_eq!(next_chain_hash(&chain::GENESIS, kept).unwrap(), chain);
     }
 
     #[test]
@@ -427,7 +427,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode_commit(&bytes, &NoKeys);
         let _ = verify_chain(&bytes, &chain::GENESIS, &NoKeys);
-        let _ = chain_behind(&chain::GENESIS, &bytes);
+        let _ = next_chain_hash(&chain::GENESIS, &bytes);
         let _ = peek(&bytes);
     }
 
@@ -454,7 +454,7 @@ fn small_create() -> NewCommit {
         owner: Some(user.clone()),
         access: None,
         created: None,
-        updated: Touch {
+        updated: ChangeStamp {
             at: Timestamp::from_micros(1_800_000_000_000_000),
             by: Some(user.clone()),
         },

@@ -1,12 +1,11 @@
 //! What can happen, and the numbers under which it is stored.
 
 use super::{
-    AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
-    DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
-    Intervals, LogRestored, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, Personal,
-    PluginRegistration, RecordPatch, RecordState, RelationTarget, Retention, RoleFlags,
-    SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch,
-    UserState,
+    AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, ChangeStamp, CreationRoles,
+    DefaultAccess, DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion,
+    FieldRename, Intervals, LogRestored, LoggedIn, NoDetails, PasswordRehashed, PasswordSet,
+    Personal, PluginRegistration, RecordPatch, RecordState, RelationTarget, Retention, RoleFlags,
+    SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -22,7 +21,7 @@ pub enum EventBody {
     /// [`SNAPSHOT_EVERY`] patches.
     RecordReplaced(RecordState),
     /// A record was deleted.
-    RecordDeleted(Touch),
+    RecordDeleted(ChangeStamp),
     /// A type was created or got fields.
     TypeExtended(TypeExtension),
     /// The access list of records that are saved without one was set.
@@ -78,9 +77,9 @@ pub enum EventBody {
     /// A device was registered, for the first time or again; carries its full state.
     DeviceRegistered(DeviceState),
     /// A device no longer has a user.
-    DeviceUnregistered(Touch),
+    DeviceUnregistered(ChangeStamp),
     /// A device was deleted, with all its subscriptions.
-    DeviceDeleted(Touch),
+    DeviceDeleted(ChangeStamp),
     /// A subscription was created, or replaced one with the same name.
     SubscriptionSaved(SavedSubscription),
     /// A subscription was deleted.

@@ -147,7 +147,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::{Actor, EventBody, NoDetails, Provenance, Touch};
+    use crate::event::{Actor, ChangeStamp, EventBody, NoDetails, Provenance};
     use crate::time::Timestamp;
 
     fn commit(stream: &str, body: EventBody, user: Option<&str>) -> Commit {
@@ -183,7 +183,7 @@ mod tests {
     fn every_member_that_is_there_must_fit() {
         use serde_json::json;
 
-        let deleted = || EventBody::RecordDeleted(Touch::default());
+        let deleted = || EventBody::RecordDeleted(ChangeStamp::default());
         let mut note = commit("record/note/1", deleted(), Some("ada"));
         note.actor.key = KeyKind::Client;
         note.request_id = Some(Uuid::from_u128(7));

@@ -31,7 +31,7 @@ pub use erasure::{Blank, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope};
 pub use filter::{EventFilter, Kinds};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use plugin::PluginRegistration;
-pub use record::{RecordPatch, RecordState, Touch};
+pub use record::{ChangeStamp, RecordPatch, RecordState};
 pub use restore::LogRestored;
 pub use settings::{
     CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, Personal, Retention,

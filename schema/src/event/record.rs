@@ -24,9 +24,9 @@ pub struct RecordState {
     pub access: Option<Acl>,
     /// When and by whom it was created, if that differs from the last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Touch>,
+    pub created: Option<ChangeStamp>,
     /// When and by whom it was last changed.
-    pub updated: Touch,
+    pub updated: ChangeStamp,
     /// The fields, in wire form; sequence fields hold their number.
     #[serde(deserialize_with = "json::members")]
     pub fields: BTreeMap<String, Json>,
@@ -34,7 +34,7 @@ pub struct RecordState {
 
 impl RecordState {
     /// Returns when and by whom it was created.
-    pub fn creation(&self) -> &Touch {
+    pub fn creation(&self) -> &ChangeStamp {
         self.created.as_ref().unwrap_or(&self.updated)
     }
 }
@@ -56,12 +56,12 @@ pub struct RecordPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Acl>,
     /// When and by whom.
-    pub updated: Touch,
+    pub updated: ChangeStamp,
 }
 
 /// When and by whom something was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Touch {
+pub struct ChangeStamp {
     /// When, in microseconds.
     #[serde(with = "micros")]
     pub at: Timestamp,

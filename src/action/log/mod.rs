@@ -6,7 +6,7 @@ pub(crate) mod table;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use skytrail_actors::events::{Asked, Direction, Found};
+use skytrail_actors::events::{Direction, Found, PageRequest};
 
 use super::{Call, Outcome, Reply, request};
 
@@ -25,7 +25,7 @@ pub(super) async fn read(call: Call) -> Outcome {
         None => None,
     };
     let page = reader
-        .page(&Asked {
+        .page(&PageRequest {
             filter,
             from,
             range: asked::range(reader, &call.body).await?,

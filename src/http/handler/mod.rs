@@ -17,7 +17,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Origin;
 use tokio::time::Instant;
 
-use super::checks::{self, Asked};
+use super::checks::{self, CheckedRequest};
 use super::deadline::within;
 use super::frame::trace_of;
 use super::router::context;
@@ -54,11 +54,11 @@ async fn ask(
     let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
     contents::log_head(services, request, context.request.id(), shown);
     let nothing = Map::new();
-    let mut asked = Asked::new(services, &nothing, key, token, context);
+    let mut asked = CheckedRequest::new(services, &nothing, key, token, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);
     // Checked before the body is read: a client that may not ask must not take up memory with its
     // body.
-    let time = (asked.context.deadline, asked.context.storing.clone());
+    let time = (asked.context.deadline, asked.context.commit_gate.clone());
     within(time, asked.pass(checks)).await?;
     let mut context = asked.context;
 
@@ -77,7 +77,7 @@ async fn ask(
         lineage: Lineage::of(&context),
     };
     drop(bytes);
-    let time = (context.deadline, context.storing);
+    let time = (context.deadline, context.commit_gate);
     let result = within(time, services.plugins.call(request)).await?;
     answer::parse(result).map(answer::Answer::into_response)
 }

@@ -16,7 +16,7 @@ use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
 use crate::action::request;
-use crate::http::checks::{Asked, Check};
+use crate::http::checks::{Check, CheckedRequest};
 use crate::services::Services;
 
 const WITH_TOKEN: &[Check] = &[
@@ -54,9 +54,9 @@ impl Shown {
         &self,
         services: &'a Services,
         body: &'a Map<String, Json>,
-    ) -> Result<Asked<'a>, ApiError> {
+    ) -> Result<CheckedRequest<'a>, ApiError> {
         let (key, token) = (self.key.clone(), self.token.clone());
-        let mut asked = Asked::new(services, body, key, token, RequestContext::system());
+        let mut asked = CheckedRequest::new(services, body, key, token, RequestContext::system());
         let has_token = asked.token.is_some();
         let checks = if has_token { WITH_TOKEN } else { WITHOUT_TOKEN };
         asked.pass(checks).await?;

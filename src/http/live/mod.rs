@@ -7,7 +7,7 @@ use std::sync::Arc;
 use actix_web::http::header::UPGRADE;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::live::{Connected, Ended, Ending, Inbox, Subscribe};
+use skytrail_actors::live::{Connected, EndReason, Ended, Inbox, Subscribe};
 use skytrail_actors::log::Timeline;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
@@ -164,23 +164,23 @@ async fn tell(
     let refused = shown.pass(services, &nothing).await.err();
     let ending = tokio::select! {
         biased;
-        Some(refusal) = std::future::ready(refused) => Some(Ending::Refused(refusal)),
+        Some(refusal) = std::future::ready(refused) => Some(EndReason::Refused(refusal)),
         ending = ended.wait() => Some(ending),
-        refusal = End::wait(end, &*services.clock) => Some(Ending::Refused(refusal)),
+        refusal = End::wait(end, &*services.clock) => Some(EndReason::Refused(refusal)),
         () = feed.gone() => None,
         ending = pass_on(feed, &mut inbox, services.events.timeline()) => ending,
     };
     let error = match ending {
-        Some(Ending::Refused(error)) => error.to_wire(),
-        Some(Ending::TooSlow) => json!({"message": "too slow: too much was waiting"}),
-        Some(Ending::Stopping) | None => return,
+        Some(EndReason::Refused(error)) => error.to_wire(),
+        Some(EndReason::TooSlow) => json!({"message": "too slow: too much was waiting"}),
+        Some(EndReason::Stopping) | None => return,
     };
     let text = json!({"event": "error", "error": error}).to_string();
     let _ = feed.send(Frame::new(None, "error", &text)).await;
 }
 
 /// Passes on frames. Returns why they end, or `None` if the client has disconnected.
-async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<Ending> {
+async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<EndReason> {
     while let Some(frame) = inbox.next().await {
         let id = frame
             .position
@@ -190,7 +190,7 @@ async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<E
         match feed.send(frame).await {
             Ok(()) if !is_last => {}
             Ok(()) | Err(SendError::Gone) => return None,
-            Err(SendError::TooSlow) => return Some(Ending::TooSlow),
+            Err(SendError::TooSlow) => return Some(EndReason::TooSlow),
         }
     }
     // Whoever closed the inbox gives the reason.

@@ -7,7 +7,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::Application;
-use crate::config::{Config, Secret, as_seen_from_here};
+use crate::config::{Config, Secret, local_client_address};
 use crate::ops::remote::RunningServer;
 use crate::process::ProcessGroup;
 
@@ -25,7 +25,7 @@ pub(in crate::ops) struct ChildEnv(Vec<(&'static str, String)>);
 impl ChildEnv {
     pub(in crate::ops) fn of(config: &Config, application: &Application, plugin: &str) -> Self {
         let keys = &application.keys;
-        let endpoint = format!("http://{}", as_seen_from_here(application.address));
+        let endpoint = format!("http://{}", local_client_address(application.address));
         let mut all = common(config, endpoint, &keys.master);
         all.push(("API_KEY", keys.api.reveal().to_owned()));
         all.push(("PLUGIN_NAME", plugin.to_owned()));

@@ -42,7 +42,7 @@ impl RequestId {
 
 /// The meaning of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum ZmqMessage {
     /// The worker accepts requests.
     Ready,
     /// The sender is alive and has nothing to do.
@@ -88,13 +88,13 @@ pub(super) enum MessageError {
 ///
 /// # Errors
 /// See [`MessageError`].
-pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
+pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<ZmqMessage, MessageError> {
     let count = frames.len();
     if let [signal] = frames.as_slice() {
         return match signal.as_slice() {
-            [READY] => Ok(Told::Ready),
-            [HEARTBEAT] => Ok(Told::Heartbeat),
-            [SHUTDOWN] => Ok(Told::Shutdown),
+            [READY] => Ok(ZmqMessage::Ready),
+            [HEARTBEAT] => Ok(ZmqMessage::Heartbeat),
+            [SHUTDOWN] => Ok(ZmqMessage::Shutdown),
             _ => Err(MessageError::UnknownKind),
         };
     }
@@ -107,8 +107,8 @@ pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
         body,
     };
     match kind.as_slice() {
-        [REQUEST] => Ok(Told::Request(envelope)),
-        [RESPONSE] => Ok(Told::Response(envelope)),
+        [REQUEST] => Ok(ZmqMessage::Request(envelope)),
+        [RESPONSE] => Ok(ZmqMessage::Response(envelope)),
         _ => Err(MessageError::UnknownKind),
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
 ///
 /// # Errors
 /// See [`MessageError`].
-pub(super) fn parse_head(mut frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
+pub(super) fn parse_head(mut frames: Vec<Vec<u8>>) -> Result<ZmqMessage, MessageError> {
     if frames.is_empty() {
         return Err(MessageError::UnknownKind);
     }
@@ -140,13 +140,13 @@ fn parse_id(id: Vec<u8>) -> Option<RequestId> {
 }
 
 /// Serializes a message to a worker, as its socket gets it.
-pub(super) fn write(worker: &Identity, told: Told) -> Vec<Vec<u8>> {
+pub(super) fn write(worker: &Identity, told: ZmqMessage) -> Vec<Vec<u8>> {
     let (kind, envelope) = match told {
-        Told::Ready => return vec![vec![READY]],
-        Told::Heartbeat => return vec![vec![HEARTBEAT]],
-        Told::Shutdown => return vec![vec![SHUTDOWN]],
-        Told::Request(envelope) => (REQUEST, envelope),
-        Told::Response(envelope) => (RESPONSE, envelope),
+        ZmqMessage::Ready => return vec![vec![READY]],
+        ZmqMessage::Heartbeat => return vec![vec![HEARTBEAT]],
+        ZmqMessage::Shutdown => return vec![vec![SHUTDOWN]],
+        ZmqMessage::Request(envelope) => (REQUEST, envelope),
+        ZmqMessage::Response(envelope) => (RESPONSE, envelope),
     };
     vec![
         worker.0.to_vec(),
@@ -174,13 +174,13 @@ mod tests {
         })
     }
 
-    fn told() -> impl Strategy<Value = Told> {
+    fn told() -> impl Strategy<Value = ZmqMessage> {
         prop_oneof![
-            Just(Told::Ready),
-            Just(Told::Heartbeat),
-            Just(Told::Shutdown),
-            envelope().prop_map(Told::Request),
-            envelope().prop_map(Told::Response),
+            Just(ZmqMessage::Ready),
+            Just(ZmqMessage::Heartbeat),
+            Just(ZmqMessage::Shutdown),
+            envelope().prop_map(ZmqMessage::Request),
+            envelope().prop_map(ZmqMessage::Response),
         ]
     }
 
@@ -207,7 +207,7 @@ mod tests {
         fn a_bent_message_is_read_or_refused(
             told in envelope(), index in 0..7_usize, bent in proptest::collection::vec(any::<u8>(), 0..9)
         ) {
-            let mut frames = write(&Identity(Arc::new([1])), Told::Request(told));
+            let mut frames = write(&Identity(Arc::new([1])), ZmqMessage::Request(told));
             frames[index] = bent;
             let _ = parse(frames);
         }
@@ -216,21 +216,21 @@ mod tests {
     #[test]
     fn frames_are_those_of_v1() {
         let identity = Identity(b"0A0B-0C0D".as_slice().into());
-        let request = Told::Request(Envelope {
+        let request = ZmqMessage::Request(Envelope {
             bounce: 1,
             id: RequestId("A1B2-C3D4".into()),
             body: b"{}".to_vec(),
         });
         let expected: [&[u8]; 7] = [b"0A0B-0C0D", b"", b"\x04", b"1", b"A1B2-C3D4", b"", b"{}"];
         assert_eq!(write(&identity, request), expected);
-        assert_eq!(write(&identity, Told::Heartbeat), [[2]]);
+        assert_eq!(write(&identity, ZmqMessage::Heartbeat), [[2]]);
     }
 
     #[test]
     fn a_message_is_known_by_its_head() {
         let frames = [b"w".as_slice(), b"", b"\x05", b"3", b"A1B2-C3D4", b""];
         let head: Vec<_> = frames.iter().map(|frame| frame.to_vec()).collect();
-        let expected = Told::Response(Envelope {
+        let expected = ZmqMessage::Response(Envelope {
             bounce: 3,
             id: RequestId("A1B2-C3D4".into()),
             body: Vec::new(),

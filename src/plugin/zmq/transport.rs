@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Endpoint;
-use super::pool::{Asked, Failure, Limits, Pool, Ticket};
+use super::pool::{Failure, Limits, Pool, Ticket, WorkerRequest};
 use super::socket;
 use super::workers::Workers;
 use crate::plugin::transport::{
@@ -110,7 +110,7 @@ impl Transport for Zmq {
             Err(error) => return Answer::Given(unparsed(&error.to_string())),
         };
         let ticket: Ticket = envelope.id.as_str().into();
-        let asked = Asked {
+        let asked = WorkerRequest {
             ticket: Arc::clone(&ticket),
             parent: envelope.parent.as_deref().map(Into::into),
             // Each call is one bounce, and the request that it causes is another.

@@ -12,8 +12,8 @@ use skytrail_actors::plugin::protocol::CallMessage;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bodies;
-use super::message::{self, Identity, Told};
-use super::pool::{Action, Asked, CallId, Failure, Pool, Ticket};
+use super::message::{self, Identity, ZmqMessage};
+use super::pool::{Action, CallId, Failure, Pool, Ticket, WorkerRequest};
 use super::socket::Link;
 use crate::plugin::transport::Notice;
 
@@ -78,7 +78,11 @@ impl Workers {
     }
 
     /// Asks a worker; the receiver gets the answer, or the reason why there is none.
-    pub(super) fn ask(&self, asked: Asked, is_greeting: bool) -> oneshot::Receiver<Answered> {
+    pub(super) fn ask(
+        &self,
+        asked: WorkerRequest,
+        is_greeting: bool,
+    ) -> oneshot::Receiver<Answered> {
         let (sender, answer) = oneshot::channel();
         let waiting = Waiting {
             sender,
@@ -134,12 +138,14 @@ impl Workers {
     }
 
     /// Handles a message from a connection; returns whether the connection still counts.
-    pub(super) fn hear(&self, identity: &Identity, number: u64, told: Told) -> bool {
+    pub(super) fn hear(&self, identity: &Identity, number: u64, told: ZmqMessage) -> bool {
         let plugin = &self.plugin;
         match told {
-            Told::Ready => tracing::info!(%plugin, worker = ?identity, "worker is ready"),
-            Told::Shutdown => tracing::info!(%plugin, worker = ?identity, "worker shuts down"),
-            Told::Heartbeat | Told::Request(_) | Told::Response(_) => {}
+            ZmqMessage::Ready => tracing::info!(%plugin, worker = ?identity, "worker is ready"),
+            ZmqMessage::Shutdown => {
+                tracing::info!(%plugin, worker = ?identity, "worker shuts down")
+            }
+            ZmqMessage::Heartbeat | ZmqMessage::Request(_) | ZmqMessage::Response(_) => {}
         }
         self.settle(|state, now| {
             let is_current = state.is_current(identity, number);
@@ -156,10 +162,10 @@ impl Workers {
         &self,
         identity: &Identity,
         number: u64,
-        told: Told,
+        told: ZmqMessage,
         why: Failure,
     ) -> bool {
-        if let Told::Request(envelope) | Told::Response(envelope) = &told {
+        if let ZmqMessage::Request(envelope) | ZmqMessage::Response(envelope) = &told {
             let (plugin, request) = (&self.plugin, &envelope.id);
             tracing::warn!(
                 %plugin, worker = ?identity, ?request, %why,
@@ -223,7 +229,7 @@ impl State {
         self.note_manning();
     }
 
-    fn tell(&mut self, to: &Identity, told: Told, now: Instant) {
+    fn tell(&mut self, to: &Identity, told: ZmqMessage, now: Instant) {
         let frames = message::write(to, told);
         let is_sent = self.links.get(to).is_some_and(|link| link.send(&frames));
         if !is_sent {
@@ -280,7 +286,7 @@ mod tests {
 
     const MAX_BOUNCE: u32 = 1000;
 
-    fn call(number: u32) -> Told {
+    fn call(number: u32) -> ZmqMessage {
         let id = format!("own{number}").into_bytes();
         let frames = [b"w".to_vec(), vec![], vec![4], b"0".to_vec(), id, vec![]];
         let body = br#"{"payload": {}}"#.to_vec();
@@ -299,7 +305,7 @@ mod tests {
         let identity = Identity(b"w".as_slice().into());
         let (link, _unread) = Link::new(1, workers.max_told_at_once());
         assert!(workers.admit(&identity, link));
-        assert!(workers.hear(&identity, 1, Told::Ready));
+        assert!(workers.hear(&identity, 1, ZmqMessage::Ready));
         for number in 0..MAX_BOUNCE {
             assert!(workers.hear(&identity, 1, call(number)));
         }
@@ -314,7 +320,7 @@ mod tests {
         let num_told = std::iter::from_fn(|| unread.try_recv().ok()).count();
         assert_eq!(num_told, MAX_BOUNCE as usize);
         assert!(
-            workers.hear(&identity, 2, Told::Heartbeat),
+            workers.hear(&identity, 2, ZmqMessage::Heartbeat),
             "it was cut off"
         );
     }

@@ -11,7 +11,7 @@ use crate::projection::conn::Conn;
 use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordId, RecordKey};
 
-use super::row::{self, Misfit, Pending, set_cells};
+use super::row::{self, FieldMismatch, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
 use super::{ApplyError, past, room};
 use crate::projection::captured::{self, Touched};
@@ -53,7 +53,7 @@ impl RecordBatch {
         layout: &Arc<TypeLayout>,
         id: &RecordId,
         (event, place): (&Event, Option<u64>),
-    ) -> Result<Vec<Misfit>, ApplyError> {
+    ) -> Result<Vec<FieldMismatch>, ApplyError> {
         let Some(table) = &layout.table else {
             return Err(ApplyError::fault(format!("no type {}", id.record_type)));
         };
@@ -101,7 +101,7 @@ impl TypeBatch {
         id: &RecordId,
         event: &Event,
         (state, is_created): (&RecordState, bool),
-    ) -> Vec<Misfit> {
+    ) -> Vec<FieldMismatch> {
         let (mut row, misfits) = row::whole_row(table, &id.key, event, state);
         let mut is_new = is_created;
         if !is_created {
@@ -141,7 +141,7 @@ impl TypeBatch {
         id: &RecordId,
         event: &Event,
         patch: &RecordPatch,
-    ) -> Result<Vec<Misfit>, ApplyError> {
+    ) -> Result<Vec<FieldMismatch>, ApplyError> {
         let (changes, misfits) = row::patch_row(table, event, patch);
         match self.records.get_mut(&id.key) {
             Some(Pending::Whole { row, .. }) => set_cells(row, changes),
@@ -157,7 +157,7 @@ impl TypeBatch {
         Ok(misfits)
     }
 
-    fn delete(&mut self, id: &RecordId, position: u64) -> Result<Vec<Misfit>, ApplyError> {
+    fn delete(&mut self, id: &RecordId, position: u64) -> Result<Vec<FieldMismatch>, ApplyError> {
         // A record created within the batch may have had a row before the batch.
         let is_counted = match self.records.get(&id.key) {
             Some(Pending::Gone { .. }) => return Err(ApplyError::fault("the record is deleted")),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::acl::Acl;
-use skytrail_schema::event::{Event, RecordPatch, RecordState, Touch};
+use skytrail_schema::event::{ChangeStamp, Event, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordKey, UserId};
 
 use crate::projection::dialect::Dialect;
@@ -44,7 +44,7 @@ pub(super) enum Pending {
 
 /// A field whose value does not fit, or that the type does not have.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit(pub(super) String);
+pub(super) struct FieldMismatch(pub(super) String);
 
 /// Builds the whole row of a full state.
 pub(super) fn whole_row(
@@ -52,7 +52,7 @@ pub(super) fn whole_row(
     key: &RecordKey,
     event: &Event,
     state: &RecordState,
-) -> (Vec<Arg>, Vec<Misfit>) {
+) -> (Vec<Arg>, Vec<FieldMismatch>) {
     let created = state.creation();
     let mut row = Vec::with_capacity(table.width());
     row.extend([
@@ -92,8 +92,8 @@ pub(super) fn patch_row(
     table: &Table,
     event: &Event,
     patch: &RecordPatch,
-) -> (BTreeMap<usize, Arg>, Vec<Misfit>) {
-    let Touch { at, by } = &patch.updated;
+) -> (BTreeMap<usize, Arg>, Vec<FieldMismatch>) {
+    let ChangeStamp { at, by } = &patch.updated;
     let mut changes = BTreeMap::from([
         (place::POSITION, Arg::unsigned(event.position)),
         (place::VERSION, Arg::Int(event.version.into())),
@@ -128,12 +128,12 @@ pub(super) fn set_cells(row: &mut [Arg], cells: impl IntoIterator<Item = (usize,
 type Cells =
     std::iter::Chain<std::option::IntoIter<(usize, Arg)>, std::option::IntoIter<(usize, Arg)>>;
 
-fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
+fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, FieldMismatch> {
     let Some((place, column)) = table.place(field) else {
-        return Err(Misfit(format!("no field {field:?}")));
+        return Err(FieldMismatch(format!("no field {field:?}")));
     };
     let Cell { main, companion } = encode_wire(&column.kind, wire)
-        .ok_or_else(|| Misfit(format!("field {field:?} has no valid {}", column.kind)))?;
+        .ok_or_else(|| FieldMismatch(format!("field {field:?} has no valid {}", column.kind)))?;
     let companion = column.companion.is_some().then_some((place + 1, companion));
     Ok(Some((place, main)).into_iter().chain(companion))
 }

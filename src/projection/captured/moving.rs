@@ -14,7 +14,7 @@ use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::OpenError;
 
 /// How many rows are copied at once.
-const AT_ONCE: i64 = 200;
+const BATCH_SIZE: i64 = 200;
 
 /// A store in a server: its address, and the app's name.
 type Place<'a> = (&'a str, &'a str);
@@ -94,7 +94,7 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
 /// Copies the oldest rows; returns whether there may be more.
 async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let mut sql = Sql::new("SELECT id, to_jsonb(p)::text FROM _parked AS p ORDER BY id LIMIT ");
-    sql.bind(Arg::Int(AT_ONCE));
+    sql.bind(Arg::Int(BATCH_SIZE));
     let rows = sql.fetch_all(from).await?;
     let mut tx = to.begin_writing().await?;
     for row in &rows {

@@ -11,7 +11,7 @@ use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
 
 use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out, triggers};
-use crate::projection::store::{Home, SqlStore};
+use crate::projection::store::{SqlStore, StoreLocation};
 
 /// Runs something on a connection that reads, with the catalog that fits.
 macro_rules! over {
@@ -33,8 +33,8 @@ impl CaptureSource for SqlStore {
 
     async fn announced(&self) {
         match &self.home {
-            Home::Server(server) => server.announced().await,
-            Home::File(_) => std::future::pending().await,
+            StoreLocation::Server(server) => server.announced().await,
+            StoreLocation::File(_) => std::future::pending().await,
         }
     }
 
@@ -73,8 +73,8 @@ impl CaptureSource for SqlStore {
 
     async fn open_to_others(&self) -> Result<(), StoreError> {
         match &self.home {
-            Home::Server(_) => over!(self, |conn, _catalog| closing::open(conn)),
-            Home::File(_) => Ok(()),
+            StoreLocation::Server(_) => over!(self, |conn, _catalog| closing::open(conn)),
+            StoreLocation::File(_) => Ok(()),
         }
     }
 

@@ -9,11 +9,11 @@ use skytrail_schema::time::Timestamp;
 use tokio::time::sleep;
 
 use super::advice::Advice;
-use super::{IndexEntry, Look, PERIOD, follow, load};
+use super::{IndexEntry, IndexSurvey, PERIOD, follow, load};
 use crate::projection::conn::Conn;
 use crate::projection::postgres;
 use crate::projection::sql::Sql;
-use crate::projection::store::{Home, SqlStore, Writer, open_writer_of};
+use crate::projection::store::{SqlStore, StoreLocation, Writer, open_writer_of};
 
 /// After this many looks at the indexes, about once an hour, the planner's statistics are renewed.
 const LOOKS_PER_COUNT: u32 = 720;
@@ -41,7 +41,7 @@ impl SqlStore {
     /// Renews the planner's statistics of tables that have grown much. PostgreSQL does so by
     /// itself.
     async fn count_anew(&self) -> Result<(), StoreError> {
-        if let Home::Server(_) = &self.home {
+        if let StoreLocation::Server(_) = &self.home {
             return Ok(());
         }
         {
@@ -62,11 +62,11 @@ impl SqlStore {
             let mut reader = self.reader().await?;
             let catalog = Arc::clone(&reader.catalog);
             let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-            if let Home::Server(server) = &self.home {
+            if let StoreLocation::Server(server) = &self.home {
                 let cleared = clear(server, &mut conn).await;
                 cleared.map_err(|error| self.failed(error))?;
             }
-            Look::take(&mut conn, &catalog, &self.stats, &self.index_limits)
+            IndexSurvey::take(&mut conn, &catalog, &self.stats, &self.index_limits)
                 .await
                 .map_err(|error| self.failed(error))?
         };
@@ -80,8 +80,10 @@ impl SqlStore {
         for advice in advice {
             let done = match &self.home {
                 // One at a time, so that the projector has its turn between two of them.
-                Home::File(_) => do_one(&mut *self.writer.lock().await, advice, now).await,
-                Home::Server(server) => server.follow(&self.catalog.load(), advice, now).await,
+                StoreLocation::File(_) => do_one(&mut *self.writer.lock().await, advice, now).await,
+                StoreLocation::Server(server) => {
+                    server.follow(&self.catalog.load(), advice, now).await
+                }
             };
             done.map_err(|error| self.failed(error))?;
         }
@@ -93,7 +95,7 @@ impl SqlStore {
 
     /// Renews connections, since open ones do not see the planner's new statistics.
     async fn renew_readers(&self) {
-        if let Home::File(file) = &self.home {
+        if let StoreLocation::File(file) = &self.home {
             file.readers.renew().await;
         }
     }
@@ -119,7 +121,7 @@ async fn clear(server: &postgres::Server, conn: &mut Conn<'_>) -> Result<(), sql
 }
 
 async fn save_uses(
-    look: &Look,
+    look: &IndexSurvey,
     writer: &mut Option<Writer>,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {

@@ -23,7 +23,7 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 
 /// What the keeper has seen.
 #[derive(Default)]
-pub(crate) struct Look {
+pub(crate) struct IndexSurvey {
     entries: Vec<IndexEntry>,
     /// The entries that lack a counterpart over the past.
     lacking: Vec<IndexEntry>,
@@ -31,7 +31,7 @@ pub(crate) struct Look {
     uses: BTreeMap<String, u64>,
 }
 
-impl Look {
+impl IndexSurvey {
     /// Looks at the queries since the last look, without writing.
     pub(crate) async fn take(
         conn: &mut Conn<'_>,

@@ -29,7 +29,7 @@ pub use table::{IndexEntry, IndexState, IndexWish};
 pub(crate) use access::explain;
 pub(crate) use access::{Access, is_record_table};
 pub(crate) use advice::Advice;
-pub(crate) use keeper::{Look, PERIOD, follow, save_forbidden};
+pub(crate) use keeper::{IndexSurvey, PERIOD, follow, save_forbidden};
 pub(crate) use shape::{Shape, shapes_of};
 pub(crate) use stats::Stats;
 pub(crate) use table::{change_field, forbid, load};

@@ -19,7 +19,7 @@ const ABOUT_THE_SERVER: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704"
 const UNSUPPORTED: &str = "0A000";
 
 /// PostgreSQL's code for a lock that is not available in time.
-const NOT_TO_BE_HAD: &str = "55P03";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// PostgreSQL's code for a database that does not exist.
 const NO_DATABASE: &str = "3D000";
@@ -49,7 +49,7 @@ pub(in crate::projection) fn is_stale(error: &sqlx::Error) -> bool {
 }
 
 /// Returns whether the server is away, busy or too slow, so that the same can succeed later.
-pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
@@ -77,7 +77,7 @@ pub(in crate::projection) fn is_read_only(error: &sqlx::Error) -> bool {
 /// Converts an error for the port.
 pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
-    if is_passing(error) {
+    if is_transient(error) {
         StoreError::unavailable(why(error), text)
     } else {
         StoreError::Failed(text)
@@ -103,7 +103,7 @@ fn why(error: &sqlx::Error) -> Away {
         "53100" => Away::Full,
         "25006" => Away::ReadOnly,
         // Cancelled because of its time or of a lock; a conflict between transactions.
-        "57014" | NOT_TO_BE_HAD => Away::Slow,
+        "57014" | LOCK_NOT_AVAILABLE => Away::Slow,
         // Another program has changed a table; the next attempt prepares the statement anew.
         UNSUPPORTED => Away::Slow,
         code if code.starts_with("40") => Away::Slow,
@@ -130,7 +130,7 @@ pub(in crate::projection) fn is_unsupported(error: &sqlx::Error) -> bool {
 /// the locks that it holds released.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-struct InTheWay {
+struct BlockingProgram {
     why: Away,
     what: String,
 }
@@ -138,13 +138,13 @@ struct InTheWay {
 /// Creates the error for what other programs have changed.
 pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
     let why = Away::Altered;
-    sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
+    sqlx::Error::AnyDriverError(Box::new(BlockingProgram { why, what }))
 }
 
 /// Returns whether a lock that another session holds was waited for in vain.
 pub(in crate::projection) fn is_held(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.as_deref() == Some(NOT_TO_BE_HAD)
+    code.as_deref() == Some(LOCK_NOT_AVAILABLE)
 }
 
 /// Adds who holds the lock that was waited for in vain, if that is why something failed.
@@ -154,7 +154,7 @@ pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
     }
     let what = format!("{} holds the lock: {error}", holders.join(", "));
     let why = Away::Slow;
-    sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
+    sqlx::Error::AnyDriverError(Box::new(BlockingProgram { why, what }))
 }
 
 /// Returns whether a connection failed without an error from the server.
@@ -162,7 +162,7 @@ pub(in crate::projection) fn is_silent(error: &sqlx::Error) -> bool {
     !matches!(error, sqlx::Error::Database(_)) && as_in_the_way(error).is_none()
 }
 
-fn as_in_the_way(error: &sqlx::Error) -> Option<&InTheWay> {
+fn as_in_the_way(error: &sqlx::Error) -> Option<&BlockingProgram> {
     match error {
         sqlx::Error::AnyDriverError(error) => error.downcast_ref(),
         _ => None,

@@ -35,7 +35,7 @@ use tokio::sync::Mutex;
 
 use self::claim::Claim;
 use self::condition::Condition;
-pub(crate) use self::errors::is_passing;
+pub(crate) use self::errors::is_transient;
 pub(super) use self::errors::{
     failed, in_the_way, is_about_data, is_about_the_server, is_held, is_needed, is_read_only,
     is_silent, is_stale, is_unsupported, not_applied,
@@ -46,7 +46,7 @@ pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
 pub use self::rebuild::{
-    HeldStore, beside, digest_server, drop_left, drop_store, origin_server, switch_schemas,
+    HeldStore, beside, digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
 };
 pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};

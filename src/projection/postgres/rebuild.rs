@@ -69,7 +69,7 @@ fn lock_of(schema: &Name) -> i64 {
 ///
 /// # Errors
 /// The database failed.
-pub async fn drop_left(url: &str, app: &str) -> Result<bool, OpenError> {
+pub async fn drop_leftovers(url: &str, app: &str) -> Result<bool, OpenError> {
     let schema = schema_of(app);
     let mut conn = connect_beside(url, &schema).await?;
     let dropped = {
@@ -149,7 +149,7 @@ pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
 }
 
 /// Drops the replaced store that was kept for the connection's store, and leftovers next to it;
-/// `false` as in [`drop_left`].
+/// `false` as in [`drop_leftovers`].
 pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let row = Sql::new("SELECT current_schema::text");
     let row = row.fetch_optional(conn).await?;

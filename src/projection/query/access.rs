@@ -1,6 +1,6 @@
 //! Which records a caller can see, as a condition.
 
-use skytrail_actors::store::Asker;
+use skytrail_actors::store::Viewer;
 use skytrail_schema::query::Scope;
 
 use crate::projection::dialect::Dialect;
@@ -8,23 +8,23 @@ use crate::projection::sql::{Arg, Sql};
 
 /// Adds what a condition can read behind a reference: only what the caller can see as well. That is
 /// the public database and, in a private database, that one.
-pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, number: usize) {
-    if asker.caller.is_master() {
+pub(super) fn push_joined(sql: &mut Sql, viewer: &Viewer<'_>, dialect: Dialect, number: usize) {
+    if viewer.caller.is_master() {
         return;
     }
     sql.push(" AND (");
-    if let Scope::Private(user) = asker.scope {
+    if let Scope::Private(user) = viewer.scope {
         sql.alias('j', number).push("._database_id=");
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
     sql.alias('j', number).push("._database_id=''");
-    push_lists(sql, asker, dialect, Whose::Joined(number));
+    push_lists(sql, viewer, dialect, AclSource::Joined(number));
     sql.push(")");
 }
 
 /// Which access lists count.
 #[derive(Clone, Copy)]
-enum Whose {
+enum AclSource {
     /// Those of the queried table; for past versions of records, their lists of that time.
     Queried,
     /// The current ones of records whose past versions are queried.
@@ -35,8 +35,8 @@ enum Whose {
 
 /// Adds the conditions on the database and, in the public one, on access lists of `t`. For a query
 /// of the past this includes the current access lists.
-pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: bool) {
-    match asker.scope {
+pub(super) fn push(sql: &mut Sql, viewer: &Viewer<'_>, dialect: Dialect, is_past: bool) {
+    match viewer.scope {
         Scope::Union => {
             sql.push("1=1");
         }
@@ -45,10 +45,10 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: 
         }
         Scope::Public => {
             sql.push("t._database_id=''");
-            if !asker.caller.is_master() {
-                push_lists(sql, asker, dialect, Whose::Queried);
+            if !viewer.caller.is_master() {
+                push_lists(sql, viewer, dialect, AclSource::Queried);
                 if is_past {
-                    push_lists(sql, asker, dialect, Whose::Today);
+                    push_lists(sql, viewer, dialect, AclSource::Today);
                 }
             }
         }
@@ -57,16 +57,16 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: 
 
 /// A record without a list is visible to everyone. An entry of any level admits those that it
 /// names, and owners see their own records.
-fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) {
-    let caller = asker.caller;
+fn push_lists(sql: &mut Sql, viewer: &Viewer<'_>, dialect: Dialect, whose: AclSource) {
+    let caller = viewer.caller;
     sql.push(" AND (");
     push_access(sql, whose);
     sql.push(" IS NULL OR ");
     if let Some(user) = &caller.user {
         match whose {
-            Whose::Queried => sql.push("t._owner_id="),
-            Whose::Today => sql.push("t._owner_now="),
-            Whose::Joined(number) => sql.alias('j', number).push("._owner_id="),
+            AclSource::Queried => sql.push("t._owner_id="),
+            AclSource::Today => sql.push("t._owner_now="),
+            AclSource::Joined(number) => sql.alias('j', number).push("._owner_id="),
         };
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
@@ -97,10 +97,10 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) 
     sql.push("))");
 }
 
-fn push_access(sql: &mut Sql, whose: Whose) {
+fn push_access(sql: &mut Sql, whose: AclSource) {
     match whose {
-        Whose::Queried => sql.push("t._access"),
-        Whose::Today => sql.push("t._access_now"),
-        Whose::Joined(number) => sql.alias('j', number).push("._access"),
+        AclSource::Queried => sql.push("t._access"),
+        AclSource::Today => sql.push("t._access_now"),
+        AclSource::Joined(number) => sql.alias('j', number).push("._access"),
     };
 }

@@ -1,6 +1,6 @@
 //! The columns that a query reads, as SQL.
 
-use skytrail_actors::store::Asker;
+use skytrail_actors::store::Viewer;
 use skytrail_schema::predicate::{CellClass, Column};
 
 use super::access;
@@ -127,14 +127,14 @@ impl<'a> Paths<'a> {
         Some(self.joins.len() - 1)
     }
 
-    /// Adds the tables to a statement; behind references only what `asker` can see.
-    pub(super) fn push_from(&self, sql: &mut Sql, asker: &Asker<'_>) {
+    /// Adds the tables to a statement; behind references only what `viewer` can see.
+    pub(super) fn push_from(&self, sql: &mut Sql, viewer: &Viewer<'_>) {
         sql.push(" FROM ").name(&self.table.name).push(" AS t");
         for (number, join) in self.joins.iter().enumerate() {
             sql.push(" LEFT JOIN ").name(&join.target).push(" AS ");
             sql.alias('j', number).push(" ON ").alias('j', number);
             sql.push("._id=t.").name(&join.reference);
-            access::push_joined(sql, asker, self.table.dialect, number);
+            access::push_joined(sql, viewer, self.table.dialect, number);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A query as SQL: where it looks, in which order, and whether SQL expresses all of it.
 
-use skytrail_actors::store::Asker;
+use skytrail_actors::store::Viewer;
 use skytrail_schema::predicate::{CellClass, Term};
 use skytrail_schema::query::{BoundQuery, Query};
 
@@ -34,7 +34,7 @@ impl Plan {
         catalog: &Catalog,
         (table, as_of): (&Table, Option<AsOf<'_>>),
         (query, bound): (&Query, &BoundQuery),
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
     ) -> Self {
         let mut paths = Paths::new(catalog, table);
         let mut condition = Sql::default();
@@ -44,7 +44,7 @@ impl Plan {
         if let Some(bound) = &bound.condition {
             let mut translator = Translator {
                 paths: &mut paths,
-                user: asker.caller.user.as_ref(),
+                user: viewer.caller.user.as_ref(),
                 pattern_bytes: 0,
             };
             let translated = translator.translate(bound, false);
@@ -57,9 +57,9 @@ impl Plan {
         let is_paged = query.limit.is_some() || query.offset > 0;
         let order = order(&mut paths, bound, is_paged);
         let mut source = Sql::default();
-        paths.push_from(&mut source, asker);
+        paths.push_from(&mut source, viewer);
         source.push(" WHERE ");
-        access::push(&mut source, asker, table.dialect, false);
+        access::push(&mut source, viewer, table.dialect, false);
         if !condition.is_empty() {
             source.push(" AND ").append(condition.clone());
         }
@@ -70,7 +70,7 @@ impl Plan {
             let mut replaced = Sql::new(" FROM ");
             as_of.push_replaced(&mut replaced, table);
             replaced.push(" AS t WHERE ");
-            access::push(&mut replaced, asker, table.dialect, true);
+            access::push(&mut replaced, viewer, table.dialect, true);
             if !condition.is_empty() {
                 replaced.push(" AND ").append(condition);
             }

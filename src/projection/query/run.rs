@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::projection::conn::{Conn, Row};
 use skytrail_actors::record::page_bytes::PageBytes;
-use skytrail_actors::store::{Asker, HeadSource, QueryAnswer};
+use skytrail_actors::store::{HeadSource, QueryAnswer, Viewer};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordKey;
 use skytrail_schema::query::{BoundQuery, Query};
@@ -21,7 +21,7 @@ use super::memory;
 use super::past::AsOf;
 use super::plan::Plan;
 use crate::projection::index::{Shape, Stats, shapes_of};
-use crate::projection::is_passing;
+use crate::projection::is_transient;
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::postgres::is_stale;
 use crate::projection::read::{
@@ -43,8 +43,8 @@ pub(crate) enum QueryError {
 
 impl QueryError {
     /// Returns whether the same query may have an answer later.
-    fn is_passing(&self) -> bool {
-        matches!(self, Self::Sql(error) if is_passing(error))
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_transient(error))
     }
 
     /// Returns whether a prepared statement no longer fitted its table. The connection has dropped
@@ -64,7 +64,7 @@ pub(super) struct Run<'a> {
     /// The query bound to the type.
     pub(super) bound: &'a BoundQuery,
     /// Who asks.
-    pub(super) asker: &'a Asker<'a>,
+    pub(super) viewer: &'a Viewer<'a>,
     /// All types.
     pub(super) catalog: &'a Catalog,
     /// The type.
@@ -77,11 +77,11 @@ pub(super) struct Run<'a> {
     pub(super) max_bytes: usize,
 }
 
-/// Runs a query as `asker`, and counts its cost.
+/// Runs a query as `viewer`, and counts its cost.
 pub(crate) async fn query(
     conn: &mut Conn<'_>,
     (catalog, stats): (&Catalog, &Stats),
-    (query, asker): (&Query, &Asker<'_>),
+    (query, viewer): (&Query, &Viewer<'_>),
     (heads, max_bytes): (&dyn HeadSource, usize),
 ) -> Result<QueryAnswer, QueryError> {
     let layout = catalog.get(&query.record_type);
@@ -93,11 +93,11 @@ pub(crate) async fn query(
         });
     };
     let bound = query.bind(&layout.definition, catalog)?;
-    let plan = Plan::new(catalog, (table, None), (query, &bound), asker);
+    let plan = Plan::new(catalog, (table, None), (query, &bound), viewer);
     let run = Run {
         query,
         bound: &bound,
-        asker,
+        viewer,
         catalog,
         layout,
         table,
@@ -107,7 +107,7 @@ pub(crate) async fn query(
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
     // A refused query needs no index. One that took the database too long may well need one.
-    let is_refused = matches!(&answer, Err(error) if !error.is_passing());
+    let is_refused = matches!(&answer, Err(error) if !error.is_transient());
     if !is_refused {
         run.note(stats, &plan, begun);
     }
@@ -119,7 +119,7 @@ pub(crate) async fn query(
 pub(crate) async fn query_as_of(
     conn: &mut Conn<'_>,
     (catalog, stats, heads): (&Catalog, &Stats, &dyn HeadSource),
-    (query, asker, max_bytes): (&Query, &Asker<'_>, usize),
+    (query, viewer, max_bytes): (&Query, &Viewer<'_>, usize),
     (position, then): (u64, &TypeDefinition),
 ) -> Result<Option<QueryAnswer>, QueryError> {
     let layout = catalog.get(&query.record_type);
@@ -140,14 +140,14 @@ pub(crate) async fn query_as_of(
         position,
         is_recent: position >= middle,
     };
-    let plan = Plan::new(catalog, (table, Some(as_of)), (query, &bound), asker);
+    let plan = Plan::new(catalog, (table, Some(as_of)), (query, &bound), viewer);
     if !plan.is_exact || !plan.is_sorted {
         return Ok(None);
     }
     let run = Run {
         query,
         bound: &bound,
-        asker,
+        viewer,
         catalog,
         layout,
         table,
@@ -174,7 +174,7 @@ pub(crate) async fn explain(
 
     let layout = catalog.get(&query.record_type).unwrap();
     let bound = query.bind(&layout.definition, catalog)?;
-    let asker = Asker {
+    let viewer = Viewer {
         scope: &Scope::Public,
         caller: &Caller::default(),
     };
@@ -185,7 +185,7 @@ pub(crate) async fn explain(
         position,
         is_recent: true,
     });
-    let plan = Plan::new(catalog, (table, as_of), (query, &bound), &asker);
+    let plan = Plan::new(catalog, (table, as_of), (query, &bound), &viewer);
     let sample = plan.samples(query, table.dialect).pop().unwrap();
     Ok(crate::projection::index::explain(conn, &sample).await?)
 }
@@ -194,7 +194,7 @@ impl Run<'_> {
     /// Counts the cost for each table that the query read.
     fn note(&self, stats: &Stats, plan: &Plan, begun: Instant) {
         let spent = begun.elapsed();
-        let shapes = shapes_of(&self.query.record_type, self.bound, self.asker.scope);
+        let shapes = shapes_of(&self.query.record_type, self.bound, self.viewer.scope);
         let samples = || plan.samples(self.query, self.table.dialect);
         if self.past.is_some() {
             let of_past = shapes.iter().map(Shape::of_past).collect();

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::{File, is_damage, sums};
-use crate::projection::store::{Home, SqlStore};
+use crate::projection::store::{SqlStore, StoreLocation};
 
 /// This many pages are read at once; in between the disk is free for others.
 const PAGES_AT_ONCE: u32 = 1024;
@@ -108,7 +108,7 @@ impl SqlStore {
         let store = Arc::clone(self);
         spawn_named("store checker", async move {
             let passes = async {
-                while let Home::File(file) = &store.home {
+                while let StoreLocation::File(file) = &store.home {
                     let _ = timeout(period, file.condition.suspicion.notified()).await;
                     match store.look_over(file).await {
                         Ok(true) => {}
@@ -146,8 +146,8 @@ impl SqlStore {
     /// Waits until the store is known to be damaged, or to have lost data.
     pub async fn damaged(&self) {
         match &self.home {
-            Home::File(file) => file.condition.damaged().await,
-            Home::Server(server) => server.behind().await,
+            StoreLocation::File(file) => file.condition.damaged().await,
+            StoreLocation::Server(server) => server.behind().await,
         }
     }
 }

@@ -31,7 +31,7 @@ use super::sqlite::{self, OpenError, StoreOptions};
 
 /// A record store in a database.
 pub struct SqlStore {
-    pub(super) home: Home,
+    pub(super) home: StoreLocation,
     /// `None` when the store is closed.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) catalog: ArcSwap<Catalog>,
@@ -54,7 +54,7 @@ pub struct SqlStore {
 }
 
 /// Where a store is.
-pub(super) enum Home {
+pub(super) enum StoreLocation {
     /// In a file.
     File(Box<sqlite::File>),
     /// In a server.
@@ -109,8 +109,8 @@ enum ReaderConn<'a> {
 impl Drop for ReaderConn<'_> {
     fn drop(&mut self) {
         match self {
-            Self::File(reader, watch) if watch.is_owed() => reader.break_off(),
-            Self::Server(conn, _, watch) if watch.is_owed() => conn.close_on_drop(),
+            Self::File(reader, watch) if watch.is_awaiting_answer() => reader.break_off(),
+            Self::Server(conn, _, watch) if watch.is_awaiting_answer() => conn.close_on_drop(),
             _ => {}
         }
     }
@@ -142,7 +142,7 @@ impl SqlStore {
         let num_faults = read::count_faults(&mut Conn::file(&mut conn)).await?;
         let conn = WriterConn::File(conn);
         Ok(Self::new(
-            Home::File(Box::new(file)),
+            StoreLocation::File(Box::new(file)),
             (conn, state),
             num_faults,
             (options.index_limits, options.num_readers),
@@ -163,7 +163,7 @@ impl SqlStore {
         state.is_lazy = server.is_lazy();
         let conn = WriterConn::Server(Ok(link), extensions);
         Ok(Self::new(
-            Home::Server(Box::new(server)),
+            StoreLocation::Server(Box::new(server)),
             (conn, state),
             num_faults,
             (options.index_limits, options.max_readers as usize),
@@ -171,7 +171,7 @@ impl SqlStore {
     }
 
     fn new(
-        home: Home,
+        home: StoreLocation,
         (conn, state): (WriterConn, WriterState),
         num_faults: u64,
         (index_limits, num_readers): (IndexLimits, usize),
@@ -207,10 +207,12 @@ impl SqlStore {
     ) -> Result<(SemaphorePermit<'_>, Reading<'_>), StoreError> {
         let turn = self.queries.acquire();
         let turn = match &self.home {
-            Home::File(_) => turn.await,
-            Home::Server(server) => timeout(server.patience(), turn).await.map_err(|_late| {
-                StoreError::unavailable(Away::Slow, "other queries use all connections")
-            })?,
+            StoreLocation::File(_) => turn.await,
+            StoreLocation::Server(server) => {
+                timeout(server.patience(), turn).await.map_err(|_late| {
+                    StoreError::unavailable(Away::Slow, "other queries use all connections")
+                })?
+            }
         };
         let closed = |_| self.failed(sqlx::Error::PoolClosed);
         Ok((turn.map_err(closed)?, self.reader().await?))
@@ -219,14 +221,14 @@ impl SqlStore {
     /// Waits for a connection that reads.
     pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
         let (columns, conn) = match &self.home {
-            Home::File(file) => {
+            StoreLocation::File(file) => {
                 file.condition.check()?;
                 let columns = self.columns.read().await;
                 let conn = file.readers.acquire().await;
                 let conn = conn.map_err(|error| self.failed(error))?;
                 (columns, ReaderConn::File(conn, Watch::default()))
             }
-            Home::Server(server) => {
+            StoreLocation::Server(server) => {
                 server.check()?;
                 let columns = timeout(server.patience(), self.columns.read()).await;
                 let columns = columns.map_err(|_late| {
@@ -248,8 +250,8 @@ impl SqlStore {
     /// Converts an error for the port.
     pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
         match &self.home {
-            Home::File(file) => file.condition.failed(error),
-            Home::Server(_) => postgres::failed(&error),
+            StoreLocation::File(file) => file.condition.failed(error),
+            StoreLocation::Server(_) => postgres::failed(&error),
         }
     }
 
@@ -264,7 +266,7 @@ impl SqlStore {
     /// Reconnects if the connection that writes is lost. The store's position may then differ from
     /// the one that was last known.
     pub(super) async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
-        let (Home::Server(server), WriterConn::Server(link, extensions)) =
+        let (StoreLocation::Server(server), WriterConn::Server(link, extensions)) =
             (&self.home, &mut writer.conn)
         else {
             return Ok(());
@@ -299,8 +301,8 @@ impl SqlStore {
     /// Gives up a connection that failed.
     pub(super) async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
         match (&self.home, &mut writer.conn) {
-            (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
-            (Home::Server(server), WriterConn::Server(link, _)) => {
+            (StoreLocation::File(file), WriterConn::File(conn)) => file.renew(conn).await,
+            (StoreLocation::Server(server), WriterConn::Server(link, _)) => {
                 if let Ok(known) = link {
                     if postgres::is_read_only(error) {
                         server.pass_over(known);
@@ -324,14 +326,14 @@ impl SqlStore {
         let backend = writer.backend();
         let (mut conn, state) = writer.conn()?;
         let work = async {
-            if let Home::Server(server) = &self.home {
+            if let StoreLocation::Server(server) = &self.home {
                 server.make_way(&mut conn, commits).await;
             }
             state.apply(&mut conn, commits).await
         };
         let work = Box::pin(self.served_by(backend.as_ref(), work));
         match (&self.home, &backend) {
-            (Home::Server(server), Some(backend))
+            (StoreLocation::Server(server), Some(backend))
                 if change_types(commits.iter().map(Arc::as_ref)) =>
             {
                 server.naming_holders(backend, work).await
@@ -347,7 +349,7 @@ impl SqlStore {
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         match (&self.home, backend) {
-            (Home::Server(server), Some(backend)) => {
+            (StoreLocation::Server(server), Some(backend)) => {
                 tokio::select! {
                     biased;
                     done = work => done,

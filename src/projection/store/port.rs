@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
-    Asker, HeadSource, NoHeads, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot,
-    StoreError,
+    HeadSource, NoHeads, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError,
+    Viewer,
 };
 use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
@@ -21,7 +21,7 @@ use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use tokio::time::timeout;
 
-use super::{Home, SqlStore, WriterConn, open_writer_of};
+use super::{SqlStore, StoreLocation, WriterConn, open_writer_of};
 use crate::projection::conn::Conn;
 use crate::projection::layout::Catalog;
 use crate::projection::postgres::{self, silent};
@@ -34,7 +34,7 @@ impl SqlStore {
         &self,
         conn: &mut Conn<'_>,
         catalog: &Catalog,
-        asked: (&Query, &Asker<'_>),
+        asked: (&Query, &Viewer<'_>),
     ) -> Result<(u64, QueryAnswer), QueryError> {
         let mut tx = conn.begin().await?;
         // The first read: from here on the transaction sees this snapshot.
@@ -109,7 +109,7 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         keys: &[RecordKey],
     ) -> Result<HashSet<RecordKey>, StoreError> {
-        if let Home::File(_) = self.home {
+        if let StoreLocation::File(_) = self.home {
             return Ok(HashSet::new());
         }
         let mut reader = self.reader().await?;
@@ -126,7 +126,7 @@ impl RecordStore for SqlStore {
         &self,
         definition: &TypeDefinition,
     ) -> Result<Vec<RecordKey>, StoreError> {
-        if let Home::File(_) = self.home {
+        if let StoreLocation::File(_) = self.home {
             return Ok(Vec::new());
         }
         let mut reader = self.reader().await?;
@@ -198,7 +198,7 @@ impl RecordStore for SqlStore {
     async fn query(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
         let (_turn, mut reader) = self.query_reader().await?;
@@ -206,9 +206,9 @@ impl RecordStore for SqlStore {
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let heads = (heads, self.max_page_bytes);
         let known = (&*catalog, &self.stats);
-        let mut answer = query::query(&mut conn, known, (query, asker), heads).await;
+        let mut answer = query::query(&mut conn, known, (query, viewer), heads).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query(&mut conn, known, (query, asker), heads).await;
+            answer = query::query(&mut conn, known, (query, viewer), heads).await;
         }
         answer.map_err(|error| self.note(error))
     }
@@ -216,14 +216,14 @@ impl RecordStore for SqlStore {
     async fn query_at(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError> {
         let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let mut answer = self.query_now(&mut conn, &catalog, (query, asker)).await;
+        let mut answer = self.query_now(&mut conn, &catalog, (query, viewer)).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = self.query_now(&mut conn, &catalog, (query, asker)).await;
+            answer = self.query_now(&mut conn, &catalog, (query, viewer)).await;
         }
         answer.map_err(|error| self.note(error))
     }
@@ -231,14 +231,14 @@ impl RecordStore for SqlStore {
     async fn query_as_of(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
         heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
         let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let asked = (query, asker, self.max_page_bytes);
+        let asked = (query, viewer, self.max_page_bytes);
         let known = (&*catalog, &self.stats, heads);
         let mut answer = query::query_as_of(&mut conn, known, asked, moment).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
@@ -387,7 +387,7 @@ impl RecordStore for SqlStore {
         let writer = open_writer_of(&mut writer).map_err(|error| self.failed(error))?;
         let connected = self.reconnect(writer).await;
         connected.map_err(|error| self.failed(error))?;
-        if let Home::Server(server) = &self.home {
+        if let StoreLocation::Server(server) = &self.home {
             server.check_gap(writer.state.checkpoint, commits)?;
         }
         let mut events = commits.iter().flat_map(|commit| &commit.events);
@@ -398,13 +398,13 @@ impl RecordStore for SqlStore {
         if let Err(error) = self.apply_over(writer, commits).await {
             self.renew(writer, &error).await;
             return Err(match &self.home {
-                Home::File(_) => self.failed(error),
-                Home::Server(_) => postgres::not_applied(&error),
+                StoreLocation::File(_) => self.failed(error),
+                StoreLocation::Server(_) => postgres::not_applied(&error),
             });
         }
         let new_faults = std::mem::take(&mut writer.state.new_faults);
         self.num_faults.fetch_add(new_faults, Ordering::Relaxed);
-        if let Home::Server(server) = &self.home {
+        if let StoreLocation::Server(server) = &self.home {
             server.reach(writer.state.checkpoint);
         }
         if !Arc::ptr_eq(&writer.state.catalog, &self.catalog.load()) {
@@ -412,13 +412,14 @@ impl RecordStore for SqlStore {
         }
         if alone.is_some() {
             self.stats.clear();
-            if let Home::Server(server) = &self.home {
+            if let StoreLocation::Server(server) = &self.home {
                 let forgotten = server.forget_statements();
                 forgotten.map_err(|error| self.failed(error))?;
             }
         }
         drop(alone);
-        if let (Home::File(file), WriterConn::File(conn)) = (&self.home, &mut writer.conn) {
+        if let (StoreLocation::File(file), WriterConn::File(conn)) = (&self.home, &mut writer.conn)
+        {
             file.tidy(conn).await;
         }
         Ok(())
@@ -427,15 +428,15 @@ impl RecordStore for SqlStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.stop_keeping();
         match &self.home {
-            Home::File(file) => file.readers.close().await,
-            Home::Server(server) => server.close().await,
+            StoreLocation::File(file) => file.readers.close().await,
+            StoreLocation::Server(server) => server.close().await,
         }
         let Some(writer) = self.writer.lock().await.take() else {
             return Ok(());
         };
         let closed = match (&self.home, writer.conn) {
-            (Home::File(file), WriterConn::File(conn)) => file.close(conn).await,
-            (Home::Server(server), WriterConn::Server(Ok(link), _)) => {
+            (StoreLocation::File(file), WriterConn::File(conn)) => file.close(conn).await,
+            (StoreLocation::Server(server), WriterConn::Server(Ok(link), _)) => {
                 let closed = timeout(server.patience(), link.conn.close()).await;
                 closed.unwrap_or_else(|_late| Err(silent(server.patience())))
             }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use skytrail_actors::store::{Asker, NoHeads, QueryAnswer, RecordStore as _};
+use skytrail_actors::store::{NoHeads, QueryAnswer, RecordStore as _, Viewer};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::event::{EventBody, FieldRename, Intervals, Stream};
 use skytrail_schema::id::RecordId;
@@ -41,7 +41,7 @@ impl World {
             key: KeyKind::Master,
             ..Caller::default()
         };
-        let asker = Asker {
+        let viewer = Viewer {
             scope: &Scope::Public,
             caller: &caller,
         };
@@ -49,9 +49,11 @@ impl World {
         for query in queries() {
             let then = &self.types[&query.record_type];
             answers.push(match position {
-                None => self.store.query(&query, &asker, &NoHeads).await.unwrap(),
+                None => self.store.query(&query, &viewer, &NoHeads).await.unwrap(),
                 Some(at) => {
-                    let kept = self.store.query_as_of(&query, &asker, &NoHeads, (at, then));
+                    let kept = self
+                        .store
+                        .query_as_of(&query, &viewer, &NoHeads, (at, then));
                     kept.await.unwrap()?
                 }
             });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use skytrail_actors::store::{Asker, NoHeads, RecordStore as _};
+use skytrail_actors::store::{NoHeads, RecordStore as _, Viewer};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::event::{EventBody, FieldDeletion, FieldRename, Intervals, Stream};
 use skytrail_schema::query::{Query, Scope};
@@ -76,12 +76,12 @@ impl World {
             key: KeyKind::Master,
             ..Caller::default()
         };
-        let asker = Asker {
+        let viewer = Viewer {
             scope: &Scope::Public,
             caller: &caller,
         };
         let moment = (position, &self.types[&query.record_type]);
-        let answer = self.store.query_as_of(query, &asker, &NoHeads, moment);
+        let answer = self.store.query_as_of(query, &viewer, &NoHeads, moment);
         keys_of(&answer.await.unwrap().unwrap())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::store::{Asker, NoHeads, QueryAnswer, RecordStore as _, StoreError};
+use skytrail_actors::store::{NoHeads, QueryAnswer, RecordStore as _, StoreError, Viewer};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::event::{EventBody, Stream};
@@ -68,8 +68,8 @@ impl World {
         scope: &Scope,
         query: &Query,
     ) -> Result<QueryAnswer, StoreError> {
-        let asker = Asker { scope, caller };
-        self.store.query(query, &asker, &NoHeads).await
+        let viewer = Viewer { scope, caller };
+        self.store.query(query, &viewer, &NoHeads).await
     }
 
     /// Returns the keys of a query's answer.

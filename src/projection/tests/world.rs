@@ -10,7 +10,7 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_actors::task::TaskState;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
+    Actor, ChangeStamp, Commit, Event, EventBody, RecordPatch, RecordState, Stream, TypeExtension,
 };
 use skytrail_schema::id::{DeviceId, RecordId, TaskId, TypeName, UserId};
 use skytrail_schema::record::Head;
@@ -219,8 +219,8 @@ pub(crate) fn now(second: i64) -> Timestamp {
 }
 
 /// Returns a touch by `user`.
-pub(crate) fn touch(second: i64, user: &str) -> Touch {
-    Touch {
+pub(crate) fn touch(second: i64, user: &str) -> ChangeStamp {
+    ChangeStamp {
         at: now(second),
         by: Some(UserId::from(user)),
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::delivery::consumers::{LogWorker, WorkItem, WorkerAnswer};
 use skytrail_schema::code::{ApiError, Code};
 
-use super::line::{Heard, Line};
+use super::line::{Line, Received};
 use super::{kind_of, unknown};
 use crate::services::Services;
 
@@ -51,9 +51,9 @@ pub(super) async fn run(
                 None => return Err(deleted()),
             },
             heard = line.heard() => match heard {
-                Heard::Message(message) => take(&mut worker, &message)?,
-                Heard::Unreadable(refused) => return Err(refused),
-                Heard::Ended => return Ok(()),
+                Received::Message(message) => take(&mut worker, &message)?,
+                Received::Unreadable(refused) => return Err(refused),
+                Received::Ended => return Ok(()),
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_actors::events::{Page, Progress};
 use skytrail_schema::code::ApiError;
 
-use super::line::{Gone, Heard, Line};
+use super::line::{Gone, Line, Received};
 use super::{kind_of, unknown};
 use crate::action::log::asked;
 use crate::services::Services;
@@ -27,9 +27,9 @@ pub(super) async fn run(
                 }
             }
             heard = line.heard() => match heard {
-                Heard::Message(message) => return Err(unknown(kind_of(&message), "nothing")),
-                Heard::Unreadable(refused) => return Err(refused),
-                Heard::Ended => return Ok(()),
+                Received::Message(message) => return Err(unknown(kind_of(&message), "nothing")),
+                Received::Unreadable(refused) => return Err(refused),
+                Received::Ended => return Ok(()),
             }
         }
     }

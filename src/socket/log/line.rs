@@ -26,7 +26,7 @@ pub(super) struct Line {
 }
 
 /// What was received.
-pub(super) enum Heard {
+pub(super) enum Received {
     Message(Map<String, Json>),
     Unreadable(ApiError),
     /// The client has disconnected, or the server stops.
@@ -48,14 +48,14 @@ impl Line {
     }
 
     /// Waits for the client's next message. Can be cancelled and called again.
-    pub(super) async fn heard(&mut self) -> Heard {
+    pub(super) async fn heard(&mut self) -> Received {
         loop {
             let message = tokio::select! {
                 message = self.incoming.next() => message,
-                () = self.stopping.cancelled() => return Heard::Ended,
+                () = self.stopping.cancelled() => return Received::Ended,
                 _ = self.pings.tick() => {
                     if self.incoming.is_silent() || self.session.ping(b"").await.is_err() {
-                        return Heard::Ended;
+                        return Received::Ended;
                     }
                     continue;
                 }
@@ -65,11 +65,11 @@ impl Line {
                 Some(Ok(AggregatedMessage::Binary(bytes))) => return parse(&bytes),
                 Some(Ok(AggregatedMessage::Ping(bytes))) => {
                     if self.session.pong(&bytes).await.is_err() {
-                        return Heard::Ended;
+                        return Received::Ended;
                     }
                 }
                 Some(Ok(AggregatedMessage::Pong(_))) => {}
-                Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => return Heard::Ended,
+                Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => return Received::Ended,
             }
         }
     }
@@ -95,10 +95,10 @@ impl Line {
     }
 }
 
-fn parse(text: &[u8]) -> Heard {
+fn parse(text: &[u8]) -> Received {
     match json::from_slice(text) {
-        Ok(Json::Object(message)) => Heard::Message(message),
-        _ => Heard::Unreadable(ApiError::new(
+        Ok(Json::Object(message)) => Received::Message(message),
+        _ => Received::Unreadable(ApiError::new(
             Code::BadRequest,
             "the message is not a JSON object",
         )),

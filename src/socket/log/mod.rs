@@ -16,7 +16,7 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::incoming::Incoming;
 use crate::services::Services;
-use line::{Heard, Line};
+use line::{Line, Received};
 
 /// The size limit of a message.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -43,9 +43,9 @@ pub fn open(
 async fn serve(services: Arc<Services>, mut line: Line) {
     let _counted = services.followers.enter();
     let served = match line.heard().await {
-        Heard::Message(message) => begin(&services, &mut line, &message).await,
-        Heard::Ended => Ok(()),
-        Heard::Unreadable(refused) => Err(refused),
+        Received::Message(message) => begin(&services, &mut line, &message).await,
+        Received::Ended => Ok(()),
+        Received::Unreadable(refused) => Err(refused),
     };
     line.end(served.err()).await;
 }

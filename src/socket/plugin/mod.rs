@@ -23,7 +23,7 @@ pub const PATH: &str = "/_/plugin";
 /// here.
 pub const SANDBOX_PATH: &str = "/_/sandbox/_/plugin";
 /// After how many seconds a worker should try again if there is no room for it.
-const COME_BACK_AFTER: &str = "5";
+const RETRY_AFTER_SECONDS: &str = "5";
 const API_KEY: HeaderName = HeaderName::from_static("x-skygear-api-key");
 
 /// What the endpoint needs.
@@ -62,7 +62,7 @@ async fn connect(
     let Some(permit) = door.broker.admit() else {
         let mut response = error::failure(&refusal::no_place());
         let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, COME_BACK_AFTER.parse()?);
+        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.parse()?);
         return Ok(response);
     };
     let (response, session, stream) =

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::balancer::{Balancer, WorkerNumber};
-use crate::plugin::{Presence, Undelivered};
+use crate::plugin::{PluginCallError, Presence};
 
 /// How long an event waits for a worker with room; which workers have room changes all the time.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
@@ -139,8 +139,8 @@ impl Dispatcher {
     }
 
     /// Gives an event to a worker, and waits for the outcome.
-    pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), Undelivered> {
-        let unready = || Undelivered::Unready(unavailable("no worker is connected"));
+    pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), PluginCallError> {
+        let unready = || PluginCallError::Unready(unavailable("no worker is connected"));
         let given = timeout(ROOM_PATIENCE, self.assign(event)).await;
         let (worker, mut answered, extended) = given.map_err(|_| unready())?.ok_or_else(unready)?;
         loop {
@@ -151,7 +151,7 @@ impl Dispatcher {
             return match answer {
                 Ok(Ok(WorkerAnswer::Acknowledged)) => Ok(()),
                 Ok(Ok(WorkerAnswer::Again { after, message })) => {
-                    Err(Undelivered::Refused(after.map_or_else(
+                    Err(PluginCallError::Refused(after.map_or_else(
                         || refusal(&message),
                         |after| {
                             let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -159,15 +159,15 @@ impl Dispatcher {
                         },
                     )))
                 }
-                Ok(Ok(WorkerAnswer::Parked { message })) => Err(Undelivered::Refused(
+                Ok(Ok(WorkerAnswer::Parked { message })) => Err(PluginCallError::Refused(
                     refusal(&message).with_info("drop", json!(true)),
                 )),
-                Ok(Err(_)) => Err(Undelivered::Lost(unavailable("the worker was lost"))),
+                Ok(Err(_)) => Err(PluginCallError::Lost(unavailable("the worker was lost"))),
                 Err(_) => {
                     self.workers.lock().balancer.overdue(worker);
                     self.changes.send_replace(());
                     let message = "the worker did not answer in time";
-                    Err(Undelivered::Late(ApiError::new(
+                    Err(PluginCallError::Late(ApiError::new(
                         Code::PluginTimeout,
                         message,
                     )))
@@ -340,18 +340,18 @@ mod tests {
     async fn who_goes_loses_what_he_has_in_flight_and_nobody_there_is_no_attempt() {
         let dispatcher = dispatcher();
         let nobody = dispatcher.deliver(event(1)).await;
-        assert!(matches!(nobody, Err(Undelivered::Unready(_))));
+        assert!(matches!(nobody, Err(PluginCallError::Unready(_))));
         let mut worker = dispatcher.add_worker(1).unwrap();
         let gone = async {
             worker.next().await.unwrap();
             drop(worker);
         };
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), gone);
-        assert!(matches!(lost, Err(Undelivered::Lost(_))));
+        assert!(matches!(lost, Err(PluginCallError::Lost(_))));
         // A worker that leaves before it has looked.
         let worker = dispatcher.add_worker(1).unwrap();
         let (lost, ()) = tokio::join!(dispatcher.deliver(event(1)), async { drop(worker) });
-        assert!(matches!(lost, Err(Undelivered::Lost(_))));
+        assert!(matches!(lost, Err(PluginCallError::Lost(_))));
         dispatcher.close();
         assert!(dispatcher.add_worker(1).is_none());
     }
@@ -361,7 +361,7 @@ mod tests {
         let dispatcher = dispatcher();
         let mut worker = dispatcher.add_worker(2).unwrap();
         let late = dispatcher.deliver(event(1)).await;
-        assert!(matches!(late, Err(Undelivered::Late(_))));
+        assert!(matches!(late, Err(PluginCallError::Late(_))));
         assert_eq!(dispatcher.presence().window, 1);
         // The same event again takes no second slot.
         let again = async {

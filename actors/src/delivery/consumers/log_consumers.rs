@@ -12,7 +12,7 @@ use super::dispatcher::LogWorker;
 use super::messages::ConsumerState;
 use super::registry::{Consumers, stopping};
 use super::store::{ConsumerChange, ConsumerCheckpoint, LogConsumerOptions};
-use crate::spawn::to_its_end;
+use crate::spawn::run_to_completion;
 
 /// The prefix of a log consumer's name among all consumers; no plugin's name has it.
 pub const LOG_PREFIX: &str = "log/";
@@ -41,7 +41,7 @@ impl Consumers {
     ) -> Result<ConsumerState, ApiError> {
         let full = full_name(name)?;
         let this = self.clone();
-        let made = to_its_end("make a consumer", async move {
+        let made = run_to_completion("make a consumer", async move {
             this.make_consumer(full, options, position).await
         });
         made.await.unwrap_or_else(|| Err(stopping()))

@@ -30,7 +30,7 @@ use crate::ops_store::OpsStoreError;
 use crate::plugin::Hook;
 use crate::plugin::errors::{Unavailable, timed_out, unavailable};
 use crate::record::env::RecordEnv;
-use crate::spawn::{spawn_named, to_its_end};
+use crate::spawn::{run_to_completion, spawn_named};
 
 /// How long a commit can wait for the promise to deliver it.
 const PROMISE_DEADLINE: Duration = Duration::from_secs(5);
@@ -323,7 +323,7 @@ impl Consumers {
         handle: ConsumerHandle,
     ) -> Result<(), ApiError> {
         let (this, name) = (self.clone(), consumer.to_owned());
-        let removed = to_its_end("forget a consumer", async move {
+        let removed = run_to_completion("forget a consumer", async move {
             let _alone = this.lock_changes().await;
             let started = this.started().ok_or_else(stopping)?;
             if let Some(side) = handle.log() {

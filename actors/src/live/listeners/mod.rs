@@ -12,10 +12,10 @@ use skytrail_schema::id::TypeName;
 use tokio::sync::OwnedMutexGuard;
 
 use super::frame::Label;
+use super::frame_sender::{EndReason, FrameSender, ListenerId};
 use super::judge::{Judges, Question};
 use super::lens::{Audience, Credential};
 use super::load::Loaded;
-use super::outlet::{Ending, ListenerId, Outlet};
 use super::query::LiveQuery;
 use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
@@ -45,7 +45,7 @@ pub(super) struct Job {
 pub(super) type Line = Arc<tokio::sync::Mutex<()>>;
 
 /// What is asked, and as whom.
-pub(super) type Asked = (Arc<LiveQuery>, Audience);
+pub(super) type QueryAndAudience = (Arc<LiveQuery>, Audience);
 
 impl Job {
     /// Waits for the connection's turn, and holds it.
@@ -95,7 +95,7 @@ pub struct LiveQueriesState {
 struct Listener {
     audience: Audience,
     credential: Credential,
-    outlet: Outlet,
+    frame_sender: FrameSender,
     subscriptions: HashMap<Arc<str>, ViewId>,
     pending: Vec<super::Frame>,
     /// The bytes of `pending`.
@@ -168,13 +168,13 @@ impl Listeners {
         &mut self,
         audience: Audience,
         credential: Credential,
-        outlet: Outlet,
+        frame_sender: FrameSender,
     ) -> ListenerId {
         self.last_number += 1;
         let listener = Listener {
             audience,
             credential,
-            outlet,
+            frame_sender,
             subscriptions: HashMap::new(),
             pending: Vec::new(),
             num_pending: 0,
@@ -190,15 +190,15 @@ impl Listeners {
     }
 
     /// Ends a listener's connection.
-    pub(super) fn end(&mut self, id: ListenerId, ending: Ending) {
+    pub(super) fn end(&mut self, id: ListenerId, ending: EndReason) {
         let count = match ending {
-            Ending::TooSlow => &mut self.figures.num_slow,
-            Ending::Refused(_) => &mut self.figures.num_refused,
-            Ending::Stopping => &mut 0,
+            EndReason::TooSlow => &mut self.figures.num_slow,
+            EndReason::Refused(_) => &mut self.figures.num_refused,
+            EndReason::Stopping => &mut 0,
         };
         *count += 1;
         if let Some(listener) = self.remove(id) {
-            listener.outlet.end(ending);
+            listener.frame_sender.end(ending);
         }
     }
 
@@ -316,7 +316,7 @@ impl Listeners {
     }
 
     /// Begins a job whose turn it is; `None` if nobody waits for it any more.
-    pub(super) fn begin(&mut self, job: &Job) -> Option<Asked> {
+    pub(super) fn begin(&mut self, job: &Job) -> Option<QueryAndAudience> {
         let view = self.views.get_mut(&job.view)?;
         let is_wanted = view.begin(&job.work);
         is_wanted.then(|| (Arc::clone(&view.query), view.audience.clone()))
@@ -444,7 +444,7 @@ impl Listeners {
             let frames = std::mem::take(&mut listener.pending);
             listener.num_pending = 0;
             self.figures.num_frames += frames.len() as u64;
-            if let Err(ending) = listener.outlet.put(frames) {
+            if let Err(ending) = listener.frame_sender.put(frames) {
                 tracing::warn!(
                     listener = id,
                     "a live query was ended: its client does not read"

@@ -9,8 +9,8 @@ use skytrail_schema::field_access::IS_VERIFIED;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 
+use super::super::frame_sender::EndReason;
 use super::super::lens::Audience;
-use super::super::outlet::Ending;
 use super::super::view::MemberKey;
 use super::{Listener, Listeners, ViewId};
 use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked, unverified};
@@ -22,7 +22,7 @@ impl Listeners {
         let its = self.listeners.iter().filter(|(_, it)| is_its(it));
         let ids: Vec<_> = its.map(|(id, _)| *id).collect();
         for id in ids {
-            self.end(id, Ending::Refused(bad_token()));
+            self.end(id, EndReason::Refused(bad_token()));
         }
     }
 
@@ -75,16 +75,19 @@ impl Listeners {
         user: &str,
         judge: impl Fn(Option<Timestamp>) -> Result<(), ApiError>,
     ) {
-        let is_his = |audience: &Audience| {
+        let belongs_to_user = |audience: &Audience| {
             let id = audience.user.as_ref();
             !audience.is_master && id.is_some_and(|id| id.as_str() == user)
         };
-        let his = self.listeners.iter().filter(|(_, it)| is_his(&it.audience));
+        let his = self
+            .listeners
+            .iter()
+            .filter(|(_, it)| belongs_to_user(&it.audience));
         let refused: Vec<_> = his
             .filter_map(|(id, listener)| Some((*id, judge(listener.credential.as_of).err()?)))
             .collect();
         for (id, error) in refused {
-            self.end(id, Ending::Refused(error));
+            self.end(id, EndReason::Refused(error));
         }
     }
 
@@ -106,7 +109,7 @@ impl Listeners {
         };
         let refused: BTreeSet<_> = view.members().filter_map(judge).collect();
         for id in refused {
-            self.end(id, Ending::Refused(bad_token()));
+            self.end(id, EndReason::Refused(bad_token()));
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::record::env::RecordEnv;
 use crate::record::read::may_find;
 use crate::record::write_model::WriteModel;
 use crate::store::{
-    Asker, HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError,
+    HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError, Viewer,
 };
 
 /// What was committed.
@@ -252,7 +252,7 @@ impl RecordStore for ModelStore {
     async fn query_at(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError> {
         self.gate.pass().await;
         let past = self.past();
@@ -260,7 +260,7 @@ impl RecordStore for ModelStore {
         let types: Vec<_> = past.types.values().cloned().map(Arc::new).collect();
         let condition = query.bind(&definition, types.as_slice())?.condition;
         let context = Context {
-            user: asker.caller.user.as_ref(),
+            user: viewer.caller.user.as_ref(),
             lookups: &Nothing,
         };
         let finds = |head: &&Head| {
@@ -269,7 +269,7 @@ impl RecordStore for ModelStore {
                 condition.evaluate(record, context) == Some(true)
             };
             record.id.record_type == query.record_type
-                && may_find(asker, record)
+                && may_find(viewer, record)
                 && condition.as_ref().is_none_or(is_so)
         };
         let found = past.heads.values().filter(finds);
@@ -381,17 +381,17 @@ impl RecordStore for ModelStore {
     async fn query(
         &self,
         query: &Query,
-        asker: &Asker<'_>,
+        viewer: &Viewer<'_>,
         _: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let (_, answer) = self.query_at(query, asker).await?;
+        let (_, answer) = self.query_at(query, viewer).await?;
         Ok(answer)
     }
 
     async fn query_as_of(
         &self,
         _: &Query,
-        _: &Asker<'_>,
+        _: &Viewer<'_>,
         _: &dyn HeadSource,
         _: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {

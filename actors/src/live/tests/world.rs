@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    Commit, EventBody, FieldRename, RecordPatch, RecordState, Stream, Touch, TypeExtension,
+    ChangeStamp, Commit, EventBody, FieldRename, RecordPatch, RecordState, Stream, TypeExtension,
     UserPatch, UserState,
 };
 use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
@@ -207,8 +207,8 @@ pub(super) fn typed(name: &str, fields: &[(&str, FieldType)]) -> (Stream, EventB
     (stream, EventBody::TypeExtended(extension))
 }
 
-fn touch(by: i64) -> Touch {
-    Touch {
+fn touch(by: i64) -> ChangeStamp {
+    ChangeStamp {
         at: Timestamp::from_micros(by),
         by: None,
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::frame::{Frame, Label};
-use super::super::outlet::ListenerId;
+use super::super::frame_sender::ListenerId;
 
 /// A listener, and its name for the subscription.
 pub(in super::super) type MemberKey = (ListenerId, Arc<str>);

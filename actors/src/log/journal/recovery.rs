@@ -223,7 +223,7 @@ impl Walk {
     pub(super) fn is_linked(&self, frame: &Frame<'_>) -> bool {
         let is_link = || {
             let (bytes, _) = codec::without_chain(frame.commit)?;
-            let chain = codec::chain_behind(&self.end.chain, bytes)?;
+            let chain = codec::next_chain_hash(&self.end.chain, bytes)?;
             Ok::<_, CodecError>(chain == frame.peek.chain)
         };
         // A commit that cannot be read is reported when it is decoded.

@@ -5,7 +5,7 @@ use skytrail_schema::codec::{self, SealedEvent};
 
 use super::Segments;
 use crate::log::ReadError;
-use crate::log::keyring::Look;
+use crate::log::keyring::KeySearch;
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
@@ -36,10 +36,10 @@ impl Segments {
 
     /// Finds the highest number of a key that an event is sealed with; 0 when there is none. Damage
     /// is not reported here but to whoever reads it.
-    pub(in crate::log) fn last_key(&self, look: Look) -> u64 {
+    pub(in crate::log) fn last_key(&self, look: KeySearch) -> u64 {
         let mut next = match look {
-            Look::All => 1,
-            Look::Newest => self.head().saturating_sub(READ_EVENTS as u64) + 1,
+            KeySearch::All => 1,
+            KeySearch::Newest => self.head().saturating_sub(READ_EVENTS as u64) + 1,
         };
         let mut last = 0;
         while let Ok(commits) = self.read_raw(next, READ_EVENTS) {

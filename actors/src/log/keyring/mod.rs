@@ -70,7 +70,7 @@ pub enum KeyringError {
 
 /// Which events are searched for the keys that they are sealed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum KeySearch {
     /// All events of the log.
     All,
     /// The last events of the log.
@@ -106,7 +106,7 @@ impl Keyring {
     pub(super) fn open(
         folder: &Path,
         store_id: Uuid,
-        last_used: impl FnOnce(Look) -> u64,
+        last_used: impl FnOnce(KeySearch) -> u64,
     ) -> Result<Self, KeyringError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
@@ -122,22 +122,22 @@ impl Keyring {
     fn of(
         file: Arc<dyn DiskFile>,
         store_id: Uuid,
-        last_used: impl FnOnce(Look) -> u64,
+        last_used: impl FnOnce(KeySearch) -> u64,
     ) -> Result<Self, KeyringError> {
         let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         file.read_at(&mut bytes, 0)?;
         let mut known = Known::default();
-        let mut look = Look::Newest;
+        let mut look = KeySearch::Newest;
         if bytes.iter().all(|byte| *byte == 0) {
             bytes = slot::header(store_id).to_vec();
-            look = Look::All;
+            look = KeySearch::All;
         }
         let slots = match slot::parse(&bytes, Some(store_id)) {
             // A first start ended before the log was created: the file belongs to no log yet.
             Err(KeyringError::Foreign) if bytes.iter().skip(SLOT_BYTES).all(|byte| *byte == 0) => {
                 bytes = slot::header(store_id).to_vec();
-                look = Look::All;
+                look = KeySearch::All;
                 Vec::new()
             }
             parsed => parsed?,

@@ -3,7 +3,7 @@ use crate::log::disk::Disk as _;
 use crate::testkit::disk::{Faults, MemoryDisk};
 
 /// The highest key in use in a log in which nothing is sealed.
-fn unused(_: Look) -> u64 {
+fn unused(_: KeySearch) -> u64 {
     0
 }
 

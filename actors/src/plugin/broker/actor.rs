@@ -10,13 +10,13 @@ use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use super::gate::Shared;
-use super::lifecycle::Herald;
+use super::lifecycle::WorkerNotifier;
 use super::plugin::{Plugin, Stage};
 use super::state::{PluginState, PluginsState};
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{
-    Abandon, Announce, Ask, FromWorker, GetState, Hasten, Job, Leave, Notice, Report,
+    Abandon, Announce, Ask, Expedite, FromWorker, GetState, Job, Leave, Notice, Report,
 };
 use crate::plugin::points::Hider;
 use crate::plugin::settings::PluginsSettings;
@@ -185,19 +185,19 @@ impl Plugins {
         for plugin in &self.plugins {
             let ready = plugin.workers.iter().filter(|w| w.stage == Stage::Ready);
             for worker in ready {
-                let herald = self.herald(&plugin.name, worker.id, &worker.address);
-                herald.tell_beside(name, Arc::clone(&param), ctx);
+                let notifier = self.notifier(&plugin.name, worker.id, &worker.address);
+                notifier.tell_beside(name, Arc::clone(&param), ctx);
             }
         }
     }
 
-    pub(super) fn herald(
+    pub(super) fn notifier(
         &self,
         plugin: &Arc<str>,
         worker: WorkerId,
         address: &Addr<PluginConnection>,
-    ) -> Herald {
-        Herald {
+    ) -> WorkerNotifier {
+        WorkerNotifier {
             worker,
             plugin: Arc::clone(plugin),
             address: address.clone(),
@@ -268,11 +268,11 @@ impl Handler<Abandon> for Plugins {
     }
 }
 
-impl Handler<Hasten> for Plugins {
+impl Handler<Expedite> for Plugins {
     type Result = ();
 
-    fn handle(&mut self, hasten: Hasten, ctx: &mut Context<Self>) {
-        Self::hasten(self, hasten, ctx);
+    fn handle(&mut self, expedite: Expedite, ctx: &mut Context<Self>) {
+        Self::expedite(self, expedite, ctx);
     }
 }
 

@@ -9,27 +9,29 @@ use tokio::time::{Instant, sleep_until};
 
 use super::gate::PluginBroker;
 use crate::plugin::errors::timed_out;
-use crate::plugin::gate::{DeliveryNote, Hurry, PluginRequest, Undelivered};
-use crate::plugin::messages::{Hasten, Job, Lease, Silence};
+use crate::plugin::gate::{DeliveryNote, PluginCallError, PluginRequest, Urgency};
+use crate::plugin::messages::{Expedite, Job, Lease, Silence};
 
 impl PluginBroker {
     pub(super) async fn deliver_job(
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Hurry,
-    ) -> Result<Json, Undelivered> {
+        hurry: Urgency,
+    ) -> Result<Json, PluginCallError> {
         let plugin = Arc::clone(&request.plugin);
         let own = self.settings().timeout_of(&plugin);
         let limit = request.timeout.unwrap_or(own);
         let deadline = Instant::now() + limit;
         let (until, lease) = watch::channel(deadline);
-        let mut job = self.job(request, deadline).map_err(Undelivered::Refused)?;
+        let mut job = self
+            .job(request, deadline)
+            .map_err(PluginCallError::Refused)?;
         job.delivery = Some(Box::new(Lease { note, limit, until }));
         let silence = Arc::clone(&job.silence);
         let answer = self.wait_for_delivery(job, &lease, hurry).await;
         answer.map_err(|undelivered| match undelivered {
-            Undelivered::Refused(error) => judge(error, &plugin, silence.get()),
+            PluginCallError::Refused(error) => judge(error, &plugin, silence.get()),
             other => other,
         })
     }
@@ -39,21 +41,21 @@ impl PluginBroker {
         &self,
         job: Box<Job>,
         lease: &watch::Receiver<Instant>,
-        mut hurry: Hurry,
-    ) -> Result<Json, Undelivered> {
+        mut hurry: Urgency,
+    ) -> Result<Json, PluginCallError> {
         let (plugin, ticket) = (Arc::clone(&job.plugin), job.ticket);
-        let (mut guard, mut answer) = self.send(job).map_err(Undelivered::Unready)?;
+        let (mut guard, mut answer) = self.send(job).map_err(PluginCallError::Unready)?;
         loop {
             let deadline = *lease.borrow();
             tokio::select! {
                 answer = &mut answer => {
                     let answer = guard.take(answer, &plugin);
-                    return answer.map_err(Undelivered::Refused);
+                    return answer.map_err(PluginCallError::Refused);
                 }
                 Ok(()) = hurry.changed() => {
                     let via = hurry.borrow_and_update().clone();
                     // If the mailbox is full, the delivery keeps waiting for its turn.
-                    let _ = self.plugins.try_send(Hasten { ticket, via });
+                    let _ = self.plugins.try_send(Expedite { ticket, via });
                     continue;
                 }
                 () = sleep_until(deadline) => {}
@@ -61,27 +63,27 @@ impl PluginBroker {
             if *lease.borrow() <= deadline {
                 guard.pass(deadline);
                 let transport = self.settings().transport_of(&plugin);
-                return Err(Undelivered::Late(timed_out(&plugin, transport)));
+                return Err(PluginCallError::Late(timed_out(&plugin, transport)));
             }
         }
     }
 }
 
 /// Tells the plugin's own errors from those on the way to it.
-pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) -> Undelivered {
+pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) -> PluginCallError {
     match silence {
-        Some(Silence::Lost) => return Undelivered::Lost(error),
-        Some(Silence::Unreached) => return Undelivered::Unready(error),
+        Some(Silence::Lost) => return PluginCallError::Lost(error),
+        Some(Silence::Unreached) => return PluginCallError::Unready(error),
         None => {}
     }
     let text = |name: &str| error.info.get(name).and_then(Json::as_str);
     let is_about = error.code == Code::PluginUnavailable && text("plugin") == Some(plugin);
     match text("reason").filter(|_| is_about) {
-        Some("no-worker" | "queue-full") => Undelivered::Unready(error),
-        Some("worker-lost") => Undelivered::Lost(error),
+        Some("no-worker" | "queue-full") => PluginCallError::Unready(error),
+        Some("worker-lost") => PluginCallError::Lost(error),
         // Larger than the worker takes: the worker has not seen it.
-        _ if error.status() == 413 => Undelivered::Lost(error),
-        _ => Undelivered::Refused(error),
+        _ if error.status() == 413 => PluginCallError::Lost(error),
+        _ => PluginCallError::Refused(error),
     }
 }
 
@@ -95,26 +97,26 @@ mod tests {
         let lost = |why| judge(unavailable("P", why), "P", None);
         assert!(matches!(
             lost(Unavailable::WorkerLost),
-            Undelivered::Lost(_)
+            PluginCallError::Lost(_)
         ));
         assert!(matches!(
             lost(Unavailable::NoWorker),
-            Undelivered::Unready(_)
+            PluginCallError::Unready(_)
         ));
         assert!(matches!(
             lost(Unavailable::QueueFull),
-            Undelivered::Unready(_)
+            PluginCallError::Unready(_)
         ));
         assert!(matches!(
             judge(too_large(2, 1, 1), "P", None),
-            Undelivered::Lost(_)
+            PluginCallError::Lost(_)
         ));
         let of_another = unavailable("Q", Unavailable::WorkerLost);
         assert!(matches!(
             judge(of_another, "P", None),
-            Undelivered::Refused(_)
+            PluginCallError::Refused(_)
         ));
         let own = ApiError::new(Code::BadRequest, "no");
-        assert!(matches!(judge(own, "P", None), Undelivered::Refused(_)));
+        assert!(matches!(judge(own, "P", None), PluginCallError::Refused(_)));
     }
 }

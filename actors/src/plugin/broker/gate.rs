@@ -23,9 +23,9 @@ use super::state::PluginsState;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
-use crate::plugin::figures::{Ending, Figures};
+use crate::plugin::figures::{RequestOutcome, RequestStats};
 use crate::plugin::gate::{
-    DeliveryNote, Hurry, PluginGate, PluginRequest, Presence, Undelivered, WorkerId,
+    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Presence, Urgency, WorkerId,
 };
 use crate::plugin::messages::{Abandon, Announce, Answer, Ask, GetState, Job, Lane, Leave};
 use crate::plugin::points::{Points, Readiness};
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     last_worker: AtomicU64,
     num_connections: AtomicUsize,
     is_leaving: AtomicBool,
-    figures: Mutex<HashMap<Arc<str>, Arc<Figures>>>,
+    figures: Mutex<HashMap<Arc<str>, Arc<RequestStats>>>,
     pub(super) recent: Arc<RecentCalls>,
     presences: Mutex<HashMap<Arc<str>, Presence>>,
 }
@@ -65,7 +65,7 @@ impl Shared {
     }
 
     /// Returns a plugin's figures.
-    pub(super) fn figures(&self, plugin: &Arc<str>) -> Arc<Figures> {
+    pub(super) fn figures(&self, plugin: &Arc<str>) -> Arc<RequestStats> {
         let mut figures = self.figures.lock();
         Arc::clone(figures.entry(Arc::clone(plugin)).or_default())
     }
@@ -230,11 +230,11 @@ impl PluginBroker {
         match self.plugins.try_send(Ask(job)) {
             Ok(()) => Ok((guard, answer)),
             Err(SendError::Full(_)) => {
-                guard.ending = Some(Ending::QueueFull);
+                guard.ending = Some(RequestOutcome::QueueFull);
                 Err(ApiError::overloaded("the plugins' mailbox"))
             }
             Err(SendError::Closed(_)) => {
-                guard.ending = Some(Ending::NoWorker);
+                guard.ending = Some(RequestOutcome::NoWorker);
                 Err(unavailable(&plugin, Unavailable::NoWorker))
             }
         }
@@ -242,10 +242,10 @@ impl PluginBroker {
 
     /// Sends a job off and waits. Whatever happens to the job, this returns by the deadline, or
     /// `DEADLINE_GRACE` after a client's.
-    async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Result<Json, Undelivered> {
+    async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Result<Json, PluginCallError> {
         let (plugin, deadline) = (Arc::clone(&job.plugin), job.deadline);
         let silence = Arc::clone(&job.silence);
-        let (mut guard, answer) = self.send(job).map_err(Undelivered::Unready)?;
+        let (mut guard, answer) = self.send(job).map_err(PluginCallError::Unready)?;
         // A client with its own deadline should hear that the whole request timed out, not one hook
         // in it.
         let patience = if is_clients {
@@ -261,7 +261,7 @@ impl PluginBroker {
             Err(_) if is_clients => response_timed_out(),
             Err(_) => timed_out(&plugin, self.settings.transport_of(&plugin)),
         };
-        Err(Undelivered::Late(late))
+        Err(PluginCallError::Late(late))
     }
 }
 
@@ -271,7 +271,7 @@ impl PluginGate for PluginBroker {
         self.shared.points()
     }
 
-    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, request: PluginRequest) -> Result<Json, PluginCallError> {
         let limit = self.settings.timeout_of(&request.plugin);
         let limit = match (request.kind, request.timeout) {
             // No caller waits for a timer, so it may take longer than a request that somebody waits
@@ -285,10 +285,10 @@ impl PluginGate for PluginBroker {
         let (kind, name) = (request.kind, request.name.clone());
         let began = Instant::now();
         let job = self.job(request.on_behalf(), clients.unwrap_or(own));
-        let job = job.map_err(Undelivered::Refused)?;
+        let job = job.map_err(PluginCallError::Refused)?;
         let answer = self.wait_for(job, clients.is_some()).await;
         let point = (&plugin, kind, name.as_str());
-        let error = answer.as_ref().err().map(Undelivered::error);
+        let error = answer.as_ref().err().map(PluginCallError::error);
         self.shared.recent.note(point, began, error);
         answer
     }
@@ -297,12 +297,12 @@ impl PluginGate for PluginBroker {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Hurry,
-    ) -> Result<Json, Undelivered> {
+        hurry: Urgency,
+    ) -> Result<Json, PluginCallError> {
         let (plugin, kind) = (Arc::clone(&request.plugin), request.kind);
         let (name, began) = (request.name.clone(), Instant::now());
         let answer = self.deliver_job(request, note, hurry).await;
-        let error = answer.as_ref().err().map(Undelivered::error);
+        let error = answer.as_ref().err().map(PluginCallError::error);
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, error);
         answer
@@ -328,12 +328,12 @@ impl PluginGate for PluginBroker {
 /// waits any more.
 pub(super) struct Guard<'a> {
     plugins: &'a Addr<Plugins>,
-    figures: Arc<Figures>,
+    figures: Arc<RequestStats>,
     ticket: u64,
     arrived: Instant,
     deadline: Instant,
     /// How it ended; `None` when no caller waits any more.
-    ending: Option<Ending>,
+    ending: Option<RequestOutcome>,
 }
 
 impl Guard<'_> {
@@ -341,7 +341,7 @@ impl Guard<'_> {
     pub(super) fn take(&mut self, answer: Result<Answer, RecvError>, plugin: &str) -> Answer {
         let lost = |_| Err(unavailable(plugin, Unavailable::WorkerLost));
         let answer = answer.unwrap_or_else(lost);
-        self.ending = Some(Ending::of(&answer));
+        self.ending = Some(RequestOutcome::of(&answer));
         answer
     }
 
@@ -358,9 +358,9 @@ impl Drop for Guard<'_> {
             return self.figures.count(ending, elapsed);
         }
         let (reason, ending) = if Instant::now() >= self.deadline {
-            (CancelReason::Deadline, Ending::Deadline)
+            (CancelReason::Deadline, RequestOutcome::Deadline)
         } else {
-            (CancelReason::ClientGone, Ending::ClientGone)
+            (CancelReason::ClientGone, RequestOutcome::ClientGone)
         };
         self.figures.count(ending, elapsed);
         let ticket = self.ticket;

@@ -28,7 +28,7 @@ use crate::plugin::settings::PluginsSettings;
 
 /// Sends events to one worker.
 #[derive(Clone)]
-pub(super) struct Herald {
+pub(super) struct WorkerNotifier {
     pub(super) worker: WorkerId,
     pub(super) plugin: Arc<str>,
     pub(super) address: Addr<PluginConnection>,
@@ -36,7 +36,7 @@ pub(super) struct Herald {
     pub(super) settings: Arc<PluginsSettings>,
 }
 
-impl Herald {
+impl WorkerNotifier {
     /// Sends an event with the server's configuration and waits for the answer.
     async fn tell(&self, name: &'static str, limit: Duration) -> Answer {
         let param = json!({"config": *self.settings.config});
@@ -112,16 +112,16 @@ impl Herald {
 }
 
 /// Takes a worker from `hello` to where it can serve.
-pub(super) async fn greet(herald: Herald, plugins: WeakAddr<Plugins>) {
-    let worker = herald.worker;
-    let _ = herald.tell("before-config", herald.limit()).await;
-    let answer = herald.tell("init", herald.settings.init_timeout).await;
+pub(super) async fn greet(notifier: WorkerNotifier, plugins: WeakAddr<Plugins>) {
+    let worker = notifier.worker;
+    let _ = notifier.tell("before-config", notifier.limit()).await;
+    let answer = notifier.tell("init", notifier.settings.init_timeout).await;
     let Some(plugins) = plugins.upgrade() else {
         return;
     };
     let initialised = plugins.send(Initialised { worker, answer }).await;
     if initialised.unwrap_or(false) {
-        let _ = herald.tell("after-config", herald.limit()).await;
+        let _ = notifier.tell("after-config", notifier.limit()).await;
         let _ = plugins.send(Configured(worker)).await;
     }
 }
@@ -129,12 +129,14 @@ pub(super) async fn greet(herald: Herald, plugins: WeakAddr<Plugins>) {
 /// Prepares plugins for clients, one after the other; with `generation_of`, only that worker's
 /// generation.
 pub(super) async fn prepare(
-    heralds: Vec<Herald>,
+    notifiers: Vec<WorkerNotifier>,
     generation_of: Option<WorkerId>,
     plugins: WeakAddr<Plugins>,
 ) {
-    for herald in heralds {
-        let _ = herald.tell("before-plugins-ready", herald.limit()).await;
+    for notifier in notifiers {
+        let _ = notifier
+            .tell("before-plugins-ready", notifier.limit())
+            .await;
     }
     if let Some(plugins) = plugins.upgrade() {
         let _ = plugins.send(Prepared { generation_of }).await;
@@ -142,10 +144,10 @@ pub(super) async fn prepare(
 }
 
 /// Tells plugins, one after the other, that clients are served.
-pub(super) async fn proclaim(heralds: Vec<Herald>) {
+pub(super) async fn proclaim(notifiers: Vec<WorkerNotifier>) {
     for name in ["after-plugins-ready", "server-ready"] {
-        for herald in &heralds {
-            let _ = herald.tell(name, herald.limit()).await;
+        for notifier in &notifiers {
+            let _ = notifier.tell(name, notifier.limit()).await;
         }
     }
 }

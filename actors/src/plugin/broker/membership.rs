@@ -6,10 +6,10 @@ use actix::fut::wrap_future;
 use actix::{AsyncContext, Context, Handler, MessageResult};
 
 use super::actor::{Phase, Plugins, SCHEMA_CHANGED, notify};
-use super::lifecycle::{self, Herald};
+use super::lifecycle::{self, WorkerNotifier};
 use super::plugin::{Plugin, Stage, Worker};
 use crate::delivery::consumers::LOG_PREFIX;
-use crate::plugin::figures::Figures;
+use crate::plugin::figures::RequestStats;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Configured, FindSession, Join, Notice, Prepared, Refusal};
 use crate::plugin::protocol::CloseCode;
@@ -20,7 +20,7 @@ const MAX_NAME_BYTES: usize = 100;
 const UNLISTED: &str = "unknown plugin: its name is not in the server's PLUGINS";
 
 impl Plugins {
-    fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<Arc<Figures>, Refusal> {
+    fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<Arc<RequestStats>, Refusal> {
         if self.is_leaving() {
             return Err(refusal(CloseCode::Restart, "the server stops"));
         }
@@ -60,9 +60,9 @@ impl Plugins {
         plugin.note_home();
         let name = Arc::clone(&plugin.name);
         self.homes.insert(join.worker, index);
-        let herald = self.herald(&name, join.worker, &join.address);
+        let notifier = self.notifier(&name, join.worker, &join.address);
         ctx.spawn(wrap_future(lifecycle::greet(
-            herald,
+            notifier,
             ctx.address().downgrade(),
         )));
         Ok(self.shared.figures(&name))
@@ -124,9 +124,9 @@ impl Plugins {
         }
         self.phase = Phase::Preparing;
         self.publish();
-        let heralds = self.heralds();
+        let notifiers = self.notifiers();
         let plugins = ctx.address().downgrade();
-        ctx.spawn(wrap_future(lifecycle::prepare(heralds, None, plugins)));
+        ctx.spawn(wrap_future(lifecycle::prepare(notifiers, None, plugins)));
     }
 
     /// Logs the plugins that the start still waits for: clients are told only that some are
@@ -145,12 +145,12 @@ impl Plugins {
         );
     }
 
-    fn heralds(&self) -> Vec<Herald> {
-        let herald = |plugin: &Plugin| {
+    fn notifiers(&self) -> Vec<WorkerNotifier> {
+        let notifier = |plugin: &Plugin| {
             let worker = plugin.first(Stage::Configured)?;
-            Some(self.herald(&plugin.name, worker.id, &worker.address))
+            Some(self.notifier(&plugin.name, worker.id, &worker.address))
         };
-        self.plugins.iter().filter_map(herald).collect()
+        self.plugins.iter().filter_map(notifier).collect()
     }
 
     /// Prepares a generation again when its first worker was lost before the generation took over.
@@ -178,9 +178,9 @@ impl Plugins {
         let Some(worker) = plugin.worker(id) else {
             return;
         };
-        let herald = self.herald(&plugin.name, id, &worker.address);
+        let notifier = self.notifier(&plugin.name, id, &worker.address);
         let plugins = ctx.address().downgrade();
-        let preparing = lifecycle::prepare(vec![herald], Some(id), plugins);
+        let preparing = lifecycle::prepare(vec![notifier], Some(id), plugins);
         ctx.spawn(wrap_future(preparing));
     }
 
@@ -206,8 +206,8 @@ impl Plugins {
             self.release(index, ctx);
         }
         tracing::info!("plugins are ready");
-        let heralds = self.heralds();
-        ctx.spawn(wrap_future(lifecycle::proclaim(heralds)));
+        let notifiers = self.notifiers();
+        ctx.spawn(wrap_future(lifecycle::proclaim(notifiers)));
     }
 
     /// Lets a new generation take over, if its first worker is still connected.
@@ -229,8 +229,8 @@ impl Plugins {
         tracing::info!(plugin = %name, generation, "a new generation takes over");
         self.activate(index, generation, registration, ctx);
         self.release(index, ctx);
-        let herald = self.herald(&name, id, &address);
-        ctx.spawn(wrap_future(lifecycle::proclaim(vec![herald])));
+        let notifier = self.notifier(&name, id, &address);
+        ctx.spawn(wrap_future(lifecycle::proclaim(vec![notifier])));
     }
 
     /// Lets the configured workers of the active generation serve.
@@ -252,8 +252,8 @@ impl Plugins {
         if let Some(schema) = &self.schema {
             // The schema may have changed while they were away.
             for (id, address) in released {
-                let herald = self.herald(&name, id, &address);
-                herald.tell_beside(SCHEMA_CHANGED, Arc::clone(schema), ctx);
+                let notifier = self.notifier(&name, id, &address);
+                notifier.tell_beside(SCHEMA_CHANGED, Arc::clone(schema), ctx);
             }
         }
         self.note_presence(index);
@@ -269,7 +269,7 @@ fn refusal(code: CloseCode, reason: &str) -> Refusal {
 }
 
 impl Handler<Join> for Plugins {
-    type Result = Result<Arc<Figures>, Refusal>;
+    type Result = Result<Arc<RequestStats>, Refusal>;
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Self::Result {
         Self::join(self, join, ctx)

@@ -11,7 +11,7 @@ use super::actor::{Phase, Plugins, Running, notify};
 use super::plugin::Stage;
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Abandon, Capacity, Dispatch, Hasten, Job, Lane, Notice};
+use crate::plugin::messages::{Abandon, Capacity, Dispatch, Expedite, Job, Lane, Notice};
 
 impl Plugins {
     pub(super) fn ask(&mut self, mut job: Box<Job>, ctx: &mut Context<Self>) {
@@ -167,12 +167,12 @@ impl Plugins {
 
     /// Sends a queued request as a nested one. A request that a worker already has will be answered
     /// without this.
-    pub(super) fn hasten(&mut self, hasten: Hasten, ctx: &mut Context<Self>) {
+    pub(super) fn expedite(&mut self, expedite: Expedite, ctx: &mut Context<Self>) {
         for index in 0..self.plugins.len() {
             let plugin = self.plugins.get_mut(index);
-            if let Some(mut job) = plugin.and_then(|it| it.queue.remove(hasten.ticket)) {
+            if let Some(mut job) = plugin.and_then(|it| it.queue.remove(expedite.ticket)) {
                 job.lane = Lane::Nested;
-                job.lineage.via = hasten.via;
+                job.lineage.via = expedite.via;
                 return self.ask_nested(index, job, ctx);
             }
         }

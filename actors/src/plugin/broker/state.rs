@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::plugin::{Plugin, Worker};
-use crate::plugin::figures::FiguresState;
+use crate::plugin::figures::RequestStatsState;
 use crate::plugin::points::Readiness;
 use crate::plugin::protocol::Problem;
 use crate::plugin::settings::TransportKind;
@@ -45,7 +45,7 @@ pub struct PluginState {
     /// How many of these failed, for whatever reason.
     pub errors: u64,
     /// How requests ended, and how long answers took.
-    pub figures: FiguresState,
+    pub figures: RequestStatsState,
     /// Requests at workers.
     pub in_flight: usize,
     /// Requests that were sent to workers, since the start.
@@ -84,7 +84,11 @@ pub struct WorkerState {
 }
 
 impl PluginState {
-    pub(super) fn of(plugin: &Plugin, transport: TransportKind, figures: FiguresState) -> Self {
+    pub(super) fn of(
+        plugin: &Plugin,
+        transport: TransportKind,
+        figures: RequestStatsState,
+    ) -> Self {
         let active = plugin.active.as_ref();
         let (calls, errors) = figures.totals();
         Self {

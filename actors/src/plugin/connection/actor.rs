@@ -14,7 +14,7 @@ use super::requests::Requests;
 use crate::plugin::broker::Plugins;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::errors::{Unavailable, unavailable};
-use crate::plugin::figures::Figures;
+use crate::plugin::figures::RequestStats;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, FromWorker, Report};
 use crate::plugin::protocol::{CloseCode, MAX_WINDOW, ServerMessage};
@@ -34,7 +34,7 @@ pub struct PluginConnection {
     pub(super) plugin: Arc<str>,
     pub(super) settings: Arc<PluginsSettings>,
     /// The plugin's figures, once the plugin is known.
-    pub(super) figures: Arc<Figures>,
+    pub(super) figures: Arc<RequestStats>,
     pub(super) api: Arc<dyn ApiCaller>,
     pub(super) plugins: Addr<Plugins>,
     pub(super) state: State,

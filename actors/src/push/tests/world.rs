@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::super::sender::SendError;
 use super::super::{
-    Address, Outbox, Parcel, Payload, Push, PushParts, PushSender, PushSettings, Waiting,
+    Address, Outbox, Payload, Push, PushParts, PushPayloads, PushSender, PushSettings, Waiting,
 };
 use crate::clock::ManualClock;
 use crate::device::messages::{
@@ -258,7 +258,7 @@ impl World {
     }
 
     /// Returns an empty notification.
-    pub(super) fn parcel(&self) -> Parcel {
+    pub(super) fn parcel(&self) -> PushPayloads {
         self.push.prepare(&Map::new()).unwrap()
     }
 }

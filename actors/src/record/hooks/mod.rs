@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::draft::Draft;
 use crate::context::RequestContext;
 use crate::plugin::{
-    CallContext, DeliveryNote, Hook, Lineage, PluginGate, PluginRequest, Trigger, Undelivered,
-    no_hurry,
+    CallContext, DeliveryNote, Hook, Lineage, PluginCallError, PluginGate, PluginRequest, Trigger,
+    never_urgent,
 };
 use crate::spawn::spawn_named;
 use std::sync::Arc;
@@ -93,8 +93,8 @@ pub async fn after(
     for hook in points.hooks(&record.id.record_type, trigger) {
         let request = request(hook, record, original, context, Uuid::now_v7());
         let note = DeliveryNote::tried(&what, &hook.name, (position, at));
-        let answer = plugins.deliver(request, note, no_hurry()).await;
-        let answer = answer.map_err(Undelivered::into_error)?;
+        let answer = plugins.deliver(request, note, never_urgent()).await;
+        let answer = answer.map_err(PluginCallError::into_error)?;
         if !hook.is_async {
             check_answer(hook, &answer, record)?;
         }
@@ -118,7 +118,7 @@ async fn ask(
 ) -> Result<Json, ApiError> {
     tokio::select! {
         biased;
-        () = context.storing.given_up() => {
+        () = context.commit_gate.given_up() => {
             Err(ApiError::unexpected("the client is gone").with_status(499))
         }
         answer = plugins.call(request) => answer,

@@ -27,7 +27,7 @@ use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_announced, turn_of, until_settled};
+use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
 use super::before::{self, Decided};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
@@ -72,7 +72,7 @@ pub async fn save(
         decided: Mutex::new(None),
     };
     let turn = turn_of(turn, &command.context);
-    let settled = until_settled(turn, |_| attempt(&saving)).await?;
+    let settled = retry_on_conflict(turn, |_| attempt(&saving)).await?;
     Ok(after_save(env, settled).await)
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use skytrail_schema::event::{Actor, DeviceKind, DeviceState, Touch};
+use skytrail_schema::event::{Actor, ChangeStamp, DeviceKind, DeviceState};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -102,12 +102,12 @@ impl Model {
                 if let Some(known) = self.0.get_mut(&id(device)) {
                     known.0 = None;
                 }
-                let body = EventBody::DeviceUnregistered(Touch::default());
+                let body = EventBody::DeviceUnregistered(ChangeStamp::default());
                 (Stream::Device(id(device)), body)
             }
             Step::Forget(device) => {
                 self.0.remove(&id(device));
-                let body = EventBody::DeviceDeleted(Touch::default());
+                let body = EventBody::DeviceDeleted(ChangeStamp::default());
                 (Stream::Device(id(device)), body)
             }
         }

@@ -6,11 +6,11 @@ use std::time::Instant;
 use super::state::{Action, Failure, Pool};
 use super::time::{BEAT, CALL};
 use super::worker::{Entry, Work};
-use crate::plugin::zmq::message::{Envelope, Identity, Told};
+use crate::plugin::zmq::message::{Envelope, Identity, ZmqMessage};
 
 impl Pool {
     /// Handles a message from a worker with a connection.
-    pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: Told, now: Instant) {
+    pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: ZmqMessage, now: Instant) {
         self.hear_all(from, told, None, now);
     }
 
@@ -18,14 +18,20 @@ impl Pool {
     pub(in crate::plugin::zmq) fn hear_too_much(
         &mut self,
         from: &Identity,
-        told: Told,
+        told: ZmqMessage,
         failure: Failure,
         now: Instant,
     ) {
         self.hear_all(from, told, Some(failure), now);
     }
 
-    fn hear_all(&mut self, from: &Identity, told: Told, failure: Option<Failure>, now: Instant) {
+    fn hear_all(
+        &mut self,
+        from: &Identity,
+        told: ZmqMessage,
+        failure: Option<Failure>,
+        now: Instant,
+    ) {
         let Some(worker) = self.workers.get_mut(from) else {
             return;
         };
@@ -33,11 +39,11 @@ impl Pool {
         worker.turn = self.last_turn;
         worker.heard_at = now;
         match told {
-            Told::Ready => self.begin(from),
-            Told::Heartbeat => self.hear_beat(from, now),
-            Told::Shutdown => self.lose(from),
-            Told::Response(envelope) => self.hear_response(from, envelope, failure),
-            Told::Request(envelope) => self.hear_call(from, envelope, failure, now),
+            ZmqMessage::Ready => self.begin(from),
+            ZmqMessage::Heartbeat => self.hear_beat(from, now),
+            ZmqMessage::Shutdown => self.lose(from),
+            ZmqMessage::Response(envelope) => self.hear_response(from, envelope, failure),
+            ZmqMessage::Request(envelope) => self.hear_call(from, envelope, failure, now),
         }
         self.pump(from, now);
         self.serve(now);
@@ -128,7 +134,7 @@ impl Pool {
         };
         if let Some(failure) = refused {
             let body = failure.to_body();
-            let answer = Told::Response(Envelope { bounce, id, body });
+            let answer = ZmqMessage::Response(Envelope { bounce, id, body });
             return self.actions.push(Action::Tell(from.clone(), answer));
         }
         let (parent, unfinished) = worker.return_to(&id, bounce);

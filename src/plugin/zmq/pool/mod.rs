@@ -25,7 +25,7 @@ mod state;
 mod time;
 mod worker;
 
-pub(super) use state::{Action, Asked, CallId, Failure, Limits, Pool, Ticket};
+pub(super) use state::{Action, CallId, Failure, Limits, Pool, Ticket, WorkerRequest};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::worker::{Entry, Nested, Work, Worker};
 use crate::plugin::zmq::bodies;
-use crate::plugin::zmq::message::{Envelope, Identity, RequestId, Told};
+use crate::plugin::zmq::message::{Envelope, Identity, RequestId, ZmqMessage};
 
 /// How long a request waits for a worker: v1 retries after a second, three times.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -47,7 +47,7 @@ impl Limits {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::plugin::zmq) enum Action {
     /// Send a message to a worker.
-    Tell(Identity, Told),
+    Tell(Identity, ZmqMessage),
     /// End the connection of a peer that is not a worker.
     HangUp(Identity),
     /// Answer a request with its worker's answer, or with the reason why there is none.
@@ -92,7 +92,7 @@ impl Failure {
 
 /// A request of the server.
 #[derive(Clone, Debug)]
-pub(in crate::plugin::zmq) struct Asked {
+pub(in crate::plugin::zmq) struct WorkerRequest {
     /// Identifies it.
     pub(in crate::plugin::zmq) ticket: Ticket,
     /// The worker's call that caused it, if it was one of this pool.
@@ -106,7 +106,7 @@ pub(in crate::plugin::zmq) struct Asked {
 /// A request without a worker, and when it has waited long enough.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) asked: Asked,
+    pub(super) asked: WorkerRequest,
     pub(super) expiry: Instant,
 }
 
@@ -155,7 +155,7 @@ impl Pool {
     }
 
     /// Adds a request.
-    pub(in crate::plugin::zmq) fn ask(&mut self, asked: Asked, now: Instant) {
+    pub(in crate::plugin::zmq) fn ask(&mut self, asked: WorkerRequest, now: Instant) {
         if let Some(call) = asked.parent.clone() {
             return self.ask_nested(asked, call, now);
         }
@@ -188,8 +188,8 @@ impl Pool {
         }
     }
 
-    fn ask_nested(&mut self, asked: Asked, call: CallId, now: Instant) {
-        let Asked { ticket, body, .. } = asked;
+    fn ask_nested(&mut self, asked: WorkerRequest, call: CallId, now: Instant) {
+        let WorkerRequest { ticket, body, .. } = asked;
         let deadline = now + self.limits.timeout;
         let holder = self.holder_of(&call);
         let Some((identity, worker)) =
@@ -244,7 +244,7 @@ impl Pool {
                 work: Work::Request(Some(waiting)),
             });
         }
-        self.tell(to, Told::Request(Envelope { bounce, id, body }), now);
+        self.tell(to, ZmqMessage::Request(Envelope { bounce, id, body }), now);
     }
 
     /// Cancels a request, because no caller waits for it any more. A worker that has it stays busy.
@@ -279,7 +279,7 @@ impl Pool {
         let Entry { id, bounce, .. } = entry;
         self.tell(
             &identity,
-            Told::Response(Envelope { bounce, id, body }),
+            ZmqMessage::Response(Envelope { bounce, id, body }),
             now,
         );
         self.pump(&identity, now);
@@ -320,7 +320,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn tell(&mut self, to: &Identity, told: Told, now: Instant) {
+    pub(super) fn tell(&mut self, to: &Identity, told: ZmqMessage, now: Instant) {
         let Some(worker) = self.workers.get_mut(to) else {
             return;
         };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::{Action, Failure, Pool};
 use super::worker::Worker;
-use crate::plugin::zmq::message::{Identity, Told};
+use crate::plugin::zmq::message::{Identity, ZmqMessage};
 
 /// How often idle workers are told that the server is alive.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -72,7 +72,8 @@ impl Pool {
         }
         self.next_beat = Some(now + BEAT);
         let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
-        let beat = |(identity, _): (&Identity, _)| Action::Tell(identity.clone(), Told::Heartbeat);
+        let beat =
+            |(identity, _): (&Identity, _)| Action::Tell(identity.clone(), ZmqMessage::Heartbeat);
         self.actions.extend(idle.map(beat));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::state::{CallId, Ticket};
-use crate::plugin::zmq::message::{RequestId, Told};
+use crate::plugin::zmq::message::{RequestId, ZmqMessage};
 
 /// A worker with a socket that has a connection, or had one until just now.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Worker {
     /// Requests that its calls caused while it was still working on another.
     pub(super) nested: VecDeque<Nested>,
     /// What it will be sent once it has a connection again.
-    pub(super) unsent: Vec<Told>,
+    pub(super) unsent: Vec<ZmqMessage>,
 }
 
 /// A level of a worker's stack.

@@ -16,7 +16,7 @@ pub(super) async fn look_up_relations(
     conn: &mut Conn<'_>,
 ) -> Result<LookedUp, sqlx::Error> {
     let condition = run.bound.condition.as_ref();
-    let me = run.asker.caller.user.as_ref();
+    let me = run.viewer.caller.user.as_ref();
     let mut lookups = LookedUp::new(condition, me.cloned());
     let Some(me) = me else { return Ok(lookups) };
     for relation in condition.into_iter().flat_map(Condition::relations) {
@@ -46,7 +46,7 @@ pub(super) async fn look_up_records(
             records.extend(heads.into_iter().flatten().map(|head| head.record));
         }
     }
-    records.retain(|record| run.asker.may_look_into(record));
+    records.retain(|record| run.viewer.may_look_into(record));
     lookups.set_records(records);
     Ok(())
 }

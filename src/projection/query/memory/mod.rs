@@ -47,7 +47,7 @@ pub(super) async fn run(
         size.had(portion.iter().map(|(_, head)| &head.record));
         look_up_records(run, &mut tx.conn(), &portion, &mut lookups).await?;
         let context = Context {
-            user: run.asker.caller.user.as_ref(),
+            user: run.viewer.caller.user.as_ref(),
             lookups: &lookups,
         };
         for (row, head) in portion {

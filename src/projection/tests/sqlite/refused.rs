@@ -1,7 +1,7 @@
 //! Tests queries that the database refuses.
 
 use serde_json::json;
-use skytrail_actors::store::{Asker, NoHeads, RecordStore as _};
+use skytrail_actors::store::{NoHeads, RecordStore as _, Viewer};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::types::FieldType;
@@ -10,11 +10,11 @@ use super::query::{by, eq, find};
 use super::world::*;
 
 async fn is_answered(world: &World, query: &Query) -> bool {
-    let asker = Asker {
+    let viewer = Viewer {
         scope: &Scope::Public,
         caller: &Caller::default(),
     };
-    world.store.query(query, &asker, &NoHeads).await.is_ok()
+    world.store.query(query, &viewer, &NoHeads).await.is_ok()
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::delivery::consumers::schedule::{GivenUp, Start, Verdict};
 use crate::delivery::consumers::store::DeadLetter;
 use crate::log::seek::load_commit;
 use crate::plugin::{
-    CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,
+    CatchUp, DeliveryNote, Hook, PluginCallError, PluginRequest, Points, Presence, Urgency, Via,
 };
 use crate::record::hooks;
 
@@ -49,7 +49,7 @@ struct Attempt {
     announced: Option<Arc<AnnouncedCommit>>,
     is_awaited: bool,
     /// The calls that wait for what is queued after it.
-    hurry: Hurry,
+    hurry: Urgency,
     /// Up to here, the log is the past that is being caught up with.
     past: u64,
     /// Whether an operator has asked for it, so that it is not too old.
@@ -131,7 +131,7 @@ impl DeliveryLoop {
 
     /// Prioritizes attempts that block something that is waited for.
     pub(super) fn hurry_attempts(&mut self) {
-        for (task, by) in self.schedule.take_hurried() {
+        for (task, by) in self.schedule.take_expedited() {
             if let Some(attempt) = self.hurries.get(&task) {
                 attempt.send_replace(self.calls_of(by));
             }
@@ -413,9 +413,11 @@ impl Attempt {
                 Outcome::Acknowledged(hooks::check_answer(hook, &answer, &changed.record))
             }
             Ok(_) => Outcome::Acknowledged(Ok(())),
-            Err(Undelivered::Refused(error)) => Outcome::Refused(error),
-            Err(Undelivered::Lost(error) | Undelivered::Late(error)) => Outcome::Lost(error),
-            Err(Undelivered::Unready(error)) => Outcome::Unready(error),
+            Err(PluginCallError::Refused(error)) => Outcome::Refused(error),
+            Err(PluginCallError::Lost(error) | PluginCallError::Late(error)) => {
+                Outcome::Lost(error)
+            }
+            Err(PluginCallError::Unready(error)) => Outcome::Unready(error),
         })
     }
 
@@ -444,9 +446,11 @@ impl Attempt {
         };
         Ok(match side.dispatcher.deliver(handed).await {
             Ok(()) => Outcome::Acknowledged(Ok(())),
-            Err(Undelivered::Refused(error)) => Outcome::Refused(error),
-            Err(Undelivered::Lost(error) | Undelivered::Late(error)) => Outcome::Lost(error),
-            Err(Undelivered::Unready(error)) => Outcome::Unready(error),
+            Err(PluginCallError::Refused(error)) => Outcome::Refused(error),
+            Err(PluginCallError::Lost(error) | PluginCallError::Late(error)) => {
+                Outcome::Lost(error)
+            }
+            Err(PluginCallError::Unready(error)) => Outcome::Unready(error),
         })
     }
 

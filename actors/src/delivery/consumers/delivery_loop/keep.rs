@@ -131,7 +131,7 @@ impl Keeping {
         self.changed.filter(|_| is_idle).map(|since| since + PERIOD)
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(super) fn is_in_progress(&self) -> bool {
         self.under_way.is_some()
     }
 
@@ -228,7 +228,7 @@ impl DeliveryLoop {
 
     /// Saves everything now; returns whether that succeeded.
     pub(super) async fn keep_all(&mut self) -> bool {
-        if self.keeping.is_under_way() {
+        if self.keeping.is_in_progress() {
             let kept = self.keeping.done().await;
             self.kept(kept);
         }

@@ -217,7 +217,7 @@ impl DeliveryLoop {
             Ok(()) = self.changes.changed() => self.changes.mark_changed(),
             () = ending.cancelled(), if !ending.is_cancelled() => {}
             Some(_) = applied.beyond(read), if wants_more => {}
-            kept = self.keeping.done(), if self.keeping.is_under_way() => {
+            kept = self.keeping.done(), if self.keeping.is_in_progress() => {
                 self.kept(kept);
             }
             () = tokio::time::sleep_until(due) => {}
@@ -249,7 +249,7 @@ impl DeliveryLoop {
             return;
         };
         let schedule = &self.schedule;
-        let is_idle = |position: u64| !schedule.is_under_way(position);
+        let is_idle = |position: u64| !schedule.is_in_progress(position);
         let requests = self.requests.iter_mut();
         for (_, request) in requests.filter(|(position, _)| is_idle(**position)) {
             if let Some(answer) = request.answer.take() {

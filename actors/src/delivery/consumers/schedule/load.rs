@@ -197,7 +197,7 @@ impl Schedule {
     }
 
     /// Takes the tasks that became urgent while in progress, each with an event that waits for it.
-    pub(in crate::delivery::consumers) fn take_hurried(&mut self) -> Vec<(TaskId, u64)> {
+    pub(in crate::delivery::consumers) fn take_expedited(&mut self) -> Vec<(TaskId, u64)> {
         std::mem::take(&mut self.hurried)
     }
 

@@ -312,7 +312,7 @@ impl Schedule {
     }
 
     /// Returns whether anything of an event is in progress.
-    pub(in crate::delivery::consumers) fn is_under_way(&self, position: u64) -> bool {
+    pub(in crate::delivery::consumers) fn is_in_progress(&self, position: u64) -> bool {
         let is_running = |task: &Task| matches!(task.state, State::Running(_));
         let entry = self.entries.get(&position);
         entry.is_some_and(|entry| entry.tasks.iter().any(is_running))

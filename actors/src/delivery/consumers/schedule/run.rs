@@ -232,7 +232,7 @@ impl Schedule {
         let all: Vec<u64> = queue.positions.iter().copied().collect();
         let mut urgent = None;
         for position in all.into_iter().rev() {
-            if self.is_held_back(position) && !self.is_under_way(position) {
+            if self.is_held_back(position) && !self.is_in_progress(position) {
                 self.note_held_back(position);
             }
             if let Some(entry) = self.entries.get_mut(&position) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
-use skytrail_schema::event::{EventBody, RecordState, Stream, Touch};
+use skytrail_schema::event::{ChangeStamp, EventBody, RecordState, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -30,8 +30,8 @@ use crate::live::tests::store::ModelStore;
 use crate::log::CommitObserver as _;
 use crate::ops_store::OpsStoreError;
 use crate::plugin::{
-    CatchUp, DeliveryNote, Hook, Hurry, NoPlugins, PluginGate, PluginRequest, Points, Presence,
-    Readiness, Trigger, Undelivered,
+    CatchUp, DeliveryNote, Hook, NoPlugins, PluginCallError, PluginGate, PluginRequest, Points,
+    Presence, Readiness, Trigger, Urgency,
 };
 use crate::record::env::RecordEnv;
 
@@ -165,7 +165,7 @@ impl PluginGate for Silent {
         Arc::clone(&self.points.lock())
     }
 
-    async fn ask(&self, _: PluginRequest) -> Result<Json, Undelivered> {
+    async fn ask(&self, _: PluginRequest) -> Result<Json, PluginCallError> {
         std::future::pending().await
     }
 
@@ -173,8 +173,8 @@ impl PluginGate for Silent {
         &self,
         _: PluginRequest,
         _: DeliveryNote,
-        _: Hurry,
-    ) -> Result<Json, Undelivered> {
+        _: Urgency,
+    ) -> Result<Json, PluginCallError> {
         std::future::pending().await
     }
 
@@ -245,7 +245,7 @@ impl World {
             owner: None,
             access: None,
             created: None,
-            updated: Touch {
+            updated: ChangeStamp {
                 at: Timestamp::from_micros(0),
                 by: None,
             },

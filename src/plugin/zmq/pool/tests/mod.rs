@@ -5,8 +5,8 @@ mod schedules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::{Action, Asked, Failure, Limits, Pool, Ticket};
-use crate::plugin::zmq::message::{Envelope, Identity, RequestId, Told};
+use super::state::{Action, Failure, Limits, Pool, Ticket, WorkerRequest};
+use crate::plugin::zmq::message::{Envelope, Identity, RequestId, ZmqMessage};
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(30),
@@ -24,8 +24,8 @@ fn name(text: &str) -> Identity {
     Identity(text.as_bytes().into())
 }
 
-fn asked(ticket: &str, parent: Option<&str>) -> Asked {
-    Asked {
+fn asked(ticket: &str, parent: Option<&str>) -> WorkerRequest {
+    WorkerRequest {
         ticket: ticket.into(),
         parent: parent.map(Arc::from),
         bounce: 0,
@@ -54,17 +54,17 @@ impl Game {
         };
         for worker in workers {
             assert!(game.pool.link(&name(worker), game.now));
-            game.hear(worker, Told::Ready);
+            game.hear(worker, ZmqMessage::Ready);
         }
         game.drain();
         game
     }
 
-    fn hear(&mut self, worker: &str, told: Told) {
+    fn hear(&mut self, worker: &str, told: ZmqMessage) {
         self.pool.hear(&name(worker), told, self.now);
     }
 
-    fn hear_too_much(&mut self, worker: &str, told: Told) {
+    fn hear_too_much(&mut self, worker: &str, told: ZmqMessage) {
         let failure = Failure::TooLarge(1000);
         self.pool
             .hear_too_much(&name(worker), told, failure, self.now);
@@ -79,7 +79,7 @@ impl Game {
         for _ in 0..seconds * 10 {
             self.now += Duration::from_millis(100);
             for worker in living {
-                self.hear(worker, Told::Heartbeat);
+                self.hear(worker, ZmqMessage::Heartbeat);
             }
             self.pool.tick(self.now);
         }
@@ -88,14 +88,16 @@ impl Game {
     /// Returns the actions to perform, except heartbeats.
     fn drain(&mut self) -> Vec<Action> {
         let mut actions = self.pool.take_actions();
-        actions.retain(|action| !matches!(action, Action::Tell(_, Told::Heartbeat)));
+        actions.retain(|action| !matches!(action, Action::Tell(_, ZmqMessage::Heartbeat)));
         actions
     }
 
     /// Expects the only action to be a request to a worker; returns the request.
     fn given(&mut self, worker: &str) -> Envelope {
         match self.drain().as_slice() {
-            [Action::Tell(to, Told::Request(envelope))] if *to == name(worker) => envelope.clone(),
+            [Action::Tell(to, ZmqMessage::Request(envelope))] if *to == name(worker) => {
+                envelope.clone()
+            }
             other => panic!("expected a request to {worker}, saw {other:?}"),
         }
     }
@@ -104,7 +106,7 @@ impl Game {
         let body = body.as_bytes().to_vec();
         self.hear(
             worker,
-            Told::Response(Envelope {
+            ZmqMessage::Response(Envelope {
                 body,
                 ..request.clone()
             }),
@@ -118,7 +120,7 @@ impl Game {
             bounce: request.bounce + 1,
             ..request.clone()
         };
-        self.hear(worker, Told::Request(call));
+        self.hear(worker, ZmqMessage::Request(call));
         match self.drain().as_slice() {
             [Action::Call(call, parent, _)] => (Arc::clone(call), parent.clone()),
             other => panic!("expected a call, saw {other:?}"),
@@ -129,7 +131,7 @@ impl Game {
 #[test]
 fn the_worker_that_was_heard_last_gets_the_request() {
     let mut game = Game::with(&["a", "b", "c"]);
-    game.hear("a", Told::Heartbeat);
+    game.hear("a", ZmqMessage::Heartbeat);
     for (ticket, worker) in [("1", "a"), ("2", "c"), ("3", "b")] {
         game.ask(ticket, None);
         let request = game.given(worker);
@@ -150,22 +152,22 @@ fn too_much_is_an_answer_as_well() {
         bounce: 1,
         ..request.clone()
     };
-    game.hear_too_much("a", Told::Request(call.clone()));
+    game.hear_too_much("a", ZmqMessage::Request(call.clone()));
     let body = too_large.to_body();
-    let refusal = Told::Response(Envelope { body, ..call });
+    let refusal = ZmqMessage::Response(Envelope { body, ..call });
     assert_eq!(game.drain(), [Action::Tell(name("a"), refusal)]);
     // It still works on the request, and gets no other.
     game.ask("2", None);
     assert_eq!(game.drain(), []);
-    game.hear_too_much("a", Told::Response(request.clone()));
+    game.hear_too_much("a", ZmqMessage::Response(request.clone()));
     let actions = game.drain();
-    let [refused, Action::Tell(_, Told::Request(next))] = actions.as_slice() else {
+    let [refused, Action::Tell(_, ZmqMessage::Request(next))] = actions.as_slice() else {
         panic!("{actions:?}");
     };
     assert_eq!(*refused, Action::Answer("1".into(), Err(too_large)));
     assert_eq!(next.body, b"2");
     // No caller waits for that any more.
-    game.hear_too_much("a", Told::Response(request));
+    game.hear_too_much("a", ZmqMessage::Response(request));
     assert_eq!(game.drain(), []);
 }
 
@@ -180,7 +182,7 @@ fn a_workers_own_call_outlasts_the_request_that_crossed_it() {
         id: RequestId::random(),
         body: b"own".to_vec(),
     };
-    game.hear("a", Told::Request(own.clone()));
+    game.hear("a", ZmqMessage::Request(own.clone()));
     let actions = game.drain();
     let [Action::Call(call, None, _)] = actions.as_slice() else {
         panic!("no call");
@@ -195,13 +197,13 @@ fn a_workers_own_call_outlasts_the_request_that_crossed_it() {
     assert_eq!(game.drain(), []);
     game.pool.reply(call, b"reply".to_vec(), game.now);
     let body = b"reply".to_vec();
-    let reply = Told::Response(Envelope { body, ..own });
+    let reply = ZmqMessage::Response(Envelope { body, ..own });
     let actions = game.drain();
     assert_eq!(actions.first(), Some(&Action::Tell(name("a"), reply)));
     // Then it is idle.
     assert!(matches!(
         actions.as_slice(),
-        [_, Action::Tell(_, Told::Request(_))]
+        [_, Action::Tell(_, ZmqMessage::Request(_))]
     ));
 }
 
@@ -210,11 +212,11 @@ fn who_is_not_ready_and_has_no_request_is_not_known() {
     let mut game = Game::with(&["a"]);
     assert!(game.pool.link(&name("b"), game.now));
     assert!(game.pool.knows(&name("a")) && !game.pool.knows(&name("b")));
-    game.hear("b", Told::Ready);
+    game.hear("b", ZmqMessage::Ready);
     assert!(game.pool.knows(&name("b")));
     game.ask("1", None);
     let request = game.given("b");
-    game.hear("b", Told::Shutdown);
+    game.hear("b", ZmqMessage::Shutdown);
     assert_eq!(game.drain(), [timed_out("1")]);
     assert!(!game.pool.knows(&name("b")));
     game.answer("b", &request, "late");
@@ -236,7 +238,7 @@ fn an_answer_makes_its_worker_idle_again() {
     assert_eq!(actions.first(), Some(&answered("1", "done")));
     assert!(matches!(
         actions.get(1),
-        Some(Action::Tell(_, Told::Request(_)))
+        Some(Action::Tell(_, ZmqMessage::Request(_)))
     ));
     // The same answer again belongs to no request.
     game.answer("a", &request, "done");
@@ -254,7 +256,7 @@ fn without_a_worker_a_request_waits_three_seconds() {
     game.ask("2", None);
     game.wait(2, &[]);
     game.pool.link(&name("a"), game.now);
-    game.hear("a", Told::Ready);
+    game.hear("a", ZmqMessage::Ready);
     game.given("a");
 }
 
@@ -265,10 +267,10 @@ fn a_silent_idle_worker_is_dropped_and_has_to_say_ready_again() {
     assert_eq!(game.pool.num_ready(), 1);
     game.wait(1, &[]);
     assert_eq!(game.pool.num_ready(), 0);
-    game.hear("a", Told::Heartbeat);
+    game.hear("a", ZmqMessage::Heartbeat);
     game.ask("1", None);
     assert_eq!(game.drain(), []);
-    game.hear("a", Told::Ready);
+    game.hear("a", ZmqMessage::Ready);
     game.given("a");
 }
 
@@ -280,7 +282,7 @@ fn idle_workers_are_told_each_second_that_the_server_is_there() {
     game.pool.take_actions();
     game.wait(4, &["a"]);
     let beats = game.pool.take_actions();
-    let beat = Action::Tell(name("a"), Told::Heartbeat);
+    let beat = Action::Tell(name("a"), ZmqMessage::Heartbeat);
     assert!(beats.iter().all(|action| *action == beat));
     assert_eq!(beats.len(), 4);
 }
@@ -308,10 +310,10 @@ fn a_heartbeat_ends_what_nobody_waits_for() {
     game.ask("1", None);
     game.given("a");
     // A heartbeat that was already on its way says nothing about the request.
-    game.hear("a", Told::Heartbeat);
+    game.hear("a", ZmqMessage::Heartbeat);
     game.wait(30, &["a"]);
     assert_eq!(game.drain(), [timed_out("1")]);
-    game.hear("a", Told::Heartbeat);
+    game.hear("a", ZmqMessage::Heartbeat);
     game.ask("2", None);
     game.given("a");
 }
@@ -329,7 +331,7 @@ fn what_a_call_causes_goes_to_the_worker_that_made_it() {
     game.answer("b", &inner, "inner");
     assert_eq!(game.drain(), [answered("2", "inner")]);
     game.pool.reply(&call, b"reply".to_vec(), game.now);
-    let reply = Told::Response(Envelope {
+    let reply = ZmqMessage::Response(Envelope {
         bounce: 1,
         id: outer.id.clone(),
         body: b"reply".to_vec(),
@@ -351,7 +353,7 @@ fn two_requests_of_one_call_go_to_its_worker_one_after_the_other() {
     game.answer("a", &first, "x");
     assert!(matches!(
         game.drain().as_slice(),
-        [Action::Answer(ticket, Ok(_)), Action::Tell(_, Told::Request(second))]
+        [Action::Answer(ticket, Ok(_)), Action::Tell(_, ZmqMessage::Request(second))]
             if **ticket == *"2" && second.body == b"3" && second.bounce == first.bounce
     ));
 }
@@ -371,13 +373,13 @@ fn nesting_is_bounded_both_ways() {
         bounce: 11,
         ..request.clone()
     };
-    game.hear("a", Told::Request(call.clone()));
-    let refused = Told::Response(Envelope {
+    game.hear("a", ZmqMessage::Request(call.clone()));
+    let refused = ZmqMessage::Response(Envelope {
         body: Failure::TooDeep.to_body(),
         ..call
     });
     assert_eq!(game.drain(), [Action::Tell(name("a"), refused)]);
-    let deep = Asked {
+    let deep = WorkerRequest {
         bounce: 11,
         ..asked("deep", None)
     };
@@ -391,7 +393,7 @@ fn nesting_is_bounded_both_ways() {
 #[test]
 fn a_request_at_the_bound_cannot_cause_another() {
     let mut game = Game::with(&["a"]);
-    let deep = Asked {
+    let deep = WorkerRequest {
         bounce: 9,
         ..asked("1", None)
     };
@@ -413,22 +415,22 @@ fn a_worker_that_calls_by_itself_is_busy_until_it_is_answered() {
         id: RequestId::random(),
         body: b"own".to_vec(),
     };
-    game.hear("a", Told::Request(own.clone()));
+    game.hear("a", ZmqMessage::Request(own.clone()));
     let actions = game.drain();
     let [Action::Call(call, None, body)] = actions.as_slice() else {
         panic!("{actions:?}")
     };
     assert_eq!(body, b"own");
     // The same message again is not a second call.
-    game.hear("a", Told::Request(own));
+    game.hear("a", ZmqMessage::Request(own));
     game.ask("1", None);
     assert_eq!(game.drain(), []);
     game.pool.reply(call, b"reply".to_vec(), game.now);
     assert!(matches!(
         game.drain().as_slice(),
         [
-            Action::Tell(_, Told::Response(_)),
-            Action::Tell(_, Told::Request(_))
+            Action::Tell(_, ZmqMessage::Response(_)),
+            Action::Tell(_, ZmqMessage::Request(_))
         ]
     ));
 }
@@ -442,7 +444,7 @@ fn a_call_that_the_server_forgets_is_answered_all_the_same() {
     game.wait(69, &[]);
     assert_eq!(game.drain(), [timed_out("1")]);
     game.wait(1, &[]);
-    let answer = Told::Response(Envelope {
+    let answer = ZmqMessage::Response(Envelope {
         bounce: 1,
         body: Failure::TimedOut.to_body(),
         ..request
@@ -452,7 +454,7 @@ fn a_call_that_the_server_forgets_is_answered_all_the_same() {
 
 #[test]
 fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
-    for told in [Told::Shutdown, Told::Ready] {
+    for told in [ZmqMessage::Shutdown, ZmqMessage::Ready] {
         let mut game = Game::with(&["a"]);
         game.ask("1", None);
         let outer = game.given("a");
@@ -463,7 +465,7 @@ fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
         game.hear("a", told.clone());
         let lost: Vec<_> = ["1", "2", "3"].map(timed_out).into();
         assert_eq!(game.drain(), lost);
-        assert_eq!(game.pool.num_ready() > 0, told == Told::Ready);
+        assert_eq!(game.pool.num_ready() > 0, told == ZmqMessage::Ready);
         // The reply to a forgotten call goes nowhere.
         game.pool.reply(&call, Vec::new(), game.now);
         assert_eq!(game.drain(), []);
@@ -483,7 +485,7 @@ fn a_lost_connection_may_be_back_in_a_moment() {
     assert!(game.pool.link(&name("a"), game.now));
     assert!(matches!(
         game.drain().as_slice(),
-        [Action::Tell(_, Told::Response(_))]
+        [Action::Tell(_, ZmqMessage::Response(_))]
     ));
     game.answer("a", &request, "done");
     assert_eq!(game.drain(), [answered("1", "done")]);

@@ -27,7 +27,7 @@ enum Step {
     /// A worker sends a signal.
     Signal {
         worker: usize,
-        told: Told,
+        told: ZmqMessage,
     },
     /// It answers one of its requests, and then again.
     Answer {
@@ -57,9 +57,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let worker = 0..WORKERS.len();
     let signal = prop_oneof![
-        3 => Just(Told::Ready),
-        3 => Just(Told::Heartbeat),
-        1 => Just(Told::Shutdown),
+        3 => Just(ZmqMessage::Ready),
+        3 => Just(ZmqMessage::Heartbeat),
+        1 => Just(ZmqMessage::Shutdown),
     ];
     prop_oneof![
         6 => proptest::option::of(any::<usize>()).prop_map(|cause| Step::Ask { cause }),
@@ -143,9 +143,9 @@ impl Play {
             }
             Step::Signal { worker, told } => self.say(worker, told),
             Step::Answer { worker, which } => self.answer(worker, which),
-            Step::Babble { worker, bounce } => self.say(worker, Told::Response(own(bounce))),
+            Step::Babble { worker, bounce } => self.say(worker, ZmqMessage::Response(own(bounce))),
             Step::Call { worker, which } => self.call(worker, which),
-            Step::OwnCall { worker, bounce } => self.say(worker, Told::Request(own(bounce))),
+            Step::OwnCall { worker, bounce } => self.say(worker, ZmqMessage::Request(own(bounce))),
             Step::Wait { tenths } => self.wait(tenths),
         }
         self.check();
@@ -159,19 +159,19 @@ impl Play {
         };
         let given = self.has.entry(name(WORKERS[worker])).or_default();
         given.retain(|other| *other != request);
-        self.say(worker, Told::Response(request.clone()));
+        self.say(worker, ZmqMessage::Response(request.clone()));
         self.check();
         let given = &self.has[&name(WORKERS[worker])];
         let is_same = |other: &Envelope| (&other.id, other.bounce) == (&request.id, request.bounce);
         if !given.iter().any(is_same) {
-            self.say(worker, Told::Response(request));
+            self.say(worker, ZmqMessage::Response(request));
         }
     }
 
     fn call(&mut self, worker: usize, which: usize) {
         if let Some(mut call) = self.return_to(worker, which) {
             call.bounce += 1;
-            self.say(worker, Told::Request(call));
+            self.say(worker, ZmqMessage::Request(call));
         }
     }
 
@@ -205,7 +205,7 @@ impl Play {
         pick(&open, which).cloned()
     }
 
-    fn say(&mut self, worker: usize, told: Told) {
+    fn say(&mut self, worker: usize, told: ZmqMessage) {
         let identity = name(WORKERS[worker]);
         if self.linked.contains(&identity) {
             self.game.pool.hear(&identity, told, self.game.now);
@@ -223,10 +223,12 @@ impl Play {
     fn check(&mut self) {
         for action in self.game.pool.take_actions() {
             match action {
-                Action::Tell(to, Told::Request(envelope)) => self.check_given(to, envelope),
-                Action::Tell(to, Told::Response(envelope)) => self.check_reply(&to, &envelope),
+                Action::Tell(to, ZmqMessage::Request(envelope)) => self.check_given(to, envelope),
+                Action::Tell(to, ZmqMessage::Response(envelope)) => {
+                    self.check_reply(&to, &envelope)
+                }
                 Action::Tell(to, told) => {
-                    assert_eq!(told, Told::Heartbeat);
+                    assert_eq!(told, ZmqMessage::Heartbeat);
                     assert!(self.linked.contains(&to));
                 }
                 Action::HangUp(identity) => {
@@ -366,7 +368,7 @@ proptest! {
         let mut play = Play::new();
         for worker in 0..2 {
             play.take(Step::Link(worker));
-            play.take(Step::Signal { worker, told: Told::Ready });
+            play.take(Step::Signal { worker, told: ZmqMessage::Ready });
         }
         for step in steps {
             play.take(step);

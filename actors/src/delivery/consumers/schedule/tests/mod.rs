@@ -193,12 +193,12 @@ fn what_is_under_way_before_an_urgent_event_is_told_once() {
     let mut schedule = schedule();
     schedule.load(arrival(1, 0, &[("s", true)]));
     assert_eq!(started(&mut schedule, SECOND, 1), [(1, "s".to_owned())]);
-    assert!(schedule.take_hurried().is_empty());
+    assert!(schedule.take_expedited().is_empty());
     let mut urgent = arrival(2, 0, &[("s", true)]);
     urgent.is_urgent = true;
     schedule.load(urgent);
-    assert_eq!(schedule.take_hurried(), [(task(1, 0), 2)]);
-    assert!(schedule.take_hurried().is_empty());
+    assert_eq!(schedule.take_expedited(), [(task(1, 0), 2)]);
+    assert!(schedule.take_expedited().is_empty());
 }
 
 #[test]

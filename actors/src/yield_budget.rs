@@ -6,9 +6,9 @@ const TURN: u64 = if cfg!(test) { 0 } else { 1 << 20 };
 
 /// Counts the work since other tasks had a turn.
 #[derive(Debug, Default)]
-pub(crate) struct Breath(u64);
+pub(crate) struct YieldBudget(u64);
 
-impl Breath {
+impl YieldBudget {
     /// Counts bytes that were read or written; lets other tasks run when it is their turn.
     pub(crate) async fn after(&mut self, num_bytes: u64) {
         self.0 = self.0.saturating_add(num_bytes);

@@ -15,7 +15,7 @@ pub type ListenerId = u64;
 
 /// Why a listener is told nothing more.
 #[derive(Clone, Debug)]
-pub enum Ending {
+pub enum EndReason {
     /// The listener does not take what is waiting for it.
     TooSlow,
     /// The listener may not listen any more.
@@ -26,10 +26,10 @@ pub enum Ending {
 
 /// The sending end of the queue.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct FrameSender {
     parcels: mpsc::Sender<Vec<Frame>>,
     shared: Arc<Shared>,
-    ended: Option<oneshot::Sender<Ending>>,
+    ended: Option<oneshot::Sender<EndReason>>,
     max_waiting: usize,
     max_bytes: usize,
 }
@@ -45,7 +45,7 @@ pub struct Inbox {
 
 /// Tells a listener why it is told nothing more.
 #[derive(Debug)]
-pub struct Ended(oneshot::Receiver<Ending>);
+pub struct Ended(oneshot::Receiver<EndReason>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -57,11 +57,11 @@ struct Shared {
 }
 
 /// Creates both ends of a queue for at most this many frames and bytes.
-pub(super) fn outlet(max_waiting: usize, max_bytes: usize) -> (Outlet, Inbox, Ended) {
+pub(super) fn frame_queue(max_waiting: usize, max_bytes: usize) -> (FrameSender, Inbox, Ended) {
     let (sender, parcels) = mpsc::channel(max_waiting.max(1));
     let (end, ended) = oneshot::channel();
     let shared = Arc::<Shared>::default();
-    let outlet = Outlet {
+    let frame_sender = FrameSender {
         parcels: sender,
         shared: Arc::clone(&shared),
         ended: Some(end),
@@ -73,10 +73,10 @@ pub(super) fn outlet(max_waiting: usize, max_bytes: usize) -> (Outlet, Inbox, En
         opened: Vec::new().into_iter(),
         shared,
     };
-    (outlet, inbox, Ended(ended))
+    (frame_sender, inbox, Ended(ended))
 }
 
-impl Outlet {
+impl FrameSender {
     /// Puts frames into the queue.
     ///
     /// A listener that has taken everything can get more frames at once than fit. It can get more
@@ -86,7 +86,7 @@ impl Outlet {
     /// # Errors
     /// The frames do not fit. It is no error if nobody takes them any more: that listener is about
     /// to be removed.
-    pub(super) fn put(&self, frames: Vec<Frame>) -> Result<(), Ending> {
+    pub(super) fn put(&self, frames: Vec<Frame>) -> Result<(), EndReason> {
         let (number, bytes) = (frames.len(), frames.iter().map(Frame::num_bytes).sum());
         let before = self.shared.num_waiting.fetch_add(number, Ordering::Relaxed);
         let bytes_before = self.shared.num_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -97,16 +97,16 @@ impl Outlet {
             bytes <= self.max_bytes || may_be_large
         };
         if !fits {
-            return Err(Ending::TooSlow);
+            return Err(EndReason::TooSlow);
         }
         match self.parcels.try_send(frames) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(Ending::TooSlow),
+            Err(TrySendError::Full(_)) => Err(EndReason::TooSlow),
         }
     }
 
     /// Ends the queue; the reason overtakes what is still in it.
-    pub(super) fn end(mut self, ending: Ending) {
+    pub(super) fn end(mut self, ending: EndReason) {
         self.shared.is_over.store(true, Ordering::Release);
         if let Some(ended) = self.ended.take() {
             let _ = ended.send(ending);
@@ -114,7 +114,7 @@ impl Outlet {
     }
 }
 
-impl Drop for Outlet {
+impl Drop for FrameSender {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Release);
     }
@@ -149,8 +149,8 @@ impl Inbox {
 
 impl Ended {
     /// Waits for the end.
-    pub async fn wait(&mut self) -> Ending {
-        (&mut self.0).await.unwrap_or(Ending::Stopping)
+    pub async fn wait(&mut self) -> EndReason {
+        (&mut self.0).await.unwrap_or(EndReason::Stopping)
     }
 }
 
@@ -164,13 +164,16 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_not_taken_unless_nothing_waits() {
         let frames = |number| vec![Label::default().end(); number];
-        let (outlet, mut inbox, _ended) = outlet(3, 1000);
-        assert!(outlet.put(frames(5)).is_ok());
-        assert!(matches!(outlet.put(frames(1)), Err(Ending::TooSlow)));
+        let (frame_sender, mut inbox, _ended) = frame_queue(3, 1000);
+        assert!(frame_sender.put(frames(5)).is_ok());
+        assert!(matches!(
+            frame_sender.put(frames(1)),
+            Err(EndReason::TooSlow)
+        ));
         for _ in 0..5 {
             assert!(inbox.next().await.is_some());
         }
-        drop(outlet);
+        drop(frame_sender);
         assert!(inbox.next().await.is_none());
     }
 
@@ -178,33 +181,44 @@ mod tests {
     async fn bytes_that_do_not_fit_are_taken_only_as_one_frame_or_to_complete_a_state() {
         let label = Label::default();
         let large = || label.result(&"x".repeat(200));
-        let (outlet, mut inbox, _ended) = outlet(100, 300);
-        assert!(outlet.put(vec![large(), large(), label.ready(7)]).is_ok());
-        assert!(matches!(outlet.put(vec![large()]), Err(Ending::TooSlow)));
+        let (frame_sender, mut inbox, _ended) = frame_queue(100, 300);
+        assert!(
+            frame_sender
+                .put(vec![large(), large(), label.ready(7)])
+                .is_ok()
+        );
+        assert!(matches!(
+            frame_sender.put(vec![large()]),
+            Err(EndReason::TooSlow)
+        ));
         let take = |inbox: &mut Inbox| inbox.next().now_or_never().flatten();
         while take(&mut inbox).is_some() {}
 
-        let (outlet, mut inbox, _ended) = super::outlet(100, 300);
-        assert!(outlet.put(vec![label.result(&"x".repeat(900))]).is_ok());
+        let (frame_sender, mut inbox, _ended) = frame_queue(100, 300);
+        assert!(
+            frame_sender
+                .put(vec![label.result(&"x".repeat(900))])
+                .is_ok()
+        );
         assert!(take(&mut inbox).is_some());
-        assert!(outlet.put(vec![large()]).is_ok());
-        assert!(outlet.put(vec![label.end()]).is_ok());
+        assert!(frame_sender.put(vec![large()]).is_ok());
+        assert!(frame_sender.put(vec![label.end()]).is_ok());
         while take(&mut inbox).is_some() {}
         assert!(matches!(
-            outlet.put(vec![large(), large()]),
-            Err(Ending::TooSlow)
+            frame_sender.put(vec![large(), large()]),
+            Err(EndReason::TooSlow)
         ));
     }
 
     #[tokio::test]
     async fn the_end_overtakes_what_waits() {
         let frames = |number| vec![Label::default().end(); number];
-        let (outlet, mut inbox, mut ended) = outlet(3, 1000);
-        assert!(outlet.put(frames(2)).is_ok() && outlet.put(frames(1)).is_ok());
+        let (frame_sender, mut inbox, mut ended) = frame_queue(3, 1000);
+        assert!(frame_sender.put(frames(2)).is_ok() && frame_sender.put(frames(1)).is_ok());
         assert!(inbox.next().await.is_some());
-        assert!(outlet.put(frames(1)).is_ok());
-        outlet.end(Ending::TooSlow);
-        assert!(matches!(ended.wait().await, Ending::TooSlow));
+        assert!(frame_sender.put(frames(1)).is_ok());
+        frame_sender.end(EndReason::TooSlow);
+        assert!(matches!(ended.wait().await, EndReason::TooSlow));
         assert!(inbox.next().await.is_none());
     }
 }
