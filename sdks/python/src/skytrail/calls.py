@@ -59,11 +59,13 @@ class Turns:
         try:
             await asyncio.wait_for(future, max(0.0, until - time.monotonic()))
         except asyncio.TimeoutError:
-            bound = f"{self._max}, PLUGIN_MAX_CALLS"
-            raise CallTimeout(f"too many calls at once: {bound}; nothing was sent") from None
+            # From Python 3.12 on, it is raised even if the place came in the same turn of the loop.
+            if not has_result(future):
+                bound = f"{self._max}, PLUGIN_MAX_CALLS"
+                raise CallTimeout(f"too many calls at once: {bound}; nothing was sent") from None
         except asyncio.CancelledError:
             # The place may have come in the same turn of the loop.
-            if future.done() and not future.cancelled():
+            if has_result(future):
                 self.end()
             raise
         finally:
@@ -85,6 +87,11 @@ class Turns:
         for level, future in self._waiting:
             if not future.done() and self._try_take(level):
                 future.set_result(None)
+
+
+def has_result(future: asyncio.Future[Any]) -> bool:
+    """Returns whether a future is done and was not cancelled."""
+    return future.done() and not future.cancelled()
 
 
 class Calls:
