@@ -13,6 +13,8 @@ from websockets.http11 import Response
 
 from skytrail import ApiError, ConnectionLost, Plugin, Refused, SkygearException, current_request
 from skytrail.backoff import Ending
+from skytrail.context import Running
+from skytrail.errors import CallTimeout
 
 from .stand_in import PATIENCE, WELCOME, Serving, StandInSocket
 
@@ -230,6 +232,14 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         socket.tell("reply", id=call["id"], status=200, body=body)
         self.assertEqual((await socket.answer_to("r1"))["result"], 21)
 
+    async def limited_to(self, max_calls: int) -> StandInSocket:
+        """Returns the connection to a server that allows so many calls at a time."""
+        serving = await self.enterAsync(Serving(self.plugin))
+        self.plugin.connect_to(serving.worker)
+        socket = await serving.server.accept()
+        await socket.welcome(max_calls=max_calls)
+        return socket
+
     async def calls(self, socket: StandInSocket, number: int) -> list[dict[str, Any]]:
         """Returns so many calls, after which none follows."""
         calls = [await socket.expect("call") for _ in range(number)]
@@ -242,10 +252,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             send = self.plugin.api.send_action
             return await asyncio.gather(*(send("x", {"n": n}) for n in range(number)))
 
-        serving = await self.enterAsync(Serving(self.plugin))
-        self.plugin.connect_to(serving.worker)
-        socket = await serving.server.accept()
-        await socket.welcome(max_calls=4)
+        socket = await self.limited_to(4)
         socket.ask("r1", "op", "many", {"args": [5]})
         under_way = await self.calls(socket, 2)
         for n in range(5):
@@ -281,14 +288,39 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         def hook() -> None:
             self.plugin.api.blocking.send_action("b")
 
-        serving = await self.enterAsync(Serving(self.plugin))
-        self.plugin.connect_to(serving.worker)
-        socket = await serving.server.accept()
-        await socket.welcome(max_calls=3)
+        socket = await self.limited_to(3)
         socket.ask("r1", "op", "save", {})
         [first, _] = await self.calls(socket, 2)
         socket.ask("r2", "op", "hook", {}, parent=first["id"])
         self.assertEqual((await socket.expect("call"))["parent"], "r2")
+
+    async def test_a_request_that_is_cancelled_as_its_calls_turn_comes_sends_nothing(self) -> None:
+        waiting: list[tuple[Running, asyncio.Task[Any]]] = []
+
+        @self.plugin.op("first")
+        async def first() -> None:
+            await self.plugin.api.send_action("first")
+            # The place was given back in this turn of the loop.
+            waiting[0][0].cancel("client-gone")
+
+        @self.plugin.op("second")
+        async def second() -> None:
+            running = current_request()
+            assert running is not None
+            waiting.append((running, asyncio.create_task(self.plugin.api.send_action("second"))))
+            await asyncio.Event().wait()
+
+        socket = await self.limited_to(1)
+        socket.ask("r1", "op", "first", {})
+        [call] = await self.calls(socket, 1)
+        socket.ask("r2", "op", "second", {})
+        await socket.settle()
+        socket.tell("reply", id=call["id"], status=200, body={"result": None})
+        answered = {(await socket.expect("response"))["id"] for _ in range(2)}
+        self.assertEqual(answered, {"r1", "r2"})
+        with self.assertRaisesRegex(CallTimeout, "client-gone; nothing was sent"):
+            await waiting[0][1]
+        await socket.settle()
 
     async def test_a_cancelled_request_cancels_its_calls(self) -> None:
         @self.plugin.op("call")

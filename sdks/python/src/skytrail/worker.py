@@ -366,10 +366,7 @@ class Worker:
         running = current_request()
         if running is not None and running.is_finished:
             running = None
-        if running is not None and running.is_cancelled:
-            if running.cancel_reason == LOST:
-                raise ConnectionLost("connection lost; nothing was sent")
-            raise CallTimeout(f"cancelled: {running.cancel_reason}; nothing was sent")
+        _check_wanted(running)
         limit = CALL_TIMEOUT if timeout is None else timeout
         if running is not None and running.seconds_left is not None:
             limit = min(limit, running.seconds_left)
@@ -381,10 +378,10 @@ class Worker:
             self._turns.end()
 
     async def _send(self, payload: JsonObject, until: float, running: Running | None) -> Reply:
-        if running is not None and running.is_finished:
-            message = "the request that the call belongs to is over; nothing was sent"
-            raise ApiError(message, Code.UnexpectedError, {}, 499)
+        # The request may have ended while the call waited.
+        _check_wanted(running)
         await self._until_open(max(0.0, until - time.monotonic()))
+        _check_wanted(running)
         # The server does not know requests of a session that is over.
         is_child = running is not None and running.request.session == self.session.number
         parent = running.request.id if running is not None and is_child else None
@@ -427,6 +424,19 @@ class Worker:
     def _ask_to_drain(self) -> None:
         self.session.drain("stopping", self.options.drain_seconds)
         self._has_output.set()
+
+
+def _check_wanted(running: Running | None) -> None:
+    """Raises if the request that a call belongs to does not wait for it any more."""
+    if running is None:
+        return
+    if running.is_cancelled:
+        if running.cancel_reason == LOST:
+            raise ConnectionLost("connection lost; nothing was sent")
+        raise CallTimeout(f"cancelled: {running.cancel_reason}; nothing was sent")
+    if running.is_finished:
+        message = "the request that the call belongs to is over; nothing was sent"
+        raise ApiError(message, Code.UnexpectedError, {}, 499)
 
 
 def outcome_of(running: Running, task: asyncio.Task[Any]) -> JsonObject:
