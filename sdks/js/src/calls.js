@@ -51,7 +51,8 @@ export class Calls {
  *
  * A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer ones
  * took every place, all would wait for ever: each level leaves half of what remains to the deeper
- * ones.
+ * ones. Calls outside of requests are level 0, and alone there: the server does not say which requests
+ * they cause.
  */
 export class Turns {
   #max;

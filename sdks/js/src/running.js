@@ -28,7 +28,7 @@ export class Running {
   constructor(request, sendProgress = () => {}, { isAlone = false, level = 0 } = {}) {
     this.request = request;
     this.isFinished = false;
-    /** How many calls of this plugin wait for it, one within the other. */
+    /** The level of its calls: one deeper than the call that caused it, and 1 if none is known. */
     this.level = level;
     this.#sendProgress = sendProgress;
     this.#isAlone = isAlone;

@@ -238,7 +238,7 @@ export class Worker {
   // -- requests ----------------------------------------------------------------------------------
 
   async #start(request) {
-    const level = (this.#levels.get(request.parent) ?? -1) + 1;
+    const level = (this.#levels.get(request.parent) ?? 0) + 1;
     const sendProgress = () => {
       this.#session.progress(request);
       this.#flush();

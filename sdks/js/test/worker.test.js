@@ -343,7 +343,7 @@ test('no more calls are under way than the server allows; the others wait for th
       plugin.op('forget', (_, { api }) => void api.action('x'));
     },
     {},
-    (it) => (it.welcome = { ...it.welcome, max_calls: 4 })
+    (it) => (it.welcome = { ...it.welcome, max_calls: 2 })
   );
   const asked = server.ask('r1', 'op', 'many', { param: { args: [7] } });
   for (let numDone = 0; numDone < 7; numDone += 1) {
@@ -376,19 +376,44 @@ test('calls leave places to the hooks that they wait for', async (t) => {
   const { server } = await served(
     t,
     (plugin) => {
-      plugin.op('save', (_, { api }) => Promise.all([1, 2, 3].map(() => api.action('record:save'))));
+      plugin.op('save', (_, { api }) => Promise.all([1, 2, 3, 4].map(() => api.action('record:save'))));
       plugin.beforeSave('note', (_, __, { api }) => api.publish('room', 1));
     },
     {},
-    (it) => (it.welcome = { ...it.welcome, max_calls: 3 })
+    (it) => (it.welcome = { ...it.welcome, max_calls: 4 })
   );
   server.send({ type: 'request', id: 'r1', kind: 'op', name: 'save', timeout_ms: 30_000, param: {} });
-  await server.until(() => callsOf(server).length === 2);
+  await server.until(() => callsOf(server).length === 3);
   const record = { _id: 'note/1', _type: 'record', _access: null };
   const hook = { kind: 'hook', name: 'note.beforeSave', param: { record, original: null } };
   server.send({ type: 'request', id: 'r2', timeout_ms: 30_000, parent: 'c1', ...hook });
-  await server.until(() => callsOf(server).length === 3);
-  assert.equal(callsOf(server)[2].parent, 'r2');
+  await server.until(() => callsOf(server).length === 4);
+  assert.equal(callsOf(server)[3].parent, 'r2');
+});
+
+test('calls outside of requests leave places to the hooks that they cause', async (t) => {
+  const { server, plugin } = await served(
+    t,
+    (it) => it.beforeSave('note', (_, __, { api }) => api.publish('room', 1)),
+    {},
+    (it) => (it.welcome = { ...it.welcome, max_calls: 2 })
+  );
+  await server.until(() => plugin.state === 'registering');
+  const saves = Promise.allSettled([1, 2].map(() => plugin.api.action('record:save')));
+  await server.until(() => callsOf(server).length === 1);
+  const record = { _id: 'note/1', _type: 'record', _access: null };
+  const hook = { kind: 'hook', name: 'note.beforeSave', param: { record, original: null } };
+  // The server does not know the request's parent either.
+  server.send({ type: 'request', id: 'r1', timeout_ms: 30_000, ...hook });
+  await server.until(() => callsOf(server).length === 2);
+  assert.equal(callsOf(server)[1].parent, 'r1');
+  server.send({ type: 'reply', id: 'c2', status: 200, body: { result: null } });
+  await server.response('r1');
+  for (const id of ['c1', 'c3']) {
+    await server.find((message) => message.id === id);
+    server.send({ type: 'reply', id, status: 200, body: { result: id } });
+  }
+  assert.deepEqual((await saves).map(({ value }) => value), ['c1', 'c3']);
 });
 
 test('a caller who does not want to wait any more says so', async (t) => {

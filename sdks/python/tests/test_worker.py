@@ -238,6 +238,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         self.plugin.connect_to(serving.worker)
         socket = await serving.server.accept()
         await socket.welcome(max_calls=max_calls)
+        await socket.settle()
         return socket
 
     async def calls(self, socket: StandInSocket, number: int) -> list[dict[str, Any]]:
@@ -252,7 +253,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             send = self.plugin.api.send_action
             return await asyncio.gather(*(send("x", {"n": n}) for n in range(number)))
 
-        socket = await self.limited_to(4)
+        socket = await self.limited_to(2)
         socket.ask("r1", "op", "many", {"args": [5]})
         under_way = await self.calls(socket, 2)
         for n in range(5):
@@ -282,17 +283,31 @@ class Workers(unittest.IsolatedAsyncioTestCase):
     async def test_calls_leave_places_to_the_hooks_that_they_wait_for(self) -> None:
         @self.plugin.op("save")
         async def save() -> None:
-            await asyncio.gather(*(self.plugin.api.send_action("save") for _ in range(3)))
+            await asyncio.gather(*(self.plugin.api.send_action("save") for _ in range(4)))
 
         @self.plugin.op("hook")
         def hook() -> None:
             self.plugin.api.blocking.send_action("b")
 
-        socket = await self.limited_to(3)
+        socket = await self.limited_to(4)
         socket.ask("r1", "op", "save", {})
-        [first, _] = await self.calls(socket, 2)
+        [first, *_] = await self.calls(socket, 3)
         socket.ask("r2", "op", "hook", {}, parent=first["id"])
         self.assertEqual((await socket.expect("call"))["parent"], "r2")
+
+    async def test_calls_outside_of_requests_leave_places_to_the_hooks_that_they_cause(self) -> None:
+        @self.plugin.op("hook")
+        async def hook() -> None:
+            await self.plugin.api.send_action("b")
+
+        socket = await self.limited_to(2)
+        saves = [asyncio.create_task(self.plugin.api.send_action("save")) for _ in range(2)]
+        await self.calls(socket, 1)
+        # The server does not know the request's parent either.
+        socket.ask("r1", "op", "hook", {})
+        self.assertEqual((await socket.expect("call"))["parent"], "r1")
+        for save in saves:
+            save.cancel()
 
     async def test_a_request_that_is_cancelled_as_its_calls_turn_comes_sends_nothing(self) -> None:
         waiting: list[tuple[Running, asyncio.Task[Any]]] = []

@@ -28,7 +28,8 @@ class Turns:
 
     A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer
     ones took every place, all would wait for ever: each level leaves half of what remains to the
-    deeper ones.
+    deeper ones. Calls outside of requests are level 0, and alone there: the server does not say
+    which requests they cause.
     """
 
     def __init__(self, max_calls: int) -> None:

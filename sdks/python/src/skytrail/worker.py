@@ -288,7 +288,7 @@ class Worker:
 
     def _start(self, request: Request) -> None:
         running = Running(request, lambda: self._send_progress(request))
-        running.level = self._levels.get(request.parent or "", -1) + 1
+        running.level = self._levels.get(request.parent or "", 0) + 1
         self._running[request.id] = running
         # A task has its own context: what one request sets, no other sees.
         running.task = asyncio.create_task(self._answer(running), name=f"skytrail {request.name}")
