@@ -47,7 +47,7 @@ export class Calls {
 }
 
 /**
- * Lets as many calls be under way as the server allows; the others wait, in order.
+ * Lets as many calls be under way as the server allows; the others of a level wait in order.
  *
  * A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer ones
  * took every place, all would wait for ever: each level leaves half of what remains to the deeper
@@ -57,7 +57,8 @@ export class Calls {
 export class Turns {
   #max;
   #numTaken = 0;
-  #waiting = new Set();
+  /** A queue for each level. */
+  #waiting = [];
 
   constructor(max) {
     this.#max = max;
@@ -74,7 +75,8 @@ export class Turns {
 
   /** Takes a place, if there is one. */
   tryTake(level) {
-    const isFree = this.#numTaken < this.#max - (this.#max >> (level + 1));
+    const numLeft = Math.floor(this.#max / 2 ** (level + 1));
+    const isFree = this.#numTaken < this.#max - numLeft;
     if (isFree) this.#numTaken += 1;
     return isFree;
   }
@@ -84,13 +86,13 @@ export class Turns {
     return new Promise((resolve, reject) => {
       const end = () => {
         clearTimeout(timer);
-        this.#waiting.delete(turn);
+        turn.leave();
         for (const signal of signals) signal.removeEventListener('abort', onAbort);
       };
-      const turn = { level, pass: () => (end(), resolve(true)) };
+      const pass = () => (end(), resolve(true));
       const onAbort = ({ target }) => (end(), reject(target.reason));
       const timer = setTimeout(() => (end(), resolve(false)), ms);
-      this.#waiting.add(turn);
+      const turn = (this.#waiting[level] ??= new Queue()).add(pass);
       for (const signal of signals) signal.addEventListener('abort', onAbort);
     });
   }
@@ -102,7 +104,43 @@ export class Turns {
   }
 
   #admit() {
-    for (const { level, pass } of [...this.#waiting]) if (this.tryTake(level)) pass();
+    // The deepest first: where it finds no place, those above find none either.
+    for (let level = this.#waiting.length - 1; level >= 0; level -= 1) {
+      const queue = this.#waiting[level];
+      while (queue?.first !== undefined) {
+        if (!this.tryTake(level)) return;
+        queue.first();
+      }
+    }
+  }
+}
+
+/**
+ * Functions in order, linked as a ring. Taking the first of a `Set` passes over all that were removed
+ * before it.
+ */
+class Queue {
+  #ends = {};
+
+  constructor() {
+    this.#ends.before = this.#ends.after = this.#ends;
+  }
+
+  /** The first function, if there is one. */
+  get first() {
+    return this.#ends.after.fn;
+  }
+
+  /** Adds a function; returns what it leaves the queue with. */
+  add(fn) {
+    const after = this.#ends;
+    const { before } = after;
+    const leave = () => {
+      item.before.after = item.after;
+      item.after.before = item.before;
+    };
+    const item = { fn, before, after, leave };
+    return (before.after = after.before = item);
   }
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Reply:
 
 
 class Turns:
-    """Lets as many calls be under way as the server allows; the others wait, in order.
+    """Lets as many calls be under way as the server allows; the others of a level wait in order.
 
     A call can wait for a hook of this plugin, whose own calls are one level deeper. If the outer
     ones took every place, all would wait for ever: each level leaves half of what remains to the
@@ -35,7 +36,9 @@ class Turns:
     def __init__(self, max_calls: int) -> None:
         self._max = max_calls
         self._num_taken = 0
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        # By level. Taking the first of a plain dict passes over all that were removed before it.
+        self._waiting: defaultdict[int, OrderedDict[asyncio.Future[None], None]]
+        self._waiting = defaultdict(OrderedDict)
 
     @property
     def max_calls(self) -> int:
@@ -54,7 +57,7 @@ class Turns:
         if self._try_take(level):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((level, future))
+        self._waiting[level][future] = None
         if running is not None:
             running.calls.add(future)
         try:
@@ -70,7 +73,7 @@ class Turns:
                 self.end()
             raise
         finally:
-            self._waiting = [it for it in self._waiting if it[1] is not future]
+            self._waiting[level].pop(future, None)
             if running is not None:
                 running.calls.discard(future)
 
@@ -85,9 +88,16 @@ class Turns:
         return is_free
 
     def _admit(self) -> None:
-        for level, future in self._waiting:
-            if not future.done() and self._try_take(level):
-                future.set_result(None)
+        # The deepest first: where it finds no place, those above find none either.
+        for level in sorted(self._waiting, reverse=True):
+            waiting = self._waiting[level]
+            while waiting:
+                future = next(iter(waiting))
+                if not future.done():
+                    if not self._try_take(level):
+                        return
+                    future.set_result(None)
+                del waiting[future]
 
 
 def has_result(future: asyncio.Future[Any]) -> bool:
