@@ -11,10 +11,17 @@ const NAMES = new Map([
   ['off', 'off']
 ]);
 
-/** Returns the level of a setting. Throws `TypeError` for a name that means none. */
+/**
+ * Returns the level of a setting. Throws `TypeError` for a name that means none.
+ *
+ * Of a filter for the server (`info,skytrail::http=debug`) the part for everything counts, the last if
+ * there are several. What is about modules (`=`, `::`) or spans (`[`) is not for plugins.
+ */
 export function checkedLevel(text) {
-  const level = NAMES.get((text || 'info').toLowerCase());
-  if (level !== undefined) return level;
+  const parts = (text ?? '').split(',').map((part) => part.trim());
+  const words = parts.filter((part) => part !== '' && !/=|::|\[/.test(part));
+  const levels = words.map((word) => NAMES.get(word.toLowerCase()));
+  if (!levels.includes(undefined)) return levels.at(-1) ?? 'info';
   throw new TypeError(`LOG_LEVEL should be ${LEVELS.join(', ')} or off, not ${text}`);
 }
 

@@ -16,6 +16,7 @@ import {
   SkygearResponse,
   SkytrailError
 } from '../src/index.js';
+import { checkedLevel } from '../src/log.js';
 import { PluginTester } from '../src/testing.js';
 
 function tested(register) {
@@ -135,13 +136,29 @@ test('a setting that means nothing is refused by its name', () => {
     ['PLUGIN_WINDOW', 'many'],
     ['PLUGIN_GENERATION', '-1'],
     ['PLUGIN_MAX_MESSAGE', '1023'],
-    ['LOG_LEVEL', 'loud']
+    ['LOG_LEVEL', 'loud'],
+    ['LOG_LEVEL', 'loud,skytrail=debug'],
+    ['LOG_LEVEL', 'info,loud']
   ]) {
     const act = () => withEnvironment({ [name]: value }, () => new Plugin('P').settings());
     assert.throws(act, new RegExp(`^TypeError: ${name} should be .*, not ${value}$`));
   }
   for (const level of ['DEBUG', 'warning', 'off', 'fatal']) {
     withEnvironment({ LOG_LEVEL: level }, () => new Plugin('P').settings());
+  }
+});
+
+test("of the server's filters the level counts that is for everything", () => {
+  for (const [text, level] of [
+    ['warn,skytrail::http=debug', 'warn'],
+    ['skytrail::http=debug, Error', 'error'],
+    ['skytrail::http=debug', 'info'],
+    ['skytrail::http,sqlx=off', 'info'],
+    ['[request{user=ada}]=debug,off', 'off'],
+    [',', 'info'],
+    ['info,debug', 'debug']
+  ]) {
+    assert.equal(checkedLevel(text), level, text);
   }
 });
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import unittest
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -349,8 +350,22 @@ class Settings(unittest.TestCase):
             Plugin("P", window=0).options()
         with self.assertRaisesRegex(ValueError, "^max_message should be .* at least 1024"):
             Plugin("P", max_message=10).options()
-        with self.assertRaisesRegex(ValueError, "^LOG_LEVEL should be DEBUG, .*, not loud"):
-            log_level("loud", "LOG_LEVEL")
+        for text in ("loud", "loud,skytrail=debug", "info,loud"):
+            refused = f"^LOG_LEVEL should be DEBUG, .*, not {text}$"
+            with self.assertRaisesRegex(ValueError, refused):
+                log_level(text, "LOG_LEVEL")
+
+    def test_of_the_servers_filters_the_level_counts_that_is_for_everything(self) -> None:
+        for text, level in (
+            ("warn,skytrail::http=debug", logging.WARNING),
+            ("skytrail::http=debug, Error", logging.ERROR),
+            ("skytrail::http=debug", logging.INFO),
+            ("skytrail::http,sqlx=off", logging.INFO),
+            ("[request{user=ada}]=debug,off", logging.CRITICAL + 1),
+            (",", logging.INFO),
+            ("info,debug", logging.DEBUG),
+        ):
+            self.assertEqual(log_level(text, "LOG_LEVEL"), level, text)
 
 
 class ApiCalls(unittest.IsolatedAsyncioTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -323,8 +324,13 @@ def _number(given: int | None, variable: str, default: int, least: int) -> int:
 
 
 def log_level(text: str | None, name: str) -> int:
-    """Returns the level of a setting. Raises `ValueError` for a name that means none."""
-    level = LEVELS.get((text or "INFO").upper())
-    if level is None:
+    """Returns the level of a setting. Raises `ValueError` for a name that means none.
+
+    Of a filter for the server (`info,skytrail::http=debug`) the part for everything counts, the
+    last if there are several. What is about modules (`=`, `::`) or spans (`[`) is not for plugins.
+    """
+    parts = [part.strip() for part in (text or "").split(",")]
+    words = [part.upper() for part in parts if part and not re.search(r"=|::|\[", part)]
+    if any(word not in LEVELS for word in words):
         raise ValueError(f"{name} should be DEBUG, INFO, WARNING, ERROR or OFF, not {text}")
-    return level
+    return LEVELS[words[-1] if words else "INFO"]
