@@ -295,7 +295,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         socket.ask("r2", "op", "hook", {}, parent=first["id"])
         self.assertEqual((await socket.expect("call"))["parent"], "r2")
 
-    async def test_calls_outside_of_requests_leave_places_to_the_hooks_that_they_cause(self) -> None:
+    async def test_calls_outside_of_requests_leave_places_to_the_hooks_they_cause(self) -> None:
         @self.plugin.op("hook")
         async def hook() -> None:
             await self.plugin.api.send_action("b")

@@ -24,7 +24,7 @@ class Running:
         self.cancel_reason = ""
         self.is_finished = False
         self.level = 0
-        """The level of its calls: one deeper than the call that caused it, and 1 if none is known."""
+        """The level of its calls: one deeper than the call that caused it, or 1."""
         # What a cancellation cancels, in this order: the calls that the request waits for, then
         # the task, unless its work is in a thread, which has to end by itself.
         self.calls: set[Any] = set()
