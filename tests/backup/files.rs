@@ -114,7 +114,7 @@ fn a_file_that_is_lost_is_named_until_it_is_back_and_one_that_was_erased_is_not(
     for _ in 0..2 {
         let failed = world.try_back_up(&["--keep", "1"]);
         let told = refusal(&failed);
-        assert!(told.contains("without 1 file "), "{told}");
+        assert!(told.contains("lacks 1 file "), "{told}");
         assert!(told.contains(name_of(&kept)), "{told}");
     }
     // The backup that has it stays.

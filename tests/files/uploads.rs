@@ -97,7 +97,7 @@ fn media_types_are_short_and_what_a_header_holds() {
     let client = Client::anonymous(&server);
     let (longest, longer) = ("x".repeat(255), "x".repeat(256));
     let held = "content-type has characters that a header cannot hold";
-    let short = "content-type has 256 bytes, 255 at most";
+    let short = "content-type has 256 bytes, at most 255 are allowed";
     for (content_type, message) in [
         (&*longer, short),
         ("a\nb", held),

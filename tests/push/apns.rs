@@ -299,7 +299,7 @@ fn what_a_push_must_have_is_said() {
         (
             "push:device",
             json!({"device_ids": ["a"], "notification": too_big}),
-            "notification.apns has 4116 bytes, 4096 at most",
+            "notification.apns has 4116 bytes, at most 4096 are allowed",
         ),
     ] {
         let answer = client.call(action, body);

@@ -214,7 +214,7 @@ mod tests {
             ),
             (
                 json!({"status": 200, "header": {"a b": ["c"]}}),
-                "the name \"a b\"",
+                "header name \"a b\"",
             ),
             (
                 json!({"status": 200, "header": {"A": ["\u{0}"]}}),

@@ -165,7 +165,7 @@ fn errors_of_handlers_are_errors_of_the_api() {
         ),
         (
             json!({"status": 200, "header": {"a: b": ["c"]}}),
-            "the name \"a: b\"",
+            "header name \"a: b\"",
         ),
         (json!({"status": 200, "body": "%"}), "needs base64"),
     ] {
