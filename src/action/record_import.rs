@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::import::{ImportOptions, ImportedRecord, Outcome as Became, Planned, Said};
-use skytrail_actors::record::messages::ImportRecords;
+use skytrail_actors::import::{
+    ImportOptions, ImportRecords, ImportedRecord, Outcome as Became, Planned, Said,
+};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::ChangeStamp;

@@ -15,28 +15,6 @@ use crate::context::RequestContext;
 use crate::record::attempt::{commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 
-const MICROS_PER_SECOND: i64 = 1_000_000;
-
-/// Refuses a user who is locked out.
-pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), ApiError> {
-    let Some(disabled) = &state.disabled else {
-        return Ok(());
-    };
-    if disabled.expiry.is_some_and(|expiry| expiry <= now) {
-        return Ok(());
-    }
-    let mut error = ApiError::new(Code::UserDisabled, "user is disabled");
-    if let Some(expiry) = disabled.expiry {
-        let seconds = expiry.micros().div_euclid(MICROS_PER_SECOND);
-        let expiry = Timestamp::from_micros(seconds * MICROS_PER_SECOND);
-        error = error.with_info("expiry", expiry.to_string().into());
-    }
-    if let Some(message) = disabled.message.as_ref().filter(|text| !text.is_empty()) {
-        error = error.with_info("message", message.clone().into());
-    }
-    Err(error)
-}
-
 /// Refuses a token whose user was judged before their present password was set. A token for which
 /// that time is not known is accepted.
 pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
@@ -76,7 +54,7 @@ impl Accounts {
     /// 127 with the reason and the time when it ends, if they are known; 104 for a token from
     /// before the password was set.
     pub fn admit(&self, user: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
-        refuse_disabled(user, self.env.clock.now())?;
+        user.check_enabled(self.env.clock.now())?;
         refuse_revoked(user, as_of)
     }
 

@@ -6,7 +6,6 @@ use skytrail_schema::id::{TypeName, UserId};
 use skytrail_schema::value::Value;
 
 use super::Accounts;
-use super::admission::refuse_disabled;
 use super::messages::{LogIn, Session};
 use super::session::Login;
 use super::sign_up;
@@ -25,7 +24,7 @@ impl Accounts {
             None => None,
         };
         if let Some(state) = &state {
-            refuse_disabled(state, self.env.clock.now())?;
+            state.check_enabled(self.env.clock.now())?;
         }
         // The same work is done without a user, so that the time reveals nothing.
         let hash = state.as_ref().and_then(|state| state.password_hash.clone());

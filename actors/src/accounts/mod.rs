@@ -30,7 +30,6 @@ use self::ports::{PasswordHasher, Tokens};
 use crate::record::env::RecordEnv;
 
 pub(crate) use sso::plan_release;
-pub(crate) use user::load_user;
 
 /// See the module's overview.
 pub struct Accounts {

@@ -17,7 +17,6 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
 
 use super::Accounts;
-use super::admission::refuse_disabled;
 use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
 };
@@ -227,7 +226,7 @@ async fn enter(
     (account, fields): (&Account, Fields),
 ) -> Result<Session, ApiError> {
     let state = accounts.ensure_user(user, context).await?;
-    refuse_disabled(&state, accounts.env.clock.now())?;
+    state.check_enabled(accounts.env.clock.now())?;
     let mut context = context.clone();
     context.caller.user = Some(user.clone());
     context.caller.roles.clone_from(&state.roles);

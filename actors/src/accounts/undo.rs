@@ -12,7 +12,6 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::value::Value;
 
-use super::load_user;
 use super::sso;
 use crate::context::{CommitGate, RequestContext};
 use crate::delivery::consumers::CommitAnswers;
@@ -71,7 +70,7 @@ async fn attempt(
     context: &RequestContext,
 ) -> Result<Outcome<()>, ApiError> {
     let user = UserId::new(id.key.as_str());
-    let (user_position, auth_row) = load_user(env, &user).await?;
+    let (user_position, auth_row) = env.load_present_user(&user).await?;
     let heads = env.load_heads(std::slice::from_ref(id)).await?;
     let position = user_position.min(heads.position);
     let mut plan = Plan::default();

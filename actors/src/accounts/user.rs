@@ -1,7 +1,5 @@
 //! Users' auth rows: reading them, and creating those that the master key names.
 
-use std::sync::Arc;
-
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::id::UserId;
@@ -12,7 +10,6 @@ use crate::context::RequestContext;
 use crate::record::apply::VersionedUser;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
-use crate::record::env::RecordEnv;
 
 impl Accounts {
     /// Loads a user's auth row.
@@ -58,28 +55,11 @@ impl Accounts {
 
     /// Loads a user's auth row as of the present.
     pub(super) async fn load(&self, id: &UserId) -> Result<(u64, Option<VersionedUser>), ApiError> {
-        load_user(&self.env, id).await
+        self.env.load_present_user(id).await
     }
 
     /// Returns a fresh user id.
     pub(super) fn new_user_id() -> UserId {
         UserId::new(Uuid::new_v4().to_string())
     }
-}
-
-/// Loads a user's auth row as of the present, and returns that position.
-pub(crate) async fn load_user(
-    env: &RecordEnv,
-    id: &UserId,
-) -> Result<(u64, Option<VersionedUser>), ApiError> {
-    let (position, known) = env.model.get_user(id);
-    if let Some(known) = known {
-        return Ok((position, known.as_deref().cloned()));
-    }
-    env.applied.wait_for(position).await?;
-    let loaded = env.store.load_users(std::slice::from_ref(id)).await?;
-    let user = loaded.into_iter().next().flatten();
-    let kept = user.clone().map(Arc::new);
-    env.model.keep_user(id.clone(), kept, position);
-    Ok((position, user))
 }

@@ -14,7 +14,7 @@ use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 
 use super::{Erased, Eraser, NamedFiles};
-use crate::accounts::{load_user, plan_release};
+use crate::accounts::plan_release;
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, Erasure};
 use crate::record::apply::state_of;
@@ -156,7 +156,7 @@ impl Eraser {
         let EraseUser {
             context, user, why, ..
         } = command;
-        let (position, row) = load_user(&self.env, user).await?;
+        let (position, row) = self.env.load_present_user(user).await?;
         let id = RecordId::user(user);
         let heads = self.env.load_heads(std::slice::from_ref(&id)).await?;
         let position = position.min(heads.position);

@@ -13,6 +13,7 @@
 
 mod people;
 mod records;
+mod request;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +27,7 @@ use skytrail_schema::types::FieldType;
 
 pub use people::{ImportedSubscriptions, Relations};
 pub use records::{ImportedRecord, Said};
+pub use request::ImportRecords;
 pub use settings::ImportedType;
 pub(crate) use settings::plan_roles;
 

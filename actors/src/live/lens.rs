@@ -15,7 +15,7 @@ use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::query::LiveQuery;
-use crate::accounts::admission::{bad_token, refuse_disabled, refuse_unverified};
+use crate::accounts::admission::{bad_token, refuse_unverified};
 use crate::record::env::RecordEnv;
 use crate::record::read::{FoundView, involved, may_find};
 use crate::record::write_model::WriteModel;
@@ -88,7 +88,7 @@ impl Lens {
             env.applied.wait_for(env.model.position()).await?;
             match loaded {
                 Some(state) => {
-                    refuse_disabled(&state, env.clock.now())?;
+                    state.check_enabled(env.clock.now())?;
                     valid_since = state.token_valid_since;
                     caller.roles = state.roles;
                 }

@@ -11,10 +11,10 @@ use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
+use super::apply::VersionedUser;
 use super::page_bytes::{PageBytes, Portion};
 use super::past::Walk;
 use super::write_model::WriteModel;
-use crate::accounts;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
@@ -215,6 +215,26 @@ impl RecordEnv {
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
     }
 
+    /// Loads a user's auth row as of the present, and returns that position.
+    ///
+    /// # Errors
+    /// The store failed or does not catch up.
+    pub(crate) async fn load_present_user(
+        &self,
+        id: &UserId,
+    ) -> Result<(u64, Option<VersionedUser>), ApiError> {
+        let (position, known) = self.model.get_user(id);
+        if let Some(known) = known {
+            return Ok((position, known.as_deref().cloned()));
+        }
+        self.applied.wait_for(position).await?;
+        let loaded = self.store.load_users(std::slice::from_ref(id)).await?;
+        let user = loaded.into_iter().next().flatten();
+        let kept = user.clone().map(Arc::new);
+        self.model.keep_user(id.clone(), kept, position);
+        Ok((position, user))
+    }
+
     /// Returns what a caller may do at present: they may have lost a role since the request began.
     ///
     /// # Errors
@@ -223,9 +243,9 @@ impl RecordEnv {
         let mut caller = caller.clone();
         let user = caller.user.as_ref().filter(|_| !caller.is_master());
         if let Some(user) = user
-            && let (_, Some((_, state))) = accounts::load_user(self, user).await?
+            && let (_, Some((_, state))) = self.load_present_user(user).await?
         {
-            accounts::admission::refuse_disabled(&state, self.clock.now())?;
+            state.check_enabled(self.clock.now())?;
             caller.roles = state.roles;
         }
         let rules = self.model.get_field_rules();
@@ -237,7 +257,7 @@ impl RecordEnv {
     /// # Errors
     /// The store failed or does not catch up.
     pub async fn has_user(&self, user: &UserId) -> Result<bool, ApiError> {
-        let (_, found) = accounts::load_user(self, user).await?;
+        let (_, found) = self.load_present_user(user).await?;
         Ok(found.is_some())
     }
 

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use super::past::Moment;
 use crate::context::RequestContext;
-use crate::import::{ImportOptions, ImportedRecord, Planned};
 
 /// One well-formed item of a save.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,21 +145,6 @@ pub struct ExportPage {
     pub definition: Option<Arc<TypeDefinition>>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<RecordKey>,
-}
-
-/// Imports records with the values that are given.
-#[derive(Clone, Debug)]
-pub struct ImportRecords {
-    /// The request's context.
-    pub context: RequestContext,
-    /// The records.
-    pub records: Vec<ImportedRecord>,
-    /// How to import them.
-    pub options: ImportOptions,
-    /// Whether references to records that do not exist yet are left out.
-    pub postpones: bool,
-    /// What a dry run treats as existing, in addition to what exists.
-    pub planned: Planned,
 }
 
 /// A record in an answer, with the values that were eagerly loaded.

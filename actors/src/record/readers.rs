@@ -32,7 +32,6 @@ use skytrail_schema::time::Timestamp;
 use super::env::RecordEnv;
 use super::past::{self, Moment, Walk};
 use super::{apply, as_of};
-use crate::accounts::admission::refuse_disabled;
 
 /// How many users are named at most.
 const MAX_USERS: usize = 1000;
@@ -177,7 +176,7 @@ pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers,
                 continue;
             }
         };
-        let is_out = refuse_disabled(&state, then.time).is_err();
+        let is_out = state.check_enabled(then.time).is_err();
         if !is_out && found.private_of.is_none() && !state.roles.is_disjoint(&admin_roles) {
             found.administrators.push(user.clone());
         }

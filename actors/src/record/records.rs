@@ -21,13 +21,12 @@ use super::env::RecordEnv;
 use super::handover::handover;
 use super::history::{self, Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
-    ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ImportRecords,
-    ItemResults, QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
+    ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ItemResults,
+    QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
 };
 use super::past::Moment;
 use super::readers::{self, Readers};
 use super::{export, read, save, types};
-use crate::import::{Importer, Outcome};
 
 /// Each time that the number of actors reaches a multiple of this, actors of types that do not
 /// exist are dropped.
@@ -153,18 +152,6 @@ impl Records {
     pub async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
         self.env.settle([&command.query.record_type]).await?;
         export::page(&self.env, command).await
-    }
-
-    /// Imports records; returns one outcome per record, in request order. No hook runs.
-    ///
-    /// # Errors
-    /// 114 if a value does not fit its field; overload.
-    pub async fn import(&self, command: ImportRecords) -> Result<Vec<Outcome>, ApiError> {
-        let importer = Importer::new(self.env.clone(), command.options).on_behalf(command.context);
-        importer
-            .planning(command.planned)?
-            .partial_records(command.records, command.postpones)
-            .await
     }
 
     /// Lists the versions of a record.

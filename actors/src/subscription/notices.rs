@@ -20,7 +20,6 @@ use super::lookups::look_up;
 use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
-use crate::accounts::admission::refuse_disabled;
 use crate::budget::{Budget, MAX_COST};
 use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
@@ -285,7 +284,7 @@ impl Notices {
         let Some(user) = user else { return Ok(caller) };
         let now = self.env.clock.now();
         let state = self.env.load_user(user).await?;
-        if let Some(state) = state.filter(|state| refuse_disabled(state, now).is_ok()) {
+        if let Some(state) = state.filter(|state| state.check_enabled(now).is_ok()) {
             caller.user = Some(user.clone());
             caller.roles = state.roles;
         }

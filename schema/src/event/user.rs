@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{Link, Service};
+use crate::code::{ApiError, Code};
 use crate::id::{RoleName, UserId};
 use crate::json;
 use crate::time::Timestamp;
@@ -42,6 +43,32 @@ pub struct UserState {
     /// kept while the password policy requires it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub password_history: Vec<PastPassword>,
+}
+
+impl UserState {
+    /// Refuses a user who is locked out.
+    ///
+    /// # Errors
+    /// 127 with the reason and the time when it ends, if they are known.
+    pub fn check_enabled(&self, now: Timestamp) -> Result<(), ApiError> {
+        const MICROS_PER_SECOND: i64 = 1_000_000;
+        let Some(disabled) = &self.disabled else {
+            return Ok(());
+        };
+        if disabled.expiry.is_some_and(|expiry| expiry <= now) {
+            return Ok(());
+        }
+        let mut error = ApiError::new(Code::UserDisabled, "user is disabled");
+        if let Some(expiry) = disabled.expiry {
+            let seconds = expiry.micros().div_euclid(MICROS_PER_SECOND);
+            let expiry = Timestamp::from_micros(seconds * MICROS_PER_SECOND);
+            error = error.with_info("expiry", expiry.to_string().into());
+        }
+        if let Some(message) = disabled.message.as_ref().filter(|text| !text.is_empty()) {
+            error = error.with_info("message", message.clone().into());
+        }
+        Err(error)
+    }
 }
 
 /// A password that was once set.

@@ -13,7 +13,7 @@ use super::super::frame_sender::EndReason;
 use super::super::lens::Audience;
 use super::super::view::MemberKey;
 use super::{Listener, Listeners, ViewId};
-use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked, unverified};
+use crate::accounts::admission::{bad_token, refuse_revoked, unverified};
 
 impl Listeners {
     /// Ends the connections that came with a token.
@@ -43,7 +43,7 @@ impl Listeners {
             if is_removed {
                 return Err(bad_token());
             }
-            refuse_disabled(&state, now)?;
+            state.check_enabled(now)?;
             refuse_revoked(&state, as_of)
         };
         self.refuse_those_of(user.as_str(), judge);
