@@ -3,8 +3,8 @@
 //!
 //! Each part that keeps something there has its own port:
 //! [`ConsumerStore`](crate::delivery::consumers::ConsumerStore),
-//! [`PositionStore`](crate::delivery::Positions), [`Outbox`](crate::push::Outbox). They share one
-//! error.
+//! [`PositionStore`](crate::delivery::PositionStore), [`Outbox`](crate::push::Outbox). They share
+//! one error.
 
 /// Why the ops store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -276,8 +276,8 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Counts the records of a type in all databases.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
-    /// Runs a query as `viewer`: access lists are applied here, in the public database. Records that
-    /// `heads` has are taken from there. A type that has not been created has no records.
+    /// Runs a query as `viewer`: access lists are applied here, in the public database. Records
+    /// that `heads` has are taken from there. A type that has not been created has no records.
     async fn query(
         &self,
         query: &Query,

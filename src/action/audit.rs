@@ -95,8 +95,8 @@ pub(crate) fn user_id(text: &str) -> UserId {
     text.strip_prefix("user/").unwrap_or(text).into()
 }
 
-/// Finds a user by id, by name or by mail address. The id of an erased user stays theirs, whoever has
-/// chosen it as a name since; so does `user/<id>` of a deleted one.
+/// Finds a user by id, by name or by mail address. The id of an erased user stays theirs, whoever
+/// has chosen it as a name since; so does `user/<id>` of a deleted one.
 pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<UserId>, ApiError> {
     let (id, accounts) = (user_id(text), &services.accounts);
     let is_known = accounts.load_user(&id).await?.is_some() || accounts.refuse_erased(&id).is_err();

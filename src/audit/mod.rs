@@ -1,9 +1,9 @@
 //! The audit trail: who signed up, signed in, changed rights or administered, as JSON, for readers
 //! other than the log's.
 //!
-//! 1. An action notes what happened with the request's [`AuditReporter`]. For an administrators' action
-//!    that notes nothing itself, the router does. Noting never waits: the queue is bounded, and an
-//!    entry that does not fit is counted and dropped.
+//! 1. An action notes what happened with the request's [`AuditReporter`]. For an administrators'
+//!    action that notes nothing itself, the router does. Noting never waits: the queue is bounded,
+//!    and an entry that does not fit is counted and dropped.
 //! 2. A thread of its own writes the entries: to the standard error, and to a file or to fluentd if
 //!    one is configured. However slow these are, no request is slowed down.
 //! 3. At a shutdown, what is in the queue is written first. What fluentd does not accept within a
@@ -137,23 +137,23 @@ impl AuditTrail {
 
 /// Notes what one request does, if there is a trail. Copies refer to the same request.
 #[derive(Clone)]
-pub struct AuditReporter(Option<Arc<Witnessed>>);
+pub struct AuditReporter(Option<Arc<Reported>>);
 
-struct Witnessed {
+struct Reported {
     trail: Arc<AuditTrail>,
     source: Source,
     has_noted: AtomicBool,
 }
 
 impl AuditReporter {
-    /// Creates a witness that notes a request's events in `trail`, as coming from a source.
+    /// Creates a reporter that notes a request's events in `trail`, as coming from a source.
     pub fn new(trail: &Arc<AuditTrail>, source: impl FnOnce() -> Source) -> Self {
-        let witnessed = || Witnessed {
+        let reported = || Reported {
             trail: Arc::clone(trail),
             source: source(),
             has_noted: AtomicBool::new(false),
         };
-        Self(trail.is_enabled.then(witnessed).map(Arc::new))
+        Self(trail.is_enabled.then(reported).map(Arc::new))
     }
 
     /// Returns whether what is noted is written anywhere.

@@ -1,7 +1,7 @@
 //! Who asks, and whether they are allowed to: the ordered checks before every action.
 //!
-//! Each check is one function over [`CheckedRequest`]. An action lists its checks in order, and the first
-//! one that fails ends the request.
+//! Each check is one function over [`CheckedRequest`]. An action lists its checks in order, and the
+//! first one that fails ends the request.
 
 use serde_json::{Map, Value as Json};
 use skytrail_actors::accounts::admission::bad_token;

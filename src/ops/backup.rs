@@ -192,9 +192,7 @@ fn missing_in(manifest: &Manifest) -> Result<(), String> {
     if !manifest.damage.is_empty() {
         let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
         let lines: String = lines.collect();
-        missing.push(format!(
-            "the log was damaged; the backup lacks this:{lines}"
-        ));
+        missing.push(format!("the log is damaged; the backup lacks this:{lines}"));
     }
     if missing.is_empty() {
         return Ok(());

@@ -123,7 +123,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
     if found {
         Ok(())
     } else {
-        Err(format!("the log has nothing about {what}"))
+        Err(format!("the log contains nothing of {what}"))
     }
 }
 

@@ -184,7 +184,7 @@ impl Socket {
             }
             Some(Err(ProtocolError::Overflow)) => {
                 let max = self.door.limits.max_message_bytes;
-                let why = format!("a message may have at most {max} bytes");
+                let why = format!("a message can have at most {max} bytes");
                 return Some(SocketClose::because(CloseCode::Size, &why));
             }
             Some(Err(_)) | None => return Some(SocketClose::default()),
@@ -214,7 +214,7 @@ impl Socket {
             return end("channel should not be empty");
         } else if channel.len() > max {
             return end(&format!(
-                "the name of a channel may have at most {max} bytes"
+                "the name of a channel can have at most {max} bytes"
             ));
         }
         let (hub, id) = (&self.door.hub, self.id);

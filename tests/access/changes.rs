@@ -62,7 +62,7 @@ impl Model {
             .collect())
     }
 
-    /// Returns the record as the save would leave it, if the asker may do so.
+    /// Returns the record as the save would leave it, if the caller may do so.
     fn draft(
         &self,
         viewer: &Viewer,

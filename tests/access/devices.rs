@@ -32,7 +32,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Returns whether the asker may use it; for others it does not exist.
+    /// Returns whether the caller may use it; for others it does not exist.
     fn is_of(&self, viewer: &Viewer) -> bool {
         viewer.master || (self.user.is_some() && self.user == viewer.user)
     }
@@ -271,7 +271,7 @@ impl World {
     }
 
     /// Calls an action on a device. Returns the database that it is about and whether the device is
-    /// the asker's; `None` if the request was refused as it must be.
+    /// the caller's; `None` if the request was refused as it must be.
     fn ask_device(
         &mut self,
         action: &str,

@@ -219,7 +219,7 @@ impl Model {
         }
     }
 
-    /// Returns whether the access list, or ownership, lets the asker read or write.
+    /// Returns whether the access list, or ownership, lets the caller read or write.
     pub fn may(&self, viewer: &Viewer, write: bool, record: &Rec) -> bool {
         let named = |entry: &Entry| {
             entry.public
@@ -240,7 +240,7 @@ impl Model {
         within(scope, record) && (*scope != Scope::Public || self.may(viewer, false, record))
     }
 
-    /// Returns whether the rules permit this use of a field to the asker.
+    /// Returns whether the rules permit this use of a field to the caller.
     pub fn field(
         &self,
         viewer: &Viewer,
@@ -273,7 +273,7 @@ impl Model {
         })
     }
 
-    /// Returns the record as the asker is shown it.
+    /// Returns the record as the caller is shown it.
     pub fn shown(&self, viewer: &Viewer, record: &Rec) -> Map<String, Json> {
         let readable =
             |field: &str| self.field(viewer, Use::Read, (&record.kind, field), Some(record));

@@ -47,8 +47,8 @@ pub struct Matches {
 }
 
 impl Model {
-    /// Returns the field that the asker may not use as the query does, with the right that it would
-    /// need.
+    /// Returns the field that the caller may not use as the query does, with the right that it
+    /// would need.
     pub fn forbidden(&self, viewer: &Viewer, search: &Search) -> Option<(String, &'static str)> {
         let mut uses = Vec::new();
         if let Some(predicate) = &search.predicate {
@@ -164,7 +164,7 @@ impl Model {
         }
     }
 
-    /// Returns the value at a path. A reference leads nowhere if the asker may not see its target.
+    /// Returns the value at a path. A reference leads nowhere if the caller may not see its target.
     fn value(&self, viewer: &Viewer, scope: &Scope, record: &Rec, path: &str) -> Option<Json> {
         let Some((first, second)) = path.split_once('.') else {
             return match path {

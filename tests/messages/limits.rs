@@ -72,7 +72,7 @@ fn a_channels_name_has_a_length() {
         let Incoming::Text(text) = socket.receive(PATIENCE) else {
             panic!("no word");
         };
-        let expected = "Error: the name of a channel may have at most 10 bytes. Closing Connection";
+        let expected = "Error: the name of a channel can have at most 10 bytes. Closing Connection";
         assert_eq!(text, expected);
         assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
     }
@@ -91,7 +91,7 @@ fn a_message_has_a_size() {
     let (code, why) = listener.close_reason().unwrap();
     assert_eq!(
         (code, &*why),
-        (1009, "a message may have at most 2000 bytes")
+        (1009, "a message can have at most 2000 bytes")
     );
     // The default is the documented one.
     let server = TestServer::start();

@@ -205,7 +205,7 @@ pub(super) fn plan_link(
     plan.push(Stream::User(user.clone()), version, body);
 }
 
-/// Returns a newcomer for an account elsewhere: without a password, and as in v1 without default
+/// Returns a new user for an account elsewhere: without a password, and as in v1 without default
 /// roles. The caller adds those for a provider.
 fn new_user(context: &RequestContext, account: &Account, fields: &Fields) -> NewUser {
     NewUser {

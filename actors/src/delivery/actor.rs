@@ -70,8 +70,8 @@ struct Shown {
 }
 
 impl<C: Consumer> Delivery<C> {
-    /// Creates a delivery of the events after `position` or, without one, of those delivered from now
-    /// on.
+    /// Creates a delivery of the events after `position` or, without one, of those delivered from
+    /// now on.
     pub fn new(parts: DeliveryParts<C>, position: Option<u64>) -> Self {
         let until = *parts.until.borrow();
         // It is beyond the end when the log was restored to an earlier state.
@@ -131,7 +131,8 @@ impl<C: Consumer + Unpin> Handler<GetDeliveryState> for Delivery<C> {
     }
 }
 
-/// Loads the next commits after `position` and not beyond `until`; none while the log cannot be read.
+/// Loads the next commits after `position` and not beyond `until`; none while the log cannot be
+/// read.
 async fn load(log: &dyn EventLog, position: u64, until: u64) -> Vec<Arc<Commit>> {
     match log.read(position + 1, BATCH_EVENTS).await {
         Ok(mut commits) => {
@@ -194,8 +195,8 @@ async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Optio
     needless
 }
 
-/// Waits until there is something beyond `position` to deliver; `None` when there never will be. Saves
-/// the position meanwhile when that is due.
+/// Waits until there is something beyond `position` to deliver; `None` when there never will be.
+/// Saves the position meanwhile when that is due.
 async fn next_until<C: Consumer>(
     parts: &DeliveryParts<C>,
     kept: &mut Bookmark,
@@ -293,8 +294,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// However far it may go each time, every commit that comes while there is something to look at
-        /// is delivered once, in order, and nothing else is.
+        /// However far it may go each time, every commit that comes while there is something to
+        /// look at is delivered once, in order, and nothing else is.
         #[test]
         fn every_commit_is_delivered_once_and_in_order(
             begins_at in 0_usize..5,

@@ -38,13 +38,13 @@ impl Eraser {
         let mut found = OfDevices::default();
         for some in positions.chunks(BATCH_SIZE) {
             for (commit, event) in past::read_all(&self.env, some).await? {
-                let belongs_to_user = match &event.body {
+                let is_for_user = match &event.body {
                     EventBody::DeviceRegistered(state) => state.user.as_ref() == Some(user),
                     EventBody::SubscriptionSaved(saved) => belongs_to_user(user, saved, &commit),
                     _ => false,
                 };
                 if let (Stream::Device(device) | Stream::Subscriptions(device), true) =
-                    (event.stream, belongs_to_user)
+                    (event.stream, is_for_user)
                 {
                     found.positions.push(event.position);
                     found.devices.insert(device);
@@ -93,17 +93,14 @@ impl Eraser {
             version = event.version;
             match event.body {
                 EventBody::SubscriptionSaved(saved) => {
-                    let belongs_to_user = belongs_to_user(user, &saved, &commit);
-                    kept.insert(saved.subscription.key, belongs_to_user);
+                    let is_for_user = belongs_to_user(user, &saved, &commit);
+                    kept.insert(saved.subscription.key, is_for_user);
                 }
                 EventBody::SubscriptionDeleted(key) => drop(kept.remove(&key)),
                 _ => {}
             }
         }
-        for (key, _) in kept
-            .into_iter()
-            .filter(|(_, belongs_to_user)| *belongs_to_user)
-        {
+        for (key, _) in kept.into_iter().filter(|(_, is_for_user)| *is_for_user) {
             version += 1;
             plan.push(stream.clone(), version, EventBody::SubscriptionDeleted(key));
         }

@@ -135,7 +135,7 @@ pub struct Eraser {
     /// The log's end when this was built, where the last stop or crash left it.
     first_head: u64,
     reserve: Option<Arc<Reserve>>,
-    state: work::RequestStats,
+    state: work::EraserStats,
 }
 
 impl Eraser {
@@ -158,7 +158,7 @@ impl Eraser {
             upload_time: Duration::ZERO,
             first_head,
             reserve: None,
-            state: work::RequestStats::default(),
+            state: work::EraserStats::default(),
         }
     }
 

@@ -32,8 +32,9 @@ pub struct EraserState {
     pub is_failing: bool,
 }
 
+/// The eraser's counters.
 #[derive(Debug, Default)]
-pub(super) struct RequestStats {
+pub(super) struct EraserStats {
     num_finished: AtomicU64,
     is_failing: AtomicBool,
 }

@@ -107,15 +107,11 @@ impl Erasures {
     /// Returns when a user was last erased.
     pub fn time_of_user(&self, user: &UserId) -> Option<Timestamp> {
         let known = self.known.read();
-        let belongs_to_user = |erasure: &&Erasure| match &erasure.request.scope {
+        let is_of_user = |erasure: &&Erasure| match &erasure.request.scope {
             ErasureScope::User(erased) => erased == user,
             _ => false,
         };
-        known
-            .values()
-            .rev()
-            .find(belongs_to_user)
-            .map(|it| it.mark.at)
+        known.values().rev().find(is_of_user).map(|it| it.mark.at)
     }
 
     /// Returns a watch on the number of erasures that are not finished.

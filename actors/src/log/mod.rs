@@ -167,8 +167,8 @@ pub trait EventLog: Send + Sync + 'static {
     }
 
     /// Loads commits in order, starting with the one that holds position `from`, until there are at
-    /// least `max_events` events or the head is reached; maybe fewer, but at least one commit. Returns
-    /// none when `from` is beyond the head.
+    /// least `max_events` events or the head is reached; maybe fewer, but at least one commit.
+    /// Returns none when `from` is beyond the head.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -208,7 +208,8 @@ pub trait EventLog: Send + Sync + 'static {
     }
 }
 
-/// Waits until a watched position is beyond another, and returns it; `None` when its sender is gone.
+/// Waits until a watched position is beyond another, and returns it; `None` when its sender is
+/// gone.
 pub(crate) async fn beyond(watched: &mut watch::Receiver<u64>, position: u64) -> Option<u64> {
     let reached = watched.wait_for(|watched| *watched > position).await;
     reached.ok().map(|reached| *reached)

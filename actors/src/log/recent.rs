@@ -1,8 +1,8 @@
 //! The log's tail in memory, for all who follow it.
 //!
-//! The committer pushes every commit here before it publishes the new head, so a reader that keeps up
-//! never reads the files. One that is further behind does not find what it asks for, and reads those.
-//! What the record store has not applied yet is kept as far as there is room.
+//! The committer pushes every commit here before it publishes the new head, so a reader that keeps
+//! up never reads the files. One that is further behind does not find what it asks for, and reads
+//! those. What the record store has not applied yet is kept as far as there is room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ struct Kept {
 }
 
 impl Recent {
-    /// Creates an empty one, which keeps nothing when it may keep no bytes; the backlog says what the
-    /// record store has not applied.
+    /// Creates an empty one, which keeps nothing when it may keep no bytes; the backlog says what
+    /// the record store has not applied.
     pub(super) fn new(max_bytes: usize, backlog: Option<Arc<Backlog>>) -> Self {
         Self {
             kept: Mutex::default(),
@@ -82,8 +82,8 @@ impl Recent {
         Some(wanted.cloned().collect())
     }
 
-    /// Finds the commits that hold these ascending positions, each once. Returns with them how many of
-    /// the positions come before what is here.
+    /// Finds the commits that hold these ascending positions, each once. Returns with them how many
+    /// of the positions come before what is here.
     pub(super) fn find_holders(&self, positions: &[u64]) -> (usize, Vec<Arc<Commit>>) {
         let kept = self.kept.lock();
         let Some(first) = kept.commits.front() else {

@@ -73,7 +73,7 @@ pub(super) type Outcomes<T> = Result<ItemResults<T>, ApiError>;
 /// A message, and where its outcome goes.
 pub(super) struct Request<M, T: Send + 'static> {
     pub(super) message: M,
-    pub(super) giver: HandoverSender<Outcomes<T>>,
+    pub(super) sender: HandoverSender<Outcomes<T>>,
 }
 
 impl<M, T: Send + 'static> Message for Request<M, T> {
@@ -96,7 +96,7 @@ impl Handler<Request<SaveRecords, Record>> for RecordActor {
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
         let commit_gate = request.message.context.commit_gate.clone();
         let saving = async move { save::save(&env, &turn, request.message).await };
-        Box::pin(async move { request.giver.begin(saving, &commit_gate).await })
+        Box::pin(async move { request.sender.begin(saving, &commit_gate).await })
     }
 }
 
@@ -112,7 +112,7 @@ impl Handler<Request<DeleteRecords, RecordId>> for RecordActor {
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
         let commit_gate = request.message.context.commit_gate.clone();
         let deleting = async move { delete::delete(&env, &turn, request.message).await };
-        Box::pin(async move { request.giver.begin(deleting, &commit_gate).await })
+        Box::pin(async move { request.sender.begin(deleting, &commit_gate).await })
     }
 }
 

@@ -25,9 +25,9 @@ pub(super) fn handover<T: Send + 'static>() -> (HandoverSender<T>, HandoverRecei
 
 /// What lies between the two sides.
 enum Place<T> {
-    /// Nothing yet; how to wake the taker, if it has been polled.
+    /// Nothing yet; how to wake the receiver, if it has been polled.
     Empty(Option<Waker>),
-    /// The rest of the work. It wakes the taker if the taker has been polled.
+    /// The rest of the work. It wakes the taker if the receiver has been polled.
     Left(BoxFuture<'static, T>),
     /// The outcome.
     Done(T),
@@ -42,7 +42,7 @@ pub(super) struct HandoverSender<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 pub(super) struct HandoverReceiver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
 
 impl<T: Send + 'static> HandoverSender<T> {
-    /// Works until something is being stored, and leaves the rest to the taker.
+    /// Works until something is being stored, and leaves the rest to the receiver.
     pub(super) async fn begin(
         self,
         work: impl Future<Output = T> + Send + 'static,
@@ -64,7 +64,7 @@ impl<T: Send + 'static> HandoverSender<T> {
         }
     }
 
-    /// Leaves the work to the taker; returns it if there is no taker.
+    /// Leaves the work to the taker; returns it if there is no receiver.
     fn leave(&self, mut work: BoxFuture<'static, T>) -> Option<BoxFuture<'static, T>> {
         let mut place = self.0.lock();
         let waker = match &*place {
@@ -160,19 +160,19 @@ mod tests {
         sum
     }
 
-    /// What happens, step by step: `Begin` lets the giver run as far as it can, `FoundView` polls the
-    /// taker, `Leave` drops it.
+    /// What happens, step by step: `Begin` lets the sender run as far as it can, `Poll` polls the
+    /// receiver, `Leave` drops it.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin,
-        FoundView,
+        Poll,
         Answer,
         Store,
         Leave,
     }
 
     proptest! {
-        /// In any order of steps: the work is done once it can be, and a taker that still waits
+        /// In any order of steps: the work is done once it can be, and a receiver that still waits
         /// gets the outcome.
         #[test]
         fn work_is_done_and_its_outcome_arrives(
@@ -182,44 +182,44 @@ mod tests {
         ) {
             let mut order = order;
             for look in looks {
-                order.insert(look.index(order.len() + 1), Step::FoundView);
+                order.insert(look.index(order.len() + 1), Step::Poll);
             }
             if let Some(leave) = leaves {
                 order.insert(leave.index(order.len() + 1), Step::Leave);
             }
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
-                let (giver, taker) = handover();
-                let mut taker = Some(taker);
+                let (sender, receiver) = handover();
+                let mut receiver = Some(receiver);
                 let (answer, asked) = oneshot::channel();
                 let (store, stored) = oneshot::channel();
                 let done = Arc::new(Mutex::new(None));
                 let commit_gate = CommitGate::default();
                 let begun = work(commit_gate.clone(), asked, stored, Arc::clone(&done));
-                let mut giver = Some((giver, begun));
+                let mut sender = Some((sender, begun));
                 let (mut answer, mut store) = (Some(answer), Some(store));
                 let mut outcome = None;
                 for step in order {
                     match step {
                         Step::Begin => {
-                            let (giver, begun) = giver.take().unwrap();
+                            let (sender, begun) = sender.take().unwrap();
                             let at = commit_gate.clone();
-                            spawn_named("giver", async move { giver.begin(begun, &at).await });
+                            spawn_named("sender", async move { sender.begin(begun, &at).await });
                         }
                         Step::Answer => answer.take().unwrap().send(2).unwrap_or(()),
                         Step::Store => store.take().unwrap().send(3).unwrap_or(()),
-                        Step::FoundView if outcome.is_none() => {
-                            outcome = taker.as_mut().and_then(|taker| taker.now_or_never());
+                        Step::Poll if outcome.is_none() => {
+                            outcome = receiver.as_mut().and_then(|receiver| receiver.now_or_never());
                         }
-                        Step::FoundView => {}
-                        Step::Leave => drop(taker.take()),
+                        Step::Poll => {}
+                        Step::Leave => drop(receiver.take()),
                     }
                     for _ in 0..4 {
                         tokio::task::yield_now().await;
                     }
                 }
-                if let (Some(taker), None) = (taker, &outcome) {
-                    outcome = Some(taker.await);
+                if let (Some(receiver), None) = (receiver, &outcome) {
+                    outcome = Some(receiver.await);
                 }
                 for _ in 0..8 {
                     tokio::task::yield_now().await;
@@ -244,24 +244,24 @@ mod tests {
             .build()
             .unwrap();
         for number in 0..2000 {
-            let (giver, taker) = handover();
+            let (sender, receiver) = handover();
             let (answer, asked) = oneshot::channel();
             let (store, stored) = oneshot::channel();
             let commit_gate = CommitGate::default();
             let at = commit_gate.clone();
             let begun = work(commit_gate, asked, stored, Arc::default());
-            there.spawn(async move { giver.begin(begun, &at).await });
+            there.spawn(async move { sender.begin(begun, &at).await });
             there.spawn(async move { answer.send(number) });
             there.spawn(async move { store.send(1) });
-            assert_eq!(here.block_on(taker), Some(number + 1));
+            assert_eq!(here.block_on(receiver), Some(number + 1));
         }
     }
 
     #[test]
     fn whoever_asks_one_that_is_gone_is_told() {
-        let (giver, mut taker) = handover::<u32>();
-        assert_eq!((&mut taker).now_or_never(), None);
-        drop(giver);
-        assert_eq!(taker.now_or_never(), Some(None));
+        let (sender, mut receiver) = handover::<u32>();
+        assert_eq!((&mut receiver).now_or_never(), None);
+        drop(sender);
+        assert_eq!(receiver.now_or_never(), Some(None));
     }
 }

@@ -254,8 +254,8 @@ impl FoundView<'_> {
         self.bring_from(included, &definition, heads)
     }
 
-    /// Like [`FoundView::bring`], but with included records that are already loaded, and the maximum
-    /// bytes that they may add. The caller may see these records.
+    /// Like [`FoundView::bring`], but with included records that are already loaded, and the
+    /// maximum bytes that they may add. The caller may see these records.
     pub(super) fn bring_from(
         &self,
         (mut included, max_bytes): (Included, usize),

@@ -281,14 +281,14 @@ impl Records {
         RecordActor: Handler<Request<M, T>>,
     {
         let addr = self.actor(name).ok_or_else(no_thread)?;
-        let (giver, taker) = handover();
-        match addr.try_send(Request { message, giver }) {
+        let (sender, receiver) = handover();
+        match addr.try_send(Request { message, sender }) {
             Ok(()) => {}
             Err(SendError::Closed(_)) => return Err(no_answer()),
             // Waits until the mailbox has room again.
             Err(SendError::Full(request)) => addr.send(request).await.map_err(|_| no_answer())?,
         }
-        taker.await.unwrap_or_else(|| Err(no_answer()))
+        receiver.await.unwrap_or_else(|| Err(no_answer()))
     }
 }
 

@@ -82,7 +82,7 @@ pub struct ScheduledTask {
     job: Option<Job>,
     /// Whether the driver may be waiting for a time that it has already seen.
     is_job_stale: bool,
-    /// The latest time seen since the clock was put back.
+    /// The latest time seen since the clock was set back.
     latest: Timestamp,
     setting: Setting,
     armed: Option<SpawnHandle>,
@@ -248,7 +248,7 @@ impl ScheduledTask {
         self.arm(now, ctx);
     }
 
-    /// Notices that the clock was put back.
+    /// Notices that the clock was set back.
     fn notice(&mut self, now: Timestamp) {
         if self.latest.micros() > now.micros().saturating_add(SMALL_STEP) {
             tracing::warn!(task = %self.id, was = %self.latest, "the clock was set back");

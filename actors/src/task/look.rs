@@ -43,7 +43,7 @@ pub(super) struct Verdict {
     pub(super) num_missed: u64,
     /// The next due time.
     pub(super) next: Option<Timestamp>,
-    /// Whether the log has to be told to go on from now, because the clock was put back.
+    /// Whether the log has to be told to go on from now, because the clock was set back.
     pub(super) is_clock_set_back: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Now<'a> {
 }
 
 impl Now<'_> {
-    /// Whether the clock must have been put back since everything up to `seen_to` was handled.
+    /// Whether the clock must have been set back since everything up to `seen_to` was handled.
     ///
     /// The task waits for up to a minute, and for any time before which nothing is due.
     pub(super) fn is_clock_set_back(self, seen_to: Timestamp) -> bool {

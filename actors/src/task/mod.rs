@@ -6,7 +6,7 @@
 //!    task then looks at its state in the log ([`TaskStates`]), at the due times of its spec
 //!    ([`when`](self::when)), and decides what follows ([`look`](self::look)). All of that is pure.
 //! 3. A run is claimed first, by an event that names its due time. The log accepts only one claim
-//!    per due time, whoever tries, unless the clock is put back by more than a minute. In that case
+//!    per due time, whoever tries, unless the clock is set back by more than a minute. In that case
 //!    a new schedule in the log starts the task afresh.
 //! 4. Only then does the task ask the plugin, once. How the run ended is an event, too.
 //!

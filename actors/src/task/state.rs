@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use skytrail_schema::event::{Event, EventBody, TaskEnd, TaskSchedule, TaskTrigger};
 use skytrail_schema::time::Timestamp;
 
-/// If the clock is put back by at most this many microseconds, tasks wait: nothing runs until it is
+/// If the clock is set back by at most this many microseconds, tasks wait: nothing runs until it is
 /// past the latest time that it has shown. If it is put back further, tasks go on from what it
 /// shows.
 pub(super) const SMALL_STEP: i64 = 60_000_000;

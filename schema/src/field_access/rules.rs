@@ -43,7 +43,7 @@ type ByField = HashMap<String, Vec<FieldAccessEntry>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldRules {
     by_type: HashMap<String, ByField>,
-    requires_verification: bool,
+    guards_verified: bool,
     /// By type, what became of its fields since the time whose names are used; absent for types
     /// whose names are today's.
     past: HashMap<String, Past>,
@@ -72,12 +72,12 @@ impl FieldRules {
         rules
     }
 
-    /// Returns the same rules, but with `requires_verification` nobody may set who is verified unless a
+    /// Returns the same rules, but with `guards_verified` nobody may set who is verified unless a
     /// rule is about that field.
     #[must_use]
-    pub fn guarding_verified(self, requires_verification: bool) -> Self {
+    pub fn guarding_verified(self, guards_verified: bool) -> Self {
         Self {
-            requires_verification,
+            guards_verified,
             ..self
         }
     }
@@ -102,7 +102,7 @@ impl FieldRules {
     /// Returns whether only the master key may save a field, although no rule says so.
     fn is_guarded(&self, wanted: FieldUse, (record_type, field): (&str, &str)) -> bool {
         let has_rule = |fields: &ByField| fields.contains_key(field);
-        self.requires_verification
+        self.guards_verified
             && wanted == FieldUse::Write
             && (record_type, field) == (TypeName::USER, IS_VERIFIED)
             && !self.by_type.get(record_type).is_some_and(has_rule)
@@ -196,7 +196,7 @@ impl FieldRules {
     /// from saving it.
     pub fn may_hide(&self, caller: &Caller, record_type: &TypeName) -> bool {
         let concerns = |name: &str| self.by_type.contains_key(name);
-        let is_guarded = self.requires_verification && record_type.is_user();
+        let is_guarded = self.guards_verified && record_type.is_user();
         // The rules that a field had before it was deleted count as well.
         let has_past = self.past.contains_key(record_type.as_str());
         let is_concerned = has_past || concerns(record_type.as_str()) || concerns(ANY);

@@ -76,8 +76,8 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
 }
 
 /// Adds the column, for comparing it with the pattern. Strings with NUL, and in PostgreSQL with
-/// U+0001, are changed so that they have one character where the record's string has one; all others
-/// are compared as they are. Returns `None` if the pattern could tell what was changed.
+/// U+0001, are changed so that they have one character where the record's string has one; all
+/// others are compared as they are. Returns `None` if the pattern could tell what was changed.
 fn push_searched(sql: &mut Sql, place: &Place, tokens: &[Token]) -> Option<()> {
     if place.dialect.is_sqlite() {
         push_without_nul(sql, place, stand_in(tokens)?);

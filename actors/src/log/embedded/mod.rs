@@ -56,7 +56,8 @@ pub struct LogOptions {
     pub max_commit_bytes: usize,
     /// sled's page cache. Default 16 MiB.
     pub sled_cache_bytes: u64,
-    /// About how many bytes of the newest commits stay in memory for readers; 0 for none. Default 32 MiB.
+    /// About how many bytes of the newest commits stay in memory for readers; 0 for none. Default
+    /// 32 MiB.
     pub recent_bytes: usize,
     /// The reserved disk space; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,

@@ -162,7 +162,7 @@ impl Keeping {
             let what = if is_kept {
                 "the hook is not registered any more: its deliveries become dead letters"
             } else {
-                "the hook is not registered any more: its deliveries are skipped; once it is back \
+                "the hook is not registered any more: its deliveries are skipped; once it is back, \
                  `delivery:redeliver` delivers them"
             };
             tracing::warn!(consumer, %hook, num, from, until, "{what}");
