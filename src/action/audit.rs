@@ -99,9 +99,11 @@ pub(crate) fn user_id(text: &str) -> UserId {
 /// has chosen it as a name since; so does `user/<id>` of a deleted one.
 pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<UserId>, ApiError> {
     let (id, accounts) = (user_id(text), &services.accounts);
-    let is_known = accounts.load_user(&id).await?.is_some() || accounts.refuse_erased(&id).is_err();
-    if is_known || text.starts_with("user/") {
-        return Ok(is_known.then_some(id));
+    if accounts.load_user(&id).await?.is_some() {
+        return Ok(Some(id));
+    }
+    if text.starts_with("user/") || accounts.refuse_erased(&id).is_err() {
+        return Ok(None);
     }
     accounts.find_named(text).await
 }
