@@ -97,9 +97,15 @@ export class Room {
     });
   }
 
-  /** Loads the page before the oldest message that is shown. */
+  /** Loads the page before the oldest message that is shown, one page at a time. */
   async loadOlder() {
-    this.#older(await this.#page(this.oldest));
+    if (this.isLoadingOlder) return;
+    this.isLoadingOlder = true;
+    try {
+      this.#older(await this.#page(this.oldest));
+    } finally {
+      this.isLoadingOlder = false;
+    }
   }
 
   #older(found) {
