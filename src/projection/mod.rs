@@ -12,6 +12,7 @@
 //! The store is disposable: everything in it comes from the log, in an order and form that depend
 //! on the log alone. So a rebuilt store equals the live one.
 
+mod accounts;
 mod apply;
 mod captured;
 mod causes;
@@ -24,7 +25,6 @@ mod history;
 pub mod index;
 mod layout;
 mod names;
-mod people;
 mod postgres;
 mod query;
 mod read;

@@ -15,11 +15,11 @@ mod files;
 mod found;
 mod model;
 mod ops;
-mod people;
 mod play;
 mod random;
 mod search;
 mod table;
+mod users;
 mod world;
 
 use proptest::collection::vec;

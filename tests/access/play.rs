@@ -8,7 +8,7 @@ use super::changes::{Batch, Outcome};
 use super::compare::{Check, batch, refused, same};
 use super::model::{Gate, Rec, Records, Refusal, Scope, Viewer};
 use super::ops::{Asked, Db, Id, Item, KINDS, Op, TEXTS, USERS, Val, Who};
-use super::people::owned;
+use super::users::owned;
 use super::world::{Reply, World};
 
 impl World {

@@ -4,12 +4,12 @@ mod files;
 mod full_disk;
 mod killed;
 mod numbers;
-mod people;
 mod personal;
 mod retention;
 mod retention_random;
 pub mod search;
 mod single;
+mod users;
 
 use std::process::Output;
 

@@ -11,10 +11,10 @@
 //!
 //! Records can refer to records that follow later: see [`Importer::records`].
 
-mod people;
 mod records;
 mod request;
 mod settings;
+mod users;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
@@ -25,11 +25,11 @@ use skytrail_schema::id::{RecordId, TypeName, UserId, check_length};
 use skytrail_schema::record::Record;
 use skytrail_schema::types::FieldType;
 
-pub use people::{ImportedSubscriptions, Relations};
 pub use records::{ImportedRecord, Said};
 pub use request::ImportRecords;
 pub use settings::ImportedType;
 pub(crate) use settings::plan_roles;
+pub use users::{ImportedSubscriptions, Relations};
 
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome as Attempt, commit};

@@ -4,7 +4,7 @@
 //! 2. `layout` finds which tables are record types, the types of their fields, and the order to
 //!    import them in: a table comes after those that it refers to.
 //! 3. `run` imports the tables in that order, a portion at a time: rows become records (`record`)
-//!    or users, devices and so on (`people`), which are passed to the importer.
+//!    or users, devices and so on (`system_tables`), which are passed to the importer.
 //! 4. Files are copied from their folder or bucket (`files`).
 //!
 //! Only the current portion of a table is kept in memory, so the size of the database does not
@@ -13,10 +13,10 @@
 
 mod files;
 mod layout;
-mod people;
 mod record;
 mod run;
 mod source;
+mod system_tables;
 
 pub use files::AssetSource;
 pub use run::{Options, run};

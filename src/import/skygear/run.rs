@@ -14,9 +14,9 @@ use skytrail_schema::predicate::Relation;
 
 use super::files::{AssetSource, Copied, Copier};
 use super::layout::{Layout, Table, text};
-use super::people;
 use super::record;
 use super::source::{Row, Rows, Source};
+use super::system_tables;
 use crate::auth::password::Argon2Hasher;
 use crate::config::Config;
 use crate::import::Report;
@@ -86,7 +86,7 @@ pub async fn run(config: &Config, options: &Options, report: &mut Report) -> Res
 impl Run<'_> {
     async fn all(&mut self) -> Result<(), String> {
         let layout = Layout::read(&mut self.source).await?;
-        for table in people::TABLES {
+        for table in system_tables::TABLES {
             if !layout.others.contains_key(table) {
                 let reason = "upgrade it to Skygear 1.7 first";
                 return Err(format!("the database has no table {table}: {reason}"));
@@ -110,9 +110,9 @@ impl Run<'_> {
         for table in tables.iter().filter(|table| table.is_cyclic) {
             self.records(table, true).await?;
         }
-        self.relations("_follow", Relation::Follow, people::FOLLOWS)
+        self.relations("_follow", Relation::Follow, system_tables::FOLLOWS)
             .await?;
-        self.relations("_friend", Relation::Friend, people::FRIENDS)
+        self.relations("_friend", Relation::Friend, system_tables::FRIENDS)
             .await?;
         self.devices().await?;
         self.subscriptions().await
@@ -120,9 +120,9 @@ impl Run<'_> {
 
     async fn roles(&mut self) -> Result<(), String> {
         self.begin("_role");
-        let mut rows = self.source.query(people::ROLES);
+        let mut rows = self.source.query(system_tables::ROLES);
         while let Some(portion) = portion(&mut rows).await? {
-            let roles: Vec<_> = portion.iter().map(people::role).collect();
+            let roles: Vec<_> = portion.iter().map(system_tables::role).collect();
             let outcomes = self.importer.roles(&roles).await.map_err(told)?;
             for ((name, _), outcome) in roles.iter().zip(&outcomes) {
                 note(self.report, "_role", name.as_str(), outcome)?;
@@ -202,9 +202,9 @@ impl Run<'_> {
         String,
     > {
         let (mut access, mut creation) = (BTreeMap::new(), BTreeMap::new());
-        let mut rows = self.source.query(people::DEFAULT_ACCESS);
+        let mut rows = self.source.query(system_tables::DEFAULT_ACCESS);
         while let Some((row, _)) = rows.try_next().await? {
-            match people::default_access(&row) {
+            match system_tables::default_access(&row) {
                 Ok((name, list)) => drop(list.map(|list| access.insert(name, list))),
                 Err(why) => {
                     let outcome = Outcome::Refused(why);
@@ -214,9 +214,9 @@ impl Run<'_> {
             }
         }
         drop(rows);
-        let mut rows = self.source.query(people::CREATION_ROLES);
+        let mut rows = self.source.query(system_tables::CREATION_ROLES);
         while let Some((row, _)) = rows.try_next().await? {
-            people::creation_role(&row, &mut creation);
+            system_tables::creation_role(&row, &mut creation);
         }
         Ok((access, creation))
     }
@@ -224,7 +224,7 @@ impl Run<'_> {
     async fn field_access(&mut self) -> Result<(), String> {
         const TABLE: &str = "_record_field_access";
         self.begin(TABLE);
-        let rows = self.source.query(people::FIELD_ACCESS);
+        let rows = self.source.query(system_tables::FIELD_ACCESS);
         let rows: Vec<_> = rows.map_ok(|(row, _)| row.into()).try_collect().await?;
         // All rules together are one value here.
         let outcome = match FieldAccess::from_wire(&rows) {
@@ -237,9 +237,11 @@ impl Run<'_> {
     async fn assets(&mut self) -> Result<(), String> {
         const TABLE: &str = "_asset";
         self.begin(TABLE);
-        let mut rows = self.source.query(people::ASSETS);
+        let mut rows = self.source.query(system_tables::ASSETS);
         while let Some(portion) = portion(&mut rows).await? {
-            let portion = parsed(self.report, TABLE, "id", portion, |row| people::asset(row))?;
+            let portion = parsed(self.report, TABLE, "id", portion, |row| {
+                system_tables::asset(row)
+            })?;
             let outcomes = self.importer.assets(portion.clone()).await.map_err(told)?;
             for ((name, state), outcome) in portion.iter().zip(&outcomes) {
                 note(self.report, TABLE, name.as_str(), outcome)?;
@@ -258,9 +260,9 @@ impl Run<'_> {
         const TABLE: &str = "_auth";
         self.begin(TABLE);
         let hasher = Argon2Hasher::new(1);
-        let mut rows = self.source.query(people::USERS);
+        let mut rows = self.source.query(system_tables::USERS);
         while let Some(portion) = portion(&mut rows).await? {
-            let mut users = parsed(self.report, TABLE, "id", portion, people::auth)?;
+            let mut users = parsed(self.report, TABLE, "id", portion, system_tables::auth)?;
             for (id, state) in &mut users {
                 if let Some(hash) = state.password_hash.take_if(|hash| !hasher.is_hash(hash)) {
                     drop(hash);
@@ -350,9 +352,11 @@ impl Run<'_> {
     async fn devices(&mut self) -> Result<(), String> {
         const TABLE: &str = "_device";
         self.begin(TABLE);
-        let mut rows = self.source.query(people::DEVICES);
+        let mut rows = self.source.query(system_tables::DEVICES);
         while let Some(portion) = portion(&mut rows).await? {
-            let devices = parsed(self.report, TABLE, "id", portion, |row| people::device(row))?;
+            let devices = parsed(self.report, TABLE, "id", portion, |row| {
+                system_tables::device(row)
+            })?;
             let ids: Vec<_> = devices.iter().map(|(id, _)| id.clone()).collect();
             let outcomes = self
                 .importer
@@ -370,9 +374,9 @@ impl Run<'_> {
     async fn subscriptions(&mut self) -> Result<(), String> {
         const TABLE: &str = "_subscription";
         self.begin(TABLE);
-        let mut rows = self.source.query(people::SUBSCRIPTIONS);
+        let mut rows = self.source.query(system_tables::SUBSCRIPTIONS);
         while let Some(portion) = portion(&mut rows).await? {
-            let parse = |row: &mut Row| people::subscription(row);
+            let parse = |row: &mut Row| system_tables::subscription(row);
             let mut all = parsed(self.report, TABLE, "id", portion, parse)?;
             // The rows of a device are adjacent.
             all.dedup_by(|next, before| {

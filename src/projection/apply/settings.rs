@@ -14,9 +14,9 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::lost::Lost;
 use super::{ApplyError, fields, links, room};
+use crate::projection::accounts;
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, Column, TypeLayout};
-use crate::projection::people;
 use crate::projection::sql::{Arg, Sql};
 
 /// Changes a type: its definition, table, columns and indexes.
@@ -268,7 +268,7 @@ impl UserBatch {
         if ids.is_empty() {
             return Ok(Self::default());
         }
-        let loaded = people::users(conn, &ids).await?;
+        let loaded = accounts::users(conn, &ids).await?;
         let known = ids.into_iter().zip(loaded);
         let known = known.filter_map(|(id, user)| Some((id, user?)));
         Ok(Self {

@@ -26,7 +26,7 @@ use crate::projection::conn::Conn;
 use crate::projection::layout::Catalog;
 use crate::projection::postgres::{self, silent};
 use crate::projection::query::QueryError;
-use crate::projection::{captured, history, people, query, read};
+use crate::projection::{accounts, captured, history, query, read};
 
 impl SqlStore {
     /// Answers a query from a snapshot, and returns the snapshot's position.
@@ -329,7 +329,7 @@ impl RecordStore for SqlStore {
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::users(&mut conn, ids)
+        accounts::users(&mut conn, ids)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -341,7 +341,7 @@ impl RecordStore for SqlStore {
     ) -> Result<Option<UserId>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::linked(&mut conn, service, principal)
+        accounts::linked(&mut conn, service, principal)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -365,7 +365,7 @@ impl RecordStore for SqlStore {
     ) -> Result<(u32, BTreeSet<UserId>), StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::relations(&mut conn, relation, from, others)
+        accounts::relations(&mut conn, relation, from, others)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -373,7 +373,7 @@ impl RecordStore for SqlStore {
     async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::related_page(&mut conn, wanted)
+        accounts::related_page(&mut conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }

@@ -8,7 +8,7 @@ use skytrail_schema::record::Head;
 
 use super::super::run::Run;
 use crate::projection::conn::Conn;
-use crate::projection::{people, read};
+use crate::projection::{accounts, read};
 
 /// Looks up the caller's relations that the query's condition uses.
 pub(super) async fn look_up_relations(
@@ -21,7 +21,7 @@ pub(super) async fn look_up_relations(
     let Some(me) = me else { return Ok(lookups) };
     for relation in condition.into_iter().flat_map(Condition::relations) {
         for direction in [Direction::Outward, Direction::Inward] {
-            let users = people::related(conn, relation, direction, me).await?;
+            let users = accounts::related(conn, relation, direction, me).await?;
             lookups.add_related((relation, direction), users);
         }
     }

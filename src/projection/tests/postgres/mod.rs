@@ -1,5 +1,7 @@
 //! Tests in a server.
 
+#[path = "../accounts.rs"]
+mod accounts;
 #[path = "../agreement.rs"]
 mod agreement;
 #[path = "../apply.rs"]
@@ -16,8 +18,6 @@ mod pages;
 mod past;
 #[path = "../past_indexes.rs"]
 mod past_indexes;
-#[path = "../people.rs"]
-mod people;
 #[path = "../query.rs"]
 mod query;
 #[path = "../wide.rs"]

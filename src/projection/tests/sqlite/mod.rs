@@ -1,5 +1,7 @@
 //! Tests in a file.
 
+#[path = "../accounts.rs"]
+mod accounts;
 #[path = "../agreement.rs"]
 mod agreement;
 #[path = "../apply.rs"]
@@ -14,8 +16,6 @@ mod pages;
 mod past;
 #[path = "../past_indexes.rs"]
 mod past_indexes;
-#[path = "../people.rs"]
-mod people;
 #[path = "../query.rs"]
 mod query;
 mod refused;

@@ -129,8 +129,8 @@ async fn compare(world: &World, model: &Model) {
         for principal in 0..4 {
             let name = format!("a{principal}");
             let found = world.store.find_linked(&service(at), &name).await.unwrap();
-            let wanted = model.accounts.get(&(at, principal)).copied().map(user);
-            assert_eq!(found, wanted, "{:?} {name}", service(at));
+            let expected = model.accounts.get(&(at, principal)).copied().map(user);
+            assert_eq!(found, expected, "{:?} {name}", service(at));
         }
     }
     let directions = [Direction::Outward, Direction::Inward, Direction::Mutual];
