@@ -46,7 +46,7 @@ pub(super) struct Core {
 pub(super) type Stored = (Arc<SqlStore>, Snapshot);
 
 /// The disk's reserve, which is looked after until the token is cancelled.
-pub(super) type Kept = (Arc<Reserve>, CancellationToken);
+pub(super) type WatchedReserve = (Arc<Reserve>, CancellationToken);
 
 impl Core {
     /// Starts the log; everything that is decided by what was written is as of its head.
@@ -57,7 +57,7 @@ impl Core {
         config: &Config,
         opened: OpenedLog,
         (store, snapshot): Stored,
-        (reserve, ending): Kept,
+        (reserve, ending): WatchedReserve,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;

@@ -30,7 +30,7 @@ use socket2::Socket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::core::erasures_of;
-use self::core::{Core, Kept, Stored};
+use self::core::{Core, Stored, WatchedReserve};
 use self::domain::Domain;
 use self::downstream::Downstream;
 use self::front::{Behind, Front};
@@ -218,8 +218,8 @@ impl Application {
             // The store was closed to others if another one was in use; now it has caught up with
             // the log.
             patiently(async || store.open_to_others().await).await?;
-            let kept = (reserve, ending);
-            Self::build((&config, keys, audit), (opened, stored, kept), socket).await
+            let watched = (reserve, ending);
+            Self::build((&config, keys, audit), (opened, stored, watched), socket).await
         };
         let started = started.await;
         if started.is_err() {
@@ -238,10 +238,10 @@ impl Application {
     /// what is committed, those that look after the data, and the door.
     async fn build(
         (config, keys, audit): (&Config, Keys, AuditTrail),
-        (opened, stored, kept): (OpenedLog, Stored, Kept),
+        (opened, stored, watched): (OpenedLog, Stored, WatchedReserve),
         socket: Socket,
     ) -> Result<Self, StartError> {
-        let core = Core::open(config, opened, stored, kept).await?;
+        let core = Core::open(config, opened, stored, watched).await?;
         let arbiters = Arbiters::start();
         let on = StartContext {
             config,

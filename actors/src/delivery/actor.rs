@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BATCH_EVENTS: usize = 1024;
 
 /// How often the position is saved.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of undelivered events from before the start that are delivered after it.
 const MAX_CATCH_UP: u64 = 100_000;
 
@@ -149,7 +149,7 @@ async fn load(log: &dyn EventLog, position: u64, until: u64) -> Vec<Arc<Commit>>
 /// Delivers until nothing can follow: the log or the projector has ended.
 async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
     let mut position = shown.state.lock().position;
-    let mut kept = Bookmark::new(position);
+    let mut bookmark = Bookmark::new(position);
     let mut was_idle = true;
     loop {
         if parts.consumer.is_idle()
@@ -157,7 +157,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
         {
             position = position.max(needless);
         }
-        let Some(until) = next_until(&parts, &mut kept, position).await else {
+        let Some(until) = next_until(&parts, &mut bookmark, position).await else {
             break;
         };
         let is_idle = parts.consumer.is_idle();
@@ -166,7 +166,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
         } else {
             if was_idle {
                 // Never go back to what passed unread.
-                kept.keep(&parts, position).await;
+                bookmark.save(&parts, position).await;
             }
             let commits = load(&*parts.log, position, until).await;
             if commits.is_empty() {
@@ -177,7 +177,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
                 position = commit.last_position();
             }
             parts.consumer.settle();
-            kept.passed(&parts, position).await;
+            bookmark.passed(&parts, position).await;
         }
         was_idle = is_idle;
         let mut state = shown.state.lock();
@@ -199,53 +199,53 @@ async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Optio
 /// Saves the position meanwhile when that is due.
 async fn next_until<C: Consumer>(
     parts: &DeliveryParts<C>,
-    kept: &mut Bookmark,
+    bookmark: &mut Bookmark,
     position: u64,
 ) -> Option<u64> {
     let mut until = parts.until.clone();
     loop {
-        let Some(due) = kept.due else {
+        let Some(due) = bookmark.due else {
             return beyond(&mut until, position).await;
         };
         tokio::select! {
             until = beyond(&mut until, position) => return until,
-            () = tokio::time::sleep_until(due) => kept.keep(parts, position).await,
+            () = tokio::time::sleep_until(due) => bookmark.save(parts, position).await,
         }
     }
 }
 
 /// The position of a delivery, as saved.
 struct Bookmark {
-    kept: u64,
+    saved: u64,
     /// When it must be saved again.
     due: Option<Instant>,
 }
 
 impl Bookmark {
-    fn new(kept: u64) -> Self {
-        Self { kept, due: None }
+    fn new(saved: u64) -> Self {
+        Self { saved, due: None }
     }
 
     /// Records that everything up to `position` is delivered.
     async fn passed<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
-        if position == self.kept || parts.place.is_none() {
+        if position == self.saved || parts.place.is_none() {
             return;
         }
         let now = Instant::now();
-        if *self.due.get_or_insert(now + KEEP_EVERY) <= now {
-            self.keep(parts, position).await;
+        if *self.due.get_or_insert(now + SAVE_INTERVAL) <= now {
+            self.save(parts, position).await;
         }
     }
 
-    async fn keep<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
+    async fn save<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
         self.due = None;
-        let Some(place) = parts.place.as_ref().filter(|_| position != self.kept) else {
+        let Some(place) = parts.place.as_ref().filter(|_| position != self.saved) else {
             return;
         };
         match place.positions.save_position(place.name, position).await {
-            Ok(()) => self.kept = position,
+            Ok(()) => self.saved = position,
             Err(error) => {
-                self.due = Some(Instant::now() + KEEP_EVERY);
+                self.due = Some(Instant::now() + SAVE_INTERVAL);
                 tracing::warn!(
                     %error, consumer = place.name,
                     "the position of a delivery could not be saved"

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::kept::Kept;
 use super::outbox::{Lost, Outbox, outbox};
+use super::retained::RetainedMessages;
 use super::{
     Announce, Connect, Connected, Disconnect, GetHubState, HubSettings, HubState, ListenerId,
     Publish, Reported, Subscribe, TooManyChannels, Unsubscribe,
@@ -23,7 +23,7 @@ pub struct Hub {
     settings: HubSettings,
     listeners: HashMap<ListenerId, Listener>,
     channels: HashMap<Arc<str>, HashMap<ListenerId, Arc<Outbox>>>,
-    kept: Kept,
+    retained: RetainedMessages,
     next_id: ListenerId,
     num_published: u64,
     num_delivered: u64,
@@ -44,7 +44,7 @@ impl Hub {
             settings,
             listeners: HashMap::new(),
             channels: HashMap::new(),
-            kept: Kept::new(Instant::now()),
+            retained: RetainedMessages::new(Instant::now()),
             next_id: 0,
             num_published: 0,
             num_delivered: 0,
@@ -154,7 +154,7 @@ impl Handler<Subscribe> for Hub {
         let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
         listener.channels.insert(Arc::clone(&name));
         let outbox = Arc::clone(&listener.outbox);
-        for frame in self.kept.give(&channel, id, Instant::now()) {
+        for frame in self.retained.give(&channel, id, Instant::now()) {
             // A listener that cannot take these is dropped with the next message.
             self.num_delivered += u64::from(outbox.push(&frame).is_ok());
         }
@@ -200,7 +200,7 @@ impl Handler<Announce> for Hub {
         self.deliver(&channel, &frame);
         let message = (key, frame);
         let now = Instant::now();
-        self.kept
+        self.retained
             .put(&channel, message, heard_by.unwrap_or_default(), now);
     }
 }

@@ -5,12 +5,12 @@
 //! is full, the listener is dropped rather than waited for, so a slow listener delays nobody. A
 //! message is encoded once, however many hear it: the queues share its bytes. A listener that is
 //! not connected misses what is published; only what is announced ([`Announce`]) is kept for a
-//! short time ([`kept`]).
+//! short time ([`retained`]).
 
 mod actor;
-mod kept;
 mod messages;
 pub mod outbox;
+mod retained;
 
 use bytes::Bytes;
 use serde::Serialize;

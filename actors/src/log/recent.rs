@@ -20,7 +20,7 @@ const MAX_EVENTS: usize = 1 << 14;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Recent {
-    kept: Mutex<Kept>,
+    tail: Mutex<Tail>,
     /// About how many bytes of events are kept.
     max_bytes: usize,
     backlog: Option<Arc<Backlog>>,
@@ -28,7 +28,7 @@ pub(super) struct Recent {
 
 /// Commits that follow each other without a gap.
 #[derive(Debug, Default)]
-struct Kept {
+struct Tail {
     commits: VecDeque<Arc<Commit>>,
     num_events: usize,
     num_bytes: usize,
@@ -39,7 +39,7 @@ impl Recent {
     /// the record store has not applied.
     pub(super) fn new(max_bytes: usize, backlog: Option<Arc<Backlog>>) -> Self {
         Self {
-            kept: Mutex::default(),
+            tail: Mutex::default(),
             max_bytes,
             backlog,
         }
@@ -53,28 +53,28 @@ impl Recent {
         let num_unapplied = self.backlog.as_ref().map_or(0, |it| it.num_events());
         let max_events =
             usize::try_from(num_unapplied).map_or(usize::MAX, |num| num.max(MAX_EVENTS));
-        let mut kept = self.kept.lock();
+        let mut tail = self.tail.lock();
         for commit in commits {
-            kept.erase(commit);
-            kept.push(commit);
+            tail.erase(commit);
+            tail.push(commit);
         }
         // The newest group stays, however large it is: its followers are about to ask for it.
-        while kept.is_above(max_events, self.max_bytes) && kept.commits.len() > commits.len() {
-            kept.drop_oldest();
+        while tail.is_above(max_events, self.max_bytes) && tail.commits.len() > commits.len() {
+            tail.drop_oldest();
         }
     }
 
     /// Reads as [`EventLog::read`](super::EventLog::read) does; `None` when the commit that holds
     /// `from` is not here.
     pub(super) fn read(&self, from: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
-        let kept = self.kept.lock();
-        let index = kept.index_of(from);
-        let first = kept.commits.get(index)?;
+        let tail = self.tail.lock();
+        let index = tail.index_of(from);
+        let first = tail.commits.get(index)?;
         if first.first_position() > from {
             return None;
         }
         let mut num_events = 0;
-        let wanted = kept.commits.range(index..).take_while(|commit| {
+        let wanted = tail.commits.range(index..).take_while(|commit| {
             let is_wanted = num_events < max_events;
             num_events += commit.events.len();
             is_wanted
@@ -85,8 +85,8 @@ impl Recent {
     /// Finds the commits that hold these ascending positions, each once. Returns with them how many
     /// of the positions come before what is here.
     pub(super) fn find_holders(&self, positions: &[u64]) -> (usize, Vec<Arc<Commit>>) {
-        let kept = self.kept.lock();
-        let Some(first) = kept.commits.front() else {
+        let tail = self.tail.lock();
+        let Some(first) = tail.commits.front() else {
             return (positions.len(), Vec::new());
         };
         let num_older = positions.partition_point(|position| *position < first.first_position());
@@ -94,7 +94,7 @@ impl Recent {
         for position in positions.iter().skip(num_older) {
             let has = holders.last().map_or(0, |commit| commit.last_position());
             if has < *position
-                && let Some(commit) = kept.commits.get(kept.index_of(*position))
+                && let Some(commit) = tail.commits.get(tail.index_of(*position))
             {
                 holders.push(Arc::clone(commit));
             }
@@ -103,7 +103,7 @@ impl Recent {
     }
 }
 
-impl Kept {
+impl Tail {
     /// Returns the index of the first commit that ends at a position or after it.
     fn index_of(&self, position: u64) -> usize {
         self.commits
@@ -203,7 +203,7 @@ mod tests {
         }
         assert!(!has(&recent, 3_000));
         assert!(has(&recent, 19_999));
-        assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+        assert_eq!(recent.tail.lock().num_events, MAX_EVENTS);
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         assert!(!has(&recent, 101));
         backlog.note(0, 0);
         recent.push(&[commit(20_000, 1)]);
-        assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+        assert_eq!(recent.tail.lock().num_events, MAX_EVENTS);
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
         for first in 1..=100 {
             recent.push(&[large(first)]);
         }
-        let num_kept = recent.kept.lock().commits.len();
+        let num_kept = recent.tail.lock().commits.len();
         assert!((4..8).contains(&num_kept), "{num_kept}");
         assert!(has(&recent, 100));
         let group: Vec<_> = (101..=120).map(large).collect();
@@ -241,9 +241,9 @@ mod tests {
         for first in 122..20_000 {
             recent.push(&[commit(first, 1)]);
         }
-        assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+        assert_eq!(recent.tail.lock().num_events, MAX_EVENTS);
         assert_eq!(
-            recent.kept.lock().num_bytes,
+            recent.tail.lock().num_bytes,
             MAX_EVENTS * weight(&commit(1, 1))
         );
     }

@@ -72,9 +72,9 @@ pub struct PluginsSettings {
     /// How long a session waits for its worker to come back; zero ends it at once.
     pub resume: Duration,
     /// How many unacknowledged messages are kept for a worker.
-    pub max_kept: usize,
+    pub max_unacknowledged: usize,
     /// How many bytes of unacknowledged messages are kept.
-    pub max_kept_bytes: usize,
+    pub max_unacknowledged_bytes: usize,
     /// How long a draining worker may take.
     pub drain: Duration,
     /// The largest message, in both directions.
@@ -113,8 +113,8 @@ impl Default for PluginsSettings {
             rejoin_wait: Duration::from_secs(5),
             heartbeat: Duration::from_secs(10),
             resume: Duration::from_secs(15),
-            max_kept: 1000,
-            max_kept_bytes: 8 * 1024 * 1024,
+            max_unacknowledged: 1000,
+            max_unacknowledged_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(30),
             max_message: 8 * 1024 * 1024,
             max_calls: 64,

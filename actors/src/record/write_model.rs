@@ -21,7 +21,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::apply;
-use super::kept_heads::KeptHeads;
+use super::head_cache::HeadCache;
 use super::known_keys::KnownKeys;
 use super::weighed::WeighedCache;
 use crate::log::{Backlog, CommitObserver, LagBound};
@@ -94,7 +94,7 @@ struct Cache {
     position: u64,
     /// The last position that the projector has applied.
     projected: u64,
-    records: KeptHeads,
+    records: HeadCache,
     users: WeighedCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
@@ -143,7 +143,7 @@ impl WriteModel {
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
-                records: KeptHeads::new(max_bytes),
+                records: HeadCache::new(max_bytes),
                 users: WeighedCache::new(),
                 pinned: VecDeque::new(),
                 reshaped: HashMap::new(),

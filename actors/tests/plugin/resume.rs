@@ -210,7 +210,7 @@ async fn only_who_knows_the_secret_gets_a_session() {
 
 #[actix::test]
 async fn a_session_whose_gap_cannot_be_filled_is_over() {
-    let world = World::with(&["P"], |settings| settings.max_kept = 3);
+    let world = World::with(&["P"], |settings| settings.max_unacknowledged = 3);
     let mut worker = ready(&world).await;
     let asked: Vec<_> = (0..5).map(|_| world.ask(request("a"))).collect();
     for _ in 0..5 {
@@ -238,7 +238,9 @@ async fn a_session_whose_gap_cannot_be_filled_is_over() {
 
 #[actix::test]
 async fn what_is_kept_is_bounded_by_size_and_freed_by_acks() {
-    let world = World::with(&["P"], |settings| settings.max_kept_bytes = 10_000);
+    let world = World::with(&["P"], |settings| {
+        settings.max_unacknowledged_bytes = 10_000
+    });
     let mut worker = ready(&world).await;
     // Acknowledged as they arrive: far more than is kept in total.
     for _ in 0..20 {

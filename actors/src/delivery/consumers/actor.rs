@@ -34,7 +34,7 @@ pub(super) struct Shown {
     pub(super) is_behind: AtomicBool,
     /// Its checkpoint in the ops store, from which a replacement continues if this actor is lost.
     /// `None` for a new plugin.
-    pub(super) kept: Mutex<Option<ConsumerCheckpoint>>,
+    pub(super) saved: Mutex<Option<ConsumerCheckpoint>>,
 }
 
 /// The handle to a consumer's actor.
@@ -58,7 +58,7 @@ impl ConsumerHandle {
         let (commands, orders) = mpsc::channel(MAILBOX);
         let (promises, promised) = watch::channel(Arc::default());
         let shown = Arc::new(Shown {
-            kept: Mutex::new(checkpoint.clone()),
+            saved: Mutex::new(checkpoint.clone()),
             ..Shown::default()
         });
         let recipient = parts.recipient.clone();
@@ -101,8 +101,8 @@ impl ConsumerHandle {
     }
 
     /// Takes the stored checkpoint of an actor that is gone.
-    pub(super) fn take_kept(&self) -> Option<ConsumerCheckpoint> {
-        self.shown.kept.lock().take()
+    pub(super) fn take_saved(&self) -> Option<ConsumerCheckpoint> {
+        self.shown.saved.lock().take()
     }
 
     pub(super) fn is_behind(&self) -> bool {

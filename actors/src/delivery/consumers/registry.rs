@@ -61,7 +61,7 @@ struct Started {
     settings: DeliverySettings,
     arbiter: ArbiterHandle,
     /// The stored checkpoints of consumers whose actors have not started.
-    kept: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
+    stored: Mutex<BTreeMap<String, ConsumerCheckpoint>>,
     /// Where consumers continue if the stored checkpoints are lost.
     lost_at: Option<u64>,
 }
@@ -95,7 +95,7 @@ impl Consumers {
             store,
             settings,
             arbiter,
-            kept: Mutex::new(consumers),
+            stored: Mutex::new(consumers),
         };
         *self.inner.started.write() = Some(Arc::new(started));
         for name in &names {
@@ -133,9 +133,9 @@ impl Consumers {
             Some(handle) if handle.is_alive() => return Some(handle.clone()),
             Some(lost) => {
                 tracing::error!(consumer = %name, "deliveries had stopped; they are started again");
-                lost.take_kept()
+                lost.take_saved()
             }
-            None => started.kept.lock().remove(&**name),
+            None => started.stored.lock().remove(&**name),
         };
         let log = checkpoint.as_ref().and_then(|it| it.log.clone());
         let is_plugin = log.is_none();
@@ -351,10 +351,10 @@ impl Consumers {
         change: &ConsumerChange,
     ) -> Result<(), ApiError> {
         let started = self.started().ok_or_else(stopping)?;
-        let kept = started.store.save(name, change).await;
-        kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
+        let saved = started.store.save(name, change).await;
+        saved.map_err(|error| ApiError::unexpected(error.to_string()))?;
         let checkpoint = change.checkpoint.clone();
-        started.kept.lock().insert(name.to_owned(), checkpoint);
+        started.stored.lock().insert(name.to_owned(), checkpoint);
         Ok(())
     }
 

@@ -28,12 +28,12 @@ pub(super) enum State {
     Waiting {
         load: u64,
         reset: Option<&'static str>,
-        kept: Kept,
+        kept: PendingFrames,
     },
     /// The member comes back from a position, and waits until the view is settled.
     Returning(u64),
     /// What the member missed is being looked up, by that replay.
-    CatchingUp { replay: u64, kept: Kept },
+    CatchingUp { replay: u64, kept: PendingFrames },
 }
 
 impl State {
@@ -42,21 +42,21 @@ impl State {
         Self::Waiting {
             load,
             reset,
-            kept: Kept::default(),
+            kept: PendingFrames::default(),
         }
     }
 }
 
 /// Frames that wait for others that precede them.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct PendingFrames {
     frames: Vec<(u64, Frame)>,
     num_bytes: usize,
     /// There were too many: nothing is kept, and the member begins anew.
     pub(super) is_lost: bool,
 }
 
-impl Kept {
+impl PendingFrames {
     fn push(&mut self, position: u64, frame: Frame, max_bytes: usize) {
         self.num_bytes += frame.num_bytes();
         if self.num_bytes > max_bytes {

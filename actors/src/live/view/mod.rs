@@ -19,7 +19,7 @@ use super::query::LiveQuery;
 use super::replay::CHANGED_MEANWHILE;
 use crate::record::weighed::Weigh as _;
 
-use self::member::{Kept, Member, State};
+use self::member::{Member, PendingFrames, State};
 pub(super) use self::member::{MemberKey, Post};
 
 /// How many changes can wait for a result; with more, it is looked up again.
@@ -240,7 +240,7 @@ impl View {
         member.since = until.max(from);
         member.state = State::CatchingUp {
             replay: self.num_replays,
-            kept: Kept::default(),
+            kept: PendingFrames::default(),
         };
         Some(Work::Replay(Missed {
             number: self.num_replays,

@@ -12,7 +12,7 @@ use super::super::lens::Lens;
 use super::super::listeners::ViewId;
 use super::super::load::Loaded;
 use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
-use super::member::{Kept, Member, MemberKey, Post, State};
+use super::member::{Member, MemberKey, PendingFrames, Post, State};
 use super::{Change, Loading, Missed, View, Work, refuse_more};
 
 impl View {
@@ -149,7 +149,7 @@ impl View {
             };
             if kept.is_lost {
                 // What follows this result was not kept; the next load begins after that.
-                (*load, *kept) = (number + 1, Kept::default());
+                (*load, *kept) = (number + 1, PendingFrames::default());
             }
             if *load > number {
                 continue;

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::kept::Kept;
+use super::unacknowledged::Unacknowledged;
 use crate::plugin::errors;
 use crate::plugin::protocol::{CloseCode, ServerFrame, ServerMessage};
 use crate::plugin::settings::TransportKind;
@@ -18,7 +18,7 @@ pub(super) struct Outbox {
     /// The last number assigned.
     seq: u64,
     /// Only for workers that can come back.
-    kept: Option<Kept>,
+    unacknowledged: Option<Unacknowledged>,
     /// The highest received number that was acknowledged to the worker.
     acknowledged: u64,
     /// The largest message: the smaller of both sides' limits.
@@ -38,7 +38,7 @@ impl Outbox {
             transport: sender.kind(),
             sender: Some(sender),
             seq: 0,
-            kept: None,
+            unacknowledged: None,
             acknowledged: 0,
             max_message,
             own_limit: max_message,
@@ -53,8 +53,8 @@ impl Outbox {
     }
 
     /// Keeps unacknowledged messages from now on.
-    pub(super) fn keep(&mut self, kept: Kept) {
-        self.kept = Some(kept);
+    pub(super) fn keep(&mut self, unacknowledged: Unacknowledged) {
+        self.unacknowledged = Some(unacknowledged);
     }
 
     /// Returns the refusal of a message that is too large.
@@ -80,8 +80,8 @@ impl Outbox {
         }
         if let Some(seq) = seq {
             self.seq = seq;
-            if let Some(kept) = &mut self.kept {
-                kept.push(seq, text.clone());
+            if let Some(unacknowledged) = &mut self.unacknowledged {
+                unacknowledged.push(seq, text.clone());
             }
         }
         self.acknowledged = ack;
@@ -98,8 +98,8 @@ impl Outbox {
 
     /// Handles an acknowledgement up to a number; returns whether that number was ever sent.
     pub(super) fn acknowledge(&mut self, ack: u64) -> bool {
-        if let Some(kept) = &mut self.kept {
-            kept.acknowledge(ack.min(self.seq));
+        if let Some(unacknowledged) = &mut self.unacknowledged {
+            unacknowledged.acknowledge(ack.min(self.seq));
         }
         ack <= self.seq
     }
@@ -112,8 +112,9 @@ impl Outbox {
     /// Returns whether a worker that has received everything up to a number can continue from
     /// there.
     pub(super) fn can_go_on_after(&self, received: u64) -> bool {
-        let kept = self.kept.as_ref();
-        received <= self.seq && kept.is_some_and(|kept| kept.has_all_after(received))
+        let unacknowledged = self.unacknowledged.as_ref();
+        received <= self.seq
+            && unacknowledged.is_some_and(|unacknowledged| unacknowledged.has_all_after(received))
     }
 
     /// Continues over another transport.
@@ -125,8 +126,8 @@ impl Outbox {
     /// Sends again what the worker has not received.
     pub(super) fn send_again(&mut self, received: u64) {
         self.acknowledge(received);
-        if let (Some(kept), Some(sender)) = (&self.kept, &self.sender) {
-            for text in kept.after(received) {
+        if let (Some(unacknowledged), Some(sender)) = (&self.unacknowledged, &self.sender) {
+            for text in unacknowledged.after(received) {
                 sender.push(Outgoing::Text(text.to_owned()));
             }
         }

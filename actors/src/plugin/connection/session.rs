@@ -8,8 +8,8 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context};
 use tokio::time::Instant;
 
 use super::actor::{PluginConnection, State, quote, to_millis, to_size};
-use super::kept::Kept;
 use super::link::Link;
+use super::unacknowledged::Unacknowledged;
 use crate::plugin::messages::{Join, Refusal};
 use crate::plugin::protocol::{
     CancelReason, CloseCode, DEFAULT_WINDOW, DELIVER, Hello, MAX_WINDOW, RESUME, ServerMessage,
@@ -68,8 +68,11 @@ impl PluginConnection {
         self.features = ours;
         if self.has_feature(RESUME) {
             let settings = &self.settings;
-            let kept = Kept::new(settings.max_kept, settings.max_kept_bytes);
-            self.outbox.keep(kept);
+            let unacknowledged = Unacknowledged::new(
+                settings.max_unacknowledged,
+                settings.max_unacknowledged_bytes,
+            );
+            self.outbox.keep(unacknowledged);
         }
     }
 

@@ -85,7 +85,7 @@ enum Outcome {
 impl DeliveryLoop {
     /// Starts the deliveries whose turn it is.
     pub(super) fn start_attempts(&mut self) {
-        self.keep_if_due();
+        self.save_if_due();
         if !self.is_running() || !self.has_promised || self.presence.num_workers == 0 {
             return;
         }
@@ -149,7 +149,7 @@ impl DeliveryLoop {
         if ended.epoch != self.epoch {
             return;
         }
-        self.keeping.touch();
+        self.unsaved.touch();
         self.hurries.remove(&ended.start.task);
         let (task, is_sync) = (ended.start.task, ended.is_sync);
         let id = (task.position, Arc::clone(&ended.start.hook));
@@ -175,7 +175,7 @@ impl DeliveryLoop {
                 tracing::debug!(position = task.position, hook = %ended.start.hook, why, "skipped");
                 self.checkpoint.num_skipped += 1;
                 if *why == TOO_OLD {
-                    self.keeping.note_too_old(task.position);
+                    self.unsaved.note_too_old(task.position);
                 }
                 self.answer_waiter(task.position, is_sync, Ok(()));
                 self.schedule.finish(task);
@@ -232,7 +232,7 @@ impl DeliveryLoop {
     pub(super) fn orphan(&mut self, left: GivenUp) {
         let message = format!("the hook {} is not registered any more", left.hook);
         let hook = Arc::clone(&left.hook);
-        self.keeping.note_orphaned((hook, true), left.position);
+        self.unsaved.note_orphaned((hook, true), left.position);
         self.give_up(left, ApiError::unexpected(message).to_wire());
     }
 
@@ -247,7 +247,7 @@ impl DeliveryLoop {
             Stream::Record(id) => id.to_string(),
             other => other.to_string(),
         };
-        self.keeping.add_dead_letter(DeadLetter {
+        self.unsaved.add_dead_letter(DeadLetter {
             position: left.position,
             hook: left.hook,
             record,
@@ -326,7 +326,7 @@ impl DeliveryLoop {
         match verdict {
             Verdict::Dead => {
                 tracing::warn!(%consumer, %hook, position, attempts, %error, "delivery given up");
-                self.keeping.add_dead_letter(DeadLetter {
+                self.unsaved.add_dead_letter(DeadLetter {
                     position,
                     hook: Arc::clone(hook),
                     record: ended.subject.clone(),

@@ -3,12 +3,12 @@
 //! Everything that it waits for comes together in one place ([`DeliveryLoop::await_something`]), so
 //! only the attempts themselves run concurrently. Files: `read` (the registration, and pages of the
 //! log), `attempt` (one delivery, from its content to the consequences of its end), `orders`
-//! (operators' orders), `keep` (what is saved durably), `wanted` (what events require).
+//! (operators' orders), `save` (what is saved durably), `wanted` (what events require).
 
 mod attempt;
-mod keep;
 mod orders;
 mod read;
+mod save;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,7 +31,7 @@ use super::store::{ConsumerCheckpoint, DeadLetterId};
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::{Points, Presence, Via, WorkerId};
 use attempt::Ended;
-use keep::Keeping;
+use save::Unsaved;
 
 /// The pause after a failure of the log or a store.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ pub(super) struct DeliveryLoop {
     retries: BTreeMap<DeadLetterId, Arc<Retry>>,
     /// Grows with each rewind: earlier attempts no longer matter.
     epoch: u64,
-    keeping: Keeping,
+    unsaved: Unsaved,
     /// How many times in a row a delivery did not reach the plugin, and until when none is tried.
     num_unready: u32,
     held_until: Option<Instant>,
@@ -139,7 +139,7 @@ impl DeliveryLoop {
             requests: HashMap::new(),
             retries: BTreeMap::new(),
             epoch: 0,
-            keeping: Keeping::default(),
+            unsaved: Unsaved::default(),
             num_unready: 0,
             held_until: None,
             not_before: None,
@@ -167,7 +167,7 @@ impl DeliveryLoop {
             }
             self.await_something().await;
         }
-        self.keep_all().await;
+        self.save_all().await;
         self.show();
         // Dropping it tells the waiter that this has ended.
         drop(self.closing.take());
@@ -217,8 +217,8 @@ impl DeliveryLoop {
             Ok(()) = self.changes.changed() => self.changes.mark_changed(),
             () = ending.cancelled(), if !ending.is_cancelled() => {}
             Some(_) = applied.beyond(read), if wants_more => {}
-            kept = self.keeping.done(), if self.keeping.is_in_progress() => {
-                self.kept(kept);
+            outcome = self.unsaved.done(), if self.unsaved.is_in_progress() => {
+                self.handle_saved(outcome);
             }
             () = tokio::time::sleep_until(due) => {}
         }
@@ -233,7 +233,7 @@ impl DeliveryLoop {
         }
         let retry = self.schedule.next_wake().filter(|_| self.is_running());
         let retry = retry.map(|due| self.begun + due);
-        let dues = [retry, self.keep_due(), self.not_before, self.held_until];
+        let dues = [retry, self.save_due(), self.not_before, self.held_until];
         let due = dues.into_iter().flatten().min();
         due.unwrap_or(now + LONG)
     }
@@ -299,11 +299,11 @@ impl DeliveryLoop {
             retrying: counts.waiting,
             retries: self.retries.values().take(MAX_RETRIES).cloned().collect(),
             open: counts.open,
-            dead_letters: self.keeping.num_dead_letters(),
+            dead_letters: self.unsaved.num_dead_letters(),
             skipped: self.checkpoint.num_skipped,
             delivered: self.num_delivered,
             failed: self.num_failed,
-            is_failing: self.keeping.is_failing(),
+            is_failing: self.unsaved.is_failing(),
         }
     }
 

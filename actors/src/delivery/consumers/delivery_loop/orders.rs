@@ -36,14 +36,14 @@ impl DeliveryLoop {
                 let _ = reply.send(done);
             }
             Command::Keep(done) => {
-                self.keep_all().await;
+                self.save_all().await;
                 drop(done);
             }
             Command::Ahead(position) => self.reach_ahead(position).await,
             Command::Close(done) => {
                 self.closing = Some(done);
                 // What is in progress may take longer than there is time.
-                self.keep_all().await;
+                self.save_all().await;
             }
         }
     }
@@ -63,8 +63,8 @@ impl DeliveryLoop {
             Order::Resend(letters) => self.resend(letters).await?,
             Order::Drop(letters) => self.drop_dead_letters(letters).await?,
         }
-        self.keeping.touch();
-        if self.keep_all().await {
+        self.unsaved.touch();
+        if self.save_all().await {
             Ok(self.state())
         } else {
             Err(ApiError::unexpected(
@@ -119,7 +119,7 @@ impl DeliveryLoop {
         let again: BTreeSet<DeadLetterId> = wanted.iter().cloned().collect();
         let letters = self.list_dead_letters(|id| again.contains(id)).await?;
         self.reopen(wanted);
-        self.keeping.forget(letters);
+        self.unsaved.forget(letters);
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl DeliveryLoop {
         // An empty list would mean all.
         if retried.is_empty() || !letters.is_empty() {
             let letters = self.find_dead_letters(letters).await?;
-            self.keeping.forget(letters);
+            self.unsaved.forget(letters);
         }
         for (position, hook) in retried {
             let known = self.retries.get(&(position, Arc::clone(&hook)));
@@ -167,7 +167,7 @@ impl DeliveryLoop {
         let read = self.schedule.read();
         let again = letters.iter().filter(|(position, _)| *position <= read);
         self.reopen(again.cloned().collect());
-        self.keeping.forget(letters);
+        self.unsaved.forget(letters);
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl DeliveryLoop {
         is_wanted: impl Fn(&DeadLetterId) -> bool,
     ) -> Result<Vec<DeadLetterId>, ApiError> {
         // Those that are not saved yet are dead letters, too.
-        self.keep_all().await;
+        self.save_all().await;
         let mut found = Vec::new();
         let mut after: Option<DeadLetterId> = None;
         loop {

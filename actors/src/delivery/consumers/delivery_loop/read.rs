@@ -105,11 +105,11 @@ impl DeliveryLoop {
         if self.is_new {
             self.schedule = Schedule::new(Cursor::at(head), self.parts.settings.max_attempts);
         }
-        if self.is_new || since != self.checkpoint.since || self.keeping.is_failing() {
+        if self.is_new || since != self.checkpoint.since || self.unsaved.is_failing() {
             self.checkpoint.since = since;
             self.checkpoint.gone = gone;
-            self.keeping.touch();
-            if !self.keep_all().await {
+            self.unsaved.touch();
+            if !self.save_all().await {
                 self.not_before = Some(Instant::now() + PAUSE);
                 return;
             }
@@ -158,7 +158,7 @@ impl DeliveryLoop {
         for since in self.checkpoint.since.values_mut() {
             *since = (*since).min(position);
         }
-        self.keeping.touch();
+        self.unsaved.touch();
     }
 
     /// Returns whether there is room for more events, and it is known which of them are wanted.
@@ -192,7 +192,7 @@ impl DeliveryLoop {
         if until <= read {
             return;
         }
-        self.keeping.touch();
+        self.unsaved.touch();
         let is_plugin = matches!(self.parts.recipient, Recipient::Plugin);
         if is_plugin && self.checkpoint.since.is_empty() && self.checkpoint.gone.is_empty() {
             // None of it is wanted.
@@ -283,9 +283,9 @@ impl DeliveryLoop {
             for hook in self.gone_hooks(&hook_event) {
                 if is_too_old && position > self.checkpoint.ordered {
                     self.checkpoint.num_skipped += 1;
-                    self.keeping.note_too_old(position);
-                } else if self.keeping.num_dead_letters() >= MAX_DEAD_LETTERS {
-                    self.keeping.note_orphaned((hook, false), position);
+                    self.unsaved.note_too_old(position);
+                } else if self.unsaved.num_dead_letters() >= MAX_DEAD_LETTERS {
+                    self.unsaved.note_orphaned((hook, false), position);
                 } else {
                     self.orphan(GivenUp {
                         position,

@@ -18,12 +18,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// What must be saved and is not yet.
 #[derive(Default)]
-pub(super) struct Keeping {
+pub(super) struct Unsaved {
     /// When the first unsaved change was made.
     changed: Option<Instant>,
     dead: Vec<DeadLetter>,
     forgotten: Vec<DeadLetterId>,
-    under_way: Option<BoxFuture<'static, Kept>>,
+    under_way: Option<BoxFuture<'static, SaveOutcome>>,
     num_dead_letters: u64,
     is_failing: bool,
     too_old: Option<Span>,
@@ -57,19 +57,19 @@ impl Span {
 }
 
 /// The result of a save, and the number of dead letters after it, if that has changed.
-pub(super) type Kept = (ConsumerChange, Result<Option<u64>, OpsStoreError>);
+pub(super) type SaveOutcome = (ConsumerChange, Result<Option<u64>, OpsStoreError>);
 
 /// Saves a change. Dead letters are counted again, because one may have replaced another.
-async fn keep(store: &dyn ConsumerStore, consumer: &str, change: ConsumerChange) -> Kept {
+async fn save(store: &dyn ConsumerStore, consumer: &str, change: ConsumerChange) -> SaveOutcome {
     let has_dead_letters = !change.dead.is_empty() || !change.forgotten.is_empty();
-    let kept = match store.save(consumer, &change).await {
+    let result = match store.save(consumer, &change).await {
         Ok(()) if has_dead_letters => store.count_dead_letters(consumer).await.map(Some),
-        kept => kept.map(|()| None),
+        saved => saved.map(|()| None),
     };
-    (change, kept)
+    (change, result)
 }
 
-impl Keeping {
+impl Unsaved {
     /// Records that something has changed.
     pub(super) fn touch(&mut self) {
         self.changed.get_or_insert_with(Instant::now);
@@ -119,10 +119,10 @@ impl Keeping {
     }
 
     /// Sets the number of stored dead letters.
-    fn count(&mut self, num_kept: u64) {
+    fn count(&mut self, num_stored: u64) {
         let len = |num: usize| u64::try_from(num).unwrap_or(u64::MAX);
         let (more, fewer) = (len(self.dead.len()), len(self.forgotten.len()));
-        self.num_dead_letters = num_kept.saturating_add(more).saturating_sub(fewer);
+        self.num_dead_letters = num_stored.saturating_add(more).saturating_sub(fewer);
     }
 
     /// Returns when the next save is due.
@@ -144,7 +144,7 @@ impl Keeping {
     }
 
     /// Waits for the save in progress.
-    pub(super) async fn done(&mut self) -> Kept {
+    pub(super) async fn done(&mut self) -> SaveOutcome {
         match &mut self.under_way {
             Some(under_way) => {
                 let done = under_way.await;
@@ -187,64 +187,64 @@ impl Keeping {
 impl DeliveryLoop {
     /// Returns when the next save is due by itself; never for a plugin that is new and has not been
     /// promised anything yet.
-    pub(super) fn keep_due(&self) -> Option<Instant> {
-        self.keeping.due().filter(|_| !self.is_new)
+    pub(super) fn save_due(&self) -> Option<Instant> {
+        self.unsaved.due().filter(|_| !self.is_new)
     }
 
     /// Starts a save if it is due.
-    pub(super) fn keep_if_due(&mut self) {
-        if self.keep_due().is_some_and(|due| due <= Instant::now()) {
+    pub(super) fn save_if_due(&mut self) {
+        if self.save_due().is_some_and(|due| due <= Instant::now()) {
             let checkpoint = self.checkpoint_now();
-            let change = self.keeping.take(&self.parts.name, checkpoint);
+            let change = self.unsaved.take(&self.parts.name, checkpoint);
             let (store, name) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.name));
-            self.keeping.under_way =
-                Some(Box::pin(async move { keep(&*store, &name, change).await }));
+            self.unsaved.under_way =
+                Some(Box::pin(async move { save(&*store, &name, change).await }));
         }
     }
 
     /// Handles the result of a save; returns whether it succeeded.
-    pub(super) fn kept(&mut self, (change, kept): Kept) -> bool {
-        let keeping = &mut self.keeping;
-        let num_dead_letters = match kept {
+    pub(super) fn handle_saved(&mut self, (change, result): SaveOutcome) -> bool {
+        let unsaved = &mut self.unsaved;
+        let num_dead_letters = match result {
             Ok(num_dead_letters) => num_dead_letters,
             Err(error) => {
-                if !keeping.is_failing {
+                if !unsaved.is_failing {
                     tracing::error!(
                         consumer = %self.parts.name, %error,
                         "deliveries cannot be saved"
                     );
                 }
-                keeping.put_back(change);
+                unsaved.put_back(change);
                 return false;
             }
         };
         if let Some(num_dead_letters) = num_dead_letters {
-            keeping.count(num_dead_letters);
+            unsaved.count(num_dead_letters);
         }
-        keeping.is_failing = false;
-        *self.shown.kept.lock() = Some(change.checkpoint);
+        unsaved.is_failing = false;
+        *self.shown.saved.lock() = Some(change.checkpoint);
         true
     }
 
     /// Saves everything now; returns whether that succeeded.
-    pub(super) async fn keep_all(&mut self) -> bool {
-        if self.keeping.is_in_progress() {
-            let kept = self.keeping.done().await;
-            self.kept(kept);
+    pub(super) async fn save_all(&mut self) -> bool {
+        if self.unsaved.is_in_progress() {
+            let outcome = self.unsaved.done().await;
+            self.handle_saved(outcome);
         }
-        if self.keeping.changed.is_none() {
+        if self.unsaved.changed.is_none() {
             return true;
         }
         let checkpoint = self.checkpoint_now();
-        let change = self.keeping.take(&self.parts.name, checkpoint);
-        let kept = keep(&*self.parts.store, &self.parts.name, change).await;
-        self.kept(kept)
+        let change = self.unsaved.take(&self.parts.name, checkpoint);
+        let outcome = save(&*self.parts.store, &self.parts.name, change).await;
+        self.handle_saved(outcome)
     }
 
     /// Counts the stored dead letters.
     pub(super) async fn count_dead_letters(&mut self) {
         match self.parts.store.count_dead_letters(&self.parts.name).await {
-            Ok(num_dead_letters) => self.keeping.count(num_dead_letters),
+            Ok(num_dead_letters) => self.unsaved.count(num_dead_letters),
             Err(error) => {
                 tracing::error!(
                     consumer = %self.parts.name, %error,

@@ -14,7 +14,7 @@ use super::weighed::WeighedCache;
 use super::write_model::KnownHead;
 
 /// See the module's overview.
-pub(super) struct KeptHeads {
+pub(super) struct HeadCache {
     whole: WeighedCache<RecordId, KnownHead>,
     /// By the hash of their ids. No two hashes are the same: they have 128 bits, under keys that
     /// nobody knows.
@@ -24,7 +24,7 @@ pub(super) struct KeptHeads {
     max_bytes: (usize, usize),
 }
 
-impl KeptHeads {
+impl HeadCache {
     /// Creates an empty cache that [`trim`](KeptHeads::trim) reduces to `max_bytes`. A quarter is
     /// for whole heads.
     pub(super) fn new(max_bytes: usize) -> Self {
@@ -205,7 +205,7 @@ mod tests {
         /// the rest stays within its bounds.
         #[test]
         fn what_is_known_is_the_newest(steps in steps(), max_bytes in 0_usize..4_000) {
-            let mut kept = KeptHeads::new(max_bytes);
+            let mut kept = HeadCache::new(max_bytes);
             let mut truth: HashMap<u8, KnownHead> = HashMap::new();
             for (position, step) in steps.into_iter().enumerate() {
                 let position = position as u64;
@@ -244,7 +244,7 @@ mod tests {
                         let is_pinned = |id: &RecordId| {
                             pinned.iter().any(|number| id.key.as_str() == number.to_string())
                         };
-                        let whole = |kept: &KeptHeads| {
+                        let whole = |kept: &HeadCache| {
                             let ids = kept.whole.iter().map(|(id, _)| id.clone());
                             ids.filter(is_pinned).collect::<HashSet<_>>()
                         };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// Numbered messages in order, within bounds.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Unacknowledged {
     messages: VecDeque<(u64, String)>,
     num_bytes: usize,
     /// The highest number that is no longer kept.
@@ -14,7 +14,7 @@ pub(super) struct Kept {
     max_bytes: usize,
 }
 
-impl Kept {
+impl Unacknowledged {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self {
             messages: VecDeque::new(),
@@ -67,39 +67,39 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn kept(max_messages: usize, max_bytes: usize, count: u64) -> Kept {
-        let mut kept = Kept::new(max_messages, max_bytes);
+    fn unacknowledged(max_messages: usize, max_bytes: usize, count: u64) -> Unacknowledged {
+        let mut unacknowledged = Unacknowledged::new(max_messages, max_bytes);
         for seq in 1..=count {
-            kept.push(seq, format!("{seq:04}"));
+            unacknowledged.push(seq, format!("{seq:04}"));
         }
-        kept
+        unacknowledged
     }
 
-    fn after(kept: &Kept, received: u64) -> Vec<&str> {
-        kept.after(received).collect()
+    fn after(unacknowledged: &Unacknowledged, received: u64) -> Vec<&str> {
+        unacknowledged.after(received).collect()
     }
 
     #[test]
     fn what_was_not_acknowledged_is_kept() {
-        let mut kept = kept(10, 1000, 4);
-        assert_eq!(after(&kept, 2), ["0003", "0004"]);
-        kept.acknowledge(3);
-        assert_eq!(after(&kept, 0), ["0004"]);
-        assert!(kept.has_all_after(3) && !kept.has_all_after(2));
-        kept.acknowledge(1);
-        kept.acknowledge(4);
-        assert!(after(&kept, 0).is_empty() && kept.has_all_after(4));
-        assert_eq!(kept.num_bytes, 0);
+        let mut unacknowledged = unacknowledged(10, 1000, 4);
+        assert_eq!(after(&unacknowledged, 2), ["0003", "0004"]);
+        unacknowledged.acknowledge(3);
+        assert_eq!(after(&unacknowledged, 0), ["0004"]);
+        assert!(unacknowledged.has_all_after(3) && !unacknowledged.has_all_after(2));
+        unacknowledged.acknowledge(1);
+        unacknowledged.acknowledge(4);
+        assert!(after(&unacknowledged, 0).is_empty() && unacknowledged.has_all_after(4));
+        assert_eq!(unacknowledged.num_bytes, 0);
     }
 
     #[test]
     fn the_oldest_go_beyond_the_bounds() {
-        let by_number = kept(3, 1000, 5);
+        let by_number = unacknowledged(3, 1000, 5);
         assert_eq!(after(&by_number, 0), ["0003", "0004", "0005"]);
         assert!(by_number.has_all_after(2) && !by_number.has_all_after(1));
-        let by_size = kept(10, 9, 5);
+        let by_size = unacknowledged(10, 9, 5);
         assert_eq!(after(&by_size, 0), ["0004", "0005"]);
-        let too_large = kept(10, 3, 1);
+        let too_large = unacknowledged(10, 3, 1);
         assert!(after(&too_large, 0).is_empty());
         assert!(too_large.has_all_after(1) && !too_large.has_all_after(0));
     }

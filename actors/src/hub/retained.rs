@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::ListenerId;
 
 /// Longer than published clients need to reconnect.
-const KEPT_FOR: Duration = Duration::from_secs(120);
+const RETAINED_FOR: Duration = Duration::from_secs(120);
 /// Per channel; the oldest message is dropped.
 const MAX_MESSAGES: usize = 32;
 /// In total; a message for one more channel is not kept.
@@ -22,7 +22,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's overview.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct RetainedMessages {
     channels: HashMap<String, Vec<Message>>,
     swept: Instant,
 }
@@ -36,7 +36,7 @@ struct Message {
     heard_by: Vec<ListenerId>,
 }
 
-impl Kept {
+impl RetainedMessages {
     pub(super) fn new(now: Instant) -> Self {
         let channels = HashMap::new();
         Self {
@@ -96,7 +96,7 @@ impl Kept {
 
 impl Message {
     fn is_fresh(&self, now: Instant) -> bool {
-        now - self.since < KEPT_FOR
+        now - self.since < RETAINED_FOR
     }
 }
 
@@ -104,43 +104,43 @@ impl Message {
 mod tests {
     use super::*;
 
-    fn frames(kept: &mut Kept, channel: &str, now: Instant) -> Vec<Bytes> {
-        kept.give(channel, 7, now)
+    fn frames(retained: &mut RetainedMessages, channel: &str, now: Instant) -> Vec<Bytes> {
+        retained.give(channel, 7, now)
     }
 
     #[test]
     fn the_newest_of_each_key_is_kept_in_order_and_given_to_each_once() {
         let now = Instant::now();
-        let mut kept = Kept::new(now);
+        let mut retained = RetainedMessages::new(now);
         for (key, frame) in [("a", "1"), ("b", "2"), ("a", "3")] {
-            kept.put("c", (key.to_owned(), frame.into()), Vec::new(), now);
+            retained.put("c", (key.to_owned(), frame.into()), Vec::new(), now);
         }
-        assert_eq!(frames(&mut kept, "other", now), [""; 0]);
-        assert_eq!(frames(&mut kept, "c", now), ["2", "3"]);
-        assert_eq!(frames(&mut kept, "c", now), [""; 0]);
-        kept.put("c", ("d".to_owned(), "4".into()), vec![7], now);
-        assert_eq!(frames(&mut kept, "c", now), [""; 0]);
-        assert_eq!(kept.give("c", 8, now), ["2", "3", "4"]);
+        assert_eq!(frames(&mut retained, "other", now), [""; 0]);
+        assert_eq!(frames(&mut retained, "c", now), ["2", "3"]);
+        assert_eq!(frames(&mut retained, "c", now), [""; 0]);
+        retained.put("c", ("d".to_owned(), "4".into()), vec![7], now);
+        assert_eq!(frames(&mut retained, "c", now), [""; 0]);
+        assert_eq!(retained.give("c", 8, now), ["2", "3", "4"]);
     }
 
     #[test]
     fn nothing_is_kept_for_long_or_without_bounds() {
         let now = Instant::now();
-        let mut kept = Kept::new(now);
+        let mut retained = RetainedMessages::new(now);
         for number in 0..MAX_MESSAGES + 2 {
             let message = (number.to_string(), number.to_string().into());
-            kept.put("c", message, Vec::new(), now);
+            retained.put("c", message, Vec::new(), now);
         }
         for number in 0..MAX_CHANNELS + 2 {
             let message = (String::new(), "x".into());
-            kept.put(&format!("many-{number}"), message, Vec::new(), now);
+            retained.put(&format!("many-{number}"), message, Vec::new(), now);
         }
-        assert_eq!(kept.channels.len(), MAX_CHANNELS);
-        let held = frames(&mut kept, "c", now);
+        assert_eq!(retained.channels.len(), MAX_CHANNELS);
+        let held = frames(&mut retained, "c", now);
         assert_eq!((held.len(), &*held[0]), (MAX_MESSAGES, &b"2"[..]));
-        let later = now + KEPT_FOR;
-        assert_eq!(frames(&mut kept, "many-1", later), [""; 0]);
-        kept.put("c", (String::new(), "x".into()), Vec::new(), later);
-        assert_eq!(kept.channels.len(), 1);
+        let later = now + RETAINED_FOR;
+        assert_eq!(frames(&mut retained, "many-1", later), [""; 0]);
+        retained.put("c", (String::new(), "x".into()), Vec::new(), later);
+        assert_eq!(retained.channels.len(), 1);
     }
 }
