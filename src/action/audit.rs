@@ -9,7 +9,7 @@ use skytrail_schema::event::{EventFilter, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::json::Members;
 
-use super::log::asked;
+use super::log::params;
 use super::{Call, Outcome, Reply, request};
 use crate::auth::refusals::Wanted;
 use crate::services::Services;
@@ -33,8 +33,8 @@ pub(super) async fn readers(call: Call) -> Outcome {
 pub(super) async fn changes(call: Call) -> Outcome {
     let (reader, records) = (&call.services.events, &call.services.records);
     let user = user(&call.services, named(&call)?).await?;
-    let range = asked::range(reader, &call.body).await?;
-    let asked = PageRequest {
+    let range = params::range(reader, &call.body).await?;
+    let params = PageRequest {
         filter: EventFilter {
             user: Some(user.clone()),
             ..EventFilter::default()
@@ -44,7 +44,7 @@ pub(super) async fn changes(call: Call) -> Outcome {
         direction: Direction::Forwards,
         limit: usize::try_from(limit(&call.body, CHANGES)?).unwrap_or(usize::MAX),
     };
-    let page = reader.page(&asked).await?;
+    let page = reader.page(&params).await?;
     let mut acts = Vec::new();
     for found in &page.events {
         let mut act = shown(found);

@@ -86,7 +86,7 @@ pub(super) async fn test(mut call: Call) -> Outcome {
         return Err(ApiError::new(Code::ResourceNotFound, message));
     }
     let note = delivery(&call, (&plugin, kind, &name));
-    let asked = PluginRequest {
+    let params = PluginRequest {
         plugin: plugin.as_str().into(),
         kind,
         name,
@@ -99,8 +99,8 @@ pub(super) async fn test(mut call: Call) -> Outcome {
     let began = Instant::now();
     let plugins = &call.services.plugins;
     let answer = match note {
-        Some(note) => plugins.deliver(asked, note, never_urgent()).await,
-        None => plugins.ask(asked).await,
+        Some(note) => plugins.deliver(params, note, never_urgent()).await,
+        None => plugins.ask(params).await,
     };
     let answer = answer.map_err(PluginCallError::into_error);
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;

@@ -5,7 +5,7 @@ use skytrail_actors::sandbox::ReplayRequest;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
 
-use super::log::asked;
+use super::log::params;
 use super::{Call, Outcome, Reply, request};
 
 /// How many writes are examined by default, and at most.
@@ -14,7 +14,7 @@ const WRITES: (u64, u64) = (100, 1000);
 pub(super) async fn run(call: Call) -> Outcome {
     let body = &call.body;
     let services = &call.services;
-    let range = asked::range(&services.events, body).await?;
+    let range = params::range(&services.events, body).await?;
     let from = request::whole_number(body, "from")?;
     let first = from.map_or(*range.start(), |from| from.max(*range.start()));
     let limit = request::whole_number(body, "limit")?.unwrap_or(WRITES.0);
@@ -24,7 +24,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     }
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let ignored = request::texts(body, "ignore")?.unwrap_or_default();
-    let asked = ReplayRequest {
+    let params = ReplayRequest {
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         generation: request::whole_number(body, "generation")?,
         range: first..=*range.end(),
@@ -33,7 +33,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         has_after_hooks: request::flag(body, "after_hooks")?,
         ignored: ignored.into_iter().collect(),
     };
-    let page = services.sandbox.replay(&asked).await?;
+    let page = services.sandbox.replay(&params).await?;
     let info: Json = json!({
         "plugin": &*page.plugin,
         "from": first.max(1),

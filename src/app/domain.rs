@@ -7,7 +7,7 @@ use skytrail_actors::accounts::Accounts;
 use skytrail_actors::asset::{AssetCatalog, AssetGate};
 use skytrail_actors::capture::{CaptureAdmin, CaptureGate, CaptureSource, Captures};
 use skytrail_actors::device::Devices;
-use skytrail_actors::plugin::{PluginBroker, PluginGate, note_registrations};
+use skytrail_actors::plugin::{PluginBroker, PluginGate, record_registrations};
 use skytrail_actors::projector::Applied;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::records::Records;
@@ -53,9 +53,9 @@ impl Domain {
                 assets: assets.clone(),
             })
         };
-        let front = on.arbiters.front.handle();
-        let broker = PluginBroker::start(settings::plugins(config, keys), &front);
-        let tried = PluginBroker::start(settings::sandbox(config, keys), &front);
+        let connections = on.arbiters.connections.handle();
+        let broker = PluginBroker::start(settings::plugins(config, keys), &connections);
+        let tried = PluginBroker::start(settings::sandbox(config, keys), &connections);
         let (plugins, stage) = (gate(&broker), gate(&tried));
         let env = RecordEnv {
             log: Arc::clone(&core.log) as _,
@@ -96,10 +96,10 @@ impl Domain {
     fn learn(&self, on: &StartContext<'_>) {
         spawn::spawn_named("learn keys", background::learn_keys(self.env.clone()));
         let plugins = Arc::clone(&self.env.plugins);
-        let noting = note_registrations(self.env.clone(), plugins, self.broker.changes());
+        let recording = record_registrations(self.env.clone(), plugins, self.broker.changes());
         let ending = on.core.ending.clone();
         spawn::spawn_named("note registrations", async move {
-            ending.run_until_cancelled(noting).await;
+            ending.run_until_cancelled(recording).await;
         });
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::{Actor as _, Addr};
-use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, PositionStore as _};
+use skytrail_actors::delivery::{Delivery, DeliveryParts, PositionSlot, PositionStore as _};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::live::{LiveFollower, LiveQueries};
 use skytrail_actors::log::EventLog as _;
@@ -39,8 +39,8 @@ impl Downstream {
     pub(super) async fn start(on: &StartContext<'_>, domain: &Domain) -> Result<Self, StartError> {
         deliver_after_hooks(on, domain).await?;
         let pubsub = &on.config.pubsub;
-        let hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
-        let internal_hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
+        let hub = Hub::start_on(&on.arbiters.connections, settings::hub(pubsub));
+        let internal_hub = Hub::start_on(&on.arbiters.connections, settings::hub(pubsub));
         let push = start_push(on, domain).await?;
         let (env, timeline) = (domain.env.clone(), on.core.timeline);
         let live = LiveQueries::new(env.clone(), on.config.live.queries, timeline);
@@ -107,7 +107,7 @@ async fn start_push(on: &StartContext<'_>, domain: &Domain) -> Result<Push, Star
 /// Starts what tells live queries.
 fn follow_live(on: &StartContext<'_>, live: &LiveQueries) -> Addr<Delivery<LiveFollower>> {
     let parts = DeliveryParts {
-        place: None,
+        slot: None,
         log: Arc::clone(&on.core.log) as _,
         until: on.core.log.watch_head(),
         consumer: LiveFollower::new(live.clone()),
@@ -136,7 +136,7 @@ async fn notify(
     let ops_store = &on.core.ops_store;
     let told = ops_store.load_position(NOTICES).await?;
     let parts = DeliveryParts {
-        place: Some(Place {
+        slot: Some(PositionSlot {
             name: NOTICES,
             positions: Arc::clone(ops_store) as _,
         }),

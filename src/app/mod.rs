@@ -4,7 +4,7 @@ mod background;
 mod core;
 mod domain;
 mod downstream;
-mod front;
+mod http_server;
 mod serve;
 mod settings;
 mod upkeep;
@@ -33,7 +33,7 @@ pub(crate) use self::core::erasures_of;
 use self::core::{Core, Stored, WatchedReserve};
 use self::domain::Domain;
 use self::downstream::Downstream;
-use self::front::{Behind, Front};
+use self::http_server::{HttpServer, Served};
 pub use self::serve::{serve, serve_with};
 use self::upkeep::Upkeep;
 use crate::asset;
@@ -125,7 +125,7 @@ struct Arbiters {
     /// Subscriptions.
     notices: Arbiter,
     /// Plugins' connections and hubs.
-    front: Arbiter,
+    connections: Arbiter,
     /// After-hooks.
     consumers: Arbiter,
     /// Push services.
@@ -140,7 +140,7 @@ impl Arbiters {
             projector: Arbiter::new(),
             timers: Arbiter::new(),
             notices: Arbiter::new(),
-            front: Arbiter::new(),
+            connections: Arbiter::new(),
             consumers: Arbiter::new(),
             pushing: Arbiter::new(),
             listeners: Arbiter::new(),
@@ -152,13 +152,13 @@ impl Arbiters {
             projector,
             timers,
             notices,
-            front,
+            connections,
             consumers,
             pushing,
             listeners,
         } = self;
         let log_readers = [projector, timers, notices, consumers, listeners];
-        for arbiter in log_readers.into_iter().chain([front, pushing]) {
+        for arbiter in log_readers.into_iter().chain([connections, pushing]) {
             arbiter.stop();
         }
     }
@@ -172,7 +172,7 @@ pub struct Application {
     domain: Domain,
     downstream: Downstream,
     upkeep: Upkeep,
-    front: Front,
+    server: HttpServer,
     /// Stops the empty database, which is for plugins without one of their own, when it is dropped.
     database: Option<DropGuard>,
     /// The address that it listens on.
@@ -253,23 +253,23 @@ impl Application {
         let domain = Domain::open(&on, applied).await?;
         let downstream = Downstream::start(&on, &domain).await?;
         let upkeep = Upkeep::start(&on, &domain, audit);
-        let behind = Behind {
+        let served = Served {
             projector: &projector,
             domain: &domain,
             downstream: &downstream,
             upkeep: &upkeep,
         };
-        let front = Front::open(&on, behind, socket)?;
+        let server = HttpServer::open(&on, served, socket)?;
         upkeep.run(&on);
         // Plugins may call the server as soon as they are called.
-        let reaching = (&arbiters.front.handle(), &core.ending);
-        crate::plugin::reach(config, &domain.broker, &front.api, reaching)?;
+        let reaching = (&arbiters.connections.handle(), &core.ending);
+        crate::plugin::reach(config, &domain.broker, &server.api, reaching)?;
         Ok(Self {
             projector,
             domain,
             downstream,
             upkeep,
-            front,
+            server,
             database: None,
             address: config.http.listen,
             keys,
@@ -294,21 +294,21 @@ impl Application {
             domain,
             downstream,
             upkeep,
-            front,
+            server,
             database,
             ..
         } = self;
-        front.stopping.cancel();
+        server.stopping.cancel();
         // Running requests may need their plugins, so plugins leave after them. The door would wait
         // for the workers' sockets.
         let leaving = async {
-            front.running.close();
-            front.running.wait().await;
+            server.running.close();
+            server.running.wait().await;
             core.consumers.drain();
             tokio::join!(domain.broker.leave(), domain.tried.leave());
         };
         step("requests end", async {
-            let _ = tokio::join!(front.http.stop(true), downstream.tasks.send(Stop), leaving);
+            let _ = tokio::join!(server.http.stop(true), downstream.tasks.send(Stop), leaving);
         })
         .await;
         step("deliveries are kept", core.consumers.close()).await;

@@ -16,7 +16,7 @@ use super::checks::{Check, CheckedRequest};
 use super::shown::KEY;
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
-use crate::action::log::asked;
+use crate::action::log::params;
 use crate::services::Services;
 use crate::socket::log;
 
@@ -30,8 +30,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route(web::post().to(post))
         .default_service(web::route().to(router::route));
     // A plugin can have a handler of that name.
-    let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
-        asked.head().headers().contains_key(UPGRADE)
+    let is_upgrade = guard::fn_guard(|params: &guard::GuardContext<'_>| {
+        params.head().headers().contains_key(UPGRADE)
     });
     let socket = web::resource("/log")
         .route(web::get().guard(is_upgrade).to(upgrade))
@@ -40,7 +40,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
-    let body = asked::body_of_query(request.query_string());
+    let body = params::body_of_query(request.query_string());
     answer(follow(&services, &request, &body).await)
 }
 
@@ -75,8 +75,8 @@ pub(super) async fn admit(
     body: &Map<String, Json>,
 ) -> Result<(), ApiError> {
     let key = KEY.anywhere(request, body);
-    let mut asked = CheckedRequest::new(services, body, key, None, RequestContext::system());
-    asked.pass(&[Check::AccessKey, Check::RequireMaster]).await
+    let mut params = CheckedRequest::new(services, body, key, None, RequestContext::system());
+    params.pass(&[Check::AccessKey, Check::RequireMaster]).await
 }
 
 /// Starts to follow the log. A client that reconnects resumes after the last event it received.
@@ -86,9 +86,9 @@ async fn follow(
     body: &Map<String, Json>,
 ) -> Result<HttpResponse, ApiError> {
     admit(services, request, body).await?;
-    let follower = match sse::last_place(request) {
-        Some(place) => asked::follower_behind(services, body, place?).await?,
-        None => asked::follower(services, body).await?,
+    let follower = match sse::last_event_id(request) {
+        Some(after) => params::follower_after(services, body, after?).await?,
+        None => params::follower(services, body).await?,
     };
     let timeline = services.events.timeline();
     let (feed, response) = sse::open(QUEUE, services.stopping.clone());

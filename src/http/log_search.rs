@@ -19,7 +19,7 @@ use skytrail_schema::code::ApiError;
 use tokio_util::sync::CancellationToken;
 
 use super::{body, error, log, router};
-use crate::action::log::asked::{self, Start};
+use crate::action::log::params::{self, Start};
 use crate::action::log::table::Format;
 use crate::services::Services;
 
@@ -39,7 +39,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
-    let body = asked::body_of_query(request.query_string());
+    let body = params::body_of_query(request.query_string());
     answer(search(&services, &request, &body).await)
 }
 
@@ -63,7 +63,7 @@ fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
 /// The rest of an answer that is being written.
 struct Search {
     reader: Arc<EventReader>,
-    asked: PageRequest,
+    params: PageRequest,
     format: Format,
     head: String,
     stopping: CancellationToken,
@@ -79,16 +79,16 @@ async fn search(
     let reader = Arc::clone(&services.events);
     let named = body.get("format").and_then(Json::as_str);
     let format = named.map_or(Ok(Format::Jsonl), Format::parse)?;
-    let range = asked::range(&reader, body).await?;
+    let range = params::range(&reader, body).await?;
     let until = (*range.end()).min(reader.head());
-    let start = asked::start(body)?;
+    let start = params::start(body)?;
     let from = match start {
         Some(start) => Some(start.first(&reader).await?),
         None => None,
     };
     let search = Search {
-        asked: PageRequest {
-            filter: asked::filter(services, body).await?,
+        params: PageRequest {
+            filter: params::filter(services, body).await?,
             from,
             range: *range.start()..=until,
             direction: Direction::Forwards,
@@ -121,7 +121,7 @@ impl Search {
         let mut text = std::mem::take(&mut self.head);
         while text.is_empty() && !self.is_over {
             let page = tokio::select! {
-                page = self.reader.page(&self.asked) => page,
+                page = self.reader.page(&self.params) => page,
                 () = self.stopping.cancelled() => {
                     Err(ApiError::unexpected("the server is stopping"))
                 }
@@ -129,7 +129,7 @@ impl Search {
             match page {
                 Ok(page) => {
                     self.is_over = page.next.is_none();
-                    self.asked.from = page.next;
+                    self.params.from = page.next;
                     let lines = page.events.iter();
                     text.extend(lines.map(|found| self.format.line(&found.json)));
                 }

@@ -30,14 +30,14 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// Adds headers that tell the browser whether the page that sent `asked` may read the answer.
-    pub(super) fn allow(&self, asked: &HeaderMap, out: &mut HeaderMap) {
+    /// Adds headers that tell the browser whether the page that sent `params` may read the answer.
+    pub(super) fn allow(&self, params: &HeaderMap, out: &mut HeaderMap) {
         let origin = match self {
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::One(origin) => Some(origin.clone()),
             Self::Several(origins) => {
                 out.append(VARY, HeaderValue::from_static("Origin"));
-                let asks = asked.get(ORIGIN);
+                let asks = params.get(ORIGIN);
                 asks.filter(|asks| origins.contains(asks)).cloned()
             }
         };
@@ -47,7 +47,7 @@ impl Origins {
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
             HeaderValue::from_static("true"),
         );
-        if asked.contains_key(ORIGIN) {
+        if params.contains_key(ORIGIN) {
             out.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static(EXPOSED),
@@ -60,8 +60,8 @@ impl Origins {
     ///
     /// # Errors
     /// 102: the page is neither of these origins nor of this server.
-    pub(super) fn check_socket(&self, asked: &HeaderMap) -> Result<(), ApiError> {
-        let Some(asks) = asked.get(ORIGIN).filter(|_| is_websocket(asked)) else {
+    pub(super) fn check_socket(&self, params: &HeaderMap) -> Result<(), ApiError> {
+        let Some(asks) = params.get(ORIGIN).filter(|_| is_websocket(params)) else {
             return Ok(());
         };
         let is_named = match self {
@@ -69,7 +69,7 @@ impl Origins {
             Self::One(origin) => origin == asks,
             Self::Several(origins) => origins.contains(asks),
         };
-        if is_named || is_same_origin(asked) {
+        if is_named || is_same_origin(params) {
             return Ok(());
         }
         let asks = String::from_utf8_lossy(asks.as_bytes());
@@ -81,8 +81,8 @@ impl Origins {
 }
 
 /// Returns whether the page that a browser acts for belongs to this server.
-pub fn is_same_origin(asked: &HeaderMap) -> bool {
-    let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
+pub fn is_same_origin(params: &HeaderMap) -> bool {
+    let text = |name| params.get(name).and_then(|value| value.to_str().ok());
     let (origin, host) = (text(ORIGIN), text(HOST));
     is_same_host(origin.unwrap_or_default(), host.unwrap_or_default())
 }
@@ -152,10 +152,10 @@ mod tests {
 
     fn allowed(setting: &str, asks: &str) -> (Option<String>, bool) {
         let origins: Origins = setting.parse().unwrap();
-        let mut asked = HeaderMap::new();
-        asked.insert(ORIGIN, HeaderValue::from_str(asks).unwrap());
+        let mut params = HeaderMap::new();
+        params.insert(ORIGIN, HeaderValue::from_str(asks).unwrap());
         let mut out = HeaderMap::new();
-        origins.allow(&asked, &mut out);
+        origins.allow(&params, &mut out);
         let origin = out.get(ACCESS_CONTROL_ALLOW_ORIGIN);
         let origin = origin.map(|origin| origin.to_str().unwrap().to_owned());
         assert_eq!(

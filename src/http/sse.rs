@@ -14,7 +14,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
-use skytrail_actors::log::Place;
+use skytrail_actors::log::TimelinePosition;
 use skytrail_schema::code::ApiError;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -142,8 +142,8 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     (feed, response)
 }
 
-/// Returns the place that a reconnecting client has reached: the id of its last event.
-pub fn last_place(request: &HttpRequest) -> Option<Result<Place, ApiError>> {
+/// Returns the position that a reconnecting client has reached: the id of its last event.
+pub fn last_event_id(request: &HttpRequest) -> Option<Result<TimelinePosition, ApiError>> {
     let shown = request.headers().get("last-event-id")?.to_str().ok()?;
     let id = Some(shown.trim()).filter(|id| !id.is_empty())?;
     Some(id.parse().map_err(|error| {

@@ -25,7 +25,7 @@ use crate::proof::{NotOpened, open_signed};
 use crate::record_store::leaving;
 use crate::record_store::leftovers::Filling;
 use crate::record_store::moved::{self, Note};
-use crate::record_store::stranger::check_owner;
+use crate::record_store::origin::check_origin;
 
 /// A lag that a starting server catches up with in no time, in events.
 const FEW_EVENTS: u64 = 512;
@@ -119,7 +119,7 @@ async fn open_file(config: &Config) -> Result<SqlStore, String> {
 async fn catch_up(config: &Config, store: &SqlStore) -> Result<u64, String> {
     let segments = open_log(config)?;
     let mut head = segments.head();
-    let mut position = check_owner(store, &config.app.name, (&segments, head)).await?;
+    let mut position = check_origin(store, &config.app.name, (&segments, head)).await?;
     let bar = progress_bar(head)?;
     for _ in 0..MAX_ROUNDS {
         bar.set_length(head);

@@ -18,8 +18,8 @@ use crate::projection::{
 };
 use crate::proof::open_signed;
 use crate::record_store::leaving;
+use crate::record_store::origin::{ForeignStore, check_origin, find_foreign};
 use crate::record_store::start::ErasedMeanwhile;
-use crate::record_store::stranger::{ForeignStore, check_owner, find_stranger};
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
@@ -79,7 +79,7 @@ async fn fill_beside(
     let store = open(app, database).await?;
     let bar = progress_bar(until)?;
     let filled = async {
-        let from = check_owner(&store, app, (segments, until)).await?;
+        let from = check_origin(&store, app, (segments, until)).await?;
         fill(&store, segments, (from, until), &bar).await
     };
     let filled = filled.await;
@@ -107,10 +107,10 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     // nobody must be told to delete that.
     let free = open_signed(&config.data_dir, JournalOptions::default());
     drop(free.map_err(|error| error.to_string())?);
-    let taken = match stranger(config, database).await {
-        Some(stranger) => Err(format!(
+    let taken = match foreign_store(config, database).await {
+        Some(foreign) => Err(format!(
             "{}: it is replaced",
-            stranger.describe(&config.app.name)
+            foreign.describe(&config.app.name)
         )),
         None => leaving::ingest_remaining(config).await,
     };
@@ -152,11 +152,11 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
 
 /// Returns how the old store belongs to another past than the existing log, if it does. Errors are
 /// left to the code that opens the store.
-async fn stranger(config: &Config, database: &Database) -> Option<ForeignStore> {
+async fn foreign_store(config: &Config, database: &Database) -> Option<ForeignStore> {
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
     let (checkpoint, origin) = origin_server(url, app).await.ok()?;
     let segments = open_log(config).ok()?;
-    find_stranger((checkpoint, &origin), (&segments, segments.head())).ok()?
+    find_foreign((checkpoint, &origin), (&segments, segments.head())).ok()?
 }
 
 /// Allows a rebuild without others' changes only if none are known to be lost: the store may be
@@ -180,8 +180,8 @@ async fn check_outbox(config: &Config, database: &Database, error: &str) -> Resu
 pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), String> {
     let failed = |error: OpenError| with_causes(&error);
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
-    if let Some(stranger) = stranger(config, database).await {
-        return Err(stranger.advise(app));
+    if let Some(foreign) = foreign_store(config, database).await {
+        return Err(foreign.advise(app));
     }
     let (checkpoint, found) = digest_server(url, app).await.map_err(failed)?;
     // The log is opened after the store was read, so it reaches at least as far: a running server's

@@ -5,5 +5,5 @@ pub(crate) mod leaving;
 pub mod leftovers;
 pub(crate) mod moved;
 pub(crate) mod offline;
+pub(crate) mod origin;
 pub(crate) mod start;
-pub(crate) mod stranger;

@@ -18,7 +18,7 @@ use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_leftovers,
     is_transient, part, with_causes,
 };
-use crate::record_store::stranger::find_stranger;
+use crate::record_store::origin::find_foreign;
 
 /// How long a start waits for a database that cannot be used, and the pause between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -81,10 +81,10 @@ async fn open_server(
         let snapshot = patiently(async || store.load_snapshot().await).await?;
         let checkpoint = snapshot.checkpoint;
         let origin = patiently(async || store.origin().await).await?;
-        let stranger = find_stranger((checkpoint, &origin), (&log.segments(), head));
-        match stranger.map_err(|error| failed(&error))? {
+        let foreign = find_foreign((checkpoint, &origin), (&log.segments(), head));
+        match foreign.map_err(|error| failed(&error))? {
             None => Ok(()),
-            Some(stranger) => Err(StartError::Store(stranger.advise(app))),
+            Some(foreign) => Err(StartError::Store(foreign.advise(app))),
         }
     };
     let checked = checked.await;

@@ -192,8 +192,8 @@ impl Socket {
         *named = Some(name.to_owned());
         match body.get("action").and_then(Json::as_str) {
             Some("live:subscribe") => {
-                let asked = self.shown.pass(services, &body).await?;
-                let wanted = read_query(services, &body, asked.scope)?;
+                let params = self.shown.pass(services, &body).await?;
+                let wanted = read_query(services, &body, params.scope)?;
                 services.live.subscribe(
                     self.id,
                     Subscribe {

@@ -26,7 +26,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_CATCH_UP: u64 = 100_000;
 
 /// Where a delivery's position is saved.
-pub struct Place {
+pub struct PositionSlot {
     /// The name that it is saved under.
     pub name: &'static str,
     /// The store of positions.
@@ -37,7 +37,7 @@ pub struct Place {
 pub struct DeliveryParts<C> {
     /// Where its position is saved; `None` for a consumer that begins at the present after every
     /// start.
-    pub place: Option<Place>,
+    pub slot: Option<PositionSlot>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// The position up to which commits are delivered: the log's head, or that of the store.
@@ -78,7 +78,7 @@ impl<C: Consumer> Delivery<C> {
         let position = position.unwrap_or(until).min(until);
         let earliest = until.saturating_sub(MAX_CATCH_UP);
         if position < earliest {
-            let consumer = parts.place.as_ref().map_or("", |place| place.name);
+            let consumer = parts.slot.as_ref().map_or("", |slot| slot.name);
             let skipped = earliest - position;
             tracing::warn!(
                 consumer,
@@ -228,7 +228,7 @@ impl Bookmark {
 
     /// Records that everything up to `position` is delivered.
     async fn passed<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
-        if position == self.saved || parts.place.is_none() {
+        if position == self.saved || parts.slot.is_none() {
             return;
         }
         let now = Instant::now();
@@ -239,15 +239,15 @@ impl Bookmark {
 
     async fn save<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
         self.due = None;
-        let Some(place) = parts.place.as_ref().filter(|_| position != self.saved) else {
+        let Some(slot) = parts.slot.as_ref().filter(|_| position != self.saved) else {
             return;
         };
-        match place.positions.save_position(place.name, position).await {
+        match slot.positions.save_position(slot.name, position).await {
             Ok(()) => self.saved = position,
             Err(error) => {
                 self.due = Some(Instant::now() + SAVE_INTERVAL);
                 tracing::warn!(
-                    %error, consumer = place.name,
+                    %error, consumer = slot.name,
                     "the position of a delivery could not be saved"
                 );
             }
@@ -318,7 +318,7 @@ mod tests {
             let (given, is_idle) = (Arc::default(), Arc::<AtomicBool>::default());
             let consumer = Noting { given: Arc::clone(&given), is_idle: Arc::clone(&is_idle) };
             let parts = DeliveryParts {
-                place: None,
+                slot: None,
                 log: Arc::new(log),
                 until: receiver,
                 consumer,

@@ -6,7 +6,7 @@
 //! hands them to its consumer one after the other. An idle consumer lets commits pass unread, and
 //! is not even woken if it can tell when it needs them again.
 //!
-//! The position is saved once a second, for consumers that have a place for it ([`positions`]).
+//! The position is saved once a second, for consumers that have a slot for it ([`positions`]).
 //! What was committed but not delivered before a stop or a crash is delivered after the start, some
 //! of it again. Other consumers begin at the present.
 
@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::event::Commit;
 
-pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState, Place};
+pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState, PositionSlot};
 pub use positions::PositionStore;
 
 /// A consumer of events.

@@ -18,16 +18,16 @@
 //!
 //! [`listeners`] holds all of this under one lock. The lock is never held while something is waited
 //! for, nor while a query is held against a record, which may take long. What queries say of a
-//! change is worked out before that ([`judge`]), for the lens that each view has. A view that has
+//! change is worked out before that ([`matcher`]), for the lens that each view has. A view that has
 //! another lens by then is asked again. With no listener, commits go by unread.
 
 mod follow;
 mod frame;
 mod frame_sender;
-mod judge;
 mod lens;
 mod listeners;
 mod load;
+mod matcher;
 mod query;
 mod replay;
 mod service;

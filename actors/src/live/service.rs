@@ -11,14 +11,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::error::Elapsed;
 
 use super::frame_sender::{Ended, Inbox, ListenerId, frame_queue};
-use super::judge::{Judge, Judges};
 use super::lens::{Audience, Credential};
 use super::listeners::{Interest, Job, Listeners, LiveQueriesState, ViewId};
 use super::load::load;
+use super::matcher::{Matcher, Matchers};
 use super::query::LiveQuery;
 use super::replay::{Replayed, TOO_LONG, replay};
 use super::view::{Change, Work};
-use crate::log::{Place, Timeline};
+use crate::log::{Timeline, TimelinePosition};
 use crate::plugin::errors::response_timed_out;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
@@ -76,7 +76,7 @@ pub struct Subscribe {
     /// The query.
     pub query: LiveQuery,
     /// The listener has received everything up to here.
-    pub from: Option<Place>,
+    pub from: Option<TimelinePosition>,
 }
 
 /// Live queries; see the module's overview. Cheap to clone.
@@ -196,13 +196,13 @@ impl LiveQueries {
 
     /// Shows a change to all views that ask for such records.
     pub(super) async fn see(&self, change: &Change) {
-        let mut judge = Judge::new(&self.0.env);
+        let mut matcher = Matcher::new(&self.0.env);
         let mut yield_budget = YieldBudget::default();
         loop {
-            let seen = self.0.listeners.lock().see(change, &mut judge);
+            let seen = self.0.listeners.lock().see(change, &mut matcher);
             match seen {
                 Ok(jobs) => return self.begin(jobs),
-                Err(open) => judge.answer(open, change, &mut yield_budget).await,
+                Err(open) => matcher.evaluate(open, change, &mut yield_budget).await,
             }
         }
     }
@@ -267,13 +267,16 @@ impl LiveQueries {
                 };
                 let outcome = outcome.unwrap_or_else(|_late| Err(response_timed_out()));
                 let place = (job.view, *number);
-                let mut judges = Judges::new(env);
+                let mut matchers = Matchers::new(env);
                 let mut yield_budget = YieldBudget::default();
                 loop {
-                    let taken = shared.listeners.lock().loaded(place, &outcome, &mut judges);
+                    let taken = shared
+                        .listeners
+                        .lock()
+                        .loaded(place, &outcome, &mut matchers);
                     match taken {
                         Ok(jobs) => return self.begin(jobs),
-                        Err(open) => judges.answer(open, &mut yield_budget).await,
+                        Err(open) => matchers.evaluate(open, &mut yield_budget).await,
                     }
                 }
             }

@@ -155,12 +155,12 @@ impl Unpacker {
 #[derive(Debug)]
 pub(super) struct Chunk {
     bytes: Vec<u8>,
-    places: Vec<Place>,
+    spans: Vec<CommitSpan>,
 }
 
 /// Where a commit is in a chunk.
 #[derive(Debug)]
-struct Place {
+struct CommitSpan {
     first: u64,
     last: u64,
     chain: ChainHash,
@@ -169,79 +169,76 @@ struct Place {
 
 impl Chunk {
     fn of_one(bytes: Vec<u8>) -> Option<Self> {
-        let places = vec![Place::find(&bytes, 0..bytes.len())?];
-        Some(Self { bytes, places })
+        let spans = vec![CommitSpan::find(&bytes, 0..bytes.len())?];
+        Some(Self { bytes, spans })
     }
 
     /// Restores the commits of a chunk; `None` when they do not follow each other.
     fn of_many(plain: &[u8]) -> Option<Self> {
         let mut bytes = Vec::with_capacity(plain.len() + plain.len() / 4);
-        let mut places: Vec<Place> = Vec::new();
+        let mut spans: Vec<CommitSpan> = Vec::new();
         let mut rest = plain;
         while !rest.is_empty() {
             let (length, behind) = take_u32(rest)?;
             let (kept, behind) = behind.split_at_checked(usize::try_from(length).ok()?)?;
             let start = bytes.len();
             bytes.extend_from_slice(kept);
-            if let Some(last) = places.last() {
+            if let Some(last) = spans.last() {
                 bytes.extend_from_slice(&codec::next_chain_hash(&last.chain, kept).ok()?);
             }
-            let place = Place::find(&bytes, start..bytes.len())?;
-            if places
-                .last()
-                .is_some_and(|last| place.first != last.last + 1)
-            {
+            let span = CommitSpan::find(&bytes, start..bytes.len())?;
+            if spans.last().is_some_and(|last| span.first != last.last + 1) {
                 return None;
             }
-            places.push(place);
+            spans.push(span);
             rest = behind;
         }
-        Some(Self { bytes, places })
+        Some(Self { bytes, spans })
     }
 
     fn first_position(&self) -> Option<u64> {
-        self.places.first().map(|place| place.first)
+        self.spans.first().map(|span| span.first)
     }
 
     /// Returns the commit that holds a position.
     pub(super) fn find(&self, position: u64) -> Option<(RawCommit, u64)> {
-        let place = self.behind(position).next()?;
-        (place.first <= position).then(|| (self.raw(place), place.last))
+        let span = self.behind(position).next()?;
+        (span.first <= position).then(|| (self.raw(span), span.last))
     }
 
     /// Returns commits from the one that holds `from` on, until there are `wanted` events, and
     /// subtracts these from `wanted`.
     pub(super) fn read(&self, from: u64, wanted: &mut u64) -> impl Iterator<Item = RawCommit> {
-        let places = self.behind(from).take_while(|place| {
+        let spans = self.behind(from).take_while(|span| {
             let is_wanted = *wanted > 0;
-            *wanted = wanted.saturating_sub(place.last - place.first + 1);
+            *wanted = wanted.saturating_sub(span.last - span.first + 1);
             is_wanted
         });
-        places.map(|place| self.raw(place))
+        spans.map(|span| self.raw(span))
     }
 
     /// Returns all commits.
     pub(super) fn commits(&self) -> Vec<RawCommit> {
-        self.places.iter().map(|place| self.raw(place)).collect()
+        self.spans.iter().map(|span| self.raw(span)).collect()
     }
 
     /// Returns the last position.
     pub(super) fn last_position(&self) -> u64 {
-        self.places.last().map_or(0, |place| place.last)
+        self.spans.last().map_or(0, |span| span.last)
     }
 
-    fn behind(&self, position: u64) -> impl Iterator<Item = &Place> {
-        let before = self.places.partition_point(|it| it.last < position);
-        self.places.iter().skip(before)
+    fn behind(&self, position: u64) -> impl Iterator<Item = &CommitSpan> {
+        let before = self.spans.partition_point(|it| it.last < position);
+        self.spans.iter().skip(before)
     }
 
-    fn raw(&self, place: &Place) -> RawCommit {
-        let bytes = self.bytes.get(place.at.clone()).unwrap_or_default();
-        (place.first, bytes.to_vec())
+    fn raw(&self, span: &CommitSpan) -> RawCommit {
+        let bytes = self.bytes.get(span.at.clone()).unwrap_or_default();
+        (span.first, bytes.to_vec())
     }
 }
 
-impl Place {
+impl CommitSpan {
     fn find(bytes: &[u8], at: Range<usize>) -> Option<Self> {
         let peek = codec::peek(bytes.get(at.clone())?).ok()?;
         Some(Self {

@@ -56,7 +56,7 @@ pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
 pub use reserve::Reserve;
-pub use timeline::{InvalidTimeline, Place, Timeline};
+pub use timeline::{InvalidTimeline, Timeline, TimelinePosition};
 
 /// A decision: what to append, and what it rests on.
 #[derive(Clone, Debug)]

@@ -41,8 +41,8 @@ impl Timeline {
     }
 
     /// Returns a position together with this timeline, for a client to remember.
-    pub fn at(self, position: u64) -> Place {
-        Place {
+    pub fn at(self, position: u64) -> TimelinePosition {
+        TimelinePosition {
             position,
             timeline: Some(self),
         }
@@ -73,21 +73,21 @@ impl FromStr for Timeline {
 /// A position as a client remembers it. Written as `17-1a2b3c4d`, or `17` by a client that knows no
 /// timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TimelinePosition {
     /// The client has everything up to this position.
     pub position: u64,
     /// The timeline that the position belongs to.
     pub timeline: Option<Timeline>,
 }
 
-impl Place {
-    /// Returns whether this may be a place on a timeline; one that names no timeline is trusted.
+impl TimelinePosition {
+    /// Returns whether this may be a position on a timeline; one that names no timeline is trusted.
     pub fn may_be_of(&self, timeline: Timeline) -> bool {
         self.timeline.is_none_or(|theirs| theirs == timeline)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TimelinePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.timeline {
             Some(timeline) => write!(f, "{}-{timeline}", self.position),
@@ -96,23 +96,23 @@ impl fmt::Display for Place {
     }
 }
 
-/// A string that is not a place.
+/// A string that is not a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a position, such as 17 or 17-1a2b3c4d")]
-pub struct InvalidPlace;
+pub struct InvalidTimelinePosition;
 
-impl FromStr for Place {
-    type Err = InvalidPlace;
+impl FromStr for TimelinePosition {
+    type Err = InvalidTimelinePosition;
 
-    fn from_str(text: &str) -> Result<Self, InvalidPlace> {
+    fn from_str(text: &str) -> Result<Self, InvalidTimelinePosition> {
         let (position, timeline) = match text.split_once('-') {
             Some((position, timeline)) => (position, Some(timeline)),
             None => (text, None),
         };
         let timeline = timeline.map(str::parse).transpose();
         Ok(Self {
-            position: position.parse().map_err(|_| InvalidPlace)?,
-            timeline: timeline.map_err(|InvalidTimeline| InvalidPlace)?,
+            position: position.parse().map_err(|_| InvalidTimelinePosition)?,
+            timeline: timeline.map_err(|InvalidTimeline| InvalidTimelinePosition)?,
         })
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_none() {
+    fn what_is_no_position_is_none() {
         let texts = [
             "",
             "-",
@@ -149,15 +149,19 @@ mod tests {
             "17-+a2b3c4d",
         ];
         for text in texts {
-            assert_eq!(text.parse::<Place>(), Err(InvalidPlace), "{text}");
+            assert_eq!(
+                text.parse::<TimelinePosition>(),
+                Err(InvalidTimelinePosition),
+                "{text}"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn places_are_read_as_they_were_written(position: u64, timeline: Option<u32>) {
-            let place = Place { position, timeline: timeline.map(Timeline) };
-            prop_assert_eq!(place.to_string().parse(), Ok(place));
+        fn positions_are_read_as_they_were_written(position: u64, timeline: Option<u32>) {
+            let position = TimelinePosition { position, timeline: timeline.map(Timeline) };
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
         }
     }
 }

@@ -24,11 +24,11 @@ pub(crate) mod errors;
 mod figures;
 mod gate;
 pub mod messages;
-mod noted;
 mod points;
 pub mod protocol;
 mod recent;
 pub mod registration;
+mod registration_log;
 mod routes;
 mod settings;
 pub mod timer_spec;
@@ -42,10 +42,10 @@ pub use gate::{
     CallContext, DeliveryNote, Lineage, NoPlugins, PluginCallError, PluginGate, PluginRequest,
     Presence, Urgency, Via, WorkerId, never_urgent,
 };
-pub use noted::note_registrations;
 pub use points::{
     CatchUp, Handler, Hider, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
 };
 pub use recent::{CallError, RecentCall, RecentCalls};
+pub use registration_log::record_registrations;
 pub use routes::{Route, Routes};
 pub use settings::{PluginEntry, PluginsSettings, TransportKind};

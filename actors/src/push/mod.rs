@@ -16,7 +16,7 @@
 //!    its first failure on.
 
 mod attempt;
-mod front;
+mod handle;
 mod notes;
 mod notice;
 mod outbox;
@@ -27,7 +27,7 @@ pub mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use front::{Push, PushParts, PushPayloads, PushSettings};
+pub use handle::{Push, PushParts, PushPayloads, PushSettings};
 pub use notice::NoticePush;
 pub use outbox::{Outbox, Waiting};
 pub use queue::PushState;

@@ -6,7 +6,7 @@ use skytrail_schema::id::DeviceId;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 
-use super::front::Push;
+use super::handle::Push;
 use crate::spawn::spawn_named;
 
 /// How many notices can wait for their devices to be looked up.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::front::{MAX_AGE, PATIENCE, Push};
+use super::handle::{MAX_AGE, PATIENCE, Push};
 use super::outbox::Waiting;
 use super::queue::{NoteExpired, QueuedPush};
 use crate::spawn::spawn_named;

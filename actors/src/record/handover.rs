@@ -19,12 +19,12 @@ use crate::spawn::spawn_named;
 
 /// Creates the two sides.
 pub(super) fn handover<T: Send + 'static>() -> (HandoverSender<T>, HandoverReceiver<T>) {
-    let place = Arc::new(Mutex::new(Place::Empty(None)));
-    (HandoverSender(Arc::clone(&place)), HandoverReceiver(place))
+    let slot = Arc::new(Mutex::new(Slot::Empty(None)));
+    (HandoverSender(Arc::clone(&slot)), HandoverReceiver(slot))
 }
 
 /// What lies between the two sides.
-enum Place<T> {
+enum Slot<T> {
     /// Nothing yet; how to wake the receiver, if it has been polled.
     Empty(Option<Waker>),
     /// The rest of the work. It wakes the taker if the receiver has been polled.
@@ -36,10 +36,10 @@ enum Place<T> {
 }
 
 /// The side that begins the work.
-pub(super) struct HandoverSender<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+pub(super) struct HandoverSender<T: Send + 'static>(Arc<Mutex<Slot<T>>>);
 
 /// The side that asked for the work: returns `None` if nobody began it.
-pub(super) struct HandoverReceiver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+pub(super) struct HandoverReceiver<T: Send + 'static>(Arc<Mutex<Slot<T>>>);
 
 impl<T: Send + 'static> HandoverSender<T> {
     /// Works until something is being stored, and leaves the rest to the receiver.
@@ -55,7 +55,7 @@ impl<T: Send + 'static> HandoverSender<T> {
             Poll::Pending => Poll::Pending,
         });
         match done.await {
-            Some(done) => self.put(Place::Done(done)),
+            Some(done) => self.put(Slot::Done(done)),
             None => {
                 if let Some(work) = self.leave(work) {
                     work.await;
@@ -66,29 +66,29 @@ impl<T: Send + 'static> HandoverSender<T> {
 
     /// Leaves the work to the taker; returns it if there is no receiver.
     fn leave(&self, mut work: BoxFuture<'static, T>) -> Option<BoxFuture<'static, T>> {
-        let mut place = self.0.lock();
-        let waker = match &*place {
-            Place::Empty(waker) => waker.clone(),
-            Place::Left(_) | Place::Done(_) | Place::Over => return Some(work),
+        let mut slot = self.0.lock();
+        let waker = match &*slot {
+            Slot::Empty(waker) => waker.clone(),
+            Slot::Left(_) | Slot::Done(_) | Slot::Over => return Some(work),
         };
         if let Some(waker) = waker
             && let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(&waker))
         {
-            *place = Place::Done(done);
-            drop(place);
+            *slot = Slot::Done(done);
+            drop(slot);
             waker.wake();
             return None;
         }
-        *place = Place::Left(work);
+        *slot = Slot::Left(work);
         None
     }
 
-    fn put(&self, outcome: Place<T>) {
-        let mut place = self.0.lock();
-        if let Place::Empty(waker) = &mut *place {
+    fn put(&self, outcome: Slot<T>) {
+        let mut slot = self.0.lock();
+        if let Slot::Empty(waker) = &mut *slot {
             let waker = waker.take();
-            *place = outcome;
-            drop(place);
+            *slot = outcome;
+            drop(slot);
             if let Some(waker) = waker {
                 waker.wake();
             }
@@ -96,10 +96,10 @@ impl<T: Send + 'static> HandoverSender<T> {
     }
 }
 
-/// Has no effect once the place is filled.
+/// Has no effect once the slot is filled.
 impl<T: Send + 'static> Drop for HandoverSender<T> {
     fn drop(&mut self) {
-        self.put(Place::Over);
+        self.put(Slot::Over);
     }
 }
 
@@ -107,29 +107,29 @@ impl<T: Send + 'static> Future for HandoverReceiver<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut place = self.0.lock();
-        match std::mem::replace(&mut *place, Place::Over) {
-            Place::Empty(_) => {
-                *place = Place::Empty(Some(context.waker().clone()));
+        let mut slot = self.0.lock();
+        match std::mem::replace(&mut *slot, Slot::Over) {
+            Slot::Empty(_) => {
+                *slot = Slot::Empty(Some(context.waker().clone()));
                 Poll::Pending
             }
-            Place::Left(mut work) => match work.as_mut().poll(context) {
+            Slot::Left(mut work) => match work.as_mut().poll(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
                 Poll::Pending => {
-                    *place = Place::Left(work);
+                    *slot = Slot::Left(work);
                     Poll::Pending
                 }
             },
-            Place::Done(done) => Poll::Ready(Some(done)),
-            Place::Over => Poll::Ready(None),
+            Slot::Done(done) => Poll::Ready(Some(done)),
+            Slot::Over => Poll::Ready(None),
         }
     }
 }
 
 impl<T: Send + 'static> Drop for HandoverReceiver<T> {
     fn drop(&mut self) {
-        let left = std::mem::replace(&mut *self.0.lock(), Place::Over);
-        if let Place::Left(work) = left
+        let left = std::mem::replace(&mut *self.0.lock(), Slot::Over);
+        if let Slot::Left(work) = left
             && Handle::try_current().is_ok()
         {
             spawn_named("work that nobody waits for", work.map(drop));

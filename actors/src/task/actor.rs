@@ -1,4 +1,4 @@
-//! One task: wakes up, looks, runs.
+//! One task: wakes up, decides, runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::decide::{Now, TaskInput};
 use super::driver::{Driver, seconds_before};
-use super::look::{Now, TaskInput};
 use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
 use super::state::SMALL_STEP;
 use super::states::TaskStates;
@@ -202,12 +202,12 @@ impl ScheduledTask {
             return self.set(ctx);
         }
         tracing::info!(task = %self.id, spec = self.timer.spec_text, "task scheduled");
-        self.look(ctx);
+        self.evaluate(ctx);
         self.leave_if_done(ctx);
     }
 
-    /// Looks at what has to be done now, and does it.
-    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+    /// Decides what has to be done now, and does it.
+    pub(super) fn evaluate(&mut self, ctx: &mut Context<Self>) {
         let now = self.parts.clock.now();
         self.notice(now);
         if self.setting != Setting::Done || self.job.is_none() || self.is_leaving() {
@@ -217,7 +217,7 @@ impl ScheduledTask {
             return self.set(ctx);
         }
         let (_, state) = self.parts.states.read(&self.id);
-        let look = TaskInput {
+        let input = TaskInput {
             spec: &self.timer.spec,
             zone: self.zone(),
             state: &state,
@@ -226,22 +226,22 @@ impl ScheduledTask {
             is_busy: self.is_busy(),
             is_attended: self.is_attended,
         };
-        let verdict = look.decide(now);
+        let decision = input.decide(now);
         let passed_before = self.passed;
-        self.passed = verdict.passed.unwrap_or(self.passed);
-        self.next = verdict.next;
-        self.tally.skipped += verdict.num_skipped;
-        self.tally.missed += verdict.num_missed;
-        if verdict.is_clock_set_back {
+        self.passed = decision.passed.unwrap_or(self.passed);
+        self.next = decision.next;
+        self.tally.skipped += decision.num_skipped;
+        self.tally.missed += decision.num_missed;
+        if decision.is_clock_set_back {
             return self.set(ctx);
         }
-        if verdict.num_skipped > 0 {
+        if decision.num_skipped > 0 {
             tracing::warn!(task = %self.id, "skipped: the previous run has not ended");
         }
-        if verdict.num_missed > 0 {
+        if decision.num_missed > 0 {
             tracing::warn!(task = %self.id, "missed: it was not started in time");
         }
-        if let Some(due) = verdict.run {
+        if let Some(due) = decision.run {
             self.begin_due(due, passed_before, ctx);
         }
         self.write_old_ends(now, ctx);
@@ -267,7 +267,7 @@ impl ScheduledTask {
         if let Some(left) = left.filter(|left| *left <= LEAD) {
             let armed = ctx.run_later(left, |this, ctx| {
                 this.armed = None;
-                this.look(ctx);
+                this.evaluate(ctx);
             });
             self.armed = Some(armed);
         }
@@ -376,7 +376,7 @@ impl Handler<Wake> for ScheduledTask {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
-        self.look(ctx);
+        self.evaluate(ctx);
     }
 }
 
@@ -390,7 +390,7 @@ impl Handler<SetTimer> for ScheduledTask {
         if is_changed {
             self.set(ctx);
         } else {
-            self.look(ctx);
+            self.evaluate(ctx);
         }
     }
 }
@@ -449,7 +449,7 @@ impl Handler<PauseTask> for ScheduledTask {
             states.append(log, &id, &message.context, decide).await
         };
         ctx.spawn(wrap_future(appended).map(|appended, this: &mut Self, ctx| {
-            this.look(ctx);
+            this.evaluate(ctx);
             let _ = sender.send(appended.map(|_| this.report()));
         }));
         Box::pin(async move { reply.await.unwrap_or_else(|_| Err(stopping())) })

@@ -10,7 +10,7 @@ use skytrail_schema::time::Timestamp;
 use crate::context::RequestContext;
 use crate::plugin::{Overlap, Timer};
 
-/// The task may be due: look. Too many of these do no harm, and a lost one is made up for by the
+/// The task may be due: evaluate it. Too many of these do no harm, and a lost one is made up for by the
 /// next.
 #[derive(Clone, Copy, Debug)]
 pub struct Wake;

@@ -208,7 +208,7 @@ impl ScheduledTask {
     }
 
     /// Writes to the log how runs ended; if that fails, they are written with the next claim or
-    /// look.
+    /// evaluation.
     pub(super) fn write_ends(&mut self, reply: Option<Reply>, ctx: &mut Context<Self>) {
         self.num_writing += 1;
         let ends = self.take_ends();

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::delivery::consumers::LogConsumerOptions;
 use skytrail_schema::code::ApiError;
 
-use super::asked;
+use super::params;
 use crate::action::{Call, Outcome, Reply, request};
 
 /// How often an event is tried by default, and at most.
@@ -21,7 +21,7 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
     within("timeout_ms", timeout_ms, (TIMEOUT_MS.1, TIMEOUT_MS.2))?;
     let consumers = &call.services.consumers;
     let mut options = LogConsumerOptions {
-        filter: asked::filter_as_written(&call.body)?,
+        filter: params::filter_as_written(&call.body)?,
         max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         timeout_ms,
     };
@@ -30,9 +30,9 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
         .log_options(name)
         .is_none_or(|known| known != options)
     {
-        options.filter = asked::filter(&call.services, &call.body).await?;
+        options.filter = params::filter(&call.services, &call.body).await?;
     }
-    let behind = asked::behind(&call.services.events, &call.body).await?;
+    let behind = params::start_after(&call.services.events, &call.body).await?;
     let state = consumers.create_consumer(name, options, behind).await?;
     Reply::new(&json!(state))
 }

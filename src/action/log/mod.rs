@@ -1,7 +1,7 @@
 //! `log:read`; `consumer`: named consumers of the log; `table`: events as rows.
 
-pub(crate) mod asked;
 pub(super) mod consumer;
+pub(crate) mod params;
 pub(crate) mod table;
 
 use serde_json::json;
@@ -15,10 +15,10 @@ const EVENTS: (u64, u64) = (100, 1000);
 
 pub(super) async fn read(call: Call) -> Outcome {
     let reader = &call.services.events;
-    let filter = asked::filter(&call.services, &call.body).await?;
+    let filter = params::filter(&call.services, &call.body).await?;
     let is_backwards = request::flag(&call.body, "backwards")?;
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(EVENTS.0);
-    let start = asked::start(&call.body)?;
+    let start = params::start(&call.body)?;
     let from = match start {
         Some(start) if is_backwards => Some(start.last_before(reader).await?),
         Some(start) => Some(start.first(reader).await?),
@@ -28,7 +28,7 @@ pub(super) async fn read(call: Call) -> Outcome {
         .page(&PageRequest {
             filter,
             from,
-            range: asked::range(reader, &call.body).await?,
+            range: params::range(reader, &call.body).await?,
             direction: if is_backwards {
                 Direction::Backwards
             } else {

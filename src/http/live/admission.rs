@@ -10,7 +10,7 @@ use skytrail_actors::accounts::policy::password_expired;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::live::{Audience, Credential, LiveQuery};
-use skytrail_actors::log::Place;
+use skytrail_actors::log::TimelinePosition;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
@@ -56,11 +56,11 @@ impl Shown {
         body: &'a Map<String, Json>,
     ) -> Result<CheckedRequest<'a>, ApiError> {
         let (key, token) = (self.key.clone(), self.token.clone());
-        let mut asked = CheckedRequest::new(services, body, key, token, RequestContext::system());
-        let has_token = asked.token.is_some();
+        let mut params = CheckedRequest::new(services, body, key, token, RequestContext::system());
+        let has_token = params.token.is_some();
         let checks = if has_token { WITH_TOKEN } else { WITHOUT_TOKEN };
-        asked.pass(checks).await?;
-        Ok(asked)
+        params.pass(checks).await?;
+        Ok(params)
     }
 }
 
@@ -100,24 +100,24 @@ impl End {
 /// As the checks of a query; a token that is not valid, even with a valid key.
 pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiError> {
     let nothing = Map::new();
-    let asked = shown.pass(services, &nothing).await?;
-    let caller = &asked.context.caller;
+    let params = shown.pass(services, &nothing).await?;
+    let caller = &params.context.caller;
     let audience = Audience {
         is_master: caller.is_master(),
         user: caller.user.clone(),
     };
     let accounts = &services.accounts;
-    let claims = match &asked.token {
+    let claims = match &params.token {
         Some(token) => accounts.read_token(token).await?,
         None => None,
     };
     let user = match &caller.user {
-        Some(user) if asked.token.is_some() => accounts.load_user(user).await?,
+        Some(user) if params.token.is_some() => accounts.load_user(user).await?,
         _ => None,
     };
     let credential = Credential {
-        token: asked.token.as_deref().map(Arc::from),
-        as_of: asked.as_of,
+        token: params.token.as_deref().map(Arc::from),
+        as_of: params.as_of,
     };
     let token_ends = claims.and_then(|claims| claims.expires_at);
     let token_ends = token_ends.map(|at| (at, bad_token()));
@@ -158,18 +158,18 @@ pub fn read_query(
     Ok(query)
 }
 
-/// Reads the place from which a client resumes.
+/// Reads the position from which a client resumes.
 ///
 /// # Errors
 /// 108 for an invalid position or timeline.
-pub fn read_from(body: &Map<String, Json>) -> Result<Option<Place>, ApiError> {
+pub fn read_from(body: &Map<String, Json>) -> Result<Option<TimelinePosition>, ApiError> {
     let timeline = request::timeline(body)?;
     match body.get("from") {
         None | Some(Json::Null) => Ok(None),
         Some(from) => {
             let refusal = || ApiError::invalid_argument("from must be a position", &["from"]);
             let position = from.as_u64().ok_or_else(refusal)?;
-            Ok(Some(Place { position, timeline }))
+            Ok(Some(TimelinePosition { position, timeline }))
         }
     }
 }

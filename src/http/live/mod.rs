@@ -30,8 +30,8 @@ const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"]
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     // A plugin can have a handler of that name.
-    let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
-        asked.head().headers().contains_key(UPGRADE)
+    let is_upgrade = guard::fn_guard(|params: &guard::GuardContext<'_>| {
+        params.head().headers().contains_key(UPGRADE)
     });
     let socket = web::resource("/live")
         .route(web::get().guard(is_upgrade).to(upgrade))
@@ -125,8 +125,8 @@ async fn begin(
     let admitted = admit(services, &shown).await?;
     let scope = shown.pass(services, body).await?.scope;
     let query = read_query(services, body, scope)?;
-    let from = match sse::last_place(request) {
-        Some(place) => Some(place?),
+    let from = match sse::last_event_id(request) {
+        Some(after) => Some(after?),
         None => read_from(body)?,
     };
     let seat = take_seat(services, request)?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::place::Place;
+use super::checkpoint::Checkpoint;
 
 /// Describes a write whose outcome would be different.
 pub(super) fn of(finding: &Json) -> String {
@@ -48,14 +48,14 @@ pub(super) fn of(finding: &Json) -> String {
 }
 
 /// Formats the summary.
-pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
-    let writes = place.writes();
-    let (first, last) = place.range();
+pub(super) fn summary(checkpoint: &Checkpoint, certain: bool) -> Vec<String> {
+    let writes = checkpoint.writes();
+    let (first, last) = checkpoint.range();
     let left_out = if certain { " (left out)" } else { "" };
     let mut lines = vec![format!(
         "{}, positions {first} to {last}: {} writes; {} as before, {} changed, {} refused, {} \
          depend on what was sent{left_out}, {} with a failed after-hook",
-        place.plugin(),
+        checkpoint.plugin(),
         writes.num_asked(),
         writes.same,
         writes.changed,
@@ -63,7 +63,7 @@ pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
         writes.depends,
         writes.failed,
     )];
-    let ignored = place.ignored().iter();
+    let ignored = checkpoint.ignored().iter();
     let ignored: Vec<String> = ignored
         .map(|(field, number)| format!("{field} in {number} writes"))
         .collect();

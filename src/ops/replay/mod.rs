@@ -4,8 +4,8 @@
 //! cursor file, so it can be killed and continue. The plugin is either connected to the sandbox
 //! already, or a program that is run during the replay.
 
+mod checkpoint;
 mod lines;
-mod place;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::say;
 use crate::config::Config;
-use place::{Page, Place};
+use checkpoint::{Checkpoint, Page};
 
 /// The greatest number of writes per request.
 const PAGE: u64 = 100;
@@ -96,10 +96,11 @@ pub struct ReplayCommand {
 pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
     let server = RunningServer::find(config, &command.server)?;
     let asked = command.body();
-    let place = Place::open(command.cursor.as_deref(), command.report.as_deref(), &asked)?;
+    let checkpoint =
+        Checkpoint::open(command.cursor.as_deref(), command.report.as_deref(), &asked)?;
     block_on(async {
-        let Some(program) = command.exec.as_deref().filter(|_| !place.is_at_end()) else {
-            return replay(&server, command, (asked, None), place).await;
+        let Some(program) = command.exec.as_deref().filter(|_| !checkpoint.is_at_end()) else {
+            return replay(&server, command, (asked, None), checkpoint).await;
         };
         let words = child::words("--exec", program)?;
         let generation = u64::try_from(SystemClock.now().micros()).unwrap_or_default();
@@ -111,7 +112,7 @@ pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
         let env = ChildEnv::sandbox(config, &server, plugin);
         let mut child = Child::start(&words, &env)?;
         let done = tokio::select! {
-            done = replay(&server, command, (asked, Some(generation)), place) => done,
+            done = replay(&server, command, (asked, Some(generation)), checkpoint) => done,
             ended = child.ended() => Err(format!("{program}: the plugin ended: {ended}")),
         };
         child.end().await;
@@ -159,22 +160,22 @@ async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
     }
 }
 
-/// Replays the range, starting at the place of the cursor.
+/// Replays the range, starting where the cursor is.
 async fn replay(
     server: &RunningServer,
     command: &ReplayCommand,
     (mut body, generation): (Map<String, Json>, Option<u64>),
-    mut place: Place,
+    mut checkpoint: Checkpoint,
 ) -> Result<bool, String> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{bar:40} replayed up to {pos}/{len} {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
     body.insert("generation".to_owned(), generation.into());
     let mut is_begun = false;
-    while !place.is_at_end() {
+    while !checkpoint.is_at_end() {
         let limit = command.rate.map_or(PAGE, |rate| rate.min(PAGE));
         body.insert("limit".to_owned(), limit.into());
-        place.put_into(&mut body);
+        checkpoint.put_into(&mut body);
         let began = Instant::now();
         // A plugin that has answered is connected: if it leaves later, the replay fails.
         let page = if is_begun {
@@ -187,7 +188,7 @@ async fn replay(
         bar.set_length(page.info.until);
         bar.set_position(page.info.next.unwrap_or(page.info.until));
         let num_writes = page.info.num_asked();
-        let findings = place.take(page, command.certain)?;
+        let findings = checkpoint.take(page, command.certain)?;
         bar.suspend(|| findings.iter().for_each(|it| say(&lines::of(it))));
         if let Some(rate) = command.rate {
             let due = Duration::from_secs(num_writes) / u32::try_from(rate).unwrap_or(u32::MAX);
@@ -195,10 +196,10 @@ async fn replay(
         }
     }
     bar.finish_and_clear();
-    for line in lines::summary(&place, command.certain) {
+    for line in lines::summary(&checkpoint, command.certain) {
         say(&line);
     }
-    Ok(!place.has_differences(command.certain))
+    Ok(!checkpoint.has_differences(command.certain))
 }
 
 /// Requests the first page; for a program that was just started, retries until it has registered.

@@ -17,25 +17,25 @@ use crate::projection::sqlite::OpenError;
 const BATCH_SIZE: i64 = 200;
 
 /// A store in a server: its address, and the app's name.
-type Place<'a> = (&'a str, &'a str);
+type ServerStore<'a> = (&'a str, &'a str);
 
 /// Counts the parked rows of a store.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
-pub async fn count_parked(place: Place<'_>) -> Result<u64, OpenError> {
-    Ok(waiting_at(place).await?.num_parked)
+pub async fn count_parked(store: ServerStore<'_>) -> Result<u64, OpenError> {
+    Ok(waiting_at(store).await?.num_parked)
 }
 
 /// Counts the rows in the outbox of a store.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
-pub async fn count_waiting(place: Place<'_>) -> Result<u64, OpenError> {
-    Ok(waiting_at(place).await?.num_rows)
+pub async fn count_waiting(store: ServerStore<'_>) -> Result<u64, OpenError> {
+    Ok(waiting_at(store).await?.num_rows)
 }
 
-async fn waiting_at((url, app): Place<'_>) -> Result<Waiting, OpenError> {
+async fn waiting_at((url, app): ServerStore<'_>) -> Result<Waiting, OpenError> {
     let (mut conn, extensions) = open_beside(url, app).await?;
     let found = waiting(&mut Conn::Postgres(&mut conn, extensions, None)).await;
     conn.close().await?;
@@ -47,7 +47,10 @@ async fn waiting_at((url, app): Place<'_>) -> Result<Waiting, OpenError> {
 ///
 /// # Errors
 /// A store does not open, or cannot be read or written.
-pub async fn carry_over_captured(old: Place<'_>, new: Place<'_>) -> Result<(), OpenError> {
+pub async fn carry_over_captured(
+    old: ServerStore<'_>,
+    new: ServerStore<'_>,
+) -> Result<(), OpenError> {
     let (mut from, extensions) = open_beside(old.0, old.1).await?;
     let (mut to, known) = open_beside(new.0, new.1).await?;
     {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::way::{Backend, end};
+use super::hosts::{Backend, end};
 use crate::projection::conn::Conn;
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::StoreOrigin;
 use super::claim::{Claim, others};
 use super::errors::io_error;
-use super::way::Backend;
+use super::hosts::Backend;
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::Sql;

@@ -1,6 +1,6 @@
 //! The store in PostgreSQL, version 15 or newer.
 //!
-//! - `way`: which host is used. `condition`: whether a connection can be used. `claim`: one server
+//! - `hosts`: which host is used. `condition`: whether a connection can be used. `claim`: one server
 //!   at a time uses a store. `readers`: the connections that read.
 //! - `values`: how values are sent and received. `escape`: strings that it does not accept.
 //! - `errors`: what failures mean.
@@ -15,6 +15,7 @@ mod claim;
 mod condition;
 mod errors;
 mod escape;
+mod hosts;
 mod indexes;
 mod plan;
 mod readers;
@@ -22,7 +23,6 @@ mod rebuild;
 mod schema;
 mod scrub;
 mod values;
-mod way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,9 @@ pub(super) use self::errors::{
 };
 use self::errors::{held, io_error};
 pub(super) use self::escape::unescape_json;
+pub use self::hosts::place_of;
+pub(super) use self::hosts::{Backend, Link, silent};
+use self::hosts::{Hosts, Purpose};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
@@ -53,9 +56,6 @@ pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::scrub;
 pub(super) use self::values::{arguments, catalog, int, point, real, text};
-pub use self::way::place_of;
-pub(super) use self::way::{Backend, Link, silent};
-use self::way::{Hosts, Purpose};
 use super::OpenError;
 use super::conn::Conn;
 use super::dialect::Extensions;
@@ -264,7 +264,7 @@ impl Server {
         if let Some(lost) = lost {
             let owned = async {
                 let conn = &mut Conn::server(&mut link.conn, self.extensions);
-                way::end(conn, &lost.backend).await?;
+                hosts::end(conn, &lost.backend).await?;
                 claim(&self.condition, &mut link, Duration::ZERO).await?;
                 // Another process may have had the schema until now.
                 let conn = &mut Conn::server(&mut link.conn, self.extensions);

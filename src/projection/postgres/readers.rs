@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 use tokio::time::timeout;
 
 use super::condition::Condition;
-use super::way::silent;
+use super::hosts::silent;
 use super::{Server, failed};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;

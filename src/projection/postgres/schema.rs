@@ -14,7 +14,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::claim::process_name;
-use super::way;
+use super::hosts;
 use crate::projection::OpenError;
 use crate::projection::conn::Conn;
 use crate::projection::dialect::{Dialect, Extensions};
@@ -64,8 +64,8 @@ pub(super) fn schema_beside(schema: &str, purpose: &str) -> Name {
 
 /// Returns the options of all connections to a schema, for each host of the address.
 pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOptions>, OpenError> {
-    let hosts = way::parse(url).map_err(OpenError::Database)?.into_iter();
-    let options = hosts.map(|options| {
+    let options = hosts::parse(url).map_err(OpenError::Database)?.into_iter();
+    let options = options.map(|options| {
         let options = options
             .application_name(process_name())
             .disable_statement_logging()
@@ -95,7 +95,7 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
 
 /// Connects to an app's schema, next to the server that may be using it.
 pub(super) async fn connect_beside(url: &str, schema: &Name) -> Result<PgConnection, OpenError> {
-    let connected = way::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
+    let connected = hosts::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
     Ok(connected.await?)
 }
 

@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 
 use super::line::{Gone, Line, Received};
 use super::{kind_of, unknown};
-use crate::action::log::asked;
+use crate::action::log::params;
 use crate::services::Services;
 
 /// Sends events until the client disconnects.
@@ -17,7 +17,7 @@ pub(super) async fn run(
     line: &mut Line,
     message: &Map<String, Json>,
 ) -> Result<(), ApiError> {
-    let mut follower = asked::follower(services, message).await?;
+    let mut follower = params::follower(services, message).await?;
     let mut progress = Progress::new(services.events.timeline());
     loop {
         tokio::select! {

@@ -6,8 +6,8 @@ use skytrail_schema::event::{Event, EventBody, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::time::Timestamp;
 
-use super::super::judge::{Judge, Question};
 use super::super::lens::Lens;
+use super::super::matcher::{MatchRequest, Matcher};
 use super::super::view::Change;
 use super::{Interest, Job, Listeners, ViewId, job};
 
@@ -79,16 +79,16 @@ impl Listeners {
     /// which each of them has told everything.
     ///
     /// # Errors
-    /// The questions that must be answered first; nothing has changed.
+    /// The match requests that must be evaluated first; nothing has changed.
     pub(in super::super) fn see(
         &mut self,
         change: &Change,
-        judge: &mut Judge<'_>,
-    ) -> Result<Vec<Job>, Vec<Question>> {
+        matcher: &mut Matcher<'_>,
+    ) -> Result<Vec<Job>, Vec<MatchRequest>> {
         let ids = self.by_type.get(&change.id.record_type);
         let ids = || ids.into_iter().flatten();
-        let question = |id: &ViewId| self.views.get(id)?.question(*id, change, judge);
-        let open: Vec<Question> = ids().filter_map(question).collect();
+        let match_request = |id: &ViewId| self.views.get(id)?.match_request(*id, change, matcher);
+        let open: Vec<MatchRequest> = ids().filter_map(match_request).collect();
         if !open.is_empty() {
             return Err(open);
         }
@@ -99,7 +99,7 @@ impl Listeners {
                 continue;
             };
             let max_records = self.settings.max_records;
-            match view.see(*id, change, (&mut *judge, &mut post), max_records) {
+            match view.see(*id, change, (&mut *matcher, &mut post), max_records) {
                 Ok(work) => {
                     let job = work.and_then(|work| job(&self.listeners, (*id, view), work));
                     jobs.extend(job);

@@ -13,9 +13,9 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::frame::Label;
 use super::frame_sender::{EndReason, FrameSender, ListenerId};
-use super::judge::{Judges, Question};
 use super::lens::{Audience, Credential};
 use super::load::Loaded;
+use super::matcher::{MatchRequest, Matchers};
 use super::query::LiveQuery;
 use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
@@ -339,16 +339,16 @@ impl Listeners {
     /// Handles the outcome of a load.
     ///
     /// # Errors
-    /// The questions about later changes that must be answered first; nothing has changed.
+    /// The match requests about later changes that must be evaluated first; nothing has changed.
     pub(super) fn loaded(
         &mut self,
         (id, number): (ViewId, u64),
         outcome: &Result<Loaded, ApiError>,
-        judges: &mut Judges<'_>,
-    ) -> Result<Vec<Job>, Vec<(Change, Question)>> {
+        matchers: &mut Matchers<'_>,
+    ) -> Result<Vec<Job>, Vec<(Change, MatchRequest)>> {
         let view = self.views.get_mut(&id);
         if let (Some(view), Ok(loaded)) = (&view, outcome) {
-            let open = view.questions(id, loaded, judges);
+            let open = view.match_requests(id, loaded, matchers);
             if !open.is_empty() {
                 return Err(open);
             }
@@ -361,7 +361,7 @@ impl Listeners {
         let limits = (self.position, self.settings.max_records);
         let mut post = Vec::new();
         let work = match outcome {
-            Ok(loaded) => view.loaded((id, number), loaded, (judges, &mut post), limits),
+            Ok(loaded) => view.loaded((id, number), loaded, (matchers, &mut post), limits),
             Err(error) => Err(error.clone()),
         };
         Ok(match work {

@@ -12,9 +12,9 @@ use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::record::Head;
 
 use super::frame::Label;
-use super::judge::{Judge, Question, Verdict};
 use super::lens::{Audience, Lens, disturbs, moves};
 use super::listeners::ViewId;
+use super::matcher::{MatchRequest, MatchResult, Matcher};
 use super::query::LiveQuery;
 use super::replay::CHANGED_MEANWHILE;
 use crate::record::weighed::Weigh as _;
@@ -286,29 +286,29 @@ impl View {
         self.begin_load()
     }
 
-    /// Returns the question that must be answered before the view can [see](Self::see) a change.
-    pub(super) fn question(
+    /// Returns the match request that must be evaluated before the view can [see](Self::see) a change.
+    pub(super) fn match_request(
         &self,
         id: ViewId,
         change: &Change,
-        judge: &Judge<'_>,
-    ) -> Option<Question> {
+        matcher: &Matcher<'_>,
+    ) -> Option<MatchRequest> {
         if !self.is_settled || self.query.is_wide {
             return None;
         }
-        self.question_by(self.lens.as_ref()?, self.position, (id, change, judge))
+        self.match_request_by(self.lens.as_ref()?, self.position, (id, change, matcher))
     }
 
-    /// Returns the question for a result as of `position`, seen by `lens`.
-    fn question_by(
+    /// Returns the match request for a result as of `position`, seen by `lens`.
+    fn match_request_by(
         &self,
         lens: &Arc<Lens>,
         position: u64,
-        (id, change, judge): (ViewId, &Change, &Judge<'_>),
-    ) -> Option<Question> {
+        (id, change, matcher): (ViewId, &Change, &Matcher<'_>),
+    ) -> Option<MatchRequest> {
         let matters = change.position > position && change.after.is_some();
-        let is_open = matters && judge.verdict(id, lens).is_none();
-        is_open.then(|| Question {
+        let is_open = matters && matcher.result(id, lens).is_none();
+        is_open.then(|| MatchRequest {
             view: id,
             query: Arc::clone(&self.query),
             lens: Arc::clone(lens),
@@ -316,7 +316,7 @@ impl View {
         })
     }
 
-    /// Handles a change of a record of its type. Its [question](Self::question) must be answered
+    /// Handles a change of a record of its type. Its [match request](Self::match_request) must be answered
     /// already.
     ///
     /// # Errors
@@ -325,7 +325,7 @@ impl View {
         &mut self,
         id: ViewId,
         change: &Change,
-        (judge, post): (&mut Judge<'_>, &mut Post),
+        (matcher, post): (&mut Matcher<'_>, &mut Post),
         max_records: usize,
     ) -> Result<Option<Work>, ApiError> {
         if self.query.is_wide {
@@ -339,7 +339,7 @@ impl View {
             self.backlog.push(change.clone());
             return Ok(None);
         }
-        self.tell(id, change, judge, post)?;
+        self.tell(id, change, matcher, post)?;
         refuse_more(self.known.len(), max_records)?;
         Ok(None)
     }
@@ -348,20 +348,20 @@ impl View {
         &mut self,
         id: ViewId,
         change: &Change,
-        judge: &mut Judge<'_>,
+        matcher: &mut Matcher<'_>,
         post: &mut Post,
     ) -> Result<(), ApiError> {
         let lens = self.lens.as_ref();
         let Some(lens) = lens.filter(|_| change.position > self.position) else {
             return Ok(());
         };
-        let verdict = judge.verdict(id, lens).cloned();
-        let renderer = &mut judge.renderer;
+        let result = matcher.result(id, lens).cloned();
+        let renderer = &mut matcher.renderer;
         let key = &change.id.key;
-        let (place, hash) = match verdict {
-            Some(Verdict::Found(place, hash)) => (place, hash),
-            Some(Verdict::Refused(error)) => return Err(error),
-            Some(Verdict::Unfound) | None => {
+        let (place, hash) = match result {
+            Some(MatchResult::Match(place, hash)) => (place, hash),
+            Some(MatchResult::Refused(error)) => return Err(error),
+            Some(MatchResult::NoMatch) | None => {
                 if self.known.remove(key).is_some() {
                     for ((listener, _), member) in &mut self.members {
                         let frame = renderer.leave(&member.label, change);

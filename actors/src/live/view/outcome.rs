@@ -7,33 +7,33 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{RecordId, RecordKey};
 
 use super::super::frame::{Frame, Label};
-use super::super::judge::{Judges, Question};
 use super::super::lens::Lens;
 use super::super::listeners::ViewId;
 use super::super::load::Loaded;
+use super::super::matcher::{MatchRequest, Matchers};
 use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
 use super::member::{Member, MemberKey, PendingFrames, Post, State};
 use super::{Change, Loading, Missed, View, Work, refuse_more};
 
 impl View {
-    /// Returns the changes after a load whose questions must be answered before its result can be
+    /// Returns the changes after a load whose match requests must be evaluated before its result can be
     /// [taken](Self::loaded).
-    pub(in super::super) fn questions(
+    pub(in super::super) fn match_requests(
         &self,
         id: ViewId,
         loaded: &Loaded,
-        judges: &mut Judges<'_>,
-    ) -> Vec<(Change, Question)> {
+        matchers: &mut Matchers<'_>,
+    ) -> Vec<(Change, MatchRequest)> {
         // The result will not be used.
         if self.disturbed_at > loaded.position.min(loaded.lens.position) {
             return Vec::new();
         }
-        let question = |change: &Change| {
-            let of = (id, change, &*judges.of(change.position));
-            let question = self.question_by(&loaded.lens, loaded.position, of)?;
-            Some((change.clone(), question))
+        let match_request = |change: &Change| {
+            let of = (id, change, &*matchers.of(change.position));
+            let match_request = self.match_request_by(&loaded.lens, loaded.position, of)?;
+            Some((change.clone(), match_request))
         };
-        self.backlog.iter().filter_map(question).collect()
+        self.backlog.iter().filter_map(match_request).collect()
     }
 
     /// Handles the result of a load; `followed` is how far the follower is. Returns what else has
@@ -45,7 +45,7 @@ impl View {
         &mut self,
         (id, number): (ViewId, u64),
         loaded: &Loaded,
-        (judges, post): (&mut Judges<'_>, &mut Post),
+        (matchers, post): (&mut Matchers<'_>, &mut Post),
         (followed, max_records): (u64, usize),
     ) -> Result<Vec<Work>, ApiError> {
         self.loading = Loading::Not;
@@ -65,8 +65,8 @@ impl View {
             self.adopt(loaded, post);
             self.num_backlog = 0;
             for change in std::mem::take(&mut self.backlog) {
-                let judge = judges.of(change.position);
-                self.tell(id, &change, judge, post)?;
+                let matcher = matchers.of(change.position);
+                self.tell(id, &change, matcher, post)?;
             }
             refuse_more(self.known.len(), max_records)?;
         }

@@ -31,7 +31,7 @@ impl PluginBroker {
         let silence = Arc::clone(&job.silence);
         let answer = self.wait_for_delivery(job, &lease, hurry).await;
         answer.map_err(|undelivered| match undelivered {
-            PluginCallError::Refused(error) => judge(error, &plugin, silence.get()),
+            PluginCallError::Refused(error) => classify(error, &plugin, silence.get()),
             other => other,
         })
     }
@@ -70,7 +70,11 @@ impl PluginBroker {
 }
 
 /// Tells the plugin's own errors from those on the way to it.
-pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) -> PluginCallError {
+pub(super) fn classify(
+    error: ApiError,
+    plugin: &str,
+    silence: Option<&Silence>,
+) -> PluginCallError {
     match silence {
         Some(Silence::Lost) => return PluginCallError::Lost(error),
         Some(Silence::Unreached) => return PluginCallError::Unready(error),
@@ -94,7 +98,7 @@ mod tests {
 
     #[test]
     fn only_what_the_plugin_said_itself_is_its_refusal() {
-        let lost = |why| judge(unavailable("P", why), "P", None);
+        let lost = |why| classify(unavailable("P", why), "P", None);
         assert!(matches!(
             lost(Unavailable::WorkerLost),
             PluginCallError::Lost(_)
@@ -108,15 +112,18 @@ mod tests {
             PluginCallError::Unready(_)
         ));
         assert!(matches!(
-            judge(too_large(2, 1, 1), "P", None),
+            classify(too_large(2, 1, 1), "P", None),
             PluginCallError::Lost(_)
         ));
         let of_another = unavailable("Q", Unavailable::WorkerLost);
         assert!(matches!(
-            judge(of_another, "P", None),
+            classify(of_another, "P", None),
             PluginCallError::Refused(_)
         ));
         let own = ApiError::new(Code::BadRequest, "no");
-        assert!(matches!(judge(own, "P", None), PluginCallError::Refused(_)));
+        assert!(matches!(
+            classify(own, "P", None),
+            PluginCallError::Refused(_)
+        ));
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::actor::Plugins;
-use super::deliver::judge;
+use super::deliver::classify;
 use super::state::PluginsState;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::connection::PluginConnection;
@@ -256,7 +256,7 @@ impl PluginBroker {
         let late = match timeout_at(deadline + patience, answer).await {
             Ok(answer) => {
                 let answer = guard.take(answer, &plugin);
-                return answer.map_err(|error| judge(error, &plugin, silence.get()));
+                return answer.map_err(|error| classify(error, &plugin, silence.get()));
             }
             Err(_) if is_clients => response_timed_out(),
             Err(_) => timed_out(&plugin, self.settings.transport_of(&plugin)),

@@ -1,4 +1,4 @@
-//! The way to the server: which of several hosts is used, and what a connection must show.
+//! The hosts of the server: which of several hosts is used, and what a connection must show.
 //!
 //! 1. An address can name several hosts. The first one that accepts writes is used. When it is
 //!    lost, they are asked again, starting with the one in use.

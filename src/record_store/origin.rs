@@ -7,7 +7,7 @@ use crate::projection::{SqlStore, StoreOrigin};
 
 /// Checks that a store is empty or was filled from this log, which ends at `head`; returns its
 /// checkpoint.
-pub(crate) async fn check_owner(
+pub(crate) async fn check_origin(
     store: &SqlStore,
     app: &str,
     (segments, head): (&Segments, u64),
@@ -16,9 +16,9 @@ pub(crate) async fn check_owner(
     let snapshot = store.load_snapshot().await;
     let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
     let origin = store.origin().await.map_err(|error| failed(&error))?;
-    match find_stranger((checkpoint, &origin), (segments, head))? {
+    match find_foreign((checkpoint, &origin), (segments, head))? {
         None => Ok(checkpoint),
-        Some(stranger) => Err(stranger.advise(app)),
+        Some(foreign) => Err(foreign.advise(app)),
     }
 }
 
@@ -55,7 +55,7 @@ impl ForeignStore {
 }
 
 /// Finds out whether a store at a checkpoint was not filled from this log, which ends at `head`.
-pub(crate) fn find_stranger(
+pub(crate) fn find_foreign(
     (checkpoint, origin): (u64, &StoreOrigin),
     (segments, head): (&Segments, u64),
 ) -> Result<Option<ForeignStore>, String> {

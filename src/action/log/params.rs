@@ -1,4 +1,4 @@
-//! Which part of the log is asked for, read from a body or a query.
+//! Which part of the log is requested, read from a body or a query.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::events::{EventReader, Follower};
-use skytrail_actors::log::Place;
+use skytrail_actors::log::TimelinePosition;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Kinds, Stream};
@@ -177,13 +177,13 @@ fn words<T: DeserializeOwned + Ord>(
 /// Starts to follow the events that a body asks for, from now on if it gives no start.
 ///
 /// # Errors
-/// As [`filter`] and [`start`]; 108 for a place past the log's end, or on another timeline.
+/// As [`filter`] and [`start`]; 108 for a position past the log's end, or on another timeline.
 pub(crate) async fn follower(
     services: &Services,
     body: &Map<String, Json>,
 ) -> Result<Follower, ApiError> {
     let reader = &services.events;
-    let position = behind(reader, body).await?;
+    let position = start_after(reader, body).await?;
     let filter = filter(services, body).await?;
     Ok(Follower::new(Arc::clone(reader), filter, position))
 }
@@ -191,47 +191,47 @@ pub(crate) async fn follower(
 /// Returns the position after which a body wants to begin, or the log's end if it gives none.
 ///
 /// # Errors
-/// As [`start`]; 108 for a place past the log's end, or on another timeline.
-pub(crate) async fn behind(
+/// As [`start`]; 108 for a position past the log's end, or on another timeline.
+pub(crate) async fn start_after(
     reader: &EventReader,
     body: &Map<String, Json>,
 ) -> Result<u64, ApiError> {
     match start(body)? {
         Some(start) => {
-            let place = Place {
+            let after = TimelinePosition {
                 position: start.first(reader).await?.saturating_sub(1),
                 timeline: request::timeline(body)?,
             };
-            within(reader, place)
+            within(reader, after)
         }
         None => Ok(reader.head()),
     }
 }
 
-fn within(reader: &EventReader, place: Place) -> Result<u64, ApiError> {
-    if !place.may_be_of(reader.timeline()) {
+fn within(reader: &EventReader, after: TimelinePosition) -> Result<u64, ApiError> {
+    if !after.may_be_of(reader.timeline()) {
         let message = "the log was restored to an earlier state and has another timeline now";
         return Err(ApiError::invalid_argument(message, &["timeline"]));
     }
     let head = reader.head();
-    if place.position > head {
+    if after.position > head {
         let message = format!("the log ends at {head}");
         return Err(ApiError::invalid_argument(message, &["from"]));
     }
-    Ok(place.position)
+    Ok(after.position)
 }
 
-/// As [`follower`], but starts after a known place.
+/// As [`follower`], but starts after a known position.
 ///
 /// # Errors
 /// As [`follower`].
-pub(crate) async fn follower_behind(
+pub(crate) async fn follower_after(
     services: &Services,
     body: &Map<String, Json>,
-    place: Place,
+    after: TimelinePosition,
 ) -> Result<Follower, ApiError> {
     let reader = &services.events;
-    let position = within(reader, place)?;
+    let position = within(reader, after)?;
     let filter = filter(services, body).await?;
     Ok(Follower::new(Arc::clone(reader), filter, position))
 }

@@ -32,7 +32,7 @@ pub(super) struct TaskInput<'a> {
 
 /// What has to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Decision {
     /// The run that has to begin.
     pub(super) run: Option<Timestamp>,
     /// Everything due up to here has been handled.
@@ -81,13 +81,13 @@ impl TaskInput<'_> {
     /// older than `catch_up`. While a run is under way it is skipped. Without a worker it waits
     /// until it is too old. After a clock was far ahead, the task goes on from what the clock shows
     /// now.
-    pub(super) fn decide(&self, now: Timestamp) -> Verdict {
+    pub(super) fn decide(&self, now: Timestamp) -> Decision {
         let Some(schedule) = &self.state.schedule else {
-            return Verdict::default();
+            return Decision::default();
         };
         let since = schedule.since;
         if self.state.is_paused {
-            return Verdict::default();
+            return Decision::default();
         }
         let moment = Now {
             spec: self.spec,
@@ -97,49 +97,49 @@ impl TaskInput<'_> {
         };
         let settled = self.state.settled.unwrap_or(since);
         if moment.is_clock_set_back(settled) {
-            return Verdict {
+            return Decision {
                 passed: Some(now),
                 is_clock_set_back: true,
-                ..Verdict::default()
+                ..Decision::default()
             };
         }
         let is_passed_ahead = moment.is_clock_set_back(self.passed);
         let passed = if is_passed_ahead { now } else { self.passed };
-        let mut verdict = Verdict {
+        let mut decision = Decision {
             passed: is_passed_ahead.then_some(now),
             next: self.spec.next_after(now, since, self.zone),
-            ..Verdict::default()
+            ..Decision::default()
         };
         let seen_to = settled.max(passed);
-        let patience = self.catch_up.max(IN_TIME).as_micros();
-        let patience = i64::try_from(patience).unwrap_or(i64::MAX);
+        let max_delay = self.catch_up.max(IN_TIME).as_micros();
+        let max_delay = i64::try_from(max_delay).unwrap_or(i64::MAX);
         let oldest =
-            Timestamp::from_micros(now.micros().saturating_sub(patience).saturating_sub(1));
+            Timestamp::from_micros(now.micros().saturating_sub(max_delay).saturating_sub(1));
         if oldest > seen_to
             && let Some(missed) = self.spec.next_after(seen_to, since, self.zone)
             && missed <= oldest
         {
             // Nobody counts how many more there were: it may have been years.
-            verdict.num_missed = 1;
-            verdict.passed = Some(oldest);
+            decision.num_missed = 1;
+            decision.passed = Some(oldest);
         }
         if !self.is_busy && !self.is_attended {
             // The run waits, and a waiting run need not be counted every second.
-            return verdict;
+            return decision;
         }
         let window = (seen_to.max(oldest), now);
         let Some((due, num_due)) = self.spec.last_within(window, since, self.zone) else {
-            return verdict;
+            return decision;
         };
         if self.is_busy {
-            verdict.num_skipped = num_due;
-            verdict.passed = Some(due);
+            decision.num_skipped = num_due;
+            decision.passed = Some(due);
         } else {
-            verdict.num_missed += num_due - 1;
-            verdict.passed = Some(due);
-            verdict.run = Some(due);
+            decision.num_missed += num_due - 1;
+            decision.passed = Some(due);
+            decision.run = Some(due);
         }
-        verdict
+        decision
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    fn look<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> TaskInput<'a> {
+    fn input<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> TaskInput<'a> {
         TaskInput {
             spec,
             zone: Tz::UTC,
@@ -185,39 +185,39 @@ mod tests {
     #[test]
     fn a_run_begins_when_it_is_due_and_once() {
         let (spec, mut state) = (every(10), state(0, None));
-        assert_eq!(look(&spec, &state).decide(at(9999)).run, None);
-        let verdict = look(&spec, &state).decide(at(10_000));
-        assert_eq!(verdict.run, Some(at(10_000)));
-        assert_eq!(verdict.next, Some(at(20_000)));
-        let passed = verdict.passed.unwrap();
+        assert_eq!(input(&spec, &state).decide(at(9999)).run, None);
+        let decision = input(&spec, &state).decide(at(10_000));
+        assert_eq!(decision.run, Some(at(10_000)));
+        assert_eq!(decision.next, Some(at(20_000)));
+        let passed = decision.passed.unwrap();
         let after = TaskInput {
             passed,
-            ..look(&spec, &state)
+            ..input(&spec, &state)
         };
         assert_eq!(after.decide(at(10_001)).run, None);
         state.settled = Some(at(10_000));
-        assert_eq!(look(&spec, &state).decide(at(10_001)).run, None);
+        assert_eq!(input(&spec, &state).decide(at(10_001)).run, None);
     }
 
     #[test]
     fn of_what_was_due_meanwhile_the_last_is_made_up_for() {
         let (spec, state) = (every(10), state(0, Some(10_000)));
-        let verdict = look(&spec, &state).decide(at(45_000));
-        assert_eq!((verdict.run, verdict.num_missed), (Some(at(40_000)), 2));
+        let decision = input(&spec, &state).decide(at(45_000));
+        assert_eq!((decision.run, decision.num_missed), (Some(at(40_000)), 2));
     }
 
     #[test]
     fn what_is_too_old_is_let_go() {
         let (spec, state) = (every(1000), state(0, None));
-        let young = look(&spec, &state).decide(at(1_060_000));
+        let young = input(&spec, &state).decide(at(1_060_000));
         assert_eq!((young.run, young.num_missed), (Some(at(1_000_000)), 0));
-        let old = look(&spec, &state).decide(at(1_060_001));
+        let old = input(&spec, &state).decide(at(1_060_001));
         assert_eq!((old.run, old.num_missed), (None, 1));
         assert_eq!(old.next, Some(at(2_000_000)));
         // It is given up once.
         let again = TaskInput {
             passed: old.passed.unwrap(),
-            ..look(&spec, &state)
+            ..input(&spec, &state)
         };
         assert_eq!(again.decide(at(1_070_000)).num_missed, 0);
     }
@@ -227,13 +227,13 @@ mod tests {
         let (spec, state) = (every(1), state(0, None));
         let busy = TaskInput {
             is_busy: true,
-            ..look(&spec, &state)
+            ..input(&spec, &state)
         };
-        let verdict = busy.decide(at(3_000));
-        assert_eq!((verdict.run, verdict.num_skipped), (None, 3));
+        let decision = busy.decide(at(3_000));
+        assert_eq!((decision.run, decision.num_skipped), (None, 3));
         let free = TaskInput {
-            passed: verdict.passed.unwrap(),
-            ..look(&spec, &state)
+            passed: decision.passed.unwrap(),
+            ..input(&spec, &state)
         };
         assert_eq!(free.decide(at(3_500)).run, None);
         assert_eq!(free.decide(at(4_000)).run, Some(at(4_000)));
@@ -244,15 +244,15 @@ mod tests {
         let (spec, state) = (every(100), state(0, None));
         let alone = TaskInput {
             is_attended: false,
-            ..look(&spec, &state)
+            ..input(&spec, &state)
         };
-        let verdict = alone.decide(at(100_000));
-        assert_eq!((verdict.run, verdict.passed), (None, None));
+        let decision = alone.decide(at(100_000));
+        assert_eq!((decision.run, decision.passed), (None, None));
         assert_eq!(
-            look(&spec, &state).decide(at(150_000)).run,
+            input(&spec, &state).decide(at(150_000)).run,
             Some(at(100_000))
         );
-        assert_eq!(look(&spec, &state).decide(at(170_000)).run, None);
+        assert_eq!(input(&spec, &state).decide(at(170_000)).run, None);
     }
 
     #[test]
@@ -262,19 +262,19 @@ mod tests {
         for spec in [every(2), calendar] {
             for (since, settled) in [(0, Some(year)), (year, None)] {
                 let state = state(since, settled);
-                let verdict = look(&spec, &state).decide(at(10_500));
-                assert!(verdict.is_clock_set_back, "{spec:?} {since}");
-                assert_eq!((verdict.run, verdict.passed), (None, Some(at(10_500))));
+                let decision = input(&spec, &state).decide(at(10_500));
+                assert!(decision.is_clock_set_back, "{spec:?} {since}");
+                assert_eq!((decision.run, decision.passed), (None, Some(at(10_500))));
             }
             let near = state(0, Some(70_000));
-            assert!(!look(&spec, &near).decide(at(10_000)).is_clock_set_back);
-            assert!(look(&spec, &near).decide(at(9_000)).is_clock_set_back);
+            assert!(!input(&spec, &near).decide(at(10_000)).is_clock_set_back);
+            assert!(input(&spec, &near).decide(at(9_000)).is_clock_set_back);
         }
         // The task waits for what it has already run if nothing is due before.
         let (spec, state) = (every(3600), state(0, Some(3_600_000)));
-        let verdict = look(&spec, &state).decide(at(1_800_000));
-        assert_eq!((verdict.is_clock_set_back, verdict.run), (false, None));
-        assert_eq!(look(&spec, &state).decide(at(3_600_000)).run, None);
+        let decision = input(&spec, &state).decide(at(1_800_000));
+        assert_eq!((decision.is_clock_set_back, decision.run), (false, None));
+        assert_eq!(input(&spec, &state).decide(at(3_600_000)).run, None);
     }
 
     #[test]
@@ -282,14 +282,14 @@ mod tests {
         let (spec, state) = (every(2), state(0, Some(4_000)));
         let ahead = TaskInput {
             passed: at(900_000),
-            ..look(&spec, &state)
+            ..input(&spec, &state)
         };
-        let verdict = ahead.decide(at(10_500));
-        let nothing_yet = (verdict.run, verdict.passed, verdict.is_clock_set_back);
+        let decision = ahead.decide(at(10_500));
+        let nothing_yet = (decision.run, decision.passed, decision.is_clock_set_back);
         assert_eq!(nothing_yet, (None, Some(at(10_500)), false));
         let after = TaskInput {
-            passed: verdict.passed.unwrap(),
-            ..look(&spec, &state)
+            passed: decision.passed.unwrap(),
+            ..input(&spec, &state)
         };
         assert_eq!(after.decide(at(12_000)).run, Some(at(12_000)));
     }
@@ -298,9 +298,12 @@ mod tests {
     fn a_paused_task_and_one_without_a_schedule_do_nothing() {
         let (spec, mut state) = (every(1), state(0, None));
         state.is_paused = true;
-        assert_eq!(look(&spec, &state).decide(at(5_000)), Verdict::default());
+        assert_eq!(input(&spec, &state).decide(at(5_000)), Decision::default());
         let nothing = TaskState::default();
-        assert_eq!(look(&spec, &nothing).decide(at(5_000)), Verdict::default());
+        assert_eq!(
+            input(&spec, &nothing).decide(at(5_000)),
+            Decision::default()
+        );
     }
 
     proptest! {
@@ -320,9 +323,9 @@ mod tests {
                 if dies {
                     passed = at(0);
                 }
-                let verdict = TaskInput { passed, is_busy, ..look(&spec, &state) }.decide(at(now));
-                passed = passed.max(verdict.passed.unwrap_or(passed));
-                if let Some(due) = verdict.run {
+                let decision = TaskInput { passed, is_busy, ..input(&spec, &state) }.decide(at(now));
+                passed = passed.max(decision.passed.unwrap_or(passed));
+                if let Some(due) = decision.run {
                     prop_assert!(!is_busy && due <= at(now));
                     prop_assert_eq!(due.micros() % (interval as i64 * 1_000_000), 0);
                     prop_assert!(runs.last().is_none_or(|last| *last < due));
@@ -347,19 +350,19 @@ mod tests {
             let mut known = state(0, None);
             let (mut now, mut passed) = (0, at(0));
             let mut last_run = at(0);
-            for (jump, num_looks) in jumps {
+            for (jump, num_steps) in jumps {
                 now = (now + jump).max(0);
                 let landed = now;
                 let mut has_run = false;
-                let end = now + 60_000 + num_looks * 1000 + 2 * interval as i64 * 1000;
+                let end = now + 60_000 + num_steps * 1000 + 2 * interval as i64 * 1000;
                 while now < end {
-                    let verdict = TaskInput { passed, ..look(&spec, &known) }.decide(at(now));
-                    passed = verdict.passed.unwrap_or(passed);
-                    if verdict.is_clock_set_back {
+                    let decision = TaskInput { passed, ..input(&spec, &known) }.decide(at(now));
+                    passed = decision.passed.unwrap_or(passed);
+                    if decision.is_clock_set_back {
                         known = state(now, Some(now));
                         last_run = at(0);
                     }
-                    if let Some(due) = verdict.run {
+                    if let Some(due) = decision.run {
                         prop_assert!(due <= at(now) && due > last_run);
                         (last_run, has_run) = (due, true);
                         known.settled = Some(due);

@@ -20,18 +20,18 @@ use crate::record::env::RecordEnv;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The version of a plugin's stream, and its last registration.
-type Noted = (u32, Option<PluginRegistration>);
+type Recorded = (u32, Option<PluginRegistration>);
 
 /// Appends registrations to the log for as long as plugins exist; `changes` fires when something
 /// may have changed.
-pub async fn note_registrations(
+pub async fn record_registrations(
     env: RecordEnv,
     plugins: Arc<dyn PluginGate>,
     mut changes: watch::Receiver<()>,
 ) {
-    let mut noted = HashMap::new();
+    let mut recorded = HashMap::new();
     loop {
-        let done = note_all(&env, &*plugins, &mut noted).await;
+        let done = record_all(&env, &*plugins, &mut recorded).await;
         let is_over = match done {
             Ok(()) => changes.changed().await.is_err(),
             Err(error) => {
@@ -46,10 +46,10 @@ pub async fn note_registrations(
     }
 }
 
-async fn note_all(
+async fn record_all(
     env: &RecordEnv,
     plugins: &dyn PluginGate,
-    noted: &mut HashMap<Arc<str>, Noted>,
+    recorded: &mut HashMap<Arc<str>, Recorded>,
 ) -> Result<(), ApiError> {
     let points = plugins.points();
     for (plugin, registration) in &points.registrations {
@@ -57,7 +57,7 @@ async fn note_all(
             points: registration.lines(),
         };
         let stream = Stream::Plugin(plugin.as_ref().into());
-        let (version, last) = match noted.remove(plugin) {
+        let (version, last) = match recorded.remove(plugin) {
             Some(known) => known,
             None => find(env, &stream).await?,
         };
@@ -67,13 +67,13 @@ async fn note_all(
             append(env, stream, version + 1, registered.clone()).await?;
             version + 1
         };
-        noted.insert(Arc::clone(plugin), (version, Some(registered)));
+        recorded.insert(Arc::clone(plugin), (version, Some(registered)));
     }
     Ok(())
 }
 
 /// Finds the last registration in the log.
-async fn find(env: &RecordEnv, stream: &Stream) -> Result<Noted, ApiError> {
+async fn find(env: &RecordEnv, stream: &Stream) -> Result<Recorded, ApiError> {
     let head = env.log.head();
     env.applied.wait_for(head).await?;
     let Some((_, event)) = env.streams().back(stream, head).next().await? else {

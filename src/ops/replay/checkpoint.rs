@@ -79,7 +79,7 @@ struct CursorFile {
 }
 
 /// See the module's overview.
-pub(super) struct Place {
+pub(super) struct Checkpoint {
     cursor: Cursor,
     file: Option<CursorFile>,
     report: Option<(File, PathBuf)>,
@@ -108,7 +108,7 @@ impl Writes {
     }
 }
 
-impl Place {
+impl Checkpoint {
     /// Starts a replay, or continues where the cursor file says.
     ///
     /// # Errors
@@ -324,29 +324,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cursor, report) = (folder.path().join("cursor"), folder.path().join("report"));
         let asked = json!({"plugin": "P"}).as_object().unwrap().clone();
-        let open = || Place::open(Some(&cursor), Some(&report), &asked).unwrap();
-        let mut place = open();
-        place
+        let open = || Checkpoint::open(Some(&cursor), Some(&report), &asked).unwrap();
+        let mut checkpoint = open();
+        checkpoint
             .take(page(1, Some(5), &[json!({"position": 2})]), false)
             .unwrap();
         let kept = fs::read(&cursor).unwrap();
-        place
+        checkpoint
             .take(page(5, None, &[json!({"position": 7})]), false)
             .unwrap();
         // Killed between writing the report and the cursor.
         fs::write(&cursor, kept).unwrap();
-        let mut place = open();
-        assert_eq!(place.cursor.next, Some(5));
-        place
+        let mut checkpoint = open();
+        assert_eq!(checkpoint.cursor.next, Some(5));
+        checkpoint
             .take(page(5, None, &[json!({"position": 7})]), false)
             .unwrap();
         assert_eq!(
             fs::read_to_string(&report).unwrap(),
             "{\"position\":2}\n{\"position\":7}\n"
         );
-        assert!(place.is_at_end());
-        assert_eq!((place.range(), place.writes().changed), ((1, 9), 2));
-        let other = Place::open(Some(&cursor), None, &Map::new()).err();
+        assert!(checkpoint.is_at_end());
+        assert_eq!(
+            (checkpoint.range(), checkpoint.writes().changed),
+            ((1, 9), 2)
+        );
+        let other = Checkpoint::open(Some(&cursor), None, &Map::new()).err();
         assert!(other.unwrap().contains("belongs to another replay"));
     }
 }

@@ -1,4 +1,4 @@
-//! The entrance for clients and plugins: what actions can reach, and the routes.
+//! The HTTP server for clients and plugins: what actions can reach, and the routes.
 
 use std::sync::Arc;
 
@@ -28,17 +28,17 @@ use crate::socket::followers::Followers;
 use crate::socket::plugin::{self, PluginDoor};
 use crate::socket::seats::Seats;
 
-/// The parts behind the door.
+/// The parts that the HTTP server serves.
 #[derive(Clone, Copy)]
-pub(super) struct Behind<'a> {
+pub(super) struct Served<'a> {
     pub(super) projector: &'a Addr<Projector>,
     pub(super) domain: &'a Domain,
     pub(super) downstream: &'a Downstream,
     pub(super) upkeep: &'a Upkeep,
 }
 
-/// The open door.
-pub(super) struct Front {
+/// The listening HTTP server.
+pub(super) struct HttpServer {
     pub(super) http: ServerHandle,
     /// The plugins' access to the server.
     pub(super) api: Arc<dyn ApiCaller>,
@@ -48,17 +48,17 @@ pub(super) struct Front {
     pub(super) stopping: CancellationToken,
 }
 
-impl Front {
-    /// Opens the door at a socket.
+impl HttpServer {
+    /// Starts to serve at a socket.
     ///
     /// # Errors
     /// The socket does not listen.
     pub(super) fn open(
         on: &StartContext<'_>,
-        behind: Behind<'_>,
+        served: Served<'_>,
         socket: Socket,
     ) -> Result<Self, StartError> {
-        let services = Arc::new(services(on, behind));
+        let services = Arc::new(services(on, served));
         let (running, stopping) = (services.running.clone(), services.stopping.clone());
         let door = |path, broker: &PluginBroker, api: &Arc<dyn ApiCaller>| PluginDoor {
             path,
@@ -68,8 +68,8 @@ impl Front {
         };
         let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller::new(&services));
         let tried_api: Arc<dyn ApiCaller> = Arc::new(SandboxCaller(Arc::clone(&services)));
-        let plugins = door(plugin::PATH, &behind.domain.broker, &api);
-        let tried = door(plugin::SANDBOX_PATH, &behind.domain.tried, &tried_api);
+        let plugins = door(plugin::PATH, &served.domain.broker, &api);
+        let tried = door(plugin::SANDBOX_PATH, &served.domain.tried, &tried_api);
         let is_slave = on.config.timers.is_slave;
         let routes: server::Routes = Arc::new(move |config| {
             plugin::configure(&plugins, config);
@@ -93,8 +93,8 @@ impl Front {
     }
 }
 
-/// The state of the door itself.
-struct AtTheDoor {
+/// The state of the HTTP server itself.
+struct ServerState {
     followers: Arc<Followers>,
     counters: Arc<DoorCounters>,
     running: TaskTracker,
@@ -102,15 +102,15 @@ struct AtTheDoor {
 }
 
 /// Gathers what actions can reach.
-fn services(on: &StartContext<'_>, behind: Behind<'_>) -> Services {
+fn services(on: &StartContext<'_>, served: Served<'_>) -> Services {
     let (config, core) = (on.config, on.core);
-    let Behind {
+    let Served {
         domain,
         downstream,
         upkeep,
         ..
-    } = behind;
-    let door = AtTheDoor {
+    } = served;
+    let state = ServerState {
         followers: Arc::default(),
         counters: Arc::default(),
         running: TaskTracker::new(),
@@ -152,24 +152,24 @@ fn services(on: &StartContext<'_>, behind: Behind<'_>) -> Services {
         refusals: Arc::clone(&upkeep.refusals),
         clock: Arc::clone(&core.clock),
         settings: settings::services(config, on.keys),
-        health: Arc::new(parts(on, behind, &door)),
-        followers: door.followers,
-        throttle: door.throttle,
-        door: door.counters,
-        running: door.running,
+        health: Arc::new(parts(on, served, &state)),
+        followers: state.followers,
+        throttle: state.throttle,
+        door: state.counters,
+        running: state.running,
         stopping: CancellationToken::new(),
     }
 }
 
 /// Gathers the parts that report their state.
-fn parts(on: &StartContext<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
+fn parts(on: &StartContext<'_>, served: Served<'_>, state: &ServerState) -> Parts {
     let core = on.core;
-    let Behind {
+    let Served {
         projector,
         domain,
         downstream,
         upkeep,
-    } = behind;
+    } = served;
     Parts {
         log: Arc::clone(&core.log),
         store: Arc::clone(&core.store),
@@ -185,12 +185,12 @@ fn parts(on: &StartContext<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
         consumers: core.consumers.clone(),
         captured: domain.captured.clone(),
         eraser: Arc::clone(&upkeep.eraser),
-        followers: Arc::clone(&door.followers),
+        followers: Arc::clone(&state.followers),
         broker: domain.broker.clone(),
         tasks: downstream.tasks.clone(),
-        door: Arc::clone(&door.counters),
-        running: door.running.clone(),
-        throttle: Arc::clone(&door.throttle),
+        door: Arc::clone(&state.counters),
+        running: state.running.clone(),
+        throttle: Arc::clone(&state.throttle),
         refusals: Arc::clone(&upkeep.refusals),
         audit: Arc::clone(&upkeep.audit),
         backups: Arc::clone(&upkeep.backups),

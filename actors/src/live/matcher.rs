@@ -18,7 +18,7 @@ use crate::yield_budget::YieldBudget;
 
 /// What a view needs to know about a change.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct MatchRequest {
     pub(super) view: ViewId,
     /// What is asked, and how its user sees.
     pub(super) query: Arc<LiveQuery>,
@@ -29,99 +29,108 @@ pub(super) struct Question {
 
 /// What a query says of a record.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict {
+pub(super) enum MatchResult {
     /// The query does not find it.
-    Unfound,
+    NoMatch,
     /// The query finds it. It was written at that place of the renderer, with that hash.
-    Found(usize, u64),
+    Match(usize, u64),
     /// It was not looked at.
     Refused(ApiError),
 }
 
 /// What views say of one change, each by the lens that it had.
-pub(super) struct Judge<'a> {
+pub(super) struct Matcher<'a> {
     pub(super) renderer: Renderer<'a>,
-    verdicts: HashMap<ViewId, (Arc<Lens>, Verdict)>,
+    results: HashMap<ViewId, (Arc<Lens>, MatchResult)>,
     /// By connection.
     budget: Budget<Option<ListenerId>>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Matcher<'a> {
     pub(super) fn new(env: &'a RecordEnv) -> Self {
         Self {
             renderer: Renderer::new(env),
-            verdicts: HashMap::new(),
+            results: HashMap::new(),
             budget: Budget::default(),
         }
     }
 
-    /// Returns the verdict for a view, if the view still has that lens.
-    pub(super) fn verdict(&self, view: ViewId, lens: &Arc<Lens>) -> Option<&Verdict> {
-        let (by, verdict) = self.verdicts.get(&view)?;
-        Arc::ptr_eq(by, lens).then_some(verdict)
+    /// Returns the result for a view, if the view still has that lens.
+    pub(super) fn result(&self, view: ViewId, lens: &Arc<Lens>) -> Option<&MatchResult> {
+        let (by, result) = self.results.get(&view)?;
+        Arc::ptr_eq(by, lens).then_some(result)
     }
 
-    /// Answers what views need to know.
-    pub(super) async fn answer(
+    /// Evaluates what views need to know.
+    pub(super) async fn evaluate(
         &mut self,
-        questions: Vec<Question>,
+        match_requests: Vec<MatchRequest>,
         change: &Change,
         yield_budget: &mut YieldBudget,
     ) {
         let Some(head) = &change.after else { return };
-        for question in questions {
-            let (verdict, cost) = self.judge(&question, head);
-            let answer = (question.lens, verdict);
-            self.verdicts.insert(question.view, answer);
+        for match_request in match_requests {
+            let (result, cost) = self.evaluate_one(&match_request, head);
+            let answer = (match_request.lens, result);
+            self.results.insert(match_request.view, answer);
             yield_budget.after(cost).await;
         }
     }
 
-    /// Returns the verdict, and what it cost.
-    fn judge(&mut self, question: &Question, head: &Arc<Head>) -> (Verdict, u64) {
-        let (query, lens) = (&question.query, &question.lens);
+    /// Returns the result, and what it cost.
+    fn evaluate_one(
+        &mut self,
+        match_request: &MatchRequest,
+        head: &Arc<Head>,
+    ) -> (MatchResult, u64) {
+        let (query, lens) = (&match_request.query, &match_request.lens);
         let cost = lens.cost(query, &head.record, MAX_COST);
-        if let Err(over) = self.budget.take(question.payer, cost) {
-            return (Verdict::Refused(too_costly(over)), 1);
+        if let Err(over) = self.budget.take(match_request.payer, cost) {
+            return (MatchResult::Refused(too_costly(over)), 1);
         }
         if !lens.finds(query, &head.record) {
-            return (Verdict::Unfound, cost);
+            return (MatchResult::NoMatch, cost);
         }
         let (place, hash) = self.renderer.render(query, lens, (head, None));
         let written = self.renderer.num_bytes(place);
-        (Verdict::Found(place, hash), cost.saturating_add(written))
+        (
+            MatchResult::Match(place, hash),
+            cost.saturating_add(written),
+        )
     }
 }
 
 /// What a view says of changes, by their positions.
-pub(super) struct Judges<'a> {
+pub(super) struct Matchers<'a> {
     env: &'a RecordEnv,
-    judges: HashMap<u64, Judge<'a>>,
+    matchers: HashMap<u64, Matcher<'a>>,
 }
 
-impl<'a> Judges<'a> {
+impl<'a> Matchers<'a> {
     pub(super) fn new(env: &'a RecordEnv) -> Self {
-        let judges = HashMap::new();
-        Self { env, judges }
+        let matchers = HashMap::new();
+        Self { env, matchers }
     }
 
-    /// Returns the judge of a change.
-    pub(super) fn of(&mut self, position: u64) -> &mut Judge<'a> {
+    /// Returns the matcher of a change.
+    pub(super) fn of(&mut self, position: u64) -> &mut Matcher<'a> {
         let env = self.env;
-        self.judges
+        self.matchers
             .entry(position)
-            .or_insert_with(|| Judge::new(env))
+            .or_insert_with(|| Matcher::new(env))
     }
 
-    /// Answers what a view needs to know.
-    pub(super) async fn answer(
+    /// Evaluates what a view needs to know.
+    pub(super) async fn evaluate(
         &mut self,
-        open: Vec<(Change, Question)>,
+        open: Vec<(Change, MatchRequest)>,
         yield_budget: &mut YieldBudget,
     ) {
-        for (change, question) in open {
-            let judge = self.of(change.position);
-            judge.answer(vec![question], &change, yield_budget).await;
+        for (change, match_request) in open {
+            let matcher = self.of(change.position);
+            matcher
+                .evaluate(vec![match_request], &change, yield_budget)
+                .await;
         }
     }
 }
