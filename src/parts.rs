@@ -36,7 +36,7 @@ use crate::proof::{CheckpointState, Checkpoints};
 use crate::socket::followers::Followers;
 
 /// How long an actor may take to report its state before it counts as gone.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parts that are asked for their state.
 pub struct Parts {
@@ -255,12 +255,12 @@ impl Parts {
     }
 
     async fn captured(&self) -> Option<CaptureFigures> {
-        let figures = tokio::time::timeout(PATIENCE, self.captured.figures());
+        let figures = tokio::time::timeout(STATE_TIMEOUT, self.captured.figures());
         figures.await.ok()?.ok()?
     }
 
     async fn indexes(&self) -> Option<IndexFigures> {
-        let listed = tokio::time::timeout(PATIENCE, self.store.list_indexes());
+        let listed = tokio::time::timeout(STATE_TIMEOUT, self.store.list_indexes());
         let listed = listed.await.ok()?.ok()?;
         let mut figures = IndexFigures::default();
         for entry in listed {
@@ -280,6 +280,6 @@ where
     M: Message + Send + 'static,
     M::Result: Send,
 {
-    let answer = tokio::time::timeout(PATIENCE, actor.send(message)).await;
+    let answer = tokio::time::timeout(STATE_TIMEOUT, actor.send(message)).await;
     answer.ok()?.ok()
 }

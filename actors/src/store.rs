@@ -42,7 +42,7 @@ pub enum StoreError {
     #[error("record store not available: {cause}")]
     Unavailable {
         /// What clients are told.
-        why: Away,
+        why: UnavailableReason,
         /// The database's error message.
         cause: String,
     },
@@ -56,7 +56,7 @@ pub enum StoreError {
 
 /// Why a database is not available at present, as far as clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Away {
+pub enum UnavailableReason {
     /// It cannot be reached, or is starting or stopping.
     Unreachable,
     /// It did not answer in time.
@@ -79,7 +79,7 @@ pub enum Away {
     Taken,
 }
 
-impl Away {
+impl UnavailableReason {
     /// Returns the message for clients.
     pub fn message(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ impl Away {
 
 impl StoreError {
     /// Builds the error for a database that is not available at present.
-    pub fn unavailable(why: Away, cause: impl Into<String>) -> Self {
+    pub fn unavailable(why: UnavailableReason, cause: impl Into<String>) -> Self {
         let cause = cause.into();
         Self::Unavailable { why, cause }
     }

@@ -9,22 +9,22 @@ use super::{Call, Outcome, Reply, request};
 pub(super) async fn to_users(call: Call) -> Outcome {
     let ids = ids(&call, "user_ids", "empty user ids")?;
     let topic = topic(&call)?;
-    let parcel = call.services.push.prepare(notification(&call)?)?;
+    let payloads = call.services.push.prepare(notification(&call)?)?;
     // The published client passes the id of a user's record.
     let user = |id: &String| UserId::from(id.strip_prefix("user/").unwrap_or(id));
     let users: Vec<UserId> = ids.iter().map(user).collect();
     let push = &call.services.push;
-    push.to_users(&users, topic, &parcel).await?;
+    push.to_users(&users, topic, &payloads).await?;
     Reply::new(&ids.iter().map(|id| json!({"_id": id})).collect::<Vec<_>>())
 }
 
 pub(super) async fn to_devices(call: Call) -> Outcome {
     let ids = ids(&call, "device_ids", "empty device ids")?;
     let topic = topic(&call)?;
-    let parcel = call.services.push.prepare(notification(&call)?)?;
+    let payloads = call.services.push.prepare(notification(&call)?)?;
     let devices: Vec<DeviceId> = ids.iter().cloned().map(DeviceId::from).collect();
     let push = &call.services.push;
-    let found = push.to_devices(&devices, topic, &parcel).await?;
+    let found = push.to_devices(&devices, topic, &payloads).await?;
     let item = |(id, found): (&String, Option<bool>)| match found {
         Some(true) => Some(json!({"_id": id})),
         Some(false) => None,

@@ -44,7 +44,7 @@ use crate::ops_store;
 use crate::plugin::TransportError;
 use crate::proof::{NotOpened, open_signed};
 use crate::push;
-use crate::record_store::start::{patiently, ready_store};
+use crate::record_store::start::{ready_store, retry_while_unavailable};
 
 /// How long each step of a shutdown may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
@@ -217,7 +217,7 @@ impl Application {
         let started = async {
             // The store was closed to others if another one was in use; now it has caught up with
             // the log.
-            patiently(async || store.open_to_others().await).await?;
+            retry_while_unavailable(async || store.open_to_others().await).await?;
             let watched = (reserve, ending);
             Self::build((&config, keys, audit), (opened, stored, watched), socket).await
         };

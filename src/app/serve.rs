@@ -110,7 +110,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
             Ok(application) => application,
         };
         has_run = true;
-        moved::settle(config).map_err(noted)?;
+        moved::confirm(config).map_err(noted)?;
         let log_head = application.core.log.head();
         tracing::info!(address = %application.address, log_head, "serving");
         announce(&application);

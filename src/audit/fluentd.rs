@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 /// v1's tag.
 const TAG: &str = "skygear.audit";
 /// How long a connection, or one message, may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before the next attempt after fluentd could not be reached.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same during the last attempts before the end.
@@ -125,7 +125,7 @@ impl Fluentd {
 fn patience(until: Option<Instant>) -> Duration {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // A timeout of zero would mean none at all.
-    left.map_or(PATIENCE, |left| left.clamp(SHORTEST, PATIENCE))
+    left.map_or(TIMEOUT, |left| left.clamp(SHORTEST, TIMEOUT))
 }
 
 fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStream> {
@@ -189,7 +189,7 @@ mod tests {
 
         // Before the end there is no pause between attempts.
         fluentd.port = port;
-        let (num_sent, left) = fluentd.finish(Instant::now() + PATIENCE);
+        let (num_sent, left) = fluentd.finish(Instant::now() + TIMEOUT);
         assert!(num_sent == 2 && left.is_none(), "{left:?}");
         let expected = [
             (TAG.to_owned(), 2, record(2)),

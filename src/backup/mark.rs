@@ -28,7 +28,7 @@ use super::BackupError;
 
 const WHY: &str = "erased later in the log that this one was restored from";
 /// How long writing one commit may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Notes in a restored journal that it was restored, and names its blanks, if it may have any, and
 /// the files that were erased later. Returns how many events are blank.
@@ -61,7 +61,7 @@ pub(super) fn mark(
     let runtime = runtime.map_err(BackupError::io("the restored log"))?;
     let appended =
         runtime.block_on(log.append(decision(restored, erasure_of(blanks, files), head)));
-    log.close(PATIENCE);
+    log.close(COMMIT_TIMEOUT);
     appended.map_err(|error| refused(&error))?;
     Ok(num_blanks)
 }

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A consumer's position, its lag and its open deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+struct Progress {
     position: u64,
     lag: u64,
     open: u64,
@@ -22,7 +22,7 @@ struct Look {
     over: u64,
 }
 
-impl Look {
+impl Progress {
     fn at(state: &Json) -> Self {
         let number = |name: &str| state.get(name).and_then(Json::as_u64).unwrap_or_default();
         Self {
@@ -36,9 +36,9 @@ impl Look {
     /// Returns whether everything that was open at `begun` has been delivered. While new events
     /// arrive, something is always open, so only what was open then counts.
     fn is_done_since(self, begun: Self) -> bool {
-        let is_there = self.position >= begun.position + begun.lag;
-        let is_told = self.open == 0 || self.over >= begun.over + begun.open;
-        is_there && is_told
+        let is_caught_up = self.position >= begun.position + begun.lag;
+        let is_delivered = self.open == 0 || self.over >= begun.over + begun.open;
+        is_caught_up && is_delivered
     }
 }
 
@@ -49,7 +49,7 @@ impl Look {
 /// Returns a sentence: the server or the consumer is gone, or the consumer is paused.
 pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<Json, String> {
     let name = begun.get("name").cloned().unwrap_or_default();
-    let first = Look::at(begun);
+    let first = Progress::at(begun);
     let bar = ProgressBar::new(first.lag + first.open);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} delivered {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
@@ -60,12 +60,15 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
         let mut states = listed.into_iter();
         let state = states.find(|state| state.get("name") == Some(&name));
         let state = state.ok_or_else(|| format!("{name} no longer exists"))?;
-        let look = Look::at(&state);
-        let events = look.position.saturating_sub(first.position).min(first.lag);
-        let again = look.over.saturating_sub(first.over).min(first.open);
+        let progress = Progress::at(&state);
+        let events = progress
+            .position
+            .saturating_sub(first.position)
+            .min(first.lag);
+        let again = progress.over.saturating_sub(first.over).min(first.open);
         bar.set_position(events + again);
         let now = state.get("state").and_then(Json::as_str);
-        if look.is_done_since(first) {
+        if progress.is_done_since(first) {
             bar.finish_and_clear();
             return Ok(state);
         }
@@ -95,19 +98,19 @@ mod tests {
 
     #[test]
     fn it_is_done_when_what_was_open_then_is_over() {
-        let look = |position, lag, open, over| Look {
+        let progress = |position, lag, open, over| Progress {
             position,
             lag,
             open,
             over,
         };
-        let begun = look(10, 5, 3, 100);
-        assert!(!look(10, 5, 3, 100).is_done_since(begun));
-        assert!(!look(15, 0, 1, 102).is_done_since(begun));
-        assert!(!look(14, 1, 0, 103).is_done_since(begun));
-        assert!(look(15, 9, 4, 103).is_done_since(begun), "others came");
+        let begun = progress(10, 5, 3, 100);
+        assert!(!progress(10, 5, 3, 100).is_done_since(begun));
+        assert!(!progress(15, 0, 1, 102).is_done_since(begun));
+        assert!(!progress(14, 1, 0, 103).is_done_since(begun));
+        assert!(progress(15, 9, 4, 103).is_done_since(begun), "others came");
         assert!(
-            look(15, 0, 0, 100).is_done_since(begun),
+            progress(15, 0, 0, 100).is_done_since(begun),
             "nothing of it was wanted"
         );
     }

@@ -35,7 +35,7 @@ const FEW_EVENTS: u64 = 512;
 const MAX_ROUNDS: usize = 20;
 
 /// How long to wait until the server uses the new store.
-const PATIENCE: Duration = Duration::from_secs(120);
+const MAX_WAIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Moves the store to the database at an address, or with `file` into the data folder.
@@ -159,7 +159,7 @@ fn place<'a>(config: &'a Config, database: Option<&'a Database>, path: &'a Path)
 
 /// Waits until the running server uses the new store, at `url` or in the file.
 async fn await_server(config: &Config, url: &Option<String>) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + MAX_WAIT;
     loop {
         match moved::read(config).map_err(|error| error.to_string())? {
             Some(note) if note.is_taken && note.database_url == *url => return Ok(()),

@@ -30,7 +30,7 @@ pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, Str
     let options = ServerOptions {
         app: app.to_owned(),
         max_readers: 2,
-        patience: database.wait,
+        max_wait: database.wait,
         // The switch to the new store waits for the disk, and so for every earlier write.
         synchronous_commit: false,
         statement_timeout: database.statement_timeout,

@@ -31,7 +31,7 @@ pub struct ServerFlag {
 #[derive(Debug)]
 pub enum NotFollowed {
     /// The server does not run, or cannot answer now.
-    Away(String),
+    Unreachable(String),
     /// The server refuses.
     Refused(String),
 }
@@ -161,7 +161,8 @@ impl RunningServer {
         }
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
         let response = request.send().await;
-        let response = response.map_err(|error| NotFollowed::Away(self.unreachable(&error)))?;
+        let response =
+            response.map_err(|error| NotFollowed::Unreachable(self.unreachable(&error)))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -173,7 +174,7 @@ impl RunningServer {
             |error| self.refusal(error),
         );
         Err(if is_away {
-            NotFollowed::Away(why)
+            NotFollowed::Unreachable(why)
         } else {
             NotFollowed::Refused(why)
         })

@@ -114,7 +114,7 @@ fn with_store_at(config: &Config, url: Option<String>) -> Config {
 
 /// Marks the store that was moved to as in use, after a start that succeeded. A note that is marked
 /// already is deleted once the settings name the same store.
-pub(crate) fn settle(config: &Config) -> io::Result<()> {
+pub(crate) fn confirm(config: &Config) -> io::Result<()> {
     match read(config)? {
         None => Ok(()),
         Some(note) if note.database_url.as_deref() == url_of(config) && note.is_taken => {

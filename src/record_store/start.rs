@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
-use skytrail_actors::store::{Away, RecordStore as _, Snapshot, StoreError};
+use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError, UnavailableReason};
 use skytrail_schema::event::{Commit, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
@@ -21,7 +21,7 @@ use crate::projection::{
 use crate::record_store::origin::find_foreign;
 
 /// How long a start waits for a database that cannot be used, and the pause between two attempts.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many events are applied at once while the store catches up.
@@ -70,7 +70,7 @@ async fn open_server(
     let options = ServerOptions {
         app: app.to_owned(),
         max_readers: database.connections,
-        patience: database.wait,
+        max_wait: database.wait,
         synchronous_commit: database.synchronous_commit,
         statement_timeout: database.statement_timeout,
         index_limits: IndexLimits::default(),
@@ -78,9 +78,9 @@ async fn open_server(
     let store = connect(database, &options).await?;
     let head = log.report().head;
     let checked = async {
-        let snapshot = patiently(async || store.load_snapshot().await).await?;
+        let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
         let checkpoint = snapshot.checkpoint;
-        let origin = patiently(async || store.origin().await).await?;
+        let origin = retry_while_unavailable(async || store.origin().await).await?;
         let foreign = find_foreign((checkpoint, &origin), (&log.segments(), head));
         match foreign.map_err(|error| failed(&error))? {
             None => Ok(()),
@@ -106,7 +106,7 @@ async fn open_server(
 /// Opens the store, and waits a while for a database that cannot be used yet. It may still be
 /// starting, or may not have noticed that the previous server is gone.
 async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     let mut is_told = false;
     loop {
         match SqlStore::open_server(database.url.reveal(), options).await {
@@ -134,10 +134,10 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
 }
 
 /// Retries work in the record store for a while when its database cannot do it at present.
-pub(crate) async fn patiently<T>(
+pub(crate) async fn retry_while_unavailable<T>(
     work: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StartError> {
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     let mut is_told = false;
     loop {
         match work().await {
@@ -145,7 +145,8 @@ pub(crate) async fn patiently<T>(
             // Only another start ends this.
             Err(
                 error @ StoreError::Unavailable {
-                    why: Away::Behind, ..
+                    why: UnavailableReason::Behind,
+                    ..
                 },
             ) => {
                 return Err(StartError::store(&error));
@@ -239,7 +240,7 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 /// Applies what the log has and the store lacks, so that what is kept in memory starts complete.
 async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
-    let snapshot = patiently(async || store.load_snapshot().await).await?;
+    let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
     let head = log.report().head;
     if snapshot.checkpoint == head {
         return Ok(snapshot);
@@ -252,14 +253,14 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
         let commits = read.map_err(|error| failed(&error))?;
         let Some(last) = commits.last() else { break };
         position = last.last_position();
-        patiently(async || store.apply(&commits).await).await?;
+        retry_while_unavailable(async || store.apply(&commits).await).await?;
         erased.note(&commits);
     }
     erased
         .forget_in(store)
         .await
         .map_err(|error| failed(&error))?;
-    patiently(async || store.load_snapshot().await).await
+    retry_while_unavailable(async || store.load_snapshot().await).await
 }
 
 /// What was erased while nobody fed a store.

@@ -148,22 +148,22 @@ impl Model {
         atomic: bool,
     ) -> Batch {
         writable(scope)?;
-        let mut victims: Vec<_> = ids
+        let mut deletions: Vec<_> = ids
             .iter()
-            .map(|id| (named(id), self.victim(viewer, scope, id)))
+            .map(|id| (named(id), self.deletion(viewer, scope, id)))
             .collect();
-        fail_if_atomic(&victims, atomic)?;
+        fail_if_atomic(&deletions, atomic)?;
         // In the given order: a record does not block its own deletion, nor do records deleted
         // before it.
         let mut after = self.records.clone();
-        for ((target, victim), id) in &mut victims.iter_mut().zip(ids) {
+        for ((target, deletion), id) in &mut deletions.iter_mut().zip(ids) {
             let refers = |record: &Rec| {
                 record
                     .fields
                     .get("r")
                     .is_some_and(|it| it["$id"] == *target)
             };
-            if victim.is_err() {
+            if deletion.is_err() {
                 continue;
             }
             let Some(record) = after.remove(id) else {
@@ -171,22 +171,27 @@ impl Model {
             };
             if after.values().any(refers) {
                 after.insert(id.clone(), record);
-                *victim = Err(REFERRED);
+                *deletion = Err(REFERRED);
             }
         }
-        fail_if_atomic(&victims, atomic)?;
+        fail_if_atomic(&deletions, atomic)?;
         self.records = after;
-        let outcome = |victim: Result<(), Refusal>| match victim {
+        let outcome = |deletion: Result<(), Refusal>| match deletion {
             Ok(()) => Outcome::Deleted,
             Err(refusal) => Outcome::Failed(refusal),
         };
-        Ok(victims
+        Ok(deletions
             .into_iter()
             .map(|(id, it)| (id, outcome(it)))
             .collect())
     }
 
-    fn victim(&self, viewer: &Viewer, scope: &Scope, id: &(String, String)) -> Result<(), Refusal> {
+    fn deletion(
+        &self,
+        viewer: &Viewer,
+        scope: &Scope,
+        id: &(String, String),
+    ) -> Result<(), Refusal> {
         let record = self.records.get(id).filter(|record| within(scope, record));
         match record {
             _ if id.0 == "user" => Err(USER_STAYS),

@@ -1,7 +1,7 @@
 //! A restored log that continues has a different history from there on.
 
 use super::*;
-use crate::live::listener::{Followed, Listener, PATIENCE};
+use crate::live::listener::{Followed, Listener, TIMEOUT};
 use crate::live::stream::Stream;
 use crate::support::server::MASTER_KEY;
 use crate::support::sse::{EventSource, Heard};
@@ -128,7 +128,7 @@ fn followed_to_end(server: &TestServer, headers: &[(&str, &str)]) -> Result<Stri
         return Err(source.rest());
     }
     loop {
-        let heard = source.next(PATIENCE);
+        let heard = source.next(TIMEOUT);
         let Heard::Event(event) = heard else {
             panic!("{heard:?}");
         };

@@ -9,7 +9,7 @@ use crate::support::client::{Answer, Client, send};
 use crate::support::raw::RawClient;
 use crate::support::server::{API_KEY, TestServer};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn post(server: &TestServer, body: &str) -> Answer {
     let headers = [("X-Skygear-API-Key".to_owned(), API_KEY.to_owned())];
@@ -43,7 +43,7 @@ fn a_body_that_is_announced_too_long_is_refused_before_it_comes() {
     let server = TestServer::start();
     let mut client = RawClient::connect(&server);
     client.send_head("/record/query", &["Content-Length: 104857600"]);
-    let answer = client.answer(PATIENCE).unwrap();
+    let answer = client.answer(TIMEOUT).unwrap();
     assert_names(&answer, (413, 107), "MAX_BODY_BYTES", 10 << 20);
 }
 
@@ -57,7 +57,7 @@ fn a_body_without_an_end_is_refused_on_the_way_and_not_kept() {
     while sent < 100 << 20 && !client.has_answer() && client.send(&piece) {
         sent += piece.len();
     }
-    let answer = client.answer(PATIENCE).unwrap();
+    let answer = client.answer(TIMEOUT).unwrap();
     assert_names(&answer, (413, 107), "MAX_BODY_BYTES", 10 << 20);
     assert!(sent < 50 << 20, "sent {sent} bytes before it was refused");
 }

@@ -18,7 +18,7 @@ use crate::support::server::TestServer;
 const PAGE_BYTES: usize = 4096;
 const NOTES: u32 = 240;
 /// No answer and no start may take longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -103,7 +103,7 @@ fn ask(client: &Client) -> Vec<Json> {
         let begun = Instant::now();
         let answer = client.call(action, payload);
         assert!(
-            begun.elapsed() < PATIENCE,
+            begun.elapsed() < TIMEOUT,
             "{action} took {:?}",
             begun.elapsed()
         );
@@ -145,7 +145,7 @@ fn a_damaged_record_store_is_noticed_and_made_anew_and_the_answers_are_right() {
         let did = damage(&path, &mut dice);
         let begun = Instant::now();
         server.restart();
-        assert!(begun.elapsed() < PATIENCE, "{did}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < TIMEOUT, "{did}: {:?}", begun.elapsed());
         assert_eq!(ask(&ada.at(&server)), expected, "round {round}: {did}");
         assert!(clear_aside(&server), "round {round}: {did} was not noticed");
     }

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use crate::support::socket::{Incoming, Socket};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(super) struct Line {
@@ -70,7 +70,7 @@ impl Line {
         let publish = json!({"action": "pub", "channel": self.channel, "data": self.num_marks});
         self.socket.send(&publish.to_string());
         loop {
-            match self.socket.receive(PATIENCE) {
+            match self.socket.receive(TIMEOUT) {
                 Incoming::Text(text)
                     if serde_json::from_str::<Json>(&text).ok().as_ref() == Some(&mark) =>
                 {

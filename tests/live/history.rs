@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::listener::{Followed, Listener, PATIENCE};
+use super::listener::{Followed, Listener, TIMEOUT};
 use super::path;
 use super::stream::Stream;
 use crate::support::client::Client;
@@ -212,7 +212,7 @@ fn await_state(
     found: &Option<BTreeMap<String, Json>>,
     mut look: impl FnMut() -> (bool, Followed),
 ) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let (is_so, followed) = look();
         if is_so {

@@ -10,7 +10,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::{Incoming, Socket};
 
 /// Longer than anything here should take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The state of a subscription.
 #[derive(Clone, Debug, Default)]
@@ -183,7 +183,7 @@ impl Listener {
 
     /// Takes frames until a subscription is as wanted.
     pub fn until(&mut self, name: &str, is_there: impl Fn(&Followed) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !is_there(&self.followed[name]) {
             let left = deadline.saturating_duration_since(Instant::now());
             let said = self.next(left);
@@ -198,7 +198,7 @@ impl Listener {
 
     /// Takes frames until the socket is closed.
     pub fn until_closed(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.is_closed {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the socket stays open");

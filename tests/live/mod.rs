@@ -10,7 +10,7 @@ pub mod stream;
 
 use serde_json::{Value as Json, json};
 
-use self::listener::{Followed, Listener, PATIENCE};
+use self::listener::{Followed, Listener, TIMEOUT};
 use self::stream::Stream;
 use crate::support::client::Client;
 use crate::support::server::TestServer;
@@ -100,7 +100,7 @@ fn what_cannot_be_followed_is_refused_in_plain_words() {
     let mut listener = Listener::open(&server, &ada);
     let mut refusal = |frame: Json| {
         listener.socket.send(&frame.to_string());
-        let said = listener.next(PATIENCE).unwrap();
+        let said = listener.next(TIMEOUT).unwrap();
         assert_eq!(said["event"], "error", "{said}");
         (
             said["error"]["code"].clone(),
@@ -140,7 +140,7 @@ fn what_cannot_be_followed_is_refused_in_plain_words() {
     listener.subscribe("r", json!({"record_type": "note"}));
     let mut refusal = |frame: Json| {
         listener.socket.send(&frame.to_string());
-        let said = listener.next(PATIENCE).unwrap();
+        let said = listener.next(TIMEOUT).unwrap();
         said["error"]["message"].as_str().unwrap().to_owned()
     };
     assert!(refusal(subscribe(json!({}))).contains("already"));
@@ -192,7 +192,7 @@ fn a_browser_follows_over_plain_http_and_comes_back() {
     let mut wrong = Stream::get(&server, &ada, &wrong, None);
     wrong.until(|it| it.error.is_some());
     while !wrong.is_over {
-        wrong.next(PATIENCE);
+        wrong.next(TIMEOUT);
     }
     let body = json!({"auth_id": ada.user, "disabled": true});
     Client::master(&server)

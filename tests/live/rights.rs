@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
 
-use super::listener::{Followed, Listener, PATIENCE};
+use super::listener::{Followed, Listener, TIMEOUT};
 use super::{ids, path};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
@@ -271,7 +271,7 @@ fn who_loses_his_connection_while_he_catches_up_goes_on_in_the_middle() {
         ada.save(&fresh("opened"), json!({"_access": []}));
         let mut listener = back(&before);
         for _ in 0..num_heard {
-            listener.next(PATIENCE);
+            listener.next(TIMEOUT);
         }
         let known = listener.followed["q"].clone();
         drop(listener);
@@ -372,7 +372,7 @@ fn who_may_not_act_any_more_hears_no_more() {
     let refusal = |mut listener: Listener| {
         let mut last = Json::Null;
         while !listener.is_closed {
-            last = listener.next(PATIENCE).unwrap_or(last);
+            last = listener.next(TIMEOUT).unwrap_or(last);
         }
         assert_eq!(last["event"], "error", "{last}");
         last["error"]["code"].as_i64().unwrap()
@@ -431,7 +431,7 @@ fn who_is_verified_no_more_listens_no_more() {
         stranger.until("q", heard);
         verify(loss.clone());
         for listener in [&mut listener, &mut idle] {
-            let last = listener.next(PATIENCE).unwrap();
+            let last = listener.next(TIMEOUT).unwrap();
             assert_eq!(last["error"]["code"], 128, "{loss}: {last}");
             listener.until_closed();
         }
@@ -447,7 +447,7 @@ fn a_token_is_good_for_listening_until_it_expires() {
     let world = World::new(&[("TOKEN_STORE_EXPIRY", "3")]);
     let mut listener = Listener::open(&world.server, &world.bob);
     listener.subscribe("q", json!({"record_type": "note"}));
-    let last = listener.next(PATIENCE).unwrap();
+    let last = listener.next(TIMEOUT).unwrap();
     assert_eq!(last["error"]["code"], 104, "{last}");
     listener.until_closed();
     let refused = Listener::try_open(&world.server, &world.bob).err().unwrap();
@@ -476,7 +476,7 @@ fn who_listens_is_let_go_when_his_password_expires() {
     cat.token = session["access_token"].as_str().map(str::to_owned);
     let mut listener = Listener::open(&world.server, &cat);
     listener.subscribe("q", json!({"record_type": "note"}));
-    let last = listener.next(PATIENCE).unwrap();
+    let last = listener.next(TIMEOUT).unwrap();
     assert_eq!(last["error"]["info"]["reason"], "PasswordExpired", "{last}");
     listener.until_closed();
     let refused = Listener::try_open(&world.server, &cat).err().unwrap();

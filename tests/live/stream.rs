@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json};
 
-use super::listener::{Followed, PATIENCE};
+use super::listener::{Followed, TIMEOUT};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
@@ -54,7 +54,7 @@ impl Stream {
 
     fn send(server: &TestServer, line: &str, last_id: Option<&str>, body: &str) -> Self {
         let mut stream = TcpStream::connect(server.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let last_id = last_id.map(|id| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
             "{line} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{}\
@@ -93,7 +93,7 @@ impl Stream {
 
     /// Takes events until its state is as wanted, or the answer ends.
     pub fn until(&mut self, is_there: impl Fn(&Followed) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !is_there(&self.followed) {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
@@ -123,7 +123,7 @@ impl Stream {
     fn read_chunk(&mut self) {
         self.reader
             .get_ref()
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(TIMEOUT))
             .unwrap();
         let mut size = String::new();
         self.reader.read_line(&mut size).unwrap();

@@ -11,7 +11,7 @@ use crate::plugin::worker::{Seen, Worker};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn strange_frames() -> Vec<String> {
     let deep = |depth: usize| format!("{{\"action\": {}", "[".repeat(depth));
@@ -65,7 +65,7 @@ fn pubsub_bears_whatever_is_said() {
         }
     }
     witness.send(r#"{"action": "pub", "channel": "room", "data": "well"}"#);
-    match witness.receive(PATIENCE) {
+    match witness.receive(TIMEOUT) {
         Incoming::Text(text) => assert!(text.contains("well"), "{text}"),
         other => panic!("{other:?}"),
     }
@@ -92,15 +92,15 @@ fn the_log_bears_whatever_is_said() {
         let mut socket = open(server, "/log", MASTER_KEY);
         socket.send(&frame);
         // All of them are refused, and the socket ends.
-        while let Incoming::Text(said) = socket.receive(PATIENCE) {
+        while let Incoming::Text(said) = socket.receive(TIMEOUT) {
             assert!(said.contains("\"error\""), "{frame}: {said}");
         }
         assert!(
-            matches!(socket.receive(PATIENCE), Incoming::Closed),
+            matches!(socket.receive(TIMEOUT), Incoming::Closed),
             "{frame}"
         );
     }
-    assert!(matches!(witness.receive(PATIENCE), Incoming::Text(_)));
+    assert!(matches!(witness.receive(TIMEOUT), Incoming::Text(_)));
     world.assert_well();
 }
 
@@ -114,7 +114,7 @@ fn open(server: &TestServer, path: &str, key: &str) -> Socket {
 fn hear_out(worker: &mut Worker, strange: &str) {
     worker.send(json!({"type": "ping"}));
     loop {
-        match worker.next(PATIENCE) {
+        match worker.next(TIMEOUT) {
             Seen::Message(message) if message["type"] == "pong" => return,
             Seen::Message(message) => assert!(message["type"].is_string(), "{strange}: {message}"),
             Seen::Close(_) | Seen::Lost => return,
@@ -162,7 +162,7 @@ fn the_plugins_door_bears_whatever_is_said() {
     ] {
         let mut worker = Worker::greet(&server, &json!({}));
         loop {
-            match worker.next(PATIENCE) {
+            match worker.next(TIMEOUT) {
                 Seen::Message(message) if message["type"] == "request" => {
                     let is_init = message["name"] == "init";
                     worker.answer(&message, if is_init { &registration } else { &Json::Null });

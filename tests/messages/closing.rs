@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
-use super::{PATIENCE, hear, listen, publication, subscription};
+use super::{TIMEOUT, hear, listen, publication, subscription};
 use crate::support::server::{API_KEY, TestServer};
 use crate::support::socket::Incoming;
 
@@ -38,7 +38,7 @@ pub(super) fn open(server: &TestServer, path: &str) -> TcpStream {
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -53,7 +53,7 @@ fn a_stop_sends_listeners_away_and_waits_for_none() {
     let mut server = TestServer::start();
     let mut listener = listen(&server, "room");
     assert!(server.terminate().success());
-    while !matches!(listener.receive(PATIENCE), Incoming::Closed) {}
+    while !matches!(listener.receive(TIMEOUT), Incoming::Closed) {}
     let (code, why) = listener.close_reason().unwrap();
     assert_eq!((code, why.as_str()), (1001, "the server is stopping"));
     assert!(
@@ -87,7 +87,7 @@ fn who_publishes_and_hangs_up_at_once_is_heard() {
 fn nothing_comes_that_was_not_asked_for() {
     let server = TestServer::start();
     let stream = TcpStream::connect(server.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let url = format!("ws://{}/pubsub?api_key={API_KEY}", server.address());
     let (mut socket, _) = client(url, stream).unwrap();
     socket.send(Message::text(subscription("echo"))).unwrap();

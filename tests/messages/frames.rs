@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use super::{PATIENCE, connect, hear, listen, publication, subscription};
+use super::{TIMEOUT, connect, hear, listen, publication, subscription};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
 /// Returns the text that a socket is sent before it is closed.
 fn last_words(socket: &mut Socket) -> String {
-    let Incoming::Text(text) = socket.receive(PATIENCE) else {
+    let Incoming::Text(text) = socket.receive(TIMEOUT) else {
         panic!("closed without a word");
     };
     assert!(
-        matches!(socket.receive(PATIENCE), Incoming::Closed),
+        matches!(socket.receive(TIMEOUT), Incoming::Closed),
         "{text}"
     );
     text
@@ -66,7 +66,7 @@ fn another_action_is_passed_over() {
     let mut socket = connect(&server);
     for action in [json!("dance"), json!(""), json!(null), json!("SUB")] {
         socket.send(&json!({"action": action, "channel": "room"}).to_string());
-        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+        let Incoming::Text(text) = socket.receive(TIMEOUT) else {
             panic!("{action} ends the socket");
         };
         assert_eq!(text, "Unknow action");
@@ -99,7 +99,7 @@ fn what_is_published_arrives_as_it_is() {
         socket.send(&format!(
             r#"{{"channel":"a \"b\" ключ","data":{data},"action":"pub"}}"#
         ));
-        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+        let Incoming::Text(text) = socket.receive(TIMEOUT) else {
             panic!("{data} is not heard");
         };
         assert_eq!(

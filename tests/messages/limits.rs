@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::closing::open;
-use super::{PATIENCE, connect, hear, listen, publication, subscribe, subscription};
+use super::{TIMEOUT, connect, hear, listen, publication, subscribe, subscription};
 use crate::support::eventually;
 use crate::support::machine::resident_bytes;
 use crate::support::server::{API_KEY, TestServer};
@@ -51,14 +51,14 @@ fn a_socket_hears_so_many_channels() {
     socket.send(&json!({"action": "unsub", "channel": "one"}).to_string());
     subscribe(&mut socket, "three");
     socket.send(&subscription("four"));
-    let Incoming::Text(text) = socket.receive(PATIENCE) else {
+    let Incoming::Text(text) = socket.receive(TIMEOUT) else {
         panic!("no word");
     };
     assert_eq!(
         text,
         "Error: a socket can subscribe to at most 2 channels. Closing Connection"
     );
-    assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+    assert!(matches!(socket.receive(TIMEOUT), Incoming::Closed));
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn a_channels_name_has_a_length() {
         let mut socket = connect(&server);
         let long = json!({"action": action, "channel": "0123456789x", "data": 1});
         socket.send(&long.to_string());
-        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+        let Incoming::Text(text) = socket.receive(TIMEOUT) else {
             panic!("no word");
         };
         let expected = "Error: the name of a channel can have at most 10 bytes. Closing Connection";
         assert_eq!(text, expected);
-        assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+        assert!(matches!(socket.receive(TIMEOUT), Incoming::Closed));
     }
 }
 
@@ -87,7 +87,7 @@ fn a_message_has_a_size() {
     listener.send(&frame(most));
     assert_eq!(hear(&mut listener).as_str().unwrap().len(), most);
     listener.send(&frame(most + 1));
-    assert!(matches!(listener.receive(PATIENCE), Incoming::Closed));
+    assert!(matches!(listener.receive(TIMEOUT), Incoming::Closed));
     let (code, why) = listener.close_reason().unwrap();
     assert_eq!(
         (code, &*why),

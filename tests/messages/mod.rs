@@ -16,7 +16,7 @@ use crate::support::server::{API_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn connect(server: &TestServer) -> Socket {
     let headers = [("X-Skygear-API-Key".to_owned(), API_KEY.to_owned())];
@@ -38,7 +38,7 @@ fn subscribe(listener: &mut Socket, channel: &str) {
 }
 
 fn hear(listener: &mut Socket) -> Json {
-    match listener.receive(PATIENCE) {
+    match listener.receive(TIMEOUT) {
         Incoming::Text(text) => serde_json::from_str::<Json>(&text).unwrap()["data"].take(),
         other => panic!("{other:?}"),
     }

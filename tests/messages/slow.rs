@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{PATIENCE, connect, hear, hub_figure, listen, publication, subscription};
+use super::{TIMEOUT, connect, hear, hub_figure, listen, publication, subscription};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
@@ -33,7 +33,7 @@ fn overwhelm(server: &TestServer, slow: &mut Socket, size: usize) {
 /// Reads what had been sent; returns the code and reason of the close frame after it.
 fn reason(slow: &mut Socket) -> (u16, String) {
     let mut number = 0;
-    while let Incoming::Text(text) = slow.receive(PATIENCE) {
+    while let Incoming::Text(text) = slow.receive(TIMEOUT) {
         if !text.contains("probe") {
             let message: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(message["data"]["n"], number, "out of order");

@@ -144,11 +144,11 @@ pub fn exercise(sample: &Sample) {
 
 /// Waits until clients are served, which is slow with one process per event.
 fn serving(sample: &Sample) -> Client {
-    const PATIENCE: Duration = Duration::from_secs(180);
+    const TIMEOUT: Duration = Duration::from_secs(180);
     let client = Client::anonymous(&sample.server);
     let begin = Instant::now();
     while !sample.remembers && client.call("schema:fetch", json!({})).status == 503 {
-        assert!(begin.elapsed() < PATIENCE, "not served");
+        assert!(begin.elapsed() < TIMEOUT, "not served");
         std::thread::park_timeout(Duration::from_millis(200));
     }
     ready(&sample.server)

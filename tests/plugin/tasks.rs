@@ -17,7 +17,7 @@ use crate::support::machine::{Mount, faketime, skipped};
 use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A spec that is not due while a test runs.
 const RARELY: &str = "@yearly";
 
@@ -35,7 +35,7 @@ fn join(server: &TestServer, hello: &Json, points: &Json) -> (Worker, Vec<Json>)
     let mut worker = Worker::greet(server, hello);
     let mut ticks = Vec::new();
     loop {
-        match worker.next(PATIENCE) {
+        match worker.next(TIMEOUT) {
             Seen::Message(message) if message["kind"] == "timer" => ticks.push(message),
             Seen::Message(message) if message["type"] == "ready" => return (worker, ticks),
             Seen::Message(message) => answer_event(&mut worker, &message, points),
@@ -54,7 +54,7 @@ fn answer_event(worker: &mut Worker, message: &Json, points: &Json) {
 /// Waits for the timer's next request; events are answered.
 fn next_tick(worker: &mut Worker) -> Json {
     loop {
-        match worker.next(PATIENCE) {
+        match worker.next(TIMEOUT) {
             Seen::Message(message) if message["kind"] == "timer" => return message,
             Seen::Message(message) => answer_event(worker, &message, &Json::Null),
             other => panic!("expected a tick, saw {other:?}"),
@@ -494,7 +494,7 @@ fn a_registration_with_a_bad_timer_is_refused_as_a_whole() {
     let refused = |points: &Json| {
         let mut worker = Worker::greet(&server, &json!({}));
         loop {
-            match worker.next(PATIENCE) {
+            match worker.next(TIMEOUT) {
                 Seen::Message(message) if message["type"] == "registered" => {
                     assert_eq!(message["ok"], false);
                     return message["problems"].clone();

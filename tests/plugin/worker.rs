@@ -17,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The status and body of a refused connection.
 pub type Refused = (u16, Json);
@@ -60,7 +60,7 @@ impl Worker {
         }
         let stream = TcpStream::connect(server.address()).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         match client(request, stream) {
             Ok((socket, _)) => Ok(Self {
                 plugin: "TEST".to_owned(),
@@ -265,7 +265,7 @@ impl Worker {
 
     /// Waits for a message of a type; anything else fails the test.
     pub fn expect(&mut self, kind: &str) -> Json {
-        match self.next(PATIENCE) {
+        match self.next(TIMEOUT) {
             Seen::Message(message) if message["type"] == kind => message,
             other => panic!("expected {kind}, saw {other:?}"),
         }
@@ -297,7 +297,7 @@ impl Worker {
         self.send(json!({"type": "ping"}));
         let mut sent = Vec::new();
         loop {
-            match self.next(PATIENCE) {
+            match self.next(TIMEOUT) {
                 Seen::Message(message) if message["type"] == "pong" => return sent,
                 Seen::Message(message) => sent.push(message),
                 other => panic!("expected a pong, saw {other:?} behind {sent:?}"),
@@ -314,7 +314,7 @@ impl Worker {
     /// Waits for the server's close frame, whatever arrives before.
     pub fn expect_close(&mut self) -> u16 {
         loop {
-            match self.next(PATIENCE) {
+            match self.next(TIMEOUT) {
                 Seen::Message(_) => {}
                 Seen::Close(code) => return code,
                 other => panic!("expected a goodbye, saw {other:?}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::worker::{PATIENCE, Worker, await_end, create, expect_held, position, state, stream};
+use super::worker::{TIMEOUT, Worker, await_end, create, expect_held, position, state, stream};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
@@ -104,7 +104,7 @@ fn where_it_begins_and_what_it_is_told_is_said_once() {
     let mut worker = Worker::connect(server.address(), "now", 1);
     let deleted = master.call("log:consumer:delete", json!({"consumer": "now"}));
     assert_eq!(deleted.result()["status"], "OK");
-    assert_eq!(worker.hear(PATIENCE).unwrap()["error"]["code"], 110);
+    assert_eq!(worker.hear(TIMEOUT).unwrap()["error"]["code"], 110);
     assert_eq!(state(&master, "now"), Json::Null);
 }
 
@@ -339,7 +339,7 @@ fn whoever_breaks_the_rules_hears_of_it() {
         let mut socket = Worker(Socket::open(server.address(), "/log", &key).unwrap());
         socket.0.send(&message.to_string());
         assert_eq!(
-            socket.hear(PATIENCE).unwrap()["error"]["code"],
+            socket.hear(TIMEOUT).unwrap()["error"]["code"],
             code,
             "{message}"
         );
@@ -347,7 +347,7 @@ fn whoever_breaks_the_rules_hears_of_it() {
     for message in ["x", "[]", r#"{"type":"ack"}"#, r#"{"type":"follow"}"#] {
         let mut worker = Worker::connect(server.address(), "strict", 1);
         worker.0.send(message);
-        assert_eq!(worker.hear(PATIENCE).unwrap()["type"], "error", "{message}");
+        assert_eq!(worker.hear(TIMEOUT).unwrap()["type"], "error", "{message}");
     }
     // Late answers are ignored.
     let mut worker = Worker::connect(server.address(), "strict", 1);

@@ -13,7 +13,7 @@ use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
 use crate::support::socket::{Incoming, Socket};
 use crate::support::sse::{EventSource, Heard};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const KEY: (&str, &str) = ("X-Skygear-API-Key", MASTER_KEY);
 
 /// A follower that reconnects.
@@ -43,7 +43,7 @@ impl Follower for OverEvents {
 
     fn next(&mut self) -> Option<Json> {
         loop {
-            let Heard::Event(event) = self.source.as_mut()?.next(PATIENCE) else {
+            let Heard::Event(event) = self.source.as_mut()?.next(TIMEOUT) else {
                 return None;
             };
             self.last_id = Some(event.id);
@@ -76,7 +76,7 @@ impl Follower for OverSocket {
 
     fn next(&mut self) -> Option<Json> {
         loop {
-            let Incoming::Text(text) = self.socket.as_mut()?.receive(PATIENCE) else {
+            let Incoming::Text(text) = self.socket.as_mut()?.receive(TIMEOUT) else {
                 return None;
             };
             let message: Json = serde_json::from_str(&text).unwrap();
@@ -170,7 +170,7 @@ fn who_follows_from_now_hears_what_comes_and_where_he_is() {
     let mut source = EventSource::open(server.address(), "/log/follow", &[], Some(&body)).unwrap();
     assert_eq!(source.status, 200, "{}", source.head);
     assert!(source.head.contains("text/event-stream"), "{}", source.head);
-    let mut next = || match source.next(PATIENCE) {
+    let mut next = || match source.next(TIMEOUT) {
         Heard::Event(event) => event,
         other => panic!("{other:?}"),
     };
@@ -218,7 +218,7 @@ fn a_user_is_named_by_what_he_signs_in_with() {
             assert_eq!(source.status, 200, "{}", source.head);
             let mut seen = Vec::new();
             while seen.len() < expected.len() {
-                let Heard::Event(event) = source.next(PATIENCE) else {
+                let Heard::Event(event) = source.next(TIMEOUT) else {
                     panic!("{user}: {seen:?}");
                 };
                 let data: Json = serde_json::from_str(&event.data).unwrap();
@@ -232,7 +232,7 @@ fn a_user_is_named_by_what_he_signs_in_with() {
         let key = [(KEY.0.to_owned(), KEY.1.to_owned())];
         let mut socket = Socket::open(server.address(), "/log", &key).unwrap();
         socket.send(&json!({"type": "follow", "from": 1, "user": user}).to_string());
-        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+        let Incoming::Text(text) = socket.receive(TIMEOUT) else {
             panic!("nothing is followed");
         };
         let said: Json = serde_json::from_str(&text).unwrap();
@@ -249,7 +249,7 @@ fn a_stop_ends_what_is_followed_in_time() {
     let mut socket =
         Socket::open(server.address(), "/log", &[(KEY.0.into(), KEY.1.into())]).unwrap();
     socket.send(r#"{"type": "follow", "from": 1}"#);
-    assert!(matches!(socket.receive(PATIENCE), Incoming::Text(_)));
+    assert!(matches!(socket.receive(TIMEOUT), Incoming::Text(_)));
     let begun = std::time::Instant::now();
     assert!(server.terminate().success());
     assert!(
@@ -257,10 +257,10 @@ fn a_stop_ends_what_is_followed_in_time() {
         "{:?}",
         begun.elapsed()
     );
-    while let Heard::Event(_) = source.next(PATIENCE) {}
-    assert!(matches!(source.next(PATIENCE), Heard::Ended));
-    while let Incoming::Text(_) = socket.receive(PATIENCE) {}
-    assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+    while let Heard::Event(_) = source.next(TIMEOUT) {}
+    assert!(matches!(source.next(TIMEOUT), Heard::Ended));
+    while let Incoming::Text(_) = socket.receive(TIMEOUT) {}
+    assert!(matches!(socket.receive(TIMEOUT), Incoming::Closed));
 }
 
 #[test]
@@ -296,11 +296,11 @@ fn only_the_master_key_follows_and_what_makes_no_sense_is_refused() {
         let key = [(KEY.0.to_owned(), KEY.1.to_owned())];
         let mut socket = Socket::open(server.address(), "/log", &key).unwrap();
         socket.send(text);
-        match socket.receive(PATIENCE) {
+        match socket.receive(TIMEOUT) {
             Incoming::Text(said) => assert!(said.contains("\"error\""), "{text}: {said}"),
             other => panic!("{text}: {other:?}"),
         }
-        assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+        assert!(matches!(socket.receive(TIMEOUT), Incoming::Closed));
     }
 }
 
@@ -344,7 +344,7 @@ fn the_command_line_follows_and_goes_on_after_a_kill() {
         }
     });
     for number in 0..3 {
-        let event: Json = serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
+        let event: Json = serde_json::from_str(&lines.recv_timeout(TIMEOUT).unwrap()).unwrap();
         assert_eq!(event["stream"], format!("record/note/{number}"));
         if number == 1 {
             server.restart();

@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::server::MASTER_KEY;
 use crate::support::socket::{Incoming, Socket};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A worker of a consumer.
 pub struct Worker(pub Socket);
@@ -21,7 +21,7 @@ impl Worker {
         let hello = json!({"type": "consume", "consumer": consumer, "window": window});
         socket.send(&hello.to_string());
         let mut worker = Self(socket);
-        let greeting = worker.hear(PATIENCE).unwrap();
+        let greeting = worker.hear(TIMEOUT).unwrap();
         assert_eq!(greeting["type"], "consuming", "{greeting}");
         assert_eq!(greeting["window"], window);
         worker
@@ -37,7 +37,7 @@ impl Worker {
 
     /// Waits for an event.
     pub fn event(&mut self) -> Json {
-        let message = self.hear(PATIENCE).unwrap();
+        let message = self.hear(TIMEOUT).unwrap();
         assert_eq!(message["type"], "event", "{message}");
         message
     }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl EventSource {
 
     /// Reads the rest of an answer that ends.
     pub fn rest(&mut self) -> String {
-        let rest = self.piece("\0", PATIENCE);
+        let rest = self.piece("\0", TIMEOUT);
         assert_eq!(rest, Err(()), "the answer goes on");
         String::from_utf8(self.buffer.split_off(0)).unwrap()
     }

@@ -44,10 +44,10 @@ impl PluginGate for AssetGate {
         &self,
         mut request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
         self.assets.sign_json(&mut request.param);
-        self.inner.deliver(request, note, hurry).await
+        self.inner.deliver(request, note, urgency).await
     }
 
     fn presence(&self, plugin: &str) -> Presence {

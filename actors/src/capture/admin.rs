@@ -16,7 +16,7 @@ const BATCH_SIZE: usize = 1000;
 
 /// Selects parked rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ParkedSelector {
     /// The rows after this number.
     After(u64),
     /// The rows with these numbers.
@@ -117,7 +117,9 @@ impl CaptureAdmin {
     /// The store does not answer.
     pub async fn list(&self, after: u64, limit: usize) -> Result<Vec<ParkedRow>, ApiError> {
         match &self.source {
-            Some(source) => Ok(source.list_parked(&Wanted::After(after), limit).await?),
+            Some(source) => Ok(source
+                .list_parked(&ParkedSelector::After(after), limit)
+                .await?),
             None => Ok(Vec::new()),
         }
     }
@@ -131,13 +133,13 @@ impl CaptureAdmin {
         let mut retried = Retried::default();
         // A column that belonged to no field may belong to one now.
         self.env.applied.wait_for(self.env.model.position()).await?;
-        for wanted in self.portions(ids).await? {
-            let new = self.source()?.retry_parked(&wanted).await?;
+        for selector in self.batches(ids).await? {
+            let new = self.source()?.retry_parked(&selector).await?;
             self.env.captured.drain().await?;
             retried.num_rows += new.len();
             let parked = self
                 .source()?
-                .list_parked(&Wanted::These(new), BATCH_SIZE)
+                .list_parked(&ParkedSelector::These(new), BATCH_SIZE)
                 .await?;
             retried.parked.extend(parked);
         }
@@ -150,21 +152,21 @@ impl CaptureAdmin {
     /// 110 if a row does not exist; the store does not answer.
     pub async fn discard(&self, ids: &[u64]) -> Result<usize, ApiError> {
         let mut num_rows = 0;
-        for wanted in self.portions(ids).await? {
-            num_rows += self.source()?.discard_parked(&wanted).await?.len();
+        for selector in self.batches(ids).await? {
+            num_rows += self.source()?.discard_parked(&selector).await?.len();
         }
         Ok(num_rows)
     }
 
-    /// Returns the named rows in portions, or all rows if none is named.
-    async fn portions(&self, ids: &[u64]) -> Result<Vec<Wanted>, ApiError> {
-        let mut wanted = ids.to_vec();
-        wanted.sort_unstable();
-        wanted.dedup();
-        for ids in wanted.chunks(BATCH_SIZE) {
+    /// Returns the named rows in batches, or all rows if none is named.
+    async fn batches(&self, ids: &[u64]) -> Result<Vec<ParkedSelector>, ApiError> {
+        let mut selector = ids.to_vec();
+        selector.sort_unstable();
+        selector.dedup();
+        for ids in selector.chunks(BATCH_SIZE) {
             let found = match &self.source {
                 Some(source) => {
-                    let these = Wanted::These(ids.to_vec());
+                    let these = ParkedSelector::These(ids.to_vec());
                     source.list_parked(&these, BATCH_SIZE).await?
                 }
                 None => Vec::new(),
@@ -174,11 +176,13 @@ impl CaptureAdmin {
                 return Err(missing(*id));
             }
         }
-        if wanted.is_empty() {
-            wanted = self.all().await?;
+        if selector.is_empty() {
+            selector = self.all().await?;
         }
-        let portions = wanted.chunks(BATCH_SIZE);
-        Ok(portions.map(|ids| Wanted::These(ids.to_vec())).collect())
+        let batches = selector.chunks(BATCH_SIZE);
+        Ok(batches
+            .map(|ids| ParkedSelector::These(ids.to_vec()))
+            .collect())
     }
 
     async fn all(&self) -> Result<Vec<u64>, ApiError> {

@@ -91,7 +91,7 @@ impl CaptureGate {
     ///
     /// # Errors
     /// It takes too long.
-    pub async fn settle(&self, types: &BTreeSet<TypeName>) -> Result<(), ApiError> {
+    pub async fn await_captured(&self, types: &BTreeSet<TypeName>) -> Result<(), ApiError> {
         match self.is_active() {
             true => self.await_what_is_there(Some(types)).await.map(drop),
             false => Ok(()),
@@ -292,8 +292,8 @@ mod tests {
         let gate = CaptureGate::default();
         gate.set_active();
         let (notes, pages) = (types("note"), types("page"));
-        let mut for_notes = Box::pin(gate.settle(&notes));
-        let mut for_pages = Box::pin(gate.settle(&pages));
+        let mut for_notes = Box::pin(gate.await_captured(&notes));
+        let mut for_pages = Box::pin(gate.await_captured(&pages));
         assert!(for_notes.as_mut().now_or_never().is_none(), "no look yet");
         assert!(for_pages.as_mut().now_or_never().is_none());
         tell(&gate, vec![span("page", 3, 7)]);
@@ -312,7 +312,7 @@ mod tests {
         gate.set_active();
         let before = gate.begin_look();
         let notes = types("note");
-        let mut waiting = Box::pin(gate.settle(&notes));
+        let mut waiting = Box::pin(gate.await_captured(&notes));
         assert!(waiting.as_mut().now_or_never().is_none());
         gate.end_look(before, Some(Vec::new()));
         assert!(waiting.as_mut().now_or_never().is_none());
@@ -326,20 +326,20 @@ mod tests {
         gate.serve();
         gate.set_active();
         let notes = types("note");
-        let mut first = Box::pin(gate.settle(&notes));
+        let mut first = Box::pin(gate.await_captured(&notes));
         assert!(first.as_mut().now_or_never().is_none());
         let look = gate.begin_look();
         gate.end_look(look, None);
         assert_eq!(first.as_mut().now_or_never(), Some(Ok(())));
         while gate.look_wanted().now_or_never().is_some() {}
-        assert_eq!(gate.settle(&notes).now_or_never(), Some(Ok(())));
+        assert_eq!(gate.await_captured(&notes).now_or_never(), Some(Ok(())));
         // Looks continue all the same, and a caller that must know waits for one.
         assert!(gate.look_wanted().now_or_never().is_some());
         let mut draining = Box::pin(gate.drain());
         assert!(draining.as_mut().now_or_never().is_none());
         tell(&gate, Vec::new());
         assert_eq!(draining.as_mut().now_or_never(), Some(Ok(())));
-        assert!(gate.settle(&notes).now_or_never().is_none());
+        assert!(gate.await_captured(&notes).now_or_never().is_none());
     }
 
     #[tokio::test]
@@ -348,7 +348,7 @@ mod tests {
         gate.serve();
         gate.set_active();
         let notes = types("note");
-        let mut reading = Box::pin(gate.settle(&notes));
+        let mut reading = Box::pin(gate.await_captured(&notes));
         let mut draining = Box::pin(gate.drain());
         assert!(reading.as_mut().now_or_never().is_none());
         assert!(draining.as_mut().now_or_never().is_none());

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::decide::{self, Outcome};
 use super::{
-    CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked, Portion, RowChange,
+    BatchLimits, CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange,
 };
 use crate::log::{AppendError, Decision};
 use crate::record::attempt::{Outcome as Attempt, retry_on_conflict};
@@ -136,11 +136,11 @@ impl Captures {
     async fn round(&mut self) -> Result<bool, ApiError> {
         let applied = self.env.applied.position();
         self.taken.retain(|_, position| *position > applied);
-        let portion = Portion {
+        let limits = BatchLimits {
             max_rows: self.max_rows,
             max_bytes: MAX_BYTES,
         };
-        let mut transactions = self.source.load(portion).await?;
+        let mut transactions = self.source.load(limits).await?;
         transactions.retain(|it| !self.taken.contains_key(&key_of(&it.source)));
         if transactions.is_empty() {
             self.max_rows = MAX_ROWS;

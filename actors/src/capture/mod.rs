@@ -21,7 +21,7 @@
 //!
 //! Until a change is ingested, its row says more than the log: decisions must not rest on such rows
 //! ([`RecordStore::find_captured`](crate::store::RecordStore::find_captured)). Reads and saves wait
-//! for what was in the outbox for their types before they began ([`CaptureGate::settle`]). The
+//! for what was in the outbox for their types before they began ([`CaptureGate::await_captured`]). The
 //! outbox is looked at for them, once for all that wait, while it is being ingested.
 
 mod admin;
@@ -37,7 +37,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 
-pub use admin::{CaptureAdmin, CaptureFigures, ParkedRow, Retried, Wanted};
+pub use admin::{CaptureAdmin, CaptureFigures, ParkedRow, ParkedSelector, Retried};
 pub use gate::{CaptureGate, CaptureState};
 pub use ingest::Captures;
 
@@ -125,10 +125,10 @@ pub struct Span {
 
 /// How much of the outbox is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Portion {
+pub struct BatchLimits {
     /// The maximum number of rows.
     pub max_rows: usize,
-    /// How many bytes end the portion.
+    /// How many bytes end the batch.
     pub max_bytes: usize,
 }
 
@@ -148,8 +148,8 @@ pub trait CaptureSource: Send + Sync + 'static {
     async fn look(&self) -> Result<Vec<Span>, StoreError>;
 
     /// Reads the oldest transactions in the outbox, and only a part of one that exceeds the
-    /// portion.
-    async fn load(&self, portion: Portion) -> Result<Vec<CapturedTransaction>, StoreError>;
+    /// limits.
+    async fn load(&self, limits: BatchLimits) -> Result<Vec<CapturedTransaction>, StoreError>;
 
     /// Keeps rows that cannot be ingested, with the reason, where an operator finds them.
     /// Idempotent.
@@ -178,14 +178,14 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Lists parked rows in the order in which they were parked.
     async fn list_parked(
         &self,
-        wanted: &Wanted,
+        wanted: &ParkedSelector,
         limit: usize,
     ) -> Result<Vec<ParkedRow>, StoreError>;
 
     /// Puts parked rows back at the end of the outbox; of rows that were ingested in part, only the
     /// rest. Returns their new numbers.
-    async fn retry_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError>;
+    async fn retry_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
 
     /// Forgets parked rows; returns their numbers.
-    async fn discard_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError>;
+    async fn discard_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
 }

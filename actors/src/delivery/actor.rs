@@ -176,7 +176,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
                 parts.consumer.take(&commit).await;
                 position = commit.last_position();
             }
-            parts.consumer.settle();
+            parts.consumer.caught_up();
             bookmark.passed(&parts, position).await;
         }
         was_idle = is_idle;

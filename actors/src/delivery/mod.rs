@@ -39,7 +39,7 @@ pub trait Consumer: Send + 'static {
     async fn take(&mut self, commit: &Commit);
 
     /// Learns that no more commits are available for now.
-    fn settle(&mut self) {}
+    fn caught_up(&mut self) {}
 
     /// Returns its state, for display.
     fn state(&self) -> Json;

@@ -23,7 +23,7 @@ pub(super) async fn save(
     let stream = Stream::Subscriptions(command.device.clone());
     retry_on_conflict(Some(&devices.turn), |_| async {
         let read_position = devices.read_position().await?;
-        let device = his(devices, &command.device, &command.context).await?;
+        let device = load_accessible(devices, &command.device, &command.context).await?;
         let mut plan = Plan::default();
         let key = ConflictKey::stream(&Stream::Device(command.device.clone()));
         plan.reads.insert(key);
@@ -48,13 +48,13 @@ pub(super) async fn save(
                 plan.push(stream.clone(), version, body);
             }));
         }
-        settle(devices, plan, read_position, &command.context, results).await
+        commit_plan(devices, plan, read_position, &command.context, results).await
     })
     .await
 }
 
 /// Loads a device, if the caller can use it.
-async fn his(
+async fn load_accessible(
     devices: &Devices,
     id: &DeviceId,
     context: &RequestContext,
@@ -116,12 +116,12 @@ pub(super) async fn delete(
             plan.push(stream.clone(), version, body);
             results.push(Ok(()));
         }
-        settle(devices, plan, read_position, &command.context, results).await
+        commit_plan(devices, plan, read_position, &command.context, results).await
     })
     .await
 }
 
-async fn settle<T>(
+async fn commit_plan<T>(
     devices: &Devices,
     plan: Plan,
     read_position: u64,

@@ -75,7 +75,7 @@ impl Eraser {
         let kept: HashMap<TypeName, Retention> = types
             .filter_map(|definition| Some((definition.name.clone(), definition.retention?)))
             .collect();
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         if !kept.is_empty() {
             let now = self.env.clock.now();
             for (name, records) in self.histories(&kept).await? {
@@ -91,13 +91,13 @@ impl Eraser {
                 } else {
                     NAMED_AT_ONCE
                 };
-                for portion in old.chunks(at_once) {
-                    let let_go = |_| self.let_go((&name, *retention), portion, context);
-                    asked.push(retry_on_conflict(None, let_go).await?);
+                for batch in old.chunks(at_once) {
+                    let let_go = |_| self.let_go((&name, *retention), batch, context);
+                    requested.push(retry_on_conflict(None, let_go).await?);
                 }
             }
         }
-        for one in asked {
+        for one in requested {
             compacted.num_events += one.num_events;
             compacted.num_files += one.files.erased.len() as u64;
             compacted.finished &= self.await_end(one, context).await?.finished;
@@ -158,8 +158,10 @@ impl Eraser {
         };
         // Nothing needs the versions before a later full state, whatever happens meanwhile.
         let read = (head, Vec::new());
-        let asked = self.ask(Plan::default(), request, read, context).await?;
-        Ok(asked.map(|asked| Erased { files, ..asked }))
+        let requested = self
+            .request(Plan::default(), request, read, context)
+            .await?;
+        Ok(requested.map(|requested| Erased { files, ..requested }))
     }
 }
 

@@ -35,11 +35,11 @@ impl Eraser {
     /// 110 if there is nothing to erase; 111 if it is not a version of a record, or its type is
     /// temporal; 102 for another user's private record.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
-        let asked = retry_on_conflict(None, |_| self.ask_for_event(&command)).await?;
-        self.await_end(asked, &command.context).await
+        let requested = retry_on_conflict(None, |_| self.try_request_event(&command)).await?;
+        self.await_end(requested, &command.context).await
     }
 
-    async fn ask_for_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {
+    async fn try_request_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {
         let position = command.position;
         let named = format!("position {position}");
         if position == 0 || position > self.env.log.head() {
@@ -82,7 +82,7 @@ impl Eraser {
             counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
-        let asked = self.ask(plan, request, read, &command.context).await?;
-        Ok(asked.map(|asked| Erased { files, ..asked }))
+        let requested = self.request(plan, request, read, &command.context).await?;
+        Ok(requested.map(|requested| Erased { files, ..requested }))
     }
 }

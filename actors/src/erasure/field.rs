@@ -41,16 +41,13 @@ impl Eraser {
     /// Those of a save; 110 if there is nothing to erase; 111 for a temporal type; 102 for another
     /// user's private record.
     pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
-        let asked = self.ask_for_field_until_settled(&command).await?;
-        self.await_end(asked, &command.context).await
+        let requested = self.request_field(&command).await?;
+        self.await_end(requested, &command.context).await
     }
 
     /// Like [`Eraser::field`], but does not wait for the end.
-    pub(super) async fn ask_for_field_until_settled(
-        &self,
-        command: &EraseField,
-    ) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.ask_for_field(command)).await
+    pub(super) async fn request_field(&self, command: &EraseField) -> Result<Erased, ApiError> {
+        retry_on_conflict(None, |_| self.try_request_field(command)).await
     }
 
     /// Refuses temporal types: what the store keeps of their past cannot be told apart.
@@ -64,7 +61,7 @@ impl Eraser {
         Err(ApiError::new(Code::NotSupported, message))
     }
 
-    async fn ask_for_field(&self, command: &EraseField) -> Result<Outcome<Erased>, ApiError> {
+    async fn try_request_field(&self, command: &EraseField) -> Result<Outcome<Erased>, ApiError> {
         let EraseField {
             context,
             id,
@@ -129,8 +126,8 @@ impl Eraser {
             counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
-        let asked = self.ask(plan, request, read, context).await?;
-        Ok(asked.map(|asked| Erased { files, ..asked }))
+        let requested = self.request(plan, request, read, context).await?;
+        Ok(requested.map(|requested| Erased { files, ..requested }))
     }
 
     async fn save(

@@ -15,7 +15,7 @@ use super::{Eraser, HolderError};
 use crate::record::past;
 
 /// How many events are read at once.
-const PORTION: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 
 /// Removes files for good.
 #[async_trait]
@@ -94,7 +94,7 @@ impl Eraser {
             from = from.min(known.unwrap_or(1));
         }
         while from <= until && found.len() < names.len() {
-            let commits = self.env.log.read(from, PORTION).await;
+            let commits = self.env.log.read(from, BATCH_SIZE).await;
             let commits = commits.map_err(|error| {
                 tracing::error!(position = from, %error, "the log cannot be read");
                 ApiError::unexpected("the log cannot be read")

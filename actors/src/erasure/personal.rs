@@ -84,7 +84,7 @@ impl Eraser {
                 continue;
             };
             if !self.is_emptied(head).await? {
-                self.force_until_settled(&command.of_record(id)).await?;
+                self.force_record(&command.of_record(id)).await?;
                 has_some = true;
             }
         }
@@ -105,10 +105,7 @@ impl Eraser {
 
     /// Like [`Eraser::record`], but neither hooks nor references can prevent it, and it does not
     /// wait for the end. A record that others refer to stays, without fields.
-    pub(super) async fn force_until_settled(
-        &self,
-        command: &EraseRecord,
-    ) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.ask_for_record(command, true)).await
+    pub(super) async fn force_record(&self, command: &EraseRecord) -> Result<Erased, ApiError> {
+        retry_on_conflict(None, |_| self.try_request_record(command, true)).await
     }
 }

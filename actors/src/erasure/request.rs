@@ -23,7 +23,7 @@ use crate::record::messages::DeleteRecords;
 use crate::record::past;
 
 /// How long a request waits for the end; what is not done by then continues anyway.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How long before its own deadline a request is answered.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -63,20 +63,17 @@ impl Eraser {
     /// Those of a deletion; 110 if there is nothing to erase; 102 for another user's private
     /// record.
     pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
-        let asked = self.ask_until_settled(&command).await?;
-        self.await_end(asked, &command.context).await
+        let requested = self.request_record(&command).await?;
+        self.await_end(requested, &command.context).await
     }
 
     /// Like [`Eraser::record`], but does not wait for the end.
-    pub(super) async fn ask_until_settled(
-        &self,
-        command: &EraseRecord,
-    ) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.ask_for_record(command, false)).await
+    pub(super) async fn request_record(&self, command: &EraseRecord) -> Result<Erased, ApiError> {
+        retry_on_conflict(None, |_| self.try_request_record(command, false)).await
     }
 
     /// Requests the erasure of a record; `is_forced` overrides whatever could refuse it.
-    pub(super) async fn ask_for_record(
+    pub(super) async fn try_request_record(
         &self,
         command: &EraseRecord,
         is_forced: bool,
@@ -130,8 +127,10 @@ impl Eraser {
             counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
-        let asked = self.ask(Plan::default(), request, read, context).await?;
-        Ok(asked.map(|asked| Erased { files, ..asked }))
+        let requested = self
+            .request(Plan::default(), request, read, context)
+            .await?;
+        Ok(requested.map(|requested| Erased { files, ..requested }))
     }
 
     /// Returns whether a holder keeps something about a scope that is not in the log: changes by
@@ -205,7 +204,7 @@ impl Eraser {
 
     /// Commits the intent, after the events that the plan already has, unless something that it
     /// rests on has changed.
-    pub(super) async fn ask(
+    pub(super) async fn request(
         &self,
         mut plan: Plan,
         request: ErasureRequest,
@@ -236,27 +235,27 @@ impl Eraser {
     /// Waits until an erasure is done everywhere, as long as the answer can wait.
     pub(super) async fn await_end(
         &self,
-        asked: Erased,
+        requested: Erased,
         context: &RequestContext,
     ) -> Result<Erased, ApiError> {
-        let patience = Instant::now() + PATIENCE;
-        let patience = context.deadline.map_or(patience, |deadline| {
-            patience.min(deadline.checked_sub(MARGIN).unwrap_or(deadline))
+        let wait_until = Instant::now() + MAX_WAIT;
+        let wait_until = context.deadline.map_or(wait_until, |deadline| {
+            wait_until.min(deadline.checked_sub(MARGIN).unwrap_or(deadline))
         });
         let is_finished = || {
-            let erasure = self.erasures.get(asked.position);
+            let erasure = self.erasures.get(requested.position);
             erasure.is_some_and(|erasure| erasure.is_finished)
         };
         let mut num_open = self.erasures.watch();
         while !is_finished() {
-            match tokio::time::timeout_at(patience, num_open.changed()).await {
+            match tokio::time::timeout_at(wait_until, num_open.changed()).await {
                 Ok(Ok(())) => {}
-                _ => return Ok(asked),
+                _ => return Ok(requested),
             }
         }
         Ok(Erased {
             finished: true,
-            ..asked
+            ..requested
         })
     }
 }

@@ -58,7 +58,7 @@ impl Eraser {
             with_files,
         } = command;
         self.refuse_temporal(&record_type)?;
-        let (mut done, mut asked) = (TypeErased::default(), Vec::new());
+        let (mut done, mut requested) = (TypeErased::default(), Vec::new());
         for id in self.records_of_type(&record_type).await? {
             let one = EraseField {
                 context: context.clone(),
@@ -67,8 +67,8 @@ impl Eraser {
                 why: why.clone(),
                 with_files,
             };
-            match self.ask_for_field_until_settled(&one).await {
-                Ok(erased) => asked.push(erased),
+            match self.request_field(&one).await {
+                Ok(erased) => requested.push(erased),
                 Err(error) if error.code == Code::ResourceNotFound => {}
                 Err(error) => done.refused.push(Refused {
                     record: id.to_string(),
@@ -77,11 +77,11 @@ impl Eraser {
                 }),
             }
         }
-        if asked.is_empty() && done.refused.is_empty() {
+        if requested.is_empty() && done.refused.is_empty() {
             return Err(nothing(&format!("{field} of {record_type}")));
         }
         done.finished = true;
-        for one in asked {
+        for one in requested {
             done.num_records += 1;
             done.num_events += one.num_events;
             let one = self.await_end(one, &context).await?;

@@ -81,13 +81,13 @@ impl Eraser {
         let personal = self.personal_types(&command.user).await?;
         let is_wanted = |name: &TypeName| command.with_records || personal.contains(name);
         let records = self.records_of(&command.user, is_wanted).await?;
-        let (mut asked, left) = self.ask_for_records(&command, records).await;
+        let (mut requested, left) = self.request_records(&command, records).await;
         let mut refused = Vec::new();
         for (id, mut error) in left {
             if personal.contains(&id.record_type) {
-                match self.force_until_settled(&command.of_record(&id)).await {
+                match self.force_record(&command.of_record(&id)).await {
                     Ok(one) => {
-                        asked.push(one);
+                        requested.push(one);
                         continue;
                     }
                     Err(after) => error = after,
@@ -104,11 +104,11 @@ impl Eraser {
                 referred_by: referrer.map(|id| id.to_string()),
             });
         }
-        let num_records = asked.len().try_into().unwrap_or(u64::MAX);
-        let asked_for = |_| self.ask_for_user(&command, &asked);
-        let erased = retry_on_conflict(None, asked_for).await?;
+        let num_records = requested.len().try_into().unwrap_or(u64::MAX);
+        let attempt = |_| self.try_request_user(&command, &requested);
+        let erased = retry_on_conflict(None, attempt).await?;
         let mut erased = self.await_end(erased, context).await?;
-        for one in asked {
+        for one in requested {
             let one = self.await_end(one, context).await?;
             erased.finished &= one.finished;
             erased.num_events += one.num_events;
@@ -124,31 +124,31 @@ impl Eraser {
 
     /// Requests the erasure of records; a record that others of them refer to comes after those.
     /// Returns what was refused.
-    async fn ask_for_records(
+    async fn request_records(
         &self,
         command: &EraseUser,
         mut ids: Vec<RecordId>,
     ) -> (Vec<Erased>, Vec<(RecordId, ApiError)>) {
-        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        let (mut requested, mut refused) = (Vec::new(), Vec::new());
         loop {
-            let (num_asked, mut held) = (asked.len(), Vec::new());
+            let (num_requested, mut held) = (requested.len(), Vec::new());
             for id in ids {
-                match self.ask_until_settled(&command.of_record(&id)).await {
-                    Ok(one) => asked.push(one),
+                match self.request_record(&command.of_record(&id)).await {
+                    Ok(one) => requested.push(one),
                     Err(error) if error.code == Code::ConstraintViolated => held.push((id, error)),
                     Err(error) => refused.push((id, error)),
                 }
             }
-            if held.is_empty() || asked.len() == num_asked {
+            if held.is_empty() || requested.len() == num_requested {
                 refused.extend(held);
-                return (asked, refused);
+                return (requested, refused);
             }
             // References often all point one way through the list; then the reverse order succeeds.
             ids = held.into_iter().rev().map(|(id, _)| id).collect();
         }
     }
 
-    async fn ask_for_user(
+    async fn try_request_user(
         &self,
         command: &EraseUser,
         records: &[Erased],
@@ -224,8 +224,10 @@ impl Eraser {
         // Events that are sealed with the user's key meanwhile have to be named, too.
         reads.push(ConflictKey::subject(user));
         let read = (position, reads);
-        let asked = self.ask(Plan::default(), request, read, context).await?;
-        Ok(asked.map(|asked| Erased { files, ..asked }))
+        let requested = self
+            .request(Plan::default(), request, read, context)
+            .await?;
+        Ok(requested.map(|requested| Erased { files, ..requested }))
     }
 
     /// Plans that a record is deleted, or emptied if others refer to it.
@@ -318,8 +320,8 @@ impl Eraser {
                 let Some((last, _)) = heads.last() else { break };
                 after = *last;
                 let records = heads.into_iter().map(|(_, head)| head.record);
-                let his = records.filter(|record| record.owner.as_ref() == Some(user));
-                found.extend(his.map(|record| record.id));
+                let owned = records.filter(|record| record.owner.as_ref() == Some(user));
+                found.extend(owned.map(|record| record.id));
             }
         }
         let (kind, head) = (EventKind::RecordDeleted, self.env.applied.position());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::outbox::{Lost, Outbox, outbox};
+use super::outbox::{Outbox, PushError, outbox};
 use super::retained::RetainedMessages;
 use super::{
     Announce, Connect, Connected, Disconnect, GetHubState, HubSettings, HubState, ListenerId,
@@ -84,8 +84,8 @@ impl Hub {
         for (id, outbox) in listeners {
             match outbox.push(frame) {
                 Ok(()) => self.num_delivered += 1,
-                Err(Lost::Full) => full.push(*id),
-                Err(Lost::Gone) => {}
+                Err(PushError::Full) => full.push(*id),
+                Err(PushError::Gone) => {}
             }
         }
         for id in full {

@@ -35,7 +35,7 @@ struct Queue {
 
 /// Why a frame was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(super) enum PushError {
     /// Too much is waiting.
     Full,
     /// The listener has gone by itself. What it sent may still be on its way.
@@ -56,10 +56,10 @@ pub(super) fn outbox(max_frames: usize, max_bytes: usize) -> (Outbox, Frames) {
 impl Outbox {
     /// Adds a frame. A listener that has too much waiting loses all of it at once: what it would
     /// get has a gap anyway, and its memory is needed.
-    pub(super) fn push(&self, frame: &Bytes) -> Result<(), Lost> {
+    pub(super) fn push(&self, frame: &Bytes) -> Result<(), PushError> {
         let mut queue = self.queue.lock();
         if queue.is_over {
-            return Err(Lost::Gone);
+            return Err(PushError::Gone);
         }
         let num_bytes = queue.num_bytes + frame.len();
         let is_full = queue.frames.len() >= self.max_frames
@@ -73,7 +73,11 @@ impl Outbox {
         let waker = queue.waker.take();
         drop(queue);
         waker.into_iter().for_each(Waker::wake);
-        if is_full { Err(Lost::Full) } else { Ok(()) }
+        if is_full {
+            Err(PushError::Full)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -172,11 +176,11 @@ mod tests {
                         let waiting: usize = expected.iter().map(Bytes::len).sum();
                         let fits = expected.len() < max_frames
                             && (expected.is_empty() || waiting + len <= max_bytes);
-                        let expected_of_push = if fits { Ok(()) } else { Err(Lost::Full) };
+                        let expected_of_push = if fits { Ok(()) } else { Err(PushError::Full) };
                         prop_assert_eq!(outbox.push(&frame), expected_of_push);
                         if !fits {
                             prop_assert_eq!(take(&mut frames), Poll::Ready(None));
-                            prop_assert_eq!(outbox.push(&frame), Err(Lost::Gone));
+                            prop_assert_eq!(outbox.push(&frame), Err(PushError::Gone));
                             return Ok(());
                         }
                         expected.push_back(frame);
@@ -195,6 +199,6 @@ mod tests {
     fn nothing_is_kept_for_one_that_has_gone() {
         let (outbox, frames) = outbox(8, 100);
         drop(frames);
-        assert_eq!(outbox.push(&Bytes::from_static(b"x")), Err(Lost::Gone));
+        assert_eq!(outbox.push(&Bytes::from_static(b"x")), Err(PushError::Gone));
     }
 }

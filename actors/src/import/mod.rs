@@ -1,6 +1,6 @@
 //! Importing what another server had, with its ids, owners, times and authors.
 //!
-//! An [`Importer`] is given the data of the source in portions, and reports what became of each
+//! An [`Importer`] is given the data of the source in batches, and reports what became of each
 //! part. It produces events like any others, decided and appended like any others. The differences
 //! are that nobody is asked (no access control, no hooks), and that the events are marked as an
 //! import's.

@@ -142,21 +142,21 @@ impl Importer {
             record.complete(head, default)
         });
         // Of several records with one id the last counts, once those before it are here.
-        let mut portions: Vec<Vec<Record>> = vec![Vec::new()];
+        let mut batches: Vec<Vec<Record>> = vec![Vec::new()];
         let mut seen: HashMap<RecordId, ()> = HashMap::new();
         for record in whole {
             if seen.insert(record.id.clone(), ()).is_some() {
                 seen.clear();
                 seen.insert(record.id.clone(), ());
-                portions.push(Vec::new());
+                batches.push(Vec::new());
             }
-            if let Some(last) = portions.last_mut() {
+            if let Some(last) = batches.last_mut() {
                 last.push(record);
             }
         }
         let mut outcomes = Vec::with_capacity(ids.len());
-        for portion in portions {
-            outcomes.extend(self.records(portion, postpones).await?);
+        for batch in batches {
+            outcomes.extend(self.records(batch, postpones).await?);
         }
         for (outcome, is_held_back) in outcomes.iter_mut().zip(held_back) {
             if let (Outcome::Kept(reason), true) = (outcome, is_held_back) {
@@ -217,13 +217,13 @@ impl Importer {
             .await?;
         let mut outcomes = Vec::with_capacity(records.len());
         let mut waiting = vec![records];
-        while let Some(portion) = waiting.pop() {
-            let settled = retry_on_conflict(None, |_| self.portion(&portion, postpones));
-            match settled.await {
+        while let Some(batch) = waiting.pop() {
+            let imported = retry_on_conflict(None, |_| self.batch(&batch, postpones));
+            match imported.await {
                 Ok(done) => outcomes.extend(done),
-                // The portion is too large for one commit.
-                Err(error) if error.code == Code::InvalidArgument && portion.len() > 1 => {
-                    let (first, second) = portion.split_at(portion.len() / 2);
+                // The batch is too large for one commit.
+                Err(error) if error.code == Code::InvalidArgument && batch.len() > 1 => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
                     waiting.extend([second.to_vec(), first.to_vec()]);
                 }
                 Err(error) if error.code == Code::InvalidArgument => {
@@ -235,7 +235,7 @@ impl Importer {
         Ok(outcomes)
     }
 
-    async fn portion(
+    async fn batch(
         &self,
         records: &[Record],
         postpones: bool,

@@ -163,8 +163,8 @@ impl Consumer for LiveFollower {
         self.next = commit.last_position() + 1;
     }
 
-    fn settle(&mut self) {
-        self.service.settle();
+    fn caught_up(&mut self) {
+        self.service.flush();
     }
 
     fn state(&self) -> Json {

@@ -27,7 +27,7 @@ pub enum EndReason {
 /// The sending end of the queue.
 #[derive(Debug)]
 pub(super) struct FrameSender {
-    parcels: mpsc::Sender<Vec<Frame>>,
+    batches: mpsc::Sender<Vec<Frame>>,
     shared: Arc<Shared>,
     ended: Option<oneshot::Sender<EndReason>>,
     max_waiting: usize,
@@ -37,8 +37,8 @@ pub(super) struct FrameSender {
 /// The receiving end of the queue.
 #[derive(Debug)]
 pub struct Inbox {
-    parcels: mpsc::Receiver<Vec<Frame>>,
-    /// What is left of the parcel that arrived last.
+    batches: mpsc::Receiver<Vec<Frame>>,
+    /// What is left of the batch that arrived last.
     opened: std::vec::IntoIter<Frame>,
     shared: Arc<Shared>,
 }
@@ -58,18 +58,18 @@ struct Shared {
 
 /// Creates both ends of a queue for at most this many frames and bytes.
 pub(super) fn frame_queue(max_waiting: usize, max_bytes: usize) -> (FrameSender, Inbox, Ended) {
-    let (sender, parcels) = mpsc::channel(max_waiting.max(1));
+    let (sender, batches) = mpsc::channel(max_waiting.max(1));
     let (end, ended) = oneshot::channel();
     let shared = Arc::<Shared>::default();
     let frame_sender = FrameSender {
-        parcels: sender,
+        batches: sender,
         shared: Arc::clone(&shared),
         ended: Some(end),
         max_waiting,
         max_bytes,
     };
     let inbox = Inbox {
-        parcels,
+        batches,
         opened: Vec::new().into_iter(),
         shared,
     };
@@ -99,7 +99,7 @@ impl FrameSender {
         if !fits {
             return Err(EndReason::TooSlow);
         }
-        match self.parcels.try_send(frames) {
+        match self.batches.try_send(frames) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => Err(EndReason::TooSlow),
         }
@@ -133,8 +133,8 @@ impl Inbox {
                 self.shared.num_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 return Poll::Ready(Some(frame));
             }
-            match ready!(self.parcels.poll_recv(cx)) {
-                Some(parcel) => self.opened = parcel.into_iter(),
+            match ready!(self.batches.poll_recv(cx)) {
+                Some(batch) => self.opened = batch.into_iter(),
                 None => return Poll::Ready(None),
             }
         }

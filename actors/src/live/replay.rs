@@ -27,7 +27,7 @@ use super::view::Missed;
 use crate::budget::MAX_COST;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
-use crate::record::page_bytes::Portion;
+use crate::record::page_bytes::BatchSize;
 use crate::record::past::{self, Walk};
 use crate::record::weighed::WeighedCache;
 use crate::yield_budget::YieldBudget;
@@ -36,7 +36,7 @@ use crate::yield_budget::YieldBudget;
 const PAGE_EVENTS: usize = 1024;
 
 /// How many records are looked up together.
-const PORTION: usize = 512;
+const MAX_BATCH: usize = 512;
 
 /// Why the listener has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
@@ -211,7 +211,7 @@ impl Replay<'_> {
         let (from, until) = (self.missed.from, self.missed.until);
         let met: Vec<(RecordId, Met)> = met.into_iter().collect();
         let (mut left, mut positions) = (met.as_slice(), Vec::new());
-        let mut size = Portion::of_at_most(PORTION);
+        let mut size = BatchSize::at_most(MAX_BATCH);
         while !left.is_empty() {
             let some;
             (some, left) = left.split_at(size.size().min(left.len()));
@@ -219,7 +219,7 @@ impl Replay<'_> {
             let mut then = self.states(old.map(|(id, _)| id), from).await?;
             let there = some.iter().filter(|(_, met)| !met.is_gone);
             let mut last = self.states(there.map(|(id, _)| id), until).await?;
-            size.had(then.values().chain(last.values()).map(|head| &head.record));
+            size.adapt_to(then.values().chain(last.values()).map(|head| &head.record));
             for (id, met) in some {
                 if let Some(last) = last.remove(id).filter(&may_find) {
                     self.open.insert(id.clone(), last.record.created_at);

@@ -212,7 +212,7 @@ impl LiveQueries {
         self.begin(jobs);
     }
 
-    pub(super) fn settle(&self) {
+    pub(super) fn flush(&self) {
         self.0.listeners.lock().flush();
     }
 

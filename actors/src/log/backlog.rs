@@ -16,7 +16,7 @@ const PACED_EVENTS: u64 = 1 << 15;
 /// A store that applies nothing for this long delays nobody.
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// The longest that a writer is held up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// How much of what was written may be kept in memory because the record store has not applied it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Backlog {
 
     /// Holds up a writer while the store is busy with earlier writes.
     pub(super) async fn pace(&self) {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + MAX_DELAY;
         while self.is_paced() && Instant::now() < give_up {
             let shrunk = self.shrunk.notified();
             if self.is_paced() && timeout(STANDSTILL, shrunk).await.is_err() {
@@ -180,8 +180,8 @@ mod tests {
             backlog.note(PACED_EVENTS * 9 - turn % 2, 0);
         });
         let held = held.await;
-        assert!(held >= PATIENCE, "{held:?}");
-        assert!(held <= PATIENCE + STANDSTILL, "{held:?}");
+        assert!(held >= MAX_DELAY, "{held:?}");
+        assert!(held <= MAX_DELAY + STANDSTILL, "{held:?}");
     }
 
     #[test]

@@ -130,9 +130,9 @@ impl Filler {
     }
 
     /// Returns whether sled has been busy with one write for this long: it can lock up for good.
-    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+    pub(super) fn is_stuck(&self, batch_timeout: Duration) -> bool {
         let since = *self.putting_since.lock();
-        since.is_some_and(|since| since.elapsed() >= patience)
+        since.is_some_and(|since| since.elapsed() >= batch_timeout)
     }
 
     /// Ends the filler: readers fall back to the journal, and whatever it still does has no effect.

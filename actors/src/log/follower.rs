@@ -64,7 +64,7 @@ impl SledFollower {
         folder: &Path,
         cache_bytes: u64,
         reserve: Option<Arc<Reserve>>,
-        patience: Duration,
+        batch_timeout: Duration,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             segments,
@@ -85,7 +85,7 @@ impl SledFollower {
             sender: sender.clone(),
             notices,
             number: 0,
-            patience,
+            batch_timeout,
             waiting: Vec::new(),
             is_stopping: false,
         };
@@ -232,7 +232,7 @@ struct Care {
     /// The number of the current filler.
     number: u64,
     /// How long sled can take for one batch.
-    patience: Duration,
+    batch_timeout: Duration,
     /// Those who wait until sled is thrown away.
     waiting: Vec<oneshot::Sender<()>>,
     is_stopping: bool,
@@ -327,13 +327,13 @@ impl Care {
     /// lock.
     fn watch(&mut self, filler: &Filler) -> Option<Result<(), SledError>> {
         while !self.is_stopping && self.waiting.is_empty() {
-            match self.notices.recv_timeout(self.patience) {
+            match self.notices.recv_timeout(self.batch_timeout) {
                 Ok(notice) => {
                     if let Some(ended) = self.note(notice) {
                         return Some(ended);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if filler.is_stuck(self.patience) => {
+                Err(RecvTimeoutError::Timeout) if filler.is_stuck(self.batch_timeout) => {
                     degrade(&self.shared, "a write does not return");
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -417,9 +417,9 @@ mod tests {
     async fn a_write_to_sled_that_does_not_come_back_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let (log, segments) = open(folder.path());
-        let patience = Duration::from_millis(300);
+        let batch_timeout = Duration::from_millis(300);
         let sled = folder.path().join("sled");
-        let follower = SledFollower::start(segments, &sled, 1 << 20, None, patience).unwrap();
+        let follower = SledFollower::start(segments, &sled, 1 << 20, None, batch_timeout).unwrap();
         append_some(&log, 10).await;
         until(&follower, |state| state.position == 10).await;
 

@@ -296,7 +296,7 @@ pub trait PluginGate: Send + Sync + 'static {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError>;
 
     /// Returns the state of a plugin.

@@ -99,7 +99,7 @@ impl OutgoingReceiver {
     /// Waits for the next message; asking for it means that the previous one was written. Returns
     /// `None` when the actor is gone and everything was taken.
     pub async fn next(&mut self) -> Option<Outgoing> {
-        self.settle();
+        self.count_written();
         let outgoing = self.receiver.recv().await?;
         self.under_way = size_of(&outgoing);
         Some(outgoing)
@@ -112,7 +112,7 @@ impl OutgoingReceiver {
         async move { meter.goodbye.notified().await }
     }
 
-    fn settle(&mut self) {
+    fn count_written(&mut self) {
         let written = std::mem::take(&mut self.under_way);
         if written > 0 {
             self.meter

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::AppliedSender;
 use crate::log::EventLog;
 use crate::record::write_model::WriteModel;
-use crate::store::{Away, RecordStore, StoreError};
+use crate::store::{RecordStore, StoreError, UnavailableReason};
 
 /// About how many events one transaction applies.
 const BATCH_EVENTS: usize = 1024;
@@ -221,7 +221,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 shared.fail(error.to_string());
                 *parts.applied.trouble.lock() = match &error {
                     StoreError::Unavailable { why, .. } => Some(*why),
-                    _ => Some(Away::Failing),
+                    _ => Some(UnavailableReason::Failing),
                 };
                 shared.num_failures.fetch_add(1, Ordering::Relaxed);
                 if shared.is_stopping.load(Ordering::Acquire) {

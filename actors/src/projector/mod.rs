@@ -14,7 +14,7 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::{Notify, watch};
 
 use crate::log;
-use crate::store::{Away, StoreError};
+use crate::store::{StoreError, UnavailableReason};
 
 pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
 
@@ -31,7 +31,7 @@ pub struct Applied {
 }
 
 /// Why the store takes no events at present, if that is known.
-type Trouble = Arc<Mutex<Option<Away>>>;
+type Trouble = Arc<Mutex<Option<UnavailableReason>>>;
 
 impl Applied {
     /// Returns the last applied position.

@@ -30,7 +30,7 @@ const MAX_IN_FLIGHT: usize = 64;
 /// A push that could not be sent for this long is given up.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// How long a queue, which never waits for anything, can take to accept pushes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How much is sent and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) struct Service {
 impl Service {
     /// Puts pushes into the queue; `false` if it does not accept them in time.
     pub(super) async fn take(&self, pushes: Vec<QueuedPush>) -> bool {
-        let taken = timeout(PATIENCE, self.queue.send(Enqueue(pushes))).await;
+        let taken = timeout(QUEUE_TIMEOUT, self.queue.send(Enqueue(pushes))).await;
         matches!(taken, Ok(Ok(())))
     }
 }
@@ -166,13 +166,13 @@ impl Push {
     /// # Errors
     /// 108 for what a service would refuse.
     pub fn prepare(&self, notification: &Map<String, Json>) -> Result<PushPayloads, ApiError> {
-        let mut parcel = HashMap::new();
+        let mut payloads = HashMap::new();
         for (kind, service) in &self.0.services {
             if let Some(payload) = service.sender.prepare(notification)? {
-                parcel.insert(*kind, Arc::new(payload));
+                payloads.insert(*kind, Arc::new(payload));
             }
         }
-        Ok(PushPayloads(parcel))
+        Ok(PushPayloads(payloads))
     }
 
     /// Sends to devices; those of another topic get nothing.
@@ -186,7 +186,7 @@ impl Push {
         &self,
         ids: &[DeviceId],
         topic: Option<&str>,
-        parcel: &PushPayloads,
+        payloads: &PushPayloads,
     ) -> Result<Vec<Option<bool>>, ApiError> {
         let found = self.0.devices.find_devices(ids).await?;
         let is_meant = |device: &DeviceState| topic.is_none() || device.topic.as_deref() == topic;
@@ -194,7 +194,7 @@ impl Push {
         let answers = answers.collect();
         let known = ids.iter().cloned().zip(found);
         let meant = known.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
-        self.post(meant.collect(), parcel, true).await?;
+        self.post(meant.collect(), payloads, true).await?;
         Ok(answers)
     }
 
@@ -206,11 +206,11 @@ impl Push {
         &self,
         users: &[UserId],
         topic: Option<&str>,
-        parcel: &PushPayloads,
+        payloads: &PushPayloads,
     ) -> Result<(), ApiError> {
         let mut found = self.0.devices.list_devices_of(users).await?;
         found.retain(|(_, device)| topic.is_none() || device.topic.as_deref() == topic);
-        self.post(found, parcel, true).await
+        self.post(found, payloads, true).await
     }
 
     /// Puts pushes into the queues, one per address.
@@ -221,14 +221,14 @@ impl Push {
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
-        parcel: &PushPayloads,
+        payloads: &PushPayloads,
         is_kept: bool,
     ) -> Result<(), ApiError> {
         let mut addressed: HashMap<DeviceKind, Vec<Addressed>> = HashMap::new();
         let mut seen = HashSet::new();
         for (id, device) in recipients {
             let (kind, user) = (device.kind, device.user.clone());
-            if !parcel.reaches(kind) {
+            if !payloads.reaches(kind) {
                 let kind = kind.name();
                 tracing::error!(device = %id, kind, "nothing to push to a device of this type");
                 continue;
@@ -244,7 +244,8 @@ impl Push {
         }
         let mut ready = Vec::new();
         for (kind, pushes) in addressed {
-            let (Some(service), Some(payload)) = (self.0.services.get(&kind), parcel.0.get(&kind))
+            let (Some(service), Some(payload)) =
+                (self.0.services.get(&kind), payloads.0.get(&kind))
             else {
                 continue;
             };
@@ -362,7 +363,7 @@ impl Push {
     pub async fn states(&self) -> Option<Vec<PushState>> {
         let mut states = Vec::new();
         for service in self.0.services.values() {
-            let state = timeout(PATIENCE, service.queue.send(GetPushState)).await;
+            let state = timeout(QUEUE_TIMEOUT, service.queue.send(GetPushState)).await;
             states.push(state.ok()?.ok()??);
         }
         states.sort_by_key(|state| state.service);

@@ -81,11 +81,11 @@ async fn deliver(push: &Push, notices: impl Iterator<Item = Notice>) {
         let Some(state) = found.filter(|state| state.token.is_some()) else {
             continue;
         };
-        let parcel = push.notice(number, &subscription);
-        if !parcel.reaches(state.kind) {
+        let payloads = push.notice(number, &subscription);
+        if !payloads.reaches(state.kind) {
             continue;
         }
-        if let Err(error) = push.post(vec![(device, state)], &parcel, false).await {
+        if let Err(error) = push.post(vec![(device, state)], &payloads, false).await {
             tracing::warn!(%error, "a notice is not pushed");
         }
     }

@@ -161,14 +161,14 @@ impl PushQueue {
                 self.clock.now(),
             );
             ctx.spawn(wrap_future(send).map(|ending, this: &mut Self, ctx| {
-                this.settle(entry, ending);
+                this.finish(entry, ending);
                 this.pump(ctx);
             }));
         }
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
-        if let Some(at) = self.schedule.next_look(now) {
+        if let Some(at) = self.schedule.next_due(now) {
             let pause = at.saturating_duration_since(now);
             self.alarm = Some(ctx.run_later(pause, |this, ctx| {
                 this.alarm = None;
@@ -225,7 +225,7 @@ impl PushQueue {
         }
     }
 
-    fn settle(&mut self, mut entry: Entry<QueuedPush>, ending: PushOutcome) {
+    fn finish(&mut self, mut entry: Entry<QueuedPush>, ending: PushOutcome) {
         let now = Instant::now();
         if !matches!(ending, PushOutcome::Later { .. }) {
             self.forget(&entry.push);
@@ -234,7 +234,7 @@ impl PushQueue {
         match ending {
             PushOutcome::Sent => {
                 self.state.num_sent += 1;
-                self.schedule.settled(now);
+                self.schedule.answered(now);
             }
             PushOutcome::Unwanted => {
                 self.state.num_expired += 1;
@@ -247,7 +247,7 @@ impl PushQueue {
             PushOutcome::Gone { num_forgotten, why } => {
                 self.state.num_failed += 1;
                 self.state.num_unregistered += num_forgotten;
-                self.schedule.settled(now);
+                self.schedule.answered(now);
                 tracing::info!(
                     service, %device, why, num_forgotten,
                     "a device is no longer registered"
@@ -255,7 +255,7 @@ impl PushQueue {
             }
             PushOutcome::Refused(why) => {
                 self.state.num_failed += 1;
-                self.schedule.settled(now);
+                self.schedule.answered(now);
                 tracing::error!(service, %device, why, "a push was refused");
             }
             PushOutcome::Later {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::handle::{MAX_AGE, PATIENCE, Push};
+use super::handle::{MAX_AGE, Push, QUEUE_TIMEOUT};
 use super::outbox::Waiting;
 use super::queue::{NoteExpired, QueuedPush};
 use crate::spawn::spawn_named;
@@ -37,7 +37,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
         let age = now.saturating_sub(waiting.since.micros());
         if Duration::from_micros(u64::try_from(age).unwrap_or(0)) > MAX_AGE {
             over.push(waiting.id);
-            let _ = tokio::time::timeout(PATIENCE, service.queue.send(NoteExpired(1))).await;
+            let _ = tokio::time::timeout(QUEUE_TIMEOUT, service.queue.send(NoteExpired(1))).await;
             continue;
         }
         let Ok(permit) = Arc::clone(&service.room).acquire_owned().await else {

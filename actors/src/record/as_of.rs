@@ -34,7 +34,7 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::env::RecordEnv;
 use super::included::Included;
 use super::messages::{QueryRecords, QueryReply};
-use super::page_bytes::{PageBytes, Portion};
+use super::page_bytes::{BatchSize, PageBytes};
 use super::past::{self, Moment, Walk};
 use super::past_rules::{self, PastRules};
 use super::{apply, read};
@@ -42,7 +42,7 @@ use crate::evaluation::Evaluation;
 use crate::store::{QueryAnswer, RelatedPage, Viewer};
 
 /// How many records are looked at together.
-const PORTION: usize = 512;
+const MAX_BATCH: usize = 512;
 
 /// A record as it was then, and the same record as it is now or as it was last.
 pub(super) struct Seen {
@@ -175,22 +175,26 @@ impl Looking<'_> {
         let since = self.position + 1..=self.env.applied.position();
         let is_later = |row: i64| u64::try_from(row).is_ok_and(|row| since.contains(&row));
         let (mut scanned, mut after) = (HashSet::new(), 0);
-        let mut size = Portion::of_at_most(PORTION);
+        let mut batch_size = BatchSize::at_most(MAX_BATCH);
         loop {
-            let portion = self.env.store.scan(&present, after, size.size()).await?;
-            let Some((last, _)) = portion.last() else {
+            let batch = self
+                .env
+                .store
+                .scan(&present, after, batch_size.size())
+                .await?;
+            let Some((last, _)) = batch.last() else {
                 return Ok(scanned);
             };
             after = *last;
-            size.had(portion.iter().map(|(_, head)| &head.record));
-            scanned.extend(portion.iter().map(|(_, head)| head.record.id.clone()));
-            let rows = portion.iter().filter(|(row, _)| !is_later(*row));
+            batch_size.adapt_to(batch.iter().map(|(_, head)| &head.record));
+            scanned.extend(batch.iter().map(|(_, head)| head.record.id.clone()));
+            let rows = batch.iter().filter(|(row, _)| !is_later(*row));
             let rows = rows.map(|(row, head)| {
                 let record = &head.record;
                 ((record.id.clone(), record.created_at), *row)
             });
             let rows = rows.collect();
-            let today = portion.into_iter().map(|(_, head)| head).collect();
+            let today = batch.into_iter().map(|(_, head)| head).collect();
             let seen = self.back_from(today).await?;
             self.add_matches(seen, &rows, (page, room)).await?;
         }
@@ -209,8 +213,8 @@ impl Looking<'_> {
             .store
             .list_positions_of_kind(kind, self.position + 1, until);
         let mut known = HashSet::new();
-        let mut size = Portion::of_at_most(PORTION);
-        for some in listed.await?.chunks(PORTION) {
+        let mut batch_size = BatchSize::at_most(MAX_BATCH);
+        for some in listed.await?.chunks(MAX_BATCH) {
             let mut ids = Vec::new();
             for (_, event) in past::read_all(self.env, some).await? {
                 let Stream::Record(id) = event.stream else {
@@ -226,9 +230,9 @@ impl Looking<'_> {
             let mut left = ids.as_slice();
             while !left.is_empty() {
                 let some;
-                (some, left) = left.split_at(size.size().min(left.len()));
+                (some, left) = left.split_at(batch_size.size().min(left.len()));
                 let seen = self.find(some).await?;
-                size.had(seen.iter().map(|seen| &seen.then.record));
+                batch_size.adapt_to(seen.iter().map(|seen| &seen.then.record));
                 self.add_matches(seen, &Rows::new(), (page, room)).await?;
             }
         }
@@ -366,7 +370,7 @@ impl Looking<'_> {
         Ok(kept)
     }
 
-    /// Looks up the targets of a portion's references. They replace those of the portion before.
+    /// Looks up the targets of a batch's references. They replace those of the batch before.
     async fn look_up_records(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
         let then = seen.iter().map(|seen| &seen.then.record);
         let targets: Vec<RecordId> = self.lookups.targets(then).into_iter().collect();

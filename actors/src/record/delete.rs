@@ -37,21 +37,22 @@ pub async fn delete(
     let attempt_id = Uuid::now_v7();
     let decided = Mutex::new(None);
     let turn = turn_of(turn, &command.context);
-    let settled = retry_on_conflict(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
-    let Settled {
-        victims,
+    let deletion =
+        retry_on_conflict(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
+    let Deletion {
+        targets,
         position,
         mut commit_answers,
-    } = settled;
-    let rows = victims.into_iter().map(|victim| {
-        let answered = victim.as_ref().ok().map(|head| {
+    } = deletion;
+    let rows = targets.into_iter().map(|target| {
+        let answered = target.as_ref().ok().map(|head| {
             let event_answers = commit_answers.take(&head.record.id);
             event_answers.all_ok(&env.applied, position)
         });
-        (victim, answered)
+        (target, answered)
     });
-    let answers = rows.map(|(victim, answered)| async {
-        let id = victim?.record.id.clone();
+    let answers = rows.map(|(target, answered)| async {
+        let id = target?.record.id.clone();
         if let Some(answered) = answered {
             answered.await.map_err(|error| failed(&id, error))?;
         }
@@ -61,8 +62,8 @@ pub async fn delete(
 }
 
 /// The outcome of a deletion, before after-hooks.
-struct Settled {
-    victims: DeletionTargets,
+struct Deletion {
+    targets: DeletionTargets,
     /// The deletion's position in the log.
     position: u64,
     /// The answers of the after-hooks.
@@ -74,16 +75,16 @@ async fn attempt(
     command: &DeleteRecords,
     attempt_id: Uuid,
     decided: &Mutex<Option<Decided<DeletionTargets>>>,
-) -> Result<Outcome<Settled>, ApiError> {
+) -> Result<Outcome<Deletion>, ApiError> {
     let room = PageBytes::new(env.max_page_bytes, "ids");
     let heads = env.load_heads_within(&command.ids, room).await?;
     let rights = env.rights_of(&command.context.caller).await?;
-    let mut victims: DeletionTargets = command
+    let mut targets: DeletionTargets = command
         .ids
         .iter()
         .map(|id| find((command, &rights), &heads, id))
         .collect();
-    fail_whole_if_atomic(command, &victims)?;
+    fail_whole_if_atomic(command, &targets)?;
     let own = (&command.context, attempt_id);
     let earlier = match decided.lock().await.take() {
         Some(earlier) => {
@@ -94,22 +95,22 @@ async fn attempt(
     };
     let decided_at = match earlier {
         Some(Decided { what, position }) => {
-            keep_refusals(what, &mut victims);
+            keep_refusals(what, &mut targets);
             position
         }
         None => {
-            run_before_hooks(env, command, &mut victims, attempt_id).await;
+            run_before_hooks(env, command, &mut targets, attempt_id).await;
             heads.position
         }
     };
-    let asked = victims.clone();
-    fail_whole_if_atomic(command, &victims)?;
+    let asked = targets.clone();
+    fail_whole_if_atomic(command, &targets)?;
     let mut plan = Plan::default();
     plan.reads.extend(rights.keys());
     let now = env.clock.now();
-    let referrers = find_referrers(env, &ids_of(&victims), heads.position).await?;
-    for victim in &mut victims {
-        let Ok(head) = victim else { continue };
+    let referrers = find_referrers(env, &ids_of(&targets), heads.position).await?;
+    for target in &mut targets {
+        let Ok(head) = target else { continue };
         let id = &head.record.id;
         if plan.leaves(id) == Some(false) {
             // Named before: it is deleted once.
@@ -119,21 +120,21 @@ async fn attempt(
         let holds = |other: &RecordId| other != id && plan.leaves(other) != Some(false);
         let mut among = referrers.among.get(id).into_iter().flatten();
         if referrers.others.contains_key(id) || among.any(holds) {
-            *victim = Err(failed(id, still_referred(id)));
+            *target = Err(failed(id, still_referred(id)));
             continue;
         }
         let definition = env.definition(&id.record_type);
         plan.delete(head, &definition, now, command.context.caller.user.clone());
     }
-    fail_whole_if_atomic(command, &victims)?;
+    fail_whole_if_atomic(command, &targets)?;
     if plan.events.is_empty() {
-        return Ok(Outcome::Done(Settled {
-            victims,
+        return Ok(Outcome::Done(Deletion {
+            targets,
             position: heads.position,
             commit_answers: CommitAnswers::default(),
         }));
     }
-    let originals = victims.iter().flatten();
+    let originals = targets.iter().flatten();
     let originals = originals.map(|head| (head.record.id.clone(), Arc::clone(head)));
     let originals = originals.collect();
     let (plan, context) = ((plan, heads.position), &command.context);
@@ -144,8 +145,8 @@ async fn attempt(
             position: decided_at,
         });
     }
-    Ok(done.map(|(commit, commit_answers)| Settled {
-        victims,
+    Ok(done.map(|(commit, commit_answers)| Deletion {
+        targets,
         position: commit.last_position(),
         commit_answers,
     }))
@@ -154,25 +155,25 @@ async fn attempt(
 async fn run_before_hooks(
     env: &RecordEnv,
     command: &DeleteRecords,
-    victims: &mut DeletionTargets,
+    targets: &mut DeletionTargets,
     attempt_id: Uuid,
 ) {
-    for victim in victims {
-        let Ok(head) = victim else { continue };
+    for target in targets {
+        let Ok(head) = target else { continue };
         let (record, context) = (&head.record, &command.context);
         let run = hooks::before_delete(&env.plugins, record, context, attempt_id);
         if let Err(error) = run.await {
-            *victim = Err(failed(&head.record.id, error));
+            *target = Err(failed(&head.record.id, error));
         }
     }
 }
 
 /// Keeps the hooks' refusals if only the hooks themselves have overtaken the deletion: they may
 /// have saved these very records.
-fn keep_refusals(decided: DeletionTargets, victims: &mut DeletionTargets) {
-    for (decided, victim) in decided.into_iter().zip(victims) {
+fn keep_refusals(decided: DeletionTargets, targets: &mut DeletionTargets) {
+    for (decided, target) in decided.into_iter().zip(targets) {
         if decided.is_err() {
-            *victim = decided;
+            *target = decided;
         }
     }
 }
@@ -203,8 +204,8 @@ fn find(
 }
 
 /// Returns the ids of the records to delete, each once.
-fn ids_of(victims: &DeletionTargets) -> Vec<RecordId> {
-    let ids = victims.iter().flatten().map(|head| &head.record.id);
+fn ids_of(targets: &DeletionTargets) -> Vec<RecordId> {
+    let ids = targets.iter().flatten().map(|head| &head.record.id);
     let ids: BTreeSet<&RecordId> = ids.collect();
     ids.into_iter().cloned().collect()
 }
@@ -254,9 +255,9 @@ fn failed(id: &RecordId, error: ApiError) -> ItemError {
 
 fn fail_whole_if_atomic(
     command: &DeleteRecords,
-    victims: &DeletionTargets,
+    targets: &DeletionTargets,
 ) -> Result<(), ApiError> {
-    let errors = victims.iter().filter_map(|victim| victim.as_ref().err());
+    let errors = targets.iter().filter_map(|target| target.as_ref().err());
     if command.is_atomic {
         save::fail_whole(errors)
     } else {

@@ -12,7 +12,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::apply::VersionedUser;
-use super::page_bytes::{PageBytes, Portion};
+use super::page_bytes::{BatchSize, PageBytes};
 use super::past::Walk;
 use super::write_model::WriteModel;
 use crate::asset::AssetCatalog;
@@ -99,7 +99,7 @@ impl RecordEnv {
     ///
     /// # Errors
     /// It takes too long.
-    pub async fn settle<'a>(
+    pub async fn await_captured<'a>(
         &self,
         names: impl IntoIterator<Item = &'a TypeName>,
     ) -> Result<(), ApiError> {
@@ -108,7 +108,7 @@ impl RecordEnv {
         }
         let names: BTreeSet<TypeName> = names.into_iter().cloned().collect();
         let types = concerned(names, &self.model.get_types());
-        self.captured.settle(&types).await
+        self.captured.await_captured(&types).await
     }
 
     /// Loads the current versions of records, from memory if possible, otherwise from the store.
@@ -159,13 +159,13 @@ impl RecordEnv {
                 room.take(&head.record)?;
             }
             match &mut all {
-                // Later portions know no less than the position of the first.
+                // Later batches know no less than the position of the first.
                 Some(all) => all.by_id.extend(heads.by_id),
                 None => all = Some(heads),
             }
             Ok(())
         };
-        self.load_in_portions(ids, take).await?;
+        self.load_in_batches(ids, take).await?;
         Ok(all.unwrap_or_default())
     }
 
@@ -179,22 +179,22 @@ impl RecordEnv {
             existing.extend(heads.by_id.into_keys());
             Ok(())
         };
-        self.load_in_portions(ids, take).await?;
+        self.load_in_batches(ids, take).await?;
         Ok(existing)
     }
 
-    /// Loads records portion by portion, at least one, until `take` refuses one.
-    async fn load_in_portions(
+    /// Loads records batch by batch, at least one, until `take` refuses one.
+    async fn load_in_batches(
         &self,
         ids: &[RecordId],
         mut take: impl FnMut(&[RecordId], Heads) -> Result<(), ApiError> + Send,
     ) -> Result<(), ApiError> {
-        let (mut left, mut portion) = (ids, Portion::of_at_most(512));
+        let (mut left, mut batch_size) = (ids, BatchSize::at_most(512));
         loop {
             let some;
-            (some, left) = left.split_at(portion.size().min(left.len()));
+            (some, left) = left.split_at(batch_size.size().min(left.len()));
             let heads = self.load_heads(some).await?;
-            portion.had(heads.by_id.values().map(|head| &head.record));
+            batch_size.adapt_to(heads.by_id.values().map(|head| &head.record));
             take(some, heads)?;
             if left.is_empty() {
                 return Ok(());

@@ -18,7 +18,7 @@ use skytrail_schema::record::{Head, Record};
 use super::as_of::{Looking, look_up_relations, types_at};
 use super::env::RecordEnv;
 use super::messages::{ExportPage, ExportRecords, QueryRecords};
-use super::page_bytes::{PageBytes, Portion};
+use super::page_bytes::{BatchSize, PageBytes};
 use super::past;
 
 /// Builds a page; see the module's overview.
@@ -72,12 +72,12 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     }));
     let keys: Vec<RecordKey> = keys.into_iter().collect();
     let mut left = keys.as_slice();
-    let mut portion = Portion::of_at_most(512);
+    let mut batch_size = BatchSize::at_most(512);
     let mut room = PageBytes::new(env.max_page_bytes, "limit");
     let mut records: Vec<Record> = Vec::new();
     'page: while !left.is_empty() {
         let some;
-        (some, left) = left.split_at(portion.size().min(left.len()));
+        (some, left) = left.split_at(batch_size.size().min(left.len()));
         let heads = env.store.load_heads(&present, some).await?;
         let absent = some.iter().zip(&heads).filter(|(_, head)| head.is_none());
         let absent = absent.map(|(key, _)| RecordId::new(name.clone(), key.clone()));
@@ -85,7 +85,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
         let here = heads.into_iter().flatten().collect();
         let mut seen = looking.back_from(here).await?;
         seen.extend(looking.find(&absent).await?);
-        portion.had(seen.iter().map(|seen| &seen.then.record));
+        batch_size.adapt_to(seen.iter().map(|seen| &seen.then.record));
         let mut kept = looking.keep_matches(seen).await?;
         kept.sort_by(|left, right| left.record.id.key.cmp(&right.record.id.key));
         for Head { record, .. } in kept {

@@ -74,31 +74,31 @@ impl PageBytes {
 }
 
 /// How many bytes of records are looked at together, if the records have about the same size.
-const PORTION_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// How many records are looked at together: fewer if they are large.
 #[derive(Clone, Copy, Debug)]
-pub struct Portion {
+pub struct BatchSize {
     size: usize,
     most: usize,
 }
 
-impl Portion {
+impl BatchSize {
     /// Starts with at most 32 records.
-    pub fn of_at_most(most: usize) -> Self {
+    pub fn at_most(most: usize) -> Self {
         let size = most.min(32);
         Self { size, most }
     }
 
-    /// Returns the size of the next portion.
+    /// Returns the size of the next batch.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Adapts the size to the records of the last portion.
-    pub fn had<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
+    /// Adapts the size to the records of the last batch.
+    pub fn adapt_to<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let bytes: usize = records.into_iter().map(|record| record.weight()).sum();
-        let size = self.size.saturating_mul(PORTION_BYTES) / bytes.max(1);
+        let size = self.size.saturating_mul(BATCH_BYTES) / bytes.max(1);
         self.size = size.clamp(1, self.most);
     }
 }
@@ -160,19 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn large_records_come_in_small_portions() {
-        let mut portion = Portion::of_at_most(256);
+    fn large_records_come_in_small_batches() {
+        let mut batch_size = BatchSize::at_most(256);
         for _ in 0..4 {
-            portion.had(&vec![head(1, 10).record; portion.size()]);
+            batch_size.adapt_to(&vec![head(1, 10).record; batch_size.size()]);
         }
-        assert_eq!(portion.size(), 256);
-        portion.had(&vec![head(1, 1 << 20).record; 256]);
-        assert_eq!(portion.size(), 3);
-        portion.had(&vec![head(1, 100 << 20).record; 3]);
-        assert_eq!(portion.size(), 1);
-        portion.had(&[head(1, 10).record]);
-        assert_eq!(portion.size(), 256);
-        portion.had([]);
-        assert_eq!(portion.size(), 256);
+        assert_eq!(batch_size.size(), 256);
+        batch_size.adapt_to(&vec![head(1, 1 << 20).record; 256]);
+        assert_eq!(batch_size.size(), 3);
+        batch_size.adapt_to(&vec![head(1, 100 << 20).record; 3]);
+        assert_eq!(batch_size.size(), 1);
+        batch_size.adapt_to(&[head(1, 10).record]);
+        assert_eq!(batch_size.size(), 256);
+        batch_size.adapt_to([]);
+        assert_eq!(batch_size.size(), 256);
     }
 }

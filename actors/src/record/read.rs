@@ -22,7 +22,7 @@ use super::included::{Included, Room};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
-use super::page_bytes::{PageBytes, Portion};
+use super::page_bytes::{BatchSize, PageBytes};
 use super::past::{self, Moment};
 use super::past_rules;
 use crate::store::Viewer;
@@ -126,17 +126,17 @@ async fn fetch_past(
     types.dedup();
     let rules = past_rules::of_both_times(env, caller, &types, position).await?;
     let mut room = PageBytes::new(env.max_page_bytes, "ids");
-    let mut portion = Portion::of_at_most(512);
+    let mut batch_size = BatchSize::at_most(512);
     let mut results = Vec::new();
     let mut left = command.ids.as_slice();
     while !left.is_empty() {
         let some;
-        (some, left) = left.split_at(portion.size().min(left.len()));
+        (some, left) = left.split_at(batch_size.size().min(left.len()));
         let was = past::records_at(env, some, position).await?.into_iter();
         let was = was.map(|was| was.filter(|it| is_in(&it.database, &command.scope)));
         let was: Vec<Option<Record>> = was.collect();
         let there: Vec<&Record> = was.iter().flatten().collect();
-        portion.had(there.iter().copied());
+        batch_size.adapt_to(there.iter().copied());
         let last = past::last_states_of(env, &there, position).await?;
         let mut last = last.into_iter();
         for (id, was) in some.iter().zip(was) {

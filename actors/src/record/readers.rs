@@ -38,7 +38,7 @@ const MAX_USERS: usize = 1000;
 /// How many events of users are searched for members of roles, at most.
 const MAX_LOOKED_AT: usize = 200_000;
 /// How many of them are read at once.
-const PORTION: usize = 512;
+const BATCH_SIZE: usize = 512;
 
 /// Events that change which roles a user has.
 const OF_ROLES: [EventKind; 3] = [
@@ -313,7 +313,7 @@ impl Then<'_> {
         positions.sort_unstable();
         let were_few = positions.len() <= MAX_LOOKED_AT;
         positions.truncate(MAX_LOOKED_AT);
-        for some in positions.chunks(PORTION) {
+        for some in positions.chunks(BATCH_SIZE) {
             for (_, event) in past::read_all(self.env, some).await? {
                 note_roles(&mut held, &event, roles);
                 if let Stream::User(user) = &event.stream {

@@ -90,7 +90,7 @@ impl Records {
     pub async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
         let items = command.items.iter().flatten();
         self.env
-            .settle(items.map(|item| &item.id.record_type))
+            .await_captured(items.map(|item| &item.id.record_type))
             .await?;
         // The actor of the first item sequences a batch across types; the log makes it atomic.
         let first = command
@@ -114,7 +114,7 @@ impl Records {
     /// 115 for an atomic request, overload.
     pub async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
         self.env
-            .settle(command.ids.iter().map(|id| &id.record_type))
+            .await_captured(command.ids.iter().map(|id| &id.record_type))
             .await?;
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
@@ -131,7 +131,7 @@ impl Records {
     /// The store failed.
     pub async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
         self.env
-            .settle(command.ids.iter().map(|id| &id.record_type))
+            .await_captured(command.ids.iter().map(|id| &id.record_type))
             .await?;
         read::fetch(&self.env, command).await
     }
@@ -141,7 +141,9 @@ impl Records {
     /// # Errors
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
     pub async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
-        self.env.settle([&command.query.record_type]).await?;
+        self.env
+            .await_captured([&command.query.record_type])
+            .await?;
         read::query(&self.env, command).await
     }
 
@@ -150,7 +152,9 @@ impl Records {
     /// # Errors
     /// Those of [`Records::query`].
     pub async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
-        self.env.settle([&command.query.record_type]).await?;
+        self.env
+            .await_captured([&command.query.record_type])
+            .await?;
         export::page(&self.env, command).await
     }
 
@@ -159,7 +163,7 @@ impl Records {
     /// # Errors
     /// 110 for a record that never existed, 102 for a history that the caller may not see.
     pub async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
-        self.env.settle([&command.id.record_type]).await?;
+        self.env.await_captured([&command.id.record_type]).await?;
         history::list(&self.env, command).await
     }
 

@@ -62,9 +62,9 @@ impl PluginGate for Stage {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
-        self.inner.deliver(tried(request), note, hurry).await
+        self.inner.deliver(tried(request), note, urgency).await
     }
 
     fn announce(&self, _: &'static str, _: Json) {}

@@ -20,7 +20,7 @@ const MAX_LOOKED_AT: u64 = 5000;
 /// How many events are read at once.
 const WINDOW: usize = 256;
 /// After this time, a page begins no further write.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PAGE_TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What has to be replayed.
 #[derive(Clone, Debug)]
@@ -88,7 +88,10 @@ impl Sandbox {
             next: None,
             until,
         };
-        let (mut at, end) = ((*asked.range.start()).max(1), Instant::now() + PATIENCE);
+        let (mut at, end) = (
+            (*asked.range.start()).max(1),
+            Instant::now() + PAGE_TIME_LIMIT,
+        );
         let last_looked_at = at.saturating_add(MAX_LOOKED_AT - 1).min(until);
         let mut num_left = asked.limit;
         while at <= last_looked_at {

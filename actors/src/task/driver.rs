@@ -22,7 +22,7 @@ use super::messages::Wake;
 /// this length, and loses what does not fit.
 pub const MAX_JOBS: usize = 1024;
 /// How long the scheduler can take to add or remove a job.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a task will not be woken.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ impl Driver for CronDriver {
             };
             scheduler.add(job).await
         };
-        match tokio::time::timeout(PATIENCE, added).await {
+        match tokio::time::timeout(SCHEDULER_TIMEOUT, added).await {
             Ok(added) => Ok(added?),
             Err(_) => Err(DriverError::Silent),
         }
@@ -93,7 +93,7 @@ impl Driver for CronDriver {
             }
         };
         // A job that is left over wakes nobody: its task is gone.
-        match tokio::time::timeout(PATIENCE, removed).await {
+        match tokio::time::timeout(SCHEDULER_TIMEOUT, removed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the scheduler did not remove a job"),
             Err(_) => tracing::warn!("the scheduler did not remove a job: it does not answer"),

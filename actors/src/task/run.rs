@@ -45,7 +45,7 @@ struct Beginning {
     context: RequestContext,
     reply: Option<Reply>,
     /// Until when it waits for a plugin that cannot be reached.
-    patience: Option<Timestamp>,
+    retry_until: Option<Timestamp>,
 }
 
 impl ScheduledTask {
@@ -58,7 +58,7 @@ impl ScheduledTask {
     ) {
         let catch_up = self.parts.settings.catch_up.as_micros();
         let catch_up = i64::try_from(catch_up).unwrap_or(i64::MAX);
-        let patience = due.micros().saturating_add(catch_up);
+        let retry_until = due.micros().saturating_add(catch_up);
         let beginning = Beginning {
             claim: TaskClaim {
                 due,
@@ -67,7 +67,7 @@ impl ScheduledTask {
             passed_before,
             context: RequestContext::system(),
             reply: None,
-            patience: Some(Timestamp::from_micros(patience)),
+            retry_until: Some(Timestamp::from_micros(retry_until)),
         };
         self.begin(beginning, ctx);
     }
@@ -106,7 +106,7 @@ impl ScheduledTask {
             passed_before: self.passed,
             context,
             reply: Some(reply),
-            patience: None,
+            retry_until: None,
         };
         self.begin(beginning, ctx);
     }
@@ -330,7 +330,7 @@ async fn carry_out(
         let now = parts.clock.now();
         // The run does not wait for a time that only a clock that was ahead has seen.
         let is_ahead = claim.due.micros() > now.micros().saturating_add(SMALL_STEP);
-        let has_time = !is_ahead && beginning.patience.is_some_and(|until| now < until);
+        let has_time = !is_ahead && beginning.retry_until.is_some_and(|until| now < until);
         let pause = ending.run_until_cancelled(sleep(PAUSE));
         if !has_time || pause.await.is_none() {
             return Outcome::Ended(Err(error));

@@ -26,7 +26,7 @@ use crate::spawn::spawn_named;
 /// back.
 const CARE_PERIOD: Duration = Duration::from_secs(10);
 /// How long a task can take to report its state.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How tasks are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +247,7 @@ impl Handler<ListTasks> for Tasks {
     fn handle(&mut self, _: ListTasks, _: &mut Context<Self>) -> Self::Result {
         let tasks = self.tasks.values();
         let asked: Vec<_> = tasks
-            .map(|known| timeout(PATIENCE, known.address.send(GetReport)))
+            .map(|known| timeout(REPORT_TIMEOUT, known.address.send(GetReport)))
             .collect();
         Box::pin(async move {
             let answers = join_all(asked).await.into_iter();

@@ -21,7 +21,7 @@ use skytrail_schema::time::Timestamp;
 use super::stored::{StoredToken, is_token};
 
 /// How long redis may take for an answer, and for a connection.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request waits in total, including lost connections.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -47,8 +47,8 @@ impl RedisTokens {
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(2)
             .set_max_delay(Duration::from_millis(200))
-            .set_response_timeout(Some(PATIENCE))
-            .set_connection_timeout(Some(PATIENCE));
+            .set_response_timeout(Some(TIMEOUT))
+            .set_connection_timeout(Some(TIMEOUT));
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?,
             prefix: prefix.to_owned(),

@@ -23,9 +23,9 @@ use crate::import::Report;
 use crate::record_store::offline::Offline;
 
 /// The greatest number of rows in one commit,
-const PORTION_ROWS: usize = 500;
+const BATCH_ROWS: usize = 500;
 /// and their greatest size together.
-const PORTION_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// What to import, and how.
 pub struct Options {
@@ -121,8 +121,8 @@ impl Run<'_> {
     async fn roles(&mut self) -> Result<(), String> {
         self.begin("_role");
         let mut rows = self.source.query(system_tables::ROLES);
-        while let Some(portion) = portion(&mut rows).await? {
-            let roles: Vec<_> = portion.iter().map(system_tables::role).collect();
+        while let Some(batch) = batch(&mut rows).await? {
+            let roles: Vec<_> = batch.iter().map(system_tables::role).collect();
             let outcomes = self.importer.roles(&roles).await.map_err(told)?;
             for ((name, _), outcome) in roles.iter().zip(&outcomes) {
                 note(self.report, "_role", name.as_str(), outcome)?;
@@ -238,12 +238,12 @@ impl Run<'_> {
         const TABLE: &str = "_asset";
         self.begin(TABLE);
         let mut rows = self.source.query(system_tables::ASSETS);
-        while let Some(portion) = portion(&mut rows).await? {
-            let portion = parsed(self.report, TABLE, "id", portion, |row| {
+        while let Some(batch) = batch(&mut rows).await? {
+            let batch = parsed(self.report, TABLE, "id", batch, |row| {
                 system_tables::asset(row)
             })?;
-            let outcomes = self.importer.assets(portion.clone()).await.map_err(told)?;
-            for ((name, state), outcome) in portion.iter().zip(&outcomes) {
+            let outcomes = self.importer.assets(batch.clone()).await.map_err(told)?;
+            for ((name, state), outcome) in batch.iter().zip(&outcomes) {
                 note(self.report, TABLE, name.as_str(), outcome)?;
                 let is_here = !matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
                 if let Some(copier) = self.copier.as_ref().filter(|_| is_here && !self.is_dry) {
@@ -251,7 +251,7 @@ impl Run<'_> {
                     note_copy(self.report, name.as_str(), state.size, copied)?;
                 }
             }
-            self.bar.inc(portion.len() as u64);
+            self.bar.inc(batch.len() as u64);
         }
         Ok(())
     }
@@ -261,8 +261,8 @@ impl Run<'_> {
         self.begin(TABLE);
         let hasher = Argon2Hasher::new(1);
         let mut rows = self.source.query(system_tables::USERS);
-        while let Some(portion) = portion(&mut rows).await? {
-            let mut users = parsed(self.report, TABLE, "id", portion, system_tables::auth)?;
+        while let Some(batch) = batch(&mut rows).await? {
+            let mut users = parsed(self.report, TABLE, "id", batch, system_tables::auth)?;
             for (id, state) in &mut users {
                 if let Some(hash) = state.password_hash.take_if(|hash| !hasher.is_hash(hash)) {
                     drop(hash);
@@ -286,9 +286,9 @@ impl Run<'_> {
         self.begin(table.name.as_str());
         let name = table.name.as_str();
         let mut rows = self.source.records(name, &table.selects());
-        while let Some(portion) = portion(&mut rows).await? {
-            let mut records = Vec::with_capacity(portion.len());
-            for mut row in portion {
+        while let Some(batch) = batch(&mut rows).await? {
+            let mut records = Vec::with_capacity(batch.len());
+            for mut row in batch {
                 match record::record(table, &mut row) {
                     Ok(record) => records.push(record),
                     Err(_) if again => {}
@@ -326,9 +326,9 @@ impl Run<'_> {
     ) -> Result<(), String> {
         self.begin(table);
         let mut rows = self.source.query(sql);
-        while let Some(portion) = portion(&mut rows).await? {
+        while let Some(batch) = batch(&mut rows).await? {
             let mut relations: Vec<Relations> = Vec::new();
-            for row in &portion {
+            for row in &batch {
                 let (from, to) = (text(row, "left_id"), text(row, "right_id"));
                 match relations.last_mut() {
                     Some(last) if last.user.as_str() == from => last.others.push(to.into()),
@@ -340,11 +340,11 @@ impl Run<'_> {
                 }
             }
             let outcomes = self.importer.relations(&relations).await.map_err(told)?;
-            for (row, outcome) in portion.iter().zip(&outcomes) {
+            for (row, outcome) in batch.iter().zip(&outcomes) {
                 let id = format!("{} {}", text(row, "left_id"), text(row, "right_id"));
                 note(self.report, table, &id, outcome)?;
             }
-            self.bar.inc(portion.len() as u64);
+            self.bar.inc(batch.len() as u64);
         }
         Ok(())
     }
@@ -353,8 +353,8 @@ impl Run<'_> {
         const TABLE: &str = "_device";
         self.begin(TABLE);
         let mut rows = self.source.query(system_tables::DEVICES);
-        while let Some(portion) = portion(&mut rows).await? {
-            let devices = parsed(self.report, TABLE, "id", portion, |row| {
+        while let Some(batch) = batch(&mut rows).await? {
+            let devices = parsed(self.report, TABLE, "id", batch, |row| {
                 system_tables::device(row)
             })?;
             let ids: Vec<_> = devices.iter().map(|(id, _)| id.clone()).collect();
@@ -375,9 +375,9 @@ impl Run<'_> {
         const TABLE: &str = "_subscription";
         self.begin(TABLE);
         let mut rows = self.source.query(system_tables::SUBSCRIPTIONS);
-        while let Some(portion) = portion(&mut rows).await? {
+        while let Some(batch) = batch(&mut rows).await? {
             let parse = |row: &mut Row| system_tables::subscription(row);
-            let mut all = parsed(self.report, TABLE, "id", portion, parse)?;
+            let mut all = parsed(self.report, TABLE, "id", batch, parse)?;
             // The rows of a device are adjacent.
             all.dedup_by(|next, before| {
                 let is_same = next.device == before.device;
@@ -412,29 +412,29 @@ impl Run<'_> {
     }
 }
 
-/// Reads the next portion; `None` at the end.
-async fn portion(rows: &mut Rows<'_>) -> Result<Option<Vec<Row>>, String> {
-    let (mut portion, mut bytes) = (Vec::new(), 0);
-    while portion.len() < PORTION_ROWS && bytes < PORTION_BYTES {
+/// Reads the next batch; `None` at the end.
+async fn batch(rows: &mut Rows<'_>) -> Result<Option<Vec<Row>>, String> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while batch.len() < BATCH_ROWS && bytes < BATCH_BYTES {
         let Some((row, size)) = rows.try_next().await? else {
             break;
         };
-        portion.push(row);
+        batch.push(row);
         bytes += size;
     }
-    Ok((!portion.is_empty()).then_some(portion))
+    Ok((!batch.is_empty()).then_some(batch))
 }
 
-/// Converts the rows of a portion, and notes those that cannot be converted.
+/// Converts the rows of a batch, and notes those that cannot be converted.
 fn parsed<T>(
     report: &mut Report,
     table: &str,
     id: &str,
-    portion: Vec<Row>,
+    batch: Vec<Row>,
     parse: impl Fn(&mut Row) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
-    let mut all = Vec::with_capacity(portion.len());
-    for mut row in portion {
+    let mut all = Vec::with_capacity(batch.len());
+    for mut row in batch {
         match parse(&mut row) {
             Ok(parsed) => all.push(parsed),
             Err(why) => note(report, table, text(&row, id), &Outcome::Refused(why))?,

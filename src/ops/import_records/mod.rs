@@ -1,7 +1,7 @@
 //! `skytrail import records`: imports records from a file into a running server, as JSON lines or
 //! as a table.
 //!
-//! A file is read a portion at a time. References to later records are left out at first. If there
+//! A file is read a batch at a time. References to later records are left out at first. If there
 //! were any, the file is read a second time, for the records that have them. What already exists
 //! here is recognized, so an interrupted import is started again from the beginning.
 
@@ -28,9 +28,9 @@ use crate::config::Config;
 use crate::import::Report;
 
 /// The greatest number of records in one request,
-const PORTION: usize = 200;
+const BATCH_ROWS: usize = 200;
 /// and their greatest size together.
-const PORTION_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// The number of records saved at once through the hooks, which may take some time for each.
 const SAVED_AT_ONCE: usize = 20;
 
@@ -134,7 +134,7 @@ impl Import<'_> {
                 Format::Jsonl => Box::new(json_lines(file)),
                 Format::Csv => Box::new(rows(file, mapping)?),
             };
-        let (mut portion, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         for line in lines {
             let line = line.map_err(|error| format!("{path}: {error}"))?;
             if again && !self.incomplete.contains(&line.number) {
@@ -154,22 +154,22 @@ impl Import<'_> {
                 }
                 Ok(record) => {
                     bytes += record.to_string().len();
-                    portion.push((line.number, self.mapping.complete(record)));
+                    batch.push((line.number, self.mapping.complete(record)));
                 }
                 Err(why) => self.note(line.number, "", &Outcome::Refused(why))?,
             }
-            if portion.len() >= PORTION || bytes >= PORTION_BYTES {
-                self.bring(std::mem::take(&mut portion), again).await?;
+            if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+                self.bring(std::mem::take(&mut batch), again).await?;
                 bytes = 0;
             }
-            if self.users.len() >= PORTION {
+            if self.users.len() >= BATCH_ROWS {
                 // Their records are imported before them, and stay as they are.
-                self.bring(std::mem::take(&mut portion), again).await?;
+                self.bring(std::mem::take(&mut batch), again).await?;
                 bytes = 0;
                 self.bring_users().await?;
             }
         }
-        self.bring(portion, again).await?;
+        self.bring(batch, again).await?;
         self.bring_users().await
     }
 
@@ -274,16 +274,16 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Imports a portion; if it fails as a whole, it is halved until the wrong record is found.
-    async fn bring(&mut self, portion: Vec<(u64, Json)>, again: bool) -> Result<(), String> {
-        let mut waiting = vec![portion];
-        while let Some(portion) = waiting.pop() {
-            let Some((number, _)) = portion.first() else {
+    /// Imports a batch; if it fails as a whole, it is halved until the wrong record is found.
+    async fn bring(&mut self, batch: Vec<(u64, Json)>, again: bool) -> Result<(), String> {
+        let mut waiting = vec![batch];
+        while let Some(batch) = waiting.pop() {
+            let Some((number, _)) = batch.first() else {
                 continue;
             };
-            match self.ask(&portion, again).await {
+            match self.ask(&batch, again).await {
                 Ok(outcomes) => {
-                    for ((number, record), outcome) in portion.iter().zip(outcomes) {
+                    for ((number, record), outcome) in batch.iter().zip(outcomes) {
                         // The second pass only notes the records that stay without their
                         // references; the others are counted.
                         let is_left = matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
@@ -293,11 +293,11 @@ impl Import<'_> {
                         }
                     }
                 }
-                Err(why) if portion.len() == 1 && !why.is_final => {
+                Err(why) if batch.len() == 1 && !why.is_final => {
                     self.note(*number, "", &Outcome::Refused(why.text))?;
                 }
                 Err(why) if !why.is_final => {
-                    let (first, second) = portion.split_at(portion.len() / 2);
+                    let (first, second) = batch.split_at(batch.len() / 2);
                     waiting.extend([second.to_vec(), first.to_vec()]);
                 }
                 Err(why) => return Err(why.text),
@@ -306,8 +306,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    async fn ask(&mut self, portion: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, Failure> {
-        let records: Vec<&Json> = portion.iter().map(|(_, record)| record).collect();
+    async fn ask(&mut self, batch: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, Failure> {
+        let records: Vec<&Json> = batch.iter().map(|(_, record)| record).collect();
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
         body.insert("records".to_owned(), json!(records));
@@ -333,28 +333,28 @@ impl Import<'_> {
         let items = answer.as_array().into_iter().flatten();
         let mut outcomes: Vec<Outcome> = items.map(outcome_of).collect();
         if self.command.hooks && !self.command.dry_run {
-            self.save_wanted(portion, &mut outcomes).await?;
+            self.save_wanted(batch, &mut outcomes).await?;
         }
         if self.command.dry_run {
             let brought = records.iter().zip(&outcomes);
             let brought = brought.filter(|(_, it)| !matches!(it, Outcome::Refused(_)));
             brought.for_each(|(record, _)| self.planned.note(record));
         }
-        let outcomes_of = portion.iter().zip(&outcomes);
+        let outcomes_of = batch.iter().zip(&outcomes);
         let incomplete = outcomes_of.filter(|(_, it)| matches!(it, Outcome::Incomplete(_)));
         self.incomplete
             .extend(incomplete.map(|((number, _), _)| *number));
         Ok(outcomes)
     }
 
-    /// Saves the records of a portion that would be imported, in their order, and notes which are
+    /// Saves the records of a batch that would be imported, in their order, and notes which are
     /// refused. Neighbouring records of one owner are saved together.
     async fn save_wanted(
         &self,
-        portion: &[(u64, Json)],
+        batch: &[(u64, Json)],
         outcomes: &mut [Outcome],
     ) -> Result<(), Failure> {
-        let records = portion.iter().map(|(_, record)| record).zip(outcomes);
+        let records = batch.iter().map(|(_, record)| record).zip(outcomes);
         let mut wanted: Vec<_> = records
             .filter(|(_, outcome)| matches!(outcome, Outcome::Added | Outcome::Updated))
             .collect();

@@ -88,7 +88,7 @@ impl Workers {
             sender,
             is_greeting,
         };
-        self.settle(|state, now| {
+        self.update(|state, now| {
             state.waiting.insert(Arc::clone(&asked.ticket), waiting);
             state.pool.ask(asked, now);
         });
@@ -97,7 +97,7 @@ impl Workers {
 
     /// Cancels a request, because no caller waits for its answer any more.
     pub(super) fn cancel(&self, ticket: &Ticket) {
-        self.settle(|state, _| {
+        self.update(|state, _| {
             if state.waiting.remove(ticket).is_some() {
                 state.pool.cancel(ticket);
             }
@@ -106,18 +106,18 @@ impl Workers {
 
     /// Gives a worker the answer to its call.
     pub(super) fn reply(&self, call: &CallId, body: Vec<u8>) {
-        self.settle(|state, now| state.pool.reply(call, body, now));
+        self.update(|state, now| state.pool.reply(call, body, now));
     }
 
     /// Lets time pass.
     pub(super) fn tick(&self) {
-        self.settle(|state, now| state.pool.tick(now));
+        self.update(|state, now| state.pool.tick(now));
     }
 
     /// Admits a connection after the handshake; returns whether it can stay.
     pub(super) fn admit(&self, identity: &Identity, link: Link) -> bool {
         let plugin = &self.plugin;
-        let is_admitted = self.settle(|state, now| {
+        let is_admitted = self.update(|state, now| {
             let is_free = state.pool.link(identity, now);
             if is_free {
                 state.links.insert(identity.clone(), link);
@@ -147,7 +147,7 @@ impl Workers {
             }
             ZmqMessage::Heartbeat | ZmqMessage::Request(_) | ZmqMessage::Response(_) => {}
         }
-        self.settle(|state, now| {
+        self.update(|state, now| {
             let is_current = state.is_current(identity, number);
             if is_current {
                 state.pool.hear(identity, told, now);
@@ -172,7 +172,7 @@ impl Workers {
                 "a message that is too large is dropped"
             );
         }
-        self.settle(|state, now| {
+        self.update(|state, now| {
             let is_current = state.is_current(identity, number);
             if is_current {
                 state.pool.hear_too_much(identity, told, why, now);
@@ -183,7 +183,7 @@ impl Workers {
 
     /// Handles the end of a connection.
     pub(super) fn release(&self, identity: &Identity, number: u64) {
-        self.settle(|state, now| {
+        self.update(|state, now| {
             if state.is_current(identity, number) {
                 state.cut_off(identity, now);
             }
@@ -191,7 +191,7 @@ impl Workers {
     }
 
     /// Changes the state and performs the resulting actions.
-    fn settle<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
         let now = Instant::now();
         let mut state = self.state.lock();
         let result = change(&mut state, now);

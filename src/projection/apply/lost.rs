@@ -27,7 +27,7 @@ const SIZES: &[usize] = &[64, 16, 4, 1];
 /// After an erasure there can be very many, and hardly any batch changes them. Until a batch does,
 /// it shares the map with the state before it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lost(Arc<HashMap<Stream, u64>>);
+pub(super) struct LostStreams(Arc<HashMap<Stream, u64>>);
 
 /// What to do with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) enum Meaning {
     Try,
 }
 
-impl Lost {
+impl LostStreams {
     /// Loads the unknown things from the store.
     pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
         let rows = Sql::new("SELECT stream, place FROM _lost");

@@ -31,7 +31,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 
 use self::history::Actors;
-use self::lost::{Lost, Meaning};
+use self::lost::{LostStreams, Meaning};
 use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
@@ -95,7 +95,7 @@ pub(super) struct WriterState {
     pub(super) table_wait: Duration,
     texts: Texts,
     actors: Actors,
-    lost: Lost,
+    lost: LostStreams,
 }
 
 impl WriterState {
@@ -105,7 +105,7 @@ impl WriterState {
         Ok(Self {
             catalog: Arc::new(catalog),
             checkpoint,
-            lost: Lost::load(conn).await?,
+            lost: LostStreams::load(conn).await?,
             ..Self::new(conn.dialect())
         })
     }
@@ -121,7 +121,7 @@ impl WriterState {
             table_wait: SHORT_WAIT,
             texts: Texts::default(),
             actors: Actors::default(),
-            lost: Lost::default(),
+            lost: LostStreams::default(),
         }
     }
 
@@ -302,7 +302,7 @@ impl WriterState {
     async fn apply_event(
         &mut self,
         conn: &mut Conn<'_>,
-        (catalog, lost): (&Arc<Catalog>, &Lost),
+        (catalog, lost): (&Arc<Catalog>, &LostStreams),
         (time, event): (Timestamp, &Event),
     ) -> Result<Applied, ApplyError> {
         let mut savepoint = conn.begin().await?;
@@ -324,7 +324,7 @@ impl WriterState {
 
 /// The result of applying: the types, the faults, the unknown things, and the rows that were
 /// written.
-type Applied = (Arc<Catalog>, Vec<Fault>, Lost, Touched);
+type Applied = (Arc<Catalog>, Vec<Fault>, LostStreams, Touched);
 
 /// An event, or a part of one, that could not be applied.
 struct Fault {
@@ -347,7 +347,7 @@ impl Fault {
 struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
-    lost: Lost,
+    lost: LostStreams,
     indexing: Indexing,
     records: RecordBatch,
     users: UserBatch,

@@ -12,7 +12,7 @@ use skytrail_schema::id::{RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
-use super::lost::Lost;
+use super::lost::LostStreams;
 use super::{ApplyError, fields, links, room};
 use crate::projection::accounts;
 use crate::projection::ddl;
@@ -24,7 +24,7 @@ pub(super) async fn change_type(
     conn: &mut Conn<'_>,
     catalog: &mut Catalog,
     indexing: Indexing,
-    lost: &Lost,
+    lost: &LostStreams,
     (name, event): (&TypeName, &Event),
 ) -> Result<(), ApplyError> {
     let before = catalog.get(name).cloned();
@@ -82,7 +82,7 @@ async fn number_new_sequences(
     conn: &mut Conn<'_>,
     (layout, num_old): (&TypeLayout, usize),
     extension: &TypeExtension,
-    lost: &Lost,
+    lost: &LostStreams,
 ) -> Result<(), ApplyError> {
     let Some(table) = &layout.table else {
         return Ok(());

@@ -17,7 +17,7 @@ mod triggers;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use skytrail_actors::capture::{CapturedRow, CapturedTransaction, Portion, RowChange, Span};
+use skytrail_actors::capture::{BatchLimits, CapturedRow, CapturedTransaction, RowChange, Span};
 use skytrail_schema::event::{Commit, SqlSource};
 use skytrail_schema::id::{RecordId, RecordKey, check_length};
 use skytrail_schema::record::Fields;
@@ -159,7 +159,7 @@ async fn look(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::E
 
 async fn load(
     conn: &mut Conn<'_>,
-    portion: Portion,
+    limits: BatchLimits,
 ) -> Result<Vec<CapturedTransaction>, sqlx::Error> {
     let mut tx = conn.begin().await?;
     let mut sql =
@@ -174,7 +174,7 @@ async fn load(
     // From the same snapshot as the rows, so it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
-    let mut left = Left::of(portion);
+    let mut left = Left::of(limits);
     let mut read = Vec::new();
     for number in numbers {
         let (rows, is_whole) = rows_of(&mut tx.conn(), number.int(0)?, &mut left).await?;
@@ -241,10 +241,10 @@ impl Left {
     const FIRST_CHUNK: usize = 4;
     const MAX_CHUNK: usize = 1024;
 
-    fn of(portion: Portion) -> Self {
+    fn of(limits: BatchLimits) -> Self {
         Self {
-            num_rows: portion.max_rows,
-            num_bytes: portion.max_bytes,
+            num_rows: limits.max_rows,
+            num_bytes: limits.max_bytes,
             chunk: Self::FIRST_CHUNK,
         }
     }

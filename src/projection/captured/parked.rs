@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
-use skytrail_actors::capture::{Parked, ParkedRow, Waiting, Wanted};
+use skytrail_actors::capture::{Parked, ParkedRow, ParkedSelector, Waiting};
 use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 
@@ -78,7 +78,7 @@ pub(super) async fn waiting(conn: &mut Conn<'_>) -> Result<Waiting, sqlx::Error>
 pub(super) async fn list(
     conn: &mut Conn<'_>,
     tables: &Tables,
-    wanted: &Wanted,
+    wanted: &ParkedSelector,
     limit: usize,
 ) -> Result<Vec<ParkedRow>, sqlx::Error> {
     if is_none(wanted) {
@@ -120,7 +120,10 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
 /// The visible rows of a transaction are taken for all of its rows up to the last. So only one
 /// retry at a time puts rows there. A row whose transaction was numbered by another database gets
 /// the number of this transaction.
-pub(super) async fn retry(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
+pub(super) async fn retry(
+    conn: &mut Conn<'_>,
+    wanted: &ParkedSelector,
+) -> Result<Vec<u64>, sqlx::Error> {
     if is_none(wanted) {
         return Ok(Vec::new());
     }
@@ -145,7 +148,10 @@ pub(super) async fn retry(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u6
 }
 
 /// Deletes rows; returns their numbers.
-pub(super) async fn discard(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
+pub(super) async fn discard(
+    conn: &mut Conn<'_>,
+    wanted: &ParkedSelector,
+) -> Result<Vec<u64>, sqlx::Error> {
     if is_none(wanted) {
         return Ok(Vec::new());
     }
@@ -155,14 +161,14 @@ pub(super) async fn discard(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<
     rows.iter().map(|row| row.unsigned(0)).collect()
 }
 
-fn is_none(wanted: &Wanted) -> bool {
-    matches!(wanted, Wanted::These(ids) if ids.is_empty())
+fn is_none(wanted: &ParkedSelector) -> bool {
+    matches!(wanted, ParkedSelector::These(ids) if ids.is_empty())
 }
 
-fn only<'a>(sql: &'a mut Sql, wanted: &Wanted) -> &'a mut Sql {
+fn only<'a>(sql: &'a mut Sql, wanted: &ParkedSelector) -> &'a mut Sql {
     match wanted {
-        Wanted::After(number) => sql.push("id>").bind(Arg::unsigned(*number)),
-        Wanted::These(ids) => sql.push("id").one_of(ids, |id| Arg::unsigned(*id)),
+        ParkedSelector::After(number) => sql.push("id>").bind(Arg::unsigned(*number)),
+        ParkedSelector::These(ids) => sql.push("id").one_of(ids, |id| Arg::unsigned(*id)),
     }
 }
 

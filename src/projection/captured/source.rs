@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_actors::capture::{
-    CaptureSource, CapturedTransaction, Parked, ParkedRow, Portion, Span, UniqueSets, Waiting,
-    Wanted,
+    BatchLimits, CaptureSource, CapturedTransaction, Parked, ParkedRow, ParkedSelector, Span,
+    UniqueSets, Waiting,
 };
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
@@ -42,8 +42,8 @@ impl CaptureSource for SqlStore {
         over!(self, |conn, catalog| look(conn, &tables_of(&catalog)))
     }
 
-    async fn load(&self, portion: Portion) -> Result<Vec<CapturedTransaction>, StoreError> {
-        over!(self, |conn, _catalog| load(conn, portion))
+    async fn load(&self, limits: BatchLimits) -> Result<Vec<CapturedTransaction>, StoreError> {
+        over!(self, |conn, _catalog| load(conn, limits))
     }
 
     async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {
@@ -88,7 +88,7 @@ impl CaptureSource for SqlStore {
 
     async fn list_parked(
         &self,
-        wanted: &Wanted,
+        wanted: &ParkedSelector,
         limit: usize,
     ) -> Result<Vec<ParkedRow>, StoreError> {
         over!(self, |conn, catalog| parked::list(
@@ -99,11 +99,11 @@ impl CaptureSource for SqlStore {
         ))
     }
 
-    async fn retry_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError> {
+    async fn retry_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
         over!(self, |conn, _catalog| parked::retry(conn, wanted))
     }
 
-    async fn discard_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError> {
+    async fn discard_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
         over!(self, |conn, _catalog| parked::discard(conn, wanted))
     }
 }

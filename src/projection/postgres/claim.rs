@@ -69,11 +69,11 @@ impl Claim {
         &self,
         conn: &mut Conn<'_>,
         backend: &Backend,
-        patience: Duration,
+        max_wait: Duration,
     ) -> Result<(), sqlx::Error> {
         // By this, connections that read tell our session from those of others.
         *self.writer.lock() = Some(backend.clone());
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + max_wait;
         loop {
             let mut sql = Sql::new("SELECT pg_try_advisory_lock(");
             sql.bind(Arg::Int(self.key)).push(")");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use skytrail_actors::store::{Away, StoreError};
+use skytrail_actors::store::{StoreError, UnavailableReason};
 use skytrail_schema::event::Commit;
 use skytrail_schema::time::Timestamp;
 use sqlx::postgres::PgConnection;
@@ -99,7 +99,7 @@ impl Condition {
         if *self.is_behind.borrow() {
             let cause =
                 "it has lost events that were applied, and is about to catch up with the log";
-            return Err(StoreError::unavailable(Away::Behind, cause));
+            return Err(StoreError::unavailable(UnavailableReason::Behind, cause));
         }
         Ok(())
     }

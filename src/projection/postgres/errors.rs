@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use skytrail_actors::store::{Away, StoreError};
+use skytrail_actors::store::{StoreError, UnavailableReason};
 use sqlx::postgres::PgDatabaseError;
 
 /// The codes of the class of syntax and access rules that concern what the server permits and has.
@@ -85,29 +85,29 @@ pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
 }
 
 /// Returns as much of the reason as clients are entitled to know.
-fn why(error: &sqlx::Error) -> Away {
+fn why(error: &sqlx::Error) -> UnavailableReason {
     let sqlx::Error::Database(error) = error else {
         return match error {
             sqlx::Error::Io(error) => match error.kind() {
-                ErrorKind::TimedOut => Away::Slow,
-                ErrorKind::ResourceBusy => Away::Taken,
-                ErrorKind::ReadOnlyFilesystem => Away::ReadOnly,
-                _ => Away::Unreachable,
+                ErrorKind::TimedOut => UnavailableReason::Slow,
+                ErrorKind::ResourceBusy => UnavailableReason::Taken,
+                ErrorKind::ReadOnlyFilesystem => UnavailableReason::ReadOnly,
+                _ => UnavailableReason::Unreachable,
             },
-            sqlx::Error::PoolTimedOut => Away::Slow,
-            _ => Away::Unreachable,
+            sqlx::Error::PoolTimedOut => UnavailableReason::Slow,
+            _ => UnavailableReason::Unreachable,
         };
     };
     match error.code().as_deref().unwrap_or_default() {
-        "53300" => Away::Crowded,
-        "53100" => Away::Full,
-        "25006" => Away::ReadOnly,
+        "53300" => UnavailableReason::Crowded,
+        "53100" => UnavailableReason::Full,
+        "25006" => UnavailableReason::ReadOnly,
         // Cancelled because of its time or of a lock; a conflict between transactions.
-        "57014" | LOCK_NOT_AVAILABLE => Away::Slow,
+        "57014" | LOCK_NOT_AVAILABLE => UnavailableReason::Slow,
         // Another program has changed a table; the next attempt prepares the statement anew.
-        UNSUPPORTED => Away::Slow,
-        code if code.starts_with("40") => Away::Slow,
-        _ => Away::Unreachable,
+        UNSUPPORTED => UnavailableReason::Slow,
+        code if code.starts_with("40") => UnavailableReason::Slow,
+        _ => UnavailableReason::Unreachable,
     }
 }
 
@@ -131,13 +131,13 @@ pub(in crate::projection) fn is_unsupported(error: &sqlx::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 struct BlockingProgram {
-    why: Away,
+    why: UnavailableReason,
     what: String,
 }
 
 /// Creates the error for what other programs have changed.
 pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
-    let why = Away::Altered;
+    let why = UnavailableReason::Altered;
     sqlx::Error::AnyDriverError(Box::new(BlockingProgram { why, what }))
 }
 
@@ -153,7 +153,7 @@ pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
         return error;
     }
     let what = format!("{} holds the lock: {error}", holders.join(", "));
-    let why = Away::Slow;
+    let why = UnavailableReason::Slow;
     sqlx::Error::AnyDriverError(Box::new(BlockingProgram { why, what }))
 }
 
@@ -176,10 +176,10 @@ pub(in crate::projection) fn not_applied(error: &sqlx::Error) -> StoreError {
         return StoreError::unavailable(error.why, error.to_string());
     }
     if is_unsupported(error) && !is_stale(error) {
-        return StoreError::unavailable(Away::Altered, error.to_string());
+        return StoreError::unavailable(UnavailableReason::Altered, error.to_string());
     }
     match is_about_the_server(error) {
-        true => StoreError::unavailable(Away::Closed, error.to_string()),
+        true => StoreError::unavailable(UnavailableReason::Closed, error.to_string()),
         false => failed(error),
     }
 }

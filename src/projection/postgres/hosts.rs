@@ -88,17 +88,17 @@ pub(in crate::projection) struct Link {
 pub(super) struct Hosts {
     options: Vec<PgConnectOptions>,
     preferred: AtomicUsize,
-    patience: Duration,
+    max_wait: Duration,
 }
 
 impl Hosts {
-    /// Uses the first of these, of which there is at least one, until it is lost. `patience` is per
+    /// Uses the first of these, of which there is at least one, until it is lost. `max_wait` is per
     /// host.
-    pub(super) fn new(options: Vec<PgConnectOptions>, patience: Duration) -> Self {
+    pub(super) fn new(options: Vec<PgConnectOptions>, max_wait: Duration) -> Self {
         Self {
             options,
             preferred: AtomicUsize::new(0),
-            patience,
+            max_wait,
         }
     }
 
@@ -120,8 +120,8 @@ impl Hosts {
         for step in 0..self.options.len() {
             let host = (preferred + step) % self.options.len();
             let connecting = self.connect_to(host, condition, purpose);
-            let connected = timeout(self.patience, connecting).await;
-            match connected.unwrap_or_else(|_late| Err(silent(self.patience))) {
+            let connected = timeout(self.max_wait, connecting).await;
+            match connected.unwrap_or_else(|_late| Err(silent(self.max_wait))) {
                 Ok(link) => {
                     self.preferred.store(host, Ordering::Release);
                     return Ok(link);
@@ -165,8 +165,8 @@ impl Hosts {
     pub(super) async fn gone(&self, backend: &Backend) {
         let mut strikes = 0;
         while strikes < STRIKES {
-            sleep(self.patience).await;
-            match timeout(self.patience, self.look_for(backend)).await {
+            sleep(self.max_wait).await;
+            match timeout(self.max_wait, self.look_for(backend)).await {
                 Ok(Ok(Some(true))) => strikes = 0,
                 Ok(Ok(Some(false))) => strikes += 1,
                 // The server answers, even if only that it has no connection to spare.
@@ -239,9 +239,9 @@ async fn check_writable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// Connects to the first of these hosts that accepts writes.
 pub(super) async fn connect_to_first(
     options: Vec<PgConnectOptions>,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<PgConnection, sqlx::Error> {
-    let hosts = Hosts::new(options, patience);
+    let hosts = Hosts::new(options, max_wait);
     let link = hosts
         .connect(&Condition::new(None), Purpose::Writing)
         .await?;

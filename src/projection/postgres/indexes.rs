@@ -84,7 +84,7 @@ impl Server {
             .hosts
             .in_use()?
             .options([("client_connection_check_interval", "5s")]);
-        let connected = tokio::time::timeout(self.patience, options.connect()).await;
+        let connected = tokio::time::timeout(self.max_wait, options.connect()).await;
         connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
     }
 

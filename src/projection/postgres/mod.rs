@@ -70,7 +70,7 @@ pub struct ServerOptions {
     /// The number of connections that read; one more writes.
     pub max_readers: u32,
     /// How long to wait for a connection.
-    pub patience: Duration,
+    pub max_wait: Duration,
     /// Whether applying waits for the database's disk. If not, a crash of the database can lose
     /// what was applied last. The server notices that, like a failover to a standby that lagged,
     /// and applies it again.
@@ -118,7 +118,7 @@ async fn warn_of_few_connections(
 pub(super) struct Server {
     hosts: Hosts,
     readers: Readers,
-    patience: Duration,
+    max_wait: Duration,
     extensions: Extensions,
     /// Receives notices of what other programs write.
     listener: Mutex<Option<PgListener>>,
@@ -138,22 +138,22 @@ impl Server {
     /// too.
     pub(super) async fn open(url: &str, wanted: &ServerOptions) -> Result<(Self, Link), OpenError> {
         let schema = schema_of(&wanted.app);
-        let hosts = Hosts::new(options_of(url, &schema)?, wanted.patience);
+        let hosts = Hosts::new(options_of(url, &schema)?, wanted.max_wait);
         let condition = Arc::new(Condition::new(Some(Claim::new(&schema))));
         let mut link = hosts.connect(&condition, Purpose::Writing).await?;
-        claim(&condition, &mut link, wanted.patience).await?;
+        claim(&condition, &mut link, wanted.max_wait).await?;
         let extensions = prepare(&mut link.conn, &schema).await?;
         warn_of_few_connections(&mut link.conn, wanted.max_readers).await?;
         let limits = (
             wanted.max_readers,
-            wanted.patience,
+            wanted.max_wait,
             wanted.statement_timeout,
         );
         let readers = Readers::new(hosts.in_use()?, Arc::clone(&condition), limits);
         let server = Self {
             hosts,
             readers,
-            patience: wanted.patience,
+            max_wait: wanted.max_wait,
             extensions,
             listener: Mutex::new(None),
             channel: schema.as_str().to_owned(),
@@ -182,8 +182,8 @@ impl Server {
     }
 
     /// Returns how long to wait for quick operations.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn max_wait(&self) -> Duration {
+        self.max_wait
     }
 
     /// Checks that the commits follow what is applied. If a failover set the database back, it has
@@ -241,7 +241,7 @@ impl Server {
     ) -> Result<T, sqlx::Error> {
         let look = async {
             tokio::time::sleep(LOOK_AFTER).await;
-            tokio::time::timeout(self.patience, self.hosts.holders(backend)).await
+            tokio::time::timeout(self.max_wait, self.hosts.holders(backend)).await
         };
         let (work, look) = (std::pin::pin!(work), std::pin::pin!(look));
         match futures_util::future::select(work, look).await {
@@ -255,7 +255,7 @@ impl Server {
 
     /// Opens a connection that writes, to replace a lost one. Readers are renewed if another server
     /// is now in use, or if nobody knows what became of the lost connection.
-    pub(super) async fn connect(&self, lost: Option<&Lost>) -> Result<Link, sqlx::Error> {
+    pub(super) async fn connect(&self, lost: Option<&LostConnection>) -> Result<Link, sqlx::Error> {
         let purpose = match lost {
             Some(_) => Purpose::Writing,
             None => Purpose::Reading,
@@ -270,8 +270,8 @@ impl Server {
                 let conn = &mut Conn::server(&mut link.conn, self.extensions);
                 self.condition.verify(conn).await
             };
-            let owned = tokio::time::timeout(self.patience, owned).await;
-            owned.unwrap_or_else(|_late| Err(silent(self.patience)))?;
+            let owned = tokio::time::timeout(self.max_wait, owned).await;
+            owned.unwrap_or_else(|_late| Err(silent(self.max_wait)))?;
         }
         let server = (link.host, link.backend.server_start.clone());
         let is_another = *self.served_by.lock() != server;
@@ -308,7 +308,7 @@ impl Server {
     async fn listen(&self) -> Result<PgListener, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(self.patience)
+            .acquire_timeout(self.max_wait)
             .connect_lazy_with(self.hosts.in_use()?);
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(&self.channel).await?;
@@ -318,7 +318,7 @@ impl Server {
     /// Closes the connections that read.
     pub(super) async fn close(&self) {
         // The listener closes in a task of its own, which finds a runtime only now.
-        let listener = tokio::time::timeout(self.patience, self.listener.lock()).await;
+        let listener = tokio::time::timeout(self.max_wait, self.listener.lock()).await;
         drop(listener.map(|mut listener| listener.take()));
         self.readers.close().await;
     }
@@ -328,17 +328,17 @@ impl Server {
 async fn claim(
     condition: &Condition,
     link: &mut Link,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<(), sqlx::Error> {
     let conn = &mut Conn::server(&mut link.conn, Extensions::default());
     match &condition.claim {
-        Some(claim) => claim.take(conn, &link.backend, patience).await,
+        Some(claim) => claim.take(conn, &link.backend, max_wait).await,
         None => Ok(()),
     }
 }
 
 /// A connection that was lost.
-pub(super) struct Lost {
+pub(super) struct LostConnection {
     /// The process that served it.
     pub(super) backend: Backend,
     /// Whether the server gave no reason.

@@ -29,7 +29,7 @@ pub(super) struct Readers {
     pool: ArcSwap<PgPool>,
     condition: Arc<Condition>,
     max: u32,
-    patience: Duration,
+    max_wait: Duration,
     statement_timeout: Duration,
 }
 
@@ -38,22 +38,22 @@ impl Readers {
     pub(super) fn new(
         options: PgConnectOptions,
         condition: Arc<Condition>,
-        (max, patience, statement_timeout): (u32, Duration, Duration),
+        (max, max_wait, statement_timeout): (u32, Duration, Duration),
     ) -> Self {
-        let limits = (max, patience, statement_timeout);
+        let limits = (max, max_wait, statement_timeout);
         let pool = pool(options, &condition, limits);
         Self {
             pool: ArcSwap::from_pointee(pool),
             condition,
             max,
-            patience,
+            max_wait,
             statement_timeout,
         }
     }
 
     /// Stops using the present connections.
     pub(super) fn renew(&self, options: PgConnectOptions) {
-        let limits = (self.max, self.patience, self.statement_timeout);
+        let limits = (self.max, self.max_wait, self.statement_timeout);
         let fresh = pool(options, &self.condition, limits);
         let old = self.pool.swap(Arc::new(fresh));
         // This closes the old pool; connections in use end when they are returned.
@@ -62,12 +62,12 @@ impl Readers {
 
     /// Returns the longest that a statement may take, round trip included.
     pub(super) fn statement_limit(&self) -> Duration {
-        self.statement_timeout + self.patience
+        self.statement_timeout + self.max_wait
     }
 
     /// Closes the present connections.
     pub(super) async fn close(&self) {
-        let _ = timeout(self.patience, self.pool.load_full().close()).await;
+        let _ = timeout(self.max_wait, self.pool.load_full().close()).await;
     }
 }
 
@@ -75,15 +75,15 @@ impl Readers {
 fn pool(
     options: PgConnectOptions,
     condition: &Arc<Condition>,
-    (max, patience, statement_timeout): (u32, Duration, Duration),
+    (max, max_wait, statement_timeout): (u32, Duration, Duration),
 ) -> PgPool {
     let limit = statement_timeout.as_millis().to_string();
     let options = options.options([("statement_timeout", limit)]);
     let condition = Arc::clone(condition);
-    let limit = patience / SHARE;
+    let limit = max_wait / SHARE;
     PgPoolOptions::new()
         .max_connections(max)
-        .acquire_timeout(patience)
+        .acquire_timeout(max_wait)
         .test_before_acquire(false)
         .before_acquire(move |conn, _| {
             Box::pin(async move {
@@ -129,8 +129,8 @@ impl Server {
             self.look_around(&pool).await?;
             self.readers.pool.load_full().acquire().await
         };
-        let found = timeout(self.patience, found).await;
-        let found = found.unwrap_or_else(|_late| Err(silent(self.patience)));
+        let found = timeout(self.max_wait, found).await;
+        let found = found.unwrap_or_else(|_late| Err(silent(self.max_wait)));
         found.map_err(|error| failed(&error))
     }
 

@@ -24,7 +24,7 @@ use crate::projection::sqlite::say_migrated;
 use crate::projection::{ddl, read};
 
 /// How long commands that run next to a server wait for a connection.
-const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
+const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format that this program writes and knows.
 const FORMAT: i64 = 7;
@@ -95,7 +95,7 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
 
 /// Connects to an app's schema, next to the server that may be using it.
 pub(super) async fn connect_beside(url: &str, schema: &Name) -> Result<PgConnection, OpenError> {
-    let connected = hosts::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
+    let connected = hosts::connect_to_first(options_of(url, schema)?, COMMAND_CONNECT_TIMEOUT);
     Ok(connected.await?)
 }
 

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     /// Long enough for anything that ends at all.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_ends() {
@@ -162,14 +162,14 @@ mod tests {
         let given_up = Arc::downgrade(&reader.conn.as_ref().unwrap().is_given_up);
         reader.break_off();
         drop(reader);
-        let mut next = timeout(PATIENCE, readers.acquire()).await.unwrap().unwrap();
+        let mut next = timeout(TIMEOUT, readers.acquire()).await.unwrap().unwrap();
         let one = sqlx::query("SELECT 1").fetch_one(next.conn().unwrap());
-        assert!(timeout(PATIENCE, one).await.unwrap().is_ok());
+        assert!(timeout(TIMEOUT, one).await.unwrap().is_ok());
         let is_gone = async {
             while given_up.strong_count() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, is_gone).await.unwrap();
+        timeout(TIMEOUT, is_gone).await.unwrap();
     }
 }

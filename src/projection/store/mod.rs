@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use skytrail_actors::store::{Away, StoreError};
+use skytrail_actors::store::{StoreError, UnavailableReason};
 use skytrail_schema::event::Commit;
 use skytrail_schema::types::TypeDefinition;
 use sqlx::pool::PoolConnection;
@@ -24,7 +24,7 @@ use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
 use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
-use super::postgres::{self, Backend, Link, Lost, ServerOptions, StoreOrigin, silent};
+use super::postgres::{self, Backend, Link, LostConnection, ServerOptions, StoreOrigin, silent};
 use super::query::QueryError;
 use super::read;
 use super::sqlite::{self, OpenError, StoreOptions};
@@ -69,7 +69,7 @@ pub(super) struct Writer {
 
 enum WriterConn {
     File(SqliteConnection),
-    Server(Result<Link, Lost>, Extensions),
+    Server(Result<Link, LostConnection>, Extensions),
 }
 
 impl Writer {
@@ -209,8 +209,11 @@ impl SqlStore {
         let turn = match &self.home {
             StoreLocation::File(_) => turn.await,
             StoreLocation::Server(server) => {
-                timeout(server.patience(), turn).await.map_err(|_late| {
-                    StoreError::unavailable(Away::Slow, "other queries use all connections")
+                timeout(server.max_wait(), turn).await.map_err(|_late| {
+                    StoreError::unavailable(
+                        UnavailableReason::Slow,
+                        "other queries use all connections",
+                    )
                 })?
             }
         };
@@ -230,9 +233,12 @@ impl SqlStore {
             }
             StoreLocation::Server(server) => {
                 server.check()?;
-                let columns = timeout(server.patience(), self.columns.read()).await;
+                let columns = timeout(server.max_wait(), self.columns.read()).await;
                 let columns = columns.map_err(|_late| {
-                    StoreError::unavailable(Away::Slow, "a table's columns are being changed")
+                    StoreError::unavailable(
+                        UnavailableReason::Slow,
+                        "a table's columns are being changed",
+                    )
                 })?;
                 let conn = server.reader().await?;
                 let watch = Watch::new(server.statement_limit());
@@ -307,7 +313,7 @@ impl SqlStore {
                     if postgres::is_read_only(error) {
                         server.pass_over(known);
                     }
-                    *link = Err(Lost {
+                    *link = Err(LostConnection {
                         backend: known.backend.clone(),
                         is_silent: postgres::is_silent(error),
                     });

@@ -437,8 +437,8 @@ impl RecordStore for SqlStore {
         let closed = match (&self.home, writer.conn) {
             (StoreLocation::File(file), WriterConn::File(conn)) => file.close(conn).await,
             (StoreLocation::Server(server), WriterConn::Server(Ok(link), _)) => {
-                let closed = timeout(server.patience(), link.conn.close()).await;
-                closed.unwrap_or_else(|_late| Err(silent(server.patience())))
+                let closed = timeout(server.max_wait(), link.conn.close()).await;
+                closed.unwrap_or_else(|_late| Err(silent(server.max_wait())))
             }
             _ => Ok(()),
         };

@@ -15,7 +15,7 @@ use crate::socket::incoming::{Incoming, pings};
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long a client may leave unread what it is sent.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// See the module's overview.
 pub(super) struct Line {
@@ -76,7 +76,7 @@ impl Line {
 
     /// Sends a message.
     pub(super) async fn say(&mut self, text: impl Into<String>) -> Result<(), Gone> {
-        let said = timeout(PATIENCE, self.session.text(text.into())).await;
+        let said = timeout(SEND_TIMEOUT, self.session.text(text.into())).await;
         said.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
@@ -91,7 +91,11 @@ impl Line {
             let text = json!({"type": "error", "error": refused.to_wire()});
             let _ = self.say(text.to_string()).await;
         }
-        let _ = timeout(PATIENCE, self.session.close(Some(CloseReason::from(code)))).await;
+        let _ = timeout(
+            SEND_TIMEOUT,
+            self.session.close(Some(CloseReason::from(code))),
+        )
+        .await;
     }
 }
 

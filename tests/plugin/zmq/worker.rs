@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::support::eventually;
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub const READY: u8 = 1;
 pub const HEARTBEAT: u8 = 2;
@@ -56,7 +56,7 @@ impl Worker {
     /// Connects and shakes hands; sends no messages yet.
     pub fn connect(path: &Path, identity: &str) -> Self {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut worker = Self {
             stream: BufReader::new(stream),
             identity: identity.to_owned(),
@@ -224,7 +224,7 @@ impl Worker {
         let is_there = self.stream.fill_buf().is_ok();
         self.stream
             .get_ref()
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(TIMEOUT))
             .unwrap();
         is_there
     }
@@ -274,7 +274,7 @@ impl Worker {
     }
 
     fn next_but_beats(&mut self) -> Seen {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.next(deadline.saturating_duration_since(Instant::now())) {
                 Seen::Heartbeat => {}
@@ -285,7 +285,7 @@ impl Worker {
 
     /// Waits until the server considers it idle.
     pub fn expect_beat(&mut self) {
-        match self.next(PATIENCE) {
+        match self.next(TIMEOUT) {
             Seen::Heartbeat => {}
             other => panic!("expected a heartbeat, saw {other:?}"),
         }
@@ -303,7 +303,7 @@ impl Worker {
     /// Fails if the server has sent it a request. No timeout can prove that nothing arrives: the
     /// reply to a call of its own follows everything that was sent to it before.
     pub fn expect_nothing(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         self.call_alone("MARK", &json!({"action": "schema:fetch"}));
         loop {
             match self.next_of_all(deadline.saturating_duration_since(Instant::now())) {

@@ -24,7 +24,7 @@ use crate::support::server::TestServer;
 const AWAY: i64 = 10_002;
 /// How long a request may take, with these tests' settings, that waits for the store to catch up
 /// and then for the database.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The database settings of these tests' servers.
 fn settings(url: &str) -> [(&str, &str); 3] {
@@ -115,7 +115,7 @@ impl Account {
 fn query(client: &Client) -> Answer {
     let begun = Instant::now();
     let answer = client.call("record:query", json!({"record_type": "thing"}));
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
     answer
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, await_trouble, begin, compare, query, refused};
+use super::{TIMEOUT, await_trouble, begin, compare, query, refused};
 use crate::support::eventually;
 use crate::support::postgres::Postgres;
 use crate::support::wire::Wire;
@@ -84,7 +84,7 @@ fn a_read_that_is_under_way_ends_in_time() {
     wire.silence();
     let (answer, time) = reader.join().unwrap();
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(time < PATIENCE, "{time:?}");
+    assert!(time < TIMEOUT, "{time:?}");
     drop(locking);
     wire.speak();
     account.await_all(&ada);

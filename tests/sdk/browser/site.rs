@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::sdk::set_up;
 
 /// How long a page may take for its report.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether the page has reported.
 type Reported = Arc<(Mutex<bool>, Condvar)>;
@@ -50,7 +50,7 @@ fn serve(mut stream: &TcpStream, reported: &Reported) -> Option<()> {
         "/until-reported" => {
             let waiting = reported.0.lock().unwrap();
             let is_waiting = |is_reported: &mut bool| !*is_reported;
-            drop(reported.1.wait_timeout_while(waiting, PATIENCE, is_waiting));
+            drop(reported.1.wait_timeout_while(waiting, TIMEOUT, is_waiting));
             ("image/png", Vec::new())
         }
         _ => ("text/plain", Vec::new()),

@@ -15,7 +15,7 @@ use super::balancer::{Balancer, WorkerNumber};
 use crate::plugin::{PluginCallError, Presence};
 
 /// How long an event waits for a worker with room; which workers have room changes all the time.
-const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The largest window.
 const MAX_WINDOW: usize = 1024;
@@ -141,7 +141,7 @@ impl Dispatcher {
     /// Gives an event to a worker, and waits for the outcome.
     pub(super) async fn deliver(&self, event: WorkItem) -> Result<(), PluginCallError> {
         let unready = || PluginCallError::Unready(unavailable("no worker is connected"));
-        let given = timeout(ROOM_PATIENCE, self.assign(event)).await;
+        let given = timeout(ROOM_TIMEOUT, self.assign(event)).await;
         let (worker, mut answered, extended) = given.map_err(|_| unready())?.ok_or_else(unready)?;
         loop {
             let answer = tokio::select! {

@@ -39,14 +39,14 @@ impl Listeners {
             EventBody::UserRemoved(_) => is_removed = true,
             _ => return,
         }
-        let judge = |as_of| {
+        let check = |as_of| {
             if is_removed {
                 return Err(bad_token());
             }
             state.check_enabled(now)?;
             refuse_revoked(&state, as_of)
         };
-        self.refuse_those_of(user.as_str(), judge);
+        self.refuse_those_of(user.as_str(), check);
     }
 
     /// Ends the connections of a user whose record no longer says that they are verified, if users
@@ -69,22 +69,22 @@ impl Listeners {
         }
     }
 
-    /// Ends those connections of a user that `judge` refuses, given when their user was judged.
+    /// Ends those connections of a user that `check` refuses, given when their user was judged.
     fn refuse_those_of(
         &mut self,
         user: &str,
-        judge: impl Fn(Option<Timestamp>) -> Result<(), ApiError>,
+        check: impl Fn(Option<Timestamp>) -> Result<(), ApiError>,
     ) {
         let belongs_to_user = |audience: &Audience| {
             let id = audience.user.as_ref();
             !audience.is_master && id.is_some_and(|id| id.as_str() == user)
         };
-        let his = self
+        let of_user = self
             .listeners
             .iter()
             .filter(|(_, it)| belongs_to_user(&it.audience));
-        let refused: Vec<_> = his
-            .filter_map(|(id, listener)| Some((*id, judge(listener.credential.as_of).err()?)))
+        let refused: Vec<_> = of_user
+            .filter_map(|(id, listener)| Some((*id, check(listener.credential.as_of).err()?)))
             .collect();
         for (id, error) in refused {
             self.end(id, EndReason::Refused(error));
@@ -101,13 +101,13 @@ impl Listeners {
         let Some(view) = self.views.get(&id).filter(|_| valid_since.is_some()) else {
             return;
         };
-        let judge = |(id, _): &MemberKey| {
+        let check = |(id, _): &MemberKey| {
             let listener = self.listeners.get(id)?;
             let as_of = listener.credential.as_of;
             let may = listener.audience.is_master || refuse_revoked(&state, as_of).is_ok();
             (!may).then_some(*id)
         };
-        let refused: BTreeSet<_> = view.members().filter_map(judge).collect();
+        let refused: BTreeSet<_> = view.members().filter_map(check).collect();
         for id in refused {
             self.end(id, EndReason::Refused(bad_token()));
         }

@@ -79,7 +79,7 @@ impl World {
         spawn_named("follower of a test", async move {
             while let Some(commit) = commits.recv().await {
                 follower.take(&commit).await;
-                follower.settle();
+                follower.caught_up();
             }
         });
         Self {

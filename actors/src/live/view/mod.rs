@@ -95,7 +95,7 @@ pub(super) struct View {
     /// The result is that of this position or a later one.
     position: u64,
     /// Whether changes can be told. If not, a load is under way.
-    is_settled: bool,
+    is_loaded: bool,
     /// While the view is not settled, what is known is of this position. Members that have received
     /// more must not be told a difference to it.
     known_until: u64,
@@ -125,7 +125,7 @@ impl View {
             lens: None,
             known: HashMap::new(),
             position: 0,
-            is_settled: false,
+            is_loaded: false,
             known_until: 0,
             backlog: Vec::new(),
             num_backlog: 0,
@@ -174,7 +174,7 @@ impl View {
             state,
         };
         self.members.insert(key.clone(), member);
-        if !is_waiting && self.is_settled {
+        if !is_waiting && self.is_loaded {
             return self.catch_up(&key, followed);
         }
         // A load that waits in another listener's line waits in this one's, too. Whichever turn is
@@ -276,11 +276,11 @@ impl View {
     ///
     /// `followed` is how far the follower was before that.
     pub(super) fn disturb(&mut self, position: u64, followed: u64) -> Option<Work> {
-        if self.is_settled {
+        if self.is_loaded {
             self.known_until = self.position.max(followed);
         }
         self.disturbed_at = position;
-        self.is_settled = false;
+        self.is_loaded = false;
         self.backlog.clear();
         self.num_backlog = 0;
         self.begin_load()
@@ -293,7 +293,7 @@ impl View {
         change: &Change,
         matcher: &Matcher<'_>,
     ) -> Option<MatchRequest> {
-        if !self.is_settled || self.query.is_wide {
+        if !self.is_loaded || self.query.is_wide {
             return None;
         }
         self.match_request_by(self.lens.as_ref()?, self.position, (id, change, matcher))
@@ -331,7 +331,7 @@ impl View {
         if self.query.is_wide {
             return Ok(None);
         }
-        if !self.is_settled {
+        if !self.is_loaded {
             self.num_backlog += change.after.weight();
             if self.backlog.len() >= MAX_BACKLOG || self.num_backlog > self.max_bytes {
                 return Ok(self.disturb(change.position, change.position));

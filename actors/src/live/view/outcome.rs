@@ -54,13 +54,13 @@ impl View {
             return Ok(self.begin_load().into_iter().collect());
         }
         let is_same = |lens: &Arc<Lens>| lens.is_same(&loaded.lens);
-        if self.is_settled && !self.query.is_wide && !self.lens.as_ref().is_some_and(is_same) {
+        if self.is_loaded && !self.query.is_wide && !self.lens.as_ref().is_some_and(is_same) {
             // Those who wait would see records differently from those who are live. If that changed
             // back before it was noticed, nobody would tell them.
             return Ok(self.disturb(seen, followed).into_iter().collect());
         }
         refuse_more(loaded.records.len(), max_records)?;
-        if !self.is_settled || self.query.is_wide {
+        if !self.is_loaded || self.query.is_wide {
             self.begin_anew_who_is_ahead();
             self.adopt(loaded, post);
             self.num_backlog = 0;
@@ -92,7 +92,7 @@ impl View {
     /// Their result came straight from the store, at a position after the follower's when the view
     /// was silenced. No difference fits them.
     fn begin_anew_who_is_ahead(&mut self) {
-        if self.is_settled {
+        if self.is_loaded {
             return;
         }
         for member in self.members.values_mut() {
@@ -137,7 +137,7 @@ impl View {
         self.known = known;
         self.position = loaded.position;
         self.lens = Some(Arc::clone(&loaded.lens));
-        self.is_settled = true;
+        self.is_loaded = true;
     }
 
     /// Sends the result to those who waited for it.

@@ -39,7 +39,7 @@ use crate::observe::HistogramState;
 
 /// How long sled can take for a batch. A slow disk needs some seconds; beyond that sled may have
 /// locked up for good.
-const SLED_PATIENCE: Duration = Duration::from_secs(120);
+const SLED_BATCH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where the embedded log is, and how it works.
 #[derive(Clone)]
@@ -327,7 +327,7 @@ impl OpenedLog {
         let follow = |folder: PathBuf| {
             let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
             let cache_bytes = options.sled_cache_bytes;
-            SledFollower::start(segments, &folder, cache_bytes, reserve, SLED_PATIENCE)
+            SledFollower::start(segments, &folder, cache_bytes, reserve, SLED_BATCH_TIMEOUT)
                 .map(Arc::new)
         };
         let follower = self.sled_folder.map(follow).transpose()?;

@@ -26,7 +26,7 @@ use crate::spawn::spawn_named;
 pub(super) const SCHEMA_CHANGED: &str = "schema-changed";
 
 /// How long a start waits for plugins before the log names the missing ones.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_WARNING_DELAY: Duration = Duration::from_secs(10);
 
 /// All plugins of an app. See the module.
 pub struct Plugins {
@@ -248,7 +248,7 @@ impl Actor for Plugins {
         /// A full mailbox is reported as an overload; one slot takes about a quarter of a kilobyte.
         const MAILBOX: usize = 8192;
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_later(START_PATIENCE, |this, _| this.warn_of_missing());
+        ctx.run_later(START_WARNING_DELAY, |this, _| this.warn_of_missing());
     }
 }
 

@@ -17,7 +17,7 @@ impl PluginBroker {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
         let plugin = Arc::clone(&request.plugin);
         let own = self.settings().timeout_of(&plugin);
@@ -29,7 +29,7 @@ impl PluginBroker {
             .map_err(PluginCallError::Refused)?;
         job.delivery = Some(Box::new(Lease { note, limit, until }));
         let silence = Arc::clone(&job.silence);
-        let answer = self.wait_for_delivery(job, &lease, hurry).await;
+        let answer = self.wait_for_delivery(job, &lease, urgency).await;
         answer.map_err(|undelivered| match undelivered {
             PluginCallError::Refused(error) => classify(error, &plugin, silence.get()),
             other => other,
@@ -41,7 +41,7 @@ impl PluginBroker {
         &self,
         job: Box<Job>,
         lease: &watch::Receiver<Instant>,
-        mut hurry: Urgency,
+        mut urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
         let (plugin, ticket) = (Arc::clone(&job.plugin), job.ticket);
         let (mut guard, mut answer) = self.send(job).map_err(PluginCallError::Unready)?;
@@ -52,8 +52,8 @@ impl PluginBroker {
                     let answer = guard.take(answer, &plugin);
                     return answer.map_err(PluginCallError::Refused);
                 }
-                Ok(()) = hurry.changed() => {
-                    let via = hurry.borrow_and_update().clone();
+                Ok(()) = urgency.changed() => {
+                    let via = urgency.borrow_and_update().clone();
                     // If the mailbox is full, the delivery keeps waiting for its turn.
                     let _ = self.plugins.try_send(Expedite { ticket, via });
                     continue;

@@ -167,8 +167,8 @@ impl PluginBroker {
 
     /// Returns the state of all plugins; `None` when the actor is gone or too busy.
     pub async fn state(&self) -> Option<PluginsState> {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        timeout(PATIENCE, self.plugins.send(GetState))
+        const STATE_TIMEOUT: Duration = Duration::from_secs(2);
+        timeout(STATE_TIMEOUT, self.plugins.send(GetState))
             .await
             .ok()?
             .ok()
@@ -248,12 +248,12 @@ impl PluginBroker {
         let (mut guard, answer) = self.send(job).map_err(PluginCallError::Unready)?;
         // A client with its own deadline should hear that the whole request timed out, not one hook
         // in it.
-        let patience = if is_clients {
+        let grace = if is_clients {
             DEADLINE_GRACE
         } else {
             Duration::ZERO
         };
-        let late = match timeout_at(deadline + patience, answer).await {
+        let late = match timeout_at(deadline + grace, answer).await {
             Ok(answer) => {
                 let answer = guard.take(answer, &plugin);
                 return answer.map_err(|error| classify(error, &plugin, silence.get()));
@@ -297,11 +297,11 @@ impl PluginGate for PluginBroker {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
         let (plugin, kind) = (Arc::clone(&request.plugin), request.kind);
         let (name, began) = (request.name.clone(), Instant::now());
-        let answer = self.deliver_job(request, note, hurry).await;
+        let answer = self.deliver_job(request, note, urgency).await;
         let error = answer.as_ref().err().map(PluginCallError::error);
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, error);

@@ -305,6 +305,6 @@ impl Handler<CallDone> for PluginConnection {
         if self.calls.finish(&done.id) {
             self.reply(&done.id, &done.reply, ctx);
         }
-        self.settle(ctx);
+        self.end_drain_if_idle(ctx);
     }
 }

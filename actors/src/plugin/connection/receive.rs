@@ -151,6 +151,6 @@ impl PluginConnection {
                 self.warn(&format!("nobody waits for an answer to {id:?}"), ctx);
             }
         }
-        self.settle(ctx);
+        self.end_drain_if_idle(ctx);
     }
 }

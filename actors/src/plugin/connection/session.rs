@@ -133,7 +133,7 @@ impl PluginConnection {
                 if self.is_cut_off() {
                     return self.end(ctx);
                 }
-                return self.settle(ctx);
+                return self.end_drain_if_idle(ctx);
             }
             State::Connected | State::Open => {}
         }
@@ -153,11 +153,11 @@ impl PluginConnection {
             let code = closing.unwrap_or(CloseCode::Drained);
             this.close(code, "drained as far as time allowed", ctx);
         });
-        self.settle(ctx);
+        self.end_drain_if_idle(ctx);
     }
 
     /// Ends a drain when nothing is in flight.
-    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn end_drain_if_idle(&mut self, ctx: &mut Context<Self>) {
         let State::Draining {
             closing,
             is_announced: false,

@@ -79,7 +79,7 @@ impl<T> Schedule<T> {
     }
 
     /// Takes the next push that can be sent now. The caller must report what became of it:
-    /// [`Schedule::settled`], [`Schedule::dropped`] or [`Schedule::put_back`].
+    /// [`Schedule::answered`], [`Schedule::dropped`] or [`Schedule::put_back`].
     pub fn take(&mut self, now: Instant) -> Option<Entry<T>> {
         if self.held_until.is_some_and(|until| now < until) {
             return None;
@@ -110,7 +110,7 @@ impl<T> Schedule<T> {
     }
 
     /// Returns when there may be something to take, if nothing happens before.
-    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let first = self.waiting.keys().next().map(|(due, _)| *due);
         let first = if self.ready.is_empty() {
             first
@@ -127,7 +127,7 @@ impl<T> Schedule<T> {
     }
 
     /// The service has given its final answer to a push, whatever it was: the service is up.
-    pub fn settled(&mut self, now: Instant) {
+    pub fn answered(&mut self, now: Instant) {
         self.num_in_flight = self.num_in_flight.saturating_sub(1);
         self.is_there(now);
     }

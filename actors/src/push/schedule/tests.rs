@@ -22,8 +22,8 @@ fn pushes_go_in_order_and_so_many_at_once() {
     let taken: Vec<_> = std::iter::from_fn(|| schedule.take(now)).collect();
     let pushes: Vec<_> = taken.iter().map(|entry| entry.push).collect();
     assert_eq!(pushes, [0, 1, 2]);
-    assert_eq!(schedule.next_look(now), None);
-    schedule.settled(now);
+    assert_eq!(schedule.next_due(now), None);
+    schedule.answered(now);
     assert_eq!(schedule.take(now).map(|entry| entry.push), Some(3));
 }
 
@@ -35,7 +35,7 @@ fn a_push_is_tried_again_after_pauses_that_double_and_then_given_up() {
         let entry = schedule.take(now).unwrap();
         assert_eq!(schedule.put_back(entry, (None, false), now), Again::Waits);
         let due = now + SECOND * pause;
-        assert_eq!(schedule.next_look(now), Some(due));
+        assert_eq!(schedule.next_due(now), Some(due));
         let early = schedule.take(due - Duration::from_millis(1));
         assert!(early.is_none());
         now = due;
@@ -54,7 +54,7 @@ fn while_the_service_is_away_each_push_is_tried_before_any_is_again() {
         let entry = schedule.take(now).unwrap();
         assert_eq!(entry.push, expected);
         schedule.put_back(entry, (None, true), now);
-        now = schedule.next_look(now).unwrap();
+        now = schedule.next_due(now).unwrap();
     }
 }
 
@@ -67,25 +67,25 @@ fn a_service_is_not_asked_before_it_said_and_then_with_one_push() {
     let one = taken.pop().unwrap();
     schedule.put_back(one, (Some(wait), true), now);
     taken.pop().unwrap();
-    schedule.settled(now);
+    schedule.answered(now);
     // The pushes in flight meet the same failure, which counts once.
     for entry in taken {
         schedule.put_back(entry, (None, true), now);
     }
     assert!(schedule.take(now + wait - SECOND).is_none());
-    assert_eq!(schedule.next_look(now), Some(now + wait));
+    assert_eq!(schedule.next_due(now), Some(now + wait));
     let later = now + wait;
     let probe = schedule.take(later).unwrap();
     assert!(schedule.take(later).is_none(), "one push only");
     schedule.put_back(probe, (None, true), later);
     assert_eq!(
-        schedule.next_look(later),
+        schedule.next_due(later),
         Some(later + SECOND * 2),
         "the second failure"
     );
     let back = later + SECOND * 2;
     assert!(schedule.take(back).is_some());
-    schedule.settled(back);
+    schedule.answered(back);
     let num_taken = std::iter::from_fn(|| schedule.take(back)).count();
     assert_eq!(num_taken, BOUNDS.at_once);
 }
@@ -99,7 +99,7 @@ fn nothing_waits_longer_than_it_may_be_old() {
     assert_eq!(given_up, Again::GivenUp(0));
     // If a service asks for a pause of a year, it still gets the next pushes sooner.
     schedule.add(1, Duration::ZERO, now);
-    assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
+    assert_eq!(schedule.next_due(now), Some(now + BOUNDS.max_age));
     let later = now + BOUNDS.max_age;
     let entry = schedule.take(later).unwrap();
     let given_up = schedule.put_back(entry, (Some(Duration::MAX), true), later);
@@ -127,7 +127,7 @@ proptest! {
             prop_assert!(in_flight.len() <= BOUNDS.at_once);
             prop_assert_eq!(in_flight.len(), schedule.num_in_flight());
             let Some(entry) = in_flight.pop_front() else {
-                match schedule.next_look(now) {
+                match schedule.next_due(now) {
                     Some(at) => now = at,
                     None => break,
                 }
@@ -137,7 +137,7 @@ proptest! {
             let wait = Some(SECOND * u32::try_from(seconds).unwrap());
             if answer < 2 {
                 ended.push(entry.push);
-                schedule.settled(now);
+                schedule.answered(now);
                 continue;
             }
             if answer == 4 {

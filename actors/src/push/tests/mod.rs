@@ -17,8 +17,8 @@ async fn what_is_kept_is_sent_though_nobody_waits_for_it() {
     let hold = world.outbox.hold().await;
     {
         let users = ["ada".into()];
-        let parcel = world.parcel();
-        let mut asked = pin!(world.push.to_users(&users, None, &parcel));
+        let payloads = world.payloads();
+        let mut asked = pin!(world.push.to_users(&users, None, &payloads));
         while world.outbox.kept().is_empty() {
             assert!(poll!(asked.as_mut()).is_pending());
             tokio::task::yield_now().await;

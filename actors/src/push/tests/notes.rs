@@ -10,9 +10,9 @@ use super::world::{World, soon};
 async fn a_push_that_could_not_be_forgotten_is_so_later() {
     let mut world = World::start(&[DeviceKind::Ios]);
     world.outbox.num_forgets_to_fail.store(1, Ordering::SeqCst);
-    let parcel = world.parcel();
+    let payloads = world.payloads();
     let users = ["ada".into()];
-    world.push.to_users(&users, None, &parcel).await.unwrap();
+    world.push.to_users(&users, None, &payloads).await.unwrap();
     soon(world.sent.recv()).await;
     soon(world.outbox.until(|kept| kept.is_empty())).await;
     assert_eq!(world.outbox.num_forgets_to_fail.load(Ordering::SeqCst), 0);

@@ -258,7 +258,7 @@ impl World {
     }
 
     /// Returns an empty notification.
-    pub(super) fn parcel(&self) -> PushPayloads {
+    pub(super) fn payloads(&self) -> PushPayloads {
         self.push.prepare(&Map::new()).unwrap()
     }
 }

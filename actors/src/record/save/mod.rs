@@ -72,12 +72,12 @@ pub async fn save(
         decided: Mutex::new(None),
     };
     let turn = turn_of(turn, &command.context);
-    let settled = retry_on_conflict(turn, |_| attempt(&saving)).await?;
-    Ok(after_save(env, settled).await)
+    let saved = retry_on_conflict(turn, |_| attempt(&saving)).await?;
+    Ok(finish_save(env, saved).await)
 }
 
 /// The outcome of a save, before after-hooks.
-struct Settled {
+struct Saved {
     /// For each item: the record as stored.
     results: ItemResults<Arc<Head>>,
     /// The answers of the after-hooks.
@@ -86,7 +86,7 @@ struct Settled {
     caller: Caller,
 }
 
-async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
+async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
     let Saving { env, command, .. } = saving;
     let items = command.items.iter().flatten();
     // In every attempt: a field may have been renamed since the last one.
@@ -144,7 +144,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         what: drafts.clone(),
         position: decided_at,
     };
-    let outcome = settle(env, command, (drafts, rights.caller), plan, heads.position).await?;
+    let outcome = commit_plan(env, command, (drafts, rights.caller), plan, heads.position).await?;
     if matches!(outcome, Outcome::Conflict) {
         *saving.decided.lock().await = Some(decided);
     }
@@ -222,13 +222,13 @@ fn rebase(decided: Drafts, drafts: &mut Drafts) {
 }
 
 /// Commits what is left of the plan and reads the outcome from the commit.
-async fn settle(
+async fn commit_plan(
     env: &RecordEnv,
     command: &SaveRecords,
     (drafts, caller): (Drafts, Caller),
     plan: Plan,
     position: u64,
-) -> Result<Outcome<Settled>, ApiError> {
+) -> Result<Outcome<Saved>, ApiError> {
     let (commit, commit_answers) = if plan.events.is_empty() {
         (None, CommitAnswers::default())
     } else {
@@ -245,7 +245,7 @@ async fn settle(
         }
     };
     let events = commit.iter().flat_map(|commit| &commit.events);
-    Ok(Outcome::Done(Settled {
+    Ok(Outcome::Done(Saved {
         results: results_of(drafts, events),
         commit_answers,
         caller,
@@ -344,11 +344,11 @@ pub(crate) async fn load_inputs(
 }
 
 /// Waits for the answers of synchronous after-hooks, for all records concurrently.
-async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record> {
+async fn finish_save(env: &RecordEnv, mut saved: Saved) -> ItemResults<Record> {
     let rules = env.model.get_field_rules();
-    let results = settled.results.into_iter().map(|result| {
+    let results = saved.results.into_iter().map(|result| {
         let answered = result.as_ref().ok().map(|head| {
-            let event_answers = settled.commit_answers.take(&head.record.id);
+            let event_answers = saved.commit_answers.take(&head.record.id);
             event_answers.all_ok(&env.applied, head.position)
         });
         (result, answered)
@@ -361,7 +361,7 @@ async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record
                 .map_err(|error| failed(&head.record.id, error))?;
         }
         let mut record = head.record.clone();
-        rules.hide_unreadable(&settled.caller, &mut record);
+        rules.hide_unreadable(&saved.caller, &mut record);
         env.assets.sign(&mut record);
         Ok(record)
     });

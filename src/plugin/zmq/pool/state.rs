@@ -11,7 +11,7 @@ use crate::plugin::zmq::bodies;
 use crate::plugin::zmq::message::{Envelope, Identity, RequestId, ZmqMessage};
 
 /// How long a request waits for a worker: v1 retries after a second, three times.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many levels a stack can have beyond those that the bounce count allows.
 const SPARE_LEVELS: usize = 2;
@@ -165,7 +165,7 @@ impl Pool {
         if self.waiting.len() >= self.limits.max_waiting {
             return self.fail(asked.ticket, Failure::NotTaken);
         }
-        let expiry = now + PATIENCE;
+        let expiry = now + REQUEST_TIMEOUT;
         self.waiting.push_back(Waiting { asked, expiry });
         self.serve(now);
     }

@@ -28,15 +28,15 @@ pub(super) async fn look_up_relations(
     Ok(lookups)
 }
 
-/// Looks up the records that a portion refers to, and replaces those of the previous one.
+/// Looks up the records that a batch refers to, and replaces those of the previous one.
 pub(super) async fn look_up_records(
     run: &Run<'_>,
     conn: &mut Conn<'_>,
-    portion: &[(i64, Head)],
+    batch: &[(i64, Head)],
     lookups: &mut LookedUp,
 ) -> Result<(), sqlx::Error> {
     let mut wanted: BTreeMap<TypeName, Vec<RecordKey>> = BTreeMap::new();
-    for id in lookups.targets(portion.iter().map(|(_, head)| &head.record)) {
+    for id in lookups.targets(batch.iter().map(|(_, head)| &head.record)) {
         wanted.entry(id.record_type).or_default().push(id.key);
     }
     let mut records = Vec::new();

@@ -1,7 +1,7 @@
 //! Conditions and orders that SQL cannot express, evaluated record by record.
 //!
 //! SQL finds the candidates, in the query's order if it can. They are loaded and evaluated in
-//! portions, together with the records that they refer to. Only matches that can be on the page are
+//! batches, together with the records that they refer to. Only matches that can be on the page are
 //! kept.
 
 mod lookups;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::projection::conn::Conn;
 use skytrail_actors::evaluation::Evaluation;
-use skytrail_actors::record::page_bytes::{PageBytes, Portion};
+use skytrail_actors::record::page_bytes::{BatchSize, PageBytes};
 use skytrail_actors::store::QueryAnswer;
 use skytrail_schema::predicate::Context;
 use skytrail_schema::query::Page;
@@ -24,7 +24,7 @@ use crate::projection::read::{decode_head, push_head_columns};
 use crate::projection::sql::{Arg, Sql};
 
 /// The maximum number of candidates that are evaluated together.
-const PORTION: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// Runs a query whose condition or order SQL cannot express.
 pub(super) async fn run(
@@ -37,20 +37,20 @@ pub(super) async fn run(
     let mut lookups = look_up_relations(run, &mut tx.conn()).await?;
     let mut evaluation = Evaluation::new(run.bound.condition.as_ref());
     let mut room = PageBytes::new(run.max_bytes, "limit");
-    let mut size = Portion::of_at_most(PORTION);
+    let mut size = BatchSize::at_most(MAX_BATCH);
     let candidates = candidates(&mut tx.conn(), plan).await?;
     let mut left = candidates.as_slice();
     while !left.is_empty() {
         let rows;
         (rows, left) = left.split_at(size.size().min(left.len()));
-        let portion = load(run, &mut tx.conn(), rows).await?;
-        size.had(portion.iter().map(|(_, head)| &head.record));
-        look_up_records(run, &mut tx.conn(), &portion, &mut lookups).await?;
+        let batch = load(run, &mut tx.conn(), rows).await?;
+        size.adapt_to(batch.iter().map(|(_, head)| &head.record));
+        look_up_records(run, &mut tx.conn(), &batch, &mut lookups).await?;
         let context = Context {
             user: run.viewer.caller.user.as_ref(),
             lookups: &lookups,
         };
-        for (row, head) in portion {
+        for (row, head) in batch {
             if evaluation.matches(&head.record, context).await? {
                 room.add(&mut page, (row, head))?;
             }

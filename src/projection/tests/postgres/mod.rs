@@ -103,7 +103,7 @@ impl Place {
             synchronous_commit: true,
             app: self.app.clone(),
             max_readers: 4,
-            patience: Duration::from_secs(30),
+            max_wait: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(60),
             index_limits: options.index_limits,
         };

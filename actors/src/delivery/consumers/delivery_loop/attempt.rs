@@ -49,7 +49,7 @@ struct Attempt {
     announced: Option<Arc<AnnouncedCommit>>,
     is_awaited: bool,
     /// The calls that wait for what is queued after it.
-    hurry: Urgency,
+    urgency: Urgency,
     /// Up to here, the log is the past that is being caught up with.
     past: u64,
     /// Whether an operator has asked for it, so that it is not too old.
@@ -105,9 +105,9 @@ impl DeliveryLoop {
         while let Some(start) = self.schedule.next(now, window) {
             let request = self.requests.get(&start.task.position);
             let via = start
-                .hurried_by
+                .expedited_by
                 .map_or_else(Vec::new, |by| self.calls_of(by));
-            let (sender, hurry) = watch::channel(via);
+            let (sender, urgency) = watch::channel(via);
             self.hurries.insert(start.task, sender);
             let attempt = Attempt {
                 parts: Arc::clone(&self.parts),
@@ -115,7 +115,7 @@ impl DeliveryLoop {
                 limit: self.presence.limit,
                 announced: request.map(|request| Arc::clone(&request.commit)),
                 is_awaited: request.is_some_and(|request| request.answer.is_some()),
-                hurry,
+                urgency,
                 past: if start.is_catching_up {
                     self.schedule.past()
                 } else {
@@ -386,7 +386,7 @@ impl Attempt {
         if hook.is_async || !self.is_awaited {
             // Nothing waits for it, so it waits for its turn like the others, unless something
             // after it is waited for.
-            lineage.via.clone_from(&self.hurry.borrow());
+            lineage.via.clone_from(&self.urgency.borrow());
         }
         let context = context_of(env, (&commit, announced), hook.is_async).await?;
         let limit = self.limit_of(hook);
@@ -407,7 +407,10 @@ impl Attempt {
             at: commit.time,
             catching_up: self.start.is_catching_up,
         };
-        let answer = env.plugins.deliver(request, note, self.hurry.clone()).await;
+        let answer = env
+            .plugins
+            .deliver(request, note, self.urgency.clone())
+            .await;
         Ok(match answer {
             Ok(answer) if *is_sync => {
                 Outcome::Acknowledged(hooks::check_answer(hook, &answer, &changed.record))

@@ -118,7 +118,7 @@ impl Schedule {
             tasks,
             is_held: arrival.is_held,
             is_urgent: arrival.is_urgent,
-            hurried_by: None,
+            expedited_by: None,
         };
         let (is_urgent, is_retried) = (entry.is_urgent, entry.is_retried());
         self.entries.insert(position, entry);
@@ -131,7 +131,7 @@ impl Schedule {
         if self.is_held_back(position) {
             self.note_held_back(position);
         } else if is_urgent {
-            self.hurry(position);
+            self.expedite(position);
         }
         self.enlist(position);
     }
@@ -177,7 +177,7 @@ impl Schedule {
     }
 
     /// Makes what an urgent event waits for equally urgent.
-    fn hurry(&mut self, by: u64) {
+    fn expedite(&mut self, by: u64) {
         let record = self.entries.get(&by).map(|entry| &entry.stream);
         let Some(queue) = record.and_then(|record| self.queues.get(record)) else {
             return;
@@ -185,10 +185,10 @@ impl Schedule {
         let before: Vec<u64> = queue.positions.range(..by).copied().collect();
         for position in before {
             if let Some(entry) = self.entries.get_mut(&position) {
-                entry.hurried_by.get_or_insert(by);
+                entry.expedited_by.get_or_insert(by);
                 for (hook, task) in entry.tasks.iter().enumerate() {
                     if matches!(task.state, State::Running(Lane::Present | Lane::Past)) {
-                        self.hurried.push((TaskId { position, hook }, by));
+                        self.expedited.push((TaskId { position, hook }, by));
                     }
                 }
             }
@@ -198,7 +198,7 @@ impl Schedule {
 
     /// Takes the tasks that became urgent while in progress, each with an event that waits for it.
     pub(in crate::delivery::consumers) fn take_expedited(&mut self) -> Vec<(TaskId, u64)> {
-        std::mem::take(&mut self.hurried)
+        std::mem::take(&mut self.expedited)
     }
 
     /// Lets the synchronous hooks of an event run, because their turn has come.

@@ -74,7 +74,7 @@ pub(in crate::delivery::consumers) struct Start {
     /// Whether its event is part of the past that the consumer is catching up with.
     pub(in crate::delivery::consumers) is_catching_up: bool,
     /// An urgent event that waits for this one.
-    pub(in crate::delivery::consumers) hurried_by: Option<u64>,
+    pub(in crate::delivery::consumers) expedited_by: Option<u64>,
 }
 
 /// What happens to a task that failed.
@@ -123,7 +123,7 @@ struct Entry {
     is_held: bool,
     is_urgent: bool,
     /// An urgent event of the record that follows this one.
-    hurried_by: Option<u64>,
+    expedited_by: Option<u64>,
 }
 
 impl Entry {
@@ -204,7 +204,7 @@ pub(in crate::delivery::consumers) struct Schedule {
     urgent: BTreeSet<TaskId>,
     waiting: BTreeSet<(Moment, TaskId)>,
     /// Tasks that became urgent while in progress, with the event that waits for them.
-    hurried: Vec<(TaskId, u64)>,
+    expedited: Vec<(TaskId, u64)>,
     /// Events that have become held back.
     held_back: Vec<u64>,
     num_open: usize,
@@ -239,7 +239,7 @@ impl Schedule {
             ready: BTreeSet::new(),
             urgent: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            hurried: Vec::new(),
+            expedited: Vec::new(),
             held_back: Vec::new(),
             num_running: 0,
             num_urgent: 0,

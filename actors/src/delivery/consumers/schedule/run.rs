@@ -61,7 +61,7 @@ impl Schedule {
             hook: Arc::clone(&task.hook),
             attempt: task.attempts,
             is_catching_up,
-            hurried_by: entry.hurried_by,
+            expedited_by: entry.expedited_by,
         };
         if let Some(queue) = self.queues.get_mut(&entry.stream)
             && !queue.running.contains(&id.position)
@@ -76,7 +76,7 @@ impl Schedule {
     pub(in crate::delivery::consumers) fn finish(&mut self, id: TaskId) {
         if self.stop(id, State::Done) {
             self.num_open -= 1;
-            self.settle(id.position);
+            self.update(id.position);
         }
     }
 
@@ -219,7 +219,7 @@ impl Schedule {
                 entry.is_urgent = false;
             }
             self.hold_back(id.position);
-            self.settle(id.position);
+            self.update(id.position);
         }
     }
 
@@ -237,7 +237,7 @@ impl Schedule {
             }
             if let Some(entry) = self.entries.get_mut(&position) {
                 // One of these may be what hurried it.
-                entry.hurried_by = entry.hurried_by.and(urgent);
+                entry.expedited_by = entry.expedited_by.and(urgent);
                 urgent = entry.is_urgent.then_some(position).or(urgent);
             }
         }
@@ -280,7 +280,7 @@ impl Schedule {
 
     /// Handles a change of an event's tasks: forgets the event when all are done, and lists what
     /// can run now.
-    fn settle(&mut self, position: u64) {
+    fn update(&mut self, position: u64) {
         let Some(entry) = self.entries.get(&position) else {
             return;
         };
@@ -332,7 +332,7 @@ impl Schedule {
         for (hook, task) in entry.tasks.iter().enumerate() {
             if task.state == State::Ready && (is_sync_free || !task.is_sync) {
                 let id = TaskId { position, hook };
-                if entry.hurried_by.is_some() || (entry.is_urgent && task.is_sync) {
+                if entry.expedited_by.is_some() || (entry.is_urgent && task.is_sync) {
                     self.urgent.insert(id);
                 } else {
                     self.ready.insert(id);

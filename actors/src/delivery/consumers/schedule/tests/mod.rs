@@ -175,7 +175,7 @@ fn what_an_urgent_event_waits_for_is_as_urgent() {
         for hook in 0..2 {
             let start = schedule.next(SECOND, 0).unwrap();
             assert_eq!(
-                (start.task, start.hurried_by),
+                (start.task, start.expedited_by),
                 (task(position, hook), Some(4))
             );
             schedule.finish(start.task);
@@ -277,7 +277,7 @@ fn what_a_retry_holds_back_hurries_nothing() {
         for position in [1, 2] {
             assert!(started(&mut schedule, SECOND * 9, 0).is_empty());
             let start = schedule.next(SECOND * 9, 1).unwrap();
-            assert_eq!((start.task, start.hurried_by), (task(position, 0), None));
+            assert_eq!((start.task, start.expedited_by), (task(position, 0), None));
             schedule.finish(start.task);
         }
     }
