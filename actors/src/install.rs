@@ -81,12 +81,12 @@ fn user_extension(
         fields.entry(key.to_owned()).or_insert(FieldType::String);
     }
     fields.retain(|name, _| !definition.fields.contains_key(name));
-    let wanted = auth_keys.alternatives();
+    let alternatives = auth_keys.alternatives();
     let is_new = |set: &&Vec<String>| !definition.unique.contains(set);
-    let is_left_over = |set: &&Vec<String>| may_migrate && !wanted.contains(set);
+    let is_left_over = |set: &&Vec<String>| may_migrate && !alternatives.contains(set);
     TypeExtension {
         fields,
-        unique: wanted.iter().filter(is_new).cloned().collect(),
+        unique: alternatives.iter().filter(is_new).cloned().collect(),
         no_longer_unique: definition
             .unique
             .iter()

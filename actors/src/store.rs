@@ -153,7 +153,8 @@ pub struct RelatedPage {
 pub trait HeadSource: Send + Sync {
     /// Returns, for each key, the head that was written at exactly that position, if it is in
     /// memory.
-    fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>>;
+    fn get_written(&self, name: &TypeName, versions: &[(RecordKey, u64)])
+    -> Vec<Option<Arc<Head>>>;
 }
 
 /// Has no heads: every record comes from the store.
@@ -161,8 +162,8 @@ pub trait HeadSource: Send + Sync {
 pub struct NoHeads;
 
 impl HeadSource for NoHeads {
-    fn get_written(&self, _: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
-        vec![None; wanted.len()]
+    fn get_written(&self, _: &TypeName, versions: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
+        vec![None; versions.len()]
     }
 }
 
@@ -307,10 +308,7 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Finds for each stream the last event up to a position that does not build on earlier ones:
     /// one with a full state, or a deletion. It is a candidate, and may belong to another stream.
-    async fn find_full_states(
-        &self,
-        wanted: &[(Stream, u64)],
-    ) -> Result<Vec<Option<u64>>, StoreError>;
+    async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// Lists for each stream where records were created under its id, up to a position, in order.
     /// As with [`RecordStore::list_candidates`], a few events of other streams may be among them.
@@ -325,7 +323,7 @@ pub trait RecordStore: Send + Sync + 'static {
     /// stream, and [`RecordEnv::streams`](crate::record::env::RecordEnv) checks it.
     async fn list_candidates(
         &self,
-        wanted: &[(Stream, RangeInclusive<u64>)],
+        ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError>;
 
     /// Lists the positions of a stream's last events up to a position, the newest first. As with
@@ -383,7 +381,7 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> Result<(u32, BTreeSet<UserId>), StoreError>;
 
     /// Lists a page of related users by id, and counts all of them.
-    async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError>;
+    async fn list_related(&self, page: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError>;
 
     /// Applies commits in order, in one transaction together with the checkpoint. Commits at or
     /// before the checkpoint are skipped, so applying twice changes nothing.

@@ -49,11 +49,11 @@ impl<'a> Streams<'a> {
     /// Those of [`Streams::read`].
     pub(crate) async fn read_all(
         self,
-        wanted: &[(Stream, RangeInclusive<u64>)],
+        ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
         let mut found = Vec::new();
         let see = |commit, event| found.push((commit, event));
-        self.each(wanted, see).await?;
+        self.each(ranges, see).await?;
         Ok(found)
     }
 
@@ -63,17 +63,17 @@ impl<'a> Streams<'a> {
     /// Those of [`Streams::read`].
     pub(crate) async fn each(
         self,
-        wanted: &[(Stream, RangeInclusive<u64>)],
+        ranges: &[(Stream, RangeInclusive<u64>)],
         mut see: impl FnMut(Arc<Commit>, Event),
     ) -> Result<(), ApiError> {
-        let mut ranges: HashMap<&Stream, Vec<&RangeInclusive<u64>>> = HashMap::new();
-        for (stream, range) in wanted {
-            ranges.entry(stream).or_default().push(range);
+        let mut by_stream: HashMap<&Stream, Vec<&RangeInclusive<u64>>> = HashMap::new();
+        for (stream, range) in ranges {
+            by_stream.entry(stream).or_default().push(range);
         }
-        let candidates = self.0.store.list_candidates(wanted).await?;
+        let candidates = self.0.store.list_candidates(ranges).await?;
         for some in candidates.chunks(BATCH_SIZE) {
             for (commit, event) in past::read_all(self.0, some).await? {
-                let mut its = ranges.get(&event.stream).into_iter().flatten();
+                let mut its = by_stream.get(&event.stream).into_iter().flatten();
                 if its.any(|range| range.contains(&event.position)) {
                     see(commit, event);
                 }
@@ -162,17 +162,17 @@ impl<'a> Streams<'a> {
     /// Those of [`Streams::read`].
     pub(crate) async fn full_states(
         self,
-        wanted: &[(Stream, u64)],
+        at: &[(Stream, u64)],
     ) -> Result<Vec<Option<Event>>, ApiError> {
-        let candidates = self.0.store.find_full_states(wanted).await?;
+        let candidates = self.0.store.find_full_states(at).await?;
         let positions = candidates.iter().flatten().copied().collect();
         let events = self.events_at(positions).await?;
         let mut found = Vec::new();
-        for ((stream, _), candidate) in wanted.iter().zip(candidates) {
+        for ((stream, _), candidate) in at.iter().zip(candidates) {
             let mut event = candidate.and_then(|position| events.get(&position).cloned());
             while let Some(other) = event.as_ref().filter(|event| event.stream != *stream) {
-                let wanted = [(stream.clone(), other.position - 1)];
-                let before = self.0.store.find_full_states(&wanted).await?.pop();
+                let at = [(stream.clone(), other.position - 1)];
+                let before = self.0.store.find_full_states(&at).await?.pop();
                 event = match before.flatten() {
                     Some(position) => Some(past::read(self.0, position).await?.1),
                     None => None,
@@ -212,8 +212,8 @@ impl<'a> Streams<'a> {
         stream: &Stream,
         range: RangeInclusive<u64>,
     ) -> Result<Vec<u64>, ApiError> {
-        let wanted = [(stream.clone(), range)];
-        Ok(self.0.store.list_candidates(&wanted).await?)
+        let ranges = [(stream.clone(), range)];
+        Ok(self.0.store.list_candidates(&ranges).await?)
     }
 
     async fn events_at(self, mut positions: Vec<u64>) -> Result<HashMap<u64, Event>, ApiError> {

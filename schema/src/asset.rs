@@ -163,8 +163,8 @@ mod tests {
             ("..\\..\\x", "\\\\x"),
             ("Grüße 文.png", "Grüße 文.png"),
         ];
-        for (raw, wanted) in cases {
-            assert_eq!(clean(raw).as_deref(), Some(wanted), "{raw}");
+        for (raw, expected) in cases {
+            assert_eq!(clean(raw).as_deref(), Some(expected), "{raw}");
         }
         let long = "x".repeat(256);
         let deep = "x/".repeat(600);
@@ -241,10 +241,10 @@ mod tests {
             asset.content_type = Some("text/plain".into());
             asset.url = Some("new".into());
         });
-        let wanted = json!({
+        let expected = json!({
             "$type": "asset", "$name": "a", "$content_type": "text/plain", "$url": "new",
         });
-        assert_eq!(json["list"][0], wanted);
+        assert_eq!(json["list"][0], expected);
         assert_eq!(json["no"]["$date"], "2017-01-01T00:00:00Z");
     }
 }

@@ -301,7 +301,7 @@ fn missing(member: &str) -> ValueError {
     ValueError(format!("missing compulsory field {member}"))
 }
 
-fn wrong_type(what: &str, found: &Json, wanted: &str) -> ValueError {
+fn wrong_type(what: &str, found: &Json, expected: &str) -> ValueError {
     let found = match found {
         Json::Null => "null",
         Json::Bool(_) => "bool",
@@ -310,7 +310,7 @@ fn wrong_type(what: &str, found: &Json, wanted: &str) -> ValueError {
         Json::Array(_) => "array",
         Json::Object(_) => "object",
     };
-    ValueError(format!("got {what} = {found}, want {wanted}"))
+    ValueError(format!("got {what} = {found}, want {expected}"))
 }
 
 fn text_member<'a>(object: &'a Map<String, Json>, name: &str) -> Result<&'a str, ValueError> {
@@ -374,21 +374,21 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_no_fraction_at_any_depth() {
-        for (number, wanted) in [
+        for (number, expected) in [
             (-0.0, "0"),
             (1.234_567_890_123_456_7e19, "12345678901234567000"),
             (-9.0e18, "-9000000000000000000"),
             (1e20, "1e+20"),
             (0.1, "0.1"),
         ] {
-            assert_eq!(number_to_wire(number).to_string(), wanted);
+            assert_eq!(number_to_wire(number).to_string(), expected);
         }
         let geo = json!({"$type": "geo", "$lng": 1.0, "$lat": 2.5});
         let value = Value::from_wire(json!({"a": [3.0, {"b": geo}], "c": 1e18})).unwrap();
         let geo = json!({"$type": "geo", "$lng": 1, "$lat": 2.5});
-        let wanted = json!({"a": [3, {"b": geo}], "c": 1_000_000_000_000_000_000_u64});
-        assert_eq!(value, Value::Json(wanted.clone()));
-        assert_eq!(serde_json::to_value(&value).unwrap(), wanted);
+        let expected = json!({"a": [3, {"b": geo}], "c": 1_000_000_000_000_000_000_u64});
+        assert_eq!(value, Value::Json(expected.clone()));
+        assert_eq!(serde_json::to_value(&value).unwrap(), expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use skytrail_schema::json::Members;
 
 use super::log::params;
 use super::{Call, Outcome, Reply, request};
-use crate::auth::refusals::Wanted;
+use crate::auth::refusals::RefusalFilter;
 use crate::services::Services;
 
 /// How many rows a page has by default, and at most.
@@ -127,14 +127,14 @@ pub(super) async fn refusals(call: Call) -> Outcome {
     let limit = limit(body, ROWS)?;
     let before = request::whole_number(body, "before")?;
     let before = before.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-    let wanted = Wanted {
+    let filter = RefusalFilter {
         user: request::text(body, "user")?.map(Into::into),
         since: request::time(body, "since")?,
         until: request::time(body, "until")?,
         before,
         limit: u32::try_from(limit).unwrap_or(u32::MAX),
     };
-    let rows = call.services.refusals.list(&wanted).await?;
+    let rows = call.services.refusals.list(&filter).await?;
     let is_full = rows.len() as u64 == limit;
     let next = rows.last().filter(|_| is_full).map(|last| last.number);
     Reply::with_info(&rows, next.map(|next| json!({"next": next})).as_ref())

@@ -74,8 +74,9 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
             write(session)
         }
         Err(refused) => {
-            let is_told = audit_reporter.is_recorded() || services.refusals.is_refusal(&refused);
-            let user = match is_told && refused.code != Code::ResourceNotFound {
+            let is_reported =
+                audit_reporter.is_recorded() || services.refusals.is_refusal(&refused);
+            let user = match is_reported && refused.code != Code::ResourceNotFound {
                 true => services.accounts.find_user(&known).await.ok().flatten(),
                 false => None,
             };

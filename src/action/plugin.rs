@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::{
-    CallContext, DeliveryNote, Hook, Lineage, PluginCallError, PluginRequest, Points, never_urgent,
+    CallContext, DeliveryNote, ExtensionPoints, Hook, Lineage, PluginCallError, PluginRequest,
+    never_urgent,
 };
 use skytrail_schema::code::{ApiError, Code};
 
@@ -31,7 +32,7 @@ pub(super) async fn list(call: Call) -> Outcome {
 }
 
 /// Returns the names of a plugin's extension points, by kind.
-fn names(points: &Points, plugin: &str) -> Json {
+fn names(points: &ExtensionPoints, plugin: &str) -> Json {
     let lambdas = points.lambdas.values();
     let lambdas = lambdas.filter(|it| &*it.plugin == plugin);
     let mut lambdas: Vec<&str> = lambdas.map(|it| it.name.as_str()).collect();
@@ -116,8 +117,8 @@ fn delivery(call: &Call, (plugin, kind, name): (&str, &str, &str)) -> Option<Del
     let points = call.services.plugins.points();
     let mut hooks = points.hooks.values().flatten();
     let is_it = |hook: &Hook| &*hook.plugin == plugin && hook.name == name;
-    let is_told = kind == "hook" && hooks.any(|hook| hook.trigger.is_after() && is_it(hook));
+    let is_delivery = kind == "hook" && hooks.any(|hook| hook.trigger.is_after() && is_it(hook));
     let what = format!("test/{}", call.context.request.id());
     let event = (call.services.events.head(), call.services.clock.now());
-    is_told.then(|| DeliveryNote::tried(&what, name, event))
+    is_delivery.then(|| DeliveryNote::tried(&what, name, event))
 }

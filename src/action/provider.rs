@@ -102,12 +102,12 @@ async fn vouched_for(
     // The reason for a provider's refusal is hidden, as in v1. But credentials are not reported as
     // wrong if the plugin is away, or says that a service it depends on is.
     let refused = || ApiError::new(Code::InvalidCredentials, refusal);
-    let told = |failed: PluginCallError| {
+    let failure = |failed: PluginCallError| {
         let outage = failed.outage(&point.plugin);
         let own = || Some(failed.error()).filter(|it| is_outage(it)).cloned();
         outage.or_else(own).unwrap_or_else(refused)
     };
-    let answer = answer.map_err(told)?;
+    let answer = answer.map_err(failure)?;
     let (principal, profile) = parse(answer).map_err(|why| {
         let plugin = &point.plugin;
         tracing::warn!(%plugin, provider, why, "an auth provider's answer cannot be read");

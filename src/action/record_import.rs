@@ -22,7 +22,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     };
     let postpones = request::flag(&call.body, "postpone")?;
     let planned = Planned {
-        types: schema::wanted(&mut call.body)?,
+        types: schema::requested_types(&mut call.body)?,
         records: expected(&call)?,
     };
     if !options.is_dry && planned != Planned::default() {
@@ -59,10 +59,10 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         let became = refused.or_else(|| outcomes.next());
         let mut item = Map::new();
         if let Some(Became::Incomplete(otherwise)) = &became {
-            let (otherwise, _) = told(Became::clone(otherwise));
+            let (otherwise, _) = describe(Became::clone(otherwise));
             item.insert("became".to_owned(), otherwise.into());
         }
-        let (outcome, reason) = became.map_or(("refused", None), told);
+        let (outcome, reason) = became.map_or(("refused", None), describe);
         item.insert("_id".to_owned(), id);
         item.insert("outcome".to_owned(), outcome.into());
         if let Some(reason) = reason {
@@ -82,7 +82,7 @@ fn expected(call: &Call) -> Result<HashSet<RecordId>, ApiError> {
 }
 
 /// Returns the outcome's name and the reason for it.
-pub(super) fn told(outcome: Became) -> (&'static str, Option<String>) {
+pub(super) fn describe(outcome: Became) -> (&'static str, Option<String>) {
     match outcome {
         Became::Added => ("added", None),
         Became::Incomplete(_) => ("incomplete", None),

@@ -136,7 +136,7 @@ pub(super) async fn import(mut call: Call) -> Outcome {
             .note_with(AuditEvent::ImportRoles, user.as_ref(), data);
     }
     let item = |((name, _), outcome)| {
-        let (outcome, reason) = record_import::told(outcome);
+        let (outcome, reason) = record_import::describe(outcome);
         let mut item = json!({"name": name, "outcome": outcome});
         if let (Some(reason), Some(item)) = (reason, item.as_object_mut()) {
             item.insert("reason".to_owned(), reason.into());

@@ -19,14 +19,14 @@ use super::{Call, Outcome, Reply, request};
 pub(super) async fn create(mut call: Call) -> Outcome {
     let command = CreateTypes {
         context: call.context.clone(),
-        types: wanted(&mut call.body)?,
+        types: requested_types(&mut call.body)?,
     };
     call.services.records.create_types(command).await?;
     fetch(call).await
 }
 
 /// Reads the types to create, with their fields.
-pub(super) fn wanted(
+pub(super) fn requested_types(
     body: &mut Map<String, Json>,
 ) -> Result<BTreeMap<TypeName, BTreeMap<String, FieldType>>, ApiError> {
     let types = request::take_object(body, "record_types")?;

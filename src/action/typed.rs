@@ -54,23 +54,23 @@ mod tests {
     #[test]
     fn typed_values_get_one_form_at_any_depth() {
         let given = json!({"a": [{"$type": "date", "$date": "2017-01-02T11:04:05+08:00"}], "b": 1});
-        let wanted = json!({"a": [{"$type": "date", "$date": "2017-01-02T03:04:05Z"}], "b": 1});
-        assert_eq!(normalize(given).unwrap(), wanted);
+        let expected = json!({"a": [{"$type": "date", "$date": "2017-01-02T03:04:05Z"}], "b": 1});
+        assert_eq!(normalize(given).unwrap(), expected);
     }
 
     #[test]
     fn whole_numbers_get_no_fraction() {
         let given = json!({"a": [1.0, 2.5], "j": {"$type": "geo", "$lng": 1.0, "$lat": -2.0}});
-        let wanted = json!({"a": [1, 2.5], "j": {"$type": "geo", "$lng": 1, "$lat": -2}});
-        assert_eq!(normalize(given).unwrap(), wanted);
+        let expected = json!({"a": [1, 2.5], "j": {"$type": "geo", "$lng": 1, "$lat": -2}});
+        assert_eq!(normalize(given).unwrap(), expected);
     }
 
     #[test]
     fn records_say_what_they_are() {
         let given = json!({"$type": "record", "$record": {"_id": "note/1", "title": "t"}});
         let record = json!({"_id": "note/1", "_type": "record", "_access": null, "title": "t"});
-        let wanted = json!({"$type": "record", "$record": record});
-        assert_eq!(normalize(given).unwrap(), wanted);
+        let expected = json!({"$type": "record", "$record": record});
+        assert_eq!(normalize(given).unwrap(), expected);
     }
 
     #[test]

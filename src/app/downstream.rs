@@ -134,7 +134,7 @@ async fn notify(
     notices: Notices,
 ) -> Result<Addr<Delivery<Notices>>, StartError> {
     let ops_store = &on.core.ops_store;
-    let told = ops_store.load_position(NOTICES).await?;
+    let delivered = ops_store.load_position(NOTICES).await?;
     let parts = DeliveryParts {
         slot: Some(PositionSlot {
             name: NOTICES,
@@ -144,7 +144,7 @@ async fn notify(
         until: domain.env.applied.watch(),
         consumer: notices,
     };
-    let start = move |_: &mut _| Delivery::new(parts, told);
+    let start = move |_: &mut _| Delivery::new(parts, delivered);
     let arbiter = on.arbiters.notices.handle();
     Ok(Delivery::start_in_arbiter(&arbiter, start))
 }

@@ -24,7 +24,7 @@ const MAX_RETRIES: usize = 3;
 
 /// How long to wait for a service.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// How long it may stay silent.
     silence: Duration,
     /// The slowest rate at which a request may be sent, in bytes per second.
@@ -33,7 +33,7 @@ pub(crate) struct Patience {
     retry: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// For files: a client waits for an answer.
     pub(crate) const FOR_FILES: Self = Self {
         silence: Duration::from_secs(30),
@@ -54,16 +54,16 @@ impl Patience {
 }
 
 /// Builds the client of a bucket; no request is sent yet.
-pub(crate) fn bucket(settings: &S3Settings, patience: Patience) -> object_store::Result<AmazonS3> {
+pub(crate) fn bucket(settings: &S3Settings, timeouts: Timeouts) -> object_store::Result<AmazonS3> {
     // Fails if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = ClientOptions::new()
         .with_timeout_disabled()
-        .with_read_timeout(patience.silence)
-        .with_connect_timeout(patience.silence);
+        .with_read_timeout(timeouts.silence)
+        .with_connect_timeout(timeouts.silence);
     let retry = RetryConfig {
         max_retries: MAX_RETRIES,
-        retry_timeout: patience.retry,
+        retry_timeout: timeouts.retry,
         ..RetryConfig::default()
     };
     let mut builder = AmazonS3Builder::new()
@@ -71,7 +71,7 @@ pub(crate) fn bucket(settings: &S3Settings, patience: Patience) -> object_store:
         .with_region(&settings.region)
         .with_access_key_id(&settings.access_key)
         .with_secret_access_key(settings.secret_key.reveal())
-        .with_http_connector(Connector(patience))
+        .with_http_connector(Connector(timeouts))
         .with_client_options(client)
         .with_retry(retry);
     if let Some(endpoint) = &settings.endpoint {
@@ -82,7 +82,7 @@ pub(crate) fn bucket(settings: &S3Settings, patience: Patience) -> object_store:
 }
 
 #[derive(Debug)]
-struct Connector(Patience);
+struct Connector(Timeouts);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -92,7 +92,7 @@ impl HttpConnector for Connector {
         Ok(HttpClient::new(Service {
             asking: connector.connect(options)?,
             sending: connector.connect(&sending)?,
-            patience: self.0,
+            timeouts: self.0,
         }))
     }
 }
@@ -102,7 +102,7 @@ impl HttpConnector for Connector {
 struct Service {
     asking: HttpClient,
     sending: HttpClient,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 impl Service {
@@ -111,7 +111,7 @@ impl Service {
         request: HttpRequest,
         num_bytes: usize,
     ) -> Result<HttpResponse, HttpError> {
-        let limit = self.patience.to_send(num_bytes);
+        let limit = self.timeouts.to_send(num_bytes);
         let sent = timeout(limit, async {
             let (head, body) = self.sending.execute(request).await?.into_parts();
             // The answer is short, and has no other time limit.
@@ -158,15 +158,15 @@ mod tests {
     const SILENCE: Duration = Duration::from_millis(100);
     const NUM_BYTES: usize = 1 << 20;
 
-    fn patience(slowest: u64) -> Patience {
-        Patience {
+    fn timeouts(slowest: u64) -> Timeouts {
+        Timeouts {
             silence: SILENCE,
             slowest,
             retry: SILENCE,
         }
     }
 
-    fn client(listener: &TcpListener, patience: Patience) -> AmazonS3 {
+    fn client(listener: &TcpListener, timeouts: Timeouts) -> AmazonS3 {
         let settings = S3Settings {
             bucket: "things".to_owned(),
             region: "us-east-1".to_owned(),
@@ -175,7 +175,7 @@ mod tests {
             url_prefix: None,
             endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
         };
-        bucket(&settings, patience).unwrap()
+        bucket(&settings, timeouts).unwrap()
     }
 
     async fn read_head(stream: &mut BufReader<TcpStream>) {
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_upload_takes_longer_than_a_silence_may() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bucket = client(&listener, patience(1));
+        let bucket = client(&listener, timeouts(1));
         let (has_begun, may_go_on) = (Notify::new(), Notify::new());
         let path = Path::from("large");
         let put = bucket.put(&path, PutPayload::from(vec![0; NUM_BYTES]));
@@ -213,27 +213,27 @@ mod tests {
             refused
         };
         let all = futures_util::future::join3(put, ask, hold(listener, &has_begun, &may_go_on));
-        let (put, asked, ()) = all.await;
+        let (put, result, ()) = all.await;
         assert!(put.is_ok(), "{put:?}");
-        let error = asked.unwrap_err().to_string();
+        let error = result.unwrap_err().to_string();
         assert!(error.contains("timed out"), "{error}");
     }
 
     #[tokio::test]
     async fn a_service_that_takes_nothing_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bucket = client(&listener, patience(u64::MAX));
+        let bucket = client(&listener, timeouts(u64::MAX));
         let path = Path::from("large");
         let put = bucket.put(&path, PutPayload::from(vec![0; NUM_BYTES]));
         let error = put.await.unwrap_err().to_string();
-        let wanted = format!("timed out while sending {NUM_BYTES} bytes");
-        assert!(error.contains(&wanted), "{error}");
+        let expected = format!("timed out while sending {NUM_BYTES} bytes");
+        assert!(error.contains(&expected), "{error}");
     }
 
     #[tokio::test]
     async fn a_download_that_stops_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bucket = client(&listener, patience(1));
+        let bucket = client(&listener, timeouts(1));
         let begin = async {
             let mut streams = Vec::new();
             loop {

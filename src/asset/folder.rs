@@ -151,8 +151,8 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn read(mut file: File, left: u64) -> io::Result<(Bytes, File)> {
-    let wanted = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-    let mut chunk = vec![0; wanted];
+    let chunk_len = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+    let mut chunk = vec![0; chunk_len];
     let got = file.read(&mut chunk)?;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -18,7 +18,7 @@ use skytrail_actors::asset::AssetUrls;
 use skytrail_actors::clock::Clock;
 
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
-pub(crate) use bucket::{Patience, bucket};
+pub(crate) use bucket::{Timeouts, bucket};
 pub use erase::Remover;
 pub use folder::Folder;
 pub(crate) use folder::{ERASED, UPLOADS, mark_of};

@@ -22,7 +22,7 @@ use skytrail_schema::id::AssetName;
 use tokio::time::timeout;
 
 use super::address::{VALIDITY, escape_path};
-use super::bucket::{Patience, bucket};
+use super::bucket::{Timeouts, bucket};
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::config::S3Settings;
 
@@ -43,7 +43,7 @@ impl S3 {
     /// The settings are invalid, or the service says that the bucket does not exist. A service that
     /// does not answer, or does not tell, only causes a warning.
     pub async fn open(settings: &S3Settings) -> Result<Self, FileError> {
-        let bucket = bucket(settings, Patience::FOR_FILES);
+        let bucket = bucket(settings, Timeouts::FOR_FILES);
         let store = Self {
             bucket: Arc::new(bucket.map_err(failed)?),
         };

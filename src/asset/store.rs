@@ -158,8 +158,8 @@ mod tests {
             ("lines=0-4", None),
             ("bytes=0-99999999999999999999", None),
         ];
-        for (header, wanted) in cases {
-            assert_eq!(ByteRange::parse(header), wanted, "{header}");
+        for (header, expected) in cases {
+            assert_eq!(ByteRange::parse(header), expected, "{header}");
         }
     }
 

@@ -111,7 +111,7 @@ impl Fluentd {
             _ => connect(&self.host, self.port, until)?,
         };
         while let Some(message) = self.waiting.front() {
-            connection.set_write_timeout(Some(patience(until)))?;
+            connection.set_write_timeout(Some(time_left(until)))?;
             connection.write_all(message)?;
             self.waiting.pop_front();
             *num_sent += 1;
@@ -122,7 +122,7 @@ impl Fluentd {
 }
 
 /// Returns the timeout of the next step.
-fn patience(until: Option<Instant>) -> Duration {
+fn time_left(until: Option<Instant>) -> Duration {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // A timeout of zero would mean none at all.
     left.map_or(TIMEOUT, |left| left.clamp(SHORTEST, TIMEOUT))
@@ -131,7 +131,7 @@ fn patience(until: Option<Instant>) -> Duration {
 fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(ErrorKind::NotFound, "no address for that name");
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience(until)) {
+        match TcpStream::connect_timeout(&address, time_left(until)) {
             Ok(connection) => return Ok(connection),
             Err(error) => failure = error,
         }

@@ -180,7 +180,7 @@ impl AuditReporter {
         Administration {
             audit_reporter: self.clone(),
             action,
-            asked: if self.is_recorded() {
+            params: if self.is_recorded() {
                 in_short(body)
             } else {
                 Map::new()
@@ -195,7 +195,7 @@ impl AuditReporter {
 pub struct Administration {
     audit_reporter: AuditReporter,
     action: &'static str,
-    asked: Map<String, Json>,
+    params: Map<String, Json>,
     status: Option<u16>,
 }
 
@@ -213,7 +213,7 @@ impl Drop for Administration {
         };
         if !it.has_noted.load(Ordering::Relaxed) {
             let (event, user) = (AuditEvent::Administration, it.source.actor.user.as_ref());
-            let data = json!({"action": self.action, "asked": self.asked, "status": self.status});
+            let data = json!({"action": self.action, "asked": self.params, "status": self.status});
             self.audit_reporter.note_with(event, user, data);
         }
     }
@@ -221,19 +221,22 @@ impl Drop for Administration {
 
 /// Returns the short form of a request: names and numbers, no secrets, no content and nothing long.
 fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
-    let is_told = |name: &str, value: &Json| {
+    let is_recordable = |name: &str, value: &Json| {
         !NOT_TOLD.contains(&name) && is_short(value) && (value.is_boolean() || !is_secret(name))
     };
-    let mut told = Map::new();
+    let mut recorded = Map::new();
     let mut left = MAX_TOLD;
-    for (name, value) in body.iter().filter(|(name, value)| is_told(name, value)) {
+    for (name, value) in body
+        .iter()
+        .filter(|(name, value)| is_recordable(name, value))
+    {
         let num_bytes = name.len() + value.to_string().len();
         if let Some(rest) = left.checked_sub(num_bytes) {
             left = rest;
-            told.insert(name.clone(), value.clone());
+            recorded.insert(name.clone(), value.clone());
         }
     }
-    told
+    recorded
 }
 
 /// Returns whether a value is short: not an object, not a list with lists in it, and within the

@@ -28,7 +28,7 @@ pub(super) struct Sinks {
     /// Why the target did not accept an entry, until that has been logged.
     last_error: Option<io::Error>,
     /// The number of lost entries that was last logged, and when.
-    told: (u64, Option<Instant>),
+    reported: (u64, Option<Instant>),
 }
 
 enum Target {
@@ -52,7 +52,7 @@ impl Sinks {
             target,
             counters,
             last_error: None,
-            told: (0, None),
+            reported: (0, None),
         })
     }
 
@@ -108,7 +108,7 @@ impl Sinks {
             *self.counters.trouble.lock() = fluentd.trouble().map(str::to_owned);
             self.count(num_sent);
         }
-        if self.told.1.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+        if self.reported.1.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             self.tell_of_losses();
         }
     }
@@ -139,10 +139,10 @@ impl Sinks {
     /// Logs how many entries were lost.
     fn tell_of_losses(&mut self) {
         let dropped = self.counters.dropped.load(Ordering::Relaxed);
-        if dropped == self.told.0 {
+        if dropped == self.reported.0 {
             return;
         }
-        self.told = (dropped, Some(Instant::now()));
+        self.reported = (dropped, Some(Instant::now()));
         let cause = self.last_error.take();
         let cause = cause.map_or_else(
             || "too many entries at once".to_owned(),

@@ -98,7 +98,7 @@ pub struct Kind {
 
 /// Which refusals to list, the latest first.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct RefusalFilter {
     /// Only of this account.
     pub user: Option<UserId>,
     /// From this minute on.
@@ -201,9 +201,9 @@ impl Refusals {
     ///
     /// # Errors
     /// The ops store cannot be read.
-    pub async fn list(&self, wanted: &Wanted) -> Result<Vec<Refused>, ApiError> {
+    pub async fn list(&self, filter: &RefusalFilter) -> Result<Vec<Refused>, ApiError> {
         self.write().await;
-        let listed = self.ops_store.list_refusals(wanted).await;
+        let listed = self.ops_store.list_refusals(filter).await;
         listed.map_err(|error| ApiError::unexpected(error.to_string()))
     }
 

@@ -143,21 +143,21 @@ fn load(repository: &Repository, object: &str) -> Result<Vec<u8>, BackupError> {
 /// They are damaged, from another store, or too few.
 pub(super) fn check(
     repository: &Repository,
-    wanted: &Manifest,
+    manifest: &Manifest,
     saved: Option<&SavedFile>,
     last_used: u64,
 ) -> Result<(), BackupError> {
     let bytes = saved.map(|saved| load(repository, &object(saved)));
     let bytes = bytes.transpose()?.unwrap_or_default();
-    let keys = KeyringCopy::parse(&bytes, Some(wanted.store_id));
+    let keys = KeyringCopy::parse(&bytes, Some(manifest.store_id));
     let checked = keys.and_then(|keys| keys.check_used(last_used));
     checked.map_err(|error| {
-        BackupError::Refused(match &wanted.missing_keys {
+        BackupError::Refused(match &manifest.missing_keys {
             None => error.to_string(),
             Some(reason) => format!(
                 "{error}. Backup {} was made without them ({reason}): restore an earlier one, or \
                  this one only as far as they suffice (--until)",
-                wanted.name
+                manifest.name
             ),
         })
     })
@@ -169,15 +169,15 @@ pub(super) fn check(
 /// The backup had keys, and none are left.
 pub(super) fn find(
     repository: &Repository,
-    wanted: &Manifest,
+    manifest: &Manifest,
 ) -> Result<Option<SavedFile>, BackupError> {
-    if wanted.keys.is_none() && wanted.missing_keys.is_none() {
+    if manifest.keys.is_none() && manifest.missing_keys.is_none() {
         return Ok(None);
     }
-    let own = wanted.keys.as_ref();
+    let own = manifest.keys.as_ref();
     let objects = repository.list(KEYS)?;
     let there: BTreeSet<String> = objects.iter().map(|it| it.name.clone()).collect();
-    let mut line = BTreeSet::from([wanted.name.clone()]);
+    let mut line = BTreeSet::from([manifest.name.clone()]);
     let mut found = own.cloned().filter(|own| there.contains(&object(own)));
     // Names sort in the order in which the backups were taken.
     for name in repository.names()? {

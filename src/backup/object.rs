@@ -67,9 +67,10 @@ impl SegmentName {
 
     /// Returns whether the segment may hold what a manifest names. It does if the chain hash at its
     /// end is the same; if it reaches further, it has to be checked.
-    pub(super) fn may_hold(&self, wanted: &SegmentRef) -> bool {
-        self.first == wanted.first
-            && (self.last > wanted.last || self.ends_with(wanted.last, &wanted.chain))
+    pub(super) fn may_hold(&self, segment_ref: &SegmentRef) -> bool {
+        self.first == segment_ref.first
+            && (self.last > segment_ref.last
+                || self.ends_with(segment_ref.last, &segment_ref.chain))
     }
 }
 

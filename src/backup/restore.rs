@@ -223,12 +223,12 @@ fn read_all(
         lost: LostRecords::default(),
     };
     let mut end = (0, chain::GENESIS);
-    for wanted in &manifest.segments {
+    for segment_ref in &manifest.segments {
         // If the log was damaged when it was saved, the manifest says so.
-        let follows = (end.0 + 1 == wanted.first).then_some(end.1);
-        let fetched = reading.fetch(wanted, follows)?;
-        end = (wanted.last, wanted.chain);
-        let cut = fetched.segment.find_cut(Until::Position(wanted.last));
+        let follows = (end.0 + 1 == segment_ref.first).then_some(end.1);
+        let fetched = reading.fetch(segment_ref, follows)?;
+        end = (segment_ref.last, segment_ref.chain);
+        let cut = fetched.segment.find_cut(Until::Position(segment_ref.last));
         let cut = cut.map_err(BackupError::io(&fetched.name))?;
         reading.take(&fetched, &cut)?;
         remove(&scratch.join(fetched.name))?;
@@ -327,8 +327,8 @@ impl Reading<'_> {
         let failed = || BackupError::io(self.folder.display().to_string());
         let mut end = (0, chain::GENESIS);
         let mut last: Option<(SegmentFile, Cut)> = None;
-        for wanted in &self.manifest.segments {
-            if wanted.first != end.0 + 1 {
+        for segment_ref in &self.manifest.segments {
+            if segment_ref.first != end.0 + 1 {
                 break;
             }
             let head = self.manifest.head;
@@ -336,32 +336,32 @@ impl Reading<'_> {
                 position: end.0,
                 head,
             });
-            let fetched = self.fetch(wanted, Some(end.1))?;
-            let whole = Until::Position(wanted.last);
+            let fetched = self.fetch(segment_ref, Some(end.1))?;
+            let whole = Until::Position(segment_ref.last);
             let whole = fetched.segment.find_cut(whole).map_err(failed())?;
             let mut cut = fetched.segment.find_cut(until).map_err(failed())?;
             if cut.position > whole.position {
                 cut = whole;
             }
-            if cut.position < wanted.first {
+            if cut.position < segment_ref.first {
                 // No part of this segment is wanted.
                 remove(&self.folder.join(fetched.name))?;
                 return finish(last);
             }
             self.take(&fetched, &cut)?;
             // This is the last segment unless another one follows.
-            let is_all = cut.position == wanted.last;
+            let is_all = cut.position == segment_ref.last;
             end = (cut.position, cut.chain);
             last = Some((fetched.segment, cut));
             if !is_all {
                 return finish(last);
             }
         }
-        let is_wanted = match until {
+        let is_before = match until {
             Until::Position(position) => end.0 >= position,
             Until::End | Until::Time(_) => self.manifest.damage.is_empty(),
         };
-        let damage = self.manifest.first_damage().filter(|_| !is_wanted);
+        let damage = self.manifest.first_damage().filter(|_| !is_before);
         if let Some(damage) = damage {
             return Err(BackupError::SavedDamaged(damage.clone(), end.0));
         }
@@ -371,19 +371,19 @@ impl Reading<'_> {
     /// Fetches a segment and checks all of it. `follows` is the chain hash before it.
     fn fetch(
         &mut self,
-        wanted: &SegmentRef,
+        segment_ref: &SegmentRef,
         follows: Option<ChainHash>,
     ) -> Result<Fetched, BackupError> {
         let candidates: Vec<SegmentName> = self
             .known
             .iter()
-            .filter(|name| name.may_hold(wanted))
+            .filter(|name| name.may_hold(segment_ref))
             .cloned()
             .collect();
         let mut best: Option<(Checked, &SegmentName)> = None;
         let mut wrong = None;
         for name in &candidates {
-            match self.look_at(name, wanted, follows) {
+            match self.look_at(name, segment_ref, follows) {
                 // Of several, use the one with the most erased events: what was erased must not
                 // come back.
                 Ok((_, it)) if !matches!(&best, Some((best, _)) if best.num_erased >= it.num_erased) =>
@@ -395,7 +395,7 @@ impl Reading<'_> {
             }
         }
         let Some((checked, name)) = best else {
-            let SegmentRef { first, last, chain } = wanted;
+            let SegmentRef { first, last, chain } = segment_ref;
             let chain: String = hex::encode(chain).chars().take(16).collect();
             return Err(wrong.unwrap_or_else(|| {
                 missing(&format!(
@@ -409,10 +409,10 @@ impl Reading<'_> {
         let segment = if candidates.len() == 1 {
             self.open(name)?
         } else {
-            self.look_at(name, wanted, follows)?.0
+            self.look_at(name, segment_ref, follows)?.0
         };
         Ok(Fetched {
-            name: file_name(wanted.first),
+            name: file_name(segment_ref.first),
             segment,
             checked,
         })
@@ -426,8 +426,8 @@ impl Reading<'_> {
         let last_key = if cut.position == segment.last_position {
             checked.last_key
         } else {
-            let wanted = segment.cut_at(cut).check();
-            wanted
+            let segment_ref = segment.cut_at(cut).check();
+            segment_ref
                 .map_err(BackupError::segment(&fetched.name))?
                 .last_key
         };
@@ -443,7 +443,7 @@ impl Reading<'_> {
     fn look_at(
         &mut self,
         name: &SegmentName,
-        wanted: &SegmentRef,
+        segment_ref: &SegmentRef,
         follows: Option<ChainHash>,
     ) -> Result<(SegmentFile, Checked), BackupError> {
         let object = name.object();
@@ -464,15 +464,15 @@ impl Reading<'_> {
             return Err(damaged(segment.end, "its seal is missing"));
         }
         let is_next = segment.store_id == self.manifest.store_id
-            && segment.first_position == wanted.first
+            && segment.first_position == segment_ref.first
             && follows.is_none_or(|follows| follows == segment.previous_chain);
         if !is_next {
             return Err(damaged(0, "it does not follow the segment before it"));
         }
-        let cut = segment.find_cut(Until::Position(wanted.last));
+        let cut = segment.find_cut(Until::Position(segment_ref.last));
         let cut = cut.map_err(BackupError::io(&object))?;
-        if (cut.position, cut.chain) != (wanted.last, wanted.chain) {
-            let reason = format!("the chain hash at position {} differs", wanted.last);
+        if (cut.position, cut.chain) != (segment_ref.last, segment_ref.chain) {
+            let reason = format!("the chain hash at position {} differs", segment_ref.last);
             return Err(damaged(cut.end, &reason));
         }
         Ok((segment, checked))

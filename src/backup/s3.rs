@@ -37,7 +37,7 @@ impl S3 {
             bucket: bucket.to_owned(),
             ..settings.clone()
         };
-        let bucket = asset::bucket(&settings, asset::Patience::FOR_BACKUPS);
+        let bucket = asset::bucket(&settings, asset::Timeouts::FOR_BACKUPS);
         let bucket = bucket.map_err(|error| error.to_string())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)

@@ -37,8 +37,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Audit {
     let url = reader.text("USER_AUDIT_TRAIL_HANDLER_URL", "");
     let target = parse_target(&url);
     if target.is_none() && !url.is_empty() {
-        let wanted = "file:///absolute/path or fluentd://host:24224";
-        reader.refuse("USER_AUDIT_TRAIL_HANDLER_URL", &url, wanted);
+        let expected = "file:///absolute/path or fluentd://host:24224";
+        reader.refuse("USER_AUDIT_TRAIL_HANDLER_URL", &url, expected);
     }
     Audit {
         is_enabled,

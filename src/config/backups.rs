@@ -50,8 +50,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Backups {
     let endpoint = reader.text("BACKUP_S3_ENDPOINT", "");
     let is_url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
     if !endpoint.is_empty() && !is_url {
-        let wanted = "an address that begins with http:// or https://";
-        reader.refuse("BACKUP_S3_ENDPOINT", &endpoint, wanted);
+        let expected = "an address that begins with http:// or https://";
+        reader.refuse("BACKUP_S3_ENDPOINT", &endpoint, expected);
     }
     Backups {
         place,

@@ -47,8 +47,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
     let url = url?;
     let is_address = |scheme: &str| url.reveal().starts_with(scheme);
     if !["postgres://", "postgresql://"].into_iter().any(is_address) {
-        let wanted = "an address, postgres://USER:PASSWORD@HOST/DATABASE";
-        reader.refuse("DATABASE_URL", "***", wanted);
+        let expected = "an address, postgres://USER:PASSWORD@HOST/DATABASE";
+        reader.refuse("DATABASE_URL", "***", expected);
         return None;
     }
     Some(Database {

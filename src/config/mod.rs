@@ -340,9 +340,9 @@ fn read_app(reader: &mut Reader<'_>) -> App {
 fn read_auth_keys(reader: &mut Reader<'_>) -> AuthKeys {
     let default = AuthKeys::default();
     let text = reader.text("AUTH_RECORD_KEYS", &default.to_string());
-    let wanted = "keys and groups of keys, each once, such as username,(email,phone)";
+    let expected = "keys and groups of keys, each once, such as username,(email,phone)";
     AuthKeys::parse(&text).unwrap_or_else(|| {
-        reader.refuse("AUTH_RECORD_KEYS", &text, wanted);
+        reader.refuse("AUTH_RECORD_KEYS", &text, expected);
         default
     })
 }

@@ -146,8 +146,8 @@ fn read_transport(
             let text = reader.text(&args, "");
             let first = split(text.clone()).into_iter().next().unwrap_or_default();
             let Some(bind) = Endpoint::parse(&first) else {
-                let wanted = "the address to listen on first, such as tcp://127.0.0.1:5555";
-                reader.refuse(&args, &text, wanted);
+                let expected = "the address to listen on first, such as tcp://127.0.0.1:5555";
+                reader.refuse(&args, &text, expected);
                 return PluginTransport::WebSocket;
             };
             PluginTransport::Zmq { name: broker, bind }

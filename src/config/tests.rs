@@ -139,8 +139,8 @@ fn a_password_policy_is_read_and_handed_on() {
         ..config
     };
     let keys = Keys::load_or_make(&with_data).unwrap();
-    let told = with_data.for_plugins(&keys);
-    let audit = &told["user_audit"];
+    let settings = with_data.for_plugins(&keys);
+    let audit = &settings["user_audit"];
     assert_eq!(
         (&audit["pw_min_length"], &audit["pw_history_size"]),
         (&8.into(), &0.into())
@@ -151,9 +151,9 @@ fn a_password_policy_is_read_and_handed_on() {
     );
     assert_eq!(audit["pw_excluded_fields"], serde_json::Value::Null);
     assert_eq!(audit["pw_digit_required"], true);
-    assert_eq!(told["verification"]["required"], true);
+    assert_eq!(settings["verification"]["required"], true);
     let keys = serde_json::json!([["username"], ["email", "phone"]]);
-    assert_eq!(told["app"]["auth_record_keys"], keys);
+    assert_eq!(settings["app"]["auth_record_keys"], keys);
     let mistakes = read(&[
         ("USER_AUDIT_PW_MIN_GUESSABLE_LEVEL", "6"),
         ("USER_AUDIT_PW_EXPIRY_DAYS", "soon"),
@@ -233,11 +233,11 @@ fn tokens_are_kept_where_the_settings_say() {
         ("TOKEN_STORE_PATH", url),
         ("TOKEN_STORE_PREFIX", "p"),
     ]);
-    let wanted = TokenPlace::Redis {
+    let expected = TokenPlace::Redis {
         url: Secret::new(url),
         prefix: "p".to_owned(),
     };
-    assert_eq!(found.unwrap(), wanted);
+    assert_eq!(found.unwrap(), expected);
     for url in [
         "",
         "data/token",

@@ -40,8 +40,8 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &str) -> Tokens {
     let prefix = reader.text("TOKEN_STORE_PREFIX", "");
     let place = match store.as_str() {
         "redis" => {
-            if let Some(wanted) = refuse_redis(&path) {
-                reader.refuse("TOKEN_STORE_PATH", "***", wanted);
+            if let Some(expected) = refuse_redis(&path) {
+                reader.refuse("TOKEN_STORE_PATH", "***", expected);
             }
             let url = Secret::new(path);
             TokenPlace::Redis { url, prefix }

@@ -23,7 +23,7 @@ pub(super) async fn collect(
     request: &HttpRequest,
     payload: Payload,
     limits: &Limits,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<Bytes, ApiError> {
     let refuse =
         |message: &str, status| Err(ApiError::new(Code::BadRequest, message).with_status(status));
@@ -34,7 +34,7 @@ pub(super) async fn collect(
     if is_websocket(request.headers()) {
         return Ok(Bytes::new());
     }
-    match timeout(patience, payload.to_bytes_limited(limits.body_bytes)).await {
+    match timeout(max_wait, payload.to_bytes_limited(limits.body_bytes)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(_))) => refuse("the body could not be read", 400),
         Ok(Err(_)) => Err(limits.body_too_long()),

@@ -55,13 +55,13 @@ impl Descriptors {
     }
 }
 
-/// Raises the limit if it is below `wanted`; returns the limit afterwards.
-fn raise_limit(wanted: u64) -> u64 {
+/// Raises the limit if it is below `needed`; returns the limit afterwards.
+fn raise_limit(needed: u64) -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
-    let Some(current) = limit.current.filter(|current| *current < wanted) else {
+    let Some(current) = limit.current.filter(|current| *current < needed) else {
         return limit.current.unwrap_or(u64::MAX);
     };
-    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
     limit.current = Some(raised);
     match setrlimit(Resource::Nofile, limit) {
         Ok(()) => raised,

@@ -161,9 +161,9 @@ mod tests {
                 "198.51.100.1",
             ),
         ];
-        for (peer, lines, wanted) in cases {
+        for (peer, lines, expected) in cases {
             let client = proxies.client_behind(peer.parse().unwrap(), &lines);
-            assert_eq!(client.to_string(), wanted, "{peer} {lines:?}");
+            assert_eq!(client.to_string(), expected, "{peer} {lines:?}");
         }
         assert!("10.0.0.0/40".parse::<Proxies>().is_err());
     }

@@ -7,7 +7,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::context::{RequestContext, RequestId};
-use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall, Points, Route};
+use skytrail_actors::plugin::{
+    ApiCaller, ApiReply, ExtensionPoints, Lambda, Lineage, PluginCall, Route,
+};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Origin;
@@ -244,7 +246,7 @@ fn name_of(path: &str) -> String {
 }
 
 /// Returns the target of a name: a lambda, or else one of the server's own actions.
-fn known(points: &Points, name: &str) -> Option<Target> {
+fn known(points: &ExtensionPoints, name: &str) -> Option<Target> {
     let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
     lambda.or_else(|| action::find(name).map(Target::Action))
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 const PACE: Pace = Pace {
     heartbeat: Duration::from_secs(15),
-    patience: Duration::from_secs(30),
+    send_timeout: Duration::from_secs(30),
 };
 
 /// How soon a client should reconnect after its answer has ended.
@@ -74,14 +74,14 @@ struct Pace {
     /// The silence after which a comment is sent.
     heartbeat: Duration,
     /// How long a client may leave the queue full before it is disconnected.
-    patience: Duration,
+    send_timeout: Duration,
 }
 
 /// The sending end of the queue. When it is dropped the answer ends after what is queued.
 #[derive(Clone, Debug)]
 pub struct Feed {
     frames: mpsc::Sender<Frame>,
-    patience: Duration,
+    send_timeout: Duration,
 }
 
 impl Feed {
@@ -90,7 +90,7 @@ impl Feed {
     /// # Errors
     /// See [`SendError`].
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
-        match timeout(self.patience, self.frames.send(frame)).await {
+        match timeout(self.send_timeout, self.frames.send(frame)).await {
             Ok(sent) => sent.map_err(|_| SendError::Gone),
             Err(_) => Err(SendError::TooSlow),
         }
@@ -128,7 +128,7 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     };
     let feed = Feed {
         frames: sender,
-        patience: pace.patience,
+        send_timeout: pace.send_timeout,
     };
     let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
@@ -255,7 +255,7 @@ mod tests {
     async fn silence_is_broken_and_a_full_queue_is_not_waited_for_for_ever() {
         let pace = Pace {
             heartbeat: Duration::from_millis(1),
-            patience: Duration::from_millis(1),
+            send_timeout: Duration::from_millis(1),
         };
         let (feed, response) = open_at(pace, 1, CancellationToken::new());
         let mut body = response.into_body().boxed();

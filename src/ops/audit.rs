@@ -92,27 +92,27 @@ struct Info {
 /// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: AuditCommand) -> Result<(), String> {
     match command {
-        AuditCommand::WhoCouldRead(wanted) => {
-            let server = RunningServer::find(config, &wanted.server)?;
-            block_on(who_could_read(&server, &wanted))
+        AuditCommand::WhoCouldRead(command) => {
+            let server = RunningServer::find(config, &command.server)?;
+            block_on(who_could_read(&server, &command))
         }
-        AuditCommand::Changes(wanted) => {
-            let server = RunningServer::find(config, &wanted.server)?;
-            block_on(changes(&server, &wanted))
+        AuditCommand::Changes(command) => {
+            let server = RunningServer::find(config, &command.server)?;
+            block_on(changes(&server, &command))
         }
-        AuditCommand::Refusals(wanted) => {
-            let server = RunningServer::find(config, &wanted.server)?;
-            block_on(refusals(&server, &wanted))
+        AuditCommand::Refusals(command) => {
+            let server = RunningServer::find(config, &command.server)?;
+            block_on(refusals(&server, &command))
         }
     }
 }
 
-async fn who_could_read(server: &RunningServer, wanted: &WhoCouldRead) -> Result<(), String> {
+async fn who_could_read(server: &RunningServer, command: &WhoCouldRead) -> Result<(), String> {
     let mut body = Map::new();
-    body.insert("record".to_owned(), wanted.record.as_str().into());
-    body.insert("at".to_owned(), moment(&wanted.at));
+    body.insert("record".to_owned(), command.record.as_str().into());
+    body.insert("at".to_owned(), moment(&command.at));
     let found = server.call("audit:readers", body).await?;
-    if wanted.json {
+    if command.json {
         show(&found.to_string());
     } else {
         readers(&found).iter().for_each(|line| show(line));
@@ -180,10 +180,10 @@ fn hidden(reader: &Json) -> String {
     }
 }
 
-async fn changes(server: &RunningServer, wanted: &Changes) -> Result<(), String> {
+async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String> {
     let mut body = Map::new();
-    body.insert("user".to_owned(), wanted.user.as_str().into());
-    for (name, value) in [("since", &wanted.from), ("until", &wanted.to)] {
+    body.insert("user".to_owned(), command.user.as_str().into());
+    for (name, value) in [("since", &command.from), ("until", &command.to)] {
         if let Some(value) = value {
             body.insert(name.to_owned(), moment(value));
         }
@@ -191,7 +191,7 @@ async fn changes(server: &RunningServer, wanted: &Changes) -> Result<(), String>
     loop {
         let page: Page = server.call_for("audit:changes", body.clone()).await?;
         for act in &page.result {
-            if wanted.json {
+            if command.json {
                 show(&act.to_string());
                 continue;
             }
@@ -210,12 +210,12 @@ fn text<'a>(value: &'a Json, pointer: &str) -> &'a str {
     found.unwrap_or_default()
 }
 
-async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), String> {
+async fn refusals(server: &RunningServer, command: &Refusals) -> Result<(), String> {
     let mut body = Map::new();
     let given = [
-        ("user", &wanted.user),
-        ("since", &wanted.from),
-        ("until", &wanted.to),
+        ("user", &command.user),
+        ("since", &command.from),
+        ("until", &command.to),
     ];
     for (name, value) in given {
         if let Some(value) = value {
@@ -227,7 +227,7 @@ async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), Strin
         let page: Page = server.call_for("audit:refusals", body.clone()).await?;
         is_none &= page.result.is_empty();
         for row in &page.result {
-            show(&if wanted.json {
+            show(&if command.json {
                 row.to_string()
             } else {
                 line(row)
@@ -238,7 +238,7 @@ async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), Strin
         };
         body.insert("before".to_owned(), next.into());
     }
-    if is_none && !wanted.json {
+    if is_none && !command.json {
         show("nobody was refused");
     }
     Ok(())

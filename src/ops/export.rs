@@ -166,8 +166,8 @@ async fn exported(
             }
             None if command.types.is_empty() => {}
             None => {
-                let asked = command.as_of.as_deref();
-                let moment = asked.map_or_else(|| position.to_string(), str::to_owned);
+                let as_of = command.as_of.as_deref();
+                let moment = as_of.map_or_else(|| position.to_string(), str::to_owned);
                 return Err(format!("there was no type {name:?} at {moment}"));
             }
         }

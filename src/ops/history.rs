@@ -61,9 +61,9 @@ pub struct At {
 /// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
     match command {
-        HistoryCommand::List(wanted) => {
-            let server = RunningServer::find(config, &wanted.server)?;
-            block_on(list(&server, &wanted))
+        HistoryCommand::List(command) => {
+            let server = RunningServer::find(config, &command.server)?;
+            block_on(list(&server, &command))
         }
         HistoryCommand::Show(at) => {
             let server = RunningServer::find(config, &at.server)?;
@@ -87,22 +87,22 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
 }
 
 /// Reads page by page until there are enough versions; says where the next one begins.
-async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
+async fn list(server: &RunningServer, command: &List) -> Result<(), String> {
     const PAGE: usize = 200;
-    let mut left = wanted.limit.unwrap_or(usize::MAX);
-    let mut until = wanted.until.as_deref().map(moment);
+    let mut left = command.limit.unwrap_or(usize::MAX);
+    let mut until = command.until.as_deref().map(moment);
     while left > 0 {
         let body = json!({
-            "record": wanted.record,
+            "record": command.record,
             "until": until,
-            "after": wanted.after.as_deref().map(moment),
-            "user": wanted.user,
+            "after": command.after.as_deref().map(moment),
+            "user": command.user,
             "limit": left.min(PAGE),
         });
         let page = server.call("history:list", members(body)).await?;
         let versions = page.get("versions").and_then(Json::as_array);
         for version in versions.into_iter().flatten() {
-            if wanted.json {
+            if command.json {
                 show(&version.to_string());
             } else {
                 describe(version).iter().for_each(|line| show(line));

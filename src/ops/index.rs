@@ -81,23 +81,23 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         None => return Err(format!("no record store in {}", config.data_dir.display())),
     };
     let failed = |error: OpenError| format!("{called}: {}", with_causes(&error));
-    let order = wanted(&command);
+    let order = requested_entry(&command);
     let is_order = order.is_some();
     let done = runtime.block_on(async {
-        let Some(wanted) = order else {
+        let Some(requested) = order else {
             return list_indexes(place).await.map_err(failed);
         };
         let known = list_indexes(place).await.map_err(failed)?;
         let is_known = known
             .iter()
-            .any(|entry| entry.is_on(&wanted.record_type, &wanted.columns));
+            .any(|entry| entry.is_on(&requested.record_type, &requested.columns));
         match &command {
             // A wish about fields that are gone can still be withdrawn.
             IndexCommand::Free(_) | IndexCommand::Forbid(_) if is_known => {}
-            IndexCommand::Free(_) => return Err(unknown(&wanted, &known)),
-            _ => check(&wanted, &list_fields(place).await.map_err(failed)?)?,
+            IndexCommand::Free(_) => return Err(unknown(&requested, &known)),
+            _ => check(&requested, &list_fields(place).await.map_err(failed)?)?,
         }
-        let entry = set_index(place, wanted).await;
+        let entry = set_index(place, requested).await;
         entry.map(|entry| vec![entry]).map_err(failed)
     });
     let entries = done?;
@@ -110,8 +110,8 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
 }
 
 /// Returns an error that lists the known indexes of the type.
-fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
-    let name = &wanted.record_type;
+fn unknown(requested: &IndexEntry, known: &[IndexEntry]) -> String {
+    let name = &requested.record_type;
     let of_type = known.iter().filter(|entry| entry.record_type == *name);
     let others: Vec<String> = of_type.map(columns).collect();
     let others = match others.as_slice() {
@@ -120,18 +120,18 @@ fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
     };
     format!(
         "{name} has no index on {}; it has one on {others}",
-        columns(wanted)
+        columns(requested)
     )
 }
 
 /// Refuses an index over a type or field that does not exist: it would never be built.
-fn check(wanted: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result<(), String> {
-    let name = &wanted.record_type;
+fn check(requested: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result<(), String> {
+    let name = &requested.record_type;
     let fields = types.get(name);
     let fields = fields.ok_or_else(|| format!("there is no type {:?}", name.as_str()))?;
     let is_there =
         |column: &IndexColumn| is_shared(&column.field) || fields.contains(&column.field);
-    match wanted.columns.iter().find(|column| !is_there(column)) {
+    match requested.columns.iter().find(|column| !is_there(column)) {
         None => Ok(()),
         Some(column) => Err(format!(
             "{name} has no field {:?}; it has {}",
@@ -142,7 +142,7 @@ fn check(wanted: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result
 }
 
 /// Returns what the command asks of an index; `None` for the list.
-fn wanted(command: &IndexCommand) -> Option<IndexEntry> {
+fn requested_entry(command: &IndexCommand) -> Option<IndexEntry> {
     Some(match command {
         IndexCommand::List => return None,
         IndexCommand::Declare(on) => IndexEntry {

@@ -111,8 +111,8 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
     }
     let (mut found, mut blanks) = (false, Blanks::of(segments));
     for_each(segments, position.unwrap_or(1), |commit, event| {
-        let is_wanted = position == Some(event.position) || stream.as_ref() == Some(&event.stream);
-        if is_wanted {
+        let is_match = position == Some(event.position) || stream.as_ref() == Some(&event.stream);
+        if is_match {
             found = true;
             blanks.show(commit, event, |commit, event| {
                 super::show(&format!("{:#}", describe(commit, event)));

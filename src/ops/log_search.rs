@@ -25,7 +25,7 @@ const PAGE: u64 = 1000;
 #[derive(Clone, Debug, Args)]
 pub struct SearchCommand {
     #[command(flatten)]
-    wanted: Wanted,
+    filter: FilterArgs,
     /// From this position of the log on, or from this time on (RFC 3339).
     #[arg(long, value_name = "MOMENT")]
     from: Option<String>,
@@ -50,7 +50,7 @@ pub struct SearchCommand {
 
 /// Selects events.
 #[derive(Clone, Debug, Default, Args)]
-struct Wanted {
+struct FilterArgs {
     /// What this user did, by id, user name or email address.
     #[arg(long)]
     user: Option<String>,
@@ -99,7 +99,7 @@ struct Info {
 /// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
-    let (mut body, format) = (command.wanted.body(), command.format);
+    let (mut body, format) = (command.filter.body(), command.format);
     insert(&mut body, "since", command.from.as_deref().map(moment));
     insert(&mut body, "until", command.to.as_deref().map(moment));
     let Some(path) = &command.output else {
@@ -122,7 +122,7 @@ pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
     file.flush().map_err(failed)
 }
 
-impl Wanted {
+impl FilterArgs {
     fn body(&self) -> Map<String, Json> {
         let mut body = Map::new();
         let texts = [

@@ -59,12 +59,12 @@ pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
     block_on(async {
         match command {
             PluginCommand::List(flag) => list(&RunningServer::find(config, &flag)?).await,
-            PluginCommand::Calls(wanted) => {
-                let server = RunningServer::find(config, &wanted.server)?;
-                show_calls(&server, wanted.follow).await
+            PluginCommand::Calls(command) => {
+                let server = RunningServer::find(config, &command.server)?;
+                show_calls(&server, command.follow).await
             }
-            PluginCommand::Test(wanted) => {
-                test(&RunningServer::find(config, &wanted.server)?, &wanted).await
+            PluginCommand::Test(command) => {
+                test(&RunningServer::find(config, &command.server)?, &command).await
             }
         }
     })
@@ -183,19 +183,19 @@ pub(super) fn call_line(call: &Json) -> String {
     )
 }
 
-async fn test(server: &RunningServer, wanted: &Test) -> Result<(), String> {
+async fn test(server: &RunningServer, command: &Test) -> Result<(), String> {
     let parse = |flag: &str, text: &str| -> Result<Json, String> {
         skytrail_schema::json::from_str(text)
             .map_err(|error| format!("{flag} is not JSON: {error}"))
     };
-    let param = match (&wanted.args, &wanted.param) {
-        (Some(args), _) => json!({"action": wanted.name, "args": parse("--args", args)?}),
+    let param = match (&command.args, &command.param) {
+        (Some(args), _) => json!({"action": command.name, "args": parse("--args", args)?}),
         (None, Some(param)) => parse("--param", param)?,
-        (None, None) if wanted.kind == "op" => json!({"action": wanted.name}),
+        (None, None) if command.kind == "op" => json!({"action": command.name}),
         (None, None) => Json::Null,
     };
     let body = json!({
-        "plugin": wanted.plugin, "kind": wanted.kind, "name": wanted.name, "param": param,
+        "plugin": command.plugin, "kind": command.kind, "name": command.name, "param": param,
     });
     let body = body.as_object().cloned().unwrap_or_default();
     let answer = server.call("plugin:test", body).await?;

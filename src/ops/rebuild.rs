@@ -181,12 +181,12 @@ fn last_commit(segments: &Segments, until: Until) -> Result<Arc<Commit>, String>
             .map_err(|error| error.to_string())?;
         let commit = read.into_iter().next();
         let commit = commit.ok_or_else(|| format!("the log has no position {middle}"))?;
-        let is_wanted = match until {
+        let is_in_range = match until {
             Until::End => true,
             Until::Position(position) => commit.last_position() <= position,
             Until::Time(time) => commit.time <= time,
         };
-        if is_wanted {
+        if is_in_range {
             low = commit.last_position();
             last = Some(commit);
         } else {
@@ -211,19 +211,19 @@ async fn verify(config: &Config) -> Result<(), String> {
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = UnfinishedStore(current.with_extension(leftovers::VERIFY));
     fill((&shadow.0, false), &segments, checkpoint).await?;
-    let (_, wanted) = digest(&shadow.0).await.map_err(failed)?;
+    let (_, expected) = digest(&shadow.0).await.map_err(failed)?;
     remove(&shadow.0).map_err(|error| with_causes(&error))?;
     drop(filling);
-    report(checkpoint, &found, &wanted)
+    report(checkpoint, &found, &expected)
 }
 
 /// Reports whether a store is the same as one rebuilt from the log.
 pub(super) fn report(
     checkpoint: u64,
     found: &BTreeMap<String, TableDigest>,
-    wanted: &BTreeMap<String, TableDigest>,
+    expected: &BTreeMap<String, TableDigest>,
 ) -> Result<(), String> {
-    let differences = compare(found, wanted);
+    let differences = compare(found, expected);
     if differences.is_empty() {
         let rows: u64 = found.values().map(|table| table.num_rows).sum();
         say(&format!(
@@ -241,9 +241,9 @@ pub(super) fn report(
 /// Describes the tables that differ.
 fn compare(
     found: &BTreeMap<String, TableDigest>,
-    wanted: &BTreeMap<String, TableDigest>,
+    expected: &BTreeMap<String, TableDigest>,
 ) -> Vec<String> {
-    let names = found.keys().chain(wanted.keys());
+    let names = found.keys().chain(expected.keys());
     let names: std::collections::BTreeSet<&String> = names.collect();
     let describe = |table: Option<&TableDigest>| match table {
         Some(table) => format!("{} rows, digest {:016x}", table.num_rows, table.sum),
@@ -251,11 +251,11 @@ fn compare(
     };
     let differing = names
         .into_iter()
-        .filter(|name| found.get(*name) != wanted.get(*name));
+        .filter(|name| found.get(*name) != expected.get(*name));
     differing
         .map(|name| {
-            let (found, wanted) = (describe(found.get(name)), describe(wanted.get(name)));
-            format!("  {name}: the store has {found}; the log gives {wanted}")
+            let (found, expected) = (describe(found.get(name)), describe(expected.get(name)));
+            format!("  {name}: the store has {found}; the log gives {expected}")
         })
         .collect()
 }

@@ -32,7 +32,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::auth::refusals::{Kind, Refused, Wanted};
+use crate::auth::refusals::{Kind, RefusalFilter, Refused};
 use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
@@ -163,8 +163,11 @@ impl OpsStore {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn list_refusals(&self, wanted: &Wanted) -> Result<Vec<Refused>, OpsStoreError> {
-        with!(self, connection => refusals::list(connection, wanted))
+    pub async fn list_refusals(
+        &self,
+        filter: &RefusalFilter,
+    ) -> Result<Vec<Refused>, OpsStoreError> {
+        with!(self, connection => refusals::list(connection, filter))
     }
 
     /// Deletes old refusals, and the oldest ones when there are too many.

@@ -4,7 +4,7 @@ use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 
-use crate::auth::refusals::{Kind, Refused, Wanted};
+use crate::auth::refusals::{Kind, RefusalFilter, Refused};
 
 /// The user's id is a string, and empty when there is no user.
 pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS refusal (number INTEGER PRIMARY KEY, \
@@ -31,27 +31,27 @@ pub(super) async fn add(
 
 pub(super) async fn list(
     connection: &mut SqliteConnection,
-    wanted: &Wanted,
+    filter: &RefusalFilter,
 ) -> Result<Vec<Refused>, sqlx::Error> {
     let mut sql = QueryBuilder::<Sqlite>::new(
         "SELECT number, minute, user, way, reason, count FROM refusal WHERE true",
     );
-    if let Some(user) = &wanted.user {
+    if let Some(user) = &filter.user {
         sql.push(" AND user = ").push_bind(user.as_str());
     }
-    if let Some(since) = wanted.since {
+    if let Some(since) = filter.since {
         // The whole minute counts.
         sql.push(" AND minute > ")
             .push_bind(since.micros() - 60_000_000);
     }
-    if let Some(until) = wanted.until {
+    if let Some(until) = filter.until {
         sql.push(" AND minute <= ").push_bind(until.micros());
     }
-    if let Some(before) = wanted.before {
+    if let Some(before) = filter.before {
         sql.push(" AND number < ").push_bind(before);
     }
     sql.push(" ORDER BY number DESC LIMIT ")
-        .push_bind(wanted.limit);
+        .push_bind(filter.limit);
     let rows = sql.build().fetch_all(connection).await?;
     let refused = rows.iter().map(|row| Refused {
         number: row.get(0),

@@ -108,11 +108,11 @@ fn make(
                     "a process for each request is slow: exec is meant for development"
                 );
             }
-            let told = &broker.settings().config;
+            let settings = &broker.settings().config;
             Some(Arc::new(exec::Exec::new(
                 &plugin.name,
                 (program, args, *window),
-                told,
+                settings,
                 max_answer,
             )))
         }

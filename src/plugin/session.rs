@@ -95,8 +95,8 @@ pub(super) async fn run(
             Some((envelope, answer)) = answers.next() => session.answer(envelope, answer).await,
             Some(call) = calls.recv() => session.say(WorkerMessage::Call(call)).await,
             size = next_size(&mut crew) => {
-                let told = FromTransport(TransportEvent::Crew(size));
-                let _ = session.actor.send(told).await;
+                let message = FromTransport(TransportEvent::Crew(size));
+                let _ = session.actor.send(message).await;
             }
         }
     }
@@ -216,9 +216,9 @@ impl Session {
             if is_repeated {
                 return (envelope, Answer::Given(Outcome::Result(Json::Null)));
             }
-            let asked = transport.request(&envelope);
+            let answering = transport.request(&envelope);
             let answer = tokio::select! {
-                answer = asked => answer,
+                answer = answering => answer,
                 _ = stopped => Answer::Cancelled,
             };
             (envelope, answer)

@@ -44,7 +44,7 @@ pub(super) async fn run(
     let mut pause = FIRST_PAUSE;
     for generation in 0.. {
         let (events, heard) = mpsc::channel(8);
-        let (calls, asked) = mpsc::channel(MAX_CALLS);
+        let (calls, received) = mpsc::channel(MAX_CALLS);
         let parts = Parts {
             plugin: Arc::clone(&plugin),
             generation,
@@ -56,7 +56,12 @@ pub(super) async fn run(
         };
         let begun = Instant::now();
         // It continues next to its successor, with the requests that it still has.
-        actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), asked));
+        actix::spawn(session::run(
+            parts,
+            broker.clone(),
+            Arc::clone(&api),
+            received,
+        ));
         match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
             // The old registration counts until the plugin has registered again, even if its points
             // only fail. The pause keeps a plugin that comes and goes from being initialised all

@@ -106,14 +106,14 @@ pub(crate) async fn related(
 /// Lists a page of related users by id, and counts all of them.
 pub(crate) async fn related_page(
     conn: &mut Conn<'_>,
-    wanted: &RelatedPage,
+    page: &RelatedPage,
 ) -> Result<(Vec<UserId>, u64), sqlx::Error> {
     let RelatedPage {
         relation,
         direction,
         user: me,
         ..
-    } = wanted;
+    } = page;
     let dialect = conn.dialect();
     let mut tx = conn.begin().await?;
     let mut sql = select_related("SELECT count(*) FROM (SELECT ", *relation, *direction, me);
@@ -122,8 +122,8 @@ pub(crate) async fn related_page(
     let count = row.map_or(Ok(0), |row| row.unsigned(0))?;
     let mut sql = select_related("SELECT ", *relation, *direction, me);
     sql.push(" ORDER BY 1");
-    dialect.push_limit(&mut sql, wanted.limit);
-    sql.push(" OFFSET ").bind(Arg::unsigned(wanted.offset));
+    dialect.push_limit(&mut sql, page.limit);
+    sql.push(" OFFSET ").bind(Arg::unsigned(page.offset));
     let rows = sql.fetch_all(&mut tx.conn()).await?;
     tx.rollback().await?;
     let users = rows.iter().map(user).collect::<Result<_, _>>()?;

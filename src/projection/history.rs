@@ -30,14 +30,14 @@ const STREAMS: usize = 64;
 /// earlier ones.
 pub(crate) async fn find_full_states(
     conn: &mut Conn<'_>,
-    wanted: &[(Stream, u64)],
+    at: &[(Stream, u64)],
 ) -> Result<Vec<Option<u64>>, sqlx::Error> {
     let mut left: HashMap<i64, BTreeSet<u64>> = HashMap::new();
-    for (stream, until) in wanted {
+    for (stream, until) in at {
         left.entry(stream_hash(stream)).or_default().insert(*until);
     }
     let mut found: HashMap<(i64, u64), u64> = HashMap::new();
-    let last = wanted.iter().map(|(_, until)| *until).max();
+    let last = at.iter().map(|(_, until)| *until).max();
     let last = last.unwrap_or_default();
     for slice in (0..=last >> SLICE_BITS).rev() {
         let kinds = FULL.map(|kind| kind.number().into());
@@ -57,7 +57,7 @@ pub(crate) async fn find_full_states(
             break;
         }
     }
-    let found = wanted.iter().map(|(stream, until)| {
+    let found = at.iter().map(|(stream, until)| {
         let found = found.get(&(stream_hash(stream), *until));
         found.copied()
     });
@@ -67,17 +67,20 @@ pub(crate) async fn find_full_states(
 /// Lists the positions of the streams' events, each stream within its own range.
 pub(crate) async fn list_candidates(
     conn: &mut Conn<'_>,
-    wanted: &[(Stream, RangeInclusive<u64>)],
+    ranges: &[(Stream, RangeInclusive<u64>)],
 ) -> Result<Vec<u64>, sqlx::Error> {
     // Streams with the same hash, which only their events can tell apart, keep their ranges side by
     // side.
-    let mut ranges: HashMap<i64, Vec<&RangeInclusive<u64>>> = HashMap::new();
-    for (stream, range) in wanted {
-        ranges.entry(stream_hash(stream)).or_default().push(range);
+    let mut by_stream: HashMap<i64, Vec<&RangeInclusive<u64>>> = HashMap::new();
+    for (stream, range) in ranges {
+        by_stream
+            .entry(stream_hash(stream))
+            .or_default()
+            .push(range);
     }
-    let streams: Vec<i64> = ranges.keys().copied().collect();
-    let first = wanted.iter().map(|(_, range)| *range.start()).min();
-    let last = wanted.iter().map(|(_, range)| *range.end()).max();
+    let streams: Vec<i64> = by_stream.keys().copied().collect();
+    let first = ranges.iter().map(|(_, range)| *range.start()).min();
+    let last = ranges.iter().map(|(_, range)| *range.end()).max();
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(Vec::new());
     };
@@ -85,7 +88,7 @@ pub(crate) async fn list_candidates(
     for slice in first >> SLICE_BITS..=last >> SLICE_BITS {
         let listed = list(conn, &streams, (slice, &[]), (first, last)).await?;
         let its = listed.into_iter().filter(|(stream, position)| {
-            let mut its = ranges.get(stream).into_iter().flatten();
+            let mut its = by_stream.get(stream).into_iter().flatten();
             its.any(|range| range.contains(position))
         });
         positions.extend(its.map(|(_, position)| position));
@@ -97,12 +100,12 @@ pub(crate) async fn list_candidates(
 /// Lists for each stream where records were created under its id, erased events included.
 pub(crate) async fn list_creations(
     conn: &mut Conn<'_>,
-    wanted: &[Stream],
+    requested: &[Stream],
     until: u64,
 ) -> Result<Vec<Vec<u64>>, sqlx::Error> {
     let kind = i64::from(EventKind::RecordCreated.number());
     let kinds = [kind, kind + ERASED];
-    let streams: HashSet<i64> = wanted.iter().map(stream_hash).collect();
+    let streams: HashSet<i64> = requested.iter().map(stream_hash).collect();
     let streams: Vec<i64> = streams.into_iter().collect();
     let mut found: HashMap<i64, Vec<u64>> = HashMap::new();
     for slice in 0..=until >> SLICE_BITS {
@@ -110,7 +113,7 @@ pub(crate) async fn list_creations(
             found.entry(stream).or_default().push(position);
         }
     }
-    let found = wanted.iter().map(|stream| {
+    let found = requested.iter().map(|stream| {
         let mut positions = found.get(&stream_hash(stream)).cloned().unwrap_or_default();
         positions.sort_unstable();
         positions

@@ -94,25 +94,24 @@ impl NameSet {
             .choose(name.to_ascii_lowercase(), name.to_owned())
     }
 
-    fn is_reserved(&self, wanted: &str) -> bool {
-        let lower = wanted.to_ascii_lowercase();
-        let by_database = self.dialect.choose(
-            lower.starts_with("sqlite"),
-            HIDDEN_COLUMNS.contains(&wanted),
-        );
-        wanted.is_empty() || wanted.starts_with('_') || by_database
+    fn is_reserved(&self, name: &str) -> bool {
+        let lower = name.to_ascii_lowercase();
+        let by_database = self
+            .dialect
+            .choose(lower.starts_with("sqlite"), HIDDEN_COLUMNS.contains(&name));
+        name.is_empty() || name.starts_with('_') || by_database
     }
 
-    /// Finds the free name nearest to `wanted` and marks it as used.
+    /// Finds the free name nearest to `name` and marks it as used.
     ///
     /// Names that start with `_` or belong to the database get a `~` in front. Among names that the
     /// database does not tell apart, the later ones get a number at the end.
-    pub(crate) fn take(&mut self, wanted: &str) -> Name {
+    pub(crate) fn take(&mut self, name: &str) -> Name {
         let limit = self.dialect.max_name_bytes();
-        let base = if self.is_reserved(wanted) {
-            format!("~{wanted}")
+        let base = if self.is_reserved(name) {
+            format!("~{name}")
         } else {
-            wanted.to_owned()
+            name.to_owned()
         };
         // NUL gets longer when it is replaced. So does U+0001 in PostgreSQL, where it marks what is
         // escaped in strings, such as those that triggers write with names in them.
@@ -177,8 +176,8 @@ mod tests {
             .map(|name| set.take(name).as_str().to_owned())
             .collect();
         let (first, second) = ("ö".repeat(31), format!("{}~2", "ö".repeat(30)));
-        let wanted = ["note", "Note", "sqlite_x", "~xmin", "~_a", &first, &second];
-        assert_eq!(taken, wanted);
+        let expected = ["note", "Note", "sqlite_x", "~xmin", "~_a", &first, &second];
+        assert_eq!(taken, expected);
         assert_eq!(set.take("a\u{1}b").as_str(), "a\u{2401}b");
         let index = Name::of_index(&long, set.dialect);
         assert!(index.as_str().len() <= 63, "{index:?}");

@@ -159,8 +159,8 @@ impl Apns {
         if let Some(token) = &shown.token {
             request = request.header(AUTHORIZATION, format!("bearer {token}"));
         }
-        let asked = client::ask(request, self.clock.now()).await;
-        asked.map_err(|why| client::unreachable(why, true))
+        let response = client::ask(request, self.clock.now()).await;
+        response.map_err(|why| client::unreachable(why, true))
     }
 }
 

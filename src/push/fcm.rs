@@ -161,8 +161,8 @@ impl Fcm {
             .bearer_auth(token)
             .header(CONTENT_TYPE, "application/json")
             .body(body);
-        let asked = client::ask(request, self.clock.now()).await;
-        asked.map_err(|why| client::unreachable(why, true))
+        let response = client::ask(request, self.clock.now()).await;
+        response.map_err(|why| client::unreachable(why, true))
     }
 }
 

@@ -107,16 +107,16 @@ async fn open_server(
 /// starting, or may not have noticed that the previous server is gone.
 async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
     let deadline = Instant::now() + START_TIMEOUT;
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         match SqlStore::open_server(database.url.reveal(), options).await {
             Ok(store) => return Ok(store),
             Err(OpenError::Database(error))
                 if Instant::now() < deadline && is_transient(&error) =>
             {
-                if !is_told {
+                if !is_logged {
                     tracing::warn!(%error, "the database cannot be used yet");
-                    is_told = true;
+                    is_logged = true;
                 }
             }
             Err(error) => {
@@ -138,7 +138,7 @@ pub(crate) async fn retry_while_unavailable<T>(
     work: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StartError> {
     let deadline = Instant::now() + START_TIMEOUT;
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         match work().await {
             Ok(done) => return Ok(done),
@@ -152,9 +152,9 @@ pub(crate) async fn retry_while_unavailable<T>(
                 return Err(StartError::store(&error));
             }
             Err(StoreError::Unavailable { cause, .. }) if Instant::now() < deadline => {
-                if !is_told {
+                if !is_logged {
                     tracing::warn!(cause, "the database cannot be used yet");
-                    is_told = true;
+                    is_logged = true;
                 }
             }
             Err(error) => return Err(StartError::store(&error)),

@@ -193,12 +193,12 @@ impl Socket {
         match body.get("action").and_then(Json::as_str) {
             Some("live:subscribe") => {
                 let params = self.shown.pass(services, &body).await?;
-                let wanted = read_query(services, &body, params.scope)?;
+                let query = read_query(services, &body, params.scope)?;
                 services.live.subscribe(
                     self.id,
                     Subscribe {
                         name: name.into(),
-                        query: wanted,
+                        query,
                         from: read_from(&body)?,
                     },
                 )

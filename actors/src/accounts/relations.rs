@@ -47,7 +47,7 @@ impl Accounts {
     /// The store failed, or a caller without a user.
     pub async fn list_related(&self, command: ListRelated) -> Result<RelatedUsers, ApiError> {
         let env = &self.env;
-        let wanted = RelatedPage {
+        let page = RelatedPage {
             relation: command.relation,
             direction: command.direction,
             user: caller(&command.context)?,
@@ -55,7 +55,7 @@ impl Accounts {
             offset: command.offset,
         };
         env.applied.wait_for(env.model.position()).await?;
-        let (ids, count) = env.store.list_related(&wanted).await?;
+        let (ids, count) = env.store.list_related(&page).await?;
         let users = profiles(self, &command.context, ids).await?;
         Ok(RelatedUsers { users, count })
     }

@@ -19,12 +19,12 @@ impl Accounts {
     /// Overload.
     pub async fn change_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {
         let roles = command.roles;
-        let wanted = if command.is_assignment {
+        let requested = if command.is_assignment {
             roles.clone()
         } else {
             BTreeSet::new()
         };
-        self.change_users(&command.users, &command.context, &wanted, |state| {
+        self.change_users(&command.users, &command.context, &requested, |state| {
             let roles = roles.iter().cloned();
             let patch = if command.is_assignment {
                 let roles_added = roles.filter(|role| !state.roles.contains(role)).collect();

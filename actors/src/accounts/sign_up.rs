@@ -170,13 +170,13 @@ impl NewUser {
             return Ok(None);
         };
         let (id, context) = (&creation.id, &creation.own_context);
-        let (env, asked) = (&accounts.env, &creation.new_user.context);
-        undo::await_after_hooks(env, &head, asked, commit_answers).await?;
+        let (env, request_context) = (&accounts.env, &creation.new_user.context);
+        undo::await_after_hooks(env, &head, request_context, commit_answers).await?;
         let profile = Some(head.record.clone());
         let session = accounts.session(id, &state, profile, context).await;
         if session.is_err() {
             // The token store is not available. A later sign-up must find the name free.
-            undo::undo(env, &head.record.id, asked).await;
+            undo::undo(env, &head.record.id, request_context).await;
         }
         let session = session?;
         let login = creation.new_user.login();
@@ -272,8 +272,9 @@ impl Creation {
         plan.save(&draft, &definition, &inputs)
             .map_err(user_duplicated)?;
         // Hooks are told of the request as it arrived; the commit names the user.
-        let (told, own) = (&self.new_user.context, &self.own_context);
-        let done = commit_announced(env, (plan, position), Originals::new(), (own, told)).await?;
+        let (hook_context, own) = (&self.new_user.context, &self.own_context);
+        let done =
+            commit_announced(env, (plan, position), Originals::new(), (own, hook_context)).await?;
         Ok(match done {
             Outcome::Conflict => {
                 *self.decided.lock().await = Some(Decided {

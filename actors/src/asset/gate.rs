@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::AssetCatalog;
 use crate::plugin::{
-    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Points, Presence, Urgency,
+    DeliveryNote, ExtensionPoints, PluginCallError, PluginGate, PluginRequest, Presence, Urgency,
 };
 
 /// A gate to the plugins that completes the files in what is sent there.
@@ -21,7 +21,7 @@ pub struct AssetGate {
 
 #[async_trait]
 impl PluginGate for AssetGate {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         self.inner.points()
     }
 

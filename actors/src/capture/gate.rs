@@ -41,11 +41,11 @@ pub struct CaptureGate(Arc<Shared>);
 struct Shared {
     is_active: AtomicBool,
     is_served: AtomicBool,
-    looks: AtomicU64,
+    scans: AtomicU64,
     rounds: AtomicU64,
     seen: watch::Sender<Seen>,
-    look_wanted: Notify,
-    round_wanted: Notify,
+    scan_requested: Notify,
+    round_requested: Notify,
     is_refusing: AtomicBool,
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
@@ -57,11 +57,11 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 struct Seen {
     /// The last look that succeeded.
-    look: u64,
+    scan: u64,
     /// What it found.
     spans: Vec<Span>,
     /// The last look that failed.
-    failed_look: u64,
+    failed_scan: u64,
     /// The last round that failed.
     failed_round: u64,
     is_failing: bool,
@@ -70,7 +70,7 @@ struct Seen {
 impl Seen {
     /// Whether the last look at the outbox failed.
     fn is_blind(&self) -> bool {
-        self.failed_look > self.look
+        self.failed_scan > self.scan
     }
 
     /// Returns the spans that matter to a request for these types; all spans without types.
@@ -93,7 +93,7 @@ impl CaptureGate {
     /// It takes too long.
     pub async fn await_captured(&self, types: &BTreeSet<TypeName>) -> Result<(), ApiError> {
         match self.is_active() {
-            true => self.await_what_is_there(Some(types)).await.map(drop),
+            true => self.await_outbox(Some(types)).await.map(drop),
             false => Ok(()),
         }
     }
@@ -104,7 +104,7 @@ impl CaptureGate {
     /// # Errors
     /// It takes too long, or something could not be ingested.
     pub async fn drain(&self) -> Result<(), ApiError> {
-        if self.is_served() && !self.await_what_is_there(None).await? {
+        if self.is_served() && !self.await_outbox(None).await? {
             return Err(late());
         }
         Ok(())
@@ -112,12 +112,9 @@ impl CaptureGate {
 
     /// Waits until what is in the outbox by now has left it; returns false if it could not be
     /// ingested.
-    async fn await_what_is_there(
-        &self,
-        types: Option<&BTreeSet<TypeName>>,
-    ) -> Result<bool, ApiError> {
-        match tokio::time::timeout(DEADLINE, self.is_taken_in(types)).await {
-            Ok(is_taken_in) => Ok(is_taken_in),
+    async fn await_outbox(&self, types: Option<&BTreeSet<TypeName>>) -> Result<bool, ApiError> {
+        match tokio::time::timeout(DEADLINE, self.is_ingested(types)).await {
+            Ok(is_ingested) => Ok(is_ingested),
             Err(_late) => {
                 if !self.0.is_refusing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
@@ -131,18 +128,18 @@ impl CaptureGate {
         }
     }
 
-    async fn is_taken_in(&self, types: Option<&BTreeSet<TypeName>>) -> bool {
+    async fn is_ingested(&self, types: Option<&BTreeSet<TypeName>>) -> bool {
         // A look or round that has begun may have read the outbox already.
-        let look = self.0.looks.load(Ordering::Acquire) + 1;
+        let scan = self.0.scans.load(Ordering::Acquire) + 1;
         let round = self.0.rounds.load(Ordering::Acquire) + 1;
-        let has_failed = |seen: &Seen| seen.failed_look >= look || seen.failed_round >= round;
+        let has_failed = |seen: &Seen| seen.failed_scan >= scan || seen.failed_round >= round;
         let mut seen = self.0.seen.subscribe();
-        self.0.look_wanted.notify_one();
+        self.0.scan_requested.notify_one();
         if types.is_some() && seen.borrow().is_blind() {
             return false;
         }
-        let looked = seen.wait_for(|seen| seen.look >= look || has_failed(seen));
-        let until = match looked.await {
+        let scanned = seen.wait_for(|seen| seen.scan >= scan || has_failed(seen));
+        let until = match scanned.await {
             Ok(seen) if has_failed(&seen) => return false,
             Ok(seen) => seen.of(types).map(|span| span.last).max(),
             Err(_) => return false,
@@ -150,7 +147,7 @@ impl CaptureGate {
         let Some(until) = until else {
             return true;
         };
-        self.0.round_wanted.notify_one();
+        self.0.round_requested.notify_one();
         let is_behind = |seen: &Seen| seen.of(types).all(|span| span.first > until);
         let taken = seen.wait_for(|seen| is_behind(seen) || has_failed(seen));
         taken.await.is_ok_and(|seen| is_behind(&seen))
@@ -191,36 +188,36 @@ impl CaptureGate {
 
     /// Requests a look at the outbox.
     pub(super) fn want_look(&self) {
-        self.0.look_wanted.notify_one();
+        self.0.scan_requested.notify_one();
     }
 
     /// Waits until somebody requests a look.
-    pub(super) async fn look_wanted(&self) {
-        self.0.look_wanted.notified().await;
+    pub(super) async fn scan_requested(&self) {
+        self.0.scan_requested.notified().await;
     }
 
     /// Begins a look.
-    pub(super) fn begin_look(&self) -> u64 {
-        self.0.looks.fetch_add(1, Ordering::AcqRel) + 1
+    pub(super) fn begin_scan(&self) -> u64 {
+        self.0.scans.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Ends a look with what it found; `None` if it failed.
-    pub(super) fn end_look(&self, look: u64, found: Option<Vec<Span>>) {
+    pub(super) fn end_scan(&self, scan: u64, found: Option<Vec<Span>>) {
         if found.as_ref().is_some_and(Vec::is_empty) {
             self.0.is_refusing.store(false, Ordering::Relaxed);
         }
         self.0.seen.send_modify(|seen| match found {
             Some(spans) => {
-                seen.look = look;
+                seen.scan = scan;
                 seen.spans = spans;
             }
-            None => seen.failed_look = look,
+            None => seen.failed_scan = scan,
         });
     }
 
     /// Waits until somebody requests a round.
-    pub(super) async fn round_wanted(&self) {
-        self.0.round_wanted.notified().await;
+    pub(super) async fn round_requested(&self) {
+        self.0.round_requested.notified().await;
     }
 
     /// Begins a round.
@@ -283,8 +280,8 @@ mod tests {
     }
 
     fn tell(gate: &CaptureGate, spans: Vec<Span>) {
-        let look = gate.begin_look();
-        gate.end_look(look, Some(spans));
+        let scan = gate.begin_scan();
+        gate.end_scan(scan, Some(spans));
     }
 
     #[tokio::test]
@@ -310,11 +307,11 @@ mod tests {
     async fn a_look_that_had_begun_before_does_not_count() {
         let gate = CaptureGate::default();
         gate.set_active();
-        let before = gate.begin_look();
+        let before = gate.begin_scan();
         let notes = types("note");
         let mut waiting = Box::pin(gate.await_captured(&notes));
         assert!(waiting.as_mut().now_or_never().is_none());
-        gate.end_look(before, Some(Vec::new()));
+        gate.end_scan(before, Some(Vec::new()));
         assert!(waiting.as_mut().now_or_never().is_none());
         tell(&gate, Vec::new());
         assert_eq!(waiting.as_mut().now_or_never(), Some(Ok(())));
@@ -328,13 +325,13 @@ mod tests {
         let notes = types("note");
         let mut first = Box::pin(gate.await_captured(&notes));
         assert!(first.as_mut().now_or_never().is_none());
-        let look = gate.begin_look();
-        gate.end_look(look, None);
+        let scan = gate.begin_scan();
+        gate.end_scan(scan, None);
         assert_eq!(first.as_mut().now_or_never(), Some(Ok(())));
-        while gate.look_wanted().now_or_never().is_some() {}
+        while gate.scan_requested().now_or_never().is_some() {}
         assert_eq!(gate.await_captured(&notes).now_or_never(), Some(Ok(())));
         // Looks continue all the same, and a caller that must know waits for one.
-        assert!(gate.look_wanted().now_or_never().is_some());
+        assert!(gate.scan_requested().now_or_never().is_some());
         let mut draining = Box::pin(gate.drain());
         assert!(draining.as_mut().now_or_never().is_none());
         tell(&gate, Vec::new());

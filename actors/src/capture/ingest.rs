@@ -73,8 +73,8 @@ impl Captures {
 
     /// Ingests what arrives, without end.
     pub async fn run(self) {
-        let looking = look(self.env.captured.clone(), Arc::clone(&self.source));
-        tokio::join!(looking, self.take_all());
+        let scanning = scan(self.env.captured.clone(), Arc::clone(&self.source));
+        tokio::join!(scanning, self.take_all());
     }
 
     async fn take_all(mut self) {
@@ -113,7 +113,7 @@ impl Captures {
             let announced = async {
                 tokio::select! {
                     () = self.source.announced() => {}
-                    () = gate.round_wanted() => {}
+                    () = gate.round_requested() => {}
                 }
             };
             let _ = timeout(PERIOD, announced).await;
@@ -335,13 +335,13 @@ impl Captures {
 }
 
 /// Looks into the outbox for waiting requests, without end.
-async fn look(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
+async fn scan(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
     loop {
-        let look = gate.begin_look();
-        let found = source.look().await;
-        gate.end_look(look, found.ok());
+        let scan = gate.begin_scan();
+        let found = source.scan().await;
+        gate.end_scan(scan, found.ok());
         // A request that waits for what was found waits for another look.
-        let _ = timeout(PERIOD, gate.look_wanted()).await;
+        let _ = timeout(PERIOD, gate.scan_requested()).await;
     }
 }
 

@@ -145,7 +145,7 @@ pub trait CaptureSource: Send + Sync + 'static {
     async fn announced(&self);
 
     /// Returns what is in the outbox.
-    async fn look(&self) -> Result<Vec<Span>, StoreError>;
+    async fn scan(&self) -> Result<Vec<Span>, StoreError>;
 
     /// Reads the oldest transactions in the outbox, and only a part of one that exceeds the
     /// limits.
@@ -178,14 +178,14 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Lists parked rows in the order in which they were parked.
     async fn list_parked(
         &self,
-        wanted: &ParkedSelector,
+        selector: &ParkedSelector,
         limit: usize,
     ) -> Result<Vec<ParkedRow>, StoreError>;
 
     /// Puts parked rows back at the end of the outbox; of rows that were ingested in part, only the
     /// rest. Returns their new numbers.
-    async fn retry_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
+    async fn retry_parked(&self, selector: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
 
     /// Forgets parked rows; returns their numbers.
-    async fn discard_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
+    async fn discard_parked(&self, selector: &ParkedSelector) -> Result<Vec<u64>, StoreError>;
 }

@@ -263,8 +263,8 @@ mod tests {
             prop_assert!(begin.is_some());
             prop_assert!(rest[..begin.unwrap()].iter().all(|it| !it.is_payload));
             if let Some(number) = number {
-                let wanted = (number.max(1) as usize).min(all.len());
-                prop_assert!(rest.len() - begin.unwrap() >= wanted);
+                let expected = (number.max(1) as usize).min(all.len());
+                prop_assert!(rest.len() - begin.unwrap() >= expected);
             }
             if let Some(days) = days {
                 let since = now.micros() - i64::from(days) * DAY_MICROS;

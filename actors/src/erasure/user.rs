@@ -79,8 +79,8 @@ impl Eraser {
         let context = &command.context;
         self.env.applied.wait_for(self.env.log.head()).await?;
         let personal = self.personal_types(&command.user).await?;
-        let is_wanted = |name: &TypeName| command.with_records || personal.contains(name);
-        let records = self.records_of(&command.user, is_wanted).await?;
+        let is_selected = |name: &TypeName| command.with_records || personal.contains(name);
+        let records = self.records_of(&command.user, is_selected).await?;
         let (mut requested, left) = self.request_records(&command, records).await;
         let mut refused = Vec::new();
         for (id, mut error) in left {
@@ -284,16 +284,16 @@ impl Eraser {
         &self,
         stream: &Stream,
         until: u64,
-        is_wanted: impl Fn(&Event) -> bool,
+        is_selected: impl Fn(&Event) -> bool,
     ) -> Result<Vec<u64>, ApiError> {
         let mut found = Vec::new();
         let see = |_, event: Event| {
-            if event.body.erased().is_none() && is_wanted(&event) {
+            if event.body.erased().is_none() && is_selected(&event) {
                 found.push(event.position);
             }
         };
-        let wanted = [(stream.clone(), 1..=until)];
-        self.env.streams().each(&wanted, see).await?;
+        let ranges = [(stream.clone(), 1..=until)];
+        self.env.streams().each(&ranges, see).await?;
         Ok(found)
     }
 
@@ -301,17 +301,17 @@ impl Eraser {
     async fn records_of(
         &self,
         user: &UserId,
-        is_wanted: impl Fn(&TypeName) -> bool,
+        is_selected: impl Fn(&TypeName) -> bool,
     ) -> Result<Vec<RecordId>, ApiError> {
         const BATCH_SIZE: usize = 1000;
         let mut found = BTreeSet::new();
-        let is_wanted = |name: &TypeName| !name.is_user() && is_wanted(name);
+        let is_selected = |name: &TypeName| !name.is_user() && is_selected(name);
         let types = self.env.model.get_types();
-        if !types.iter().any(|definition| is_wanted(&definition.name)) {
+        if !types.iter().any(|definition| is_selected(&definition.name)) {
             return Ok(Vec::new());
         }
         for definition in types {
-            if !is_wanted(&definition.name) {
+            if !is_selected(&definition.name) {
                 continue;
             }
             let mut after = 0;
@@ -330,7 +330,7 @@ impl Eraser {
             let Stream::Record(id) = event.stream else {
                 continue;
             };
-            if !is_wanted(&id.record_type) || found.contains(&id) {
+            if !is_selected(&id.record_type) || found.contains(&id) {
                 continue;
             }
             let last = past::last_state(&self.env, &id).await?;

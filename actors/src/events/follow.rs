@@ -65,14 +65,14 @@ impl Follower {
         if self.has_begun {
             self.reader.beyond(self.position).await;
         }
-        let asked = PageRequest {
+        let request = PageRequest {
             filter: self.filter.clone(),
             from: Some(self.position + 1),
             range: EVERYWHERE,
             direction: Direction::Forwards,
             limit: PAGE_EVENTS,
         };
-        let page = self.reader.page(&asked).await?;
+        let page = self.reader.page(&request).await?;
         self.position = page.next.map_or(page.head, |next| next - 1);
         self.has_begun = true;
         Ok(page)
@@ -84,7 +84,7 @@ impl Follower {
 #[derive(Debug)]
 pub struct Progress {
     timeline: Timeline,
-    told: u64,
+    reported: u64,
     is_live: bool,
 }
 
@@ -93,7 +93,7 @@ impl Progress {
     pub fn new(timeline: Timeline) -> Self {
         Self {
             timeline,
-            told: 0,
+            reported: 0,
             is_live: false,
         }
     }
@@ -103,14 +103,14 @@ impl Progress {
     /// only after many events that did not match.
     pub fn note(&mut self, page: &Page, position: u64) -> Option<Json> {
         if let Some(last) = page.events.last() {
-            self.told = last.position;
+            self.reported = last.position;
         }
         let is_new = page.next.is_none() && !self.is_live;
-        if !is_new && position.saturating_sub(self.told) < SILENT_EVENTS {
+        if !is_new && position.saturating_sub(self.reported) < SILENT_EVENTS {
             return None;
         }
         self.is_live |= is_new;
-        self.told = position;
+        self.reported = position;
         Some(json!({
             "position": position,
             "timeline": self.timeline.to_string(),

@@ -106,7 +106,7 @@ enum Candidates {
 
 /// A page that is being filled.
 struct Filling<'a> {
-    asked: &'a PageRequest,
+    request: &'a PageRequest,
     events: Vec<Found>,
     num_bytes: usize,
     num_left: usize,
@@ -164,15 +164,15 @@ impl EventReader {
     ///
     /// # Errors
     /// The log or the store cannot be read.
-    pub async fn page(&self, asked: &PageRequest) -> Result<Page, ApiError> {
+    pub async fn page(&self, request: &PageRequest) -> Result<Page, ApiError> {
         let head = self.head();
-        let range = (*asked.range.start()).max(1)..=(*asked.range.end()).min(head);
-        let mut at = match asked.direction {
-            Direction::Forwards => asked.from.unwrap_or(1).max(*range.start()),
-            Direction::Backwards => asked.from.unwrap_or(head).min(*range.end()),
+        let range = (*request.range.start()).max(1)..=(*request.range.end()).min(head);
+        let mut at = match request.direction {
+            Direction::Forwards => request.from.unwrap_or(1).max(*range.start()),
+            Direction::Backwards => request.from.unwrap_or(head).min(*range.end()),
         };
         let mut filling = Filling {
-            asked,
+            request,
             events: Vec::new(),
             num_bytes: 0,
             num_left: MAX_LOOKED_AT,
@@ -180,7 +180,7 @@ impl EventReader {
         };
         while range.contains(&at) && !filling.is_over() {
             let window = self.window(at, &range, &mut filling).await?;
-            at = match asked.direction {
+            at = match request.direction {
                 Direction::Forwards => self.forwards(&window, &mut filling).await?,
                 Direction::Backwards => self.backwards(&window, &mut filling).await?,
             };
@@ -199,15 +199,15 @@ impl EventReader {
         range: &RangeInclusive<u64>,
         filling: &mut Filling<'_>,
     ) -> Result<Window, ApiError> {
-        let asked = filling.asked;
+        let request = filling.request;
         let applied = self.applied.position().min(*range.end());
-        let is_forwards = asked.direction == Direction::Forwards;
-        let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
+        let is_forwards = request.direction == Direction::Forwards;
+        let stream = request.filter.stream.as_ref().filter(|_| at <= applied);
         let Some(stream) = stream else {
-            if asked.filter.is_empty() {
-                return self.plain(at, range, asked.direction).await;
+            if request.filter.is_empty() {
+                return self.plain(at, range, request.direction).await;
             }
-            return match asked.direction {
+            return match request.direction {
                 Direction::Forwards => self.search(at, range, filling).await,
                 Direction::Backwards => self.search_back(at, range, filling).await,
             };
@@ -219,8 +219,8 @@ impl EventReader {
             ((slice * SLICE).max(*range.start()), at)
         };
         // The filter has the stream, too: it drops another stream's events when they are read.
-        let wanted = [(stream.clone(), first..=last)];
-        let positions = self.store.list_candidates(&wanted).await?;
+        let ranges = [(stream.clone(), first..=last)];
+        let positions = self.store.list_candidates(&ranges).await?;
         Ok(Window {
             first,
             last,
@@ -251,7 +251,7 @@ impl EventReader {
         filling: &mut Filling<'_>,
     ) -> Result<Window, ApiError> {
         filling.num_left = filling.num_left.saturating_sub(PIECE_COST);
-        let filter = &filling.asked.filter;
+        let filter = &filling.request.filter;
         let searched = self.log.search(at, *range.end(), filter).await;
         let searched = searched.map_err(|error| unreadable(at, &error))?;
         if searched.until < at {
@@ -366,14 +366,14 @@ impl Window {
 
 impl Filling<'_> {
     fn is_over(&self) -> bool {
-        let is_full = self.events.len() >= self.asked.limit || self.num_bytes >= MAX_BYTES;
+        let is_full = self.events.len() >= self.request.limit || self.num_bytes >= MAX_BYTES;
         is_full || self.num_left == 0
     }
 
     fn look_at(&mut self, commit: &Commit, event: Option<&Event>) {
         self.num_left = self.num_left.saturating_sub(1);
-        let is_wanted = |event: &&Event| self.asked.filter.matches(commit, event);
-        let Some(event) = event.filter(is_wanted) else {
+        let is_match = |event: &&Event| self.request.filter.matches(commit, event);
+        let Some(event) = event.filter(is_match) else {
             return;
         };
         match serde_json::value::to_raw_value(&Shown { commit, event }) {

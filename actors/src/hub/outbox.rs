@@ -168,8 +168,8 @@ mod tests {
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Take => {
-                        let wanted = expected.pop_front().map_or(Poll::Pending, |it| Poll::Ready(Some(it)));
-                        prop_assert_eq!(take(&mut frames), wanted);
+                        let first = expected.pop_front().map_or(Poll::Pending, |it| Poll::Ready(Some(it)));
+                        prop_assert_eq!(take(&mut frames), first);
                     }
                     Step::Push(len) => {
                         let frame = Bytes::from(vec![u8::try_from(number).unwrap(); len]);

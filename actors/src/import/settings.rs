@@ -84,12 +84,12 @@ impl Importer {
     /// The log or the store failed.
     pub async fn record_type(
         &self,
-        wanted: &ImportedType,
+        imported: &ImportedType,
     ) -> Result<(Outcome, BTreeMap<String, String>), ApiError> {
         let position = self.read_position().await?;
-        let here = self.definition(&wanted.name);
+        let here = self.definition(&imported.name);
         let mut clashes = BTreeMap::new();
-        for (field, kind) in &wanted.fields {
+        for (field, kind) in &imported.fields {
             match here.fields.get(field) {
                 Some(other) if other != kind && !(is_text(other) && is_text(kind)) => {
                     let reason = format!(
@@ -102,32 +102,32 @@ impl Importer {
                 _ => {}
             }
         }
-        let missing = wanted.fields.iter();
+        let missing = imported.fields.iter();
         let missing = missing.filter(|(name, _)| !here.fields.contains_key(*name));
         if let Err(refused) = check_fields(&here, missing.map(|(_, kind)| kind)) {
             return Ok((Outcome::Refused(refused.message), clashes));
         }
         let mut plan = Plan::default();
-        let mut bodies = self.extension(wanted, &here).await?;
+        let mut bodies = self.extension(imported, &here).await?;
         let mut kept = Vec::new();
-        match (&here.default_access, &wanted.default_access) {
+        match (&here.default_access, &imported.default_access) {
             (None, Some(access)) => {
                 let access = access.clone();
                 bodies.push(EventBody::TypeDefaultAccessSet(DefaultAccess { access }));
             }
-            (here, wanted) if here != wanted => kept.push("default access"),
+            (here, imported) if here != imported => kept.push("default access"),
             _ => {}
         }
-        if here.creation_roles.is_empty() && !wanted.creation_roles.is_empty() {
-            let roles = wanted.creation_roles.clone();
+        if here.creation_roles.is_empty() && !imported.creation_roles.is_empty() {
+            let roles = imported.creation_roles.clone();
             bodies.push(EventBody::TypeCreationRolesSet(CreationRoles { roles }));
-        } else if here.creation_roles != wanted.creation_roles {
+        } else if here.creation_roles != imported.creation_roles {
             kept.push("roles that may create");
         }
         let mut definition = TypeDefinition::clone(&here);
         for mut body in bodies {
             if let EventBody::TypeExtended(extension) = &mut body {
-                let stored = self.env.definition(&wanted.name);
+                let stored = self.env.definition(&imported.name);
                 number_present(&self.env, &mut plan, &stored, extension).await?;
             }
             self.plan_type(&mut plan, &mut definition, body);
@@ -136,7 +136,7 @@ impl Importer {
         self.append(plan, position).await?;
         if self.options.is_dry {
             let planned = Arc::new(definition);
-            self.planned.write().insert(wanted.name.clone(), planned);
+            self.planned.write().insert(imported.name.clone(), planned);
         }
         let outcome = match (is_changed, kept.as_slice()) {
             (_, [_, ..]) => Outcome::Kept(format!("different settings here: {}", kept.join(", "))),
@@ -149,24 +149,24 @@ impl Importer {
     /// Returns the event that gives a type what it lacks, if it lacks anything.
     async fn extension(
         &self,
-        wanted: &ImportedType,
+        imported: &ImportedType,
         here: &TypeDefinition,
     ) -> Result<Vec<EventBody>, ApiError> {
-        if !wanted.is_created {
+        if !imported.is_created {
             return Ok(Vec::new());
         }
-        let fields = wanted.fields.iter();
+        let fields = imported.fields.iter();
         let fields = fields.filter(|(name, _)| !here.fields.contains_key(*name));
-        let unique = wanted
+        let unique = imported
             .unique
             .iter()
             .filter(|set| !here.unique.contains(set));
         let last = self.env.store.load_snapshot().await?.sequences;
         let gave = |field: &str, number: i64| {
             let mut last = last.iter();
-            last.any(|it| it.0 == wanted.name && it.1 == field && it.2 >= number)
+            last.any(|it| it.0 == imported.name && it.1 == field && it.2 >= number)
         };
-        let counters = wanted.counters.iter();
+        let counters = imported.counters.iter();
         let counters = counters.filter(|(field, number)| !gave(field, **number));
         let extension = TypeExtension {
             fields: fields
@@ -210,10 +210,10 @@ impl Importer {
     ///
     /// # Errors
     /// The log failed.
-    pub async fn field_access(&self, wanted: FieldAccess) -> Result<Outcome, ApiError> {
+    pub async fn field_access(&self, rules: FieldAccess) -> Result<Outcome, ApiError> {
         let position = self.env.model.position();
         let (version, here) = self.env.model.get_field_access();
-        let wire = wanted.to_wire();
+        let wire = rules.to_wire();
         if here.to_wire() == wire {
             return Ok(Outcome::Present);
         }
@@ -225,7 +225,7 @@ impl Importer {
         plan.push(
             Stream::FieldAccess,
             version + 1,
-            EventBody::FieldAccessSet(wanted),
+            EventBody::FieldAccessSet(rules),
         );
         self.append(plan, position).await?;
         Ok(Outcome::Added)

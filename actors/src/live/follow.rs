@@ -95,8 +95,8 @@ impl LiveFollower {
         if let Folded::Known(head) = folded {
             return Ok(head.map(Arc::new));
         }
-        let wanted = [(id.key.clone(), event.position)];
-        let at_hand = env.model.get_written(&id.record_type, &wanted);
+        let versions = [(id.key.clone(), event.position)];
+        let at_hand = env.model.get_written(&id.record_type, &versions);
         // The fields of what is in memory may have been renamed since.
         let is_as_then = || env.definition(&id.record_type).reshaped == reshaped;
         if let Some(head) = at_hand.into_iter().next().flatten()

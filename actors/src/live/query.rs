@@ -49,10 +49,10 @@ impl LiveQuery {
             Scope::Private(user) => user.as_str().into(),
             Scope::Union => Json::Bool(true),
         };
-        let asked = ["record_type", "predicate", "include", "desired_keys"].map(member);
+        let members = ["record_type", "predicate", "include", "desired_keys"].map(member);
         let predicate = query.predicate.as_ref();
         Ok(Self {
-            text: json!([asked, database]).to_string().into(),
+            text: json!([members, database]).to_string().into(),
             is_wide: !query.include.is_empty() || predicate.is_some_and(looks_beyond),
             query,
             scope,

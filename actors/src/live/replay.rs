@@ -169,8 +169,8 @@ impl Replay<'_> {
             let last = commits.last().map(|commit| commit.last_position());
             let last = last.ok_or_else(|| unread(&"the log ends before that position"))?;
             let events = commits.iter().flat_map(|commit| &commit.events);
-            let wanted = position + 1..=self.missed.until;
-            for event in events.filter(|event| wanted.contains(&event.position)) {
+            let missed_range = position + 1..=self.missed.until;
+            for event in events.filter(|event| missed_range.contains(&event.position)) {
                 self.note(event, &mut met)?;
             }
             position = last;
@@ -335,10 +335,10 @@ impl Replay<'_> {
         ids: impl IntoIterator<Item = &'i RecordId>,
         position: u64,
     ) -> Result<HashMap<RecordId, Head>, CannotReplay> {
-        let wanted = ids.into_iter().map(|id| (id.clone(), position));
-        let wanted: Vec<_> = wanted.collect();
+        let at = ids.into_iter().map(|id| (id.clone(), position));
+        let at: Vec<_> = at.collect();
         let mut found = HashMap::new();
-        for walk in Walk::begin_each(self.env, &wanted).await? {
+        for walk in Walk::begin_each(self.env, &at).await? {
             // The records existed then, so a missing state means that it was erased, not that it
             // was unknown to the listener.
             let head = walk.into_head_if_whole();

@@ -132,10 +132,14 @@ impl LiveQueries {
     ///
     /// # Errors
     /// 108: the listener has a subscription of that name already, or too many.
-    pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
+    pub fn subscribe(&self, id: ListenerId, subscription: Subscribe) -> Result<(), ApiError> {
         // Read first: what is committed from here on may be missing from what is looked up.
         let committed = self.0.env.model.position();
-        let job = self.0.listeners.lock().subscribe(id, wanted, committed)?;
+        let job = self
+            .0
+            .listeners
+            .lock()
+            .subscribe(id, subscription, committed)?;
         self.0.rouse.notify_one();
         self.begin(job);
         Ok(())
@@ -254,8 +258,8 @@ impl LiveQueries {
         let Ok(_permit) = shared.permits.acquire().await else {
             return;
         };
-        let asked = shared.listeners.lock().begin(&job);
-        let Some((query, audience)) = asked else {
+        let begun = shared.listeners.lock().begin(&job);
+        let Some((query, audience)) = begun else {
             return;
         };
         let (env, settings) = (&shared.env, shared.settings);

@@ -206,13 +206,13 @@ impl Chunk {
         (span.first <= position).then(|| (self.raw(span), span.last))
     }
 
-    /// Returns commits from the one that holds `from` on, until there are `wanted` events, and
-    /// subtracts these from `wanted`.
-    pub(super) fn read(&self, from: u64, wanted: &mut u64) -> impl Iterator<Item = RawCommit> {
+    /// Returns commits from the one that holds `from` on, until there are `num_left` events, and
+    /// subtracts these from `num_left`.
+    pub(super) fn read(&self, from: u64, num_left: &mut u64) -> impl Iterator<Item = RawCommit> {
         let spans = self.behind(from).take_while(|span| {
-            let is_wanted = *wanted > 0;
-            *wanted = wanted.saturating_sub(span.last - span.first + 1);
-            is_wanted
+            let is_needed = *num_left > 0;
+            *num_left = num_left.saturating_sub(span.last - span.first + 1);
+            is_needed
         });
         spans.map(|span| self.raw(span))
     }

@@ -410,8 +410,10 @@ impl Committer {
     }
 
     /// Seals the open segment if that was asked for; an error says why the log is in doubt.
-    fn seal(&mut self, wanted: Option<oneshot::Sender<io::Result<()>>>) -> Result<(), String> {
-        let Some(reply) = wanted else { return Ok(()) };
+    fn seal(&mut self, requested: Option<oneshot::Sender<io::Result<()>>>) -> Result<(), String> {
+        let Some(reply) = requested else {
+            return Ok(());
+        };
         let sealed = self.journal.seal();
         let doubt = match &sealed {
             Err(error) if !is_full(error) => {

@@ -133,8 +133,8 @@ impl SledFollower {
     /// Like [`SledFollower::read`], for the commits that hold these ascending positions, each once.
     pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(*positions.last()?)?;
-        let wanted = positions.to_vec();
-        let read = move || store.read_each(&wanted);
+        let cloned_positions = positions.to_vec();
+        let read = move || store.read_each(&cloned_positions);
         let hold = |commits: &[Arc<Commit>]| {
             let is_held = |position: &u64| holder(commits, *position).is_some();
             positions.iter().all(is_held)

@@ -222,9 +222,9 @@ async fn read_piece(
     until: u64,
 ) -> Result<Searched<Arc<Commit>>, ReadError> {
     const PIECE: u64 = 512;
-    let wanted = until.saturating_sub(from).saturating_add(1).min(PIECE);
-    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-    let found = log.read(from, wanted).await?;
+    let max_events = until.saturating_sub(from).saturating_add(1).min(PIECE);
+    let max_events = usize::try_from(max_events).unwrap_or(usize::MAX);
+    let found = log.read(from, max_events).await?;
     let last = found.last().map(|commit| commit.last_position());
     Ok(Searched {
         found,

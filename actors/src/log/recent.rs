@@ -74,12 +74,12 @@ impl Recent {
             return None;
         }
         let mut num_events = 0;
-        let wanted = tail.commits.range(index..).take_while(|commit| {
-            let is_wanted = num_events < max_events;
+        let page = tail.commits.range(index..).take_while(|commit| {
+            let has_room = num_events < max_events;
             num_events += commit.events.len();
-            is_wanted
+            has_room
         });
-        Some(wanted.cloned().collect())
+        Some(page.cloned().collect())
     }
 
     /// Finds the commits that hold these ascending positions, each once. Returns with them how many

@@ -113,12 +113,12 @@ impl SledStore {
         };
         let mut found = Vec::new();
         let mut next = from;
-        let mut wanted = max_events;
+        let mut num_left = max_events;
         for entry in self.db.range(start..) {
             let (key, value) = entry?;
             let chunk = unpack(&mut unpacker, &key, &value)?;
-            found.extend(chunk.read(next, &mut wanted));
-            if wanted == 0 {
+            found.extend(chunk.read(next, &mut num_left));
+            if num_left == 0 {
                 break;
             }
             next = chunk.last_position() + 1;
@@ -220,11 +220,11 @@ mod tests {
             let mut positions = Vec::new();
             for (index, max_events) in reads {
                 let from = index.index(head as usize) as u64 + 1;
-                let mut wanted = max_events;
+                let mut num_left = max_events;
                 let expected = all.iter().filter(|it| end_of(it) >= from).take_while(|it| {
-                    let is_wanted = wanted > 0;
-                    wanted = wanted.saturating_sub(end_of(it) - it.0 + 1);
-                    is_wanted
+                    let is_needed = num_left > 0;
+                    num_left = num_left.saturating_sub(end_of(it) - it.0 + 1);
+                    is_needed
                 });
                 let expected: Vec<_> = expected.cloned().collect();
                 prop_assert_eq!(store.read(from, max_events).unwrap(), expected);

@@ -35,11 +35,11 @@ impl EventLog for Written {
     }
 
     async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let wanted = self
+        let page = self
             .0
             .iter()
             .filter(|commit| commit.last_position() >= from);
-        Ok(wanted.take(3).cloned().collect())
+        Ok(page.take(3).cloned().collect())
     }
 }
 

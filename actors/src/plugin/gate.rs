@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::errors::{Unavailable, late, unavailable};
-use super::points::{Points, Readiness};
+use super::points::{ExtensionPoints, Readiness};
 use super::settings::TransportKind;
 use crate::context::RequestContext;
 
@@ -52,8 +52,8 @@ impl CallContext {
 
     /// Returns what plugins are told about the author of a commit whose request is over.
     pub fn of_actor(actor: &Actor) -> Self {
-        let is_asked = matches!(actor.origin, Origin::Api | Origin::Plugin);
-        let is_known = is_asked || actor.key != KeyKind::None || actor.user.is_some();
+        let is_request = matches!(actor.origin, Origin::Api | Origin::Plugin);
+        let is_known = is_request || actor.key != KeyKind::None || actor.user.is_some();
         Self {
             user_id: actor.user.as_ref().map(ToString::to_string),
             access_key_type: is_known.then_some(actor.key),
@@ -267,7 +267,7 @@ pub(super) fn window_for_timers(window: usize) -> usize {
 #[async_trait]
 pub trait PluginGate: Send + Sync + 'static {
     /// Returns the points that are registered now.
-    fn points(&self) -> Arc<Points>;
+    fn points(&self) -> Arc<ExtensionPoints>;
 
     /// Asks a plugin and waits for the `result` of its answer.
     ///
@@ -308,20 +308,20 @@ pub trait PluginGate: Send + Sync + 'static {
 
 /// A gate without any plugins.
 #[derive(Debug)]
-pub struct NoPlugins(Arc<Points>);
+pub struct NoPlugins(Arc<ExtensionPoints>);
 
 impl Default for NoPlugins {
     fn default() -> Self {
-        Self(Arc::new(Points {
+        Self(Arc::new(ExtensionPoints {
             readiness: Readiness::Ready,
-            ..Points::default()
+            ..ExtensionPoints::default()
         }))
     }
 }
 
 #[async_trait]
 impl PluginGate for NoPlugins {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         Arc::clone(&self.0)
     }
 

@@ -1,6 +1,6 @@
 //! Plugins: out-of-process programs that hook into the server.
 //!
-//! The rest of the server sees two ports. Towards the plugins: the extension points ([`Points`],
+//! The rest of the server sees two ports. Towards the plugins: the extension points ([`ExtensionPoints`],
 //! cheap to look up) and [`PluginGate::call`]. From the plugins: [`ApiCaller`], which runs an
 //! action that a worker asks for.
 //!
@@ -43,7 +43,8 @@ pub use gate::{
     Presence, Urgency, Via, WorkerId, never_urgent,
 };
 pub use points::{
-    CatchUp, Handler, Hider, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
+    CatchUp, ExtensionPoints, Handler, Hider, Hook, Lambda, Overlap, Provider, Readiness, Timer,
+    Trigger,
 };
 pub use recent::{CallError, RecentCall, RecentCalls};
 pub use registration_log::record_registrations;

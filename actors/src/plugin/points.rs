@@ -1,7 +1,7 @@
 //! Extension points: what plugins have registered, in the form that the rest of the server looks
 //! up.
 //!
-//! A [`Points`] is a snapshot, which does not change for its holder. Checking that a type has no
+//! A [`ExtensionPoints`] is a snapshot, which does not change for its holder. Checking that a type has no
 //! hooks costs one map lookup.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -194,7 +194,7 @@ pub type Hider = (Arc<str>, String);
 
 /// Everything that plugins have registered.
 #[derive(Clone, Debug, Default)]
-pub struct Points {
+pub struct ExtensionPoints {
     /// Hooks in the order in which they run.
     pub hooks: HashMap<(TypeName, Trigger), Vec<Hook>>,
     /// Lambdas by name.
@@ -213,7 +213,7 @@ pub struct Points {
     pub registrations: Vec<(Arc<str>, Arc<Registration>)>,
 }
 
-impl Points {
+impl ExtensionPoints {
     /// Combines what plugins have registered; if two use the same name, the later plugin's counts.
     pub fn build<'a>(
         readiness: Readiness,

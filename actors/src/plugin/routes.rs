@@ -178,7 +178,7 @@ mod tests {
 
     /// The rules of the specification, applied one after the other to all paths.
     fn model(paths: &[(String, &str)], path: &str, method: &str) -> Option<String> {
-        let is_known = |wanted: &str| paths.iter().any(|(known, _)| known == wanted);
+        let is_known = |path: &str| paths.iter().any(|(known, _)| known == path);
         let at = |known: &str| {
             let has_method = paths.contains(&(known.to_owned(), method));
             Some(if has_method { known } else { "no method" }.to_owned())
@@ -199,7 +199,7 @@ mod tests {
         fn routes_are_found_as_by_trying_all(
             paths in prop::collection::vec(
                 (path(), prop::sample::select(vec!["GET", "POST"])), 0..8),
-            asked in prop::collection::vec(path(), 1..8),
+            requested in prop::collection::vec(path(), 1..8),
             method in prop::sample::select(vec!["GET", "POST", "PUT"]),
         ) {
             // The root belongs to the server.
@@ -208,7 +208,7 @@ mod tests {
             for (path, method) in &paths {
                 routes.add(handler(path, method, path));
             }
-            for path in asked {
+            for path in requested {
                 prop_assert_eq!(found(&routes, &path, method), model(&paths, &path, method));
             }
         }

@@ -285,8 +285,8 @@ impl Looking<'_> {
         &self,
         ids: impl Iterator<Item = &RecordId>,
     ) -> Result<vec::IntoIter<Walk>, ApiError> {
-        let wanted: Vec<_> = ids.map(|id| (id.clone(), self.position)).collect();
-        Ok(Walk::begin_each(self.env, &wanted).await?.into_iter())
+        let at: Vec<_> = ids.map(|id| (id.clone(), self.position)).collect();
+        Ok(Walk::begin_each(self.env, &at).await?.into_iter())
     }
 
     /// Finds the last states of records that no longer exist.
@@ -457,14 +457,14 @@ pub(super) async fn look_up_relations(
     let Some(me) = me else { return Ok(lookups) };
     for relation in condition.into_iter().flat_map(Condition::relations) {
         for direction in [Direction::Outward, Direction::Inward] {
-            let wanted = RelatedPage {
+            let page = RelatedPage {
                 relation,
                 direction,
                 user: me.clone(),
                 limit: None,
                 offset: 0,
             };
-            let (users, _) = env.store.list_related(&wanted).await?;
+            let (users, _) = env.store.list_related(&page).await?;
             lookups.add_related((relation, direction), users);
         }
     }

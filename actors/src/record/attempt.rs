@@ -116,7 +116,7 @@ pub async fn commit(
 
 /// Appends a plan whose events after-hooks may have to be told of.
 ///
-/// `originals` are the records before the commit, `told` is the request as hooks see it. The
+/// `originals` are the records before the commit, `hook_context` is the request as hooks see it. The
 /// [`CommitAnswers`] give the answers of synchronous hooks.
 ///
 /// # Errors
@@ -125,10 +125,12 @@ pub async fn commit_announced(
     env: &RecordEnv,
     (plan, read_position): (Plan, u64),
     originals: Originals,
-    (context, told): (&RequestContext, &RequestContext),
+    (context, hook_context): (&RequestContext, &RequestContext),
 ) -> Result<Outcome<(Arc<Commit>, CommitAnswers)>, ApiError> {
     let id = context.request.next_commit();
-    let announced = env.consumers.announce(id, &plan.events, originals, told);
+    let announced = env
+        .consumers
+        .announce(id, &plan.events, originals, hook_context);
     let mut commit_answers = announced.await?;
     let committed = commit_as(id, &env.log, (plan, read_position), context).await?;
     Ok(committed.map(|commit| {

@@ -103,7 +103,7 @@ async fn attempt(
             heads.position
         }
     };
-    let asked = targets.clone();
+    let requested = targets.clone();
     fail_whole_if_atomic(command, &targets)?;
     let mut plan = Plan::default();
     plan.reads.extend(rights.keys());
@@ -141,7 +141,7 @@ async fn attempt(
     let done = commit_announced(env, plan, originals, (context, context)).await?;
     if matches!(done, Outcome::Conflict) {
         *decided.lock().await = Some(Decided {
-            what: asked,
+            what: requested,
             position: decided_at,
         });
     }

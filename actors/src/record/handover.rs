@@ -148,11 +148,11 @@ mod tests {
     /// A piece of work: asks for something, stores, and adds up the answers.
     async fn work(
         commit_gate: CommitGate,
-        asked: oneshot::Receiver<u32>,
+        request: oneshot::Receiver<u32>,
         stored: oneshot::Receiver<u32>,
         done: Arc<Mutex<Option<u32>>>,
     ) -> u32 {
-        let before = asked.await.unwrap_or(0);
+        let before = request.await.unwrap_or(0);
         let permit = commit_gate.begin().await;
         let sum = before + stored.await.unwrap_or(0);
         drop(permit);
@@ -191,11 +191,11 @@ mod tests {
             runtime.block_on(async {
                 let (sender, receiver) = handover();
                 let mut receiver = Some(receiver);
-                let (answer, asked) = oneshot::channel();
+                let (answer, request) = oneshot::channel();
                 let (store, stored) = oneshot::channel();
                 let done = Arc::new(Mutex::new(None));
                 let commit_gate = CommitGate::default();
-                let begun = work(commit_gate.clone(), asked, stored, Arc::clone(&done));
+                let begun = work(commit_gate.clone(), request, stored, Arc::clone(&done));
                 let mut sender = Some((sender, begun));
                 let (mut answer, mut store) = (Some(answer), Some(store));
                 let mut outcome = None;
@@ -245,11 +245,11 @@ mod tests {
             .unwrap();
         for number in 0..2000 {
             let (sender, receiver) = handover();
-            let (answer, asked) = oneshot::channel();
+            let (answer, request) = oneshot::channel();
             let (store, stored) = oneshot::channel();
             let commit_gate = CommitGate::default();
             let at = commit_gate.clone();
-            let begun = work(commit_gate, asked, stored, Arc::default());
+            let begun = work(commit_gate, request, stored, Arc::default());
             there.spawn(async move { sender.begin(begun, &at).await });
             there.spawn(async move { answer.send(number) });
             there.spawn(async move { store.send(1) });

@@ -205,60 +205,60 @@ mod tests {
         /// the rest stays within its bounds.
         #[test]
         fn what_is_known_is_the_newest(steps in steps(), max_bytes in 0_usize..4_000) {
-            let mut kept = HeadCache::new(max_bytes);
+            let mut cache = HeadCache::new(max_bytes);
             let mut truth: HashMap<u8, KnownHead> = HashMap::new();
             for (position, step) in steps.into_iter().enumerate() {
                 let position = position as u64;
                 match step {
                     Step::Put(number, size) => {
-                        kept.put(id(number), head(number, position, size));
+                        cache.put(id(number), head(number, position, size));
                         truth.insert(number, head(number, position, size));
                     }
                     Step::PutAbsent(number) => {
-                        kept.put(id(number), None);
+                        cache.put(id(number), None);
                         truth.insert(number, None);
                     }
                     Step::Get(number) => {
-                        let is_kept = kept.contains(&id(number));
-                        let known = kept.get(&id(number));
+                        let is_kept = cache.contains(&id(number));
+                        let known = cache.get(&id(number));
                         prop_assert_eq!(known.is_some(), is_kept);
                         if known.is_some() {
                             prop_assert_eq!(known, truth.get(&number).cloned());
                         }
                     }
                     Step::GetWritten(number, at) => {
-                        let known = kept.peek(&id(number)).flatten();
-                        let wanted = known.filter(|head| head.position == at);
-                        prop_assert_eq!(kept.get_written(&id(number), at), wanted);
+                        let known = cache.peek(&id(number)).flatten();
+                        let expected = known.filter(|head| head.position == at);
+                        prop_assert_eq!(cache.get_written(&id(number), at), expected);
                     }
                     Step::Pop(number) => {
-                        kept.pop(&id(number));
+                        cache.pop(&id(number));
                         truth.remove(&number);
                     }
                     Step::PopType(parity) => {
                         let name = TypeName::from(format!("t{parity}"));
-                        kept.pop_type(&name);
+                        cache.pop_type(&name);
                         truth.retain(|number, known| number % 2 != parity || known.is_none());
                     }
                     Step::Trim(pinned) => {
                         let is_pinned = |id: &RecordId| {
                             pinned.iter().any(|number| id.key.as_str() == number.to_string())
                         };
-                        let whole = |kept: &HeadCache| {
-                            let ids = kept.whole.iter().map(|(id, _)| id.clone());
+                        let whole = |cache: &HeadCache| {
+                            let ids = cache.whole.iter().map(|(id, _)| id.clone());
                             ids.filter(is_pinned).collect::<HashSet<_>>()
                         };
-                        let before = whole(&kept);
-                        kept.trim(is_pinned);
-                        prop_assert_eq!(whole(&kept), before);
-                        let (of_whole, of_packed) = kept.max_bytes;
-                        prop_assert!(kept.packed.bytes() <= of_packed);
-                        let is_over = kept.whole.bytes() > of_whole;
-                        prop_assert!(!is_over || !whole(&kept).is_empty());
+                        let before = whole(&cache);
+                        cache.trim(is_pinned);
+                        prop_assert_eq!(whole(&cache), before);
+                        let (of_whole, of_packed) = cache.max_bytes;
+                        prop_assert!(cache.packed.bytes() <= of_packed);
+                        let is_over = cache.whole.bytes() > of_whole;
+                        prop_assert!(!is_over || !whole(&cache).is_empty());
                     }
                 }
                 for number in 0..8 {
-                    let known = kept.peek(&id(number));
+                    let known = cache.peek(&id(number));
                     if known.is_some() {
                         prop_assert_eq!(known, truth.get(&number).cloned());
                     }

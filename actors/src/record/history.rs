@@ -131,8 +131,8 @@ async fn find(env: &RecordEnv, command: &ListVersions) -> Result<VersionPage, Ap
     let mut page = VersionPage::default();
     let mut left = MAX_LOOKED_AT;
     while until > after && page.versions.len() < command.limit && left > 0 {
-        let wanted = (command.limit - page.versions.len()).max(32).min(left);
-        let reach = env.streams().reach_back(&stream, until, wanted).await?;
+        let num_needed = (command.limit - page.versions.len()).max(32).min(left);
+        let reach = env.streams().reach_back(&stream, until, num_needed).await?;
         let Some((oldest, num_looked_at)) = reach else {
             return Ok(page);
         };
@@ -204,12 +204,12 @@ async fn load(
             continue;
         }
         let after = walk.record().map(|record| seen(record, &rules));
-        let is_wanted = command
+        let is_match = command
             .kinds
             .as_ref()
             .is_none_or(|kinds| kinds.contains(&event.body.kind()))
             && (command.user.as_ref()).is_none_or(|user| commit.actor.acts_for(user));
-        if is_wanted {
+        if is_match {
             versions.push(Version {
                 changes: changes(before.as_ref(), after.as_ref()),
                 record: after.clone().map(|mut record| {

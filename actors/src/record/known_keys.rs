@@ -129,7 +129,7 @@ mod tests {
         #[test]
         fn hashes_are_as_in_a_set(
             learnt in prop::collection::vec(any::<u32>(), 0..60),
-            asked in prop::collection::vec(any::<u32>(), 0..60),
+            queried in prop::collection::vec(any::<u32>(), 0..60),
         ) {
             // Few buckets, so that several hashes share one.
             let near = |hash: u32| hash & 0x0003_0007;
@@ -140,7 +140,7 @@ mod tests {
                 truth.insert(hash);
             }
             prop_assert_eq!(hashes.len, truth.len());
-            for hash in asked.into_iter().map(near) {
+            for hash in queried.into_iter().map(near) {
                 prop_assert_eq!(hashes.contains(hash), truth.contains(&hash));
             }
         }

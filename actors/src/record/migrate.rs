@@ -62,11 +62,11 @@ pub fn extensions<'a>(
 /// is about to be created, and for more fields than a table takes; 108 for a new field with too
 /// long a name.
 pub fn creations(
-    wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
+    requested: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
 ) -> Result<Extensions, ApiError> {
     let mut types: Needed = BTreeMap::new();
-    for (name, fields) in wanted {
+    for (name, fields) in requested {
         let definition = definition_of(name);
         let mut extension = TypeExtension::default();
         for (field, kind) in fields {
@@ -195,8 +195,8 @@ fn conflict(existing: &FieldType, derived: &FieldType) -> ApiError {
 }
 
 /// The conflict as `schema:create` reports it: the message begins with the name of the error.
-fn conflict_by_name(existing: &FieldType, wanted: &FieldType) -> ApiError {
-    let mut error = conflict(existing, wanted);
+fn conflict_by_name(existing: &FieldType, requested: &FieldType) -> ApiError {
+    let mut error = conflict(existing, requested);
     error.message = format!("IncompatibleSchema: {}", error.message);
     error
 }

@@ -75,8 +75,8 @@ pub(super) async fn records_at(
     ids: &[RecordId],
     until: u64,
 ) -> Result<Vec<Option<Record>>, ApiError> {
-    let wanted: Vec<_> = ids.iter().map(|id| (id.clone(), until)).collect();
-    let walks = Walk::begin_each(env, &wanted).await?.into_iter();
+    let at: Vec<_> = ids.iter().map(|id| (id.clone(), until)).collect();
+    let walks = Walk::begin_each(env, &at).await?.into_iter();
     Ok(walks.map(Walk::into_record).collect())
 }
 
@@ -99,18 +99,18 @@ pub async fn whole_record_at(
 /// # Errors
 /// The store or the log cannot be read.
 pub async fn last_state(env: &RecordEnv, id: &RecordId) -> Result<Option<Record>, ApiError> {
-    let wanted = [(id.clone(), env.applied.position())];
-    let found = last_states(env, &wanted).await?;
+    let at = [(id.clone(), env.applied.position())];
+    let found = last_states(env, &at).await?;
     Ok(found.into_iter().next().flatten())
 }
 
 /// Returns the state of each record at its own position, or before it was deleted.
 async fn last_states(
     env: &RecordEnv,
-    wanted: &[(RecordId, u64)],
+    at: &[(RecordId, u64)],
 ) -> Result<Vec<Option<Record>>, ApiError> {
     let now = env.applied.position();
-    let walks = Walk::begin_each_named(env, wanted, now).await?;
+    let walks = Walk::begin_each_named(env, at, now).await?;
     let gone = walks.iter().filter(|walk| walk.head.is_none());
     let gone = gone.filter_map(|walk| Some((walk.id.clone(), walk.full? - 1)));
     let gone: Vec<_> = gone.collect();
@@ -140,26 +140,26 @@ pub(super) async fn last_states_of(
     position: u64,
 ) -> Result<Vec<Option<Record>>, ApiError> {
     let until = env.applied.position();
-    let wanted = then.iter().map(|then| (then.id.clone(), until));
-    let wanted: Vec<_> = wanted.collect();
-    let mut found = last_states(env, &wanted).await?;
+    let at = then.iter().map(|then| (then.id.clone(), until));
+    let at: Vec<_> = at.collect();
+    let mut found = last_states(env, &at).await?;
     let pairs = then.iter().zip(&mut found);
     let others = pairs.filter(|(then, last)| last.as_ref().is_none_or(|last| !is_same(then, last)));
     let (ids, others): (Vec<_>, Vec<_>) = others
         .map(|(then, last)| (then.id.clone(), (then.created_at, last)))
         .unzip();
     let created = creations(env, &ids, until).await?.into_iter();
-    let (mut wanted, mut slots) = (Vec::new(), Vec::new());
+    let (mut at, mut slots) = (Vec::new(), Vec::new());
     for ((id, (made_at, last)), creations) in ids.into_iter().zip(others).zip(created) {
         // It may have been restored since, even after another record was created.
         let own = creations.iter().rfind(|it| it.made_at == Some(made_at));
         let own = own.map_or(position, |it| it.position.max(position));
         if let Some(next) = creations.iter().find(|it| it.position > own) {
-            wanted.push((id, next.position - 1));
+            at.push((id, next.position - 1));
             slots.push(last);
         }
     }
-    for (slot, last) in slots.into_iter().zip(last_states(env, &wanted).await?) {
+    for (slot, last) in slots.into_iter().zip(last_states(env, &at).await?) {
         *slot = last;
     }
     Ok(found)
@@ -268,31 +268,31 @@ impl Walk {
     /// Those of [`Walk::begin`].
     pub async fn begin_each(
         env: &RecordEnv,
-        wanted: &[(RecordId, u64)],
+        at: &[(RecordId, u64)],
     ) -> Result<Vec<Self>, ApiError> {
-        Self::begin_each_named(env, wanted, 0).await
+        Self::begin_each_named(env, at, 0).await
     }
 
     /// Like [`Walk::begin_each`], but with the names that fields had at the later position `named`.
     async fn begin_each_named(
         env: &RecordEnv,
-        wanted: &[(RecordId, u64)],
+        at: &[(RecordId, u64)],
         named: u64,
     ) -> Result<Vec<Self>, ApiError> {
-        if wanted.is_empty() {
+        if at.is_empty() {
             return Ok(Vec::new());
         }
-        let streams = wanted.iter();
+        let streams = at.iter();
         let streams = streams.map(|(id, until)| (Stream::Record(id.clone()), *until));
         let streams: Vec<_> = streams.collect();
         let full = env.streams().full_states(&streams).await?;
-        let walks = wanted.iter().zip(full);
+        let walks = at.iter().zip(full);
         let mut walks: Vec<Self> = walks
             .map(|((id, _), full)| Self::from(id, full.as_ref()))
             .collect();
         // For each stream: the wanted range of positions, and the walks that want its events.
         let mut takers: HashMap<Stream, (RangeInclusive<u64>, Vec<usize>)> = HashMap::new();
-        for (number, (walk, (_, until))) in walks.iter().zip(wanted).enumerate() {
+        for (number, (walk, (_, until))) in walks.iter().zip(at).enumerate() {
             if walk.full.is_some() {
                 let from = walk.position + 1;
                 for (stream, until) in [(&walk.stream, *until), (&walk.of_type, named.max(*until))]
@@ -311,7 +311,7 @@ impl Walk {
         let see = |_, event: Event| {
             let numbers = takers.get(&event.stream).into_iter();
             for number in numbers.flat_map(|(_, numbers)| numbers) {
-                if let Some((walk, (_, until))) = walks.get_mut(*number).zip(wanted.get(*number))
+                if let Some((walk, (_, until))) = walks.get_mut(*number).zip(at.get(*number))
                     && event.position > walk.position
                     && (event.position <= *until
                         || (event.position <= named && event.stream == walk.of_type))
@@ -351,8 +351,8 @@ impl Walk {
         until: u64,
     ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
         let range = self.position + 1..=until;
-        let wanted = [&self.stream, &self.of_type].map(|it| (it.clone(), range.clone()));
-        env.streams().read_all(&wanted).await
+        let ranges = [&self.stream, &self.of_type].map(|it| (it.clone(), range.clone()));
+        env.streams().read_all(&ranges).await
     }
 
     /// Folds the next event.

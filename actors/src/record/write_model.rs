@@ -406,9 +406,13 @@ fn compiled(
 }
 
 impl HeadSource for WriteModel {
-    fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
+    fn get_written(
+        &self,
+        name: &TypeName,
+        versions: &[(RecordKey, u64)],
+    ) -> Vec<Option<Arc<Head>>> {
         let mut cache = self.cache.lock();
-        let written = wanted.iter().map(|(key, position)| {
+        let written = versions.iter().map(|(key, position)| {
             let id = RecordId::new(name.clone(), key.clone());
             cache.records.get_written(&id, *position)
         });

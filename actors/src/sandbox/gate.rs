@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use crate::plugin::{
-    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
-    Urgency,
+    DeliveryNote, ExtensionPoints, PluginCallError, PluginGate, PluginRequest, Presence, Readiness,
+    Trigger, Urgency,
 };
 
 /// How long a hook can take at most: a page of writes must be answered in time.
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// See the module's overview.
 pub(super) struct Stage {
     inner: Arc<dyn PluginGate>,
-    points: Arc<Points>,
+    points: Arc<ExtensionPoints>,
 }
 
 impl Stage {
@@ -26,9 +26,9 @@ impl Stage {
     /// asynchronous before-hooks, so those hooks are not asked.
     pub(super) fn of(inner: &Arc<dyn PluginGate>, plugin: &Arc<str>) -> Self {
         let all = inner.points();
-        let mut points = Points {
+        let mut points = ExtensionPoints {
             readiness: Readiness::Ready,
-            ..Points::default()
+            ..ExtensionPoints::default()
         };
         for (key, hooks) in &all.hooks {
             let is_before = matches!(key.1, Trigger::BeforeSave | Trigger::BeforeDelete);
@@ -50,7 +50,7 @@ impl Stage {
 
 #[async_trait]
 impl PluginGate for Stage {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         Arc::clone(&self.points)
     }
 

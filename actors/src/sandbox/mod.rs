@@ -188,7 +188,7 @@ impl Sandbox {
             }
         };
         let is_there = match (found, generation) {
-            (Some(name), Some(wanted)) => self.generation_of(name).await == Some(wanted),
+            (Some(name), Some(expected)) => self.generation_of(name).await == Some(expected),
             (found, _) => found.is_some(),
         };
         found.filter(|_| is_there).cloned().ok_or_else(|| {

@@ -75,10 +75,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// 118 if the plugin is not connected or is lost; the log cannot be read.
-    pub async fn replay(&self, asked: &ReplayRequest) -> Result<Page, ApiError> {
-        let plugin = self.find(asked.plugin.as_deref(), asked.generation).await?;
+    pub async fn replay(&self, request: &ReplayRequest) -> Result<Page, ApiError> {
+        let plugin = self
+            .find(request.plugin.as_deref(), request.generation)
+            .await?;
         let stage: Arc<dyn PluginGate> = Arc::new(Stage::of(&self.gate, &plugin));
-        let until = (*asked.range.end()).min(self.env.log.head());
+        let until = (*request.range.end()).min(self.env.log.head());
         self.env.applied.wait_for(until).await?;
         let mut page = Page {
             plugin,
@@ -89,11 +91,11 @@ impl Sandbox {
             until,
         };
         let (mut at, end) = (
-            (*asked.range.start()).max(1),
+            (*request.range.start()).max(1),
             Instant::now() + PAGE_TIME_LIMIT,
         );
         let last_looked_at = at.saturating_add(MAX_LOOKED_AT - 1).min(until);
-        let mut num_left = asked.limit;
+        let mut num_left = request.limit;
         while at <= last_looked_at {
             let read = self.env.log.read(at, WINDOW).await;
             let commits = read.map_err(|error| unreadable(at, &error))?;
@@ -106,7 +108,7 @@ impl Sandbox {
                     return Ok(page);
                 }
                 if self
-                    .look_at(&stage, commit, event, (asked, &mut page))
+                    .look_at(&stage, commit, event, (request, &mut page))
                     .await?
                 {
                     num_left -= 1;
@@ -124,14 +126,14 @@ impl Sandbox {
         stage: &Arc<dyn PluginGate>,
         commit: &Commit,
         event: &Event,
-        (asked, page): (&ReplayRequest, &mut Page),
+        (request, page): (&ReplayRequest, &mut Page),
     ) -> Result<bool, ApiError> {
-        match part_of(commit, event, &asked.types) {
+        match part_of(commit, event, &request.types) {
             Part::Nothing => return Ok(false),
             Part::Unhooked => page.tally.unhooked += 1,
             Part::Erased => page.tally.erased += 1,
             Part::Write => {
-                let done = self.rehearse(stage, (&page.plugin, asked), commit, event);
+                let done = self.rehearse(stage, (&page.plugin, request), commit, event);
                 match done.await? {
                     Some(finding) => page.take(finding),
                     None => {

@@ -62,7 +62,7 @@ impl Sandbox {
     pub(super) async fn rehearse(
         &self,
         stage: &Arc<dyn PluginGate>,
-        (plugin, asked): (&str, &ReplayRequest),
+        (plugin, request): (&str, &ReplayRequest),
         commit: &Commit,
         event: &Event,
     ) -> Result<Option<Finding>, ApiError> {
@@ -73,14 +73,14 @@ impl Sandbox {
             return Ok(None);
         };
         let context = self.context_of(commit).await?;
-        let request = context.request.id();
+        let request_id = context.request.id();
         let rehearsed = RehearsedWrite {
             position: commit.first_position() - 1,
             refused: BTreeSet::new(),
         };
-        self.running.lock().insert(request, rehearsed);
-        let tried = try_out(stage, &write, &context, asked).await;
-        let rehearsed = self.running.lock().remove(&request);
+        self.running.lock().insert(request_id, rehearsed);
+        let tried = try_out(stage, &write, &context, request).await;
+        let rehearsed = self.running.lock().remove(&request_id);
         let (outcome, differences, error) = tried?;
         Ok(Some(Finding {
             position: event.position,
@@ -159,10 +159,10 @@ async fn try_out(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
     context: &RequestContext,
-    asked: &ReplayRequest,
+    request: &ReplayRequest,
 ) -> Result<(ReplayOutcome, Differences, Option<ApiError>), ApiError> {
     let (ending, differences, error) = match &write.after {
-        Some(after) => match save(stage, write, (after, &asked.ignored), context).await? {
+        Some(after) => match save(stage, write, (after, &request.ignored), context).await? {
             (ending, Ok(differences)) => (ending, differences, None),
             (ending, Err(error)) => (ending, Differences::default(), Some(error)),
         },
@@ -171,9 +171,9 @@ async fn try_out(
             Err(error) => (ReplayOutcome::Refused, Differences::default(), Some(error)),
         },
     };
-    if ending == ReplayOutcome::Same && asked.has_after_hooks {
-        let told = answered(after_hooks(stage, write, context).await)?;
-        if let Err(error) = told {
+    if ending == ReplayOutcome::Same && request.has_after_hooks {
+        let answer = answered(after_hooks(stage, write, context).await)?;
+        if let Err(error) = answer {
             return Ok((ReplayOutcome::Failed, differences, Some(error)));
         }
     }

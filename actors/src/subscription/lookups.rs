@@ -43,10 +43,10 @@ pub(super) async fn look_up(
     let Some(me) = &owner.user else {
         return Ok(lookups);
     };
-    let mut wanted = BTreeSet::new();
-    collect_relations(condition, record, &mut wanted);
+    let mut relations = BTreeSet::new();
+    collect_relations(condition, record, &mut relations);
     // Only relations to users that the record names are looked up: there may be many others.
-    for (relation, other) in wanted {
+    for (relation, other) in relations {
         for (direction, from, to) in [
             (Direction::Outward, me, &other),
             (Direction::Inward, &other, me),

@@ -18,7 +18,7 @@ use skytrail_schema::types::TypeDefinition;
 /// The subscription is held against the types and the field rules as a query is. No record can
 /// match if its predicate makes no sense for the type as it is, or asks for fields that the owner
 /// may not search.
-pub fn wanted(
+pub fn match_condition(
     query: &Query,
     caller: &Caller,
     rules: &FieldRules,

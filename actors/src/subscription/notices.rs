@@ -17,7 +17,7 @@ use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
 use super::lookups::look_up;
-use super::matching::{may_see, wanted};
+use super::matching::{match_condition, may_see};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::budget::{Budget, MAX_COST};
@@ -153,18 +153,19 @@ impl Notices {
         let mut budget = Budget::default();
         for candidate in candidates {
             let caller = self.caller(candidate.user.as_ref()).await?;
-            let condition = || wanted(&candidate.query, &caller, &terms.rules, &terms.types);
+            let condition =
+                || match_condition(&candidate.query, &caller, &terms.rules, &terms.types);
             let concerns = match &record {
                 Some(record) => {
-                    let mut asked = MatchCheck {
+                    let mut check = MatchCheck {
                         candidate: &candidate,
                         caller: &caller,
                         condition: None,
                         budget: &mut budget,
                     };
-                    self.concerns(&mut asked, record, terms).await?
+                    self.concerns(&mut check, record, terms).await?
                         || match self.look_back(id, event, &mut past).await? {
-                            Some(before) => self.concerns(&mut asked, before, terms).await?,
+                            Some(before) => self.concerns(&mut check, before, terms).await?,
                             None => false,
                         }
                 }
@@ -218,8 +219,8 @@ impl Notices {
         }
         // In memory, it has the present names.
         if terms.past.is_none() {
-            let wanted = [(id.key.clone(), event.position)];
-            let known = self.env.model.get_written(&id.record_type, &wanted);
+            let versions = [(id.key.clone(), event.position)];
+            let known = self.env.model.get_written(&id.record_type, &versions);
             if let Some(head) = known.into_iter().next().flatten() {
                 return Ok(Some(head.record.clone()));
             }
@@ -229,18 +230,18 @@ impl Notices {
 
     async fn concerns(
         &mut self,
-        asked: &mut MatchCheck<'_>,
+        check: &mut MatchCheck<'_>,
         record: &Record,
         terms: &Terms,
     ) -> Result<bool, ApiError> {
         let MatchCheck {
             candidate, caller, ..
-        } = *asked;
+        } = *check;
         if !may_see(caller, record) {
             return Ok(false);
         }
-        let bind = || wanted(&candidate.query, caller, &terms.rules, &terms.types);
-        let Some(condition) = asked.condition.get_or_insert_with(bind) else {
+        let bind = || match_condition(&candidate.query, caller, &terms.rules, &terms.types);
+        let Some(condition) = check.condition.get_or_insert_with(bind) else {
             return Ok(false);
         };
         let of = (record, terms.past);
@@ -252,7 +253,7 @@ impl Notices {
         let cost = condition.cost(record, context(), MAX_COST);
         let whose = candidate.user.as_ref().map(UserId::as_str);
         let whose = whose.unwrap_or(candidate.device.as_str());
-        if asked.budget.take(whose.to_owned(), cost).is_err() {
+        if check.budget.take(whose.to_owned(), cost).is_err() {
             self.skip(candidate);
             return Ok(false);
         }

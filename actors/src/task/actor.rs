@@ -174,23 +174,23 @@ impl ScheduledTask {
         self.setting = Setting::UnderWay;
         let parts = Arc::clone(&self.parts);
         let is_stale = std::mem::take(&mut self.is_job_stale);
-        let told = tell(
+        let registered = tell(
             parts,
             self.timer.clone(),
             (self.job, is_stale),
             ctx.address(),
         );
-        let told = wrap_future(told).map(move |told, this: &mut Self, ctx| {
-            this.is_job_stale |= is_stale && told.is_err();
-            this.have_set(told, ctx);
+        let registered = wrap_future(registered).map(move |registered, this: &mut Self, ctx| {
+            this.is_job_stale |= is_stale && registered.is_err();
+            this.handle_registered(registered, ctx);
         });
-        ctx.spawn(told);
+        ctx.spawn(registered);
     }
 
-    fn have_set(&mut self, told: Result<Job, String>, ctx: &mut Context<Self>) {
+    fn handle_registered(&mut self, registered: Result<Job, String>, ctx: &mut Context<Self>) {
         let is_outdated = self.setting == Setting::Outdated;
         self.setting = Setting::Done;
-        match told {
+        match registered {
             Ok(job) => self.job = Some(job),
             Err(error) => {
                 tracing::warn!(task = %self.id, error, "task not scheduled yet");

@@ -269,8 +269,8 @@ impl ScheduledTask {
             Some(TaskEnd { error: None, .. }) => RunOutcome::Ok,
             Some(_) => RunOutcome::Failed,
         };
-        let told = self.last_error.as_ref().filter(|(due, _)| *due == run.due);
-        let told = told.map(|(_, error)| error.clone());
+        let known_error = self.last_error.as_ref().filter(|(due, _)| *due == run.due);
+        let known_error = known_error.map(|(_, error)| error.clone());
         let code = end.and_then(|end| end.error);
         RunReport {
             due: run.due,
@@ -278,7 +278,7 @@ impl ScheduledTask {
             began_at: run.began_at,
             ended_at: end.map(|end| end.at),
             outcome,
-            error: told.or_else(|| Some(ApiError::new(Code::from_number(code?), ""))),
+            error: known_error.or_else(|| Some(ApiError::new(Code::from_number(code?), ""))),
         }
     }
 }

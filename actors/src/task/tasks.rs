@@ -75,21 +75,21 @@ impl Tasks {
             return;
         }
         let points = self.parts.plugins.points();
-        let wanted: BTreeSet<&TaskId> = points.timers.iter().map(|timer| &timer.id).collect();
+        let registered: BTreeSet<&TaskId> = points.timers.iter().map(|timer| &timer.id).collect();
         self.tasks.retain(|id, known| {
-            let is_wanted = wanted.contains(id);
-            if !is_wanted {
+            let is_registered = registered.contains(id);
+            if !is_registered {
                 tracing::info!(task = %id, "task not registered any more");
                 let address = known.address.clone();
                 spawn_named("task ends", async move {
                     let _ = address.send(Stop).await;
                 });
             }
-            is_wanted
+            is_registered
         });
         // A task whose plugin is away may come back with it.
         for id in self.parts.states.scheduled() {
-            if points.attended.contains(&id.plugin) && !wanted.contains(&id) {
+            if points.attended.contains(&id.plugin) && !registered.contains(&id) {
                 self.tell_dropped(id, ctx);
             }
         }
@@ -105,7 +105,7 @@ impl Tasks {
             return;
         }
         let parts = Arc::clone(&self.parts);
-        let told = async move {
+        let notified = async move {
             let decide = |state: &TaskState| {
                 let is_scheduled = state.schedule.is_some();
                 let dropped = is_scheduled.then_some(EventBody::TaskDropped(NoDetails {}));
@@ -120,9 +120,9 @@ impl Tasks {
             (appended.is_ok(), id)
         };
         ctx.spawn(
-            wrap_future(told).map(|(is_told, id), this: &mut Self, ctx| {
+            wrap_future(notified).map(|(is_notified, id), this: &mut Self, ctx| {
                 this.dropping.remove(&id);
-                if is_told {
+                if is_notified {
                     this.reconcile(ctx);
                 }
             }),
@@ -246,11 +246,11 @@ impl Handler<ListTasks> for Tasks {
 
     fn handle(&mut self, _: ListTasks, _: &mut Context<Self>) -> Self::Result {
         let tasks = self.tasks.values();
-        let asked: Vec<_> = tasks
+        let requests: Vec<_> = tasks
             .map(|known| timeout(REPORT_TIMEOUT, known.address.send(GetReport)))
             .collect();
         Box::pin(async move {
-            let answers = join_all(asked).await.into_iter();
+            let answers = join_all(requests).await.into_iter();
             answers
                 .filter_map(|answer| answer.ok()?.ok().flatten())
                 .collect()

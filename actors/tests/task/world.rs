@@ -15,8 +15,8 @@ use skytrail_actors::log::resolver::Resolver;
 use skytrail_actors::log::{AppendError, CommitObserver, Decision, EventLog, ReadError};
 use skytrail_actors::plugin::timer_spec::TimerSpec;
 use skytrail_actors::plugin::{
-    DeliveryNote, NoPlugins, Overlap, PluginCallError, PluginGate, PluginRequest, Points, Presence,
-    Readiness, Timer, Urgency,
+    DeliveryNote, ExtensionPoints, NoPlugins, Overlap, PluginCallError, PluginGate, PluginRequest,
+    Presence, Readiness, Timer, Urgency,
 };
 use skytrail_actors::task::{
     Driver, DriverError, ListTasks, TaskParts, TaskReport, TaskSettings, TaskStates, Tasks, Wake,
@@ -177,13 +177,13 @@ pub(crate) struct Asked {
 
 /// A plugin whose answers the test gives.
 struct ScriptedPlugin {
-    points: Mutex<Arc<Points>>,
+    points: Mutex<Arc<ExtensionPoints>>,
     asked: mpsc::UnboundedSender<Asked>,
 }
 
 #[async_trait]
 impl PluginGate for ScriptedPlugin {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         Arc::clone(&self.points.lock())
     }
 
@@ -308,11 +308,11 @@ impl World {
     /// The same, and does not wait for what they do.
     pub(crate) fn set_points(&self, timers: &[Timer], is_attended: bool) {
         let attended: HashSet<Arc<str>> = is_attended.then(|| "p".into()).into_iter().collect();
-        *self.plugin.points.lock() = Arc::new(Points {
+        *self.plugin.points.lock() = Arc::new(ExtensionPoints {
             timers: timers.to_vec(),
             attended,
             readiness: Readiness::Ready,
-            ..Points::default()
+            ..ExtensionPoints::default()
         });
         self.changes.send_replace(());
     }

@@ -131,7 +131,7 @@ pub fn sealed_events(bytes: &[u8]) -> Result<Vec<SealedEvent>, CodecError> {
 /// As [`decode_commit`], which reads the commit first.
 pub fn blank_payloads(
     bytes: &[u8],
-    is_wanted: impl Fn(u64) -> bool,
+    is_requested: impl Fn(u64) -> bool,
 ) -> Result<Option<Vec<u8>>, CodecError> {
     let (frame, chain) = Frame::read_chained(bytes)?;
     let mut out = frame.header_bytes.to_vec();
@@ -141,7 +141,7 @@ pub fn blank_payloads(
         .iter()
         .zip(frame.header.fixed.first_position..)
     {
-        if section.payload.is_none() || !is_wanted(position) {
+        if section.payload.is_none() || !is_requested(position) {
             out.extend_from_slice(section.bytes);
             continue;
         }

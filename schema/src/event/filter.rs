@@ -214,9 +214,9 @@ mod tests {
             (json!({"user": "bob"}), false),
             (json!({"user": "ada", "record_types": ["task"]}), false),
         ];
-        for (wanted, expected) in cases {
-            let is_wanted = filter(wanted.clone()).matches(&note, &note.events[0]);
-            assert_eq!(is_wanted, expected, "{wanted}");
+        for (filter_json, expected) in cases {
+            let is_match = filter(filter_json.clone()).matches(&note, &note.events[0]);
+            assert_eq!(is_match, expected, "{filter_json}");
         }
         let user = commit("user/ada", EventBody::UserEnabled(NoDetails {}), None);
         let of_type = filter(json!({"record_types": ["note"]}));

@@ -66,18 +66,18 @@ struct QueryCheck<'a, T: ?Sized> {
 
 impl<T: Types + ?Sized> QueryCheck<'_, T> {
     /// Under anything but `and`, `eq` and `in`, a field must be comparable.
-    fn predicate(&self, predicate: &Predicate, wanted: FieldUse) -> Result<(), ApiError> {
+    fn predicate(&self, predicate: &Predicate, field_use: FieldUse) -> Result<(), ApiError> {
         match predicate {
             Predicate::And(parts) => parts
                 .iter()
-                .try_for_each(|part| self.predicate(part, wanted)),
+                .try_for_each(|part| self.predicate(part, field_use)),
             Predicate::Or(parts) => parts
                 .iter()
                 .try_for_each(|part| self.predicate(part, FieldUse::Compare)),
             Predicate::Not(part) => self.predicate(part, FieldUse::Compare),
             Predicate::Compare(CompareOp::Eq, left, right) | Predicate::In(left, right) => {
-                self.operand(left, wanted)?;
-                self.operand(right, wanted)
+                self.operand(left, field_use)?;
+                self.operand(right, field_use)
             }
             Predicate::Compare(_, left, right) => {
                 self.operand(left, FieldUse::Compare)?;
@@ -87,44 +87,44 @@ impl<T: Types + ?Sized> QueryCheck<'_, T> {
         }
     }
 
-    fn operand(&self, operand: &Operand, wanted: FieldUse) -> Result<(), ApiError> {
+    fn operand(&self, operand: &Operand, field_use: FieldUse) -> Result<(), ApiError> {
         match operand {
-            Operand::Path(path) => self.path(path, wanted),
-            Operand::Distance { field, .. } if wanted == FieldUse::Read => {
-                self.field(field, wanted)
+            Operand::Path(path) => self.path(path, field_use),
+            Operand::Distance { field, .. } if field_use == FieldUse::Read => {
+                self.field(field, field_use)
             }
             Operand::Distance { field, .. } => self.field(field, FieldUse::Compare),
             Operand::Literal(_) => Ok(()),
         }
     }
 
-    fn path(&self, path: &KeyPath, wanted: FieldUse) -> Result<(), ApiError> {
+    fn path(&self, path: &KeyPath, field_use: FieldUse) -> Result<(), ApiError> {
         if let [field] = path.0.as_slice() {
-            return self.component(&self.definition.name, field, wanted);
+            return self.component(&self.definition.name, field, field_use);
         }
         let column = Column::resolve(path, self.definition, self.types)?;
         if let Some(via) = &column.via {
-            self.component(&self.definition.name, &via.field, wanted)?;
-            self.component(&via.target, &column.name, wanted)?;
+            self.component(&self.definition.name, &via.field, field_use)?;
+            self.component(&via.target, &column.name, field_use)?;
         }
         Ok(())
     }
 
-    fn field(&self, field: &str, wanted: FieldUse) -> Result<(), ApiError> {
-        self.component(&self.definition.name, field, wanted)
+    fn field(&self, field: &str, field_use: FieldUse) -> Result<(), ApiError> {
+        self.component(&self.definition.name, field, field_use)
     }
 
     fn component(
         &self,
         record_type: &TypeName,
         field: &str,
-        wanted: FieldUse,
+        field_use: FieldUse,
     ) -> Result<(), ApiError> {
         let of = (record_type.as_str(), field);
-        if self.rules.allows(wanted, of, self.caller, None) {
+        if self.rules.allows(field_use, of, self.caller, None) {
             return Ok(());
         }
-        let needed = match wanted {
+        let needed = match field_use {
             FieldUse::Discover => "discoverable or comparable",
             FieldUse::Compare => "comparable",
             FieldUse::Read => "readable",

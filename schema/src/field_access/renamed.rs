@@ -93,17 +93,17 @@ impl Groups {
                 continue;
             };
             let name = if field == from { to } else { field };
-            let mut wanted = moved(group, name);
+            let mut expected = moved(group, name);
             let holds = after.find(name).map(|group| says(group));
-            if holds.is_none_or(|holds| holds != says(&wanted)) {
+            if holds.is_none_or(|holds| holds != says(&expected)) {
                 // A rule of its own would lift the guard on `is_verified` and let users set it
                 // themselves. Only people may add such a rule, so this one does not allow writing.
                 if (record_type, name) == (TypeName::USER, IS_VERIFIED)
                     && !self.own.contains_key(field)
                 {
-                    wanted.iter_mut().for_each(|entry| entry.writable = false);
+                    expected.iter_mut().for_each(|entry| entry.writable = false);
                 }
-                after.own.insert(name.to_owned(), wanted);
+                after.own.insert(name.to_owned(), expected);
             }
         }
         after.own

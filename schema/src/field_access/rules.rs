@@ -26,8 +26,8 @@ pub enum FieldUse {
 }
 
 impl FieldAccessEntry {
-    fn allows(&self, wanted: FieldUse) -> bool {
-        match wanted {
+    fn allows(&self, field_use: FieldUse) -> bool {
+        match field_use {
             FieldUse::Read => self.readable,
             FieldUse::Write => self.writable,
             FieldUse::Compare => self.comparable,
@@ -100,10 +100,10 @@ impl FieldRules {
     }
 
     /// Returns whether only the master key may save a field, although no rule says so.
-    fn is_guarded(&self, wanted: FieldUse, (record_type, field): (&str, &str)) -> bool {
+    fn is_guarded(&self, field_use: FieldUse, (record_type, field): (&str, &str)) -> bool {
         let has_rule = |fields: &ByField| fields.contains_key(field);
         self.guards_verified
-            && wanted == FieldUse::Write
+            && field_use == FieldUse::Write
             && (record_type, field) == (TypeName::USER, IS_VERIFIED)
             && !self.by_type.get(record_type).is_some_and(has_rule)
     }
@@ -114,7 +114,7 @@ impl FieldRules {
     /// The master key may do everything, and reserved fields are not guarded here.
     pub fn allows(
         &self,
-        wanted: FieldUse,
+        field_use: FieldUse,
         (record_type, field): (&str, &str),
         caller: &Caller,
         record: Option<&Record>,
@@ -122,13 +122,13 @@ impl FieldRules {
         if caller.is_master() || field.starts_with('_') {
             return true;
         }
-        if self.is_guarded(wanted, (record_type, field)) {
+        if self.is_guarded(field_use, (record_type, field)) {
             return false;
         }
         let (of, who) = ((record_type, field), (caller, record));
         let then = self.then.as_ref();
-        then.is_none_or(|then| then.allows(wanted, of, caller, record))
-            && self.allows_when(When::Then, wanted, of, who)
+        then.is_none_or(|then| then.allows(field_use, of, caller, record))
+            && self.allows_when(When::Then, field_use, of, who)
     }
 
     /// Returns whether the caller may see a field of the past record `then`.
@@ -156,14 +156,14 @@ impl FieldRules {
     fn allows_when(
         &self,
         when: When,
-        wanted: FieldUse,
+        field_use: FieldUse,
         (record_type, field): (&str, &str),
         who: Who<'_>,
     ) -> bool {
         let of = (record_type, field);
         match self.past.get(record_type) {
-            Some(past) => past.allows(self, wanted, of, (who, when)),
-            None => self.says(wanted, of, who, None),
+            Some(past) => past.allows(self, field_use, of, (who, when)),
+            None => self.says(field_use, of, who, None),
         }
     }
 
@@ -171,7 +171,7 @@ impl FieldRules {
     /// given, the record has the names of an earlier time.
     pub(super) fn says(
         &self,
-        wanted: FieldUse,
+        field_use: FieldUse,
         (record_type, field): (&str, &str),
         who: Who<'_>,
         names: Option<&Names>,
@@ -181,7 +181,7 @@ impl FieldRules {
         };
         let mut rules = group.iter();
         let decisive = rules.find(|entry| entry.user_role.is_about(who, names));
-        decisive.is_some_and(|entry| entry.allows(wanted))
+        decisive.is_some_and(|entry| entry.allows(field_use))
     }
 
     fn group(&self, record_type: &str, field: &str) -> Option<&Vec<FieldAccessEntry>> {
@@ -249,7 +249,7 @@ impl FieldRules {
         fields.dedup();
         let is_refused = |field: &&&String| {
             let is_changed = value_in(stored, field) != value_in(record, field);
-            let allows = |wanted| self.allows(wanted, (name, field), caller, Some(stored));
+            let allows = |field_use| self.allows(field_use, (name, field), caller, Some(stored));
             let is_guess = || sent.contains_key(**field) && !allows(FieldUse::Read);
             !allows(FieldUse::Write) && (is_changed || is_guess())
         };
@@ -266,7 +266,7 @@ impl FieldUserRole {
         let user = caller.user.as_ref();
         match self {
             Self::Owner => record.is_some_and(|record| caller.owns(record)),
-            Self::User(wanted) => user == Some(wanted),
+            Self::User(id) => user == Some(id),
             Self::Field(field) => {
                 let field = names.map_or(Some(field.as_str()), |names| names.name_then(field));
                 let at_hand = user.zip(record).zip(field);

@@ -181,7 +181,8 @@ fn in_a_group_the_first_rule_about_the_caller_decides() {
             "editors": ["e1"], "ref": {"$type": "ref", "$id": "user/e2"},
         }),
     );
-    let may = |wanted, caller: &Caller, record| rules.allows(wanted, ("note", "a"), caller, record);
+    let may =
+        |field_use, caller: &Caller, record| rules.allows(field_use, ("note", "a"), caller, record);
     let cases = [
         ("owner", true, true),
         ("special", false, true),
@@ -335,16 +336,16 @@ fn queries_are_refused_by_the_use_they_make_of_a_field() {
 #[test]
 fn a_new_app_guards_names_and_addresses() {
     let rules = FieldRules::new(&FieldAccess::installed(&AuthKeys::default()));
-    let may = |wanted, caller: &Caller| {
+    let may = |field_use, caller: &Caller| {
         let own = Record {
             id: RecordId::new("user", "u"),
             ..record("u", json!({}))
         };
-        rules.allows(wanted, ("user", "username"), caller, Some(&own))
+        rules.allows(field_use, ("user", "username"), caller, Some(&own))
     };
-    for wanted in [FieldUse::Read, FieldUse::Compare, FieldUse::Discover] {
-        assert!(may(wanted, &user("other")));
-        assert!(!may(wanted, &Caller::default()));
+    for field_use in [FieldUse::Read, FieldUse::Compare, FieldUse::Discover] {
+        assert!(may(field_use, &user("other")));
+        assert!(!may(field_use, &Caller::default()));
     }
     assert!(may(FieldUse::Write, &user("u")));
     assert!(!may(FieldUse::Write, &user("other")));
@@ -353,7 +354,7 @@ fn a_new_app_guards_names_and_addresses() {
 /// The evaluation as the specification describes it, step by step.
 fn model(
     entries: &[FieldAccessEntry],
-    wanted: FieldUse,
+    field_use: FieldUse,
     (of, field): (&str, &str),
     caller: &Caller,
     record: &Record,
@@ -377,7 +378,7 @@ fn model(
                     _ => true,
                 };
                 if role.starts_with(kind) && matches {
-                    return match wanted {
+                    return match field_use {
                         FieldUse::Read => entry.readable,
                         FieldUse::Write => entry.writable,
                         FieldUse::Compare => entry.comparable,
@@ -404,7 +405,7 @@ proptest! {
             0..8,
         ),
         id in prop::option::of(prop::sample::select(vec!["u", "owner"])),
-        wanted in prop::sample::select(vec![
+        field_use in prop::sample::select(vec![
             FieldUse::Read, FieldUse::Write, FieldUse::Compare, FieldUse::Discover,
         ]),
         field in prop::sample::select(vec!["a", "b", "c"]),
@@ -417,8 +418,8 @@ proptest! {
         let note = record("owner", json!({}));
         let rules = FieldRules::new(&FieldAccess(entries.clone()));
         prop_assert_eq!(
-            rules.allows(wanted, ("note", field), &caller, Some(&note)),
-            model(&entries, wanted, ("note", field), &caller, &note)
+            rules.allows(field_use, ("note", field), &caller, Some(&note)),
+            model(&entries, field_use, ("note", field), &caller, &note)
         );
     }
 }

@@ -85,7 +85,7 @@ fn fits(token: Token, char: char) -> bool {
     match token {
         Token::AnyRun => false,
         Token::AnyChar => true,
-        Token::Char(wanted) => wanted == char,
+        Token::Char(expected) => expected == char,
     }
 }
 

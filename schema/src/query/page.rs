@@ -31,31 +31,31 @@ impl<'a> Page<'a> {
     }
 
     /// Returns how many matches the page and those before it need; `None` for all.
-    fn num_wanted(&self) -> Option<usize> {
-        let wanted = self.query.offset.saturating_add(self.query.limit?);
-        usize::try_from(wanted).ok()
+    fn num_needed(&self) -> Option<usize> {
+        let num_needed = self.query.offset.saturating_add(self.query.limit?);
+        usize::try_from(num_needed).ok()
     }
 
     /// Returns whether later matches make no difference.
     pub fn is_enough(&self) -> bool {
-        let wanted = self.num_wanted();
+        let num_needed = self.num_needed();
         self.is_sorted
             && !self.query.count
-            && wanted.is_some_and(|wanted| self.heads.len() >= wanted)
+            && num_needed.is_some_and(|num_needed| self.heads.len() >= num_needed)
     }
 
     /// Adds the next match, with the place of its creation; returns whether it may be on the page.
     pub fn add(&mut self, head: (i64, Head)) -> bool {
         self.count += 1;
-        let Some(wanted) = self.num_wanted() else {
+        let Some(num_needed) = self.num_needed() else {
             self.heads.push(head);
             return true;
         };
-        if self.is_sorted && self.heads.len() >= wanted {
+        if self.is_sorted && self.heads.len() >= num_needed {
             return false;
         }
         self.heads.push(head);
-        if self.heads.len() >= wanted.saturating_add(SLACK) {
+        if self.heads.len() >= num_needed.saturating_add(SLACK) {
             self.prune();
         }
         true
@@ -63,9 +63,9 @@ impl<'a> Page<'a> {
 
     /// Drops the matches that cannot be on the page.
     pub fn prune(&mut self) {
-        if let Some(wanted) = self.num_wanted() {
+        if let Some(num_needed) = self.num_needed() {
             self.sort();
-            self.heads.truncate(wanted);
+            self.heads.truncate(num_needed);
         }
     }
 

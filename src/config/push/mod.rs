@@ -106,8 +106,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Push {
     let apns = read_apns(reader);
     let fcm = read_fcm(reader);
     if reader.boolean("BAIDU_ENABLE", false) {
-        let wanted = "NO: Baidu's push service is not supported; use FCM, or Web Push";
-        reader.refuse("BAIDU_ENABLE", "YES", wanted);
+        let expected = "NO: Baidu's push service is not supported; use FCM, or Web Push";
+        reader.refuse("BAIDU_ENABLE", "YES", expected);
     }
     Push {
         apns,
@@ -163,8 +163,8 @@ fn keepalive_of(reader: &mut Reader<'_>, text: &str) -> Option<Duration> {
     match text.parse() {
         Ok(seconds) if seconds <= 86_400 => Some(Duration::from_secs(seconds)),
         _ => {
-            let wanted = "a whole number of seconds from 0 to 86400";
-            reader.refuse("APNS_KEEPALIVE", text, wanted);
+            let expected = "a whole number of seconds from 0 to 86400";
+            reader.refuse("APNS_KEEPALIVE", text, expected);
             None
         }
     }
@@ -179,8 +179,8 @@ fn certificate(reader: &mut Reader<'_>, pem: &Given, key: &Given) -> Option<Apns
     let topic = match read {
         Ok(Some(topic)) => Some(topic),
         Ok(None) => {
-            let wanted = "a certificate for an app: its subject has no UID";
-            reader.refuse("APNS_CERTIFICATE", "***", wanted);
+            let expected = "a certificate for an app: its subject has no UID";
+            reader.refuse("APNS_CERTIFICATE", "***", expected);
             None
         }
         Err(_) => {
@@ -213,8 +213,8 @@ fn team_key(
     }
     let key = key.needed(reader, because)?;
     if let Err(why) = Signer::elliptic(key.reveal(), None) {
-        let wanted = format!("a private key: this is {why}");
-        reader.refuse("APNS_TOKEN_KEY", "***", &wanted);
+        let expected = format!("a private key: this is {why}");
+        reader.refuse("APNS_TOKEN_KEY", "***", &expected);
     }
     Some(ApnsAuth::Token { team, key_id, key })
 }
@@ -272,8 +272,8 @@ fn read_fcm(reader: &mut Reader<'_>) -> Option<FcmSettings> {
     let account = match service_account(text.reveal()) {
         Ok(account) => account,
         Err(why) => {
-            let wanted = format!("the JSON of a service account: {why}");
-            reader.refuse("FCM_SERVICE_ACCOUNT_KEY", "***", &wanted);
+            let expected = format!("the JSON of a service account: {why}");
+            reader.refuse("FCM_SERVICE_ACCOUNT_KEY", "***", &expected);
             return None;
         }
     };
@@ -319,12 +319,12 @@ fn read_web(reader: &mut Reader<'_>) -> Option<WebPushSettings> {
         return None;
     }
     if let Some(Err(why)) = key.as_ref().map(|key| VapidKey::parse(key.reveal())) {
-        let wanted = format!("a private key: this is {why}");
-        reader.refuse("WEBPUSH_PRIVATE_KEY", "***", &wanted);
+        let expected = format!("a private key: this is {why}");
+        reader.refuse("WEBPUSH_PRIVATE_KEY", "***", &expected);
     }
     if !subject.starts_with("mailto:") && !subject.starts_with("https://") {
-        let wanted = "an address where push services can reach you, as mailto:… or https://…";
-        reader.refuse("WEBPUSH_SUBJECT", &subject, wanted);
+        let expected = "an address where push services can reach you, as mailto:… or https://…";
+        reader.refuse("WEBPUSH_SUBJECT", &subject, expected);
     }
     let hosts = hosts.split(',').map(str::trim);
     let hosts = hosts.filter(|host| !host.is_empty()).map(str::to_owned);
@@ -383,8 +383,8 @@ impl Given {
         match std::fs::read_to_string(path) {
             Ok(text) => Some(Secret::new(text)),
             Err(error) => {
-                let wanted = format!("a file that can be read ({error})");
-                reader.refuse(&format!("{name}_PATH"), path, &wanted);
+                let expected = format!("a file that can be read ({error})");
+                reader.refuse(&format!("{name}_PATH"), path, &expected);
                 None
             }
         }

@@ -38,7 +38,7 @@ fn all_mistakes_of_all_services_are_reported_at_once() {
         ("WEBPUSH_PRIVATE_KEY", "hush"),
         ("BAIDU_ENABLE", "YES"),
     ]);
-    let wanted = [
+    let expected = [
         "APNS_ENV",
         "APNS_ENDPOINT",
         "APNS_KEEPALIVE",
@@ -50,7 +50,7 @@ fn all_mistakes_of_all_services_are_reported_at_once() {
         "WEBPUSH_PRIVATE_KEY",
         "WEBPUSH_SUBJECT",
     ];
-    assert_eq!(names(&mistakes), wanted);
+    assert_eq!(names(&mistakes), expected);
     assert!(!format!("{mistakes:?}").contains("hush"));
 }
 

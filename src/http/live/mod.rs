@@ -133,12 +133,12 @@ async fn begin(
     let Connected { id, inbox, ended } = services
         .live
         .connect(admitted.audience, admitted.credential);
-    let wanted = Subscribe {
+    let subscription = Subscribe {
         name: "".into(),
         query,
         from,
     };
-    if let Err(refused) = services.live.subscribe(id, wanted) {
+    if let Err(refused) = services.live.subscribe(id, subscription) {
         services.live.disconnect(id);
         return Err(refused);
     }

@@ -97,7 +97,7 @@ impl Run<'_> {
         }
         self.roles().await?;
         let installed = self.importer.install(&self.config.app.auth_record_keys);
-        installed.await.map_err(told)?;
+        installed.await.map_err(message_of)?;
         let mut tables = layout.tables;
         self.types(&mut tables).await?;
         self.field_access().await?;
@@ -123,7 +123,7 @@ impl Run<'_> {
         let mut rows = self.source.query(system_tables::ROLES);
         while let Some(batch) = batch(&mut rows).await? {
             let roles: Vec<_> = batch.iter().map(system_tables::role).collect();
-            let outcomes = self.importer.roles(&roles).await.map_err(told)?;
+            let outcomes = self.importer.roles(&roles).await.map_err(message_of)?;
             for ((name, _), outcome) in roles.iter().zip(&outcomes) {
                 note(self.report, "_role", name.as_str(), outcome)?;
             }
@@ -162,17 +162,17 @@ impl Run<'_> {
                 counters: BTreeMap::new(),
             });
         }
-        for wanted in all {
-            if wanted.name.is_reserved() {
+        for imported in all {
+            if imported.name.is_reserved() {
                 let reason = "record types that start with _ are reserved".to_owned();
                 let outcome = Outcome::Refused(reason);
-                note(self.report, TYPES, wanted.name.as_str(), &outcome)?;
+                note(self.report, TYPES, imported.name.as_str(), &outcome)?;
                 continue;
             }
-            let taken = self.importer.record_type(&wanted).await;
-            let (outcome, clashes) = taken.map_err(told)?;
-            note(self.report, TYPES, wanted.name.as_str(), &outcome)?;
-            let table = tables.iter_mut().find(|table| table.name == wanted.name);
+            let taken = self.importer.record_type(&imported).await;
+            let (outcome, clashes) = taken.map_err(message_of)?;
+            note(self.report, TYPES, imported.name.as_str(), &outcome)?;
+            let table = tables.iter_mut().find(|table| table.name == imported.name);
             for (field, why) in clashes {
                 if let Some(table) = &table {
                     let name = table.name.to_string();
@@ -228,7 +228,11 @@ impl Run<'_> {
         let rows: Vec<_> = rows.map_ok(|(row, _)| row.into()).try_collect().await?;
         // All rules together are one value here.
         let outcome = match FieldAccess::from_wire(&rows) {
-            Ok(rules) => self.importer.field_access(rules).await.map_err(told)?,
+            Ok(rules) => self
+                .importer
+                .field_access(rules)
+                .await
+                .map_err(message_of)?,
             Err(error) => Outcome::Refused(error.message.to_string()),
         };
         note(self.report, TABLE, "all", &outcome)
@@ -242,7 +246,11 @@ impl Run<'_> {
             let batch = parsed(self.report, TABLE, "id", batch, |row| {
                 system_tables::asset(row)
             })?;
-            let outcomes = self.importer.assets(batch.clone()).await.map_err(told)?;
+            let outcomes = self
+                .importer
+                .assets(batch.clone())
+                .await
+                .map_err(message_of)?;
             for ((name, state), outcome) in batch.iter().zip(&outcomes) {
                 note(self.report, TABLE, name.as_str(), outcome)?;
                 let is_here = !matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
@@ -272,7 +280,7 @@ impl Run<'_> {
                 }
             }
             let ids: Vec<_> = users.iter().map(|(id, _)| id.clone()).collect();
-            let outcomes = self.importer.users(users).await.map_err(told)?;
+            let outcomes = self.importer.users(users).await.map_err(message_of)?;
             for (id, outcome) in ids.iter().zip(&outcomes) {
                 note(self.report, TABLE, id.as_str(), outcome)?;
             }
@@ -301,7 +309,7 @@ impl Run<'_> {
             let ids: Vec<_> = records.iter().map(|record| record.id.clone()).collect();
             let postpones = table.is_cyclic && !again;
             let outcomes = self.importer.records(records, postpones).await;
-            for (id, outcome) in ids.iter().zip(&outcomes.map_err(told)?) {
+            for (id, outcome) in ids.iter().zip(&outcomes.map_err(message_of)?) {
                 // These rows are counted already; only references that turn out to be missing are
                 // noted.
                 match outcome {
@@ -339,7 +347,11 @@ impl Run<'_> {
                     }),
                 }
             }
-            let outcomes = self.importer.relations(&relations).await.map_err(told)?;
+            let outcomes = self
+                .importer
+                .relations(&relations)
+                .await
+                .map_err(message_of)?;
             for (row, outcome) in batch.iter().zip(&outcomes) {
                 let id = format!("{} {}", text(row, "left_id"), text(row, "right_id"));
                 note(self.report, table, &id, outcome)?;
@@ -362,7 +374,7 @@ impl Run<'_> {
                 .importer
                 .devices(self.offline.devices.as_ref(), devices)
                 .await
-                .map_err(told)?;
+                .map_err(message_of)?;
             for (id, outcome) in ids.iter().zip(&outcomes) {
                 note(self.report, TABLE, id.as_str(), outcome)?;
             }
@@ -392,7 +404,7 @@ impl Run<'_> {
                 .importer
                 .subscriptions(self.offline.devices.as_ref(), all)
                 .await
-                .map_err(told)?;
+                .map_err(message_of)?;
             for (id, outcome) in ids.iter().zip(&outcomes) {
                 note(self.report, TABLE, id, outcome)?;
             }
@@ -468,6 +480,6 @@ fn note_copy(
     noted.map_err(|error| format!("the report cannot be written: {error}"))
 }
 
-fn told(error: ApiError) -> String {
+fn message_of(error: ApiError) -> String {
     error.message.to_string()
 }

@@ -233,29 +233,29 @@ impl Import<'_> {
             Some(_) => true,
             None => false,
         };
-        let wanted = types.iter().map(|(name, fields)| {
+        let requested = types.iter().map(|(name, fields)| {
             let fields = fields.as_object().into_iter().flatten();
             let fields = fields.filter_map(|(name, kind)| Some((name, kind.as_str()?)));
             let fields = fields.filter(|(_, kind)| is_there(kind));
             let fields = fields.map(|(name, kind)| (name.clone(), kind.to_owned()));
             (name.clone(), fields.collect())
         });
-        let wanted: Schema = wanted.collect();
-        self.refuse_conflict(&wanted)?;
+        let requested: Schema = requested.collect();
+        self.refuse_conflict(&requested)?;
         if self.command.dry_run {
-            self.planned.note_types(&wanted);
+            self.planned.note_types(&requested);
             return Ok(());
         }
-        let wanted = wanted.iter();
-        let wanted = wanted.map(|(name, fields)| (name.clone(), type_to_wire(fields.iter())));
+        let requested = requested.iter();
+        let requested = requested.map(|(name, fields)| (name.clone(), type_to_wire(fields.iter())));
         let mut body = Map::new();
-        body.insert("record_types".to_owned(), Json::Object(wanted.collect()));
+        body.insert("record_types".to_owned(), Json::Object(requested.collect()));
         self.server.call("schema:create", body).await.map(drop)
     }
 
     /// Refuses types with a field that has an incompatible type here.
-    fn refuse_conflict(&self, wanted: &Schema) -> Result<(), String> {
-        let fields = wanted.iter().flat_map(|(name, fields)| {
+    fn refuse_conflict(&self, requested: &Schema) -> Result<(), String> {
+        let fields = requested.iter().flat_map(|(name, fields)| {
             let of_type = fields.iter();
             of_type.map(move |(field, kind)| (name, field, kind))
         });
@@ -333,7 +333,7 @@ impl Import<'_> {
         let items = answer.as_array().into_iter().flatten();
         let mut outcomes: Vec<Outcome> = items.map(outcome_of).collect();
         if self.command.hooks && !self.command.dry_run {
-            self.save_wanted(batch, &mut outcomes).await?;
+            self.save_imported(batch, &mut outcomes).await?;
         }
         if self.command.dry_run {
             let brought = records.iter().zip(&outcomes);
@@ -349,16 +349,16 @@ impl Import<'_> {
 
     /// Saves the records of a batch that would be imported, in their order, and notes which are
     /// refused. Neighbouring records of one owner are saved together.
-    async fn save_wanted(
+    async fn save_imported(
         &self,
         batch: &[(u64, Json)],
         outcomes: &mut [Outcome],
     ) -> Result<(), Failure> {
         let records = batch.iter().map(|(_, record)| record).zip(outcomes);
-        let mut wanted: Vec<_> = records
+        let mut to_save: Vec<_> = records
             .filter(|(_, outcome)| matches!(outcome, Outcome::Added | Outcome::Updated))
             .collect();
-        let runs = wanted.chunk_by_mut(|(one, _), (next, _)| keeper(one) == keeper(next));
+        let runs = to_save.chunk_by_mut(|(one, _), (next, _)| keeper(one) == keeper(next));
         for run in runs.flat_map(|run| run.chunks_mut(SAVED_AT_ONCE)) {
             let records: Vec<&Json> = run.iter().map(|(record, _)| *record).collect();
             let saved = self.save(&records).await?;

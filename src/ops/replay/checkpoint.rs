@@ -52,8 +52,8 @@ pub(super) struct Writes {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cursor {
     /// The request.
-    #[serde(deserialize_with = "members")]
-    asked: Map<String, Json>,
+    #[serde(rename = "asked", deserialize_with = "members")]
+    request: Map<String, Json>,
     /// The plugin that answered.
     plugin: String,
     /// The first and the last position.
@@ -87,13 +87,13 @@ pub(super) struct Checkpoint {
 
 impl PageInfo {
     /// Returns how many writes the plugin was asked about.
-    pub(super) fn num_asked(&self) -> u64 {
-        self.writes.num_asked()
+    pub(super) fn num_replayed(&self) -> u64 {
+        self.writes.num_replayed()
     }
 }
 
 impl Writes {
-    pub(super) fn num_asked(&self) -> u64 {
+    pub(super) fn num_replayed(&self) -> u64 {
         self.same + self.changed + self.refused + self.depends + self.failed
     }
 
@@ -116,24 +116,24 @@ impl Checkpoint {
     pub(super) fn open(
         path: Option<&Path>,
         report: Option<&Path>,
-        asked: &Map<String, Json>,
+        request: &Map<String, Json>,
     ) -> Result<Self, String> {
         let known = match path {
             Some(path) => read(path)?,
             None => None,
         };
         if let (Some(known), Some(path)) = (&known, path)
-            && known.asked != *asked
+            && known.request != *request
         {
             let path = path.display();
             return Err(format!(
                 "{path} belongs to another replay: {}; use another file or remove it",
-                Json::Object(known.asked.clone())
+                Json::Object(known.request.clone())
             ));
         }
         let is_new = known.is_none();
         let cursor = known.unwrap_or_else(|| Cursor {
-            asked: asked.clone(),
+            request: request.clone(),
             ..Cursor::default()
         });
         let report = report.map(|report| {
@@ -323,8 +323,8 @@ mod tests {
     fn what_was_written_behind_the_cursor_is_not_in_the_report_twice() {
         let folder = tempfile::tempdir().unwrap();
         let (cursor, report) = (folder.path().join("cursor"), folder.path().join("report"));
-        let asked = json!({"plugin": "P"}).as_object().unwrap().clone();
-        let open = || Checkpoint::open(Some(&cursor), Some(&report), &asked).unwrap();
+        let request = json!({"plugin": "P"}).as_object().unwrap().clone();
+        let open = || Checkpoint::open(Some(&cursor), Some(&report), &request).unwrap();
         let mut checkpoint = open();
         checkpoint
             .take(page(1, Some(5), &[json!({"position": 2})]), false)

@@ -33,7 +33,7 @@ pub(super) fn of(finding: &Json) -> String {
             code.unwrap_or_default()
         );
     }
-    for (name, told) in [
+    for (name, text) in [
         ("ignored", "also different, but ignored"),
         ("unknown", "not known in the form that was sent"),
         ("refused_calls", "requested, but not run in a sandbox"),
@@ -41,7 +41,7 @@ pub(super) fn of(finding: &Json) -> String {
         let names = finding.get(name).and_then(Json::as_array);
         let names: Vec<&str> = names.into_iter().flatten().flat_map(Json::as_str).collect();
         if !names.is_empty() {
-            lines += &format!("\n    {told}: {}", names.join(", "));
+            lines += &format!("\n    {text}: {}", names.join(", "));
         }
     }
     lines
@@ -56,7 +56,7 @@ pub(super) fn summary(checkpoint: &Checkpoint, certain: bool) -> Vec<String> {
         "{}, positions {first} to {last}: {} writes; {} as before, {} changed, {} refused, {} \
          depend on what was sent{left_out}, {} with a failed after-hook",
         checkpoint.plugin(),
-        writes.num_asked(),
+        writes.num_replayed(),
         writes.same,
         writes.changed,
         writes.refused,

@@ -95,12 +95,15 @@ pub struct ReplayCommand {
 /// Returns a sentence that says what is wrong.
 pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
     let server = RunningServer::find(config, &command.server)?;
-    let asked = command.body();
-    let checkpoint =
-        Checkpoint::open(command.cursor.as_deref(), command.report.as_deref(), &asked)?;
+    let request = command.body();
+    let checkpoint = Checkpoint::open(
+        command.cursor.as_deref(),
+        command.report.as_deref(),
+        &request,
+    )?;
     block_on(async {
         let Some(program) = command.exec.as_deref().filter(|_| !checkpoint.is_at_end()) else {
-            return replay(&server, command, (asked, None), checkpoint).await;
+            return replay(&server, command, (request, None), checkpoint).await;
         };
         let words = child::words("--exec", program)?;
         let generation = u64::try_from(SystemClock.now().micros()).unwrap_or_default();
@@ -112,7 +115,7 @@ pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
         let env = ChildEnv::sandbox(config, &server, plugin);
         let mut child = Child::start(&words, &env)?;
         let done = tokio::select! {
-            done = replay(&server, command, (asked, Some(generation)), checkpoint) => done,
+            done = replay(&server, command, (request, Some(generation)), checkpoint) => done,
             ended = child.ended() => Err(format!("{program}: the plugin ended: {ended}")),
         };
         child.end().await;
@@ -187,7 +190,7 @@ async fn replay(
         let page: Page = page;
         bar.set_length(page.info.until);
         bar.set_position(page.info.next.unwrap_or(page.info.until));
-        let num_writes = page.info.num_asked();
+        let num_writes = page.info.num_replayed();
         let findings = checkpoint.take(page, command.certain)?;
         bar.suspend(|| findings.iter().for_each(|it| say(&lines::of(it))));
         if let Some(rate) = command.rate {

@@ -140,8 +140,8 @@ fn parse_id(id: Vec<u8>) -> Option<RequestId> {
 }
 
 /// Serializes a message to a worker, as its socket gets it.
-pub(super) fn write(worker: &Identity, told: ZmqMessage) -> Vec<Vec<u8>> {
-    let (kind, envelope) = match told {
+pub(super) fn write(worker: &Identity, message: ZmqMessage) -> Vec<Vec<u8>> {
+    let (kind, envelope) = match message {
         ZmqMessage::Ready => return vec![vec![READY]],
         ZmqMessage::Heartbeat => return vec![vec![HEARTBEAT]],
         ZmqMessage::Shutdown => return vec![vec![SHUTDOWN]],
@@ -174,7 +174,7 @@ mod tests {
         })
     }
 
-    fn told() -> impl Strategy<Value = ZmqMessage> {
+    fn message() -> impl Strategy<Value = ZmqMessage> {
         prop_oneof![
             Just(ZmqMessage::Ready),
             Just(ZmqMessage::Heartbeat),
@@ -186,9 +186,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(told in told(), identity in any::<[u8; 5]>()) {
+        fn what_is_written_is_read(message in message(), identity in any::<[u8; 5]>()) {
             let identity = Identity(Arc::new(identity));
-            prop_assert_eq!(parse(write(&identity, told.clone())), Ok(told));
+            prop_assert_eq!(parse(write(&identity, message.clone())), Ok(message));
         }
 
         #[test]
@@ -205,9 +205,9 @@ mod tests {
 
         #[test]
         fn a_bent_message_is_read_or_refused(
-            told in envelope(), index in 0..7_usize, bent in proptest::collection::vec(any::<u8>(), 0..9)
+            message in envelope(), index in 0..7_usize, bent in proptest::collection::vec(any::<u8>(), 0..9)
         ) {
-            let mut frames = write(&Identity(Arc::new([1])), ZmqMessage::Request(told));
+            let mut frames = write(&Identity(Arc::new([1])), ZmqMessage::Request(message));
             frames[index] = bent;
             let _ = parse(frames);
         }

@@ -112,7 +112,7 @@ async fn serve(
     let room = Room {
         unwritten: link.unwritten.downgrade(),
         written: Notify::new(),
-        wanted: workers.max_told_at_once().saturating_add(SPARE),
+        min_capacity: workers.max_told_at_once().saturating_add(SPARE),
     };
     if !workers.admit(&identity, link) {
         return Ok(());
@@ -135,13 +135,13 @@ async fn serve(
 struct Room {
     unwritten: mpsc::WeakSender<Vec<u8>>,
     written: Notify,
-    wanted: usize,
+    min_capacity: usize,
 }
 
 impl Room {
     /// Waits until there is room, or the link is gone.
     async fn wait(&self) {
-        let is_full = |it: mpsc::Sender<Vec<u8>>| it.capacity() < self.wanted;
+        let is_full = |it: mpsc::Sender<Vec<u8>>| it.capacity() < self.min_capacity;
         while self.unwritten.upgrade().is_some_and(is_full) {
             self.written.notified().await;
         }
@@ -177,7 +177,7 @@ async fn read(
             false => max_message.min(MAX_OF_STRANGERS),
         };
         let incoming = wire::read_message(&mut reader, max_bytes, budget).await?;
-        let (told, refused) = match incoming {
+        let (message, refused) = match incoming {
             Incoming::Message(frames) => (message::parse(frames), None),
             Incoming::TooLarge(frames, rest) => {
                 let why = Failure::TooLarge(max_bytes);
@@ -187,9 +187,9 @@ async fn read(
                 (message::parse_head(frames), Some((Failure::NoRoom, rest)))
             }
         };
-        let still_counts = match (told, &refused) {
-            (Ok(told), None) => workers.hear(identity, number, told),
-            (Ok(told), Some((why, _))) => workers.refuse(identity, number, told, *why),
+        let still_counts = match (message, &refused) {
+            (Ok(message), None) => workers.hear(identity, number, message),
+            (Ok(message), Some((why, _))) => workers.refuse(identity, number, message, *why),
             (Err(error), Some((why, _))) => {
                 let plugin = workers.plugin();
                 tracing::warn!(

@@ -110,14 +110,14 @@ impl Transport for Zmq {
             Err(error) => return Answer::Given(unparsed(&error.to_string())),
         };
         let ticket: Ticket = envelope.id.as_str().into();
-        let asked = WorkerRequest {
+        let request = WorkerRequest {
             ticket: Arc::clone(&ticket),
             parent: envelope.parent.as_deref().map(Into::into),
             // Each call is one bounce, and the request that it causes is another.
             bounce: envelope.depth.saturating_mul(2),
             body,
         };
-        let answer = self.workers.ask(asked, envelope.is_initialisation());
+        let answer = self.workers.ask(request, envelope.is_initialisation());
         let _guard = Guard {
             workers: &self.workers,
             ticket,

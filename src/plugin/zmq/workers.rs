@@ -80,7 +80,7 @@ impl Workers {
     /// Asks a worker; the receiver gets the answer, or the reason why there is none.
     pub(super) fn ask(
         &self,
-        asked: WorkerRequest,
+        request: WorkerRequest,
         is_greeting: bool,
     ) -> oneshot::Receiver<Answered> {
         let (sender, answer) = oneshot::channel();
@@ -89,8 +89,8 @@ impl Workers {
             is_greeting,
         };
         self.update(|state, now| {
-            state.waiting.insert(Arc::clone(&asked.ticket), waiting);
-            state.pool.ask(asked, now);
+            state.waiting.insert(Arc::clone(&request.ticket), waiting);
+            state.pool.ask(request, now);
         });
         answer
     }
@@ -138,9 +138,9 @@ impl Workers {
     }
 
     /// Handles a message from a connection; returns whether the connection still counts.
-    pub(super) fn hear(&self, identity: &Identity, number: u64, told: ZmqMessage) -> bool {
+    pub(super) fn hear(&self, identity: &Identity, number: u64, message: ZmqMessage) -> bool {
         let plugin = &self.plugin;
-        match told {
+        match message {
             ZmqMessage::Ready => tracing::info!(%plugin, worker = ?identity, "worker is ready"),
             ZmqMessage::Shutdown => {
                 tracing::info!(%plugin, worker = ?identity, "worker shuts down")
@@ -150,7 +150,7 @@ impl Workers {
         self.update(|state, now| {
             let is_current = state.is_current(identity, number);
             if is_current {
-                state.pool.hear(identity, told, now);
+                state.pool.hear(identity, message, now);
             }
             is_current
         })
@@ -162,10 +162,10 @@ impl Workers {
         &self,
         identity: &Identity,
         number: u64,
-        told: ZmqMessage,
+        message: ZmqMessage,
         why: Failure,
     ) -> bool {
-        if let ZmqMessage::Request(envelope) | ZmqMessage::Response(envelope) = &told {
+        if let ZmqMessage::Request(envelope) | ZmqMessage::Response(envelope) = &message {
             let (plugin, request) = (&self.plugin, &envelope.id);
             tracing::warn!(
                 %plugin, worker = ?identity, ?request, %why,
@@ -175,7 +175,7 @@ impl Workers {
         self.update(|state, now| {
             let is_current = state.is_current(identity, number);
             if is_current {
-                state.pool.hear_too_much(identity, told, why, now);
+                state.pool.hear_too_much(identity, message, why, now);
             }
             is_current
         })
@@ -219,7 +219,7 @@ impl State {
             }
             for action in actions {
                 match action {
-                    Action::Tell(to, told) => self.tell(&to, told, now),
+                    Action::Tell(to, message) => self.tell(&to, message, now),
                     Action::HangUp(identity) => self.cut_off(&identity, now),
                     Action::Answer(ticket, answer) => self.answer(&ticket, answer),
                     Action::Call(call, parent, body) => self.call(&call, parent, &body, now),
@@ -229,8 +229,8 @@ impl State {
         self.note_manning();
     }
 
-    fn tell(&mut self, to: &Identity, told: ZmqMessage, now: Instant) {
-        let frames = message::write(to, told);
+    fn tell(&mut self, to: &Identity, message: ZmqMessage, now: Instant) {
+        let frames = message::write(to, message);
         let is_sent = self.links.get(to).is_some_and(|link| link.send(&frames));
         if !is_sent {
             tracing::warn!(plugin = %self.plugin, worker = ?to, "disconnected: it does not read");

@@ -13,7 +13,7 @@ mod devices;
 mod fields;
 mod history;
 mod links;
-mod lost;
+mod lost_streams;
 mod past;
 mod records;
 mod room;
@@ -31,7 +31,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 
 use self::history::Actors;
-use self::lost::{LostStreams, Meaning};
+use self::lost_streams::{LostStreams, Meaning};
 use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;

@@ -12,7 +12,7 @@ use skytrail_schema::id::{RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
-use super::lost::LostStreams;
+use super::lost_streams::LostStreams;
 use super::{ApplyError, fields, links, room};
 use crate::projection::accounts;
 use crate::projection::ddl;

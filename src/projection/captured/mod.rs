@@ -143,7 +143,7 @@ fn tables_of(catalog: &Catalog) -> Tables {
     named.collect()
 }
 
-async fn look(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::Error> {
+async fn scan(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::Error> {
     let sql = Sql::new("SELECT table_name, min(id), max(id) FROM _outbox GROUP BY table_name");
     let rows = sql.fetch_all(conn).await?;
     let spans = rows.iter().map(|row| {

@@ -78,17 +78,17 @@ pub(super) async fn waiting(conn: &mut Conn<'_>) -> Result<Waiting, sqlx::Error>
 pub(super) async fn list(
     conn: &mut Conn<'_>,
     tables: &Tables,
-    wanted: &ParkedSelector,
+    selector: &ParkedSelector,
     limit: usize,
 ) -> Result<Vec<ParkedRow>, sqlx::Error> {
-    if is_none(wanted) {
+    if is_none(selector) {
         return Ok(Vec::new());
     }
     let mut sql = Sql::new(
         "SELECT id, table_name, key, before, after, columns, reason, role, transaction, at, \
          parked_at FROM _parked WHERE ",
     );
-    only(&mut sql, wanted).push(" ORDER BY id LIMIT ");
+    only(&mut sql, selector).push(" ORDER BY id LIMIT ");
     sql.bind(Arg::unsigned(u64::try_from(limit).unwrap_or(u64::MAX)));
     let rows = sql.fetch_all(conn).await?;
     rows.iter().map(|row| decode(tables, row)).collect()
@@ -122,16 +122,16 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
 /// the number of this transaction.
 pub(super) async fn retry(
     conn: &mut Conn<'_>,
-    wanted: &ParkedSelector,
+    selector: &ParkedSelector,
 ) -> Result<Vec<u64>, sqlx::Error> {
-    if is_none(wanted) {
+    if is_none(selector) {
         return Ok(Vec::new());
     }
     let mut tx = conn.begin_writing().await?;
     let lock = Sql::new("LOCK TABLE _parked IN EXCLUSIVE MODE");
     lock.execute(&mut tx.conn()).await?;
     let mut sql = Sql::new("WITH gone AS (DELETE FROM _parked WHERE ");
-    only(&mut sql, wanted).push(
+    only(&mut sql, selector).push(
         " RETURNING *) \
          INSERT INTO _outbox (transaction, role, at, table_name, key, before, after) \
          SELECT CASE WHEN transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint \
@@ -150,23 +150,23 @@ pub(super) async fn retry(
 /// Deletes rows; returns their numbers.
 pub(super) async fn discard(
     conn: &mut Conn<'_>,
-    wanted: &ParkedSelector,
+    selector: &ParkedSelector,
 ) -> Result<Vec<u64>, sqlx::Error> {
-    if is_none(wanted) {
+    if is_none(selector) {
         return Ok(Vec::new());
     }
     let mut sql = Sql::new("DELETE FROM _parked WHERE ");
-    only(&mut sql, wanted).push(" RETURNING id");
+    only(&mut sql, selector).push(" RETURNING id");
     let rows = sql.fetch_all(conn).await?;
     rows.iter().map(|row| row.unsigned(0)).collect()
 }
 
-fn is_none(wanted: &ParkedSelector) -> bool {
-    matches!(wanted, ParkedSelector::These(ids) if ids.is_empty())
+fn is_none(selector: &ParkedSelector) -> bool {
+    matches!(selector, ParkedSelector::These(ids) if ids.is_empty())
 }
 
-fn only<'a>(sql: &'a mut Sql, wanted: &ParkedSelector) -> &'a mut Sql {
-    match wanted {
+fn only<'a>(sql: &'a mut Sql, selector: &ParkedSelector) -> &'a mut Sql {
+    match selector {
         ParkedSelector::After(number) => sql.push("id>").bind(Arg::unsigned(*number)),
         ParkedSelector::These(ids) => sql.push("id").one_of(ids, |id| Arg::unsigned(*id)),
     }

@@ -10,7 +10,7 @@ use skytrail_actors::capture::{
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
 
-use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out, triggers};
+use super::{closing, constraints, is_in_use, load, parked, scan, tables_of, take_out, triggers};
 use crate::projection::store::{SqlStore, StoreLocation};
 
 /// Runs something on a connection that reads, with the catalog that fits.
@@ -38,8 +38,8 @@ impl CaptureSource for SqlStore {
         }
     }
 
-    async fn look(&self) -> Result<Vec<Span>, StoreError> {
-        over!(self, |conn, catalog| look(conn, &tables_of(&catalog)))
+    async fn scan(&self) -> Result<Vec<Span>, StoreError> {
+        over!(self, |conn, catalog| scan(conn, &tables_of(&catalog)))
     }
 
     async fn load(&self, limits: BatchLimits) -> Result<Vec<CapturedTransaction>, StoreError> {
@@ -88,22 +88,22 @@ impl CaptureSource for SqlStore {
 
     async fn list_parked(
         &self,
-        wanted: &ParkedSelector,
+        selector: &ParkedSelector,
         limit: usize,
     ) -> Result<Vec<ParkedRow>, StoreError> {
         over!(self, |conn, catalog| parked::list(
             conn,
             &tables_of(&catalog),
-            wanted,
+            selector,
             limit
         ))
     }
 
-    async fn retry_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
-        over!(self, |conn, _catalog| parked::retry(conn, wanted))
+    async fn retry_parked(&self, selector: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
+        over!(self, |conn, _catalog| parked::retry(conn, selector))
     }
 
-    async fn discard_parked(&self, wanted: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
-        over!(self, |conn, _catalog| parked::discard(conn, wanted))
+    async fn discard_parked(&self, selector: &ParkedSelector) -> Result<Vec<u64>, StoreError> {
+        over!(self, |conn, _catalog| parked::discard(conn, selector))
     }
 }

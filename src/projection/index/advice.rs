@@ -125,12 +125,12 @@ fn needed(
     let is_costly = |it: &&Scanning| Duration::from_secs_f64(it.micros / 1e6) >= limits.min_spent;
     let mut scanning: Vec<&Scanning> = scanning.iter().filter(is_costly).collect();
     scanning.sort_by(|left, right| right.micros.total_cmp(&left.micros));
-    let wanted = scanning.into_iter().find_map(|it| {
+    let candidate = scanning.into_iter().find_map(|it| {
         let columns = it.shape.best_index();
         let is_new = !columns.is_empty() && !is_covered(entries, &it.shape, &columns);
         is_new.then_some((it, columns))
     });
-    let Some((it, columns)) = wanted else {
+    let Some((it, columns)) = candidate else {
         return Vec::new();
     };
     let mut advice = Vec::new();

@@ -88,18 +88,21 @@ pub async fn list_fields(
 ///
 /// # Errors
 /// The store does not open or cannot be written.
-pub async fn set_index(place: StorePlace<'_>, wanted: IndexEntry) -> Result<IndexEntry, OpenError> {
+pub async fn set_index(
+    place: StorePlace<'_>,
+    requested: IndexEntry,
+) -> Result<IndexEntry, OpenError> {
     match place {
         StorePlace::File(path) => {
             let mut conn = open_beside(path).await?;
-            let entry = wish(&mut Conn::file(&mut conn), wanted).await;
+            let entry = wish(&mut Conn::file(&mut conn), requested).await;
             sums::merge(&mut conn, path).await?;
             conn.close().await?;
             Ok(entry?)
         }
         StorePlace::Server { url, app } => {
             let (mut conn, extensions) = postgres::open_beside(url, app).await?;
-            let entry = wish(&mut Conn::server(&mut conn, extensions), wanted).await;
+            let entry = wish(&mut Conn::server(&mut conn, extensions), requested).await;
             conn.close().await?;
             Ok(entry?)
         }

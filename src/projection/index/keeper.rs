@@ -186,10 +186,10 @@ async fn lacking(
 ) -> Result<Vec<IndexEntry>, sqlx::Error> {
     let mut found = Vec::new();
     for entry in entries {
-        let is_wanted = entry.state == IndexState::Built && entry.wish != IndexWish::Forbidden;
+        let needs_past = entry.state == IndexState::Built && entry.wish != IndexWish::Forbidden;
         let layout = catalog.get(&entry.record_type);
         let past = layout.and_then(|layout| layout.past());
-        let Some(past) = past.filter(|_| is_wanted && !entry.has_past) else {
+        let Some(past) = past.filter(|_| needs_past && !entry.has_past) else {
             continue;
         };
         if !entry.is_loose() || !is_too_large(conn, &past, limits).await? {
@@ -327,21 +327,21 @@ async fn size(conn: &mut Conn<'_>, name: &Name) -> Result<u64, sqlx::Error> {
 /// Stores what somebody wants of an index; the keeper follows soon.
 pub(crate) async fn wish(
     conn: &mut Conn<'_>,
-    wanted: IndexEntry,
+    requested: IndexEntry,
 ) -> Result<IndexEntry, sqlx::Error> {
     let known = table::load(conn).await?;
     let known = known
         .into_iter()
-        .find(|entry| entry.is_on(&wanted.record_type, &wanted.columns));
+        .find(|entry| entry.is_on(&requested.record_type, &requested.columns));
     let entry = match known {
-        None => wanted,
+        None => requested,
         Some(known) => IndexEntry {
-            wish: wanted.wish,
-            is_pinned: wanted.is_pinned,
-            why: wanted.why,
+            wish: requested.wish,
+            is_pinned: requested.is_pinned,
+            why: requested.why,
             state: match known.state {
                 IndexState::Built => IndexState::Built,
-                IndexState::Wanted | IndexState::None => wanted.state,
+                IndexState::Wanted | IndexState::None => requested.state,
             },
             ..known
         },

@@ -231,12 +231,12 @@ fn columns_to_json(columns: &[IndexColumn]) -> Result<String, sqlx::Error> {
     serde_json::to_string(columns).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-fn find<T: Copy + Default>(names: &[(T, &str)], wanted: &str) -> T {
-    let found = names.iter().find(|(_, name)| *name == wanted);
+fn find<T: Copy + Default>(names: &[(T, &str)], sought: &str) -> T {
+    let found = names.iter().find(|(_, name)| *name == sought);
     found.map(|(value, _)| *value).unwrap_or_default()
 }
 
-fn name_of<T: PartialEq>(names: &[(T, &'static str)], wanted: T) -> &'static str {
-    let found = names.iter().find(|(value, _)| *value == wanted);
+fn name_of<T: PartialEq>(names: &[(T, &'static str)], sought: T) -> &'static str {
+    let found = names.iter().find(|(value, _)| *value == sought);
     found.map_or("", |(_, name)| name)
 }

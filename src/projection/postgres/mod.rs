@@ -136,29 +136,32 @@ pub(super) struct Server {
 impl Server {
     /// Connects, and creates the schema if it does not exist; returns the connection that writes,
     /// too.
-    pub(super) async fn open(url: &str, wanted: &ServerOptions) -> Result<(Self, Link), OpenError> {
-        let schema = schema_of(&wanted.app);
-        let hosts = Hosts::new(options_of(url, &schema)?, wanted.max_wait);
+    pub(super) async fn open(
+        url: &str,
+        options: &ServerOptions,
+    ) -> Result<(Self, Link), OpenError> {
+        let schema = schema_of(&options.app);
+        let hosts = Hosts::new(options_of(url, &schema)?, options.max_wait);
         let condition = Arc::new(Condition::new(Some(Claim::new(&schema))));
         let mut link = hosts.connect(&condition, Purpose::Writing).await?;
-        claim(&condition, &mut link, wanted.max_wait).await?;
+        claim(&condition, &mut link, options.max_wait).await?;
         let extensions = prepare(&mut link.conn, &schema).await?;
-        warn_of_few_connections(&mut link.conn, wanted.max_readers).await?;
+        warn_of_few_connections(&mut link.conn, options.max_readers).await?;
         let limits = (
-            wanted.max_readers,
-            wanted.max_wait,
-            wanted.statement_timeout,
+            options.max_readers,
+            options.max_wait,
+            options.statement_timeout,
         );
         let readers = Readers::new(hosts.in_use()?, Arc::clone(&condition), limits);
         let server = Self {
             hosts,
             readers,
-            max_wait: wanted.max_wait,
+            max_wait: options.max_wait,
             extensions,
             listener: Mutex::new(None),
             channel: schema.as_str().to_owned(),
             condition,
-            is_lazy: !wanted.synchronous_commit,
+            is_lazy: !options.synchronous_commit,
             served_by: parking_lot::Mutex::new((link.host, link.backend.server_start.clone())),
             looking: Mutex::new(()),
             building: indexes::Building::default(),
@@ -296,11 +299,11 @@ impl Server {
         if listener.is_none() {
             *listener = self.listen().await.ok();
         }
-        let told = match &mut *listener {
+        let notified = match &mut *listener {
             Some(listener) => listener.recv().await.map(drop),
             None => return std::future::pending().await,
         };
-        if told.is_err() {
+        if notified.is_err() {
             *listener = None;
         }
     }

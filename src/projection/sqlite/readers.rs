@@ -157,8 +157,8 @@ mod tests {
                        SELECT max(x) FROM n";
         let mut reader = readers.acquire().await.unwrap();
         let conn = reader.conn().unwrap();
-        let asked = timeout(Duration::ZERO, sqlx::query(endless).fetch_one(conn)).await;
-        assert!(asked.is_err(), "it has no end");
+        let query = timeout(Duration::ZERO, sqlx::query(endless).fetch_one(conn)).await;
+        assert!(query.is_err(), "it has no end");
         let given_up = Arc::downgrade(&reader.conn.as_ref().unwrap().is_given_up);
         reader.break_off();
         drop(reader);

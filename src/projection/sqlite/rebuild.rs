@@ -84,15 +84,15 @@ pub async fn rebuild(
     state.indexing = Indexing::Later;
     while state.checkpoint < until {
         let commits = read(state.checkpoint + 1, BATCH_EVENTS).map_err(RebuildError::Log)?;
-        let wanted = commits
+        let batch = commits
             .iter()
             .filter(|commit| commit.last_position() <= until);
-        let wanted: Vec<_> = wanted.cloned().collect();
-        if wanted.is_empty() {
+        let batch: Vec<_> = batch.cloned().collect();
+        if batch.is_empty() {
             let position = state.checkpoint + 1;
             return Err(RebuildError::Log(format!("it has no position {position}")));
         }
-        state.apply(&mut Conn::file(&mut conn), &wanted).await?;
+        state.apply(&mut Conn::file(&mut conn), &batch).await?;
         progress(state.checkpoint);
     }
     for index in indexes {

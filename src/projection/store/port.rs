@@ -34,13 +34,13 @@ impl SqlStore {
         &self,
         conn: &mut Conn<'_>,
         catalog: &Catalog,
-        asked: (&Query, &Viewer<'_>),
+        request: (&Query, &Viewer<'_>),
     ) -> Result<(u64, QueryAnswer), QueryError> {
         let mut tx = conn.begin().await?;
         // The first read: from here on the transaction sees this snapshot.
         let position = read::checkpoint(&mut tx.conn()).await?;
         let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
-        let answer = query::query(&mut tx.conn(), (catalog, &self.stats), asked, heads).await?;
+        let answer = query::query(&mut tx.conn(), (catalog, &self.stats), request, heads).await?;
         tx.rollback().await?;
         Ok((position, answer))
     }
@@ -238,22 +238,19 @@ impl RecordStore for SqlStore {
         let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let asked = (query, viewer, self.max_page_bytes);
+        let request = (query, viewer, self.max_page_bytes);
         let known = (&*catalog, &self.stats, heads);
-        let mut answer = query::query_as_of(&mut conn, known, asked, moment).await;
+        let mut answer = query::query_as_of(&mut conn, known, request, moment).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query_as_of(&mut conn, known, asked, moment).await;
+            answer = query::query_as_of(&mut conn, known, request, moment).await;
         }
         answer.map_err(|error| self.note(error))
     }
 
-    async fn find_full_states(
-        &self,
-        wanted: &[(Stream, u64)],
-    ) -> Result<Vec<Option<u64>>, StoreError> {
+    async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::find_full_states(&mut conn, wanted)
+        history::find_full_states(&mut conn, at)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -272,11 +269,11 @@ impl RecordStore for SqlStore {
 
     async fn list_candidates(
         &self,
-        wanted: &[(Stream, RangeInclusive<u64>)],
+        ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_candidates(&mut conn, wanted)
+        history::list_candidates(&mut conn, ranges)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -370,10 +367,10 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
-    async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
+    async fn list_related(&self, page: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        accounts::related_page(&mut conn, wanted)
+        accounts::related_page(&mut conn, page)
             .await
             .map_err(|error| self.failed(error))
     }

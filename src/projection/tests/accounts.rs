@@ -137,7 +137,7 @@ async fn compare(world: &World, model: &Model) {
     for (kind, relation) in (0_u8..).zip(RELATIONS) {
         for me in 0..NUM_USERS {
             for direction in directions {
-                let wanted = model.related(kind, direction, me);
+                let expected = model.related(kind, direction, me);
                 let page = RelatedPage {
                     relation,
                     direction,
@@ -146,15 +146,15 @@ async fn compare(world: &World, model: &Model) {
                     offset: 1,
                 };
                 let (found, count) = world.store.list_related(&page).await.unwrap();
-                let on_page: Vec<_> = wanted.iter().skip(1).take(2).cloned().collect();
-                assert_eq!((found, count), (on_page, wanted.len() as u64));
+                let on_page: Vec<_> = expected.iter().skip(1).take(2).cloned().collect();
+                assert_eq!((found, count), (on_page, expected.len() as u64));
             }
             let others: Vec<UserId> = (0..NUM_USERS).map(user).collect();
             let mine = user(me);
             let held = world.store.load_relations(relation, &mine, &others);
             let (_, held) = held.await.unwrap();
-            let wanted = model.related(kind, Direction::Outward, me);
-            assert_eq!(held.into_iter().collect::<Vec<_>>(), wanted);
+            let expected = model.related(kind, Direction::Outward, me);
+            assert_eq!(held.into_iter().collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -171,34 +171,34 @@ async fn the_positions_of_a_stream_are_found() {
     let stream = Stream::Record(RecordId::new("note", "1"));
     let mut full = Vec::new();
     for until in 1..=7 {
-        let wanted = [(stream.clone(), until)];
-        let found = world.store.find_full_states(&wanted).await.unwrap();
+        let at = [(stream.clone(), until)];
+        let found = world.store.find_full_states(&at).await.unwrap();
         full.extend(found);
     }
     assert_eq!(
         full,
         [None, Some(2), Some(2), Some(2), Some(5), Some(6), Some(6)]
     );
-    let wanted = [(stream.clone(), 3..=6)];
-    let listed = world.store.list_candidates(&wanted).await.unwrap();
+    let ranges = [(stream.clone(), 3..=6)];
+    let listed = world.store.list_candidates(&ranges).await.unwrap();
     assert_eq!(listed, [4, 5, 6]);
     let other = Stream::Record(RecordId::new("note", "2"));
     let never = Stream::Record(RecordId::new("note", "3"));
-    let wanted = [
+    let at = [
         (other.clone(), 2),
         (stream.clone(), 4),
         (stream.clone(), 6),
         (never.clone(), 7),
     ];
-    let found = world.store.find_full_states(&wanted).await.unwrap();
+    let found = world.store.find_full_states(&at).await.unwrap();
     assert_eq!(found, [None, Some(2), Some(6), None]);
     let streams = [stream.clone(), never.clone(), other.clone()];
     for (until, of_stream) in [(5, vec![2]), (7, vec![2, 6])] {
         let listed = world.store.list_creations(&streams, until).await.unwrap();
         assert_eq!(listed, [of_stream, vec![], vec![3]]);
     }
-    let wanted = [(other, 1..=6), (stream, 4..=5), (never, 1..=7)];
-    let listed = world.store.list_candidates(&wanted).await.unwrap();
+    let ranges = [(other, 1..=6), (stream, 4..=5), (never, 1..=7)];
+    let listed = world.store.list_candidates(&ranges).await.unwrap();
     assert_eq!(listed, [3, 4, 5]);
 }
 
@@ -222,11 +222,11 @@ async fn of_streams_with_one_hash_all_is_found_that_is_wanted() {
     }
     // One has 2, 4 and 6, the other 3, 5 and 7.
     let [one, other] = OF_ONE_HASH.map(|key| Stream::Record(RecordId::new("note", key)));
-    for wanted in [
+    for ranges in [
         [(one.clone(), 2..=2), (other.clone(), 7..=7)],
         [(other, 7..=7), (one, 2..=2)],
     ] {
-        let listed = world.store.list_candidates(&wanted).await.unwrap();
+        let listed = world.store.list_candidates(&ranges).await.unwrap();
         assert_eq!(listed, [2, 7]);
     }
 }

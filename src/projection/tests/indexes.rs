@@ -316,10 +316,10 @@ async fn a_wish_over_a_field_that_is_gone_stops_nothing() {
         world.place.set_index(on(&fields)).await;
     }
     let entries = world.place.list_indexes().await;
-    let wanted = entries
+    let requested = entries
         .iter()
         .filter(|entry| entry.state == IndexState::Wanted);
-    assert_eq!(wanted.count(), 0, "{entries:?}");
+    assert_eq!(requested.count(), 0, "{entries:?}");
 }
 
 #[tokio::test]

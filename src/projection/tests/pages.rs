@@ -299,7 +299,7 @@ async fn equal_records_come_in_the_order_of_their_creation() {
             &forwards,
         ),
     ];
-    for (sort, wanted) in cases {
+    for (sort, expected) in cases {
         for predicate in [json!([]), in_memory.clone()] {
             let question = Question {
                 sort: sort.clone(),
@@ -309,7 +309,7 @@ async fn equal_records_come_in_the_order_of_their_creation() {
                 page: 5,
             };
             let found = world.pages(&question).await;
-            assert_eq!(&found, wanted, "{question:?}");
+            assert_eq!(&found, expected, "{question:?}");
         }
     }
 }

@@ -93,7 +93,7 @@ async fn run(steps: Vec<(Step, bool)>) {
     assert!(world.answers(Some(world.head())).await.is_none());
     world.run(vec![keep(true)]).await;
     let since = world.head();
-    let mut asked = vec![(since, world.answers(None).await.unwrap())];
+    let mut expected = vec![(since, world.answers(None).await.unwrap())];
     let mut waiting = Vec::new();
     for (number, (step, is_end)) in steps.into_iter().enumerate() {
         let second = i64::try_from(number).unwrap() + 2;
@@ -118,11 +118,11 @@ async fn run(steps: Vec<(Step, bool)>) {
         if is_end {
             world.store.apply(&waiting).await.unwrap();
             waiting.clear();
-            asked.push((world.head(), world.answers(None).await.unwrap()));
+            expected.push((world.head(), world.answers(None).await.unwrap()));
         }
     }
     world.store.apply(&waiting).await.unwrap();
-    for (position, answers) in &asked {
+    for (position, answers) in &expected {
         assert_eq!(
             world.answers(Some(*position)).await.as_ref(),
             Some(answers),
@@ -135,7 +135,10 @@ async fn run(steps: Vec<(Step, bool)>) {
     world
         .run(vec![extend("note", &[("more", FieldType::String)])])
         .await;
-    assert_eq!(world.answers(Some(since)).await.as_ref(), Some(&asked[0].1));
+    assert_eq!(
+        world.answers(Some(since)).await.as_ref(),
+        Some(&expected[0].1)
+    );
     let then = world.types["note"].clone();
     let rename = EventBody::TypeFieldRenamed(FieldRename {
         from: "text".to_owned(),

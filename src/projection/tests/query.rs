@@ -364,9 +364,9 @@ async fn a_query_that_nobody_waits_for_holds_nobody_up() {
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
                    SELECT max(x) FROM n";
     let mut conn = reading.conn().unwrap();
-    let asked = Sql::new(endless).fetch_all(&mut conn);
+    let query = Sql::new(endless).fetch_all(&mut conn);
     assert!(
-        timeout(Duration::ZERO, asked).await.is_err(),
+        timeout(Duration::ZERO, query).await.is_err(),
         "it has no end"
     );
     drop(reading);

@@ -192,8 +192,8 @@ impl World {
         let subscribed = subscribed
             .into_iter()
             .flat_map(|device| device.subscriptions);
-        let wanted = self.devices.values().flat_map(BTreeMap::values).cloned();
-        assert_eq!(subscribed.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        let expected = self.devices.values().flat_map(BTreeMap::values).cloned();
+        assert_eq!(subscribed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         let tasks = self.store.load_tasks().await.unwrap();
         assert_eq!(tasks.into_iter().collect::<BTreeMap<_, _>>(), self.tasks);
         for definition in self.types.values() {

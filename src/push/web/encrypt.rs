@@ -88,9 +88,9 @@ mod tests {
         let salt = bytes("DGv6ra1nlYgDCS1FRnbzlw").try_into().unwrap();
         let content = b"When I grow up, I want to be a watermelon";
         let body = encrypt_with(content, &subscription, &key.unwrap(), salt).unwrap();
-        let wanted = "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27ml\
+        let expected = "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27ml\
                       mlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95bQpu6cVPT\
                       pK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN";
-        assert_eq!(URL_SAFE_NO_PAD.encode(body), wanted);
+        assert_eq!(URL_SAFE_NO_PAD.encode(body), expected);
     }
 }

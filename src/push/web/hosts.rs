@@ -30,11 +30,15 @@ impl Hosts {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
-        self.0.iter().any(|wanted| match wanted.strip_prefix('*') {
-            Some("") => true,
-            Some(end) => place.len() > end.len() && place.ends_with(end) && end.starts_with('.'),
-            None => *wanted == place,
-        })
+        self.0
+            .iter()
+            .any(|allowed| match allowed.strip_prefix('*') {
+                Some("") => true,
+                Some(end) => {
+                    place.len() > end.len() && place.ends_with(end) && end.starts_with('.')
+                }
+                None => *allowed == place,
+            })
     }
 }
 

@@ -132,8 +132,8 @@ impl PushSender for WebPush {
             request = request.header("Topic", id.simple().to_string());
         }
         // Each browser's service is one of many: none delays the others.
-        let asked = client::ask(request, now).await;
-        let answer = asked.map_err(|why| client::unreachable(why, false))?;
+        let response = client::ask(request, now).await;
+        let answer = response.map_err(|why| client::unreachable(why, false))?;
         let said = String::from_utf8_lossy(&answer.body);
         match answer.status {
             200..300 => Ok(()),

@@ -40,8 +40,8 @@ impl VapidKey {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('='));
         let bytes = bytes.ok().filter(|bytes| bytes.len() == 32);
         let key = bytes.and_then(|bytes| SecretKey::from_slice(&bytes).ok());
-        let wanted = "not a private key of the curve P-256, 32 bytes in base64url";
-        key.map(Self).ok_or_else(|| wanted.to_owned())
+        let expected = "not a private key of the curve P-256, 32 bytes in base64url";
+        key.map(Self).ok_or_else(|| expected.to_owned())
     }
 
     /// Writes the private key.

@@ -61,7 +61,7 @@ impl PasswordPolicy {
 
     /// Returns the first required kind of character that does not occur.
     fn missing_class(&self, text: &str) -> Option<(&'static str, &'static str)> {
-        let lacks = |is_wanted: fn(&char) -> bool| !text.chars().any(|c| is_wanted(&c));
+        let lacks = |is_kind: fn(&char) -> bool| !text.chars().any(|c| is_kind(&c));
         if self.is_uppercase_required && lacks(char::is_ascii_uppercase) {
             return Some(("PasswordUppercaseRequired", "password uppercase required"));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skytrail_schema::event::{Commit, Event, EventBody, NewEvent, Origin, Stream};
 use skytrail_schema::id::RecordId;
 
-use crate::plugin::{Hook, Points, Trigger};
+use crate::plugin::{ExtensionPoints, Hook, Trigger};
 
 /// Returns the record and the trigger of an event, if hooks can be told of it.
 pub(super) fn of(stream: &Stream, body: &EventBody) -> Option<(RecordId, Trigger)> {
@@ -77,7 +77,7 @@ fn notes_login(event: &Event) -> bool {
 
 /// Returns a plugin's hooks for an event.
 pub(super) fn hooks<'a>(
-    points: &'a Points,
+    points: &'a ExtensionPoints,
     (id, trigger): (&RecordId, Trigger),
     plugin: &'a str,
 ) -> impl Iterator<Item = &'a Hook> {
@@ -104,7 +104,7 @@ pub(super) fn is_meant(key: &str, (id, trigger): (&RecordId, Trigger)) -> bool {
 
 /// Returns a plugin's after-hooks.
 pub(super) fn after_hooks<'a>(
-    points: &'a Points,
+    points: &'a ExtensionPoints,
     plugin: &'a str,
 ) -> impl Iterator<Item = &'a Hook> {
     let hooks = points.hooks.values().flatten();
@@ -112,7 +112,7 @@ pub(super) fn after_hooks<'a>(
 }
 
 /// Returns the plugins that have after-hooks.
-pub(super) fn plugins(points: &Points) -> Vec<Arc<str>> {
+pub(super) fn plugins(points: &ExtensionPoints) -> Vec<Arc<str>> {
     let hooks = points.hooks.iter();
     let hooks = hooks.filter(|((_, trigger), _)| trigger.is_after());
     let mut plugins: Vec<Arc<str>> = hooks

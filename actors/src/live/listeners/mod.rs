@@ -115,7 +115,7 @@ pub(super) struct Listeners {
     last_number: u64,
     listeners: HashMap<ListenerId, Listener>,
     views: HashMap<ViewId, View>,
-    by_asked: HashMap<(Arc<str>, Audience), ViewId>,
+    by_query: HashMap<(Arc<str>, Audience), ViewId>,
     /// Views that are kept up to date by events of their records.
     by_type: HashMap<TypeName, BTreeSet<ViewId>>,
     /// Views that are looked up again.
@@ -135,7 +135,7 @@ impl Listeners {
             last_number: 0,
             listeners: HashMap::new(),
             views: HashMap::new(),
-            by_asked: HashMap::new(),
+            by_query: HashMap::new(),
             by_type: HashMap::new(),
             wide: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -226,7 +226,7 @@ impl Listeners {
             return;
         };
         let (text, name) = (&view.query.text, &view.query.query.record_type);
-        self.by_asked.remove(&(Arc::clone(text), view.audience));
+        self.by_query.remove(&(Arc::clone(text), view.audience));
         self.wide.remove(&id);
         if let Some(ids) = self.by_type.get_mut(name) {
             ids.remove(&id);
@@ -244,15 +244,15 @@ impl Listeners {
     pub(super) fn subscribe(
         &mut self,
         id: ListenerId,
-        wanted: Subscribe,
+        subscription: Subscribe,
         committed: u64,
     ) -> Result<Option<Job>, ApiError> {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return Ok(None);
         };
         let max = self.settings.max_subscriptions;
-        if listener.subscriptions.contains_key(&wanted.name) {
-            let text = format!("there is already a live query {:?}", &*wanted.name);
+        if listener.subscriptions.contains_key(&subscription.name) {
+            let text = format!("there is already a live query {:?}", &*subscription.name);
             return Err(ApiError::invalid_argument(text, &["id"]));
         }
         if listener.subscriptions.len() >= max {
@@ -265,13 +265,16 @@ impl Listeners {
         if Arc::strong_count(&listener.line) > max_waiting {
             return Err(ApiError::overloaded("the live queries of this connection"));
         }
-        let asked = (Arc::clone(&wanted.query.text), listener.audience.clone());
+        let key = (
+            Arc::clone(&subscription.query.text),
+            listener.audience.clone(),
+        );
         let number = self.last_number + 1;
-        let view_id = *self.by_asked.entry(asked).or_insert(number);
-        let name = Arc::clone(&wanted.name);
+        let view_id = *self.by_query.entry(key).or_insert(number);
+        let name = Arc::clone(&subscription.name);
         listener.subscriptions.insert(Arc::clone(&name), view_id);
         let label = Label::new(&name, self.timeline);
-        let beginning = match wanted.from {
+        let beginning = match subscription.from {
             None => Beginning::Anew,
             Some(place) if place.may_be_of(self.timeline) => Beginning::Behind(place.position),
             Some(_) => Beginning::Reset(PUT_BACK),
@@ -281,7 +284,7 @@ impl Listeners {
                 self.needless = committed;
             }
             self.last_number = number;
-            let query = Arc::new(wanted.query);
+            let query = Arc::new(subscription.query);
             if query.is_wide {
                 self.wide.insert(view_id);
             } else {
@@ -318,8 +321,8 @@ impl Listeners {
     /// Begins a job whose turn it is; `None` if nobody waits for it any more.
     pub(super) fn begin(&mut self, job: &Job) -> Option<QueryAndAudience> {
         let view = self.views.get_mut(&job.view)?;
-        let is_wanted = view.begin(&job.work);
-        is_wanted.then(|| (Arc::clone(&view.query), view.audience.clone()))
+        let is_needed = view.begin(&job.work);
+        is_needed.then(|| (Arc::clone(&view.query), view.audience.clone()))
     }
 
     /// Ends a subscription; `false` if there is none of that name.

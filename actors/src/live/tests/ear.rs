@@ -65,14 +65,14 @@ impl Ear {
         self.was_cut = self.is_returning;
         self.is_returning = self.position.is_some();
         self.heard.push(format!("from {:?}", self.position));
-        let wanted = Subscribe {
+        let subscription = Subscribe {
             name: NAME.into(),
             query: self.parsed(),
             from: self
                 .position
                 .map(|position| Timeline::default().at(position)),
         };
-        service.subscribe(id, wanted).unwrap();
+        service.subscribe(id, subscription).unwrap();
     }
 
     pub(super) fn connect(&mut self, service: &LiveQueries) {

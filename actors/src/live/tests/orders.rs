@@ -119,13 +119,13 @@ impl Greedy {
 
     fn ask(&self, world: &World, number: usize) -> bool {
         let path = json!({"$type": "keypath", "$val": "n"});
-        let asked = json!({"record_type": "note", "predicate": ["lt", path, number]});
-        let wanted = Subscribe {
+        let request = json!({"record_type": "note", "predicate": ["lt", path, number]});
+        let subscription = Subscribe {
             name: number.to_string().into(),
-            query: LiveQuery::parse(asked.as_object().unwrap(), Scope::Public).unwrap(),
+            query: LiveQuery::parse(request.as_object().unwrap(), Scope::Public).unwrap(),
             from: None,
         };
-        world.service.subscribe(self.0.id, wanted).is_ok()
+        world.service.subscribe(self.0.id, subscription).is_ok()
     }
 
     fn end(&self, world: &World, number: usize) {

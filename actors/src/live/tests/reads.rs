@@ -85,13 +85,13 @@ async fn read_while<T>(
 
 /// Reads, and counts how often the store was asked.
 async fn count_asking<T>(world: &World, reading: impl Future<Output = T>) -> (T, usize) {
-    let mut num_asked = 0;
+    let mut num_requests = 0;
     let letting_through = async {
         loop {
             world.rest().await;
             if world.store.gate.num_waiting() > 0 {
                 world.store.gate.release(0);
-                num_asked += 1;
+                num_requests += 1;
             }
         }
     };
@@ -100,7 +100,7 @@ async fn count_asking<T>(world: &World, reading: impl Future<Output = T>) -> (T,
         read = reading => read,
         () = letting_through => unreachable!("it does not end"),
     };
-    (read, num_asked)
+    (read, num_requests)
 }
 
 fn names(fields: &Fields) -> Vec<&str> {
@@ -146,7 +146,7 @@ fn a_query_shows_no_hidden_field_under_its_other_name() {
 
 #[test]
 fn what_was_deleted_since_is_looked_up_together() {
-    let num_asked = |num_notes: usize| async move {
+    let num_requests = |num_notes: usize| async move {
         let world = World::new(0);
         begin(&world);
         world.commit(vec![rules(Some("red"))]);
@@ -189,5 +189,5 @@ fn what_was_deleted_since_is_looked_up_together() {
         assert!(found.unwrap().into_iter().all(|it| it.is_ok()));
         (to_query, to_fetch)
     };
-    run(async { assert_eq!(num_asked(3).await, num_asked(30).await) });
+    run(async { assert_eq!(num_requests(3).await, num_requests(30).await) });
 }

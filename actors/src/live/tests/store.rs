@@ -78,8 +78,8 @@ impl ModelLog {
     fn events(&self, from: u64, until: u64) -> Vec<Event> {
         let commits = self.0.lock();
         let events = commits.iter().flat_map(|commit| &commit.events);
-        let wanted = events.filter(|event| (from..=until).contains(&event.position));
-        wanted.cloned().collect()
+        let page = events.filter(|event| (from..=until).contains(&event.position));
+        page.cloned().collect()
     }
 }
 
@@ -100,8 +100,8 @@ impl EventLog for ModelLog {
 
     async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
         let commits = self.0.lock();
-        let wanted = commits.iter().filter(|it| it.last_position() >= from);
-        Ok(wanted.take(3).cloned().collect())
+        let page = commits.iter().filter(|it| it.last_position() >= from);
+        Ok(page.take(3).cloned().collect())
     }
 }
 
@@ -282,10 +282,7 @@ impl RecordStore for ModelStore {
         Ok((self.position(), answer))
     }
 
-    async fn find_full_states(
-        &self,
-        wanted: &[(Stream, u64)],
-    ) -> Result<Vec<Option<u64>>, StoreError> {
+    async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
         self.gate.pass().await;
         let is_full = |event: &Event, stream: &Stream| {
             use EventBody::{RecordCreated, RecordDeleted, RecordReplaced};
@@ -302,7 +299,7 @@ impl RecordStore for ModelStore {
             let last = events.iter().rfind(|event| is_full(event, stream));
             last.map(|event| event.position)
         };
-        Ok(wanted.iter().map(find).collect())
+        Ok(at.iter().map(find).collect())
     }
 
     async fn list_creations(
@@ -317,17 +314,17 @@ impl RecordStore for ModelStore {
 
     async fn list_candidates(
         &self,
-        wanted: &[(Stream, RangeInclusive<u64>)],
+        ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         self.gate.pass().await;
-        let is_wanted = |event: &Event| {
-            let mut wanted = wanted.iter();
-            wanted.any(|(stream, range)| {
+        let is_in_range = |event: &Event| {
+            let mut ranges = ranges.iter();
+            ranges.any(|(stream, range)| {
                 // As if the fifth event's stream had the hash of all others.
                 (event.stream == *stream || event.position == 5) && range.contains(&event.position)
             })
         };
-        let its = self.log.events(1, u64::MAX).into_iter().filter(is_wanted);
+        let its = self.log.events(1, u64::MAX).into_iter().filter(is_in_range);
         Ok(its.map(|event| event.position).collect())
     }
 
@@ -405,8 +402,8 @@ impl RecordStore for ModelStore {
         until: u64,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
-        let wanted = [(stream.clone(), 1..=until)];
-        let mut positions = self.list_candidates(&wanted).await?;
+        let ranges = [(stream.clone(), 1..=until)];
+        let mut positions = self.list_candidates(&ranges).await?;
         positions.reverse();
         positions.truncate(limit);
         Ok(positions)

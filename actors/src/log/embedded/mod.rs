@@ -450,11 +450,11 @@ impl EmbeddedLog {
         drop(queue);
         sealed.await.map_err(|_| closed())??;
         let (segments, disk) = (Arc::clone(&self.segments), Arc::clone(&self.disk));
-        let (wanted, rewriting) = (positions.clone(), Arc::clone(&self.rewriting));
+        let (to_blank, rewriting) = (positions.clone(), Arc::clone(&self.rewriting));
         let lock = self.lock.lock().clone();
         let rewritten = tokio::task::spawn_blocking(move || {
             let turn = rewriting.turn.lock();
-            let rewritten = segments.blank(&disk, &wanted, &rewriting.is_closing);
+            let rewritten = segments.blank(&disk, &to_blank, &rewriting.is_closing);
             // Released before the turn: `close` waits for the turn, and then releases the lock.
             drop(lock);
             drop(turn);

@@ -87,8 +87,8 @@ impl EmbeddedLog {
         let mut found = self.recent.read(from, max_events)?;
         found.retain(|commit| commit.last_position() <= head);
         let until = found.last()?.last_position();
-        let is_wanted = |it: &Commit| it.events.iter().any(|event| filter.matches(it, event));
-        found.retain(|commit| is_wanted(commit));
+        let is_match = |it: &Commit| it.events.iter().any(|event| filter.matches(it, event));
+        found.retain(|commit| is_match(commit));
         Some(Searched { found, until })
     }
 
@@ -206,18 +206,18 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let mut wanted = positions.to_vec();
-        wanted.sort_unstable();
-        let (num_older, recent) = self.recent.find_holders(&wanted);
-        wanted.truncate(num_older);
+        let mut positions_left = positions.to_vec();
+        positions_left.sort_unstable();
+        let (num_older, recent) = self.recent.find_holders(&positions_left);
+        positions_left.truncate(num_older);
         let mut commits: Vec<Arc<Commit>> = Vec::new();
-        let mut wanted = wanted.as_slice();
-        while !wanted.is_empty() {
-            let (some, rest) = wanted.split_at(MAX_READ_AT_ONCE.min(wanted.len()));
+        let mut positions_left = positions_left.as_slice();
+        while !positions_left.is_empty() {
+            let (some, rest) = positions_left.split_at(MAX_READ_AT_ONCE.min(positions_left.len()));
             commits.extend(self.read_holders(some).await?);
             let has = commits.last().map_or(0, |commit| commit.last_position());
             let is_new = rest.partition_point(|position| *position <= has);
-            wanted = rest.get(is_new..).unwrap_or_default();
+            positions_left = rest.get(is_new..).unwrap_or_default();
         }
         let mut commits = self.shown(commits);
         commits.extend(recent);
@@ -237,9 +237,9 @@ impl EventLog for EmbeddedLog {
         if let Some(searched) = self.search_recent(from, until, filter) {
             return Ok(searched);
         }
-        let (segments, wanted) = (Arc::clone(&self.segments), filter.clone());
+        let (segments, cloned_filter) = (Arc::clone(&self.segments), filter.clone());
         let searched = tokio::task::spawn_blocking(move || {
-            let searched = segments.search(from, until, &wanted)?;
+            let searched = segments.search(from, until, &cloned_filter)?;
             Ok(Searched {
                 found: segments.decode_all(searched.found)?,
                 until: searched.until,

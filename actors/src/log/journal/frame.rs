@@ -128,12 +128,12 @@ impl<'a> Frames<'a> {
         let left = usize::try_from(left).map_err(io::Error::other)?;
         loop {
             let read = self.chunk.get(self.used..).unwrap_or_default();
-            let wanted = claimed_bytes(read).unwrap_or(HEAD_BYTES).min(left);
-            if wanted <= read.len() {
+            let needed = claimed_bytes(read).unwrap_or(HEAD_BYTES).min(left);
+            if needed <= read.len() {
                 return Ok(());
             }
             self.used = 0;
-            self.chunk.resize(wanted.max(READ_BYTES).min(left), 0);
+            self.chunk.resize(needed.max(READ_BYTES).min(left), 0);
             self.file.read_at(&mut self.chunk, self.left.start)?;
         }
     }

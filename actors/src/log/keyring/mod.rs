@@ -92,7 +92,7 @@ struct Known {
     /// Keys that nothing may be sealed with any more.
     retired: BTreeSet<u64>,
     /// Subjects that wait for a key.
-    wanted: BTreeSet<Subject>,
+    pending: BTreeSet<Subject>,
     /// The last number that is durable.
     last: u64,
 }
@@ -208,9 +208,9 @@ impl Keyring {
     fn make_wanted(&self) -> io::Result<()> {
         let (batch, last) = {
             let mut known = self.known.lock();
-            let mut batch = std::mem::take(&mut known.wanted);
+            let mut batch = std::mem::take(&mut known.pending);
             if let Some(rest) = batch.iter().nth(MAX_BATCH.into()).copied() {
-                known.wanted = batch.split_off(&rest);
+                known.pending = batch.split_off(&rest);
             }
             (batch, known.last)
         };
@@ -298,7 +298,7 @@ impl Known {
         let new: Vec<_> = subjects
             .filter(|subject| !self.current.contains_key(subject))
             .collect();
-        self.wanted.extend(&new);
+        self.pending.extend(&new);
         !new.is_empty()
     }
 }

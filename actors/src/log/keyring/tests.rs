@@ -12,9 +12,9 @@ fn subjects(names: &[&str]) -> BTreeSet<UserId> {
 }
 
 fn key_of(ring: &Keyring, name: &str) -> (u64, SubjectKey) {
-    let wanted = subjects(&[name]);
-    ring.make(&wanted).unwrap();
-    let found = ring.find(&wanted).unwrap().unwrap();
+    let pending = subjects(&[name]);
+    ring.make(&pending).unwrap();
+    let found = ring.find(&pending).unwrap().unwrap();
     found.into_values().next().unwrap()
 }
 
@@ -108,7 +108,7 @@ fn those_who_come_while_keys_are_made_share_the_next_flush() {
             let ring = &ring;
             scope.spawn(move || ring.make(&subjects(&[&pair[0], &pair[1]])).unwrap());
         }
-        while ring.known.lock().wanted.len() < names.len() {
+        while ring.known.lock().pending.len() < names.len() {
             std::thread::yield_now();
         }
         // Existing keys are available meanwhile.

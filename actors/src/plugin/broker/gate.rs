@@ -28,7 +28,7 @@ use crate::plugin::gate::{
     DeliveryNote, PluginCallError, PluginGate, PluginRequest, Presence, Urgency, WorkerId,
 };
 use crate::plugin::messages::{Abandon, Announce, Answer, Ask, GetState, Job, Lane, Leave};
-use crate::plugin::points::{Points, Readiness};
+use crate::plugin::points::{ExtensionPoints, Readiness};
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::recent::RecentCalls;
 use crate::plugin::settings::PluginsSettings;
@@ -48,7 +48,7 @@ pub struct PluginBroker {
 /// What the actors publish, and the numbers that they assign.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    points: ArcSwap<Points>,
+    points: ArcSwap<ExtensionPoints>,
     changes: watch::Sender<()>,
     last_ticket: AtomicU64,
     last_worker: AtomicU64,
@@ -70,7 +70,7 @@ impl Shared {
         Arc::clone(figures.entry(Arc::clone(plugin)).or_default())
     }
 
-    pub(super) fn publish(&self, points: Points) {
+    pub(super) fn publish(&self, points: ExtensionPoints) {
         self.points.store(Arc::new(points));
         self.changes.send_replace(());
     }
@@ -83,7 +83,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn points(&self) -> Arc<Points> {
+    pub(super) fn points(&self) -> Arc<ExtensionPoints> {
         self.points.load_full()
     }
 }
@@ -105,9 +105,9 @@ impl PluginBroker {
         let shared = Arc::new(Shared::default());
         if settings.plugins.is_empty() {
             // There is nothing to wait for, not even the actor's own start.
-            shared.publish(Points {
+            shared.publish(ExtensionPoints {
                 readiness: Readiness::Ready,
-                ..Points::default()
+                ..ExtensionPoints::default()
             });
         }
         let actor_parts = (Arc::clone(&settings), Arc::clone(&shared));
@@ -267,7 +267,7 @@ impl PluginBroker {
 
 #[async_trait]
 impl PluginGate for PluginBroker {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         self.shared.points()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::actor::{Phase, Plugins};
 use super::plugin::{Plugin, Stage};
-use crate::plugin::points::{Points, Readiness};
+use crate::plugin::points::{ExtensionPoints, Readiness};
 
 impl Plugins {
     /// Returns how far the plugins are, as a whole. Once they are ready, the loss of a worker makes
@@ -32,8 +32,8 @@ impl Plugins {
         let points = registrations
             .iter()
             .map(|(name, registration)| (name, &**registration));
-        let points = Points::build(self.readiness(), points);
-        self.shared.publish(Points {
+        let points = ExtensionPoints::build(self.readiness(), points);
+        self.shared.publish(ExtensionPoints {
             attended: self.attended(),
             registrations,
             ..points

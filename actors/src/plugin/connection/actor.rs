@@ -130,9 +130,9 @@ impl PluginConnection {
     }
 
     pub(super) fn set_window(&mut self, size: u64, ctx: &mut Context<Self>) {
-        let asked = to_size(size);
-        let before = std::mem::replace(&mut self.window, asked.min(MAX_WINDOW));
-        if self.window != asked {
+        let requested = to_size(size);
+        let before = std::mem::replace(&mut self.window, requested.min(MAX_WINDOW));
+        if self.window != requested {
             self.warn(&format!("the window is now {}", self.window), ctx);
         }
         if self.window != before {

@@ -27,8 +27,8 @@ impl PluginConnection {
 
     /// Starts a session.
     pub(super) fn join(&mut self, hello: Hello, ctx: &mut Context<Self>) {
-        let asked = hello.window.map_or(DEFAULT_WINDOW, to_size);
-        self.window = asked.clamp(1, MAX_WINDOW);
+        let requested = hello.window.map_or(DEFAULT_WINDOW, to_size);
+        self.window = requested.clamp(1, MAX_WINDOW);
         self.plugin = hello.plugin.as_str().into();
         let theirs = hello.max_message.map_or(usize::MAX, to_size);
         self.outbox.max_message = self.settings.max_message.min(theirs);
@@ -45,7 +45,7 @@ impl PluginConnection {
             from: hello.from,
             address: ctx.address(),
         };
-        let is_clamped = self.window != asked;
+        let is_clamped = self.window != requested;
         let answer = wrap_future::<_, Self>(self.plugins.send(join));
         // Nothing else is read or sent before the answer, which takes only a table lookup.
         ctx.wait(answer.map(move |answer, this, ctx| match answer {

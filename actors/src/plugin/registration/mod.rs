@@ -193,14 +193,14 @@ impl Registration {
                 otherwise.map(|(name, _)| name.clone()).collect(),
             ),
         ];
-        let told = found.iter().filter(|(_, names)| !names.is_empty());
-        let told: Vec<_> = told
+        let parts = found.iter().filter(|(_, names)| !names.is_empty());
+        let parts: Vec<_> = parts
             .map(|(what, names)| format!("{what}: {}", few(names)))
             .collect();
-        if told.is_empty() {
+        if parts.is_empty() {
             return "in the order of points, or in the number of events".to_owned();
         }
-        told.join("; ")
+        parts.join("; ")
     }
 
     /// Returns each point by kind and name, with its complete definition.

@@ -18,8 +18,8 @@ async fn a_service_that_hangs_keeps_no_notice_of_another_from_being_kept() {
         for kind in &others {
             world.senders.refuse(*kind);
             for id in ["d1", "d2"] {
-                let told = world.push.post(vec![device(id, *kind)], &notice, false);
-                told.await.unwrap();
+                let posted = world.push.post(vec![device(id, *kind)], &notice, false);
+                posted.await.unwrap();
             }
             // The first is kept because it failed, the second waits.
             soon(

@@ -18,9 +18,9 @@ async fn what_is_kept_is_sent_though_nobody_waits_for_it() {
     {
         let users = ["ada".into()];
         let payloads = world.payloads();
-        let mut asked = pin!(world.push.to_users(&users, None, &payloads));
+        let mut requested = pin!(world.push.to_users(&users, None, &payloads));
         while world.outbox.kept().is_empty() {
-            assert!(poll!(asked.as_mut()).is_pending());
+            assert!(poll!(requested.as_mut()).is_pending());
             tokio::task::yield_now().await;
         }
         // The client hangs up.

@@ -129,8 +129,8 @@ impl Subscriptions {
             return (None, Vec::new());
         };
         let all = known.subscriptions.iter();
-        let wanted = all.filter(|(key, _)| key.database == *database);
-        let listed = wanted.map(|(_, entry)| Arc::clone(&entry.subscription));
+        let of_database = all.filter(|(key, _)| key.database == *database);
+        let listed = of_database.map(|(_, entry)| Arc::clone(&entry.subscription));
         (known.user.clone(), listed.collect())
     }
 

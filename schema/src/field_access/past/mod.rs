@@ -91,7 +91,7 @@ impl Past {
     pub(super) fn allows(
         &self,
         today: &FieldRules,
-        wanted: FieldUse,
+        field_use: FieldUse,
         (record_type, field): (&str, &str),
         (who, when): (Who<'_>, When),
     ) -> bool {
@@ -100,7 +100,7 @@ impl Past {
                 When::Then => Some(&self.names),
                 When::Today => None,
             };
-            today.says(wanted, (record_type, name), who, names)
+            today.says(field_use, (record_type, name), who, names)
         };
         match (self.names.today.get(field), self.gone.get(field)) {
             (None, _) => says_today(field),
@@ -111,7 +111,7 @@ impl Past {
                     When::Then => &gone.names,
                     When::Today => &gone.since,
                 };
-                gone.rules.says(wanted, last, who, Some(names)) && says_today(&gone.last_name)
+                gone.rules.says(field_use, last, who, Some(names)) && says_today(&gone.last_name)
             }
             // A deleted field is always among those in `gone`. If it were not, nothing would be
             // known in its favour.

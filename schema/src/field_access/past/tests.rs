@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn with_uses<T: Copy>(of: T) -> impl Iterator<Item = (T, FieldUse)> {
-    USES.into_iter().map(move |wanted| (of, wanted))
+    USES.into_iter().map(move |field_use| (of, field_use))
 }
 
 /// A type whose fields are identified by numbers.
@@ -148,14 +148,14 @@ impl Model {
     /// Returns what the current rules say about a current name; nothing is carried over.
     fn says(
         &self,
-        wanted: FieldUse,
+        field_use: FieldUse,
         name: &str,
         caller: &Caller,
         values: Option<&BTreeMap<usize, &str>>,
     ) -> bool {
         let record = values.map(|values| self.record(values));
         let rules = FieldRules::new(&self.access);
-        rules.allows(wanted, ("note", name), caller, record.as_ref())
+        rules.allows(field_use, ("note", name), caller, record.as_ref())
     }
 }
 
@@ -197,36 +197,36 @@ proptest! {
             for (name, field) in &then.fields {
                 for values in [None, Some(&values)] {
                     let record = values.map(|_| &whole);
-                    for wanted in USES {
+                    for field_use in USES {
                         let expected = match model.name_of(*field) {
-                            Some(today) => model.says(wanted, today, &caller, values),
+                            Some(today) => model.says(field_use, today, &caller, values),
                             None => {
                                 let (last, before) = &model.gone[field];
-                                before.says(wanted, last, &caller, values)
-                                    && model.says(wanted, last, &caller, values)
+                                before.says(field_use, last, &caller, values)
+                                    && model.says(field_use, last, &caller, values)
                             }
                         };
-                        let got = rules.allows(wanted, ("note", name), &caller, record);
-                        prop_assert_eq!(got, expected, "{} {:?} {:?}", name, wanted, since);
+                        let got = rules.allows(field_use, ("note", name), &caller, record);
+                        prop_assert_eq!(got, expected, "{} {:?} {:?}", name, field_use, since);
                     }
                 }
                 let is_seen = rules.allows(FieldUse::Read, ("note", name), &caller, Some(&whole));
                 prop_assert_eq!(seen.fields.contains_key(*name), is_seen, "{}", name);
-                let (wanted, values) = (FieldUse::Read, Some(&values_today));
+                let (field_use, values) = (FieldUse::Read, Some(&values_today));
                 let has = seen_today.fields.contains_key(*name);
                 match model.name_of(*field) {
                     Some(today) => {
-                        let says = model.says(wanted, today, &caller, values);
+                        let says = model.says(field_use, today, &caller, values);
                         prop_assert_eq!(has, is_seen && says, "{}", name);
                     }
                     None => {
                         let (last, before) = &model.gone[field];
-                        let says = model.says(wanted, last, &caller, values);
+                        let says = model.says(field_use, last, &caller, values);
                         prop_assert!(!has || is_seen && says, "{}", name);
                         // A rule of the earlier time may name a field that was added since: the
                         // changes of a type's fields do not tell which those are.
                         if model.num_fields == then.num_fields {
-                            let said = before.says(wanted, last, &caller, values);
+                            let said = before.says(field_use, last, &caller, values);
                             prop_assert_eq!(has, is_seen && says && said, "{}", name);
                         }
                     }
@@ -281,16 +281,16 @@ proptest! {
                     continue;
                 }
                 let today = model.name_of(*field).unwrap();
-                for (values, wanted) in [None, Some(&values)].into_iter().flat_map(with_uses) {
-                    let was = before.says(wanted, name, &caller, values);
-                    let is = model.says(wanted, today, &caller, values);
-                    prop_assert_eq!(is, was, "{} {:?} {:?}", name, wanted, model.access);
+                for (values, field_use) in [None, Some(&values)].into_iter().flat_map(with_uses) {
+                    let was = before.says(field_use, name, &caller, values);
+                    let is = model.says(field_use, today, &caller, values);
+                    prop_assert_eq!(is, was, "{} {:?} {:?}", name, field_use, model.access);
                 }
             }
             for name in NAMES {
                 let may = |model: &Model| {
                     let rules = FieldRules::new(&model.access);
-                    USES.map(|wanted| rules.allows(wanted, ("page", name), &caller, None))
+                    USES.map(|field_use| rules.allows(field_use, ("page", name), &caller, None))
                 };
                 prop_assert_eq!(may(&before), may(&model));
             }
@@ -332,9 +332,9 @@ proptest! {
             let mut rules = FieldRules::new(&model.access);
             rules.carry_back(&TypeName::from("note"), &since);
             let Some(name) = then.name_of(secret) else { continue };
-            for wanted in USES {
+            for field_use in USES {
                 let caller = Caller::default();
-                prop_assert!(!rules.allows(wanted, ("note", name), &caller, None), "{}", name);
+                prop_assert!(!rules.allows(field_use, ("note", name), &caller, None), "{}", name);
             }
         }
     }

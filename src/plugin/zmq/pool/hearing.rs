@@ -10,25 +10,30 @@ use crate::plugin::zmq::message::{Envelope, Identity, ZmqMessage};
 
 impl Pool {
     /// Handles a message from a worker with a connection.
-    pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: ZmqMessage, now: Instant) {
-        self.hear_all(from, told, None, now);
+    pub(in crate::plugin::zmq) fn hear(
+        &mut self,
+        from: &Identity,
+        message: ZmqMessage,
+        now: Instant,
+    ) {
+        self.hear_all(from, message, None, now);
     }
 
     /// Handles an oversized message from a worker, without its body.
     pub(in crate::plugin::zmq) fn hear_too_much(
         &mut self,
         from: &Identity,
-        told: ZmqMessage,
+        message: ZmqMessage,
         failure: Failure,
         now: Instant,
     ) {
-        self.hear_all(from, told, Some(failure), now);
+        self.hear_all(from, message, Some(failure), now);
     }
 
     fn hear_all(
         &mut self,
         from: &Identity,
-        told: ZmqMessage,
+        message: ZmqMessage,
         failure: Option<Failure>,
         now: Instant,
     ) {
@@ -38,7 +43,7 @@ impl Pool {
         self.last_turn += 1;
         worker.turn = self.last_turn;
         worker.heard_at = now;
-        match told {
+        match message {
             ZmqMessage::Ready => self.begin(from),
             ZmqMessage::Heartbeat => self.hear_beat(from, now),
             ZmqMessage::Shutdown => self.lose(from),

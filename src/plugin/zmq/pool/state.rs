@@ -106,7 +106,7 @@ pub(in crate::plugin::zmq) struct WorkerRequest {
 /// A request without a worker, and when it has waited long enough.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) asked: WorkerRequest,
+    pub(super) request: WorkerRequest,
     pub(super) expiry: Instant,
 }
 
@@ -155,18 +155,18 @@ impl Pool {
     }
 
     /// Adds a request.
-    pub(in crate::plugin::zmq) fn ask(&mut self, asked: WorkerRequest, now: Instant) {
-        if let Some(call) = asked.parent.clone() {
-            return self.ask_nested(asked, call, now);
+    pub(in crate::plugin::zmq) fn ask(&mut self, request: WorkerRequest, now: Instant) {
+        if let Some(call) = request.parent.clone() {
+            return self.ask_nested(request, call, now);
         }
-        if asked.bounce > self.limits.max_bounce {
-            return self.fail(asked.ticket, Failure::TooDeep);
+        if request.bounce > self.limits.max_bounce {
+            return self.fail(request.ticket, Failure::TooDeep);
         }
         if self.waiting.len() >= self.limits.max_waiting {
-            return self.fail(asked.ticket, Failure::NotTaken);
+            return self.fail(request.ticket, Failure::NotTaken);
         }
         let expiry = now + REQUEST_TIMEOUT;
-        self.waiting.push_back(Waiting { asked, expiry });
+        self.waiting.push_back(Waiting { request, expiry });
         self.serve(now);
     }
 
@@ -178,18 +178,18 @@ impl Pool {
             let Some(identity) = latest.map(|(identity, _)| identity.clone()) else {
                 return;
             };
-            let Some(Waiting { asked, .. }) = self.waiting.pop_front() else {
+            let Some(Waiting { request, .. }) = self.waiting.pop_front() else {
                 return;
             };
-            let place = (RequestId::random(), asked.bounce);
+            let place = (RequestId::random(), request.bounce);
             let deadline = now + self.limits.timeout;
-            let waiting = (asked.ticket, deadline);
-            self.give(&identity, waiting, (place, asked.body), now);
+            let waiting = (request.ticket, deadline);
+            self.give(&identity, waiting, (place, request.body), now);
         }
     }
 
-    fn ask_nested(&mut self, asked: WorkerRequest, call: CallId, now: Instant) {
-        let WorkerRequest { ticket, body, .. } = asked;
+    fn ask_nested(&mut self, request: WorkerRequest, call: CallId, now: Instant) {
+        let WorkerRequest { ticket, body, .. } = request;
         let deadline = now + self.limits.timeout;
         let holder = self.holder_of(&call);
         let Some((identity, worker)) =
@@ -251,7 +251,7 @@ impl Pool {
     pub(in crate::plugin::zmq) fn cancel(&mut self, ticket: &Ticket) {
         let num_before = self.waiting.len();
         self.waiting
-            .retain(|waiting| waiting.asked.ticket != *ticket);
+            .retain(|waiting| waiting.request.ticket != *ticket);
         let mut is_found = self.waiting.len() < num_before;
         for worker in self.workers.values_mut() {
             let num_before = worker.nested.len();
@@ -305,8 +305,8 @@ impl Pool {
         if worker.unlinked_at.take().is_none() {
             return false;
         }
-        for told in std::mem::take(&mut worker.unsent) {
-            self.actions.push(Action::Tell(identity.clone(), told));
+        for message in std::mem::take(&mut worker.unsent) {
+            self.actions.push(Action::Tell(identity.clone(), message));
         }
         self.serve(now);
         true
@@ -320,15 +320,15 @@ impl Pool {
         }
     }
 
-    pub(super) fn tell(&mut self, to: &Identity, told: ZmqMessage, now: Instant) {
+    pub(super) fn tell(&mut self, to: &Identity, message: ZmqMessage, now: Instant) {
         let Some(worker) = self.workers.get_mut(to) else {
             return;
         };
         worker.told_at = now;
         if worker.unlinked_at.is_none() {
-            self.actions.push(Action::Tell(to.clone(), told));
+            self.actions.push(Action::Tell(to.clone(), message));
         } else {
-            worker.unsent.push(told);
+            worker.unsent.push(message);
         }
     }
 

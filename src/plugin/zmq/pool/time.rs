@@ -27,7 +27,7 @@ impl Pool {
 
     fn expire_requests(&mut self, now: Instant) {
         while let Some(next) = self.waiting.pop_front_if(|next| next.expiry <= now) {
-            self.fail(next.asked.ticket, Failure::NotTaken);
+            self.fail(next.request.ticket, Failure::NotTaken);
         }
         let mut expired = Vec::new();
         let mut overdue = Vec::new();

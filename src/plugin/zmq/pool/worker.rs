@@ -82,19 +82,19 @@ impl Worker {
     }
 
     /// Returns the index of a call in the stack.
-    pub(super) fn find_call(&self, wanted: &CallId) -> Option<usize> {
-        self.find(|entry| matches!(&entry.work, Work::Call(call, _) if call == wanted))
+    pub(super) fn find_call(&self, sought: &CallId) -> Option<usize> {
+        self.find(|entry| matches!(&entry.work, Work::Call(call, _) if call == sought))
     }
 
-    fn find(&self, is_wanted: impl Fn(&Entry) -> bool) -> Option<usize> {
-        self.stack.iter().rposition(is_wanted)
+    fn find(&self, is_match: impl Fn(&Entry) -> bool) -> Option<usize> {
+        self.stack.iter().rposition(is_match)
     }
 
     /// Returns whether it would handle a request caused by this call now, because it waits for the
     /// call.
-    pub(super) fn waits_for(&self, wanted: &CallId) -> bool {
+    pub(super) fn waits_for(&self, sought: &CallId) -> bool {
         let top = self.stack.last().map(|entry| &entry.work);
-        matches!(top, Some(Work::Call(call, _)) if call == wanted)
+        matches!(top, Some(Work::Call(call, _)) if call == sought)
     }
 
     /// Returns whether it was given a request that it has not answered.

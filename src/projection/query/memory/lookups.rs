@@ -35,12 +35,12 @@ pub(super) async fn look_up_records(
     batch: &[(i64, Head)],
     lookups: &mut LookedUp,
 ) -> Result<(), sqlx::Error> {
-    let mut wanted: BTreeMap<TypeName, Vec<RecordKey>> = BTreeMap::new();
+    let mut targets: BTreeMap<TypeName, Vec<RecordKey>> = BTreeMap::new();
     for id in lookups.targets(batch.iter().map(|(_, head)| &head.record)) {
-        wanted.entry(id.record_type).or_default().push(id.key);
+        targets.entry(id.record_type).or_default().push(id.key);
     }
     let mut records = Vec::new();
-    for (name, keys) in wanted {
+    for (name, keys) in targets {
         if let Some(layout) = run.catalog.get(&name) {
             let heads = read::heads(conn, layout, &keys).await?;
             records.extend(heads.into_iter().flatten().map(|head| head.record));

@@ -224,8 +224,8 @@ pub(crate) async fn look_over(
         }
         let mut seeming = Vec::new();
         for page in first..end.min(first.saturating_add(count)) {
-            let wanted = sums.get((page - first) as usize).copied();
-            if page != LOCK_PAGE && Some(store.sum(page)?) != wanted {
+            let expected = sums.get((page - first) as usize).copied();
+            if page != LOCK_PAGE && Some(store.sum(page)?) != expected {
                 seeming.push(page);
             }
         }

@@ -34,7 +34,7 @@ async fn record_tables_have_v1s_columns() {
              AND table_name = 'message' AND column_name NOT LIKE '%~%' ORDER BY ordinal_position",
         )
         .await;
-    let wanted = [
+    let expected = [
         "_id text not null",
         "_database_id text not null",
         "_owner_id text not null",
@@ -58,16 +58,16 @@ async fn record_tables_have_v1s_columns() {
         "_version bigint not null",
         "_position bigint not null",
     ];
-    assert_eq!(columns, wanted);
+    assert_eq!(columns, expected);
     let keys = "SELECT pg_get_constraintdef(oid) FROM pg_constraint \
                 WHERE conrelid = 'message'::regclass ORDER BY 1";
     let keys = world.place.ask(keys).await;
-    let wanted = [
+    let expected = [
         "PRIMARY KEY (_id, _database_id, _owner_id)",
         "UNIQUE (_id)",
         "UNIQUE (_row)",
     ];
-    assert_eq!(keys, wanted);
+    assert_eq!(keys, expected);
 }
 
 #[tokio::test]
@@ -88,8 +88,8 @@ async fn rows_say_what_v1s_said() {
     let row = "SELECT concat_ws('|', _id, _database_id, _owner_id, _created_at, _created_by, n, at, \
                parent) FROM message";
     let row = world.place.ask(row).await;
-    let wanted = "m1||u1|2017-07-14 02:40:01|u1|1.5|2017-07-14 02:40:01.5|m0";
-    assert_eq!(row, [wanted]);
+    let expected = "m1||u1|2017-07-14 02:40:01|u1|1.5|2017-07-14 02:40:01.5|m0";
+    assert_eq!(row, [expected]);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn people_are_found_where_v1_had_them() {
             (follow, EventBody::RelationAdded(target)),
         ])
         .await;
-    for (question, wanted) in [
+    for (question, expected) in [
         (
             "SELECT concat_ws('|', id, password, username, email, auth, token_valid_since) \
              FROM _user WHERE username = 'ANN'",
@@ -150,6 +150,6 @@ async fn people_are_found_where_v1_had_them() {
             "u1|f",
         ),
     ] {
-        assert_eq!(world.place.ask(question).await, [wanted], "{question}");
+        assert_eq!(world.place.ask(question).await, [expected], "{question}");
     }
 }

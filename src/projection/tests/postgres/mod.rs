@@ -89,8 +89,8 @@ impl Place {
         list_indexes(self.place()).await.unwrap()
     }
 
-    async fn set_index(&self, wanted: IndexEntry) {
-        set_index(self.place(), wanted).await.unwrap();
+    async fn set_index(&self, entry: IndexEntry) {
+        set_index(self.place(), entry).await.unwrap();
     }
 
     async fn carry_over_indexes(&self, to: &Self) {

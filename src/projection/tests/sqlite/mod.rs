@@ -65,9 +65,9 @@ impl Place {
         list_indexes(StorePlace::File(&path)).await.unwrap()
     }
 
-    async fn set_index(&self, wanted: IndexEntry) {
+    async fn set_index(&self, entry: IndexEntry) {
         let path = self.path();
-        set_index(StorePlace::File(&path), wanted).await.unwrap();
+        set_index(StorePlace::File(&path), entry).await.unwrap();
     }
 
     async fn carry_over_indexes(&self, to: &Self) {
@@ -116,8 +116,8 @@ async fn check_rebuilt(world: &mut World) {
         .unwrap();
     let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
     assert_eq!(live, rebuilt);
-    let wanted = schema(&world.place).await;
+    let expected = schema(&world.place).await;
     switch(&new, &current).unwrap();
-    assert_eq!(schema(&world.place).await, wanted);
+    assert_eq!(schema(&world.place).await, expected);
     world.reopen().await;
 }

@@ -23,7 +23,8 @@ use crate::delivery::consumers::schedule::{GivenUp, Start, Verdict};
 use crate::delivery::consumers::store::DeadLetter;
 use crate::log::seek::load_commit;
 use crate::plugin::{
-    CatchUp, DeliveryNote, Hook, PluginCallError, PluginRequest, Points, Presence, Urgency, Via,
+    CatchUp, DeliveryNote, ExtensionPoints, Hook, PluginCallError, PluginRequest, Presence,
+    Urgency, Via,
 };
 use crate::record::hooks;
 
@@ -42,7 +43,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// The input of an attempt.
 struct Attempt {
     parts: Arc<ConsumerParts>,
-    points: Arc<Points>,
+    points: Arc<ExtensionPoints>,
     limit: Duration,
     start: Start,
     /// The request behind the event, and whether it waits for this attempt.
@@ -187,8 +188,8 @@ impl DeliveryLoop {
             }
             Outcome::Refused(error) => {
                 self.num_failed += 1;
-                let is_told = self.answer_waiter(task.position, is_sync, Err(error.clone()));
-                if is_told {
+                let is_answered = self.answer_waiter(task.position, is_sync, Err(error.clone()));
+                if is_answered {
                     // The plugin has seen the event and refused it, and the caller knows.
                     self.schedule.finish(task);
                 } else {
@@ -303,13 +304,14 @@ impl DeliveryLoop {
     fn fail(&mut self, ended: &Ended, error: &ApiError) {
         let task = ended.start.task;
         let is_dropped = error.info.get("drop") == Some(&Json::Bool(true));
-        let asked = error.info.get("retry_after_ms").and_then(Json::as_u64);
-        let asked = asked.map(|millis| Duration::from_millis(millis).min(LONGEST_ASKED));
+        let retry_after = error.info.get("retry_after_ms").and_then(Json::as_u64);
+        let retry_after =
+            retry_after.map(|millis| Duration::from_millis(millis).min(LONGEST_ASKED));
         let verdict = if is_dropped {
             self.schedule.finish(task);
             Verdict::Dead
         } else {
-            self.schedule.fail(task, self.now(), asked)
+            self.schedule.fail(task, self.now(), retry_after)
         };
         if verdict != Verdict::Dead {
             let (consumer, hook) = (&self.parts.name, &ended.start.hook);

@@ -3,13 +3,13 @@
 //! Everything that it waits for comes together in one place ([`DeliveryLoop::await_something`]), so
 //! only the attempts themselves run concurrently. Files: `read` (the registration, and pages of the
 //! log), `attempt` (one delivery, from its content to the consequences of its end), `orders`
-//! (operators' orders), `save` (what is saved durably), `wanted` (what events require).
+//! (operators' orders), `save` (what is saved durably), `due` (what events require).
 
 mod attempt;
+mod due;
 mod orders;
 mod read;
 mod save;
-mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use super::parts::{ConsumerParts, Recipient};
 use super::schedule::{Moment, Schedule, TaskId};
 use super::store::{ConsumerCheckpoint, DeadLetterId};
 use crate::plugin::errors::{Unavailable, unavailable};
-use crate::plugin::{Points, Presence, Via, WorkerId};
+use crate::plugin::{ExtensionPoints, Presence, Via, WorkerId};
 use attempt::Ended;
 use save::Unsaved;
 
@@ -58,7 +58,7 @@ pub(super) struct DeliveryLoop {
     /// Whether the plugin had no checkpoint.
     is_new: bool,
     schedule: Schedule,
-    points: Arc<Points>,
+    points: Arc<ExtensionPoints>,
     presence: Presence,
     /// Whether catching up has begun since the plugin became ready.
     has_begun_catch_up: bool,

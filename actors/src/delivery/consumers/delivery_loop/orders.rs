@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skytrail_schema::code::{ApiError, Code};
 
 use super::DeliveryLoop;
-use super::wanted::Past;
+use super::due::Past;
 use crate::delivery::consumers::hook_events;
 use crate::delivery::consumers::messages::{Command, ConsumerState, Order, Target};
 use crate::delivery::consumers::parts::Recipient;
@@ -95,7 +95,7 @@ impl DeliveryLoop {
                  {MAX_RANGE} apart"
             )));
         }
-        let mut wanted: Vec<DeadLetterId> = Vec::new();
+        let mut selected: Vec<DeadLetterId> = Vec::new();
         let mut position = from;
         while position <= until {
             let page = self.load_page(position - 1, read).await?;
@@ -103,22 +103,22 @@ impl DeliveryLoop {
                 return Err(ApiError::unexpected("the log cannot be read"));
             };
             for commit in &page {
-                let called = self.wanted(commit, Past::Counts).into_iter();
+                let called = self.due(commit, Past::Counts).into_iter();
                 for it in called.filter(|it| (from..=until).contains(&it.event.position)) {
                     let position = it.event.position;
-                    wanted.extend(it.hooks.into_iter().map(|(hook, _)| (position, hook)));
+                    selected.extend(it.hooks.into_iter().map(|(hook, _)| (position, hook)));
                 }
             }
-            if wanted.len() > MAX_AGAIN {
+            if selected.len() > MAX_AGAIN {
                 return Err(refuse(format!(
                     "more than {MAX_AGAIN} deliveries: choose a smaller range, or rewind"
                 )));
             }
             position = last + 1;
         }
-        let again: BTreeSet<DeadLetterId> = wanted.iter().cloned().collect();
+        let again: BTreeSet<DeadLetterId> = selected.iter().cloned().collect();
         let letters = self.list_dead_letters(|id| again.contains(id)).await?;
-        self.reopen(wanted);
+        self.reopen(selected);
         self.unsaved.forget(letters);
         Ok(())
     }
@@ -186,8 +186,8 @@ impl DeliveryLoop {
         }
     }
 
-    fn reopen(&mut self, wanted: Vec<DeadLetterId>) {
-        for (position, hook) in wanted {
+    fn reopen(&mut self, letters: Vec<DeadLetterId>) {
+        for (position, hook) in letters {
             self.checkpoint.ordered = self.checkpoint.ordered.max(position);
             self.schedule.reopen(position, [hook]);
         }
@@ -211,7 +211,7 @@ impl DeliveryLoop {
     /// Lists the wanted dead letters: all of them, or the first few thousand.
     async fn list_dead_letters(
         &mut self,
-        is_wanted: impl Fn(&DeadLetterId) -> bool,
+        is_selected: impl Fn(&DeadLetterId) -> bool,
     ) -> Result<Vec<DeadLetterId>, ApiError> {
         // Those that are not saved yet are dead letters, too.
         self.save_all().await;
@@ -224,7 +224,7 @@ impl DeliveryLoop {
                 .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
             let ids = page.iter().map(|it| &it.id);
-            found.extend(ids.filter(|id| is_wanted(id)).cloned());
+            found.extend(ids.filter(|id| is_selected(id)).cloned());
             match page.last() {
                 Some(last) if page.len() == PAGE_DEAD_LETTERS && found.len() < MAX_AGAIN => {
                     after = Some(last.id.clone());

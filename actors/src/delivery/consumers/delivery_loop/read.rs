@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
-use super::wanted::Past;
+use super::due::Past;
 use super::{DeliveryLoop, EventRequest, MAX_REQUESTS, PAUSE};
 use crate::context::RequestContext;
 use crate::delivery::consumers::announced::Waiter;
@@ -18,7 +18,7 @@ use crate::delivery::consumers::parts::Recipient;
 use crate::delivery::consumers::schedule::{Arrival, GivenUp, Schedule};
 use crate::delivery::consumers::store::LogRange;
 use crate::log::seek::load_commit;
-use crate::plugin::Points;
+use crate::plugin::ExtensionPoints;
 
 /// The approximate number of events that are read at once.
 const PAGE_EVENTS: usize = 512;
@@ -81,7 +81,7 @@ impl DeliveryLoop {
     /// Promises to deliver to the hooks that the plugin registered, to new ones from now on.
     ///
     /// While that cannot be saved, nothing is delivered, and it is retried.
-    async fn promise_hooks(&mut self, points: Arc<Points>) {
+    async fn promise_hooks(&mut self, points: Arc<ExtensionPoints>) {
         let head = self.parts.env.log.head();
         let hooks = hook_events::after_hooks(&points, &self.parts.name);
         let mut names = BTreeSet::new();
@@ -163,12 +163,12 @@ impl DeliveryLoop {
 
     /// Returns whether there is room for more events, and it is known which of them are wanted.
     pub(super) fn may_read(&self) -> bool {
-        let is_wanted = match &self.parts.recipient {
+        let has_recipient = match &self.parts.recipient {
             Recipient::Plugin => self.has_promised,
             // It is read only while workers are connected: nothing is promised to absent ones.
             Recipient::Log(_) => self.presence.is_ready,
         };
-        let is_free = is_wanted && self.schedule.counts().open < MAX_OPEN;
+        let is_free = has_recipient && self.schedule.counts().open < MAX_OPEN;
         is_free && !self.is_draining() && self.closing.is_none() && self.not_before.is_none()
     }
 
@@ -229,15 +229,15 @@ impl DeliveryLoop {
     fn take(&mut self, commit: &Arc<Commit>, read: u64) {
         let name = Arc::clone(&self.parts.name);
         let announced = self.parts.announced_commits.take_for(commit.id, &name);
-        for wanted in self.wanted(commit, Past::Ignored) {
-            let event = wanted.event;
+        for due in self.due(commit, Past::Ignored) {
+            let event = due.event;
             let waiter = announced
                 .as_ref()
-                .and_then(|announced| announced.take_waiter(wanted.index, &name));
+                .and_then(|announced| announced.take_waiter(due.index, &name));
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
-            let mut arrival = wanted.arrival(commit);
+            let mut arrival = due.arrival(commit);
             let is_remembered = waiter.is_some() || self.requests.len() < MAX_REQUESTS;
             if let Some(announced) = announced.as_ref().filter(|_| is_remembered) {
                 let context = &announced.context;
@@ -333,8 +333,8 @@ impl DeliveryLoop {
     /// Reads an event again that was open, or is wanted once more.
     async fn read_again(&mut self, position: u64) -> Result<(), ApiError> {
         let commit = load_commit(&*self.parts.env.log, position).await?;
-        let wanted = self.wanted(&commit, Past::Counts).into_iter();
-        for it in wanted.filter(|it| it.event.position == position) {
+        let due = self.due(&commit, Past::Counts).into_iter();
+        for it in due.filter(|it| it.event.position == position) {
             for (hook, attempts) in self.schedule.retain_unread(position, &it.hooks) {
                 self.orphan(GivenUp {
                     position,

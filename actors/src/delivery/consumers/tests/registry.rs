@@ -115,8 +115,8 @@ async fn a_consumer_is_forgotten_also_when_the_client_hangs_up() {
     let world = World::new();
     let hooks = begun(&world).await;
     hooks.create_consumer("x", options(), 0).await.unwrap();
-    let asked = hooks.delete_consumer("x").now_or_never();
-    assert!(asked.is_none(), "it is not over at once");
+    let deletion = hooks.delete_consumer("x").now_or_never();
+    assert!(deletion.is_none(), "it is not over at once");
     let over = async {
         while hooks.work_for("x", 1).is_ok() || !world.consumer_store.consumers.lock().is_empty() {
             tokio::task::yield_now().await;

@@ -30,8 +30,8 @@ use crate::live::tests::store::ModelStore;
 use crate::log::CommitObserver as _;
 use crate::ops_store::OpsStoreError;
 use crate::plugin::{
-    CatchUp, DeliveryNote, Hook, NoPlugins, PluginCallError, PluginGate, PluginRequest, Points,
-    Presence, Readiness, Trigger, Urgency,
+    CatchUp, DeliveryNote, ExtensionPoints, Hook, NoPlugins, PluginCallError, PluginGate,
+    PluginRequest, Presence, Readiness, Trigger, Urgency,
 };
 use crate::record::env::RecordEnv;
 
@@ -114,7 +114,7 @@ impl ConsumerStore for TestStore {
 
 /// A plugin `p` that is present as the test says, and never answers.
 pub(super) struct Silent {
-    points: Mutex<Arc<Points>>,
+    points: Mutex<Arc<ExtensionPoints>>,
     presence: Mutex<Presence>,
     changes: watch::Sender<()>,
 }
@@ -142,10 +142,10 @@ impl Silent {
             timeout: None,
         };
         let hooks: Vec<Hook> = hooks.iter().map(hook).collect();
-        *self.points.lock() = Arc::new(Points {
+        *self.points.lock() = Arc::new(ExtensionPoints {
             hooks: HashMap::from([(("note".into(), Trigger::AfterSave), hooks)]),
             readiness: Readiness::Ready,
-            ..Points::default()
+            ..ExtensionPoints::default()
         });
         *self.presence.lock() = Presence {
             is_registered: true,
@@ -161,7 +161,7 @@ impl Silent {
 
 #[async_trait]
 impl PluginGate for Silent {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         Arc::clone(&self.points.lock())
     }
 

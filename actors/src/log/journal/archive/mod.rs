@@ -358,12 +358,12 @@ impl SegmentFile {
         let mut frames = self.frames(cut.end..self.end);
         while let Some((offset, frame)) = frames.next()? {
             let last = frame.peek.last_position();
-            let is_wanted = match until {
+            let is_in_range = match until {
                 Until::End => true,
                 Until::Position(position) => last <= position,
                 Until::Time(time) => frame.peek.time <= time,
             };
-            if !is_wanted {
+            if !is_in_range {
                 break;
             }
             cut = Cut {

@@ -142,12 +142,12 @@ pub enum FrameError {
     #[error("nested deeper than {MAX_DEPTH}")]
     TooDeep,
     /// A member is missing or has the wrong type.
-    #[error("{member} should be {wanted}")]
+    #[error("{member} should be {expected}")]
     BadMember {
         /// The member.
         member: &'static str,
         /// What it should be.
-        wanted: &'static str,
+        expected: &'static str,
     },
 }
 
@@ -244,8 +244,8 @@ fn call(members: &mut Map<String, Json>) -> Result<CallMessage, FrameError> {
     })
 }
 
-fn bad(member: &'static str, wanted: &'static str) -> FrameError {
-    FrameError::BadMember { member, wanted }
+fn bad(member: &'static str, expected: &'static str) -> FrameError {
+    FrameError::BadMember { member, expected }
 }
 
 fn required_text(
@@ -270,10 +270,10 @@ fn optional_texts(
     members: &mut Map<String, Json>,
     name: &'static str,
 ) -> Result<Vec<String>, FrameError> {
-    let wanted = || bad(name, "a list of strings");
+    let expected = || bad(name, "a list of strings");
     match members.remove(name) {
         None | Some(Json::Null) => Ok(Vec::new()),
-        Some(list) => serde_json::from_value(list).map_err(|_| wanted()),
+        Some(list) => serde_json::from_value(list).map_err(|_| expected()),
     }
 }
 

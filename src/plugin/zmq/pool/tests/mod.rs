@@ -24,7 +24,7 @@ fn name(text: &str) -> Identity {
     Identity(text.as_bytes().into())
 }
 
-fn asked(ticket: &str, parent: Option<&str>) -> WorkerRequest {
+fn worker_request(ticket: &str, parent: Option<&str>) -> WorkerRequest {
     WorkerRequest {
         ticket: ticket.into(),
         parent: parent.map(Arc::from),
@@ -60,18 +60,18 @@ impl Game {
         game
     }
 
-    fn hear(&mut self, worker: &str, told: ZmqMessage) {
-        self.pool.hear(&name(worker), told, self.now);
+    fn hear(&mut self, worker: &str, message: ZmqMessage) {
+        self.pool.hear(&name(worker), message, self.now);
     }
 
-    fn hear_too_much(&mut self, worker: &str, told: ZmqMessage) {
+    fn hear_too_much(&mut self, worker: &str, message: ZmqMessage) {
         let failure = Failure::TooLarge(1000);
         self.pool
-            .hear_too_much(&name(worker), told, failure, self.now);
+            .hear_too_much(&name(worker), message, failure, self.now);
     }
 
     fn ask(&mut self, ticket: &str, parent: Option<&str>) {
-        self.pool.ask(asked(ticket, parent), self.now);
+        self.pool.ask(worker_request(ticket, parent), self.now);
     }
 
     /// Lets time pass, while the given workers show that they are alive.
@@ -381,7 +381,7 @@ fn nesting_is_bounded_both_ways() {
     assert_eq!(game.drain(), [Action::Tell(name("a"), refused)]);
     let deep = WorkerRequest {
         bounce: 11,
-        ..asked("deep", None)
+        ..worker_request("deep", None)
     };
     game.pool.ask(deep, game.now);
     assert_eq!(
@@ -395,7 +395,7 @@ fn a_request_at_the_bound_cannot_cause_another() {
     let mut game = Game::with(&["a"]);
     let deep = WorkerRequest {
         bounce: 9,
-        ..asked("1", None)
+        ..worker_request("1", None)
     };
     game.pool.ask(deep, game.now);
     let request = game.given("a");
@@ -454,7 +454,7 @@ fn a_call_that_the_server_forgets_is_answered_all_the_same() {
 
 #[test]
 fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
-    for told in [ZmqMessage::Shutdown, ZmqMessage::Ready] {
+    for message in [ZmqMessage::Shutdown, ZmqMessage::Ready] {
         let mut game = Game::with(&["a"]);
         game.ask("1", None);
         let outer = game.given("a");
@@ -462,10 +462,10 @@ fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
         game.ask("2", Some(&call));
         game.given("a");
         game.ask("3", Some(&call));
-        game.hear("a", told.clone());
+        game.hear("a", message.clone());
         let lost: Vec<_> = ["1", "2", "3"].map(timed_out).into();
         assert_eq!(game.drain(), lost);
-        assert_eq!(game.pool.num_ready() > 0, told == ZmqMessage::Ready);
+        assert_eq!(game.pool.num_ready() > 0, message == ZmqMessage::Ready);
         // The reply to a forgotten call goes nowhere.
         game.pool.reply(&call, Vec::new(), game.now);
         assert_eq!(game.drain(), []);

@@ -27,7 +27,7 @@ enum Step {
     /// A worker sends a signal.
     Signal {
         worker: usize,
-        told: ZmqMessage,
+        message: ZmqMessage,
     },
     /// It answers one of its requests, and then again.
     Answer {
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Reply),
         2 => worker.clone().prop_map(Step::Link),
         1 => worker.clone().prop_map(Step::Unlink),
-        5 => (worker.clone(), signal).prop_map(|(worker, told)| Step::Signal { worker, told }),
+        5 => (worker.clone(), signal).prop_map(|(worker, message)| Step::Signal { worker, message }),
         6 => (worker.clone(), any::<usize>())
             .prop_map(|(worker, which)| Step::Answer { worker, which }),
         1 => (worker.clone(), 0..4_u32).prop_map(|(worker, bounce)| Step::Babble { worker, bounce }),
@@ -141,7 +141,7 @@ impl Play {
                     pool.unlink(&identity, now);
                 }
             }
-            Step::Signal { worker, told } => self.say(worker, told),
+            Step::Signal { worker, message } => self.say(worker, message),
             Step::Answer { worker, which } => self.answer(worker, which),
             Step::Babble { worker, bounce } => self.say(worker, ZmqMessage::Response(own(bounce))),
             Step::Call { worker, which } => self.call(worker, which),
@@ -205,10 +205,10 @@ impl Play {
         pick(&open, which).cloned()
     }
 
-    fn say(&mut self, worker: usize, told: ZmqMessage) {
+    fn say(&mut self, worker: usize, message: ZmqMessage) {
         let identity = name(WORKERS[worker]);
         if self.linked.contains(&identity) {
-            self.game.pool.hear(&identity, told, self.game.now);
+            self.game.pool.hear(&identity, message, self.game.now);
         }
     }
 
@@ -227,8 +227,8 @@ impl Play {
                 Action::Tell(to, ZmqMessage::Response(envelope)) => {
                     self.check_reply(&to, &envelope)
                 }
-                Action::Tell(to, told) => {
-                    assert_eq!(told, ZmqMessage::Heartbeat);
+                Action::Tell(to, message) => {
+                    assert_eq!(message, ZmqMessage::Heartbeat);
                     assert!(self.linked.contains(&to));
                 }
                 Action::HangUp(identity) => {
@@ -368,7 +368,7 @@ proptest! {
         let mut play = Play::new();
         for worker in 0..2 {
             play.take(Step::Link(worker));
-            play.take(Step::Signal { worker, told: ZmqMessage::Ready });
+            play.take(Step::Signal { worker, message: ZmqMessage::Ready });
         }
         for step in steps {
             play.take(step);

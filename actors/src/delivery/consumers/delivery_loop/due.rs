@@ -10,7 +10,7 @@ use crate::delivery::consumers::parts::{LOG_TASK, Recipient};
 use crate::delivery::consumers::schedule::Arrival;
 
 /// An event that a consumer can be told of.
-pub(super) struct Wanted<'a> {
+pub(super) struct DueEvent<'a> {
     /// Its index in the commit.
     pub(super) index: usize,
     pub(super) event: &'a Event,
@@ -27,24 +27,24 @@ pub(super) enum Past {
 
 impl DeliveryLoop {
     /// Returns the events of a commit that the consumer can be told of.
-    pub(super) fn wanted<'a>(&self, commit: &'a Commit, past: Past) -> Vec<Wanted<'a>> {
+    pub(super) fn due<'a>(&self, commit: &'a Commit, past: Past) -> Vec<DueEvent<'a>> {
         match &self.parts.recipient {
-            Recipient::Plugin => self.wanted_by_plugin(commit, past),
+            Recipient::Plugin => self.due_for_plugin(commit, past),
             Recipient::Log(side) => {
                 let events = commit.events.iter().enumerate();
                 let events = events.filter(|(_, event)| side.options.filter.matches(commit, event));
-                let wanted = events.map(|(index, event)| Wanted {
+                let due = events.map(|(index, event)| DueEvent {
                     index,
                     event,
                     hooks: vec![(LOG_TASK.into(), false)],
                 });
-                wanted.collect()
+                due.collect()
             }
         }
     }
 
-    fn wanted_by_plugin<'a>(&self, commit: &'a Commit, past: Past) -> Vec<Wanted<'a>> {
-        let wanted = hook_events::of_commit(commit).map(|it| {
+    fn due_for_plugin<'a>(&self, commit: &'a Commit, past: Past) -> Vec<DueEvent<'a>> {
+        let due = hook_events::of_commit(commit).map(|it| {
             let is_meant = |key: &str| {
                 let since = self.checkpoint.since.get(key);
                 since.is_some_and(|since| past == Past::Counts || *since < it.event.position)
@@ -52,17 +52,17 @@ impl DeliveryLoop {
             let hooks = hook_events::hooks(&self.points, (&it.id, it.trigger), &self.parts.name);
             let hooks = hooks.filter(|hook| is_meant(&hook_events::key_of(hook)));
             let hooks = hooks.map(|hook| (hook.name.as_str().into(), !hook.is_async));
-            Wanted {
+            DueEvent {
                 index: it.index,
                 event: it.event,
                 hooks: hooks.collect(),
             }
         });
-        wanted.collect()
+        due.collect()
     }
 }
 
-impl Wanted<'_> {
+impl DueEvent<'_> {
     pub(super) fn arrival(&self, commit: &Commit) -> Arrival {
         Arrival {
             position: self.event.position,
