@@ -77,13 +77,13 @@ impl AuthKeys {
     /// Returns `None` when there is none, or when a given key belongs to no alternative. Null and
     /// an empty string do not count as given.
     pub fn effective(&self, data: &AuthData) -> Option<&[String]> {
-        let known = self.keys();
+        let all_keys = self.keys();
         let is_given = |key: &String| match data.get(key) {
             None | Some(Value::Null) => false,
             Some(Value::String(text)) => !text.is_empty(),
             Some(_) => true,
         };
-        if !data.keys().all(|key| known.contains(key.as_str())) {
+        if !data.keys().all(|key| all_keys.contains(key.as_str())) {
             return None;
         }
         let mut alternatives = self.0.iter();

@@ -66,7 +66,7 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
         return provider::log_in(call, name).await;
     }
     let auth_data = auth_data(&mut call.body);
-    let known = auth_data.clone().unwrap_or_default();
+    let given = auth_data.clone().unwrap_or_default();
     let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
     match try_log_in(call, auth_data).await {
         Ok(session) => {
@@ -77,7 +77,7 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
             let is_reported =
                 audit_reporter.is_recorded() || services.refusals.is_refusal(&refused);
             let user = match is_reported && refused.code != Code::ResourceNotFound {
-                true => services.accounts.find_user(&known).await.ok().flatten(),
+                true => services.accounts.find_user(&given).await.ok().flatten(),
                 false => None,
             };
             services.refusals.note(user.as_ref(), "password", &refused);

@@ -61,7 +61,7 @@ pub(super) async fn field(call: Call) -> Outcome {
 pub(super) async fn user(call: Call) -> Outcome {
     let text = required(&call, "user")?;
     let named = find_user(&call.services, &text).await?;
-    let is_known = named.is_some();
+    let is_named = named.is_some();
     let command = EraseUser {
         // A user who has already been deleted may have left data under their id.
         user: named.unwrap_or_else(|| user_id(&text)),
@@ -71,7 +71,7 @@ pub(super) async fn user(call: Call) -> Outcome {
         context: call.context,
     };
     match call.services.eraser.user(command).await {
-        Err(error) if error.code == Code::ResourceNotFound && !is_known => {
+        Err(error) if error.code == Code::ResourceNotFound && !is_named => {
             let message = format!("no user {text:?}, by id or by name: {}", error.message);
             Err(ApiError::new(Code::ResourceNotFound, message))
         }

@@ -81,8 +81,8 @@ pub(super) async fn test(mut call: Call) -> Outcome {
         || ApiError::invalid_argument(format!("kind should be one of {KINDS:?}"), &["kind"]);
     let kind = kind.ok_or_else(unknown)?;
     let state = call.services.broker.state().await;
-    let known = state.iter().flat_map(|state| &state.plugins);
-    if !known.into_iter().any(|known| known.name == plugin) {
+    let listed = state.iter().flat_map(|state| &state.plugins);
+    if !listed.into_iter().any(|listed| listed.name == plugin) {
         let message = format!("no plugin named {plugin:?}");
         return Err(ApiError::new(Code::ResourceNotFound, message));
     }

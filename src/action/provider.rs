@@ -42,7 +42,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let refusal = "invalid authentication information";
     let service = Service::Provider(provider.clone());
     // Names that no plugin registered are arbitrary text from strangers.
-    let is_known = call
+    let is_registered = call
         .services
         .plugins
         .points()
@@ -60,8 +60,8 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         if is_outage(refused) {
             return;
         }
-        let (services, known) = (&call.services, is_known.then_some(refused));
-        sso::note_failure(services, &service, &call.audit_reporter, known);
+        let (services, reported) = (&call.services, is_registered.then_some(refused));
+        sso::note_failure(services, &service, &call.audit_reporter, reported);
     })?;
     let command = LogInWithAccount {
         context: call.context,

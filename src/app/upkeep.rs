@@ -60,9 +60,9 @@ fn start_eraser(on: &StartContext<'_>, domain: &Domain) -> Arc<Eraser> {
         Arc::clone(&core.ops_store) as _,
         Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
     ];
-    let known = (Arc::clone(&domain.records), Arc::clone(&core.store) as _);
-    let kept = (Arc::clone(&core.log), Arc::clone(&core.erasures));
-    let eraser = Eraser::new(domain.env.clone(), known, kept, holders);
+    let sources = (Arc::clone(&domain.records), Arc::clone(&core.store) as _);
+    let log = (Arc::clone(&core.log), Arc::clone(&core.erasures));
+    let eraser = Eraser::new(domain.env.clone(), sources, log, holders);
     let eraser = eraser.giving_up(Arc::clone(&core.reserve));
     let remover = Arc::new(Remover(Arc::clone(&domain.files.store)));
     let eraser = eraser.removing(remover, config.assets.upload_timeout);

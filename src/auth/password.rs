@@ -104,8 +104,12 @@ impl PasswordHasher for Argon2Hasher {
         self.run(is_any).await
     }
 
-    async fn guess_level(&self, password: Password, known: Vec<String>) -> Result<u8, ApiError> {
-        self.run(move || Ok(strength::level(password.reveal(), &known)))
+    async fn guess_level(
+        &self,
+        password: Password,
+        user_texts: Vec<String>,
+    ) -> Result<u8, ApiError> {
+        self.run(move || Ok(strength::level(password.reveal(), &user_texts)))
             .await
     }
 

@@ -7,22 +7,22 @@ const MIN_KNOWN_CHARS: usize = 2;
 /// The rest is ignored: this many characters are either hard enough to guess, or no number is.
 const MAX_CHARS: usize = 100;
 
-/// Estimates a password's strength against an attacker who knows `known`.
+/// Estimates a password's strength against an attacker who knows `user_texts`.
 ///
 /// The known strings are used as words to try. The password is also judged by what is left of it
 /// without them: a sequence of known words is not hard to guess because it is long.
-pub fn level(password: &str, known: &[String]) -> u8 {
+pub fn level(password: &str, user_texts: &[String]) -> u8 {
     let password: String = password.chars().take(MAX_CHARS).collect();
-    let texts: Vec<&str> = known.iter().map(String::as_str).collect();
+    let texts: Vec<&str> = user_texts.iter().map(String::as_str).collect();
     let whole = score(&password, &texts);
     let folded = password.to_lowercase();
     let may_occur = |text: &&String| text.len() <= folded.len();
-    let known = known.iter().filter(may_occur);
-    let mut known: Vec<String> = known.map(|text| text.to_lowercase()).collect();
-    known.retain(|text| text.chars().count() >= MIN_KNOWN_CHARS);
-    known.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    let user_texts = user_texts.iter().filter(may_occur);
+    let mut user_texts: Vec<String> = user_texts.map(|text| text.to_lowercase()).collect();
+    user_texts.retain(|text| text.chars().count() >= MIN_KNOWN_CHARS);
+    user_texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     let mut left = folded.clone();
-    for text in &known {
+    for text in &user_texts {
         left = left.replace(text.as_str(), "");
     }
     if left == folded {
@@ -31,17 +31,17 @@ pub fn level(password: &str, known: &[String]) -> u8 {
     whole.min(score(&left, &[])) + 1
 }
 
-fn score(password: &str, known: &[&str]) -> u8 {
-    zxcvbn(password, known).score().into()
+fn score(password: &str, user_texts: &[&str]) -> u8 {
+    zxcvbn(password, user_texts).score().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn level_of(password: &str, known: &[&str]) -> u8 {
-        let known: Vec<String> = known.iter().map(|text| (*text).to_owned()).collect();
-        level(password, &known)
+    fn level_of(password: &str, user_texts: &[&str]) -> u8 {
+        let user_texts: Vec<String> = user_texts.iter().map(|text| (*text).to_owned()).collect();
+        level(password, &user_texts)
     }
 
     #[test]

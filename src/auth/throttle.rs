@@ -172,8 +172,8 @@ impl Memory {
         let held = attempt.0.iter();
         let held = held.filter(|(kind, _)| !is_home || *kind != Kind::Account);
         held.map(|(kind, key)| {
-            let known = self.buckets.peek(key).copied();
-            let bucket = known.unwrap_or_else(|| Bucket::full(*kind, now));
+            let cached = self.buckets.peek(key).copied();
+            let bucket = cached.unwrap_or_else(|| Bucket::full(*kind, now));
             (*key, bucket.refilled(now))
         })
         .collect()

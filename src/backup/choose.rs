@@ -36,9 +36,9 @@ pub fn choose(
     let mut ends = ends(&manifests);
     // A damaged backup no longer says which one it follows, but the log does.
     if !damaged.is_empty() && ends.len() > 1 {
-        let known = repository.segments()?;
+        let existing = repository.segments()?;
         let all = ends.clone();
-        ends.retain(|end| !all.iter().any(|later| is_within(end, later, &known)));
+        ends.retain(|end| !all.iter().any(|later| is_within(end, later, &existing)));
     }
     match ends.as_slice() {
         [newest] => Ok((*newest).clone()),
@@ -69,7 +69,7 @@ fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
 ///
 /// Its last segment is one of the later one's segments, or has grown into one, so that nothing else
 /// in the repository could restore it. If this cannot be determined, returns `false`.
-fn is_within(earlier: &Manifest, later: &Manifest, known: &[SegmentName]) -> bool {
+fn is_within(earlier: &Manifest, later: &Manifest, existing: &[SegmentName]) -> bool {
     if earlier.name >= later.name {
         return false;
     }
@@ -80,7 +80,10 @@ fn is_within(earlier: &Manifest, later: &Manifest, known: &[SegmentName]) -> boo
         let mut segments = later.segments.iter();
         segments.any(|it| it.first == name.first && name.ends_with(it.last, &it.chain))
     };
-    let mut holders = known.iter().filter(|name| name.may_hold(last)).peekable();
+    let mut holders = existing
+        .iter()
+        .filter(|name| name.may_hold(last))
+        .peekable();
     later.segments.contains(last)
         || (holders.peek().is_some() && holders.all(|name| is_laters(&name)))
 }

@@ -34,19 +34,19 @@ pub(super) fn find_missing(
     if let Some(last) = last {
         let lately = read(survey, last.head + 1)?;
         let uploaded = lately.uploaded.iter().map(AssetName::as_str);
-        let mut known = uploaded.chain(earlier.iter().map(String::as_str));
-        if !there.is_other_folder && !known.any(|name| there.misses(name, &lately)) {
+        let mut files = uploaded.chain(earlier.iter().map(String::as_str));
+        if !there.is_other_folder && !files.any(|name| there.misses(name, &lately)) {
             return Ok(None);
         }
     }
     // Only the whole log tells whether it knows a file that an earlier backup found in the folder.
-    let known = read(survey, 0)?;
+    let files = read(survey, 0)?;
     let (mut names, mut num_announced) = (Vec::new(), 0);
-    for name in known.announced.union(&known.uploaded) {
-        if !there.misses(name.as_str(), &known) {
+    for name in files.announced.union(&files.uploaded) {
+        if !there.misses(name.as_str(), &files) {
             continue;
         }
-        if known.uploaded.contains(name) || earlier.contains(name.as_str()) {
+        if files.uploaded.contains(name) || earlier.contains(name.as_str()) {
             names.push(name.to_string());
         } else {
             num_announced += u64::from(there.is_other_folder);
@@ -62,12 +62,12 @@ pub(super) fn find_missing(
 }
 
 fn read(survey: &Survey, from: u64) -> Result<KnownFiles, BackupError> {
-    let mut known = KnownFiles::default();
+    let mut files = KnownFiles::default();
     for segment in &survey.segments {
-        let read = known.read(segment, from);
+        let read = files.read(segment, from);
         read.map_err(BackupError::io(segment.name.clone()))?;
     }
-    Ok(known)
+    Ok(files)
 }
 
 /// The content of the folder of files.
@@ -95,9 +95,9 @@ impl<'a> There<'a> {
         }
     }
 
-    fn misses(&self, name: &str, known: &KnownFiles) -> bool {
+    fn misses(&self, name: &str, files: &KnownFiles) -> bool {
         !self.names.contains(Path::new(name))
             && !self.erased.has(name)
-            && !known.erased.contains(name)
+            && !files.erased.contains(name)
     }
 }

@@ -110,9 +110,9 @@ impl Repository {
     /// Makes this the repository of a store, unless it is already.
     pub(super) fn claim(&self, store_id: Uuid) -> Result<(), BackupError> {
         match self.store_id()? {
-            Some(known) if known == store_id => Ok(()),
-            Some(known) => Err(BackupError::Refused(format!(
-                "{} has backups of another store ({known}; this one is {store_id}): each store \
+            Some(existing) if existing == store_id => Ok(()),
+            Some(existing) => Err(BackupError::Refused(format!(
+                "{} has backups of another store ({existing}; this one is {store_id}): each store \
                  needs its own place",
                 self.place
             ))),
@@ -275,9 +275,9 @@ impl BackupPlace {
 /// Resolves a path, as far as it exists.
 fn resolve(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let known = path.ancestors().find_map(|above| {
+    let existing = path.ancestors().find_map(|above| {
         let rest = path.strip_prefix(above).ok()?;
         Some(above.canonicalize().ok()?.join(rest))
     });
-    known.unwrap_or(path)
+    existing.unwrap_or(path)
 }

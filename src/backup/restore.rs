@@ -121,7 +121,7 @@ pub fn restore(
         manifest: &manifest,
         folder: &folder,
         disk: &disk,
-        known: repository.segments()?,
+        existing: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
         last_key: 0,
@@ -216,7 +216,7 @@ fn read_all(
         manifest,
         folder: scratch,
         disk: &disk,
-        known: repository.segments()?,
+        existing: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
         last_key: 0,
@@ -310,7 +310,7 @@ struct Reading<'a> {
     manifest: &'a Manifest,
     folder: &'a Path,
     disk: &'a RealDisk,
-    known: Vec<SegmentName>,
+    existing: Vec<SegmentName>,
     /// The number of events without their payloads in the fetched segments.
     num_erased: u64,
     /// The number of events that are sealed with their subjects' keys.
@@ -375,7 +375,7 @@ impl Reading<'_> {
         follows: Option<ChainHash>,
     ) -> Result<Fetched, BackupError> {
         let candidates: Vec<SegmentName> = self
-            .known
+            .existing
             .iter()
             .filter(|name| name.may_hold(segment_ref))
             .cloned()

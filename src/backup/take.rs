@@ -90,7 +90,7 @@ fn save(
         repository,
         progress,
         last: newest(repository)?,
-        known: repository.segments()?,
+        existing: repository.segments()?,
         used: Vec::new(),
         last_key: 0,
         copied_bytes: 0,
@@ -157,7 +157,7 @@ struct Work<'a> {
     repository: &'a Repository,
     progress: &'a mut dyn FnMut(Progress),
     last: Option<Manifest>,
-    known: Vec<SegmentName>,
+    existing: Vec<SegmentName>,
     /// The known segments that the log has now.
     used: Vec<SegmentName>,
     /// The highest key number that the log, as far as it was read, is sealed with.
@@ -211,7 +211,7 @@ impl Work<'_> {
         let sealed = segment
             .digest
             .map(|digest| SegmentName::of(segment, &digest));
-        if let Some(name) = sealed.filter(|name| self.known.contains(name)) {
+        if let Some(name) = sealed.filter(|name| self.existing.contains(name)) {
             self.used.push(name);
             log.segments.push(reference);
             return Ok(());
@@ -234,8 +234,9 @@ impl Work<'_> {
             log.segments.push(reference);
             return Ok(());
         }
-        let is_kept = self.known.iter().any(|known| {
-            known.first == reference.first && known.ends_with(reference.last, &reference.chain)
+        let is_kept = self.existing.iter().any(|existing| {
+            existing.first == reference.first
+                && existing.ends_with(reference.last, &reference.chain)
         });
         if is_kept {
             let found = within.iter().map(|damage| {
@@ -303,7 +304,7 @@ impl Work<'_> {
     fn copy_segment(&mut self, segment: &SegmentFile, digest: [u8; 32]) -> Result<(), BackupError> {
         let name = SegmentName::of(segment, &digest);
         self.used.push(name.clone());
-        if self.known.contains(&name) {
+        if self.existing.contains(&name) {
             return Ok(());
         }
         let mut content = segment.sealed(digest);

@@ -126,9 +126,9 @@ fn read_loggers(reader: &mut Reader<'_>) -> Vec<(Logger, String)> {
             (Some(logger), Some(level)) => loggers.push((*logger, level.to_owned())),
             (None, Some(_)) if SILENT.contains(&short) => {}
             (None, Some(_)) => {
-                let known = LOGGERS.iter().map(|logger| logger.name);
-                let known: Vec<_> = known.chain(SILENT.iter().copied()).collect();
-                let expected = format!("one of these after {PREFIX}: {}", known.join(", "));
+                let names = LOGGERS.iter().map(|logger| logger.name);
+                let names: Vec<_> = names.chain(SILENT.iter().copied()).collect();
+                let expected = format!("one of these after {PREFIX}: {}", names.join(", "));
                 reader.refuse(&name, &value, &expected);
             }
         }

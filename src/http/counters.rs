@@ -62,10 +62,10 @@ impl DoorCounters {
             return;
         };
         counters.seconds.observe(took.as_secs_f64());
-        let known = counters.statuses.read().get(&status).cloned();
-        let known = known
+        let counter = counters.statuses.read().get(&status).cloned();
+        let counter = counter
             .unwrap_or_else(|| Arc::clone(counters.statuses.write().entry(status).or_default()));
-        known.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a request whose client disconnected before the answer.
@@ -126,8 +126,8 @@ impl DoorCounters {
     }
 
     fn action(&self, name: &str) -> Option<Arc<ActionCounters>> {
-        if let Some(known) = self.actions.read().get(name) {
-            return Some(Arc::clone(known));
+        if let Some(counter) = self.actions.read().get(name) {
+            return Some(Arc::clone(counter));
         }
         let mut actions = self.actions.write();
         if actions.len() >= MAX_ACTIONS {

@@ -137,9 +137,9 @@ fn respond(
         let kept = format!("private, max-age={}", good_for.as_secs());
         answer.insert_header((CACHE_CONTROL, kept));
     }
-    let known = HeaderValue::from_str(&state.content_type).ok();
-    let known = known.filter(|known| !known.is_empty());
-    let content_type = known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE));
+    let given = HeaderValue::from_str(&state.content_type).ok();
+    let given = given.filter(|given| !given.is_empty());
+    let content_type = given.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE));
     // Anyone with the client key can upload files, and plugins may serve pages from the same
     // origin: no file may run as one of those pages.
     let media_type = state.content_type.to_ascii_lowercase();
@@ -298,9 +298,9 @@ impl Incoming {
             ApiError::invalid_argument(message, &["filename"])
         };
         let asked_for = AssetName::clean(raw).ok_or_else(bad_name)?;
-        let known = services.assets.find(&asked_for).await?;
-        let (name, content_type) = match known {
-            Some(known) => (asked_for, known.content_type),
+        let found = services.assets.find(&asked_for).await?;
+        let (name, content_type) = match found {
+            Some(found) => (asked_for, found.content_type),
             None => {
                 let name = AssetName::unique(raw, Uuid::new_v4()).ok_or_else(bad_name)?;
                 check_content_type(content_type)?;

@@ -50,7 +50,7 @@ pub async fn route(
     }
     let points = services.plugins.points();
     let method = request.method().as_str();
-    let is_action = || method == "POST" && known(&points, &name_of(&path)).is_some();
+    let is_action = || method == "POST" && find_target(&points, &name_of(&path)).is_some();
     match points.handlers.find(&path, method) {
         Some(Route::Handler(found)) => {
             handler::serve(&services, &found, &path, (request, payload)).await
@@ -226,12 +226,12 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         .and_then(Json::as_str)
         .unwrap_or_default();
     let points = services.plugins.points();
-    let known = |name: &str| known(&points, name);
+    let find_target = |name: &str| find_target(&points, name);
     let found = match (by_path.as_str(), by_body) {
-        ("", by_body) => known(by_body),
-        (by_path, "") => known(by_path.trim_end_matches(':')),
-        (by_path, _) if by_path == "_" || by_path.starts_with("_:") => known(by_path),
-        (by_path, by_body) => known(by_path).or_else(|| known(by_body)),
+        ("", by_body) => find_target(by_body),
+        (by_path, "") => find_target(by_path.trim_end_matches(':')),
+        (by_path, _) if by_path == "_" || by_path.starts_with("_:") => find_target(by_path),
+        (by_path, by_body) => find_target(by_path).or_else(|| find_target(by_body)),
     };
     if found.is_none() {
         // It may belong to a plugin that has not connected yet.
@@ -246,7 +246,7 @@ fn name_of(path: &str) -> String {
 }
 
 /// Returns the target of a name: a lambda, or else one of the server's own actions.
-fn known(points: &ExtensionPoints, name: &str) -> Option<Target> {
+fn find_target(points: &ExtensionPoints, name: &str) -> Option<Target> {
     let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
     lambda.or_else(|| action::find(name).map(Target::Action))
 }

@@ -87,14 +87,14 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         let Some(requested) = order else {
             return list_indexes(place).await.map_err(failed);
         };
-        let known = list_indexes(place).await.map_err(failed)?;
-        let is_known = known
+        let existing = list_indexes(place).await.map_err(failed)?;
+        let exists = existing
             .iter()
             .any(|entry| entry.is_on(&requested.record_type, &requested.columns));
         match &command {
             // A wish about fields that are gone can still be withdrawn.
-            IndexCommand::Free(_) | IndexCommand::Forbid(_) if is_known => {}
-            IndexCommand::Free(_) => return Err(unknown(&requested, &known)),
+            IndexCommand::Free(_) | IndexCommand::Forbid(_) if exists => {}
+            IndexCommand::Free(_) => return Err(unknown(&requested, &existing)),
             _ => check(&requested, &list_fields(place).await.map_err(failed)?)?,
         }
         let entry = set_index(place, requested).await;
@@ -110,9 +110,9 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
 }
 
 /// Returns an error that lists the known indexes of the type.
-fn unknown(requested: &IndexEntry, known: &[IndexEntry]) -> String {
+fn unknown(requested: &IndexEntry, existing: &[IndexEntry]) -> String {
     let name = &requested.record_type;
-    let of_type = known.iter().filter(|entry| entry.record_type == *name);
+    let of_type = existing.iter().filter(|entry| entry.record_type == *name);
     let others: Vec<String> = of_type.map(columns).collect();
     let others = match others.as_slice() {
         [] => "nothing".to_owned(),

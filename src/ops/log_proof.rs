@@ -94,8 +94,8 @@ pub(super) fn marks(
         let found = elsewhere.check(&public, segments.store_id())?;
         marks.num_elsewhere = Some(found.len());
         for (position, chain) in found {
-            let known = marks.chains.insert(position, chain);
-            if known.is_some_and(|known| known != chain) {
+            let earlier = marks.chains.insert(position, chain);
+            if earlier.is_some_and(|earlier| earlier != chain) {
                 return Err(format!(
                     "two checkpoints at position {position} contradict each other"
                 ));

@@ -94,8 +94,8 @@ fn target(config: &Config, to: &str) -> Result<Option<Database>, String> {
     if to == "file" {
         return Ok(None);
     }
-    let is_known = to.starts_with("postgres://") || to.starts_with("postgresql://");
-    if !is_known {
+    let is_postgres = to.starts_with("postgres://") || to.starts_with("postgresql://");
+    if !is_postgres {
         return Err("--to wants postgres://USER:PASSWORD@HOST/DATABASE, or file".into());
     }
     Ok(Some(Database::at(to.to_owned(), config.database.clone())))

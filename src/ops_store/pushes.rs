@@ -17,8 +17,8 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS push (id TEXT PRIMARY
 
 /// Adds what the first form of the table lacked. Older rows belong to no user.
 pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let known = sqlx::query("SELECT 1 FROM pragma_table_info('push') WHERE name = 'user'");
-    if known.fetch_optional(&mut *connection).await?.is_none() {
+    let column = sqlx::query("SELECT 1 FROM pragma_table_info('push') WHERE name = 'user'");
+    if column.fetch_optional(&mut *connection).await?.is_none() {
         sqlx::query("ALTER TABLE push ADD COLUMN user TEXT")
             .execute(connection)
             .await?;

@@ -107,8 +107,8 @@ async fn devices(
             found.insert(row.text(0)?.into_owned(), (row.unsigned(1)?, state));
         }
     }
-    let known = ids.iter().map(|id| found.get(id.as_str()).cloned());
-    Ok(known.collect())
+    let ordered = ids.iter().map(|id| found.get(id.as_str()).cloned());
+    Ok(ordered.collect())
 }
 
 /// Loads the devices that have or had subscriptions, with their current ones.

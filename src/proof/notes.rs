@@ -191,8 +191,8 @@ impl Notes {
                     checkpoint.store_id
                 ));
             }
-            let known = marks.insert(position, checkpoint.chain);
-            if known.is_some_and(|known| known != checkpoint.chain) {
+            let earlier = marks.insert(position, checkpoint.chain);
+            if earlier.is_some_and(|earlier| earlier != checkpoint.chain) {
                 return Err(format!(
                     "{path} line {line}: two checkpoints at position {position} contradict each other"
                 ));

@@ -109,11 +109,11 @@ impl Fcm {
     async fn access_token(&self, refused: Option<&Arc<str>>) -> Result<Arc<str>, SendError> {
         let mut token = self.token.lock().await;
         let now = self.clock.now();
-        if let Some(known) = &*token
-            && now < known.until
-            && refused != Some(&known.text)
+        if let Some(cached) = &*token
+            && now < cached.until
+            && refused != Some(&cached.text)
         {
-            return Ok(Arc::clone(&known.text));
+            return Ok(Arc::clone(&cached.text));
         }
         let granted = self.grant(now).await?;
         let life = granted.expires_in.saturating_sub(TOKEN_MARGIN).max(0);

@@ -98,8 +98,8 @@ async fn attempt(
     context: &RequestContext,
 ) -> Result<Outcome<()>, ApiError> {
     let env = &accounts.env;
-    let (user_position, known) = accounts.load(&command.user).await?;
-    if known.is_some() {
+    let (user_position, existing) = accounts.load(&command.user).await?;
+    if existing.is_some() {
         let message = "a user with this id already exists";
         return Err(ApiError::new(Code::Duplicated, message));
     }

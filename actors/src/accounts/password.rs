@@ -101,8 +101,11 @@ impl Accounts {
         let policy = &self.settings.policy;
         policy.check_text(password, user_data)?;
         if policy.min_guessable_level > 0 {
-            let known = policy::texts_of(user_data);
-            let level = self.hasher.guess_level(password.clone(), known).await?;
+            let user_texts = policy::texts_of(user_data);
+            let level = self
+                .hasher
+                .guess_level(password.clone(), user_texts)
+                .await?;
             policy.check_level(level)?;
         }
         let forbidden = policy.forbidden_hashes(user, self.env.clock.now());
@@ -154,8 +157,8 @@ impl Accounts {
         });
         let set = self.settings.policy.set(judged, hash, at);
         let body = EventBody::UserPasswordSet(set);
-        let known = judged.password_hash.as_ref();
-        if !self.change_if(id, known, &body, context).await? {
+        let current = judged.password_hash.as_ref();
+        if !self.change_if(id, current, &body, context).await? {
             return Ok(None);
         }
         let state = self.load_known(id).await?;

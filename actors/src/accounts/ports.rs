@@ -41,7 +41,11 @@ pub trait PasswordHasher: Send + Sync + 'static {
     ///
     /// # Errors
     /// Overload: too many callers are waiting.
-    async fn guess_level(&self, password: Password, known: Vec<String>) -> Result<u8, ApiError>;
+    async fn guess_level(
+        &self,
+        password: Password,
+        user_texts: Vec<String>,
+    ) -> Result<u8, ApiError>;
 
     /// Whether a string is a hash that can be verified against, within reasonable time and memory.
     fn is_hash(&self, text: &str) -> bool;

@@ -78,8 +78,8 @@ async fn attempt(
     for target in targets {
         // The decision does not rest on the target's stream: a user who is removed meanwhile keeps
         // the relation, as one who is removed later does.
-        let is_known = !command.is_addition || accounts.load(target).await?.1.is_some();
-        let body = match decide(command.is_addition, is_known, &mut held, target) {
+        let exists = !command.is_addition || accounts.load(target).await?.1.is_some();
+        let body = match decide(command.is_addition, exists, &mut held, target) {
             Ok(body) => body,
             Err(refused) => {
                 results.push(Err(refused));
@@ -102,13 +102,13 @@ async fn attempt(
 /// Decides what happens to one target; `None` if the relation exists already.
 fn decide(
     is_addition: bool,
-    is_known: bool,
+    exists: bool,
     held: &mut BTreeSet<UserId>,
     target: &UserId,
 ) -> Result<Option<EventBody>, ApiError> {
     let to = RelationTarget { to: target.clone() };
     if is_addition {
-        if !is_known {
+        if !exists {
             return Err(ApiError::new(Code::ResourceNotFound, "user not found"));
         }
         return Ok(held
@@ -167,7 +167,7 @@ mod tests {
         #[test]
         fn targets_are_decided_in_turn(
             start in prop::collection::btree_set(0_u8..6, 0..6),
-            known in prop::collection::btree_set(0_u8..6, 0..6),
+            existing in prop::collection::btree_set(0_u8..6, 0..6),
             targets in prop::collection::vec(0_u8..6, 0..12),
             is_addition in any::<bool>(),
         ) {
@@ -177,9 +177,9 @@ mod tests {
             let mut answers = BTreeMap::new();
             for number in targets {
                 let was_held = held.contains(&id(number));
-                let is_known = known.contains(&number);
-                let body = decide(is_addition, is_known, &mut held, &id(number));
-                let is_refused = if is_addition { !is_known } else { !was_held };
+                let exists = existing.contains(&number);
+                let body = decide(is_addition, exists, &mut held, &id(number));
+                let is_refused = if is_addition { !exists } else { !was_held };
                 prop_assert_eq!(body.is_err(), is_refused);
                 match body.ok().flatten() {
                     Some(EventBody::RelationAdded(to)) => prop_assert!(folded.insert(to.to)),

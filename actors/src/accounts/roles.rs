@@ -52,10 +52,10 @@ impl Accounts {
         retry_on_conflict(turn_of(&self.turn, &command.context), |_| async {
             let read_position = self.env.model.position();
             let mut plan = Plan::default();
-            let known = self.env.model.get_roles();
-            let names: BTreeSet<_> = known.keys().chain(&command.roles).cloned().collect();
+            let roles_now = self.env.model.get_roles();
+            let names: BTreeSet<_> = roles_now.keys().chain(&command.roles).cloned().collect();
             for name in names {
-                let (version, before) = known.get(&name).copied().unwrap_or_default();
+                let (version, before) = roles_now.get(&name).copied().unwrap_or_default();
                 let is_set = command.roles.contains(&name);
                 let after = match command.flag {
                     RoleFlag::Default => RoleFlags {
@@ -111,10 +111,10 @@ impl Accounts {
 
     /// Whether one of the roles gives access to the administrators' actions.
     pub fn is_admin(&self, roles: &BTreeSet<RoleName>) -> bool {
-        let known = self.env.model.get_roles();
+        let roles_now = self.env.model.get_roles();
         roles
             .iter()
-            .any(|role| known.get(role).is_some_and(|(_, flags)| flags.is_admin))
+            .any(|role| roles_now.get(role).is_some_and(|(_, flags)| flags.is_admin))
     }
 
     /// Changes users' auth rows until there is no conflict; `patch` gets each user's present state.

@@ -45,8 +45,8 @@ impl Accounts {
             account: None,
         };
         if let Some(password) = command.password {
-            let (known, nobody) = (new_user.fields(), UserState::default());
-            self.check_password(&password, &known, &nobody).await?;
+            let (fields, nobody) = (new_user.fields(), UserState::default());
+            self.check_password(&password, &fields, &nobody).await?;
             new_user.hash = Some(self.hasher.hash(password).await?);
         }
         let session = new_user.create(self).await?;
@@ -220,7 +220,7 @@ impl Creation {
     ) -> Result<Outcome<Option<(UserState, Arc<Head>, CommitAnswers)>>, ApiError> {
         let env = &accounts.env;
         let position = env.model.position();
-        if self.is_known(accounts, position).await? {
+        if self.is_taken(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
         let definition = env.definition(&self.item.id.record_type);
@@ -254,7 +254,7 @@ impl Creation {
         let (before, now) = (definition, env.model.position());
         let definition = env.definition(&self.item.id.record_type);
         let position = if definition == before { now } else { position };
-        if self.is_known(accounts, position).await? {
+        if self.is_taken(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
         let inputs = load_inputs(env, &draft, position).await?;
@@ -292,7 +292,7 @@ impl Creation {
     }
 
     /// Whether the account elsewhere already belongs to a user.
-    async fn is_known(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
+    async fn is_taken(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
         match &self.new_user.account {
             Some(account) => Ok(sso::find(accounts, account, position).await?.is_some()),
             None => Ok(false),

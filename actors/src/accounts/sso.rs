@@ -116,8 +116,8 @@ impl Accounts {
                 let message = "provider account already linked with existing user";
                 return refused(Code::InvalidArgument, message);
             }
-            let (read_position, known) = self.load(user).await?;
-            let Some((version, state)) = known else {
+            let (read_position, loaded) = self.load(user).await?;
+            let Some((version, state)) = loaded else {
                 return refused(Code::ResourceNotFound, "user not found");
             };
             if !principals(&state, &account.service).is_empty() {
@@ -145,8 +145,8 @@ impl Accounts {
             service,
         } = &command;
         retry_on_conflict(turn_of(&self.turn, context), |_| async {
-            let (position, known) = self.load(user).await?;
-            let linked = known.and_then(|(version, state)| {
+            let (position, loaded) = self.load(user).await?;
+            let linked = loaded.and_then(|(version, state)| {
                 let principals = principals(&state, service);
                 (!principals.is_empty()).then_some((version, principals))
             });
@@ -268,8 +268,8 @@ async fn refresh(
 ) -> Result<(), ApiError> {
     let env = &accounts.env;
     retry_on_conflict(turn_of(&accounts.turn, context), |_| async {
-        let (position, known) = accounts.load(user).await?;
-        let Some((version, state)) = known else {
+        let (position, loaded) = accounts.load(user).await?;
+        let Some((version, state)) = loaded else {
             return Ok(Outcome::Done(()));
         };
         if !is_stale(&state, account) {
@@ -285,7 +285,7 @@ async fn refresh(
 
 /// Whether the account is linked with a different profile.
 fn is_stale(state: &UserState, account: &Account) -> bool {
-    let known = match &account.service {
+    let stored = match &account.service {
         Service::Provider(name) => state
             .provider_info
             .get(&apply::provider_key(name, &account.principal)),
@@ -295,7 +295,7 @@ fn is_stale(state: &UserState, account: &Account) -> bool {
             link.map(|link| &link.profile)
         }
     };
-    known.is_some_and(|known| *known != account.profile)
+    stored.is_some_and(|stored| *stored != account.profile)
 }
 
 /// Adds to a plan that all the user's accounts elsewhere become free.

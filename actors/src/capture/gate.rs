@@ -76,8 +76,8 @@ impl Seen {
     /// Returns the spans that matter to a request for these types; all spans without types.
     fn of<'a>(&'a self, types: Option<&'a BTreeSet<TypeName>>) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| {
-            let known = types.zip(span.record_type.as_ref());
-            known.is_none_or(|(types, name)| types.contains(name))
+            let both = types.zip(span.record_type.as_ref());
+            both.is_none_or(|(types, name)| types.contains(name))
         })
     }
 }
@@ -187,7 +187,7 @@ impl CaptureGate {
     }
 
     /// Requests a look at the outbox.
-    pub(super) fn want_look(&self) {
+    pub(super) fn request_scan(&self) {
         self.0.scan_requested.notify_one();
     }
 
@@ -240,11 +240,11 @@ impl CaptureGate {
     /// Records what is not captured.
     pub(super) fn set_uncaptured(&self, reasons: &[String]) {
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        let mut known = self.0.uncaptured.lock();
-        if let Some(reason) = reason.as_ref().filter(|_| *known != reason) {
+        let mut current = self.0.uncaptured.lock();
+        if let Some(reason) = reason.as_ref().filter(|_| *current != reason) {
             tracing::warn!(reason, "some changes made by SQL are not captured");
         }
-        *known = reason;
+        *current = reason;
     }
 
     pub(super) fn count(&self, num_transactions: u64, num_parked: usize) {

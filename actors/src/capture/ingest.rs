@@ -79,12 +79,12 @@ impl Captures {
 
     async fn take_all(mut self) {
         let gate = self.env.captured.clone();
-        let mut next_look = Instant::now();
+        let mut next_scan = Instant::now();
         loop {
             let round = gate.begin_round();
             let mut done = self.round().await;
-            if done.is_ok() && Instant::now() >= next_look {
-                next_look = Instant::now() + TABLES_PERIOD;
+            if done.is_ok() && Instant::now() >= next_scan {
+                next_scan = Instant::now() + TABLES_PERIOD;
                 let learned = self.look_at_tables().await;
                 done = done.and_then(|had_some| learned.map(|()| had_some));
             }
@@ -104,7 +104,7 @@ impl Captures {
             match done {
                 // There may be more.
                 Ok(true) => {
-                    gate.want_look();
+                    gate.request_scan();
                     continue;
                 }
                 Ok(false) => {}
@@ -234,13 +234,13 @@ impl Captures {
         ids: &[RecordId],
         rows: &[CapturedRow],
     ) -> Result<(u64, HashMap<RecordId, Arc<Head>>), ApiError> {
-        let known = self.env.model.get_heads(ids);
+        let cached = self.env.model.get_heads(ids);
         let mut heads = HashMap::new();
-        for (id, head) in ids.iter().zip(known.heads) {
+        for (id, head) in ids.iter().zip(cached.heads) {
             let head = match head {
                 Some(head) => head,
                 None => {
-                    let head = self.env.load_from_log(id, known.position).await?;
+                    let head = self.env.load_from_log(id, cached.position).await?;
                     head.map(|head| Arc::new(with_numbers(head, id, rows)))
                 }
             };
@@ -248,7 +248,7 @@ impl Captures {
                 heads.insert(id.clone(), head);
             }
         }
-        Ok((known.position, heads))
+        Ok((cached.position, heads))
     }
 
     async fn append(

@@ -156,10 +156,10 @@ impl Devices {
             return Ok(());
         }
         let states = self.store.load_devices(&ids).await?;
-        let known = ids.into_iter().zip(states);
-        let known =
-            known.filter_map(|(id, device)| device.map(|(version, state)| (state, id, version)));
-        let oldest = known.min_by_key(|(state, id, _)| (state.registered_at, id.clone()));
+        let loaded = ids.into_iter().zip(states);
+        let loaded =
+            loaded.filter_map(|(id, device)| device.map(|(version, state)| (state, id, version)));
+        let oldest = loaded.min_by_key(|(state, id, _)| (state.registered_at, id.clone()));
         if let Some((_, id, version)) = oldest {
             tracing::info!(
                 device = %id, user = %user,
@@ -229,11 +229,11 @@ impl DeviceService for Devices {
         let id = command.id.clone().unwrap_or(new_id);
         retry_on_conflict(Some(&self.turn), |_| async {
             let read_position = self.read_position().await?;
-            let known = match &command.id {
+            let current = match &command.id {
                 Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
                 None => None,
             };
-            let before = known.as_ref().map(|(_, state)| state);
+            let before = current.as_ref().map(|(_, state)| state);
             let kept = |text: Option<String>, of: fn(&DeviceState) -> &Option<String>| {
                 text.or_else(|| of(before?).clone())
             };
@@ -260,7 +260,7 @@ impl DeviceService for Devices {
             if before.is_some_and(|before| before.user != state.user) {
                 self.end_subscriptions(&mut plan, &id);
             }
-            let version = known.as_ref().map_or(0, |(version, _)| *version);
+            let version = current.as_ref().map_or(0, |(version, _)| *version);
             let body = EventBody::DeviceRegistered(state);
             plan.push(Stream::Device(id.clone()), version + 1, body);
             self.commit(plan, read_position, &command.context).await
@@ -303,8 +303,8 @@ impl DeviceService for Devices {
         self.read_position().await?;
         let ids = self.store.list_devices_of(users).await?;
         let found = self.store.load_devices(&ids).await?;
-        let known = ids.into_iter().zip(found);
-        Ok(known
+        let loaded = ids.into_iter().zip(found);
+        Ok(loaded
             .filter_map(|(id, device)| Some((id, device?.1)))
             .collect())
     }

@@ -64,9 +64,9 @@ impl Eraser {
         until: u64,
     ) -> Result<(), ApiError> {
         let devices: Vec<DeviceId> = devices.iter().cloned().collect();
-        let known = self.devices.load_devices(&devices).await?;
-        for (device, known) in devices.into_iter().zip(known) {
-            let Some((version, state)) = known else {
+        let loaded = self.devices.load_devices(&devices).await?;
+        for (device, loaded) in devices.into_iter().zip(loaded) {
+            let Some((version, state)) = loaded else {
                 continue;
             };
             if state.user.as_ref().is_none_or(|now| now == user) {

@@ -66,8 +66,8 @@ impl Eraser {
             });
         }
         let names: Vec<AssetName> = named.into_iter().collect();
-        let known = self.env.assets.load(&names).await?;
-        let erased: BTreeSet<AssetName> = known.into_keys().collect();
+        let loaded = self.env.assets.load(&names).await?;
+        let erased: BTreeSet<AssetName> = loaded.into_keys().collect();
         let mut kept = self.named_elsewhere(&erased, positions, until).await?;
         for event in added {
             see_files(&event.body, &mut |name| {
@@ -90,8 +90,8 @@ impl Eraser {
         let (mut found, mut from) = (BTreeSet::new(), u64::MAX);
         for name in names {
             let of_file = Stream::Asset(name.clone());
-            let known = self.env.streams().begins_from(&of_file, until).await?;
-            from = from.min(known.unwrap_or(1));
+            let first = self.env.streams().begins_from(&of_file, until).await?;
+            from = from.min(first.unwrap_or(1));
         }
         while from <= until && found.len() < names.len() {
             let commits = self.env.log.read(from, BATCH_SIZE).await;

@@ -150,8 +150,8 @@ impl Handler<Subscribe> for Hub {
             return Err(TooManyChannels { max });
         }
         // All listeners of a channel share its name.
-        let known = self.channels.get_key_value(channel.as_str());
-        let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
+        let interned = self.channels.get_key_value(channel.as_str());
+        let name = interned.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
         listener.channels.insert(Arc::clone(&name));
         let outbox = Arc::clone(&listener.outbox);
         for frame in self.retained.give(&channel, id, Instant::now()) {

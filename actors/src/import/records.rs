@@ -176,13 +176,13 @@ impl Importer {
     ) -> Result<Vec<Outcome>, ApiError> {
         let position = self.read_position().await?;
         let names: Vec<AssetName> = assets.iter().map(|(name, _)| name.clone()).collect();
-        let known = self.env.assets.load(&names).await?;
+        let existing = self.env.assets.load(&names).await?;
         let mut plan = Plan::default();
         let assets = assets.into_iter().map(|(name, mut state)| {
             state.content_type = content_type_or_unknown(state.content_type);
             (name, state)
         });
-        let mut take = |(name, state): (AssetName, AssetState)| match known.get(&name) {
+        let mut take = |(name, state): (AssetName, AssetState)| match existing.get(&name) {
             _ if self.env.assets.erasures.has_file(&name) => {
                 Outcome::Kept("it was erased here".to_owned())
             }

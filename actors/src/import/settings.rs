@@ -234,12 +234,12 @@ impl Importer {
 
 /// Plans to define the roles that are not here; existing ones stay as they are.
 pub(crate) fn plan_roles(env: &RecordEnv, roles: &[(RoleName, RoleFlags)]) -> (Plan, Vec<Outcome>) {
-    let known = env.model.get_roles().into_iter();
-    let mut known: BTreeMap<_, _> = known.map(|(name, (_, flags))| (name, flags)).collect();
+    let existing = env.model.get_roles().into_iter();
+    let mut existing: BTreeMap<_, _> = existing.map(|(name, (_, flags))| (name, flags)).collect();
     let mut plan = Plan::default();
-    let mut define = |(name, flags): &(RoleName, RoleFlags)| match known.get(name) {
+    let mut define = |(name, flags): &(RoleName, RoleFlags)| match existing.get(name) {
         None => {
-            known.insert(name.clone(), *flags);
+            existing.insert(name.clone(), *flags);
             let body = EventBody::RoleDefined(*flags);
             plan.push(Stream::Role(name.clone()), 1, body);
             Outcome::Added

@@ -44,7 +44,7 @@ impl Importer {
     pub async fn users(&self, users: Vec<(UserId, UserState)>) -> Result<Vec<Outcome>, ApiError> {
         let position = self.read_position().await?;
         let ids: Vec<UserId> = users.iter().map(|(id, _)| id.clone()).collect();
-        let known = self.env.store.load_users(&ids).await?;
+        let existing = self.env.store.load_users(&ids).await?;
         let mut plan = Plan::default();
         plan.define_roles(
             &self.env,
@@ -55,8 +55,8 @@ impl Importer {
                 .into_iter(),
         );
         let mut outcomes = Vec::with_capacity(users.len());
-        for ((id, state), known) in users.into_iter().zip(known) {
-            let outcome = match known {
+        for ((id, state), existing) in users.into_iter().zip(existing) {
+            let outcome = match existing {
                 Some((_, here)) if here == state => Outcome::Present,
                 Some(_) => Outcome::Kept("the user already exists here".to_owned()),
                 None => self.new_user(&mut plan, id, state).await?,
@@ -159,16 +159,16 @@ impl Importer {
     ) -> Result<Vec<Outcome>, ApiError> {
         let position = self.read_position().await?;
         let ids: Vec<DeviceId> = devices.iter().map(|(id, _)| id.clone()).collect();
-        let known = store.load_devices(&ids).await?;
+        let existing = store.load_devices(&ids).await?;
         let mut plan = Plan::default();
         let mut tokens = HashSet::new();
         let mut outcomes = Vec::with_capacity(devices.len());
-        for ((id, state), known) in devices.into_iter().zip(known) {
+        for ((id, state), existing) in devices.into_iter().zip(existing) {
             if let Some(refused) = too_long("a device's id", id.as_str()) {
                 outcomes.push(refused);
                 continue;
             }
-            if let Some((_, here)) = known {
+            if let Some((_, here)) = existing {
                 outcomes.push(if here == state {
                     Outcome::Present
                 } else {
@@ -219,15 +219,15 @@ impl Importer {
         {
             let devices = store.load_devices(std::slice::from_ref(&device));
             let is_here = self.options.is_dry || devices.await?.iter().any(Option::is_some);
-            let known = here.get(&device);
-            let mut version = known.map_or(0, |known| known.version);
+            let existing = here.get(&device);
+            let mut version = existing.map_or(0, |existing| existing.version);
             let find = |key: &SubscriptionKey| {
-                let mut known = known.iter().flat_map(|known| &known.subscriptions);
-                known.find(|known| known.key == *key)
+                let mut existing = existing.iter().flat_map(|existing| &existing.subscriptions);
+                existing.find(|existing| existing.key == *key)
             };
             let stream = Stream::Subscriptions(device.clone());
-            let is_known = |it: &Subscription| find(&it.key).is_some();
-            let ended = if !is_here || subscriptions.iter().all(is_known) {
+            let exists = |it: &Subscription| find(&it.key).is_some();
+            let ended = if !is_here || subscriptions.iter().all(exists) {
                 HashSet::new()
             } else {
                 let ended = |body| match body {
@@ -239,7 +239,7 @@ impl Importer {
             for subscription in subscriptions {
                 outcomes.push(match find(&subscription.key) {
                     _ if !is_here => Outcome::Refused("its device does not exist here".to_owned()),
-                    Some(known) if *known == subscription => Outcome::Present,
+                    Some(existing) if *existing == subscription => Outcome::Present,
                     Some(_) => Outcome::Kept("one with this name exists here".to_owned()),
                     None if ended.contains(&subscription.key) => deleted_here(),
                     None => {

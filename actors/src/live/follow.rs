@@ -89,9 +89,9 @@ impl LiveFollower {
         reshaped: u32,
     ) -> Result<Option<Arc<Head>>, ApiError> {
         let env = self.service.env();
-        let known = self.heads.peek(id);
-        let known = known.filter(|head| head.version + 1 == event.version);
-        let folded = apply::record(known.map(|head| &**head), id, event);
+        let cached = self.heads.peek(id);
+        let cached = cached.filter(|head| head.version + 1 == event.version);
+        let folded = apply::record(cached.map(|head| &**head), id, event);
         if let Folded::Known(head) = folded {
             return Ok(head.map(Arc::new));
         }

@@ -252,7 +252,7 @@ impl Replay<'_> {
             return Ok(());
         };
         let before = match self.heads.pop(id) {
-            Some(known) => known,
+            Some(cached) => cached,
             None => self.load(id, event).await?.map(Arc::new),
         };
         let Folded::Known(after) = apply::record(before.as_deref(), id, event) else {
@@ -310,8 +310,8 @@ impl Replay<'_> {
         if !self.missed.lens.may_hide {
             return Ok(None);
         }
-        if let Some(known) = self.ends.get(id) {
-            return Ok(known.clone());
+        if let Some(cached) = self.ends.get(id) {
+            return Ok(cached.clone());
         }
         let mut found = self.states([id], self.missed.until).await?;
         let end = found.remove(id).map(Arc::new);

@@ -35,7 +35,7 @@ pub struct Erasure {
 #[derive(Debug)]
 pub struct Erasures {
     /// By the position at which each was requested.
-    known: RwLock<BTreeMap<u64, Erasure>>,
+    erasures: RwLock<BTreeMap<u64, Erasure>>,
     /// The files that are erased or about to be.
     files: RwLock<HashSet<AssetName>>,
     /// How many erasures are not finished.
@@ -45,7 +45,7 @@ pub struct Erasures {
 impl Default for Erasures {
     fn default() -> Self {
         Self {
-            known: RwLock::default(),
+            erasures: RwLock::default(),
             files: RwLock::default(),
             num_open: watch::Sender::new(0),
         }
@@ -55,7 +55,7 @@ impl Default for Erasures {
 impl Erasures {
     /// Learns an event of the log.
     pub fn learn(&self, commit: &Commit, event: &Event) {
-        let mut known = self.known.write();
+        let mut erasures = self.erasures.write();
         match &event.body {
             EventBody::ErasureRequested(request) => {
                 self.files.write().extend(request.files.iter().cloned());
@@ -65,38 +65,38 @@ impl Erasures {
                     request: Arc::new(request.clone()),
                     is_finished: false,
                 };
-                known.insert(event.position, erasure);
+                erasures.insert(event.position, erasure);
             }
             EventBody::ErasureFinished(end) => {
-                if let Some(erasure) = known.get_mut(&end.request) {
+                if let Some(erasure) = erasures.get_mut(&end.request) {
                     erasure.is_finished = true;
                 }
             }
             _ => return,
         }
-        let num_open = known.values().filter(|erasure| !erasure.is_finished);
+        let num_open = erasures.values().filter(|erasure| !erasure.is_finished);
         let num_open = num_open.count();
-        // A watcher that is woken reads `known`.
-        drop(known);
+        // A watcher that is woken reads `erasures`.
+        drop(erasures);
         self.num_open.send_replace(num_open);
     }
 
     /// Returns the erasures that are not finished, in order.
     pub fn open(&self) -> Vec<Erasure> {
-        let known = self.known.read();
-        let open = known.values().filter(|erasure| !erasure.is_finished);
+        let erasures = self.erasures.read();
+        let open = erasures.values().filter(|erasure| !erasure.is_finished);
         open.cloned().collect()
     }
 
     /// Returns the last erasures, the newest first.
     pub fn last(&self, limit: usize) -> Vec<Erasure> {
-        let known = self.known.read();
-        known.values().rev().take(limit).cloned().collect()
+        let erasures = self.erasures.read();
+        erasures.values().rev().take(limit).cloned().collect()
     }
 
     /// Returns an erasure by the position at which it was requested.
     pub fn get(&self, position: u64) -> Option<Erasure> {
-        self.known.read().get(&position).cloned()
+        self.erasures.read().get(&position).cloned()
     }
 
     /// Returns whether a file was erased.
@@ -106,12 +106,16 @@ impl Erasures {
 
     /// Returns when a user was last erased.
     pub fn time_of_user(&self, user: &UserId) -> Option<Timestamp> {
-        let known = self.known.read();
+        let erasures = self.erasures.read();
         let is_of_user = |erasure: &&Erasure| match &erasure.request.scope {
             ErasureScope::User(erased) => erased == user,
             _ => false,
         };
-        known.values().rev().find(is_of_user).map(|it| it.mark.at)
+        erasures
+            .values()
+            .rev()
+            .find(is_of_user)
+            .map(|it| it.mark.at)
     }
 
     /// Returns a watch on the number of erasures that are not finished.
@@ -122,17 +126,17 @@ impl Erasures {
     /// Returns a commit as readers get it: events that are still to be erased are blank already,
     /// and each blank names its erasure.
     pub fn shown(&self, commit: Arc<Commit>) -> Arc<Commit> {
-        let known = self.known.read();
-        if known.is_empty() {
+        let erasures = self.erasures.read();
+        if erasures.is_empty() {
             return commit;
         }
-        let has_open = known.values().any(|erasure| !erasure.is_finished);
+        let has_open = erasures.values().any(|erasure| !erasure.is_finished);
         let taker = |event: &Event| {
             let is_blank = matches!(event.body, EventBody::Erased(_));
             if !is_blank && !has_open {
                 return None;
             }
-            let mut behind = known.range(event.position..).map(|(_, erasure)| erasure);
+            let mut behind = erasures.range(event.position..).map(|(_, erasure)| erasure);
             behind.find(|erasure| {
                 (is_blank || !erasure.is_finished)
                     && erasure.request.positions.contains(event.position)

@@ -53,10 +53,10 @@ impl CallContext {
     /// Returns what plugins are told about the author of a commit whose request is over.
     pub fn of_actor(actor: &Actor) -> Self {
         let is_request = matches!(actor.origin, Origin::Api | Origin::Plugin);
-        let is_known = is_request || actor.key != KeyKind::None || actor.user.is_some();
+        let is_authenticated = is_request || actor.key != KeyKind::None || actor.user.is_some();
         Self {
             user_id: actor.user.as_ref().map(ToString::to_string),
-            access_key_type: is_known.then_some(actor.key),
+            access_key_type: is_authenticated.then_some(actor.key),
             ..Self::default()
         }
     }

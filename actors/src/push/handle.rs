@@ -192,8 +192,8 @@ impl Push {
         let is_meant = |device: &DeviceState| topic.is_none() || device.topic.as_deref() == topic;
         let answers = found.iter().map(|found| found.as_ref().map(is_meant));
         let answers = answers.collect();
-        let known = ids.iter().cloned().zip(found);
-        let meant = known.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
+        let loaded = ids.iter().cloned().zip(found);
+        let meant = loaded.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
         self.post(meant.collect(), payloads, true).await?;
         Ok(answers)
     }

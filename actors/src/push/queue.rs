@@ -145,13 +145,13 @@ impl PushQueue {
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         while let Some(mut entry) = self.schedule.take(now) {
-            let is_known = now.saturating_duration_since(entry.added) < ADDRESS_LIFE;
+            let is_fresh = now.saturating_duration_since(entry.added) < ADDRESS_LIFE;
             let push = &mut entry.push;
             let outgoing = Outgoing {
                 id: push.id,
                 device: push.device.clone(),
                 user: push.user.clone(),
-                address: push.address.take().filter(|_| is_known),
+                address: push.address.take().filter(|_| is_fresh),
                 payload: Arc::clone(&push.payload),
             };
             let send = deliver(

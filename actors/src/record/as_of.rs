@@ -212,7 +212,7 @@ impl Looking<'_> {
             .env
             .store
             .list_positions_of_kind(kind, self.position + 1, until);
-        let mut known = HashSet::new();
+        let mut seen_ids = HashSet::new();
         let mut batch_size = BatchSize::at_most(MAX_BATCH);
         for some in listed.await?.chunks(MAX_BATCH) {
             let mut ids = Vec::new();
@@ -222,7 +222,7 @@ impl Looking<'_> {
                 };
                 let is_new = id.record_type == self.command.query.record_type
                     && !scanned.contains(&id)
-                    && known.insert(id.clone());
+                    && seen_ids.insert(id.clone());
                 if is_new {
                     ids.push(id);
                 }

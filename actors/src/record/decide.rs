@@ -593,6 +593,6 @@ pub fn heads_after<'d, 'e>(
             *head = head_after(head.take(), id, [event]);
         }
     }
-    let known = heads.into_iter();
-    known.filter_map(|(id, head)| Some((id, head?))).collect()
+    let found = heads.into_iter();
+    found.filter_map(|(id, head)| Some((id, head?))).collect()
 }

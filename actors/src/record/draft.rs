@@ -51,18 +51,18 @@ impl Draft {
             // times.
             None => {}
         }
-        let known = earlier.original.as_ref().map(|head| &head.record);
+        let original = earlier.original.as_ref().map(|head| &head.record);
         let stored = self.original.as_ref().map(|head| &head.record.fields);
         let brought = std::mem::take(&mut self.record.fields);
         self.record.fields = stored.cloned().unwrap_or_default();
         for (name, value) in earlier.record.fields {
-            let before = known.and_then(|record| record.fields.get(&name));
+            let before = original.and_then(|record| record.fields.get(&name));
             let is_sent = !earlier.left_out.contains(&name) && brought.get(&name) == Some(&value);
             if before != Some(&value) || is_sent {
                 self.record.fields.insert(name, value);
             }
         }
-        if known.is_none_or(|record| record.access != earlier.record.access) {
+        if original.is_none_or(|record| record.access != earlier.record.access) {
             self.record.access = earlier.record.access;
         }
         self.provenance = earlier.provenance;

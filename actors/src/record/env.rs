@@ -116,13 +116,13 @@ impl RecordEnv {
     /// # Errors
     /// The store failed or does not catch up.
     pub async fn load_heads(&self, ids: &[RecordId]) -> Result<Heads, ApiError> {
-        let known = self.model.get_heads(ids);
+        let cached = self.model.get_heads(ids);
         let mut heads = Heads {
-            position: known.position,
+            position: cached.position,
             by_id: HashMap::new(),
         };
         let mut missing: HashMap<TypeName, Vec<RecordKey>> = HashMap::new();
-        for (id, head) in ids.iter().zip(known.heads) {
+        for (id, head) in ids.iter().zip(cached.heads) {
             match head {
                 Some(Some(head)) => {
                     heads.by_id.insert(id.clone(), head);
@@ -134,8 +134,8 @@ impl RecordEnv {
                     .push(id.key.clone()),
             }
         }
-        if !missing.is_empty() && known.store_is_behind {
-            self.applied.wait_for(known.position).await?;
+        if !missing.is_empty() && cached.store_is_behind {
+            self.applied.wait_for(cached.position).await?;
         }
         for (name, keys) in missing {
             self.load_missing(&name, keys, &mut heads).await?;
@@ -208,8 +208,8 @@ impl RecordEnv {
     /// # Errors
     /// The store failed.
     pub async fn load_user(&self, user: &UserId) -> Result<Option<UserState>, ApiError> {
-        if let (_, Some(known)) = self.model.get_user(user) {
-            return Ok(known.map(|known| known.1.clone()));
+        if let (_, Some(cached)) = self.model.get_user(user) {
+            return Ok(cached.map(|cached| cached.1.clone()));
         }
         let loaded = self.store.load_users(std::slice::from_ref(user)).await?;
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
@@ -223,9 +223,9 @@ impl RecordEnv {
         &self,
         id: &UserId,
     ) -> Result<(u64, Option<VersionedUser>), ApiError> {
-        let (position, known) = self.model.get_user(id);
-        if let Some(known) = known {
-            return Ok((position, known.as_deref().cloned()));
+        let (position, cached) = self.model.get_user(id);
+        if let Some(cached) = cached {
+            return Ok((position, cached.as_deref().cloned()));
         }
         self.applied.wait_for(position).await?;
         let loaded = self.store.load_users(std::slice::from_ref(id)).await?;

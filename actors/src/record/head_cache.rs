@@ -49,8 +49,8 @@ impl HeadCache {
 
     /// Returns what is known of a record, and makes it the most recently used.
     pub(super) fn get(&mut self, id: &RecordId) -> Option<KnownHead> {
-        if let Some(known) = self.whole.get(id) {
-            return Some(known.clone());
+        if let Some(cached) = self.whole.get(id) {
+            return Some(cached.clone());
         }
         let head = self.packed.pop(&self.hash(id))?.unpack(id).ok()?;
         let head = Some(Arc::new(head));
@@ -60,8 +60,8 @@ impl HeadCache {
 
     /// Like [`get`](KeptHeads::get), but only if the head was written at that position.
     pub(super) fn get_written(&mut self, id: &RecordId, position: u64) -> KnownHead {
-        let head = if let Some(known) = self.whole.get(id) {
-            known.clone()
+        let head = if let Some(cached) = self.whole.get(id) {
+            cached.clone()
         } else {
             let packed = self.packed.peek(&self.hash(id))?;
             packed.position().filter(|written| *written == position)?;
@@ -72,8 +72,8 @@ impl HeadCache {
 
     /// Returns what is known of a record, without marking it as used.
     pub(super) fn peek(&self, id: &RecordId) -> Option<KnownHead> {
-        if let Some(known) = self.whole.peek(id) {
-            return Some(known.clone());
+        if let Some(cached) = self.whole.peek(id) {
+            return Some(cached.clone());
         }
         let head = self.packed.peek(&self.hash(id))?.unpack(id).ok()?;
         Some(Some(Arc::new(head)))
@@ -115,14 +115,14 @@ impl HeadCache {
     pub(super) fn trim(&mut self, is_pinned: impl Fn(&RecordId) -> bool) {
         let (of_whole, of_packed) = self.max_bytes;
         while self.whole.bytes() > of_whole {
-            let Some((id, known)) = self.whole.pop_lru() else {
+            let Some((id, cached)) = self.whole.pop_lru() else {
                 break;
             };
             if is_pinned(&id) {
-                self.whole.put(id, known);
+                self.whole.put(id, cached);
                 break;
             }
-            let head = known.filter(|_| of_packed > 0);
+            let head = cached.filter(|_| of_packed > 0);
             if let Some(packed) = head.and_then(|head| PackedHead::pack(&head).ok()) {
                 self.packed.put(self.hash(&id), packed);
             }
@@ -220,15 +220,15 @@ mod tests {
                     }
                     Step::Get(number) => {
                         let is_kept = cache.contains(&id(number));
-                        let known = cache.get(&id(number));
-                        prop_assert_eq!(known.is_some(), is_kept);
-                        if known.is_some() {
-                            prop_assert_eq!(known, truth.get(&number).cloned());
+                        let cached = cache.get(&id(number));
+                        prop_assert_eq!(cached.is_some(), is_kept);
+                        if cached.is_some() {
+                            prop_assert_eq!(cached, truth.get(&number).cloned());
                         }
                     }
                     Step::GetWritten(number, at) => {
-                        let known = cache.peek(&id(number)).flatten();
-                        let expected = known.filter(|head| head.position == at);
+                        let cached = cache.peek(&id(number)).flatten();
+                        let expected = cached.filter(|head| head.position == at);
                         prop_assert_eq!(cache.get_written(&id(number), at), expected);
                     }
                     Step::Pop(number) => {
@@ -238,7 +238,7 @@ mod tests {
                     Step::PopType(parity) => {
                         let name = TypeName::from(format!("t{parity}"));
                         cache.pop_type(&name);
-                        truth.retain(|number, known| number % 2 != parity || known.is_none());
+                        truth.retain(|number, cached| number % 2 != parity || cached.is_none());
                     }
                     Step::Trim(pinned) => {
                         let is_pinned = |id: &RecordId| {
@@ -258,9 +258,9 @@ mod tests {
                     }
                 }
                 for number in 0..8 {
-                    let known = cache.peek(&id(number));
-                    if known.is_some() {
-                        prop_assert_eq!(known, truth.get(&number).cloned());
+                    let cached = cache.peek(&id(number));
+                    if cached.is_some() {
+                        prop_assert_eq!(cached, truth.get(&number).cloned());
                     }
                 }
             }

@@ -45,8 +45,8 @@ impl Room {
         for (name, value) in transient {
             let length = match value {
                 Transient::Record(Some(head)) => {
-                    let known = self.lengths.get(&head.record.id);
-                    known.copied().unwrap_or_default()
+                    let length = self.lengths.get(&head.record.id);
+                    length.copied().unwrap_or_default()
                 }
                 value => json_length(value),
             };

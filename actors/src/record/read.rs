@@ -360,9 +360,10 @@ impl Found {
     pub(crate) fn signed(mut self, env: &RecordEnv, signed: &mut Included) -> Self {
         for value in self.transient.values_mut() {
             if let Transient::Record(Some(head)) = value {
-                let known = signed.entry(head.record.id.clone());
-                let known = known.or_insert_with(|| env.assets.sign_head(Arc::clone(head)));
-                *head = Arc::clone(known);
+                let signed_head = signed.entry(head.record.id.clone());
+                let signed_head =
+                    signed_head.or_insert_with(|| env.assets.sign_head(Arc::clone(head)));
+                *head = Arc::clone(signed_head);
             }
         }
         let head = env.assets.sign_head(self.head);

@@ -286,8 +286,8 @@ impl Plan {
 
     /// Defines the roles that do not exist yet.
     pub fn define_roles<'a>(&mut self, env: &RecordEnv, roles: impl Iterator<Item = &'a RoleName>) {
-        let known = env.model.get_roles();
-        for role in roles.filter(|role| !known.contains_key(*role)) {
+        let roles_now = env.model.get_roles();
+        for role in roles.filter(|role| !roles_now.contains_key(*role)) {
             let stream = Stream::Role((*role).clone());
             self.push(stream, 1, EventBody::RoleDefined(RoleFlags::default()));
         }

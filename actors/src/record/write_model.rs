@@ -211,11 +211,11 @@ impl WriteModel {
     /// Returns what is known of records, as of one position.
     pub fn get_heads(&self, ids: &[RecordId]) -> KnownHeads {
         let mut cache = self.cache.lock();
-        let known = |id: &RecordId| {
+        let head_of = |id: &RecordId| {
             let head = cache.records.get(id);
             head.or_else(|| self.keys.is_absent(id).then_some(None))
         };
-        let heads: Vec<_> = ids.iter().map(known).collect();
+        let heads: Vec<_> = ids.iter().map(head_of).collect();
         cache.evict();
         let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
             let is_pinned = || cache.pins.contains_key(&Stream::Record(id.clone()));
@@ -258,8 +258,8 @@ impl WriteModel {
 
     /// Returns a type's definition; an empty one if the log has nothing about the type.
     pub fn get_type(&self, name: &TypeName) -> Arc<TypeDefinition> {
-        let known = self.types.read().get(name).cloned();
-        known.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())))
+        let definition = self.types.read().get(name).cloned();
+        definition.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())))
     }
 
     /// Returns what is known about which records exist.

@@ -220,8 +220,8 @@ impl Notices {
         // In memory, it has the present names.
         if terms.past.is_none() {
             let versions = [(id.key.clone(), event.position)];
-            let known = self.env.model.get_written(&id.record_type, &versions);
-            if let Some(head) = known.into_iter().next().flatten() {
+            let cached = self.env.model.get_written(&id.record_type, &versions);
+            if let Some(head) = cached.into_iter().next().flatten() {
                 return Ok(Some(head.record.clone()));
             }
         }

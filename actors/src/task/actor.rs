@@ -318,18 +318,19 @@ async fn tell(
 ) -> Result<Job, String> {
     let zone = timer.zone.unwrap_or(parts.settings.zone);
     let decide = |state: &super::TaskState| {
-        let is_known = state.schedule.as_ref().is_some_and(|known| {
-            known.zone == zone.name() && TimerSpec::parse(&known.spec).as_ref() == Ok(&timer.spec)
+        let is_scheduled = state.schedule.as_ref().is_some_and(|schedule| {
+            schedule.zone == zone.name()
+                && TimerSpec::parse(&schedule.spec).as_ref() == Ok(&timer.spec)
         });
         let now = parts.clock.now();
-        let is_clock_set_back = state.schedule.as_ref().is_some_and(|known| {
+        let is_clock_set_back = state.schedule.as_ref().is_some_and(|schedule| {
             let moment = Now {
                 spec: &timer.spec,
                 zone,
-                since: known.since,
+                since: schedule.since,
                 now,
             };
-            moment.is_clock_set_back(state.settled.unwrap_or(known.since))
+            moment.is_clock_set_back(state.settled.unwrap_or(schedule.since))
         });
         if is_clock_set_back {
             let settled = state.settled;
@@ -340,7 +341,8 @@ async fn tell(
             zone: zone.name().to_owned(),
             since: now,
         };
-        let is_new = (!is_known || is_clock_set_back).then_some(EventBody::TaskScheduled(schedule));
+        let is_new =
+            (!is_scheduled || is_clock_set_back).then_some(EventBody::TaskScheduled(schedule));
         is_new.into_iter().collect()
     };
     let context = RequestContext::system();

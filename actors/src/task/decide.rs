@@ -347,7 +347,7 @@ mod tests {
             jumps in prop::collection::vec((-10_000_000_i64..10_000_000, 1_i64..5), 1..12),
         ) {
             let spec = every(interval);
-            let mut known = state(0, None);
+            let mut state_now = state(0, None);
             let (mut now, mut passed) = (0, at(0));
             let mut last_run = at(0);
             for (jump, num_steps) in jumps {
@@ -356,16 +356,16 @@ mod tests {
                 let mut has_run = false;
                 let end = now + 60_000 + num_steps * 1000 + 2 * interval as i64 * 1000;
                 while now < end {
-                    let decision = TaskInput { passed, ..input(&spec, &known) }.decide(at(now));
+                    let decision = TaskInput { passed, ..input(&spec, &state_now) }.decide(at(now));
                     passed = decision.passed.unwrap_or(passed);
                     if decision.is_clock_set_back {
-                        known = state(now, Some(now));
+                        state_now = state(now, Some(now));
                         last_run = at(0);
                     }
                     if let Some(due) = decision.run {
                         prop_assert!(due <= at(now) && due > last_run);
                         (last_run, has_run) = (due, true);
-                        known.settled = Some(due);
+                        state_now.settled = Some(due);
                     }
                     now += 1000;
                 }

@@ -68,8 +68,8 @@ impl Driver for CronDriver {
             let _ = wake.try_send(Wake);
         })?;
         let added = async {
-            let mut known = self.scheduler.lock().await;
-            let scheduler = match &mut *known {
+            let mut slot = self.scheduler.lock().await;
+            let scheduler = match &mut *slot {
                 Some(scheduler) => scheduler,
                 none => {
                     let scheduler = JobScheduler::new_with_channel_size(MAX_JOBS).await?;

@@ -43,14 +43,14 @@ pub struct TaskSettings {
 pub struct Tasks {
     parts: Arc<TaskParts>,
     changes: watch::Receiver<()>,
-    tasks: BTreeMap<TaskId, Known>,
+    tasks: BTreeMap<TaskId, TaskHandle>,
     /// Tasks whose removal is being written to the log. If one is registered again meanwhile, it
     /// waits for that: what was due before is not made up for.
     dropping: BTreeSet<TaskId>,
     is_stopping: bool,
 }
 
-struct Known {
+struct TaskHandle {
     address: Addr<ScheduledTask>,
     /// The timer that it was last told.
     timer: Timer,
@@ -76,11 +76,11 @@ impl Tasks {
         }
         let points = self.parts.plugins.points();
         let registered: BTreeSet<&TaskId> = points.timers.iter().map(|timer| &timer.id).collect();
-        self.tasks.retain(|id, known| {
+        self.tasks.retain(|id, task| {
             let is_registered = registered.contains(id);
             if !is_registered {
                 tracing::info!(task = %id, "task not registered any more");
-                let address = known.address.clone();
+                let address = task.address.clone();
                 spawn_named("task ends", async move {
                     let _ = address.send(Stop).await;
                 });
@@ -135,10 +135,10 @@ impl Tasks {
             return;
         }
         let num_tasks = self.tasks.len();
-        let known = self.tasks.get_mut(&timer.id);
-        let alive = known.filter(|known| known.address.connected());
-        if let Some(known) = alive {
-            if known.timer == *timer && known.is_attended == is_attended {
+        let task = self.tasks.get_mut(&timer.id);
+        let alive = task.filter(|task| task.address.connected());
+        if let Some(task) = alive {
+            if task.timer == *timer && task.is_attended == is_attended {
                 return;
             }
             let message = SetTimer {
@@ -146,9 +146,9 @@ impl Tasks {
                 is_attended,
             };
             // A task with a full mailbox is told later.
-            if known.address.try_send(message).is_ok() {
-                known.timer = timer.clone();
-                known.is_attended = is_attended;
+            if task.address.try_send(message).is_ok() {
+                task.timer = timer.clone();
+                task.is_attended = is_attended;
             }
             return;
         }
@@ -157,22 +157,22 @@ impl Tasks {
             return;
         }
         let task = ScheduledTask::new(Arc::clone(&self.parts), timer.clone(), is_attended);
-        let known = Known {
+        let task = TaskHandle {
             address: task.start(),
             timer: timer.clone(),
             is_attended,
         };
-        self.tasks.insert(timer.id.clone(), known);
+        self.tasks.insert(timer.id.clone(), task);
     }
 
     fn find(&self, id: &TaskId) -> Result<Addr<ScheduledTask>, ApiError> {
-        let known = self.tasks.get(id).ok_or_else(|| {
+        let task = self.tasks.get(id).ok_or_else(|| {
             ApiError::new(
                 Code::ResourceNotFound,
                 format!("no task {:?} of plugin {:?}", &*id.name, &*id.plugin),
             )
         })?;
-        Ok(known.address.clone())
+        Ok(task.address.clone())
     }
 }
 
@@ -210,9 +210,9 @@ impl Actor for Tasks {
         }));
         ctx.run_interval(CARE_PERIOD, |this, ctx| {
             this.reconcile(ctx);
-            for known in this.tasks.values() {
+            for task in this.tasks.values() {
                 // A task with a full mailbox is awake.
-                let _ = known.address.try_send(Wake);
+                let _ = task.address.try_send(Wake);
             }
         });
     }
@@ -233,7 +233,7 @@ impl Handler<Stop> for Tasks {
         self.is_stopping = true;
         let driver = Arc::clone(&self.parts.driver);
         let tasks = std::mem::take(&mut self.tasks).into_values();
-        let stopped: Vec<_> = tasks.map(|known| known.address.send(Stop)).collect();
+        let stopped: Vec<_> = tasks.map(|task| task.address.send(Stop)).collect();
         Box::pin(async move {
             join_all(stopped).await;
             driver.stop().await;
@@ -247,7 +247,7 @@ impl Handler<ListTasks> for Tasks {
     fn handle(&mut self, _: ListTasks, _: &mut Context<Self>) -> Self::Result {
         let tasks = self.tasks.values();
         let requests: Vec<_> = tasks
-            .map(|known| timeout(REPORT_TIMEOUT, known.address.send(GetReport)))
+            .map(|task| timeout(REPORT_TIMEOUT, task.address.send(GetReport)))
             .collect();
         Box::pin(async move {
             let answers = join_all(requests).await.into_iter();

@@ -163,11 +163,11 @@ fn stream(body: &Map<String, Json>) -> Result<Option<Stream>, ApiError> {
 fn words<T: DeserializeOwned + Ord>(
     body: &Map<String, Json>,
     name: &str,
-    known: &str,
+    choices: &str,
 ) -> Result<BTreeSet<T>, ApiError> {
     let words = request::texts(body, name)?.unwrap_or_default().into_iter();
     let word = |word: String| {
-        let message = format!("{word:?} is not one of {known}");
+        let message = format!("{word:?} is not one of {choices}");
         serde_json::from_value(Json::from(word))
             .map_err(|_| ApiError::invalid_argument(message, &[name]))
     };

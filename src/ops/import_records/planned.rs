@@ -27,9 +27,11 @@ impl Planned {
     /// Notes types that would have been imported.
     pub(super) fn note_types(&mut self, types: &Schema) {
         for (name, fields) in types {
-            let known = self.types.entry(name.clone()).or_default();
+            let planned_fields = self.types.entry(name.clone()).or_default();
             for (field, kind) in fields {
-                known.entry(field.clone()).or_insert_with(|| kind.clone());
+                planned_fields
+                    .entry(field.clone())
+                    .or_insert_with(|| kind.clone());
             }
         }
     }
@@ -41,13 +43,13 @@ impl Planned {
         };
         self.records.insert(self.hasher.hash_one(id));
         let name = id.split_once('/').map_or(id, |(name, _)| name);
-        let known = self.types.entry(name.to_owned()).or_default();
+        let planned_fields = self.types.entry(name.to_owned()).or_default();
         for (field, value) in fields(record) {
             let kind = || FieldType::of(&Value::from_wire(value.clone()).ok()?);
-            if !known.contains_key(field)
+            if !planned_fields.contains_key(field)
                 && let Some(kind) = kind()
             {
-                known.insert(field.clone(), kind.wire_name());
+                planned_fields.insert(field.clone(), kind.wire_name());
             }
         }
     }

@@ -118,21 +118,21 @@ impl Checkpoint {
         report: Option<&Path>,
         request: &Map<String, Json>,
     ) -> Result<Self, String> {
-        let known = match path {
+        let saved = match path {
             Some(path) => read(path)?,
             None => None,
         };
-        if let (Some(known), Some(path)) = (&known, path)
-            && known.request != *request
+        if let (Some(saved), Some(path)) = (&saved, path)
+            && saved.request != *request
         {
             let path = path.display();
             return Err(format!(
                 "{path} belongs to another replay: {}; use another file or remove it",
-                Json::Object(known.request.clone())
+                Json::Object(saved.request.clone())
             ));
         }
-        let is_new = known.is_none();
-        let cursor = known.unwrap_or_else(|| Cursor {
+        let is_new = saved.is_none();
+        let cursor = saved.unwrap_or_else(|| Cursor {
             request: request.clone(),
             ..Cursor::default()
         });

@@ -168,11 +168,11 @@ async fn read(
     (workers, max_message, budget): (&Workers, u64, &Budget),
 ) -> Result<(), WireError> {
     let mut reader = BufReader::new(reader);
-    let mut is_known = false;
+    let mut is_worker = false;
     loop {
         room.wait().await;
-        is_known = is_known || workers.knows(identity);
-        let max_bytes = match is_known {
+        is_worker = is_worker || workers.knows(identity);
+        let max_bytes = match is_worker {
             true => max_message,
             false => max_message.min(MAX_OF_STRANGERS),
         };

@@ -257,8 +257,8 @@ impl WriterState {
         let mut lost = self.lost.clone();
         let mut touched = Touched::new();
         for (time, event) in commits.iter().copied().flat_map(timed) {
-            let known = (&catalog, &lost);
-            let mut applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
+            let state = (&catalog, &lost);
+            let mut applied = self.apply_event(&mut tx.conn(), state, (time, event)).await;
             // What the log has takes precedence over what other programs want of its tables.
             while let Err(ApplyError::Sql(error)) = &applied {
                 let is_out_of_the_way = captured::lift(&mut tx.conn(), error).await?
@@ -270,7 +270,7 @@ impl WriterState {
                     break;
                 }
                 self.texts.clear();
-                applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
+                applied = self.apply_event(&mut tx.conn(), state, (time, event)).await;
             }
             match applied {
                 Ok((changed, misfits, unknown, rows)) => {

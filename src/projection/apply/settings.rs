@@ -269,10 +269,10 @@ impl UserBatch {
             return Ok(Self::default());
         }
         let loaded = accounts::users(conn, &ids).await?;
-        let known = ids.into_iter().zip(loaded);
-        let known = known.filter_map(|(id, user)| Some((id, user?)));
+        let found = ids.into_iter().zip(loaded);
+        let found = found.filter_map(|(id, user)| Some((id, user?)));
         Ok(Self {
-            rows: known.collect(),
+            rows: found.collect(),
             changed: BTreeMap::new(),
         })
     }

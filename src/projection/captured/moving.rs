@@ -51,11 +51,11 @@ pub async fn carry_over_captured(
     old: ServerStore<'_>,
     new: ServerStore<'_>,
 ) -> Result<(), OpenError> {
-    let (mut from, extensions) = open_beside(old.0, old.1).await?;
-    let (mut to, known) = open_beside(new.0, new.1).await?;
+    let (mut from, from_extensions) = open_beside(old.0, old.1).await?;
+    let (mut to, to_extensions) = open_beside(new.0, new.1).await?;
     {
-        let mut from = Conn::Postgres(&mut from, extensions, None);
-        let mut to = Conn::Postgres(&mut to, known, None);
+        let mut from = Conn::Postgres(&mut from, from_extensions, None);
+        let mut to = Conn::Postgres(&mut to, to_extensions, None);
         carry_constraints(&mut from, &mut to).await?;
         while carry_some(&mut from, &mut to).await? {}
     }

@@ -329,21 +329,21 @@ pub(crate) async fn wish(
     conn: &mut Conn<'_>,
     requested: IndexEntry,
 ) -> Result<IndexEntry, sqlx::Error> {
-    let known = table::load(conn).await?;
-    let known = known
+    let existing = table::load(conn).await?;
+    let existing = existing
         .into_iter()
         .find(|entry| entry.is_on(&requested.record_type, &requested.columns));
-    let entry = match known {
+    let entry = match existing {
         None => requested,
-        Some(known) => IndexEntry {
+        Some(existing) => IndexEntry {
             wish: requested.wish,
             is_pinned: requested.is_pinned,
             why: requested.why,
-            state: match known.state {
+            state: match existing.state {
                 IndexState::Built => IndexState::Built,
                 IndexState::Wanted | IndexState::None => requested.state,
             },
-            ..known
+            ..existing
         },
     };
     table::save(conn, &entry).await?;

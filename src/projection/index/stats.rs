@@ -54,7 +54,7 @@ impl Stats {
                 forget_cheapest(&mut usages);
             }
             let usage = match usages.entry(shape) {
-                Entry::Occupied(known) => known.into_mut(),
+                Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(new) => {
                     let Some(sample) = sample() else {
                         continue;

@@ -139,8 +139,8 @@ impl Condition {
     pub(super) async fn verify(&self, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
         // Read before the store is asked: the store must have everything up to here.
         let reached = self.reached.load(Ordering::Acquire);
-        let is_known = reached > 0 || self.own.lock().log.is_some();
-        let Some(claim) = self.claim.as_ref().filter(|_| is_known) else {
+        let is_expected = reached > 0 || self.own.lock().log.is_some();
+        let Some(claim) = self.claim.as_ref().filter(|_| is_expected) else {
             return Ok(());
         };
         claim.check(conn).await?;

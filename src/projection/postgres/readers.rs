@@ -99,8 +99,8 @@ fn pool(
                 // A reader that no longer waits disconnects. Not every operating system lets the
                 // server notice that.
                 let notice = Sql::new("SET client_connection_check_interval = '1s'");
-                let known = &mut Conn::server(conn, Extensions::default());
-                if let Err(error) = notice.execute(known).await {
+                let wrapped = &mut Conn::server(conn, Extensions::default());
+                if let Err(error) = notice.execute(wrapped).await {
                     tracing::debug!(%error, "the database keeps working for lost readers");
                 }
                 Ok(())

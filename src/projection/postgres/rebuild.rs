@@ -142,8 +142,8 @@ pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenE
 pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
     let schema = schema_of(app);
     let mut conn = connect_beside(url, &schema).await?;
-    let known = &mut Conn::server(&mut conn, Extensions::default());
-    drop_in(known, &schema).await?;
+    let wrapped = &mut Conn::server(&mut conn, Extensions::default());
+    drop_in(wrapped, &schema).await?;
     conn.close().await?;
     Ok(())
 }

@@ -115,7 +115,7 @@ pub(in crate::projection) async fn open_beside(
         let place = format!("in the schema {}", schema.as_str());
         return Err(OpenError::Missing(place));
     }
-    let (_, extensions) = known(known_conn).await?;
+    let (_, extensions) = format_and_extensions(known_conn).await?;
     Ok((conn, extensions))
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn prepare(
     }
     let extensions = match (row.flag(0)?, row.flag(2)?) {
         (true, _) => {
-            let (found, extensions) = known(&mut tx.conn()).await?;
+            let (found, extensions) = format_and_extensions(&mut tx.conn()).await?;
             upgrade(&mut tx.conn().knowing(extensions), found).await?;
             extensions
         }
@@ -165,7 +165,7 @@ pub(super) async fn prepare(
 }
 
 /// Reads the format and extensions that the schema was created with.
-async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
+async fn format_and_extensions(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
     let sql = Sql::new("SELECT format, has_citext, has_postgis FROM _checkpoint");
     let row = sql.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;

@@ -84,9 +84,9 @@ impl Translator<'_, '_> {
         let parts = parts.get(..MAX_PARTS).unwrap_or(parts);
         let parts = self.each(parts, is_negated);
         let is_exact = !is_wide && parts.iter().all(|part| part.is_exact);
-        let known = parts.into_iter().map(|part| part.sql);
-        let known = known.filter(|sql| !sql.is_empty()).collect();
-        let sql = join(known, " AND ");
+        let present = parts.into_iter().map(|part| part.sql);
+        let present = present.filter(|sql| !sql.is_empty()).collect();
+        let sql = join(present, " AND ");
         Translated { sql, is_exact }
     }
 

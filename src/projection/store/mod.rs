@@ -309,12 +309,12 @@ impl SqlStore {
         match (&self.home, &mut writer.conn) {
             (StoreLocation::File(file), WriterConn::File(conn)) => file.renew(conn).await,
             (StoreLocation::Server(server), WriterConn::Server(link, _)) => {
-                if let Ok(known) = link {
+                if let Ok(current) = link {
                     if postgres::is_read_only(error) {
-                        server.pass_over(known);
+                        server.pass_over(current);
                     }
                     *link = Err(LostConnection {
-                        backend: known.backend.clone(),
+                        backend: current.backend.clone(),
                         is_silent: postgres::is_silent(error),
                     });
                 }

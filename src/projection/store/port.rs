@@ -205,10 +205,10 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let heads = (heads, self.max_page_bytes);
-        let known = (&*catalog, &self.stats);
-        let mut answer = query::query(&mut conn, known, (query, viewer), heads).await;
+        let context = (&*catalog, &self.stats);
+        let mut answer = query::query(&mut conn, context, (query, viewer), heads).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query(&mut conn, known, (query, viewer), heads).await;
+            answer = query::query(&mut conn, context, (query, viewer), heads).await;
         }
         answer.map_err(|error| self.note(error))
     }
@@ -239,10 +239,10 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let request = (query, viewer, self.max_page_bytes);
-        let known = (&*catalog, &self.stats, heads);
-        let mut answer = query::query_as_of(&mut conn, known, request, moment).await;
+        let context = (&*catalog, &self.stats, heads);
+        let mut answer = query::query_as_of(&mut conn, context, request, moment).await;
         if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query_as_of(&mut conn, known, request, moment).await;
+            answer = query::query_as_of(&mut conn, context, request, moment).await;
         }
         answer.map_err(|error| self.note(error))
     }

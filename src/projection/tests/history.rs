@@ -118,11 +118,11 @@ fn value(kind: &FieldType, seed: u8) -> Json {
 
 impl World {
     fn values(&self, kind: usize, values: &[(usize, u8)]) -> Json {
-        let known = self.types.get(TYPES[kind]);
+        let definition = self.types.get(TYPES[kind]);
         let mut object = serde_json::Map::new();
         for (field, seed) in values {
             let name = FIELDS[*field];
-            if let Some(kind) = known.and_then(|known| known.fields.get(name)) {
+            if let Some(kind) = definition.and_then(|definition| definition.fields.get(name)) {
                 object.insert(name.to_owned(), value(kind, *seed));
             }
         }
@@ -135,8 +135,10 @@ impl World {
         name: &TypeName,
         fields: &BTreeMap<String, FieldType>,
     ) -> BTreeMap<String, i64> {
-        let known = self.types.get(name);
-        let is_new = |field: &str| known.is_none_or(|known| !known.fields.contains_key(field));
+        let definition = self.types.get(name);
+        let is_new = |field: &str| {
+            definition.is_none_or(|definition| !definition.fields.contains_key(field))
+        };
         let records = self.heads.keys().filter(|id| id.record_type == *name);
         let num_records = records.count() as i64;
         let new = fields
@@ -204,8 +206,8 @@ impl World {
         let exists =
             |world: &Self, id: &str| world.heads.contains_key(&RecordId::parse(id).unwrap());
         let is_created = |kind: usize| {
-            let known = self.types.get(TYPES[kind]);
-            known.is_some_and(|known| known.is_created)
+            let definition = self.types.get(TYPES[kind]);
+            definition.is_some_and(|definition| definition.is_created)
         };
         match step {
             Step::Extend(kind, fields, unique) => {
@@ -232,8 +234,8 @@ impl World {
             }
             Step::Rename(kind, from, to) => {
                 let (from, to) = (FIELDS[*from].to_owned(), FIELDS[*to].to_owned());
-                let known = self.types.get(TYPES[*kind]);
-                if known.is_some_and(|known| known.fields.contains_key(&to)) {
+                let definition = self.types.get(TYPES[*kind]);
+                if definition.is_some_and(|definition| definition.fields.contains_key(&to)) {
                     return;
                 }
                 let body = EventBody::TypeFieldRenamed(FieldRename { from, to });
@@ -257,10 +259,10 @@ impl World {
                     unset
                         .iter()
                         .for_each(|field| drop(set.as_object_mut().unwrap().remove(*field)));
-                    let known = &self.types[TYPES[*kind]].fields;
+                    let fields_now = &self.types[TYPES[*kind]].fields;
                     let unset: Vec<&str> = unset
                         .into_iter()
-                        .filter(|field| known.contains_key(*field))
+                        .filter(|field| fields_now.contains_key(*field))
                         .collect();
                     patch(&id, second, set, &unset)
                 } else {
@@ -320,10 +322,10 @@ impl World {
 
     fn change_device(&mut self, device: u8, what: u8, second: i64) {
         let id = DeviceId::from(format!("d{device}"));
-        let is_known = self.devices.contains_key(&id);
+        let exists = self.devices.contains_key(&id);
         let body = match what % 4 {
-            0 if is_known => EventBody::DeviceUnregistered(touch(second, "u1")),
-            1 if is_known => {
+            0 if exists => EventBody::DeviceUnregistered(touch(second, "u1")),
+            1 if exists => {
                 self.devices.remove(&id);
                 EventBody::DeviceDeleted(touch(second, "u1"))
             }
@@ -378,16 +380,16 @@ impl World {
         });
         let subscription = Subscription::from_wire(&wire, database).unwrap();
         let key = subscription.key.clone();
-        let Some(known) = self.devices.get_mut(&device) else {
+        let Some(subscriptions) = self.devices.get_mut(&device) else {
             return;
         };
         let body = if is_addition {
-            known.insert(key, subscription.clone());
+            subscriptions.insert(key, subscription.clone());
             EventBody::SubscriptionSaved(SavedSubscription {
                 subscriber: None,
                 subscription,
             })
-        } else if known.remove(&key).is_some() {
+        } else if subscriptions.remove(&key).is_some() {
             EventBody::SubscriptionDeleted(key)
         } else {
             return;

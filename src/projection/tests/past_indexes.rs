@@ -87,13 +87,13 @@ impl World {
 
     /// Returns what is known of the indexes: their first field, whether they exist, and whether
     /// they have a counterpart over the past.
-    async fn known(&self) -> Vec<(String, bool, bool)> {
+    async fn listed(&self) -> Vec<(String, bool, bool)> {
         let entries = self.store.list_indexes().await.unwrap().into_iter();
-        let known = entries.map(|entry| {
+        let listed = entries.map(|entry| {
             let is_built = entry.state == IndexState::Built;
             (entry.columns[0].field.clone(), is_built, entry.has_past)
         });
-        known.collect()
+        listed.collect()
     }
 
     async fn uses_past_index(&self, query: &Query, position: u64) -> bool {
@@ -108,18 +108,18 @@ async fn the_past_gets_the_index_of_the_present_and_follows_it() {
     let mut world = world().await;
     world.keys(&newest("room")).await;
     world.tend_past().await;
-    assert_eq!(world.known().await, [("room".to_owned(), true, false)]);
+    assert_eq!(world.listed().await, [("room".to_owned(), true, false)]);
 
     // The past is kept, then not, and then again.
     for round in 0..2 {
         world.run(keep(true)).await;
         world.tend_past().await;
-        let known = world.known().await;
-        assert_eq!(known, [("room".to_owned(), true, true)], "{round}");
+        let listed = world.listed().await;
+        assert_eq!(listed, [("room".to_owned(), true, true)], "{round}");
         world.run(keep(false)).await;
         world.tend_past().await;
-        let known = world.known().await;
-        assert_eq!(known, [("room".to_owned(), true, false)], "{round}");
+        let listed = world.listed().await;
+        assert_eq!(listed, [("room".to_owned(), true, false)], "{round}");
     }
     world.run(keep(true)).await;
     let before = world.keys(&newest("room")).await;
@@ -145,7 +145,7 @@ async fn the_past_gets_the_index_of_the_present_and_follows_it() {
         .run(vec![(Stream::Type("message".into()), rename)])
         .await;
     world.tend_past().await;
-    assert_eq!(world.known().await, [("place".to_owned(), true, true)]);
+    assert_eq!(world.listed().await, [("place".to_owned(), true, true)]);
     let before = world.keys(&newest("place")).await;
     let position = world.change_all("place").await;
     assert!(world.uses_past_index(&newest("place"), position).await);
@@ -157,7 +157,7 @@ async fn the_past_gets_the_index_of_the_present_and_follows_it() {
         .run(vec![(Stream::Type("message".into()), delete)])
         .await;
     world.tend_past().await;
-    assert!(world.known().await.is_empty());
+    assert!(world.listed().await.is_empty());
     assert_eq!(world.faults().await, [""; 0]);
 }
 
@@ -169,7 +169,7 @@ async fn who_asks_about_the_past_only_gets_its_index_and_a_forbidden_one_goes_fr
     world.place.analyze().await;
     let then = world.keys_as_of(&newest("room"), position).await;
     world.tend_past().await;
-    assert_eq!(world.known().await, [("room".to_owned(), true, true)]);
+    assert_eq!(world.listed().await, [("room".to_owned(), true, true)]);
     assert!(world.uses_past_index(&newest("room"), position).await);
     assert_eq!(world.keys_as_of(&newest("room"), position).await, then);
 
@@ -180,7 +180,7 @@ async fn who_asks_about_the_past_only_gets_its_index_and_a_forbidden_one_goes_fr
     };
     world.place.set_index(forbidden).await;
     world.tend_past().await;
-    assert_eq!(world.known().await, [("room".to_owned(), false, false)]);
+    assert_eq!(world.listed().await, [("room".to_owned(), false, false)]);
     assert!(!world.uses_past_index(&newest("room"), position).await);
     assert_eq!(world.keys_as_of(&newest("room"), position).await, then);
 }

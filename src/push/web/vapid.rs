@@ -102,9 +102,9 @@ impl Vapid {
         let now = seconds(now);
         let audience = endpoint.origin().ascii_serialization();
         let mut tokens = self.tokens.lock();
-        let known = tokens.get(&audience);
-        let known = known.filter(|token| (0..=TOKEN_LIFE).contains(&(token.until - now)));
-        let text = match known {
+        let cached = tokens.get(&audience);
+        let cached = cached.filter(|token| (0..=TOKEN_LIFE).contains(&(token.until - now)));
+        let text = match cached {
             Some(token) => token.text.clone(),
             None => {
                 let exp = now + TOKEN_LIFE;

@@ -54,12 +54,12 @@ impl Consumers {
         position: u64,
     ) -> Result<ConsumerState, ApiError> {
         let _alone = self.lock_changes().await;
-        if let Ok(known) = self.find(&full) {
-            if known.options() != Some(&options) {
+        if let Ok(existing) = self.find(&full) {
+            if existing.options() != Some(&options) {
                 let message = "a consumer with this name exists, with other options";
                 return Err(ApiError::new(Code::Duplicated, message));
             }
-            return Ok(known.state());
+            return Ok(existing.state());
         }
         let checkpoint = ConsumerCheckpoint {
             cursor: Cursor::at(position),

@@ -381,8 +381,8 @@ impl Consumers {
     }
 
     pub(super) fn find(&self, consumer: &str) -> Result<ConsumerHandle, ApiError> {
-        let is_known = self.inner.consumers.lock().contains_key(consumer);
-        let found = is_known.then(|| self.consumer(&consumer.into()));
+        let exists = self.inner.consumers.lock().contains_key(consumer);
+        let found = exists.then(|| self.consumer(&consumer.into()));
         found.flatten().ok_or_else(|| {
             let message = "no such consumer; delivery:list shows them all";
             ApiError::new(Code::ResourceNotFound, message)

@@ -196,8 +196,8 @@ impl ModelStore {
 
 impl Past {
     fn definition(&self, name: &TypeName) -> TypeDefinition {
-        let known = self.types.get(name).cloned();
-        known.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
+        let definition = self.types.get(name).cloned();
+        definition.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
     }
 
     fn take(&mut self, event: &Event) {

@@ -91,15 +91,15 @@ pub(super) struct View {
     pub(super) audience: Audience,
     lens: Option<Arc<Lens>>,
     /// The result: what was told of each record, as a hash.
-    known: HashMap<RecordKey, u64>,
+    sent: HashMap<RecordKey, u64>,
     /// The result is that of this position or a later one.
     position: u64,
     /// Whether changes can be told. If not, a load is under way.
     is_loaded: bool,
-    /// While the view is not settled, what is known is of this position. Members that have received
+    /// While the view is not loaded, what was sent is of this position. Members that have received
     /// more must not be told a difference to it.
-    known_until: u64,
-    /// Changes since the view stopped being settled.
+    sent_until: u64,
+    /// Changes since the view stopped being loaded.
     backlog: Vec<Change>,
     /// About how many bytes the backlog takes. `max_bytes` limits it, and what is kept for a
     /// member.
@@ -123,10 +123,10 @@ impl View {
             query,
             audience,
             lens: None,
-            known: HashMap::new(),
+            sent: HashMap::new(),
             position: 0,
             is_loaded: false,
-            known_until: 0,
+            sent_until: 0,
             backlog: Vec::new(),
             num_backlog: 0,
             max_bytes,
@@ -224,7 +224,7 @@ impl View {
         }
     }
 
-    /// Lets a member that comes back catch up, once the view is settled.
+    /// Lets a member that comes back catch up, once the view is loaded.
     fn catch_up(&mut self, key: &MemberKey, followed: u64) -> Option<Work> {
         let (until, next) = (self.position.max(followed), self.next_load());
         let member = self.members.get_mut(key)?;
@@ -277,7 +277,7 @@ impl View {
     /// `followed` is how far the follower was before that.
     pub(super) fn disturb(&mut self, position: u64, followed: u64) -> Option<Work> {
         if self.is_loaded {
-            self.known_until = self.position.max(followed);
+            self.sent_until = self.position.max(followed);
         }
         self.disturbed_at = position;
         self.is_loaded = false;
@@ -340,7 +340,7 @@ impl View {
             return Ok(None);
         }
         self.tell(id, change, matcher, post)?;
-        refuse_more(self.known.len(), max_records)?;
+        refuse_more(self.sent.len(), max_records)?;
         Ok(None)
     }
 
@@ -362,7 +362,7 @@ impl View {
             Some(MatchResult::Match(place, hash)) => (place, hash),
             Some(MatchResult::Refused(error)) => return Err(error),
             Some(MatchResult::NoMatch) | None => {
-                if self.known.remove(key).is_some() {
+                if self.sent.remove(key).is_some() {
                     for ((listener, _), member) in &mut self.members {
                         let frame = renderer.leave(&member.label, change);
                         member.take(*listener, (change.position, frame), self.max_bytes, post);
@@ -371,7 +371,7 @@ impl View {
                 return Ok(());
             }
         };
-        let before = self.known.insert(key.clone(), hash);
+        let before = self.sent.insert(key.clone(), hash);
         let event = if before.is_some() { "change" } else { "enter" };
         for ((listener, _), member) in &mut self.members {
             let frame = renderer.record(&member.label, event, (change.position, place));

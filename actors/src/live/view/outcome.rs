@@ -68,7 +68,7 @@ impl View {
                 let matcher = matchers.of(change.position);
                 self.tell(id, &change, matcher, post)?;
             }
-            refuse_more(self.known.len(), max_records)?;
+            refuse_more(self.sent.len(), max_records)?;
         }
         self.serve(number, loaded, post);
         let returning = |(key, member): (&MemberKey, &Member)| {
@@ -97,7 +97,7 @@ impl View {
         }
         for member in self.members.values_mut() {
             let has_result = matches!(member.state, State::Live | State::CatchingUp { .. });
-            if has_result && member.since > self.known_until {
+            if has_result && member.since > self.sent_until {
                 member.state = State::waiting(self.num_loads, Some(CHANGED_MEANWHILE));
             }
         }
@@ -105,20 +105,20 @@ impl View {
 
     /// Replaces what is known by a result, and tells the difference to those who had the old one.
     fn adopt(&mut self, loaded: &Loaded, post: &mut Post) {
-        let known: HashMap<RecordKey, u64> = loaded
+        let sent: HashMap<RecordKey, u64> = loaded
             .records
             .iter()
             .map(|(id, body)| (id.key.clone(), body.hash))
             .collect();
         let mut said = Vec::new();
         for (id, body) in &loaded.records {
-            match self.known.get(&id.key) {
+            match self.sent.get(&id.key) {
                 None => said.push(("enter", id.clone(), Some(body))),
                 Some(hash) if *hash != body.hash => said.push(("change", id.clone(), Some(body))),
                 Some(_) => {}
             }
         }
-        let gone = self.known.keys().filter(|key| !known.contains_key(*key));
+        let gone = self.sent.keys().filter(|key| !sent.contains_key(*key));
         let name = &self.query.query.record_type;
         said.extend(gone.map(|key| ("leave", RecordId::new(name.clone(), key.clone()), None)));
         for ((listener, _), member) in &mut self.members {
@@ -134,7 +134,7 @@ impl View {
                 member.take(*listener, (loaded.position, ready), self.max_bytes, post);
             }
         }
-        self.known = known;
+        self.sent = sent;
         self.position = loaded.position;
         self.lens = Some(Arc::clone(&loaded.lens));
         self.is_loaded = true;

@@ -80,13 +80,13 @@ pub(super) enum KeySearch {
 /// The keys of a log that this process writes.
 pub struct Keyring {
     file: Arc<dyn DiskFile>,
-    known: Mutex<Known>,
+    table: Mutex<KeyTable>,
     /// Held while keys are added to the file; lookups do not wait for it.
     adding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KeyTable {
     /// The keys that new events are sealed with.
     current: HashMap<Subject, u64>,
     /// Keys that nothing may be sealed with any more.
@@ -112,7 +112,7 @@ impl Keyring {
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.truncate(false).open(folder.join(KEYRING_FILE))?;
         let ring = Self::of(Arc::new(file), store_id, last_used)?;
-        if ring.known.lock().last == 0 {
+        if ring.table.lock().last == 0 {
             // The file may have just been created.
             sync_folder(folder)?;
         }
@@ -127,7 +127,7 @@ impl Keyring {
         let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         file.read_at(&mut bytes, 0)?;
-        let mut known = Known::default();
+        let mut table = KeyTable::default();
         let mut look = KeySearch::Newest;
         if bytes.iter().all(|byte| *byte == 0) {
             bytes = slot::header(store_id).to_vec();
@@ -144,27 +144,27 @@ impl Keyring {
         };
         for (number, slot) in (1..).zip(&slots) {
             if let Slot::Live(subject, _) = slot {
-                known.current.insert(*subject, number);
+                table.current.insert(*subject, number);
             }
-            known.last = number;
+            table.last = number;
         }
-        let (has, used) = (known.last, last_used(look));
+        let (has, used) = (table.last, last_used(look));
         if used > has {
             return Err(KeyringError::Lost { has, used });
         }
         // Anything after that was being added when the process ended.
-        let end = offset(known.last + 1);
+        let end = offset(table.last + 1);
         file.set_len(end)?;
         // The last batch may only be in the page cache, because the process may have ended before
         // the flush. Its keys must not be used before they are durable, so it is written again.
-        let start = offset(known.last.saturating_sub(MAX_BATCH.into()));
+        let start = offset(table.last.saturating_sub(MAX_BATCH.into()));
         let range = usize::try_from(start).map_err(io::Error::other)?
             ..usize::try_from(end).map_err(io::Error::other)?;
         file.write_at(bytes.get(range).unwrap_or_default(), start)?;
         file.sync_data()?;
         Ok(Self {
             file,
-            known: Mutex::new(known),
+            table: Mutex::new(table),
             adding: Mutex::default(),
         })
     }
@@ -174,10 +174,10 @@ impl Keyring {
     /// # Errors
     /// The device failed.
     pub(super) fn find(&self, subjects: &BTreeSet<UserId>) -> io::Result<Option<Sealing>> {
-        let known = self.known.lock();
+        let table = self.table.lock();
         let mut found = Sealing::new();
         for subject in subjects {
-            let Some(number) = known.current.get(&slot::digest(subject)) else {
+            let Some(number) = table.current.get(&slot::digest(subject)) else {
                 return Ok(None);
             };
             match self.slot(*number)? {
@@ -195,10 +195,10 @@ impl Keyring {
     /// The device failed; these subjects have no keys in that case.
     pub(super) fn make(&self, subjects: &BTreeSet<UserId>) -> io::Result<()> {
         let subjects: Vec<Subject> = subjects.iter().map(slot::digest).collect();
-        self.known.lock().want(&subjects);
+        self.table.lock().want(&subjects);
         let _adding = self.adding.lock();
         // Most of those that waited here were served by the one before.
-        while self.known.lock().want(&subjects) {
+        while self.table.lock().want(&subjects) {
             self.make_wanted()?;
         }
         Ok(())
@@ -207,12 +207,12 @@ impl Keyring {
     /// Creates keys for all waiting subjects, with one flush. Only for the holder of `adding`.
     fn make_wanted(&self) -> io::Result<()> {
         let (batch, last) = {
-            let mut known = self.known.lock();
-            let mut batch = std::mem::take(&mut known.pending);
+            let mut table = self.table.lock();
+            let mut batch = std::mem::take(&mut table.pending);
             if let Some(rest) = batch.iter().nth(MAX_BATCH.into()).copied() {
-                known.pending = batch.split_off(&rest);
+                table.pending = batch.split_off(&rest);
             }
-            (batch, known.last)
+            (batch, table.last)
         };
         let mut bytes = Vec::with_capacity(batch.len() * SLOT_BYTES);
         for ((number, back), subject) in (last + 1..).zip(0..MAX_BATCH).zip(&batch) {
@@ -225,17 +225,17 @@ impl Keyring {
             let _ = self.file.set_len(end);
             return Err(error);
         }
-        let mut known = self.known.lock();
+        let mut table = self.table.lock();
         for (number, subject) in (last + 1..).zip(batch) {
-            known.last = number;
-            known.current.insert(subject, number);
+            table.last = number;
+            table.current.insert(subject, number);
         }
         Ok(())
     }
 
     /// Returns the number of a subject's key, if it has one.
     pub(crate) fn number_of(&self, subject: &UserId) -> Option<u64> {
-        self.known
+        self.table
             .lock()
             .current
             .get(&slot::digest(subject))
@@ -248,17 +248,17 @@ impl Keyring {
         if numbers.is_empty() {
             return;
         }
-        let mut known = self.known.lock();
-        let Known {
+        let mut table = self.table.lock();
+        let KeyTable {
             current, retired, ..
-        } = &mut *known;
+        } = &mut *table;
         retired.extend(numbers);
         current.retain(|_, number| !retired.contains(number));
     }
 
     /// Returns whether a key is retired, so that nothing may be sealed with it any more.
     pub(super) fn is_retired(&self, number: u64) -> bool {
-        self.known.lock().retired.contains(&number)
+        self.table.lock().retired.contains(&number)
     }
 
     /// Destroys keys: when this returns, what is sealed with them is lost for good. Blocks. Unknown
@@ -268,9 +268,9 @@ impl Keyring {
     /// The device failed; this can be repeated.
     pub(super) fn destroy(&self, numbers: &[u64]) -> io::Result<()> {
         self.retire(numbers);
-        let known = self.known.lock();
+        let table = self.table.lock();
         let mut has_written = false;
-        for number in numbers.iter().filter(|number| **number <= known.last) {
+        for number in numbers.iter().filter(|number| **number <= table.last) {
             // Even one that looks destroyed: if its flush failed, that is only in the page cache.
             let bytes = Slot::Destroyed.encode(*number, 0);
             self.file.write_at(&bytes, offset(*number))?;
@@ -290,7 +290,7 @@ impl Keyring {
     }
 }
 
-impl Known {
+impl KeyTable {
     /// Adds those of the subjects that have no key yet to those that wait; returns whether there
     /// are any.
     fn want(&mut self, subjects: &[Subject]) -> bool {

@@ -108,7 +108,7 @@ fn those_who_come_while_keys_are_made_share_the_next_flush() {
             let ring = &ring;
             scope.spawn(move || ring.make(&subjects(&[&pair[0], &pair[1]])).unwrap());
         }
-        while ring.known.lock().pending.len() < names.len() {
+        while ring.table.lock().pending.len() < names.len() {
             std::thread::yield_now();
         }
         // Existing keys are available meanwhile.

@@ -110,7 +110,7 @@ impl Plugins {
                 return self.take_back(worker, job, capacity, ctx);
             }
             Report::Capacity(capacity) => {
-                self.update(worker, |known| known.note(capacity));
+                self.update(worker, |entry| entry.note(capacity));
                 self.note_attendance();
             }
             Report::Resumed => {

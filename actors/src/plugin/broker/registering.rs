@@ -29,8 +29,8 @@ impl Plugins {
             Ok(registration) => Arc::new(registration),
             Err(problems) => {
                 plugin.note_refusal(&problems);
-                if let Some(known) = plugin.worker(worker) {
-                    notify(&known.address, Notice::Registered(Err(problems)));
+                if let Some(entry) = plugin.worker(worker) {
+                    notify(&entry.address, Notice::Registered(Err(problems)));
                 }
                 return false;
             }
@@ -38,13 +38,13 @@ impl Plugins {
         let counts = registration.counts();
         end_outdated(plugin, worker, &registration);
         plugin.note_registration();
-        let Some(known) = plugin.worker_mut(worker) else {
+        let Some(entry) = plugin.worker_mut(worker) else {
             return false;
         };
-        known.stage = Stage::Initialised;
-        known.registration = Some(Arc::clone(&registration));
-        let generation = known.generation;
-        notify(&known.address, Notice::Registered(Ok(counts)));
+        entry.stage = Stage::Initialised;
+        entry.registration = Some(Arc::clone(&registration));
+        let generation = entry.generation;
+        notify(&entry.address, Notice::Registered(Ok(counts)));
         if plugin.newest.is_none_or(|(newest, _)| newest <= generation) {
             plugin.newest = Some((generation, Instant::now()));
         }

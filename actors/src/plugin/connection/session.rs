@@ -125,10 +125,10 @@ impl PluginConnection {
             State::Closed => return,
             // The worker wanted to leave, and now the server wants it to leave, too.
             State::Draining {
-                closing: known,
+                closing: earlier,
                 is_announced,
             } => {
-                *known = closing.or(*known);
+                *earlier = closing.or(*earlier);
                 *is_announced &= closing.is_none();
                 if self.is_cut_off() {
                     return self.end(ctx);

@@ -251,10 +251,10 @@ fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     let before = std::mem::take(&mut draft.record.fields);
     let mut after = Fields::new();
     for (name, value) in answer.fields {
-        let known = before.get(&name).or_else(|| stored(&name));
-        if let Some(same) = known.filter(|known| is_same(known, &value)) {
+        let stored_value = before.get(&name).or_else(|| stored(&name));
+        if let Some(same) = stored_value.filter(|stored_value| is_same(stored_value, &value)) {
             after.insert(name, same.clone());
-        } else if !is_marker(&value) && (known.is_some() || !value.is_null()) {
+        } else if !is_marker(&value) && (stored_value.is_some() || !value.is_null()) {
             after.insert(name, value);
         }
     }
@@ -278,44 +278,44 @@ fn is_marker(value: &Value) -> bool {
     matches!(value, Value::Sequence | Value::Unknown(_))
 }
 
-/// Whether a plugin that was shown `known` can send it back, unchanged, as `answered`.
+/// Whether a plugin that was shown `stored_value` can send it back, unchanged, as `answered`.
 ///
 /// Files lose their media types, values without a wire form become markers, and numbers inside JSON
 /// have the precision of the plugin's language.
-fn is_same(known: &Value, answered: &Value) -> bool {
-    match (known, answered) {
-        (Value::Asset(known), Value::Asset(answered)) => known.name == answered.name,
-        (Value::Json(known), Value::Json(answered)) => is_same_json(known, answered),
-        _ => is_marker(known) && is_marker(answered),
+fn is_same(stored_value: &Value, answered: &Value) -> bool {
+    match (stored_value, answered) {
+        (Value::Asset(stored_value), Value::Asset(answered)) => stored_value.name == answered.name,
+        (Value::Json(stored_value), Value::Json(answered)) => is_same_json(stored_value, answered),
+        _ => is_marker(stored_value) && is_marker(answered),
     }
 }
 
 /// Whether a language without large whole numbers writes what it was shown in this way. A different
 /// number that would be rounded to the same one is a change.
-fn is_rounded(known: &Number, answered: &Number) -> bool {
-    let rounded = known.as_f64();
+fn is_rounded(stored_value: &Number, answered: &Number) -> bool {
+    let rounded = stored_value.as_f64();
     let is_written_so = |it: f64| answered.is_f64() || answered.to_string() == it.to_string();
     rounded == answered.as_f64() && rounded.is_some_and(is_written_so)
 }
 
-fn is_same_json(known: &Json, answered: &Json) -> bool {
-    match (known, answered) {
-        (Json::Number(known), Json::Number(answered)) => {
-            known == answered || is_rounded(known, answered)
+fn is_same_json(stored_value: &Json, answered: &Json) -> bool {
+    match (stored_value, answered) {
+        (Json::Number(stored_value), Json::Number(answered)) => {
+            stored_value == answered || is_rounded(stored_value, answered)
         }
-        (Json::Array(known), Json::Array(answered)) => {
-            let mut pairs = known.iter().zip(answered);
-            known.len() == answered.len()
-                && pairs.all(|(known, answered)| is_same_json(known, answered))
+        (Json::Array(stored_value), Json::Array(answered)) => {
+            let mut pairs = stored_value.iter().zip(answered);
+            stored_value.len() == answered.len()
+                && pairs.all(|(stored_value, answered)| is_same_json(stored_value, answered))
         }
-        (Json::Object(known), Json::Object(answered)) => {
-            let is_in = |(name, known): (&String, &Json)| {
+        (Json::Object(stored_value), Json::Object(answered)) => {
+            let is_in = |(name, stored_value): (&String, &Json)| {
                 let answered = answered.get(name);
-                answered.is_some_and(|answered| is_same_json(known, answered))
+                answered.is_some_and(|answered| is_same_json(stored_value, answered))
             };
-            known.len() == answered.len() && known.iter().all(is_in)
+            stored_value.len() == answered.len() && stored_value.iter().all(is_in)
         }
-        _ => known == answered,
+        _ => stored_value == answered,
     }
 }
 

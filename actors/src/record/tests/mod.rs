@@ -43,8 +43,8 @@ struct State {
 
 impl State {
     fn definition(&self, name: &TypeName) -> TypeDefinition {
-        let known = self.types.get(name).cloned();
-        known.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
+        let definition = self.types.get(name).cloned();
+        definition.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
     }
 
     fn apply(&mut self, event: &Event) {
@@ -236,9 +236,9 @@ impl World {
             definition: &definition,
             now: Timestamp::from_micros(self.now),
         };
-        let known = self.model.get_heads(std::slice::from_ref(&item.id));
-        let known = known.heads.into_iter().next().flatten();
-        let original = known.unwrap_or_else(|| self.stored_head(&item.id));
+        let cached = self.model.get_heads(std::slice::from_ref(&item.id));
+        let cached = cached.heads.into_iter().next().flatten();
+        let original = cached.unwrap_or_else(|| self.stored_head(&item.id));
         let draft = draft::make(item, original, at)?;
         let draft = draft::guard_fields((draft, item), &FieldRules::default(), at, false)?;
         let exists = |id: &RecordId| self.acknowledged.heads.contains_key(id);
@@ -392,8 +392,8 @@ impl World {
 
     fn state_of_model(&self, model: &WriteModel) -> State {
         let ids: Vec<RecordId> = all_ids();
-        let known = model.get_heads(&ids);
-        let heads = ids.into_iter().zip(known.heads);
+        let cached = model.get_heads(&ids);
+        let heads = ids.into_iter().zip(cached.heads);
         State {
             types: model
                 .get_types()

@@ -94,14 +94,17 @@ impl Subscriptions {
     /// Returns the version of a device's stream of subscriptions.
     pub fn version(&self, device: &DeviceId) -> u32 {
         let index = self.0.read();
-        index.devices.get(device).map_or(0, |known| known.version)
+        index
+            .devices
+            .get(device)
+            .map_or(0, |device_entry| device_entry.version)
     }
 
     /// Returns the keys of a device's subscriptions, in all databases.
     pub fn keys(&self, device: &DeviceId) -> BTreeSet<SubscriptionKey> {
         let index = self.0.read();
-        let known = index.devices.get(device).into_iter();
-        known
+        let device_entry = index.devices.get(device).into_iter();
+        device_entry
             .flat_map(|device| device.subscriptions.keys().cloned())
             .collect()
     }
@@ -113,9 +116,9 @@ impl Subscriptions {
         key: &SubscriptionKey,
     ) -> Option<(Option<UserId>, Arc<Subscription>)> {
         let index = self.0.read();
-        let known = index.devices.get(device)?;
-        let entry = known.subscriptions.get(key)?;
-        Some((known.user.clone(), Arc::clone(&entry.subscription)))
+        let device_entry = index.devices.get(device)?;
+        let entry = device_entry.subscriptions.get(key)?;
+        Some((device_entry.user.clone(), Arc::clone(&entry.subscription)))
     }
 
     /// Lists a device's subscriptions in one database, by name, with its user.
@@ -125,13 +128,13 @@ impl Subscriptions {
         database: &Database,
     ) -> (Option<UserId>, Vec<Arc<Subscription>>) {
         let index = self.0.read();
-        let Some(known) = index.devices.get(device) else {
+        let Some(device_entry) = index.devices.get(device) else {
             return (None, Vec::new());
         };
-        let all = known.subscriptions.iter();
+        let all = device_entry.subscriptions.iter();
         let of_database = all.filter(|(key, _)| key.database == *database);
         let listed = of_database.map(|(_, entry)| Arc::clone(&entry.subscription));
-        (known.user.clone(), listed.collect())
+        (device_entry.user.clone(), listed.collect())
     }
 
     /// Whether some subscription is about records of a type.
@@ -150,13 +153,13 @@ impl Subscriptions {
         let index = self.0.read();
         let named = index.by_type.get(record_type).into_iter().flatten();
         let candidate = |(device, key): &(DeviceId, SubscriptionKey)| {
-            let known = index.devices.get(device)?;
-            let entry = known.subscriptions.get(key)?;
+            let device_entry = index.devices.get(device)?;
+            let entry = device_entry.subscriptions.get(key)?;
             let is_there = database.is_none_or(|database| key.database == *database);
             let concerns = is_there && entry.since < position;
             Some(Candidate {
                 device: device.clone(),
-                user: known.user.clone(),
+                user: device_entry.user.clone(),
                 database: key.database.clone(),
                 id: key.id.clone(),
                 query: Arc::clone(entry.query.as_ref().filter(|_| concerns)?),

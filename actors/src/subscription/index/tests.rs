@@ -58,13 +58,13 @@ impl Model {
         match step {
             Step::Save(device, number, kind, is_private) => {
                 let subscription = subscription(*number, *kind, *is_private);
-                let known = self
+                let device_entry = self
                     .0
                     .entry(id(device))
                     .or_insert((user(9), BTreeMap::new()));
                 let key = subscription.key.clone();
-                known.1.insert(key, subscription.clone());
-                let subscriber = known.0.clone();
+                device_entry.1.insert(key, subscription.clone());
+                let subscriber = device_entry.0.clone();
                 let saved = SavedSubscription {
                     subscriber,
                     subscription,
@@ -74,8 +74,8 @@ impl Model {
             }
             Step::Delete(device, number, is_private) => {
                 let key = subscription(*number, 0, *is_private).key;
-                if let Some(known) = self.0.get_mut(&id(device)) {
-                    known.1.remove(&key);
+                if let Some(device_entry) = self.0.get_mut(&id(device)) {
+                    device_entry.1.remove(&key);
                 }
                 (
                     Stream::Subscriptions(id(device)),
@@ -83,8 +83,8 @@ impl Model {
                 )
             }
             Step::Register(device, number) => {
-                if let Some(known) = self.0.get_mut(&id(device)) {
-                    known.0 = user(*number);
+                if let Some(device_entry) = self.0.get_mut(&id(device)) {
+                    device_entry.0 = user(*number);
                 }
                 let state = DeviceState {
                     user: user(*number),
@@ -99,8 +99,8 @@ impl Model {
                 )
             }
             Step::Unregister(device) => {
-                if let Some(known) = self.0.get_mut(&id(device)) {
-                    known.0 = None;
+                if let Some(device_entry) = self.0.get_mut(&id(device)) {
+                    device_entry.0 = None;
                 }
                 let body = EventBody::DeviceUnregistered(ChangeStamp::default());
                 (Stream::Device(id(device)), body)
@@ -114,14 +114,15 @@ impl Model {
     }
 
     fn stored(&self) -> Vec<SubscribedDevice> {
-        let device = |(id, (user, known)): (&DeviceId, &(Option<UserId>, BTreeMap<_, _>))| {
-            SubscribedDevice {
-                id: id.clone(),
-                user: user.clone(),
-                version: 1,
-                subscriptions: known.values().cloned().collect(),
-            }
-        };
+        let device =
+            |(id, (user, device_entry)): (&DeviceId, &(Option<UserId>, BTreeMap<_, _>))| {
+                SubscribedDevice {
+                    id: id.clone(),
+                    user: user.clone(),
+                    version: 1,
+                    subscriptions: device_entry.values().cloned().collect(),
+                }
+            };
         self.0.iter().map(device).collect()
     }
 }

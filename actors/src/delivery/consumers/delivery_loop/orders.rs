@@ -133,8 +133,8 @@ impl DeliveryLoop {
             self.unsaved.forget(letters);
         }
         for (position, hook) in retried {
-            let known = self.retries.get(&(position, Arc::clone(&hook)));
-            let error = known.map(|retry| retry.error.clone());
+            let retry_state = self.retries.get(&(position, Arc::clone(&hook)));
+            let error = retry_state.map(|retry| retry.error.clone());
             if let Some(left) = self.schedule.give_up(position, &hook) {
                 let on_request = || ApiError::unexpected("given up on request").to_wire();
                 self.give_up(left, error.unwrap_or_else(on_request));

@@ -92,8 +92,8 @@ impl DeliveryLoop {
             let key = hook_events::key_of(hook);
             // A hook that comes back before its leftover events have been read continues there.
             let left = gone.remove(&key).map(|left| left.since.max(read));
-            let known = self.checkpoint.since.get(&key).copied().or(left);
-            since.insert(key, known.unwrap_or(head));
+            let position = self.checkpoint.since.get(&key).copied().or(left);
+            since.insert(key, position.unwrap_or(head));
             names.insert(hook.name.clone());
         }
         for (key, from) in &self.checkpoint.since {

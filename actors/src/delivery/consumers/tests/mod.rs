@@ -15,7 +15,7 @@ use super::{ConsumerCheckpoint, Cursor};
 use world::{Running, Seen, World, run_for};
 
 /// Returns the checkpoint of a plugin that has received everything, with a hook of this name.
-fn known(hook: &str) -> ConsumerCheckpoint {
+fn checkpoint_of(hook: &str) -> ConsumerCheckpoint {
     ConsumerCheckpoint {
         cursor: Cursor::at(0),
         since: BTreeMap::from([(format!("afterSave note {hook}"), 0)]),
@@ -78,7 +78,7 @@ async fn what_a_hook_that_is_gone_has_not_been_told_of_becomes_dead_letters() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(known("a")));
+    } = world.delivery_loop(Some(checkpoint_of("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     let state = seen.state();
@@ -99,7 +99,7 @@ async fn what_was_acknowledged_before_its_turn_is_no_dead_letter_of_a_hook_that_
         world.save(name);
     }
     world.plugin.register(&["b"], 1);
-    let mut checkpoint = known("a");
+    let mut checkpoint = checkpoint_of("a");
     checkpoint.cursor.ahead.insert(2);
     let Running {
         delivery_loop,
@@ -122,7 +122,7 @@ async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(known("a")));
+    } = world.delivery_loop(Some(checkpoint_of("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!((seen.state().open, seen.state().in_flight), (1, 0));
@@ -167,7 +167,7 @@ async fn dead_letters_are_counted_right_whatever_is_delivered_again() {
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(known("a")));
+    } = world.delivery_loop(Some(checkpoint_of("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!(seen.state().dead_letters, 2);
@@ -202,7 +202,7 @@ async fn a_dead_letter_that_is_sent_again_and_dies_again_outlasts_a_failing_stor
     let Running {
         delivery_loop,
         seen,
-    } = world.delivery_loop(Some(known("a")));
+    } = world.delivery_loop(Some(checkpoint_of("a")));
     let mut delivery_loop = Box::pin(delivery_loop.run());
     run_for(delivery_loop.as_mut(), 2).await;
     assert_eq!(world.consumer_store.letters.lock().len(), 1);

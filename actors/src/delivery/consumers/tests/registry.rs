@@ -9,7 +9,7 @@ use skytrail_schema::code::Code;
 use skytrail_schema::event::EventFilter;
 use tokio::time::timeout;
 
-use super::known;
+use super::checkpoint_of;
 use super::world::World;
 use crate::delivery::consumers::messages::Order;
 use crate::delivery::consumers::{Consumers, DeliverySettings, LogConsumerOptions};
@@ -68,7 +68,7 @@ async fn a_consumer_whose_actor_is_lost_goes_on_from_what_was_kept() {
 async fn a_plugin_whose_actor_is_lost_is_told_what_it_has_not_had() {
     let world = World::new();
     let consumers = &world.consumer_store.consumers;
-    consumers.lock().insert("p".to_owned(), known("a"));
+    consumers.lock().insert("p".to_owned(), checkpoint_of("a"));
     world.plugin.register(&["a"], 0);
     world.save("n1");
     let hooks = begun(&world).await;

@@ -80,7 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What is known about a request.
 #[derive(Default)]
-struct Known {
+struct RequestState {
     cause: Option<Arc<str>>,
     num_given: usize,
     num_answers: usize,
@@ -95,7 +95,7 @@ struct Calling {
 
 struct Play {
     game: Game,
-    known: HashMap<Ticket, Known>,
+    request_state: HashMap<Ticket, RequestState>,
     calls: HashMap<Arc<str>, Calling>,
     linked: HashSet<Identity>,
     /// What each worker was given, and has not answered as far as it knows.
@@ -107,7 +107,7 @@ impl Play {
     fn new() -> Self {
         Self {
             game: Game::with(&[]),
-            known: HashMap::new(),
+            request_state: HashMap::new(),
             calls: HashMap::new(),
             linked: HashSet::new(),
             has: HashMap::new(),
@@ -120,7 +120,7 @@ impl Play {
         match step {
             Step::Ask { cause } => self.ask(cause),
             Step::Cancel(which) => {
-                let mut tickets: Vec<_> = self.known.keys().cloned().collect();
+                let mut tickets: Vec<_> = self.request_state.keys().cloned().collect();
                 tickets.sort();
                 if let Some(ticket) = pick(&tickets, which) {
                     pool.cancel(ticket);
@@ -190,11 +190,12 @@ impl Play {
         self.next += 1;
         let ticket: Ticket = self.next.to_string().into();
         let cause = cause.and_then(|which| self.open_call(which));
-        let known = Known {
+        let request_state = RequestState {
             cause: cause.clone(),
-            ..Known::default()
+            ..RequestState::default()
         };
-        self.known.insert(Arc::clone(&ticket), known);
+        self.request_state
+            .insert(Arc::clone(&ticket), request_state);
         self.game.ask(&ticket, cause.as_deref());
     }
 
@@ -245,10 +246,13 @@ impl Play {
     fn check_given(&mut self, to: Identity, envelope: Envelope) {
         assert!(self.linked.contains(&to));
         let ticket = String::from_utf8(envelope.body.clone()).unwrap();
-        let known = self.known.get_mut(&*ticket).unwrap();
-        known.num_given += 1;
-        assert_eq!(known.num_given, 1, "request {ticket} was given twice");
-        match &known.cause {
+        let request_state = self.request_state.get_mut(&*ticket).unwrap();
+        request_state.num_given += 1;
+        assert_eq!(
+            request_state.num_given, 1,
+            "request {ticket} was given twice"
+        );
+        match &request_state.cause {
             Some(call) => {
                 let calling = &self.calls[call];
                 assert_eq!(to, calling.worker);
@@ -260,7 +264,7 @@ impl Play {
                 let had = self.has.entry(to.clone()).or_default();
                 let is_awaited = |had: &Envelope| {
                     let ticket = std::str::from_utf8(&had.body).unwrap();
-                    self.known[ticket].num_answers == 0
+                    self.request_state[ticket].num_answers == 0
                 };
                 assert!(!had.iter().any(is_awaited));
             }
@@ -289,11 +293,14 @@ impl Play {
     }
 
     fn check_answer(&mut self, ticket: &Ticket, answer: Result<Vec<u8>, Failure>) {
-        let known = self.known.get_mut(ticket).unwrap();
-        known.num_answers += 1;
-        assert_eq!(known.num_answers, 1, "request {ticket} was answered twice");
+        let request_state = self.request_state.get_mut(ticket).unwrap();
+        request_state.num_answers += 1;
+        assert_eq!(
+            request_state.num_answers, 1,
+            "request {ticket} was answered twice"
+        );
         if let Ok(body) = answer {
-            assert_eq!(known.num_given, 1);
+            assert_eq!(request_state.num_given, 1);
             assert_eq!(body, ticket.as_bytes());
         }
     }
@@ -308,7 +315,7 @@ impl Play {
             .unwrap();
         if let Some(parent) = &parent {
             assert_eq!(body, parent.as_bytes());
-            assert_eq!(self.known[parent].num_answers, 0);
+            assert_eq!(self.request_state[parent].num_answers, 0);
         }
         let envelope = Envelope {
             bounce: entry.bounce,
@@ -340,8 +347,11 @@ impl Play {
             self.take(Step::Unlink(worker));
         }
         self.wait(100);
-        for (ticket, known) in &self.known {
-            assert_eq!(known.num_answers, 1, "request {ticket} was not answered");
+        for (ticket, request_state) in &self.request_state {
+            assert_eq!(
+                request_state.num_answers, 1,
+                "request {ticket} was not answered"
+            );
         }
         assert!(self.game.pool.workers.is_empty());
         assert!(self.game.pool.waiting.is_empty());

@@ -187,21 +187,21 @@ impl Game {
                 let text = serde_json::to_string(&cursor).unwrap();
                 let cursor: Cursor = serde_json::from_str(&text).unwrap();
                 // What is beyond is read as if it were new.
-                let known = cursor.open.iter().filter(|it| it.position <= cursor.read);
-                let known = known.map(|it| ((it.position, Arc::clone(&it.hook)), it.attempts));
-                self.attempts = known.collect();
+                let open = cursor.open.iter().filter(|it| it.position <= cursor.read);
+                let open = open.map(|it| ((it.position, Arc::clone(&it.hook)), it.attempts));
+                self.attempts = open.collect();
                 self.schedule = Schedule::new(cursor, MAX_ATTEMPTS);
                 self.over = over;
                 self.running.clear();
             }
             Step::Reopen(index) => {
-                let known: Vec<u64> = self
+                let positions: Vec<u64> = self
                     .log
                     .range(..=self.schedule.read())
                     .map(|it| *it.0)
                     .collect();
-                if !known.is_empty() {
-                    self.reopen(known[index % known.len()]);
+                if !positions.is_empty() {
+                    self.reopen(positions[index % positions.len()]);
                 }
             }
         }
