@@ -98,15 +98,15 @@ mod tests {
     #[test]
     fn what_is_left_goes_and_what_is_in_use_stays() {
         let parent = tempfile::tempdir().unwrap();
-        let left = Scratch::make(parent.path(), "verify-").unwrap();
-        let path = left.path().to_owned();
+        let leftover = Scratch::make(parent.path(), "verify-").unwrap();
+        let path = leftover.path().to_owned();
         std::fs::write(path.join("copy"), "x").unwrap();
         let used = Scratch::make(parent.path(), "verify-").unwrap();
         assert!(path.join("copy").exists());
         // As when its process is killed: the lock goes, the folder stays.
-        let Scratch { _lock: lock, .. } = &left;
+        let Scratch { _lock: lock, .. } = &leftover;
         lock.unlock().unwrap();
-        std::mem::forget(left);
+        std::mem::forget(leftover);
         let _next = Scratch::make(parent.path(), "verify-").unwrap();
         assert!(!path.exists());
         assert!(used.path().exists());

@@ -83,9 +83,9 @@ mod tests {
             let mut taken: Vec<(u8, u64)> = Vec::new();
             for (payer, cost) in looks {
                 let own = taken.iter().filter(|(it, _)| *it == payer);
-                let left = (256 << 20) - own.map(|(_, cost)| cost).sum::<u64>();
+                let remaining = (256 << 20) - own.map(|(_, cost)| cost).sum::<u64>();
                 let is_taken = budget.take(payer, cost).is_ok();
-                prop_assert_eq!(is_taken, cost <= left.min(64 << 20));
+                prop_assert_eq!(is_taken, cost <= remaining.min(64 << 20));
                 taken.extend(is_taken.then_some((payer, cost)));
             }
         }

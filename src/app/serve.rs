@@ -74,10 +74,10 @@ pub async fn serve_with<F: Future<Output = ()>>(
     let mut has_run = false;
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;
-        let left = moved::with_store_that_is_left(config).map_err(noted)?;
+        let left_store = moved::with_store_that_is_left(config).map_err(noted)?;
         let starting = async {
-            if let Some(left) = &left {
-                leaving::leave(left, &in_use)
+            if let Some(left_store) = &left_store {
+                leaving::leave(left_store, &in_use)
                     .await
                     .map_err(NotStarted::NotLeft)?;
             }

@@ -119,10 +119,10 @@ impl DownloadGate {
         let expiry = expiry.ok_or_else(|| {
             ApiError::new(Code::InvalidArgument, "expect expiredAt to be an integer")
         })?;
-        let left = expiry
+        let remaining = expiry
             .saturating_mul(1_000_000)
             .saturating_sub(now.micros());
-        let left = u64::try_from(left).map_err(|_| denied())?;
+        let remaining = u64::try_from(remaining).map_err(|_| denied())?;
         if expiry > MAX_EXPIRY {
             return Err(denied());
         }
@@ -130,7 +130,7 @@ impl DownloadGate {
             return Err(denied());
         };
         if signer.verify(name, expiry, signature).ok_or_else(denied)? {
-            return Ok(Some(Duration::from_micros(left)));
+            return Ok(Some(Duration::from_micros(remaining)));
         }
         Err(ApiError::new(Code::InvalidSignature, "Invalid signature"))
     }

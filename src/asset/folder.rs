@@ -100,14 +100,14 @@ impl FileStore for Folder {
             Ok(file)
         })
         .await?;
-        let left = range.end - range.start;
-        let bytes = stream::try_unfold((file, left), |(file, left)| async move {
-            if left == 0 {
+        let remaining = range.end - range.start;
+        let bytes = stream::try_unfold((file, remaining), |(file, remaining)| async move {
+            if remaining == 0 {
                 return Ok(None);
             }
-            let (bytes, file) = blocking(move || read(file, left)).await?;
-            let left = left - bytes.len() as u64;
-            Ok(Some((bytes, (file, left))))
+            let (bytes, file) = blocking(move || read(file, remaining)).await?;
+            let remaining = remaining - bytes.len() as u64;
+            Ok(Some((bytes, (file, remaining))))
         });
         Ok(Content {
             size,
@@ -150,8 +150,9 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
 }
 
-fn read(mut file: File, left: u64) -> io::Result<(Bytes, File)> {
-    let chunk_len = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+fn read(mut file: File, remaining: u64) -> io::Result<(Bytes, File)> {
+    let chunk_len =
+        usize::try_from(remaining).map_or(CHUNK_BYTES, |remaining| remaining.min(CHUNK_BYTES));
     let mut chunk = vec![0; chunk_len];
     let got = file.read(&mut chunk)?;
     if got == 0 {

@@ -94,8 +94,8 @@ impl Fluentd {
                 return (num_sent, None);
             };
             if Instant::now() >= until {
-                let left = std::mem::take(&mut self.waiting);
-                return (num_sent, Some((error, left.len() as u64)));
+                let unsent = std::mem::take(&mut self.waiting);
+                return (num_sent, Some((error, unsent.len() as u64)));
             }
             std::thread::park_timeout(PAUSE_AT_END);
         }
@@ -123,9 +123,9 @@ impl Fluentd {
 
 /// Returns the timeout of the next step.
 fn time_left(until: Option<Instant>) -> Duration {
-    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    let remaining = until.map(|until| until.saturating_duration_since(Instant::now()));
     // A timeout of zero would mean none at all.
-    left.map_or(TIMEOUT, |left| left.clamp(SHORTEST, TIMEOUT))
+    remaining.map_or(TIMEOUT, |remaining| remaining.clamp(SHORTEST, TIMEOUT))
 }
 
 fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStream> {
@@ -189,8 +189,8 @@ mod tests {
 
         // Before the end there is no pause between attempts.
         fluentd.port = port;
-        let (num_sent, left) = fluentd.finish(Instant::now() + TIMEOUT);
-        assert!(num_sent == 2 && left.is_none(), "{left:?}");
+        let (num_sent, unsent) = fluentd.finish(Instant::now() + TIMEOUT);
+        assert!(num_sent == 2 && unsent.is_none(), "{unsent:?}");
         let expected = [
             (TAG.to_owned(), 2, record(2)),
             (TAG.to_owned(), 3, record(3)),
@@ -203,9 +203,9 @@ mod tests {
         let mut fluentd = Fluentd::new("127.0.0.1", 1);
         fluentd.add(1, &json!({})).unwrap();
         fluentd.add(2, &json!({})).unwrap();
-        let (num_sent, left) = fluentd.finish(Instant::now());
-        let (error, num_left) = left.unwrap();
-        assert_eq!((num_sent, num_left), (0, 2), "{error}");
+        let (num_sent, unsent) = fluentd.finish(Instant::now());
+        let (error, num_unsent) = unsent.unwrap();
+        assert_eq!((num_sent, num_unsent), (0, 2), "{error}");
     }
 
     #[test]

@@ -225,14 +225,14 @@ fn in_short(body: &Map<String, Json>) -> Map<String, Json> {
         !NOT_TOLD.contains(&name) && is_short(value) && (value.is_boolean() || !is_secret(name))
     };
     let mut recorded = Map::new();
-    let mut left = MAX_TOLD;
+    let mut remaining = MAX_TOLD;
     for (name, value) in body
         .iter()
         .filter(|(name, value)| is_recordable(name, value))
     {
         let num_bytes = name.len() + value.to_string().len();
-        if let Some(rest) = left.checked_sub(num_bytes) {
-            left = rest;
+        if let Some(rest) = remaining.checked_sub(num_bytes) {
+            remaining = rest;
             recorded.insert(name.clone(), value.clone());
         }
     }

@@ -116,10 +116,10 @@ impl Sinks {
     /// Makes a last attempt to send what is queued for fluentd.
     fn finish(&mut self) {
         if let Some(Target::Fluentd(fluentd)) = &mut self.target {
-            let (num_sent, left) = fluentd.finish(Instant::now() + AT_END);
+            let (num_sent, unsent) = fluentd.finish(Instant::now() + AT_END);
             self.count(num_sent);
-            if let Some((error, num_left)) = left {
-                self.lose(num_left, error);
+            if let Some((error, num_unsent)) = unsent {
+                self.lose(num_unsent, error);
             }
         }
         self.tell_of_losses();

@@ -21,14 +21,14 @@ pub fn level(password: &str, user_texts: &[String]) -> u8 {
     let mut user_texts: Vec<String> = user_texts.map(|text| text.to_lowercase()).collect();
     user_texts.retain(|text| text.chars().count() >= MIN_KNOWN_CHARS);
     user_texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-    let mut left = folded.clone();
+    let mut remainder = folded.clone();
     for text in &user_texts {
-        left = left.replace(text.as_str(), "");
+        remainder = remainder.replace(text.as_str(), "");
     }
-    if left == folded {
+    if remainder == folded {
         return whole + 1;
     }
-    whole.min(score(&left, &[])) + 1
+    whole.min(score(&remainder, &[])) + 1
 }
 
 fn score(password: &str, user_texts: &[&str]) -> u8 {

@@ -65,8 +65,8 @@ pub(super) fn sweep(
             let mut follows = backups.iter().filter(|it| own.contains(&it.name.as_str()));
             *name < *newest && follows.any(|it| it.follows.as_deref() == Some(name))
         };
-        let (over, left) = damaged.into_iter().partition(|(name, _)| is_over(name));
-        damaged = left;
+        let (over, remaining) = damaged.into_iter().partition(|(name, _)| is_over(name));
+        damaged = remaining;
         for (name, _) in over {
             repository.remove(&manifest_object(&name))?;
             swept.removed.push(name);
@@ -78,7 +78,7 @@ pub(super) fn sweep(
             "{error}; while it exists, data that no backup needs is not removed"
         ));
     }
-    let (gone, left): (Vec<&Manifest>, Vec<&Manifest>) = backups
+    let (gone, remaining): (Vec<&Manifest>, Vec<&Manifest>) = backups
         .iter()
         .partition(|backup| swept.removed.contains(&backup.name));
     for backup in &gone {
@@ -92,7 +92,7 @@ pub(super) fn sweep(
     let garbage = Garbage {
         repository,
         gone: &gone,
-        left: &left,
+        remaining: &remaining,
         now,
     };
     // What an unreadable backup refers to is unknown.
@@ -144,9 +144,9 @@ fn remove_erased(
         return Ok(());
     }
     let files = own.iter().chain([&made]).flat_map(|backup| &backup.files);
-    let (gone, left): (Vec<_>, Vec<_>) = files.partition(|file| erased.contains(file));
-    let left = left.into_iter().map(|file| content(&file.blake3));
-    let needed: BTreeSet<String> = contents(foreign).into_iter().chain(left).collect();
+    let (gone, remaining): (Vec<_>, Vec<_>) = files.partition(|file| erased.contains(file));
+    let remaining = remaining.into_iter().map(|file| content(&file.blake3));
+    let needed: BTreeSet<String> = contents(foreign).into_iter().chain(remaining).collect();
     let there: BTreeSet<String> = repository
         .list(FILES)?
         .into_iter()
@@ -170,16 +170,16 @@ fn is_of(name: &SegmentName, survey: &Survey) -> Result<bool, BackupError> {
 struct Garbage<'a> {
     repository: &'a Repository,
     gone: &'a [&'a Manifest],
-    left: &'a [&'a Manifest],
+    remaining: &'a [&'a Manifest],
     now: Timestamp,
 }
 
 impl Garbage<'_> {
     fn remove(&self) -> Result<(), BackupError> {
-        let (gone, left) = (contents(self.gone), contents(self.left));
+        let (gone, remaining) = (contents(self.gone), contents(self.remaining));
         for prefix in [FILES, DAMAGED, KEYS] {
             for object in self.repository.list(prefix)? {
-                let is_needed = left.contains(&object.name);
+                let is_needed = remaining.contains(&object.name);
                 if !is_needed && (gone.contains(&object.name) || self.is_old(&object)) {
                     self.repository.remove(&object.name)?;
                 }
@@ -190,7 +190,7 @@ impl Garbage<'_> {
                 continue;
             };
             let needs = |backup: &&Manifest| backup.segments.iter().any(|it| name.may_hold(it));
-            let is_needed = self.left.iter().any(needs);
+            let is_needed = self.remaining.iter().any(needs);
             if !is_needed && (self.gone.iter().any(needs) || self.is_old(&object)) {
                 self.repository.remove(&object.name)?;
             }

@@ -311,7 +311,7 @@ impl Incoming {
         let mut bytes = Body {
             bytes,
             deadline: self.deadline,
-            left: services.files.limits.max_bytes,
+            remaining: services.files.limits.max_bytes,
             max_bytes: services.files.limits.max_bytes,
         };
         let Some(first) = bytes.next().await? else {
@@ -435,7 +435,7 @@ async fn write(
 struct Body<S> {
     bytes: S,
     deadline: Instant,
-    left: u64,
+    remaining: u64,
     max_bytes: u64,
 }
 
@@ -450,8 +450,8 @@ impl<S: Stream<Item = Result<Bytes, ApiError>> + Unpin> Body<S> {
             let Some(chunk) = next.transpose()? else {
                 return Ok(None);
             };
-            let left = self.left.checked_sub(chunk.len() as u64);
-            self.left = left.ok_or_else(|| too_large(self.max_bytes))?;
+            let remaining = self.remaining.checked_sub(chunk.len() as u64);
+            self.remaining = remaining.ok_or_else(|| too_large(self.max_bytes))?;
             if !chunk.is_empty() {
                 return Ok(Some(chunk));
             }

@@ -158,14 +158,14 @@ async fn search(
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{bar:40} searched up to {pos}/{len} {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
-    let mut left = limit.unwrap_or(u64::MAX);
-    while left > 0 {
-        body.insert("limit".to_owned(), left.min(PAGE).into());
+    let mut remaining = limit.unwrap_or(u64::MAX);
+    while remaining > 0 {
+        body.insert("limit".to_owned(), remaining.min(PAGE).into());
         let page: Page = server.call_for("log:read", body.clone()).await?;
         bar.set_length(page.info.head);
         for event in &page.result {
             take(event).map_err(|error| unwritten(&error))?;
-            left -= 1;
+            remaining -= 1;
         }
         let Some(next) = page.info.next else { break };
         bar.set_position(next);
@@ -290,8 +290,8 @@ mod tests {
         for (format, text, last, length) in cases {
             std::fs::write(&path, text).unwrap();
             let (_, found) = open(&path, format, true).unwrap();
-            let left = std::fs::metadata(&path).unwrap().len();
-            assert_eq!((found, left), (last, length), "{text:?}");
+            let remaining = std::fs::metadata(&path).unwrap().len();
+            assert_eq!((found, remaining), (last, length), "{text:?}");
         }
         std::fs::write(&path, table("12")).unwrap();
         assert!(open(&path, Format::Csv, false).is_err());

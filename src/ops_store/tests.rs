@@ -194,6 +194,6 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
         .await;
     assert_eq!(page.unwrap(), &listed[2..3]);
     ops_store.save("A", &change(5, &[], &[2, 3])).await.unwrap();
-    let left = ops_store.list_dead_letters("A", None, 10).await.unwrap();
-    assert_eq!(letters(left), [letter(1), letter(4)]);
+    let remaining = ops_store.list_dead_letters("A", None, 10).await.unwrap();
+    assert_eq!(letters(remaining), [letter(1), letter(4)]);
 }

@@ -32,28 +32,31 @@ pub(crate) async fn find_full_states(
     conn: &mut Conn<'_>,
     at: &[(Stream, u64)],
 ) -> Result<Vec<Option<u64>>, sqlx::Error> {
-    let mut left: HashMap<i64, BTreeSet<u64>> = HashMap::new();
+    let mut remaining: HashMap<i64, BTreeSet<u64>> = HashMap::new();
     for (stream, until) in at {
-        left.entry(stream_hash(stream)).or_default().insert(*until);
+        remaining
+            .entry(stream_hash(stream))
+            .or_default()
+            .insert(*until);
     }
     let mut found: HashMap<(i64, u64), u64> = HashMap::new();
     let last = at.iter().map(|(_, until)| *until).max();
     let last = last.unwrap_or_default();
     for slice in (0..=last >> SLICE_BITS).rev() {
         let kinds = FULL.map(|kind| kind.number().into());
-        let streams: Vec<i64> = left.keys().copied().collect();
+        let streams: Vec<i64> = remaining.keys().copied().collect();
         for (stream, position) in list(conn, &streams, (slice, &kinds), (0, last)).await? {
-            let limits = left.get(&stream).into_iter();
+            let limits = remaining.get(&stream).into_iter();
             for limit in limits.flat_map(|limits| limits.range(position..)) {
                 let newest = found.entry((stream, *limit)).or_default();
                 *newest = u64::max(*newest, position);
             }
         }
-        left.retain(|stream, limits| {
+        remaining.retain(|stream, limits| {
             limits.retain(|limit| !found.contains_key(&(*stream, *limit)));
             !limits.is_empty()
         });
-        if left.is_empty() {
+        if remaining.is_empty() {
             break;
         }
     }
@@ -168,7 +171,10 @@ pub(crate) async fn list_candidates_before(
 ) -> Result<Vec<u64>, sqlx::Error> {
     let mut positions = Vec::new();
     for slice in (0..=until >> SLICE_BITS).rev() {
-        let Some(left) = limit.checked_sub(positions.len()).filter(|left| *left > 0) else {
+        let Some(remaining) = limit
+            .checked_sub(positions.len())
+            .filter(|remaining| *remaining > 0)
+        else {
             break;
         };
         let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
@@ -176,8 +182,8 @@ pub(crate) async fn list_candidates_before(
         sql.bind(Arg::Int(stream_hash(stream)));
         sql.push(" AND position <= ").bind(Arg::unsigned(until));
         sql.push(" ORDER BY position DESC");
-        let left = u64::try_from(left).unwrap_or(u64::MAX);
-        conn.dialect().push_limit(&mut sql, Some(left));
+        let remaining = u64::try_from(remaining).unwrap_or(u64::MAX);
+        conn.dialect().push_limit(&mut sql, Some(remaining));
         for row in sql.fetch_all(conn).await? {
             positions.push(row.unsigned(0)?);
         }

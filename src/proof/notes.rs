@@ -143,9 +143,9 @@ impl Notes {
         if !self.path.exists() {
             return Ok(());
         }
-        let left = self.read()?;
-        let left = left.iter().filter(|it| it.position <= head);
-        let lines: Result<Vec<String>, _> = left.map(serde_json::to_string).collect();
+        let remaining = self.read()?;
+        let remaining = remaining.iter().filter(|it| it.position <= head);
+        let lines: Result<Vec<String>, _> = remaining.map(serde_json::to_string).collect();
         let lines = lines.map_err(io::Error::other)?;
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         write_whole(&self.path, text.as_bytes())

@@ -23,10 +23,10 @@ pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
     };
     ingest_remaining(old).await?;
     let app = old.app.name.as_str();
-    let left = (database.url.reveal(), app);
+    let old_store = (database.url.reveal(), app);
     let carried = match &new.database {
-        Some(database) => carry_over_captured(left, (database.url.reveal(), app)).await,
-        None => count_parked(left).await.map(warn_of_parked),
+        Some(database) => carry_over_captured(old_store, (database.url.reveal(), app)).await,
+        None => count_parked(old_store).await.map(warn_of_parked),
     };
     carried.map_err(|error| with_causes(&error))
 }

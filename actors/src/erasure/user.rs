@@ -81,9 +81,9 @@ impl Eraser {
         let personal = self.personal_types(&command.user).await?;
         let is_selected = |name: &TypeName| command.with_records || personal.contains(name);
         let records = self.records_of(&command.user, is_selected).await?;
-        let (mut requested, left) = self.request_records(&command, records).await;
+        let (mut requested, remaining) = self.request_records(&command, records).await;
         let mut refused = Vec::new();
-        for (id, mut error) in left {
+        for (id, mut error) in remaining {
             if personal.contains(&id.record_type) {
                 match self.force_record(&command.of_record(&id)).await {
                     Ok(one) => {

@@ -210,11 +210,11 @@ impl Replay<'_> {
         let may_find = |head: &Head| lens.may_find(query, &head.record);
         let (from, until) = (self.missed.from, self.missed.until);
         let met: Vec<(RecordId, Met)> = met.into_iter().collect();
-        let (mut left, mut positions) = (met.as_slice(), Vec::new());
+        let (mut remaining, mut positions) = (met.as_slice(), Vec::new());
         let mut size = BatchSize::at_most(MAX_BATCH);
-        while !left.is_empty() {
+        while !remaining.is_empty() {
             let some;
-            (some, left) = left.split_at(size.size().min(left.len()));
+            (some, remaining) = remaining.split_at(size.size().min(remaining.len()));
             let old = some.iter().filter(|(_, met)| !met.is_new);
             let mut then = self.states(old.map(|(id, _)| id), from).await?;
             let there = some.iter().filter(|(_, met)| !met.is_gone);

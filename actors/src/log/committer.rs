@@ -305,8 +305,8 @@ impl Committer {
             let number = match request.explicit {
                 Some(number) => last.max(number),
                 None => {
-                    let mut left = last.saturating_add(1)..=MAX_NUMBER;
-                    let next = left.find(|number| !explicit.contains(&(key, *number)));
+                    let mut remaining = last.saturating_add(1)..=MAX_NUMBER;
+                    let next = remaining.find(|number| !explicit.contains(&(key, *number)));
                     next.ok_or_else(|| AppendError::UsedUp {
                         field: request.field.clone(),
                         max: MAX_NUMBER,

@@ -347,8 +347,8 @@ impl Care {
     fn hear(&mut self, deadline: Duration) -> Option<Result<(), SledError>> {
         let until = Instant::now() + deadline;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let notice = self.notices.recv_timeout(left).ok()?;
+            let remaining = until.saturating_duration_since(Instant::now());
+            let notice = self.notices.recv_timeout(remaining).ok()?;
             if let Some(ended) = self.note(notice) {
                 return Some(ended);
             }

@@ -375,8 +375,8 @@ impl Push {
         self.0.ending.cancel();
         // All at once: a service that hangs takes no time from the others.
         let leaving = self.0.services.values().map(|service| async {
-            if let Ok(Some(left)) = service.queue.send(Leave).await {
-                let _ = left.0.await;
+            if let Ok(Some(done)) = service.queue.send(Leave).await {
+                let _ = done.0.await;
             }
         });
         join_all(leaving).await;

@@ -290,12 +290,12 @@ impl PushQueue {
         if !is_idle {
             return;
         }
-        let left = self.schedule.drain();
-        if !left.is_empty() {
-            let (service, num_left) = (self.state.service, left.len());
+        let unsent = self.schedule.drain();
+        if !unsent.is_empty() {
+            let (service, num_left) = (self.state.service, unsent.len());
             tracing::info!(service, num_left, "pushes wait for the next start");
         }
-        for mut push in left {
+        for mut push in unsent {
             self.keep(&mut push);
         }
         self.write_notes(ctx);

@@ -227,10 +227,10 @@ impl Looking<'_> {
                     ids.push(id);
                 }
             }
-            let mut left = ids.as_slice();
-            while !left.is_empty() {
+            let mut remaining = ids.as_slice();
+            while !remaining.is_empty() {
                 let some;
-                (some, left) = left.split_at(batch_size.size().min(left.len()));
+                (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
                 let seen = self.find(some).await?;
                 batch_size.adapt_to(seen.iter().map(|seen| &seen.then.record));
                 self.add_matches(seen, &Rows::new(), (page, room)).await?;

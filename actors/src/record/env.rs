@@ -189,14 +189,14 @@ impl RecordEnv {
         ids: &[RecordId],
         mut take: impl FnMut(&[RecordId], Heads) -> Result<(), ApiError> + Send,
     ) -> Result<(), ApiError> {
-        let (mut left, mut batch_size) = (ids, BatchSize::at_most(512));
+        let (mut remaining, mut batch_size) = (ids, BatchSize::at_most(512));
         loop {
             let some;
-            (some, left) = left.split_at(batch_size.size().min(left.len()));
+            (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
             let heads = self.load_heads(some).await?;
             batch_size.adapt_to(heads.by_id.values().map(|head| &head.record));
             take(some, heads)?;
-            if left.is_empty() {
+            if remaining.is_empty() {
                 return Ok(());
             }
         }

@@ -71,13 +71,13 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
             && next.as_ref().is_none_or(|next| key <= next)
     }));
     let keys: Vec<RecordKey> = keys.into_iter().collect();
-    let mut left = keys.as_slice();
+    let mut remaining = keys.as_slice();
     let mut batch_size = BatchSize::at_most(512);
     let mut room = PageBytes::new(env.max_page_bytes, "limit");
     let mut records: Vec<Record> = Vec::new();
-    'page: while !left.is_empty() {
+    'page: while !remaining.is_empty() {
         let some;
-        (some, left) = left.split_at(batch_size.size().min(left.len()));
+        (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
         let heads = env.store.load_heads(&present, some).await?;
         let absent = some.iter().zip(&heads).filter(|(_, head)| head.is_none());
         let absent = absent.map(|(key, _)| RecordId::new(name.clone(), key.clone()));

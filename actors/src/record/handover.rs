@@ -28,7 +28,7 @@ enum Slot<T> {
     /// Nothing yet; how to wake the receiver, if it has been polled.
     Empty(Option<Waker>),
     /// The rest of the work. It wakes the taker if the receiver has been polled.
-    Left(BoxFuture<'static, T>),
+    Unfinished(BoxFuture<'static, T>),
     /// The outcome.
     Done(T),
     /// One of the sides is gone, or has received everything.
@@ -69,7 +69,7 @@ impl<T: Send + 'static> HandoverSender<T> {
         let mut slot = self.0.lock();
         let waker = match &*slot {
             Slot::Empty(waker) => waker.clone(),
-            Slot::Left(_) | Slot::Done(_) | Slot::Over => return Some(work),
+            Slot::Unfinished(_) | Slot::Done(_) | Slot::Over => return Some(work),
         };
         if let Some(waker) = waker
             && let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(&waker))
@@ -79,7 +79,7 @@ impl<T: Send + 'static> HandoverSender<T> {
             waker.wake();
             return None;
         }
-        *slot = Slot::Left(work);
+        *slot = Slot::Unfinished(work);
         None
     }
 
@@ -113,10 +113,10 @@ impl<T: Send + 'static> Future for HandoverReceiver<T> {
                 *slot = Slot::Empty(Some(context.waker().clone()));
                 Poll::Pending
             }
-            Slot::Left(mut work) => match work.as_mut().poll(context) {
+            Slot::Unfinished(mut work) => match work.as_mut().poll(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
                 Poll::Pending => {
-                    *slot = Slot::Left(work);
+                    *slot = Slot::Unfinished(work);
                     Poll::Pending
                 }
             },
@@ -128,8 +128,8 @@ impl<T: Send + 'static> Future for HandoverReceiver<T> {
 
 impl<T: Send + 'static> Drop for HandoverReceiver<T> {
     fn drop(&mut self) {
-        let left = std::mem::replace(&mut *self.0.lock(), Slot::Over);
-        if let Slot::Left(work) = left
+        let previous = std::mem::replace(&mut *self.0.lock(), Slot::Over);
+        if let Slot::Unfinished(work) = previous
             && Handle::try_current().is_ok()
         {
             spawn_named("work that nobody waits for", work.map(drop));

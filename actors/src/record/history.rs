@@ -129,14 +129,14 @@ async fn find(env: &RecordEnv, command: &ListVersions) -> Result<VersionPage, Ap
     let after = after.max(first.saturating_sub(1));
     let stream = Stream::Record(command.id.clone());
     let mut page = VersionPage::default();
-    let mut left = MAX_LOOKED_AT;
-    while until > after && page.versions.len() < command.limit && left > 0 {
-        let num_needed = (command.limit - page.versions.len()).max(32).min(left);
+    let mut remaining = MAX_LOOKED_AT;
+    while until > after && page.versions.len() < command.limit && remaining > 0 {
+        let num_needed = (command.limit - page.versions.len()).max(32).min(remaining);
         let reach = env.streams().reach_back(&stream, until, num_needed).await?;
         let Some((oldest, num_looked_at)) = reach else {
             return Ok(page);
         };
-        left -= num_looked_at;
+        remaining -= num_looked_at;
         let from = oldest.max(after + 1);
         let versions = load(env, command, last.as_ref(), (from, until)).await?;
         for version in versions.into_iter().rev() {

@@ -21,7 +21,7 @@ pub(crate) type Included = HashMap<RecordId, Arc<Head>>;
 pub(super) struct Room {
     /// The length of each record as JSON.
     lengths: HashMap<RecordId, usize>,
-    left: usize,
+    remaining: usize,
     most: usize,
 }
 
@@ -32,7 +32,7 @@ impl Room {
             lengths: lengths
                 .map(|(id, head)| (id.clone(), json_length(&head.record)))
                 .collect(),
-            left: most,
+            remaining: most,
             most,
         }
     }
@@ -51,8 +51,8 @@ impl Room {
                 value => json_length(value),
             };
             let length = name.len().saturating_add(length);
-            let left = self.left.checked_sub(length);
-            self.left = left.ok_or_else(|| too_much(self.most))?;
+            let remaining = self.remaining.checked_sub(length);
+            self.remaining = remaining.ok_or_else(|| too_much(self.most))?;
         }
         Ok(())
     }

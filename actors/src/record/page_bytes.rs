@@ -13,7 +13,7 @@ use super::weighed::Weigh as _;
 /// The room that is left in an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBytes {
-    left: usize,
+    remaining: usize,
     most: usize,
     argument: &'static str,
 }
@@ -23,7 +23,7 @@ impl PageBytes {
     /// records are asked for.
     pub fn new(most: usize, argument: &'static str) -> Self {
         Self {
-            left: most,
+            remaining: most,
             most,
             argument,
         }
@@ -38,8 +38,8 @@ impl PageBytes {
     }
 
     fn take_bytes(&mut self, num_bytes: usize) -> Result<(), ApiError> {
-        let left = self.left.checked_sub(num_bytes);
-        self.left = left.ok_or_else(|| self.too_much())?;
+        let remaining = self.remaining.checked_sub(num_bytes);
+        self.remaining = remaining.ok_or_else(|| self.too_much())?;
         Ok(())
     }
 
@@ -60,13 +60,13 @@ impl PageBytes {
             return Ok(());
         }
         page.prune();
-        self.left = self.most;
+        self.remaining = self.most;
         for head in page.heads() {
             self.take(&head.record)?;
         }
         // More is held than the page itself; with too little room the page would be pruned for each
         // match.
-        if self.left < self.most / 8 {
+        if self.remaining < self.most / 8 {
             return Err(self.too_much());
         }
         Ok(())

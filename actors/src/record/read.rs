@@ -128,10 +128,10 @@ async fn fetch_past(
     let mut room = PageBytes::new(env.max_page_bytes, "ids");
     let mut batch_size = BatchSize::at_most(512);
     let mut results = Vec::new();
-    let mut left = command.ids.as_slice();
-    while !left.is_empty() {
+    let mut remaining = command.ids.as_slice();
+    while !remaining.is_empty() {
         let some;
-        (some, left) = left.split_at(batch_size.size().min(left.len()));
+        (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
         let was = past::records_at(env, some, position).await?.into_iter();
         let was = was.map(|was| was.filter(|it| is_in(&it.database, &command.scope)));
         let was: Vec<Option<Record>> = was.collect();

@@ -263,9 +263,9 @@ impl ScheduledTask {
         if let Some(armed) = self.armed.take() {
             ctx.cancel_future(armed);
         }
-        let left = self.next.map(|next| until(now, next));
-        if let Some(left) = left.filter(|left| *left <= LEAD) {
-            let armed = ctx.run_later(left, |this, ctx| {
+        let wait = self.next.map(|next| until(now, next));
+        if let Some(wait) = wait.filter(|wait| *wait <= LEAD) {
+            let armed = ctx.run_later(wait, |this, ctx| {
                 this.armed = None;
                 this.evaluate(ctx);
             });
@@ -401,13 +401,13 @@ impl Handler<Stop> for ScheduledTask {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) -> ResponseFuture<()> {
-        let (sender, left) = oneshot::channel();
+        let (sender, done) = oneshot::channel();
         self.leaving.get_or_insert_default().push(sender);
         self.ending.cancel();
         self.leave_if_done(ctx);
         Box::pin(async move {
             // Either the actor has replied, or it is gone.
-            let _ = left.await;
+            let _ = done.await;
         })
     }
 }

@@ -86,10 +86,10 @@ impl End {
         let Some(Self { at, refusal }) = end else {
             return pending().await;
         };
-        let left = at.micros() - clock.now().micros();
-        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        let remaining = at.micros() - clock.now().micros();
+        let remaining = Duration::from_micros(u64::try_from(remaining).unwrap_or(0));
         // A timer has a maximum; nobody stays connected for a year.
-        tokio::time::sleep(left.min(Duration::from_secs(86_400 * 365))).await;
+        tokio::time::sleep(remaining.min(Duration::from_secs(86_400 * 365))).await;
         refusal
     }
 }

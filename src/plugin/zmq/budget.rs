@@ -41,9 +41,9 @@ impl Share<'_> {
     /// Takes some more bytes; returns false when there are not enough.
     pub(super) fn take(&mut self, bytes: u64) -> bool {
         let paid = bytes.saturating_sub(self.free);
-        let less = |left: u64| left.checked_sub(paid);
-        let left = &self.budget.0;
-        let is_taken = left
+        let less = |remaining: u64| remaining.checked_sub(paid);
+        let remaining = &self.budget.0;
+        let is_taken = remaining
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok();
         if is_taken {

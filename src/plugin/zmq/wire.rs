@@ -194,7 +194,7 @@ where
 {
     let mut share = budget.share();
     let mut frames = Vec::new();
-    let mut left = max_bytes;
+    let mut remaining = max_bytes;
     loop {
         let header = read_header(reader).await?;
         if header.is_command {
@@ -208,10 +208,10 @@ where
         let Header {
             has_more, length, ..
         } = header;
-        if length > left {
+        if length > remaining {
             return Ok(Incoming::TooLarge(frames, Rest { length, has_more }));
         }
-        left -= length;
+        remaining -= length;
         let mut body = Vec::new();
         let mut missing = length;
         while missing > 0 {
@@ -238,16 +238,16 @@ pub(super) async fn skip<R>(reader: &mut R, rest: Rest, max_bytes: u64) -> Resul
 where
     R: AsyncRead + Unpin,
 {
-    let mut left = max_bytes;
+    let mut remaining = max_bytes;
     let Rest {
         mut length,
         mut has_more,
     } = rest;
     for _ in 0..=MAX_FRAMES {
-        if length > left {
+        if length > remaining {
             return Err(WireError::TooLarge(max_bytes));
         }
-        left -= length;
+        remaining -= length;
         let skipped = copy(&mut (&mut *reader).take(length), &mut sink()).await?;
         if skipped < length {
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
@@ -412,10 +412,10 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut left = bytes.as_slice();
-            while let Ok(incoming) = read_incoming(&mut left) {
+            let mut remaining = bytes.as_slice();
+            while let Ok(incoming) = read_incoming(&mut remaining) {
                 if let Incoming::TooLarge(_, rest) = incoming
-                    && skip_now(&mut left, rest).is_err()
+                    && skip_now(&mut remaining, rest).is_err()
                 {
                     break;
                 }

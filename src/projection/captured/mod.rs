@@ -174,10 +174,10 @@ async fn load(
     // From the same snapshot as the rows, so it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
-    let mut left = Left::of(limits);
+    let mut remaining = RemainingLimits::of(limits);
     let mut read = Vec::new();
     for number in numbers {
-        let (rows, is_whole) = rows_of(&mut tx.conn(), number.int(0)?, &mut left).await?;
+        let (rows, is_whole) = rows_of(&mut tx.conn(), number.int(0)?, &mut remaining).await?;
         read.extend(transaction(&rows)?);
         if !is_whole {
             break;
@@ -230,14 +230,14 @@ async fn find_hidden(
 }
 
 /// How much can still be read.
-struct Left {
+struct RemainingLimits {
     num_rows: usize,
     num_bytes: usize,
     /// How many rows to ask for next: few at first, since their size is unknown.
     chunk: usize,
 }
 
-impl Left {
+impl RemainingLimits {
     const FIRST_CHUNK: usize = 4;
     const MAX_CHUNK: usize = 1024;
 
@@ -278,12 +278,12 @@ impl Left {
 async fn rows_of(
     conn: &mut Conn<'_>,
     transaction: i64,
-    left: &mut Left,
+    remaining: &mut RemainingLimits,
 ) -> Result<(Vec<Row>, bool), sqlx::Error> {
     let mut rows = Vec::new();
     let mut last = 0;
     loop {
-        let limit = left.next();
+        let limit = remaining.next();
         if limit == 0 {
             return Ok((rows, false));
         }
@@ -297,7 +297,7 @@ async fn rows_of(
             .push(" ORDER BY id LIMIT ")
             .bind(Arg::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
         let some = sql.fetch_all(conn).await?;
-        left.take(&some)?;
+        remaining.take(&some)?;
         let is_whole = some.len() < limit;
         if let Some(row) = some.last() {
             last = row.int(0)?;

@@ -33,12 +33,12 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     while let Some((before, after)) = rest.split_once(MARK) {
         plain.push_str(before);
         // Other programs can write the mark without a digit.
-        let (char, left) = match after.strip_prefix('0') {
-            Some(left) => ('\0', left),
+        let (char, remainder) = match after.strip_prefix('0') {
+            Some(remainder) => ('\0', remainder),
             None => (MARK, after.strip_prefix('1').unwrap_or(after)),
         };
         plain.push(char);
-        rest = left;
+        rest = remainder;
     }
     plain.push_str(rest);
     Cow::Owned(plain)
@@ -90,7 +90,7 @@ fn rewrite(json: &str, other: impl Fn(&str) -> Option<(usize, &'static str)>) ->
     while let Some((before, behind)) = rest.split_once('\\') {
         written.push_str(before);
         let of_unicode = behind.strip_prefix('u');
-        let (text, left) = match of_unicode.and_then(|code| Some((code, other(code)?))) {
+        let (text, remainder) = match of_unicode.and_then(|code| Some((code, other(code)?))) {
             Some((code, (length, text))) => (text, code.get(length..)),
             None => {
                 written.push('\\');
@@ -102,7 +102,7 @@ fn rewrite(json: &str, other: impl Fn(&str) -> Option<(usize, &'static str)>) ->
             }
         };
         written.push_str(text);
-        rest = left.unwrap_or_default();
+        rest = remainder.unwrap_or_default();
     }
     written.push_str(rest);
     written

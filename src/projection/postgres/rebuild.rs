@@ -84,19 +84,19 @@ pub async fn drop_leftovers(url: &str, app: &str) -> Result<bool, OpenError> {
 async fn drop_left_of(conn: &mut Conn<'_>, schema: &str) -> Result<bool, sqlx::Error> {
     let mut is_free = true;
     for purpose in FILLED {
-        let left = schema_beside(schema, purpose);
+        let leftover = schema_beside(schema, purpose);
         let mut tx = conn.begin_writing().await?;
-        if !exists(&mut tx.conn(), &left).await? {
+        if !exists(&mut tx.conn(), &leftover).await? {
             tx.rollback().await?;
             continue;
         }
         let mut lock = Sql::new("SELECT pg_try_advisory_xact_lock(");
-        lock.bind(Arg::Int(lock_of(&left))).push(")");
+        lock.bind(Arg::Int(lock_of(&leftover))).push(")");
         let row = lock.fetch_optional(&mut tx.conn()).await?;
         if row.map_or(Ok(false), |row| row.flag(0))? {
-            drop_in(&mut tx.conn(), &left).await?;
+            drop_in(&mut tx.conn(), &leftover).await?;
             tracing::warn!(
-                schema = left.as_str(),
+                schema = leftover.as_str(),
                 "a store left behind by a command is dropped"
             );
         } else {

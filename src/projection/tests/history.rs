@@ -455,9 +455,9 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>, erased: Vec<bool>, cut: prop
     }
     let mut rest = world.log.as_slice();
     for size in batches.iter().cycle() {
-        let (batch, left) = rest.split_at((*size).min(rest.len()));
+        let (batch, remainder) = rest.split_at((*size).min(rest.len()));
         world.store.apply(batch).await.unwrap();
-        rest = left;
+        rest = remainder;
         if rest.is_empty() {
             break;
         }

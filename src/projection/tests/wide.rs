@@ -91,10 +91,10 @@ async fn fill(world: &mut World, random: &mut StdRng, name: &str) -> usize {
     let mut width = 0;
     for n in 0.. {
         let kind = kinds[random.random_range(0..kinds.len())].clone();
-        let Some(left) = num_left.checked_sub(num_columns(&kind)) else {
+        let Some(remaining) = num_left.checked_sub(num_columns(&kind)) else {
             break;
         };
-        num_left = left;
+        num_left = remaining;
         let wire = value(random, &kind);
         let field = format!("f{n}");
         made.0.fields.insert(field.clone(), wire.clone());

@@ -71,7 +71,7 @@ pub(super) struct Frames<'a> {
     /// Notes where commits begin.
     index: Option<&'a Index>,
     /// From the next frame to the end of the part.
-    left: Range<u64>,
+    remaining: Range<u64>,
     /// The bytes that were read, and how many of them have been used.
     chunk: Vec<u8>,
     used: usize,
@@ -83,7 +83,7 @@ impl<'a> Frames<'a> {
         Self {
             file,
             index: None,
-            left: part,
+            remaining: part,
             chunk: Vec::new(),
             used: 0,
         }
@@ -99,12 +99,12 @@ impl<'a> Frames<'a> {
 
     /// Returns the offset of the next frame, or the end of the part when there are no more.
     pub(super) fn offset(&self) -> u64 {
-        self.left.start
+        self.remaining.start
     }
 
     /// Returns whether the end of the part has not been reached.
     pub(super) fn has_more(&self) -> bool {
-        !self.left.is_empty()
+        !self.remaining.is_empty()
     }
 
     /// Advances to the next frame; returns it with its offset, or `None` when it is not intact.
@@ -113,8 +113,8 @@ impl<'a> Frames<'a> {
         let Some(frame) = self.chunk.get(self.used..).and_then(read) else {
             return Ok(None);
         };
-        let offset = self.left.start;
-        self.left.start += frame.total_bytes() as u64;
+        let offset = self.remaining.start;
+        self.remaining.start += frame.total_bytes() as u64;
         self.used += frame.total_bytes();
         if let Some(index) = self.index {
             index.note(frame.peek.first_position, offset);
@@ -124,17 +124,17 @@ impl<'a> Frames<'a> {
 
     /// Reads until the whole next frame is in memory: a chunk, or more if the frame is larger.
     fn read_on(&mut self) -> io::Result<()> {
-        let left = self.left.end.saturating_sub(self.left.start);
-        let left = usize::try_from(left).map_err(io::Error::other)?;
+        let remaining = self.remaining.end.saturating_sub(self.remaining.start);
+        let remaining = usize::try_from(remaining).map_err(io::Error::other)?;
         loop {
             let read = self.chunk.get(self.used..).unwrap_or_default();
-            let needed = claimed_bytes(read).unwrap_or(HEAD_BYTES).min(left);
+            let needed = claimed_bytes(read).unwrap_or(HEAD_BYTES).min(remaining);
             if needed <= read.len() {
                 return Ok(());
             }
             self.used = 0;
-            self.chunk.resize(needed.max(READ_BYTES).min(left), 0);
-            self.file.read_at(&mut self.chunk, self.left.start)?;
+            self.chunk.resize(needed.max(READ_BYTES).min(remaining), 0);
+            self.file.read_at(&mut self.chunk, self.remaining.start)?;
         }
     }
 }

@@ -421,8 +421,8 @@ fn start_segment(
 fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
     let mut offset = range.start;
     while offset < range.end {
-        let left = usize::try_from(range.end - offset).unwrap_or(ZEROS.len());
-        let part = ZEROS.get(..left).unwrap_or(ZEROS);
+        let remaining = usize::try_from(range.end - offset).unwrap_or(ZEROS.len());
+        let part = ZEROS.get(..remaining).unwrap_or(ZEROS);
         file.write_at(part, offset)?;
         offset += part.len() as u64;
     }

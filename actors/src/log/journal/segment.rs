@@ -149,8 +149,10 @@ pub(super) fn digest(file: &dyn DiskFile, end: u64) -> io::Result<[u8; 32]> {
     let mut buffer = vec![0; READ_BYTES];
     let mut offset = 0;
     while offset < end {
-        let left = usize::try_from(end - offset).unwrap_or(READ_BYTES);
-        let part = buffer.get_mut(..left.min(READ_BYTES)).unwrap_or_default();
+        let remaining = usize::try_from(end - offset).unwrap_or(READ_BYTES);
+        let part = buffer
+            .get_mut(..remaining.min(READ_BYTES))
+            .unwrap_or_default();
         file.read_at(part, offset)?;
         hasher.update(part);
         offset += part.len() as u64;

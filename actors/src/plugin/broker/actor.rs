@@ -211,7 +211,7 @@ impl Plugins {
     }
 
     fn leave(&mut self) -> ResponseFuture<()> {
-        let (sender, left) = oneshot::channel();
+        let (sender, done) = oneshot::channel();
         let leaving = self.leaving.get_or_insert_default();
         leaving.push(sender);
         if self.homes.is_empty() {
@@ -226,7 +226,7 @@ impl Plugins {
         }
         Box::pin(async move {
             // Either the last worker left, or there was none to wait for.
-            let _ = left.await;
+            let _ = done.await;
         })
     }
 }

@@ -179,9 +179,9 @@ impl PluginBroker {
     pub async fn leave(&self) {
         const MARGIN: Duration = Duration::from_secs(1);
         self.shared.is_leaving.store(true, Ordering::Relaxed);
-        let left = self.plugins.send(Leave);
+        let done = self.plugins.send(Leave);
         // A worker that has not left by then is cut off with the process.
-        let _ = timeout(self.settings.drain + MARGIN, left).await;
+        let _ = timeout(self.settings.drain + MARGIN, done).await;
     }
 
     pub(super) fn job(

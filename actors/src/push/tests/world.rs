@@ -142,9 +142,9 @@ impl Outbox for Memory {
     }
 
     async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), OpsStoreError> {
-        let is_failing = |left: usize| left.checked_sub(1);
-        let left = &self.num_forgets_to_fail;
-        if left
+        let is_failing = |remaining: usize| remaining.checked_sub(1);
+        let remaining = &self.num_forgets_to_fail;
+        if remaining
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_failing)
             .is_ok()
         {

@@ -39,10 +39,10 @@ pub(super) async fn run(
     let mut room = PageBytes::new(run.max_bytes, "limit");
     let mut size = BatchSize::at_most(MAX_BATCH);
     let candidates = candidates(&mut tx.conn(), plan).await?;
-    let mut left = candidates.as_slice();
-    while !left.is_empty() {
+    let mut remaining = candidates.as_slice();
+    while !remaining.is_empty() {
         let rows;
-        (rows, left) = left.split_at(size.size().min(left.len()));
+        (rows, remaining) = remaining.split_at(size.size().min(remaining.len()));
         let batch = load(run, &mut tx.conn(), rows).await?;
         size.adapt_to(batch.iter().map(|(_, head)| &head.record));
         look_up_records(run, &mut tx.conn(), &batch, &mut lookups).await?;

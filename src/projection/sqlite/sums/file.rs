@@ -184,8 +184,8 @@ impl<'a> Pages<'a> {
             return Ok(0);
         }
         if self.read_page(offset).is_none() {
-            let left = usize::try_from(self.num_bytes - offset).unwrap_or(READ_BYTES);
-            self.read.resize(left.min(READ_BYTES), 0);
+            let remaining = usize::try_from(self.num_bytes - offset).unwrap_or(READ_BYTES);
+            self.read.resize(remaining.min(READ_BYTES), 0);
             self.file.read_at(&mut self.read, offset)?;
             self.offset = offset;
         }

@@ -182,8 +182,8 @@ impl DeliveryLoop {
                 self.schedule.finish(task);
             }
             Outcome::Orphaned => {
-                if let Some(left) = self.schedule.disown(task) {
-                    self.orphan(left);
+                if let Some(orphan) = self.schedule.disown(task) {
+                    self.orphan(orphan);
                 }
             }
             Outcome::Refused(error) => {
@@ -230,29 +230,29 @@ impl DeliveryLoop {
 
     /// Ends a delivery whose hook is no longer registered. It becomes a dead letter, because the
     /// hook may come back.
-    pub(super) fn orphan(&mut self, left: GivenUp) {
-        let message = format!("the hook {} is not registered any more", left.hook);
-        let hook = Arc::clone(&left.hook);
-        self.unsaved.note_orphaned((hook, true), left.position);
-        self.give_up(left, ApiError::unexpected(message).to_wire());
+    pub(super) fn orphan(&mut self, orphan: GivenUp) {
+        let message = format!("the hook {} is not registered any more", orphan.hook);
+        let hook = Arc::clone(&orphan.hook);
+        self.unsaved.note_orphaned((hook, true), orphan.position);
+        self.give_up(orphan, ApiError::unexpected(message).to_wire());
     }
 
     /// Turns a delivery that ended undelivered into a dead letter. Its waiter hears of no error,
     /// because its change is stored.
-    pub(super) fn give_up(&mut self, left: GivenUp, error: Json) {
-        let id = (left.position, Arc::clone(&left.hook));
+    pub(super) fn give_up(&mut self, orphan: GivenUp, error: Json) {
+        let id = (orphan.position, Arc::clone(&orphan.hook));
         self.retries.remove(&id);
-        self.answer_waiter(left.position, left.is_sync, Ok(()));
-        self.forget_if_over(left.position);
-        let record = match &left.stream {
+        self.answer_waiter(orphan.position, orphan.is_sync, Ok(()));
+        self.forget_if_over(orphan.position);
+        let record = match &orphan.stream {
             Stream::Record(id) => id.to_string(),
             other => other.to_string(),
         };
         self.unsaved.add_dead_letter(DeadLetter {
-            position: left.position,
-            hook: left.hook,
+            position: orphan.position,
+            hook: orphan.hook,
             record,
-            attempts: left.attempts,
+            attempts: orphan.attempts,
             error,
             at: self.parts.env.clock.now(),
         });

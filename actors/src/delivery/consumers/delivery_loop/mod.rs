@@ -114,8 +114,8 @@ impl DeliveryLoop {
             let consumer = &parts.name;
             tracing::warn!(%consumer, head, "the log ends before the consumer's cursor");
         }
-        for left in checkpoint.gone.values_mut() {
-            left.until = left.until.min(head);
+        for leftover in checkpoint.gone.values_mut() {
+            leftover.until = leftover.until.min(head);
         }
         let cursor = std::mem::take(&mut checkpoint.cursor);
         Self {

@@ -91,8 +91,8 @@ impl DeliveryLoop {
         for hook in hooks {
             let key = hook_events::key_of(hook);
             // A hook that comes back before its leftover events have been read continues there.
-            let left = gone.remove(&key).map(|left| left.since.max(read));
-            let position = self.checkpoint.since.get(&key).copied().or(left);
+            let leftover = gone.remove(&key).map(|leftover| leftover.since.max(read));
+            let position = self.checkpoint.since.get(&key).copied().or(leftover);
             since.insert(key, position.unwrap_or(head));
             names.insert(hook.name.clone());
         }
@@ -119,8 +119,8 @@ impl DeliveryLoop {
         self.has_promised = true;
         // They are saved with the next cursor. Until then they are open in the saved one, so a
         // crash loses none: they are orphaned again when they are read again.
-        for left in self.schedule.retain(|hook| names.contains(hook)) {
-            self.orphan(left);
+        for orphan in self.schedule.retain(|hook| names.contains(hook)) {
+            self.orphan(orphan);
         }
         let keys = self.checkpoint.since.keys().cloned();
         self.promises.send_replace(Arc::new(keys.collect()));
@@ -208,7 +208,9 @@ impl DeliveryLoop {
                     self.schedule.advance(commit.last_position());
                 }
                 let read = self.schedule.read();
-                self.checkpoint.gone.retain(|_, left| left.until > read);
+                self.checkpoint
+                    .gone
+                    .retain(|_, leftover| leftover.until > read);
             }
             Err(error) => self.unreadable(&error),
         }
@@ -302,8 +304,8 @@ impl DeliveryLoop {
     /// Returns the hooks that should have been told of an event and are no longer registered.
     fn gone_hooks(&self, hook_event: &HookEvent<'_>) -> Vec<Arc<str>> {
         let position = hook_event.event.position;
-        let gone = self.checkpoint.gone.iter().filter(|(key, left)| {
-            let is_in = left.since < position && position <= left.until;
+        let gone = self.checkpoint.gone.iter().filter(|(key, leftover)| {
+            let is_in = leftover.since < position && position <= leftover.until;
             is_in && hook_events::is_meant(key, (&hook_event.id, hook_event.trigger))
         });
         gone.map(|(key, _)| hook_events::name_in(key).into())

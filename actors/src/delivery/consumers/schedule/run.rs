@@ -172,9 +172,12 @@ impl Schedule {
     /// count.
     pub(in crate::delivery::consumers) fn disown(&mut self, id: TaskId) -> Option<GivenUp> {
         self.attempts(id)?;
-        let left = self.end_undone(id)?;
-        let attempts = left.attempts.saturating_sub(1);
-        Some(GivenUp { attempts, ..left })
+        let given_up = self.end_undone(id)?;
+        let attempts = given_up.attempts.saturating_sub(1);
+        Some(GivenUp {
+            attempts,
+            ..given_up
+        })
     }
 
     fn end_undone(&mut self, id: TaskId) -> Option<GivenUp> {

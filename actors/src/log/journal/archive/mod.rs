@@ -455,8 +455,8 @@ struct FileReader {
 
 impl Read for FileReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
-        let length = buffer.len().min(left);
+        let remaining = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let length = buffer.len().min(remaining);
         let part = buffer.get_mut(..length).unwrap_or_default();
         self.file.read_at(part, self.offset)?;
         self.offset += length as u64;
