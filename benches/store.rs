@@ -246,12 +246,12 @@ fn apply(criterion: &mut Criterion) {
 struct All(HashMap<RecordKey, Arc<Head>>);
 
 impl HeadSource for All {
-    fn get_written(&self, _: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
+    fn get_written(&self, _: &TypeName, versions: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
         let find = |(key, position): &(RecordKey, u64)| {
             let head = self.0.get(key).filter(|head| head.position == *position);
             head.cloned()
         };
-        wanted.iter().map(find).collect()
+        versions.iter().map(find).collect()
     }
 }
 

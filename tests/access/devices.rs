@@ -105,8 +105,8 @@ impl World {
         let socket = Socket::open(self.server.address(), &path, &[]);
         let mut socket = socket.map_err(|refused| format!("the hub is closed: {refused:?}"))?;
         for device in self.devices.iter().chain([&marked]) {
-            let wanted = json!({"action": "sub", "channel": format!("_sub_{device}")});
-            socket.send(&wanted.to_string());
+            let subscription = json!({"action": "sub", "channel": format!("_sub_{device}")});
+            socket.send(&subscription.to_string());
         }
         // A socket that has received its own message is subscribed.
         let probe = json!({"action": "pub", "channel": format!("_sub_{marked}"), "data": 0});

@@ -244,7 +244,7 @@ impl Model {
     pub fn field(
         &self,
         viewer: &Viewer,
-        wanted: Use,
+        field_use: Use,
         at: (&str, &str),
         record: Option<&Rec>,
     ) -> bool {
@@ -265,7 +265,7 @@ impl Model {
         let decisive = group
             .into_iter()
             .find(|rule| is_about(&rule.who, viewer, record));
-        decisive.is_some_and(|rule| match wanted {
+        decisive.is_some_and(|rule| match field_use {
             Use::Read => rule.readable,
             Use::Write => rule.writable,
             Use::Compare => rule.comparable,

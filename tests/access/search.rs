@@ -63,8 +63,8 @@ impl Model {
         let mut include = search.include.clone();
         include.sort();
         uses.extend(include.into_iter().map(|(_, path)| (path, Use::Read)));
-        for (path, wanted) in uses {
-            let need = match wanted {
+        for (path, field_use) in uses {
+            let need = match field_use {
                 Use::Discover => "discoverable or comparable",
                 Use::Compare => "comparable",
                 _ => "readable",
@@ -76,7 +76,7 @@ impl Model {
             let mut parts = vec![(search.kind.as_str(), first)];
             parts.extend(second.map(|second| ("item", second)));
             for (kind, field) in parts {
-                if !self.field(viewer, wanted, (kind, field), None) {
+                if !self.field(viewer, field_use, (kind, field), None) {
                     return Some((field.to_owned(), need));
                 }
             }
@@ -188,18 +188,18 @@ impl Model {
 }
 
 impl Pred {
-    /// Collects every path with the right that it needs: plain equality keeps `wanted`, anything
+    /// Collects every path with the right that it needs: plain equality keeps `field_use`, anything
     /// else needs `Use::Compare`.
-    fn uses(&self, wanted: Use, uses: &mut Vec<(String, Use)>) {
+    fn uses(&self, field_use: Use, uses: &mut Vec<(String, Use)>) {
         match self {
             Self::Compare("eq", path, _) | Self::In(path, _) | Self::JsonIn(path, _) => {
-                uses.push((path.clone(), wanted));
+                uses.push((path.clone(), field_use));
             }
             Self::Compare(_, path, _) | Self::Like(path, _) | Self::Near(path) => {
                 uses.push((path.clone(), Use::Compare));
             }
             Self::Related(path, _, _) => uses.push((path.clone(), Use::Compare)),
-            Self::And(parts) => parts.iter().for_each(|part| part.uses(wanted, uses)),
+            Self::And(parts) => parts.iter().for_each(|part| part.uses(field_use, uses)),
             Self::Or(parts) => parts.iter().for_each(|part| part.uses(Use::Compare, uses)),
             Self::Not(part) => part.uses(Use::Compare, uses),
         }

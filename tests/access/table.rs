@@ -200,8 +200,8 @@ fn knows(action: &str) -> bool {
 
 fn letter_of(status: u16, body: &Json) -> char {
     let error = &body["error"];
-    let is_it = |(_, wanted, code, message): &&(char, u16, i64, &str)| {
-        (status, &error["code"], &error["message"]) == (*wanted, &json!(code), &json!(message))
+    let is_it = |(_, expected, code, message): &&(char, u16, i64, &str)| {
+        (status, &error["code"], &error["message"]) == (*expected, &json!(code), &json!(message))
     };
     LETTERS
         .iter()
@@ -230,14 +230,18 @@ fn furnish(world: &mut World) {
 fn hold(world: &World, (action, letters): (&str, &str), is_dev: bool) -> Vec<String> {
     let letters = letters.chars().filter(|letter| *letter != ' ');
     let mut wrong = Vec::new();
-    for ((caller, who), wanted) in CALLERS.iter().zip(letters) {
-        let wanted = if wanted == 'V' && is_dev { '.' } else { wanted };
+    for ((caller, who), expected) in CALLERS.iter().zip(letters) {
+        let expected = if expected == 'V' && is_dev {
+            '.'
+        } else {
+            expected
+        };
         let reply = world.call(*who, action, body_for(action, world)).unwrap();
         let got = letter_of(reply.status, &reply.body);
         let is_unknown = reply.body["error"]["code"] == 117;
-        if got != wanted || is_unknown {
+        if got != expected || is_unknown {
             wrong.push(format!(
-                "{action:?} by {caller}, development mode {is_dev}: {wanted:?} became {}",
+                "{action:?} by {caller}, development mode {is_dev}: {expected:?} became {}",
                 reply.body
             ));
         }

@@ -230,10 +230,10 @@ fn every_event_is_written_to_the_file_and_to_the_standard_error() {
     server.terminate();
 
     let written = entries(&std::fs::read_to_string(&file).unwrap());
-    let mut wanted = expected(&users);
-    wanted.push(("login_failure".to_owned(), String::new(), json!({})));
+    let mut expected_entries = expected(&users);
+    expected_entries.push(("login_failure".to_owned(), String::new(), json!({})));
     let found: Vec<_> = written.iter().map(summary).collect();
-    assert_eq!(found, wanted);
+    assert_eq!(found, expected_entries);
     let last = written.last().unwrap();
     assert_eq!(last["http_x_forwarded_for"], "10.1.2.3, 10.0.0.1");
     assert_eq!(last["http_x_real_ip"], "10.1.2.3");
@@ -301,8 +301,8 @@ fn fluentd_gets_every_event_and_one_that_does_not_read_holds_nobody_up() {
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let mut messages = rmp_serde::Deserializer::new(&mut connection);
-    let wanted = expected(&users);
-    let found: Vec<_> = wanted
+    let expected_entries = expected(&users);
+    let found: Vec<_> = expected_entries
         .iter()
         .map(|_| {
             let message: (String, i64, Json) =
@@ -312,10 +312,10 @@ fn fluentd_gets_every_event_and_one_that_does_not_read_holds_nobody_up() {
             summary(&message.2)
         })
         .collect();
-    assert_eq!(found, wanted);
+    assert_eq!(found, expected_entries);
     let state = eventually("the state is shown", || {
         let state = state(&server)?;
-        (state["num_written"] == json!(wanted.len())).then_some(state)
+        (state["num_written"] == json!(expected_entries.len())).then_some(state)
     });
     assert_eq!(state["num_dropped"], 0);
 }

@@ -7,8 +7,8 @@ use super::World;
 use crate::support::eventually;
 
 impl World {
-    fn note(&self, wanted: &Json) -> Vec<Json> {
-        self.ada.query("note", wanted.clone())
+    fn note(&self, predicate: &Json) -> Vec<Json> {
+        self.ada.query("note", predicate.clone())
     }
 
     fn assert_no_faults(&self) {
@@ -119,12 +119,12 @@ fn a_trigger_that_keeps_rows_back_is_named_and_nothing_is_skipped() {
         let numbers = kept.iter().map(|note| note["n"].clone());
         let mut numbers: Vec<i64> = numbers.filter_map(|n| n.as_i64()).collect();
         numbers.sort_unstable();
-        let wanted: &[i64] = match write {
+        let expected: &[i64] = match write {
             "saved" => &[1, 2],
             "changed" => &[2],
             _ => &[],
         };
-        assert_eq!(numbers, wanted, "{write}");
+        assert_eq!(numbers, expected, "{write}");
         world.assert_no_faults();
     }
 }

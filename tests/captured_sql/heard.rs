@@ -63,8 +63,8 @@ fn subscriptions_and_the_logs_consumers_are_told_what_sql_changed() {
     world.ada.save("note/1", json!({"stars": 1, "text": "old"}));
     world.applied();
     let device = register(&world.ada, "token");
-    let wanted = json!({"record_type": "note", "predicate": ["gt", path("stars"), 2]});
-    subscribe(&world.ada, &device, "many", wanted);
+    let query = json!({"record_type": "note", "predicate": ["gt", path("stars"), 2]});
+    subscribe(&world.ada, &device, "many", query);
     let mut notices = devices::Listener::new(&world.server, &device);
     consumer::create(&world.master, "search", &json!({}));
     let mut worker = LogWorker::connect(world.server.address(), "search", 8);

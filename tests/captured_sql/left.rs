@@ -203,8 +203,8 @@ fn counting_by_sql_goes_on_while_the_store_moves_and_comes_back() {
         .iter()
         .map(|it| it["record"]["n"].as_f64().unwrap() as u64)
         .collect();
-    let wanted: Vec<u64> = (0..=done).rev().collect();
-    assert_eq!(numbers, wanted, "each once and in order");
+    let expected: Vec<u64> = (0..=done).rev().collect();
+    assert_eq!(numbers, expected, "each once and in order");
     assert!(
         tried.into_inner() > done,
         "the store that is left took nothing"

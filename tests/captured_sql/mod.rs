@@ -261,7 +261,7 @@ fn what_cannot_be_an_event_is_parked_and_the_record_stays_what_it_was() {
     assert_eq!(world.sql("SELECT count(*) FROM \"user\""), "1\n");
     let parked = world.sql("SELECT table_name, reason FROM _parked ORDER BY id");
     let parked: Vec<&str> = parked.lines().collect();
-    let wanted = [
+    let expected = [
         "note|the referenced record room/nowhere does not exist",
         "note|no field has the columns extra",
         "note|_access does not hold an access list",
@@ -269,9 +269,9 @@ fn what_cannot_be_an_event_is_parked_and_the_record_stays_what_it_was() {
         "user|users cannot be deleted by SQL",
         "note|the referenced record room/nowhere does not exist",
     ];
-    assert_eq!(parked.len(), wanted.len(), "{parked:?}");
-    for (parked, wanted) in parked.iter().zip(wanted) {
-        assert!(parked.starts_with(wanted), "{parked} is not {wanted}");
+    assert_eq!(parked.len(), expected.len(), "{parked:?}");
+    for (parked, expected) in parked.iter().zip(expected) {
+        assert!(parked.starts_with(expected), "{parked} is not {expected}");
     }
     assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
     // The log repeats the record's state.

@@ -71,9 +71,9 @@ impl World {
             let off = "SELECT count(*) FROM pg_trigger WHERE tgenabled='D'";
             (self.sql(off) == "0\n").then_some(())
         });
-        let wanted = json!({"record": "note/gone", "why": "asked for on paper"});
+        let request = json!({"record": "note/gone", "why": "asked for on paper"});
         self.ada.save("note/gone", json!({"text": round}));
-        self.master.call("erase:record", wanted).result();
+        self.master.call("erase:record", request).result();
         eventually("it is erased", || {
             let listed = self.master.call("erase:list", json!({})).result();
             let listed = listed["erasures"].as_array().unwrap().clone();

@@ -103,8 +103,8 @@ fn a_plugin_in_python_keeps_counts_by_sql() {
     });
     master.save("receipt/r", fields);
     let told = call(&bob, "sql:read", json!([ids[1], "2"]));
-    let wanted = json!({"status": "some_read", "unread": 1, "told": "some_read"});
-    assert_eq!(told, wanted);
+    let expected = json!({"status": "some_read", "unread": 1, "told": "some_read"});
+    assert_eq!(told, expected);
     assert!(fetch(&bob, "receipt/r")["read_at"]["$date"].is_string());
     assert_eq!(
         fetch(&bob, "user_conversation/bob")["last_read_message"]["$id"],

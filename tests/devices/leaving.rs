@@ -18,9 +18,9 @@ fn what_enters_changes_within_or_leaves_is_noticed() {
     let mut heard = Listener::new(&server, &device);
     let mut last = 0;
     // When the mark is heard, everything before it has been processed, and the rest was silence.
-    let mut only = |what: &str, wanted: &[&str]| {
+    let mut only = |what: &str, expected: &[&str]| {
         ada.save("mark/0", json!({"n": 1}));
-        for id in wanted.iter().chain(&["mark"]) {
+        for id in expected.iter().chain(&["mark"]) {
             let (found, number) = heard.notice();
             assert_eq!(found, *id, "{what}");
             assert!(number > last, "{what}");

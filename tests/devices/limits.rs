@@ -67,8 +67,8 @@ fn a_device_has_so_many_subscriptions() {
     let mut ada = Client::signed_up(&server, "ada");
     let device = register(&ada, "t");
     // Those of one request count one after the other, and an existing one may always change.
-    let wanted = ["a", "b", "a", "c", "d", "b"].map(|name| (name, notes("x")));
-    let saved = save(&ada, &device, &wanted).result();
+    let changes = ["a", "b", "a", "c", "d", "b"].map(|name| (name, notes("x")));
+    let saved = save(&ada, &device, &changes).result();
     let failed = |entry: &Json| entry["_type"] == "error";
     let refused: Vec<bool> = saved.as_array().unwrap().iter().map(failed).collect();
     assert_eq!(

@@ -193,8 +193,8 @@ fn changes_reach_those_who_subscribe_to_them() {
         subscribe(&ada, &device, id, about(predicate));
     }
     let mut heard = Listener::new(&server, &device);
-    let mut hear = |wanted: &[&str]| {
-        let numbers = wanted.iter().map(|id| heard.hears(id));
+    let mut hear = |expected: &[&str]| {
+        let numbers = expected.iter().map(|id| heard.hears(id));
         let numbers: Vec<u64> = numbers.collect();
         assert!(
             numbers.iter().all(|number| *number == numbers[0]),
@@ -269,9 +269,9 @@ fn nobody_hears_of_what_he_may_not_read() {
 
     let mut heard = Listener::new(&server, &device);
     // When the mark is heard, everything before it has been processed, and the rest was silence.
-    let only = |heard: &mut Listener, wanted: &[&str]| {
+    let only = |heard: &mut Listener, expected: &[&str]| {
         ada.save("mark/1", json!({"n": 1}));
-        for id in wanted.iter().chain(&["mark"]) {
+        for id in expected.iter().chain(&["mark"]) {
             heard.hears(id);
         }
     };

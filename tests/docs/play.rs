@@ -67,32 +67,32 @@ impl<'a> Player<'a> {
         if answer.status != example.status {
             differences.push(format!("status {}", answer.status));
         }
-        let wanted: Json = match serde_json::from_str(&example.answer) {
-            Ok(wanted) => wanted,
+        let expected: Json = match serde_json::from_str(&example.answer) {
+            Ok(expected) => expected,
             Err(error) => return vec![format!("the answer on the page is no JSON: {error}")],
         };
-        differences.extend(self.differences(&wanted, &answer.json()));
+        differences.extend(self.differences(&expected, &answer.json()));
         differences
     }
 
     /// Compares an answer with the page; returns the differences.
-    pub fn differences(&mut self, wanted: &Json, found: &Json) -> Vec<String> {
+    pub fn differences(&mut self, expected: &Json, found: &Json) -> Vec<String> {
         let mut differences = Vec::new();
-        self.compare(wanted, found, "answer", &mut differences);
+        self.compare(expected, found, "answer", &mut differences);
         differences
     }
 
-    fn compare(&mut self, wanted: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
-        match (wanted, found) {
-            (Json::Object(wanted), Json::Object(found)) => {
-                for (name, wanted) in wanted.iter().filter(|(name, _)| *name != MORE) {
+    fn compare(&mut self, expected: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
+        match (expected, found) {
+            (Json::Object(expected), Json::Object(found)) => {
+                for (name, expected) in expected.iter().filter(|(name, _)| *name != MORE) {
                     let inner = found.get(&self.filled(name));
                     let inner = inner.unwrap_or(&Json::Null);
-                    self.compare(wanted, inner, &format!("{at}.{name}"), out);
+                    self.compare(expected, inner, &format!("{at}.{name}"), out);
                 }
-                let names: Vec<String> = wanted.keys().map(|name| self.filled(name)).collect();
+                let names: Vec<String> = expected.keys().map(|name| self.filled(name)).collect();
                 // `…` stands for any further members.
-                let is_whole = !wanted.contains_key(MORE);
+                let is_whole = !expected.contains_key(MORE);
                 for name in found
                     .keys()
                     .filter(|name| is_whole && !names.contains(name))
@@ -100,28 +100,28 @@ impl<'a> Player<'a> {
                     out.push(format!("{at}.{name} is not on the page"));
                 }
             }
-            (Json::Array(wanted), Json::Array(found)) if wanted.len() == found.len() => {
-                for (index, (wanted, found)) in wanted.iter().zip(found).enumerate() {
-                    self.compare(wanted, found, &format!("{at}[{index}]"), out);
+            (Json::Array(expected), Json::Array(found)) if expected.len() == found.len() => {
+                for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+                    self.compare(expected, found, &format!("{at}[{index}]"), out);
                 }
             }
-            (Json::String(wanted), Json::String(found)) if self.fits(wanted, found) => {}
-            (wanted, found) if wanted == found => {}
-            _ => out.push(format!("{at}: the page has {wanted}, the answer {found}")),
+            (Json::String(expected), Json::String(found)) if self.fits(expected, found) => {}
+            (expected, found) if expected == found => {}
+            _ => out.push(format!("{at}: the page has {expected}, the answer {found}")),
         }
     }
 
     /// Returns whether a string matches the page; learns the words in it.
-    fn fits(&mut self, wanted: &str, found: &str) -> bool {
-        if self.date.is_match(wanted) {
+    fn fits(&mut self, expected: &str, found: &str) -> bool {
+        if self.date.is_match(expected) {
             return self.date.is_match(found);
         }
         let words: Vec<String> = self
             .words
-            .find_iter(wanted)
+            .find_iter(expected)
             .map(|it| it.as_str().into())
             .collect();
-        let mut pattern = regex::escape(wanted);
+        let mut pattern = regex::escape(expected);
         for word in &words {
             let value = match self.known.get(word) {
                 Some(value) if !is_fresh(word) => regex::escape(value),

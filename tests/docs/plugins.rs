@@ -198,18 +198,18 @@ fn serve(line: &str) -> TestServer {
 }
 
 /// Compares a sequence of JSON values with those of the page.
-fn compare(player: &mut Player<'_>, wanted: &str, said: &str) -> Vec<String> {
+fn compare(player: &mut Player<'_>, expected: &str, said: &str) -> Vec<String> {
     let values =
         |text: &str| -> Result<Vec<Json>, _> { Deserializer::from_str(text).into_iter().collect() };
-    let (Ok(wanted), Ok(found)) = (values(wanted), values(said)) else {
+    let (Ok(expected), Ok(found)) = (values(expected), values(said)) else {
         return vec![format!("no JSON, on the page or in the answer: {said}")];
     };
-    if wanted.len() != found.len() {
+    if expected.len() != found.len() {
         return vec![format!("as many answers as on the page: {said}")];
     }
-    let pairs = wanted.iter().zip(&found);
+    let pairs = expected.iter().zip(&found);
     pairs
-        .flat_map(|(wanted, found)| player.differences(wanted, found))
+        .flat_map(|(expected, found)| player.differences(expected, found))
         .collect()
 }
 

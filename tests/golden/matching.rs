@@ -55,13 +55,13 @@ fn expand(text: &str, variables: &Variables, quote: impl Fn(String) -> String) -
 
 /// Compares two values; every difference is a line in `out`.
 pub fn compare(
-    wanted: &Json,
+    expected: &Json,
     found: &Json,
     at: &str,
     variables: &Variables,
     out: &mut Vec<String>,
 ) {
-    match wanted {
+    match expected {
         Json::Object(object) => match special(object) {
             Some(special) => compare_special(special, found, at, variables, out),
             None => compare_objects(object, found, at, variables, out),
@@ -70,15 +70,15 @@ pub fn compare(
         Json::String(text) => compare_text(text, found, at, variables, out),
         Json::Number(number) => {
             let is_same = found.as_f64().is_some() && found.as_f64() == number.as_f64();
-            expect(is_same, wanted, found, at, out);
+            expect(is_same, expected, found, at, out);
         }
-        _ => expect(wanted == found, wanted, found, at, out),
+        _ => expect(expected == found, expected, found, at, out),
     }
 }
 
-fn expect(is_same: bool, wanted: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
+fn expect(is_same: bool, expected: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
     if !is_same {
-        out.push(format!("{at}: wanted {wanted}, found {found}"));
+        out.push(format!("{at}: wanted {expected}, found {found}"));
     }
 }
 
@@ -88,9 +88,9 @@ fn special(object: &Map<String, Json>) -> Option<(&str, &Json)> {
     is_matcher.then_some((key.as_str(), inner))
 }
 
-fn differs(wanted: &Json, found: &Json, variables: &Variables) -> bool {
+fn differs(expected: &Json, found: &Json, variables: &Variables) -> bool {
     let mut out = Vec::new();
-    compare(wanted, found, "", variables, &mut out);
+    compare(expected, found, "", variables, &mut out);
     !out.is_empty()
 }
 
@@ -105,15 +105,15 @@ fn compare_special(
         ("$oneof", Json::Array(choices), _) => choices
             .iter()
             .any(|choice| !differs(choice, found, variables)),
-        ("$length", wanted, _) => length_of(found) == wanted.as_u64(),
-        ("$unordered", Json::Array(wanted), Json::Array(items)) => {
-            is_permutation(wanted, items, variables)
+        ("$length", expected, _) => length_of(found) == expected.as_u64(),
+        ("$unordered", Json::Array(expected), Json::Array(items)) => {
+            is_permutation(expected, items, variables)
         }
-        ("$partial", Json::Array(wanted), Json::Array(items)) => wanted
+        ("$partial", Json::Array(expected), Json::Array(items)) => expected
             .iter()
-            .all(|wanted| items.iter().any(|item| !differs(wanted, item, variables))),
-        ("$partial", Json::Object(wanted), Json::Object(object)) => {
-            return compare_partial(wanted, object, at, variables, out);
+            .all(|expected| items.iter().any(|item| !differs(expected, item, variables))),
+        ("$partial", Json::Object(expected), Json::Object(object)) => {
+            return compare_partial(expected, object, at, variables, out);
         }
         _ => false,
     };
@@ -136,25 +136,25 @@ fn length_of(found: &Json) -> Option<u64> {
     Some(length as u64)
 }
 
-fn is_permutation(wanted: &[Json], items: &[Json], variables: &Variables) -> bool {
+fn is_permutation(expected: &[Json], items: &[Json], variables: &Variables) -> bool {
     let mut left: Vec<&Json> = items.iter().collect();
-    let mut take = |wanted: &Json| {
+    let mut take = |expected: &Json| {
         let place = left
             .iter()
-            .position(|item| !differs(wanted, item, variables));
+            .position(|item| !differs(expected, item, variables));
         place.map(|place| left.swap_remove(place)).is_some()
     };
-    wanted.len() == items.len() && wanted.iter().all(&mut take)
+    expected.len() == items.len() && expected.iter().all(&mut take)
 }
 
 fn compare_partial(
-    wanted: &Map<String, Json>,
+    expected: &Map<String, Json>,
     found: &Map<String, Json>,
     at: &str,
     variables: &Variables,
     out: &mut Vec<String>,
 ) {
-    for (key, inner) in wanted {
+    for (key, inner) in expected {
         let key = substitute_text(key, variables);
         let is_absent = inner.get("$absent").is_some();
         match found.get(&key) {
@@ -169,7 +169,7 @@ fn compare_partial(
 }
 
 fn compare_objects(
-    wanted: &Map<String, Json>,
+    expected: &Map<String, Json>,
     found: &Json,
     at: &str,
     variables: &Variables,
@@ -179,8 +179,8 @@ fn compare_objects(
         out.push(format!("{at}: wanted an object, found {found}"));
         return;
     };
-    compare_partial(wanted, object, at, variables, out);
-    let known: Vec<_> = wanted
+    compare_partial(expected, object, at, variables, out);
+    let known: Vec<_> = expected
         .keys()
         .map(|key| substitute_text(key, variables))
         .collect();
@@ -190,21 +190,24 @@ fn compare_objects(
 }
 
 fn compare_arrays(
-    wanted: &[Json],
+    expected: &[Json],
     found: &Json,
     at: &str,
     variables: &Variables,
     out: &mut Vec<String>,
 ) {
-    let Some(items) = found.as_array().filter(|items| items.len() == wanted.len()) else {
+    let Some(items) = found
+        .as_array()
+        .filter(|items| items.len() == expected.len())
+    else {
         out.push(format!(
             "{at}: wanted {} items, found {found}",
-            wanted.len()
+            expected.len()
         ));
         return;
     };
-    for (number, (wanted, item)) in wanted.iter().zip(items).enumerate() {
-        compare(wanted, item, &format!("{at}[{number}]"), variables, out);
+    for (number, (expected, item)) in expected.iter().zip(items).enumerate() {
+        compare(expected, item, &format!("{at}[{number}]"), variables, out);
     }
 }
 
@@ -251,9 +254,9 @@ mod tests {
 
     use super::*;
 
-    fn is_same(wanted: Json, found: Json) -> bool {
+    fn is_same(expected: Json, found: Json) -> bool {
         let variables = Variables::from([("id".to_owned(), json!("a.b"))]);
-        !differs(&wanted, &found, &variables)
+        !differs(&expected, &found, &variables)
     }
 
     #[test]
@@ -292,14 +295,14 @@ mod tests {
             (json!({"$oneof": [1, "a"]}), json!("a"), json!("b")),
             (json!([1, 2]), json!([1, 2]), json!([1])),
         ];
-        for (wanted, good, bad) in cases {
+        for (expected, good, bad) in cases {
             assert!(
-                is_same(wanted.clone(), good.clone()),
-                "{wanted} should accept {good}"
+                is_same(expected.clone(), good.clone()),
+                "{expected} should accept {good}"
             );
             assert!(
-                !is_same(wanted.clone(), bad.clone()),
-                "{wanted} should refuse {bad}"
+                !is_same(expected.clone(), bad.clone()),
+                "{expected} should refuse {bad}"
             );
         }
     }

@@ -161,15 +161,15 @@ impl Play<'_> {
         ))
     }
 
-    fn differences(&self, wanted: &Json, answer: &Answer, body: &Json) -> Vec<String> {
+    fn differences(&self, expected: &Json, answer: &Answer, body: &Json) -> Vec<String> {
         let mut differences = Vec::new();
-        if let Some(status) = wanted["status"].as_u64()
+        if let Some(status) = expected["status"].as_u64()
             && status != u64::from(answer.status)
         {
             differences.push(format!("status: wanted {status}, found {}", answer.status));
         }
-        let headers = wanted["headers"].as_object();
-        for (name, wanted) in headers.into_iter().flatten() {
+        let headers = expected["headers"].as_object();
+        for (name, expected) in headers.into_iter().flatten() {
             let fields = answer.headers.iter();
             let values = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name));
             let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
@@ -177,28 +177,28 @@ impl Play<'_> {
                 [] => Json::Null,
                 values => values.join(", ").into(),
             };
-            let wanted = if wanted.get("$absent").is_some() {
+            let expected = if expected.get("$absent").is_some() {
                 &Json::Null
             } else {
-                wanted
+                expected
             };
-            compare(wanted, &found, name, &self.variables, &mut differences);
+            compare(expected, &found, name, &self.variables, &mut differences);
         }
-        if let Some(wanted) = wanted.get("body") {
-            compare(wanted, body, "body", &self.variables, &mut differences);
+        if let Some(expected) = expected.get("body") {
+            compare(expected, body, "body", &self.variables, &mut differences);
         }
-        if let Some(wanted) = wanted.get("body_text") {
+        if let Some(expected) = expected.get("body_text") {
             let text = String::from_utf8_lossy(&answer.bytes).into_owned();
             compare(
-                wanted,
+                expected,
                 &text.into(),
                 "body_text",
                 &self.variables,
                 &mut differences,
             );
         }
-        if let Some(wanted) = wanted["body_base64"].as_str()
-            && STANDARD.decode(wanted).unwrap() != answer.bytes
+        if let Some(expected) = expected["body_base64"].as_str()
+            && STANDARD.decode(expected).unwrap() != answer.bytes
         {
             differences.push("body: other bytes".to_owned());
         }
@@ -332,12 +332,12 @@ impl Play<'_> {
             Err((status, body)) => (status, serde_json::from_slice(&body).unwrap_or(Json::Null)),
         };
         let mut differences = Vec::new();
-        let wanted = step["status"].as_u64().unwrap_or(101);
-        if wanted != u64::from(status) {
-            differences.push(format!("status: wanted {wanted}, found {status}"));
+        let expected = step["status"].as_u64().unwrap_or(101);
+        if expected != u64::from(status) {
+            differences.push(format!("status: wanted {expected}, found {status}"));
         }
-        if let Some(wanted) = step.get("body") {
-            compare(wanted, &body, "body", &self.variables, &mut differences);
+        if let Some(expected) = step.get("body") {
+            compare(expected, &body, "body", &self.variables, &mut differences);
         }
         if differences.is_empty() {
             Ok(())
@@ -349,10 +349,16 @@ impl Play<'_> {
     fn check_message(&mut self, step: &Json, text: String) -> Result<(), String> {
         let mut differences = Vec::new();
         match step.get("json") {
-            Some(wanted) => {
+            Some(expected) => {
                 let found = serde_json::from_str(&text).unwrap_or(Json::Null);
                 self.capture(&step["capture"], &found)?;
-                compare(wanted, &found, "message", &self.variables, &mut differences);
+                compare(
+                    expected,
+                    &found,
+                    "message",
+                    &self.variables,
+                    &mut differences,
+                );
             }
             None => {
                 let found = Json::String(text);

@@ -28,7 +28,7 @@ fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_
     ada.call("record:save", private).result();
 
     // Master key, administrator, owner and another user, in this order; then without a user.
-    for (record, wanted) in [
+    for (record, expected) in [
         ("note/1", [0, 0, 0, 102]),
         ("page/1", [0, 0, 102, 102]),
         ("note/secret", [0, 102, 0, 102]),
@@ -36,7 +36,7 @@ fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_
         ("page/never", [110, 110, 102, 102]),
     ] {
         let got = [&master, &boss, &ada, &bob].map(|client| code(client, record));
-        assert_eq!(got, wanted, "{record}");
+        assert_eq!(got, expected, "{record}");
         let anonymous = Client::anonymous(&server);
         assert_eq!(code(&anonymous, record), 101, "{record}");
     }

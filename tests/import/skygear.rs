@@ -300,8 +300,8 @@ fn people(moved: &Move, master: &Client) {
         found.sort_by_key(|it| it["id"].to_string());
         let names: Vec<&Json> = found.iter().map(|it| &it["id"]).collect();
         num_subscriptions += names.len();
-        let wanted = device["names"].as_array().cloned().unwrap_or_default();
-        assert_eq!(json!(names), json!(wanted), "{device}");
+        let expected = device["names"].as_array().cloned().unwrap_or_default();
+        assert_eq!(json!(names), json!(expected), "{device}");
         for subscription in &found {
             if subscription["id"] == "q1" {
                 let path = |name: &str| json!({"$type": "keypath", "$val": name});

@@ -69,10 +69,10 @@ fn users_come_with_their_roles_and_hashes_only_when_they_are_asked_for() {
 fn people(server: &TestServer, users: &[&str]) -> Json {
     let master = Client::master(server);
     let roles = master.call("role:export", json!({})).result();
-    let wanted = json!({"ids": users, "password_hashes": true});
-    let auth = master.call("auth:export", wanted).result();
-    let wanted = json!({"record_type": "user"});
-    let records = master.call("record:export", wanted).result();
+    let request = json!({"ids": users, "password_hashes": true});
+    let auth = master.call("auth:export", request).result();
+    let request = json!({"record_type": "user"});
+    let records = master.call("record:export", request).result();
     json!({"roles": roles, "auth": auth, "records": records})
 }
 

@@ -123,8 +123,8 @@ fn handlers_take_and_give_bytes() {
     );
     let url = format!("{}/js/tree/a%20b/c?x=1", server.base_url);
     let answer = send("GET", &url, &[], None).unwrap();
-    let wanted = json!({"path": "/js/tree/a b/c", "method": "GET", "query": {"x": "1"}});
-    assert_eq!((answer.status, answer.json()), (201, wanted));
+    let expected = json!({"path": "/js/tree/a b/c", "method": "GET", "query": {"x": "1"}});
+    assert_eq!((answer.status, answer.json()), (201, expected));
     let cookies = answer
         .headers
         .iter()

@@ -333,11 +333,11 @@ fn what_a_client_that_is_gone_wanted_saved_or_deleted_ends_in_its_hooks() {
     };
     save_one(&mut worker, "note/old");
     let records = json!([{"_id": "note/gone"}, {"_id": "note/gone-too"}]);
-    for wanted in [
+    for case in [
         ("/record/save", json!({"records": records})),
         ("/record/delete", json!({"ids": ["note/old"]})),
     ] {
-        let client = begin(&server, wanted.0, &wanted.1);
+        let client = begin(&server, case.0, &case.1);
         let request = worker.expect("request");
         drop(client);
         let cancel = worker.expect("cancel");

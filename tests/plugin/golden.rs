@@ -156,12 +156,12 @@ impl Witness for Plugin {
     }
 
     fn after(&mut self, variables: &Variables) -> Result<(), String> {
-        let wanted = self.script.lock().unwrap().exchanges.len();
+        let num_expected = self.script.lock().unwrap().exchanges.len();
         // Asynchronous hooks and events arrive at any time; missing ones show as differences below.
-        let mut patience = 200;
+        let mut num_tries = 200;
         eventually("the plugin was asked", || {
-            patience -= 1;
-            (self.script.lock().unwrap().seen.len() >= wanted || patience == 0).then_some(())
+            num_tries -= 1;
+            (self.script.lock().unwrap().seen.len() >= num_expected || num_tries == 0).then_some(())
         });
         let script = self.script.lock().unwrap();
         let mut seen = script.seen.clone();
@@ -349,8 +349,8 @@ fn v1s_timer() {
         worker.answer(&tick, &exchange["reply"]["json"]["result"]);
     }
     let between = (times[1] - times[0]).as_secs_f64();
-    let wanted = step["seconds_between"].as_f64().unwrap();
-    assert!((between - wanted).abs() < 1.5, "{between}");
+    let expected = step["seconds_between"].as_f64().unwrap();
+    assert!((between - expected).abs() < 1.5, "{between}");
 }
 
 #[test]

@@ -48,13 +48,13 @@ fn whole_numbers_go_without_a_fraction() {
         "n": 3.0, "half": 2.5, "large": 12_345_678_901_234_567_000.0, "deep": [{"a": [-4.0]}],
         "records": [{"$type": "record", "$record": {"_id": "note/1", "n": 5.0, "j": {"a": 6.0}}}],
     });
-    let wanted = r#"{"n":3,"half":2.5,"large":12345678901234567000,"deep":[{"a":[-4]}]}"#;
-    let wanted: Json = serde_json::from_str(wanted).unwrap();
+    let expected = r#"{"n":3,"half":2.5,"large":12345678901234567000,"deep":[{"a":[-4]}]}"#;
+    let expected: Json = serde_json::from_str(expected).unwrap();
     let asked = call(&ada, "count", json!({"args": given}));
     let request = worker.expect_request("count");
     let args = &request["param"]["args"];
     for name in ["n", "half", "large", "deep"] {
-        assert_eq!(args[name], wanted[name], "{args}");
+        assert_eq!(args[name], expected[name], "{args}");
     }
     let record = &args["records"][0]["$record"];
     assert_eq!(record["n"], json!(5), "{record}");
@@ -62,7 +62,7 @@ fn whole_numbers_go_without_a_fraction() {
     worker.answer(&request, &given);
     let answer = asked.join().unwrap().result();
     for name in ["n", "half", "large", "deep"] {
-        assert_eq!(answer[name], wanted[name], "{answer}");
+        assert_eq!(answer[name], expected[name], "{answer}");
     }
     let asked = save(
         &ada,
@@ -71,12 +71,12 @@ fn whole_numbers_go_without_a_fraction() {
     let request = worker.expect_request("note_beforeSave");
     let record = request["param"]["record"].clone();
     for name in ["n", "large"] {
-        assert_eq!(record[name], wanted[name], "{record}");
+        assert_eq!(record[name], expected[name], "{record}");
     }
-    assert_eq!(record["j"]["deep"], wanted["deep"], "{record}");
+    assert_eq!(record["j"]["deep"], expected["deep"], "{record}");
     worker.answer_record(&request, &json!({"j": {"more": 7.0}}));
     let saved = asked.join().unwrap().result();
-    assert_eq!(saved[0]["large"], wanted["large"], "{saved}");
+    assert_eq!(saved[0]["large"], expected["large"], "{saved}");
     assert_eq!(saved[0]["j"], json!({"more": 7}));
     assert_eq!(ada.query("note", json!([]))[0]["j"], json!({"more": 7}));
 }

@@ -209,11 +209,11 @@ fn what_a_provider_says_is_kept_and_replaced_without_what_opens_something() {
     log_in(json!({"name": "Ada L.", "deep": [{"refresh_token": "token-of-acme", "n": 1}]}));
     let links = links(&server, &user);
     let profiles: Vec<&Json> = links.iter().map(|link| &link["profile"]).collect();
-    let wanted = [
+    let expected = [
         json!({"name": "Ada", "mail": {"at": "here"}}),
         json!({"name": "Ada L.", "deep": [{"n": 1}]}),
     ];
-    assert_eq!(profiles, wanted.iter().collect::<Vec<_>>(), "{links:?}");
+    assert_eq!(profiles, expected.iter().collect::<Vec<_>>(), "{links:?}");
     drop(worker);
     server.terminate();
     let grep = std::process::Command::new("grep")

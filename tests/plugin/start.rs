@@ -22,9 +22,9 @@ fn variables() -> Variables {
     ])
 }
 
-fn assert_matches(wanted: &Json, found: &Json) {
+fn assert_matches(expected: &Json, found: &Json) {
     let mut differences = Vec::new();
-    compare(wanted, found, "", &variables(), &mut differences);
+    compare(expected, found, "", &variables(), &mut differences);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
@@ -91,16 +91,16 @@ fn ask_as(server: &TestServer, what: &str) -> Answer {
 fn assert_told(server: &TestServer, answers: &Json) {
     let answers = answers.as_array().unwrap();
     assert!(answers.len() > 4);
-    for wanted in answers {
-        let what = wanted["what"].as_str().unwrap();
+    for expected in answers {
+        let what = expected["what"].as_str().unwrap();
         let answer = ask_as(server, what);
         if what == "an op of the plugin before it is known" {
             // v1 handled it as `home`.
             assert_eq!((answer.status, answer.code()), (503, 118));
             continue;
         }
-        assert_eq!(json!(answer.status), wanted["status"], "{what}");
-        assert_matches(&wanted["body"], &answer.json());
+        assert_eq!(json!(answer.status), expected["status"], "{what}");
+        assert_matches(&expected["body"], &answer.json());
     }
 }
 
@@ -184,9 +184,9 @@ fn all_plugins_hear_of_changed_types_and_nobody_waits_for_them() {
         let field = |(name, kind): &(&str, &str)| json!({"name": name, "type": kind});
         json!({"fields": fields.iter().map(field).collect::<Vec<_>>()})
     };
-    let mut expect = |record_type: &str, wanted: &Json| {
+    let mut expect = |record_type: &str, expected: &Json| {
         let told = hear(&mut first);
-        assert_eq!(told[record_type], *wanted, "{told}");
+        assert_eq!(told[record_type], *expected, "{told}");
         // All types as `schema:fetch` returns them, except the server's own.
         let fetched = master.call("schema:fetch", json!({})).result();
         let types = fetched["record_types"].as_object().unwrap();

@@ -214,8 +214,8 @@ fn what_is_erased_meanwhile_is_not_in_a_store_that_is_moved_to() {
     skytrail(&server, &["rebuild", "--to", &url]);
     skytrail(&server, &["rebuild", "--to", "file"]);
     let master = Client::master(&server);
-    let wanted = json!({"record": "note/1", "why": "law"});
-    let erased = master.call("erase:record", wanted).result();
+    let request = json!({"record": "note/1", "why": "law"});
+    let erased = master.call("erase:record", request).result();
     assert_eq!(erased["finished"], true, "{erased}");
     let texts = "SELECT text FROM app_myapp.note ORDER BY _id";
     assert_eq!(database.sql(texts), "forget me\nstays\n");

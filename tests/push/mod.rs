@@ -40,23 +40,23 @@ fn push_to(client: &Client, user: &Client, notification: &Json) {
 }
 
 /// Waits until a figure of a service has a value.
-fn await_figure(server: &TestServer, service: &str, figure: &str, wanted: impl Into<Json>) {
-    let wanted = wanted.into();
+fn await_figure(server: &TestServer, service: &str, figure: &str, expected: impl Into<Json>) {
+    let expected = expected.into();
     let master = Client::master(server);
     let mut last = Json::Null;
     let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually(&format!("{service}: {figure} is {wanted}"), || {
+        eventually(&format!("{service}: {figure} is {expected}"), || {
             last = master.health()["push"].clone();
             let of = last
                 .as_array()?
                 .iter()
                 .find(|it| it["service"] == service)?;
-            (of[figure] == wanted).then_some(())
+            (of[figure] == expected).then_some(())
         });
     }));
     assert!(
         reached.is_ok(),
-        "{service}: {figure} is not {wanted}: {last}"
+        "{service}: {figure} is not {expected}: {last}"
     );
 }
 

@@ -255,22 +255,22 @@ fn the_command_finds_prints_and_goes_on_with_a_file() {
         &master,
         &json!({"record_types": ["note"], "kinds": ["record"]}),
     );
-    let wanted = ["--type", "note", "--kind", "record"];
-    let (printed, _) = run(&wanted);
+    let filter = ["--type", "note", "--kind", "record"];
+    let (printed, _) = run(&filter);
     assert_eq!(printed.lines().count(), expected.len());
     assert!(
         printed.lines().all(|line| line.contains("record/note/")),
         "{printed}"
     );
-    let (printed, _) = run(&[&wanted[..], &["--format", "jsonl"]].concat());
+    let (printed, _) = run(&[&filter[..], &["--format", "jsonl"]].concat());
     assert_eq!(lines(&printed), expected);
-    let (printed, _) = run(&[&wanted[..], &["--format", "jsonl", "--limit", "3"]].concat());
+    let (printed, _) = run(&[&filter[..], &["--format", "jsonl", "--limit", "3"]].concat());
     assert_eq!(lines(&printed), expected[..3]);
     // A file whose writer was interrupted.
     for format in ["jsonl", "csv"] {
         let path = server.folder().join(format);
         let file = path.to_str().unwrap();
-        let into = [&wanted[..], &["--format", format, "--output", file]].concat();
+        let into = [&filter[..], &["--format", format, "--output", file]].concat();
         run(&into);
         let first = std::fs::read_to_string(&path).unwrap();
         assert!(first.len() > 1000);

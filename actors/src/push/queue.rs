@@ -386,20 +386,20 @@ impl Handler<GetPushState> for PushQueue {
 /// The reply resolves once everything that could be sent has been sent. What waits for another
 /// attempt is kept for the next start.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<Left>")]
+#[rtype(result = "Option<Drained>")]
 pub struct Leave;
 
 /// Resolves when a queue has nothing left to do.
 #[derive(Debug)]
-pub struct Left(pub oneshot::Receiver<()>);
+pub struct Drained(pub oneshot::Receiver<()>);
 
 impl Handler<Leave> for PushQueue {
-    type Result = Option<Left>;
+    type Result = Option<Drained>;
 
     fn handle(&mut self, _: Leave, ctx: &mut Self::Context) -> Self::Result {
         let (sender, receiver) = oneshot::channel();
         self.leaving.push(sender);
         self.pump(ctx);
-        Some(Left(receiver))
+        Some(Drained(receiver))
     }
 }

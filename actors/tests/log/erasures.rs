@@ -108,8 +108,8 @@ async fn what_is_to_be_erased_is_shown_blank_before_it_is_gone() {
         let log = open_with_recent(&shared(&disk), recent_bytes).unwrap();
         fill(&log, 20).await;
         for positions in [[3, 19], [19, 20]] {
-            let wanted = request(&positions.into_iter().collect());
-            log.append(wanted).await.unwrap();
+            let erasure = request(&positions.into_iter().collect());
+            log.append(erasure).await.unwrap();
         }
         let shown = read_all(&log).await;
         assert_eq!(blank_positions(&shown), [3, 19, 20].into());
@@ -136,8 +136,8 @@ async fn an_erasure_that_finds_no_space_leaves_the_user_his_key() {
     log.append(about.clone()).await.unwrap();
     let key = log.key_of(&user).unwrap();
 
-    let mut wanted = request(&[1].into_iter().collect());
-    if let EventBody::ErasureRequested(request) = &mut wanted.commit.events[0].body {
+    let mut erasure = request(&[1].into_iter().collect());
+    if let EventBody::ErasureRequested(request) = &mut erasure.commit.events[0].body {
         request.keys = vec![key];
         // More than is written ahead.
         request.why = "x".repeat(2 * usize::try_from(SMALL.step_bytes).unwrap());
@@ -146,13 +146,16 @@ async fn an_erasure_that_finds_no_space_leaves_the_user_his_key() {
         capacity: Some(0),
         ..Faults::default()
     });
-    assert_eq!(log.append(wanted.clone()).await, Err(AppendError::DiskFull));
+    assert_eq!(
+        log.append(erasure.clone()).await,
+        Err(AppendError::DiskFull)
+    );
     assert_eq!(log.key_of(&user), Some(key));
     disk.set_faults(Faults::default());
     log.append(about.clone()).await.unwrap();
     assert_eq!(log.key_of(&user), Some(key));
 
-    log.append(wanted).await.unwrap();
+    log.append(erasure).await.unwrap();
     assert_eq!(log.key_of(&user), None);
     log.append(about).await.unwrap();
     assert_ne!(log.key_of(&user), Some(key));
@@ -179,11 +182,11 @@ async fn from_an_erasure_on_nothing_is_sealed_with_its_keys_also_after_a_start()
     about.commit.events[0].subject = Some(user.clone());
     log.append(about.clone()).await.unwrap();
     let key = log.key_of(&user).unwrap();
-    let mut wanted = request(&[1].into_iter().collect());
-    if let EventBody::ErasureRequested(request) = &mut wanted.commit.events[0].body {
+    let mut erasure = request(&[1].into_iter().collect());
+    if let EventBody::ErasureRequested(request) = &mut erasure.commit.events[0].body {
         request.keys = vec![key];
     }
-    let asked = log.append(wanted).await.unwrap();
+    let asked = log.append(erasure).await.unwrap();
     close(&log);
 
     let erasures = Arc::<Erasures>::default();

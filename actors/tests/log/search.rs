@@ -113,7 +113,12 @@ fn filter() -> impl Strategy<Value = EventFilter> {
         )
 }
 
-fn wanted(commits: &[Arc<Commit>], filter: &EventFilter, from: u64, until: u64) -> Vec<u64> {
+fn matching_positions(
+    commits: &[Arc<Commit>],
+    filter: &EventFilter,
+    from: u64,
+    until: u64,
+) -> Vec<u64> {
     let events = commits
         .iter()
         .flat_map(|commit| commit.events.iter().map(move |event| (commit, event)));
@@ -135,7 +140,7 @@ async fn search(log: &EmbeddedLog, filter: &EventFilter, from: u64, until: u64) 
             let is_wanted = events.any(|event| filter.matches(commit, event));
             assert!(is_wanted, "found what nobody wants");
         }
-        found.extend(wanted(&piece.found, filter, at, until));
+        found.extend(matching_positions(&piece.found, filter, at, until));
         at = piece.until + 1;
     }
     found
@@ -196,7 +201,7 @@ proptest! {
             let (from, until) = (places.0 % head + 1, places.1 % head + 1);
             for filter in filters {
                 for (from, until) in [(1, head), (from, until)] {
-                    let expected = wanted(&whole, &filter, from, until);
+                    let expected = matching_positions(&whole, &filter, from, until);
                     assert_eq!(search(&log, &filter, from, until).await, expected, "{filter:?}");
                 }
             }

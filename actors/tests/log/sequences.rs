@@ -120,8 +120,8 @@ async fn run(rounds: Vec<Vec<Batch>>) {
         found += 1;
         let other = owners.insert(number, id.clone());
         assert_eq!(other, None, "{number} is {id}'s, too");
-        let wanted = expected[&id];
-        assert!(wanted.is_none_or(|wanted| wanted == number), "{id}");
+        let assigned = expected[&id];
+        assert!(assigned.is_none_or(|assigned| assigned == number), "{id}");
     }
     assert_eq!(found, expected.len());
     close(&log);

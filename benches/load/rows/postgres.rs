@@ -80,13 +80,13 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
             (COMMIT, commit.to_owned()),
         ]
     };
-    let wanted = [
+    let required = [
         ("SQLite", Vec::new()),
         ("PostgreSQL", in_database(DURABLE_DATABASE, "on")),
         ("PostgreSQL, commit off", in_database("lazy", "off")),
     ];
     let mut places = Vec::new();
-    for (name, settings) in wanted {
+    for (name, settings) in required {
         let loaded = rig.fresh_server_with(&settings).await;
         places.push(Place {
             name,

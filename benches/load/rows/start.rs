@@ -22,11 +22,11 @@ pub(crate) fn run_empty(rig: &Rig<'_>, report: &mut Report) {
 }
 
 pub(crate) async fn run_filled(rig: &Rig<'_>, report: &mut Report, loaded: Loaded) {
-    let wanted = rig.options.scaled(NUM_EVENTS);
+    let num_events = rig.options.scaled(NUM_EVENTS);
     create_many(
         &loaded,
         report,
-        wanted.saturating_sub(loaded.next.get()),
+        num_events.saturating_sub(loaded.next.get()),
         100,
     )
     .await;

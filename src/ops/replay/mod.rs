@@ -209,12 +209,12 @@ async fn replay(
 async fn first_page(
     server: &RunningServer,
     body: &Map<String, Json>,
-    is_patient: bool,
+    retries_missing: bool,
 ) -> Result<Page, String> {
     let ask = async {
         loop {
             match server.call_for("plugin:replay", body.clone()).await {
-                Err(error) if is_patient && error.ends_with(NOT_THERE) => sleep(PAUSE).await,
+                Err(error) if retries_missing && error.ends_with(NOT_THERE) => sleep(PAUSE).await,
                 answer => return answer,
             }
         }

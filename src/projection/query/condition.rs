@@ -9,7 +9,7 @@ use skytrail_schema::predicate::{
     Cell, CellClass, Column, Condition, Direction, OrderOp, Relation, Term,
 };
 
-use super::path::{Paths, Place};
+use super::path::{ColumnRef, Paths};
 use super::{like, nearby};
 use crate::projection::apply::settings::relation_number;
 use crate::projection::sql::{Arg, Sql};
@@ -351,7 +351,7 @@ fn bind(class: CellClass, cell: &Cell<'_>) -> Option<Arg> {
 
 /// Writes that a string is an element of a JSON array, a key of a JSON object, or the string
 /// itself.
-fn json_contains(place: &Place, text: &str) -> Sql {
+fn json_contains(place: &ColumnRef, text: &str) -> Sql {
     if !place.dialect.is_sqlite() {
         let mut sql = Sql::new("jsonb_exists(");
         place.push(&mut sql);

@@ -10,7 +10,7 @@
 use skytrail_schema::predicate::like::{Token, parse};
 
 use super::condition::Translated;
-use super::path::Place;
+use super::path::ColumnRef;
 use crate::projection::sql::{Arg, Sql};
 
 /// The maximum length of a pattern, in characters, that the database searches for as it is.
@@ -39,7 +39,7 @@ fn shorten(tokens: Vec<Token>) -> (Vec<Token>, bool) {
 
 /// Writes that a string column matches a pattern. The fixed beginning of a pattern becomes a range,
 /// for which an index can be used.
-pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
+pub(super) fn exactly(place: &ColumnRef, pattern: &str) -> Option<Translated> {
     if !is_sayable(pattern) {
         return None;
     }
@@ -78,7 +78,7 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
 /// Adds the column, for comparing it with the pattern. Strings with NUL, and in PostgreSQL with
 /// U+0001, are changed so that they have one character where the record's string has one; all
 /// others are compared as they are. Returns `None` if the pattern could tell what was changed.
-fn push_searched(sql: &mut Sql, place: &Place, tokens: &[Token]) -> Option<()> {
+fn push_searched(sql: &mut Sql, place: &ColumnRef, tokens: &[Token]) -> Option<()> {
     if place.dialect.is_sqlite() {
         push_without_nul(sql, place, stand_in(tokens)?);
         return Some(());
@@ -103,7 +103,7 @@ fn push_searched(sql: &mut Sql, place: &Place, tokens: &[Token]) -> Option<()> {
 
 /// Adds the column with another character in place of NUL. SQLite's functions for strings cannot
 /// replace NUL, but those for JSON can write and read it as an escape.
-fn push_without_nul(sql: &mut Sql, place: &Place, stand_in: u32) {
+fn push_without_nul(sql: &mut Sql, place: &ColumnRef, stand_in: u32) {
     sql.push("CASE WHEN instr(");
     place.push(sql);
     sql.push(",char(0))=0 THEN ");
@@ -168,7 +168,7 @@ fn behind(prefix: &str) -> Option<String> {
 ///
 /// The database folds ASCII letters as we do, so an ASCII pattern is exact. It does not know the
 /// case of other characters, so any character can stand in their places.
-pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> {
+pub(super) fn ignoring_case(place: &ColumnRef, pattern: &str) -> Option<Translated> {
     if !is_sayable(pattern) {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use skytrail_schema::value::Point;
 
-use super::path::Place;
+use super::path::ColumnRef;
 use crate::projection::dialect::Dialect;
 use crate::projection::sql::{Arg, Sql};
 
@@ -13,7 +13,7 @@ const METRES_PER_DEGREE: f64 = 111_000.0;
 /// box around it, or outside the range of degrees, where only the exact formula applies.
 ///
 /// Returns `None` for a point that is itself out of range.
-pub(super) fn within(place: &Place, from: Point, metres: f64) -> Option<Sql> {
+pub(super) fn within(place: &ColumnRef, from: Point, metres: f64) -> Option<Sql> {
     if from.lat.abs() > 90.0 || from.lng.abs() > 180.0 {
         return None;
     }
@@ -43,7 +43,7 @@ pub(super) fn within(place: &Place, from: Point, metres: f64) -> Option<Sql> {
     Some(both)
 }
 
-fn push_member(place: &Place, index: i64, sql: &mut Sql) {
+fn push_member(place: &ColumnRef, index: i64, sql: &mut Sql) {
     let (before, behind) = match (place.dialect, index) {
         (Dialect::Sqlite, 0) => ("json_extract(", ",'$[0]')"),
         (Dialect::Sqlite, _) => ("json_extract(", ",'$[1]')"),

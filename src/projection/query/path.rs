@@ -11,7 +11,7 @@ use crate::projection::sql::Sql;
 
 /// A column of the queried table, or of one that it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ColumnRef {
     /// The number of the joined table; `None` for the queried one.
     join: Option<usize>,
     name: ColumnName,
@@ -26,7 +26,7 @@ enum ColumnName {
     Field(Name),
 }
 
-impl Place {
+impl ColumnRef {
     /// Adds the column to a statement.
     pub(super) fn push(&self, sql: &mut Sql) {
         // This column has an empty string when there is no owner.
@@ -81,7 +81,7 @@ impl<'a> Paths<'a> {
 
     /// Finds a column in the form that comparisons of `class` need; `None` when the store does not
     /// have it.
-    pub(super) fn find(&mut self, column: &Column, class: Option<CellClass>) -> Option<Place> {
+    pub(super) fn find(&mut self, column: &Column, class: Option<CellClass>) -> Option<ColumnRef> {
         let (table, join) = match &column.via {
             None => (self.table, None),
             Some(via) => {
@@ -103,7 +103,7 @@ impl<'a> Paths<'a> {
                 ColumnName::Field(name.clone())
             }
         };
-        Some(Place {
+        Some(ColumnRef {
             join,
             name,
             dialect: self.table.dialect,

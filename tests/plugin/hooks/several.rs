@@ -112,8 +112,8 @@ fn a_batch_goes_phase_by_phase_and_who_fails_takes_no_further_part() {
             worker.answer_record(&request, &json!({}));
         }
         told.sort();
-        let wanted: Vec<_> = afterwards.iter().map(|key| format!("note/{key}")).collect();
-        assert_eq!(told, wanted);
+        let expected: Vec<_> = afterwards.iter().map(|key| format!("note/{key}")).collect();
+        assert_eq!(told, expected);
         let answer = saving.join().unwrap();
         if is_atomic {
             assert_eq!((answer.status, answer.code()), (409, 115));

@@ -19,7 +19,7 @@ use crate::delivery::consumers::dispatcher::WorkItem;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
 use crate::delivery::consumers::messages::Retry;
 use crate::delivery::consumers::parts::{ConsumerParts, LogSide, Recipient};
-use crate::delivery::consumers::schedule::{GivenUp, Start, Verdict};
+use crate::delivery::consumers::schedule::{AfterFailure, GivenUp, Start};
 use crate::delivery::consumers::store::DeadLetter;
 use crate::log::seek::load_commit;
 use crate::plugin::{
@@ -109,7 +109,7 @@ impl DeliveryLoop {
                 .expedited_by
                 .map_or_else(Vec::new, |by| self.calls_of(by));
             let (sender, urgency) = watch::channel(via);
-            self.hurries.insert(start.task, sender);
+            self.urgencies.insert(start.task, sender);
             let attempt = Attempt {
                 parts: Arc::clone(&self.parts),
                 points: Arc::clone(&self.points),
@@ -131,9 +131,9 @@ impl DeliveryLoop {
     }
 
     /// Prioritizes attempts that block something that is waited for.
-    pub(super) fn hurry_attempts(&mut self) {
+    pub(super) fn expedite_attempts(&mut self) {
         for (task, by) in self.schedule.take_expedited() {
-            if let Some(attempt) = self.hurries.get(&task) {
+            if let Some(attempt) = self.urgencies.get(&task) {
                 attempt.send_replace(self.calls_of(by));
             }
         }
@@ -151,7 +151,7 @@ impl DeliveryLoop {
             return;
         }
         self.unsaved.touch();
-        self.hurries.remove(&ended.start.task);
+        self.urgencies.remove(&ended.start.task);
         let (task, is_sync) = (ended.start.task, ended.is_sync);
         let id = (task.position, Arc::clone(&ended.start.hook));
         self.retries.remove(&id);
@@ -203,10 +203,10 @@ impl DeliveryLoop {
             }
             Outcome::Unready(error) => {
                 self.answer_waiter(task.position, is_sync, Err(error.clone()));
-                let verdict = self.schedule.postpone(task, self.now(), PAUSE);
+                let after_failure = self.schedule.postpone(task, self.now(), PAUSE);
                 self.follow(
                     &ended,
-                    verdict,
+                    after_failure,
                     error,
                     ended.start.attempt.saturating_sub(1),
                 );
@@ -307,26 +307,32 @@ impl DeliveryLoop {
         let retry_after = error.info.get("retry_after_ms").and_then(Json::as_u64);
         let retry_after =
             retry_after.map(|millis| Duration::from_millis(millis).min(LONGEST_ASKED));
-        let verdict = if is_dropped {
+        let after_failure = if is_dropped {
             self.schedule.finish(task);
-            Verdict::Dead
+            AfterFailure::Dead
         } else {
             self.schedule.fail(task, self.now(), retry_after)
         };
-        if verdict != Verdict::Dead {
+        if after_failure != AfterFailure::Dead {
             let (consumer, hook) = (&self.parts.name, &ended.start.hook);
             let (position, attempt) = (task.position, ended.start.attempt);
             tracing::info!(%consumer, %hook, position, attempt, %error, "delivery failed");
         }
-        self.follow(ended, verdict, error, ended.start.attempt);
+        self.follow(ended, after_failure, error, ended.start.attempt);
     }
 
     /// Handles a delivery that failed, after this many attempts.
-    fn follow(&mut self, ended: &Ended, verdict: Verdict, error: &ApiError, attempts: u32) {
+    fn follow(
+        &mut self,
+        ended: &Ended,
+        after_failure: AfterFailure,
+        error: &ApiError,
+        attempts: u32,
+    ) {
         let (consumer, hook) = (&self.parts.name, &ended.start.hook);
         let position = ended.start.task.position;
-        match verdict {
-            Verdict::Dead => {
+        match after_failure {
+            AfterFailure::Dead => {
                 tracing::warn!(%consumer, %hook, position, attempts, %error, "delivery given up");
                 self.unsaved.add_dead_letter(DeadLetter {
                     position,
@@ -337,8 +343,8 @@ impl DeliveryLoop {
                     at: self.parts.env.clock.now(),
                 });
             }
-            Verdict::Again => self.note_retry(ended, error, attempts),
-            Verdict::Unknown => {}
+            AfterFailure::Again => self.note_retry(ended, error, attempts),
+            AfterFailure::Unknown => {}
         }
     }
 }

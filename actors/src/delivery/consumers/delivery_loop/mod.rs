@@ -68,7 +68,7 @@ pub(super) struct DeliveryLoop {
     has_promised: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// Tells attempts that somebody waits for what is queued after them.
-    hurries: HashMap<TaskId, watch::Sender<Vec<Via>>>,
+    urgencies: HashMap<TaskId, watch::Sender<Vec<Via>>>,
     /// Each ends when it is the turn of an event's synchronous hooks.
     turns: FuturesUnordered<BoxFuture<'static, u64>>,
     /// The requests behind the events being delivered, by position.
@@ -134,7 +134,7 @@ impl DeliveryLoop {
             is_new,
             has_promised: false,
             attempts: FuturesUnordered::new(),
-            hurries: HashMap::new(),
+            urgencies: HashMap::new(),
             turns: FuturesUnordered::new(),
             requests: HashMap::new(),
             retries: BTreeMap::new(),
@@ -159,7 +159,7 @@ impl DeliveryLoop {
             self.read_page().await;
             self.fail_waiters();
             self.release_waiters();
-            self.hurry_attempts();
+            self.expedite_attempts();
             self.start_attempts();
             self.show();
             if self.is_over() {

@@ -149,7 +149,7 @@ impl DeliveryLoop {
     pub(super) fn go_to(&mut self, position: u64) {
         self.epoch += 1;
         self.requests.clear();
-        self.hurries.clear();
+        self.urgencies.clear();
         self.retries.clear();
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
         let head = self.parts.env.log.head();

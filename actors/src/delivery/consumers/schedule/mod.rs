@@ -79,7 +79,7 @@ pub(in crate::delivery::consumers) struct Start {
 
 /// What happens to a task that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::delivery::consumers) enum Verdict {
+pub(in crate::delivery::consumers) enum AfterFailure {
     /// It is retried after a pause.
     Again,
     /// That was the last attempt, or an operator gave it up.

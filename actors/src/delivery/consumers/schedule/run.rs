@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{GivenUp, Lane, Moment, Schedule, Start, State, Task, TaskId, Verdict};
+use super::{AfterFailure, GivenUp, Lane, Moment, Schedule, Start, State, Task, TaskId};
 
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -87,16 +87,16 @@ impl Schedule {
         id: TaskId,
         now: Moment,
         pause: Option<Duration>,
-    ) -> Verdict {
+    ) -> AfterFailure {
         let Some(attempts) = self.attempts(id) else {
-            return Verdict::Unknown;
+            return AfterFailure::Unknown;
         };
         if attempts >= self.max_attempts || self.is_given_up(id) {
             self.finish(id);
-            return Verdict::Dead;
+            return AfterFailure::Dead;
         }
         self.wait(id, now + pause.unwrap_or_else(|| pause_after(attempts)));
-        Verdict::Again
+        AfterFailure::Again
     }
 
     /// Ends an attempt that never reached the consumer: it does not count.
@@ -105,19 +105,19 @@ impl Schedule {
         id: TaskId,
         now: Moment,
         pause: Duration,
-    ) -> Verdict {
+    ) -> AfterFailure {
         if self.attempts(id).is_none() {
-            return Verdict::Unknown;
+            return AfterFailure::Unknown;
         }
         if self.is_given_up(id) {
             self.finish(id);
-            return Verdict::Dead;
+            return AfterFailure::Dead;
         }
         self.wait(id, now + pause);
         if let Some(task) = self.task_mut(id) {
             task.attempts = task.attempts.saturating_sub(1);
         }
-        Verdict::Again
+        AfterFailure::Again
     }
 
     /// Ends the tasks of hooks that no longer exist, except those in progress; returns them in the

@@ -82,13 +82,13 @@ fn a_failure_waits_longer_each_time_and_is_given_up_in_the_end() {
     for (attempt, pause) in [(1, 1), (2, 2)] {
         let start = schedule.next(now, 1).unwrap();
         assert_eq!((start.task, start.attempt), (task(1, 0), attempt));
-        assert_eq!(schedule.fail(start.task, now, None), Verdict::Again);
+        assert_eq!(schedule.fail(start.task, now, None), AfterFailure::Again);
         assert_eq!(schedule.next_wake(), Some(now + SECOND * pause));
         assert_eq!(schedule.next(now, 1), None);
         now += SECOND * pause;
     }
     let start = schedule.next(now, 1).unwrap();
-    assert_eq!(schedule.fail(start.task, now, None), Verdict::Dead);
+    assert_eq!(schedule.fail(start.task, now, None), AfterFailure::Dead);
     // Now the record continues.
     assert_eq!(schedule.next(now, 1).unwrap().task, task(2, 0));
 }
@@ -258,7 +258,7 @@ fn what_a_retry_has_caused_itself_is_not_held_back_by_it() {
 }
 
 #[test]
-fn what_a_retry_holds_back_hurries_nothing() {
+fn what_a_retry_holds_back_expedites_nothing() {
     // It arrives before the failure, or after it.
     for is_early in [true, false] {
         let mut schedule = schedule();
@@ -384,7 +384,7 @@ fn only_what_has_failed_is_given_up_and_no_attempt_is_broken_off() {
     assert!(schedule.is_retried(2, "a"));
     assert_eq!(schedule.give_up(2, "a"), None);
     assert_eq!(schedule.counts().running, 1);
-    assert_eq!(schedule.fail(task(2, 0), SECOND, None), Verdict::Dead);
+    assert_eq!(schedule.fail(task(2, 0), SECOND, None), AfterFailure::Dead);
     assert_eq!(schedule.counts(), Counts::default());
 }
 
@@ -396,7 +396,7 @@ fn what_was_given_up_ends_also_when_it_does_not_reach_the_consumer() {
     schedule.fail(task(1, 0), SECOND, None);
     assert_eq!(started(&mut schedule, SECOND * 9, 9).len(), 1);
     assert_eq!(schedule.give_up(1, "a"), None);
-    let verdict = schedule.postpone(task(1, 0), SECOND, SECOND);
-    assert_eq!(verdict, Verdict::Dead);
+    let after_failure = schedule.postpone(task(1, 0), SECOND, SECOND);
+    assert_eq!(after_failure, AfterFailure::Dead);
     assert_eq!(schedule.counts(), Counts::default());
 }

@@ -167,7 +167,7 @@ impl Game {
                 if let Some(id) = self.take(index) {
                     let name = self.name_of(id);
                     self.end(id);
-                    if self.schedule.fail(id, self.now, None) == Verdict::Dead {
+                    if self.schedule.fail(id, self.now, None) == AfterFailure::Dead {
                         self.over.insert(name);
                     }
                 }
