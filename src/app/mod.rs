@@ -235,7 +235,7 @@ impl Application {
     }
 
     /// Starts the parts in order: the log, the projector, the parts that decide, those that process
-    /// what is committed, those that look after the data, and the door.
+    /// what is committed, those that look after the data, and the HTTP server.
     async fn build(
         (config, keys, audit): (&Config, Keys, AuditTrail),
         (opened, stored, watched): (OpenedLog, Stored, WatchedReserve),

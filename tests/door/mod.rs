@@ -225,13 +225,13 @@ fn only_the_master_key_sees_the_parts() {
 fn health_answers_a_head_as_a_get_without_its_body() {
     let server = TestServer::start();
     let mut client = RawClient::connect(&server);
-    let patience = Duration::from_secs(20);
+    let timeout = Duration::from_secs(20);
     client.send(b"HEAD /_/health HTTP/1.1\r\nHost: test\r\n\r\n");
-    let head = client.head(patience).unwrap().to_lowercase();
+    let head = client.head(timeout).unwrap().to_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");
     client.send(b"GET /_/health HTTP/1.1\r\nHost: test\r\n\r\n");
     // The next answer follows the head immediately: there was no body.
-    let answer = client.answer(patience).unwrap();
+    let answer = client.answer(timeout).unwrap();
     assert_eq!(answer.json(), json!({"status": "OK"}));
     let length = format!("content-length: {}\r\n", answer.bytes.len());
     assert!(head.contains(&length), "{head}");

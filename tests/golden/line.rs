@@ -52,10 +52,10 @@ impl Line {
         self.heard.pop_front()
     }
 
-    /// Takes a message that has arrived, or arrives within `patience`.
-    pub(super) fn receive(&mut self, patience: Duration) -> Incoming {
+    /// Takes a message that has arrived, or arrives within `timeout`.
+    pub(super) fn receive(&mut self, timeout: Duration) -> Incoming {
         let heard = self.heard.pop_front();
-        heard.map_or_else(|| self.socket.receive(patience), Incoming::Text)
+        heard.map_or_else(|| self.socket.receive(timeout), Incoming::Text)
     }
 
     /// Publishes to itself and waits for that message. By then the hub has taken everything sent

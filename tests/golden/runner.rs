@@ -279,7 +279,7 @@ impl Play<'_> {
         self.settle(Some(&name))?;
         let variables = self.variables.clone();
         let line = self.lines.get_mut(&name).ok_or("no such connection")?;
-        let patience = Duration::from_millis(step["within_ms"].as_u64().unwrap_or(5000));
+        let timeout = Duration::from_millis(step["within_ms"].as_u64().unwrap_or(5000));
         match kind {
             "send" => {
                 let text = match step.get("json") {
@@ -291,7 +291,7 @@ impl Play<'_> {
                 Ok(())
             }
             "recv" => {
-                let Incoming::Text(text) = line.receive(patience) else {
+                let Incoming::Text(text) = line.receive(timeout) else {
                     return Err("no message came".to_owned());
                 };
                 self.check_message(step, text)
@@ -303,7 +303,7 @@ impl Play<'_> {
                     Some(text) => Err(format!("wanted silence, found {text}")),
                 }
             }
-            "closed" => match line.receive(patience) {
+            "closed" => match line.receive(timeout) {
                 Incoming::Closed => Ok(()),
                 other => Err(format!("wanted the end, found {other:?}")),
             },

@@ -163,8 +163,8 @@ impl Listener {
     }
 
     /// Takes the next frame; `None` if none arrives in time or the socket is closed.
-    pub fn next(&mut self, patience: Duration) -> Option<Json> {
-        match self.socket.receive(patience) {
+    pub fn next(&mut self, timeout: Duration) -> Option<Json> {
+        match self.socket.receive(timeout) {
             Incoming::Text(text) => {
                 let frame: Json = serde_json::from_str(&text).unwrap();
                 if let Some(name) = frame["id"].as_str() {

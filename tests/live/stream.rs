@@ -106,11 +106,11 @@ impl Stream {
     }
 
     /// Takes what arrives next, if something arrives in time.
-    pub fn next(&mut self, patience: Duration) {
-        let patience = patience.max(Duration::from_millis(1));
+    pub fn next(&mut self, timeout: Duration) {
+        let timeout = timeout.max(Duration::from_millis(1));
         self.reader
             .get_ref()
-            .set_read_timeout(Some(patience))
+            .set_read_timeout(Some(timeout))
             .unwrap();
         // A chunk arrives whole once it has begun.
         match self.reader.fill_buf() {

@@ -58,8 +58,8 @@ fn pubsub_bears_whatever_is_said() {
             let mut socket = open(server, path, MASTER_KEY);
             socket.send(&frame);
             // Still open or ended; either way the next one connects.
-            let patience = Duration::from_millis(5);
-            if !matches!(socket.receive(patience), Incoming::Closed) {
+            let timeout = Duration::from_millis(5);
+            if !matches!(socket.receive(timeout), Incoming::Closed) {
                 socket.close();
             }
         }

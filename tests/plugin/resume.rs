@@ -124,7 +124,7 @@ fn a_worker_that_does_not_read_is_left_and_others_serve() {
         .map(|_| call(&client, "a", json!({"args": [large]})))
         .collect();
     let mut answered = 0;
-    let mut serve = |name: &str, patience: Duration| match other.next(patience) {
+    let mut serve = |name: &str, timeout: Duration| match other.next(timeout) {
         Seen::Message(message) if message["type"] == "request" => {
             other.answer(&message, &json!("served"));
             answered += 1;

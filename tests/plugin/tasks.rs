@@ -580,8 +580,8 @@ fn a_slave_runs_no_tasks() {
     let (mut worker, ticks) = join(&server, &json!({}), &ticking("* * * * * *"));
     assert!(ticks.is_empty());
     // For more than two seconds the clock calls for runs, and nothing but runs arrives.
-    let patience = Duration::from_millis(2500);
-    while let Seen::Message(message) = worker.next(patience) {
+    let timeout = Duration::from_millis(2500);
+    while let Seen::Message(message) = worker.next(timeout) {
         assert_ne!(message["kind"], "timer");
         answer_event(&mut worker, &message, &Json::Null);
     }

@@ -230,8 +230,8 @@ impl Worker {
     }
 
     /// Waits for any message, answering pings.
-    pub fn next(&mut self, patience: Duration) -> Seen {
-        let deadline = Instant::now() + patience;
+    pub fn next(&mut self, timeout: Duration) -> Seen {
+        let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

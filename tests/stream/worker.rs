@@ -28,8 +28,8 @@ impl Worker {
     }
 
     /// Waits for a message; `None` if none arrives in time, or at the end.
-    pub fn hear(&mut self, patience: Duration) -> Option<Json> {
-        match self.0.receive(patience) {
+    pub fn hear(&mut self, timeout: Duration) -> Option<Json> {
+        match self.0.receive(timeout) {
             Incoming::Text(text) => Some(serde_json::from_str(&text).unwrap()),
             _ => None,
         }

@@ -43,15 +43,15 @@ impl RawClient {
 
     /// Returns whether anything has arrived; hardly waits.
     pub fn has_answer(&mut self) -> bool {
-        let patience = Some(Duration::from_millis(1));
-        self.stream.set_read_timeout(patience).unwrap();
+        let timeout = Some(Duration::from_millis(1));
+        self.stream.set_read_timeout(timeout).unwrap();
         matches!(self.stream.peek(&mut [0]), Ok(1))
     }
 
-    /// Reads one answer; `None` at the end of the connection or after `patience`.
-    pub fn answer(&mut self, patience: Duration) -> Option<Answer> {
+    /// Reads one answer; `None` at the end of the connection or after `timeout`.
+    pub fn answer(&mut self, timeout: Duration) -> Option<Answer> {
         let mut bytes = Vec::new();
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
             if let Some(answer) = parse(&bytes) {
                 return Some(answer);
@@ -70,8 +70,8 @@ impl RawClient {
     }
 
     /// Reads the head of an answer and nothing after it.
-    pub fn head(&mut self, patience: Duration) -> Option<String> {
-        self.stream.set_read_timeout(Some(patience)).unwrap();
+    pub fn head(&mut self, timeout: Duration) -> Option<String> {
+        self.stream.set_read_timeout(Some(timeout)).unwrap();
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -86,8 +86,8 @@ impl RawClient {
         const PIECE: usize = 64 << 10;
         let pause = time / 64;
         let mut bytes = Vec::new();
-        let patience = Some(Duration::from_secs(20));
-        self.stream.set_read_timeout(patience).unwrap();
+        let timeout = Some(Duration::from_secs(20));
+        self.stream.set_read_timeout(timeout).unwrap();
         while parse(&bytes).is_none() {
             let mut piece = vec![0; PIECE];
             let mut filled = 0;
@@ -101,10 +101,10 @@ impl RawClient {
         parse(&bytes)
     }
 
-    /// Returns whether the server ends the connection within `patience`; what arrives before is
+    /// Returns whether the server ends the connection within `timeout`; what arrives before is
     /// dropped.
-    pub fn is_ended(&mut self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    pub fn is_ended(&mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -58,9 +58,9 @@ impl Socket {
         self.inner.send(Message::text(text)).unwrap();
     }
 
-    /// Waits for the next text or the end, at most for `patience`.
-    pub fn receive(&mut self, patience: Duration) -> Incoming {
-        let deadline = Instant::now() + patience;
+    /// Waits for the next text or the end, at most for `timeout`.
+    pub fn receive(&mut self, timeout: Duration) -> Incoming {
+        let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

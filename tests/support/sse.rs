@@ -61,8 +61,8 @@ impl EventSource {
     }
 
     /// Waits for the next event; skips comments and events without data.
-    pub fn next(&mut self, patience: Duration) -> Heard {
-        let deadline = Instant::now() + patience;
+    pub fn next(&mut self, timeout: Duration) -> Heard {
+        let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let piece = match self.piece("\n\n", left) {
@@ -95,8 +95,8 @@ impl EventSource {
 
     /// Reads up to `ending`; `None` if it does not arrive in time, an error at the end of the
     /// stream.
-    fn piece(&mut self, ending: &str, patience: Duration) -> Result<Option<String>, ()> {
-        let deadline = Instant::now() + patience;
+    fn piece(&mut self, ending: &str, timeout: Duration) -> Result<Option<String>, ()> {
+        let deadline = Instant::now() + timeout;
         loop {
             let mut windows = self.buffer.windows(ending.len());
             if let Some(at) = windows.position(|bytes| bytes == ending.as_bytes()) {

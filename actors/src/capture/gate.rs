@@ -56,11 +56,11 @@ struct Shared {
 /// What waiting requests are told.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// The last look that succeeded.
+    /// The last scan that succeeded.
     scan: u64,
     /// What it found.
     spans: Vec<Span>,
-    /// The last look that failed.
+    /// The last scan that failed.
     failed_scan: u64,
     /// The last round that failed.
     failed_round: u64,
@@ -68,7 +68,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether the last look at the outbox failed.
+    /// Whether the last scan of the outbox failed.
     fn is_blind(&self) -> bool {
         self.failed_scan > self.scan
     }
@@ -129,7 +129,7 @@ impl CaptureGate {
     }
 
     async fn is_ingested(&self, types: Option<&BTreeSet<TypeName>>) -> bool {
-        // A look or round that has begun may have read the outbox already.
+        // A scan or round that has begun may have read the outbox already.
         let scan = self.0.scans.load(Ordering::Acquire) + 1;
         let round = self.0.rounds.load(Ordering::Acquire) + 1;
         let has_failed = |seen: &Seen| seen.failed_scan >= scan || seen.failed_round >= round;
@@ -186,22 +186,22 @@ impl CaptureGate {
         self.0.is_active.store(true, Ordering::Release);
     }
 
-    /// Requests a look at the outbox.
+    /// Requests a scan of the outbox.
     pub(super) fn request_scan(&self) {
         self.0.scan_requested.notify_one();
     }
 
-    /// Waits until somebody requests a look.
+    /// Waits until somebody requests a scan.
     pub(super) async fn scan_requested(&self) {
         self.0.scan_requested.notified().await;
     }
 
-    /// Begins a look.
+    /// Begins a scan.
     pub(super) fn begin_scan(&self) -> u64 {
         self.0.scans.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Ends a look with what it found; `None` if it failed.
+    /// Ends a scan with what it found; `None` if it failed.
     pub(super) fn end_scan(&self, scan: u64, found: Option<Vec<Span>>) {
         if found.as_ref().is_some_and(Vec::is_empty) {
             self.0.is_refusing.store(false, Ordering::Relaxed);
@@ -291,7 +291,7 @@ mod tests {
         let (notes, pages) = (types("note"), types("page"));
         let mut for_notes = Box::pin(gate.await_captured(&notes));
         let mut for_pages = Box::pin(gate.await_captured(&pages));
-        assert!(for_notes.as_mut().now_or_never().is_none(), "no look yet");
+        assert!(for_notes.as_mut().now_or_never().is_none(), "no scan yet");
         assert!(for_pages.as_mut().now_or_never().is_none());
         tell(&gate, vec![span("page", 3, 7)]);
         assert_eq!(for_notes.as_mut().now_or_never(), Some(Ok(())));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_had_begun_before_does_not_count() {
+    async fn a_scan_that_had_begun_before_does_not_count() {
         let gate = CaptureGate::default();
         gate.set_active();
         let before = gate.begin_scan();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_nobody_can_look_only_the_first_waits() {
+    async fn while_nobody_can_scan_only_the_first_waits() {
         let gate = CaptureGate::default();
         gate.serve();
         gate.set_active();

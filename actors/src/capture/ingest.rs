@@ -340,7 +340,7 @@ async fn scan(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
         let scan = gate.begin_scan();
         let found = source.scan().await;
         gate.end_scan(scan, found.ok());
-        // A request that waits for what was found waits for another look.
+        // A request that waits for what was found waits for another scan.
         let _ = timeout(PERIOD, gate.scan_requested()).await;
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct HeadCache {
 }
 
 impl HeadCache {
-    /// Creates an empty cache that [`trim`](KeptHeads::trim) reduces to `max_bytes`. A quarter is
+    /// Creates an empty cache that [`trim`](HeadCache::trim) reduces to `max_bytes`. A quarter is
     /// for whole heads.
     pub(super) fn new(max_bytes: usize) -> Self {
         let of_whole = max_bytes / 4;
@@ -58,7 +58,7 @@ impl HeadCache {
         Some(head)
     }
 
-    /// Like [`get`](KeptHeads::get), but only if the head was written at that position.
+    /// Like [`get`](HeadCache::get), but only if the head was written at that position.
     pub(super) fn get_written(&mut self, id: &RecordId, position: u64) -> KnownHead {
         let head = if let Some(cached) = self.whole.get(id) {
             cached.clone()

@@ -21,7 +21,7 @@ use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::Sql;
 
-/// The patience divided by this limits how long to check whether a connection is alive.
+/// The maximum wait divided by this limits how long to check whether a connection is alive.
 const SHARE: u32 = 2;
 
 /// The pool, and what is needed to create a new one.

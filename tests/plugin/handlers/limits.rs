@@ -35,8 +35,8 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
             .get("Transfer-Encoding")
             .is_none()
     );
-    let patience = Duration::from_secs(20);
-    assert_eq!(client.answer(patience).unwrap().bytes, b"a");
+    let timeout = Duration::from_secs(20);
+    assert_eq!(client.answer(timeout).unwrap().bytes, b"a");
 
     let post = |size: usize| {
         let body = vec![b'x'; size];
@@ -51,12 +51,12 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
     }
     let mut client = RawClient::connect(&server);
     client.send_head("/a", &["Content-Length: 5"]);
-    let answer = client.answer(patience).unwrap();
+    let answer = client.answer(timeout).unwrap();
     assert_eq!((answer.status, answer.code()), (408, 107));
     // A caller without permission is refused before its body has arrived.
     let mut client = RawClient::connect(&server);
     client.send_head("/key", &["Content-Length: 5"]);
-    let answer = client.answer(patience).unwrap();
+    let answer = client.answer(timeout).unwrap();
     assert_eq!((answer.status, answer.code()), (401, 101));
     worker.expect_nothing(&server);
 }

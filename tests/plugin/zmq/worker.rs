@@ -186,8 +186,8 @@ impl Worker {
     }
 
     /// Waits for any message, except events of changed types, which can arrive at any time.
-    pub fn next(&mut self, patience: Duration) -> Seen {
-        let deadline = Instant::now() + patience;
+    pub fn next(&mut self, timeout: Duration) -> Seen {
+        let deadline = Instant::now() + timeout;
         loop {
             match self.next_of_all(deadline.saturating_duration_since(Instant::now())) {
                 Seen::Request(news) if is_news(&news) => self.answer(&news, &Json::Null),
@@ -196,8 +196,8 @@ impl Worker {
         }
     }
 
-    fn next_of_all(&mut self, patience: Duration) -> Seen {
-        let deadline = Instant::now() + patience;
+    fn next_of_all(&mut self, timeout: Duration) -> Seen {
+        let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -215,11 +215,11 @@ impl Worker {
     }
 
     /// Returns whether there is something to read, including the end.
-    fn has_bytes(&mut self, patience: Duration) -> bool {
+    fn has_bytes(&mut self, timeout: Duration) -> bool {
         use std::io::BufRead as _;
         self.stream
             .get_ref()
-            .set_read_timeout(Some(patience))
+            .set_read_timeout(Some(timeout))
             .unwrap();
         let is_there = self.stream.fill_buf().is_ok();
         self.stream

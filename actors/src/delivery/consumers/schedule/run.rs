@@ -239,7 +239,7 @@ impl Schedule {
                 self.note_held_back(position);
             }
             if let Some(entry) = self.entries.get_mut(&position) {
-                // One of these may be what hurried it.
+                // One of these may be what expedited it.
                 entry.expedited_by = entry.expedited_by.and(urgent);
                 urgent = entry.is_urgent.then_some(position).or(urgent);
             }
