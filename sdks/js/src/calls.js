@@ -5,6 +5,27 @@ import { CallTimeout, ConnectionLost } from './errors.js';
 /** A reply may be on its way when a call's time is over: the server enforces the limit, too. */
 const REPLY_GRACE_MS = 5000;
 
+/**
+ * Waits until `start` resolves or rejects, for at most `ms`, or until one of the signals aborts.
+ * `start` returns what to do when the waiting ends. `onTimeout` settles the promise; `onAbort` is
+ * called after it was rejected.
+ */
+function waitWithin(ms, signals, { start, onTimeout, onAbort }) {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      for (const signal of signals) signal.removeEventListener('abort', abort);
+      stop();
+    };
+    const succeed = (value) => (end(), resolve(value));
+    const fail = (error) => (end(), reject(error));
+    const abort = ({ target }) => (fail(target.reason), onAbort?.());
+    const timer = setTimeout(() => onTimeout(succeed, fail), ms);
+    for (const signal of signals) signal.addEventListener('abort', abort);
+    const stop = start(succeed, fail);
+  });
+}
+
 /** The calls that wait for a reply. */
 export class Calls {
   #waiting = new Map();
@@ -14,24 +35,13 @@ export class Calls {
    * `onGiveUp` when the reply has not arrived and nobody wants it any more.
    */
   wait(id, ms, signals, onGiveUp) {
-    return new Promise((resolve, reject) => {
-      const onAbort = ({ target }) => giveUp(target.reason);
-      const end = () => {
-        clearTimeout(timer);
-        for (const signal of signals) signal.removeEventListener('abort', onAbort);
-        this.#waiting.delete(id);
-      };
-      const giveUp = (reason) => {
-        end();
-        onGiveUp(id);
-        reject(reason);
-      };
-      const timer = setTimeout(() => giveUp(new CallTimeout()), ms + REPLY_GRACE_MS);
-      for (const signal of signals) signal.addEventListener('abort', onAbort);
-      this.#waiting.set(id, {
-        resolve: (reply) => (end(), resolve(reply)),
-        reject: (error) => (end(), reject(error))
-      });
+    return waitWithin(ms + REPLY_GRACE_MS, signals, {
+      start: (resolve, reject) => {
+        this.#waiting.set(id, { resolve, reject });
+        return () => this.#waiting.delete(id);
+      },
+      onTimeout: (_, reject) => (reject(new CallTimeout()), onGiveUp(id)),
+      onAbort: () => onGiveUp(id)
     });
   }
 
@@ -83,17 +93,10 @@ export class Turns {
 
   /** Waits for a place; false when none came in time. */
   wait(level, ms, signals) {
-    return new Promise((resolve, reject) => {
-      const end = () => {
-        clearTimeout(timer);
-        turn.leave();
-        for (const signal of signals) signal.removeEventListener('abort', onAbort);
-      };
-      const pass = () => (end(), resolve(true));
-      const onAbort = ({ target }) => (end(), reject(target.reason));
-      const timer = setTimeout(() => (end(), resolve(false)), ms);
-      const turn = (this.#waiting[level] ??= new Queue()).add(pass);
-      for (const signal of signals) signal.addEventListener('abort', onAbort);
+    this.#waiting[level] ??= new Queue();
+    return waitWithin(ms, signals, {
+      start: (resolve) => this.#waiting[level].add(() => resolve(true)).leave,
+      onTimeout: (resolve) => resolve(false)
     });
   }
 
@@ -154,17 +157,13 @@ export class Gate {
 
   /** Waits until the next `open`; returns false when it did not happen in time. */
   wait(ms, signals) {
-    return new Promise((resolve, reject) => {
-      const end = () => {
-        clearTimeout(timer);
-        this.#waiting.delete(pass);
-        for (const signal of signals) signal.removeEventListener('abort', onAbort);
-      };
-      const pass = () => (end(), resolve(true));
-      const onAbort = ({ target }) => (end(), reject(target.reason));
-      const timer = setTimeout(() => (end(), resolve(false)), ms);
-      this.#waiting.add(pass);
-      for (const signal of signals) signal.addEventListener('abort', onAbort);
+    return waitWithin(ms, signals, {
+      start: (resolve) => {
+        const pass = () => resolve(true);
+        this.#waiting.add(pass);
+        return () => this.#waiting.delete(pass);
+      },
+      onTimeout: (resolve) => resolve(false)
     });
   }
 }
