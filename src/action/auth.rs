@@ -96,12 +96,14 @@ async fn try_log_in(
     provider::named(&call.body)?;
     let auth_data = auth_data?;
     let account = account_named(&call, &auth_data);
+    let password = password(&call.body, "password")?;
+    let guess = password.as_ref().map_or("", Password::reveal);
     let attempt = throttle(&call, |address| match account {
-        Some(account) => Attempt::on(&account, address),
+        Some(account) => Attempt::on(&account, address).guessing(guess),
         None => Attempt::at(address),
     })?;
     let command = LogIn {
-        password: password(&call.body, "password")?,
+        password,
         auth_data,
         context: call.context,
     };
@@ -133,7 +135,7 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let user = call.context.caller.user.clone();
     let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
     let tried = |address: &str| match &user {
-        Some(user) => Attempt::on(&format!("user {user}"), address),
+        Some(user) => Attempt::on(&format!("user {user}"), address).guessing(old.reveal()),
         None => Attempt::at(address),
     };
     let changed = match throttle(&call, tried) {

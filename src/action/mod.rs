@@ -235,6 +235,7 @@ actions! {
     "relation:query" "relation" WRITE READS NOW => relation::query;
     "relation:add" "relation" WRITE MUTATES => relation::add;
     "relation:remove" "relation" WRITE MUTATES => relation::remove;
+    "relation:delete" "relation" WRITE MUTATES => relation::remove;
     "role:default" "role" DEV MUTATES => role::set_default;
     "role:admin" "role" DEV MUTATES => role::set_admin;
     "role:assign" "role" ADMIN MUTATES => role::assign;

@@ -1,4 +1,4 @@
-//! `relation:query`, `relation:add`, `relation:remove`
+//! `relation:query`, `relation:add`, `relation:remove`; v1's iOS SDK calls the last `relation:delete`
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::accounts::messages::{ChangeRelations, ListRelated, RelatedUser};

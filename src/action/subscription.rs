@@ -88,7 +88,11 @@ pub(super) async fn delete(call: Call) -> Outcome {
 
 /// Reads the device and the subscriptions that a request names.
 fn named(call: &Call) -> Result<(DeviceId, Vec<SubscriptionKey>), ApiError> {
-    let ids = request::texts(&call.body, "subscription_ids")?.unwrap_or_default();
+    let ids = match request::texts(&call.body, "subscription_ids")? {
+        Some(ids) => ids,
+        // The name that v1's iOS SDK uses.
+        None => request::texts(&call.body, "ids")?.unwrap_or_default(),
+    };
     let device = device(call)?;
     let database = database(&call.scope)?;
     let key = |id| SubscriptionKey {

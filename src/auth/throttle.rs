@@ -9,6 +9,9 @@
 //! A sign-up also takes from a bucket of its address for sign-ups, which is wider: a class that
 //! starts using an app signs up behind one address. It is a guess only if the name is taken.
 //!
+//! One repeat of a wrong password is free for a few seconds: it is no new guess, and v1's Android
+//! SDK repeats each request that is answered with 401.
+//!
 //! Memory is bounded, and names are kept as hashes, however long they are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +28,10 @@ use skytrail_schema::code::ApiError;
 const MAX_BUCKETS: usize = 300_000;
 /// How many pairs of an account and an address it was signed in from are remembered.
 const MAX_HOMES: usize = 100_000;
+/// For how long one repeat of a guess is free.
+const REPEAT_WITHIN: Duration = Duration::from_secs(10);
+/// How many guesses are remembered for this.
+const MAX_GUESSES: usize = 10_000;
 
 /// What a bucket is for: how many attempts it holds, and how fast it refills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,38 +69,55 @@ type Key = [u8; 32];
 
 /// The buckets that an attempt takes from. The default takes from none.
 #[derive(Clone, Debug, Default)]
-pub struct Attempt(Vec<(Kind, Key)>);
+pub struct Attempt {
+    buckets: Vec<(Kind, Key)>,
+    /// Identifies the password that is tried.
+    guess: Option<Key>,
+}
 
 impl Attempt {
     /// An attempt from an address.
     pub fn at(address: &str) -> Self {
-        Self(vec![(Kind::Address, key_of(&["address", address]))])
+        Self::from_buckets(vec![(Kind::Address, key_of(&["address", address]))])
     }
 
     /// An attempt on an account from an address, whether or not the account exists.
     pub fn on(account: &str, address: &str) -> Self {
-        let Self(mut buckets) = Self::at(address);
-        buckets.push((Kind::Pair, key_of(&["pair", address, account])));
-        buckets.push((Kind::Account, key_of(&["account", account])));
-        Self(buckets)
+        let mut attempt = Self::at(address);
+        let pair = (Kind::Pair, key_of(&["pair", address, account]));
+        let account = (Kind::Account, key_of(&["account", account]));
+        attempt.buckets.extend([pair, account]);
+        attempt
+    }
+
+    /// The same attempt, whose guess is this password.
+    #[must_use]
+    pub fn guessing(mut self, password: &str) -> Self {
+        self.guess = Some(key_of(&["guess", password]));
+        self
     }
 
     /// The same attempt as a sign-up. A sign-up with a name guesses which names are taken; an
     /// anonymous one guesses nothing, and starts from the default.
     #[must_use]
-    pub fn signing_up(self, address: &str) -> Self {
-        let Self(mut buckets) = self;
-        buckets.push((Kind::SignUps, key_of(&["sign-ups", address])));
-        Self(buckets)
+    pub fn signing_up(mut self, address: &str) -> Self {
+        let sign_ups = (Kind::SignUps, key_of(&["sign-ups", address]));
+        self.buckets.push(sign_ups);
+        self
     }
 
     /// A reset of a user's password; the address is not known.
     pub fn reset_of(user: &str) -> Self {
-        Self(vec![(Kind::Address, key_of(&["reset", user]))])
+        Self::from_buckets(vec![(Kind::Address, key_of(&["reset", user]))])
+    }
+
+    fn from_buckets(buckets: Vec<(Kind, Key)>) -> Self {
+        let guess = None;
+        Self { buckets, guess }
     }
 
     fn pair(&self) -> Option<Key> {
-        let pair = self.0.iter().find(|(kind, _)| *kind == Kind::Pair);
+        let pair = self.buckets.iter().find(|(kind, _)| *kind == Kind::Pair);
         pair.map(|(_, key)| *key)
     }
 }
@@ -103,6 +127,8 @@ impl Attempt {
 pub struct Throttle {
     is_on: bool,
     memory: Mutex<Memory>,
+    /// What remembered guesses are hashed with, so that nobody can find them out from memory.
+    secret: [u8; 32],
     num_refused: AtomicU64,
 }
 
@@ -121,6 +147,8 @@ struct Memory {
     buckets: LruCache<Key, Bucket>,
     /// Accounts with the addresses from which they were signed in to.
     homes: LruCache<Key, ()>,
+    /// The last guess of each account and address that may be repeated, with its time.
+    guesses: LruCache<Key, (Key, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +197,7 @@ impl Memory {
     /// Returns the buckets that an attempt takes from, in their state at `now`.
     fn buckets_of(&self, attempt: &Attempt, now: Instant) -> Vec<(Key, Bucket)> {
         let is_home = attempt.pair().is_some_and(|it| self.homes.contains(&it));
-        let held = attempt.0.iter();
+        let held = attempt.buckets.iter();
         let held = held.filter(|(kind, _)| !is_home || *kind != Kind::Account);
         held.map(|(kind, key)| {
             let cached = self.buckets.peek(key).copied();
@@ -187,8 +215,27 @@ impl Memory {
         }
     }
 
-    /// Evicts buckets that are full again, and the oldest ones when there are too many.
+    /// Returns whether a guess repeats the last one; this uses up the repeat.
+    fn is_repeat(&mut self, pair: Key, guess: Key, now: Instant) -> bool {
+        let last = self.guesses.pop(&pair);
+        last.is_some_and(|(last, at)| last == guess && now.duration_since(at) <= REPEAT_WITHIN)
+    }
+
+    fn remember_guess(&mut self, pair: Key, guess: Key, now: Instant) {
+        self.guesses.put(pair, (guess, now));
+        if self.guesses.len() > MAX_GUESSES {
+            self.guesses.pop_lru();
+        }
+    }
+
+    /// Evicts buckets that are full again, and the oldest ones when there are too many; and guesses
+    /// whose repeat is not free any more.
     fn forget_old(&mut self, now: Instant) {
+        while let Some((_, (_, at))) = self.guesses.peek_lru()
+            && now.duration_since(*at) > REPEAT_WITHIN
+        {
+            self.guesses.pop_lru();
+        }
         while let Some((_, oldest)) = self.buckets.peek_lru()
             && (oldest.refilled(now).is_full() || self.buckets.len() > MAX_BUCKETS)
         {
@@ -203,10 +250,12 @@ impl Throttle {
         let memory = Memory {
             buckets: LruCache::unbounded(),
             homes: LruCache::unbounded(),
+            guesses: LruCache::unbounded(),
         };
         Self {
             is_on,
             memory: Mutex::new(memory),
+            secret: rand::random(),
             num_refused: AtomicU64::default(),
         }
     }
@@ -219,7 +268,7 @@ impl Throttle {
         }
     }
 
-    /// Takes one attempt from each of an attempt's buckets.
+    /// Takes one attempt from each of an attempt's buckets, or none for a repeat that is free.
     ///
     /// # Errors
     /// 429 with the time to wait, if one of them is empty.
@@ -229,6 +278,10 @@ impl Throttle {
         }
         let mut memory = self.memory.lock();
         memory.forget_old(now);
+        let guess = attempt.pair().zip(self.hidden_guess(attempt));
+        if guess.is_some_and(|(pair, guess)| memory.is_repeat(pair, guess, now)) {
+            return Ok(());
+        }
         let buckets = memory.buckets_of(attempt, now);
         // All or none: an attempt that one bucket refuses takes nothing from the others.
         let wait = buckets.iter().map(|(_, bucket)| bucket.wait()).max();
@@ -239,7 +292,15 @@ impl Throttle {
         for (key, bucket) in buckets {
             memory.put(key, bucket.with(-1.0, now));
         }
+        if let Some((pair, guess)) = guess {
+            memory.remember_guess(pair, guess, now);
+        }
         Ok(())
+    }
+
+    fn hidden_guess(&self, attempt: &Attempt) -> Option<Key> {
+        let guess = attempt.guess?;
+        Some(*blake3::keyed_hash(&self.secret, &guess).as_bytes())
     }
 
     /// Gives back what an attempt has taken, because it was not a guess. It still counts as a
@@ -348,6 +409,23 @@ mod tests {
         assert_eq!(num_admitted(&throttle, &stranger(0), now), 0);
         let others = (1..20).map(|it| num_admitted(&throttle, &stranger(it), now));
         assert_eq!(others.sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn one_repeat_of_a_guess_is_free_for_some_seconds() {
+        let (throttle, start) = (Throttle::new(true), Instant::now());
+        let guess = |text: &str| Attempt::on("ada", OWNER).guessing(text);
+        for number in 0..9 {
+            let now = guess(&number.to_string());
+            assert!(throttle.admit(&now, start).is_ok() && throttle.admit(&now, start).is_ok());
+        }
+        // The third is a guess again, and so is a repeat of an older one.
+        assert!(throttle.admit(&guess("8"), start).is_ok());
+        assert!(throttle.admit(&guess("7"), start).is_err());
+        let late = start + Kind::Address.refill() * 4;
+        assert!(throttle.admit(&Attempt::at(OWNER), late).is_ok());
+        assert!(throttle.admit(&guess("8"), late).is_err());
+        assert_eq!(throttle.memory.lock().guesses.len(), 0);
     }
 
     #[test]

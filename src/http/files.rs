@@ -262,9 +262,9 @@ impl Incoming {
             ..RequestContext::system()
         };
         let nothing = Map::new();
-        let mut params = CheckedRequest::new(&services, &nothing, key, token, context);
-        params.pass(UPLOADER).await?;
-        let context = params.context;
+        let mut checked = CheckedRequest::new(&services, &nothing, key, token, context);
+        checked.pass(UPLOADER).await?;
+        let context = checked.context;
         let limits = services.files.limits;
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());

@@ -52,20 +52,20 @@ pub async fn frame(
         request.extensions_mut().insert(Arc::clone(&trace));
         enveloped(next.call(request).await?.map_into_boxed_body())
     };
-    let params = response.request().clone();
-    let params = params.headers();
+    let request = response.request().clone();
+    let headers = request.headers();
     let out = response.headers_mut();
     out.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
     if let Ok(id) = HeaderValue::from_str(&trace.id.to_string()) {
         out.insert(REQUEST_ID, id);
     }
-    origins.allow(params, out);
+    origins.allow(headers, out);
     let echoed = [
         (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
         (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
     ];
     for (asks, answers) in echoed {
-        if let Some(value) = params.get(asks) {
+        if let Some(value) = headers.get(asks) {
             out.insert(answers, value.clone());
         }
     }

@@ -30,8 +30,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route(web::post().to(post))
         .default_service(web::route().to(router::route));
     // A plugin can have a handler of that name.
-    let is_upgrade = guard::fn_guard(|params: &guard::GuardContext<'_>| {
-        params.head().headers().contains_key(UPGRADE)
+    let is_upgrade = guard::fn_guard(|context: &guard::GuardContext<'_>| {
+        context.head().headers().contains_key(UPGRADE)
     });
     let socket = web::resource("/log")
         .route(web::get().guard(is_upgrade).to(upgrade))
@@ -75,8 +75,8 @@ pub(super) async fn admit(
     body: &Map<String, Json>,
 ) -> Result<(), ApiError> {
     let key = KEY.anywhere(request, body);
-    let mut params = CheckedRequest::new(services, body, key, None, RequestContext::system());
-    params.pass(&[Check::AccessKey, Check::RequireMaster]).await
+    let mut checked = CheckedRequest::new(services, body, key, None, RequestContext::system());
+    checked.pass(&[Check::AccessKey, Check::RequireMaster]).await
 }
 
 /// Starts to follow the log. A client that reconnects resumes after the last event it received.

@@ -10,6 +10,7 @@ use actix_web::http::header::{
 use skytrail_schema::code::{ApiError, Code};
 
 use super::body::is_websocket;
+use super::shown;
 
 /// The headers that a page of another origin may read, in addition to those that browsers always
 /// allow.
@@ -30,14 +31,14 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// Adds headers that tell the browser whether the page that sent `params` may read the answer.
-    pub(super) fn allow(&self, params: &HeaderMap, out: &mut HeaderMap) {
+    /// Adds headers that tell the browser whether the page that sent these may read the answer.
+    pub(super) fn allow(&self, headers: &HeaderMap, out: &mut HeaderMap) {
         let origin = match self {
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::One(origin) => Some(origin.clone()),
             Self::Several(origins) => {
                 out.append(VARY, HeaderValue::from_static("Origin"));
-                let asks = params.get(ORIGIN);
+                let asks = headers.get(ORIGIN);
                 asks.filter(|asks| origins.contains(asks)).cloned()
             }
         };
@@ -47,7 +48,7 @@ impl Origins {
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
             HeaderValue::from_static("true"),
         );
-        if params.contains_key(ORIGIN) {
+        if headers.contains_key(ORIGIN) {
             out.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static(EXPOSED),
@@ -56,12 +57,14 @@ impl Origins {
     }
 
     /// Refuses a WebSocket to a page that may not call. Browsers let any page open one and read
-    /// from it, whatever the answer says. A client that names no page is not a browser.
+    /// from it, whatever the answer says. A client that names no page is not a browser, and neither
+    /// is one that sends its key in a header, which no page can do: v1's iOS SDK sends both.
     ///
     /// # Errors
     /// 102: the page is neither of these origins nor of this server.
-    pub(super) fn check_socket(&self, params: &HeaderMap) -> Result<(), ApiError> {
-        let Some(asks) = params.get(ORIGIN).filter(|_| is_websocket(params)) else {
+    pub(super) fn check_socket(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let is_page = is_websocket(headers) && !headers.contains_key(shown::KEY.header());
+        let Some(asks) = headers.get(ORIGIN).filter(|_| is_page) else {
             return Ok(());
         };
         let is_named = match self {
@@ -69,7 +72,7 @@ impl Origins {
             Self::One(origin) => origin == asks,
             Self::Several(origins) => origins.contains(asks),
         };
-        if is_named || is_same_origin(params) {
+        if is_named || is_same_origin(headers) {
             return Ok(());
         }
         let asks = String::from_utf8_lossy(asks.as_bytes());
@@ -81,8 +84,8 @@ impl Origins {
 }
 
 /// Returns whether the page that a browser acts for belongs to this server.
-pub fn is_same_origin(params: &HeaderMap) -> bool {
-    let text = |name| params.get(name).and_then(|value| value.to_str().ok());
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (origin, host) = (text(ORIGIN), text(HOST));
     is_same_host(origin.unwrap_or_default(), host.unwrap_or_default())
 }
@@ -152,10 +155,10 @@ mod tests {
 
     fn allowed(setting: &str, asks: &str) -> (Option<String>, bool) {
         let origins: Origins = setting.parse().unwrap();
-        let mut params = HeaderMap::new();
-        params.insert(ORIGIN, HeaderValue::from_str(asks).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_str(asks).unwrap());
         let mut out = HeaderMap::new();
-        origins.allow(&params, &mut out);
+        origins.allow(&headers, &mut out);
         let origin = out.get(ACCESS_CONTROL_ALLOW_ORIGIN);
         let origin = origin.map(|origin| origin.to_str().unwrap().to_owned());
         assert_eq!(

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn addresses_lead_nowhere_else() {
-        let sent_on = |params: &str| location(&cleaned(&decode(params)).unwrap(), "a=1");
+        let sent_on = |path: &str| location(&cleaned(&decode(path)).unwrap(), "a=1");
         assert_eq!(
             sent_on("//evil.example/%2e%2e/x"),
             "/x?a=1",

@@ -77,14 +77,14 @@ async fn act(
     };
     let trace = trace_of(&request);
     contents::log(&services, &request, trace.id, &body);
-    let params = Credentials {
+    let credentials = Credentials {
         key: KEY.in_head(&request),
         token: TOKEN.in_head(&request),
         remote: Remote::of(&request, &settings.proxies),
     };
     let mut context = context(RequestId::own(trace.id), Origin::Api, &services);
     context.is_sandboxed = is_sandboxed;
-    match run(&services, (path, &trace), body, params, context).await {
+    match run(&services, (path, &trace), body, credentials, context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
     }
@@ -173,13 +173,13 @@ async fn perform(
         }
     };
     context.tag = tag;
-    let mut params = CheckedRequest::new(&services, &body, key, token, context);
-    params.pass(checks).await?;
+    let mut checked = CheckedRequest::new(&services, &body, key, token, context);
+    checked.pass(checks).await?;
     if let Target::Action(_) = target {
         services.settings.limits.check_lists(&body)?;
     }
-    let (context, scope, key, token) = (params.context, params.scope, params.key, params.token);
-    let as_of = params.as_of;
+    let (context, scope, key, token) = (checked.context, checked.scope, checked.key, checked.token);
+    let as_of = checked.as_of;
     if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
         // Plugins find the key and the token in the body, wherever the client put them.
         for (name, shown) in [("api_key", &key), ("access_token", &token)] {

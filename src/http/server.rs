@@ -152,8 +152,8 @@ async fn open(
 ) -> actix_web::Result<HttpResponse> {
     let key = KEY.in_head_or_query(&request);
     let nothing = Map::new();
-    let mut params = CheckedRequest::new(&services, &nothing, key, None, RequestContext::system());
-    if let Err(refused) = params.pass(&[Check::AccessKey]).await {
+    let mut checked = CheckedRequest::new(&services, &nothing, key, None, RequestContext::system());
+    if let Err(refused) = checked.pass(&[Check::AccessKey]).await {
         return Ok(error::failure(&refused));
     }
     if !request.headers().contains_key(UPGRADE) {
@@ -172,7 +172,7 @@ async fn open(
     let door = HubDoor {
         hub: hub.clone(),
         limits: services.sockets.clone(),
-        may_publish: !is_internal || params.context.caller.key == KeyKind::Master,
+        may_publish: !is_internal || checked.context.caller.key == KeyKind::Master,
         stopping: services.stopping.clone(),
     };
     if let Some(connection) = request.conn_data::<Connection>() {

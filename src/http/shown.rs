@@ -24,6 +24,11 @@ pub(super) const TOKEN: Proof = Proof {
 };
 
 impl Proof {
+    /// Returns the header's name.
+    pub(super) fn header(self) -> &'static str {
+        self.header
+    }
+
     /// Reads the credential from the head.
     pub(super) fn in_head(self, request: &HttpRequest) -> Option<String> {
         let shown = request.headers().get(self.header)?.to_str().ok()?;

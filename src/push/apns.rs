@@ -193,10 +193,9 @@ impl PushSender for Apns {
         {
             options.push(("apns-collapse-id", subscription.to_owned()));
         }
-        let notice = json!({
-            "aps": aps,
-            "_skygear": {"seq-num": number, "subscription-id": subscription},
-        });
+        let notice = json!({"seq-num": number, "subscription-id": subscription});
+        // v1's server documents the first name, and its iOS SDK reads the second.
+        let notice = json!({"aps": aps, "_skygear": notice, "_ourd": notice});
         Payload::new(notice.to_string().into_bytes(), options)
     }
 

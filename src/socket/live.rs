@@ -192,8 +192,8 @@ impl Socket {
         *named = Some(name.to_owned());
         match body.get("action").and_then(Json::as_str) {
             Some("live:subscribe") => {
-                let params = self.shown.pass(services, &body).await?;
-                let query = read_query(services, &body, params.scope)?;
+                let checked = self.shown.pass(services, &body).await?;
+                let query = read_query(services, &body, checked.scope)?;
                 services.live.subscribe(
                     self.id,
                     Subscribe {

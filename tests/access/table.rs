@@ -124,6 +124,7 @@ const ROWS: &[(&str, &str)] = &[
     ("relation:add", "B L . . D . . ."),
     ("relation:query", "B L . . D . . ."),
     ("relation:remove", "B L . . D . . ."),
+    ("relation:delete", "B L . . D . . ."),
     ("role:default", "K V K V V V . ."),
     ("role:admin", "K V K V V V . ."),
     ("role:assign", "B U A A U . . ."),

@@ -99,6 +99,22 @@ fn tries_are_slowed_down_per_address_and_per_account() {
     assert!(!server.output().contains(MASTER_KEY));
 }
 
+/// v1's Android SDK repeats each request that is answered with 401.
+#[test]
+fn the_same_wrong_password_twice_costs_one_try() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    let anyone = Client::anonymous(&server);
+    let mut ada = Client::signed_up(&server, "ada");
+    for number in 0..5 {
+        for _ in 0..2 {
+            let guess = format!("guess {number}");
+            assert_eq!(log_in(&anyone, "ada", &guess).status, 401, "{number}");
+            assert_eq!(change_password(&mut ada, &guess, "x").status, 401, "{number}");
+        }
+    }
+    assert_eq!(log_in(&anyone, "ada", FIRST).status, 429);
+}
+
 #[test]
 fn who_knows_his_password_takes_no_tries_from_others() {
     let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);

@@ -80,6 +80,8 @@ fn a_change_wakes_up_the_devices_that_asked_for_it() {
     assert_eq!(to_phone["aps"], json!({"content-available": 1}));
     let notice = &to_phone["_skygear"];
     assert_eq!(notice["subscription-id"], "notes");
+    // The name under which v1's iOS SDK looks for it.
+    assert_eq!(&to_phone["_ourd"], notice);
     let number = notice["seq-num"].as_u64().unwrap();
     let to_tablet = find("/v1/projects/p/messages:send");
     let data = to_tablet["message"]["android"]["data"]["_skygear"].as_str();

@@ -107,6 +107,11 @@ fn each_side_makes_and_ends_its_own_half_of_a_friendship() {
         query(&ada, "friend", "mutual", &json!({})),
         (ids(&[&ada]), 1)
     );
+    // The name that v1's iOS SDK uses.
+    let body = json!({"name": "friend", "targets": [ada.user]});
+    let removed = ada.call("relation:delete", body).result();
+    assert_eq!(removed, json!([{"id": ada.user}]));
+    assert_eq!(friends(&ada), 0);
 }
 
 /// A caller who may not read a user's record learns no more than the id they sent.

@@ -54,13 +54,13 @@ async fn ask(
     let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
     contents::log_head(services, request, context.request.id(), shown);
     let nothing = Map::new();
-    let mut params = CheckedRequest::new(services, &nothing, key, token, context);
+    let mut checked = CheckedRequest::new(services, &nothing, key, token, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);
     // Checked before the body is read: a client that may not ask must not take up memory with its
     // body.
-    let time = (params.context.deadline, params.context.commit_gate.clone());
-    within(time, params.pass(checks)).await?;
-    let mut context = params.context;
+    let time = (checked.context.deadline, checked.context.commit_gate.clone());
+    within(time, checked.pass(checks)).await?;
+    let mut context = checked.context;
 
     let settings = &services.settings;
     let bytes = body::collect(request, payload, &settings.limits, settings.body_timeout).await?;

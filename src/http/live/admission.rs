@@ -56,11 +56,11 @@ impl Shown {
         body: &'a Map<String, Json>,
     ) -> Result<CheckedRequest<'a>, ApiError> {
         let (key, token) = (self.key.clone(), self.token.clone());
-        let mut params = CheckedRequest::new(services, body, key, token, RequestContext::system());
-        let has_token = params.token.is_some();
+        let mut checked = CheckedRequest::new(services, body, key, token, RequestContext::system());
+        let has_token = checked.token.is_some();
         let checks = if has_token { WITH_TOKEN } else { WITHOUT_TOKEN };
-        params.pass(checks).await?;
-        Ok(params)
+        checked.pass(checks).await?;
+        Ok(checked)
     }
 }
 
@@ -100,24 +100,24 @@ impl End {
 /// As the checks of a query; a token that is not valid, even with a valid key.
 pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiError> {
     let nothing = Map::new();
-    let params = shown.pass(services, &nothing).await?;
-    let caller = &params.context.caller;
+    let checked = shown.pass(services, &nothing).await?;
+    let caller = &checked.context.caller;
     let audience = Audience {
         is_master: caller.is_master(),
         user: caller.user.clone(),
     };
     let accounts = &services.accounts;
-    let claims = match &params.token {
+    let claims = match &checked.token {
         Some(token) => accounts.read_token(token).await?,
         None => None,
     };
     let user = match &caller.user {
-        Some(user) if params.token.is_some() => accounts.load_user(user).await?,
+        Some(user) if checked.token.is_some() => accounts.load_user(user).await?,
         _ => None,
     };
     let credential = Credential {
-        token: params.token.as_deref().map(Arc::from),
-        as_of: params.as_of,
+        token: checked.token.as_deref().map(Arc::from),
+        as_of: checked.as_of,
     };
     let token_ends = claims.and_then(|claims| claims.expires_at);
     let token_ends = token_ends.map(|at| (at, bad_token()));

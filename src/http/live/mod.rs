@@ -30,8 +30,8 @@ const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"]
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     // A plugin can have a handler of that name.
-    let is_upgrade = guard::fn_guard(|params: &guard::GuardContext<'_>| {
-        params.head().headers().contains_key(UPGRADE)
+    let is_upgrade = guard::fn_guard(|context: &guard::GuardContext<'_>| {
+        context.head().headers().contains_key(UPGRADE)
     });
     let socket = web::resource("/live")
         .route(web::get().guard(is_upgrade).to(upgrade))
