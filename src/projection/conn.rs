@@ -2,6 +2,7 @@
 //! driver.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Point;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
-use sqlx::{Connection as _, Row as _, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 
 use super::dialect::{Dialect, Extensions};
 use super::postgres;
@@ -18,6 +19,16 @@ use super::sql::{Arg, Sql};
 
 /// How long a statement that needs a table exclusively waits for it at first.
 pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// How a transaction that applies events writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WriteOptions {
+    /// It need not be on a server's disk when it ends, since it can be written again.
+    pub(crate) is_lazy: bool,
+    /// How long each statement waits for a lock that another session of a server holds. Without a
+    /// limit, it waits as long as it takes.
+    pub(crate) lock_wait: Option<Duration>,
+}
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
@@ -78,7 +89,7 @@ impl Conn<'_> {
 
     /// Starts to write.
     pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
-        self.begin_applying(false).await
+        self.begin_applying(WriteOptions::default()).await
     }
 
     /// Limits how long this transaction waits for a lock. Another session can hold a table for
@@ -94,22 +105,25 @@ impl Conn<'_> {
         sql.fetch_optional(self).await.map(drop)
     }
 
-    /// Starts to write. A `lazy` transaction need not be on a server's disk when it ends, since it
-    /// can be written again.
-    pub(crate) async fn begin_applying(&mut self, is_lazy: bool) -> Result<Tx<'_>, sqlx::Error> {
+    /// Starts to write events.
+    pub(crate) async fn begin_applying(
+        &mut self,
+        options: WriteOptions,
+    ) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn, watch) => {
                 let begun = within(*watch, conn.begin_with("BEGIN IMMEDIATE")).await;
                 begun.map(|tx| Tx::Sqlite(tx, *watch))
             }
             Self::Postgres(conn, extensions, watch) => {
-                let begun = match is_lazy {
-                    true => {
-                        let begin = "BEGIN; SET LOCAL synchronous_commit = off";
-                        within(*watch, conn.begin_with(begin)).await
-                    }
-                    false => within(*watch, conn.begin()).await,
-                };
+                let mut begin = "BEGIN".to_owned();
+                if options.is_lazy {
+                    begin.push_str("; SET LOCAL synchronous_commit = off");
+                }
+                if let Some(wait) = options.lock_wait {
+                    let _ = write!(begin, "; SET LOCAL lock_timeout = {}", wait.as_millis());
+                }
+                let begun = within(*watch, conn.begin_with(AssertSqlSafe(begin))).await;
                 begun.map(|tx| Tx::Postgres(tx, *extensions, *watch))
             }
         }

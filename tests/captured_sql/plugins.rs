@@ -49,18 +49,49 @@ fn reference(id: &str) -> Json {
     json!({"$type": "ref", "$id": id})
 }
 
+/// A plugin on v1's Python runtime.
+fn in_python(file: &str, place: &str, database: &Database<'_>) -> Command {
+    let url = database.url().replace("postgres://", "postgresql://");
+    let mut command = python();
+    command
+        .arg(set_up(".venv/bin/py-skygear"))
+        .args(["--http", "--http-addr", place, file])
+        .current_dir(repository("tests/captured_sql"))
+        .env("DATABASE_URL", url);
+    command
+}
+
+/// The store waits for the row that the second hook's transaction holds, and that hook waits for an
+/// answer of the server: which must not wait for the store.
+#[test]
+fn a_plugin_that_holds_a_row_can_ask_the_server() {
+    let (database, server, _plugin) =
+        world(|_, place, database| in_python("nested_plugin.py", place, database));
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("counter/c", json!({"n": 0}));
+    ada.save("other/o", json!({"text": "x"}));
+    let actions = ["record:query", "record:fetch", "record:save", "record:delete"];
+    for (round, action) in actions.into_iter().enumerate() {
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (ada, id) = (&ada, format!("note/{round}-{number}"));
+                scope.spawn(move || ada.save(&id, json!({"text": action})));
+            }
+        });
+    }
+    let all = 4 * actions.len();
+    let count = "SELECT n FROM app_myapp.counter";
+    assert_eq!(database.sql(count), format!("{all}\n"));
+    assert_eq!(fetch(&ada, "counter/c")["n"], all);
+    let bystander = ada.query("other", json!(null));
+    assert_eq!(bystander.len(), 1);
+}
+
 #[test]
 fn a_plugin_in_python_keeps_counts_by_sql() {
-    let (database, server, _plugin) = world(|_, place, database| {
-        let url = database.url().replace("postgres://", "postgresql://");
-        let mut command = python();
-        command
-            .arg(set_up(".venv/bin/py-skygear"))
-            .args(["--http", "--http-addr", place, "sql_plugin.py"])
-            .current_dir(repository("tests/captured_sql"))
-            .env("DATABASE_URL", url);
-        command
-    });
+    let (database, server, _plugin) =
+        world(|_, place, database| in_python("sql_plugin.py", place, database));
     ready(&server);
     crate::support::eventually("the plugin's constraint is known", || {
         let types = "SELECT definition FROM app_myapp._type WHERE name = 'user_channel'";

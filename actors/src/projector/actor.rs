@@ -8,6 +8,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, Wrap
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::AppliedSender;
 use crate::log::EventLog;
@@ -26,6 +27,9 @@ const LINGER: Duration = Duration::from_millis(25);
 /// The pause after a failed transaction, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause after a lock was waited for in vain; it lets whoever waits for this transaction's own
+/// locks have them first.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Who takes longer for a batch is held up: by others who hold a lock, or by a slow disk.
 const HELD_UP: Duration = Duration::from_secs(5);
@@ -161,6 +165,7 @@ impl Handler<StopProjector> for Projector {
 /// Applies the log until told to stop and nothing is left.
 async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
+    let mut locked_since = None;
     loop {
         let position = shared.position.load(Ordering::Relaxed);
         let batch = match parts.log.read(position + 1, BATCH_EVENTS).await {
@@ -201,10 +206,10 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
         match applied {
             Ok(()) => {
                 pause = FIRST_PAUSE;
+                locked_since = None;
                 if shared.is_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(position = last, "the record store accepts events again");
                     *shared.reason.lock() = None;
-                    *parts.applied.trouble.lock() = None;
                 }
                 shared.num_batches.fetch_add(1, Ordering::Relaxed);
                 shared.position.store(last, Ordering::Release);
@@ -216,13 +221,31 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                     let _ = tokio::time::timeout(LINGER, demand).await;
                 }
             }
+            // Others' transactions are usually short, and each attempt waits for the lock.
+            Err(StoreError::Unavailable {
+                why: UnavailableReason::Locked,
+                cause,
+            }) => {
+                parts.applied.fail(UnavailableReason::Locked);
+                let since = *locked_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > HELD_UP {
+                    if !shared.is_failing.load(Ordering::Relaxed) {
+                        tracing::warn!(position, cause, "the record store is held up");
+                    }
+                    shared.fail(cause);
+                }
+                if shared.is_stopping.load(Ordering::Acquire) {
+                    break;
+                }
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not accept events");
                 shared.fail(error.to_string());
-                *parts.applied.trouble.lock() = match &error {
-                    StoreError::Unavailable { why, .. } => Some(*why),
-                    _ => Some(UnavailableReason::Failing),
-                };
+                parts.applied.fail(match &error {
+                    StoreError::Unavailable { why, .. } => *why,
+                    _ => UnavailableReason::Failing,
+                });
                 shared.num_failures.fetch_add(1, Ordering::Relaxed);
                 if shared.is_stopping.load(Ordering::Acquire) {
                     // The next start applies what is left.

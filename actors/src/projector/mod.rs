@@ -9,7 +9,6 @@ mod actor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use tokio::sync::{Notify, watch};
 
@@ -27,11 +26,10 @@ pub struct Applied {
     position: watch::Receiver<u64>,
     /// Tells the projector that someone waits, so that it does not linger.
     demand: Arc<Notify>,
-    trouble: Trouble,
+    /// Why the store takes no events at present, if that is known.
+    trouble: watch::Receiver<Option<UnavailableReason>>,
+    goes_on_if_locked: bool,
 }
-
-/// Why the store takes no events at present, if that is known.
-type Trouble = Arc<Mutex<Option<UnavailableReason>>>;
 
 impl Applied {
     /// Returns the last applied position.
@@ -49,6 +47,16 @@ impl Applied {
         self.position.clone()
     }
 
+    /// The same for a reader that does not wait while another program's lock holds up the store: the
+    /// program may itself be waiting for this reader's answer.
+    #[must_use]
+    pub fn going_on_if_locked(&self) -> Self {
+        Self {
+            goes_on_if_locked: true,
+            ..self.clone()
+        }
+    }
+
     /// Waits until the store has applied `position`.
     ///
     /// # Errors
@@ -59,13 +67,28 @@ impl Applied {
         }
         self.demand.notify_one();
         let mut receiver = self.position.clone();
-        let reached = receiver.wait_for(|applied| *applied >= position);
+        let reached = async {
+            tokio::select! {
+                reached = receiver.wait_for(|applied| *applied >= position) => reached.is_ok(),
+                () = self.locked() => true,
+            }
+        };
         match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(match *self.trouble.lock() {
+            Ok(true) => Ok(()),
+            _ => Err(match *self.trouble.borrow() {
                 Some(why) => StoreError::unavailable(why, "it does not accept events").into(),
                 None => ApiError::overloaded("the record store"),
             }),
+        }
+    }
+
+    /// Waits until another program's lock holds up the store; without end if that makes no
+    /// difference to this reader.
+    pub async fn locked(&self) {
+        let mut trouble = self.trouble.clone();
+        let is_locked = |trouble: &Option<UnavailableReason>| *trouble == Some(UnavailableReason::Locked);
+        if !self.goes_on_if_locked || trouble.wait_for(is_locked).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -75,7 +98,7 @@ impl Applied {
 pub struct AppliedSender {
     position: watch::Sender<u64>,
     demand: Arc<Notify>,
-    trouble: Trouble,
+    trouble: watch::Sender<Option<UnavailableReason>>,
 }
 
 impl AppliedSender {
@@ -97,12 +120,19 @@ impl AppliedSender {
         Applied {
             position: self.position.subscribe(),
             demand: Arc::clone(&self.demand),
-            trouble: Arc::clone(&self.trouble),
+            trouble: self.trouble.subscribe(),
+            goes_on_if_locked: false,
         }
     }
 
     /// Tells the readers that the store has applied the log up to `position`.
     pub fn reached(&self, position: u64) {
+        self.trouble.send_if_modified(|known| known.take().is_some());
         self.position.send_replace(position);
+    }
+
+    /// Tells the readers that the store takes no events, and why.
+    pub fn fail(&self, why: UnavailableReason) {
+        self.trouble.send_replace(Some(why));
     }
 }

@@ -92,6 +92,18 @@ impl RecordEnv {
         self.model.get_type(name)
     }
 
+    /// The same for somebody who reads, or waits for what they wrote. A plugin calls with the
+    /// master key, maybe while its own transaction in the database holds a lock that the store waits
+    /// for: it is answered from what the database has.
+    #[must_use]
+    pub fn for_caller(&self, caller: &Caller) -> Self {
+        let mut env = self.clone();
+        if caller.is_master() && self.captured.is_served() {
+            env.applied = self.applied.going_on_if_locked();
+        }
+        env
+    }
+
     /// Waits until everything that SQL had changed before is in the log.
     ///
     /// This covers the given types and those that a request for their records may look at: users,
@@ -108,7 +120,10 @@ impl RecordEnv {
         }
         let names: BTreeSet<TypeName> = names.into_iter().cloned().collect();
         let types = concerned(names, &self.model.get_types());
-        self.captured.await_captured(&types).await
+        tokio::select! {
+            settled = self.captured.await_captured(&types) => settled,
+            () = self.applied.locked() => Ok(()),
+        }
     }
 
     /// Loads the current versions of records, from memory if possible, otherwise from the store.

@@ -88,10 +88,9 @@ impl Records {
     /// # Errors
     /// Whatever fails the request as a whole: 114, 115 for an atomic one, overload.
     pub async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
+        let env = self.env.for_caller(&command.context.caller);
         let items = command.items.iter().flatten();
-        self.env
-            .await_captured(items.map(|item| &item.id.record_type))
-            .await?;
+        env.await_captured(items.map(|item| &item.id.record_type)).await?;
         // The actor of the first item sequences a batch across types; the log makes it atomic.
         let first = command
             .items
@@ -104,7 +103,7 @@ impl Records {
             Some(name) => self.ask(&name, command).await,
             None => save::save(&self.env, &tokio::sync::Mutex::new(()), command).await,
         };
-        self.show(is_privileged).await;
+        show(&env, is_privileged).await;
         saved
     }
 
@@ -113,15 +112,15 @@ impl Records {
     /// # Errors
     /// 115 for an atomic request, overload.
     pub async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
-        self.env
-            .await_captured(command.ids.iter().map(|id| &id.record_type))
+        let env = self.env.for_caller(&command.context.caller);
+        env.await_captured(command.ids.iter().map(|id| &id.record_type))
             .await?;
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
         };
         let is_privileged = command.context.caller.is_master();
         let deleted = self.ask(&first, command).await;
-        self.show(is_privileged).await;
+        show(&env, is_privileged).await;
         deleted
     }
 
@@ -130,10 +129,10 @@ impl Records {
     /// # Errors
     /// The store failed.
     pub async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
-        self.env
-            .await_captured(command.ids.iter().map(|id| &id.record_type))
+        let env = self.env.for_caller(&command.context.caller);
+        env.await_captured(command.ids.iter().map(|id| &id.record_type))
             .await?;
-        read::fetch(&self.env, command).await
+        read::fetch(&env, command).await
     }
 
     /// Runs a query.
@@ -141,10 +140,9 @@ impl Records {
     /// # Errors
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
     pub async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
-        self.env
-            .await_captured([&command.query.record_type])
-            .await?;
-        read::query(&self.env, command).await
+        let env = self.env.for_caller(&command.context.caller);
+        env.await_captured([&command.query.record_type]).await?;
+        read::query(&env, command).await
     }
 
     /// Reads a page of all records of a type.
@@ -219,8 +217,9 @@ impl Records {
     /// # Errors
     /// 114 for a field that exists with another type, or that refers to a missing type.
     pub async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError> {
+        let env = self.env.for_caller(&command.context.caller);
         types::create(&self.env, command).await?;
-        self.show(true).await;
+        show(&env, true).await;
         Ok(())
     }
 
@@ -267,15 +266,6 @@ impl Records {
         Some(addr)
     }
 
-    /// Waits a short while until what was just written is in the tables that others read and write:
-    /// a plugin continues there with what it has saved. The write is stored in any case.
-    async fn show(&self, is_for_plugin: bool) {
-        if is_for_plugin && self.env.captured.is_served() {
-            let shown = self.env.applied.wait_for(self.env.model.position());
-            let _ = tokio::time::timeout(SHOWN_DEADLINE, shown).await;
-        }
-    }
-
     /// Lets a type's actor begin with a message, and continues the work here once the actor has
     /// decided.
     async fn ask<M, T>(&self, name: &TypeName, message: M) -> Outcomes<T>
@@ -293,6 +283,15 @@ impl Records {
             Err(SendError::Full(request)) => addr.send(request).await.map_err(|_| no_answer())?,
         }
         receiver.await.unwrap_or_else(|| Err(no_answer()))
+    }
+}
+
+/// Waits a short while until what was just written is in the tables that others read and write: a
+/// plugin continues there with what it has saved. The write is stored in any case.
+async fn show(env: &RecordEnv, is_for_plugin: bool) {
+    if is_for_plugin && env.captured.is_served() {
+        let shown = env.applied.wait_for(env.model.position());
+        let _ = tokio::time::timeout(SHOWN_DEADLINE, shown).await;
     }
 }
 

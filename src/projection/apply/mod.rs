@@ -25,7 +25,7 @@ mod texts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::projection::conn::{Conn, SHORT_WAIT, Tx};
+use crate::projection::conn::{Conn, SHORT_WAIT, Tx, WriteOptions};
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
@@ -46,6 +46,9 @@ pub(super) use self::settings::Indexing;
 
 /// The longest that a change of a table waits for the table.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a row is waited for at first, and at most: less than PostgreSQL's `deadlock_timeout`.
+const FIRST_ROW_WAIT: Duration = Duration::from_millis(25);
+const LONGEST_ROW_WAIT: Duration = Duration::from_millis(800);
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +96,11 @@ pub(super) struct WriterState {
     /// starts with a short wait. But sessions that came first may take turns, and the wait must
     /// outlast them.
     pub(super) table_wait: Duration,
+    /// How long a statement waits for a row that another session holds. At first it waits hardly
+    /// at all: the session may be a plugin's, and wait itself for an answer that waits for this.
+    /// It never waits so long that PostgreSQL looks for a deadlock, and ends the plugin's
+    /// transaction rather than this one.
+    row_wait: Duration,
     texts: Texts,
     actors: Actors,
     lost: LostStreams,
@@ -119,6 +127,7 @@ impl WriterState {
             new_faults: 0,
             is_lazy: false,
             table_wait: SHORT_WAIT,
+            row_wait: FIRST_ROW_WAIT,
             texts: Texts::default(),
             actors: Actors::default(),
             lost: LostStreams::default(),
@@ -158,6 +167,7 @@ impl WriterState {
                 self.catalog = catalog;
                 self.checkpoint = last.last_position();
                 self.table_wait = SHORT_WAIT;
+                self.row_wait = FIRST_ROW_WAIT;
                 Ok(())
             }
             Err(error) => {
@@ -165,6 +175,7 @@ impl WriterState {
                 let error = into_sql(error);
                 if postgres::is_held(&error) {
                     self.table_wait = (self.table_wait * 2).min(LONGEST_WAIT);
+                    self.row_wait = (self.row_wait * 2).min(LONGEST_ROW_WAIT);
                 }
                 Err(error)
             }
@@ -184,12 +195,16 @@ impl WriterState {
         conn: &'a mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Tx<'a>, sqlx::Error> {
-        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
         let is_in_use = self.indexing == Indexing::AtOnce;
-        if is_in_use && change_types(commits.iter().copied()) {
-            tx.conn().wait_at_most(self.table_wait).await?;
-        }
-        Ok(tx)
+        let lock_wait = match change_types(commits.iter().copied()) {
+            true => self.table_wait,
+            false => self.row_wait,
+        };
+        let options = WriteOptions {
+            is_lazy: self.may_be_lazy(commits),
+            lock_wait: is_in_use.then_some(lock_wait),
+        };
+        conn.begin_applying(options).await
     }
 
     /// Reports what was skipped, once that is stored. The log has it, and its author was told that

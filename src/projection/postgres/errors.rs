@@ -21,6 +21,9 @@ const UNSUPPORTED: &str = "0A000";
 /// PostgreSQL's code for a lock that is not available in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// PostgreSQL's code for transactions that wait for each other's locks.
+const DEADLOCK: &str = "40P01";
+
 /// PostgreSQL's code for a database that does not exist.
 const NO_DATABASE: &str = "3D000";
 
@@ -102,8 +105,9 @@ fn why(error: &sqlx::Error) -> UnavailableReason {
         "53300" => UnavailableReason::Crowded,
         "53100" => UnavailableReason::Full,
         "25006" => UnavailableReason::ReadOnly,
-        // Cancelled because of its time or of a lock; a conflict between transactions.
-        "57014" | LOCK_NOT_AVAILABLE => UnavailableReason::Slow,
+        LOCK_NOT_AVAILABLE | DEADLOCK => UnavailableReason::Locked,
+        // Cancelled because of its time; a conflict between transactions.
+        "57014" => UnavailableReason::Slow,
         // Another program has changed a table; the next attempt prepares the statement anew.
         UNSUPPORTED => UnavailableReason::Slow,
         code if code.starts_with("40") => UnavailableReason::Slow,
@@ -143,8 +147,10 @@ pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
 
 /// Returns whether a lock that another session holds was waited for in vain.
 pub(in crate::projection) fn is_held(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.as_deref() == Some(LOCK_NOT_AVAILABLE)
+    match as_in_the_way(error) {
+        Some(program) => program.why == UnavailableReason::Locked,
+        None => why(error) == UnavailableReason::Locked,
+    }
 }
 
 /// Adds who holds the lock that was waited for in vain, if that is why something failed.
@@ -153,7 +159,7 @@ pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
         return error;
     }
     let what = format!("{} holds the lock: {error}", holders.join(", "));
-    let why = UnavailableReason::Slow;
+    let why = UnavailableReason::Locked;
     sqlx::Error::AnyDriverError(Box::new(BlockingProgram { why, what }))
 }
 

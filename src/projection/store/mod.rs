@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{WriterState, change_types};
+use super::apply::WriterState;
 use super::captured::Retries;
 use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
@@ -339,9 +339,7 @@ impl SqlStore {
         };
         let work = Box::pin(self.served_by(backend.as_ref(), work));
         match (&self.home, &backend) {
-            (StoreLocation::Server(server), Some(backend))
-                if change_types(commits.iter().map(Arc::as_ref)) =>
-            {
+            (StoreLocation::Server(server), Some(backend)) => {
                 server.naming_holders(backend, work).await
             }
             _ => work.await,

@@ -393,7 +393,9 @@ impl RecordStore for SqlStore {
             false => None,
         };
         if let Err(error) = self.apply_over(writer, commits).await {
-            self.renew(writer, &error).await;
+            if !postgres::is_held(&error) {
+                self.renew(writer, &error).await;
+            }
             return Err(match &self.home {
                 StoreLocation::File(_) => self.failed(error),
                 StoreLocation::Server(_) => postgres::not_applied(&error),
