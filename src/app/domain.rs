@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skytrail_actors::accounts::Accounts;
 use skytrail_actors::asset::{AssetCatalog, AssetGate};
-use skytrail_actors::capture::{CaptureAdmin, CaptureGate, CaptureSource, Captures};
+use skytrail_actors::capture::{CaptureAdmin, CaptureGate, CaptureSource, Captures, ShownGate};
 use skytrail_actors::device::Devices;
 use skytrail_actors::plugin::{PluginBroker, PluginGate, record_registrations};
 use skytrail_actors::projector::Applied;
@@ -47,9 +47,16 @@ impl Domain {
             urls: Arc::clone(&files.urls),
             erasures: Arc::clone(&core.erasures),
         };
+        let captured = CaptureGate::default();
         let gate = |broker: &PluginBroker| -> Arc<dyn PluginGate> {
-            Arc::new(AssetGate {
+            let shown = ShownGate {
                 inner: Arc::new(broker.clone()),
+                captured: captured.clone(),
+                applied: assets.applied.clone(),
+                model: Arc::clone(&assets.model),
+            };
+            Arc::new(AssetGate {
+                inner: Arc::new(shown),
                 assets: assets.clone(),
             })
         };
@@ -65,7 +72,7 @@ impl Domain {
             assets,
             plugins,
             consumers: core.consumers.clone(),
-            captured: CaptureGate::default(),
+            captured,
             clock,
             max_included_bytes: config.http.limits.included_bytes,
             max_page_bytes: config.http.limits.page_bytes,

@@ -2,6 +2,7 @@
 //! any other write.
 
 mod altered;
+mod asked;
 mod bulk;
 mod erased;
 mod heard;

@@ -5,11 +5,11 @@
 //! end. The test process holds the other end, so however that process ends, the server is stopped
 //! and its folder removed. No other PostgreSQL is touched.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -173,13 +173,17 @@ impl Postgres {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let told = writeln!(input, "{sql};\n\\echo done");
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        if told.is_ok() && output.any(|line| line.unwrap() == "done") {
-            return Ok(Session { child, input });
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut session = Session {
+            child,
+            input,
+            output,
+        };
+        match session.try_sql(sql) {
+            Some(_) => Ok(session),
+            None => Err(session.child.wait().unwrap()),
         }
-        Err(child.wait().unwrap())
     }
 
     /// Starts the server and waits until it accepts connections.
@@ -245,10 +249,31 @@ impl Drop for Postgres {
     }
 }
 
-/// A session that stays idle; its locks are released when it is dropped.
+/// A session that stays open; its locks are released when it is dropped.
 pub struct Session {
     child: Child,
     input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Session {
+    /// Runs SQL and returns its rows, which are none if it failed.
+    pub fn sql(&mut self, sql: &str) -> Vec<String> {
+        let rows = self.try_sql(sql);
+        rows.unwrap_or_else(|| panic!("the session ended: {sql}"))
+    }
+
+    /// Like [`Session::sql`]; `None` if the session ended.
+    fn try_sql(&mut self, sql: &str) -> Option<Vec<String>> {
+        writeln!(self.input, "{sql};\n\\echo done").ok()?;
+        let mut rows = Vec::new();
+        loop {
+            match self.output.next()?.ok()?.as_str() {
+                "done" => return Some(rows),
+                row => rows.push(row.to_owned()),
+            }
+        }
+    }
 }
 
 impl Drop for Session {

@@ -47,6 +47,7 @@ struct Shared {
     scan_requested: Notify,
     round_requested: Notify,
     is_refusing: AtomicBool,
+    missed: AtomicU64,
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
     num_failures: AtomicU64,
@@ -160,6 +161,11 @@ impl CaptureGate {
 
     pub(super) fn serve(&self) {
         self.0.is_served.store(true, Ordering::Relaxed);
+    }
+
+    /// The last position that somebody has waited in vain for the tables to have.
+    pub(super) fn missed(&self) -> &AtomicU64 {
+        &self.0.missed
     }
 
     /// Returns the state that is reported about the ingestion.

@@ -23,11 +23,15 @@
 //! ([`RecordStore::find_captured`](crate::store::RecordStore::find_captured)). Reads and saves wait
 //! for what was in the outbox for their types before they began ([`CaptureGate::await_captured`]). The
 //! outbox is looked at for them, once for all that wait, while it is being ingested.
+//!
+//! Plugins wait in the other direction: they are asked when the tables have what was saved before
+//! ([`ShownGate`]).
 
 mod admin;
 mod decide;
 mod gate;
 mod ingest;
+mod shown;
 
 use std::collections::BTreeSet;
 
@@ -40,6 +44,7 @@ use skytrail_schema::time::Timestamp;
 pub use admin::{CaptureAdmin, CaptureFigures, ParkedRow, ParkedSelector, Retried};
 pub use gate::{CaptureGate, CaptureState};
 pub use ingest::Captures;
+pub use shown::ShownGate;
 
 use crate::store::StoreError;
 

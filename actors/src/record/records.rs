@@ -32,9 +32,6 @@ use super::{export, read, save, types};
 /// exist are dropped.
 const SWEPT_AT: usize = 64;
 
-/// How long a plugin's write waits until it is in the tables.
-const SHOWN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// The record actors by type, started on demand. An actor whose mailbox has closed is started
 /// again: an actor keeps nothing that the log cannot restore.
 pub struct Records {
@@ -287,11 +284,11 @@ impl Records {
 }
 
 /// Waits a short while until what was just written is in the tables that others read and write: a
-/// plugin continues there with what it has saved. The write is stored in any case.
+/// plugin continues there with what it has saved while it answers one request. The write is stored
+/// in any case.
 async fn show(env: &RecordEnv, is_for_plugin: bool) {
-    if is_for_plugin && env.captured.is_served() {
-        let shown = env.applied.wait_for(env.model.position());
-        let _ = tokio::time::timeout(SHOWN_DEADLINE, shown).await;
+    if is_for_plugin {
+        env.captured.show(&env.applied, &env.model, None).await;
     }
 }
 
