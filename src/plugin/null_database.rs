@@ -26,6 +26,9 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_3: u32 = 196_608;
+/// The answer to SQL. A plugin gets another database only on request, even if the server has one.
+const NO_SQL: &str = "plugins have no SQL here: set PLUGIN_DATABASE_URL to give them a database, \
+                      or use the API for records";
 /// The type of all columns.
 const TEXT: u32 = 25;
 
@@ -145,7 +148,7 @@ impl Transaction {
                 if *self == Self::Open {
                     *self = Self::Failed;
                 }
-                refusal("plugins have no SQL here: use the API for records")
+                refusal(NO_SQL)
             }
         }
     }
