@@ -219,6 +219,7 @@ actions! {
     "plugin:list" "plugin" MASTER READS => plugin::list;
     "plugin:calls" "plugin" MASTER READS => plugin::calls;
     "plugin:test" "plugin" MASTER MUTATES => plugin::test;
+    "plugin:init" "plugin" MASTER MUTATES => plugin::init;
     "plugin:replay" "plugin" MASTER MUTATES => replay::run;
     "push:device" "push" PUSH SENDS => push::to_devices;
     "push:user" "push" PUSH SENDS => push::to_users;

@@ -1,11 +1,12 @@
-//! `plugin:list`, `plugin:calls`, `plugin:test`: inspecting plugins and trying them.
+//! `plugin:list`, `plugin:calls`, `plugin:test`, `plugin:init`: inspecting plugins, trying them, and
+//! initialising them anew.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::{
-    CallContext, DeliveryNote, ExtensionPoints, Hook, Lineage, PluginCallError, PluginRequest,
-    never_urgent,
+    CallContext, DeliveryNote, ExtensionPoints, Hook, Lineage, PluginCallError, PluginRequest, PluginState,
+    TransportKind, never_urgent,
 };
 use skytrail_schema::code::{ApiError, Code};
 
@@ -69,23 +70,48 @@ pub(super) async fn calls(call: Call) -> Outcome {
     Reply::new(&recent.after(after))
 }
 
+/// Returns a string that the request must have.
+fn text(call: &Call, name: &str) -> Result<String, ApiError> {
+    let text = request::text(&call.body, name)?.filter(|text| !text.is_empty());
+    let missing = || ApiError::invalid_argument(format!("missing {name}"), &[name]);
+    text.map(str::to_owned).ok_or_else(missing)
+}
+
+/// Returns the state of a plugin that the server knows.
+async fn find(call: &Call, plugin: &str) -> Result<PluginState, ApiError> {
+    let state = call.services.broker.state().await;
+    let state = state.ok_or_else(|| ApiError::overloaded("the plugins' mailbox"))?;
+    let mut known = state.plugins.into_iter();
+    known.find(|known| known.name == plugin).ok_or_else(|| {
+        let message = format!("no plugin named {plugin:?}");
+        ApiError::new(Code::ResourceNotFound, message)
+    })
+}
+
+pub(super) async fn init(call: Call) -> Outcome {
+    let plugin = text(&call, "plugin")?;
+    if find(&call, &plugin).await?.transport == TransportKind::WebSocket {
+        let message =
+            "this plugin connects by itself: restart its workers, and they register again";
+        return Err(ApiError::invalid_argument(message, &["plugin"]));
+    }
+    let outcome = call.services.broker.initialise_anew(&plugin).await;
+    let stopped = || ApiError::new(Code::PluginUnavailable, "the server is stopping");
+    let points = call.services.plugins.points();
+    Reply::new(&match outcome.ok_or_else(stopped)? {
+        Ok(counts) => json!({"points": counts, "names": names(&points, &plugin)}),
+        Err(problems) => json!({"problems": problems}),
+    })
+}
+
 pub(super) async fn test(mut call: Call) -> Outcome {
-    let text = |name: &str| {
-        let text = request::text(&call.body, name)?.filter(|text| !text.is_empty());
-        let missing = || ApiError::invalid_argument(format!("missing {name}"), &[name]);
-        text.map(str::to_owned).ok_or_else(missing)
-    };
-    let (plugin, kind, name) = (text("plugin")?, text("kind")?, text("name")?);
+    let (plugin, kind) = (text(&call, "plugin")?, text(&call, "kind")?);
+    let name = text(&call, "name")?;
     let kind = KINDS.into_iter().find(|known| *known == kind);
     let unknown =
         || ApiError::invalid_argument(format!("kind should be one of {KINDS:?}"), &["kind"]);
     let kind = kind.ok_or_else(unknown)?;
-    let state = call.services.broker.state().await;
-    let listed = state.iter().flat_map(|state| &state.plugins);
-    if !listed.into_iter().any(|listed| listed.name == plugin) {
-        let message = format!("no plugin named {plugin:?}");
-        return Err(ApiError::new(Code::ResourceNotFound, message));
-    }
+    find(&call, &plugin).await?;
     let note = delivery(&call, (&plugin, kind, &name));
     let params = PluginRequest {
         plugin: plugin.as_str().into(),

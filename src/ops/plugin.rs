@@ -20,6 +20,9 @@ pub enum PluginCommand {
     /// Calls a plugin as the server would, and shows the answer. The server stores nothing, but
     /// side effects of the plugin itself are real.
     Test(Test),
+    /// Initialises a plugin anew, over http, exec or zmq, and shows what it registered or why it is
+    /// refused. For a plugin that was restarted and whose new points the server does not know.
+    Init(Init),
 }
 
 /// Which calls to show.
@@ -51,10 +54,20 @@ pub struct Test {
     server: ServerFlag,
 }
 
+/// The plugin to initialise.
+#[derive(Clone, Debug, Args)]
+pub struct Init {
+    /// The plugin.
+    plugin: String,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
 /// Runs a command.
 ///
 /// # Errors
-/// Returns a sentence that says what is wrong; also if the plugin answers with an error.
+/// Returns a sentence that says what is wrong; also if the plugin answers with an error, or if its
+/// registration is refused.
 pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
     block_on(async {
         match command {
@@ -65,6 +78,13 @@ pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
             }
             PluginCommand::Test(command) => {
                 test(&RunningServer::find(config, &command.server)?, &command).await
+            }
+            PluginCommand::Init(wanted) => {
+                init(
+                    &RunningServer::find(config, &wanted.server)?,
+                    &wanted.plugin,
+                )
+                .await
             }
         }
     })
@@ -87,9 +107,30 @@ async fn list(server: &RunningServer) -> Result<(), String> {
     Ok(())
 }
 
+async fn init(server: &RunningServer, plugin: &str) -> Result<(), String> {
+    let body = json!({"plugin": plugin});
+    let body = body.as_object().cloned().unwrap_or_default();
+    let outcome = server.call("plugin:init", body).await?;
+    for line in problem_lines(&outcome).iter().chain(&point_lines(&outcome)) {
+        show(line);
+    }
+    if outcome.get("problems").is_some() {
+        let stays = "what it registered before, if anything, still counts";
+        return Err(format!("{plugin} has not registered; {stays}"));
+    }
+    show(&format!("{plugin} has registered"));
+    Ok(())
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn each(value: &Json) -> Vec<Json> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
 fn describe(plugin: &Json) -> Vec<String> {
-    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
-    let each = |value: &Json| value.as_array().cloned().unwrap_or_default();
     let workers = each(at(plugin, "workers"));
     let is_ready = workers.iter().any(|worker| at(worker, "stage") == "Ready");
     let mut lines = vec![format!(
@@ -101,14 +142,7 @@ fn describe(plugin: &Json) -> Vec<String> {
         at(plugin, "errors"),
         at(plugin, "queued"),
     )];
-    for problem in each(at(plugin, "problems")) {
-        lines.push(format!(
-            "  refused: {} {}: {}",
-            text(at(&problem, "list")),
-            text(at(&problem, "name")),
-            text(at(&problem, "message"))
-        ));
-    }
+    lines.extend(problem_lines(plugin));
     for worker in &workers {
         lines.push(format!(
             "  worker {}: {}, generation {}, {} of {} at work",
@@ -119,6 +153,24 @@ fn describe(plugin: &Json) -> Vec<String> {
             at(worker, "window"),
         ));
     }
+    lines.extend(point_lines(plugin));
+    lines
+}
+
+/// Returns a line for each reason why a registration is refused.
+fn problem_lines(plugin: &Json) -> Vec<String> {
+    let problems = each(at(plugin, "problems"));
+    let line = |problem: &Json| {
+        let [list, name, message] = ["list", "name", "message"].map(|it| text(at(problem, it)));
+        let point = format!("{list} {name}");
+        format!("  refused: {}: {message}", point.trim_end())
+    };
+    problems.iter().map(line).collect()
+}
+
+/// Returns a line for each point of a plugin.
+fn point_lines(plugin: &Json) -> Vec<String> {
+    let mut lines = Vec::new();
     let names = at(plugin, "names");
     for (kind, title) in [
         ("op", "lambda"),

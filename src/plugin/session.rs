@@ -264,8 +264,9 @@ impl Session {
             return;
         }
         let before = self.parts.absence.lock().replace(why.to_owned());
-        if before.as_deref() == Some(why) {
-            tracing::debug!(%plugin, name, why, "the plugin still cannot be reached");
+        // A plugin that does not register is tried again: the supervisor logs when.
+        if before.as_deref() == Some(why) || !self.is_registered {
+            tracing::debug!(%plugin, name, why, "the plugin did not get a request");
         } else {
             tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
         }

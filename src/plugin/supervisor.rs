@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 use skytrail_actors::plugin::protocol::CallMessage;
-use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind};
+use skytrail_actors::plugin::{ApiCaller, FIRST_PAUSE, PluginBroker, TransportKind};
 use skytrail_schema::code::ApiError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,9 +16,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::session::{self, Event, Parts};
 use super::transport::{Notice, Transport};
 
-/// The pause before the next session, which grows while the plugin does not register.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many of the plugin's calls can wait for the session.
 const MAX_CALLS: usize = 1024;
 
@@ -26,6 +25,8 @@ enum End {
     Away,
     /// The plugin is back after an absence.
     Back,
+    /// Somebody wants it to be initialised anew.
+    Asked,
     /// It did not register, or was closed.
     Lost,
     /// The server is stopping.
@@ -39,10 +40,13 @@ pub(super) async fn run(
     broker: PluginBroker,
     api: Arc<dyn ApiCaller>,
 ) {
-    let (greeted, absence) = (Arc::default(), Arc::default());
-    let back = Arc::new(Notify::new());
-    let mut pause = FIRST_PAUSE;
+    let (greeted, absence): (_, Arc<Mutex<Option<String>>>) = (Arc::default(), Arc::default());
+    let (back, wishes) = (Arc::new(Notify::new()), broker.wishes(&plugin));
+    let (longest, mut pause) = (broker.settings().longest_pause(), FIRST_PAUSE);
+    let mut num_missed = 0_u64;
     for generation in 0.. {
+        // What was wished for before begins now.
+        let _ = wishes.notified().now_or_never();
         let (events, heard) = mpsc::channel(8);
         let (calls, received) = mpsc::channel(MAX_CALLS);
         let parts = Parts {
@@ -56,13 +60,12 @@ pub(super) async fn run(
         };
         let begun = Instant::now();
         // It continues next to its successor, with the requests that it still has.
-        actix::spawn(session::run(
-            parts,
-            broker.clone(),
-            Arc::clone(&api),
-            received,
-        ));
-        match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
+        actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), received));
+        let watched = (&broker, &*wishes, &mut pause);
+        let end = follow(heard, &calls, &*transport, watched).await;
+        let why = absence.lock().clone();
+        num_missed = why.as_ref().map_or(0, |_| num_missed + 1);
+        match end {
             // The old registration counts until the plugin has registered again, even if its points
             // only fail. The pause keeps a plugin that comes and goes from being initialised all
             // the time.
@@ -70,17 +73,26 @@ pub(super) async fn run(
             End::Back => {
                 tracing::info!(%plugin, "the plugin is back and is being initialised again")
             }
+            End::Asked => tracing::info!(%plugin, "the plugin is being initialised anew"),
             End::Lost => {
-                // The pause ends early when workers arrive after there were none, or when the
-                // previous session gets an answer.
+                // Once the pause grows no more, ever more rarely.
+                if let Some(why) = why
+                    && (pause < longest || num_missed.is_power_of_two())
+                {
+                    let next_try_s = pause.as_secs();
+                    tracing::warn!(%plugin, why, next_try_s, "the plugin cannot be reached");
+                }
+                // The pause ends early when workers arrive after there were none, when the previous
+                // session gets an answer, or on request.
                 let returned = async {
                     tokio::select! {
                         () = come_back(&*transport) => {}
                         () = back.notified() => {}
+                        () = wishes.notified() => {}
                     }
                 };
                 let _ = timeout(pause, returned).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(longest);
             }
             End::Leaving => return,
         }
@@ -92,17 +104,20 @@ async fn follow(
     mut heard: mpsc::Receiver<Event>,
     calls: &mpsc::Sender<CallMessage>,
     transport: &dyn Transport,
-    (broker, pause): (&PluginBroker, &mut Duration),
+    (broker, wishes, pause): (&PluginBroker, &Notify, &mut Duration),
 ) -> End {
     // The session asks workers that arrive while it registers. Only if it fails all the same,
     // another one starts at once.
-    let (mut is_registered, mut are_news) = (false, false);
+    let (mut is_registered, mut are_news, mut is_asked) = (false, false, false);
     loop {
         tokio::select! {
             event = heard.recv() => match event {
                 Some(Event::Registered) => {
                     is_registered = true;
                     *pause = FIRST_PAUSE;
+                    if is_asked {
+                        return End::Asked;
+                    }
                 }
                 Some(Event::Away) if transport.kind() == TransportKind::Http => return End::Away,
                 // Over other transports the plugin speaks first, or there is nothing that could be
@@ -111,8 +126,16 @@ async fn follow(
                 Some(Event::Back) => return End::Back,
                 Some(Event::Closed) | None if broker.is_leaving() => return End::Leaving,
                 Some(Event::Closed) | None if are_news && !is_registered => return End::Back,
+                Some(Event::Closed) | None if is_asked => return End::Asked,
                 Some(Event::Closed) | None => return End::Lost,
             },
+            // The plugin may have changed since the session asked it.
+            () = wishes.notified() => {
+                if is_registered {
+                    return End::Asked;
+                }
+                is_asked = true;
+            }
             notice = transport.notice() => match notice {
                 Notice::Back if is_registered => return End::Back,
                 Notice::Back => are_news = true,

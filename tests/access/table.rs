@@ -105,6 +105,7 @@ const ROWS: &[(&str, &str)] = &[
     ("plugin:list", "K M K M M M . ."),
     ("plugin:calls", "K M K M M M . ."),
     ("plugin:test", "K M K M M M . ."),
+    ("plugin:init", "K M K M M M . ."),
     ("plugin:replay", "K M K M M M . ."),
     ("pubsub:publish", "K M K M M M . ."),
     ("task:list", "K M K M M M . ."),

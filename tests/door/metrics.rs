@@ -85,8 +85,9 @@ fn figures_parse_and_move() {
         200
     );
     assert_eq!(client.call("no:such", json!({})).code(), 117);
-    let refused = (0..20).filter(|_| {
-        let body = json!({"auth_data": {"username": "nobody"}, "password": "x"});
+    let refused = (0..20).filter(|number| {
+        let guess = format!("guess {number}");
+        let body = json!({"auth_data": {"username": "nobody"}, "password": guess});
         client.call("auth:login", body).status == 429
     });
     let refused = refused.count() as f64;

@@ -134,7 +134,9 @@ fn a_page_of_another_origin_opens_no_socket() {
             }
         }
         // Plugins are refused by a rule of their own.
-        let refused = open_for(&server, "/_/plugin", Some("https://app.example"));
+        let page = [("Origin", "https://app.example"), ("X-Skygear-API-Key", MASTER_KEY)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let refused = Socket::open(server.address(), "/_/plugin", &page).map(drop);
         assert_eq!(refused.map_err(|(status, _)| status), Err(403));
     }
     let server = TestServer::start();

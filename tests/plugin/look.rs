@@ -18,7 +18,7 @@ fn ready(server: &TestServer) -> Worker {
     Worker::ready(server, &json!({}), &registration)
 }
 
-fn skytrail(server: &TestServer, arguments: &[&str]) -> (bool, String, String) {
+pub(super) fn skytrail(server: &TestServer, arguments: &[&str]) -> (bool, String, String) {
     let key = format!("MASTER_KEY={MASTER_KEY}");
     let mut all = vec!["--set", &key];
     all.extend(arguments);

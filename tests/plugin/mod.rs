@@ -1,5 +1,6 @@
 //! Plugins from outside: the real server, workers over real sockets, clients over HTTP.
 
+mod anew;
 mod assets;
 mod at_work;
 mod calls;

@@ -279,7 +279,19 @@ pub(super) struct Capacity {
 pub(super) struct Initialised {
     pub(super) worker: WorkerId,
     pub(super) answer: Answer,
+    /// Set if the plugin did not answer because it could not be reached, as far as known.
+    pub(super) silence: Option<Silence>,
 }
+
+/// What became of a registration: the number of points, or why it was refused.
+pub type Registered = Result<Json, Vec<Problem>>;
+
+/// Asks for a plugin to be initialised anew. Replies with the outcome of the first attempt that
+/// began after the request: when the registration counts, or when it is refused. Replies with
+/// `None` if there is no such plugin.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Registered>")]
+pub(super) struct InitialiseAnew(pub(super) String);
 
 /// A worker has finished `after-config`.
 #[derive(Debug, Message)]
@@ -306,7 +318,7 @@ pub(super) enum Notice {
     /// Stop working on a request.
     Cancel(Abandon),
     /// The registration was accepted, with the number of points, or refused.
-    Registered(Result<Json, Vec<Problem>>),
+    Registered(Registered),
     /// Clients are served.
     Ready,
     /// No new requests will follow; `reconnect` says whether to connect again elsewhere.

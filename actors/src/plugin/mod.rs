@@ -49,4 +49,4 @@ pub use points::{
 pub use recent::{CallError, RecentCall, RecentCalls};
 pub use registration_log::record_registrations;
 pub use routes::{Route, Routes};
-pub use settings::{PluginEntry, PluginsSettings, TransportKind};
+pub use settings::{FIRST_PAUSE, PluginEntry, PluginsSettings, TransportKind};

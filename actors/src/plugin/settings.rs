@@ -42,6 +42,10 @@ impl PluginEntry {
     }
 }
 
+/// The pause after the first try to initialise a plugin that the server reaches. It doubles with
+/// each try, up to [`PluginsSettings::longest_pause`].
+pub const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limits and policies; the defaults are the protocol's. Never printed, because the configuration
@@ -55,7 +59,7 @@ pub struct PluginsSettings {
     /// Whether plugins with any other name may connect, for development. The server does not wait
     /// for them.
     pub allow_unlisted: bool,
-    /// Whether clients see plugins' tracebacks.
+    /// Whether clients see plugins' tracebacks, and plugins are tried again sooner.
     pub dev_mode: bool,
     /// The server's version, for people.
     pub server: String,
@@ -141,6 +145,12 @@ impl PluginsSettings {
     pub fn transport_of(&self, plugin: &str) -> TransportKind {
         let entry = self.plugins.iter().find(|entry| &*entry.name == plugin);
         entry.map_or(TransportKind::WebSocket, |entry| entry.transport)
+    }
+
+    /// Returns the longest pause between two tries to initialise a plugin.
+    pub fn longest_pause(&self) -> Duration {
+        // A developer waits for the next try.
+        Duration::from_secs(if self.dev_mode { 5 } else { 30 })
     }
 
     /// Returns the maximum number of connections.

@@ -125,6 +125,9 @@ impl Transport for Zmq {
         match answer.await.unwrap_or(Err(Failure::TimedOut)) {
             Ok(body) => Answer::Given(envelope.outcome_of(&body)),
             // A plugin that was absent has not heard it, and is told again.
+            Err(why @ Failure::NotTaken) if envelope.is_initialisation() => {
+                Answer::NotThere(why.to_string())
+            }
             Err(why) if envelope.is_initialisation() => Answer::Lost {
                 why: why.to_string(),
                 is_gone: true,

@@ -19,7 +19,7 @@ use crate::plugin::messages::{
     Abandon, Announce, Ask, Expedite, FromWorker, GetState, Job, Leave, Notice, Report,
 };
 use crate::plugin::points::Hider;
-use crate::plugin::settings::PluginsSettings;
+use crate::plugin::settings::{PluginsSettings, TransportKind};
 use crate::spawn::spawn_named;
 
 /// The event that tells plugins about record types and their fields.
@@ -158,7 +158,11 @@ impl Plugins {
             return;
         };
         plugin.note_lost(&worker);
-        tracing::info!(plugin = %plugin.name, worker = worker.label, "worker disconnected");
+        plugin.settle_lost(&worker);
+        let plugin = Arc::clone(&plugin.name);
+        if self.settings.transport_of(&plugin) == TransportKind::WebSocket {
+            tracing::info!(%plugin, worker = worker.label, "worker disconnected");
+        }
         self.homes.remove(&id);
         self.running.retain(|_, running| running.worker != id);
         for job in retry {

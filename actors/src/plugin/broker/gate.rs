@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use serde_json::value::{RawValue, to_raw_value};
 use skytrail_schema::code::ApiError;
 use tokio::sync::oneshot::error::RecvError;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::actor::Plugins;
@@ -27,7 +27,9 @@ use crate::plugin::figures::{RequestOutcome, RequestStats};
 use crate::plugin::gate::{
     DeliveryNote, PluginCallError, PluginGate, PluginRequest, Presence, Urgency, WorkerId,
 };
-use crate::plugin::messages::{Abandon, Announce, Answer, Ask, GetState, Job, Lane, Leave};
+use crate::plugin::messages::{
+    Abandon, Announce, Answer, Ask, GetState, InitialiseAnew, Job, Lane, Leave, Registered,
+};
 use crate::plugin::points::{ExtensionPoints, Readiness};
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::recent::RecentCalls;
@@ -57,9 +59,22 @@ pub(super) struct Shared {
     figures: Mutex<HashMap<Arc<str>, Arc<RequestStats>>>,
     pub(super) recent: Arc<RecentCalls>,
     presences: Mutex<HashMap<Arc<str>, Presence>>,
+    wishes: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
 }
 
 impl Shared {
+    /// Wishes that a plugin be initialised anew. Nothing happens if the server does not reach it.
+    pub(super) fn wish_for(&self, plugin: &str) {
+        if let Some(wish) = self.wishes.lock().get(plugin) {
+            wish.notify_one();
+        }
+    }
+
+    /// Returns the last worker that has connected.
+    pub(super) fn last_worker(&self) -> WorkerId {
+        WorkerId(self.last_worker.load(Ordering::Relaxed))
+    }
+
     pub(super) fn next_ticket(&self) -> u64 {
         self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -153,6 +168,21 @@ impl PluginBroker {
         let id = WorkerId(self.shared.last_worker.fetch_add(1, Ordering::Relaxed) + 1);
         let settings = Arc::clone(&self.settings);
         PluginConnection::begin(id, sender, settings, self.plugins.clone(), api)
+    }
+
+    /// Returns what is notified when a plugin should be initialised anew. For the one that reaches
+    /// the plugin; other plugins connect when they want to be initialised.
+    pub fn wishes(&self, plugin: &Arc<str>) -> Arc<Notify> {
+        let mut wishes = self.shared.wishes.lock();
+        Arc::clone(wishes.entry(Arc::clone(plugin)).or_default())
+    }
+
+    /// Has a plugin that the server reaches initialised anew. Returns how many points of each kind
+    /// it registered, once they count, or why its registration was refused; `None` if the plugin is
+    /// unknown, or the server is stopping.
+    pub async fn initialise_anew(&self, plugin: &str) -> Option<Registered> {
+        let asked = InitialiseAnew(plugin.to_owned());
+        self.plugins.send(asked).await.ok().flatten()
     }
 
     /// Returns the last calls.

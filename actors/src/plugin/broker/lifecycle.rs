@@ -3,10 +3,10 @@
 //! A worker gets `before-config`, `init` and, when its registration is accepted, `after-config`.
 //! When every plugin has come this far, `before-plugins-ready` is sent to each in turn. Then
 //! clients are served. Then `after-plugins-ready` and `server-ready` are sent, each to every plugin
-//! in turn. Only the answer to `init` is used, and a worker that does not answer delays the others
-//! by its limit at most.
+//! in turn. Only the answer to `init` is used; a failure at another event is logged. A worker that
+//! does not answer delays the others by its limit at most.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
@@ -21,7 +21,7 @@ use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, timed_out, unavailable};
 use crate::plugin::gate::{Lineage, WorkerId};
 use crate::plugin::messages::{
-    Abandon, Answer, Configured, Dispatch, Initialised, Job, Lane, Notice, Prepared,
+    Abandon, Answer, Configured, Dispatch, Initialised, Job, Lane, Notice, Prepared, Silence,
 };
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::settings::PluginsSettings;
@@ -43,12 +43,42 @@ impl WorkerNotifier {
         self.tell_with(name, &param, limit).await
     }
 
+    /// Sends an event of the start. A failure changes nothing, but only the log shows it.
+    async fn tell_or_warn(&self, name: &'static str) {
+        if let Err(error) = self.tell(name, self.limit()).await {
+            let (plugin, error) = (&self.plugin, error.message);
+            tracing::warn!(%plugin, event = name, error, "the plugin failed at an event");
+        }
+    }
+
     /// Sends an event and waits for the answer.
     pub(super) async fn tell_with(
         &self,
         name: &'static str,
         param: &serde_json::Value,
         limit: Duration,
+    ) -> Answer {
+        self.ask(name, param, limit).await.0
+    }
+
+    /// Sends an event and waits for the answer; also returns why there is none.
+    async fn ask(
+        &self,
+        name: &'static str,
+        param: &serde_json::Value,
+        limit: Duration,
+    ) -> (Answer, Option<Silence>) {
+        let silence = Arc::default();
+        let answer = self.send(name, param, limit, &silence).await;
+        (answer, silence.get().copied())
+    }
+
+    async fn send(
+        &self,
+        name: &'static str,
+        param: &serde_json::Value,
+        limit: Duration,
+        silence: &Arc<OnceLock<Silence>>,
     ) -> Answer {
         let lost = || unavailable(&self.plugin, Unavailable::WorkerLost);
         let now = Instant::now();
@@ -68,7 +98,7 @@ impl WorkerNotifier {
             is_idempotent: false,
             lane: Lane::Lifecycle,
             delivery: None,
-            silence: Arc::default(),
+            silence: Arc::clone(silence),
             reply: Some(sender),
         };
         let answered = async {
@@ -115,13 +145,19 @@ impl WorkerNotifier {
 pub(super) async fn greet(notifier: WorkerNotifier, plugins: WeakAddr<Plugins>) {
     let worker = notifier.worker;
     let _ = notifier.tell("before-config", notifier.limit()).await;
-    let answer = notifier.tell("init", notifier.settings.init_timeout).await;
+    let param = json!({"config": *notifier.settings.config});
+    let limit = notifier.settings.init_timeout;
+    let (answer, silence) = notifier.ask("init", &param, limit).await;
     let Some(plugins) = plugins.upgrade() else {
         return;
     };
-    let initialised = plugins.send(Initialised { worker, answer }).await;
-    if initialised.unwrap_or(false) {
-        let _ = notifier.tell("after-config", notifier.limit()).await;
+    let initialised = Initialised {
+        worker,
+        answer,
+        silence,
+    };
+    if plugins.send(initialised).await.unwrap_or(false) {
+        notifier.tell_or_warn("after-config").await;
         let _ = plugins.send(Configured(worker)).await;
     }
 }
@@ -134,9 +170,7 @@ pub(super) async fn prepare(
     plugins: WeakAddr<Plugins>,
 ) {
     for notifier in notifiers {
-        let _ = notifier
-            .tell("before-plugins-ready", notifier.limit())
-            .await;
+        notifier.tell_or_warn("before-plugins-ready").await;
     }
     if let Some(plugins) = plugins.upgrade() {
         let _ = plugins.send(Prepared { generation_of }).await;
@@ -147,7 +181,7 @@ pub(super) async fn prepare(
 pub(super) async fn proclaim(notifiers: Vec<WorkerNotifier>) {
     for name in ["after-plugins-ready", "server-ready"] {
         for notifier in &notifiers {
-            let _ = notifier.tell(name, notifier.limit()).await;
+            notifier.tell_or_warn(name).await;
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::plugin::figures::RequestStats;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Configured, FindSession, Join, Notice, Prepared, Refusal};
 use crate::plugin::protocol::CloseCode;
+use crate::plugin::settings::TransportKind;
 
 /// The maximum length of an unlisted plugin's name.
 const MAX_NAME_BYTES: usize = 100;
@@ -38,7 +39,10 @@ impl Plugins {
         if plugin.is_outdated(join.generation, self.settings.generation_memory) {
             return Err(refusal(CloseCode::OlderGeneration, "older generation"));
         }
-        tracing::info!(plugin = %plugin.name, worker = join.label, "worker connected");
+        // Other plugins do not connect: that one is asked says nothing about whether it is there.
+        if join.transport == TransportKind::WebSocket {
+            tracing::info!(plugin = %plugin.name, worker = join.label, "worker connected");
+        }
         plugin.workers.push(Worker {
             id: join.worker,
             label: join.label,

@@ -3,11 +3,12 @@
 //! Files: `gate` (the port's implementation, on the callers' threads), `deliver` (limits of
 //! deliveries), `actor` (incoming messages), `requests` (a request's way to a worker), `membership`
 //! (workers that join and take over), `registering` (registrations, accepted or refused), `publish`
-//! (what others see of the registrations), `lifecycle` (the events of a worker's and the server's
-//! start), `plugin` (one plugin's workers, pure), `queue` (their waiting requests, pure), `state`
-//! (what is visible from outside).
+//! (what others see of the registrations), `anew` (plugins that are initialised anew), `lifecycle`
+//! (the events of a worker's and the server's start), `plugin` (one plugin's workers, pure), `queue`
+//! (their waiting requests, pure), `state` (what is visible from outside).
 
 mod actor;
+mod anew;
 mod deliver;
 mod gate;
 mod lifecycle;

@@ -8,7 +8,9 @@ use actix::Addr;
 use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
+use super::anew::{Pace, Waiting};
 use super::queue::Queue;
+use super::registering::Refused;
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::gate::{Presence, WorkerId, window_for_timers};
 use crate::plugin::messages::Capacity;
@@ -35,6 +37,12 @@ pub(super) struct Plugin {
     pub(super) problems: Vec<Problem>,
     /// How many times in a row it was refused for these problems.
     num_refused: u64,
+    /// The plugins whose points are among the problems.
+    pub(super) clashes: Vec<usize>,
+    /// How often it is initialised anew because of clashes, once it has registered.
+    pub(super) pace: Option<Pace>,
+    /// The callers that wait for its initialisation.
+    pub(super) waiting: Vec<Waiting>,
     pub(super) num_dispatched: u64,
     pub(super) num_lost: u64,
     pub(super) num_resumed: u64,
@@ -109,6 +117,9 @@ impl Plugin {
             is_watched: false,
             problems: Vec::new(),
             num_refused: 0,
+            clashes: Vec::new(),
+            pace: None,
+            waiting: Vec::new(),
             num_dispatched: 0,
             num_lost: 0,
             num_resumed: 0,
@@ -233,11 +244,18 @@ impl Plugin {
     ///
     /// A plugin that the server asks is asked again and again: new reasons are logged at once,
     /// repeated ones ever more rarely.
-    pub(super) fn note_refusal(&mut self, problems: &[Problem]) {
-        let plugin = &self.name;
-        if self.problems != problems {
-            self.problems = problems.to_vec();
+    pub(super) fn note_refusal(&mut self, refused: &Refused) {
+        let (plugin, problems) = (&self.name, &refused.problems);
+        self.clashes.clone_from(&refused.clashes);
+        if self.problems != *problems {
+            self.problems.clone_from(problems);
             self.num_refused = 0;
+        }
+        if refused.is_unreached {
+            // The one that reaches the plugin logs it, and when it tries again.
+            return;
+        }
+        if self.num_refused == 0 {
             for problem in problems {
                 tracing::warn!(%plugin, %problem, "registration refused");
             }
@@ -252,7 +270,9 @@ impl Plugin {
     /// Records that a registration is accepted.
     pub(super) fn note_registration(&mut self) {
         self.problems.clear();
+        self.clashes.clear();
         self.num_refused = 0;
+        self.pace.get_or_insert_with(|| Pace::begin(Instant::now()));
     }
 
     /// Records that a worker is gone.

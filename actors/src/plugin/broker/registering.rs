@@ -8,17 +8,53 @@ use tokio::time::Instant;
 use super::actor::{Phase, Plugins, notify};
 use super::plugin::{Active, Plugin, Stage, Worker};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Answer, Initialised, Notice};
+use crate::plugin::messages::{Answer, Initialised, Notice, Silence};
 use crate::plugin::protocol::Problem;
 use crate::plugin::registration::{MAX_TIMERS, Registration, problem};
+use crate::plugin::settings::TransportKind;
+
+/// Why a registration is refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) problems: Vec<Problem>,
+    /// The plugins whose points it clashes with.
+    pub(super) clashes: Vec<usize>,
+    /// Whether the plugin could not be reached, so that there is no registration.
+    pub(super) is_unreached: bool,
+}
+
+impl Refused {
+    fn unreached(answer: Answer) -> Self {
+        let why = answer.err().map(|error| error.message).unwrap_or_default();
+        let message = format!("the plugin cannot be reached: {why}");
+        Self {
+            is_unreached: true,
+            ..vec![problem("init", "", &message)].into()
+        }
+    }
+}
+
+impl From<Vec<Problem>> for Refused {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self {
+            problems,
+            clashes: Vec::new(),
+            is_unreached: false,
+        }
+    }
+}
 
 impl Plugins {
     /// Accepts or refuses a registration; returns whether it was accepted.
-    fn initialise(&mut self, worker: WorkerId, answer: Answer, ctx: &mut Context<Self>) -> bool {
+    fn initialise(&mut self, message: Initialised, ctx: &mut Context<Self>) -> bool {
+        let worker = message.worker;
         let Some(index) = self.homes.get(&worker).copied() else {
             return false;
         };
-        let registration = self.check(index, worker, answer);
+        let registration = match message.silence {
+            Some(Silence::Unreached) => Err(Refused::unreached(message.answer)),
+            Some(Silence::Lost) | None => self.check(index, worker, message.answer),
+        };
         let Some(plugin) = self.plugins.get_mut(index) else {
             return false;
         };
@@ -27,14 +63,18 @@ impl Plugins {
         }
         let registration = match registration {
             Ok(registration) => Arc::new(registration),
-            Err(problems) => {
-                plugin.note_refusal(&problems);
-                if let Some(entry) = plugin.worker(worker) {
-                    notify(&entry.address, Notice::Registered(Err(problems)));
+            Err(refused) => {
+                plugin.note_refusal(&refused);
+                let outcome = Err(refused.problems);
+                plugin.settle(worker, &outcome);
+                if let Some(known) = plugin.worker(worker) {
+                    notify(&known.address, Notice::Registered(outcome));
                 }
+                self.ask_holders(&refused.clashes);
                 return false;
             }
         };
+        let is_reached = self.settings.transport_of(&plugin.name) != TransportKind::WebSocket;
         let counts = registration.counts();
         end_outdated(plugin, worker, &registration);
         plugin.note_registration();
@@ -45,6 +85,9 @@ impl Plugins {
         entry.registration = Some(Arc::clone(&registration));
         let generation = entry.generation;
         notify(&entry.address, Notice::Registered(Ok(counts)));
+        if is_reached {
+            tracing::info!(plugin = %plugin.name, "the plugin has registered");
+        }
         if plugin.newest.is_none_or(|(newest, _)| newest <= generation) {
             plugin.newest = Some((generation, Instant::now()));
         }
@@ -65,16 +108,17 @@ impl Plugins {
         index: usize,
         worker: WorkerId,
         answer: Answer,
-    ) -> Result<Registration, Vec<Problem>> {
+    ) -> Result<Registration, Refused> {
         let answer = answer.map_err(|error| vec![problem("init", "", &error.message)])?;
         let registration = Registration::parse(&answer)?;
-        let mut problems = Vec::new();
+        let (mut problems, mut clashing) = (Vec::new(), Vec::new());
         let mut num_timers = registration.timers.len();
         let others = self.plugins.iter().enumerate();
-        for (_, other) in others.filter(|(other, _)| *other != index) {
+        for (at, other) in others.filter(|(other, _)| *other != index) {
             if let Some(active) = &other.active {
                 num_timers += active.registration.timers.len();
                 let clashes = registration.clashes(&active.registration);
+                let num_before = problems.len();
                 problems.extend(clashes.map(|handler| {
                     let message = format!(
                         "plugin {} already has the path {}",
@@ -82,6 +126,7 @@ impl Plugins {
                     );
                     problem("handler", &handler.name, &message)
                 }));
+                clashing.extend((problems.len() > num_before).then_some(at));
             }
         }
         if num_timers > MAX_TIMERS {
@@ -99,7 +144,11 @@ impl Plugins {
         if problems.is_empty() {
             Ok(registration)
         } else {
-            Err(problems)
+            Err(Refused {
+                problems,
+                clashes: clashing,
+                is_unreached: false,
+            })
         }
     }
 
@@ -115,6 +164,8 @@ impl Plugins {
         let Some(plugin) = self.plugins.get_mut(index) else {
             return;
         };
+        let before = plugin.active.as_ref().map(|active| &*active.registration);
+        let is_changed = before.is_some_and(|before| *before != *registration);
         plugin.active = Some(Active::new(generation, registration));
         for worker in &mut plugin.workers {
             if worker.generation < generation && !worker.is_draining {
@@ -128,6 +179,12 @@ impl Plugins {
         }
         self.publish();
         self.warn_of_hidden();
+        if let Some(plugin) = self.plugins.get_mut(index) {
+            plugin.settle_active();
+        }
+        if is_changed {
+            self.ask_refused(index);
+        }
         self.pump(index, ctx);
     }
 
@@ -219,6 +276,6 @@ impl Handler<Initialised> for Plugins {
     type Result = bool;
 
     fn handle(&mut self, message: Initialised, ctx: &mut Context<Self>) -> bool {
-        self.initialise(message.worker, message.answer, ctx)
+        self.initialise(message, ctx)
     }
 }

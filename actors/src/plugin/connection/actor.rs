@@ -18,7 +18,7 @@ use crate::plugin::figures::RequestStats;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, FromWorker, Report};
 use crate::plugin::protocol::{CloseCode, MAX_WINDOW, ServerMessage};
-use crate::plugin::settings::PluginsSettings;
+use crate::plugin::settings::{PluginsSettings, TransportKind};
 use crate::plugin::transport::OutgoingSender;
 use crate::spawn::spawn_named;
 
@@ -191,7 +191,13 @@ impl PluginConnection {
         if self.state == State::Closed {
             return;
         }
-        tracing::info!(plugin = %self.plugin, code = code.number(), reason, "worker connection closed");
+        // Without a connection, the reason for a refused registration is logged, and nothing else
+        // happened.
+        let has_connection = self.outbox.transport() == TransportKind::WebSocket;
+        if has_connection || code != CloseCode::RegistrationRefused {
+            let (plugin, code) = (&self.plugin, code.number());
+            tracing::info!(%plugin, code, reason, "worker connection closed");
+        }
         self.outbox.close(code, reason);
         self.end(ctx);
     }
