@@ -13,6 +13,7 @@ mod plugins;
 mod races;
 mod random;
 mod triggers;
+mod unreadable;
 mod values;
 
 use serde_json::{Value as Json, json};

@@ -499,6 +499,7 @@ impl Deciding<'_> {
 
 fn parked(row: &CapturedRow, reason: String) -> Parked {
     Parked {
+        first: row.first,
         number: row.number,
         reason,
         columns: Vec::new(),

@@ -60,7 +60,9 @@ pub struct CapturedTransaction {
 /// What a transaction left of a row.
 #[derive(Clone, Debug)]
 pub struct CapturedRow {
-    /// Its last number in the outbox.
+    /// The number of its first change in the outbox.
+    pub first: u64,
+    /// The number of its last change.
     pub number: u64,
     /// The record, if the row identifies one.
     pub id: Option<RecordId>,
@@ -96,7 +98,9 @@ pub enum RowChange {
 /// A row that cannot be ingested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
-    /// Its number in the outbox.
+    /// The number of its first change in the outbox.
+    pub first: u64,
+    /// The number of its last change, under which it is parked.
     pub number: u64,
     /// Why.
     pub reason: String,

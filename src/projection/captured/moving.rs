@@ -9,7 +9,7 @@ use sqlx::Connection as _;
 
 use super::parked::waiting;
 use crate::projection::conn::{Conn, Row};
-use crate::projection::postgres::open_beside;
+use crate::projection::postgres::{is_about_rows, open_beside};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::OpenError;
 
@@ -57,7 +57,7 @@ pub async fn carry_over_captured(
         let mut from = Conn::Postgres(&mut from, from_extensions, None);
         let mut to = Conn::Postgres(&mut to, to_extensions, None);
         carry_constraints(&mut from, &mut to).await?;
-        while carry_some(&mut from, &mut to).await? {}
+        carry_parked(&mut from, &mut to).await?;
     }
     from.close().await?;
     to.close().await?;
@@ -94,13 +94,44 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
     Ok(())
 }
 
-/// Copies the oldest rows; returns whether there may be more.
-async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
-    let mut sql = Sql::new("SELECT id, to_jsonb(p)::text FROM _parked AS p ORDER BY id LIMIT ");
-    sql.bind(Arg::Int(BATCH_SIZE));
-    let rows = sql.fetch_all(from).await?;
+/// Copies parked rows, except those whose contents the database cannot return: they stay.
+async fn carry_parked(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let mut last = 0;
+    loop {
+        let read = match next(from, last, BATCH_SIZE).await {
+            Err(error) if is_about_rows(&error) => next(from, last, 1).await,
+            read => read,
+        };
+        match read {
+            Ok(rows) if rows.is_empty() => return Ok(()),
+            Ok(rows) => last = carry(from, to, &rows).await?,
+            Err(error) if is_about_rows(&error) => {
+                let mut sql = Sql::new("SELECT min(id) FROM _parked WHERE id>");
+                sql.bind(Arg::Int(last));
+                let row = sql.fetch_optional(from).await?;
+                last = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
+                tracing::warn!(
+                    number = last, %error,
+                    "a parked row stays in the old store, since it cannot be read"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads parked rows after one.
+async fn next(from: &mut Conn<'_>, last: i64, limit: i64) -> Result<Vec<Row>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT id, to_jsonb(p.*)::text FROM _parked AS p WHERE id>");
+    sql.bind(Arg::Int(last)).push(" ORDER BY id LIMIT ");
+    sql.bind(Arg::Int(limit));
+    sql.fetch_all(from).await
+}
+
+/// Copies rows and deletes them where they were; returns the number of the last one.
+async fn carry(from: &mut Conn<'_>, to: &mut Conn<'_>, rows: &[Row]) -> Result<i64, sqlx::Error> {
     let mut tx = to.begin_writing().await?;
-    for row in &rows {
+    for row in rows {
         put(&mut tx.conn(), row).await?;
     }
     tx.commit().await?;
@@ -108,13 +139,10 @@ async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx
         .iter()
         .map(|row| row.int(0))
         .collect::<Result<_, _>>()?;
-    if ids.is_empty() {
-        return Ok(false);
-    }
     let mut sql = Sql::new("DELETE FROM _parked WHERE id");
     sql.one_of(&ids, |id| Arg::Int(*id));
     sql.execute(from).await?;
-    Ok(true)
+    Ok(ids.last().copied().unwrap_or_default())
 }
 
 /// Inserts a row under a number of the new outbox, unless it is there already.

@@ -7,9 +7,11 @@ use skytrail_actors::capture::{Parked, ParkedRow, ParkedSelector, Waiting};
 use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 
+use super::reading::{CONTENTS, NO_CONTENTS};
 use super::{Cells, Tables, cells};
 use crate::projection::conn::{Conn, Row};
 use crate::projection::layout::Catalog;
+use crate::projection::postgres::is_about_rows;
 use crate::projection::sql::{Arg, Sql};
 
 /// Copies rows to where operators look for them; rows of records that the log does not have are
@@ -25,13 +27,18 @@ pub(super) async fn park(
         let mut sql = Sql::new(
             "INSERT INTO _parked \
              (id, transaction, role, at, table_name, key, before, after, reason, columns) \
-             SELECT id, transaction, role, at, table_name, key, before, after, ",
+             SELECT o.id, o.transaction, o.role, o.at, o.table_name, o.key, f.before, o.after, ",
         );
         sql.bind(Arg::text(row.reason.as_str())).push(", ");
-        sql.push("nullif(")
-            .bind(columns_of(row))
-            .push("::jsonb, 'null') FROM _outbox WHERE transaction=");
-        sql.bind(Arg::unsigned(source.transaction)).push(" AND id=");
+        // From before the transaction's first change of the row to what its last one left.
+        sql.push("nullif(").bind(columns_of(row)).push(
+            "::jsonb, 'null') FROM _outbox AS o JOIN _outbox AS f \
+             ON f.transaction=o.transaction AND f.id=",
+        );
+        sql.bind(Arg::unsigned(row.first))
+            .push(" WHERE o.transaction=");
+        sql.bind(Arg::unsigned(source.transaction))
+            .push(" AND o.id=");
         sql.bind(Arg::unsigned(row.number))
             .push(" ON CONFLICT DO NOTHING");
         sql.execute(&mut tx.conn()).await?;
@@ -84,10 +91,31 @@ pub(super) async fn list(
     if is_none(selector) {
         return Ok(Vec::new());
     }
-    let mut sql = Sql::new(
-        "SELECT id, table_name, key, before, after, columns, reason, role, transaction, at, \
-         parked_at FROM _parked WHERE ",
-    );
+    match select(conn, tables, (CONTENTS, selector, limit)).await {
+        Err(error) if is_about_rows(&error) => {}
+        listed => return listed,
+    }
+    // The contents of some row cannot be read, which is then shown without them.
+    let mut listed = select(conn, tables, (NO_CONTENTS, selector, limit)).await?;
+    for row in &mut listed {
+        let this = ParkedSelector::These(vec![row.id]);
+        match select(conn, tables, (CONTENTS, &this, 1)).await {
+            Ok(whole) => whole.into_iter().for_each(|whole| *row = whole),
+            Err(error) if is_about_rows(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listed)
+}
+
+async fn select(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+    (contents, selector, limit): (&'static str, &ParkedSelector, usize),
+) -> Result<Vec<ParkedRow>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT id, table_name, key, ");
+    sql.push(contents)
+        .push(", columns, reason, role, transaction, at, parked_at FROM _parked WHERE ");
     only(&mut sql, selector).push(" ORDER BY id LIMIT ");
     sql.bind(Arg::unsigned(u64::try_from(limit).unwrap_or(u64::MAX)));
     let rows = sql.fetch_all(conn).await?;

@@ -10,7 +10,9 @@ use skytrail_actors::capture::{
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
 
-use super::{closing, constraints, is_in_use, load, parked, scan, tables_of, take_out, triggers};
+use super::{
+    closing, constraints, is_in_use, parked, reading, scan, tables_of, take_out, triggers,
+};
 use crate::projection::store::{SqlStore, StoreLocation};
 
 /// Runs something on a connection that reads, with the catalog that fits.
@@ -43,7 +45,7 @@ impl CaptureSource for SqlStore {
     }
 
     async fn load(&self, limits: BatchLimits) -> Result<Vec<CapturedTransaction>, StoreError> {
-        over!(self, |conn, _catalog| load(conn, limits))
+        over!(self, |conn, _catalog| reading::load(conn, limits))
     }
 
     async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {

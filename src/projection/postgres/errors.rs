@@ -71,6 +71,23 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
+/// No permission, and no such table or column.
+const MISSING: [&str; 3] = ["42501", "42P01", "42703"];
+
+/// Returns whether rows that others have changed cannot be read because of what they are. Everything
+/// else can pass: failures of the connection, locks, conflicts and limits of resources by
+/// themselves, and what was removed from the server when it is restored.
+pub(in crate::projection) fn is_about_rows(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            !is_transient(error) && !MISSING.contains(&&*code)
+        }
+        _ => false,
+    }
+}
+
 /// Returns whether the server refuses writes.
 pub(in crate::projection) fn is_read_only(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());

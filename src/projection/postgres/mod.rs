@@ -37,8 +37,8 @@ use self::claim::Claim;
 use self::condition::Condition;
 pub(crate) use self::errors::is_transient;
 pub(super) use self::errors::{
-    failed, in_the_way, is_about_data, is_about_the_server, is_held, is_needed, is_read_only,
-    is_silent, is_stale, is_unsupported, not_applied,
+    failed, in_the_way, is_about_data, is_about_rows, is_about_the_server, is_held, is_needed,
+    is_read_only, is_silent, is_stale, is_unsupported, not_applied,
 };
 use self::errors::{held, io_error};
 pub(super) use self::escape::unescape_json;
