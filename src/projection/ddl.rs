@@ -523,13 +523,13 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
         .push(" SET ")
         .name(&column.name)
         .push(
-            " = n.number FROM (SELECT _row AS place, row_number() OVER \
+            " = _n.number FROM (SELECT _row AS place, row_number() OVER \
              (ORDER BY _created_at, _id) AS number FROM ",
         )
         .name(&table.name)
-        .push(") AS n WHERE ")
+        .push(") AS _n WHERE ")
         .name(&table.name)
-        .push("._row = n.place");
+        .push("._row = _n.place");
     sql.into_text()
 }
 
@@ -545,7 +545,7 @@ pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql
         .push(" SET ")
         .name(&column.name)
         .push(
-            " = n.number FROM (SELECT place, row_number() OVER (ORDER BY place) AS number \
+            " = _n.number FROM (SELECT place, row_number() OVER (ORDER BY place) AS number \
              FROM (SELECT _row AS place FROM ",
         )
         .name(&table.name)
@@ -555,9 +555,9 @@ pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql
         ))
         .bind(Arg::Text(lost))
         .push(table.dialect.choose("", "::jsonb"))
-        .push(")) AS p) AS n WHERE ")
+        .push(")) AS p) AS _n WHERE ")
         .name(&table.name)
-        .push("._row = n.place");
+        .push("._row = _n.place");
     sql
 }
 

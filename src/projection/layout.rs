@@ -308,7 +308,7 @@ impl Catalog {
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             types: HashMap::new(),
-            tables: NameSet::new(dialect),
+            tables: NameSet::of_tables(dialect),
             last_id: 0,
             dialect,
         }

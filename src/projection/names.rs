@@ -67,19 +67,36 @@ fn cut(text: &str, limit: usize) -> &str {
 /// Columns that every table of PostgreSQL has already.
 const HIDDEN_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 
+/// Types of PostgreSQL's extensions that our own SQL names without their schema.
+const EXTENSION_TYPES: [&str; 2] = ["citext", "geometry"];
+
+/// Tables and functions of SQLite that our own SQL reads like tables.
+const SQLITE_TABLES: [&str; 2] = ["json_each", "dbstat"];
+
 /// The names in use in one namespace: the tables, or the columns of one table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameSet {
     taken: HashSet<String>,
     dialect: Dialect,
+    /// Whether these are names of tables.
+    has_tables: bool,
 }
 
 impl NameSet {
-    /// Starts an empty namespace.
+    /// Starts an empty namespace of columns.
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             taken: HashSet::new(),
             dialect,
+            has_tables: false,
+        }
+    }
+
+    /// Starts an empty namespace of tables.
+    pub(crate) fn of_tables(dialect: Dialect) -> Self {
+        Self {
+            has_tables: true,
+            ..Self::new(dialect)
         }
     }
 
@@ -96,10 +113,21 @@ impl NameSet {
 
     fn is_reserved(&self, name: &str) -> bool {
         let lower = name.to_ascii_lowercase();
-        let by_database = self
-            .dialect
-            .choose(lower.starts_with("sqlite"), HIDDEN_COLUMNS.contains(&name));
-        name.is_empty() || name.starts_with('_') || by_database
+        let by_database = self.dialect.choose(
+            lower.starts_with("sqlite"),
+            HIDDEN_COLUMNS.contains(&name),
+        );
+        let hides = self.has_tables && self.hides(name, &lower);
+        name.is_empty() || name.starts_with('_') || by_database || hides
+    }
+
+    /// Returns whether our SQL would find a table of this name in place of something that the
+    /// database has, or the other way round.
+    fn hides(&self, name: &str, lower: &str) -> bool {
+        self.dialect.choose(
+            SQLITE_TABLES.contains(&lower) || lower.starts_with("pragma_"),
+            EXTENSION_TYPES.contains(&name) || name.starts_with("pg_"),
+        )
     }
 
     /// Finds the free name nearest to `name` and marks it as used.
@@ -182,6 +210,22 @@ mod tests {
         let index = Name::of_index(&long, set.dialect);
         assert!(index.as_str().len() <= 63, "{index:?}");
         assert_ne!(index, Name::of_index(&long.repeat(2), set.dialect));
+    }
+
+    #[test]
+    fn tables_do_not_hide_what_the_database_has() {
+        let postgres = Dialect::Postgres(Extensions::default());
+        let mut set = NameSet::of_tables(postgres);
+        for name in ["pg_class", "citext", "geometry"] {
+            assert_eq!(set.take(name).as_str(), format!("~{name}"));
+        }
+        assert_eq!(set.take("json_each").as_str(), "json_each");
+        let mut set = NameSet::of_tables(Dialect::Sqlite);
+        for name in ["JSON_each", "dbstat", "pragma_index_list"] {
+            assert_eq!(set.take(name).as_str(), format!("~{name}"));
+        }
+        assert_eq!(set.take("pg_class").as_str(), "pg_class");
+        assert_eq!(NameSet::new(postgres).take("pg_class").as_str(), "pg_class");
     }
 
     #[test]

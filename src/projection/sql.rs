@@ -396,6 +396,7 @@ impl Sql {
     /// Adds a table alias that consists of a letter and a number.
     pub(crate) fn alias(&mut self, letter: char, number: usize) -> &mut Self {
         debug_assert!(letter.is_ascii_lowercase(), "aliases are letters");
+        self.text.push('_');
         self.text.push(letter);
         self.text.push_str(&number.to_string());
         self

@@ -7,6 +7,7 @@ mod held;
 mod indexes;
 mod left;
 mod moving;
+mod names;
 mod outage;
 mod pooler;
 mod rights;

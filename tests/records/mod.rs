@@ -1,6 +1,7 @@
 //! Records from outside: they persist, and are shown only to those who may see them.
 
 mod hidden;
+pub mod names;
 
 use std::collections::BTreeSet;
 use std::process::Command;

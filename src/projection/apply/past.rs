@@ -39,17 +39,17 @@ pub(super) async fn keep(
 
 /// Builds the statement; the values per row are its key, and the position at which it ends.
 fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
-    let mut sql = Sql::new("WITH v(k, p) AS (VALUES ");
+    let mut sql = Sql::new("WITH _v(k, p) AS (VALUES ");
     push_rows(&mut sql, &[Kind::Text, Kind::Int], num_rows);
     sql.push(") ")
         .push(insert_or_fail(table.dialect))
         .name(&past.name)
         .push(" (_until");
     push_columns(&mut sql, table, ",");
-    sql.push(") SELECT v.p");
+    sql.push(") SELECT _v.p");
     push_columns(&mut sql, table, ",t.");
-    sql.push(" FROM v JOIN ").name(&table.name);
-    sql.push(" AS t ON t._id=v.k");
+    sql.push(" FROM _v JOIN ").name(&table.name);
+    sql.push(" AS t ON t._id=_v.k");
     // A row inserted by SQL has no position until its event arrives: it has no earlier versions.
     sql.push(table.dialect.choose("", " WHERE t._position<>0"));
     sql

@@ -78,7 +78,8 @@ fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
 
 fn insert(verb: &'static str, table: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new(verb);
-    sql.name(&table.name).push(" (");
+    // A type can be called `excluded`.
+    sql.name(&table.name).push(" AS t (");
     push_system_names(&mut sql, table);
     for name in table.field_names() {
         sql.push(",").name(name);
@@ -119,7 +120,8 @@ fn patch_one(table: &Table, places: &[usize]) -> Sql {
 
 /// Builds the statement; its values per row are the columns in order, then the key.
 fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
-    let mut sql = Sql::new("WITH v(");
+    // No table of a type has such a name.
+    let mut sql = Sql::new("WITH _v(");
     for index in 0..places.len() {
         sql.alias('c', index).push(",");
     }
@@ -131,11 +133,11 @@ fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
     for (index, place) in places.iter().enumerate() {
         sql.push(if index == 0 { "" } else { "," });
         push_column(&mut sql, table, *place);
-        sql.push("=v.").alias('c', index);
+        sql.push("=_v.").alias('c', index);
     }
-    sql.push(" FROM v WHERE ")
+    sql.push(" FROM _v WHERE ")
         .name(&table.name)
-        .push("._id=v.k");
+        .push("._id=_v.k");
     sql
 }
 

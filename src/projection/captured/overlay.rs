@@ -103,9 +103,11 @@ impl Pending {
             sql.push(if index == 0 { "" } else { "," });
             sql.name(column).push("=o.").name(column);
         }
-        sql.push(" FROM _outbox AS p, jsonb_populate_record(NULL::")
+        // NULL of the table's own type: a type of the database can have the same name. No column
+        // has the alias, which is therefore the row.
+        sql.push(" FROM _outbox AS p, jsonb_populate_record((SELECT _row_of FROM ")
             .name(table);
-        sql.push(",p.after) AS o WHERE p.id=")
+        sql.push(" AS _row_of LIMIT 0),p.after) AS o WHERE p.id=")
             .bind(Arg::Int(after))
             .push(" AND t._id=")
             .bind(Arg::text(key));

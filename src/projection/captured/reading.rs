@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use skytrail_actors::capture::{CapturedTransaction, Portion};
+use skytrail_actors::capture::{CapturedTransaction, BatchLimits};
 use skytrail_schema::event::SqlSource;
 use uuid::Uuid;
 
@@ -33,12 +33,12 @@ enum Care {
 /// Reads the oldest transactions.
 pub(super) async fn load(
     conn: &mut Conn<'_>,
-    portion: Portion,
+    limits: BatchLimits,
 ) -> Result<Vec<CapturedTransaction>, sqlx::Error> {
-    match read_all(conn, portion, Care::None).await {
+    match read_all(conn, limits, Care::None).await {
         Err(error) if is_about_rows(&error) => {
             tracing::debug!(%error, "the outbox is read row by row");
-            read_all(conn, portion, Care::PerRow).await
+            read_all(conn, limits, Care::PerRow).await
         }
         read => read,
     }
@@ -46,7 +46,7 @@ pub(super) async fn load(
 
 async fn read_all(
     conn: &mut Conn<'_>,
-    portion: Portion,
+    limits: BatchLimits,
     care: Care,
 ) -> Result<Vec<CapturedTransaction>, sqlx::Error> {
     let mut tx = conn.begin().await?;
@@ -62,7 +62,7 @@ async fn read_all(
     // From the same snapshot as the rows, so it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
-    let mut left = Left::of(portion);
+    let mut remaining = RemainingLimits::of(limits);
     let mut read = Vec::new();
     for number in numbers {
         let reading = Reading {
@@ -70,7 +70,7 @@ async fn read_all(
             transaction: number.int(0)?,
             care,
         };
-        let (rows, is_whole) = reading.rows(&mut tx.conn(), &mut left).await?;
+        let (rows, is_whole) = reading.rows(&mut tx.conn(), &mut remaining).await?;
         read.extend(transaction(rows));
         if !is_whole {
             break;
@@ -166,14 +166,14 @@ impl Reading<'_> {
     async fn rows(
         self,
         conn: &mut Conn<'_>,
-        left: &mut Left,
+        remaining: &mut RemainingLimits,
     ) -> Result<(Vec<Entry>, bool), sqlx::Error> {
         let mut entries = Vec::new();
         let mut last = 0;
         loop {
             let limit = match self.care {
-                Care::None => left.next(),
-                Care::PerRow => left.next().min(1),
+                Care::None => remaining.next(),
+                Care::PerRow => remaining.next().min(1),
             };
             if limit == 0 {
                 return Ok((entries, false));
@@ -182,12 +182,12 @@ impl Reading<'_> {
             match self.care {
                 Care::None => {
                     let rows = self.select(conn, CONTENTS, (last, limit)).await?;
-                    left.take(&rows)?;
+                    remaining.take(&rows)?;
                     for row in &rows {
                         entries.push(decode(row, contents(row)?)?);
                     }
                 }
-                Care::PerRow => entries.extend(self.row(conn, last, left).await?),
+                Care::PerRow => entries.extend(self.row(conn, last, remaining).await?),
             }
             if let Some(entry) = entries.last() {
                 last = i64::try_from(entry.row.number).unwrap_or(i64::MAX);
@@ -203,7 +203,7 @@ impl Reading<'_> {
         self,
         conn: &mut Conn<'_>,
         last: i64,
-        left: &mut Left,
+        remaining: &mut RemainingLimits,
     ) -> Result<Option<Entry>, sqlx::Error> {
         let mut attempt = conn.begin().await?;
         let read = async |conn: &mut Conn<'_>| {
@@ -215,7 +215,7 @@ impl Reading<'_> {
         attempt.rollback().await?;
         let error = match read {
             Ok((rows, contents)) => {
-                left.take(&rows)?;
+                remaining.take(&rows)?;
                 let entry = rows.first().zip(contents);
                 return entry
                     .map(|(row, contents)| decode(row, contents))
@@ -229,7 +229,7 @@ impl Reading<'_> {
             other => other.to_string(),
         };
         let rows = self.select(conn, NO_CONTENTS, (last, 1)).await?;
-        left.take(&rows)?;
+        remaining.take(&rows)?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };
@@ -323,21 +323,21 @@ fn transaction(entries: Vec<Entry>) -> Option<(SqlSource, Vec<Net>)> {
 }
 
 /// How much can still be read.
-struct Left {
+struct RemainingLimits {
     num_rows: usize,
     num_bytes: usize,
     /// How many rows to ask for next: few at first, since their size is unknown.
     chunk: usize,
 }
 
-impl Left {
+impl RemainingLimits {
     const FIRST_CHUNK: usize = 4;
     const MAX_CHUNK: usize = 1024;
 
-    fn of(portion: Portion) -> Self {
+    fn of(limits: BatchLimits) -> Self {
         Self {
-            num_rows: portion.max_rows,
-            num_bytes: portion.max_bytes,
+            num_rows: limits.max_rows,
+            num_bytes: limits.max_bytes,
             chunk: Self::FIRST_CHUNK,
         }
     }
