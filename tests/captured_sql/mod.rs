@@ -293,11 +293,80 @@ fn the_servers_own_tables_are_closed_and_nothing_goes_uncaptured() {
             "INSERT of \"_relation\"",
         ),
         ("TRUNCATE note", "TRUNCATE of \"note\""),
+        (
+            "INSERT INTO _role VALUES ('device') ON CONFLICT DO NOTHING",
+            "INSERT of \"_role\"",
+        ),
+        ("UPDATE _role SET id = 'x'", "UPDATE of \"_role\""),
+        ("DELETE FROM _follow", "DELETE of \"_relation\""),
     ] {
         let said = world.try_sql(sql).unwrap_err();
         assert!(said.contains(&format!("does not take {what}")), "{said}");
     }
     assert_eq!(world.fetch("note/1")["n"], 1);
+    // What the docs say of generated columns and of views.
+    for (sql, code) in [
+        ("UPDATE _auth SET password = 'x'", "428C9"),
+        ("UPDATE _auth SET disabled = true", "428C9"),
+        (
+            "INSERT INTO _auth (id, password) VALUES ('a', 'b')",
+            "428C9",
+        ),
+        ("INSERT INTO _auth (id) VALUES ('a')", "0A000"),
+        ("INSERT INTO _auth_role VALUES ('a', 'b')", "55000"),
+        ("DELETE FROM _user", "55000"),
+        ("SELECT 1 FROM _record_creation", "42P01"),
+        ("SELECT 1 FROM _record_field_access", "42P01"),
+        ("SELECT 1 FROM _password_history", "42P01"),
+    ] {
+        let said = world.try_sql(&format!(
+            "DO $do$ BEGIN EXECUTE $sql${sql}$sql$; \
+             EXCEPTION WHEN OTHERS THEN RAISE EXCEPTION 'state %', SQLSTATE; END $do$"
+        ));
+        let said = said.unwrap_err();
+        assert!(said.contains(&format!("state {code}")), "{sql}: {said}");
+    }
+}
+
+#[test]
+fn roles_can_be_referred_to_as_in_v1() {
+    let world = World::new();
+    let roles = json!({"roles": ["device", "staff"]});
+    world.master.call("role:default", roles).result();
+    world.applied();
+    world.sql("CREATE TABLE theirs (role text REFERENCES _role (id)); CREATE TABLE more (role text REFERENCES _role)");
+    world.sql("INSERT INTO theirs VALUES ('device'); INSERT INTO more VALUES ('staff')");
+    assert!(
+        world
+            .try_sql("INSERT INTO theirs VALUES ('nobody')")
+            .is_err()
+    );
+    let roles = json!({"roles": ["device"]});
+    world.master.call("role:admin", roles).result();
+    world.applied();
+    let found = world.sql(
+        "SELECT id, by_default, is_admin FROM _role WHERE id IN ('device', 'staff') ORDER BY id",
+    );
+    assert_eq!(found, "device|t|t\nstaff|t|f\n");
+}
+
+#[test]
+fn a_store_from_before_gets_roles_that_can_be_referred_to() {
+    let mut world = World::new();
+    let roles = json!({"roles": ["device"]});
+    world.master.call("role:default", roles).result();
+    world.applied();
+    assert!(world.server.terminate().success());
+    world.sql(ROLES_OF_BEFORE);
+    world.sql("SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 7");
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.master = Client::master(&world.server);
+    let roles = json!({"roles": ["staff"]});
+    world.master.call("role:admin", roles).result();
+    world.applied();
+    world.sql("CREATE TABLE theirs (role text REFERENCES _role (id))");
+    world.sql("INSERT INTO theirs VALUES ('device'), ('staff')");
 }
 
 #[test]
@@ -348,6 +417,10 @@ fn a_constraint_that_does_not_fit_the_log_is_lifted_until_it_does() {
 const ACTORS_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; \
     ALTER TABLE _actor DROP CONSTRAINT _actor_once, ADD UNIQUE (actor)";
 
+/// The column of `_role` that format 8 made an ordinary one.
+const ROLES_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; ALTER TABLE _role DROP id; \
+    ALTER TABLE _role ADD id text COLLATE \"C\" GENERATED ALWAYS AS (name) STORED";
+
 #[test]
 fn a_store_from_before_takes_sql_in_from_now_on() {
     let mut world = World::new();
@@ -362,6 +435,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
          UPDATE _checkpoint SET format = 1",
     );
     world.sql(ACTORS_OF_BEFORE);
+    world.sql(ROLES_OF_BEFORE);
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     world.master = Client::master(&world.server);
@@ -387,6 +461,7 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
          UPDATE _checkpoint SET format = 3",
     );
     world.sql(ACTORS_OF_BEFORE);
+    world.sql(ROLES_OF_BEFORE);
     let one = world.sql("SELECT outbox FROM _captured");
     world.server.restart();
     world.ada = world.ada.at(&world.server);

@@ -59,7 +59,9 @@ fn a_start_says_through_which_formats_it_brings_a_store() {
     };
     let present = format_of();
     database.sql(
-        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost; UPDATE app_myapp._checkpoint SET format = 5",
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost; ALTER TABLE app_myapp._role DROP id; \
+         ALTER TABLE app_myapp._role ADD id text GENERATED ALWAYS AS (name) STORED; \
+         UPDATE app_myapp._checkpoint SET format = 5",
     );
     server.restart();
     let said = server.output();

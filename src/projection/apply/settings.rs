@@ -169,10 +169,13 @@ pub(super) async fn define_role(
     version: u32,
     flags: RoleFlags,
 ) -> Result<(), ApplyError> {
+    // A file generates v1's column `id`; in a server, other programs must be able to refer to it.
+    let id = conn.dialect().choose("name", "id");
     let sql = Sql::put(
         "_role",
         [("name", Arg::text(name.as_str()))],
         [
+            (id, Arg::text(name.as_str())),
             ("version", Arg::Int(version.into())),
             ("by_default", Arg::Bool(flags.by_default)),
             ("is_admin", Arg::Bool(flags.is_admin)),
