@@ -20,7 +20,7 @@ use super::{complain, open_log, say};
 use crate::config::{Config, Database};
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
-use crate::projection::{SqlStore, StoreOptions, place_of, remove};
+use crate::projection::{SqlStore, StoreOptions, list_theirs, place_of, remove};
 use crate::proof::{NotOpened, open_signed};
 use crate::record_store::leaving;
 use crate::record_store::leftovers::Filling;
@@ -87,7 +87,26 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
          takes its place. The old store is kept; drop it when you no longer need it",
         config.data_dir.display()
     ));
+    if let Some(old) = &config.database {
+        tell_of_theirs(&config.app.name, old).await;
+    }
     Ok(())
+}
+
+/// Names what other programs have created next to the old store: it stays there.
+async fn tell_of_theirs(app: &str, old: &Database) {
+    match list_theirs(old.url.reveal(), app).await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => say(&format!(
+            "in the old database stays what other programs have created there: {}",
+            left.join(", ")
+        )),
+        Err(error) => complain(&format!(
+            "what other programs have created in the old database stays there, and cannot be \
+             listed: {}",
+            with_causes(&error)
+        )),
+    }
 }
 
 fn target(config: &Config, to: &str) -> Result<Option<Database>, String> {

@@ -13,8 +13,8 @@ use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
 use crate::projection::{
-    HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting,
-    digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
+    HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, check_old,
+    count_waiting, digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
 };
 use crate::proof::open_signed;
 use crate::record_store::leaving;
@@ -124,6 +124,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
     let failed = |error: OpenError| with_causes(&error);
     drop_leftovers(url, app).await.map_err(failed)?;
+    check_old(url, app).await.map_err(failed)?;
     let new = beside(app, "new");
     let held = hold(url, &new).await?;
     // A store that exists here is from another run, and maybe from a log that was restored since.
@@ -142,7 +143,9 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
             with_causes(&error)
         ));
     }
-    switch_schemas(url, &new, app).await.map_err(failed)?;
+    for told in switch_schemas(url, &new, app).await.map_err(failed)? {
+        complain(&told);
+    }
     held.close().await.map_err(failed)?;
     say(&format!(
         "rebuilt from {head} events; the old store is kept in the schema app_{app}~old"

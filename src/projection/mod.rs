@@ -42,8 +42,8 @@ pub(crate) use causes::with_causes;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_transient;
 pub use postgres::{
-    HeldStore, ServerOptions, StoreOrigin, beside, digest_server, drop_leftovers, drop_store,
-    origin_server, place_of, switch_schemas,
+    HeldStore, ServerOptions, StoreOrigin, beside, bring_back, check_old, digest_server,
+    drop_leftovers, drop_store, list_theirs, origin_server, place_of, switch_schemas,
 };
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};

@@ -15,8 +15,8 @@ use crate::app::StartError;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
-    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_leftovers,
-    is_transient, part, with_causes,
+    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, bring_back, damage_marker,
+    drop_leftovers, is_transient, part, with_causes,
 };
 use crate::record_store::origin::find_foreign;
 
@@ -99,6 +99,21 @@ async fn open_server(
             error,
             "what commands left next to the record store cannot be dropped"
         );
+    }
+    // Earlier versions left there what other programs had created.
+    match bring_back(database.url.reveal(), app).await {
+        Ok(told) => {
+            for what in told {
+                tracing::warn!("{what}");
+            }
+        }
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::warn!(
+                error,
+                "what other programs have next to the record store cannot be brought back"
+            );
+        }
     }
     Ok(store)
 }

@@ -12,6 +12,7 @@ mod parked;
 mod plugins;
 mod races;
 mod random;
+mod theirs;
 mod triggers;
 mod unreadable;
 mod values;

@@ -4,7 +4,8 @@
 //!   at a time uses a store. `readers`: the connections that read.
 //! - `values`: how values are sent and received. `escape`: strings that it does not accept.
 //! - `errors`: what failures mean.
-//! - `rebuild`: stores next to the one in use.
+//! - `digest`: what a store holds.
+//! - `rebuild`: stores next to the one in use. `theirs`: what other programs have in the schema.
 //! - `scrub`: removes what was erased from the files.
 //! - `schema`: the tables, and how they are created.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
@@ -13,6 +14,7 @@
 
 mod claim;
 mod condition;
+mod digest;
 mod errors;
 mod escape;
 mod hosts;
@@ -22,6 +24,7 @@ mod readers;
 mod rebuild;
 mod schema;
 mod scrub;
+mod theirs;
 mod values;
 
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use tokio::sync::Mutex;
 
 use self::claim::Claim;
 use self::condition::Condition;
+pub use self::digest::{digest_server, origin_server};
 pub(crate) use self::errors::is_transient;
 pub(super) use self::errors::{
     failed, in_the_way, is_about_data, is_about_rows, is_about_the_server, is_held, is_needed,
@@ -49,7 +53,8 @@ pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
 pub use self::rebuild::{
-    HeldStore, beside, digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
+    HeldStore, beside, bring_back, check_old, drop_leftovers, drop_store, list_theirs,
+    switch_schemas,
 };
 pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};

@@ -27,7 +27,7 @@ use crate::projection::{ddl, read};
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format that this program writes and knows.
-const FORMAT: i64 = 8;
+pub(super) const FORMAT: i64 = 8;
 
 /// The scripts that lead to each format from the previous one.
 const SCRIPTS: [&str; 8] = [

@@ -1,0 +1,448 @@
+-- Tells the server's own objects in an app's schema from those of other programs, and keeps the latter
+-- when the former are replaced. These functions exist only within the transaction that uses them. Arguments
+-- named `used` are the app's schema, `filled` the one that was filled next to it, and `kept` the one with
+-- the store of before.
+
+-- Returns the format of the store in a schema; 0 if that cannot be read any more, NULL if there is no store.
+CREATE FUNCTION _theirs_version(place name) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    version bigint;
+BEGIN
+    IF to_regclass(format('%I._checkpoint', place)) IS NOT NULL THEN
+        EXECUTE format('SELECT coalesce(max(format), 0) FROM %I._checkpoint', place) INTO version;
+        RETURN version;
+    END IF;
+    RETURN (SELECT 0 FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(place)) AND proname = '_capture' LIMIT 1);
+END $$;
+
+-- Lists the server's own tables, views and sequences in a schema. A new migration adds its tables here, unless
+-- they have the trigger `_refuse`, and its views and sequences. `known` is the newest format that this
+-- program knows: a store of a newer one has views and sequences with other names.
+CREATE FUNCTION _theirs_own(place name, known bigint) RETURNS SETOF oid LANGUAGE plpgsql AS $$
+DECLARE
+    space oid := to_regnamespace(quote_ident(place));
+    tables text[] := '{}';
+    version bigint := _theirs_version(place);
+BEGIN
+    IF version IS NULL THEN
+        RETURN;
+    END IF;
+    IF to_regclass(format('%I._type', place)) IS NOT NULL THEN
+        EXECUTE format('SELECT coalesce(array_agg(table_name), ''{}'') FROM %I._type', place) INTO tables;
+    END IF;
+    tables := tables || ARRAY['_checkpoint', '_captured', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
+        '_sso_custom_token', '_auth_provider', '_relation', '_relation_version', '_sequence', '_actor', '_history',
+        '_faults', '_asset', '_device', '_subscription', '_task', '_index', '_outbox', '_parked', '_lifted', '_lost'];
+    RETURN QUERY SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = space AND (
+        c.relkind = 'r' AND (
+            c.relname::text = ANY (tables)
+            OR c.relname ~ '^_past_[0-9]+$'
+                AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = '_until')
+            OR EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                WHERE t.tgrelid = c.oid AND p.pronamespace = space AND p.proname IN ('_refuse', '_capture')))
+        OR c.relkind = 'v' AND c.relname IN ('_auth_role', '_friend', '_follow', '_user')
+        OR c.relkind = 'S' AND c.relname = '_captured_row'
+        OR c.relkind IN ('v', 'S') AND version > known AND starts_with(c.relname, '_')
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+                AND refclassid = 'pg_class'::regclass AND refobjsubid > 0 AND deptype IN ('a', 'i')));
+END $$;
+
+-- Lists the server's own functions in a schema.
+CREATE FUNCTION _theirs_own_functions(place name, known bigint) RETURNS SETOF oid LANGUAGE sql AS $$
+    SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(place))
+        AND NOT starts_with(proname, '_theirs_')
+        AND (_theirs_version(place) IS NOT NULL
+                AND proname IN ('_utc', '_next_row', '_capture', '_refuse', '_put_back', '_closed')
+            OR _theirs_version(place) > known AND starts_with(proname, '_'))
+$$;
+
+-- Lists what else is in a schema: what belongs to a table moves with it and is left out.
+CREATE FUNCTION _theirs_objects(place name, known bigint) RETURNS TABLE (kind text, named text) LANGUAGE plpgsql AS $$
+DECLARE
+    own oid[] := ARRAY(SELECT _theirs_own(place, known) UNION ALL SELECT _theirs_own_functions(place, known));
+BEGIN
+    RETURN QUERY SELECT o.type, o.identity
+    FROM pg_depend AS d, pg_identify_object(d.classid, d.objid, 0) AS o
+    WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(quote_ident(place))
+        AND d.deptype = 'n' AND d.objid <> ALL (own) AND d.classid <> 'pg_default_acl'::regclass
+        AND NOT (d.classid = 'pg_proc'::regclass
+            AND EXISTS (SELECT FROM pg_proc WHERE oid = d.objid AND starts_with(proname, '_theirs_')))
+        AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0
+            AND (e.deptype = 'e' OR e.deptype IN ('a', 'i') AND e.refclassid = 'pg_class'::regclass AND e.refobjsubid > 0))
+    ORDER BY 1, 2;
+END $$;
+
+-- Writes the statements that grant what an access list has.
+CREATE FUNCTION _theirs_grants(what text, list aclitem[], owner oid) RETURNS text LANGUAGE sql AS $$
+    SELECT coalesce(string_agg(format('GRANT %s ON %s TO %s%s;', privilege_type, what,
+        CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+        CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), ' '), '')
+    FROM aclexplode(list) WHERE grantee <> owner
+$$;
+
+-- Returns the full name of a relation, which CREATE needs.
+CREATE FUNCTION _theirs_named(id oid) RETURNS text LANGUAGE sql AS $$
+    SELECT format('%s.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = id
+$$;
+
+-- Lists what other programs have built on the server's own objects in a schema, each with the statement
+-- that creates it, without the schema's name.
+CREATE FUNCTION _theirs_needing(place name, known bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    own oid[] := ARRAY(SELECT _theirs_own(place, known));
+    own_functions oid[] := ARRAY(SELECT _theirs_own_functions(place, known));
+    row_types oid[] := ARRAY(SELECT t.oid FROM pg_type AS t JOIN pg_class AS c ON c.reltype IN (t.oid, t.typelem)
+        WHERE c.oid = ANY (own) AND c.reltype <> 0);
+    path text := current_setting('search_path');
+    listed jsonb;
+BEGIN
+    PERFORM set_config('search_path', quote_ident(place), true);
+    SELECT coalesce(jsonb_agg(item), '[]') INTO listed FROM (
+        SELECT jsonb_build_object('kind', 'constraint', 'name', o.conname, 'id', o.conrelid, 'key', o.conindid,
+            'of', o.confrelid, 'text', pg_get_constraintdef(o.oid, true)) AS item
+        FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0
+            AND o.confrelid = ANY (own) AND o.conrelid <> ALL (own)
+        UNION ALL SELECT jsonb_build_object('kind', 'reference', 'name', o.conname, 'id', o.conrelid)
+        FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0
+            AND o.conrelid = ANY (own) AND o.confrelid <> ALL (own)
+        UNION ALL SELECT jsonb_build_object('kind', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END,
+            'name', c.relname, 'id', c.oid, 'text', rtrim(pg_get_viewdef(c.oid), ';'),
+            'options', array_to_string(c.reloptions, ', '), 'is_filled', c.relispopulated,
+            'indexes', (SELECT string_agg(pg_get_indexdef(i.indexrelid, 0, true), '; ') FROM pg_index AS i
+                WHERE i.indrelid = c.oid))
+        FROM pg_class AS c WHERE c.relkind IN ('v', 'm') AND c.oid <> ALL (own) AND EXISTS (
+            SELECT FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+            WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY (own))
+        UNION ALL SELECT jsonb_build_object('kind', CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END,
+            'name', p.proname, 'id', p.oid, 'signature', p.oid::regprocedure, 'text', pg_get_functiondef(p.oid))
+        FROM pg_proc AS p WHERE p.prokind IN ('f', 'p') AND p.oid <> ALL (own_functions) AND EXISTS (SELECT FROM pg_depend AS d
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'n'
+            AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY (own)
+                OR d.refclassid = 'pg_type'::regclass AND d.refobjid = ANY (row_types)))
+        UNION ALL SELECT jsonb_build_object('kind', 'trigger', 'name', t.tgname, 'id', t.tgrelid, 'of', c.relname,
+            'text', pg_get_triggerdef(t.oid, true) || CASE t.tgenabled
+                WHEN 'D' THEN format('; ALTER TABLE %I DISABLE TRIGGER %I', c.relname, t.tgname)
+                WHEN 'A' THEN format('; ALTER TABLE %I ENABLE ALWAYS TRIGGER %I', c.relname, t.tgname)
+                WHEN 'R' THEN format('; ALTER TABLE %I ENABLE REPLICA TRIGGER %I', c.relname, t.tgname)
+                ELSE '' END)
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+        WHERE c.oid = ANY (own) AND NOT t.tgisinternal AND NOT starts_with(t.tgname, '_')
+        UNION ALL SELECT jsonb_build_object('kind', 'rule', 'name', r.rulename, 'id', c.oid, 'of', c.relname,
+            'text', rtrim(pg_get_ruledef(r.oid, true), ';'))
+        FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
+        WHERE c.oid = ANY (own) AND c.relkind = 'r'
+        UNION ALL SELECT jsonb_build_object('kind', 'index', 'name', x.relname, 'id', c.oid, 'of', c.relname,
+            'text', pg_get_indexdef(x.oid, 0, true))
+        FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_class AS c ON c.oid = i.indrelid
+        WHERE c.oid = ANY (own) AND NOT i.indisunique AND NOT starts_with(x.relname, '_')
+            AND NOT EXISTS (SELECT FROM pg_constraint AS o WHERE o.conindid = x.oid)) AS items;
+    PERFORM set_config('search_path', path, true);
+    RETURN listed;
+END $$;
+
+-- Builds one such thing on the objects that have the names now.
+CREATE FUNCTION _theirs_build(item jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    id oid := (item ->> 'id')::oid;
+    code text := item ->> 'text';
+    named text;
+    grants text;
+    owner oid;
+BEGIN
+    CASE item ->> 'kind'
+    WHEN 'constraint' THEN
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s', id::regclass, item ->> 'name', code);
+    WHEN 'reference' THEN
+        -- The constraint is in the new store's table of those that are to be restored.
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+    WHEN 'view' THEN
+        EXECUTE format('CREATE OR REPLACE VIEW %s%s AS %s', _theirs_named(id), ' WITH (' || (item ->> 'options') || ')', code);
+    WHEN 'materialized view' THEN
+        named := _theirs_named(id);
+        SELECT relowner, _theirs_grants(named, relacl, relowner) INTO owner, grants FROM pg_class WHERE oid = id;
+        EXECUTE format('DROP MATERIALIZED VIEW %s', id::regclass);
+        EXECUTE format('CREATE MATERIALIZED VIEW %s%s AS %s WITH %s DATA; %s', named,
+            ' WITH (' || (item ->> 'options') || ')', code,
+            CASE WHEN (item ->> 'is_filled')::boolean THEN '' ELSE 'NO' END, item ->> 'indexes');
+        EXECUTE grants;
+        IF owner <> quote_ident(current_user)::regrole THEN
+            EXECUTE format('ALTER MATERIALIZED VIEW %s OWNER TO %s', named, owner::regrole);
+        END IF;
+    WHEN 'function', 'procedure' THEN
+        named := format('%s %s', item ->> 'kind', item ->> 'signature');
+        SELECT proowner, _theirs_grants(named, proacl, proowner) INTO owner, grants FROM pg_proc WHERE oid = id;
+        BEGIN
+            EXECUTE format('DROP %s %s', item ->> 'kind', id::regprocedure);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            -- It can only be replaced, which is enough if nothing but its body needs the tables.
+            NULL;
+        END;
+        EXECUTE code;
+        EXECUTE grants;
+        IF owner <> quote_ident(current_user)::regrole THEN
+            EXECUTE format('ALTER %s OWNER TO %s', named, owner::regrole);
+        END IF;
+    WHEN 'trigger' THEN
+        EXECUTE format('DROP TRIGGER %I ON %s', item ->> 'name', id::regclass);
+        EXECUTE code;
+    WHEN 'rule' THEN
+        EXECUTE format('DROP RULE %I ON %s', item ->> 'name', id::regclass);
+        EXECUTE code;
+    WHEN 'index' THEN
+        EXECUTE code;
+    END CASE;
+END $$;
+
+-- Puts one that cannot be built into the table of what is to be restored, and removes it from the old objects
+-- as far as possible.
+CREATE FUNCTION _theirs_lift(item jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    id oid := (item ->> 'id')::oid;
+    named text := format('the %s %s', item ->> 'kind', item ->> 'name');
+    of_table text := item ->> 'of';
+    code text := item ->> 'text';
+BEGIN
+    CASE item ->> 'kind'
+    WHEN 'constraint' THEN
+        BEGIN
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- It is another role's table. Without the key that it refers to, the constraint ends as well.
+            EXECUTE (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname)
+                FROM pg_constraint WHERE conindid = (item ->> 'key')::oid AND conrelid = (item ->> 'of')::oid LIMIT 1);
+        END;
+        named := format('%s of %s', named, id::regclass);
+        code := format('ALTER TABLE %s ADD CONSTRAINT %I %s', id::regclass, item ->> 'name', code);
+        INSERT INTO _lifted SELECT relname, item ->> 'name', code, true FROM pg_class WHERE oid = id ON CONFLICT DO NOTHING;
+        RETURN format('%s is lifted until it can be created again: %s', named, item ->> 'error');
+    WHEN 'view', 'materialized view' THEN
+        code := format('CREATE %s %s%s AS %s%s', upper(item ->> 'kind'), _theirs_named(id),
+                ' WITH (' || (item ->> 'options') || ')', code, '; ' || (item ->> 'indexes'))
+            || '; ' || (SELECT _theirs_grants(_theirs_named(id), relacl, relowner) FROM pg_class WHERE oid = id);
+        of_table := item ->> 'name';
+        BEGIN
+            -- The schema's owner could drop it, but not create it again with the same owner.
+            IF NOT (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = id) THEN
+                RAISE insufficient_privilege USING MESSAGE = 'it belongs to another role';
+            END IF;
+            EXECUTE format('DROP %s %s', item ->> 'kind', id::regclass);
+        EXCEPTION WHEN OTHERS THEN
+            RETURN format('%s still shows the store of before, and has to be created again: %s (%s)', named,
+                item ->> 'error', SQLERRM);
+        END;
+    WHEN 'function', 'procedure', 'reference' THEN
+        RETURN format('%s still needs the store of before, and has to be created again: %s', named, item ->> 'error');
+    ELSE
+        named := format('%s of %s', named, of_table);
+    END CASE;
+    INSERT INTO _lifted VALUES (of_table, format('%s %s', item ->> 'kind', item ->> 'name'), code, true)
+        ON CONFLICT DO NOTHING;
+    RETURN format('%s is left out until it can be created again: %s', named, item ->> 'error');
+END $$;
+
+-- Builds all of them, each when what it needs is there; returns what is said of the others.
+CREATE FUNCTION _theirs_build_all(items jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    pending jsonb := items;
+    failed jsonb;
+    item jsonb;
+BEGIN
+    LOOP
+        failed := '[]';
+        FOR item IN SELECT jsonb_array_elements(pending) LOOP
+            BEGIN
+                PERFORM _theirs_build(item);
+            EXCEPTION
+            WHEN lock_not_available OR transaction_rollback OR insufficient_resources OR operator_intervention
+                OR system_error THEN
+                -- This can pass, so it is no reason to do without anything.
+                RAISE;
+            WHEN OTHERS THEN
+                failed := failed || jsonb_build_array(item || jsonb_build_object('error', SQLERRM));
+            END;
+        END LOOP;
+        EXIT WHEN jsonb_array_length(failed) IN (0, jsonb_array_length(pending));
+        pending := failed;
+    END LOOP;
+    FOR item IN SELECT jsonb_array_elements(failed) LOOP
+        RETURN NEXT _theirs_lift(item);
+    END LOOP;
+END $$;
+
+-- Renames what has a name that one of the server's tables needs.
+CREATE FUNCTION _theirs_aside(place name, taken name) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    space oid := to_regnamespace(quote_ident(place));
+    kind "char" := (SELECT relkind FROM pg_class WHERE relnamespace = space AND relname = taken);
+    base text := taken;
+    aside text;
+    number integer := 2;
+BEGIN
+    WHILE octet_length(base) > 50 LOOP
+        base := left(base, -1);
+    END LOOP;
+    aside := base || '~theirs';
+    WHILE EXISTS (SELECT FROM pg_class WHERE relnamespace = space AND relname = aside::name)
+        OR EXISTS (SELECT FROM pg_type WHERE typnamespace = space AND typname = aside::name) LOOP
+        aside := format('%s~theirs~%s', base, number);
+        number := number + 1;
+    END LOOP;
+    EXECUTE format('ALTER %s %I.%I RENAME TO %I', CASE WHEN kind IS NULL OR kind = 'c' THEN 'TYPE' ELSE 'TABLE' END,
+        place, taken, aside);
+    RETURN format('another program''s %s was renamed to %s: a record type needs its name', taken, aside);
+END $$;
+
+-- Moves the server's own objects of a schema to another one.
+CREATE FUNCTION _theirs_move_own(place name, target name, known bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    -- Listed first: what is there is known by the tables.
+    statements text[] := ARRAY(
+        SELECT format('ALTER %s %I.%I SET SCHEMA %I',
+            CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE 'SEQUENCE' END, place, c.relname, target)
+        FROM _theirs_own(place, known) AS o JOIN pg_class AS c ON c.oid = o
+        UNION ALL SELECT format('ALTER FUNCTION %I.%I(%s) SET SCHEMA %I', place, p.proname,
+            pg_get_function_identity_arguments(p.oid), target)
+        FROM _theirs_own_functions(place, known) AS o JOIN pg_proc AS p ON p.oid = o);
+    statement text;
+BEGIN
+    FOREACH statement IN ARRAY statements LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$;
+
+-- Replaces the server's own objects by those of `filled`, and keeps the former in `kept`. What other programs
+-- have created stays where it is, and is built on the new objects. Returns what has to be said.
+CREATE FUNCTION _theirs_exchange(used name, filled name, kept name, known bigint) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    needing jsonb;
+    statement text;
+BEGIN
+    -- Nobody can build anything else on the tables from here on.
+    FOREACH statement IN ARRAY ARRAY(SELECT format('LOCK TABLE %I.%I', used, c.relname)
+        FROM _theirs_own(used, known) AS o JOIN pg_class AS c ON c.oid = o WHERE c.relkind = 'r' ORDER BY c.relname) LOOP
+        EXECUTE statement;
+    END LOOP;
+    needing := _theirs_needing(used, known);
+    EXECUTE format('CREATE SCHEMA %I', kept);
+    PERFORM _theirs_move_own(used, kept, known);
+    RETURN QUERY SELECT _theirs_aside(used, c.relname) FROM _theirs_own(filled, known) AS o JOIN pg_class AS c ON c.oid = o
+        WHERE EXISTS (SELECT FROM pg_class AS t WHERE t.relnamespace = to_regnamespace(quote_ident(used))
+            AND t.relname = c.relname)
+        OR EXISTS (SELECT FROM pg_type AS t WHERE t.typnamespace = to_regnamespace(quote_ident(used))
+            AND t.typname = c.relname);
+    PERFORM _theirs_move_own(filled, used, known);
+    EXECUTE format('DROP SCHEMA %I', filled);
+    FOREACH statement IN ARRAY ARRAY(
+        SELECT _theirs_grants(format('%s %s', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.oid::regclass),
+            c.relacl, c.relowner)
+        || (SELECT coalesce(string_agg(format('GRANT %s (%I) ON %s TO %s%s;', e.privilege_type, a.attname, n.oid::regclass,
+                CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END,
+                CASE WHEN e.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), ' '), '')
+            FROM pg_attribute AS a, aclexplode(a.attacl) AS e WHERE a.attrelid = c.oid AND e.grantee <> c.relowner
+                AND EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = n.oid AND b.attname = a.attname))
+        FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o
+        JOIN pg_class AS n ON n.relname = c.relname AND n.relkind = c.relkind
+            AND n.relnamespace = to_regnamespace(quote_ident(used))) LOOP
+        EXECUTE statement;
+    END LOOP;
+    -- What waits for the tables of other programs waits on; the server's own tables have their part already.
+    IF to_regclass(format('%I._lifted', kept)) IS NOT NULL THEN
+        EXECUTE format('INSERT INTO _lifted SELECT * FROM %I._lifted AS l WHERE NOT EXISTS '
+            '(SELECT FROM _type WHERE table_name = l.table_name) ON CONFLICT DO NOTHING', kept);
+    END IF;
+    RETURN QUERY SELECT _theirs_build_all(needing);
+END $$;
+
+-- Moves what other programs have in the schema of the store of before into the app's schema, as far as names are
+-- free and the server's role may. Returns what has to be said.
+CREATE FUNCTION _theirs_bring_back(kept name, used name, known bigint) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    needing jsonb := _theirs_needing(kept, known);
+    item jsonb;
+    object record;
+BEGIN
+    -- A schema without a store was another program's as a whole when it was set aside.
+    IF _theirs_version(kept) IS NULL THEN
+        RETURN;
+    END IF;
+    FOR object IN SELECT * FROM _theirs_objects(kept, known) LOOP
+        BEGIN
+            EXECUTE format('ALTER %s %s SET SCHEMA %I', replace(object.kind, 'composite type', 'type'), object.named, used);
+            RETURN NEXT format('the %s %s of another program is in the schema %s again', object.kind, object.named, used);
+        EXCEPTION
+        WHEN lock_not_available OR transaction_rollback OR insufficient_resources OR operator_intervention
+            OR system_error THEN
+            RAISE;
+        WHEN OTHERS THEN
+            RETURN NEXT format('the %s %s of another program stays there: %s', object.kind, object.named, SQLERRM);
+        END;
+    END LOOP;
+    -- What stays there must not keep records of the store of before.
+    FOR item IN SELECT i FROM jsonb_array_elements(needing) AS i JOIN pg_class AS c ON c.oid = (i ->> 'id')::oid
+        WHERE i ->> 'kind' = 'constraint' AND c.relnamespace = to_regnamespace(quote_ident(kept)) LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', (item ->> 'id')::oid::regclass, item ->> 'name');
+        RETURN NEXT format('the constraint %s of %s is dropped: %s', item ->> 'name', (item ->> 'id')::oid::regclass,
+            item ->> 'text');
+    END LOOP;
+    RETURN QUERY SELECT _theirs_build_all(coalesce(jsonb_agg(i), '[]')) FROM jsonb_array_elements(needing) AS i
+        JOIN pg_class AS c ON c.oid = (i ->> 'id')::oid
+        WHERE i ->> 'kind' IN ('constraint', 'view', 'materialized view')
+            AND c.relnamespace <> to_regnamespace(quote_ident(kept));
+END $$;
+
+-- Lists what prevents a schema from being dropped.
+CREATE FUNCTION _theirs_left(kept name, known bigint) RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT kind || ' ' || named FROM _theirs_objects(kept, known)
+    UNION SELECT format('%s %s', i ->> 'kind', i ->> 'name') FROM jsonb_array_elements(_theirs_needing(kept, known)) AS i
+        WHERE i ->> 'kind' IN ('constraint', 'view', 'materialized view', 'function', 'procedure')
+    ORDER BY 1
+$$;
+
+-- Drops the server's own objects of a schema, and the schema. What other programs have there or built on it is
+-- never dropped: then tables that it needs are emptied instead. A call drops at most `portion` tables, since
+-- each takes a few locks; they are all gone when a call drops none. Returns what has to be said.
+CREATE FUNCTION _theirs_drop(kept name, portion bigint, known bigint) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    -- In this order nothing of the server's own needs what is dropped before it, and the last ones tell what the
+    -- others are.
+    tables text[] := ARRAY(
+        SELECT format('%s %I.%I', CASE c.relkind WHEN 'r' THEN 'TABLE' ELSE 'VIEW' END, kept, c.relname)
+        FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o
+        WHERE c.relkind <> 'S' AND c.relname NOT IN ('_type', '_checkpoint') ORDER BY c.relkind = 'r', c.relname);
+    rest text[] := ARRAY(
+        SELECT format('TABLE %I.%I', kept, c.relname)
+        FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o WHERE c.relname IN ('_type', '_checkpoint'))
+    || ARRAY(
+        SELECT format('FUNCTION %I.%I(%s)', kept, p.proname, pg_get_function_identity_arguments(p.oid))
+        FROM _theirs_own_functions(kept, known) AS o JOIN pg_proc AS p ON p.oid = o)
+    || ARRAY(
+        SELECT format('SEQUENCE %I.%I', kept, c.relname)
+        FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o WHERE c.relkind = 'S');
+    object text;
+    dropped bigint := 0;
+    why text;
+BEGIN
+    FOREACH object IN ARRAY tables || rest LOOP
+        IF dropped >= portion AND object <> ALL (rest) THEN
+            RETURN;
+        END IF;
+        BEGIN
+            EXECUTE 'DROP ' || object;
+            dropped := dropped + 1;
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
+            IF starts_with(object, 'TABLE ') THEN
+                EXECUTE 'TRUNCATE ' || object;
+                RETURN NEXT format('%s is emptied instead of dropped: %s', object, why);
+            ELSE
+                RETURN NEXT format('%s is not dropped: %s', object, why);
+            END IF;
+        END;
+    END LOOP;
+    BEGIN
+        EXECUTE format('DROP SCHEMA %I', kept);
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+        RETURN NEXT format('the schema %s is not dropped: it has objects of other programs', kept);
+    END;
+END $$;

@@ -1,0 +1,324 @@
+//! What other programs create in the app's schema is theirs: it stays where it is when the store is
+//! rebuilt, and when something is erased.
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::World;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::shared;
+
+impl World {
+    fn stop(&mut self) {
+        assert!(self.server.terminate().success());
+    }
+
+    fn start(&mut self) {
+        self.server.restart();
+        self.ada = self.ada.at(&self.server);
+        self.master = Client::master(&self.server);
+    }
+
+    /// Runs `skytrail rebuild` with further arguments; returns what it said.
+    fn run_rebuild(&self, arguments: &[&str]) -> Result<String, String> {
+        let setting = format!("DATABASE_URL={}", self.database.url());
+        let arguments = [&["--set", &*setting, "rebuild"], arguments].concat();
+        let output = self.server.skytrail(&arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        output.status.success().then_some(said.clone()).ok_or(said)
+    }
+
+    fn erase_record(&self, record: &str) {
+        let body = json!({"record": record, "why": "asked for on paper"});
+        let erased = self.master.call("erase:record", body).result();
+        if erased["finished"] != true {
+            eventually("it is erased", || {
+                let listed = self.master.call("erase:list", json!({"limit": 20}));
+                let listed = listed.result()["erasures"].as_array().unwrap().clone();
+                let is_finished = listed.iter().all(|it| it["finished"] != false);
+                is_finished.then_some(())
+            });
+        }
+    }
+
+    fn has_schema(&self, name: &str) -> bool {
+        let sql = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{name}'");
+        self.sql(&sql) == "1\n"
+    }
+}
+
+/// What a plugin might create: tables with and without references, a partitioned one, a sequence,
+/// an enum, functions, views, a trigger and an index on a record table, and rights.
+const CREATED: &str = r#"
+    CREATE TYPE mood AS ENUM ('good', 'bad');
+    CREATE TABLE visit (id serial PRIMARY KEY, who text NOT NULL REFERENCES "user" (_id),
+        note text REFERENCES note (_id) ON DELETE SET NULL, feeling mood);
+    CREATE INDEX visit_feeling ON visit (feeling);
+    CREATE TABLE _cms_version (version_num varchar(32) NOT NULL);
+    INSERT INTO _cms_version VALUES ('3a1f');
+    CREATE TABLE et (at integer, what text) PARTITION BY RANGE (at);
+    CREATE TABLE et_1 PARTITION OF et FOR VALUES FROM (0) TO (10);
+    CREATE SEQUENCE tickets START 100;
+    CREATE TABLE kind (name text PRIMARY KEY);
+    INSERT INTO kind VALUES ('open');
+    ALTER TABLE note ADD CONSTRAINT of_kind FOREIGN KEY (kind) REFERENCES kind (name);
+    CREATE VIEW visitor AS SELECT v.id, u.username, n.text FROM visit AS v
+        JOIN "user" AS u ON u._id = v.who LEFT JOIN note AS n ON n._id = v.note;
+    CREATE VIEW last_visitor AS SELECT max(id) AS id FROM visitor;
+    CREATE MATERIALIZED VIEW notes AS SELECT _id, text FROM note;
+    CREATE UNIQUE INDEX notes_id ON notes (_id);
+    CREATE FUNCTION visits() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM visit';
+    CREATE FUNCTION all_notes() RETURNS SETOF note LANGUAGE sql AS 'SELECT * FROM note';
+    CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO et VALUES (1, NEW._id); RETURN NULL; END $$;
+    CREATE TRIGGER counted AFTER INSERT ON note FOR EACH ROW EXECUTE FUNCTION count_up();
+    CREATE INDEX note_text ON note (text);
+    GRANT USAGE ON SCHEMA app_myapp TO PUBLIC;
+    GRANT SELECT ON visit, visitor, note, notes TO PUBLIC
+"#;
+
+/// Uses all of it; this is the `number`-th time.
+fn assert_all_is_there(world: &World, number: u32) {
+    let inserted = world.sql(
+        "INSERT INTO visit (who, note, feeling) SELECT _id, '1', 'good' FROM \"user\" RETURNING id",
+    );
+    // Each time one number is lost to the row that is refused.
+    assert_eq!(inserted, format!("{}\n", 2 * number - 1));
+    assert_eq!(world.sql("SELECT visits()"), format!("{number}\n"));
+    let last = "SELECT username, text FROM visitor JOIN last_visitor USING (id)";
+    assert_eq!(world.sql(last), "ada|kept\n");
+    let stranger = world.try_sql("INSERT INTO visit (who) VALUES ('nobody')");
+    assert!(stranger.unwrap_err().contains("visit_who_fkey"));
+    assert_eq!(world.sql("SELECT * FROM _cms_version"), "3a1f\n");
+    assert_eq!(
+        world.sql("SELECT nextval('tickets')"),
+        format!("{}\n", 99 + number)
+    );
+    let columns = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
+    world.sql(&format!(
+        "INSERT INTO note ({columns}) VALUES ('new{number}', '', 'ada', now(), now(), 'by sql')"
+    ));
+    world.sql("REFRESH MATERIALIZED VIEW CONCURRENTLY notes");
+    for counted in ["et", "et_1"] {
+        let sql = format!("SELECT count(*) FROM {counted}");
+        assert_eq!(world.sql(&sql), format!("{number}\n"));
+    }
+    for notes in ["note", "notes", "all_notes()"] {
+        let sql = format!("SELECT count(*) FROM {notes} WHERE text = 'by sql'");
+        assert_eq!(world.sql(&sql), format!("{number}\n"), "{notes}");
+    }
+    for object in ["visit_feeling", "note_text", "notes_id"] {
+        let sql = format!("SELECT to_regclass('app_myapp.{object}')");
+        assert_eq!(world.sql(&sql), format!("{object}\n"));
+    }
+    let granted = "SELECT string_agg(t, ',') FROM unnest(ARRAY['visit', 'visitor', 'note', 'notes']) AS t \
+        WHERE has_table_privilege('pg_monitor', t, 'SELECT')";
+    assert_eq!(world.sql(granted), "visit,visitor,note,notes\n");
+    let may_use = "SELECT has_schema_privilege('pg_monitor', 'app_myapp', 'USAGE')";
+    assert_eq!(world.sql(may_use), "t\n");
+    // Nothing of it is tied to what is kept of the store of before.
+    world.sql("DELETE FROM kind WHERE name = 'done'; INSERT INTO kind VALUES ('done')");
+}
+
+#[test]
+fn what_plugins_created_survives_rebuilds_and_an_erasure() {
+    let mut world = World::new();
+    let record = json!({"text": "kept", "kind": "open"});
+    world.ada.save("note/1", record);
+    world
+        .ada
+        .save("note/2", json!({"text": "gone", "kind": "open"}));
+    world.applied();
+    world.sql(CREATED);
+    assert_all_is_there(&world, 1);
+    world.settled();
+    let said = world.run_rebuild(&["--verify"]).unwrap();
+    assert!(said.contains("equals the log"), "{said}");
+    for number in [2, 3] {
+        world.stop();
+        let said = world.run_rebuild(&[]).unwrap();
+        assert!(said.contains("rebuilt from"), "{said}");
+        // The new store is closed to other programs until a server uses it.
+        world.start();
+        assert_all_is_there(&world, number);
+        world.settled();
+    }
+    assert!(world.has_schema("app_myapp~old"));
+    world.erase_record("note/2");
+    assert!(!world.has_schema("app_myapp~old"));
+    assert_all_is_there(&world, 4);
+    // The server knows all its own objects: none was taken for another program's.
+    let aside = "SELECT count(*) FROM pg_class WHERE relname LIKE '%~theirs%'";
+    assert_eq!(world.sql(aside), "0\n");
+    world.settled();
+    eventually("the constraint is back", || {
+        let refused = world.try_sql("UPDATE note SET kind = 'unknown' WHERE _id = '1'");
+        refused.is_err().then_some(())
+    });
+    let said = world.run_rebuild(&["--verify"]).unwrap();
+    assert!(said.contains("equals the log"), "{said}");
+    let other = shared().database(&[]);
+    let said = world.run_rebuild(&["--to", &other.url()]).unwrap();
+    assert!(said.contains("app_myapp.visit"), "{said}");
+    assert_eq!(world.sql("SELECT visits()"), "4\n");
+}
+
+#[test]
+fn a_reference_to_what_the_log_does_not_have_is_lifted_and_its_row_stays() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"text": "kept"}));
+    world.applied();
+    world.stop();
+    // As in a store that is damaged: a row that no event wrote.
+    world.sql(
+        "SET skytrail.own TO 'yes'; CREATE TABLE mark (id serial, note text REFERENCES note (_id)); \
+         INSERT INTO note (_id, _database_id, _owner_id, _created_at, _updated_at) \
+         VALUES ('9', '', 'ada', now(), now()); INSERT INTO mark (note) VALUES ('1'), ('9')",
+    );
+    // The new table does not have the column that SQL added.
+    world.sql(
+        "ALTER TABLE note ADD COLUMN extra text; CREATE VIEW extras AS SELECT _id, extra FROM note; \
+         CREATE INDEX note_extra ON note (extra); GRANT SELECT ON extras TO PUBLIC",
+    );
+    let said = world.run_rebuild(&[]).unwrap();
+    for name in ["mark_note_fkey", "extras", "note_extra"] {
+        assert!(said.contains(name), "{said}");
+    }
+    assert_eq!(world.sql("SELECT note FROM mark ORDER BY id"), "1\n9\n");
+    world.start();
+    let lifted = "SELECT name FROM _lifted ORDER BY name";
+    let names = "index note_extra\nmark_note_fkey\nview extras\n";
+    assert_eq!(world.sql(lifted), names);
+    // They outlive another rebuild.
+    world.stop();
+    world.run_rebuild(&[]).unwrap();
+    assert_eq!(world.sql(lifted), names);
+    world.start();
+    world.sql("ALTER TABLE note ADD COLUMN extra text");
+    eventually("the view and the index are back", || {
+        (world.sql(lifted) == "mark_note_fkey\n").then_some(())
+    });
+    assert_eq!(world.sql("SELECT extra FROM extras"), "\n");
+    let may_read = "SELECT has_table_privilege('pg_monitor', 'extras', 'SELECT')";
+    assert_eq!(world.sql(may_read), "t\n");
+    world.sql("DELETE FROM mark WHERE note = '9'");
+    eventually("the constraint is back", || {
+        let refused = world.try_sql("INSERT INTO mark (note) VALUES ('9')");
+        world.sql("DELETE FROM mark WHERE note = '9'");
+        refused.err().filter(|it| it.contains("mark_note_fkey"))
+    });
+}
+
+/// Earlier versions left the tables of plugins in the schema of the old store.
+#[test]
+fn what_an_earlier_version_left_in_the_old_schema_is_brought_back_or_kept_there() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"text": "a secret"}));
+    world.applied();
+    world.stop();
+    world.run_rebuild(&[]).unwrap();
+    world.sql(
+        r#"SET search_path TO "app_myapp~old", public;
+        CREATE TABLE et_x1 (id serial PRIMARY KEY, who text REFERENCES "user" (_id));
+        INSERT INTO et_x1 (who) SELECT _id FROM "user";
+        CREATE VIEW seen AS SELECT u.username FROM et_x1 JOIN "user" AS u ON u._id = who;
+        CREATE FUNCTION seen_by() RETURNS text LANGUAGE sql AS 'SELECT username FROM seen';
+        CREATE TABLE et_x2 (what text); INSERT INTO et_x2 VALUES ('first');
+        CREATE TABLE app_myapp.et_x2 (what text)"#,
+    );
+    world.start();
+    world.sql("INSERT INTO et_x1 (who) SELECT _id FROM \"user\"");
+    assert_eq!(world.sql("SELECT id FROM et_x1"), "1\n2\n");
+    assert_eq!(world.sql("SELECT seen_by()"), "ada\n");
+    let stranger = world.try_sql("INSERT INTO et_x1 (who) VALUES ('nobody')");
+    assert!(stranger.unwrap_err().contains("et_x1_who_fkey"));
+    let said = world.server.output();
+    assert!(said.contains("et_x1") && said.contains("et_x2"), "{said}");
+    // An erasure empties what is the server's, and drops nothing that is not.
+    world.erase_record("note/1");
+    let kept = "SELECT what FROM \"app_myapp~old\".et_x2";
+    assert_eq!(world.sql(kept), "first\n");
+    let own = "SELECT to_regclass('\"app_myapp~old\".note')";
+    assert_eq!(world.sql(own), "\n");
+    world.stop();
+    let said = world.run_rebuild(&[]).unwrap_err();
+    assert!(said.contains("et_x2"), "{said}");
+    assert_eq!(world.sql(kept), "first\n");
+    world.sql("DROP TABLE \"app_myapp~old\".et_x2");
+    world.run_rebuild(&[]).unwrap();
+    world.start();
+    assert_eq!(world.sql("SELECT id FROM et_x1"), "1\n2\n");
+}
+
+/// Holds up whatever drops the schema that was filled, which is near the end of the switch.
+const STOP: &str = "CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF current_setting('search_path') NOT LIKE '%~%' \
+    THEN PERFORM pg_advisory_xact_lock(4712); END IF; END $$; \
+    CREATE EVENT TRIGGER stop ON ddl_command_start WHEN TAG IN ('DROP SCHEMA') \
+    EXECUTE FUNCTION public.stop()";
+
+#[test]
+fn a_command_that_is_killed_in_the_switch_has_changed_nothing() {
+    let mut world = World::new();
+    world
+        .ada
+        .save("note/1", json!({"text": "kept", "kind": "open"}));
+    world.applied();
+    world.sql(CREATED);
+    assert_all_is_there(&world, 1);
+    world.settled();
+    world.stop();
+    world.database.sql(STOP);
+    let role = world.sql("SELECT current_user");
+    let place = (role.trim(), world.database.name());
+    let lock = shared().session(place, "SELECT pg_advisory_lock(4712)");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"))
+        .env_clear()
+        .env("DATA_DIR", world.server.data_dir())
+        .env("DATABASE_URL", world.database.url())
+        .arg("rebuild")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waiting = "FROM pg_locks WHERE locktype = 'advisory' AND objid = 4712 AND NOT granted \
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("the command is in the switch", || {
+        (world.sql(&format!("SELECT count(*) {waiting}")) == "1\n").then_some(())
+    });
+    command.kill().unwrap();
+    command.wait().unwrap();
+    world.sql(&format!("SELECT pg_terminate_backend(pid) {waiting}"));
+    drop(lock);
+    world.sql("DROP EVENT TRIGGER stop");
+    assert!(!world.has_schema("app_myapp~old"));
+    assert_eq!(world.sql("SELECT visits()"), "1\n");
+    world.run_rebuild(&[]).unwrap();
+    world.start();
+    assert_all_is_there(&world, 2);
+}
+
+#[test]
+fn a_rebuild_repairs_a_store_of_which_something_was_dropped() {
+    let mut world = World::new();
+    for dropped in ["TABLE note", "TABLE _checkpoint", "FUNCTION _put_back"] {
+        world.ada.save("note/1", json!({"text": "kept"}));
+        world.applied();
+        world.stop();
+        world.sql(&format!(
+            "CREATE TABLE IF NOT EXISTS mine (who text REFERENCES \"user\" (_id)); \
+             INSERT INTO mine SELECT _id FROM \"user\"; DROP {dropped}"
+        ));
+        world.run_rebuild(&[]).unwrap();
+        world.start();
+        assert_eq!(world.ada.query("note", json!(null)).len(), 1, "{dropped}");
+    }
+    assert_eq!(world.sql("SELECT count(*) FROM mine"), "3\n");
+    let stranger = world.try_sql("INSERT INTO mine VALUES ('nobody')");
+    assert!(stranger.unwrap_err().contains("mine_who_fkey"));
+    let aside = "SELECT count(*) FROM pg_class WHERE relname LIKE '%~theirs%'";
+    assert_eq!(world.sql(aside), "0\n");
+}
