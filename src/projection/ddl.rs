@@ -127,6 +127,18 @@ pub(crate) fn rename(table: &Table, (from, to): (&Name, &Name)) -> SafeText {
     sql.into_text()
 }
 
+/// Returns the statement that renames a relation or a type of another program.
+pub(crate) fn rename_theirs((from, to): (&Name, &Name), is_type: bool) -> SafeText {
+    // This renames every kind of relation except composite types.
+    let mut sql = Sql::new(if is_type {
+        "ALTER TYPE "
+    } else {
+        "ALTER TABLE "
+    });
+    sql.name(from).push(" RENAME TO ").name(to);
+    sql.into_text()
+}
+
 /// Returns the statements that set a column to NULL in all rows.
 pub(crate) fn empty_column(table: &Table, column: &Name) -> [SafeText; 2] {
     let mut nullable = Sql::new("ALTER TABLE ");

@@ -9,6 +9,7 @@ use super::World;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::shared;
+use crate::support::server::TestServer;
 
 impl World {
     fn stop(&mut self) {
@@ -167,6 +168,67 @@ fn what_plugins_created_survives_rebuilds_and_an_erasure() {
 }
 
 #[test]
+fn what_belongs_to_another_role_stays_its_own() {
+    let database = shared().database(&[]);
+    let [role, chat] = ["server", "chat"].map(|name| format!("{}_{name}", database.name()));
+    database.sql(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE ROLE {chat} LOGIN; GRANT ALL ON DATABASE {} TO {role}",
+        database.name()
+    ));
+    let url = database
+        .url()
+        .replacen("://postgres", &format!("://{role}"), 1);
+    let server = TestServer::with(&[("DATABASE_URL", &url), ("DATABASE_WAIT", "1")]);
+    let mut world = World {
+        ada: Client::signed_up(&server, "ada"),
+        master: Client::master(&server),
+        database,
+        server,
+    };
+    world.applied();
+    world.sql(&format!(
+        "GRANT USAGE, CREATE ON SCHEMA app_myapp TO {chat}; GRANT SELECT, REFERENCES ON \"user\" TO {chat}"
+    ));
+    let path = "SET search_path TO app_myapp;";
+    let as_chat = |world: &World, sql: &str| world.database.sql_as(&chat, &format!("{path} {sql}"));
+    as_chat(
+        &world,
+        "CREATE TABLE line (id serial PRIMARY KEY, who text REFERENCES \"user\" (_id)); \
+         INSERT INTO line (who) SELECT _id FROM \"user\"; CREATE TABLE book (x text)",
+    );
+    // The server may not rename it, so the record waits.
+    world.ada.save("book/1", json!({"title": "ours"}));
+    eventually("the projector says what is wrong", || {
+        let reason = world.master.health()["projector"]["reason"].to_string();
+        reason
+            .contains("another program has created book")
+            .then_some(())
+    });
+    as_chat(&world, "ALTER TABLE book RENAME TO pages");
+    eventually("the record is stored", || {
+        (world.sql("SELECT count(*) FROM pg_class WHERE relname = 'book'") == "1\n").then_some(())
+    });
+    assert_eq!(world.ada.query("book", json!(null)).len(), 1);
+    world.stop();
+    let setting = format!("DATABASE_URL={url}");
+    let output = world.server.skytrail(&["--set", &setting, "rebuild"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("line_who_fkey"), "{said}");
+    world.start();
+    as_chat(
+        &world,
+        "INSERT INTO line (who) SELECT _id FROM \"user\"; \
+         ALTER TABLE line ADD CONSTRAINT line_who_fkey FOREIGN KEY (who) REFERENCES \"user\" (_id)",
+    );
+    assert_eq!(world.sql("SELECT id FROM app_myapp.line"), "1\n2\n");
+    world.ada.save("note/1", json!({"text": "gone"}));
+    world.erase_record("note/1");
+    assert!(!world.has_schema("app_myapp~old"));
+    assert_eq!(world.sql("SELECT id FROM app_myapp.line"), "1\n2\n");
+}
+
+#[test]
 fn a_reference_to_what_the_log_does_not_have_is_lifted_and_its_row_stays() {
     let mut world = World::new();
     world.ada.save("note/1", json!({"text": "kept"}));
@@ -251,6 +313,50 @@ fn what_an_earlier_version_left_in_the_old_schema_is_brought_back_or_kept_there(
     world.run_rebuild(&[]).unwrap();
     world.start();
     assert_eq!(world.sql("SELECT id FROM et_x1"), "1\n2\n");
+}
+
+#[test]
+fn a_table_or_view_with_the_name_of_a_new_record_type_makes_room() {
+    let mut world = World::new();
+    world.sql(
+        "CREATE TABLE book (_id text NOT NULL UNIQUE, title text); \
+         INSERT INTO book VALUES ('b1', 'theirs'); CREATE TABLE \"book~theirs\" (x text); \
+         CREATE VIEW report AS SELECT _id FROM \"user\"; CREATE TYPE paper AS ENUM ('a4'); \
+         CREATE TABLE shelf (id text); CREATE INDEX page ON shelf (id)",
+    );
+    for record in ["book/1", "report/1", "paper/1", "page/1"] {
+        assert_eq!(
+            world.ada.save(record, json!({"title": "ours"}))["title"],
+            "ours"
+        );
+        let record_type = record.trim_end_matches("/1");
+        assert_eq!(world.ada.query(record_type, json!(null)).len(), 1);
+        let found = world.sql(&format!("SELECT title FROM {record_type}"));
+        assert_eq!(found, "ours\n");
+    }
+    assert_eq!(world.sql("SELECT title FROM \"book~theirs~2\""), "theirs\n");
+    assert_eq!(world.sql("SELECT count(*) FROM \"report~theirs\""), "1\n");
+    assert_eq!(world.sql("SELECT 'a4'::\"paper~theirs\""), "a4\n");
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+    let said = world.server.output();
+    let warned = said.lines().filter(|line| line.contains("~theirs"));
+    assert_eq!(
+        warned.filter(|line| line.contains("WARN")).count(),
+        4,
+        "{said}"
+    );
+    // A store in which an earlier version could not create the table.
+    world.stop();
+    world.sql(
+        "SET skytrail.own TO 'yes'; DROP TABLE paper; DELETE FROM _type WHERE name = 'paper'; \
+         CREATE TABLE paper (id text); INSERT INTO paper VALUES ('theirs')",
+    );
+    let said = world.run_rebuild(&[]).unwrap();
+    assert!(said.contains("paper~theirs"), "{said}");
+    world.start();
+    assert_eq!(world.ada.query("paper", json!(null)).len(), 1);
+    assert_eq!(world.sql("SELECT id FROM \"paper~theirs~2\""), "theirs\n");
+    assert_eq!(world.sql("SELECT title FROM \"book~theirs~2\""), "theirs\n");
 }
 
 /// Holds up whatever drops the schema that was filled, which is near the end of the switch.

@@ -1,10 +1,11 @@
 //! Deals with what other programs have done to a table, where it is in the way of the log.
 //!
-//! 1. A column of theirs with the name of one of ours is renamed. No event has its values, so they
+//! 1. A table, view, index or type of theirs with the name of a table of ours is renamed.
+//! 2. A column of theirs with the name of one of ours is renamed. No event has its values, so they
 //!    do not become the field's.
-//! 2. A column of ours that a view of theirs needs is emptied and renamed.
-//! 3. A column of ours whose type was changed gets its own type back.
-//! 4. A trigger or rule that suppresses rows silently is named, and the store waits until it is
+//! 3. A column of ours that a view of theirs needs is emptied and renamed.
+//! 4. A column of ours whose type was changed gets its own type back.
+//! 5. A trigger or rule that suppresses rows silently is named, and the store waits until it is
 //!    gone.
 
 use super::ApplyError;
@@ -15,6 +16,65 @@ use crate::projection::layout::{Column, Table};
 use crate::projection::names::{Name, NameSet};
 use crate::projection::postgres;
 use crate::projection::sql::{Arg, SafeText, Sql};
+
+/// Lists the names of relations and types in the app's schema. Both must differ from the name of a
+/// new table.
+const NAMES: &str = "WITH place AS (SELECT oid FROM pg_namespace WHERE nspname=current_schema) \
+    SELECT relname::text, relkind='c' FROM pg_class, place WHERE relnamespace=place.oid \
+    UNION ALL SELECT typname::text, true FROM pg_type, place \
+    WHERE typnamespace=place.oid AND typrelid=0";
+
+/// Makes room for a table that is about to be created.
+pub(super) async fn make_room_for_table(
+    conn: &mut Conn<'_>,
+    table: &Table,
+) -> Result<(), ApplyError> {
+    if table.dialect.is_sqlite() {
+        return Ok(());
+    }
+    let mut sql = Sql::new("SELECT is_type FROM (");
+    sql.push(NAMES)
+        .push(") AS names (name, is_type) WHERE name=");
+    sql.bind(Arg::name(&table.name));
+    // An index and a type can have the same name.
+    for row in sql.fetch_all(conn).await? {
+        rename_theirs(conn, table, row.flag(0)?).await?;
+    }
+    Ok(())
+}
+
+/// Renames a relation or a type of another program that has the name of a table.
+async fn rename_theirs(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    is_type: bool,
+) -> Result<(), ApplyError> {
+    let name = table.name.as_str();
+    let mut names = NameSet::new(table.dialect);
+    for row in Sql::new(NAMES).fetch_all(conn).await? {
+        names.reserve(row.catalog(0)?);
+    }
+    let aside = names.take(&format!("{name}~theirs"));
+    let mut attempt = conn.begin().await?;
+    let text = ddl::rename_theirs((&table.name, &aside), is_type);
+    match text.execute(&mut attempt.conn(), Vec::new()).await {
+        Ok(_) => attempt.commit().await?,
+        Err(error) if is_refusal(&error) => {
+            let said = format!(
+                "another program has created {name}, which a record type needs, and it cannot be \
+                 renamed: {error}"
+            );
+            return Err(postgres::in_the_way(said).into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    tracing::warn!(
+        table = name,
+        aside = aside.as_str(),
+        "another program's table, view, index or type was renamed: a record type needs its name"
+    );
+    Ok(())
+}
 
 /// Makes room for columns that are about to be added to the table.
 pub(super) async fn make_room(

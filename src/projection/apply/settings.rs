@@ -39,9 +39,13 @@ pub(super) async fn change_type(
         .as_ref()
         .is_some_and(|before| before.past().is_some());
     let had_table = before.is_some_and(|before| before.table.is_some());
-    if had_table && let Some(table) = &layout.table {
-        let new_columns = table.columns.iter().skip(num_old);
-        room::make_room(conn, table, new_columns.flat_map(Column::names)).await?;
+    match &layout.table {
+        Some(table) if had_table => {
+            let new_columns = table.columns.iter().skip(num_old);
+            room::make_room(conn, table, new_columns.flat_map(Column::names)).await?;
+        }
+        Some(table) => room::make_room_for_table(conn, table).await?,
+        None => {}
     }
     let texts = ddl::table(&layout, num_old, !had_table).into_iter();
     for text in texts.chain(ddl::past(&layout, num_old, had_past)) {

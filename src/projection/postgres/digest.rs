@@ -73,7 +73,7 @@ async fn digest_tables(
         let name = row.catalog(0)?;
         let mut sql = Sql::new(
             "SELECT count(*), \
-             (coalesce(sum(hashtextextended(t::text, 0)), 0) % 9223372036854775807)::bigint FROM ",
+             (coalesce(sum(hashtextextended((t.*)::text, 0)), 0) % 9223372036854775807)::bigint FROM ",
         );
         sql.name(&Name::new(name)).push(" AS t");
         let row = sql.fetch_optional(&mut tx.conn()).await?;
