@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::{
-    CallContext, DeliveryNote, ExtensionPoints, Hook, Lineage, PluginCallError, PluginRequest, PluginState,
-    TransportKind, never_urgent,
+    CallContext, DeliveryNote, ExtensionPoints, Hook, Lineage, PluginCallError, PluginRequest,
+    PluginState, TransportKind, never_urgent,
 };
 use skytrail_schema::code::{ApiError, Code};
 

@@ -76,7 +76,9 @@ pub(super) async fn admit(
 ) -> Result<(), ApiError> {
     let key = KEY.anywhere(request, body);
     let mut checked = CheckedRequest::new(services, body, key, None, RequestContext::system());
-    checked.pass(&[Check::AccessKey, Check::RequireMaster]).await
+    checked
+        .pass(&[Check::AccessKey, Check::RequireMaster])
+        .await
 }
 
 /// Starts to follow the log. A client that reconnects resumes after the last event it received.

@@ -60,7 +60,12 @@ pub(super) async fn run(
         };
         let begun = Instant::now();
         // It continues next to its successor, with the requests that it still has.
-        actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), received));
+        actix::spawn(session::run(
+            parts,
+            broker.clone(),
+            Arc::clone(&api),
+            received,
+        ));
         let watched = (&broker, &*wishes, &mut pause);
         let end = follow(heard, &calls, &*transport, watched).await;
         let why = absence.lock().clone();

@@ -113,10 +113,9 @@ impl NameSet {
 
     fn is_reserved(&self, name: &str) -> bool {
         let lower = name.to_ascii_lowercase();
-        let by_database = self.dialect.choose(
-            lower.starts_with("sqlite"),
-            HIDDEN_COLUMNS.contains(&name),
-        );
+        let by_database = self
+            .dialect
+            .choose(lower.starts_with("sqlite"), HIDDEN_COLUMNS.contains(&name));
         let hides = self.has_tables && self.hides(name, &lower);
         name.is_empty() || name.starts_with('_') || by_database || hides
     }

@@ -109,7 +109,11 @@ fn the_same_wrong_password_twice_costs_one_try() {
         for _ in 0..2 {
             let guess = format!("guess {number}");
             assert_eq!(log_in(&anyone, "ada", &guess).status, 401, "{number}");
-            assert_eq!(change_password(&mut ada, &guess, "x").status, 401, "{number}");
+            assert_eq!(
+                change_password(&mut ada, &guess, "x").status,
+                401,
+                "{number}"
+            );
         }
     }
     assert_eq!(log_in(&anyone, "ada", FIRST).status, 429);

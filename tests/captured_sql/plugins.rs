@@ -71,7 +71,12 @@ fn a_plugin_that_holds_a_row_can_ask_the_server() {
     let ada = Client::signed_up(&server, "ada");
     ada.save("counter/c", json!({"n": 0}));
     ada.save("other/o", json!({"text": "x"}));
-    let actions = ["record:query", "record:fetch", "record:save", "record:delete"];
+    let actions = [
+        "record:query",
+        "record:fetch",
+        "record:save",
+        "record:delete",
+    ];
     for (round, action) in actions.into_iter().enumerate() {
         std::thread::scope(|scope| {
             for number in 0..4 {

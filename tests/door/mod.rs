@@ -124,8 +124,11 @@ fn a_page_of_another_origin_opens_no_socket() {
                 assert!(message.contains("CORS_HOST"), "{message}");
             }
             // An app on a phone also names an origin, but sends its key as no page can.
-            let app = [("Origin", "https://evil.example"), ("X-Skygear-API-Key", MASTER_KEY)]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let app = [
+                ("Origin", "https://evil.example"),
+                ("X-Skygear-API-Key", MASTER_KEY),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
             assert!(Socket::open(server.address(), path, &app).is_ok(), "{path}");
             let own = format!("http://{}", server.address());
             let named = both.split(", ").take(allowed).map(Some);
@@ -134,8 +137,11 @@ fn a_page_of_another_origin_opens_no_socket() {
             }
         }
         // Plugins are refused by a rule of their own.
-        let page = [("Origin", "https://app.example"), ("X-Skygear-API-Key", MASTER_KEY)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let page = [
+            ("Origin", "https://app.example"),
+            ("X-Skygear-API-Key", MASTER_KEY),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let refused = Socket::open(server.address(), "/_/plugin", &page).map(drop);
         assert_eq!(refused.map_err(|(status, _)| status), Err(403));
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::CaptureGate;
 use crate::plugin::{
-    DeliveryNote, PluginCallError, PluginGate, PluginRequest, Points, Presence, Urgency,
+    DeliveryNote, ExtensionPoints, PluginCallError, PluginGate, PluginRequest, Presence, Urgency,
 };
 use crate::projector::Applied;
 use crate::record::write_model::WriteModel;
@@ -66,13 +66,15 @@ impl ShownGate {
             true => &self.applied.going_on_if_locked(),
             false => &self.applied,
         };
-        self.captured.show(applied, &self.model, request.deadline).await;
+        self.captured
+            .show(applied, &self.model, request.deadline)
+            .await;
     }
 }
 
 #[async_trait]
 impl PluginGate for ShownGate {
-    fn points(&self) -> Arc<Points> {
+    fn points(&self) -> Arc<ExtensionPoints> {
         self.inner.points()
     }
 

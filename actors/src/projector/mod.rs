@@ -86,7 +86,8 @@ impl Applied {
     /// difference to this reader.
     pub async fn locked(&self) {
         let mut trouble = self.trouble.clone();
-        let is_locked = |trouble: &Option<UnavailableReason>| *trouble == Some(UnavailableReason::Locked);
+        let is_locked =
+            |trouble: &Option<UnavailableReason>| *trouble == Some(UnavailableReason::Locked);
         if !self.goes_on_if_locked || trouble.wait_for(is_locked).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -127,7 +128,8 @@ impl AppliedSender {
 
     /// Tells the readers that the store has applied the log up to `position`.
     pub fn reached(&self, position: u64) {
-        self.trouble.send_if_modified(|known| known.take().is_some());
+        self.trouble
+            .send_if_modified(|known| known.take().is_some());
         self.position.send_replace(position);
     }
 

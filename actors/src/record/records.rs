@@ -87,7 +87,8 @@ impl Records {
     pub async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
         let env = self.env.for_caller(&command.context.caller);
         let items = command.items.iter().flatten();
-        env.await_captured(items.map(|item| &item.id.record_type)).await?;
+        env.await_captured(items.map(|item| &item.id.record_type))
+            .await?;
         // The actor of the first item sequences a batch across types; the log makes it atomic.
         let first = command
             .items

@@ -58,7 +58,10 @@ async fn ask(
     let checks = checks::of_point(handler.key_required, handler.user_required);
     // Checked before the body is read: a client that may not ask must not take up memory with its
     // body.
-    let time = (checked.context.deadline, checked.context.commit_gate.clone());
+    let time = (
+        checked.context.deadline,
+        checked.context.commit_gate.clone(),
+    );
     within(time, checked.pass(checks)).await?;
     let mut context = checked.context;
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use skytrail_actors::capture::{CapturedTransaction, BatchLimits};
+use skytrail_actors::capture::{BatchLimits, CapturedTransaction};
 use skytrail_schema::event::SqlSource;
 use uuid::Uuid;
 
