@@ -34,7 +34,7 @@ pub(super) async fn changes(call: Call) -> Outcome {
     let (reader, records) = (&call.services.events, &call.services.records);
     let user = user(&call.services, named(&call)?).await?;
     let range = params::range(reader, &call.body).await?;
-    let params = PageRequest {
+    let page_request = PageRequest {
         filter: EventFilter {
             user: Some(user.clone()),
             ..EventFilter::default()
@@ -44,7 +44,7 @@ pub(super) async fn changes(call: Call) -> Outcome {
         direction: Direction::Forwards,
         limit: usize::try_from(limit(&call.body, CHANGES)?).unwrap_or(usize::MAX),
     };
-    let page = reader.page(&params).await?;
+    let page = reader.page(&page_request).await?;
     let mut acts = Vec::new();
     for found in &page.events {
         let mut act = shown(found);

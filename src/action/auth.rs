@@ -173,7 +173,7 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
     };
     // The master key does not guess, but a client that makes a plugin reset passwords might.
     let attempt = Attempt::reset_of(command.user.as_str());
-    call.services.throttle.admit(&attempt, Instant::now())?;
+    call.services.throttle.admit(attempt, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
     call.audit_reporter
         .note(AuditEvent::ResetPassword, Some(&session.user));
@@ -214,8 +214,7 @@ pub(super) fn throttle(
         return Ok(Attempt::default());
     }
     let attempt = tried(&call.remote.host());
-    call.services.throttle.admit(&attempt, Instant::now())?;
-    Ok(attempt)
+    call.services.throttle.admit(attempt, Instant::now())
 }
 
 /// Returns a key for the account that a sign-up or login is about, whether or not that account

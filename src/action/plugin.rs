@@ -113,7 +113,7 @@ pub(super) async fn test(mut call: Call) -> Outcome {
     let kind = kind.ok_or_else(unknown)?;
     find(&call, &plugin).await?;
     let note = delivery(&call, (&plugin, kind, &name));
-    let params = PluginRequest {
+    let plugin_request = PluginRequest {
         plugin: plugin.as_str().into(),
         kind,
         name,
@@ -126,8 +126,8 @@ pub(super) async fn test(mut call: Call) -> Outcome {
     let began = Instant::now();
     let plugins = &call.services.plugins;
     let answer = match note {
-        Some(note) => plugins.deliver(params, note, never_urgent()).await,
-        None => plugins.ask(params).await,
+        Some(note) => plugins.deliver(plugin_request, note, never_urgent()).await,
+        None => plugins.ask(plugin_request).await,
     };
     let answer = answer.map_err(PluginCallError::into_error);
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;

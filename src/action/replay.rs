@@ -24,7 +24,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     }
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let ignored = request::texts(body, "ignore")?.unwrap_or_default();
-    let params = ReplayRequest {
+    let replay_request = ReplayRequest {
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         generation: request::whole_number(body, "generation")?,
         range: first..=*range.end(),
@@ -33,7 +33,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         has_after_hooks: request::flag(body, "after_hooks")?,
         ignored: ignored.into_iter().collect(),
     };
-    let page = services.sandbox.replay(&params).await?;
+    let page = services.sandbox.replay(&replay_request).await?;
     let info: Json = json!({
         "plugin": &*page.plugin,
         "from": first.max(1),

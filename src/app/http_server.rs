@@ -28,9 +28,9 @@ use crate::socket::followers::Followers;
 use crate::socket::plugin::{self, PluginDoor};
 use crate::socket::seats::Seats;
 
-/// The parts that the HTTP server serves.
+/// The parts behind the HTTP server: what requests use.
 #[derive(Clone, Copy)]
-pub(super) struct Served<'a> {
+pub(super) struct Backend<'a> {
     pub(super) projector: &'a Addr<Projector>,
     pub(super) domain: &'a Domain,
     pub(super) downstream: &'a Downstream,
@@ -55,10 +55,10 @@ impl HttpServer {
     /// The socket does not listen.
     pub(super) fn open(
         on: &StartContext<'_>,
-        served: Served<'_>,
+        backend: Backend<'_>,
         socket: Socket,
     ) -> Result<Self, StartError> {
-        let services = Arc::new(services(on, served));
+        let services = Arc::new(services(on, backend));
         let (running, stopping) = (services.running.clone(), services.stopping.clone());
         let door = |path, broker: &PluginBroker, api: &Arc<dyn ApiCaller>| PluginDoor {
             path,
@@ -68,8 +68,8 @@ impl HttpServer {
         };
         let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller::new(&services));
         let tried_api: Arc<dyn ApiCaller> = Arc::new(SandboxCaller(Arc::clone(&services)));
-        let plugins = door(plugin::PATH, &served.domain.broker, &api);
-        let tried = door(plugin::SANDBOX_PATH, &served.domain.tried, &tried_api);
+        let plugins = door(plugin::PATH, &backend.domain.broker, &api);
+        let tried = door(plugin::SANDBOX_PATH, &backend.domain.tried, &tried_api);
         let is_slave = on.config.timers.is_slave;
         let routes: server::Routes = Arc::new(move |config| {
             plugin::configure(&plugins, config);
@@ -102,14 +102,14 @@ struct ServerState {
 }
 
 /// Gathers what actions can reach.
-fn services(on: &StartContext<'_>, served: Served<'_>) -> Services {
+fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
     let (config, core) = (on.config, on.core);
-    let Served {
+    let Backend {
         domain,
         downstream,
         upkeep,
         ..
-    } = served;
+    } = backend;
     let state = ServerState {
         followers: Arc::default(),
         counters: Arc::default(),
@@ -152,7 +152,7 @@ fn services(on: &StartContext<'_>, served: Served<'_>) -> Services {
         refusals: Arc::clone(&upkeep.refusals),
         clock: Arc::clone(&core.clock),
         settings: settings::services(config, on.keys),
-        health: Arc::new(parts(on, served, &state)),
+        health: Arc::new(parts(on, backend, &state)),
         followers: state.followers,
         throttle: state.throttle,
         door: state.counters,
@@ -162,14 +162,14 @@ fn services(on: &StartContext<'_>, served: Served<'_>) -> Services {
 }
 
 /// Gathers the parts that report their state.
-fn parts(on: &StartContext<'_>, served: Served<'_>, state: &ServerState) -> Parts {
+fn parts(on: &StartContext<'_>, backend: Backend<'_>, state: &ServerState) -> Parts {
     let core = on.core;
-    let Served {
+    let Backend {
         projector,
         domain,
         downstream,
         upkeep,
-    } = served;
+    } = backend;
     Parts {
         log: Arc::clone(&core.log),
         store: Arc::clone(&core.store),

@@ -33,7 +33,7 @@ pub(crate) use self::core::erasures_of;
 use self::core::{Core, Stored, WatchedReserve};
 use self::domain::Domain;
 use self::downstream::Downstream;
-use self::http_server::{HttpServer, Served};
+use self::http_server::{Backend, HttpServer};
 pub use self::serve::{serve, serve_with};
 use self::upkeep::Upkeep;
 use crate::asset;
@@ -253,13 +253,13 @@ impl Application {
         let domain = Domain::open(&on, applied).await?;
         let downstream = Downstream::start(&on, &domain).await?;
         let upkeep = Upkeep::start(&on, &domain, audit);
-        let served = Served {
+        let backend = Backend {
             projector: &projector,
             domain: &domain,
             downstream: &downstream,
             upkeep: &upkeep,
         };
-        let server = HttpServer::open(&on, served, socket)?;
+        let server = HttpServer::open(&on, backend, socket)?;
         upkeep.run(&on);
         // Plugins may call the server as soon as they are called.
         let reaching = (&arbiters.connections.handle(), &core.ending);

@@ -73,6 +73,8 @@ pub struct Attempt {
     buckets: Vec<(Kind, Key)>,
     /// Identifies the password that is tried.
     guess: Option<Key>,
+    /// Whether it took nothing, so that nothing can be given back.
+    is_free: bool,
 }
 
 impl Attempt {
@@ -112,8 +114,10 @@ impl Attempt {
     }
 
     fn from_buckets(buckets: Vec<(Kind, Key)>) -> Self {
-        let guess = None;
-        Self { buckets, guess }
+        Self {
+            buckets,
+            ..Self::default()
+        }
     }
 
     fn pair(&self) -> Option<Key> {
@@ -268,21 +272,23 @@ impl Throttle {
         }
     }
 
-    /// Takes one attempt from each of an attempt's buckets, or none for a repeat that is free.
+    /// Takes one attempt from each of an attempt's buckets, or none for a repeat that is free. Returns
+    /// the attempt as what can be given back.
     ///
     /// # Errors
     /// 429 with the time to wait, if one of them is empty.
-    pub fn admit(&self, attempt: &Attempt, now: Instant) -> Result<(), ApiError> {
+    pub fn admit(&self, attempt: Attempt, now: Instant) -> Result<Attempt, ApiError> {
         if !self.is_on {
-            return Ok(());
+            return Ok(attempt);
         }
         let mut memory = self.memory.lock();
         memory.forget_old(now);
-        let guess = attempt.pair().zip(self.hidden_guess(attempt));
+        let guess = attempt.pair().zip(self.hidden_guess(&attempt));
         if guess.is_some_and(|(pair, guess)| memory.is_repeat(pair, guess, now)) {
-            return Ok(());
+            let is_free = true;
+            return Ok(Attempt { is_free, ..attempt });
         }
-        let buckets = memory.buckets_of(attempt, now);
+        let buckets = memory.buckets_of(&attempt, now);
         // All or none: an attempt that one bucket refuses takes nothing from the others.
         let wait = buckets.iter().map(|(_, bucket)| bucket.wait()).max();
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
@@ -295,7 +301,7 @@ impl Throttle {
         if let Some((pair, guess)) = guess {
             memory.remember_guess(pair, guess, now);
         }
-        Ok(())
+        Ok(attempt)
     }
 
     fn hidden_guess(&self, attempt: &Attempt) -> Option<Key> {
@@ -306,6 +312,9 @@ impl Throttle {
     /// Gives back what an attempt has taken, because it was not a guess. It still counts as a
     /// sign-up.
     pub fn give_back(&self, attempt: &Attempt, now: Instant) {
+        if attempt.is_free {
+            return;
+        }
         let mut memory = self.memory.lock();
         let guessed = memory.buckets_of(attempt, now).into_iter();
         for (key, bucket) in guessed.filter(|(_, it)| it.kind != Kind::SignUps) {
@@ -345,7 +354,7 @@ mod tests {
     const OWNER: &str = "192.0.2.1";
 
     fn num_admitted(throttle: &Throttle, attempt: &Attempt, now: Instant) -> usize {
-        let admitted = (0..200).filter(|_| throttle.admit(attempt, now).is_ok());
+        let admitted = (0..200).filter(|_| throttle.admit(attempt.clone(), now).is_ok());
         admitted.count()
     }
 
@@ -358,9 +367,9 @@ mod tests {
         let throttle = Throttle::new(true);
         let (start, attempt) = (Instant::now(), Attempt::at("address 1"));
         assert_eq!(num_admitted(&throttle, &attempt, start), 10);
-        let error = throttle.admit(&attempt, start).unwrap_err();
+        let error = throttle.admit(attempt.clone(), start).unwrap_err();
         assert_eq!(error.status(), 429);
-        assert!(throttle.admit(&Attempt::at("address 2"), start).is_ok());
+        assert!(throttle.admit(Attempt::at("address 2"), start).is_ok());
         let later = start + Kind::Address.refill();
         assert_eq!(num_admitted(&throttle, &attempt, later), 1);
     }
@@ -371,12 +380,12 @@ mod tests {
         let mut num_guesses = 0;
         for second in 0..86_400 {
             let now = start + Duration::from_secs(second);
-            num_guesses += usize::from(throttle.admit(&stranger(0), now).is_ok());
+            num_guesses += usize::from(throttle.admit(stranger(0), now).is_ok());
         }
         assert!((2_880..=2_890).contains(&num_guesses), "{num_guesses}");
         let now = start + Duration::from_secs(86_400);
         let owner = Attempt::on("ada", OWNER);
-        assert!(throttle.admit(&owner, now).is_ok());
+        assert!(throttle.admit(owner.clone(), now).is_ok());
     }
 
     #[test]
@@ -387,7 +396,7 @@ mod tests {
         let all = |now| {
             let strangers = (0..100).map(stranger);
             strangers
-                .filter(|it| throttle.admit(it, now).is_ok())
+                .filter(|it| throttle.admit(it.clone(), now).is_ok())
                 .count()
         };
         let seconds = (0..3600).step_by(4);
@@ -395,10 +404,10 @@ mod tests {
         assert!((1_290..=1_300).contains(&num_guesses), "{num_guesses}");
         let now = start + Duration::from_secs(3596);
         let elsewhere = Attempt::on("ada", "192.0.2.2");
-        assert!(throttle.admit(&elsewhere, now).is_err());
+        assert!(throttle.admit(elsewhere.clone(), now).is_err());
         // Where she signs in she has the attempts of one address.
         assert_eq!(num_admitted(&throttle, &home, now), 10);
-        assert!(throttle.admit(&Attempt::on("ben", OWNER), now).is_err());
+        assert!(throttle.admit(Attempt::on("ben", OWNER), now).is_err());
     }
 
     #[test]
@@ -416,23 +425,37 @@ mod tests {
         let (throttle, start) = (Throttle::new(true), Instant::now());
         let guess = |text: &str| Attempt::on("ada", OWNER).guessing(text);
         for number in 0..9 {
-            let now = guess(&number.to_string());
-            assert!(throttle.admit(&now, start).is_ok() && throttle.admit(&now, start).is_ok());
+            for _ in 0..2 {
+                throttle.admit(guess(&number.to_string()), start).unwrap();
+            }
         }
         // The third is a guess again, and so is a repeat of an older one.
-        assert!(throttle.admit(&guess("8"), start).is_ok());
-        assert!(throttle.admit(&guess("7"), start).is_err());
+        assert!(throttle.admit(guess("8"), start).is_ok());
+        assert!(throttle.admit(guess("7"), start).is_err());
         let late = start + Kind::Address.refill() * 4;
-        assert!(throttle.admit(&Attempt::at(OWNER), late).is_ok());
-        assert!(throttle.admit(&guess("8"), late).is_err());
+        assert!(throttle.admit(Attempt::at(OWNER), late).is_ok());
+        assert!(throttle.admit(guess("8"), late).is_err());
         assert_eq!(throttle.memory.lock().guesses.len(), 0);
+    }
+
+    #[test]
+    fn a_free_repeat_of_the_right_password_gives_nothing_back() {
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        let own = Attempt::on("eve", OWNER).guessing("her own");
+        throttle.admit(Attempt::on("ada", OWNER), now).unwrap();
+        for _ in 0..20 {
+            let admitted = throttle.admit(own.clone(), now).unwrap();
+            throttle.give_back(&admitted, now);
+        }
+        let at_address = Attempt::at(OWNER);
+        assert_eq!(num_admitted(&throttle, &at_address, now), 9);
     }
 
     #[test]
     fn what_was_no_guess_takes_nothing() {
         let (throttle, now) = (Throttle::new(true), Instant::now());
         for _ in 0..200 {
-            throttle.admit(&stranger(0), now).unwrap();
+            throttle.admit(stranger(0), now).unwrap();
             throttle.give_back(&stranger(0), now);
         }
         assert_eq!(throttle.state().num_buckets, 0);
@@ -447,13 +470,13 @@ mod tests {
         let anonymous = Attempt::default().signing_up(OWNER);
         let named = |it: usize| Attempt::on(&format!("new {it}"), OWNER).signing_up(OWNER);
         for number in 0..100 {
-            throttle.admit(&anonymous, start).unwrap();
-            throttle.admit(&named(number), start).unwrap();
+            throttle.admit(anonymous.clone(), start).unwrap();
+            throttle.admit(named(number), start).unwrap();
             throttle.give_back(&named(number), start);
         }
         // 100 of 300 are left, and none of the address's ten attempts has been taken.
         assert_eq!(num_admitted(&throttle, &anonymous, start), 100);
-        assert!(throttle.admit(&named(100), start).is_err());
+        assert!(throttle.admit(named(100), start).is_err());
         let owner = Attempt::on("ada", OWNER);
         assert_eq!(num_admitted(&throttle, &owner, start), 10);
         let later = start + Kind::SignUps.refill();
@@ -471,11 +494,11 @@ mod tests {
     fn buckets_that_are_full_again_are_forgotten() {
         let (throttle, start) = (Throttle::new(true), Instant::now());
         for number in 0..100 {
-            throttle.admit(&stranger(number), start).unwrap();
+            throttle.admit(stranger(number), start).unwrap();
         }
         assert_eq!(throttle.state().num_buckets, 201);
         let later = start + Duration::from_secs(300);
-        throttle.admit(&Attempt::at(OWNER), later).unwrap();
+        throttle.admit(Attempt::at(OWNER), later).unwrap();
         assert_eq!(throttle.state().num_buckets, 1);
     }
 
@@ -484,11 +507,11 @@ mod tests {
         let (throttle, now) = (Throttle::new(true), Instant::now());
         for number in 0..MAX_HOMES + 10 {
             let attempt = Attempt::on(&format!("user {number}"), &format!("address {number}"));
-            throttle.admit(&attempt, now).unwrap();
+            throttle.admit(attempt.clone(), now).unwrap();
             throttle.welcome(&attempt);
         }
         // The excess is evicted at the next attempt.
-        throttle.admit(&stranger(0), now).unwrap();
+        throttle.admit(stranger(0), now).unwrap();
         assert_eq!(throttle.state().num_buckets, MAX_BUCKETS + 3);
         assert_eq!(throttle.memory.lock().homes.len(), MAX_HOMES);
     }

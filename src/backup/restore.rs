@@ -357,11 +357,11 @@ impl Reading<'_> {
                 return finish(last);
             }
         }
-        let is_before = match until {
+        let is_complete = match until {
             Until::Position(position) => end.0 >= position,
             Until::End | Until::Time(_) => self.manifest.damage.is_empty(),
         };
-        let damage = self.manifest.first_damage().filter(|_| !is_before);
+        let damage = self.manifest.first_damage().filter(|_| !is_complete);
         if let Some(damage) = damage {
             return Err(BackupError::SavedDamaged(damage.clone(), end.0));
         }
@@ -426,8 +426,8 @@ impl Reading<'_> {
         let last_key = if cut.position == segment.last_position {
             checked.last_key
         } else {
-            let segment_ref = segment.cut_at(cut).check();
-            segment_ref
+            let checked = segment.cut_at(cut).check();
+            checked
                 .map_err(BackupError::segment(&fetched.name))?
                 .last_key
         };

@@ -63,7 +63,7 @@ fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
 /// The rest of an answer that is being written.
 struct Search {
     reader: Arc<EventReader>,
-    params: PageRequest,
+    page_request: PageRequest,
     format: Format,
     head: String,
     stopping: CancellationToken,
@@ -87,7 +87,7 @@ async fn search(
         None => None,
     };
     let search = Search {
-        params: PageRequest {
+        page_request: PageRequest {
             filter: params::filter(services, body).await?,
             from,
             range: *range.start()..=until,
@@ -121,7 +121,7 @@ impl Search {
         let mut text = std::mem::take(&mut self.head);
         while text.is_empty() && !self.is_over {
             let page = tokio::select! {
-                page = self.reader.page(&self.params) => page,
+                page = self.reader.page(&self.page_request) => page,
                 () = self.stopping.cancelled() => {
                     Err(ApiError::unexpected("the server is stopping"))
                 }
@@ -129,7 +129,7 @@ impl Search {
             match page {
                 Ok(page) => {
                     self.is_over = page.next.is_none();
-                    self.params.from = page.next;
+                    self.page_request.from = page.next;
                     let lines = page.events.iter();
                     text.extend(lines.map(|found| self.format.line(&found.json)));
                 }

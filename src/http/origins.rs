@@ -31,7 +31,7 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// Adds headers that tell the browser whether the page that sent these may read the answer.
+    /// Adds headers that tell the browser whether the page that sent `headers` may read the answer.
     pub(super) fn allow(&self, headers: &HeaderMap, out: &mut HeaderMap) {
         let origin = match self {
             Self::Any => Some(HeaderValue::from_static("*")),

@@ -68,11 +68,11 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
         let mut answer = match answer {
             Ok(answer) => answer,
             // A server that has answered before is waited for.
-            Err(NotFollowed::Unreachable(_)) if last_id.is_some() => {
+            Err(NotFollowed::Unavailable(_)) if last_id.is_some() => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            Err(NotFollowed::Unreachable(why) | NotFollowed::Refused(why)) => return Err(why),
+            Err(NotFollowed::Unavailable(why) | NotFollowed::Refused(why)) => return Err(why),
         };
         let mut lines = Vec::new();
         while let Ok(Some(bytes)) = answer.chunk().await {

@@ -79,10 +79,10 @@ pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
             PluginCommand::Test(command) => {
                 test(&RunningServer::find(config, &command.server)?, &command).await
             }
-            PluginCommand::Init(wanted) => {
+            PluginCommand::Init(command) => {
                 init(
-                    &RunningServer::find(config, &wanted.server)?,
-                    &wanted.plugin,
+                    &RunningServer::find(config, &command.server)?,
+                    &command.plugin,
                 )
                 .await
             }

@@ -31,7 +31,7 @@ pub struct ServerFlag {
 #[derive(Debug)]
 pub enum NotFollowed {
     /// The server does not run, or cannot answer now.
-    Unreachable(String),
+    Unavailable(String),
     /// The server refuses.
     Refused(String),
 }
@@ -162,19 +162,19 @@ impl RunningServer {
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
         let response = request.send().await;
         let response =
-            response.map_err(|error| NotFollowed::Unreachable(self.unreachable(&error)))?;
+            response.map_err(|error| NotFollowed::Unavailable(self.unreachable(&error)))?;
         if response.status().is_success() {
             return Ok(response);
         }
-        let is_away = response.status().is_server_error();
+        let is_unavailable = response.status().is_server_error();
         let bytes = response.bytes().await.unwrap_or_default();
         let said = json::from_slice(&bytes).unwrap_or_default();
         let why = said.get("error").map_or_else(
             || format!("{}: not a response of a Skytrail server", self.base_url),
             |error| self.refusal(error),
         );
-        Err(if is_away {
-            NotFollowed::Unreachable(why)
+        Err(if is_unavailable {
+            NotFollowed::Unavailable(why)
         } else {
             NotFollowed::Refused(why)
         })

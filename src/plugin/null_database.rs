@@ -27,8 +27,8 @@ const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const PROTOCOL_3: u32 = 196_608;
 /// The answer to SQL. A plugin gets another database only on request, even if the server has one.
-const NO_SQL: &str = "plugins have no SQL here: set PLUGIN_DATABASE_URL to give them a database, \
-                      or use the API for records";
+const NO_SQL: &str = "this plugin has no SQL: set its DATABASE_URL (over exec, PLUGIN_DATABASE_URL at \
+                      the server), or use the API for records";
 /// The type of all columns.
 const TEXT: u32 = 25;
 

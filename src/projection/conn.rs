@@ -20,6 +20,10 @@ use super::sql::{Arg, Sql};
 /// How long a statement that needs a table exclusively waits for it at first.
 pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a statement waits for a table that it needs exclusively in the middle of applying events:
+/// longer than PostgreSQL's `deadlock_timeout`, after which an automatic vacuum gives way.
+pub(crate) const TABLE_WAIT: Duration = Duration::from_secs(2);
+
 /// How a transaction that applies events writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WriteOptions {

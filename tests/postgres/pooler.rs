@@ -91,7 +91,7 @@ fn what_limits_the_statements_of_others_does_not_limit_the_one_who_writes() {
     let holder = shared().session(("postgres", name), lock);
     ada.save("note/2", json!({"n": 2}));
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type='Lock' AND \
-                   datname=current_database() AND now()-query_start > interval '1 second'";
+                   datname=current_database() AND now()-query_start > interval '400 milliseconds'";
     eventually("the one who writes waits on", || {
         (database.sql(waiting) == "1\n").then_some(())
     });

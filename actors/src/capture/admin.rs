@@ -160,10 +160,10 @@ impl CaptureAdmin {
 
     /// Returns the named rows in batches, or all rows if none is named.
     async fn batches(&self, ids: &[u64]) -> Result<Vec<ParkedSelector>, ApiError> {
-        let mut selector = ids.to_vec();
-        selector.sort_unstable();
-        selector.dedup();
-        for ids in selector.chunks(BATCH_SIZE) {
+        let mut numbers = ids.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for ids in numbers.chunks(BATCH_SIZE) {
             let found = match &self.source {
                 Some(source) => {
                     let these = ParkedSelector::These(ids.to_vec());
@@ -176,10 +176,10 @@ impl CaptureAdmin {
                 return Err(missing(*id));
             }
         }
-        if selector.is_empty() {
-            selector = self.all().await?;
+        if numbers.is_empty() {
+            numbers = self.all().await?;
         }
-        let batches = selector.chunks(BATCH_SIZE);
+        let batches = numbers.chunks(BATCH_SIZE);
         Ok(batches
             .map(|ids| ParkedSelector::These(ids.to_vec()))
             .collect())

@@ -48,6 +48,8 @@ struct Shared {
     round_requested: Notify,
     is_refusing: AtomicBool,
     missed: AtomicU64,
+    /// What is in the outbox and in the log: transactions, each up to a row.
+    in_log: Mutex<Vec<(u64, u64)>>,
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
     num_failures: AtomicU64,
@@ -163,7 +165,17 @@ impl CaptureGate {
         self.0.is_served.store(true, Ordering::Relaxed);
     }
 
-    /// The last position that somebody has waited in vain for the tables to have.
+    /// Returns the transactions that are in the log, each up to a row, though maybe still in the
+    /// outbox. Nobody has to wait for these.
+    pub(super) fn in_log(&self) -> Vec<(u64, u64)> {
+        self.0.in_log.lock().clone()
+    }
+
+    pub(super) fn set_in_log(&self, in_log: Vec<(u64, u64)>) {
+        *self.0.in_log.lock() = in_log;
+    }
+
+    /// The highest position that a request waited for in vain.
     pub(super) fn missed(&self) -> &AtomicU64 {
         &self.0.missed
     }
@@ -336,7 +348,7 @@ mod tests {
         assert_eq!(first.as_mut().now_or_never(), Some(Ok(())));
         while gate.scan_requested().now_or_never().is_some() {}
         assert_eq!(gate.await_captured(&notes).now_or_never(), Some(Ok(())));
-        // Looks continue all the same, and a caller that must know waits for one.
+        // Scans continue all the same, and a caller that must know waits for one.
         assert!(gate.scan_requested().now_or_never().is_some());
         let mut draining = Box::pin(gate.drain());
         assert!(draining.as_mut().now_or_never().is_none());

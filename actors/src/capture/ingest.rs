@@ -79,12 +79,12 @@ impl Captures {
 
     async fn take_all(mut self) {
         let gate = self.env.captured.clone();
-        let mut next_scan = Instant::now();
+        let mut next_tables_check = Instant::now();
         loop {
             let round = gate.begin_round();
             let mut done = self.round().await;
-            if done.is_ok() && Instant::now() >= next_scan {
-                next_scan = Instant::now() + TABLES_PERIOD;
+            if done.is_ok() && Instant::now() >= next_tables_check {
+                next_tables_check = Instant::now() + TABLES_PERIOD;
                 let learned = self.look_at_tables().await;
                 done = done.and_then(|had_some| learned.map(|()| had_some));
             }
@@ -134,8 +134,7 @@ impl Captures {
 
     /// Ingests the oldest rows in the outbox; returns whether there were any.
     async fn round(&mut self) -> Result<bool, ApiError> {
-        let applied = self.env.applied.position();
-        self.taken.retain(|_, position| *position > applied);
+        self.note_what_is_left();
         let limits = BatchLimits {
             max_rows: self.max_rows,
             max_bytes: MAX_BYTES,
@@ -153,10 +152,24 @@ impl Captures {
                 break;
             }
         }
-        // The store removes the rows from the outbox when it applies the events.
+        // The store removes the rows from the outbox when it applies the events. If a lock keeps it
+        // from that, what follows goes into the log all the same.
         let last = self.taken.values().max().copied().unwrap_or_default();
-        self.env.applied.wait_for(last).await?;
+        let applied = self.env.applied.going_on_if_locked();
+        applied.wait_for(last).await?;
+        self.note_what_is_left();
         Ok(true)
+    }
+
+    /// Forgets what has left the outbox, and notes what is still in it although the log has it.
+    fn note_what_is_left(&mut self) {
+        let applied = self.env.applied.position();
+        self.taken.retain(|_, position| *position > applied);
+        let in_log = self
+            .taken
+            .keys()
+            .map(|(number, until, _)| (*number, *until));
+        self.env.captured.set_in_log(in_log.collect());
     }
 
     /// Ingests a transaction into the log; returns whether the next one may follow.
@@ -338,7 +351,7 @@ impl Captures {
 async fn scan(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
     loop {
         let scan = gate.begin_scan();
-        let found = source.scan().await;
+        let found = source.scan(&gate.in_log()).await;
         gate.end_scan(scan, found.ok());
         // A request that waits for what was found waits for another scan.
         let _ = timeout(PERIOD, gate.scan_requested()).await;

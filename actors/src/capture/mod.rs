@@ -24,8 +24,8 @@
 //! for what was in the outbox for their types before they began ([`CaptureGate::await_captured`]). The
 //! outbox is looked at for them, once for all that wait, while it is being ingested.
 //!
-//! Plugins wait in the other direction: they are asked when the tables have what was saved before
-//! ([`ShownGate`]).
+//! The other way round, a request to a plugin waits, for a short time, until the tables have what was
+//! saved before it ([`ShownGate`]).
 
 mod admin;
 mod decide;
@@ -153,8 +153,8 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Waits until something is announced. Also returns if announcements no longer arrive.
     async fn announced(&self);
 
-    /// Returns what is in the outbox.
-    async fn scan(&self) -> Result<Vec<Span>, StoreError>;
+    /// Returns what is in the outbox, except for transactions that are `in_log`, each up to a row.
+    async fn scan(&self, in_log: &[(u64, u64)]) -> Result<Vec<Span>, StoreError>;
 
     /// Reads the oldest transactions in the outbox, and only a part of one that exceeds the
     /// limits.

@@ -1,4 +1,5 @@
-//! What plugins find in the tables: everything that was saved before they are asked.
+//! What plugins find in the tables: everything that was saved before they are asked, unless the tables
+//! take longer than two seconds for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,17 +36,18 @@ impl CaptureGate {
         if applied.position() < missed.load(Ordering::Relaxed) {
             return;
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let patience = left.map_or(SHOWN_DEADLINE, |left| SHOWN_DEADLINE.min(left / 2));
+        let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let max_wait = remaining.map_or(SHOWN_DEADLINE, |time| SHOWN_DEADLINE.min(time / 2));
         let shown = applied.wait_for(position);
-        if tokio::time::timeout(patience, shown).await.is_err() {
+        let is_late = tokio::time::timeout(max_wait, shown).await.is_err();
+        if is_late && max_wait == SHOWN_DEADLINE {
             missed.fetch_max(position, Ordering::Relaxed);
         }
     }
 }
 
-/// A gate to plugins that use SQL. Every request to a plugin waits until the tables have what was
-/// committed before it.
+/// A gate to plugins that use SQL. Every request to a plugin waits, for at most two seconds, until the
+/// tables have what was committed before it.
 pub struct ShownGate {
     /// The gate itself.
     pub inner: Arc<dyn PluginGate>,
@@ -91,10 +93,10 @@ impl PluginGate for ShownGate {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
-        hurry: Urgency,
+        urgency: Urgency,
     ) -> Result<Json, PluginCallError> {
         self.show(&request).await;
-        self.inner.deliver(request, note, hurry).await
+        self.inner.deliver(request, note, urgency).await
     }
 
     fn presence(&self, plugin: &str) -> Presence {
@@ -156,6 +158,7 @@ mod tests {
         let deadline = Some(began + Duration::from_secs(1));
         gate.show(&applied, &later, deadline).await;
         assert_eq!(began.elapsed(), Duration::from_millis(500));
-        assert_eq!(gate.show(&applied, &later, None).now_or_never(), Some(()));
+        // A request that had little time says nothing for the others.
+        assert_eq!(gate.show(&applied, &later, None).now_or_never(), None);
     }
 }

@@ -279,7 +279,7 @@ pub(super) struct Capacity {
 pub(super) struct Initialised {
     pub(super) worker: WorkerId,
     pub(super) answer: Answer,
-    /// Set if the plugin did not answer because it could not be reached, as far as known.
+    /// Why the plugin did not answer; `None` if it answered, or if the reason is unknown.
     pub(super) silence: Option<Silence>,
 }
 

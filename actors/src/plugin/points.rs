@@ -1,7 +1,7 @@
 //! Extension points: what plugins have registered, in the form that the rest of the server looks
 //! up.
 //!
-//! A [`ExtensionPoints`] is a snapshot, which does not change for its holder. Checking that a type has no
+//! An [`ExtensionPoints`] is a snapshot, which does not change for its holder. Checking that a type has no
 //! hooks costs one map lookup.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -27,8 +27,8 @@ const LINGER: Duration = Duration::from_millis(25);
 /// The pause after a failed transaction, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The pause after a lock was waited for in vain; it lets whoever waits for this transaction's own
-/// locks have them first.
+/// The shortest pause after a lock was waited for in vain; otherwise it is half as long as the wait.
+/// Meanwhile those can continue who wait for this transaction, or behind it for the same lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Who takes longer for a batch is held up: by others who hold a lock, or by a slow disk.
@@ -168,7 +168,10 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
     let mut locked_since = None;
     loop {
         let position = shared.position.load(Ordering::Relaxed);
-        let batch = match parts.log.read(position + 1, BATCH_EVENTS).await {
+        // What is undone each time should be little.
+        let is_held_up = locked_since.is_some_and(|since: Instant| since.elapsed() > HELD_UP);
+        let max_events = if is_held_up { 1 } else { BATCH_EVENTS };
+        let batch = match parts.log.read(position + 1, max_events).await {
             Ok(batch) => batch,
             Err(error) => {
                 tracing::error!(%error, "the log cannot be read");
@@ -186,6 +189,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             let _ = tokio::time::timeout(LOOK_EVERY, parts.log.beyond(position)).await;
             continue;
         };
+        let attempt = Instant::now();
         let mut applying = parts.store.apply(&batch);
         let applied = match tokio::time::timeout(HELD_UP, &mut applying).await {
             Ok(applied) => applied,
@@ -237,7 +241,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 if shared.is_stopping.load(Ordering::Acquire) {
                     break;
                 }
-                tokio::time::sleep(LOCK_PAUSE).await;
+                tokio::time::sleep(LOCK_PAUSE.max(attempt.elapsed() / 2)).await;
             }
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not accept events");

@@ -47,7 +47,7 @@ impl Applied {
         self.position.clone()
     }
 
-    /// The same for a reader that does not wait while another program's lock holds up the store: the
+    /// Returns a copy for a reader that does not wait while another program's lock holds up the store: the
     /// program may itself be waiting for this reader's answer.
     #[must_use]
     pub fn going_on_if_locked(&self) -> Self {

@@ -44,10 +44,11 @@ pub async fn delete(
         position,
         mut commit_answers,
     } = deletion;
+    let applied = env.for_caller(&command.context.caller).applied;
     let rows = targets.into_iter().map(|target| {
         let answered = target.as_ref().ok().map(|head| {
             let event_answers = commit_answers.take(&head.record.id);
-            event_answers.all_ok(&env.applied, position)
+            event_answers.all_ok(&applied, position)
         });
         (target, answered)
     });

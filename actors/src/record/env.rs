@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
@@ -42,6 +43,9 @@ impl Rights {
         streams.map(|stream| ConflictKey::stream(&stream))
     }
 }
+
+/// How long a write of somebody who may hold a lock waits for what SQL had written before.
+const MAX_LOCKED_WAIT: Duration = Duration::from_secs(2);
 
 /// The parts that writing and reading records need. Cheap to clone.
 #[derive(Clone)]
@@ -92,7 +96,7 @@ impl RecordEnv {
         self.model.get_type(name)
     }
 
-    /// The same for somebody who reads, or waits for what they wrote. A plugin calls with the
+    /// Returns a copy for somebody who reads, or waits for what they wrote. A plugin calls with the
     /// master key, maybe while its own transaction in the database holds a lock that the store waits
     /// for: it is answered from what the database has.
     #[must_use]
@@ -115,14 +119,38 @@ impl RecordEnv {
         &self,
         names: impl IntoIterator<Item = &'a TypeName>,
     ) -> Result<(), ApiError> {
+        self.await_captured_for(names, Duration::ZERO).await
+    }
+
+    /// The same for somebody who writes. What SQL had committed before should be in the log before it,
+    /// so a lock does not end the wait at once.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub async fn await_captured_to_write<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a TypeName>,
+    ) -> Result<(), ApiError> {
+        self.await_captured_for(names, MAX_LOCKED_WAIT).await
+    }
+
+    async fn await_captured_for<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a TypeName>,
+        max_locked_wait: Duration,
+    ) -> Result<(), ApiError> {
         if !self.captured.is_active() {
             return Ok(());
         }
         let names: BTreeSet<TypeName> = names.into_iter().cloned().collect();
         let types = concerned(names, &self.model.get_types());
+        let locked = async {
+            self.applied.locked().await;
+            tokio::time::sleep(max_locked_wait).await;
+        };
         tokio::select! {
-            settled = self.captured.await_captured(&types) => settled,
-            () = self.applied.locked() => Ok(()),
+            captured = self.captured.await_captured(&types) => captured,
+            () = locked => Ok(()),
         }
     }
 
@@ -152,8 +180,11 @@ impl RecordEnv {
         if !missing.is_empty() && cached.store_is_behind {
             self.applied.wait_for(cached.position).await?;
         }
+        // A reader that did not wait for a lock must not leave older states for those who decide.
+        let is_current = !cached.store_is_behind || self.applied.position() >= cached.position;
         for (name, keys) in missing {
-            self.load_missing(&name, keys, &mut heads).await?;
+            self.load_missing(&name, keys, (&mut heads, is_current))
+                .await?;
         }
         Ok(heads)
     }
@@ -293,7 +324,7 @@ impl RecordEnv {
         &self,
         name: &TypeName,
         keys: Vec<RecordKey>,
-        heads: &mut Heads,
+        (heads, is_current): (&mut Heads, bool),
     ) -> Result<(), ApiError> {
         let definition = self.definition(name);
         if !definition.is_created {
@@ -304,18 +335,23 @@ impl RecordEnv {
         let captured = self.store.find_captured(&definition, &keys).await?;
         for (key, head) in keys.into_iter().zip(loaded) {
             let is_captured = captured.contains(&key);
+            let mut is_kept = is_current;
             let id = RecordId {
                 record_type: name.clone(),
                 key,
             };
             let head = if is_captured {
-                self.load_from_log(&id, heads.position).await?
+                let head = self.load_from_log(&id, heads.position).await?;
+                is_kept = self.applied.position() >= heads.position;
+                head
             } else {
                 head
             };
             let head = head.map(Arc::new);
-            self.model
-                .keep_head(id.clone(), head.clone(), heads.position);
+            if is_kept {
+                let model = &self.model;
+                model.keep_head(id.clone(), head.clone(), heads.position);
+            }
             if let Some(head) = head {
                 heads.by_id.insert(id, head);
             }

@@ -87,7 +87,7 @@ impl Records {
     pub async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
         let env = self.env.for_caller(&command.context.caller);
         let items = command.items.iter().flatten();
-        env.await_captured(items.map(|item| &item.id.record_type))
+        env.await_captured_to_write(items.map(|item| &item.id.record_type))
             .await?;
         // The actor of the first item sequences a batch across types; the log makes it atomic.
         let first = command
@@ -111,7 +111,7 @@ impl Records {
     /// 115 for an atomic request, overload.
     pub async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
         let env = self.env.for_caller(&command.context.caller);
-        env.await_captured(command.ids.iter().map(|id| &id.record_type))
+        env.await_captured_to_write(command.ids.iter().map(|id| &id.record_type))
             .await?;
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
@@ -159,8 +159,9 @@ impl Records {
     /// # Errors
     /// 110 for a record that never existed, 102 for a history that the caller may not see.
     pub async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
-        self.env.await_captured([&command.id.record_type]).await?;
-        history::list(&self.env, command).await
+        let env = self.env.for_caller(&command.context.caller);
+        env.await_captured([&command.id.record_type]).await?;
+        history::list(&env, command).await
     }
 
     /// Returns what the event at a position changed in a record, whoever may see it.

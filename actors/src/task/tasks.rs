@@ -90,7 +90,7 @@ impl Tasks {
         // A task whose plugin is away may come back with it.
         for id in self.parts.states.scheduled() {
             if points.attended.contains(&id.plugin) && !registered.contains(&id) {
-                self.tell_dropped(id, ctx);
+                self.write_dropped(id, ctx);
             }
         }
         for timer in &points.timers {
@@ -100,12 +100,12 @@ impl Tasks {
     }
 
     /// Writes to the log that a task is not registered any more; a failure is retried later.
-    fn tell_dropped(&mut self, id: TaskId, ctx: &mut Context<Self>) {
+    fn write_dropped(&mut self, id: TaskId, ctx: &mut Context<Self>) {
         if !self.dropping.insert(id.clone()) {
             return;
         }
         let parts = Arc::clone(&self.parts);
-        let notified = async move {
+        let written = async move {
             let decide = |state: &TaskState| {
                 let is_scheduled = state.schedule.is_some();
                 let dropped = is_scheduled.then_some(EventBody::TaskDropped(NoDetails {}));
@@ -120,9 +120,9 @@ impl Tasks {
             (appended.is_ok(), id)
         };
         ctx.spawn(
-            wrap_future(notified).map(|(is_notified, id), this: &mut Self, ctx| {
+            wrap_future(written).map(|(is_written, id), this: &mut Self, ctx| {
                 this.dropping.remove(&id);
-                if is_notified {
+                if is_written {
                     this.reconcile(ctx);
                 }
             }),

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::import::Report;
 
 /// The greatest number of records in one request,
-const BATCH_ROWS: usize = 200;
+const BATCH_RECORDS: usize = 200;
 /// and their greatest size together.
 const BATCH_BYTES: usize = 1 << 20;
 /// The number of records saved at once through the hooks, which may take some time for each.
@@ -158,11 +158,11 @@ impl Import<'_> {
                 }
                 Err(why) => self.note(line.number, "", &Outcome::Refused(why))?,
             }
-            if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+            if batch.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
                 self.bring(std::mem::take(&mut batch), again).await?;
                 bytes = 0;
             }
-            if self.users.len() >= BATCH_ROWS {
+            if self.users.len() >= BATCH_RECORDS {
                 // Their records are imported before them, and stay as they are.
                 self.bring(std::mem::take(&mut batch), again).await?;
                 bytes = 0;

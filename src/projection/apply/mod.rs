@@ -174,7 +174,9 @@ impl WriterState {
                 self.forget();
                 let error = into_sql(error);
                 if postgres::is_held(&error) {
-                    self.table_wait = (self.table_wait * 2).min(LONGEST_WAIT);
+                    if change_types(new.iter().copied()) {
+                        self.table_wait = (self.table_wait * 2).min(LONGEST_WAIT);
+                    }
                     self.row_wait = (self.row_wait * 2).min(LONGEST_ROW_WAIT);
                 }
                 Err(error)
@@ -188,23 +190,26 @@ impl WriterState {
         self.is_lazy && commits.iter().all(|commit| commit.sql.is_none())
     }
 
-    /// Begins the transaction of these commits. A change of a table needs the table exclusively. In
-    /// a store next to the one in use nobody queues for it.
+    /// Begins the transaction of these commits. In a store next to the one in use nobody holds
+    /// locks.
     async fn begin<'a>(
         &self,
         conn: &'a mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Tx<'a>, sqlx::Error> {
-        let is_in_use = self.indexing == Indexing::AtOnce;
-        let lock_wait = match change_types(commits.iter().copied()) {
-            true => self.table_wait,
-            false => self.row_wait,
-        };
         let options = WriteOptions {
             is_lazy: self.may_be_lazy(commits),
-            lock_wait: is_in_use.then_some(lock_wait),
+            lock_wait: self.lock_waits().map(|waits| waits.row),
         };
         conn.begin_applying(options).await
+    }
+
+    fn lock_waits(&self) -> Option<LockWaits> {
+        let waits = LockWaits {
+            row: self.row_wait,
+            table: self.table_wait,
+        };
+        (self.indexing == Indexing::AtOnce).then_some(waits)
     }
 
     /// Reports what was skipped, once that is stored. The log has it, and its author was told that
@@ -236,11 +241,13 @@ impl WriterState {
     ) -> Result<Arc<Catalog>, ApplyError> {
         let mut tx = self.begin(conn, commits).await?;
         let events = || commits.iter().copied().flat_map(timed);
+        let lock_waits = self.lock_waits();
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
             lost: self.lost.clone(),
             indexing: self.indexing,
+            lock_waits,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut tx.conn(), users_of(events().map(|(_, event)| event)))
                 .await?,
@@ -321,11 +328,13 @@ impl WriterState {
         (time, event): (Timestamp, &Event),
     ) -> Result<Applied, ApplyError> {
         let mut savepoint = conn.begin().await?;
+        let lock_waits = self.lock_waits();
         let mut session = Session {
             catalog: Arc::clone(catalog),
             texts: &mut self.texts,
             lost: lost.clone(),
             indexing: self.indexing,
+            lock_waits,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut savepoint.conn(), users_of(std::iter::once(event))).await?,
             faults: Vec::new(),
@@ -358,12 +367,22 @@ impl Fault {
     }
 }
 
+/// How long statements wait for locks that other sessions hold.
+#[derive(Clone, Copy)]
+struct LockWaits {
+    row: Duration,
+    /// For a table that is changed, which is needed exclusively.
+    table: Duration,
+}
+
 /// A batch that is being applied.
 struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
     lost: LostStreams,
     indexing: Indexing,
+    /// `None` where nobody else holds locks.
+    lock_waits: Option<LockWaits>,
     records: RecordBatch,
     users: UserBatch,
     faults: Vec<Fault>,
@@ -416,7 +435,14 @@ impl Session<'_> {
                 self.texts.clear();
                 let catalog = Arc::make_mut(&mut self.catalog);
                 let change = (name, event);
-                settings::change_type(conn, catalog, self.indexing, &self.lost, change).await
+                if let Some(waits) = self.lock_waits {
+                    conn.wait_at_most(waits.table).await?;
+                }
+                settings::change_type(conn, catalog, self.indexing, &self.lost, change).await?;
+                if let Some(waits) = self.lock_waits {
+                    conn.wait_at_most(waits.row).await?;
+                }
+                Ok(())
             }
             Stream::User(id) => self.users.add(id, event),
             Stream::Role(name) => match &event.body {

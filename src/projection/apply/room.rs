@@ -9,7 +9,7 @@
 //!    gone.
 
 use super::ApplyError;
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, TABLE_WAIT};
 use crate::projection::ddl;
 use crate::projection::dialect::is_refusal;
 use crate::projection::layout::{Column, Table};
@@ -161,8 +161,12 @@ pub(super) async fn restore_types(
         let Some(text) = ddl::restore_type(table, name, kind) else {
             continue;
         };
+        conn.wait_at_most(TABLE_WAIT).await?;
         let mut attempt = conn.begin().await?;
         if let Err(error) = text.execute(&mut attempt.conn(), Vec::new()).await {
+            if postgres::is_held(&error) {
+                return Err(error.into());
+            }
             return Err(postgres::in_the_way(format!(
                 "another program has changed the column {name} of {} to {kind}: {error}",
                 table.name.as_str()

@@ -13,7 +13,7 @@ use sqlx::postgres::PgDatabaseError;
 use tokio::time::Instant;
 
 use super::Tables;
-use crate::projection::conn::{Conn, SHORT_WAIT};
+use crate::projection::conn::{Conn, SHORT_WAIT, TABLE_WAIT};
 use crate::projection::layout::{SYSTEM_COLUMNS, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
@@ -96,6 +96,9 @@ pub(in crate::projection) async fn lift(
 ) -> Result<bool, sqlx::Error> {
     let error = error.as_database_error();
     let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    if error.is_some() {
+        conn.wait_at_most(TABLE_WAIT).await?;
+    }
     if let Some(error) = error.filter(|error| error.code() == NO_VALUE) {
         let named = error.table().zip(error.column());
         return match named.filter(|(_, column)| !SYSTEM_COLUMNS.contains(column)) {

@@ -156,8 +156,20 @@ fn tables_of(catalog: &Catalog) -> Tables {
     named.collect()
 }
 
-async fn scan(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::Error> {
-    let sql = Sql::new("SELECT table_name, min(id), max(id) FROM _outbox GROUP BY table_name");
+async fn scan(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+    in_log: &[(u64, u64)],
+) -> Result<Vec<Span>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT table_name, min(id), max(id) FROM _outbox WHERE true");
+    for (transaction, until) in in_log {
+        sql.push(" AND NOT (transaction=")
+            .bind(Arg::unsigned(*transaction))
+            .push(" AND id<=")
+            .bind(Arg::unsigned(*until))
+            .push(")");
+    }
+    sql.push(" GROUP BY table_name");
     let rows = sql.fetch_all(conn).await?;
     let spans = rows.iter().map(|row| {
         let layout = tables.get(row.catalog(0)?);

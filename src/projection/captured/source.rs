@@ -40,8 +40,12 @@ impl CaptureSource for SqlStore {
         }
     }
 
-    async fn scan(&self) -> Result<Vec<Span>, StoreError> {
-        over!(self, |conn, catalog| scan(conn, &tables_of(&catalog)))
+    async fn scan(&self, in_log: &[(u64, u64)]) -> Result<Vec<Span>, StoreError> {
+        over!(self, |conn, catalog| scan(
+            conn,
+            &tables_of(&catalog),
+            in_log
+        ))
     }
 
     async fn load(&self, limits: BatchLimits) -> Result<Vec<CapturedTransaction>, StoreError> {

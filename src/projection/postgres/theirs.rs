@@ -18,7 +18,7 @@ const END: &str = "DROP FUNCTION _theirs_version, _theirs_own, _theirs_own_funct
 
 /// The number of tables that are dropped in one transaction. Each takes a few of the database's
 /// locks.
-const PORTION: i64 = 100;
+const BATCH_TABLES: i64 = 100;
 
 /// Creates the functions in the schema of the connection. Must run in a transaction.
 pub(super) async fn begin(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
@@ -85,7 +85,7 @@ pub(super) async fn drop_some(
 ) -> Result<Vec<String>, sqlx::Error> {
     let mut sql = Sql::new("SELECT said FROM _theirs_drop(");
     sql.bind(Arg::name(schema)).push("::name,");
-    sql.bind(Arg::Int(PORTION)).push(",");
+    sql.bind(Arg::Int(BATCH_TABLES)).push(",");
     call(conn, sql, &[], ") AS told (said)").await
 }
 

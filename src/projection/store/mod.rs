@@ -27,6 +27,7 @@ use super::layout::{Catalog, TypeLayout};
 use super::postgres::{self, Backend, Link, LostConnection, ServerOptions, StoreOrigin, silent};
 use super::query::QueryError;
 use super::read;
+use super::sql::Sql;
 use super::sqlite::{self, OpenError, StoreOptions};
 
 /// A record store in a database.
@@ -91,6 +92,16 @@ impl Writer {
             }
         };
         Ok((conn, &mut self.state))
+    }
+
+    /// Sends the end of a transaction that was undone: until then the server keeps its locks. Returns
+    /// whether the connection can be used further.
+    pub(super) async fn end_undone(&mut self) -> bool {
+        let Ok((mut conn, _)) = self.conn() else {
+            return false;
+        };
+        let ended = Sql::new("SELECT 1").fetch_optional(&mut conn).await;
+        ended.is_ok()
     }
 }
 

@@ -393,7 +393,7 @@ impl RecordStore for SqlStore {
             false => None,
         };
         if let Err(error) = self.apply_over(writer, commits).await {
-            if !postgres::is_held(&error) {
+            if !postgres::is_held(&error) || !writer.end_undone().await {
                 self.renew(writer, &error).await;
             }
             return Err(match &self.home {

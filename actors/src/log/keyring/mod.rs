@@ -195,17 +195,17 @@ impl Keyring {
     /// The device failed; these subjects have no keys in that case.
     pub(super) fn make(&self, subjects: &BTreeSet<UserId>) -> io::Result<()> {
         let subjects: Vec<Subject> = subjects.iter().map(slot::digest).collect();
-        self.table.lock().want(&subjects);
+        self.table.lock().add_pending(&subjects);
         let _adding = self.adding.lock();
         // Most of those that waited here were served by the one before.
-        while self.table.lock().want(&subjects) {
-            self.make_wanted()?;
+        while self.table.lock().add_pending(&subjects) {
+            self.make_pending()?;
         }
         Ok(())
     }
 
     /// Creates keys for all waiting subjects, with one flush. Only for the holder of `adding`.
-    fn make_wanted(&self) -> io::Result<()> {
+    fn make_pending(&self) -> io::Result<()> {
         let (batch, last) = {
             let mut table = self.table.lock();
             let mut batch = std::mem::take(&mut table.pending);
@@ -293,7 +293,7 @@ impl Keyring {
 impl KeyTable {
     /// Adds those of the subjects that have no key yet to those that wait; returns whether there
     /// are any.
-    fn want(&mut self, subjects: &[Subject]) -> bool {
+    fn add_pending(&mut self, subjects: &[Subject]) -> bool {
         let subjects = subjects.iter().copied();
         let new: Vec<_> = subjects
             .filter(|subject| !self.current.contains_key(subject))

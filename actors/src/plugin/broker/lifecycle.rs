@@ -3,7 +3,7 @@
 //! A worker gets `before-config`, `init` and, when its registration is accepted, `after-config`.
 //! When every plugin has come this far, `before-plugins-ready` is sent to each in turn. Then
 //! clients are served. Then `after-plugins-ready` and `server-ready` are sent, each to every plugin
-//! in turn. Only the answer to `init` is used; a failure at another event is logged. A worker that
+//! in turn. Only the answer to `init` is used; a failure at another event changes nothing, and is logged, except at `before-config`. A worker that
 //! does not answer delays the others by its limit at most.
 
 use std::sync::{Arc, OnceLock};
@@ -43,7 +43,7 @@ impl WorkerNotifier {
         self.tell_with(name, &param, limit).await
     }
 
-    /// Sends an event of the start. A failure changes nothing, but only the log shows it.
+    /// Sends an event of the start. A failure changes nothing; it is only logged.
     async fn tell_or_warn(&self, name: &'static str) {
         if let Err(error) = self.tell(name, self.limit()).await {
             let (plugin, error) = (&self.plugin, error.message);

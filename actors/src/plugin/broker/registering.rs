@@ -67,8 +67,8 @@ impl Plugins {
                 plugin.note_refusal(&refused);
                 let outcome = Err(refused.problems);
                 plugin.settle(worker, &outcome);
-                if let Some(known) = plugin.worker(worker) {
-                    notify(&known.address, Notice::Registered(outcome));
+                if let Some(entry) = plugin.worker(worker) {
+                    notify(&entry.address, Notice::Registered(outcome));
                 }
                 self.ask_holders(&refused.clashes);
                 return false;

@@ -73,7 +73,8 @@ pub async fn save(
     };
     let turn = turn_of(turn, &command.context);
     let saved = retry_on_conflict(turn, |_| attempt(&saving)).await?;
-    Ok(finish_save(env, saved).await)
+    let env = env.for_caller(&command.context.caller);
+    Ok(finish_save(&env, saved).await)
 }
 
 /// The outcome of a save, before after-hooks.

@@ -11,7 +11,7 @@ use crate::plugin::zmq::bodies;
 use crate::plugin::zmq::message::{Envelope, Identity, RequestId, ZmqMessage};
 
 /// How long a request waits for a worker: v1 retries after a second, three times.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const WORKER_WAIT: Duration = Duration::from_secs(3);
 
 /// How many levels a stack can have beyond those that the bounce count allows.
 const SPARE_LEVELS: usize = 2;
@@ -165,7 +165,7 @@ impl Pool {
         if self.waiting.len() >= self.limits.max_waiting {
             return self.fail(request.ticket, Failure::NotTaken);
         }
-        let expiry = now + REQUEST_TIMEOUT;
+        let expiry = now + WORKER_WAIT;
         self.waiting.push_back(Waiting { request, expiry });
         self.serve(now);
     }

@@ -239,20 +239,20 @@ impl DeliveryLoop {
 
     /// Turns a delivery that ended undelivered into a dead letter. Its waiter hears of no error,
     /// because its change is stored.
-    pub(super) fn give_up(&mut self, orphan: GivenUp, error: Json) {
-        let id = (orphan.position, Arc::clone(&orphan.hook));
+    pub(super) fn give_up(&mut self, given_up: GivenUp, error: Json) {
+        let id = (given_up.position, Arc::clone(&given_up.hook));
         self.retries.remove(&id);
-        self.answer_waiter(orphan.position, orphan.is_sync, Ok(()));
-        self.forget_if_over(orphan.position);
-        let record = match &orphan.stream {
+        self.answer_waiter(given_up.position, given_up.is_sync, Ok(()));
+        self.forget_if_over(given_up.position);
+        let record = match &given_up.stream {
             Stream::Record(id) => id.to_string(),
             other => other.to_string(),
         };
         self.unsaved.add_dead_letter(DeadLetter {
-            position: orphan.position,
-            hook: orphan.hook,
+            position: given_up.position,
+            hook: given_up.hook,
             record,
-            attempts: orphan.attempts,
+            attempts: given_up.attempts,
             error,
             at: self.parts.env.clock.now(),
         });

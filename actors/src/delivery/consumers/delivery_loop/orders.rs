@@ -135,9 +135,9 @@ impl DeliveryLoop {
         for (position, hook) in retried {
             let retry_state = self.retries.get(&(position, Arc::clone(&hook)));
             let error = retry_state.map(|retry| retry.error.clone());
-            if let Some(orphan) = self.schedule.give_up(position, &hook) {
+            if let Some(given_up) = self.schedule.give_up(position, &hook) {
                 let on_request = || ApiError::unexpected("given up on request").to_wire();
-                self.give_up(orphan, error.unwrap_or_else(on_request));
+                self.give_up(given_up, error.unwrap_or_else(on_request));
             }
         }
         Ok(())
