@@ -13,8 +13,8 @@ use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
 use crate::projection::{
-    HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, check_old,
-    count_waiting, digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
+    HeldStore, OpenError, ServerOptions, SqlStore, beside, check_old, copy_captured, count_waiting,
+    digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
 };
 use crate::proof::open_signed;
 use crate::record_store::leaving;
@@ -137,9 +137,9 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
             with_causes(&error)
         ));
     }
-    if let Err(error) = carry_over_captured((url, app), (url, &new)).await {
+    if let Err(error) = copy_captured((url, app), (url, &new)).await {
         complain(&format!(
-            "parked rows of the old store stay there: {}",
+            "parked rows of the old store are not copied to the new one: {}",
             with_causes(&error)
         ));
     }

@@ -37,7 +37,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use captured::{carry_over_captured, count_parked, count_waiting};
+pub use captured::{copy_captured, count_parked, count_waiting, move_captured};
 pub(crate) use causes::with_causes;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_transient;

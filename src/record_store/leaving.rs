@@ -2,14 +2,14 @@
 //!
 //! 1. The old store is closed to them, and their remaining changes are written to the log.
 //! 2. The new store is brought up to the log, as at any start. What is parked in the old one is
-//!    copied to it.
+//!    moved to it.
 //!
 //! After an interruption this starts again with the next start: the old store's outbox says what is
 //! missing.
 
 use crate::config::{Config, Database};
 use crate::projection::with_causes;
-use crate::projection::{carry_over_captured, count_parked};
+use crate::projection::{count_parked, move_captured};
 use crate::record_store::offline::Offline;
 
 /// Brings what the store of `old` has and the log has not into the log and the store of `new`.
@@ -25,7 +25,7 @@ pub(crate) async fn leave(old: &Config, new: &Config) -> Result<(), String> {
     let app = old.app.name.as_str();
     let old_store = (database.url.reveal(), app);
     let carried = match &new.database {
-        Some(database) => carry_over_captured(old_store, (database.url.reveal(), app)).await,
+        Some(database) => move_captured(old_store, (database.url.reveal(), app)).await,
         None => count_parked(old_store).await.map(warn_of_parked),
     };
     carried.map_err(|error| with_causes(&error))

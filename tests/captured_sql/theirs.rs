@@ -375,7 +375,10 @@ fn a_command_that_is_killed_in_the_switch_has_changed_nothing() {
     world.applied();
     world.sql(CREATED);
     assert_all_is_there(&world, 1);
+    world.sql("UPDATE note SET _access = '5' WHERE _id = '1'");
     world.settled();
+    let parked = "SELECT key FROM _parked";
+    assert_eq!(world.sql(parked), "1\n");
     world.stop();
     world.database.sql(STOP);
     let role = world.sql("SELECT current_user");
@@ -402,7 +405,9 @@ fn a_command_that_is_killed_in_the_switch_has_changed_nothing() {
     world.sql("DROP EVENT TRIGGER stop");
     assert!(!world.has_schema("app_myapp~old"));
     assert_eq!(world.sql("SELECT visits()"), "1\n");
+    assert_eq!(world.sql(parked), "1\n");
     world.run_rebuild(&[]).unwrap();
+    assert_eq!(world.sql(parked), "1\n");
     world.start();
     assert_all_is_there(&world, 2);
 }

@@ -26,7 +26,7 @@ use skytrail_schema::types::FieldType;
 
 use self::cells::{Cell, Cells};
 pub(super) use self::constraints::{Retries, lift};
-pub use self::moving::{carry_over_captured, count_parked, count_waiting};
+pub use self::moving::{copy_captured, count_parked, count_waiting, move_captured};
 pub(super) use self::overlay::{Touched, overlay};
 pub(super) use self::parked::{forget, is_parked};
 use super::conn::{Conn, Row};

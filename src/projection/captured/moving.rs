@@ -1,8 +1,9 @@
 //! Copies what must not stay behind when a store in PostgreSQL is left for another: parked rows,
 //! and constraints that other programs have added.
 //!
-//! The stores can be in different servers. Rows are deleted from the old one once the new one has
-//! them. After a crash in between they are copied again, and found there.
+//! The stores can be in different servers. A move deletes rows from the old one once the new one has
+//! them. After a crash in between they are copied again, and found there. A rebuild only copies
+//! them, since the old store stays in use when the switch fails.
 
 use skytrail_actors::capture::Waiting;
 use sqlx::Connection as _;
@@ -47,9 +48,29 @@ async fn waiting_at((url, app): ServerStore<'_>) -> Result<Waiting, OpenError> {
 ///
 /// # Errors
 /// A store does not open, or cannot be read or written.
-pub async fn carry_over_captured(
+pub async fn copy_captured(old: ServerStore<'_>, new: ServerStore<'_>) -> Result<(), OpenError> {
+    carry_captured(old, new, Originals::Stay).await
+}
+
+/// Copies the same as [`copy_captured`], and deletes the parked rows in the store at `old`.
+///
+/// # Errors
+/// A store does not open, or cannot be read or written.
+pub async fn move_captured(old: ServerStore<'_>, new: ServerStore<'_>) -> Result<(), OpenError> {
+    carry_captured(old, new, Originals::AreDeleted).await
+}
+
+/// What happens to parked rows in the old store once the new one has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Originals {
+    Stay,
+    AreDeleted,
+}
+
+async fn carry_captured(
     old: ServerStore<'_>,
     new: ServerStore<'_>,
+    originals: Originals,
 ) -> Result<(), OpenError> {
     let (mut from, from_extensions) = open_beside(old.0, old.1).await?;
     let (mut to, to_extensions) = open_beside(new.0, new.1).await?;
@@ -57,7 +78,7 @@ pub async fn carry_over_captured(
         let mut from = Conn::Postgres(&mut from, from_extensions, None);
         let mut to = Conn::Postgres(&mut to, to_extensions, None);
         carry_constraints(&mut from, &mut to).await?;
-        carry_parked(&mut from, &mut to).await?;
+        carry_parked((&mut from, originals), &mut to).await?;
     }
     from.close().await?;
     to.close().await?;
@@ -95,7 +116,10 @@ async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(),
 }
 
 /// Copies parked rows, except those whose contents the database cannot return: they stay.
-async fn carry_parked(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+async fn carry_parked(
+    (from, originals): (&mut Conn<'_>, Originals),
+    to: &mut Conn<'_>,
+) -> Result<(), sqlx::Error> {
     let mut last = 0;
     loop {
         let read = match next(from, last, BATCH_SIZE).await {
@@ -104,7 +128,7 @@ async fn carry_parked(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(), sqlx
         };
         match read {
             Ok(rows) if rows.is_empty() => return Ok(()),
-            Ok(rows) => last = carry(from, to, &rows).await?,
+            Ok(rows) => last = carry((from, originals), to, &rows).await?,
             Err(error) if is_about_rows(&error) => {
                 let mut sql = Sql::new("SELECT min(id) FROM _parked WHERE id>");
                 sql.bind(Arg::Int(last));
@@ -128,8 +152,12 @@ async fn next(from: &mut Conn<'_>, last: i64, limit: i64) -> Result<Vec<Row>, sq
     sql.fetch_all(from).await
 }
 
-/// Copies rows and deletes them where they were; returns the number of the last one.
-async fn carry(from: &mut Conn<'_>, to: &mut Conn<'_>, rows: &[Row]) -> Result<i64, sqlx::Error> {
+/// Copies rows, and deletes the originals if they do not stay; returns the number of the last one.
+async fn carry(
+    (from, originals): (&mut Conn<'_>, Originals),
+    to: &mut Conn<'_>,
+    rows: &[Row],
+) -> Result<i64, sqlx::Error> {
     let mut tx = to.begin_writing().await?;
     for row in rows {
         put(&mut tx.conn(), row).await?;
@@ -139,9 +167,11 @@ async fn carry(from: &mut Conn<'_>, to: &mut Conn<'_>, rows: &[Row]) -> Result<i
         .iter()
         .map(|row| row.int(0))
         .collect::<Result<_, _>>()?;
-    let mut sql = Sql::new("DELETE FROM _parked WHERE id");
-    sql.one_of(&ids, |id| Arg::Int(*id));
-    sql.execute(from).await?;
+    if originals == Originals::AreDeleted {
+        let mut sql = Sql::new("DELETE FROM _parked WHERE id");
+        sql.one_of(&ids, |id| Arg::Int(*id));
+        sql.execute(from).await?;
+    }
     Ok(ids.last().copied().unwrap_or_default())
 }
 
