@@ -98,12 +98,11 @@ async fn tell_of_theirs(app: &str, old: &Database) {
     match list_theirs(old.url.reveal(), app).await {
         Ok(left) if left.is_empty() => {}
         Ok(left) => say(&format!(
-            "in the old database stays what other programs have created there: {}",
+            "what other programs created in the old database stays there: {}",
             left.join(", ")
         )),
         Err(error) => complain(&format!(
-            "what other programs have created in the old database stays there, and cannot be \
-             listed: {}",
+            "what other programs created in the old database stays there, and cannot be listed: {}",
             with_causes(&error)
         )),
     }

@@ -237,8 +237,8 @@ async fn check_free(conn: &mut Conn<'_>, old: &Name) -> Result<(), OpenError> {
 
 fn not_free(old: &Name, left: &[String]) -> OpenError {
     OpenError::Foreign(format!(
-        "the schema {} has to be dropped, but it has something of other programs, or they use it: \
-         {}. Drop that or move it elsewhere, then run skytrail rebuild again",
+        "the schema {} must be dropped, but other programs have objects in it or use it: {}. Drop or \
+         move these, then run skytrail rebuild again",
         old.as_str(),
         left.join(", ")
     ))
