@@ -60,6 +60,8 @@ const CREATED: &str = r#"
     CREATE INDEX visit_feeling ON visit (feeling);
     CREATE TABLE _cms_version (version_num varchar(32) NOT NULL);
     INSERT INTO _cms_version VALUES ('3a1f');
+    CREATE TABLE _captured (what text);
+    INSERT INTO _captured VALUES ('a fish');
     CREATE TABLE et (at integer, what text) PARTITION BY RANGE (at);
     CREATE TABLE et_1 PARTITION OF et FOR VALUES FROM (0) TO (10);
     CREATE SEQUENCE tickets START 100;
@@ -77,6 +79,7 @@ const CREATED: &str = r#"
         INSERT INTO et VALUES (1, NEW._id); RETURN NULL; END $$;
     CREATE TRIGGER counted AFTER INSERT ON note FOR EACH ROW EXECUTE FUNCTION count_up();
     CREATE INDEX note_text ON note (text);
+    REVOKE EXECUTE ON FUNCTION all_notes() FROM PUBLIC;
     GRANT USAGE ON SCHEMA app_myapp TO PUBLIC;
     GRANT SELECT ON visit, visitor, note, notes TO PUBLIC
 "#;
@@ -94,6 +97,8 @@ fn assert_all_is_there(world: &World, number: u32) {
     let stranger = world.try_sql("INSERT INTO visit (who) VALUES ('nobody')");
     assert!(stranger.unwrap_err().contains("visit_who_fkey"));
     assert_eq!(world.sql("SELECT * FROM _cms_version"), "3a1f\n");
+    // Stores of formats 2 and 3 have a table of the server with this name.
+    assert_eq!(world.sql("SELECT * FROM _captured"), "a fish\n");
     assert_eq!(
         world.sql("SELECT nextval('tickets')"),
         format!("{}\n", 99 + number)
@@ -120,7 +125,10 @@ fn assert_all_is_there(world: &World, number: u32) {
     assert_eq!(world.sql(granted), "visit,visitor,note,notes\n");
     let may_use = "SELECT has_schema_privilege('pg_monitor', 'app_myapp', 'USAGE')";
     assert_eq!(world.sql(may_use), "t\n");
-    // Nothing of it is tied to what is kept of the store of before.
+    let may_call = "SELECT has_function_privilege('pg_monitor', f, 'EXECUTE') \
+        FROM unnest(ARRAY['visits()', 'all_notes()']) AS f";
+    assert_eq!(world.sql(may_call), "t\nf\n");
+    // Nothing of it is tied to what is kept of the previous store.
     world.sql("DELETE FROM kind WHERE name = 'done'; INSERT INTO kind VALUES ('done')");
 }
 
@@ -193,7 +201,8 @@ fn what_belongs_to_another_role_stays_its_own() {
     let as_chat = |world: &World, sql: &str| world.database.sql_as(&chat, &format!("{path} {sql}"));
     as_chat(
         &world,
-        "CREATE TABLE line (id serial PRIMARY KEY, who text REFERENCES \"user\" (_id)); \
+        "CREATE TABLE line (id serial PRIMARY KEY, who text REFERENCES \"user\" (_id), \
+         friend text REFERENCES \"user\" (_id)); \
          INSERT INTO line (who) SELECT _id FROM \"user\"; CREATE TABLE book (x text)",
     );
     // The server may not rename it, so the record waits.
@@ -214,8 +223,31 @@ fn what_belongs_to_another_role_stays_its_own() {
     let output = world.server.skytrail(&["--set", &setting, "rebuild"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{output:?}");
-    assert!(said.contains("line_who_fkey"), "{said}");
+    for name in ["line_who_fkey", "line_friend_fkey"] {
+        assert!(said.contains(name), "{said}");
+    }
+    // As an earlier version left it: the server may neither move the tables nor change them.
+    world.sql(&format!(
+        "GRANT USAGE, CREATE ON SCHEMA \"app_myapp~old\" TO {chat}; \
+         GRANT REFERENCES ON \"app_myapp~old\".book TO {chat}"
+    ));
+    as_chat(
+        &world,
+        "SET search_path TO \"app_myapp~old\"; \
+         CREATE TABLE stray (book text REFERENCES book (_id)); \
+         CREATE TABLE stray2 (book text REFERENCES book (_id))",
+    );
     world.start();
+    let said = world.server.output();
+    assert!(
+        said.contains("stray of another program stays in the schema app_myapp~old"),
+        "{said}"
+    );
+    assert!(said.contains("stray2_book_fkey"), "{said}");
+    as_chat(
+        &world,
+        "DROP TABLE \"app_myapp~old\".stray, \"app_myapp~old\".stray2",
+    );
     as_chat(
         &world,
         "INSERT INTO line (who) SELECT _id FROM \"user\"; \
@@ -245,14 +277,28 @@ fn a_reference_to_what_the_log_does_not_have_is_lifted_and_its_row_stays() {
         "ALTER TABLE note ADD COLUMN extra text; CREATE VIEW extras AS SELECT _id, extra FROM note; \
          CREATE INDEX note_extra ON note (extra); GRANT SELECT ON extras TO PUBLIC",
     );
+    // Another role's views stay its own, and run with its rights.
+    let reader = format!("{}_reader", world.database.name());
+    world.sql(&format!(
+        "CREATE ROLE {reader}; GRANT USAGE ON SCHEMA app_myapp TO {reader}; \
+         GRANT SELECT ON note TO {reader}; ALTER VIEW extras OWNER TO {reader}; \
+         CREATE MATERIALIZED VIEW readers AS SELECT DISTINCT current_user::text AS who FROM note; \
+         CREATE MATERIALIZED VIEW extra_readers AS \
+         SELECT DISTINCT extra, current_user::text AS who FROM note; \
+         ALTER MATERIALIZED VIEW readers OWNER TO {reader}; \
+         ALTER MATERIALIZED VIEW extra_readers OWNER TO {reader}"
+    ));
+    let owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname IN \
+        ('extras', 'readers', 'extra_readers') AND relnamespace = 'app_myapp'::regnamespace";
     let said = world.run_rebuild(&[]).unwrap();
-    for name in ["mark_note_fkey", "extras", "note_extra"] {
+    for name in ["mark_note_fkey", "extras", "note_extra", "extra_readers"] {
         assert!(said.contains(name), "{said}");
     }
+    assert_eq!(world.sql("SELECT who FROM readers"), format!("{reader}\n"));
     assert_eq!(world.sql("SELECT note FROM mark ORDER BY id"), "1\n9\n");
     world.start();
     let lifted = "SELECT name FROM _lifted ORDER BY name";
-    let names = "index note_extra\nmark_note_fkey\nview extras\n";
+    let names = "index note_extra\nmark_note_fkey\nmaterialized view extra_readers\nview extras\n";
     assert_eq!(world.sql(lifted), names);
     // They outlive another rebuild.
     world.stop();
@@ -264,6 +310,11 @@ fn a_reference_to_what_the_log_does_not_have_is_lifted_and_its_row_stays() {
         (world.sql(lifted) == "mark_note_fkey\n").then_some(())
     });
     assert_eq!(world.sql("SELECT extra FROM extras"), "\n");
+    assert_eq!(
+        world.sql("SELECT who FROM extra_readers"),
+        format!("{reader}\n")
+    );
+    assert_eq!(world.sql(owners), format!("{reader}\n"));
     let may_read = "SELECT has_table_privilege('pg_monitor', 'extras', 'SELECT')";
     assert_eq!(world.sql(may_read), "t\n");
     world.sql("DELETE FROM mark WHERE note = '9'");
@@ -272,6 +323,50 @@ fn a_reference_to_what_the_log_does_not_have_is_lifted_and_its_row_stays() {
         world.sql("DELETE FROM mark WHERE note = '9'");
         refused.err().filter(|it| it.contains("mark_note_fkey"))
     });
+}
+
+#[test]
+fn a_table_that_inherits_from_a_record_table_keeps_its_rows() {
+    let mut world = World::new();
+    world.ada.save("album/1", json!({"title": "kept"}));
+    world
+        .ada
+        .save("note/1", json!({"text": "kept", "album": "1"}));
+    world
+        .ada
+        .save("note/2", json!({"text": "gone", "album": "1"}));
+    world.applied();
+    world.stop();
+    // The foreign key is between two of the server's tables.
+    world.sql(
+        "SET skytrail.own TO 'yes'; \
+         ALTER TABLE note ADD CONSTRAINT in_album FOREIGN KEY (album) REFERENCES album (_id); \
+         ALTER TABLE album ENABLE ROW LEVEL SECURITY; CREATE TABLE note_archive () INHERITS (note); \
+         INSERT INTO note_archive SELECT * FROM ONLY note WHERE _id = '1'",
+    );
+    let said = world.run_rebuild(&[]).unwrap();
+    for what in ["note_archive still inherits", "album has row security"] {
+        assert!(said.contains(what), "{said}");
+    }
+    let secured = "SELECT relname FROM pg_class WHERE relrowsecurity \
+        AND relnamespace = 'app_myapp'::regnamespace";
+    assert_eq!(world.sql(secured), "album\n");
+    world.start();
+    world.erase_record("note/2");
+    assert_eq!(world.sql("SELECT text FROM note_archive"), "kept\n");
+    let left = "SELECT count(*) FROM ONLY \"app_myapp~old\".note";
+    assert_eq!(world.sql(left), "0\n");
+    let album = "SELECT to_regclass('\"app_myapp~old\".album')";
+    assert_eq!(world.sql(album), "\n");
+    world.stop();
+    let said = world.run_rebuild(&[]).unwrap_err();
+    assert!(
+        said.contains("inheriting table app_myapp.note_archive"),
+        "{said}"
+    );
+    world.sql("ALTER TABLE note_archive NO INHERIT \"app_myapp~old\".note, INHERIT note");
+    world.run_rebuild(&[]).unwrap();
+    assert_eq!(world.sql("SELECT text FROM note_archive"), "kept\n");
 }
 
 /// Earlier versions left the tables of plugins in the schema of the old store.

@@ -12,8 +12,8 @@ use crate::projection::sql::{Arg, Sql};
 const FUNCTIONS: &str = include_str!("theirs.sql");
 
 const END: &str = "DROP FUNCTION _theirs_version, _theirs_own, _theirs_own_functions, _theirs_objects, \
-    _theirs_grants, _theirs_named, _theirs_needing, _theirs_build, _theirs_lift, _theirs_build_all, \
-    _theirs_aside, _theirs_move_own, _theirs_exchange, _theirs_bring_back, _theirs_left, \
+    _theirs_grants, _theirs_named, _theirs_needing, _theirs_build, _theirs_drop_key, _theirs_lift, \
+    _theirs_build_all, _theirs_aside, _theirs_move_own, _theirs_exchange, _theirs_bring_back, _theirs_left, \
     _theirs_drop";
 
 /// The number of tables that are dropped in one transaction. Each takes a few of the database's

@@ -1,7 +1,7 @@
 -- Tells the server's own objects in an app's schema from those of other programs, and keeps the latter
 -- when the former are replaced. These functions exist only within the transaction that uses them. Arguments
 -- named `used` are the app's schema, `filled` the one that was filled next to it, and `kept` the one with
--- the store of before.
+-- the previous store.
 
 -- Returns the format of the store in a schema; 0 if that cannot be read any more, NULL if there is no store.
 CREATE FUNCTION _theirs_version(place name) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -30,7 +30,7 @@ BEGIN
     IF to_regclass(format('%I._type', place)) IS NOT NULL THEN
         EXECUTE format('SELECT coalesce(array_agg(table_name), ''{}'') FROM %I._type', place) INTO tables;
     END IF;
-    tables := tables || ARRAY['_checkpoint', '_captured', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
+    tables := tables || ARRAY['_checkpoint', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
         '_sso_custom_token', '_auth_provider', '_relation', '_relation_version', '_sequence', '_actor', '_history',
         '_faults', '_asset', '_device', '_subscription', '_task', '_index', '_outbox', '_parked', '_lifted', '_lost'];
     RETURN QUERY SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = space AND (
@@ -102,6 +102,9 @@ BEGIN
             'of', o.confrelid, 'text', pg_get_constraintdef(o.oid, true)) AS item
         FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0
             AND o.confrelid = ANY (own) AND o.conrelid <> ALL (own)
+        UNION ALL SELECT jsonb_build_object('kind', 'inheriting table', 'name', h.inhrelid::regclass, 'id', h.inhrelid,
+            'of', h.inhparent)
+        FROM pg_inherits AS h WHERE h.inhparent = ANY (own) AND h.inhrelid <> ALL (own)
         UNION ALL SELECT jsonb_build_object('kind', 'reference', 'name', o.conname, 'id', o.conrelid)
         FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0
             AND o.conrelid = ANY (own) AND o.confrelid <> ALL (own)
@@ -148,10 +151,12 @@ DECLARE
     named text;
     grants text;
     owner oid;
+    is_restricted boolean;
 BEGIN
     CASE item ->> 'kind'
     WHEN 'constraint' THEN
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+        -- It is gone if the key was dropped because of another one.
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', id::regclass, item ->> 'name');
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s', id::regclass, item ->> 'name', code);
     WHEN 'reference' THEN
         -- The constraint is in the new store's table of those that are to be restored.
@@ -162,16 +167,20 @@ BEGIN
         named := _theirs_named(id);
         SELECT relowner, _theirs_grants(named, relacl, relowner) INTO owner, grants FROM pg_class WHERE oid = id;
         EXECUTE format('DROP MATERIALIZED VIEW %s', id::regclass);
-        EXECUTE format('CREATE MATERIALIZED VIEW %s%s AS %s WITH %s DATA; %s', named,
-            ' WITH (' || (item ->> 'options') || ')', code,
-            CASE WHEN (item ->> 'is_filled')::boolean THEN '' ELSE 'NO' END, item ->> 'indexes');
+        EXECUTE format('CREATE MATERIALIZED VIEW %s%s AS %s WITH NO DATA; %s', named,
+            ' WITH (' || (item ->> 'options') || ')', code, item ->> 'indexes');
         EXECUTE grants;
         IF owner <> quote_ident(current_user)::regrole THEN
             EXECUTE format('ALTER MATERIALIZED VIEW %s OWNER TO %s', named, owner::regrole);
         END IF;
+        -- Only now, since the query runs with its owner's rights.
+        IF (item ->> 'is_filled')::boolean THEN
+            EXECUTE format('REFRESH MATERIALIZED VIEW %s', named);
+        END IF;
     WHEN 'function', 'procedure' THEN
         named := format('%s %s', item ->> 'kind', item ->> 'signature');
-        SELECT proowner, _theirs_grants(named, proacl, proowner) INTO owner, grants FROM pg_proc WHERE oid = id;
+        SELECT proowner, proacl IS NOT NULL, _theirs_grants(named, proacl, proowner) INTO owner, is_restricted, grants
+            FROM pg_proc WHERE oid = id;
         BEGIN
             EXECUTE format('DROP %s %s', item ->> 'kind', id::regprocedure);
         EXCEPTION WHEN dependent_objects_still_exist THEN
@@ -179,10 +188,18 @@ BEGIN
             NULL;
         END;
         EXECUTE code;
+        -- A new function has this right, whatever the old one had.
+        IF is_restricted THEN
+            EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', named);
+        END IF;
         EXECUTE grants;
         IF owner <> quote_ident(current_user)::regrole THEN
             EXECUTE format('ALTER %s OWNER TO %s', named, owner::regrole);
         END IF;
+    WHEN 'inheriting table' THEN
+        -- Only its owner knows whether the new table's columns are the right ones.
+        RAISE feature_not_supported USING MESSAGE = (SELECT format('ALTER TABLE %s NO INHERIT %s, INHERIT %I changes that',
+            id::regclass, oid::regclass, relname) FROM pg_class WHERE oid = (item ->> 'of')::oid);
     WHEN 'trigger' THEN
         EXECUTE format('DROP TRIGGER %I ON %s', item ->> 'name', id::regclass);
         EXECUTE code;
@@ -192,6 +209,19 @@ BEGIN
     WHEN 'index' THEN
         EXECUTE code;
     END CASE;
+END $$;
+
+-- Ends all foreign keys that refer to a table by this index. Nobody needs to own their tables for this.
+CREATE FUNCTION _theirs_drop_key(key oid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    statement text := coalesce(
+        (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname)
+            FROM pg_constraint WHERE conindid = key AND contype IN ('p', 'u')),
+        (SELECT format('DROP INDEX %s CASCADE', oid::regclass) FROM pg_class WHERE oid = key));
+BEGIN
+    IF statement IS NOT NULL THEN
+        EXECUTE statement;
+    END IF;
 END $$;
 
 -- Puts one that cannot be built into the table of what is to be restored, and removes it from the old objects
@@ -206,20 +236,24 @@ BEGIN
     CASE item ->> 'kind'
     WHEN 'constraint' THEN
         BEGIN
-            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', id::regclass, item ->> 'name');
         EXCEPTION WHEN insufficient_privilege THEN
             -- It is another role's table. Without the key that it refers to, the constraint ends as well.
-            EXECUTE (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', conrelid::regclass, conname)
-                FROM pg_constraint WHERE conindid = (item ->> 'key')::oid AND conrelid = (item ->> 'of')::oid LIMIT 1);
+            PERFORM _theirs_drop_key((item ->> 'key')::oid);
         END;
         named := format('%s of %s', named, id::regclass);
         code := format('ALTER TABLE %s ADD CONSTRAINT %I %s', id::regclass, item ->> 'name', code);
         INSERT INTO _lifted SELECT relname, item ->> 'name', code, true FROM pg_class WHERE oid = id ON CONFLICT DO NOTHING;
         RETURN format('%s is lifted until it can be created again: %s', named, item ->> 'error');
     WHEN 'view', 'materialized view' THEN
-        code := format('CREATE %s %s%s AS %s%s', upper(item ->> 'kind'), _theirs_named(id),
-                ' WITH (' || (item ->> 'options') || ')', code, '; ' || (item ->> 'indexes'))
-            || '; ' || (SELECT _theirs_grants(_theirs_named(id), relacl, relowner) FROM pg_class WHERE oid = id);
+        code := format('CREATE %s %s%s AS %s%s%s', upper(item ->> 'kind'), _theirs_named(id),
+                ' WITH (' || (item ->> 'options') || ')', code,
+                CASE item ->> 'kind' WHEN 'view' THEN '' ELSE ' WITH NO DATA' END, '; ' || (item ->> 'indexes'))
+            || '; ' || (SELECT _theirs_grants(_theirs_named(id), relacl, relowner)
+                || format(' ALTER %s %s OWNER TO %s', upper(item ->> 'kind'), _theirs_named(id), relowner::regrole)
+                FROM pg_class WHERE oid = id)
+            || CASE WHEN item ->> 'kind' <> 'view' AND (item ->> 'is_filled')::boolean
+                THEN format('; REFRESH MATERIALIZED VIEW %s', _theirs_named(id)) ELSE '' END;
         of_table := item ->> 'name';
         BEGIN
             -- The schema's owner could drop it, but not create it again with the same owner.
@@ -228,11 +262,13 @@ BEGIN
             END IF;
             EXECUTE format('DROP %s %s', item ->> 'kind', id::regclass);
         EXCEPTION WHEN OTHERS THEN
-            RETURN format('%s still shows the store of before, and has to be created again: %s (%s)', named,
+            RETURN format('%s still shows the previous store, and has to be created again: %s (%s)', named,
                 item ->> 'error', SQLERRM);
         END;
+    WHEN 'inheriting table' THEN
+        RETURN format('the table %s still inherits from the previous store''s table: %s', id::regclass, item ->> 'error');
     WHEN 'function', 'procedure', 'reference' THEN
-        RETURN format('%s still needs the store of before, and has to be created again: %s', named, item ->> 'error');
+        RETURN format('%s still needs the previous store, and has to be created again: %s', named, item ->> 'error');
     ELSE
         named := format('%s of %s', named, of_table);
     END CASE;
@@ -317,6 +353,7 @@ CREATE FUNCTION _theirs_exchange(used name, filled name, kept name, known bigint
 DECLARE
     needing jsonb;
     statement text;
+    secured record;
 BEGIN
     -- Nobody can build anything else on the tables from here on.
     FOREACH statement IN ARRAY ARRAY(SELECT format('LOCK TABLE %I.%I', used, c.relname)
@@ -346,6 +383,15 @@ BEGIN
             AND n.relnamespace = to_regnamespace(quote_ident(used))) LOOP
         EXECUTE statement;
     END LOOP;
+    -- The policies are not kept. Without them only the owner reads or writes such a table.
+    FOR secured IN SELECT n.oid::regclass AS of_table FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o
+        JOIN pg_class AS n ON n.relname = c.relname AND n.relkind = c.relkind
+            AND n.relnamespace = to_regnamespace(quote_ident(used))
+        WHERE c.relrowsecurity ORDER BY c.relname LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', secured.of_table);
+        RETURN NEXT format('the table %s has row security, but its policies are not restored: until they are created '
+            'again, only the server''s role has access to its rows', secured.of_table);
+    END LOOP;
     -- What waits for the tables of other programs waits on; the server's own tables have their part already.
     IF to_regclass(format('%I._lifted', kept)) IS NOT NULL THEN
         EXECUTE format('INSERT INTO _lifted SELECT * FROM %I._lifted AS l WHERE NOT EXISTS '
@@ -354,13 +400,14 @@ BEGIN
     RETURN QUERY SELECT _theirs_build_all(needing);
 END $$;
 
--- Moves what other programs have in the schema of the store of before into the app's schema, as far as names are
+-- Moves what other programs have in the schema of the previous store into the app's schema, as far as names are
 -- free and the server's role may. Returns what has to be said.
 CREATE FUNCTION _theirs_bring_back(kept name, used name, known bigint) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     needing jsonb := _theirs_needing(kept, known);
     item jsonb;
     object record;
+    named text;
 BEGIN
     -- A schema without a store was another program's as a whole when it was set aside.
     IF _theirs_version(kept) IS NULL THEN
@@ -375,15 +422,28 @@ BEGIN
             OR system_error THEN
             RAISE;
         WHEN OTHERS THEN
-            RETURN NEXT format('the %s %s of another program stays there: %s', object.kind, object.named, SQLERRM);
+            RETURN NEXT format('the %s %s of another program stays in the schema %s: %s', object.kind, object.named, kept,
+                SQLERRM);
         END;
     END LOOP;
-    -- What stays there must not keep records of the store of before.
+    -- What stays in that schema must not keep records of the previous store.
     FOR item IN SELECT i FROM jsonb_array_elements(needing) AS i JOIN pg_class AS c ON c.oid = (i ->> 'id')::oid
         WHERE i ->> 'kind' = 'constraint' AND c.relnamespace = to_regnamespace(quote_ident(kept)) LOOP
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', (item ->> 'id')::oid::regclass, item ->> 'name');
-        RETURN NEXT format('the constraint %s of %s is dropped: %s', item ->> 'name', (item ->> 'id')::oid::regclass,
-            item ->> 'text');
+        named := format('the constraint %s of %s', item ->> 'name', (item ->> 'id')::oid::regclass);
+        BEGIN
+            BEGIN
+                EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', (item ->> 'id')::oid::regclass, item ->> 'name');
+            EXCEPTION WHEN insufficient_privilege THEN
+                PERFORM _theirs_drop_key((item ->> 'key')::oid);
+            END;
+            RETURN NEXT format('%s is dropped: %s', named, item ->> 'text');
+        EXCEPTION
+        WHEN lock_not_available OR transaction_rollback OR insufficient_resources OR operator_intervention
+            OR system_error THEN
+            RAISE;
+        WHEN OTHERS THEN
+            RETURN NEXT format('%s cannot be dropped: %s', named, SQLERRM);
+        END;
     END LOOP;
     RETURN QUERY SELECT _theirs_build_all(coalesce(jsonb_agg(i), '[]')) FROM jsonb_array_elements(needing) AS i
         JOIN pg_class AS c ON c.oid = (i ->> 'id')::oid
@@ -395,7 +455,7 @@ END $$;
 CREATE FUNCTION _theirs_left(kept name, known bigint) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT kind || ' ' || named FROM _theirs_objects(kept, known)
     UNION SELECT format('%s %s', i ->> 'kind', i ->> 'name') FROM jsonb_array_elements(_theirs_needing(kept, known)) AS i
-        WHERE i ->> 'kind' IN ('constraint', 'view', 'materialized view', 'function', 'procedure')
+        WHERE i ->> 'kind' IN ('constraint', 'inheriting table', 'view', 'materialized view', 'function', 'procedure')
     ORDER BY 1
 $$;
 
@@ -419,9 +479,11 @@ DECLARE
     || ARRAY(
         SELECT format('SEQUENCE %I.%I', kept, c.relname)
         FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o WHERE c.relkind = 'S');
+    own oid[] := ARRAY(SELECT _theirs_own(kept, known));
     object text;
     dropped bigint := 0;
     why text;
+    referring record;
 BEGIN
     FOREACH object IN ARRAY tables || rest LOOP
         IF dropped >= portion AND object <> ALL (rest) THEN
@@ -433,8 +495,26 @@ BEGIN
         EXCEPTION WHEN dependent_objects_still_exist THEN
             GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
             IF starts_with(object, 'TABLE ') THEN
-                EXECUTE 'TRUNCATE ' || object;
-                RETURN NEXT format('%s is emptied instead of dropped: %s', object, why);
+                -- A table that a foreign key refers to cannot be truncated, and to delete its rows could change
+                -- the other table.
+                FOR referring IN SELECT o.conname, o.conrelid, o.conindid, pg_get_constraintdef(o.oid, true) AS code
+                    FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0 AND o.conrelid <> o.confrelid
+                        AND o.confrelid = substr(object, 7)::regclass LOOP
+                    PERFORM _theirs_drop_key(referring.conindid);
+                    IF referring.conrelid <> ALL (own) THEN
+                        RETURN NEXT format('the constraint %s of %s is dropped: %s', referring.conname,
+                            referring.conrelid::regclass, referring.code);
+                    END IF;
+                END LOOP;
+                BEGIN
+                    EXECUTE 'DROP ' || object;
+                    dropped := dropped + 1;
+                EXCEPTION WHEN dependent_objects_still_exist THEN
+                    GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
+                    -- Tables that inherit from it are not the server's.
+                    EXECUTE 'TRUNCATE TABLE ONLY ' || substr(object, 7);
+                    RETURN NEXT format('%s is emptied instead of dropped: %s', object, why);
+                END;
             ELSE
                 RETURN NEXT format('%s is not dropped: %s', object, why);
             END IF;
