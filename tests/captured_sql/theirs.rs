@@ -364,6 +364,9 @@ fn a_table_that_inherits_from_a_record_table_keeps_its_rows() {
         said.contains("inheriting table app_myapp.note_archive"),
         "{said}"
     );
+    world.sql("ALTER TABLE note_archive NO INHERIT \"app_myapp~old\".note, INHERIT note");
+    world.run_rebuild(&[]).unwrap();
+    assert_eq!(world.sql("SELECT text FROM note_archive"), "kept\n");
 }
 
 /// Earlier versions left the tables of plugins in the schema of the old store.

@@ -105,6 +105,14 @@ BEGIN
         UNION ALL SELECT jsonb_build_object('kind', 'inheriting table', 'name', h.inhrelid::regclass, 'id', h.inhrelid,
             'of', h.inhparent)
         FROM pg_inherits AS h WHERE h.inhparent = ANY (own) AND h.inhrelid <> ALL (own)
+        -- A table that inherits from a record table, or was created like one, has its defaults.
+        UNION ALL SELECT jsonb_build_object('kind', 'default', 'name', a.attname, 'id', d.adrelid,
+            'of', d.adrelid::regclass, 'text', pg_get_expr(d.adbin, d.adrelid))
+        FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid <> ALL (own) AND a.attgenerated = '' AND EXISTS (SELECT FROM pg_depend AS e
+            WHERE e.classid = 'pg_attrdef'::regclass AND e.objid = d.oid
+            AND (e.refclassid = 'pg_proc'::regclass AND e.refobjid = ANY (own_functions)
+                OR e.refclassid = 'pg_class'::regclass AND e.refobjid = ANY (own)))
         UNION ALL SELECT jsonb_build_object('kind', 'reference', 'name', o.conname, 'id', o.conrelid)
         FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conparentid = 0
             AND o.conrelid = ANY (own) AND o.confrelid <> ALL (own)
@@ -161,6 +169,8 @@ BEGIN
     WHEN 'reference' THEN
         -- The constraint is in the new store's table of those that are to be restored.
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', id::regclass, item ->> 'name');
+    WHEN 'default' THEN
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', id::regclass, item ->> 'name', code);
     WHEN 'view' THEN
         EXECUTE format('CREATE OR REPLACE VIEW %s%s AS %s', _theirs_named(id), ' WITH (' || (item ->> 'options') || ')', code);
     WHEN 'materialized view' THEN
@@ -267,6 +277,9 @@ BEGIN
         END;
     WHEN 'inheriting table' THEN
         RETURN format('the table %s still inherits from the previous store''s table: %s', id::regclass, item ->> 'error');
+    WHEN 'default' THEN
+        RETURN format('%s of %s still needs the previous store, and has to be set again: %s', named, of_table,
+            item ->> 'error');
     WHEN 'function', 'procedure', 'reference' THEN
         RETURN format('%s still needs the previous store, and has to be created again: %s', named, item ->> 'error');
     ELSE
@@ -447,29 +460,32 @@ BEGIN
     END LOOP;
     RETURN QUERY SELECT _theirs_build_all(coalesce(jsonb_agg(i), '[]')) FROM jsonb_array_elements(needing) AS i
         JOIN pg_class AS c ON c.oid = (i ->> 'id')::oid
-        WHERE i ->> 'kind' IN ('constraint', 'view', 'materialized view')
+        WHERE i ->> 'kind' IN ('constraint', 'default', 'view', 'materialized view')
             AND c.relnamespace <> to_regnamespace(quote_ident(kept));
 END $$;
 
 -- Lists what prevents a schema from being dropped.
 CREATE FUNCTION _theirs_left(kept name, known bigint) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT kind || ' ' || named FROM _theirs_objects(kept, known)
-    UNION SELECT format('%s %s', i ->> 'kind', i ->> 'name') FROM jsonb_array_elements(_theirs_needing(kept, known)) AS i
-        WHERE i ->> 'kind' IN ('constraint', 'inheriting table', 'view', 'materialized view', 'function', 'procedure')
+    UNION SELECT format('%s %s%s', i ->> 'kind', i ->> 'name',
+            CASE i ->> 'kind' WHEN 'default' THEN ' of ' || (i ->> 'of') ELSE '' END)
+        FROM jsonb_array_elements(_theirs_needing(kept, known)) AS i
+        WHERE i ->> 'kind' IN ('constraint', 'default', 'inheriting table', 'view', 'materialized view', 'function', 'procedure')
     ORDER BY 1
 $$;
 
 -- Drops the server's own objects of a schema, and the schema. What other programs have there or built on it is
--- never dropped: then tables that it needs are emptied instead. A call drops at most `portion` tables, since
--- each takes a few locks; they are all gone when a call drops none. Returns what has to be said.
+-- never dropped: then tables that it needs are emptied instead, and what tells the server's objects from others
+-- stays. A call drops at most `portion` tables, since each takes a few locks; what can be dropped is gone when a
+-- call drops none. Returns what has to be said.
 CREATE FUNCTION _theirs_drop(kept name, portion bigint, known bigint) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-    -- In this order nothing of the server's own needs what is dropped before it, and the last ones tell what the
-    -- others are.
+    -- In this order nothing of the server's own needs what is dropped before it.
     tables text[] := ARRAY(
         SELECT format('%s %I.%I', CASE c.relkind WHEN 'r' THEN 'TABLE' ELSE 'VIEW' END, kept, c.relname)
         FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o
         WHERE c.relkind <> 'S' AND c.relname NOT IN ('_type', '_checkpoint') ORDER BY c.relkind = 'r', c.relname);
+    -- These tell what the others are, so they are dropped together, after all others.
     rest text[] := ARRAY(
         SELECT format('TABLE %I.%I', kept, c.relname)
         FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o WHERE c.relname IN ('_type', '_checkpoint'))
@@ -482,11 +498,12 @@ DECLARE
     own oid[] := ARRAY(SELECT _theirs_own(kept, known));
     object text;
     dropped bigint := 0;
+    is_needed boolean := false;
     why text;
     referring record;
 BEGIN
-    FOREACH object IN ARRAY tables || rest LOOP
-        IF dropped >= portion AND object <> ALL (rest) THEN
+    FOREACH object IN ARRAY tables LOOP
+        IF dropped >= portion THEN
             RETURN;
         END IF;
         BEGIN
@@ -513,13 +530,25 @@ BEGIN
                     GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
                     -- Tables that inherit from it are not the server's.
                     EXECUTE 'TRUNCATE TABLE ONLY ' || substr(object, 7);
+                    is_needed := true;
                     RETURN NEXT format('%s is emptied instead of dropped: %s', object, why);
                 END;
             ELSE
+                is_needed := true;
                 RETURN NEXT format('%s is not dropped: %s', object, why);
             END IF;
         END;
     END LOOP;
+    IF NOT is_needed THEN
+        BEGIN
+            FOREACH object IN ARRAY rest LOOP
+                EXECUTE 'DROP ' || object;
+            END LOOP;
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
+            RETURN NEXT format('%s is not dropped: %s', object, why);
+        END;
+    END IF;
     BEGIN
         EXECUTE format('DROP SCHEMA %I', kept);
     EXCEPTION WHEN dependent_objects_still_exist THEN
