@@ -44,11 +44,11 @@ pub async fn delete(
         position,
         mut commit_answers,
     } = deletion;
-    let applied = env.for_caller(&command.context.caller).applied;
+    let env = env.for_caller(&command.context.caller);
     let rows = targets.into_iter().map(|target| {
         let answered = target.as_ref().ok().map(|head| {
             let event_answers = commit_answers.take(&head.record.id);
-            event_answers.all_ok(&applied, position)
+            event_answers.all_ok(&env.applied, position)
         });
         (target, answered)
     });

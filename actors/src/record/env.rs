@@ -1,5 +1,6 @@
 //! What a record actor works with, and how it reads the present state.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,16 +97,19 @@ impl RecordEnv {
         self.model.get_type(name)
     }
 
-    /// Returns a copy for somebody who reads, or waits for what they wrote. A plugin calls with the
+    /// Returns it for somebody who reads, or waits for what they wrote. A plugin calls with the
     /// master key, maybe while its own transaction in the database holds a lock that the store waits
     /// for: it is answered from what the database has.
     #[must_use]
-    pub fn for_caller(&self, caller: &Caller) -> Self {
-        let mut env = self.clone();
+    pub fn for_caller(&self, caller: &Caller) -> Cow<'_, Self> {
         if caller.is_master() && self.captured.is_served() {
-            env.applied = self.applied.going_on_if_locked();
+            let applied = self.applied.going_on_if_locked();
+            return Cow::Owned(Self {
+                applied,
+                ..self.clone()
+            });
         }
-        env
+        Cow::Borrowed(self)
     }
 
     /// Waits until everything that SQL had changed before is in the log.
