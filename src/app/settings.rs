@@ -102,7 +102,7 @@ pub(super) fn sandbox(config: &Config, keys: &Keys) -> PluginsSettings {
 pub(super) fn tasks(config: &Config) -> TaskSettings {
     let timers = &config.timers;
     TaskSettings {
-        zone: timers.zone,
+        zone: timers.zone.clone(),
         catch_up: timers.catch_up,
         is_slave: timers.is_slave,
     }

@@ -378,7 +378,7 @@ fn the_time_zone_is_that_of_the_variable_if_it_names_one() {
         ":/usr/share/zoneinfo/Asia/Tokyo",
     ] {
         let timers = zone(&[("TZ", written)]);
-        assert_eq!(timers.zone, chrono_tz::Asia::Tokyo, "{written}");
+        assert_eq!(timers.zone.name(), "Asia/Tokyo", "{written}");
         assert_eq!(timers.unread_zone, None, "{written}");
     }
     let machines = zone(&[]);
@@ -392,6 +392,6 @@ fn the_time_zone_is_that_of_the_variable_if_it_names_one() {
     assert_eq!(timers, machines);
     // The setting counts, whatever the variable says.
     let timers = zone(&[("TZ", "JST-9"), ("TIMER_ZONE", "Europe/Berlin")]);
-    assert_eq!(timers.zone, chrono_tz::Europe::Berlin);
+    assert_eq!(timers.zone.name(), "Europe/Berlin");
     assert_eq!(timers.unread_zone, None);
 }

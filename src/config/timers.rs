@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono_tz::Tz;
+use skytrail_actors::task::Zone;
 
 use super::source::Reader;
 
@@ -11,7 +11,7 @@ use super::source::Reader;
 pub struct Timers {
     /// The time zone of timers that do not name one. `TIMER_ZONE`, an IANA name, default the
     /// machine's.
-    pub zone: Tz,
+    pub zone: Zone,
     /// The variable `TZ`, if it decides about the zone but names none that is known.
     pub unread_zone: Option<String>,
     /// The maximum age of a missed run that is caught up; zero means none, as in v1.
@@ -34,14 +34,14 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Timers {
 }
 
 /// Returns the time zone, and `TZ` if it could not be read.
-fn read_zone(reader: &mut Reader<'_>) -> (Tz, Option<String>) {
+fn read_zone(reader: &mut Reader<'_>) -> (Zone, Option<String>) {
     let name = reader.text("TIMER_ZONE", "");
     let (zone, unread) = if name.is_empty() {
         local_zone(reader.optional("TZ"))
     } else {
-        let zone = name.parse().unwrap_or_else(|_| {
+        let zone = Zone::named(&name).unwrap_or_else(|| {
             reader.refuse("TIMER_ZONE", &name, "a time zone, such as Europe/Berlin");
-            Tz::UTC
+            Zone::UTC
         });
         (zone, None)
     };
@@ -51,16 +51,16 @@ fn read_zone(reader: &mut Reader<'_>) -> (Tz, Option<String>) {
 
 /// Returns the machine's time zone, UTC if it has no named one; and the variable if it does not
 /// name a zone.
-fn local_zone(variable: Option<String>) -> (Tz, Option<String>) {
+fn local_zone(variable: Option<String>) -> (Zone, Option<String>) {
     let named = variable.as_deref().map(named_by);
     if let Some(Some(zone)) = named {
         return (zone, None);
     }
     let machines = iana_time_zone::get_timezone();
-    let machines = machines.ok().and_then(|name| name.parse().ok());
+    let machines = machines.ok().and_then(|name| Zone::named(&name));
     let is_machines = |value: &String| value.trim_start_matches(':') == MACHINES;
     let unread = variable.filter(|value| !is_machines(value));
-    (machines.unwrap_or(Tz::UTC), unread)
+    (machines.unwrap_or(Zone::UTC), unread)
 }
 
 /// The file that has the machine's time zone.
@@ -70,7 +70,7 @@ const MACHINES: &str = "/etc/localtime";
 const ZONES: &str = "/usr/share/zoneinfo/";
 
 /// Returns the zone that `TZ` names. A colon may come first, and the name may be that of a file.
-fn named_by(variable: &str) -> Option<Tz> {
+fn named_by(variable: &str) -> Option<Zone> {
     let name = variable.trim_start_matches(':');
-    name.strip_prefix(ZONES).unwrap_or(name).parse().ok()
+    Zone::named(name.strip_prefix(ZONES).unwrap_or(name))
 }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TaskId, TypeName};
@@ -16,6 +15,7 @@ use skytrail_schema::id::{TaskId, TypeName};
 use super::registration::{Registration, TimerPoint};
 use super::routes::{Route, Routes};
 use super::timer_spec::TimerSpec;
+use crate::task::Zone;
 
 /// When a database hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -147,7 +147,7 @@ pub struct Timer {
     /// The spec as it was written.
     pub spec_text: String,
     /// The time zone, if it names one.
-    pub zone: Option<Tz>,
+    pub zone: Option<Zone>,
     /// What happens when it is due while a run is in progress.
     pub overlap: Overlap,
     /// Its own limit, if it has one.
@@ -290,7 +290,7 @@ impl ExtensionPoints {
             name: point.name.clone(),
             spec: point.spec.clone(),
             spec_text: point.spec_text.clone(),
-            zone: point.zone,
+            zone: point.zone.clone(),
             overlap: point.overlap,
             timeout: point.call.timeout,
         }

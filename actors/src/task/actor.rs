@@ -23,6 +23,7 @@ use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport,
 use super::state::SMALL_STEP;
 use super::states::TaskStates;
 use super::tasks::TaskSettings;
+use super::zone::Zone;
 use crate::clock::Clock;
 use crate::context::RequestContext;
 use crate::log::EventLog;
@@ -273,8 +274,8 @@ impl ScheduledTask {
         }
     }
 
-    pub(super) fn zone(&self) -> chrono_tz::Tz {
-        self.timer.zone.unwrap_or(self.parts.settings.zone)
+    pub(super) fn zone(&self) -> &Zone {
+        zone_of(&self.timer, &self.parts)
     }
 
     /// Stops the actor if it is to end and has nothing under way.
@@ -300,6 +301,11 @@ impl ScheduledTask {
     }
 }
 
+/// Returns the zone in which a timer's spec is read.
+fn zone_of<'a>(timer: &'a Timer, parts: &'a TaskParts) -> &'a Zone {
+    timer.zone.as_ref().unwrap_or(&parts.settings.zone)
+}
+
 /// Returns how long it is from one time to another; zero if the other is past.
 pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
     let micros = then.micros().saturating_sub(now.micros());
@@ -316,7 +322,7 @@ async fn tell(
     (job, is_stale): (Option<Job>, bool),
     task: actix::Addr<ScheduledTask>,
 ) -> Result<Job, String> {
-    let zone = timer.zone.unwrap_or(parts.settings.zone);
+    let zone = zone_of(&timer, &parts);
     let decide = |state: &super::TaskState| {
         let is_scheduled = state.schedule.as_ref().is_some_and(|schedule| {
             schedule.zone == zone.name()

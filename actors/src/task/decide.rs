@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use skytrail_schema::time::Timestamp;
 
 use super::state::{SMALL_STEP, TaskState};
+use super::zone::Zone;
 use crate::plugin::timer_spec::TimerSpec;
 
 /// A run that begins no later than this is in time: under load, waking up takes a while.
@@ -17,7 +17,7 @@ pub(super) struct TaskInput<'a> {
     /// When it is due.
     pub(super) spec: &'a TimerSpec,
     /// In which zone.
-    pub(super) zone: Tz,
+    pub(super) zone: &'a Zone,
     /// The task's state in the log.
     pub(super) state: &'a TaskState,
     /// Everything due up to here has been handled in this process.
@@ -53,7 +53,7 @@ pub(super) struct Now<'a> {
     /// When it is due.
     pub(super) spec: &'a TimerSpec,
     /// In which zone.
-    pub(super) zone: Tz,
+    pub(super) zone: &'a Zone,
     /// Since when it is scheduled.
     pub(super) since: Timestamp,
     /// The time.
@@ -150,6 +150,8 @@ mod tests {
 
     use super::*;
 
+    static UTC: Zone = Zone::UTC;
+
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_micros(millis * 1000)
     }
@@ -169,7 +171,7 @@ mod tests {
     fn input<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> TaskInput<'a> {
         TaskInput {
             spec,
-            zone: Tz::UTC,
+            zone: &UTC,
             state,
             passed: at(0),
             catch_up: Duration::from_secs(60),

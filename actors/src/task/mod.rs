@@ -23,6 +23,7 @@ mod state;
 mod states;
 mod tasks;
 mod when;
+mod zone;
 
 pub use actor::{ScheduledTask, TaskParts};
 pub use driver::{CronDriver, Driver, DriverError, MAX_JOBS};
@@ -32,3 +33,4 @@ pub use messages::{
 pub use state::{TaskRun, TaskState};
 pub use states::TaskStates;
 pub use tasks::{TaskSettings, Tasks};
+pub use zone::Zone;

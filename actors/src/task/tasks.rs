@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
-use chrono_tz::Tz;
 use futures_util::future::join_all;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NoDetails};
@@ -18,6 +17,7 @@ use super::actor::{ScheduledTask, TaskParts, stopping};
 use super::driver::MAX_JOBS;
 use super::messages::{GetReport, ListTasks, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
 use super::state::TaskState;
+use super::zone::Zone;
 use crate::context::RequestContext;
 use crate::plugin::Timer;
 use crate::spawn::spawn_named;
@@ -29,10 +29,10 @@ const CARE_PERIOD: Duration = Duration::from_secs(10);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How tasks are run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskSettings {
     /// The zone of timers that name none.
-    pub zone: Tz,
+    pub zone: Zone,
     /// How old a missed run can be and still be made up for; zero if none is.
     pub catch_up: Duration,
     /// Whether another server runs the tasks.

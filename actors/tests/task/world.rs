@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Recipient};
 use async_trait::async_trait;
-use chrono_tz::Tz;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use skytrail_actors::clock::{Clock, ManualClock};
@@ -282,7 +281,7 @@ impl World {
             clock: Arc::new(clock.clone()),
             driver: Arc::clone(&driver) as _,
             settings: TaskSettings {
-                zone: Tz::UTC,
+                zone: skytrail_actors::task::Zone::UTC,
                 catch_up: Duration::from_secs(60),
                 is_slave: false,
             },

@@ -9,13 +9,13 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use serde_json::{Value as Json, json};
 use skytrail_schema::id::TypeName;
 
 use super::points::{CatchUp, Overlap, Trigger};
 use super::protocol::Problem;
 use super::timer_spec::TimerSpec;
+use crate::task::Zone;
 
 /// The maximum number of points that one plugin can register.
 pub const MAX_POINTS: usize = 10_000;
@@ -112,7 +112,7 @@ pub struct TimerPoint {
     /// The spec as it was written.
     pub spec_text: String,
     /// The time zone, if it names one.
-    pub zone: Option<Tz>,
+    pub zone: Option<Zone>,
     /// What happens when it is due while a run is in progress.
     pub overlap: Overlap,
     /// How it is called.

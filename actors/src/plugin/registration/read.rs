@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::id::TypeName;
 
@@ -13,6 +12,7 @@ use super::{
 use crate::plugin::points::{CatchUp, Overlap, Trigger};
 use crate::plugin::protocol::Problem;
 use crate::plugin::timer_spec::TimerSpec;
+use crate::task::Zone;
 
 /// Paths that belong to the server. Handlers cannot have them or, if they end in `/`, anything
 /// below them. The root itself belongs to the server, too.
@@ -122,8 +122,7 @@ impl Registration {
         let spec = TimerSpec::parse(spec_text).map_err(|error| error.to_string())?;
         let zone = optional_text(point, "time_zone")?;
         let zone = zone.map(|name| {
-            name.parse::<Tz>()
-                .map_err(|_| format!("time_zone: no time zone is named {name:?}"))
+            Zone::named(name).ok_or_else(|| format!("time_zone: no time zone is named {name:?}"))
         });
         let overlap = match optional_text(point, "overlap")? {
             None | Some("skip") => Overlap::Skip,

@@ -10,11 +10,10 @@
 //!   clock skips is due later, by as much as the clock was put forward. Of a time that it shows
 //!   twice, the first one counts.
 
-use chrono::{DateTime, TimeZone};
-use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, Timelike};
-use chrono_tz::Tz;
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use skytrail_schema::time::Timestamp;
 
+use super::zone::Zone;
 use crate::plugin::timer_spec::{Calendar, Field, TimerSpec};
 
 const MICROS: i64 = 1_000_000;
@@ -30,7 +29,7 @@ const MAX_COUNTED: u64 = 1000;
 impl TimerSpec {
     /// Returns the first due time after `after`; `None` if there is none. Intervals count from
     /// `since`.
-    pub fn next_after(&self, after: Timestamp, since: Timestamp, zone: Tz) -> Option<Timestamp> {
+    pub fn next_after(&self, after: Timestamp, since: Timestamp, zone: &Zone) -> Option<Timestamp> {
         let after = seconds(after);
         let next = match self {
             Self::Every(interval) => {
@@ -39,7 +38,7 @@ impl TimerSpec {
                 let periods = after.saturating_sub(start).div_euclid(interval) + 1;
                 start.checked_add(interval.checked_mul(periods.max(1))?)
             }
-            Self::Calendar(calendar) => calendar.next_after(after, &|at| offset(zone, at)),
+            Self::Calendar(calendar) => calendar.next_after(after, &|at| zone.offset(at)),
         };
         next?.checked_mul(MICROS).map(Timestamp::from_micros)
     }
@@ -50,7 +49,7 @@ impl TimerSpec {
         &self,
         (after, until): (Timestamp, Timestamp),
         since: Timestamp,
-        zone: Tz,
+        zone: &Zone,
     ) -> Option<(Timestamp, u64)> {
         let next = |from| {
             let due = self.next_after(from, since, zone);
@@ -265,12 +264,6 @@ impl Field {
 
 fn utc(seconds: i64) -> Option<NaiveDateTime> {
     Some(DateTime::from_timestamp(seconds, 0)?.naive_utc())
-}
-
-/// Returns how many seconds a zone's clocks are ahead of UTC.
-fn offset(zone: Tz, seconds: i64) -> Option<i64> {
-    let offset = zone.offset_from_utc_datetime(&utc(seconds)?).fix();
-    Some(offset.local_minus_utc().into())
 }
 
 #[cfg(test)]

@@ -2,20 +2,20 @@
 //! change, one after the other, and when they show it. It does not handle changes by more than
 //! three hours.
 
-use chrono::{MappedLocalTime, NaiveDateTime, TimeDelta, TimeZone};
-use chrono_tz::Tz;
+use chrono::{NaiveDateTime, TimeDelta};
 
-use super::super::{offset, utc};
+use super::super::utc;
 use crate::plugin::timer_spec::Calendar;
+use crate::task::Zone;
 
 const MAX_SHIFT: i64 = 3 * 3600;
 
 /// Returns the first due time after `after`.
-pub(super) fn next_after(calendar: &Calendar, after: i64, zone: Tz) -> Option<i64> {
-    let is_even = offset(zone, after - MAX_SHIFT)? == offset(zone, after + MAX_SHIFT)?;
+pub(super) fn next_after(calendar: &Calendar, after: i64, zone: &Zone) -> Option<i64> {
+    let is_even = zone.offset(after - MAX_SHIFT)? == zone.offset(after + MAX_SHIFT)?;
     // Times that were shown before can be shown, or made up for, once more.
     let back = if is_even { 0 } else { MAX_SHIFT };
-    let shown = utc(after + offset(zone, after)?)?;
+    let shown = utc(after + zone.offset(after)?)?;
     let mut slack = back;
     let mut best: Option<i64> = None;
     let mut from = shown.checked_sub_signed(TimeDelta::seconds(back))?;
@@ -42,21 +42,28 @@ pub(super) fn next_after(calendar: &Calendar, after: i64, zone: Tz) -> Option<i6
 fn moments(
     calendar: &Calendar,
     reading: NaiveDateTime,
-    zone: Tz,
+    zone: &Zone,
 ) -> Option<([Option<i64>; 2], bool)> {
     let is_by_the_hour = calendar.hours.is_star;
-    Some(match zone.from_local_datetime(&reading) {
-        MappedLocalTime::Single(time) => ([Some(time.timestamp()), None], true),
-        MappedLocalTime::Ambiguous(first, second) => {
-            let second = is_by_the_hour.then(|| second.timestamp());
-            ([Some(first.timestamp()), second], false)
-        }
-        MappedLocalTime::None if is_by_the_hour => ([None, None], false),
-        MappedLocalTime::None => {
+    let shown = reading.and_utc().timestamp();
+    let near = shown - zone.offset(shown)?;
+    let (before, after) = (
+        zone.offset(near - MAX_SHIFT)?,
+        zone.offset(near + MAX_SHIFT)?,
+    );
+    // The clock shows it at these moments, if they exist.
+    let [first, second] = [shown - before, shown - after];
+    Some(
+        match (zone.offset(first)? == before, zone.offset(second)? == after) {
+            (true, true) if first != second => {
+                let second = is_by_the_hour.then_some(second);
+                ([Some(first), second], false)
+            }
+            (true, _) => ([Some(first), None], true),
+            (false, true) => ([Some(second), None], true),
+            (false, false) if is_by_the_hour => ([None, None], false),
             // As if the clock had not been put forward yet.
-            let shown = reading.and_utc().timestamp();
-            let before = offset(zone, shown - offset(zone, shown)? - MAX_SHIFT)?;
-            ([Some(shown - before), None], false)
-        }
-    })
+            (false, false) => ([Some(first), None], false),
+        },
+    )
 }
