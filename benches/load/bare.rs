@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use actix_web::http::KeepAlive;
 use actix_web::web::{self, Bytes, Data, PayloadConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use parking_lot::Mutex;
@@ -42,6 +43,8 @@ pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     })
     .workers(workers)
     .tcp_nodelay(true)
+    // Connections are idle while the other server has its turn, however long that is.
+    .keep_alive(KeepAlive::Os)
     .bind("127.0.0.1:0")?;
     let addr = server.addrs().first().copied().expect("it is bound");
     println!("bare: ready on http://{addr}");
