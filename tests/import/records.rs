@@ -320,7 +320,7 @@ fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
     let no_column = "the table has no column \"Ful name\"; it has id, Full name";
     let types = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
                  ref(TYPE), sequence";
-    let cases: [(&Path, &[&str], &str); 6] = [
+    let cases: [(&Path, &[&str], &str); 7] = [
         (&table, &[id, "Ful name=name"], no_column),
         (
             &table,
@@ -338,6 +338,11 @@ fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
             "\"text\" is not a type",
         ),
         (&table, &[id, "Full name=name:text"], types),
+        (
+            &table,
+            &["Full name=_id", "Full name=name"],
+            "--map \"Full name=name\": the column has a --map already",
+        ),
         (&lines, &["a=b"], "--map is for tables"),
     ];
     for (file, maps, expected) in cases {

@@ -57,7 +57,9 @@ impl Mapping {
                 mapping.kinds.insert(field.to_owned(), kind);
             }
             let field = (!field.is_empty()).then(|| field.to_owned());
-            mapping.fields.insert(column.to_owned(), field);
+            if mapping.fields.insert(column.to_owned(), field).is_some() {
+                return Err(format!("--map {map:?}: the column has a --map already"));
+            }
         }
         Ok(mapping)
     }

@@ -23,12 +23,8 @@ impl Hosts {
 
     /// Returns whether an address is at one of the hosts.
     pub fn admit(&self, url: &Url) -> bool {
-        let Some(host) = url.host_str() else {
+        let Some(place) = place(url) else {
             return false;
-        };
-        let place = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
         };
         self.0
             .iter()
@@ -40,6 +36,15 @@ impl Hosts {
                 None => *allowed == place,
             })
     }
+}
+
+/// Returns the host of an address, with its port if that is not the usual one.
+pub(super) fn place(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -109,9 +109,10 @@ impl PushSender for WebPush {
         let refused = |why: String| SendError::Refused(why);
         let subscription = Subscription::parse(&address.token).map_err(refused)?;
         if !self.hosts.admit(&subscription.endpoint) {
-            return Err(refused(
-                "its service is not one of WEBPUSH_HOSTS".to_owned(),
-            ));
+            let service = hosts::place(&subscription.endpoint).unwrap_or_default();
+            return Err(refused(format!(
+                "its service {service} is not one of WEBPUSH_HOSTS"
+            )));
         }
         let body = encrypt::encrypt(&payload.content, &subscription).map_err(refused)?;
         let now = self.clock.now();
