@@ -159,5 +159,6 @@ impl Sinks {
 /// Opens a file for appending; only the owner can read a new one.
 fn open(path: &PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path)
+    let file = options.append(true).create(true).mode(0o600).open(path);
+    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

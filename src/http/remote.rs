@@ -24,10 +24,11 @@ pub struct Remote {
 impl Remote {
     /// Finds out where a request came from.
     pub fn of(request: &HttpRequest, proxies: &Proxies) -> Self {
+        // A proxy can add a line of its own instead of extending the client's.
         let shown = |name: &str| {
-            let value = request.headers().get(name);
-            let text = value.and_then(|value| value.to_str().ok());
-            text.unwrap_or_default().to_owned()
+            let lines = request.headers().get_all(name);
+            let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
+            lines.join(", ")
         };
         Self {
             peer: request.peer_addr().map(canonical),

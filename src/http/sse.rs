@@ -132,7 +132,7 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     };
     let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((CACHE_CONTROL, "no-store, no-transform"))
         // Some proxies would buffer the whole answer before they pass it on.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
         .streaming(stream::unfold(body, |mut body| async {

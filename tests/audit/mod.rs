@@ -219,6 +219,7 @@ fn every_event_is_written_to_the_file_and_to_the_standard_error() {
     let users = act(&server);
     let headers = [
         ("X-Skygear-API-Key", API_KEY),
+        ("X-Forwarded-For", "8.8.8.8"),
         ("X-Forwarded-For", "10.1.2.3, 10.0.0.1"),
         ("X-Real-IP", "10.1.2.3"),
         ("Forwarded", "for=10.1.2.3"),
@@ -235,7 +236,7 @@ fn every_event_is_written_to_the_file_and_to_the_standard_error() {
     let found: Vec<_> = written.iter().map(summary).collect();
     assert_eq!(found, expected_entries);
     let last = written.last().unwrap();
-    assert_eq!(last["http_x_forwarded_for"], "10.1.2.3, 10.0.0.1");
+    assert_eq!(last["http_x_forwarded_for"], "8.8.8.8, 10.1.2.3, 10.0.0.1");
     assert_eq!(last["http_x_real_ip"], "10.1.2.3");
     assert_eq!(last["http_forwarded"], "for=10.1.2.3");
     assert_eq!(last["level"], "info");

@@ -240,7 +240,8 @@ fn an_audit_trail_that_cannot_be_written_is_the_one_thing_that_is_told() {
     }
     arguments.push("serve");
     let said = place.failing(&[], &arguments);
-    let expected = "skytrail: the audit trail cannot be written: ";
+    let expected =
+        "skytrail: the audit trail cannot be written: /no/such/folder/audit.log: No such file";
     assert!(said.starts_with(expected), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
