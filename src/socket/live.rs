@@ -18,6 +18,7 @@ use skytrail_schema::json;
 use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
+use super::upgrade::{Fault, upgrade};
 use crate::http::live::{Admitted, End, Shown, read_from, read_query};
 use crate::services::Services;
 
@@ -40,10 +41,8 @@ pub fn open(
     services: Arc<Services>,
     (shown, admitted, seat): (Shown, Admitted, Seat),
 ) -> actix_web::Result<HttpResponse> {
-    let (response, session, stream) = actix_ws::handle(request, body)?;
-    let stream = stream.max_frame_size(MAX_MESSAGE_BYTES);
-    let stream = stream.aggregate_continuations();
-    let incoming = Incoming::new(stream.max_continuation_size(MAX_MESSAGE_BYTES));
+    let (response, session, stream) = upgrade(request, body, &[], MAX_MESSAGE_BYTES)?;
+    let incoming = Incoming::new(stream);
     let Connected { id, inbox, ended } = services
         .live
         .connect(admitted.audience, admitted.credential);
@@ -74,7 +73,7 @@ struct Socket {
 enum DisconnectReason {
     /// The client has disconnected.
     Gone,
-    /// The client closes the socket.
+    /// The client closes the socket, or made a mistake.
     Closed(Option<CloseReason>),
     /// The server ends it.
     Ended(EndReason),
@@ -126,7 +125,11 @@ impl Socket {
                         }
                         Some(Ok(AggregatedMessage::Pong(_))) => continue,
                         Some(Ok(AggregatedMessage::Close(reason))) => return DisconnectReason::Closed(reason),
-                        Some(Err(_)) | None => return DisconnectReason::Gone,
+                        Some(Err(error)) => return match Fault::of(&error) {
+                            Some(fault) => DisconnectReason::Closed(Some(fault.reason(MAX_MESSAGE_BYTES))),
+                            None => DisconnectReason::Gone,
+                        },
+                        None => return DisconnectReason::Gone,
                     };
                     if let Err(refused) = self.react(&text).await
                         && let Some(leaving) = self.say(refused).await

@@ -9,3 +9,4 @@ pub mod plugin;
 pub mod pubsub;
 pub mod seats;
 pub mod text_frame;
+mod upgrade;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::{Seat, Seats};
+use super::upgrade::{Fault, upgrade};
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -105,12 +106,11 @@ pub async fn open(
     seat: Seat,
     door: HubDoor,
 ) -> actix_web::Result<HttpResponse> {
-    let (response, session, stream) = actix_ws::handle(request, body)?;
+    let max = door.limits.max_message_bytes;
+    let (response, session, stream) = upgrade(request, body, &[], max)?;
     let connected = door.hub.send(Connect).await;
     let connected = connected.map_err(actix_web::error::ErrorServiceUnavailable)?;
-    let max = door.limits.max_message_bytes;
-    let stream = stream.max_frame_size(max).aggregate_continuations();
-    let incoming = Incoming::new(stream.max_continuation_size(max));
+    let incoming = Incoming::new(stream);
     let Connected {
         id,
         frames,
@@ -182,12 +182,12 @@ impl Socket {
             Some(Ok(AggregatedMessage::Close(reason))) => {
                 return Some(SocketClose { text: None, reason });
             }
-            Some(Err(ProtocolError::Overflow)) => {
+            Some(Err(error)) => {
                 let max = self.door.limits.max_message_bytes;
-                let why = format!("a message can have at most {max} bytes");
-                return Some(SocketClose::because(CloseCode::Size, &why));
+                let reason = Fault::of(&error).map(|fault| fault.reason(max));
+                return Some(SocketClose { text: None, reason });
             }
-            Some(Err(_)) | None => return Some(SocketClose::default()),
+            None => return Some(SocketClose::default()),
         };
         match reaction {
             Reaction::Nothing => None,

@@ -1,6 +1,6 @@
 //! How much sockets may use.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use serde_json::json;
@@ -119,5 +119,58 @@ fn pings_whose_answers_nobody_reads_are_not_kept() {
         }
         let more = resident_bytes(server.pid()).saturating_sub(before);
         assert!(more < 64 << 20, "{path}: {more} bytes more after {sent}");
+    }
+}
+
+/// The head of a frame with this first byte, and a mask that changes nothing.
+fn head(first: u8, length: u64) -> Vec<u8> {
+    [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat()
+}
+
+#[test]
+fn a_message_without_end_is_not_kept() {
+    let server = TestServer::with(&[("LOG_LEVEL", "warn")]);
+    listen(&server, "room");
+    let before = resident_bytes(server.pid());
+    for path in ["/pubsub", "/_/pubsub", "/live"] {
+        let mut client = open(&server, path);
+        client
+            .set_write_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        client.write_all(&head(0x81, 1 << 40)).unwrap();
+        let part = vec![b'x'; 1 << 20];
+        let num_sent = (0..200).take_while(|_| client.write_all(&part).is_ok());
+        // At most a few more than are dropped before the socket is closed fit into buffers.
+        assert!(num_sent.count() < 100, "{path}");
+        let more = resident_bytes(server.pid()).saturating_sub(before);
+        assert!(more < 32 << 20, "{path}: {more} bytes more");
+    }
+}
+
+#[test]
+fn messages_that_are_too_large_get_the_same_reason_in_one_part_or_several() {
+    let server = TestServer::start();
+    for (path, max) in [("/pubsub", 1 << 20), ("/live", 1 << 20)] {
+        let part = |first: u8, length: usize| {
+            let length_told = u64::try_from(length).unwrap();
+            [head(first, length_told), vec![b' '; length]].concat()
+        };
+        let messages = [
+            part(0x81, max + 1),
+            [part(0x01, max), part(0x80, 1)].concat(),
+        ];
+        for message in messages {
+            let mut client = open(&server, path);
+            client.write_all(&message).unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            let why = format!("a message can have at most {max} bytes");
+            let reason = [&1009_u16.to_be_bytes()[..], why.as_bytes()].concat();
+            assert!(
+                answer.ends_with(&reason),
+                "{path}: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
     }
 }

@@ -10,7 +10,9 @@ use skytrail_schema::json;
 use tokio::time::{Interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::MAX_MESSAGE_BYTES;
 use crate::socket::incoming::{Incoming, pings};
+use crate::socket::upgrade::Fault;
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -23,6 +25,8 @@ pub(super) struct Line {
     incoming: Incoming,
     stopping: CancellationToken,
     pings: Interval,
+    /// What the client has done wrong.
+    fault: Option<CloseReason>,
 }
 
 /// What was received.
@@ -44,6 +48,7 @@ impl Line {
             incoming,
             stopping,
             pings: pings(PING_EVERY),
+            fault: None,
         }
     }
 
@@ -69,7 +74,12 @@ impl Line {
                     }
                 }
                 Some(Ok(AggregatedMessage::Pong(_))) => {}
-                Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => return Received::Ended,
+                Some(Err(error)) => {
+                    let fault = Fault::of(&error);
+                    self.fault = fault.map(|fault| fault.reason(MAX_MESSAGE_BYTES));
+                    return Received::Ended;
+                }
+                Some(Ok(AggregatedMessage::Close(_))) | None => return Received::Ended,
             }
         }
     }
@@ -91,11 +101,8 @@ impl Line {
             let text = json!({"type": "error", "error": refused.to_wire()});
             let _ = self.say(text.to_string()).await;
         }
-        let _ = timeout(
-            SEND_TIMEOUT,
-            self.session.close(Some(CloseReason::from(code))),
-        )
-        .await;
+        let reason = self.fault.unwrap_or_else(|| CloseReason::from(code));
+        let _ = timeout(SEND_TIMEOUT, self.session.close(Some(reason))).await;
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::incoming::Incoming;
+use super::upgrade::upgrade;
 use crate::services::Services;
 use line::{Line, Received};
 
@@ -30,11 +31,7 @@ pub fn open(
     request: &HttpRequest,
     body: web::Payload,
 ) -> actix_web::Result<HttpResponse> {
-    let (response, session, stream) = actix_ws::handle(request, body)?;
-    let stream = stream
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .aggregate_continuations()
-        .max_continuation_size(MAX_MESSAGE_BYTES);
+    let (response, session, stream) = upgrade(request, body, &[], MAX_MESSAGE_BYTES)?;
     let line = Line::new(session, Incoming::new(stream), services.stopping.clone());
     actix_web::rt::spawn(serve(services, line));
     Ok(response)

@@ -12,6 +12,7 @@ use skytrail_actors::plugin::protocol::{self, FrameError};
 use skytrail_actors::plugin::transport::{Outgoing, OutgoingReceiver};
 
 use crate::socket::incoming::Incoming;
+use crate::socket::upgrade::Fault;
 
 /// How long a worker may take to answer the server's goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -96,18 +97,11 @@ async fn wait_for_end() {
 /// Converts a protocol error to an event for the actor; `None` for a lost connection.
 fn misdeed(error: &ProtocolError) -> Option<TransportEvent> {
     let broken = |text: String| TransportEvent::Frame(Err(FrameError::NotJson(text)));
-    match error {
-        ProtocolError::Overflow => Some(TransportEvent::TooLarge),
-        ProtocolError::Io(error) => match error.kind() {
-            std::io::ErrorKind::InvalidData => Some(broken("not UTF-8".to_owned())),
-            // The aggregating stream has no error type of its own for a message above the limit.
-            std::io::ErrorKind::Other if error.to_string().contains("continuation size") => {
-                Some(TransportEvent::TooLarge)
-            }
-            _ => None,
-        },
-        other => Some(broken(other.to_string())),
-    }
+    Some(match Fault::of(error)? {
+        Fault::TooLarge => TransportEvent::TooLarge,
+        Fault::NotUtf8 => broken("not UTF-8".to_owned()),
+        Fault::Protocol(text) => broken(text),
+    })
 }
 
 async fn write(mut session: Session, mut outgoing: OutgoingReceiver) {

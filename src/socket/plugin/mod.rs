@@ -14,6 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use skytrail_actors::plugin::protocol::SUBPROTOCOL;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind, transport};
 
+use super::upgrade::upgrade;
 use crate::http::error;
 use crate::services::Services;
 
@@ -65,13 +66,8 @@ async fn connect(
         headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.parse()?);
         return Ok(response);
     };
-    let (response, session, stream) =
-        actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     let max_message = door.broker.settings().max_message;
-    let stream = stream
-        .max_frame_size(max_message)
-        .aggregate_continuations()
-        .max_continuation_size(max_message);
+    let (response, session, stream) = upgrade(&request, body, &[SUBPROTOCOL], max_message)?;
     let (sender, receiver) = transport::channel(TransportKind::WebSocket);
     let actor = door.broker.connect(sender, Arc::clone(&door.api));
     actix_web::rt::spawn(async move {
