@@ -136,6 +136,7 @@ pub(super) fn deliveries(config: &Config) -> DeliverySettings {
     DeliverySettings {
         max_attempts: config.plugin.max_attempts,
         max_lag: config.plugin.max_lag,
+        rejoin_wait: config.plugin.rejoin_wait,
     }
 }
 

@@ -239,6 +239,12 @@ pub struct Presence {
     pub num_workers: usize,
     /// Whether they serve clients, too; while plugins prepare, they serve only each other.
     pub is_ready: bool,
+    /// Whether a worker is connected that serves, or will serve once it is prepared.
+    pub is_attended: bool,
+    /// Whether a worker is leaving: it gets only what its own requests wait for.
+    pub is_leaving: bool,
+    /// The generation that serves.
+    pub generation: Option<u64>,
     /// How many deliveries the workers take at once, in total.
     pub window: usize,
     /// How long one of its requests may take.

@@ -29,14 +29,14 @@ fn an_error_answer_is_final() {
 }
 
 #[test]
-fn who_saves_while_nobody_is_there_hears_so_at_once_and_the_plugin_hears_later() {
-    let server = server(&[("PLUGIN_REJOIN_WAIT", "20")]);
+fn who_saves_while_nobody_is_there_hears_so_after_a_while_and_the_plugin_hears_later() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "1")]);
     come_and_go(&server, &points());
     let ada = Client::signed_up(&server, "ada");
     let begun = Instant::now();
     let slot = save(&ada, json!({"_id": "note/1", "n": 1}));
     let slot = slot.join().unwrap().result();
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(
         slot[0]["info"],
         json!({"plugin": "TEST", "reason": "no-worker"})
@@ -50,6 +50,85 @@ fn who_saves_while_nobody_is_there_hears_so_at_once_and_the_plugin_hears_later()
     );
     worker.answer_record(&delivery, &json!({}));
     expect_end(&server, &mut worker);
+}
+
+#[test]
+fn who_waits_while_the_only_worker_is_restarted_is_answered_by_the_next() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "30")]);
+    let mut old = Worker::ready(&server, &knowing(&json!({"window": 1})), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let running = next_delivery(&mut old);
+    let second = save(&ada, json!({"_id": "note/2", "n": 2}));
+    await_consumer(&server, "the second waits", |it| it["open"] == 2);
+    old.send(json!({"type": "drain"}));
+    await_consumer(&server, "no worker serves", |it| it["workers"] == 0);
+    let third = save(&ada, json!({"_id": "note/3", "n": 3}));
+    await_consumer(&server, "the third waits", |it| it["open"] == 3);
+    old.answer_record(&running, &json!({}));
+    assert_eq!(first.join().unwrap().result()[0]["n"], 1);
+    old.expect("drained");
+    old.say_goodbye();
+    await_consumer(&server, "the others wait", |it| it["open"] == 2);
+
+    let mut new = arrive(&server, &json!({}), &points());
+    for _ in 0..2 {
+        let delivery = next_delivery(&mut new);
+        assert_eq!(delivery["delivery"]["attempt"], 1);
+        new.answer_record(&delivery, &json!({}));
+    }
+    assert_eq!(second.join().unwrap().result()[0]["n"], 2);
+    assert_eq!(third.join().unwrap().result()[0]["n"], 3);
+    expect_end(&server, &mut new);
+}
+
+#[test]
+fn who_waits_while_the_only_worker_is_killed_and_its_session_ends_is_answered_by_the_next() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "30"), ("PLUGIN_RESUME", "1")]);
+    let hello = json!({"features": ["deliver", "resume"], "window": 1});
+    let mut old = Worker::ready(&server, &hello, &points());
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(&ada, json!({"_id": "note/1", "n": 1}));
+    next_delivery(&mut old);
+    let second = save(&ada, json!({"_id": "note/2", "n": 2}));
+    await_consumer(&server, "the second waits", |it| it["open"] == 2);
+    old.die();
+    let slot = first.join().unwrap().result();
+    assert_eq!(slot[0]["info"]["reason"], "worker-lost");
+    await_consumer(&server, "the session is over", |it| it["workers"] == 0);
+
+    let mut new = arrive(&server, &json!({}), &points());
+    for _ in 0..2 {
+        let delivery = next_delivery(&mut new);
+        let attempt = if number(&delivery) == 1 { 2 } else { 1 };
+        assert_eq!(delivery["delivery"]["attempt"], attempt);
+        new.answer_record(&delivery, &json!({}));
+    }
+    assert_eq!(second.join().unwrap().result()[0]["n"], 2);
+    expect_end(&server, &mut new);
+}
+
+#[test]
+fn a_worker_that_leaves_still_gets_the_hooks_that_its_own_requests_wait_for() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "30")]);
+    let mut both = points();
+    both["op"] = json!([{"name": "tidy"}]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({"window": 1})), &both);
+    let ada = Client::signed_up(&server, "ada");
+    let asked = call(&ada, "tidy", json!({}));
+    let outer = worker.expect_request("tidy");
+    worker.send(json!({"type": "drain"}));
+    await_consumer(&server, "no worker serves", |it| it["workers"] == 0);
+    let payload = json!({"action": "record:save", "_user_id": ada.user,
+                         "records": [{"_id": "note/1", "n": 1}]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = next_delivery(&mut worker);
+    assert_eq!((number(&inner), &inner["parent"]), (1, &json!("c1")));
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["body"]["result"][0]["n"], 1);
+    worker.answer(&outer, &json!("tidied"));
+    assert_eq!(asked.join().unwrap().result(), "tidied");
+    worker.expect("drained");
 }
 
 #[test]

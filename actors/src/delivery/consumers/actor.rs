@@ -32,6 +32,8 @@ pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
     /// Whether so much of the log is still unread that a commit from now will take a while.
     pub(super) is_behind: AtomicBool,
+    /// Whether so many deliveries are open that no more of the log is read.
+    pub(super) is_full: AtomicBool,
     /// Its checkpoint in the ops store, from which a replacement continues if this actor is lost.
     /// `None` for a new plugin.
     pub(super) saved: Mutex<Option<ConsumerCheckpoint>>,
@@ -107,6 +109,10 @@ impl ConsumerHandle {
 
     pub(super) fn is_behind(&self) -> bool {
         self.shown.is_behind.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.shown.is_full.load(Ordering::Relaxed)
     }
 
     /// Waits until the actor has promised to deliver to these hooks, and the promise is durable.

@@ -18,6 +18,8 @@ pub struct DeliverySettings {
     pub max_attempts: u32,
     /// Events older than this are skipped.
     pub max_lag: Duration,
+    /// How long a caller waits for a delivery while no worker is connected.
+    pub rejoin_wait: Duration,
 }
 
 impl Default for DeliverySettings {
@@ -25,6 +27,7 @@ impl Default for DeliverySettings {
         Self {
             max_attempts: 10,
             max_lag: Duration::from_secs(168 * 3600),
+            rejoin_wait: Duration::from_secs(5),
         }
     }
 }

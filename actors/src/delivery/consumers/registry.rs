@@ -198,7 +198,8 @@ impl Consumers {
                     announced.expect(&hook.plugin);
                 }
                 if is_sync {
-                    self.await_answer(&started, &announced, (index, hooks), &mut answers);
+                    let waiting = (index, hooks, handle.is_behind() || handle.is_full());
+                    Self::await_answer(&started, &announced, waiting, &mut answers);
                 }
             }
             commit_answers.add(id, answers);
@@ -223,10 +224,9 @@ impl Consumers {
 
     /// Adds a plugin's answer to wait for, after those added before.
     fn await_answer(
-        &self,
         started: &Started,
         announced: &AnnouncedCommit,
-        (index, hooks): (usize, &[Hook]),
+        (index, hooks, is_stuck): (usize, &[Hook], bool),
         answers: &mut EventAnswers,
     ) {
         let Some(first) = hooks.first() else { return };
@@ -240,7 +240,8 @@ impl Consumers {
             answer: Err(unavailable(plugin, Unavailable::NoWorker)),
             turn: None,
         };
-        if presence.num_workers > 0 {
+        // A consumer that reads no further now would not find the waiter for a long time.
+        if presence.num_workers > 0 || !is_stuck {
             let its_turn = (!answers.0.is_empty()).then(|| {
                 let (turn, its_turn) = oneshot::channel();
                 awaited.turn = Some(turn);

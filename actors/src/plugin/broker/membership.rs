@@ -64,6 +64,7 @@ impl Plugins {
         plugin.note_home();
         let name = Arc::clone(&plugin.name);
         self.homes.insert(join.worker, index);
+        self.note_presence(index);
         let notifier = self.notifier(&name, join.worker, &join.address);
         ctx.spawn(wrap_future(lifecycle::greet(
             notifier,

@@ -176,6 +176,9 @@ impl Plugin {
             // should notice nothing.
             num_workers: self.serving(stage).count(),
             is_ready: serving().any(|worker| worker.stage == Stage::Ready),
+            is_attended: self.workers.iter().any(Worker::is_present),
+            is_leaving: self.workers.iter().any(|worker| worker.is_draining),
+            generation: self.active.as_ref().map(|active| active.generation),
             window: serving().map(Worker::window_for_deliveries).sum(),
             limit,
             transport,

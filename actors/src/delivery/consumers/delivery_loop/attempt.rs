@@ -87,15 +87,18 @@ impl DeliveryLoop {
     /// Starts the deliveries whose turn it is.
     pub(super) fn start_attempts(&mut self) {
         self.save_if_due();
-        if !self.is_running() || !self.has_promised || self.presence.num_workers == 0 {
+        let presence = self.presence;
+        let has_worker = presence.num_workers > 0 || presence.is_attended || presence.is_leaving;
+        if !self.is_running() || !self.has_promised || !has_worker {
             return;
         }
         self.held_until = self.held_until.filter(|until| *until > Instant::now());
         if self.held_until.is_some() {
             return;
         }
-        // A plugin that was unreachable the last time is tried with one delivery.
-        let window = match self.presence {
+        // A plugin that was unreachable the last time is tried with one delivery. A worker that
+        // prepares or leaves gets only what its own requests wait for, and that needs no window.
+        let window = match presence {
             Presence {
                 is_ready: false, ..
             } => 0,

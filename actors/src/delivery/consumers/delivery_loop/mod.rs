@@ -60,6 +60,10 @@ pub(super) struct DeliveryLoop {
     schedule: Schedule,
     points: Arc<ExtensionPoints>,
     presence: Presence,
+    /// Since when no worker has been connected, or the plugin could not be reached.
+    absent_since: Option<Instant>,
+    /// Whether the plugin has served clients.
+    has_served: bool,
     /// Whether catching up has begun since the plugin became ready.
     has_begun_catch_up: bool,
     /// The worker that last said where deliveries start.
@@ -94,6 +98,8 @@ struct EventRequest {
     /// Where the answer of the synchronous hooks goes, and how many hooks are left.
     answer: Option<oneshot::Sender<HookResult>>,
     num_left: usize,
+    /// Since when it is the turn of these hooks; `None` while other plugins have theirs.
+    its_turn_since: Option<Instant>,
 }
 
 impl DeliveryLoop {
@@ -122,6 +128,8 @@ impl DeliveryLoop {
             schedule: Schedule::new(cursor, parts.settings.max_attempts),
             points: Arc::default(),
             presence: Presence::default(),
+            absent_since: None,
+            has_served: false,
             has_begun_catch_up: false,
             starter: None,
             parts: Arc::new(parts),
@@ -157,6 +165,7 @@ impl DeliveryLoop {
         loop {
             self.look_for_changes().await;
             self.read_page().await;
+            self.note_absence();
             self.fail_waiters();
             self.release_waiters();
             self.expedite_attempts();
@@ -207,6 +216,9 @@ impl DeliveryLoop {
                 self.end(ended);
             }
             Some(position) = self.turns.next(), if !self.turns.is_empty() => {
+                if let Some(request) = self.requests.get_mut(&position) {
+                    request.its_turn_since = Some(Instant::now());
+                }
                 self.schedule.release(position);
             }
             command = self.commands.recv() => match command {
@@ -233,29 +245,73 @@ impl DeliveryLoop {
         }
         let retry = self.schedule.next_wake().filter(|_| self.is_running());
         let retry = retry.map(|due| self.begun + due);
-        let dues = [retry, self.save_due(), self.not_before, self.held_until];
+        let expiry = self.next_expiry();
+        let dues = [
+            retry,
+            expiry,
+            self.save_due(),
+            self.not_before,
+            self.held_until,
+        ];
         let due = dues.into_iter().flatten().min();
         due.unwrap_or(now + LONG)
     }
 
+    /// Records since when no worker has been connected, or the plugin could not be reached. What
+    /// waits for a suspended worker has waited when its session ends.
+    fn note_absence(&mut self) {
+        let is_there = self.presence.is_attended && self.has_promised && self.held_until.is_none();
+        if is_there {
+            self.absent_since = None;
+        } else {
+            self.absent_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Tells waiters that nothing is delivered for now; those whose deliveries are in progress hear
-    /// how these end.
+    /// how these end. A plugin without a worker is waited for as by other requests: its only worker
+    /// may be restarting.
     fn fail_waiters(&mut self) {
-        let why = if self.is_draining() || self.checkpoint.paused.is_some() {
-            Unavailable::Paused
+        let (why, now) = if self.is_draining() || self.checkpoint.paused.is_some() {
+            (Unavailable::Paused, None)
         } else if !self.is_reachable() {
-            Unavailable::NoWorker
+            (Unavailable::NoWorker, Some(Instant::now()))
         } else {
             return;
         };
-        let schedule = &self.schedule;
-        let is_idle = |position: u64| !schedule.is_in_progress(position);
-        let requests = self.requests.iter_mut();
-        for (_, request) in requests.filter(|(position, _)| is_idle(**position)) {
-            if let Some(answer) = request.answer.take() {
+        let over: Vec<u64> = self
+            .idle_waiters()
+            .filter(|(_, expiry)| now.is_none_or(|now| expiry.is_some_and(|it| it <= now)))
+            .map(|(position, _)| position)
+            .collect();
+        for position in over {
+            let request = self.requests.get_mut(&position);
+            if let Some(answer) = request.and_then(|request| request.answer.take()) {
                 let _ = answer.send(Err(unavailable(&self.parts.name, why)));
             }
         }
+    }
+
+    /// Returns the waiters whose deliveries are not in progress, and until when each waits for a
+    /// worker.
+    fn idle_waiters(&self) -> impl Iterator<Item = (u64, Option<Instant>)> {
+        let (schedule, absent_since) = (&self.schedule, self.absent_since);
+        let wait = self.parts.settings.rejoin_wait;
+        let waiting = self.requests.iter().filter(move |(position, request)| {
+            request.answer.is_some() && !schedule.is_in_progress(**position)
+        });
+        waiting.map(move |(position, request)| {
+            let began = absent_since.zip(request.its_turn_since);
+            (*position, began.map(|(one, other)| one.max(other) + wait))
+        })
+    }
+
+    /// Returns when the first waiter has waited long enough for a worker.
+    fn next_expiry(&self) -> Option<Instant> {
+        if self.is_reachable() {
+            return None;
+        }
+        self.idle_waiters().filter_map(|(_, expiry)| expiry).min()
     }
 
     /// Answers the waiters of events that a retry holds back: their changes are stored, and the
@@ -319,6 +375,7 @@ impl DeliveryLoop {
         self.shown
             .is_behind
             .store(distance > FAR, Ordering::Relaxed);
+        self.shown.is_full.store(self.is_full(), Ordering::Relaxed);
         *self.shown.state.lock() = self.state();
     }
 

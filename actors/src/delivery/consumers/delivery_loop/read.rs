@@ -63,7 +63,12 @@ impl DeliveryLoop {
         let gate = &self.parts.env.plugins;
         // In this order: a plugin that is registered by then has its points.
         let (presence, points) = (gate.presence(&self.parts.name), gate.points());
-        self.presence = presence;
+        let before = std::mem::replace(&mut self.presence, presence);
+        self.has_served |= presence.is_ready;
+        if presence.is_ready && (!before.is_ready || before.generation != presence.generation) {
+            // It has come back, or was initialised anew.
+            self.held_until = None;
+        }
         if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
             // The previous registration no longer holds, and this one does not yet.
             self.has_promised = false;
@@ -161,6 +166,11 @@ impl DeliveryLoop {
         self.unsaved.touch();
     }
 
+    /// Returns whether so many deliveries are open that the log is read no further.
+    pub(super) fn is_full(&self) -> bool {
+        self.schedule.counts().open >= MAX_OPEN
+    }
+
     /// Returns whether there is room for more events, and it is known which of them are wanted.
     pub(super) fn may_read(&self) -> bool {
         let has_recipient = match &self.parts.recipient {
@@ -168,7 +178,7 @@ impl DeliveryLoop {
             // It is read only while workers are connected: nothing is promised to absent ones.
             Recipient::Log(_) => self.presence.is_ready,
         };
-        let is_free = has_recipient && self.schedule.counts().open < MAX_OPEN;
+        let is_free = has_recipient && !self.is_full();
         is_free && !self.is_draining() && self.closing.is_none() && self.not_before.is_none()
     }
 
@@ -245,7 +255,7 @@ impl DeliveryLoop {
                 let context = &announced.context;
                 arrival.causes.clone_from(&context.ancestors);
                 // Plugins that prepare wait for each other, and for nothing else.
-                let is_waited_for = !context.via.is_empty() || !self.presence.is_ready;
+                let is_waited_for = !context.via.is_empty() || !self.has_served;
                 arrival.is_urgent = waiter.is_some() && is_waited_for;
                 arrival.may_be_nested = waiter.is_some() && may_be_of_plugin(context);
                 let num_left = arrival.hooks.iter().filter(|(_, is_sync)| *is_sync).count();
@@ -253,6 +263,7 @@ impl DeliveryLoop {
                     commit: Arc::clone(announced),
                     answer: None,
                     num_left,
+                    its_turn_since: None,
                 };
                 self.requests.insert(event.position, request);
             }
@@ -322,6 +333,7 @@ impl DeliveryLoop {
             return;
         }
         request.answer = Some(waiter.answer);
+        request.its_turn_since = waiter.turn.is_none().then(Instant::now);
         if let Some(turn) = waiter.turn {
             arrival.is_held = true;
             self.turns.push(Box::pin(async move {
