@@ -321,10 +321,10 @@ pub(super) enum Notice {
     Registered(Registered),
     /// Clients are served.
     Ready,
-    /// No new requests will follow; `reconnect` says whether to connect again elsewhere.
+    /// No new requests will follow. With a number, connect again, like so many workers.
     Drain {
         reason: &'static str,
-        reconnect: bool,
+        reconnect: Option<usize>,
     },
     /// Another registration counts by now. Ends a session that is suspended.
     Outdated,

@@ -270,7 +270,12 @@ async fn a_new_generation_takes_over_in_one_step() {
     assert!(world.broker.points().lambda("a").is_none());
     assert!(world.broker.points().lambda("b").is_some());
 
-    assert_eq!(old.expect("drain").await["reason"], "deploy");
+    let drain = old.expect("drain").await;
+    assert_eq!(drain["reason"], "deploy");
+    assert_eq!(
+        (&drain["reconnect"], drain.get("workers")),
+        (&json!(false), None)
+    );
     old.answer(&sent, json!("finished")).await;
     assert_eq!(running.answer().await, Ok(json!("finished")));
     old.expect("drained").await;
@@ -339,14 +344,19 @@ async fn a_server_that_leaves_lets_workers_finish() {
     let world = World::new(&["P"]);
     let mut worker = world.ready(json!({}), op("a")).await;
     let asked = world.ask(request("a"));
-    let sent = worker.expect("request").await;
+    let (mut worker, mut idle, sent) = tokio::select! {
+        sent = worker.expect("request") => (worker, idle, sent),
+        sent = idle.expect("request") => (idle, worker, sent),
+    };
     let broker = world.broker.clone();
     let leaving = actix::spawn(async move { broker.leave().await });
-    let drain = worker.expect("drain").await;
-    assert_eq!(
-        (&drain["reason"], &drain["reconnect"]),
-        (&json!("shutdown"), &json!(true))
-    );
+    for worker in [&mut worker, &mut idle] {
+        let drain = worker.expect("drain").await;
+        assert_eq!(
+            (&drain["reason"], &drain["reconnect"], &drain["workers"]),
+            (&json!("shutdown"), &json!(true), &json!(2))
+        );
+    }
     assert!(!leaving.is_finished());
     worker.answer(&sent, json!(1)).await;
     assert_eq!(asked.answer().await, Ok(json!(1)));
@@ -384,6 +394,8 @@ async fn an_announcement_reaches_every_worker() {
         let event = worker.expect_event("schema-changed").await;
         assert_eq!(event["param"], json!({"note": {"fields": []}}));
     }
+    let mut idle = world.register(json!({}), op("a")).await;
+    idle.expect("ready").await;
 }
 
 #[actix::test]

@@ -11,7 +11,12 @@ const RESTART = 1012;
 const PROTOCOL_ERROR = 4002;
 const FIRST_MS = 1000;
 const LONGEST_MS = 30_000;
-const RESTART_SPREAD_MS = 5000;
+/** After a restart the workers spread, so that they do not all come at once. */
+const SPREAD_PER_WORKER_MS = 20;
+const LONGEST_SPREAD_MS = 5000;
+/** For so long a server that restarts is tried again and again, at most this often. */
+const RESTART_MS = 15_000;
+const RETRY_MS = 200;
 
 /** Whether the server would give the same answer again. */
 export const isFinal = (ending) => FINAL.has(ending.closeCode);
@@ -26,6 +31,10 @@ export const isSessionLost = (ending) => FORGOTTEN.has(ending.closeCode);
 export class Backoff {
   #random;
   #limit = FIRST_MS;
+  /** How much longer the server is taken to be restarting. */
+  #restartMs = 0;
+  /** How many workers reconnect after the server has restarted, if it has said so. */
+  numWorkers;
 
   constructor(random = Math.random) {
     this.#random = random;
@@ -33,6 +42,8 @@ export class Backoff {
 
   reset() {
     this.#limit = FIRST_MS;
+    this.#restartMs = 0;
+    this.numWorkers = undefined;
   }
 
   /**
@@ -40,12 +51,29 @@ export class Backoff {
    * HTTP `status` of a rejection with its `retryAfterMs`, or nothing.
    */
   pauseMs(ending) {
-    if (ending.closeCode === RESTART) return this.#random() * RESTART_SPREAD_MS;
+    if (ending.closeCode === RESTART) {
+      if (this.numWorkers !== undefined) this.#restartMs = RESTART_MS;
+      return this.#random() * this.#spreadMs;
+    }
     if (ending.closeCode === PROTOCOL_ERROR || REFUSED_SLOWLY.has(ending.status)) {
       return LONGEST_MS * (1 + this.#random() / 2);
     }
+    const asked = Math.min(ending.retryAfterMs ?? 0, LONGEST_MS);
+    if (this.#restartMs > 0) {
+      const longest = Math.max(RETRY_MS, this.#spreadMs);
+      // At least half of it, or a pause of no length would be tried over and over.
+      const pause = (longest * (1 + this.#random())) / 2 + asked;
+      this.#restartMs -= pause;
+      return pause;
+    }
     const pause = this.#random() * this.#limit;
     this.#limit = Math.min(2 * this.#limit, LONGEST_MS);
-    return pause + Math.min(ending.retryAfterMs ?? 0, LONGEST_MS);
+    return pause + asked;
+  }
+
+  /** How far the workers spread after a restart. A single one need not wait for others. */
+  get #spreadMs() {
+    if (this.numWorkers === undefined) return LONGEST_SPREAD_MS;
+    return Math.min(Math.max(this.numWorkers - 1, 0) * SPREAD_PER_WORKER_MS, LONGEST_SPREAD_MS);
   }
 }

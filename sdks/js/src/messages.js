@@ -25,7 +25,8 @@ export const readers = new Map(
     drain: (message) => ({
       type: 'drain',
       reason: message.reason ?? '',
-      reconnect: message.reconnect === true
+      reconnect: message.reconnect === true,
+      workers: Number.isInteger(message.workers) ? message.workers : undefined
     }),
     drained: () => ({ type: 'drained' }),
     warning: (message) => ({ type: 'note', text: `the server warns: ${message.message}` })

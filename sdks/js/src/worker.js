@@ -196,6 +196,7 @@ export class Worker {
         return this.#log.info(`plugin ${this.#options.name} is ${event.state}`);
       case 'drain':
         this.#isReplaced = !event.reconnect;
+        this.#backoff.numWorkers = event.workers;
         return this.#log.info(`the server is draining this worker: ${event.reason}`);
       case 'drained':
         if (this.#isStopping || this.#isReplaced) this.#finish();

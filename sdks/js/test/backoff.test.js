@@ -19,8 +19,37 @@ test('a wrong key and a broken protocol wait half a minute at least', () => {
   }
 });
 
-test('a restart is waited for up to five seconds; a busy server says how long', () => {
-  assert.equal(new Backoff(() => 1).pauseMs({ closeCode: 1012 }), 5000);
+test('after a restart the workers spread, by how many there are', () => {
+  const pauseMs = (numWorkers) => {
+    const backoff = new Backoff(() => 1);
+    backoff.numWorkers = numWorkers;
+    return backoff.pauseMs({ closeCode: 1012 });
+  };
+  assert.deepEqual([1, 2, 101, 10_000].map(pauseMs), [0, 20, 2000, 5000]);
+  // A server that does not say how many.
+  assert.equal(pauseMs(undefined), 5000);
+});
+
+test('a server that restarts is tried quickly for a while, then as any other', () => {
+  const backoff = new Backoff(() => 1);
+  backoff.numWorkers = 1;
+  assert.equal(backoff.pauseMs({ closeCode: 1012 }), 0);
+  for (let ms = 0; ms < 15_000; ms += 200) assert.equal(backoff.pauseMs({}), 200);
+  assert.deepEqual([backoff.pauseMs({}), backoff.pauseMs({})], [1000, 2000]);
+
+  const many = new Backoff(() => 0);
+  many.numWorkers = 51;
+  assert.equal(many.pauseMs({ closeCode: 1012 }), 0);
+  assert.equal(many.pauseMs({}), 500);
+  assert.equal(many.pauseMs({ status: 503, retryAfterMs: 5000 }), 5500);
+
+  // What the last server said does not count for the next.
+  backoff.reset();
+  assert.equal(backoff.pauseMs({}), 1000);
+  assert.equal(backoff.pauseMs({ closeCode: 1012 }), 5000);
+});
+
+test('a busy server says how long', () => {
   assert.equal(new Backoff(() => 0).pauseMs({ status: 503, retryAfterMs: 7000 }), 7000);
 });
 

@@ -451,7 +451,7 @@ test('a worker that stops drains first, and finishes what runs', async (t) => {
 
 test('a worker that was replaced ends; one whose server restarts comes back', async (t) => {
   const { server, end } = await served(t, () => {});
-  server.send({ type: 'drain', reason: 'restart', reconnect: true });
+  server.send({ type: 'drain', reason: 'restart', reconnect: true, workers: 1 });
   server.send({ type: 'drained' });
   server.socket.close(1012, 'restart');
   await server.until(() => server.connections.length === 2);

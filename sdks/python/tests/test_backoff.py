@@ -27,6 +27,29 @@ class Pauses(unittest.TestCase):
         self.assertLessEqual(max(pauses), 5)
         self.assertGreater(max(pauses), 2.5)
 
+    def test_after_a_restart_workers_spread_by_how_many_there_are(self) -> None:
+        for num_workers, spread in ((1, 0.0), (2, 0.02), (101, 2.0), (10_000, 5.0)):
+            pauses = [Backoff(num_workers=num_workers).pause(Ending(1012)) for _ in range(200)]
+            self.assertLessEqual(max(pauses), spread)
+            self.assertGreaterEqual(max(pauses), spread / 2)
+
+    def test_a_server_that_restarts_is_tried_quickly_for_a_while(self) -> None:
+        backoff = Backoff(random.Random(1), num_workers=1)
+        self.assertEqual(backoff.pause(Ending(1012)), 0)
+        waited = 0.0
+        while waited < 15:
+            pause = backoff.pause(Ending())
+            self.assertTrue(0.1 <= pause <= 0.2, pause)
+            waited += pause
+        # Then it is like any other that is away.
+        self.assertEqual(backoff.limit, 1)
+        backoff.pause(Ending())
+        self.assertEqual(backoff.limit, 2)
+        # The number counts for one restart.
+        backoff.reset()
+        pauses = [backoff.pause(Ending(1012)) for _ in range(200)]
+        self.assertGreater(max(pauses), 2.5)
+
     def test_codes_say_whether_to_come_back_and_whether_to_resume(self) -> None:
         final = {code for code in range(1000, 5000) if Ending(code).is_final}
         self.assertEqual(final, {4003, 4004, 4005, 4007})

@@ -700,7 +700,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_server_that_restarts_in_order_sees_the_worker_again(self) -> None:
         serving, socket = await self.serving()
-        socket.tell("drain", reason="restart", reconnect=True)
+        socket.tell("drain", reason="restart", reconnect=True, workers=1)
         socket.tell("drained")
         socket.hang_up(1012)
         await (await serving.server.accept()).welcome()

@@ -221,10 +221,11 @@ impl Plugins {
         if self.homes.is_empty() {
             leaving.clear();
         }
+        let num_workers = self.homes.len();
         for worker in self.plugins.iter().flat_map(|plugin| &plugin.workers) {
             let notice = Notice::Drain {
                 reason: "shutdown",
-                reconnect: true,
+                reconnect: Some(num_workers),
             };
             notify(&worker.address, notice);
         }

@@ -172,7 +172,7 @@ impl Plugins {
                 worker.is_draining = true;
                 let notice = Notice::Drain {
                     reason: "deploy",
-                    reconnect: false,
+                    reconnect: None,
                 };
                 notify(&worker.address, notice);
             }

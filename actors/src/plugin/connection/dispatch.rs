@@ -152,13 +152,19 @@ impl PluginConnection {
         }
     }
 
-    fn begin_drain(&mut self, reason: &str, reconnect: bool, ctx: &mut Context<Self>) {
+    fn begin_drain(&mut self, reason: &str, workers: Option<usize>, ctx: &mut Context<Self>) {
+        let reconnect = workers.is_some();
         let code = if reconnect {
             CloseCode::Restart
         } else {
             CloseCode::Drained
         };
-        self.post(&ServerMessage::Drain { reason, reconnect }, ctx);
+        let drain = ServerMessage::Drain {
+            reason,
+            reconnect,
+            workers,
+        };
+        self.post(&drain, ctx);
         self.drain(Some(code), None, ctx);
     }
 

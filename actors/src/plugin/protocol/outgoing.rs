@@ -66,6 +66,9 @@ pub enum ServerMessage<'a> {
         reason: &'a str,
         /// Whether the worker should connect again.
         reconnect: bool,
+        /// If so, how many workers will, so that they can spread.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        workers: Option<usize>,
     },
     /// Nothing is in flight any more.
     Drained,

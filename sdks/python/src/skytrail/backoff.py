@@ -15,7 +15,12 @@ TOO_MANY_WORKERS = 1013
 
 FIRST = 1.0
 LONGEST = 30.0
-SPREAD_OF_RESTART = 5.0
+# After a restart the workers spread, so that they do not all come at once.
+SPREAD_PER_WORKER = 0.02
+LONGEST_SPREAD = 5.0
+# For so long a server that restarts is tried again and again, at most this often.
+RESTARTING = 15.0
+RETRY = 0.2
 # For a bug or a wrong key, which do not go away quickly.
 SLOWLY = 30.0
 
@@ -50,16 +55,37 @@ class Backoff:
 
     dice: random.Random = field(default_factory=random.Random)
     limit: float = FIRST
+    num_workers: int | None = None
+    """How many workers reconnect after the server has restarted, if it has said so."""
+    restarting: float = 0.0
+    """How much longer the server is taken to be restarting."""
 
     def reset(self) -> None:
         self.limit = FIRST
+        self.num_workers = None
+        self.restarting = 0.0
 
     def pause(self, ending: Ending) -> float:
         """Returns how many seconds to wait before the next attempt."""
         if ending.close_code == RESTART:
-            return self.dice.uniform(0, SPREAD_OF_RESTART)
+            if self.num_workers is not None:
+                self.restarting = RESTARTING
+            return self.dice.uniform(0, self._spread)
         if ending.close_code == PROTOCOL_ERROR or ending.status in (401, 403, 426):
             return self.dice.uniform(SLOWLY, 1.5 * SLOWLY)
+        if self.restarting > 0:
+            longest = max(RETRY, self._spread)
+            # At least half of it, or a pause of no length would be tried over and over.
+            pause = self.dice.uniform(longest / 2, longest)
+            self.restarting -= pause
+            return pause
         pause = self.dice.uniform(0, self.limit)
         self.limit = min(2 * self.limit, LONGEST)
         return pause
+
+    @property
+    def _spread(self) -> float:
+        """How far the workers spread after a restart. A single one need not wait for others."""
+        if self.num_workers is None:
+            return LONGEST_SPREAD
+        return min(max(self.num_workers - 1, 0) * SPREAD_PER_WORKER, LONGEST_SPREAD)

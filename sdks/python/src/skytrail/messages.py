@@ -122,6 +122,8 @@ class Draining:
 
     reason: str
     reconnect: bool
+    workers: int | None = None
+    """How many workers will reconnect, if the server says so."""
 
 
 @dataclass(frozen=True)

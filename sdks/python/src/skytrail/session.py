@@ -365,7 +365,9 @@ class Session:
         return [Registered(message["ok"] is True, points, problems)]
 
     def _take_drain(self, message: JsonObject) -> list[Event]:
-        return [Draining(message.get("reason", ""), message.get("reconnect") is True)]
+        workers = message.get("workers")
+        workers = workers if isinstance(workers, int) else None
+        return [Draining(message.get("reason", ""), message.get("reconnect") is True, workers)]
 
 
 def _complaint(error: Any, why: str) -> JsonObject:

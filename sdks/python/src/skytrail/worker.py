@@ -245,9 +245,10 @@ class Worker:
                 self.state = state
                 self._has_started |= state == "ready"
                 log.info("plugin %s is %s", self.options.plugin, state)
-            case Draining(reason, reconnect):
+            case Draining(reason, reconnect, workers):
                 log.info("the server is draining this worker: %s", reason)
                 self._is_replaced = not reconnect
+                self._backoff.num_workers = workers
             case Drained():
                 if self._stopping.is_set() or self._is_replaced:
                     self._done.set()
