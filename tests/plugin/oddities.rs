@@ -115,7 +115,7 @@ fn a_session_that_broke_the_protocol_is_over_at_once() {
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert!(!worker.come_back(&server));
         worker.register(&op());
-        worker.expect("ready");
+        worker.expect_ready();
     }
     assert_serves(&server, &mut worker);
 }

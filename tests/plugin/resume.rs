@@ -76,7 +76,7 @@ fn back_later_is_as_dead() {
     assert!(ada.query("note", json!([])).is_empty());
     assert!(!worker.come_back(&server));
     worker.register(&points());
-    worker.expect("ready");
+    worker.expect_ready();
     worker.answer_record(&request, &json!({}));
     worker.expect("warning");
     assert!(ada.query("note", json!([])).is_empty());

@@ -161,8 +161,21 @@ impl Worker {
     pub fn rejoin(server: &TestServer, points: &Json) -> Self {
         let mut worker = Self::greet(server, &json!({}));
         worker.register(points);
-        worker.expect("ready");
+        worker.expect_ready();
         worker
+    }
+
+    /// Goes on until it serves: it prepares first, if no other worker serves.
+    pub fn expect_ready(&mut self) {
+        loop {
+            match self.next(TIMEOUT) {
+                Seen::Message(message) if message["type"] == "ready" => return,
+                Seen::Message(message) if message["name"] == "before-plugins-ready" => {
+                    self.answer(&message, &Json::Null);
+                }
+                other => panic!("expected to be ready, saw {other:?}"),
+            }
+        }
     }
 
     pub fn register(&mut self, points: &Json) {

@@ -33,7 +33,7 @@ async fn only_idempotent_requests_go_to_another_worker() {
     first.expect("request").await;
     first.die().await;
     let mut second = world.register(json!({}), points).await;
-    second.expect("ready").await;
+    second.expect_ready().await;
     assert_refused(once.answer().await, 118, "worker-lost");
     let sent = second.expect("request").await;
     assert_eq!(sent["param"], json!({"action": "again"}));
@@ -51,7 +51,7 @@ async fn what_was_still_queued_goes_to_another_worker() {
     world.quiet().await;
     first.die().await;
     let mut second = world.register(json!({}), op("a")).await;
-    second.expect("ready").await;
+    second.expect_ready().await;
     let sent = second.expect("request").await;
     second.answer(&sent, json!(1)).await;
     assert_eq!(queued.answer().await, Ok(json!(1)));

@@ -234,9 +234,54 @@ async fn a_plugin_that_comes_back_is_initialised_again_and_its_points_replaced()
     assert_eq!(world.readiness(), Readiness::Ready);
     assert!(world.broker.points().lambda("a").is_some());
     let mut again = world.register(json!({}), op("b")).await;
+    again.serve_event("before-plugins-ready").await;
     again.expect("ready").await;
     let points = world.broker.points();
     assert!(points.lambda("a").is_none() && points.lambda("b").is_some());
+}
+
+#[actix::test]
+async fn a_plugin_that_was_absent_prepares_again_before_it_serves() {
+    let world = World::new(&["P"]);
+    let old = world.ready(json!({}), op("a")).await;
+    // Next to a worker that serves there is nothing to prepare.
+    let mut beside = world.register(json!({}), op("a")).await;
+    beside.expect("ready").await;
+    for worker in [old, beside] {
+        worker.die().await;
+    }
+    world.quiet().await;
+
+    let mut first = world.register(json!({}), op("a")).await;
+    first.expect_event("before-plugins-ready").await;
+    let asked = world.ask(request("a"));
+    let mut second = world.register(json!({}), op("a")).await;
+    world.quiet().await;
+    assert!(second.poll_next().await.is_none());
+    // One worker prepares; if it is lost, another does.
+    first.die().await;
+    let event = second.expect_event("before-plugins-ready").await;
+    world.quiet().await;
+    assert!(second.poll_next().await.is_none() && !asked.is_answered());
+    second.answer(&event, json!(null)).await;
+    second.expect("ready").await;
+    let sent = second.expect("request").await;
+    second.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+    // The server did not start again.
+    world.quiet().await;
+    assert!(second.poll_next().await.is_none());
+}
+
+#[actix::test]
+async fn a_plugin_whose_worker_is_suspended_prepares_before_another_serves() {
+    let world = World::new(&["P"]);
+    let mut old = world.ready(json!({"features": ["resume"]}), op("a")).await;
+    old.break_link().await;
+    world.quiet().await;
+    let mut new = world.register(json!({}), op("a")).await;
+    new.serve_event("before-plugins-ready").await;
+    new.expect("ready").await;
 }
 
 #[actix::test]
@@ -312,6 +357,7 @@ async fn a_worker_that_drains_finishes_what_it_has_and_gets_no_more() {
         .send(json!({"type": "drain", "reason": "deploy"}))
         .await;
     let mut staying = world.register(json!({}), op("a")).await;
+    staying.serve_event("before-plugins-ready").await;
     staying.expect("ready").await;
     let next = world.ask(request("a"));
     let theirs = staying.expect("request").await;
@@ -343,6 +389,8 @@ async fn a_drain_that_takes_too_long_is_cut_off() {
 async fn a_server_that_leaves_lets_workers_finish() {
     let world = World::new(&["P"]);
     let mut worker = world.ready(json!({}), op("a")).await;
+    let mut idle = world.register(json!({}), op("a")).await;
+    idle.expect("ready").await;
     let asked = world.ask(request("a"));
     let (mut worker, mut idle, sent) = tokio::select! {
         sent = worker.expect("request") => (worker, idle, sent),
@@ -394,8 +442,6 @@ async fn an_announcement_reaches_every_worker() {
         let event = worker.expect_event("schema-changed").await;
         assert_eq!(event["param"], json!({"note": {"fields": []}}));
     }
-    let mut idle = world.register(json!({}), op("a")).await;
-    idle.expect("ready").await;
 }
 
 #[actix::test]
@@ -408,6 +454,7 @@ async fn a_worker_that_was_away_is_told_of_the_schema() {
         world.broker.announce("schema-changed", schema);
     }
     let mut again = world.register(json!({}), op("a")).await;
+    again.serve_event("before-plugins-ready").await;
     again.expect("ready").await;
     let event = again.expect_event("schema-changed").await;
     // The present schema; the changes in between do not matter.

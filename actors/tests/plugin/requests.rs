@@ -220,7 +220,7 @@ async fn without_a_worker_a_request_waits_for_one_a_while() {
     let asked = world.ask(request("a"));
     world.quiet().await;
     let mut worker = world.register(json!({}), op("a")).await;
-    worker.expect("ready").await;
+    worker.expect_ready().await;
     let sent = worker.expect("request").await;
     worker.answer(&sent, json!(1)).await;
     assert_eq!(asked.answer().await, Ok(json!(1)));

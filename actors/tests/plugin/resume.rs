@@ -94,7 +94,7 @@ async fn a_worker_that_stays_away_is_lost_after_a_while() {
     assert!(welcome.get("received").is_none());
     // It is a new session: registered anew, and nothing is known any more of what it owed.
     worker.register(op("a")).await;
-    worker.expect("ready").await;
+    worker.expect_ready().await;
     worker.answer(&json!({"id": "r1"}), json!("late")).await;
     worker.expect("warning").await;
 }
@@ -151,7 +151,7 @@ async fn idempotent_requests_wait_for_the_worker_that_has_them() {
     worker.expect("request").await;
     worker.break_link().await;
     let mut other = world.register(json!({}), points).await;
-    other.expect("ready").await;
+    other.expect_ready().await;
     let broken = Instant::now();
     let sent = other.expect("request").await;
     assert_eq!(broken.elapsed().as_secs(), 15);
@@ -227,7 +227,7 @@ async fn a_session_whose_gap_cannot_be_filled_is_over() {
 
     let mut worker = {
         worker.register(op("a")).await;
-        worker.expect("ready").await;
+        worker.expect_ready().await;
         worker
     };
     // Nor can it have received what was never sent.
@@ -413,7 +413,7 @@ async fn a_worker_started_anew_with_other_points_replaces_the_one_that_was_lost(
     old.expect("request").await;
     old.break_link().await;
     let mut new = world.register(resumable(), op("b")).await;
-    new.expect("ready").await;
+    new.expect_ready().await;
     let (answer, elapsed) = asked.timed().await;
     assert_refused(answer, 118, "worker-lost");
     assert_eq!(elapsed, Duration::ZERO);

@@ -265,7 +265,7 @@ impl Game {
             self.is_anything_lost = true;
             player.forget();
             player.worker.register(points()).await;
-            player.worker.expect("ready").await;
+            player.worker.expect_ready().await;
         }
     }
 
@@ -445,7 +445,7 @@ impl Player {
 
     async fn join(world: &World) -> Self {
         let mut worker = world.register(hello(), points()).await;
-        worker.expect("ready").await;
+        worker.expect_ready().await;
         Self::new(worker)
     }
 

@@ -413,6 +413,19 @@ impl Worker {
         request
     }
 
+    /// Goes on until it serves: it prepares first, if no other worker serves.
+    pub(crate) async fn expect_ready(&mut self) {
+        loop {
+            match self.next().await {
+                Seen::Message(message) if message["type"] == "ready" => return,
+                Seen::Message(message) if message["name"] == "before-plugins-ready" => {
+                    self.answer(&message, json!(null)).await;
+                }
+                other => panic!("expected to be ready, saw {other:?}"),
+            }
+        }
+    }
+
     pub(crate) async fn serve_event(&mut self, name: &str) {
         let event = self.expect_event(name).await;
         self.answer(&event, Json::Null).await;

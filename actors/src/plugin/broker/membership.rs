@@ -97,7 +97,6 @@ impl Plugins {
         let Some((index, plugin)) = self.home_of(id) else {
             return;
         };
-        let active = plugin.active.as_ref().map(|active| active.generation);
         let Some(worker) = plugin.worker_mut(id) else {
             return;
         };
@@ -106,15 +105,12 @@ impl Plugins {
         match phase {
             Phase::Starting => self.prepare_all(ctx),
             Phase::Preparing => {}
-            Phase::Ready if active == Some(generation) => self.release(index, ctx),
+            Phase::Ready if plugin.is_served_by(generation) => self.release(index, ctx),
             Phase::Ready => {
-                let is_first = 1
-                    == plugin
-                        .workers
-                        .iter()
-                        .filter(|w| w.generation == generation && w.stage >= Stage::Configured)
-                        .count();
-                if is_first {
+                let is_coming = |it: &&Worker| {
+                    it.generation == generation && it.stage == Stage::Configured && !it.is_draining
+                };
+                if plugin.workers.iter().filter(is_coming).count() == 1 {
                     self.prepare_generation(index, id, ctx);
                 }
             }
@@ -158,15 +154,14 @@ impl Plugins {
         self.plugins.iter().filter_map(notifier).collect()
     }
 
-    /// Prepares a generation again when its first worker was lost before the generation took over.
+    /// Prepares a generation again when its first worker was lost before the generation served.
     pub(super) fn prepare_another(&mut self, index: usize, lost: &Worker, ctx: &mut Context<Self>) {
         let Some(plugin) = self.plugins.get(index) else {
             return;
         };
-        let active = plugin.active.as_ref().map(|active| active.generation);
         let is_next = self.phase == Phase::Ready
             && lost.stage == Stage::Configured
-            && Some(lost.generation) != active;
+            && !plugin.is_served_by(lost.generation);
         let mut others = plugin.workers.iter();
         let other = others.find(|other| {
             is_next && other.generation == lost.generation && other.stage == Stage::Configured
@@ -215,7 +210,8 @@ impl Plugins {
         ctx.spawn(wrap_future(lifecycle::proclaim(notifiers)));
     }
 
-    /// Lets a new generation take over, if its first worker is still connected.
+    /// Lets a generation serve that is prepared, if its first worker is still connected. A new one
+    /// takes over; one that was only absent has its points already.
     fn switch(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
         let Some((index, plugin)) = self.home_of(id) else {
             return;
@@ -228,6 +224,10 @@ impl Plugins {
         let Some(registration) = worker.registration.clone() else {
             return;
         };
+        let active = plugin.active.as_ref().map(|active| active.generation);
+        if active == Some(generation) {
+            return self.release(index, ctx);
+        }
         if plugin.newest.is_some_and(|(newest, _)| newest > generation) {
             return;
         }

@@ -223,6 +223,12 @@ impl Plugin {
         self.serving(Stage::Initialised).any(Worker::is_present)
     }
 
+    /// Returns whether a connected worker of a generation serves clients.
+    pub(super) fn is_served_by(&self, generation: u64) -> bool {
+        let is_its = |worker: &Worker| worker.generation == generation && worker.is_present();
+        self.serving(Stage::Ready).any(is_its)
+    }
+
     /// Returns whether a request can be sent again after a loss.
     pub(super) fn is_idempotent(&self, kind: &'static str, name: &str) -> bool {
         let active = self.active.as_ref();
