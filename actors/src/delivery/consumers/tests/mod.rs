@@ -51,6 +51,38 @@ async fn a_promise_that_cannot_be_kept_is_tried_again_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_outlasts_an_instant_without_workers_but_not_five_seconds() {
+    let world = World::new();
+    world.plugin.register(&["a"], 1);
+    world.plugin.make_synchronous();
+    let Running {
+        delivery_loop,
+        seen: _seen,
+    } = world.delivery_loop(Some(checkpoint_of("a")));
+    let mut delivery_loop = Box::pin(delivery_loop.run());
+    // All slots are taken.
+    world.plugin.change(|presence| presence.window = 0);
+    let mut answer = world.save_and_wait("1");
+    run_for(delivery_loop.as_mut(), 10).await;
+    // A new generation takes over: its workers are connected, and do not serve yet.
+    world.plugin.change(|presence| presence.num_workers = 0);
+    run_for(delivery_loop.as_mut(), 10).await;
+    assert!(answer.try_recv().is_err());
+
+    for _ in 0..2 {
+        world.plugin.change(|presence| presence.is_attended = false);
+        run_for(delivery_loop.as_mut(), 4).await;
+        assert!(answer.try_recv().is_err());
+        world.plugin.change(|presence| presence.is_attended = true);
+        run_for(delivery_loop.as_mut(), 4).await;
+    }
+    world.plugin.change(|presence| presence.is_attended = false);
+    run_for(delivery_loop.as_mut(), 6).await;
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!(refused.info["reason"], "no-worker");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_that_cannot_be_kept_before_the_plugin_is_known_lets_the_loop_rest() {
     let world = World::new();
     world

@@ -10,14 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
-use skytrail_schema::event::{ChangeStamp, EventBody, RecordState, Stream};
+use skytrail_schema::event::{ChangeStamp, Commit, EventBody, RecordState, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::super::actor::Shown;
+use super::super::announced::{AnnouncedCommit, AnnouncedCommits, HookResult};
 use super::super::delivery_loop::DeliveryLoop;
 use super::super::messages::{Command, ConsumerState};
 use super::super::parts::{ConsumerParts, Recipient};
@@ -26,6 +27,7 @@ use super::super::{
     ListedDeadLetter, StoredConsumers,
 };
 use crate::asset::AssetUrls;
+use crate::context::RequestContext;
 use crate::live::tests::store::ModelStore;
 use crate::log::CommitObserver as _;
 use crate::ops_store::OpsStoreError;
@@ -130,6 +132,21 @@ impl Default for Silent {
 }
 
 impl Silent {
+    /// Changes its presence.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Presence)) {
+        change(&mut self.presence.lock());
+        self.changes.send_replace(());
+    }
+
+    /// Makes its hooks synchronous.
+    pub(super) fn make_synchronous(&self) {
+        let mut points = (**self.points.lock()).clone();
+        for hook in points.hooks.values_mut().flatten() {
+            hook.is_async = false;
+        }
+        *self.points.lock() = Arc::new(points);
+    }
+
     /// Registers asynchronous hooks with these names, for `note`; this many workers serve.
     pub(super) fn register(&self, hooks: &[&str], num_workers: usize) {
         let hook = |name: &&str| Hook {
@@ -151,6 +168,7 @@ impl Silent {
             is_registered: true,
             num_workers,
             is_ready: num_workers > 0,
+            is_attended: num_workers > 0,
             window: 10,
             limit: Duration::from_secs(30),
             ..Presence::default()
@@ -204,6 +222,7 @@ pub(super) struct World {
     pub(super) plugin: Arc<Silent>,
     pub(super) consumer_store: Arc<TestStore>,
     pub(super) env: RecordEnv,
+    announced_commits: Arc<AnnouncedCommits>,
     store: Arc<ModelStore>,
 }
 
@@ -233,12 +252,31 @@ impl World {
             plugin,
             consumer_store: Arc::default(),
             env,
+            announced_commits: Arc::default(),
             store,
         }
     }
 
     /// Commits a new note, which the store applies at once.
     pub(super) fn save(&self, name: &str) {
+        let commit = self.commit(name);
+        self.store.applied.reached(commit.last_position());
+    }
+
+    /// Commits a new note, and waits for the plugin's synchronous hooks.
+    pub(super) fn save_and_wait(&self, name: &str) -> oneshot::Receiver<HookResult> {
+        let commit = self.commit(name);
+        let context = RequestContext::system();
+        let announced = AnnouncedCommit::new(context, HashMap::new());
+        let answer = announced.add_waiter(0, &"p".into(), None);
+        announced.expect(&"p".into());
+        self.announced_commits
+            .insert(commit.id, Arc::new(announced));
+        self.store.applied.reached(commit.last_position());
+        answer
+    }
+
+    fn commit(&self, name: &str) -> Arc<Commit> {
         let id = RecordId::new("note", name);
         let state = RecordState {
             database: None,
@@ -254,7 +292,7 @@ impl World {
         let events = vec![(Stream::Record(id), EventBody::RecordCreated(state))];
         let commit = self.store.log.commit(events);
         self.env.model.committed(&[Arc::clone(&commit)]);
-        self.store.applied.reached(commit.last_position());
+        commit
     }
 
     /// Returns the loop of the plugin's actor.
@@ -264,7 +302,7 @@ impl World {
             recipient: Recipient::Plugin,
             env: self.env.clone(),
             store: Arc::clone(&self.consumer_store) as _,
-            announced_commits: Arc::default(),
+            announced_commits: Arc::clone(&self.announced_commits),
             settings: DeliverySettings::default(),
             ending: CancellationToken::new(),
         };
