@@ -105,6 +105,30 @@ fn assert_told(server: &TestServer, answers: &Json) {
 }
 
 #[test]
+fn a_plugin_that_was_absent_prepares_again_before_it_serves() {
+    let server = server(&[]);
+    let points = json!({"op": [{"name": "a"}]});
+    let lost = || super::plugin_state(&server)["lost"].as_u64();
+    Worker::ready(&server, &json!({}), &points).die();
+    eventually("the worker is gone", || {
+        lost().filter(|number| *number == 1)
+    });
+    let asked = super::call(&Client::anonymous(&server), "a", json!({}));
+    let mut worker = Worker::greet(&server, &json!({}));
+    worker.register(&points);
+    let event = worker.expect_request("before-plugins-ready");
+    let fields = json!({"fields": [{"name": "added", "type": "string"}]});
+    let payload = json!({"action": "schema:create", "record_types": {"note": fields}});
+    worker.send(json!({"type": "call", "id": "c1", "parent": event["id"], "payload": payload}));
+    assert_eq!(worker.expect("reply")["status"], 200);
+    worker.answer(&event, &Json::Null);
+    worker.expect("ready");
+    let request = worker.expect_request("a");
+    worker.answer(&request, &json!("served"));
+    assert_eq!(asked.join().unwrap().result(), "served");
+}
+
+#[test]
 fn clients_are_told_what_v1_told_them_while_plugins_start() {
     let server = server(&[]);
     let recorded = recorded();
