@@ -164,6 +164,7 @@ impl RequestContext {
         Actor {
             user: self.caller.user.clone(),
             key: self.caller.key,
+            rights: self.caller.rights,
             origin: self.origin,
             plugin: self.plugin.clone(),
             on_behalf: self.on_behalf.clone(),

@@ -2,6 +2,8 @@
 
     python search.py feed            keep the index up to date, until the program is killed
     python search.py find WORDS      print the records that contain these words
+    python search.py find-for USER WORDS
+                                     print those of them that the user may read
 """
 
 import os
@@ -90,12 +92,22 @@ def feed(index):
     consume(URL, KEY, CONSUMER, lambda event: handle(index, event))
 
 
+def readable(user, ids):
+    """Returns those of the records that a user may read."""
+    if not ids:
+        return []
+    found = call(URL, KEY, "record:fetch", ids=ids, _user_id=user, _rights="user")
+    return [record["_id"] for record in found if record["_type"] == "record"]
+
+
 def main():
     index = Index(INDEX)
     if sys.argv[1:2] == ["feed"]:
         feed(index)
     elif sys.argv[1:2] == ["find"] and sys.argv[2:]:
         print("\n".join(index.find(sys.argv[2:])))
+    elif sys.argv[1:2] == ["find-for"] and sys.argv[3:]:
+        print("\n".join(readable(sys.argv[2], index.find(sys.argv[3:]))))
     else:
         sys.exit(__doc__)
 

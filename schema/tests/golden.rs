@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use skytrail_schema::acl::{AccessEntry, Acl, Level};
-use skytrail_schema::caller::KeyKind;
+use skytrail_schema::caller::{KeyKind, Rights};
 use skytrail_schema::chain;
 use skytrail_schema::codec::{self, NoKeys, Seal, Sealing};
 use skytrail_schema::event::*;
@@ -292,6 +292,7 @@ fn new_commit(kind: EventKind) -> NewCommit {
             } else {
                 KeyKind::Master
             },
+            rights: Rights::Key,
             origin: if is_odd { Origin::Api } else { Origin::Plugin },
             plugin: (!is_odd).then(|| "chat".to_owned()),
             on_behalf: None,
@@ -360,11 +361,12 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 /// Commits that contain more than those of the single kinds, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 6] {
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 7] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
         ("commit.on_behalf.v1", on_behalf()),
+        ("commit.rights_of_user.v1", rights_of_user()),
         ("type.extended.numbered.v1", numbered()),
         ("erasure.requested.counters.v1", counted()),
         ("asset.uploaded.hashed.v1", hashed()),
@@ -414,12 +416,27 @@ fn on_behalf() -> (Vec<u8>, Commit) {
     commit.actor = Actor {
         user: Some("_god".into()),
         key: KeyKind::Master,
+        rights: Rights::Key,
         origin: Origin::Plugin,
         plugin: Some("chat".to_owned()),
         on_behalf: Some(Box::new(OnBehalf {
             user: Some(USER.into()),
             point: "lambda chat/room:open".to_owned(),
         })),
+    };
+    seal(commit)
+}
+
+/// A commit that the master key caused with a user's rights.
+fn rights_of_user() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::RecordReplaced);
+    commit.actor = Actor {
+        user: Some(USER.into()),
+        key: KeyKind::Master,
+        rights: Rights::User,
+        origin: Origin::Plugin,
+        plugin: Some("chat".to_owned()),
+        on_behalf: None,
     };
     seal(commit)
 }

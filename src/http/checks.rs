@@ -7,13 +7,14 @@ use serde_json::{Map, Value as Json};
 use skytrail_actors::accounts::admission::bad_token;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::plugin::Readiness;
-use skytrail_schema::caller::KeyKind;
+use skytrail_schema::caller::{KeyKind, Rights};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{UserId, check_length};
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
+use super::shown::Shown;
 use crate::services::Services;
 
 /// A check; see the functions of the same names.
@@ -58,12 +59,40 @@ fn named_user(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
             return Err(ApiError::new(Code::BadRequest, message));
         }
     };
+    user_named(id, "_user_id").map(Some)
+}
+
+/// Reads the id of a user, whom `argument` names.
+fn user_named(id: &str, argument: &str) -> Result<UserId, ApiError> {
     if id.starts_with("user/") {
-        let message = format!("_user_id is the id of a user, and {id:?} is the id of a record");
+        let message = format!("{argument} is the id of a user, and {id:?} is the id of a record");
         return Err(ApiError::new(Code::InvalidArgument, message));
     }
-    check_length("_user_id", id)?;
-    Ok(Some(UserId::from(id.as_str())))
+    check_length(argument, id)?;
+    Ok(UserId::from(id))
+}
+
+/// Returns the user whose rights alone a request has, if its body says so.
+///
+/// # Errors
+/// 107 for members of the wrong type, 108 for rights other than `user` and without a user.
+pub fn limited_to(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
+    match body.get("_rights") {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(rights)) if rights == "user" => {}
+        Some(Json::String(_)) => return Err(bad_rights("_rights can only be \"user\"")),
+        Some(_) => {
+            let message = "_rights must be a string: \"user\"";
+            return Err(ApiError::new(Code::BadRequest, message));
+        }
+    }
+    let named = named_user(body)?;
+    let named = named.ok_or_else(|| bad_rights("_rights needs _user_id: whose rights they are"))?;
+    Ok(Some(named))
+}
+
+fn bad_rights(why: &str) -> ApiError {
+    ApiError::invalid_argument(why, &["_rights"])
 }
 
 /// Whether an expired password keeps its user out.
@@ -83,6 +112,8 @@ pub struct CheckedRequest<'a> {
     pub key: Option<String>,
     /// The token that was shown; the header takes precedence over the body.
     pub token: Option<String>,
+    /// The user whose rights alone the request has: its head names them, or else its body.
+    rights_of: Option<String>,
     /// What is known so far.
     pub context: RequestContext,
     /// The database, once it is resolved.
@@ -96,17 +127,17 @@ impl<'a> CheckedRequest<'a> {
     pub fn new(
         services: &'a Services,
         body: &'a Map<String, Json>,
-        key: Option<String>,
-        token: Option<String>,
+        shown: Shown,
         context: RequestContext,
     ) -> Self {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let (key, token) = (given(key), given(token));
+        let (key, token) = (given(shown.key), given(shown.token));
         Self {
             services,
             body,
             key,
             token,
+            rights_of: shown.rights_of,
             context,
             scope: Scope::Public,
             as_of: None,
@@ -116,13 +147,15 @@ impl<'a> CheckedRequest<'a> {
     /// Runs the checks in order.
     ///
     /// # Errors
-    /// The error of the first check that fails.
+    /// The error of the first check that fails; those of rights that a request cannot have, even
+    /// if the checks ignore its key and token.
     pub async fn pass(&mut self, checks: &[Check]) -> Result<(), ApiError> {
+        let limited = self.limit_rights()?;
         for check in checks {
             match check {
                 Check::AccessKey => self.access_key()?,
-                Check::Authenticator => self.authenticator().await?,
-                Check::InjectAuthId => self.inject_auth_id().await,
+                Check::Authenticator => self.authenticator(limited.as_ref()).await?,
+                Check::InjectAuthId => self.inject_auth_id(limited.as_ref()).await,
                 Check::InjectAuth => self.inject_auth().await?,
                 Check::DropRefused => self.drop_refused().await?,
                 Check::RequireAuth => self.require_auth(PasswordAge::Counts).await?,
@@ -142,6 +175,30 @@ impl<'a> CheckedRequest<'a> {
         Ok(())
     }
 
+    /// Leaves the request only the rights of a user, if it asks for that. Returns the user.
+    fn limit_rights(&mut self) -> Result<Option<UserId>, ApiError> {
+        let named = match self.rights_of.as_deref() {
+            Some("") => return Err(bad_rights("X-Skygear-Rights-Of must be the id of a user")),
+            Some(id) => Some(user_named(id, "X-Skygear-Rights-Of")?),
+            None => limited_to(self.body)?,
+        };
+        if named.is_none() {
+            return Ok(None);
+        }
+        if self.classify_key()? != KeyKind::Master {
+            return Err(bad_rights(
+                "only the master key can act with a user's rights",
+            ));
+        }
+        if self.token.is_some() {
+            return Err(bad_rights(
+                "a token names the user whose rights the request has",
+            ));
+        }
+        self.context.caller.rights = Rights::User;
+        Ok(named)
+    }
+
     /// Requires a known key.
     fn access_key(&mut self) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
@@ -154,7 +211,7 @@ impl<'a> CheckedRequest<'a> {
 
     /// Requires a key or a token. A key that is shown must be known, a token that is shown must be
     /// valid.
-    async fn authenticator(&mut self) -> Result<(), ApiError> {
+    async fn authenticator(&mut self, limited: Option<&UserId>) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
         self.context.caller.key = kind;
         match &self.token {
@@ -173,8 +230,10 @@ impl<'a> CheckedRequest<'a> {
                 return Err(ApiError::new(Code::NotAuthenticated, message));
             }
             None if kind == KeyKind::Master => {
-                let named = named_user(self.body)?;
-                self.context.caller.user = named;
+                self.context.caller.user = match limited {
+                    Some(user) => Some(user.clone()),
+                    None => named_user(self.body)?,
+                };
             }
             None => {}
         }
@@ -182,8 +241,8 @@ impl<'a> CheckedRequest<'a> {
     }
 
     /// Does what [`CheckedRequest::authenticator`] does, but ignores an invalid key or token.
-    async fn inject_auth_id(&mut self) {
-        if self.authenticator().await.is_err() {
+    async fn inject_auth_id(&mut self, limited: Option<&UserId>) {
+        if self.authenticator(limited).await.is_err() {
             self.context.caller.user = None;
         }
     }
@@ -200,19 +259,20 @@ impl<'a> CheckedRequest<'a> {
         Ok(())
     }
 
-    /// Makes the caller anonymous if the user of a token may not act or does not exist, or if the
-    /// user that the master key names has been erased. Nothing more is loaded about any other
+    /// Makes the caller anonymous if the user of a token, or the user whose rights the request has,
+    /// may not act or does not exist, or if the user that the master key names has been erased. Nothing more is loaded about any other
     /// caller.
     async fn drop_refused(&mut self) -> Result<(), ApiError> {
         let Some(id) = &self.context.caller.user else {
             return Ok(());
         };
         let accounts = &self.services.accounts;
-        let is_dropped = match (accounts.load_user(id).await?, &self.token) {
-            (Some(user), Some(_)) => self.refuse(&user, PasswordAge::Counts).is_err(),
-            (Some(_), None) => false,
-            (None, Some(_)) => true,
-            (None, None) => accounts.refuse_erased(id).is_err(),
+        let is_of_user = self.token.is_some() || !self.context.caller.rights.are_of_key();
+        let is_dropped = match (accounts.load_user(id).await?, is_of_user) {
+            (Some(user), true) => self.refuse(&user, PasswordAge::Counts).is_err(),
+            (Some(_), false) => false,
+            (None, true) => true,
+            (None, false) => accounts.refuse_erased(id).is_err(),
         };
         if is_dropped {
             self.context.caller.user = None;

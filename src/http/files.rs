@@ -32,7 +32,7 @@ use super::frame::trace_of;
 use super::reply::Reply;
 use super::router;
 use super::server::unmatched;
-use super::shown::{KEY, TOKEN, query_value};
+use super::shown::{KEY, Shown, TOKEN, query_value, rights_of};
 use crate::action::UPLOADER;
 use crate::action::asset_put::{check_content_type, too_large};
 use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
@@ -252,7 +252,11 @@ struct Incoming {
 impl Incoming {
     /// Checks the key and the announced size.
     async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
-        let (key, token) = (KEY.in_head_or_query(request), TOKEN.in_head(request));
+        let shown = Shown {
+            key: KEY.in_head_or_query(request),
+            token: TOKEN.in_head(request),
+            rights_of: rights_of(request),
+        };
         let context = RequestContext {
             caller: Default::default(),
             request: RequestId::own(trace_of(request).id),
@@ -262,7 +266,7 @@ impl Incoming {
             ..RequestContext::system()
         };
         let nothing = Map::new();
-        let mut checked = CheckedRequest::new(&services, &nothing, key, token, context);
+        let mut checked = CheckedRequest::new(&services, &nothing, shown, context);
         checked.pass(UPLOADER).await?;
         let context = checked.context;
         let limits = services.files.limits;

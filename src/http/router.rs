@@ -22,7 +22,7 @@ use super::frame::trace_of;
 use super::remote::Remote;
 use super::reply::Outcome;
 use super::server::unmatched;
-use super::shown::{KEY, TOKEN};
+use super::shown::{KEY, Shown, TOKEN, rights_of};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
@@ -80,6 +80,7 @@ async fn act(
     let credentials = Credentials {
         key: KEY.in_head(&request),
         token: TOKEN.in_head(&request),
+        rights_of: rights_of(&request),
         remote: Remote::of(&request, &settings.proxies),
     };
     let mut context = context(RequestId::own(trace.id), Origin::Api, &services);
@@ -95,6 +96,7 @@ async fn act(
 struct Credentials {
     key: Option<String>,
     token: Option<String>,
+    rights_of: Option<String>,
     remote: Remote,
 }
 
@@ -173,7 +175,13 @@ async fn perform(
         }
     };
     context.tag = tag;
-    let mut checked = CheckedRequest::new(&services, &body, key, token, context);
+    let rights_of = shown.rights_of;
+    let proofs = Shown {
+        key,
+        token,
+        rights_of,
+    };
+    let mut checked = CheckedRequest::new(&services, &body, proofs, context);
     checked.pass(checks).await?;
     if let Target::Action(_) = target {
         services.settings.limits.check_lists(&body)?;

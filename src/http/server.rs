@@ -11,14 +11,13 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Map;
 use skytrail_actors::context::RequestContext;
-use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use socket2::{Domain, Socket, Type};
 
 use super::checks::{Check, CheckedRequest};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
-use super::shown::KEY;
+use super::shown::{KEY, Shown, rights_of};
 use super::{error, files, frame, health, live, log, log_search, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
@@ -152,7 +151,12 @@ async fn open(
 ) -> actix_web::Result<HttpResponse> {
     let key = KEY.in_head_or_query(&request);
     let nothing = Map::new();
-    let mut checked = CheckedRequest::new(&services, &nothing, key, None, RequestContext::system());
+    let shown = Shown {
+        key,
+        token: None,
+        rights_of: rights_of(&request),
+    };
+    let mut checked = CheckedRequest::new(&services, &nothing, shown, RequestContext::system());
     if let Err(refused) = checked.pass(&[Check::AccessKey]).await {
         return Ok(error::failure(&refused));
     }
@@ -172,7 +176,7 @@ async fn open(
     let door = HubDoor {
         hub: hub.clone(),
         limits: services.sockets.clone(),
-        may_publish: !is_internal || checked.context.caller.key == KeyKind::Master,
+        may_publish: !is_internal || checked.context.caller.is_master(),
         stopping: services.stopping.clone(),
     };
     if let Some(connection) = request.conn_data::<Connection>() {

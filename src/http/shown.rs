@@ -23,6 +23,21 @@ pub(super) const TOKEN: Proof = Proof {
     member: "access_token",
 };
 
+/// Names the user whose rights alone a request with the master key has. In a body, `_rights` and
+/// `_user_id` say the same.
+const RIGHTS_OF: &str = "x-skygear-rights-of";
+
+/// What a request shows of who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The key.
+    pub key: Option<String>,
+    /// The token.
+    pub token: Option<String>,
+    /// The user whose rights alone it has, from its head.
+    pub rights_of: Option<String>,
+}
+
 impl Proof {
     /// Returns the header's name.
     pub(super) fn header(self) -> &'static str {
@@ -50,6 +65,13 @@ impl Proof {
         let in_body = || body.get(self.member)?.as_str().map(str::to_owned);
         self.in_head_or_query(request).or_else(in_body)
     }
+}
+
+/// Reads the user whose rights alone a request has. A header that makes no sense is not left out:
+/// the request would get the rights of its key.
+pub(super) fn rights_of(request: &HttpRequest) -> Option<String> {
+    let named = request.headers().get(RIGHTS_OF)?;
+    Some(String::from_utf8_lossy(named.as_bytes()).into_owned())
 }
 
 /// Returns a parameter of the query.

@@ -179,6 +179,7 @@ fn who(actor: &Json) -> String {
     };
     let key = match text(actor, "/key") {
         "none" => "no",
+        "master" if text(actor, "/rights") == "user" => "only their rights, master",
         key => key,
     };
     let through = match text(actor, "/plugin") {

@@ -13,6 +13,8 @@ pub enum Who {
     MasterWithToken(usize),
     /// The master key with `_user_id`; the last number is a user who never signed up.
     MasterAs(usize),
+    /// The master key with only the rights of a user.
+    RightsOf(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -89,7 +89,10 @@ impl World {
     /// Every caller looks at everything.
     pub fn sweep(&mut self) -> Check {
         let mut everyone = vec![Who::Client, Who::Master];
-        everyone.extend((0..self.users.len()).flat_map(|user| [Who::User(user), Who::Token(user)]));
+        everyone.extend(
+            (0..self.users.len())
+                .flat_map(|user| [Who::User(user), Who::Token(user), Who::RightsOf(user)]),
+        );
         let ids = (0..5)
             .map(Id::Note)
             .chain((0..4).map(Id::Item))

@@ -20,6 +20,7 @@ fn who() -> impl Strategy<Value = Who> {
         2 => Just(Who::Master),
         1 => user.clone().prop_map(Who::MasterWithToken),
         2 => (0..=USERS).prop_map(Who::MasterAs),
+        6 => user.prop_map(Who::RightsOf),
     ]
 }
 

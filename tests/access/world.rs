@@ -65,16 +65,18 @@ impl World {
         self.users[number % self.users.len()].0.clone()
     }
 
+    /// Returns what the caller is to the rules. The master key with a user's rights is that user.
     pub fn shown(&self, who: Who) -> Shown {
-        let client_key = matches!(who, Who::Client | Who::User(_));
+        let client_key = matches!(who, Who::Client | Who::User(_) | Who::RightsOf(_));
         let master_key = matches!(
             who,
             Who::Master | Who::MasterWithToken(_) | Who::MasterAs(_)
         );
         let token_of = match who {
-            Who::User(user) | Who::Token(user) | Who::MasterWithToken(user) => {
-                Some(self.user(user))
-            }
+            Who::User(user)
+            | Who::Token(user)
+            | Who::MasterWithToken(user)
+            | Who::RightsOf(user) => Some(self.user(user)),
             _ => None,
         };
         let acts_as = if let Who::MasterAs(user) = who {
@@ -97,6 +99,12 @@ impl World {
         action: &str,
         mut body: Map<String, Json>,
     ) -> Result<Reply, String> {
+        if let Who::RightsOf(user) = who {
+            body.insert("api_key".into(), MASTER_KEY.into());
+            body.insert("_rights".into(), "user".into());
+            body.insert("_user_id".into(), self.user(user).into());
+            return self.post(action, &body);
+        }
         let shown = self.shown(who);
         if shown.client_key || shown.master_key {
             let key = if shown.master_key {
@@ -113,8 +121,12 @@ impl World {
         if let Some(user) = &shown.acts_as {
             body.insert("_user_id".into(), user.clone().into());
         }
+        self.post(action, &body)
+    }
+
+    fn post(&self, action: &str, body: &Map<String, Json>) -> Result<Reply, String> {
         let url = format!("{}/{}", self.server.base_url, action.replace(':', "/"));
-        let sent = serde_json::to_vec(&body).unwrap();
+        let sent = serde_json::to_vec(body).unwrap();
         let answer = self.agent.post(&url).send(&sent[..]);
         let mut answer = answer.map_err(|error| format!("no answer: {error}"))?;
         let status = answer.status().as_u16();

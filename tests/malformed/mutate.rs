@@ -108,6 +108,7 @@ fn common_members_as_everything_they_are_not() {
         "access_token",
         "database_id",
         "_user_id",
+        "_rights",
         "_from_plugin",
     ];
     // Each action gets some of the values, and all actions together get all.

@@ -19,6 +19,7 @@ mod lost;
 mod oddities;
 mod providers;
 mod resume;
+mod rights;
 pub mod samples;
 mod start;
 mod tasks;

@@ -73,6 +73,21 @@ fn the_index_finds_exactly_what_is_there() {
     assert_eq!(find(&server, &["silk"]), found(&["note/2", "task/1"]));
     assert_eq!(find(&server, &["silk", "engine"]), found(&["note/2"]));
     assert_eq!(find(&server, &["\"weaving\""]), found(&["note/2"]));
+    // For a user, only what they may read.
+    let ada = Client::signed_up(&server, "ada");
+    master.save(
+        "note/2",
+        json!({"_access": [{"level": "read", "user_id": ada.user}]}),
+    );
+    master.save("task/1", json!({"_access": []}));
+    await_index(&master);
+    let hers = ["find-for", ada.user.as_deref().unwrap(), "silk"];
+    let shown = search(&server, &hers).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&shown.stdout),
+        "note/2\n",
+        "{shown:?}"
+    );
     // Changed, deleted, and a field removed.
     master.save("note/1", json!({"title": "The difference engine"}));
     master.call("record:delete", json!({"ids": ["task/1"]}));

@@ -128,6 +128,7 @@ impl Accounts {
         if let Some(record) = &mut profile {
             let viewer = Caller {
                 key: context.caller.key,
+                rights: context.caller.rights,
                 user: Some(id.clone()),
                 roles: state.roles.clone(),
             };

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value as Json;
-use skytrail_schema::caller::KeyKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -62,8 +61,11 @@ pub struct ShownGate {
 impl ShownGate {
     async fn show(&self, request: &PluginRequest) {
         // A plugin that asks may hold the lock that the store waits for.
-        let key = request.context.as_ref().and_then(|it| it.access_key_type);
-        let is_from_plugin = key == Some(KeyKind::Master) || !request.lineage.via.is_empty();
+        let may_be_of_plugin = request
+            .context
+            .as_ref()
+            .is_some_and(|it| it.may_be_of_plugin);
+        let is_from_plugin = may_be_of_plugin || !request.lineage.via.is_empty();
         let applied = match is_from_plugin {
             true => &self.applied.going_on_if_locked(),
             false => &self.applied,

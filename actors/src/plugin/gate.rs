@@ -25,8 +25,9 @@ pub struct CallContext {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// `client`, `master`, or `none` for a caller with no key or a wrong one. Left out when no
-    /// caller asked: published plugins take that for the master key.
+    /// `client`, `master`, or `none` for a caller with no key or a wrong one. A caller with the
+    /// master key and only a user's rights is told as `client`, so that no plugin grants it more.
+    /// Left out when no caller asked: published plugins take that for the master key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_type: Option<KeyKind>,
     /// The request.
@@ -38,6 +39,9 @@ pub struct CallContext {
     /// Whether the plugin is only being tried: nothing that it does will be stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sandbox: bool,
+    /// Whether the request showed the master key, whatever its rights; plugins are not told.
+    #[serde(skip)]
+    pub may_be_of_plugin: bool,
 }
 
 impl CallContext {
@@ -56,7 +60,8 @@ impl CallContext {
         let is_authenticated = is_request || actor.key != KeyKind::None || actor.user.is_some();
         Self {
             user_id: actor.user.as_ref().map(ToString::to_string),
-            access_key_type: is_authenticated.then_some(actor.key),
+            access_key_type: is_authenticated.then_some(actor.rights.limit(actor.key)),
+            may_be_of_plugin: actor.key == KeyKind::Master,
             ..Self::default()
         }
     }

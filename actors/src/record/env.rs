@@ -102,7 +102,7 @@ impl RecordEnv {
     /// for: it is answered from what the database has.
     #[must_use]
     pub fn for_caller(&self, caller: &Caller) -> Cow<'_, Self> {
-        if caller.is_master() && self.captured.is_served() {
+        if caller.may_be_plugin() && self.captured.is_served() {
             let applied = self.applied.going_on_if_locked();
             return Cow::Owned(Self {
                 applied,

@@ -238,6 +238,7 @@ impl Then<'_> {
             key: KeyKind::Client,
             user: Some(user.clone()),
             roles: state.roles.clone(),
+            ..Caller::default()
         };
         let mut reasons = Vec::new();
         if let Database::Private(_) = &self.record.database {

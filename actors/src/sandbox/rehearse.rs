@@ -139,6 +139,7 @@ impl Sandbox {
         Ok(RequestContext {
             caller: Caller {
                 key: actor.key,
+                rights: actor.rights,
                 user,
                 ..Caller::default()
             },

@@ -8,7 +8,7 @@ use serde_json::json;
 use skytrail_actors::log::disk::Disk;
 use skytrail_actors::log::{Decision, EmbeddedLog, EventLog};
 use skytrail_actors::testkit::disk::MemoryDisk;
-use skytrail_schema::caller::KeyKind;
+use skytrail_schema::caller::{KeyKind, Rights};
 use skytrail_schema::event::{
     Actor, ChangeStamp, Commit, EventBody, EventFilter, Kinds, NewCommit, NewEvent, Origin,
     Provenance, RecordState, Stream,
@@ -67,6 +67,7 @@ fn actor() -> impl Strategy<Value = Actor> {
     (name(), key, origin, name()).prop_map(|(user, key, origin, plugin)| Actor {
         user: user.map(Into::into),
         key,
+        rights: Rights::default(),
         origin,
         plugin: plugin.map(str::to_owned),
         on_behalf: None,

@@ -20,6 +20,7 @@ async fn a_request_carries_v1s_envelope() {
         request_id: None,
         request_tag: "plugin",
         sandbox: false,
+        may_be_of_plugin: false,
     });
     let asked = world.ask(asking);
     let sent = worker.expect("request").await;

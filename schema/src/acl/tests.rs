@@ -28,6 +28,7 @@ fn caller(key: KeyKind, user: Option<&str>, roles: &[&str]) -> Caller {
         key,
         user: user.map(UserId::from),
         roles: roles.iter().copied().map(RoleName::from).collect(),
+        ..Caller::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bytes::{put_length, put_text, put_varint};
 use super::sealed::{self, Sealing, SubjectKey};
 use super::{CodecError, FORMAT, Seal, flag, payload, section_flag};
-use crate::caller::KeyKind;
+use crate::caller::{KeyKind, Rights};
 use crate::chain::{self, ChainHash};
 use crate::event::{
     Actor, Commit, Event, EventBody, NewCommit, NewEvent, Origin, Provenance, Stream,
@@ -159,6 +159,7 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     let Actor {
         user,
         key,
+        rights,
         origin,
         plugin,
         on_behalf,
@@ -179,7 +180,7 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     out.extend_from_slice(&[
         FORMAT,
         flags,
-        key_number(*key) | origin_number(*origin) << 2,
+        key_number(*key, *rights) | origin_number(*origin) << 2,
     ]);
     out.extend_from_slice(commit.id.as_bytes());
     put_varint(out, seal.first_position);
@@ -207,11 +208,12 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     Ok(())
 }
 
-fn key_number(key: KeyKind) -> u8 {
-    match key {
-        KeyKind::None => 0,
-        KeyKind::Client => 1,
-        KeyKind::Master => 2,
+fn key_number(key: KeyKind, rights: Rights) -> u8 {
+    match (key, rights) {
+        (KeyKind::None, _) => 0,
+        (KeyKind::Client, _) => 1,
+        (KeyKind::Master, Rights::Key) => 2,
+        (KeyKind::Master, Rights::User) => 3,
     }
 }
 

@@ -9,7 +9,7 @@ use super::bytes::Reader;
 use super::decode::without_chain;
 use super::sealed::{self, SubjectKeys};
 use super::{CodecError, FORMAT, flag, payload, section_flag};
-use crate::caller::KeyKind;
+use crate::caller::{KeyKind, Rights};
 use crate::chain::{self, ChainHash};
 use crate::event::{
     Actor, Blank, Commit, Event, EventBody, EventKind, OnBehalf, Origin, Provenance, SqlSource,
@@ -23,6 +23,7 @@ use crate::time::Timestamp;
 pub(super) struct Fixed {
     flags: u8,
     key: KeyKind,
+    rights: Rights,
     origin: Origin,
     id: Uuid,
     pub(super) first_position: u64,
@@ -42,9 +43,11 @@ impl Fixed {
             return Err(CodecError::UnknownFlags(flags));
         }
         let actor = reader.u8()?;
+        let (key, rights) = key(actor);
         let fixed = Self {
             flags,
-            key: key(actor & 3)?,
+            key,
+            rights,
             origin: origin(actor >> 2)?,
             id: reader.uuid()?,
             first_position: reader.varint()?,
@@ -89,6 +92,7 @@ impl Header {
             actor: Actor {
                 user: user.map(UserId::from),
                 key: fixed.key,
+                rights: fixed.rights,
                 origin: fixed.origin,
                 plugin,
                 on_behalf: on_behalf.map(Box::new),
@@ -308,13 +312,14 @@ impl<'a> Section<'a> {
     }
 }
 
-fn key(number: u8) -> Result<KeyKind, CodecError> {
-    Ok(match number {
-        0 => KeyKind::None,
-        1 => KeyKind::Client,
-        2 => KeyKind::Master,
-        _ => return Err(CodecError::Malformed("key kind")),
-    })
+/// Reads the two bits of the key and the rights.
+fn key(number: u8) -> (KeyKind, Rights) {
+    match number & 3 {
+        0 => (KeyKind::None, Rights::Key),
+        1 => (KeyKind::Client, Rights::Key),
+        2 => (KeyKind::Master, Rights::Key),
+        _ => (KeyKind::Master, Rights::User),
+    }
 }
 
 fn origin(number: u8) -> Result<Origin, CodecError> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::acl::{AccessEntry, Acl, Level};
-use crate::caller::KeyKind;
+use crate::caller::{KeyKind, Rights};
 use crate::chain;
 use crate::event::*;
 use crate::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
@@ -310,9 +310,10 @@ fn event() -> impl Strategy<Value = NewEvent> {
 
 fn commit() -> impl Strategy<Value = NewCommit> {
     let key = prop_oneof![
-        Just(KeyKind::None),
-        Just(KeyKind::Client),
-        Just(KeyKind::Master)
+        Just((KeyKind::None, Rights::Key)),
+        Just((KeyKind::Client, Rights::Key)),
+        Just((KeyKind::Master, Rights::Key)),
+        Just((KeyKind::Master, Rights::User))
     ];
     let origin = prop_oneof![
         Just(Origin::Api),
@@ -345,11 +346,12 @@ fn commit() -> impl Strategy<Value = NewCommit> {
     });
     let events = prop::collection::vec(event(), 1..5);
     (actor, ids, sql, events).prop_map(
-        |((user, key, origin, plugin, on_behalf), ids, sql, events)| NewCommit {
+        |((user, (key, rights), origin, plugin, on_behalf), ids, sql, events)| NewCommit {
             id: Uuid::from_u128(ids.0),
             actor: Actor {
                 user,
                 key,
+                rights,
                 origin,
                 plugin,
                 on_behalf,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{EventBody, Stream};
-use crate::caller::KeyKind;
+use crate::caller::{KeyKind, Rights};
 use crate::id::UserId;
 use crate::time::Timestamp;
 
@@ -50,6 +50,9 @@ pub struct Actor {
     pub user: Option<UserId>,
     /// The key that was presented.
     pub key: KeyKind,
+    /// Whose rights it was done with.
+    #[serde(default, skip_serializing_if = "Rights::are_of_key")]
+    pub rights: Rights,
     /// The way it entered the server.
     pub origin: Origin,
     /// The plugin that called, if one did.

@@ -16,17 +16,18 @@ use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
 use crate::action::request;
-use crate::http::checks::{Check, CheckedRequest};
+use crate::http::checks::{Check, CheckedRequest, limited_to};
+use crate::http::shown::Shown;
 use crate::services::Services;
 
-const WITH_TOKEN: &[Check] = &[
+const OF_USER: &[Check] = &[
     Check::Authenticator,
     Check::RequireAuth,
     Check::InjectDb,
     Check::CheckUser,
     Check::PluginReady,
 ];
-const WITHOUT_TOKEN: &[Check] = &[
+const OF_KEY: &[Check] = &[
     Check::Authenticator,
     Check::InjectAuth,
     Check::InjectDb,
@@ -34,31 +35,28 @@ const WITHOUT_TOKEN: &[Check] = &[
     Check::PluginReady,
 ];
 
-/// The key and the token that a client has shown.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// The key.
-    pub key: Option<String>,
-    /// The token.
-    pub token: Option<String>,
-}
-
 impl Shown {
     /// Runs the checks on a request. An invalid token is refused. Elsewhere it makes the caller
     /// anonymous; here the client would take the results for an anonymous caller for those of its
     /// user.
     ///
     /// # Errors
-    /// As the checks of a query; a token that is not valid, even with a valid key.
+    /// As the checks of a query; a token that is not valid, even with a valid key; 108 for a body
+    /// that asks for other rights than those of the connection.
     pub async fn pass<'a>(
         &self,
         services: &'a Services,
         body: &'a Map<String, Json>,
     ) -> Result<CheckedRequest<'a>, ApiError> {
-        let (key, token) = (self.key.clone(), self.token.clone());
-        let mut checked = CheckedRequest::new(services, body, key, token, RequestContext::system());
-        let has_token = checked.token.is_some();
-        let checks = if has_token { WITH_TOKEN } else { WITHOUT_TOKEN };
+        let limited = limited_to(body)?;
+        if limited.is_some_and(|user| self.rights_of.as_deref() != Some(user.as_str())) {
+            let why = "a connection has the rights that it was opened with";
+            return Err(ApiError::invalid_argument(why, &["_rights"]));
+        }
+        let shown = self.clone();
+        let mut checked = CheckedRequest::new(services, body, shown, RequestContext::system());
+        let is_of_user = checked.token.is_some() || self.rights_of.is_some();
+        let checks = if is_of_user { OF_USER } else { OF_KEY };
         checked.pass(checks).await?;
         Ok(checked)
     }

@@ -12,14 +12,16 @@ use skytrail_actors::log::Timeline;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
 
-use super::shown::{KEY, TOKEN};
+use super::checks::limited_to;
+use super::shown::{KEY, TOKEN, rights_of};
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::services::Services;
 use crate::socket::live;
 use crate::socket::seats::Seat;
 
-pub use admission::{Admitted, End, Shown, admit, read_from, read_query};
+pub use super::shown::Shown;
+pub use admission::{Admitted, End, admit, read_from, read_query};
 
 /// How many events can be between a client's bounded queue and its connection.
 const QUEUE: usize = 1;
@@ -44,11 +46,16 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Returns the credentials that a request shows.
-fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Shown {
-    Shown {
+///
+/// # Errors
+/// As [`limited_to`].
+fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Result<Shown, ApiError> {
+    let in_body = limited_to(body)?.map(|user| user.to_string());
+    Ok(Shown {
         key: KEY.anywhere(request, body),
         token: TOKEN.anywhere(request, body),
-    }
+        rights_of: rights_of(request).or(in_body),
+    })
 }
 
 async fn upgrade(
@@ -56,11 +63,13 @@ async fn upgrade(
     request: HttpRequest,
     payload: web::Payload,
 ) -> actix_web::Result<HttpResponse> {
-    let shown = shown(&request, &Map::new());
-    let admitted = admit(&services, &shown).await;
-    let seated = admitted.and_then(|admitted| Ok((admitted, take_seat(&services, &request)?)));
-    match seated {
-        Ok((admitted, seat)) => live::open(
+    let seated = async {
+        let shown = shown(&request, &Map::new())?;
+        let admitted = admit(&services, &shown).await?;
+        Ok((shown, admitted, take_seat(&services, &request)?))
+    };
+    match seated.await {
+        Ok((shown, admitted, seat)) => live::open(
             &request,
             payload,
             services.into_inner(),
@@ -121,7 +130,7 @@ async fn begin(
     request: &HttpRequest,
     body: &Map<String, Json>,
 ) -> Result<HttpResponse, ApiError> {
-    let shown = shown(request, body);
+    let shown = shown(request, body)?;
     let admitted = admit(services, &shown).await?;
     let scope = shown.pass(services, body).await?.scope;
     let query = read_query(services, body, scope)?;

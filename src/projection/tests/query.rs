@@ -58,6 +58,7 @@ pub(crate) fn user(id: &str, roles: &[&str]) -> Caller {
         key: KeyKind::Client,
         user: Some(UserId::from(id)),
         roles: roles.iter().map(|role| RoleName::from(*role)).collect(),
+        ..Caller::default()
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
@@ -36,8 +35,7 @@ const MAX_AHEAD: usize = 1000;
 /// Returns whether a request may come from a plugin itself, but not over its connection: it then
 /// has the master key, and does not tell which hook it belongs to.
 fn may_be_of_plugin(context: &RequestContext) -> bool {
-    let is_masters = context.caller.key == KeyKind::Master;
-    is_masters && context.origin == Origin::Api && context.via.is_empty()
+    context.caller.may_be_plugin() && context.origin == Origin::Api && context.via.is_empty()
 }
 
 impl DeliveryLoop {
