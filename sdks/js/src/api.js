@@ -1,8 +1,9 @@
 /**
  * The server's actions, for plugins: records, lambdas, messages, anything by name.
  *
- * Calls use the plugin's own socket and have the rights of the master key. Within a request they
- * belong to it: they end with it, and the requests that they cause are sent to the same worker.
+ * Calls use the plugin's own socket and have the rights of the master key, unless `withRightsOf`
+ * leaves them only those of a user. Within a request they belong to it: they end with it, and the
+ * requests that they cause are sent to the same worker.
  */
 
 import { Answer } from './calls.js';
@@ -14,15 +15,23 @@ import { decode, encode, Reference } from './values.js';
 
 const PUBLIC = '_public';
 
-/** The API; see the module's description. `asUser` returns the same in a user's name. */
+/**
+ * The API; see the module's description. `asUser` returns the same in a user's name, `withRightsOf`
+ * with only a user's rights.
+ */
 export class Api {
   #line;
   #userId;
+  #members;
 
-  /** `line.caller` takes the calls: a worker, or a test. `line.log` logs errors that nothing awaits. */
-  constructor(line, userId = null) {
+  /**
+   * `line.caller` takes the calls: a worker, or a test. `line.log` logs errors that nothing awaits.
+   * `members` are added to each call.
+   */
+  constructor(line, userId = null, members = {}) {
     this.#line = line;
     this.#userId = userId;
+    this.#members = members;
   }
 
   get userId() {
@@ -38,15 +47,24 @@ export class Api {
     if (!userId) {
       throw new TypeError("asUser needs a user's id; the master key's calls need no asUser");
     }
-    return new Api(this.#line, userId);
+    return new Api(this.#line, userId, { _user_id: userId });
+  }
+
+  /**
+   * Returns an API that acts as a user and may do only what that user may. The server answers as it
+   * answers the user's own token: it finds and changes only what the user may find and change, and
+   * refuses a user who is disabled (127) or does not exist (104). Throws `TypeError` without an id.
+   */
+  withRightsOf(userId) {
+    if (!userId) throw new TypeError("withRightsOf needs a user's id");
+    return new Api(this.#line, userId, { _user_id: userId, _rights: 'user' });
   }
 
   /** Runs an action and returns its whole answer. Throws `ApiError`. */
   async request(action, payload = {}, { timeoutMs, signal } = {}) {
     const { caller } = this.#line;
     if (caller === null) throw new ConnectionLost('the plugin is not running; nothing was sent');
-    const user = this.#userId === null ? {} : { _user_id: this.#userId };
-    const body = { ...encode(payload), ...user, _from_plugin: true, action };
+    const body = { ...encode(payload), ...this.#members, _from_plugin: true, action };
     const { status, body: answer } = await caller.call(body, { timeoutMs, signal });
     if (answer?.error != null || status >= 400) throw ApiError.fromWire(answer?.error, status);
     return answer ?? {};

@@ -403,6 +403,22 @@ test('nobody has no name to act in', async () => {
   assert.deepEqual(tester.calls, []);
 });
 
+test('calls can have only the rights of a user', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('find', ({ args: [user] }, { api }) => api.withRightsOf(user).query('note'));
+    plugin.op('then-as', ({ args: [user] }, { api }) => api.withRightsOf(user).asUser('u2').action('any'));
+  });
+  tester.onAction('record:query', []);
+  tester.onAction('any', null);
+  await tester.lambda('find', ['u1']);
+  await tester.lambda('then-as', ['u1']);
+  const sent = tester.calls.map(({ _user_id, _rights }) => [_user_id, _rights]);
+  assert.deepEqual(sent, [['u1', 'user'], ['u2', undefined]]);
+  const refused = { message: /withRightsOf needs a user's id/ };
+  for (const nobody of [null, '']) await assert.rejects(tester.lambda('find', [nobody]), refused);
+  assert.equal(tester.calls.length, 2);
+});
+
 test('the API reads what the server answers', async () => {
   const tester = tested((plugin) => {
     plugin.op('save', async (_, { api }) => {

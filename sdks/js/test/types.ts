@@ -18,6 +18,7 @@ import { PluginTester } from 'skytrail-plugin/testing';
 const plugin = new Plugin('NOTES', { window: 4, generation: 1 });
 
 plugin.op('note:hello', async ({ args }, { context, api, signal }) => {
+  await api.withRightsOf(context.user_id ?? 'u1').fetch('note/1');
   const found = await api.asUser(context.user_id ?? 'u1').query(new Query('note').equalTo('a', 1).limit(1));
   const count: number | null = found.overallCount;
   const titles: string[] = found.map((note) => note.title);

@@ -305,6 +305,8 @@ export class Version {
   readonly actor: {
     readonly user?: string;
     readonly key: 'none' | 'client' | 'master';
+    /** `user`: the master key did it with only the rights of `user`. */
+    readonly rights?: 'user';
     readonly origin: string;
     readonly plugin?: string;
   };
@@ -319,12 +321,14 @@ export class Version {
 
 export type RecordId = string | Reference | Record;
 
-/** The server's actions, with the rights of the master key. */
+/** The server's actions, with the rights of the master key, or only those of a user. */
 export class Api {
   private constructor();
   readonly userId: string | null;
   /** Returns an API that acts as a user, who owns what it creates. Throws `TypeError` without an id. */
   asUser(userId: string): Api;
+  /** Returns an API that may do only what a user may, as that user. Throws `TypeError` without an id. */
+  withRightsOf(userId: string): Api;
   /** Runs any action and returns its result. Throws `ApiError`. */
   action(name: string, payload?: object, options?: RequestOptions): Promise<any>;
   /** Runs any action and returns its whole answer, in JSON form. Throws `ApiError`. */

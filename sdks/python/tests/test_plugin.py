@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import unittest
 from datetime import datetime, timedelta, timezone
@@ -385,6 +386,20 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
             for api in (self.api, self.api.blocking):
                 with self.assertRaisesRegex(ValueError, "as_user needs a user's id"):
                     api.as_user(nobody)
+
+    async def test_calls_can_have_only_the_rights_of_a_user(self) -> None:
+        self.tester.on_action("record:query", [])
+        self.tester.on_action("any", None)
+        await self.api.with_rights_of("u1").query("note")
+        await asyncio.to_thread(self.api.blocking.with_rights_of("u1").send_action, "any")
+        await self.api.with_rights_of("u1").as_user("u2").send_action("any")
+        sent = [(call["_user_id"], call.get("_rights")) for call in self.tester.calls]
+        self.assertEqual(sent, [("u1", "user"), ("u1", "user"), ("u2", None)])
+        nobodies: list[Any] = [None, ""]
+        for nobody in nobodies:
+            for api in (self.api, self.api.blocking):
+                with self.assertRaisesRegex(ValueError, "with_rights_of needs a user's id"):
+                    api.with_rights_of(nobody)
 
     async def test_records_are_saved_and_failures_raised(self) -> None:
         self.tester.on_action("record:save", lambda payload: payload["records"])

@@ -1,6 +1,7 @@
 """The server's actions, for plugins: records, lambdas, messages, anything by name.
 
-Calls use the plugin's own socket and have the rights of the master key. Within a request they
+Calls use the plugin's own socket and have the rights of the master key, unless `with_rights_of`
+leaves them only those of a user. Within a request they
 belong to it: they end with it, and the requests that they cause are sent to the same worker.
 """
 
@@ -43,11 +44,17 @@ class Records(list[Record]):
 
 
 class Api:
-    """The API; see the module's description. `as_user` returns the same in a user's name."""
+    """The API; see the module's description.
 
-    def __init__(self, line: Line, user_id: str | None = None) -> None:
+    `as_user` returns the same in a user's name, `with_rights_of` with only a user's rights.
+    """
+
+    def __init__(
+        self, line: Line, user_id: str | None = None, *, has_only_users_rights: bool = False
+    ) -> None:
         self._line = line
         self.user_id = user_id
+        self.has_only_users_rights = has_only_users_rights
 
     def as_user(self, user_id: str) -> Api:
         """Returns an API that acts as a user: what it creates belongs to that user.
@@ -58,6 +65,17 @@ class Api:
         if not user_id:
             raise ValueError("as_user needs a user's id; the master key's calls need no as_user")
         return Api(self._line, user_id)
+
+    def with_rights_of(self, user_id: str) -> Api:
+        """Returns an API that acts as a user and may do only what that user may.
+
+        The server answers as it answers the user's own token: it finds and changes only what the
+        user may find and change, and refuses a user who is disabled (127) or does not exist (104).
+        Raises `ValueError` without an id.
+        """
+        if not user_id:
+            raise ValueError("with_rights_of needs a user's id")
+        return Api(self._line, user_id, has_only_users_rights=True)
 
     @property
     def blocking(self) -> BlockingApi:
@@ -73,6 +91,8 @@ class Api:
         body = {**encode(payload or {}), "action": action, "_from_plugin": True}
         if self.user_id is not None:
             body["_user_id"] = self.user_id
+        if self.has_only_users_rights:
+            body["_rights"] = "user"
         reply = await self._line.caller.call(body, timeout)
         answer = reply.body if isinstance(reply.body, dict) else {}
         if answer.get("error") is not None or reply.status >= 400:

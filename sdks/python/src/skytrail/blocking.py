@@ -30,6 +30,10 @@ class BlockingApi:
         """Returns an API that acts as a user."""
         return BlockingApi(self._api.as_user(user_id), self._line)
 
+    def with_rights_of(self, user_id: str) -> BlockingApi:
+        """Returns an API that acts as a user and may do only what that user may."""
+        return BlockingApi(self._api.with_rights_of(user_id), self._line)
+
     def send_action(
         self, action: str, payload: JsonObject | None = None, *, timeout: float | None = None
     ) -> Any:
