@@ -8,6 +8,7 @@ use super::worker::Worker;
 use super::{call, hook, server};
 use crate::support::client::{Answer, Client, send};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+use crate::support::socket::{Incoming, Socket};
 use crate::support::sse::{EventSource, Heard};
 
 /// Returns a body that asks for only the rights of a user.
@@ -501,5 +502,53 @@ fn a_live_query_shows_what_the_user_may_read() {
         };
         assert!(end.data.contains("127"), "{end:?}");
         master.call("auth:disable:set", lock(false)).result();
+    }
+}
+
+#[test]
+fn a_live_socket_has_the_rights_that_it_was_opened_with() {
+    let server = server(&[]);
+    let _worker = Worker::ready(&server, &json!({}), &json!({}));
+    let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    ada.save("note/hers", json!({"n": 1, "_access": []}));
+    ben.save("note/his", json!({"n": 1, "_access": []}));
+    let open = |rights: Option<&str>| {
+        let mut fields = vec![("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+        fields.extend(rights.map(|user| ("X-Skygear-Rights-Of".to_owned(), user.to_owned())));
+        Socket::open(server.address(), "/live", &fields).map_err(|(status, _)| status)
+    };
+    let query = json!({"action": "live:subscribe", "id": "q", "record_type": "note"});
+    let user = id(&ada);
+    let mut hers = open(Some(&user)).unwrap();
+    hers.send(&query.to_string());
+    let mut told = String::new();
+    loop {
+        let frame = frame(&mut hers);
+        if frame["event"] == "ready" {
+            break;
+        }
+        told.push_str(&frame.to_string());
+    }
+    assert!(
+        told.contains("note/hers") && !told.contains("note/his"),
+        "{told}"
+    );
+    // A subscription cannot ask for other rights than its socket has.
+    for (mut socket, user) in [(open(None).unwrap(), &user), (hers, &id(&ben))] {
+        socket.send(&limited(user, query.clone()).to_string());
+        let refused = frame(&mut socket);
+        assert_eq!(
+            (&refused["event"], &refused["error"]["code"]),
+            (&json!("error"), &json!(108))
+        );
+    }
+    assert_eq!(open(Some("stranger")).err(), Some(401));
+}
+
+/// Takes the next frame of a live query.
+fn frame(socket: &mut Socket) -> Json {
+    match socket.receive(Duration::from_secs(30)) {
+        Incoming::Text(text) => serde_json::from_str(&text).unwrap(),
+        other => panic!("{other:?}"),
     }
 }
