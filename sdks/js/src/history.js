@@ -1,10 +1,10 @@
 // The history of records: their versions, and points in time.
 
 import { Record } from './record.js';
-import { decode } from './values.js';
+import { decode, readTime, writeTime } from './values.js';
 
 /** Writes a moment, a position of the log or a time, in its JSON form. */
-export const writeMoment = (moment) => (moment instanceof Date ? moment.toISOString() : moment);
+export const writeMoment = (moment) => (moment instanceof Date ? writeTime(moment) : moment);
 
 /** A version of a record: who created it and when, and what it changed. */
 export class Version {
@@ -12,7 +12,7 @@ export class Version {
   static fromWire({ time, request_id, record, changes = {}, ...rest }) {
     const version = Object.assign(new Version(), {
       ...rest,
-      time: new Date(time),
+      time: readTime(time),
       requestId: request_id ?? null,
       record: record == null ? null : Record.fromWire(record),
       changes: {}

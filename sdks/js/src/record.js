@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 
 import { withLevel } from './access.js';
-import { decode, encode } from './values.js';
+import { decode, encode, readTime } from './values.js';
 
 /**
  * A record.
@@ -162,7 +162,7 @@ export class Record {
   }
 }
 
-const dateOf = (text) => (typeof text === 'string' ? new Date(text) : null);
+const dateOf = (text) => (typeof text === 'string' ? readTime(text) : null);
 
 /** Returns the key of a user, given as a key or as a record. */
 const keyOf = (user) => (typeof user === 'string' ? user : user.recordID);

@@ -71,16 +71,21 @@ const exactDates = new WeakMap();
 const DATE = /^[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i;
 
 function readDate(wire) {
-  const date = new Date(wire.$date);
-  if (Number.isNaN(date.getTime())) {
-    if (DATE.test(wire.$date)) return new ForeignValue(wire);
-    throw new TypeError(`not a date: ${wire.$date}`);
-  }
-  exactDates.set(date, { time: date.getTime(), text: wire.$date });
+  const date = readTime(wire.$date);
+  if (!Number.isNaN(date.getTime())) return date;
+  if (DATE.test(wire.$date)) return new ForeignValue(wire);
+  throw new TypeError(`not a date: ${wire.$date}`);
+}
+
+/** Reads a time; the result is an invalid `Date` if none can hold it. */
+export function readTime(text) {
+  const date = new Date(text);
+  exactDates.set(date, { time: date.getTime(), text });
   return date;
 }
 
-function writeDate(date) {
+/** Writes a time, with its original microseconds if nobody changed it. Throws for an invalid `Date`. */
+export function writeTime(date) {
   const exact = exactDates.get(date);
   if (exact !== undefined && exact.time === date.getTime()) return exact.text;
   if (Number.isNaN(date.getTime())) throw new TypeError('an invalid Date cannot be sent');
@@ -110,7 +115,7 @@ export function decode(wire) {
 }
 
 const WRITERS = [
-  [Date, (date) => ({ $type: 'date', $date: writeDate(date) })],
+  [Date, (date) => ({ $type: 'date', $date: writeTime(date) })],
   [Reference, (reference) => ({ $type: 'ref', $id: reference.id })],
   [Geolocation, (place) => ({ $type: 'geo', $lng: place.longitude, $lat: place.latitude })],
   [

@@ -498,6 +498,32 @@ test('a history is read page by page, and the past asked for by moment', async (
   assert.deepEqual(moments, [iso, iso, 20, iso, 7, iso]);
 });
 
+test('the time of a version or a record means its microsecond when it is sent', async () => {
+  const [first, second] = ['2026-11-20T12:00:00.123456Z', '2026-11-20T12:00:00.123999Z'];
+  const tester = tested((plugin) => {
+    plugin.op('look', async (_, { api }) => {
+      const note = await api.fetch('note/1');
+      const { value: version } = await api.history('note/1').next();
+      await api.fetch('note/1', { asOf: note.createdAt });
+      await api.query('note', { asOf: note.updatedAt });
+      await api.restore('note/1', version.time);
+      for await (const _ of api.history('note/1', { after: version.time, until: note.updatedAt }));
+      version.time.setMilliseconds(7);
+      await api.fetch('note/1', { asOf: version.time });
+    });
+  });
+  const note = { _id: 'note/1', _created_at: first, _updated_at: second };
+  tester.onAction('record:fetch', [Record.fromWire(note)]);
+  tester.onAction('record:query', []);
+  tester.onAction('history:restore', note);
+  const version = { position: 1, version: 1, time: first, record: null };
+  tester.onAction('history:list', { versions: [version], next: null });
+  await tester.lambda('look');
+  const sent = tester.calls.map(({ as_of, after, until }) => as_of ?? (after && [after, until]));
+  const changed = '2026-11-20T12:00:00.007Z';
+  assert.deepEqual(sent.slice(2), [first, second, first, [first, second], changed]);
+});
+
 test('a request that is over its time is answered, also when nothing else keeps the process', () => {
   const program = (fn) => `
     import { Plugin } from './src/index.js';
