@@ -2,38 +2,95 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest.mock import patch
 
-from skytrail.calls import Turns
+from skytrail.calls import Calls, Reply, Turns
 from skytrail.errors import CallTimeout
+from skytrail.messages import Replied
 
 LONG = 600.0
+REPLY = Replied("c1", 200, {"result": 1})
+
+
+async def begin(waiting: Coroutine[Any, Any, Any]) -> tuple[asyncio.Task[Any], Callable[[], Any]]:
+    """Starts something that waits for a limited time; returns it and what its timer does."""
+    loop = asyncio.get_running_loop()
+    timers: list[Callable[[], Any]] = []
+
+    def call_at(when: float, callback: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        timers.append(lambda: callback(*args))
+        return asyncio.TimerHandle(when, callback, args, loop)
+
+    with patch.object(loop, "call_at", call_at):
+        task = asyncio.create_task(waiting)
+        while not timers:
+            await asyncio.sleep(0)
+    return task, timers[0]
+
+
+class WaitingForReplies(unittest.IsolatedAsyncioTestCase):
+    async def test_a_cancellation_that_comes_with_the_reply_is_not_lost(self) -> None:
+        calls = Calls()
+        waiting, _ = await begin(calls.wait("c1", time.monotonic() + LONG, None))
+        calls.take(REPLY)
+        waiting.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await waiting
+
+    async def test_a_reply_that_comes_as_its_time_ends_is_not_lost(self) -> None:
+        calls = Calls()
+        waiting, end_time = await begin(calls.wait("c1", time.monotonic() + LONG, None))
+        calls.take(REPLY)
+        end_time()
+        self.assertEqual(await waiting, Reply(200, {"result": 1}))
+
+    async def test_without_a_reply_the_time_ends_the_waiting(self) -> None:
+        waiting, end_time = await begin(Calls().wait("c1", time.monotonic() + LONG, None))
+        end_time()
+        with self.assertRaises(CallTimeout):
+            await waiting
+
+    async def test_a_failure_that_comes_with_a_cancellation_is_not_reported_as_forgotten(
+        self,
+    ) -> None:
+        reports: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, it: reports.append(it))
+        calls = Calls()
+        waiting, _ = await begin(calls.wait("c1", time.monotonic() + LONG, None))
+        calls.fail()
+        waiting.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await waiting
+        del waiting
+        gc.collect()
+        self.assertEqual(reports, [])
 
 
 class TakingTurns(unittest.IsolatedAsyncioTestCase):
     async def test_a_turn_that_comes_as_its_time_ends_is_not_lost(self) -> None:
-        loop = asyncio.get_running_loop()
-        timers: list[Callable[[], Any]] = []
-
-        def call_at(when: float, callback: Callable[..., Any], *args: Any, **_: Any) -> Any:
-            timers.append(lambda: callback(*args))
-            return asyncio.TimerHandle(when, callback, args, loop)
-
         turns = Turns(2)
         await turns.take(0, time.monotonic(), None)
-        with patch.object(loop, "call_at", call_at):
-            second = asyncio.create_task(turns.take(0, time.monotonic() + LONG, None))
-            while not timers:
-                await asyncio.sleep(0)
+        second, end_time = await begin(turns.take(0, time.monotonic() + LONG, None))
         turns.end()
-        timers[0]()
+        end_time()
         with contextlib.suppress(CallTimeout):
             await second
             turns.end()
+        await turns.take(0, time.monotonic(), None)
+
+    async def test_a_cancellation_that_comes_with_the_turn_is_not_lost(self) -> None:
+        turns = Turns(2)
+        await turns.take(0, time.monotonic(), None)
+        second, _ = await begin(turns.take(0, time.monotonic() + LONG, None))
+        turns.end()
+        second.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await second
         await turns.take(0, time.monotonic(), None)
 
     async def test_many_wait_at_the_cost_of_few_and_get_their_turns_in_order(self) -> None:

@@ -61,12 +61,10 @@ class Turns:
         if running is not None:
             running.calls.add(future)
         try:
-            await asyncio.wait_for(future, max(0.0, until - time.monotonic()))
-        except asyncio.TimeoutError:
-            # From Python 3.12 on, it is raised even if the place came in the same turn of the loop.
-            if not has_result(future):
+            if not await is_done(future, until - time.monotonic()):
                 bound = f"{self._max}, PLUGIN_MAX_CALLS"
-                raise CallTimeout(f"too many calls at once: {bound}; nothing was sent") from None
+                raise CallTimeout(f"too many calls at once: {bound}; nothing was sent")
+            future.result()
         except asyncio.CancelledError:
             # The place may have come in the same turn of the loop.
             if has_result(future):
@@ -100,6 +98,17 @@ class Turns:
                 del waiting[future]
 
 
+async def is_done(future: asyncio.Future[Any], seconds: float) -> bool:
+    """Waits for a future, at most so long; returns whether it is done.
+
+    `asyncio.wait_for` is wrong when two things happen in one turn of the loop: up to Python 3.11
+    it swallows a cancellation that comes with the result; later it loses a result that comes as
+    the time ends.
+    """
+    await asyncio.wait([future], timeout=max(0.0, seconds))
+    return future.done()
+
+
 def has_result(future: asyncio.Future[Any]) -> bool:
     """Returns whether a future is done and was not cancelled."""
     return future.done() and not future.cancelled()
@@ -118,10 +127,13 @@ class Calls:
         if running is not None:
             running.calls.add(future)
         try:
-            return await asyncio.wait_for(future, max(0.0, until - time.monotonic()) + REPLY_GRACE)
-        except asyncio.TimeoutError:
-            raise CallTimeout() from None
+            if not await is_done(future, max(0.0, until - time.monotonic()) + REPLY_GRACE):
+                raise CallTimeout()
+            return future.result()
         finally:
+            if has_result(future):
+                # After a cancellation nobody else reads a failure, and asyncio would report that.
+                future.exception()
             if running is not None:
                 running.calls.discard(future)
 

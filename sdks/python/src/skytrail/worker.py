@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ._json import JsonObject
 from .backoff import PROTOCOL_ERROR, Backoff, Ending
-from .calls import Calls, Reply, Turns
+from .calls import Calls, Reply, Turns, is_done
 from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
 from .context import Running, current_request, enter
 from .errors import LOST, ApiError, CallTimeout, Code, ConnectionLost, SkygearException, to_wire
@@ -401,10 +401,12 @@ class Worker:
         """Waits for a session. One that lost its socket and can be resumed counts."""
         if self._is_open.is_set() or self.session.is_resumable:
             return
+        opening = asyncio.ensure_future(self._is_open.wait())
         try:
-            await asyncio.wait_for(self._is_open.wait(), limit)
-        except asyncio.TimeoutError:
-            raise ConnectionLost("not connected; nothing was sent") from None
+            if not await is_done(opening, limit):
+                raise ConnectionLost("not connected; nothing was sent")
+        finally:
+            opening.cancel()
 
     # -- stopping ------------------------------------------------------------
 
