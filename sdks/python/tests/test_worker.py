@@ -551,6 +551,27 @@ class Workers(unittest.IsolatedAsyncioTestCase):
                 error = (await socket.answer_to(name))["error"]
             self.assertIn("sys.exit(3)", error["message"])
 
+    async def test_a_request_that_the_plugin_itself_cancels_has_failed(self) -> None:
+        shared = asyncio.create_task(asyncio.Event().wait())
+
+        @self.plugin.op("share")
+        async def share() -> None:
+            await shared
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "share", {})
+        socket.ask("r2", "op", "share", {})
+        await socket.settle()
+        with self.assertLogs("skytrail", "ERROR") as logged:
+            socket.tell("cancel", id="r1", reason="client-gone")
+            first = (await socket.answer_to("r1"))["error"]
+            second = (await socket.answer_to("r2"))["error"]
+        self.assertEqual((first["code"], first["message"]), (119, "cancelled: client-gone"))
+        own = "the function was cancelled by the plugin's own code"
+        self.assertEqual((second["code"], second["message"]), (10000, own))
+        self.assertIn("await shared", second["info"]["trace"])
+        self.assertEqual([it.getMessage() for it in logged.records], ["op share failed"])
+
     async def test_a_thread_whose_request_was_cancelled_makes_no_calls_any_more(self) -> None:
         entered, release = threading.Event(), threading.Event()
         self.addCleanup(release.set)

@@ -303,6 +303,12 @@ class Worker:
         except SystemExit as ended:
             # It would end the loop, and with it all other requests.
             raise RuntimeError(f"the function called sys.exit({ended.code!r})") from ended
+        except asyncio.CancelledError as cancelled:
+            if running.is_cancelled:
+                raise
+            # As when it awaits a task that it shares with a request that was cancelled.
+            message = "the function was cancelled by the plugin's own code"
+            raise RuntimeError(message) from cancelled
 
     def _finish(
         self, running: Running, task: asyncio.Task[Any], timer: asyncio.TimerHandle | None
