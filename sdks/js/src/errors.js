@@ -67,9 +67,9 @@ export class Drop extends SkytrailError {
   }
 }
 
-/** Thrown by an after-hook: send the event again after this many milliseconds. */
+/** Thrown by an after-hook: not now; send the event again after this many milliseconds. */
 export class RetryAfter extends SkytrailError {
-  constructor(ms, message = 'later', code = ErrorCodes.UnexpectedError) {
+  constructor(ms, message = 'not now', code = ErrorCodes.UnexpectedError) {
     super(message, code, { retry_after_ms: Math.max(0, Math.round(ms)) });
   }
 }

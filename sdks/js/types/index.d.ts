@@ -613,7 +613,7 @@ export class Drop extends SkytrailError {
   constructor(message: string, code?: number);
 }
 
-/** Thrown by an after-hook: send the event again after this many milliseconds. */
+/** Thrown by an after-hook: not now; send the event again after this many milliseconds. */
 export class RetryAfter extends SkytrailError {
   constructor(ms: number, message?: string, code?: number);
 }

@@ -220,6 +220,7 @@ class Points(unittest.IsolatedAsyncioTestCase):
         error = await self.fails(self.tester.after_delete(Record("note/1")))
         self.assertEqual((error.message, error.info), ("hopeless", {"drop": True}))
         error = await self.fails(self.tester.after_delete(Record("note/1")))
+        self.assertEqual((error.code, error.message), (10000, "not now"))
         self.assertEqual(error.info, {"retry_after_ms": 1500})
 
     async def test_handlers_answer_text_json_and_bytes(self) -> None:

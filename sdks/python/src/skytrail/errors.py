@@ -102,7 +102,7 @@ class RetryAfter(SkygearException):
     """Raised by an after-hook: not now; send the event again after this many seconds."""
 
     def __init__(
-        self, seconds: float, message: str = "not now", code: int = Code.PluginUnavailable
+        self, seconds: float, message: str = "not now", code: int = Code.UnexpectedError
     ) -> None:
         super().__init__(message, code, {"retry_after_ms": max(0, round(seconds * 1000))})
 
