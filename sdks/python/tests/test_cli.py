@@ -49,7 +49,7 @@ class CommandLine(unittest.TestCase):
             two = "import skytrail\na = skytrail.Plugin('A')\nb = skytrail.Plugin('B')"
             Path(folder, "two.py").write_text(two)
             nameless = "import skytrail\n@skytrail.event('init')\ndef start(config): ..."
-            hidden = "import skytrail\ndef f(): skytrail.Plugin('A').op('a')(print)\nf()"
+            hidden = "import skytrail\ndef f(): skytrail.Plugin('A').op('a')(lambda: 1)\nf()"
             both = f"{nameless}\na = skytrail.Plugin('A')"
             Path(folder, "both.py").write_text(both)
             Path(folder, "hidden.py").write_text(hidden)

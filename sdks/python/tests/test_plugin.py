@@ -338,6 +338,17 @@ class Settings(unittest.TestCase):
             self.assertEqual(Plugin("P").options(), expected)
         self.assertEqual(log_level("", "LOG_LEVEL"), log_level("info", "LOG_LEVEL"))
 
+    def test_what_running_requests_may_take_at_the_end_is_a_setting(self) -> None:
+        self.assertEqual(Plugin("P").options().drain_seconds, 30.0)
+        self.assertEqual(Plugin("P", drain_seconds=0).options().drain_seconds, 0)
+        for wrong in (-1, float("nan"), float("inf")):
+            with self.assertRaisesRegex(ValueError, f"^drain_seconds should be .*, not {wrong}"):
+                Plugin("P", drain_seconds=wrong).options()
+
+    def test_a_builtin_without_a_signature_is_refused_by_its_name(self) -> None:
+        with self.assertRaisesRegex(TypeError, "^max has no signature .* `def`"):
+            Plugin("P").op("a")(max)
+
     def test_a_setting_that_means_nothing_is_refused_by_its_name(self) -> None:
         for name, value in (
             ("PLUGIN_WINDOW", "0"),

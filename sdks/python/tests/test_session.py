@@ -176,6 +176,8 @@ class OneSocket(unittest.TestCase):
     def test_an_answer_that_is_no_json_becomes_an_error(self) -> None:
         session = opened()
         results: list[Any] = [float("nan"), "\ud800", object(), [10**309], 10**5000]
+        # They would arrive as other numbers.
+        results += [10**308, {"a": 2**70 + 1}, 2**64 + 1, -(2**63) - 1]
         for seq, result in enumerate(results, 1):
             session.respond(asked(session, seq), {"result": result})
             self.assertEqual(sent(session)[0]["error"]["code"], 10000)
@@ -194,7 +196,7 @@ class OneSocket(unittest.TestCase):
 
     def test_numbers_that_other_languages_can_read_are_sent(self) -> None:
         session = opened()
-        result = [10**308, -(2**70), "1" * 400]
+        result = [int(1e308), -(2**70), 2**64 - 1, 1 - 2**63, 1e300, "1" * 400]
         session.respond(asked(session, 1), {"result": result})
         self.assertEqual(sent(session)[0]["result"], result)
 

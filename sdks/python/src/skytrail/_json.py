@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any
 
@@ -12,8 +11,8 @@ JsonObject = dict[str, Any]
 # Both sides reject deeper nesting.
 MAX_DEPTH = 64
 
-# An integer with this many digits exceeds a double, unless the digits are inside a string.
-_MANY_DIGITS = re.compile("[0-9]{309}")
+# An integer with this many digits can exceed 64 bits, unless the digits are inside a string.
+_MANY_DIGITS = re.compile("[0-9]{19}")
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -29,8 +28,8 @@ def write(value: Any, *, is_mended: bool = False) -> str:
     """Writes compact JSON; rejects what other languages would not read.
 
     Raises `TypeError` or `ValueError` for what JSON cannot represent: foreign objects, NaN,
-    integers larger than a double, lone surrogates, nesting that is too deep, cycles. With
-    `is_mended`, lone surrogates become U+FFFD.
+    integers beyond 64 bits that readers would round, lone surrogates, nesting that is too deep,
+    cycles. With `is_mended`, lone surrogates become U+FFFD.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -46,15 +45,22 @@ def write(value: Any, *, is_mended: bool = False) -> str:
     if is_too_deep(text):
         raise too_deep()
     if _MANY_DIGITS.search(text):
-        json.loads(text, parse_int=_as_double)
+        json.loads(text, parse_int=_check_integer)
     return text
 
 
-def _as_double(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"an integer of {len(digits)} digits is too large for JSON readers")
-    return number
+def _check_integer(digits: str) -> None:
+    """Raises `ValueError` for an integer that neither 64 bits nor a double can hold."""
+    number = int(digits)
+    if -(1 << 63) <= number < 1 << 64:
+        return
+    try:
+        is_exact = int(float(number)) == number
+    except OverflowError:
+        is_exact = False
+    if not is_exact:
+        message = f"an integer of {len(digits)} digits would be rounded: send a float or a string"
+        raise ValueError(message)
 
 
 def is_too_deep(text: str) -> bool:

@@ -18,7 +18,7 @@ class Function:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
-        self.signature = inspect.signature(call)
+        self.signature = _signature(call)
         self.is_async = _is_async(call)
         parameters = self.signature.parameters.values()
         self.takes_any_names = any(it.kind is it.VAR_KEYWORD for it in parameters)
@@ -65,6 +65,16 @@ class Function:
             finally:
                 running.is_in_thread = False
         return await returned if inspect.isawaitable(returned) else returned
+
+
+def _signature(call: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(call)
+    except ValueError:
+        # Some builtins, and in older versions of Python more of them.
+        name = getattr(call, "__name__", repr(call))
+        message = f"{name} has no signature that can be read: register a `def` that calls it"
+        raise TypeError(message) from None
 
 
 def _is_async(call: Any) -> bool:

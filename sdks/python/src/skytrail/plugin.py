@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -53,6 +54,7 @@ class Plugin:
     Deliveries start after `position`, for a plugin that stores the position together with its
     effects. A number counts once, when the process starts; a function (async, or run in a thread)
     is called whenever the plugin connects.
+    When the plugin is told to stop, running requests may take `drain_seconds` to finish.
     Most decorators take `timeout`, in seconds, after which nobody waits for the answer any more.
     `idempotent` allows the server to send a request to another worker when the first one died
     while working on it.
@@ -68,6 +70,7 @@ class Plugin:
         generation: int | None = None,
         max_message: int | None = None,
         position: Position | None = None,
+        drain_seconds: float = Options.drain_seconds,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -76,6 +79,7 @@ class Plugin:
         self.generation = generation
         self.max_message = max_message
         self.position = position
+        self.drain_seconds = drain_seconds
         self.points = Points()
         self.assets = static.StaticAssets(self.points.assets)
         self.worker: Worker | None = None
@@ -263,6 +267,7 @@ class Plugin:
                 self.max_message, "PLUGIN_MAX_MESSAGE", Options.max_message, MIN_MESSAGE
             ),
             position=self.position,
+            drain_seconds=_seconds(self.drain_seconds, "drain_seconds"),
         )
 
     async def serve(self) -> None:
@@ -321,6 +326,12 @@ def _number(given: int | None, variable: str, default: int, least: int) -> int:
     if number is None or number < least:
         raise ValueError(f"{name} should be a whole number of at least {least}, not {text}")
     return number
+
+
+def _seconds(given: float, name: str) -> float:
+    if not 0 <= given < math.inf:
+        raise ValueError(f"{name} should be a number of seconds, at least 0, not {given}")
+    return given
 
 
 def log_level(text: str | None, name: str) -> int:
