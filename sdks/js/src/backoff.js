@@ -18,6 +18,9 @@ const LONGEST_SPREAD_MS = 5000;
 const RESTART_MS = 15_000;
 const RETRY_MS = 200;
 
+/** Returns the time of a `Retry-After` header; 0 for a date, which proxies can send. */
+export const retryAfterMs = (header) => (/^\d+$/.test(header) ? 1000 * Number(header) : 0);
+
 /** Whether the server would give the same answer again. */
 export const isFinal = (ending) => FINAL.has(ending.closeCode);
 

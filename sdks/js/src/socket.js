@@ -2,6 +2,7 @@
 
 import WebSocket from 'ws';
 
+import { retryAfterMs } from './backoff.js';
 import { SUBPROTOCOL } from './session.js';
 
 const HANDSHAKE_MS = 10_000;
@@ -34,7 +35,7 @@ export function openSocket({ endpoint, masterKey, maxMessage }, handlers) {
   });
   socket.on('unexpected-response', (_, response) => {
     ending.status = response.statusCode;
-    ending.retryAfterMs = Number(response.headers['retry-after'] ?? 0) * 1000;
+    ending.retryAfterMs = retryAfterMs(response.headers['retry-after']);
     let body = '';
     response.setEncoding('utf8');
     response.on('data', (part) => (body = (body + part).slice(0, MAX_REFUSAL)));

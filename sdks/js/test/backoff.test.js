@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Backoff, isFinal, isSessionLost } from '../src/backoff.js';
+import { Backoff, isFinal, isSessionLost, retryAfterMs } from '../src/backoff.js';
 
 test('pauses double up to half a minute, and begin anew', () => {
   const backoff = new Backoff(() => 1);
@@ -50,6 +50,8 @@ test('a server that restarts is tried quickly for a while, then as any other', (
 });
 
 test('a busy server says how long', () => {
+  const texts = ['7', undefined, '-1', 'soon', 'Wed, 21 Oct 2026 07:28:00 GMT'];
+  assert.deepEqual(texts.map(retryAfterMs), [7000, 0, 0, 0, 0]);
   assert.equal(new Backoff(() => 0).pauseMs({ status: 503, retryAfterMs: 7000 }), 7000);
 });
 

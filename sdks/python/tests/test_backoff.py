@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import unittest
 
-from skytrail.backoff import LONGEST, SLOWLY, Backoff, Ending
+from skytrail.backoff import LONGEST, SLOWLY, Backoff, Ending, retry_after
 
 
 class Pauses(unittest.TestCase):
@@ -49,6 +49,22 @@ class Pauses(unittest.TestCase):
         backoff.reset()
         pauses = [backoff.pause(Ending(1012)) for _ in range(200)]
         self.assertGreater(max(pauses), 2.5)
+
+    def test_a_server_that_refuses_says_how_long(self) -> None:
+        busy = Ending(status=503, retry_after=7.0)
+        pauses = [Backoff().pause(busy) for _ in range(200)]
+        self.assertGreaterEqual(min(pauses), 7)
+        self.assertLessEqual(max(pauses), 8)
+        # Not longer than the longest pause of its own.
+        self.assertLessEqual(Backoff().pause(Ending(status=503, retry_after=3600)), LONGEST + 1)
+        restarting = Backoff(num_workers=1)
+        restarting.pause(Ending(1012))
+        self.assertGreaterEqual(restarting.pause(busy), 7)
+
+    def test_only_seconds_of_a_header_count(self) -> None:
+        for text, seconds in (("7", 7.0), ("", 0.0), ("-1", 0.0), ("soon", 0.0), ("nan", 0.0)):
+            self.assertEqual(retry_after(text), seconds)
+        self.assertEqual(retry_after("Wed, 21 Oct 2026 07:28:00 GMT"), 0.0)
 
     def test_codes_say_whether_to_come_back_and_whether_to_resume(self) -> None:
         final = {code for code in range(1000, 5000) if Ending(code).is_final}

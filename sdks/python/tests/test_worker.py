@@ -703,6 +703,23 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             serving.worker.stop()
             await asyncio.wait_for(serving.task, PATIENCE)
 
+    async def test_what_a_server_that_refuses_asks_for_is_kept(self) -> None:
+        for values, seconds in ((["7"], 7.0), ([], 0.0), (["7", "9"], 7.0)):
+            async with Serving(self.plugin) as serving:
+                refused: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+                def pause(ending: Ending, refused: asyncio.Future[Ending] = refused) -> float:
+                    refused.set_result(ending)
+                    return 60.0
+
+                headers = Headers([("Retry-After", value) for value in values])
+                serving.server.refusals = [InvalidStatus(Response(503, "", headers, b"busy"))]
+                serving.worker._backoff.pause = pause  # type: ignore[method-assign]
+                ending = await asyncio.wait_for(refused, PATIENCE)
+                self.assertEqual((ending.status, ending.retry_after), (503, seconds))
+                serving.worker.stop()
+                await asyncio.wait_for(serving.task, PATIENCE)
+
     async def test_a_key_that_the_server_does_not_take_is_called_that(self) -> None:
         serving = Serving(self.plugin)
         serving.server.refusals = [InvalidStatus(Response(401, "", Headers(), b"no"))]

@@ -32,6 +32,8 @@ class Ending:
     close_code: int | None = None
     status: int | None = None
     reason: str = ""
+    retry_after: float = 0.0
+    """How many seconds a refusal asked to wait."""
 
     @property
     def is_final(self) -> bool:
@@ -47,6 +49,11 @@ class Ending:
     def is_session_lost(self) -> bool:
         """Whether there is nothing to resume."""
         return self.close_code in FORGOTTEN
+
+
+def retry_after(header: str) -> float:
+    """Returns the seconds of a `Retry-After` header; 0 for a date, which proxies can send."""
+    return float(header) if header.isascii() and header.isdecimal() else 0.0
 
 
 @dataclass
@@ -73,15 +80,16 @@ class Backoff:
             return self.dice.uniform(0, self._spread)
         if ending.close_code == PROTOCOL_ERROR or ending.status in (401, 403, 426):
             return self.dice.uniform(SLOWLY, 1.5 * SLOWLY)
+        asked = min(ending.retry_after, LONGEST)
         if self.restarting > 0:
             longest = max(RETRY, self._spread)
             # At least half of it, or a pause of no length would be tried over and over.
-            pause = self.dice.uniform(longest / 2, longest)
+            pause = self.dice.uniform(longest / 2, longest) + asked
             self.restarting -= pause
             return pause
         pause = self.dice.uniform(0, self.limit)
         self.limit = min(2 * self.limit, LONGEST)
-        return pause
+        return pause + asked
 
     @property
     def _spread(self) -> float:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from ._json import JsonObject
-from .backoff import PROTOCOL_ERROR, Backoff, Ending
+from .backoff import PROTOCOL_ERROR, Backoff, Ending, retry_after
 from .calls import Calls, Reply, Turns, is_done
 from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
 from .context import Running, current_request, enter
@@ -159,7 +159,9 @@ class Worker:
         except InvalidStatus as refused:
             body = bytes(refused.response.body or b"")[:300].decode("utf-8", "replace")
             status = refused.response.status_code
-            return Ending(status=status, reason=f"refused with status {status}: {body}")
+            asked = [*refused.response.headers.get_all("Retry-After"), ""][0]
+            reason = f"refused with status {status}: {body}"
+            return Ending(status=status, reason=reason, retry_after=retry_after(asked))
         except (OSError, InvalidHandshake, asyncio.TimeoutError) as error:
             return Ending(reason=f"no connection to {self.options.url}: {error}")
         finally:
