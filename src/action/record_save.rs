@@ -1,15 +1,21 @@
 //! `record:save`
 
 use serde_json::{Map, Value as Json};
-use skytrail_actors::record::messages::{ItemAccess, ItemError, SaveItem, SaveRecords};
+use skytrail_actors::record::messages::{
+    ItemAccess, ItemError, Precondition, SaveItem, SaveRecords,
+};
 use skytrail_schema::acl::{Acl, AclError};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{RecordId, check_length};
+use skytrail_schema::predicate::Predicate;
+use skytrail_schema::predicate::parse::parse_predicate;
 
 use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(mut call: Call) -> Outcome {
     let is_atomic = request::flag(&call.body, "atomic")?;
+    let keeps_access = request::flag(&call.body, "keep_access")?;
+    let precondition = precondition(&call)?;
     let records = request::take_list(&mut call.body, "records")?;
     if records.is_empty() {
         let message = "expected list of record";
@@ -21,20 +27,55 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         _ => Err(request::undecodable()),
     };
     let records: Vec<_> = records.into_iter().map(object).collect::<Result<_, _>>()?;
-    let items = records.into_iter().map(parse).collect();
+    let unsaid = if keeps_access {
+        ItemAccess::Kept
+    } else {
+        ItemAccess::Unsaid
+    };
+    let items = records.into_iter().map(|object| parse(object, &unsaid));
+    let items = items.collect();
     let database = request::database(call.scope)?;
     let command = SaveRecords {
         context: call.context,
         database,
         items,
         is_atomic,
+        precondition,
     };
     let results = call.services.records.save(command).await?;
     Reply::new(&request::items(results))
 }
 
-fn parse(object: Map<String, Json>) -> Result<SaveItem, ItemError> {
-    let item = parse_object(object).map_err(|error| ItemError { id: None, error })?;
+/// Reads what must be true of each stored record.
+fn precondition(call: &Call) -> Result<Precondition, ApiError> {
+    let creates_only = request::flag(&call.body, "create_only")?;
+    let predicate = match request::member(&call.body, "if") {
+        None if creates_only => return Ok(Precondition::Absent),
+        None => return Ok(Precondition::Nothing),
+        Some(_) if creates_only => {
+            let message = "a record cannot be new and match a condition";
+            return Err(ApiError::invalid_argument(message, &["if", "create_only"]));
+        }
+        Some(Json::Array(items)) if items.is_empty() => Predicate::And(Vec::new()),
+        Some(Json::Array(items)) => parse_predicate(items)?,
+        Some(_) => {
+            let message = "expecting \"if\" to be an array";
+            return Err(ApiError::invalid_argument(message, &["if"]));
+        }
+    };
+    call.services
+        .settings
+        .limits
+        .check_predicate(&predicate, "if")?;
+    if let Some(part) = predicate.find_beyond_record() {
+        let message = format!("\"if\" can only look at the record itself, not at {part}");
+        return Err(ApiError::invalid_argument(message, &["if"]));
+    }
+    Ok(Precondition::Matches(predicate))
+}
+
+fn parse(object: Map<String, Json>, unsaid: &ItemAccess) -> Result<SaveItem, ItemError> {
+    let item = parse_object(object, unsaid).map_err(|error| ItemError { id: None, error })?;
     match refuse_id(&item.id) {
         None => Ok(item),
         Some(error) => Err(ItemError {
@@ -44,7 +85,7 @@ fn parse(object: Map<String, Json>) -> Result<SaveItem, ItemError> {
     }
 }
 
-fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
+fn parse_object(object: Map<String, Json>, unsaid: &ItemAccess) -> Result<SaveItem, ApiError> {
     let missing = || ApiError::invalid_argument("missing required fields", &["id"]);
     let raw = object
         .get("_id")
@@ -57,7 +98,7 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
         id,
         access: access
             .map_err(invalid)?
-            .map_or(ItemAccess::Unsaid, ItemAccess::Brought),
+            .map_or_else(|| unsaid.clone(), ItemAccess::Brought),
         fields: request::fields(object)?,
         restored: None,
     })

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::predicate::Predicate;
 use skytrail_schema::query::Query;
 use skytrail_schema::subscription::Subscription;
 
@@ -100,7 +101,9 @@ impl Limits {
     /// # Errors
     /// 108 with the argument.
     pub fn check_query(&self, query: &Query) -> Result<(), ApiError> {
-        self.check_predicate(query)?;
+        if let Some(predicate) = &query.predicate {
+            self.check_predicate(predicate, "predicate")?;
+        }
         let refuse = |argument: &str, what: &str, (name, most): (&str, usize)| {
             let message = format!("{argument} has more than {most} {what}");
             let error = ApiError::invalid_argument(message, &[argument]);
@@ -136,12 +139,15 @@ impl Limits {
         Ok(())
     }
 
-    fn check_predicate(&self, query: &Query) -> Result<(), ApiError> {
-        let size = query.predicate.as_ref().map(|predicate| predicate.size());
-        let size = size.unwrap_or_default();
+    /// Refuses a predicate that is too large.
+    ///
+    /// # Errors
+    /// 108 with the argument.
+    pub fn check_predicate(&self, predicate: &Predicate, argument: &str) -> Result<(), ApiError> {
+        let size = predicate.size();
         let refuse = |what: &str, name: &str, most: usize| {
             let message = format!("the predicate has more than {most} {what}");
-            let error = ApiError::invalid_argument(message, &["predicate"]);
+            let error = ApiError::invalid_argument(message, &[argument]);
             Err(named(error, name, most))
         };
         if size.num_nodes > self.predicate_nodes {

@@ -129,6 +129,37 @@ fn common_members_as_everything_they_are_not() {
     world.assert_well();
 }
 
+/// What a save can require, none of which its first example has.
+#[test]
+fn what_a_save_requires_as_everything_it_is_not() {
+    let world = World::new();
+    let requests = &world.requests;
+    let save = requests.iter().find(|it| it.section == "record:save");
+    let save = save.unwrap();
+    let keypath = |name: &str| json!({"$type": "keypath", "$val": name});
+    let condition = json!(["and",
+        ["or", ["eq", keypath("title"), "x"], ["not", ["in", keypath("pages"), [1, 2]]]],
+        ["lt", ["func", "distance", keypath("at"), {"$type": "geo", "$lat": 1, "$lng": 2}], 3],
+        ["like", keypath("title"), "x%"]]);
+    let record = json!({"_id": "note/first", "title": "x"});
+    let bodies = [
+        json!({"records": [record], "if": condition}),
+        json!({"records": [record], "create_only": true, "keep_access": true}),
+    ];
+    for body in bodies {
+        let mut all = Vec::new();
+        places(&body, "", &mut all);
+        for place in all.iter().filter(|place| !place.starts_with("/records")) {
+            for strange in strange_values() {
+                let mut wrong = body.clone();
+                *wrong.pointer_mut(place).unwrap() = strange;
+                world.ask(save, wrong.to_string().as_bytes());
+            }
+        }
+    }
+    world.assert_well();
+}
+
 /// A field may have almost any name; none may break the type for later clients.
 #[test]
 fn fields_with_strange_names_harm_nobody() {

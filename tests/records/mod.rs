@@ -1,5 +1,6 @@
 //! Records from outside: they persist, and are shown only to those who may see them.
 
+mod conditional;
 mod hidden;
 pub mod names;
 

@@ -214,6 +214,7 @@ impl Accounts {
             database: Database::Public,
             items: vec![Ok(item)],
             is_atomic: false,
+            precondition: crate::record::messages::Precondition::Nothing,
         };
         let saved = save::save(&self.env, &self.turn, command).await?;
         saved

@@ -28,7 +28,7 @@ use crate::record::apply;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::draft::taken;
-use crate::record::messages::SaveRecords;
+use crate::record::messages::{Precondition, SaveRecords};
 use crate::record::save;
 
 impl Accounts {
@@ -253,6 +253,7 @@ async fn merge(
         database: Database::Public,
         items: vec![Ok(sign_up::item(RecordId::user(user), fields))],
         is_atomic: false,
+        precondition: Precondition::Nothing,
     };
     let saved = save::save(&accounts.env, &accounts.turn, command).await?;
     let failed = saved.into_iter().find_map(Result::err);

@@ -15,7 +15,7 @@ use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
-use crate::record::messages::{ItemAccess, SaveItem, SaveRecords};
+use crate::record::messages::{ItemAccess, Precondition, SaveItem, SaveRecords};
 
 /// Erases a field of a record: its value and all earlier ones. The events that carried a value lose
 /// their whole payload; the record keeps the rest of its present state.
@@ -143,6 +143,7 @@ impl Eraser {
             database,
             items: vec![Ok(item)],
             is_atomic: false,
+            precondition: Precondition::Nothing,
         });
         for result in saved.await? {
             let record = result.map_err(|item| item.error)?;

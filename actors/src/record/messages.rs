@@ -7,6 +7,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName};
+use skytrail_schema::predicate::Predicate;
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -38,7 +39,8 @@ pub enum ItemAccess {
     /// The client says nothing: as in v1, an existing record gets its type's default, if there is
     /// one.
     Unsaid,
-    /// The list stays: the save is the server's own, and does not concern access.
+    /// The list stays: the save does not concern access. So do the server's own saves, and those of
+    /// clients that say so.
     Kept,
 }
 
@@ -78,6 +80,20 @@ pub struct SaveRecords {
     pub items: ItemResults<SaveItem>,
     /// All or nothing.
     pub is_atomic: bool,
+    /// What must be true of each stored record.
+    pub precondition: Precondition,
+}
+
+/// What a save requires of each record as it is stored before the save and its hooks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The record does not exist.
+    Absent,
+    /// The record exists and matches; the predicate does not look beyond the record.
+    Matches(Predicate),
 }
 
 /// Deletes records. Replies as [`SaveRecords`] does.

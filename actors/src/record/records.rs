@@ -22,7 +22,7 @@ use super::handover::handover;
 use super::history::{self, Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ItemResults,
-    QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
+    Precondition, QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
 };
 use super::past::Moment;
 use super::readers::{self, Readers};
@@ -195,6 +195,7 @@ impl Records {
             database,
             items: vec![Ok(item)],
             is_atomic: false,
+            precondition: Precondition::Nothing,
         };
         let saved = self.save(save).await?.into_iter().next();
         let lost = || ApiError::unexpected("the record was not saved");

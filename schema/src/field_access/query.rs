@@ -35,15 +35,15 @@ impl FieldRules {
                 &unknown
             }
         };
+        if let Some(predicate) = &query.predicate {
+            self.check_predicate(predicate, caller, (definition, types))?;
+        }
         let check = QueryCheck {
             rules: self,
             caller,
             definition,
             types,
         };
-        if let Some(predicate) = &query.predicate {
-            check.predicate(predicate, FieldUse::Discover)?;
-        }
         for sort in &query.sort {
             match &sort.by {
                 SortKey::Path(path) => check.path(path, FieldUse::Compare)?,
@@ -54,6 +54,29 @@ impl FieldRules {
             .include
             .values()
             .try_for_each(|operand| check.operand(operand, FieldUse::Read))
+    }
+
+    /// Checks the fields that a predicate about records of one type uses; `types` as in
+    /// [`Self::check_query`].
+    ///
+    /// # Errors
+    /// Those of [`Self::check_query`].
+    pub fn check_predicate<T: Types + ?Sized>(
+        &self,
+        predicate: &Predicate,
+        caller: &Caller,
+        (definition, types): (&TypeDefinition, &T),
+    ) -> Result<(), ApiError> {
+        if caller.is_master() {
+            return Ok(());
+        }
+        let check = QueryCheck {
+            rules: self,
+            caller,
+            definition,
+            types,
+        };
+        check.predicate(predicate, FieldUse::Discover)
     }
 }
 

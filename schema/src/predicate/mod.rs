@@ -11,6 +11,7 @@
 //! Logic has three values, as in SQL: a comparison with a missing value is unknown, and a record
 //! matches only when its condition is true.
 
+mod beyond;
 pub mod bind;
 mod coerce;
 pub mod column;

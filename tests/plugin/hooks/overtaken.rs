@@ -191,3 +191,90 @@ fn what_is_created_in_the_place_of_a_record_that_was_deleted_meanwhile_is_new() 
             .result();
     }
 }
+
+#[test]
+fn a_condition_is_judged_again_when_another_save_has_overtaken_the_hooks() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(&ada, json!({"_id": "order/1", "status": "open"}));
+    let request = worker.expect_request("order_beforeSave");
+    worker.answer_record(&request, &json!({}));
+    first.join().unwrap().result();
+
+    let is_open = json!(["eq", {"$type": "keypath", "$val": "status"}, "open"]);
+    let pay = |by: &str| {
+        let record = json!({"_id": "order/1", "status": "paid", "by": by});
+        let body = json!({"records": [record], "if": is_open});
+        call(&ada, "record:save", body)
+    };
+    let create = |by: &str| {
+        let record = json!({"_id": "order/2", "by": by});
+        let body = json!({"records": [record], "create_only": true});
+        call(&ada, "record:save", body)
+    };
+    let asked = |worker: &mut Worker| worker.expect_request("order_beforeSave");
+    let (slow, of_slow) = (pay("slow"), asked(&mut worker));
+    let (fast, of_fast) = (pay("fast"), asked(&mut worker));
+    let (slow_new, of_slow_new) = (create("slow"), asked(&mut worker));
+    let (fast_new, of_fast_new) = (create("fast"), asked(&mut worker));
+    for request in [of_fast, of_fast_new] {
+        worker.answer_record(&request, &json!({}));
+    }
+    assert_eq!(fast.join().unwrap().result()[0]["by"], "fast");
+    assert_eq!(fast_new.join().unwrap().result()[0]["by"], "fast");
+    for request in [of_slow, of_slow_new] {
+        worker.answer_record(&request, &json!({}));
+    }
+    // If their hooks were called again, nothing would answer them.
+    assert_eq!(slow.join().unwrap().result()[0]["code"], 113);
+    assert_eq!(slow_new.join().unwrap().result()[0]["code"], 109);
+    // A record that does not match is shown to no hook.
+    assert_eq!(pay("late").join().unwrap().result()[0]["code"], 113);
+    assert_eq!(create("late").join().unwrap().result()[0]["code"], 109);
+}
+
+#[test]
+fn a_condition_is_judged_before_the_saves_own_hooks_write() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let inner = |worker: &mut Worker, outer: &Json, key: &str, record: Json| {
+        let payload = json!({"action": "record:save", "_user_id": ada.user, "records": [record]});
+        worker.send(json!({"type": "call", "id": key, "parent": outer["id"], "payload": payload}));
+        let request = worker.expect_request("order_beforeSave");
+        worker.answer_record(&request, &json!({}));
+        assert_eq!(worker.expect("reply")["id"], key);
+    };
+    let record = json!({"_id": "order/1", "status": "new"});
+    let body = json!({"records": [record], "create_only": true});
+    let saving = call(&ada, "record:save", body);
+    let outer = worker.expect_request("order_beforeSave");
+    let by_hook = json!({"_id": "order/1", "status": "of the hook", "seen": 1});
+    inner(&mut worker, &outer, "c1", by_hook);
+    worker.answer_record(&outer, &json!({}));
+    let saved = saving.join().unwrap().result()[0].take();
+    assert_eq!(
+        (&saved["status"], &saved["seen"]),
+        (&json!("new"), &json!(1)),
+        "{saved}"
+    );
+
+    let is_new = json!(["eq", {"$type": "keypath", "$val": "status"}, "new"]);
+    let record = json!({"_id": "order/1", "status": "paid"});
+    let saving = call(
+        &ada,
+        "record:save",
+        json!({"records": [record], "if": is_new}),
+    );
+    let outer = worker.expect_request("order_beforeSave");
+    let by_hook = json!({"_id": "order/1", "status": "being paid", "seen": 2});
+    inner(&mut worker, &outer, "c2", by_hook);
+    worker.answer_record(&outer, &json!({}));
+    let saved = saving.join().unwrap().result()[0].take();
+    assert_eq!(
+        (&saved["status"], &saved["seen"]),
+        (&json!("paid"), &json!(2)),
+        "{saved}"
+    );
+}

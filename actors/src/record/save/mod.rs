@@ -3,6 +3,7 @@
 //! 1. extend the types by what the records bring (in a commit of its own, as v1 does it outside of
 //!    any transaction),
 //! 2. read the stored records at a known position and make drafts: access, merge, default access,
+//!    and what the save requires of the stored records,
 //! 3. run the before-save hooks, with no lock held; then, with several copies of a record, each
 //!    later one builds on the earlier ones,
 //! 4. decide the events and what they rest on,
@@ -32,10 +33,13 @@ use super::before::{self, Decided};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
-use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
+use super::messages::{ItemError, ItemResults, Precondition, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
 use crate::delivery::consumers::CommitAnswers;
+use crate::log::ConflictKey;
+
+mod precondition;
 
 /// For each item: a draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
@@ -100,9 +104,23 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         .collect();
     let heads = load_heads(env, &ids).await?;
     let rights = env.rights_of(&command.context.caller).await?;
-    let mut drafts = make_drafts(env, command, &heads, &rights);
+    let decided = saving.take_decided(&ids, heads.position).await;
+    // Only the save's own hooks have written since the records were checked: that was before hooks.
+    let required = match &decided {
+        Some(_) => &Precondition::Nothing,
+        None => &command.precondition,
+    };
+    let required = precondition::Bound::new(env, (required, command), &rights);
+    let mut drafts = make_drafts(env, command, (&heads, &required), &rights);
+    required
+        .check(&rights.caller, &command.database, &mut drafts)
+        .await;
+    if drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
+        // Records with the old fields were checked against a predicate with the new ones.
+        return Ok(Outcome::Conflict);
+    }
     fail_whole_if_atomic(command, &drafts)?;
-    let decided_at = match saving.take_decided(&ids, heads.position).await {
+    let decided_at = match decided {
         Some(Decided { what, position }) => {
             rebase(what, &mut drafts);
             position
@@ -127,6 +145,10 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         .any(|item| item.restored.is_some());
     let mut plan = Plan::default();
     plan.reads.extend(rights.keys());
+    if command.precondition != Precondition::Nothing {
+        // Those that were refused, too: the answer is then true at the position of the commit.
+        plan.reads.extend(ids.iter().map(ConflictKey::record));
+    }
     for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
@@ -272,7 +294,7 @@ fn results_of<'a>(
 fn make_drafts(
     env: &RecordEnv,
     command: &SaveRecords,
-    heads: &Heads,
+    (heads, required): (&Heads, &precondition::Bound),
     Rights { caller, rules }: &Rights,
 ) -> Drafts {
     let now = env.clock.now();
@@ -287,11 +309,13 @@ fn make_drafts(
         };
         let stored = heads.get(&item.id);
         let is_here = |head: &&Arc<Head>| head.record.database == command.database;
-        let original = stored.filter(is_here).cloned();
+        let original = required
+            .original(&item.id.record_type, stored.filter(is_here).cloned())
+            .map_err(|error| failed(&item.id, error))?;
         // Checked last, so that a caller who may not create records learns nothing about other
         // databases.
         let refuse_elsewhere = |draft: Draft| match stored {
-            Some(_) if draft.original.is_none() => Err(draft::taken()),
+            Some(_) if draft.original.is_none() => Err(required.refuse_existing()),
             _ => Ok(draft),
         };
         draft::make(item, original, at)
