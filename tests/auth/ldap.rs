@@ -362,3 +362,25 @@ fn passwords_travel_only_to_the_directory_whose_certificate_is_known() {
         );
     }
 }
+
+/// The type of users has a default, which is open; a user has closed their own record.
+#[test]
+fn a_login_keeps_a_record_closed_that_its_user_has_closed() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let first = log_in(&server, "ada", "password-of-ada").result();
+    let client = client_of(&server, &first);
+    let id = format!("user/{}", first["user_id"].as_str().unwrap());
+    client.save(&id, json!({"_access": [], "name": "me"}));
+    let open = json!([{"public": true, "level": "read"}]);
+    let default = json!({"type": "user", "default_access": open});
+    let master = Client::master(&server);
+    master.call("schema:default_access", default).result();
+    let again = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(again["profile"]["name"], "Ada");
+    let user = master.call("record:fetch", json!({"ids": [id]})).result();
+    assert_eq!(
+        (&user[0]["name"], &user[0]["_access"]),
+        (&json!("Ada"), &json!([]))
+    );
+}

@@ -251,3 +251,25 @@ fn nobody_says_of_himself_who_he_is_at_the_provider() {
     let account = client_of(&world.server, &ada).call("openid:account", json!({}));
     assert_eq!(account.result()["subject"], "ada");
 }
+
+/// The type of users has a default, which is open; a user has closed their own record.
+#[test]
+fn a_login_keeps_a_record_closed_that_its_user_has_closed() {
+    let world = World::start();
+    let tokens = world.mint(json!({"sub": "ada", "claims": {"name": "Ada"}}));
+    let first = world.log_in(&only(&tokens, "id_token")).result();
+    let client = client_of(&world.server, &first);
+    let id = format!("user/{}", first["user_id"].as_str().unwrap());
+    client.save(&id, json!({"_access": [], "name": "me"}));
+    let open = json!([{"public": true, "level": "read"}]);
+    let default = json!({"type": "user", "default_access": open});
+    let master = Client::master(&world.server);
+    master.call("schema:default_access", default).result();
+    let again = world.log_in(&only(&tokens, "id_token")).result();
+    assert_eq!(again["profile"]["name"], "Ada");
+    let user = master.call("record:fetch", json!({"ids": [id]})).result();
+    assert_eq!(
+        (&user[0]["name"], &user[0]["_access"]),
+        (&json!("Ada"), &json!([]))
+    );
+}

@@ -83,11 +83,22 @@ export class Api {
   /**
    * Saves a record and returns it as it is stored; or several, and returns a slot for each, with an
    * error for each that failed. With `atomic`, either all are saved or none, and a failure is thrown.
+   *
+   * Only the fields that a record has are saved, and its access list only if `access` was set or
+   * fetched: otherwise a stored record keeps its list, and a new one gets its type's default.
+   *
+   * With `if`, a `Query` or a predicate in JSON form, a record is saved only if it exists and matches
+   * at that moment (`ConstraintViolated` otherwise), with `createOnly` only if it does not exist
+   * (`Duplicated` otherwise): of several saves at once that need the same state, one succeeds.
    */
-  async save(records, { atomic = false, database = PUBLIC } = {}) {
+  async save(records, options = {}) {
+    const { atomic = false, database = PUBLIC, if: condition, createOnly = false } = options;
     const list = [records].flat();
     const wire = list.map((record) => record.toWire());
-    const payload = { records: wire, atomic, database_id: database };
+    // A record that was built from an id and a few fields says nothing about access.
+    const payload = { records: wire, atomic, database_id: database, keep_access: true };
+    if (condition != null) payload.if = predicateOf(condition);
+    if (createOnly) payload.create_only = true;
     const slots = await this.#slots('record:save', payload);
     return Array.isArray(records) ? slots.map(recordOrError) : only(slots.map(recordOrError));
   }
@@ -198,6 +209,11 @@ const recordOrError = (slot) => errorOf(slot) ?? Record.fromWire(slot);
 function only([slot]) {
   if (slot instanceof ApiError) throw slot;
   return slot;
+}
+
+/** Returns the predicate of a query, which may be in JSON form already. */
+function predicateOf(condition) {
+  return condition instanceof Query ? (condition.toWire().predicate ?? []) : condition;
 }
 
 function idOf(target) {

@@ -453,6 +453,31 @@ test('the API reads what the server answers', async () => {
   await assert.rejects(tester.lambda('unknown'), { code: 117 });
 });
 
+test('saves say what they require', async () => {
+  const noon = new Date('2024-01-01T12:00:00Z');
+  const free = new Query('room').equalTo('taken_by', null).lessThan('seen', noon);
+  const tester = tested((plugin) => {
+    plugin.op('save', async (_, { api }) => {
+      const room = new Record('room/1', { name: 'r' });
+      await api.save(room);
+      room.access = [];
+      await api.save(room, { if: free });
+      await api.save(room, { if: new Query('room') });
+      await api.save([room], { createOnly: true, atomic: true });
+    });
+  });
+  tester.onAction('record:save', ({ records }) => records);
+  await tester.lambda('save');
+  const [plain, guarded, present, created] = tester.calls;
+  assert.deepEqual([plain.keep_access, plain.if, plain.create_only], [true, undefined, undefined]);
+  assert.equal('_access' in plain.records[0], false);
+  const [operator, isFree, seen] = guarded.if;
+  assert.deepEqual([operator, isFree[0], seen[0], seen[2]], ['and', 'eq', 'lt', noon]);
+  assert.deepEqual(guarded.records[0]._access, []);
+  assert.deepEqual(present.if, []);
+  assert.deepEqual([created.create_only, created.keep_access], [true, true]);
+});
+
 test('a history is read page by page, and the past asked for by moment', async () => {
   const noon = new Date('2024-01-01T12:00:00Z');
   const tester = tested((plugin) => {

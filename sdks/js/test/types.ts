@@ -51,7 +51,9 @@ plugin.staticAsset('/demo', () => 'assets');
 export async function tests() {
   const tester = new PluginTester(plugin);
   const saved: Record = await tester.beforeSave(new Record('note', { file: new Asset({ name: 'a' }) }));
-  const [first] = await plugin.api.save([saved]);
+  const [first] = await plugin.api.save([saved], { createOnly: true });
+  await plugin.api.save(saved, { if: new Query('note').equalTo('done', false) });
+  await plugin.api.save(saved, { if: ['eq', { $type: 'keypath', $val: 'done' }, false] });
   if (first instanceof Record) first.title = 1;
   // @ts-expect-error a hook returns a record
   plugin.beforeSave('note', () => 'text');

@@ -266,6 +266,16 @@ export interface BatchOptions extends DatabaseOptions {
   atomic?: boolean;
 }
 
+export interface SaveOptions extends BatchOptions {
+  /**
+   * Save a record only if it exists and the stored version matches: a query, of which only the
+   * conditions count, or a predicate in JSON form. Otherwise it fails with `ConstraintViolated`.
+   */
+  if?: Query | readonly unknown[];
+  /** Save a record only if it does not exist; otherwise it fails with `Duplicated`. */
+  createOnly?: boolean;
+}
+
 /** A position of the log, or a time. */
 export type Moment = number | Date;
 
@@ -335,8 +345,12 @@ export class Api {
   request(name: string, payload?: object, options?: RequestOptions): Promise<any>;
   /** Runs a lambda, of this plugin or another. */
   lambda(name: string, args?: readonly unknown[] | object, options?: RequestOptions): Promise<any>;
-  save(record: Record, options?: BatchOptions): Promise<Record>;
-  save(records: readonly Record[], options?: BatchOptions): Promise<(Record | ApiError)[]>;
+  /**
+   * Saves the fields that a record has, and its access list if `access` was set or fetched:
+   * otherwise a stored record keeps its list, and a new one gets its type's default.
+   */
+  save(record: Record, options?: SaveOptions): Promise<Record>;
+  save(records: readonly Record[], options?: SaveOptions): Promise<(Record | ApiError)[]>;
   fetch(id: RecordId, options?: PastOptions): Promise<Record>;
   fetch(ids: readonly RecordId[], options?: PastOptions): Promise<(Record | ApiError)[]>;
   query(

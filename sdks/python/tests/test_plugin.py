@@ -430,6 +430,26 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(ApiError, "no"):
             await self.api.save(room)
 
+    async def test_saves_say_what_they_require(self) -> None:
+        self.tester.on_action("record:save", lambda payload: payload["records"])
+        await self.api.save(Record("room/1", name="r"))
+        plain = self.tester.calls[-1]
+        self.assertEqual((plain["keep_access"], plain["atomic"]), (True, False))
+        self.assertTrue({"if", "create_only"}.isdisjoint(plain))
+        self.assertNotIn("_access", plain["records"][0])
+
+        closed = Record("room/1", name="r")
+        closed.acl = []
+        await self.api.save(closed, if_=field("seen") < NOON)
+        call = self.tester.calls[-1]
+        self.assertEqual((call["if"][0], call["if"][2]), ("lt", NOON))
+        self.assertEqual(call["records"][0]["_access"], [])
+        await self.api.save(closed, if_=[])
+        self.assertEqual(self.tester.calls[-1]["if"], [])
+        await self.api.save_many([closed], create_only=True, atomic=True)
+        call = self.tester.calls[-1]
+        self.assertEqual((call["create_only"], call["keep_access"]), (True, True))
+
     async def test_queries_say_what_they_want(self) -> None:
         self.tester.on_action("record:query", [Record("note/1", title="hi")])
         condition = (field("room") == Reference.to("room/1")) & ~field("title").like("%spam%")

@@ -114,19 +114,48 @@ class Api:
 
     # -- records -------------------------------------------------------------
 
-    async def save(self, record: Record, *, database: str = PUBLIC) -> Record:
-        """Saves a record and returns it as it is stored."""
-        return _only(await self.save_many([record], database=database))
+    async def save(
+        self,
+        record: Record,
+        *,
+        if_: Condition | Sequence[Any] | None = None,
+        create_only: bool = False,
+        database: str = PUBLIC,
+    ) -> Record:
+        """Saves a record and returns it as it is stored.
+
+        Only the fields that the record has are saved, and its access list only if `acl` was set or
+        fetched: otherwise a stored record keeps its list, and a new one gets its type's default.
+
+        With `if_` it is saved only if the stored record exists and matches at that moment
+        (`ConstraintViolated` otherwise), with `create_only` only if it does not exist (`Duplicated`
+        otherwise): of several saves at once that need the same state, one succeeds.
+        """
+        saved = self.save_many([record], if_=if_, create_only=create_only, database=database)
+        return _only(await saved)
 
     async def save_many(
-        self, records: Iterable[Record], *, atomic: bool = False, database: str = PUBLIC
+        self,
+        records: Iterable[Record],
+        *,
+        atomic: bool = False,
+        if_: Condition | Sequence[Any] | None = None,
+        create_only: bool = False,
+        database: str = PUBLIC,
     ) -> list[Record | ApiError]:
         """Saves several records; the slots of those that failed have their errors.
 
-        With `atomic`, either all are saved or none, and a failure is raised.
+        With `atomic`, either all are saved or none, and a failure is raised. `if_` and
+        `create_only` are as in `save`, for each of the records.
         """
         wire = [record.to_wire() for record in records]
-        payload = {"records": wire, "atomic": atomic, "database_id": database}
+        payload: JsonObject = {"records": wire, "atomic": atomic, "database_id": database}
+        # A record that was built from an id and a few fields says nothing about access.
+        payload["keep_access"] = True
+        if if_ is not None:
+            payload["if"] = if_.to_wire() if isinstance(if_, Condition) else if_
+        if create_only:
+            payload["create_only"] = True
         return [_record(slot) for slot in _slots(await self.request("record:save", payload))]
 
     async def fetch(
