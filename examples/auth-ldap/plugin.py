@@ -133,7 +133,8 @@ def bring_up_to_date(user, person):
     """Gives a user the roles of their groups, and then updates name and address."""
     give_roles(user, person)
     try:
-        plugin.api.blocking.save(Record(str(user.id), user_fields(person, user.id)))
+        # Only if it exists: the user may be erased meanwhile. Its access list stays.
+        plugin.api.blocking.save(Record(str(user.id), user_fields(person, user.id)), if_=[])
     except ApiError as error:
         # This must not make the login fail.
         log.warning("%s was not updated: %s", user.id, error)

@@ -134,7 +134,8 @@ def is_here(user_id):
 
 def bring_up_to_date(user, account):
     try:
-        plugin.api.blocking.save(Record(str(user.id), user_fields(account, user.id)))
+        # Only if it exists: the user may be erased meanwhile. Its access list stays.
+        plugin.api.blocking.save(Record(str(user.id), user_fields(account, user.id)), if_=[])
     except ApiError as error:
         # This must not make the login fail.
         log.warning("%s was not updated: %s", user.id, error)
