@@ -146,6 +146,8 @@ const KNOWN_UNEXPECTED: &[&str] = &[
     "unexpected key ",
     "cannot sort by ",
     "cannot be compared",
+    "cannot use \"in\" operator to compare the specified values",
+    "distance takes a plain field",
     "skydb: AuthInfo ID not found",
     "Unable to send push notification because",
 ];
