@@ -19,7 +19,7 @@ use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
 use super::upgrade::{Fault, upgrade};
-use crate::http::live::{Admitted, End, Shown, read_from, read_query};
+use crate::http::live::{Admitted, End, Shown, TOO_SLOW, read_from, read_query};
 use crate::services::Services;
 
 /// The size limit of a message.
@@ -223,10 +223,7 @@ impl Socket {
 
 fn reason_of(ending: EndReason) -> CloseReason {
     let (code, text) = match ending {
-        EndReason::TooSlow => (
-            CloseCode::Policy,
-            "too slow: too much was waiting; resume from the last position".to_owned(),
-        ),
+        EndReason::TooSlow => (CloseCode::Policy, TOO_SLOW.to_owned()),
         EndReason::Refused(error) => (CloseCode::Policy, error.message),
         EndReason::Stopping => (CloseCode::Away, "the server is stopping".to_owned()),
     };

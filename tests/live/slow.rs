@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::listener::Listener;
+use super::listener::{Listener, TIMEOUT};
 use super::stream::Stream;
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -57,6 +57,15 @@ fn for_one_who_does_not_read_so_many_bytes_wait() {
         saved += 1;
         assert!(saved <= 60, "{} are ended", num_slow());
         ada.save("note/1", json!({"text": text, "n": saved}));
+    }
+    // The stream's last event is an error like any other.
+    stream.until(|it| it.error.is_some());
+    let error = stream.followed.error.clone().unwrap();
+    assert_eq!(error["code"], 10000, "{error}");
+    assert_eq!(error["name"], "UnexpectedError", "{error}");
+    assert!(error["info"]["retry_after_ms"].is_u64(), "{error}");
+    while !stream.is_over {
+        stream.next(TIMEOUT);
     }
     socket.until_closed();
     // So many missed changes are not sent one by one.

@@ -23,6 +23,12 @@ use crate::socket::seats::Seat;
 pub use super::shown::Shown;
 pub use admission::{Admitted, End, admit, read_from, read_query};
 
+/// What a client is told that does not read what is waiting for it.
+pub const TOO_SLOW: &str = "too slow: too much was waiting; resume from the last position";
+
+/// When such a client should come back.
+const RETRY_AFTER_MS: u64 = 1000;
+
 /// How many events can be between a client's bounded queue and its connection.
 const QUEUE: usize = 1;
 
@@ -181,7 +187,9 @@ async fn tell(
     };
     let error = match ending {
         Some(EndReason::Refused(error)) => error.to_wire(),
-        Some(EndReason::TooSlow) => json!({"message": "too slow: too much was waiting"}),
+        Some(EndReason::TooSlow) => ApiError::unexpected(TOO_SLOW)
+            .with_info("retry_after_ms", RETRY_AFTER_MS.into())
+            .to_wire(),
         Some(EndReason::Stopping) | None => return,
     };
     let text = json!({"event": "error", "error": error}).to_string();
