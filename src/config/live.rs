@@ -1,6 +1,6 @@
 //! Settings for live queries.
 
-use skytrail_actors::live::LiveSettings;
+use skytrail_actors::live::{ALWAYS_TOLD, LiveSettings};
 
 use super::size;
 use super::source::Reader;
@@ -35,6 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Live {
             max_records: number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000),
             max_queue: number("LIVE_QUEUE", 8192, 16..=1_000_000),
             max_queue_bytes: number("LIVE_QUEUE_BYTES", 8 << 20, 1024..=1 << 40),
+            always_told: ALWAYS_TOLD,
             max_missed: reader.number("LIVE_MAX_MISSED", 20_000, 0..=100_000_000),
         },
     }

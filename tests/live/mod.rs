@@ -93,6 +93,55 @@ fn who_comes_back_is_told_what_he_missed() {
     assert_eq!(ids(&anew), ["note/1", "note/3"]);
 }
 
+/// 500 events of the type are told to everybody, more of them only of a result of half that size.
+#[test]
+fn who_missed_much_more_than_the_result_gets_the_result() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let save = |n: u64| {
+        let records: Vec<_> = (0..300)
+            .map(|id| json!({"_id": format!("note/{id}"), "id": id, "n": n}))
+            .collect();
+        ada.call("record:save", json!({"records": records}))
+            .result();
+    };
+    save(0);
+    let few = json!({"record_type": "note", "predicate": ["lt", path("id"), 3]});
+    let all = json!({"record_type": "note"});
+    let asked = [("few", &few), ("all", &all)];
+    let mut known: Vec<Followed> = Vec::new();
+    let mut listener = Listener::open(&server, &ada);
+    for (name, query) in asked {
+        known.push(listener.subscribe(name, query.clone()).clone());
+    }
+    for (n, resets) in [(1, [0, 0]), (2, [1, 0]), (3, [1, 1])] {
+        drop(listener);
+        for n in 0..n {
+            save(n + 1);
+        }
+        listener = Listener::open(&server, &ada);
+        for (place, (name, query)) in asked.iter().enumerate() {
+            let mut query = (*query).clone();
+            query["from"] = known[place].position.unwrap().into();
+            let before = known[place].resumed();
+            let before_resets = before.num_resets;
+            listener.followed.insert((*name).to_owned(), before);
+            let after = listener.subscribe(name, query.clone()).clone();
+            assert_eq!(
+                after.num_resets - before_resets,
+                resets[place],
+                "{name} {n}"
+            );
+            query.as_object_mut().unwrap().remove("from");
+            let fresh = listener.subscribe("fresh", query).clone();
+            listener.unsubscribe("fresh");
+            listener.followed.remove("fresh");
+            assert_eq!(after.records, fresh.records, "{name} {n}");
+            known[place] = after;
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_followed_is_refused_in_plain_words() {
     let server = TestServer::with(&[("LIVE_MAX_SUBSCRIPTIONS", "2"), ("LIVE_MAX_RECORDS", "3")]);

@@ -14,7 +14,8 @@
 //!    until it is loaded again; then the difference is told. A view whose condition looks beyond
 //!    its own records is loaded again whenever the others change.
 //! 5. A listener that comes back **from** a position is told from the log what it missed
-//!    ([`replay`]), or that it has to start anew.
+//!    ([`replay`]), or that it has to start anew. Members of a view that come back from the same
+//!    position share what was found.
 //!
 //! [`listeners`] holds all of this under one lock. The lock is never held while something is waited
 //! for, nor while a query is held against a record, which may take long. What queries say of a
@@ -41,4 +42,4 @@ pub use frame_sender::{EndReason, Ended, Inbox, ListenerId};
 pub use lens::{Audience, Credential};
 pub use listeners::LiveQueriesState;
 pub use query::LiveQuery;
-pub use service::{Connected, LiveQueries, LiveSettings, Subscribe};
+pub use service::{ALWAYS_TOLD, Connected, LiveQueries, LiveSettings, Subscribe};

@@ -38,10 +38,18 @@ const PAGE_EVENTS: usize = 1024;
 /// How many records are looked up together.
 const MAX_BATCH: usize = 512;
 
+/// How many events of its type are looked at for each record of the result.
+///
+/// Looking at an event costs about four times as much CPU as sending a record of the result. If
+/// every event is about the result, twice as many events as records are about twice as many bytes,
+/// too.
+const EVENTS_PER_RECORD: usize = 2;
+
 /// Why the listener has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
     "access rights, fields or records that the query reads have changed; start again";
 pub(super) const TOO_OLD: &str = "too old: too much has happened since; start again";
+const TOO_MANY: &str = "more has happened since than the result has records; start again";
 const ERASED: &str = "some of the missed events were erased; start again";
 /// It took too long to find out what was missed.
 pub(super) const TOO_LONG: &str = "finding the missed events takes too long; start again";
@@ -73,7 +81,7 @@ impl From<ApiError> for CannotReplay {
     }
 }
 
-/// Finds out what a member missed. If that is more than the settings allow, none of it is told.
+/// Finds out what members missed. If that is more than the settings allow, none of it is told.
 pub(super) async fn replay(
     env: &RecordEnv,
     whose: (&LiveQuery, &Audience),
@@ -98,6 +106,10 @@ pub(super) async fn replay(
         frames: Vec::new(),
         num_bytes: 0,
         max_bytes: settings.max_queue_bytes,
+        max_events: missed
+            .num_records
+            .saturating_mul(EVENTS_PER_RECORD)
+            .max(settings.always_told),
         yield_budget: YieldBudget::default(),
     };
     // The follower is ahead of the store, which knows where a record's events are.
@@ -133,6 +145,8 @@ struct Replay<'a> {
     /// The bytes of the frames, and how many are allowed.
     num_bytes: usize,
     max_bytes: usize,
+    /// How many events can be about records of the type.
+    max_events: usize,
     yield_budget: YieldBudget,
 }
 
@@ -160,7 +174,7 @@ impl Replay<'_> {
 
     /// Reads the events, and finds which records they are about.
     async fn meet(&self) -> Result<BTreeMap<RecordId, Met>, CannotReplay> {
-        let mut met = BTreeMap::new();
+        let (mut met, mut num_events) = (BTreeMap::new(), 0);
         let mut position = self.missed.from;
         while position < self.missed.until {
             let commits = self.env.log.read(position + 1, PAGE_EVENTS).await;
@@ -171,24 +185,28 @@ impl Replay<'_> {
             let events = commits.iter().flat_map(|commit| &commit.events);
             let missed_range = position + 1..=self.missed.until;
             for event in events.filter(|event| missed_range.contains(&event.position)) {
-                self.note(event, &mut met)?;
+                num_events += usize::from(self.note(event, &mut met)?);
+                if num_events > self.max_events {
+                    return Err(CannotReplay::Because(TOO_MANY));
+                }
             }
             position = last;
         }
         Ok(met)
     }
 
-    fn note(&self, event: &Event, met: &mut BTreeMap<RecordId, Met>) -> Result<(), CannotReplay> {
+    /// Notes an event; returns whether it is about a record of the type.
+    fn note(&self, event: &Event, met: &mut BTreeMap<RecordId, Met>) -> Result<bool, CannotReplay> {
         let (query, lens) = (self.whose.0, &self.missed.lens);
         let has_moved = query.is_wide && moves(event, self.whose, Some(lens));
         if has_moved || disturbs(event, self.whose, Some(lens)) {
             return Err(CannotReplay::Because(CHANGED_MEANWHILE));
         }
         let Stream::Record(id) = &event.stream else {
-            return Ok(());
+            return Ok(false);
         };
         if query.is_wide || id.record_type != query.query.record_type {
-            return Ok(());
+            return Ok(false);
         }
         if let EventBody::Erased(_) = event.body {
             return Err(CannotReplay::Because(ERASED));
@@ -200,7 +218,7 @@ impl Replay<'_> {
         });
         met.positions.push(event.position);
         met.is_gone = matches!(event.body, EventBody::RecordDeleted(_));
-        Ok(())
+        Ok(true)
     }
 
     /// Tells which records the user may not have any more, and returns the events of those that

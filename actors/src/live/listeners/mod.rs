@@ -19,10 +19,10 @@ use super::matcher::{MatchRequest, Matchers};
 use super::query::LiveQuery;
 use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
-use super::view::{Beginning, Change, MemberKey, Missed, Post, View, Work};
+use super::view::{Beginning, Change, MemberKey, Post, View, Work};
 use crate::log::Timeline;
 
-/// How many jobs can wait in a connection's line, in addition to a result and a replay for each
+/// How many jobs can wait in a connection's lines, in addition to a result and a replay for each
 /// subscription. They are for queries that were ended, and begun anew, before their turn.
 const SPARE_PLACES: usize = 100;
 
@@ -40,8 +40,8 @@ pub(super) struct Job {
     line: Line,
 }
 
-/// The line of a connection's jobs, which run one after the other. So connections take turns,
-/// however much one of them asks for.
+/// A line of a connection's jobs, which run one after the other. So connections take turns, however
+/// much one of them asks for.
 pub(super) type Line = Arc<tokio::sync::Mutex<()>>;
 
 /// What is asked, and as whom.
@@ -100,8 +100,29 @@ struct Listener {
     pending: Vec<super::Frame>,
     /// The bytes of `pending`.
     num_pending: usize,
-    /// Every job that waits in the line holds a share of it.
-    line: Line,
+    lines: Lines,
+}
+
+/// A connection's lines. A result does not wait for what was missed.
+#[derive(Default)]
+struct Lines {
+    /// Every job that waits in a line holds a share of it.
+    loads: Line,
+    replays: Line,
+}
+
+impl Lines {
+    fn of(&self, work: &Work) -> &Line {
+        match work {
+            Work::Load(_) => &self.loads,
+            Work::Replay(..) => &self.replays,
+        }
+    }
+
+    /// Returns how many jobs wait, or run.
+    fn num_jobs(&self) -> usize {
+        Arc::strong_count(&self.loads) + Arc::strong_count(&self.replays) - 2
+    }
 }
 
 /// See the module's overview.
@@ -178,7 +199,7 @@ impl Listeners {
             subscriptions: HashMap::new(),
             pending: Vec::new(),
             num_pending: 0,
-            line: Line::default(),
+            lines: Lines::default(),
         };
         self.listeners.insert(self.last_number, listener);
         self.last_number
@@ -262,7 +283,7 @@ impl Listeners {
         }
         // A job of a query that has been ended is dropped when its turn arrives.
         let max_waiting = max.saturating_mul(2).saturating_add(SPARE_PLACES);
-        if Arc::strong_count(&listener.line) > max_waiting {
+        if listener.lines.num_jobs() >= max_waiting {
             return Err(ApiError::overloaded("the live queries of this connection"));
         }
         let key = (
@@ -300,11 +321,10 @@ impl Listeners {
             return Ok(None);
         };
         let work = view.join((id, name), label, beginning, position);
-        let line = Arc::clone(&listener.line);
         Ok(work.map(|work| Job {
             view: view_id,
+            line: Arc::clone(listener.lines.of(&work)),
             work,
-            line,
         }))
     }
 
@@ -389,19 +409,10 @@ impl Listeners {
     }
 
     /// Handles the outcome of a replay.
-    pub(super) fn replayed(
-        &mut self,
-        id: ViewId,
-        missed: &Missed,
-        replayed: Replayed,
-    ) -> Option<Job> {
-        match &replayed {
-            Replayed::Told(_) => self.figures.num_replays += 1,
-            Replayed::Reset(_) => self.figures.num_resets += 1,
-        }
+    pub(super) fn replayed(&mut self, id: ViewId, number: u64, replayed: &Replayed) -> Option<Job> {
         let view = self.views.get_mut(&id)?;
         let mut post = Vec::new();
-        let work = view.replayed(missed, replayed, &mut post);
+        let work = view.replayed(number, replayed, (&mut self.figures, &mut post));
         let job = work.and_then(|work| job(&self.listeners, (id, view), work));
         self.deliver(post);
         self.flush();
@@ -465,17 +476,18 @@ fn job(
     (id, view): (ViewId, &View),
     work: Work,
 ) -> Option<Job> {
-    let line_of = |id: &ListenerId| listeners.get(id).map(|listener| &listener.line);
+    let line_of = |id: &ListenerId| Some(listeners.get(id)?.lines.of(&work));
     let line = match &work {
         Work::Load(_) => {
             let lines = view.members().filter_map(|(id, _)| line_of(id));
             lines.min_by_key(|line| Arc::strong_count(line))
         }
-        Work::Replay(missed) => line_of(&missed.member.0),
+        Work::Replay(listener, _) => line_of(listener),
     };
+    let line = Arc::clone(line?);
     Some(Job {
         view: id,
-        line: Arc::clone(line?),
         work,
+        line,
     })
 }

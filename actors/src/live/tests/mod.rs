@@ -118,7 +118,7 @@ fn happen(world: &World, dice: &mut Dice, label: &mut &'static str) {
 
 async fn play(seed: u64) {
     let mut dice = Dice::new(seed);
-    let mut world = World::new(dice.pick(&[0, 1 << 20]));
+    let mut world = World::telling(dice.pick(&[0, 1 << 20]), dice.pick(&[2, 1000]));
     begin(&world);
     let mut label = "label";
     let users = [None, Some("u0"), Some("u0"), Some("u1")];

@@ -247,3 +247,106 @@ fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
         assert!(!was_locked.contains(&true), "{was_locked:?}");
     });
 }
+
+/// An ear that has the result and is not connected any more.
+async fn away(world: &mut World, name: &str) -> Ear {
+    let mut ear = ear(name);
+    ear.connect(&world.service);
+    hear_all(world, &mut ear).await;
+    ear.disconnect(&world.service);
+    ear
+}
+
+#[test]
+fn new_results_and_rights_do_not_wait_for_what_others_missed() {
+    run(async {
+        // What was missed is read from the store.
+        let mut world = World::new(0);
+        begin(&world);
+        world.commit(vec![created(&note("a"), json!({"n": 1}), &Json::Null)]);
+        let mut back = Vec::new();
+        for number in 0..9 {
+            // Each comes back from another position.
+            back.push(away(&mut world, &format!("comes back, {number}")).await);
+            world.commit(vec![changed(&note("a"), json!({"n": number}), &Json::Null)]);
+        }
+        let mut there = ear("was there");
+        there.query = json!({"record_type": "note", "desired_keys": ["n"]});
+        there.connect(&world.service);
+        hear_all(&mut world, &mut there).await;
+        // The result is known as long as somebody has it.
+        let mut stays = ear("stays");
+        stays.connect(&world.service);
+        hear_all(&mut world, &mut stays).await;
+        for ear in &mut back {
+            ear.connect(&world.service);
+        }
+        world.rest().await;
+        let held = world.store.gate.num_waiting();
+        assert!(held > 0, "replays are under way");
+        let mut new = ear("is new");
+        new.query = json!({"record_type": "note", "desired_keys": ["secret"]});
+        new.connect(&world.service);
+        let before = there.heard.len();
+        world.commit(vec![created(&note("b"), json!({"n": 1}), &for_role("red"))]);
+        world.commit(vec![role("u0", "red", true)]);
+        world.apply(usize::MAX);
+        world.follow(usize::MAX);
+        world.rest().await;
+        while world.store.gate.num_waiting() > held {
+            world.store.gate.release(held);
+            world.rest().await;
+        }
+        while there.hear() {}
+        while new.hear() {}
+        assert!(there.heard[before..].concat().contains("note/b"));
+        assert!(new.heard.concat().contains("ready"), "{:?}", new.heard);
+        let told = world.service.state();
+        assert_eq!(told.num_replays + told.num_resets, 0);
+        for ear in back.iter_mut().chain([&mut there, &mut new, &mut stays]) {
+            hear_all(&mut world, ear).await;
+        }
+    });
+}
+
+#[test]
+fn those_who_missed_the_same_share_one_replay() {
+    let num_reads = |number: usize| async move {
+        let mut world = World::new(0);
+        begin(&world);
+        world.commit(vec![created(&note("a"), json!({"n": 1}), &Json::Null)]);
+        let mut stays = ear("stays");
+        stays.connect(&world.service);
+        hear_all(&mut world, &mut stays).await;
+        let mut back = Vec::new();
+        for _ in 0..number {
+            back.push(away(&mut world, "comes back").await);
+        }
+        world.commit(vec![changed(&note("a"), json!({"n": 2}), &Json::Null)]);
+        all_moves(&mut world).await;
+        for ear in &mut back {
+            ear.connect(&world.service);
+        }
+        world.rest().await;
+        // Whoever asked first does not wait any more; the others do.
+        if number > 1 {
+            back.remove(0).disconnect(&world.service);
+        }
+        let mut num_reads = 0;
+        while world.store.gate.num_waiting() > 0 {
+            world.store.gate.release(0);
+            world.rest().await;
+            num_reads += 1;
+        }
+        assert_eq!(world.service.state().num_replays, back.len() as u64);
+        for ear in &mut back {
+            hear_all(&mut world, ear).await;
+        }
+        num_reads
+    };
+    run(async {
+        let of_one = num_reads(1).await;
+        assert!(of_one > 0);
+        assert_eq!(num_reads(5).await, of_one);
+    });
+}

@@ -61,6 +61,11 @@ pub(super) struct World {
 impl World {
     /// `max_bytes` is what can be kept in memory: if it is zero, reads go to the store.
     pub(super) fn new(max_bytes: usize) -> Self {
+        Self::telling(max_bytes, 1000)
+    }
+
+    /// Like [`new`](Self::new); `always_told` is the setting.
+    pub(super) fn telling(max_bytes: usize, always_told: usize) -> Self {
         let store = Arc::<ModelStore>::default();
         let log = Arc::clone(&store.log);
         let urls = Arc::new(Urls::default());
@@ -72,6 +77,7 @@ impl World {
             max_queue: 100_000,
             max_queue_bytes: 1 << 30,
             max_missed: 1000,
+            always_told,
         };
         let service = LiveQueries::new(env.clone(), settings, Timeline::default());
         let mut follower = LiveFollower::new(service.clone());

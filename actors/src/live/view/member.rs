@@ -70,6 +70,11 @@ impl PendingFrames {
 }
 
 impl Member {
+    /// Whether the member waits for that replay.
+    pub(super) fn awaits(&self, number: u64) -> bool {
+        matches!(self.state, State::CatchingUp { replay, .. } if replay == number)
+    }
+
     /// Sends a frame about `position`, or keeps it; at most `max_bytes` are kept.
     pub(super) fn take(
         &mut self,

@@ -12,6 +12,7 @@ use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::record::Head;
 
 use super::frame::Label;
+use super::frame_sender::ListenerId;
 use super::lens::{Audience, Lens, disturbs, moves};
 use super::listeners::ViewId;
 use super::matcher::{MatchRequest, MatchResult, Matcher};
@@ -41,8 +42,8 @@ pub(super) struct Change {
 pub(super) enum Work {
     /// The result; the loads of a view are numbered.
     Load(u64),
-    /// What a member missed.
-    Replay(Missed),
+    /// What members missed; it waits in the line of this listener.
+    Replay(ListenerId, Missed),
 }
 
 /// Where a member begins.
@@ -56,21 +57,28 @@ pub(super) enum Beginning {
     Reset(&'static str),
 }
 
-/// What a member missed.
+/// What members missed.
 #[derive(Clone, Debug)]
 pub(super) struct Missed {
     /// The replays of a view are numbered.
     pub(super) number: u64,
-    /// The member.
-    pub(super) member: MemberKey,
-    /// How the member's frames are marked.
+    /// How the members' frames are marked.
     pub(super) label: Label,
-    /// How the member's user sees.
+    /// How the members' user sees.
     pub(super) lens: Arc<Lens>,
-    /// The member has received everything up to here.
+    /// The members have received everything up to here.
     pub(super) from: u64,
-    /// What follows after this position is kept for the member.
+    /// What follows after this position is kept for the members.
     pub(super) until: u64,
+    /// How many records the result has.
+    pub(super) num_records: usize,
+}
+
+/// A replay that was asked for.
+#[derive(Debug)]
+struct Replaying {
+    missed: Missed,
+    has_begun: bool,
 }
 
 /// How far a load is.
@@ -111,8 +119,10 @@ pub(super) struct View {
     moved_at: u64,
     /// How many loads were requested.
     num_loads: u64,
-    /// How many replays have begun.
+    /// How many replays were requested.
     num_replays: u64,
+    /// Those that have not ended, by number.
+    replays: BTreeMap<u64, Replaying>,
     loading: Loading,
     members: BTreeMap<MemberKey, Member>,
 }
@@ -134,6 +144,7 @@ impl View {
             moved_at: 0,
             num_loads: 0,
             num_replays: 0,
+            replays: BTreeMap::new(),
             loading: Loading::Not,
             members: BTreeMap::new(),
         }
@@ -217,9 +228,14 @@ impl View {
                 }
                 is_its_turn
             }
-            Work::Replay(missed) => {
-                let state = self.members.get(&missed.member).map(|it| &it.state);
-                matches!(state, Some(State::CatchingUp { replay, .. }) if *replay == missed.number)
+            Work::Replay(_, missed) => {
+                let number = missed.number;
+                if !self.members.values().any(|it| it.awaits(number)) {
+                    self.replays.remove(&number);
+                    return false;
+                }
+                let replaying = self.replays.get_mut(&number);
+                replaying.is_some_and(|it| !std::mem::replace(&mut it.has_begun, true))
             }
         }
     }
@@ -236,20 +252,43 @@ impl View {
             member.state = State::waiting(next, Some(CHANGED_MEANWHILE));
             return self.begin_load();
         }
-        self.num_replays += 1;
+        let lens = self.lens.as_ref()?;
+        let is_same = |it: &&Replaying| {
+            let missed = &it.missed;
+            (missed.from, missed.until) == (from, until)
+                && missed.label == member.label
+                && Arc::ptr_eq(&missed.lens, lens)
+        };
+        let same = self.replays.values().find(is_same);
+        // A replay that waits in another listener's line waits in this one's, too. Whichever turn
+        // is first begins it.
+        let (missed, has_begun) = match same {
+            Some(same) => (same.missed.clone(), same.has_begun),
+            None => {
+                self.num_replays += 1;
+                let missed = Missed {
+                    number: self.num_replays,
+                    label: member.label.clone(),
+                    lens: Arc::clone(lens),
+                    from,
+                    until,
+                    num_records: self.sent.len(),
+                };
+                (missed, false)
+            }
+        };
         member.since = until.max(from);
         member.state = State::CatchingUp {
-            replay: self.num_replays,
+            replay: missed.number,
             kept: PendingFrames::default(),
         };
-        Some(Work::Replay(Missed {
-            number: self.num_replays,
-            member: key.clone(),
-            label: member.label.clone(),
-            lens: Arc::clone(self.lens.as_ref()?),
-            from,
-            until,
-        }))
+        self.replays
+            .entry(missed.number)
+            .or_insert_with(|| Replaying {
+                missed: missed.clone(),
+                has_begun: false,
+            });
+        (!has_begun).then_some(Work::Replay(key.0, missed))
     }
 
     /// Handles an event about how its user sees, or about what the query looks at beyond its

@@ -8,7 +8,7 @@ use skytrail_schema::id::{RecordId, RecordKey};
 
 use super::super::frame::{Frame, Label};
 use super::super::lens::Lens;
-use super::super::listeners::ViewId;
+use super::super::listeners::{LiveQueriesState, ViewId};
 use super::super::load::Loaded;
 use super::super::matcher::{MatchRequest, Matchers};
 use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
@@ -165,36 +165,36 @@ impl View {
         }
     }
 
-    /// Handles the outcome of a member's replay.
+    /// Handles the outcome of a replay.
     pub(in super::super) fn replayed(
         &mut self,
-        missed: &Missed,
-        replayed: Replayed,
-        post: &mut Post,
+        number: u64,
+        replayed: &Replayed,
+        (figures, post): (&mut LiveQueriesState, &mut Post),
     ) -> Option<Work> {
-        let next = self.next_load();
-        let member = self.members.get_mut(&missed.member)?;
-        // The listener may have ended its query since, and begun it again.
-        let State::CatchingUp { replay, kept } = &member.state else {
-            return None;
-        };
-        if *replay != missed.number {
-            return None;
+        let Missed { from, until, .. } = self.replays.remove(&number)?.missed;
+        let (reached, next) = (until.max(from), self.next_load());
+        let mut is_reset = false;
+        // A listener that has ended its query since, and begun it again, waits for something else.
+        let waiting = self.members.iter_mut().filter(|(_, it)| it.awaits(number));
+        for ((listener, _), member) in waiting {
+            let is_lost = matches!(&member.state, State::CatchingUp { kept, .. } if kept.is_lost);
+            let reason = match replayed {
+                Replayed::Told(_) if is_lost => TOO_OLD,
+                Replayed::Told(frames) => {
+                    figures.num_replays += 1;
+                    post.extend(frames.iter().map(|frame| (*listener, frame.clone())));
+                    post.push((*listener, member.label.ready(reached)));
+                    member.go_live(*listener, reached, post);
+                    continue;
+                }
+                Replayed::Reset(reason) => reason,
+            };
+            figures.num_resets += 1;
+            member.since = 0;
+            member.state = State::waiting(next, Some(reason));
+            is_reset = true;
         }
-        let listener = missed.member.0;
-        let reason = match replayed {
-            Replayed::Told(_) if kept.is_lost => TOO_OLD,
-            Replayed::Told(frames) => {
-                post.extend(frames.into_iter().map(|frame| (listener, frame)));
-                let reached = missed.until.max(missed.from);
-                post.push((listener, member.label.ready(reached)));
-                member.go_live(listener, reached, post);
-                return None;
-            }
-            Replayed::Reset(reason) => reason,
-        };
-        member.since = 0;
-        member.state = State::waiting(next, Some(reason));
-        self.begin_load()
+        if is_reset { self.begin_load() } else { None }
     }
 }
