@@ -40,8 +40,8 @@ Examples:
   skytrail backup /mnt/backups                   back up what is new, while the server runs
   skytrail restore /mnt/backups --to data        restore the newest backup into an empty folder
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt,
-141 nobody reads the output (only of a command that shows something; others finish their work).";
+Exit codes: 0 done, 1 failed, 2 unknown or missing arguments, or wrong settings, 3 a replay found differences,
+70 the log is in doubt, 141 nobody reads the output (only of a command that shows something; others finish their work).";
 
 /// The exit code of a replay that found differences.
 const DIFFERENT: u8 = 3;

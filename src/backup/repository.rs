@@ -233,10 +233,11 @@ impl std::fmt::Display for BackupPlace {
 }
 
 impl BackupPlace {
-    /// Parses a place; `None` if it begins like a bucket but names none.
+    /// Parses a place; `None` if it begins like a bucket but names none, or is an address of
+    /// another kind. `./s3:/x` is the folder of that name.
     pub fn parse(text: &str) -> Option<Self> {
         let Some(rest) = text.strip_prefix("s3://") else {
-            return (!text.is_empty()).then(|| Self::Folder(PathBuf::from(text)));
+            return (!text.is_empty() && !has_scheme(text)).then(|| Self::Folder(text.into()));
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         (!bucket.is_empty()).then(|| Self::S3 {
@@ -270,6 +271,17 @@ impl BackupPlace {
         }
         Ok(())
     }
+}
+
+/// Returns whether a text begins like an address, `scheme:/`. A backup that is meant for another
+/// service must not end up in a folder of this machine.
+fn has_scheme(text: &str) -> bool {
+    text.split_once(":/").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || "+-.".contains(it))
+    })
 }
 
 /// Resolves a path, as far as it exists.

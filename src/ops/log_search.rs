@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::json;
+use skytrail_schema::time::Timestamp;
 
 use super::remote::{self, RunningServer, ServerFlag};
 use super::unwritten;
@@ -100,8 +101,12 @@ struct Info {
 pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let (mut body, format) = (command.filter.body(), command.format);
-    insert(&mut body, "since", command.from.as_deref().map(moment));
-    insert(&mut body, "until", command.to.as_deref().map(moment));
+    let bound = |flag: &str, text: &Option<String>| {
+        let text = text.as_deref();
+        text.map(|text| checked_moment(flag, text)).transpose()
+    };
+    insert(&mut body, "since", bound("--from", &command.from)?);
+    insert(&mut body, "until", bound("--to", &command.to)?);
     let Some(path) = &command.output else {
         let mut lines = io::stdout().lock();
         head(&mut lines, format)?;
@@ -250,6 +255,17 @@ fn end_of(lines: &mut impl BufRead, format: Format) -> io::Result<Option<(u64, O
 /// Parses a moment: a number is a position, anything else a time.
 pub(super) fn moment(text: &str) -> Json {
     text.parse::<u64>().map_or_else(|_| text.into(), Json::from)
+}
+
+/// Parses the moment of a flag that has another name than the member of the request.
+fn checked_moment(flag: &str, text: &str) -> Result<Json, String> {
+    let moment = moment(text);
+    if moment.is_string() && Timestamp::parse(text).is_none() {
+        return Err(format!(
+            "{flag} {text:?}: expected a position of the log or a time (RFC 3339)"
+        ));
+    }
+    Ok(moment)
 }
 
 fn insert(body: &mut Map<String, Json>, name: &str, value: Option<Json>) {

@@ -237,6 +237,14 @@ impl RunningServer {
                  {origin}): set MASTER_KEY"
             );
         }
+        // Commands show no token, so the master key is all that can be missing.
+        if code == Code::NotAuthenticated.number() {
+            let (base_url, origin) = (&self.base_url, &self.key_origin);
+            return format!(
+                "the key here (from {origin}) is not the master key of the server at {base_url}: \
+                 set MASTER_KEY"
+            );
+        }
         format!("{} ({} {code})", text("message"), text("name"))
     }
 

@@ -129,3 +129,20 @@ fn backups_are_not_put_among_the_files_of_users() {
     });
     assert!(!target.exists());
 }
+
+/// A backup for another service must not end up in a folder of this machine.
+#[test]
+fn an_address_of_another_service_is_no_folder() {
+    let world = World::start();
+    for target in [
+        "gs://bucket/x",
+        "S3://bucket/x",
+        "s3:/bucket/x",
+        "sftp://host/x",
+        "file:///tmp/x",
+    ] {
+        let refused = refusal(&world.server.skytrail(&["backup", target]));
+        assert!(refused.contains(target), "{refused}");
+        assert!(refused.contains("s3://bucket/prefix"), "{refused}");
+    }
+}
