@@ -10,6 +10,11 @@ use super::{Call, Outcome, Reply, request};
 use crate::audit::AuditEvent;
 
 pub(super) async fn run(call: Call) -> Outcome {
+    // Without it nobody would be locked out, and the answer would be OK.
+    if request::member(&call.body, "disabled").is_none() {
+        let message = "missing required fields";
+        return Err(ApiError::invalid_argument(message, &["disabled"]));
+    }
     let is_disabled = request::flag(&call.body, "disabled")?;
     let message = request::text(&call.body, "message")?.map(str::to_owned);
     let expiry = request::text(&call.body, "expiry")?.filter(|text| !text.is_empty());

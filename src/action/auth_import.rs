@@ -77,7 +77,7 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
     }
     let auth_data = request::take_object(&mut user, "auth_data")?.into_iter();
     let auth_data = auth_data.map(|(name, value)| Ok((name, request::wire_value(value)?)));
-    let disabled: Option<Disabled> = take(&mut user, "disabled")?;
+    let disabled = lock(&mut user)?;
     let history: Option<Vec<PastPassword>> = take(&mut user, "password_history")?;
     let mut history = history.unwrap_or_default();
     history.sort_by_key(|past| Reverse(past.set_at));
@@ -111,6 +111,17 @@ fn take<T: DeserializeOwned>(
     member.map_err(|_| invalid(name))
 }
 
+/// Removes and decodes a lock. A list, or a misspelt expiry, would lock the user forever.
+fn lock(user: &mut Map<String, Json>) -> Result<Option<Disabled>, ApiError> {
+    let is_lock = |name: &String| ["message", "expiry"].contains(&name.as_str());
+    match user.get("disabled") {
+        None | Some(Json::Null) => {}
+        Some(Json::Object(lock)) if lock.keys().all(is_lock) => {}
+        Some(_) => return Err(invalid("disabled")),
+    }
+    take(user, "disabled")
+}
+
 /// Parses accounts at other services. The key is the service, as `oauth/<provider>`, `custom_token`
 /// or `provider/<name>`; the value is the principal there and its profile.
 fn accounts(wire: Map<String, Json>) -> Result<Vec<Account>, ApiError> {
@@ -121,6 +132,9 @@ fn accounts(wire: Map<String, Json>) -> Result<Vec<Account>, ApiError> {
         let service = Service::parse(&service)?;
         let profile = account.get_mut("profile").map(Json::take);
         let profile = profile.unwrap_or_default();
+        if !profile.is_null() && !profile.is_object() {
+            return None;
+        }
         Some(Account {
             profile: match service {
                 // As for profiles that providers return at a login.

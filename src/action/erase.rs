@@ -37,7 +37,13 @@ pub(super) async fn event(call: Call) -> Outcome {
 }
 
 pub(super) async fn field(call: Call) -> Outcome {
-    if let Some(name) = request::text(&call.body, "type")? {
+    let record_type = request::text(&call.body, "type")?;
+    if record_type.is_some() && request::member(&call.body, "record").is_some() {
+        // A type's field is erased from all its records, and for good.
+        let message = "expected either record or type";
+        return Err(ApiError::invalid_argument(message, &["record", "type"]));
+    }
+    if let Some(name) = record_type {
         let command = EraseTypeField {
             record_type: name.into(),
             field: required(&call, "field")?,

@@ -34,7 +34,7 @@ pub(super) fn with_files(body: &Map<String, Json>) -> Result<bool, ApiError> {
 }
 
 /// Reads a string.
-pub(super) fn text<'a>(
+pub(crate) fn text<'a>(
     body: &'a Map<String, Json>,
     name: &str,
 ) -> Result<Option<&'a str>, ApiError> {

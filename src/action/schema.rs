@@ -75,13 +75,13 @@ pub(super) async fn get_field_access(call: Call) -> Outcome {
 }
 
 pub(super) async fn set_field_access(call: Call) -> Outcome {
-    let entries = request::list(&call.body, "access")?
-        .cloned()
-        .unwrap_or_default();
+    // The list replaces all rules, so a forgotten one must not count as an empty one.
+    let missing = || ApiError::invalid_argument("missing required fields", &["access"]);
+    let entries = request::list(&call.body, "access")?.ok_or_else(missing)?;
     if entries.iter().any(|entry| !entry.is_object()) {
         return Err(request::undecodable());
     }
-    let access = FieldAccess::from_wire(&entries)?;
+    let access = FieldAccess::from_wire(entries)?;
     let written = access.to_wire();
     let context = call.context;
     let command = SetFieldAccess { context, access };

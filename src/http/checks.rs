@@ -3,7 +3,7 @@
 //! Each check is one function over [`CheckedRequest`]. An action lists its checks in order, and the
 //! first one that fails ends the request.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::admission::bad_token;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::plugin::Readiness;
@@ -379,11 +379,16 @@ impl<'a> CheckedRequest<'a> {
 
     /// Selects the database that `database_id` names.
     fn inject_db(&mut self) -> Result<(), ApiError> {
-        let name = self
-            .body
-            .get("database_id")
-            .and_then(Json::as_str)
-            .unwrap_or_default();
+        let name = match self.body.get("database_id") {
+            None | Some(Json::Null) => "",
+            Some(Json::String(name)) => name.as_str(),
+            // As an absent one, it would make a private record public.
+            Some(_) => {
+                let message = "database_id must be a string";
+                return Err(ApiError::new(Code::BadRequest, message)
+                    .with_info("arguments", json!(["database_id"])));
+            }
+        };
         let caller = &self.context.caller;
         let unauthenticated = |message: &str| Err(ApiError::new(Code::NotAuthenticated, message));
         self.scope = match (name, &caller.user) {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{body, error, log, router};
 use crate::action::log::params::{self, Start};
 use crate::action::log::table::Format;
+use crate::action::request as members;
 use crate::services::Services;
 
 /// How many events are written at once.
@@ -77,7 +78,7 @@ async fn search(
 ) -> Result<HttpResponse, ApiError> {
     log::admit(services, request, body).await?;
     let reader = Arc::clone(&services.events);
-    let named = body.get("format").and_then(Json::as_str);
+    let named = members::text(body, "format")?;
     let format = named.map_or(Ok(Format::Jsonl), Format::parse)?;
     let range = params::range(&reader, body).await?;
     let until = (*range.end()).min(reader.head());

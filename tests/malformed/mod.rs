@@ -8,6 +8,7 @@ mod cut;
 mod keys;
 mod mutate;
 mod sockets;
+mod wrong;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

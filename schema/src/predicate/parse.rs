@@ -114,11 +114,14 @@ impl Parser {
         items.iter().enumerate().map(parse).collect()
     }
 
-    /// Negates the first child. The others are parsed and ignored, as in v1.
+    /// Negates the only child. v1 ignores further ones, so it finds what they were to exclude.
     fn negation(&mut self, items: &[Json]) -> Result<Predicate, ApiError> {
         let mut children = self.children(items)?.into_iter();
         let first = children.next();
         let first = first.ok_or_else(|| malformed("got len(predicate) = 1, want at least 2"))?;
+        if children.next().is_some() {
+            return Err(malformed("\"not\" takes one subpredicate"));
+        }
         Ok(Predicate::Not(Box::new(first)))
     }
 

@@ -27,8 +27,8 @@ impl Query {
             sort: sort(parameters)?,
             include: include(parameters)?.into_iter().collect(),
             desired_keys: desired_keys(parameters)?,
-            count: parameters.get("count").and_then(Json::as_bool) == Some(true),
-            offset: whole(parameters.get("offset")).unwrap_or(0),
+            count: count(parameters)?,
+            offset: whole(number(parameters, "offset")?).unwrap_or(0),
             limit: limit(parameters)?,
         })
     }
@@ -51,14 +51,37 @@ fn record_type(parameters: &Parameters) -> Result<TypeName, ApiError> {
 
 /// Returns the items of an array parameter; `None` when it is absent or null.
 fn array<'a>(parameters: &'a Parameters, name: &str) -> Result<Option<&'a Vec<Json>>, ApiError> {
-    match parameters.get(name) {
-        None | Some(Json::Null) => Ok(None),
+    match member(parameters, name) {
+        None => Ok(None),
         Some(Json::Array(items)) => Ok(Some(items)),
-        Some(_) => {
-            let text = format!("expecting \"{name}\" to be an array");
-            Err(ApiError::invalid_argument(text, &[name]))
-        }
+        Some(_) => Err(expected(name, "an array")),
     }
+}
+
+/// Returns a parameter; null counts as absent.
+fn member<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a Json> {
+    parameters.get(name).filter(|value| !value.is_null())
+}
+
+/// Returns a number, whole or not; `None` when it is absent or null.
+fn number<'a>(parameters: &'a Parameters, name: &str) -> Result<Option<&'a Json>, ApiError> {
+    match member(parameters, name) {
+        Some(value) if !value.is_number() => Err(expected(name, "a number")),
+        found => Ok(found),
+    }
+}
+
+fn count(parameters: &Parameters) -> Result<bool, ApiError> {
+    match member(parameters, "count") {
+        None => Ok(false),
+        Some(Json::Bool(count)) => Ok(*count),
+        Some(_) => Err(expected("count", "true or false")),
+    }
+}
+
+fn expected(name: &str, kind: &str) -> ApiError {
+    let text = format!("expecting \"{name}\" to be {kind}");
+    ApiError::invalid_argument(text, &[name])
 }
 
 fn predicate(parameters: &Parameters) -> Result<Option<Predicate>, ApiError> {
@@ -72,7 +95,11 @@ fn sort(parameters: &Parameters) -> Result<Vec<Sort>, ApiError> {
 }
 
 fn include(parameters: &Parameters) -> Result<Vec<(String, Operand)>, ApiError> {
-    let members = parameters.get("include").and_then(Json::as_object);
+    let members = match member(parameters, "include") {
+        None => None,
+        Some(Json::Object(members)) => Some(members),
+        Some(_) => return Err(expected("include", "an object")),
+    };
     let parse = |(name, wire): (&String, &Json)| Ok((name.clone(), parse_operand(wire)?));
     members.into_iter().flatten().map(parse).collect()
 }
@@ -90,7 +117,7 @@ fn desired_keys(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError
 }
 
 fn limit(parameters: &Parameters) -> Result<Option<u64>, ApiError> {
-    let limit = parameters.get("limit");
+    let limit = number(parameters, "limit")?;
     match limit.and_then(Json::as_f64) {
         None => Ok(None),
         Some(number) if number <= -1.0 => Err(ApiError::unexpected("limit must not be negative")),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::code::ApiError;
+use crate::code::{ApiError, Code};
 use crate::id::{Database, RecordId};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -115,14 +115,28 @@ fn parameters_are_refused_in_the_documented_words_and_order() {
 }
 
 #[test]
-fn absent_null_and_odd_parameters_mean_the_defaults() {
+fn absent_and_null_parameters_mean_the_defaults() {
     let plain = parse(json!({"record_type": "t"})).unwrap();
     let odd = json!({
-        "record_type": "t", "predicate": [], "sort": null, "include": 1, "desired_keys": null,
-        "count": 1, "limit": null, "offset": -3, "page": 2,
+        "record_type": "t", "predicate": [], "sort": null, "include": null, "desired_keys": null,
+        "count": null, "limit": null, "offset": -3, "page": 2,
     });
     assert_eq!(parse(odd).unwrap(), plain);
     assert_eq!((plain.limit, plain.offset, plain.count), (None, 0, false));
+}
+
+#[test]
+fn parameters_of_the_wrong_type_are_refused_by_name() {
+    for (name, value) in [
+        ("include", json!([])),
+        ("count", json!("false")),
+        ("limit", json!("1")),
+        ("offset", json!("1")),
+    ] {
+        let error = parse(json!({"record_type": "t", name: value})).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument, "{name}");
+        assert!(error.message.contains(name), "{}", error.message);
+    }
 }
 
 #[test]

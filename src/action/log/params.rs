@@ -253,7 +253,22 @@ pub(crate) fn body_of_query(query: &str) -> Map<String, Json> {
         };
         (name, value)
     };
-    pairs.unwrap_or_default().into_iter().map(member).collect()
+    let mut body = Map::new();
+    for (name, value) in pairs.unwrap_or_default().into_iter().map(member) {
+        repeat(body.entry(name).or_insert(Json::Null), value);
+    }
+    body
+}
+
+/// Adds a parameter to an earlier one of its name. Lists are joined; anything else becomes a list,
+/// which its reader refuses.
+fn repeat(earlier: &mut Json, value: Json) {
+    match (&mut *earlier, value) {
+        (Json::Null, value) => *earlier = value,
+        (Json::Array(items), Json::Array(more)) => items.extend(more),
+        (Json::Array(items), value) => items.push(value),
+        (_, value) => *earlier = Json::Array(vec![earlier.take(), value]),
+    }
 }
 
 #[cfg(test)]

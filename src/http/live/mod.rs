@@ -33,7 +33,16 @@ const RETRY_AFTER_MS: u64 = 1000;
 const QUEUE: usize = 1;
 
 /// The members that a query string holds as JSON; the others are plain strings.
-const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"];
+const JSON_MEMBERS: [&str; 8] = [
+    "predicate",
+    "include",
+    "desired_keys",
+    "from",
+    "sort",
+    "limit",
+    "offset",
+    "count",
+];
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -105,8 +114,22 @@ async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpRespons
         };
         Ok((name, value))
     };
-    let body = pairs.into_iter().map(member);
-    answer(&services, &request, body.collect()).await
+    let body = pairs.into_iter().map(member).try_fold(Map::new(), once);
+    answer(&services, &request, body).await
+}
+
+/// Adds a member that a query must not give twice.
+fn once(
+    mut body: Map<String, Json>,
+    member: Result<(String, Json), ApiError>,
+) -> Result<Map<String, Json>, ApiError> {
+    let (name, value) = member?;
+    if body.contains_key(&name) {
+        let message = format!("{name} is given twice");
+        return Err(ApiError::invalid_argument(message, &[&name]));
+    }
+    body.insert(name, value);
+    Ok(body)
 }
 
 async fn post(
