@@ -16,7 +16,7 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::disk::is_full;
+use super::disk::{is_full, is_out_of_descriptors};
 use super::journal::Journal;
 use super::keyring::Keyring;
 use super::recent::Recent;
@@ -358,8 +358,9 @@ impl Committer {
         }
         let written = match self.journal.write_group(&group.commits) {
             Ok(written) => written,
-            Err(error) if is_full(&error) => {
-                if let Some(reserve) = &self.reserve {
+            Err(error) if is_full(&error) || is_out_of_descriptors(&error) => {
+                let is_full = is_full(&error);
+                if let Some(reserve) = self.reserve.as_ref().filter(|_| is_full) {
                     reserve.give_up();
                 }
                 // Part of it may have been written. It has to go, because its writers are told that
@@ -368,7 +369,12 @@ impl Committer {
                     self.give_up(group, &AppendError::Closed);
                     return Err(format!("undoing a refused write failed: {error}"));
                 }
-                self.give_up(group, &AppendError::DiskFull);
+                let refused = if is_full {
+                    AppendError::DiskFull
+                } else {
+                    AppendError::OutOfDescriptors
+                };
+                self.give_up(group, &refused);
                 return Ok(());
             }
             Err(error) => {
@@ -416,7 +422,7 @@ impl Committer {
         };
         let sealed = self.journal.seal();
         let doubt = match &sealed {
-            Err(error) if !is_full(error) => {
+            Err(error) if !is_full(error) && !is_out_of_descriptors(error) => {
                 Err(format!("sealing a segment of the journal failed: {error}"))
             }
             _ => Ok(()),

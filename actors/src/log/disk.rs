@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::folder::sync_folder;
 
 /// A file that can be read and written at offsets.
@@ -86,11 +88,21 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
+/// Returns whether an error says that the process or the system has no file descriptors left. Only
+/// opening and creating a file fails like this, so nothing was written.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
+}
+
 /// A folder of the real file system.
 #[derive(Debug)]
 pub struct RealDisk {
     folder: PathBuf,
     is_read_only: bool,
+    /// The folder itself, open, because a flush of its names must not fail for lack of file
+    /// descriptors.
+    names: Option<File>,
 }
 
 impl RealDisk {
@@ -99,10 +111,19 @@ impl RealDisk {
     /// # Errors
     /// The folder cannot be created.
     pub fn new(folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let message = format!("{} is not a folder", folder.display());
+                let is_link = std::fs::read_link(folder);
+                let target = is_link.map(|to| format!(", but a link to {}", to.display()));
+                io::Error::new(error.kind(), message + &target.unwrap_or_default())
+            }
+            _ => error,
+        })?;
         Ok(Self {
             folder: folder.to_owned(),
             is_read_only: false,
+            names: Some(File::open(folder)?),
         })
     }
 
@@ -112,6 +133,7 @@ impl RealDisk {
         Self {
             folder: folder.to_owned(),
             is_read_only: true,
+            names: None,
         }
     }
 }
@@ -153,7 +175,10 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        sync_folder(&self.folder)
+        match &self.names {
+            Some(folder) => folder.sync_all(),
+            None => sync_folder(&self.folder),
+        }
     }
 }
 

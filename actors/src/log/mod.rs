@@ -120,6 +120,10 @@ pub enum AppendError {
     /// The device has no space. Nothing was written; later appends may succeed.
     #[error("the disk is full")]
     DiskFull,
+    /// There is no file descriptor left for the next file of the log. Nothing was written; later
+    /// appends may succeed.
+    #[error("no file descriptors are left (ulimit -n)")]
+    OutOfDescriptors,
     /// The record store's backlog has reached its bound.
     #[error("the record store is too far behind")]
     StoreBehind,
@@ -255,6 +259,7 @@ impl From<AppendError> for ApiError {
             AppendError::Conflict { .. } | AppendError::Overloaded => Self::overloaded("the log"),
             AppendError::TooLarge { .. } => Self::invalid_argument(error.to_string(), &["records"]),
             AppendError::DiskFull => Self::unexpected("the server's disk is full").with_status(507),
+            AppendError::OutOfDescriptors => Self::overloaded("the server, which can open no more files,"),
             AppendError::StoreBehind => Self::new(
                 Code::UnexpectedUnableToOpenDatabase,
                 "the record store is too far behind: nothing is written until it has caught up, try again",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use crate::log::disk::{Disk, DiskFile};
 
@@ -117,6 +118,8 @@ pub struct Faults {
     pub overwrites_take: Option<usize>,
     /// Names cannot be made durable for lack of space.
     pub folder_is_full: bool,
+    /// No file can be opened or created, because the process has no file descriptors left.
+    pub is_out_of_descriptors: bool,
     /// The error that is returned if there is no space.
     pub full: io::ErrorKind,
     /// Each flush takes this long.
@@ -130,6 +133,7 @@ impl Default for Faults {
             capacity: None,
             overwrites_take: None,
             folder_is_full: false,
+            is_out_of_descriptors: false,
             full: io::ErrorKind::StorageFull,
             sync_takes: None,
         }
@@ -137,6 +141,13 @@ impl Default for Faults {
 }
 
 impl MemoryDisk {
+    fn take_descriptor(&self) -> io::Result<()> {
+        if self.shared.lock().faults.is_out_of_descriptors {
+            return Err(Errno::MFILE.into());
+        }
+        Ok(())
+    }
+
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.lock().faults = faults;
@@ -315,6 +326,7 @@ impl DiskFile for MemoryFile {
 
 impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.take_descriptor()?;
         let file = self.handle(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(file))
     }
@@ -324,6 +336,7 @@ impl Disk for MemoryDisk {
         if let Some(on_create) = on_create {
             on_create(name);
         }
+        self.take_descriptor()?;
         if self.handle(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }

@@ -136,6 +136,34 @@ async fn runs_full(full: io::ErrorKind) {
     close(&log);
 }
 
+/// A new segment needs a file descriptor; without one nothing has been written.
+#[tokio::test]
+async fn a_log_without_file_descriptors_refuses_writes_and_goes_on_when_there_are_some() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    let mut acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        is_out_of_descriptors: true,
+        ..Faults::default()
+    });
+    let mut number = 100;
+    let refused = loop {
+        match log.append(blind(number, number)).await {
+            Ok(commit) => acknowledged.push(commit),
+            Err(error) => break error,
+        }
+        number += 1;
+        assert!(number < 100_000, "no segment was started");
+    };
+    assert_eq!(refused, AppendError::OutOfDescriptors);
+    disk.set_faults(Faults::default());
+    acknowledged.push(log.append(blind(1, 1)).await.unwrap());
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
 /// A copy-on-write file system needs space even for what was written ahead.
 #[tokio::test]
 async fn a_write_that_was_refused_half_way_does_not_come_back() {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::EmbeddedLog;
 use crate::log::committer::{Order, Request};
-use crate::log::disk::is_full;
+use crate::log::disk::{is_full, is_out_of_descriptors};
 use crate::log::follower::holder;
 use crate::log::{
     AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
@@ -162,6 +162,9 @@ impl EmbeddedLog {
 fn no_key(error: &std::io::Error) -> AppendError {
     if is_full(error) {
         return AppendError::DiskFull;
+    }
+    if is_out_of_descriptors(error) {
+        return AppendError::OutOfDescriptors;
     }
     tracing::error!(%error, "the keys of subjects cannot be used");
     AppendError::Closed
