@@ -2,19 +2,52 @@
 //! acknowledged can still be projected and a shutdown can finish.
 //!
 //! Writes are accepted only while the reserve is held. It is given up when the free space next to
-//! it falls below a quarter of its size, or when a write finds no space. It is created again when
-//! there is room for it and twice that quarter. Reads are never refused.
+//! it falls below a quarter of its size, when hardly any inodes are left, or when a write finds no
+//! space. It is created again when there is room for it and twice that quarter, and inodes for new
+//! files. If it has to be given up again at once, as with a user's quota, which the free space does
+//! not show, the next attempt has to wait. Reads are never refused.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
 /// The reserve takes at most one part in this many of its file system.
 const SMALLEST_SHARE: u64 = 8;
+/// With fewer free inodes, the reserve is given up: what was acknowledged may need some.
+const FEWEST_INODES: u64 = 8;
+/// The reserve is created again when this many inodes are free.
+const ENOUGH_INODES: u64 = 32;
+/// If the reserve is given up sooner than this after it was created again, the next attempt waits as
+/// long.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What is free on a file system.
+#[derive(Clone, Copy, Debug)]
+struct Free {
+    bytes: u64,
+    /// `None` if the file system creates inodes as needed.
+    inodes: Option<u64>,
+}
+
+impl Free {
+    fn in_folder(folder: &Path) -> io::Result<Self> {
+        let all = statvfs(folder)?;
+        Ok(Self {
+            bytes: all.f_bavail.saturating_mul(all.f_frsize),
+            inodes: (all.f_files > 0).then_some(all.f_favail),
+        })
+    }
+
+    fn lacks_inodes(self, needed: u64) -> bool {
+        self.inodes.is_some_and(|inodes| inodes < needed)
+    }
+}
 
 /// The reserve of one file system.
 #[derive(Debug)]
@@ -23,6 +56,14 @@ pub struct Reserve {
     file: PathBuf,
     size_bytes: u64,
     is_held: AtomicBool,
+    changed: Mutex<Changed>,
+}
+
+/// When the reserve was created again, and until when it must not be created again.
+#[derive(Debug, Default)]
+struct Changed {
+    created: Option<Instant>,
+    waits_until: Option<Instant>,
 }
 
 impl Reserve {
@@ -40,6 +81,7 @@ impl Reserve {
             file: folder.join("reserve"),
             size_bytes: size_bytes.min(total_bytes / SMALLEST_SHARE),
             is_held: AtomicBool::new(false),
+            changed: Mutex::default(),
         };
         let has_file = std::fs::metadata(&reserve.file)
             .is_ok_and(|file| file.len() == reserve.size_bytes && reserve.size_bytes > 0);
@@ -49,6 +91,8 @@ impl Reserve {
             reserve.remove()?;
         }
         reserve.tend()?;
+        // What fills up after this fills up for the first time.
+        *reserve.changed.lock() = Changed::default();
         if !has_file && !reserve.is_held() {
             tracing::warn!(
                 folder = %folder.display(),
@@ -69,10 +113,22 @@ impl Reserve {
         if self.size_bytes == 0 || !self.is_held.swap(false, Ordering::AcqRel) {
             return;
         }
-        tracing::error!(
-            folder = %self.folder.display(),
-            "the disk is full: writes are refused until there is space again"
-        );
+        self.settle();
+        let free = Free::in_folder(&self.folder).ok();
+        let folder = self.folder.display();
+        match free {
+            Some(free) if free.lacks_inodes(FEWEST_INODES) => tracing::error!(
+                %folder,
+                free_inodes = free.inodes,
+                "the file system has no inodes left (df -i): writes are refused until files are \
+                 removed"
+            ),
+            _ => tracing::error!(
+                %folder,
+                free_bytes = free.map(|free| free.bytes),
+                "the disk is full: writes are refused until there is space again"
+            ),
+        }
         if let Err(error) = self.remove() {
             tracing::error!(%error, "the reserve cannot be released");
         }
@@ -86,20 +142,23 @@ impl Reserve {
         if self.size_bytes == 0 {
             return Ok(());
         }
-        let all = statvfs(&self.folder)?;
-        let free_bytes = all.f_bavail.saturating_mul(all.f_frsize);
+        let free = Free::in_folder(&self.folder)?;
         let floor_bytes = self.size_bytes / 4;
         if self.is_held.load(Ordering::Acquire) {
-            if free_bytes < floor_bytes {
+            if free.bytes < floor_bytes || free.lacks_inodes(FEWEST_INODES) {
                 self.give_up();
             }
             return Ok(());
         }
-        if free_bytes < self.size_bytes + 2 * floor_bytes {
+        let has_room = free.bytes >= self.size_bytes + 2 * floor_bytes;
+        let waits_until = self.changed.lock().waits_until;
+        let is_waiting = waits_until.is_some_and(|until| Instant::now() < until);
+        if !has_room || free.lacks_inodes(ENOUGH_INODES) || is_waiting {
             return Ok(());
         }
         match self.make() {
             Ok(()) => {
+                self.changed.lock().created = Some(Instant::now());
                 self.is_held.store(true, Ordering::Release);
                 tracing::info!(size_bytes = self.size_bytes, "there is space for writes");
                 Ok(())
@@ -112,6 +171,14 @@ impl Reserve {
                 Err(error)
             }
         }
+    }
+
+    /// Makes the next attempt wait if the reserve was held only for a short time.
+    fn settle(&self) {
+        let mut changed = self.changed.lock();
+        let now = Instant::now();
+        let held = changed.created.map(|created| now.duration_since(created));
+        changed.waits_until = held.filter(|held| *held < SETTLED).map(|_| now + SETTLED);
     }
 
     fn make(&self) -> io::Result<()> {

@@ -442,6 +442,10 @@ async fn without_its_reserve_a_log_takes_no_writes() {
     reserve.tend().unwrap();
     assert!(file.exists(), "there is space, so it is made again");
     log.append(blind(2, 0)).await.unwrap();
+    // It was of no use, as with a quota that the free space does not show. So it waits.
+    reserve.give_up();
+    reserve.tend().unwrap();
+    assert!(!file.exists(), "it was just made again, in vain");
     close(&log);
     let off = Reserve::new(folder.path(), 0).unwrap();
     assert!(off.is_held() && !file.exists());
