@@ -170,12 +170,20 @@ fn announce(application: &Application) {
     );
 }
 
+/// SIGXFSZ.
+const TOO_LARGE: i32 = rustix::process::Signal::XFSZ.as_raw();
+
 /// The signals that tell the process to stop.
 struct Signals(Option<(Signal, Signal)>);
 
 impl Signals {
-    /// From here on, the signals no longer kill the process.
+    /// From here on, the signals no longer kill the process. Neither does a file that reaches the
+    /// limit of its size (`ulimit -f`): the write fails instead. Ignoring that signal would do, too,
+    /// but plugins would inherit it.
     fn listen() -> Self {
+        if let Err(error) = signal(SignalKind::from_raw(TOO_LARGE)) {
+            tracing::warn!(%error, "a file that is too large ends the server (ulimit -f)");
+        }
         let terminate = signal(SignalKind::terminate());
         let interrupt = signal(SignalKind::interrupt());
         Self(terminate.ok().zip(interrupt.ok()))

@@ -23,6 +23,9 @@ pub enum FileError {
     /// There is no space for it, or none left for this user.
     #[error("the disk is full")]
     DiskFull,
+    /// It is larger than the system lets a file become.
+    #[error("the file is larger than the limit of the server's system (ulimit -f)")]
+    TooLarge,
     /// The service does not answer, refuses or fails.
     #[error("{0}")]
     Unavailable(String),
@@ -35,6 +38,9 @@ impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
         if is_full(&error) {
             return Self::DiskFull;
+        }
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            return Self::TooLarge;
         }
         Self::Failed(error.to_string())
     }

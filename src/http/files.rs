@@ -107,7 +107,7 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
             tracing::error!(cause, "a file could not be read");
             Err(unavailable())
         }
-        Err(cause @ (FileError::Failed(_) | FileError::DiskFull)) => {
+        Err(cause @ (FileError::Failed(_) | FileError::DiskFull | FileError::TooLarge)) => {
             tracing::error!(%cause, "a file could not be read");
             Err(not_found())
         }
@@ -479,6 +479,7 @@ fn not_stored(error: FileError) -> ApiError {
     tracing::error!(%error, "a file could not be stored");
     match error {
         FileError::DiskFull => AppendError::DiskFull.into(),
+        FileError::TooLarge => ApiError::unexpected(error.to_string()).with_status(507),
         FileError::Unavailable(_) => unavailable(),
         _ => ApiError::unexpected("the file could not be stored"),
     }
