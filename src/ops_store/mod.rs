@@ -33,6 +33,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::auth::refusals::{Kind, RefusalFilter, Refused};
+use crate::projection::find_hindrance;
 use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
@@ -77,6 +78,16 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database cannot be opened, and the file system shows why.
+    #[error("{path} does not open: {hindrance}: {source}")]
+    Hindered {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        hindrance: String,
+        /// What SQLite says.
+        source: sqlx::Error,
+    },
     /// The file was written by a newer program.
     #[error(
         "{path} has format={found}, this program knows up to {known}: start a newer one, or move \
@@ -107,9 +118,16 @@ impl OpsStore {
     /// # Errors
     /// See [`OpenError`]. Damage is not an error.
     pub async fn open(path: &Path, now: Timestamp) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Database {
-            path: path.to_owned(),
-            source,
+        let failed = |source| match find_hindrance(path) {
+            Some(hindrance) => OpenError::Hindered {
+                path: path.to_owned(),
+                hindrance,
+                source,
+            },
+            None => OpenError::Database {
+                path: path.to_owned(),
+                source,
+            },
         };
         let (connection, found) = match connect(path).await {
             Ok(connected) => connected,

@@ -21,6 +21,7 @@ mod ddl;
 mod devices;
 mod dialect;
 mod erase;
+mod hindrance;
 mod history;
 pub mod index;
 mod layout;
@@ -39,6 +40,7 @@ mod tests;
 
 pub use captured::{copy_captured, count_parked, count_waiting, move_captured};
 pub(crate) use causes::with_causes;
+pub(crate) use hindrance::find_hindrance;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_transient;
 pub use postgres::{

@@ -262,6 +262,7 @@ fn a_start_says_why_the_record_store_does_not_open() {
     mount.fill_but(0);
     let said = server.try_restart().expect_err("there is no space");
     assert!(said.contains("record store does not open: "), "{said}");
+    assert!(said.contains(" is full: 0 bytes are free"), "{said}");
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(super) use self::readers::{Reader, Readers};
 use self::sums::Merger;
 pub(crate) use self::sums::{PARTS, part};
 pub(super) use self::values::arguments;
+use super::hindrance::find_hindrance;
 use super::index::IndexLimits;
 
 /// How a store uses its file.
@@ -103,6 +104,15 @@ pub enum OpenError {
     /// The file is damaged.
     #[error("record store damaged: {0}")]
     Damaged(String),
+    /// The database cannot be opened, and the file system shows why.
+    #[error("record store does not open: {hindrance}")]
+    Hindered {
+        /// What is wrong.
+        hindrance: String,
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The database cannot be opened.
     #[error("record store does not open")]
     Database(#[from] sqlx::Error),
@@ -237,6 +247,21 @@ pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConne
 /// Opens the one connection that writes, if the file is not damaged; creates the file if it does
 /// not exist. The returned `HeldFile` must be kept while any connection is open.
 pub(crate) async fn open_writer(
+    path: &Path,
+    options: &StoreOptions,
+) -> Result<(SqliteConnection, HeldFile), OpenError> {
+    open_or_create(path, options)
+        .await
+        .map_err(|error| match error {
+            OpenError::Database(source) if !is_damage(&source) => match find_hindrance(path) {
+                Some(hindrance) => OpenError::Hindered { hindrance, source },
+                None => OpenError::Database(source),
+            },
+            other => other,
+        })
+}
+
+async fn open_or_create(
     path: &Path,
     options: &StoreOptions,
 ) -> Result<(SqliteConnection, HeldFile), OpenError> {
