@@ -1,14 +1,16 @@
 //! The HTTP server for clients and plugins: what actions can reach, and the routes.
 
+use std::io;
 use std::sync::Arc;
 
 use actix::Addr;
 use actix_web::dev::ServerHandle;
+use futures_util::FutureExt as _;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker};
 use skytrail_actors::projector::Projector;
-use socket2::Socket;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +42,8 @@ pub(super) struct Backend<'a> {
 /// The listening HTTP server.
 pub(super) struct HttpServer {
     pub(super) http: ServerHandle,
+    /// Ends when the threads have ended.
+    pub(super) serving: JoinHandle<io::Result<()>>,
     /// The plugins' access to the server.
     pub(super) api: Arc<dyn ApiCaller>,
     /// The requests in progress.
@@ -52,11 +56,11 @@ impl HttpServer {
     /// Starts to serve at a socket.
     ///
     /// # Errors
-    /// The socket does not listen.
+    /// The socket does not listen, or a thread does not start.
     pub(super) fn open(
         on: &StartContext<'_>,
         backend: Backend<'_>,
-        socket: Socket,
+        entrance: server::Entrance,
     ) -> Result<Self, StartError> {
         let services = Arc::new(services(on, backend));
         let (running, stopping) = (services.running.clone(), services.stopping.clone());
@@ -79,18 +83,29 @@ impl HttpServer {
             }
         });
         let settings = &on.config.http;
-        let server = server::listen(services, routes, (socket, settings), STEP_DEADLINE);
+        let server = server::listen(services, routes, (entrance, settings), STEP_DEADLINE);
         let cannot = format!("cannot listen on {}", settings.listen);
-        let server = server.map_err(StartError::io(&cannot))?;
+        let mut server = server.map_err(StartError::io(&cannot))?;
         let http = server.handle();
-        actix_web::rt::spawn(server);
+        // This starts the threads: from here on, they answer.
+        let failed = (&mut server).now_or_never();
+        failed
+            .map_or(Ok(()), |ended| ended.and(Err(ended_early())))
+            .map_err(StartError::io(
+                "the HTTP server's threads cannot be started",
+            ))?;
         Ok(Self {
             http,
+            serving: actix_web::rt::spawn(server),
             api,
             running,
             stopping,
         })
     }
+}
+
+fn ended_early() -> io::Error {
+    io::Error::other("they have ended")
 }
 
 /// The state of the HTTP server itself.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use actix::{Addr, Arbiter};
 use skytrail_actors::capture::CaptureSource as _;
 use skytrail_actors::clock::SystemClock;
-use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::journal::{JOURNAL_FOLDER, JournalOptions};
 use skytrail_actors::log::{OpenedLog, Reserve};
 use skytrail_actors::ops_store::OpsStoreError;
 use skytrail_actors::plugin::RecentCalls;
@@ -26,7 +26,6 @@ use skytrail_actors::spawn;
 use skytrail_actors::store::{RecordStore as _, StoreError};
 use skytrail_actors::task::Stop;
 use skytrail_schema::code::ApiError;
-use socket2::Socket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::core::erasures_of;
@@ -39,6 +38,7 @@ use self::upkeep::Upkeep;
 use crate::asset;
 use crate::audit::AuditTrail;
 use crate::config::{Config, Keys};
+use crate::http::descriptors::{Descriptors, TooFew};
 use crate::http::server;
 use crate::ops_store;
 use crate::plugin::TransportError;
@@ -54,6 +54,9 @@ pub(crate) const EXIT_LOG_IN_DOUBT: i32 = 70;
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// There are too few file descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] NotOpened),
@@ -187,6 +190,9 @@ impl Application {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: &Config, door: &mut server::Door) -> Result<Self, StartError> {
+        // Before anything is opened: the log keeps its files open.
+        let log_files = journal_files(&config.data_dir);
+        let descriptors = Descriptors::reserve(&config.http, log_files)?;
         let keys = Keys::load_or_make(config).map_err(StartError::io("the keys cannot be used"))?;
         // Before anything that would have to be stopped again.
         let audit = AuditTrail::start(&config.audit, Arc::new(SystemClock));
@@ -219,7 +225,8 @@ impl Application {
             // the log.
             retry_while_unavailable(async || store.open_to_others().await).await?;
             let watched = (reserve, ending);
-            Self::build((&config, keys, audit), (opened, stored, watched), socket).await
+            let entrance = (socket, descriptors);
+            Self::build((&config, keys, audit), (opened, stored, watched), entrance).await
         };
         let started = started.await;
         if started.is_err() {
@@ -239,7 +246,7 @@ impl Application {
     async fn build(
         (config, keys, audit): (&Config, Keys, AuditTrail),
         (opened, stored, watched): (OpenedLog, Stored, WatchedReserve),
-        socket: Socket,
+        entrance: server::Entrance,
     ) -> Result<Self, StartError> {
         let core = Core::open(config, opened, stored, watched).await?;
         let arbiters = Arbiters::start();
@@ -259,7 +266,7 @@ impl Application {
             downstream: &downstream,
             upkeep: &upkeep,
         };
-        let server = HttpServer::open(&on, backend, socket)?;
+        let server = HttpServer::open(&on, backend, entrance)?;
         upkeep.run(&on);
         // Plugins may call the server as soon as they are called.
         let reaching = (&arbiters.connections.handle(), &core.ending);
@@ -276,6 +283,15 @@ impl Application {
             core,
             arbiters,
         })
+    }
+
+    /// Waits until the HTTP server's threads have ended; returns why.
+    async fn unreachable(&mut self) -> std::io::Error {
+        let ended = (&mut self.server.serving).await;
+        let ended = ended.map_err(std::io::Error::other).flatten();
+        ended
+            .err()
+            .unwrap_or_else(|| std::io::Error::other("they were stopped"))
     }
 
     /// Returns the last calls of plugins.
@@ -355,6 +371,12 @@ async fn step_apart<T: Send + 'static>(
         let _ = done.await;
     })
     .await;
+}
+
+/// Returns how many files the journal has.
+fn journal_files(data_dir: &Path) -> usize {
+    let entries = std::fs::read_dir(data_dir.join(JOURNAL_FOLDER));
+    entries.map_or(0, Iterator::count)
 }
 
 /// Creates the disk's reserve, or takes over the existing one, and looks after it until the end.

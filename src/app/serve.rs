@@ -89,7 +89,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
             // What is interrupted is repeated by the next start, as after a crash.
             () = signals.wait() => return Ok(()),
         };
-        let application = match started {
+        let mut application = match started {
             Err(NotStarted::NotLeft(error)) => {
                 tracing::error!(error, "the record store cannot be left yet");
                 moved::give_up(config).map_err(noted)?;
@@ -121,14 +121,20 @@ pub async fn serve_with<F: Future<Output = ()>>(
             () = running => End::Told,
             () = store.damaged() => End::StoreDamaged,
             () = moved::moved(config) => End::StoreMoved,
+            error = application.unreachable() => End::Unreachable(error),
         };
         drop(store);
-        if end != End::StoreMoved {
+        if !matches!(end, End::StoreMoved) {
             door.close();
         }
         application.stop().await;
-        if end == End::Told {
-            return Ok(());
+        match end {
+            End::Told => return Ok(()),
+            End::Unreachable(source) => {
+                let what = "the HTTP server's threads have ended".to_owned();
+                return Err(StartError::Io { what, source });
+            }
+            End::StoreDamaged | End::StoreMoved => {}
         }
         tracing::warn!("starting again; the record store catches up with the log");
     }
@@ -143,11 +149,12 @@ enum NotStarted {
 
 /// Why a server stops. After a move, the restart is short, so clients that connect meanwhile wait;
 /// rebuilding a damaged store may take minutes.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Told,
     StoreDamaged,
     StoreMoved,
+    /// No client is answered any more.
+    Unreachable(io::Error),
 }
 
 /// Prints what a person who starts the server needs to see, if anyone reads it.

@@ -102,7 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         cors_host,
         response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
         limits: read_limits(reader),
-        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
+        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=512)),
         max_connections: size(reader.number("HTTP_MAX_CONNECTIONS", 20_000, 1..=1_000_000)),
         head_timeout: some_seconds(reader, "HTTP_HEAD_TIMEOUT", 10),
         body_timeout: some_seconds(reader, "HTTP_BODY_TIMEOUT", 60),

@@ -4,27 +4,52 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::config::Http;
+
 /// A connection needs its own descriptor, and one more so that it can be ended from outside.
 const PER_CONNECTION: usize = 2;
-/// For everything else: the log, the stores, plugins, uploads.
+/// The event loop of an HTTP thread: measured, with the connection that it is just refusing.
+const PER_WORKER: usize = 9;
+/// For everything else if the limit allows it: the stores, plugins, uploads.
 const FOR_THE_REST: usize = 512;
-/// There is always room for a few connections.
+/// For everything else at least. A server without plugins uses 55 while it is idle.
+const FEWEST_FOR_THE_REST: usize = 112;
+/// There has to be room for a few connections.
 const FEWEST: usize = 32;
+/// At most this many connections beyond the limit are accepted and closed; further ones wait.
+const REFUSED_AT_ONCE: usize = 16;
+
+/// The limit of file descriptors is too low for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the limit of file descriptors (ulimit -n) is {possible}, but at least {needed} are needed: \
+     raise it, or set a lower HTTP_WORKERS"
+)]
+pub struct TooFew {
+    possible: usize,
+    needed: usize,
+}
 
 /// The descriptors that connections may use.
 #[derive(Debug)]
 pub struct Descriptors {
     max: usize,
+    max_connections: usize,
     taken: AtomicUsize,
 }
 
 impl Descriptors {
-    /// Raises this process's limit, as far as the system allows, to make room for this many
-    /// connections.
-    pub fn for_connections(connections: usize) -> Self {
-        let wanted = connections * PER_CONNECTION + FOR_THE_REST;
+    /// Raises this process's limit, as far as the system allows, to make room for the connections,
+    /// for the HTTP threads, and for this many files of the log, which stay open.
+    ///
+    /// # Errors
+    /// The limit is so low that the server could not work.
+    pub fn reserve(settings: &Http, log_files: usize) -> Result<Self, TooFew> {
+        let fixed = settings.workers * PER_WORKER + log_files;
+        let wanted = settings.max_connections * PER_CONNECTION + FOR_THE_REST + fixed;
         let possible = raise_limit(wanted as u64);
         let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+        let max = connections_of(possible, fixed)?;
         if possible < wanted {
             tracing::warn!(
                 descriptors = possible,
@@ -32,12 +57,22 @@ impl Descriptors {
                 "the limit of file descriptors (ulimit -n) is low for HTTP_MAX_CONNECTIONS"
             );
         }
-        Self::new(possible.saturating_sub(FOR_THE_REST).max(FEWEST))
+        let most = max / PER_CONNECTION + REFUSED_AT_ONCE;
+        Ok(Self {
+            max_connections: settings.max_connections.min(most),
+            ..Self::new(max)
+        })
+    }
+
+    /// Returns how many connections each of this many threads may accept.
+    pub fn per_worker(&self, workers: usize) -> usize {
+        self.max_connections.div_ceil(workers.max(1))
     }
 
     fn new(max: usize) -> Self {
         Self {
             max,
+            max_connections: max,
             taken: AtomicUsize::new(0),
         }
     }
@@ -53,6 +88,15 @@ impl Descriptors {
     pub fn give_back(&self, number: usize) {
         self.taken.fetch_sub(number, Ordering::Relaxed);
     }
+}
+
+/// Returns how many descriptors connections may use, of all that are possible.
+fn connections_of(possible: usize, fixed: usize) -> Result<usize, TooFew> {
+    let needed = FEWEST_FOR_THE_REST + fixed + FEWEST;
+    if possible < needed {
+        return Err(TooFew { possible, needed });
+    }
+    Ok(possible.saturating_sub(FOR_THE_REST + fixed).max(FEWEST))
 }
 
 /// Raises the limit if it is below `needed`; returns the limit afterwards.
@@ -75,6 +119,14 @@ fn raise_limit(needed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_get_what_the_rest_does_not_need() {
+        assert_eq!(connections_of(10_000, 100), Ok(9_388));
+        assert_eq!(connections_of(244, 100), Ok(FEWEST));
+        let (possible, needed) = (243, 244);
+        assert_eq!(connections_of(243, 100), Err(TooFew { possible, needed }));
+    }
 
     #[test]
     fn there_are_never_more_than_the_limit() {

@@ -10,7 +10,7 @@ pub mod connection;
 mod contents;
 pub mod counters;
 mod deadline;
-mod descriptors;
+pub mod descriptors;
 pub mod error;
 mod files;
 pub mod frame;

@@ -75,6 +75,9 @@ fn bind_one(address: SocketAddr, has_both_versions: bool) -> io::Result<Socket> 
     Ok(socket)
 }
 
+/// The socket that clients connect to, and the descriptors for their connections.
+pub type Entrance = (Socket, Descriptors);
+
 /// Adds the routes of other parts.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
@@ -85,11 +88,11 @@ pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 pub fn listen(
     services: Arc<Services>,
     routes: Routes,
-    (socket, settings): (Socket, &Http),
+    ((socket, descriptors), settings): (Entrance, &Http),
     shutdown: Duration,
 ) -> io::Result<Server> {
     socket.listen(BACKLOG)?;
-    let descriptors = Descriptors::for_connections(settings.max_connections);
+    let per_worker = descriptors.per_worker(settings.workers);
     let counters = Arc::clone(&services.door);
     let quiet_limit = settings.keep_alive + settings.head_timeout;
     let counted = (counters, descriptors);
@@ -113,7 +116,7 @@ pub fn listen(
     let server = HttpServer::new(build)
         .workers(settings.workers)
         // Each thread gets its share of the connections.
-        .max_connections(settings.max_connections.div_ceil(settings.workers))
+        .max_connections(per_worker)
         .keep_alive(settings.keep_alive)
         .client_request_timeout(settings.head_timeout)
         // A client that disconnects cancels its request; no published client closes its sending

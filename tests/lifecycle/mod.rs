@@ -1,6 +1,7 @@
 //! Starting, stopping, and looking into the log from the command line.
 
 mod clock;
+mod limits;
 mod unfinished;
 mod upgrade;
 

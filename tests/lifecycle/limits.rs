@@ -1,0 +1,76 @@
+//! Limits that the system sets for the process: file descriptors and the size of a file.
+
+use serde_json::json;
+
+use crate::support::client::{Client, send};
+use crate::support::machine::{run, skipped};
+use crate::support::raw::RawClient;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// Starts a server, and sets a limit for its next start; `None` if the machine cannot.
+fn stopped_with(settings: &[(&str, &str)], limit: &str) -> Option<TestServer> {
+    if let Err(why) = run("prlimit", &["--version"]) {
+        skipped("a limit of the system", &why);
+        return None;
+    }
+    let mut server = TestServer::with(settings);
+    assert!(server.terminate().success());
+    server.wrap(&["prlimit", limit]);
+    Some(server)
+}
+
+#[test]
+fn a_server_without_enough_file_descriptors_says_how_many_it_needs() {
+    let settings = [("HTTP_WORKERS", "2"), ("JOURNAL_SEGMENT_BYTES", "1048576")];
+    let Some(mut server) = stopped_with(&settings, "--nofile=100:100") else {
+        return;
+    };
+    let said = server.try_restart().expect_err("100 are not enough");
+    assert!(said.contains("(ulimit -n) is 100"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    let needed = said.split_once("at least ").unwrap().1;
+    let needed = needed.split_once(' ').unwrap().0;
+
+    // With that many, connections leave room for new segments of the log.
+    server.wrap(&["prlimit", &format!("--nofile={needed}:{needed}")]);
+    server.restart();
+    for round in 0..3 {
+        let waiting: Vec<_> = (0..200).map(|_| RawClient::connect(&server)).collect();
+        drop(waiting);
+        let text = "x".repeat(700_000);
+        let master = Client::master(&server);
+        master.save(&format!("note/{round}"), json!({"text": text}));
+    }
+    assert!(server.terminate().success());
+    assert!(!server.output().contains("Too many open files"));
+}
+
+#[test]
+fn a_file_above_the_limit_of_its_size_fails_alone() {
+    let Some(mut server) = stopped_with(&[], "--fsize=16777216") else {
+        return;
+    };
+    server.restart();
+    let headers = [
+        ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned()),
+        ("Content-Type".to_owned(), "text/plain".to_owned()),
+    ];
+    let url = format!("{}/files/large.txt", server.base_url);
+    let answer = send("PUT", &url, &headers, Some(vec![b'x'; 20 << 20])).unwrap();
+    assert_eq!(answer.status, 507, "{}", answer.json());
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("ulimit -f"), "{message}");
+    Client::master(&server).save("note/1", json!({"text": "is kept"}));
+
+    // The log itself cannot go on, and says why.
+    let text = "x".repeat(1 << 20);
+    let master = Client::master(&server);
+    let save = |number: u32| {
+        let record = json!({"_id": format!("large/{number}"), "text": text});
+        master.try_call("record:save", json!({"records": [record]}))
+    };
+    assert!((0..100).any(|number| save(number).is_err()));
+    assert_eq!(server.wait().code(), Some(70));
+    let said = server.output();
+    assert!(said.contains("File too large"), "{said}");
+}
