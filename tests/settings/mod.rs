@@ -235,6 +235,8 @@ fn an_audit_trail_that_cannot_be_written_is_the_one_thing_that_is_told() {
         "DEV_MODE=NO",
         "USER_AUDIT_ENABLED=YES",
         "USER_AUDIT_TRAIL_HANDLER_URL=file:///no/such/folder/audit.log",
+        // Otherwise it may also say that the limit of file descriptors is low.
+        "HTTP_MAX_CONNECTIONS=100",
     ] {
         arguments.extend(["--set", setting]);
     }
