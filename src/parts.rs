@@ -97,6 +97,8 @@ pub struct States {
     pub log: LogState,
     /// The projector, which feeds the record store.
     pub projector: Option<ProjectorState>,
+    /// Why the record store cannot be read at present.
+    pub store_trouble: Option<String>,
     /// The hub of `/pubsub`.
     pub hub: Option<HubState>,
     /// The hub of `/_/pubsub`.
@@ -191,6 +193,9 @@ impl States {
         if self.log.is_disk_full {
             troubles.push("the disk is full: writes are refused".to_owned());
         }
+        if let Some(reason) = &self.store_trouble {
+            troubles.push(format!("the record store cannot be read: {reason}"));
+        }
         if self.erasures.is_failing {
             troubles.push("an erasure is not finished yet: the log says why".to_owned());
         }
@@ -227,6 +232,8 @@ impl Parts {
         States {
             log: self.log.state(),
             projector: projector.flatten(),
+            // Listing the indexes has just tried to read.
+            store_trouble: self.store.read_trouble(),
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),

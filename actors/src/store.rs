@@ -71,6 +71,12 @@ pub enum UnavailableReason {
     ReadOnly,
     /// It does not let the server write: a permission, a table or a column was taken away.
     Closed,
+    /// It does not let the server in: its role, its password or the right to connect was changed.
+    Barred,
+    /// It does not let the server read: a permission was taken away.
+    Unreadable,
+    /// It lacks tables or columns of the server: they were dropped or renamed.
+    Missing,
     /// Others have changed its tables, so that it no longer accepts what the log has.
     Altered,
     /// It does not accept what the log has, for a reason that an operator has to look into.
@@ -92,6 +98,18 @@ impl UnavailableReason {
             Self::Full => "the database has no space left, try again later",
             Self::ReadOnly => "the database accepts no writes at present, try again",
             Self::Closed => "the database does not let the server write, try again later",
+            Self::Barred => {
+                "the database does not let the server in: its role needs the right to log in and \
+                 to connect, try again later"
+            }
+            Self::Unreadable => {
+                "the database does not let the server read: its role needs the right to, try \
+                 again later"
+            }
+            Self::Missing => {
+                "the database lacks tables of the server: they have to be restored, or the server \
+                 restarted, try again later"
+            }
             Self::Altered => {
                 "others have changed the tables of the database, which no longer accepts \
                  events, try again later"

@@ -85,6 +85,11 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     )
     .maybe(projector.map(|it| u64::from(it.is_failing)));
     text.metric(
+        "skytrail_store_unreadable",
+        "Whether the record store cannot be read.",
+    )
+    .value(u64::from(states.store_trouble.is_some()));
+    text.metric(
         "skytrail_projector_faults",
         "Events that could not be applied to the record store.",
     )

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use skytrail_actors::store::{StoreError, UnavailableReason};
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// The codes of the class of syntax and access rules that concern what the server permits and has.
 ///
@@ -71,8 +71,34 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// No permission, and no such table or column.
-const MISSING: [&str; 3] = ["42501", "42P01", "42703"];
+/// PostgreSQL's class of codes for a role that may not log in, and for its password.
+const NO_LOG_IN: &str = "28";
+
+/// PostgreSQL's code for a missing permission.
+const NO_PERMISSION: &str = "42501";
+
+/// PostgreSQL's codes for a table and for a column that do not exist.
+const MISSING: [&str; 2] = ["42P01", "42703"];
+
+/// What helps if all tables are missing.
+const IF_DROPPED: &str = "if the schema was dropped, or the database was created again, restart the \
+                          server: it fills the schema from the log";
+
+/// Returns why the database does not serve the server, if others have taken away something that it
+/// needs: the log-in, a permission, a table or a column. A query cannot be at fault, because it
+/// names only what the store has.
+fn taken_away(error: &sqlx::Error) -> Option<UnavailableReason> {
+    let error = error.as_database_error()?;
+    let error = error.try_downcast_ref::<PgDatabaseError>()?;
+    match error.code() {
+        code if code.starts_with(NO_LOG_IN) => Some(UnavailableReason::Barred),
+        // Only the right to connect ends the connection.
+        NO_PERMISSION if error.severity() == PgSeverity::Fatal => Some(UnavailableReason::Barred),
+        NO_PERMISSION => Some(UnavailableReason::Unreadable),
+        code if MISSING.contains(&code) => Some(UnavailableReason::Missing),
+        _ => None,
+    }
+}
 
 /// Returns whether rows that others have changed cannot be read because of what they are. Everything
 /// else can pass: failures of the connection, locks, conflicts and limits of resources by
@@ -80,10 +106,7 @@ const MISSING: [&str; 3] = ["42501", "42P01", "42703"];
 pub(in crate::projection) fn is_about_rows(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
-        sqlx::Error::Database(database) => {
-            let code = database.code().unwrap_or_default();
-            !is_transient(error) && !MISSING.contains(&&*code)
-        }
+        sqlx::Error::Database(_) => !is_transient(error) && taken_away(error).is_none(),
         _ => false,
     }
 }
@@ -97,10 +120,13 @@ pub(in crate::projection) fn is_read_only(error: &sqlx::Error) -> bool {
 /// Converts an error for the port.
 pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
-    if is_transient(error) {
-        StoreError::unavailable(why(error), text)
-    } else {
-        StoreError::Failed(text)
+    match taken_away(error) {
+        Some(why @ UnavailableReason::Missing) => {
+            StoreError::unavailable(why, format!("{text}; {IF_DROPPED}"))
+        }
+        Some(why) => StoreError::unavailable(why, text),
+        None if is_transient(error) => StoreError::unavailable(why(error), text),
+        None => StoreError::Failed(text),
     }
 }
 

@@ -3,7 +3,7 @@
 //! - `hosts`: which host is used. `condition`: whether a connection can be used. `claim`: one server
 //!   at a time uses a store. `readers`: the connections that read.
 //! - `values`: how values are sent and received. `escape`: strings that it does not accept.
-//! - `errors`: what failures mean.
+//! - `errors`: what failures mean. `trouble`: why reads fail at present.
 //! - `digest`: what a store holds.
 //! - `rebuild`: stores next to the one in use. `theirs`: what other programs have in the schema.
 //! - `scrub`: removes what was erased from the files.
@@ -25,6 +25,7 @@ mod rebuild;
 mod schema;
 mod scrub;
 mod theirs;
+mod trouble;
 mod values;
 
 use std::sync::Arc;
@@ -40,11 +41,11 @@ use self::claim::Claim;
 use self::condition::Condition;
 pub use self::digest::{digest_server, origin_server};
 pub(crate) use self::errors::is_transient;
+use self::errors::{failed, held, io_error};
 pub(super) use self::errors::{
-    failed, in_the_way, is_about_data, is_about_rows, is_about_the_server, is_held, is_needed,
+    in_the_way, is_about_data, is_about_rows, is_about_the_server, is_held, is_needed,
     is_read_only, is_silent, is_stale, is_unsupported, not_applied,
 };
-use self::errors::{held, io_error};
 pub(super) use self::escape::unescape_json;
 pub use self::hosts::place_of;
 pub(super) use self::hosts::{Backend, Link, silent};
@@ -60,6 +61,7 @@ pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::scrub;
+use self::trouble::ReadTrouble;
 pub(super) use self::values::{arguments, catalog, int, point, real, text};
 use super::OpenError;
 use super::conn::Conn;
@@ -136,6 +138,7 @@ pub(super) struct Server {
     /// Held while a task looks where the server is.
     looking: Mutex<()>,
     building: indexes::Building,
+    trouble: ReadTrouble,
 }
 
 impl Server {
@@ -170,6 +173,7 @@ impl Server {
             served_by: parking_lot::Mutex::new((link.host, link.backend.server_start.clone())),
             looking: Mutex::new(()),
             building: indexes::Building::default(),
+            trouble: ReadTrouble::default(),
         };
         Ok((server, link))
     }
@@ -177,6 +181,18 @@ impl Server {
     /// Returns the extensions that the store uses.
     pub(super) fn extensions(&self) -> Extensions {
         self.extensions
+    }
+
+    /// Converts an error for the port.
+    pub(super) fn failed(&self, error: &sqlx::Error) -> StoreError {
+        let failed = failed(error);
+        self.trouble.failed(&failed);
+        failed
+    }
+
+    /// Returns why reads fail at present.
+    pub(super) fn read_trouble(&self) -> Option<String> {
+        self.trouble.reason()
     }
 
     /// Returns whether applying does not wait for the database's disk.

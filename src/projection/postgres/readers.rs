@@ -114,6 +114,12 @@ impl Server {
     pub(in crate::projection) async fn reader(
         &self,
     ) -> Result<PoolConnection<Postgres>, StoreError> {
+        let connected = self.connected_reader().await;
+        self.trouble.connected(connected.as_ref().err());
+        connected
+    }
+
+    async fn connected_reader(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         self.check()?;
         let pool = self.readers.pool.load_full();
         match pool.acquire().await {

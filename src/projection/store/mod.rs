@@ -212,6 +212,14 @@ impl SqlStore {
         }
     }
 
+    /// Returns why reads fail at present, if the database is a server.
+    pub fn read_trouble(&self) -> Option<String> {
+        match &self.home {
+            StoreLocation::File(_) => None,
+            StoreLocation::Server(server) => server.read_trouble(),
+        }
+    }
+
     /// Waits for a query permit, and for a connection.
     pub(super) async fn query_reader(
         &self,
@@ -268,7 +276,7 @@ impl SqlStore {
     pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
         match &self.home {
             StoreLocation::File(file) => file.condition.failed(error),
-            StoreLocation::Server(_) => postgres::failed(&error),
+            StoreLocation::Server(server) => server.failed(&error),
         }
     }
 
