@@ -289,7 +289,7 @@ impl<'a> CheckedRequest<'a> {
     }
 
     /// Loads the auth row of the user that is known so far. With the master key, a missing row is
-    /// created.
+    /// created, unless nothing can be written at present.
     async fn load_user(&mut self) -> Result<Option<UserState>, ApiError> {
         let is_master = self.context.caller.is_master();
         if self.context.caller.user.is_none() && is_master {
@@ -301,7 +301,11 @@ impl<'a> CheckedRequest<'a> {
         let accounts = &self.services.accounts;
         match accounts.load_user(&id).await? {
             Some(user) => Ok(Some(user)),
-            None if is_master => accounts.ensure_user(&id, &self.context).await.map(Some),
+            None if is_master => match accounts.ensure_user(&id, &self.context).await {
+                // Reads do not need it, and writes are refused for the same reason.
+                Err(error) if matches!(error.status(), 503 | 507) => Ok(Some(UserState::default())),
+                ensured => ensured.map(Some),
+            },
             // This makes clients sign out.
             None => Err(bad_token()),
         }

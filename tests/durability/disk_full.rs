@@ -193,6 +193,37 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
 }
 
 #[test]
+fn reads_that_would_note_something_are_answered_on_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "8388608")]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "was there before"}));
+    mount.fill_but(0);
+    let body = json!({"records": [{"_id": "note/2", "text": "finds no space"}]});
+    eventually("writes are refused", || {
+        (ada.call("record:save", body.clone()).status == 507).then_some(())
+    });
+    // When the user was last seen cannot be noted.
+    let me = ada.call("me", json!({})).result();
+    assert_eq!(me["profile"]["username"], "ada", "{me}");
+    // The master key's own user does not exist yet.
+    let master = Client::master(&server);
+    let history = master.call("history:list", json!({"record": "note/1"}));
+    assert_eq!(history.status, 200, "{}", history.json());
+    assert_eq!(master.call("record:save", body.clone()).status, 507);
+
+    mount.make_room();
+    eventually("writes are taken again", || {
+        (master.call("record:save", body.clone()).status == 200).then_some(())
+    });
+}
+
+#[test]
 fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let mount = match Mount::memory(&folder.path().join("disk"), "4m") {

@@ -24,6 +24,11 @@ pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Res
     }
 }
 
+/// Returns whether something could not be written because the disk is full.
+pub(crate) fn is_out_of_space(error: &ApiError) -> bool {
+    error.status() == 507
+}
+
 /// Returns the error for a refused token.
 pub fn bad_token() -> ApiError {
     ApiError::new(
@@ -97,8 +102,8 @@ impl Accounts {
         .await
     }
 
-    /// Creates the caller's user record if it is missing. Refuses a caller who is not verified,
-    /// where users must be.
+    /// Creates the caller's user record if it is missing, unless the disk is full. Refuses a
+    /// caller who is not verified, where users must be.
     ///
     /// The master key is exempt: plugins verify users with it.
     ///
@@ -107,7 +112,13 @@ impl Accounts {
     pub async fn require_user_record(&self, context: &RequestContext) -> Result<(), ApiError> {
         let missing = || ApiError::new(Code::UnexpectedUserNotFound, "user not found");
         let id = context.caller.user.as_ref().ok_or_else(missing)?;
-        let profile = self.profile(id, context).await?.ok_or_else(missing)?;
+        let profile = match self.profile(id, context).await {
+            // Reads do not need it, and writes are refused for the same reason.
+            Err(error) if is_out_of_space(&error) && !self.must_be_verified(context) => {
+                return Ok(());
+            }
+            loaded => loaded?.ok_or_else(missing)?,
+        };
         if self.must_be_verified(context) {
             refuse_unverified(Some(&profile))?;
         }

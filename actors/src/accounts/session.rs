@@ -14,7 +14,7 @@ use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
 use super::Accounts;
-use super::admission::refuse_revoked;
+use super::admission::{is_out_of_space, refuse_revoked};
 use super::messages::Session;
 use super::ports::TokenClaims;
 use super::sign_up;
@@ -44,7 +44,8 @@ impl Login {
 
 impl Accounts {
     /// Returns the caller's session with a fresh token; creates the user record if it is missing.
-    /// `as_of` is that of the token that the caller presented, if any.
+    /// A failure to record that the user was seen does not make it fail. `as_of` is that of the
+    /// token that the caller presented, if any.
     ///
     /// # Errors
     /// 10001 without such a user; 104 if the user has received a new password meanwhile.
@@ -59,9 +60,15 @@ impl Accounts {
         let (_, state) = user.ok_or_else(missing)?;
         // The user may have received a new password since the token was checked.
         refuse_revoked(&state, as_of)?;
-        let profile = self.profile(&id, &context).await?;
+        // To apps this is a read: it is answered even when nothing can be written.
+        let profile = match self.profile(&id, &context).await {
+            Err(error) if is_out_of_space(&error) => None,
+            loaded => loaded?,
+        };
         let session = self.session(&id, &state, profile, &context).await?;
-        self.note_seen(&id, &context, None).await?;
+        if let Err(error) = self.note_seen(&id, &context, None).await {
+            tracing::warn!(user_id = %id, %error, "when a user was seen could not be written");
+        }
         Ok(session)
     }
 
