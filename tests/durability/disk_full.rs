@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::door::{figure, scrape};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::machine::{Mount, run, skipped};
@@ -220,6 +221,34 @@ fn reads_that_would_note_something_are_answered_on_a_full_disk() {
     mount.make_room();
     eventually("writes are taken again", || {
         (master.call("record:save", body.clone()).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_without_a_reserve() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "0")]);
+    let ada = Client::signed_up(&server, "ada");
+    mount.fill_but(0);
+    fill(&ada, "first", &Acknowledged::default());
+    let body = json!({"records": [{"_id": "note/1", "text": "x".repeat(1 << 20)}]});
+    assert_eq!(ada.call("record:save", body).status, 507);
+    let refuses = || {
+        let name = "skytrail_log_refuses_writes{reason=\"disk_full\"}";
+        figure(&scrape(&server), name)
+    };
+    assert_eq!(refuses(), 1.0);
+    let health = Client::master(&server).health();
+    let reasons = health["reasons"].to_string();
+    assert!(reasons.contains("the disk is full"), "{health}");
+    mount.make_room();
+    eventually("nothing is wrong any more", || {
+        (refuses() == 0.0).then_some(())
     });
 }
 

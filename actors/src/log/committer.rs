@@ -390,6 +390,9 @@ impl Committer {
         if let Some(keyring) = &self.keyring {
             keyring.retire(&group.retired);
         }
+        if let Some(reserve) = &self.reserve {
+            reserve.found_space();
+        }
         let flush = begun.elapsed().as_secs_f64();
         self.counters.flush_seconds.observe(flush);
         let num_commits = u32::try_from(group.commits.len()).unwrap_or(u32::MAX);

@@ -6,6 +6,9 @@
 //! space. It is created again when there is room for it and twice that quarter, and inodes for new
 //! files. If it has to be given up again at once, as with a user's quota, which the free space does
 //! not show, the next attempt has to wait. Reads are never refused.
+//!
+//! Without a reserve (0 bytes) every write is tried. It then counts as held unless the last write
+//! found no space.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,6 +26,8 @@ const SMALLEST_SHARE: u64 = 8;
 const FEWEST_INODES: u64 = 8;
 /// The reserve is created again when this many inodes are free.
 const ENOUGH_INODES: u64 = 32;
+/// Without a reserve, this much free space counts as enough for writes.
+const ENOUGH_BYTES: u64 = 16 << 20;
 /// If the reserve is given up sooner than this after it was created again, the next attempt waits as
 /// long.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -85,7 +90,8 @@ impl Reserve {
         };
         let has_file = std::fs::metadata(&reserve.file)
             .is_ok_and(|file| file.len() == reserve.size_bytes && reserve.size_bytes > 0);
-        reserve.is_held.store(has_file, Ordering::Release);
+        let is_held = has_file || reserve.size_bytes == 0;
+        reserve.is_held.store(is_held, Ordering::Release);
         if !has_file {
             // With another size it only takes up space.
             reserve.remove()?;
@@ -93,7 +99,7 @@ impl Reserve {
         reserve.tend()?;
         // What fills up after this fills up for the first time.
         *reserve.changed.lock() = Changed::default();
-        if !has_file && !reserve.is_held() {
+        if !has_file && reserve.is_out_of_space() {
             tracing::warn!(
                 folder = %folder.display(),
                 size_bytes = reserve.size_bytes,
@@ -103,14 +109,27 @@ impl Reserve {
         Ok(reserve)
     }
 
-    /// Returns whether there is space for writes.
+    /// Returns whether writes are accepted.
     pub fn is_held(&self) -> bool {
-        self.size_bytes == 0 || self.is_held.load(Ordering::Acquire)
+        self.size_bytes == 0 || !self.is_out_of_space()
+    }
+
+    /// Returns whether there is no space for writes.
+    pub fn is_out_of_space(&self) -> bool {
+        !self.is_held.load(Ordering::Acquire)
+    }
+
+    /// Records that a write found space.
+    pub fn found_space(&self) {
+        if self.size_bytes == 0 && self.is_out_of_space() {
+            self.is_held.store(true, Ordering::Release);
+            tracing::info!(folder = %self.folder.display(), "there is space for writes again");
+        }
     }
 
     /// Gives up the reserve, because a write found no space.
     pub fn give_up(&self) {
-        if self.size_bytes == 0 || !self.is_held.swap(false, Ordering::AcqRel) {
+        if !self.is_held.swap(false, Ordering::AcqRel) {
             return;
         }
         self.settle();
@@ -139,10 +158,16 @@ impl Reserve {
     /// # Errors
     /// Like [`Reserve::new`].
     pub fn tend(&self) -> io::Result<()> {
-        if self.size_bytes == 0 {
+        if self.size_bytes == 0 && !self.is_out_of_space() {
             return Ok(());
         }
         let free = Free::in_folder(&self.folder)?;
+        if self.size_bytes == 0 {
+            if free.bytes >= ENOUGH_BYTES && !free.lacks_inodes(ENOUGH_INODES) {
+                self.found_space();
+            }
+            return Ok(());
+        }
         let floor_bytes = self.size_bytes / 4;
         if self.is_held.load(Ordering::Acquire) {
             if free.bytes < floor_bytes || free.lacks_inodes(FEWEST_INODES) {

@@ -404,7 +404,10 @@ impl EmbeddedLog {
             flush_seconds: self.counters.flush_seconds.state(),
             num_segments,
             journal_bytes,
-            is_disk_full: self.is_disk_full(),
+            is_disk_full: self
+                .reserve
+                .as_ref()
+                .is_some_and(|reserve| reserve.is_out_of_space()),
             is_store_behind: self.is_store_behind(),
             sled: self.follower.as_ref().map(|follower| follower.state()),
         }
