@@ -5,7 +5,7 @@ use std::ops::Range;
 use actix_web::web::Bytes;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use skytrail_actors::log::disk::is_full;
+use skytrail_actors::log::disk::{is_full, is_out_of_descriptors};
 use skytrail_schema::id::AssetName;
 
 /// Why a store could not do what it was asked.
@@ -26,23 +26,35 @@ pub enum FileError {
     /// It is larger than the system lets a file become.
     #[error("the file is larger than the limit of the server's system (ulimit -f)")]
     TooLarge,
-    /// The service does not answer, refuses or fails.
+    /// There is no file descriptor left to open it with.
+    #[error("no file descriptors are left (ulimit -n)")]
+    OutOfDescriptors,
+    /// The service or the device does not answer, refuses or fails.
     #[error("{0}")]
     Unavailable(String),
-    /// The device failed, or the request is invalid.
+    /// The name or the request does not fit the store.
     #[error("{0}")]
     Failed(String),
 }
 
 impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{
+            AlreadyExists, FileTooLarge, InvalidFilename, InvalidInput, IsADirectory, NotADirectory,
+        };
         if is_full(&error) {
             return Self::DiskFull;
         }
-        if error.kind() == std::io::ErrorKind::FileTooLarge {
-            return Self::TooLarge;
+        if is_out_of_descriptors(&error) {
+            return Self::OutOfDescriptors;
         }
-        Self::Failed(error.to_string())
+        match error.kind() {
+            FileTooLarge => Self::TooLarge,
+            AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory => {
+                Self::Failed(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }
 

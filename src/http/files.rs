@@ -107,6 +107,10 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
             tracing::error!(cause, "a file could not be read");
             Err(unavailable())
         }
+        Err(cause @ FileError::OutOfDescriptors) => {
+            tracing::error!(%cause, "a file could not be read");
+            Err(AppendError::OutOfDescriptors.into())
+        }
         Err(cause @ (FileError::Failed(_) | FileError::DiskFull | FileError::TooLarge)) => {
             tracing::error!(%cause, "a file could not be read");
             Err(not_found())
@@ -480,6 +484,7 @@ fn not_stored(error: FileError) -> ApiError {
     match error {
         FileError::DiskFull => AppendError::DiskFull.into(),
         FileError::TooLarge => ApiError::unexpected(error.to_string()).with_status(507),
+        FileError::OutOfDescriptors => AppendError::OutOfDescriptors.into(),
         FileError::Unavailable(_) => unavailable(),
         _ => ApiError::unexpected("the file could not be stored"),
     }

@@ -1,5 +1,7 @@
 //! Limits that the system sets for the process: file descriptors and the size of a file.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::client::{Client, send};
@@ -43,6 +45,53 @@ fn a_server_without_enough_file_descriptors_says_how_many_it_needs() {
     }
     assert!(server.terminate().success());
     assert!(!server.output().contains("Too many open files"));
+}
+
+#[test]
+fn a_file_that_finds_no_descriptor_is_refused_for_now() {
+    if let Err(why) = run("prlimit", &["--version"]) {
+        return skipped("a limit of the system", &why);
+    }
+    let server = TestServer::start();
+    let ask = |client: &mut RawClient, line: &str, body: &str| {
+        let length = body.len();
+        client.send(
+            format!(
+                "{line} HTTP/1.1\r\nHost: test\r\nX-Skygear-API-Key: {MASTER_KEY}\r\n\
+                 Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        );
+        client.answer(Duration::from_secs(30)).unwrap()
+    };
+    let mut client = RawClient::connect(&server);
+    let stored = ask(&mut client, "PUT /files/first.txt", "first").result();
+    let url = stored["$url"].as_str().unwrap();
+    let download = format!("GET {}", &url[url.find("/files/").unwrap()..]);
+    let limit = |nofile: &str| {
+        let nofile = format!("--nofile={nofile}:");
+        run("prlimit", &["--pid", &server.pid().to_string(), &nofile]).unwrap();
+    };
+
+    limit("3");
+    for line in ["PUT /files/second.txt", &download] {
+        let answer = ask(&mut client, line, "second");
+        let error = answer.json()["error"].take();
+        assert_eq!(
+            (answer.status, &error["code"]),
+            (503, &json!(10_000)),
+            "{error}"
+        );
+        assert!(answer.header("Retry-After").is_some());
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("can open no more files"), "{message}");
+    }
+    limit("1024");
+    assert_eq!(
+        ask(&mut client, "PUT /files/second.txt", "second").status,
+        200
+    );
+    assert_eq!(ask(&mut client, &download, "").bytes, b"first");
 }
 
 #[test]
