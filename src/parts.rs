@@ -190,7 +190,10 @@ impl States {
     /// Returns what the server cannot do at present although every part runs, one sentence each.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        if self.log.is_disk_full {
+        if self.log.lacks_inodes {
+            let trouble = "the file system has no inodes left (df -i): writes are refused";
+            troubles.push(trouble.to_owned());
+        } else if self.log.is_disk_full {
             troubles.push("the disk is full: writes are refused".to_owned());
         }
         if let Some(reason) = &self.store_trouble {

@@ -278,6 +278,37 @@ fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
 }
 
 #[test]
+fn health_says_that_the_inodes_ran_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "160m,nr_inodes=500") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("no inodes", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let mut server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "8388608")]);
+    let fillers = mount.folder().join("fillers");
+    std::fs::create_dir(&fillers).unwrap();
+    let create = |number: usize| std::fs::File::create(fillers.join(number.to_string()));
+    assert!((0..1000).any(|number| create(number).is_err()));
+
+    let master = Client::master(&server);
+    eventually("writes are refused", || {
+        let body = json!({"records": [{"_id": "note/1", "text": "finds no inode"}]});
+        (master.call("record:save", body).status == 507).then_some(())
+    });
+    let health = master.health();
+    let reasons = health["reasons"].to_string();
+    assert!(reasons.contains("no inodes left"), "{reasons}");
+    assert!(!reasons.contains("disk is full"), "{reasons}");
+
+    std::fs::remove_dir_all(&fillers).unwrap();
+    eventually("writes are taken again", || {
+        (master.health()["status"] == "OK").then_some(())
+    });
+    server.kill();
+}
+
+#[test]
 fn a_rebuild_that_finds_no_space_leaves_no_half_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let mount = match Mount::memory(&folder.path().join("disk"), "80m") {

@@ -127,6 +127,13 @@ impl Reserve {
         }
     }
 
+    /// Returns whether the file system has hardly any inodes left.
+    pub fn lacks_inodes(&self) -> bool {
+        let free = Free::in_folder(&self.folder);
+        // Until there are enough of them, the reserve is not created again.
+        free.is_ok_and(|free| free.lacks_inodes(ENOUGH_INODES))
+    }
+
     /// Gives up the reserve, because a write found no space.
     pub fn give_up(&self) {
         if !self.is_held.swap(false, Ordering::AcqRel) {

@@ -165,6 +165,8 @@ pub struct LogState {
     pub journal_bytes: u64,
     /// Whether writes are refused because the disk is full.
     pub is_disk_full: bool,
+    /// Whether that is for lack of inodes.
+    pub lacks_inodes: bool,
     /// Whether writes are refused because the record store is too far behind.
     pub is_store_behind: bool,
     /// The sled store.
@@ -394,6 +396,8 @@ impl EmbeddedLog {
         let (num_segments, journal_bytes) = self.segments.size();
         let last = self.counters.time_micros.load(Ordering::Relaxed);
         let ahead = last.saturating_sub((self.now)().micros());
+        let reserve = self.reserve.as_ref();
+        let is_disk_full = reserve.is_some_and(|it| it.is_out_of_space());
         LogState {
             head: self.head(),
             seconds_ahead: u64::try_from(ahead / 1_000_000).unwrap_or_default(),
@@ -404,10 +408,8 @@ impl EmbeddedLog {
             flush_seconds: self.counters.flush_seconds.state(),
             num_segments,
             journal_bytes,
-            is_disk_full: self
-                .reserve
-                .as_ref()
-                .is_some_and(|reserve| reserve.is_out_of_space()),
+            is_disk_full,
+            lacks_inodes: is_disk_full && reserve.is_some_and(|it| it.lacks_inodes()),
             is_store_behind: self.is_store_behind(),
             sled: self.follower.as_ref().map(|follower| follower.state()),
         }
