@@ -14,7 +14,7 @@ use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::store::RecordStore as _;
 use tokio::time::{Instant, sleep};
 
-use super::rebuild::progress_bar;
+use super::rebuild::{no_room, progress_bar};
 use super::rebuild_server::{fill, open};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
@@ -56,7 +56,8 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     };
     // Held until the server uses the file as its own store.
     let filling = database.is_none().then(|| Filling::begin(&config.data_dir));
-    let _filling = filling.transpose().map_err(|error| with_causes(&error))?;
+    let filling = filling.transpose();
+    let _filling = filling.map_err(|error| no_room(&config.data_dir, &error))?;
     let store = match &database {
         Some(database) => {
             let opened = open(&config.app.name, database).await;

@@ -203,18 +203,26 @@ async fn verify(config: &Config) -> Result<(), String> {
         let place = format!("at {}", current.display());
         return Err(OpenError::Missing(place).to_string());
     }
+    // First, because SQLite does not say why it cannot read on a disk that takes no writes.
+    let filling = Filling::begin(&config.data_dir);
+    let filling = filling.map_err(|error| no_room(&config.data_dir, &error))?;
     let failed = |error: OpenError| format!("{}: {}", current.display(), with_causes(&error));
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
     // The log is opened after the store was read, so it reaches at least as far: a running server's
     // log grows.
     let segments = open_log(config)?;
-    let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = UnfinishedStore(current.with_extension(leftovers::VERIFY));
     fill((&shadow.0, false), &segments, checkpoint).await?;
     let (_, expected) = digest(&shadow.0).await.map_err(failed)?;
     remove(&shadow.0).map_err(|error| with_causes(&error))?;
     drop(filling);
     report(checkpoint, &found, &expected)
+}
+
+/// Says that no store can be filled in a folder.
+pub(super) fn no_room(folder: &Path, error: &std::io::Error) -> String {
+    let folder = folder.display();
+    format!("no store can be filled in {folder}: {error}")
 }
 
 /// Reports whether a store is the same as one rebuilt from the log.
