@@ -208,8 +208,9 @@ fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
         .or_else(|| default.exists().then_some(default));
     if let Some(file) = file {
         let text = std::fs::read_to_string(&file);
-        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
-        sources = sources.with_toml(&text)?;
+        let name = file.display().to_string();
+        let text = text.map_err(|error| format!("{name}: {error}"))?;
+        sources = sources.with_toml(&name, &text)?;
     }
     let mut set = Vec::new();
     for pair in &flags.set {
@@ -226,12 +227,10 @@ fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
 
 fn print_settings(settings: &[Setting]) {
     for Setting {
-        name,
-        value,
-        origin,
+        name, value, place, ..
     } in settings
     {
-        ops::show(&format!("{name}={value}  # {origin}"));
+        ops::show(&format!("{name}={value}  # {place}"));
     }
 }
 

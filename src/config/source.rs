@@ -45,6 +45,8 @@ pub struct Mistake {
     pub value: Option<String>,
     /// Where it came from.
     pub origin: Origin,
+    /// Where it came from, by name.
+    pub place: String,
     /// What is wrong, or what is accepted.
     pub fault: String,
 }
@@ -55,7 +57,7 @@ impl fmt::Display for Mistake {
         if let Some(value) = &self.value {
             write!(f, " = {value:?}")?;
         }
-        write!(f, " (from {}): {}", self.origin, self.fault)
+        write!(f, " (from {}): {}", self.place, self.fault)
     }
 }
 
@@ -63,6 +65,8 @@ impl fmt::Display for Mistake {
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     values: BTreeMap<String, BTreeMap<Origin, String>>,
+    /// The name of the settings file, if one was read.
+    file: Option<String>,
     /// Environment variables that are not valid UTF-8.
     garbled: BTreeSet<String>,
 }
@@ -101,12 +105,14 @@ impl Sources {
         self.with(Origin::Environment, values)
     }
 
-    /// Adds the settings of a TOML file: one table, names in lower case.
+    /// Adds the settings of a TOML file: one table, names in lower case. `file` is its name for
+    /// people.
     ///
     /// # Errors
     /// Not TOML, or a value that is not a string, an integer or a boolean.
-    pub fn with_toml(self, text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|error| not_toml(text, &error))?;
+    pub fn with_toml(mut self, file: &str, text: &str) -> Result<Self, String> {
+        let table = text.parse();
+        let table: toml::Table = table.map_err(|error| not_toml((file, text), &error))?;
         let mut values = Vec::new();
         for (name, value) in table {
             let text = match value {
@@ -115,12 +121,13 @@ impl Sources {
                 toml::Value::Boolean(value) => value.to_string(),
                 _ => {
                     return Err(format!(
-                        "skytrail.toml: {name}: expected text, a whole number or true/false"
+                        "{file}: {name}: expected text, a whole number or true/false"
                     ));
                 }
             };
             values.push((name.to_uppercase(), text));
         }
+        self.file = Some(file.to_owned());
         Ok(self.with(Origin::File, values))
     }
 
@@ -144,6 +151,12 @@ impl Sources {
         Some((*origin, value.as_str()))
     }
 
+    /// Returns the name of an origin for people: for the settings file, that of the file itself.
+    pub(super) fn place_of(&self, origin: Origin) -> String {
+        let file = self.file.as_ref().filter(|_| origin == Origin::File);
+        file.cloned().unwrap_or_else(|| origin.to_string())
+    }
+
     /// Returns every name with each origin that gives it a value.
     pub(super) fn given(&self) -> impl Iterator<Item = (&str, Origin)> {
         let names = self.values.iter();
@@ -153,12 +166,12 @@ impl Sources {
 
 /// Returns a message that says where a file is not TOML. It leaves out the line itself, which may
 /// contain a secret.
-fn not_toml(text: &str, error: &toml::de::Error) -> String {
+fn not_toml((file, text): (&str, &str), error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.unwrap_or_default().matches('\n').count() + 1;
     let message = error.message().trim();
     format!(
-        "skytrail.toml, line {line}: {message} (values are true, false, whole numbers, or text in quotes)"
+        "{file}, line {line}: {message} (values are true, false, whole numbers, or text in quotes)"
     )
 }
 
@@ -194,6 +207,8 @@ pub struct Setting {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
+    /// Where it came from, by name.
+    pub place: String,
 }
 
 /// Masks the part between `://` and `@` in an address.
@@ -232,11 +247,12 @@ impl<'a> Reader<'a> {
                 name: name.clone(),
                 value: None,
                 origin: Origin::Environment,
+                place: Origin::Environment.to_string(),
                 fault: "expected text in UTF-8".to_owned(),
             });
         }
         // Other programs may read the same `.env`; the other sources belong to the server alone.
-        let (tolerated, refused): (Vec<_>, _) = unknown(self.sources.given(), &self.known)
+        let (tolerated, refused): (Vec<_>, _) = unknown(self.sources, &self.known)
             .into_iter()
             .partition(|mistake| mistake.origin == Origin::DotEnv);
         self.mistakes.extend(refused);
@@ -256,6 +272,7 @@ impl<'a> Reader<'a> {
             name: name.to_owned(),
             value: Some(without_sign_in(value)),
             origin,
+            place: self.sources.place_of(origin),
             fault: format!("expected {expected}"),
         });
     }
@@ -286,6 +303,7 @@ impl<'a> Reader<'a> {
             name: name.to_owned(),
             value: without_sign_in(value),
             origin,
+            place: self.sources.place_of(origin),
         });
         value.to_owned()
     }
@@ -318,6 +336,7 @@ impl<'a> Reader<'a> {
             name: name.to_owned(),
             value: shown.to_owned(),
             origin,
+            place: self.sources.place_of(origin),
         });
         found.map(|(_, text)| Secret::new(text))
     }

@@ -103,7 +103,7 @@ fn later_origins_win_and_empty_values_count_as_unset() {
             Origin::Environment,
             [("APP_NAME".to_owned(), "environment".to_owned())],
         )
-        .with_toml("app_name = \"file\"\nport = 4000")
+        .with_toml("skytrail.toml", "app_name = \"file\"\nport = 4000")
         .unwrap()
         .with_dot_env("# a comment\nAPP_NAME='dotenv'\nCORS_HOST=\"https://a.example\"")
         .with(Origin::Flag, [("APP_NAME".to_owned(), String::new())]);
@@ -191,7 +191,9 @@ fn the_example_file_holds_every_setting_with_its_default() {
         .filter_map(|line| line.strip_prefix("# "))
         .filter(is_setting)
         .collect();
-    let example = Sources::default().with_toml(&lines.join("\n")).unwrap();
+    let example = Sources::default()
+        .with_toml("skytrail.toml", &lines.join("\n"))
+        .unwrap();
     let (_, defaults) = Config::read(&Sources::default()).unwrap();
     for Setting { name, value, .. } in &defaults {
         let line = lines

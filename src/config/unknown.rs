@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::source::{Mistake, Origin};
+use super::source::{Mistake, Origin, Sources};
 
 /// Settings of v1 that mean nothing here, but are not mistakes.
 const IGNORED: &[&str] = &[
@@ -21,12 +21,10 @@ const IGNORED: &[&str] = &[
 
 /// Returns the names that are not known settings. The environment is not checked, because it
 /// contains the variables of all programs.
-pub(super) fn unknown<'a>(
-    given: impl Iterator<Item = (&'a str, Origin)>,
-    known: &BTreeSet<String>,
-) -> Vec<Mistake> {
+pub(super) fn unknown(sources: &Sources, known: &BTreeSet<String>) -> Vec<Mistake> {
     let is_ours = |name: &str| known.contains(name) || IGNORED.contains(&name);
     let origins = [Origin::File, Origin::DotEnv, Origin::Flag];
+    let given = sources.given();
     given
         .filter(|(name, origin)| origins.contains(origin) && !is_ours(name))
         .map(|(name, origin)| {
@@ -40,6 +38,7 @@ pub(super) fn unknown<'a>(
                 name: spelled(name),
                 value: None,
                 origin,
+                place: sources.place_of(origin),
                 fault: format!("no such setting{}", hint.unwrap_or_default()),
             }
         })

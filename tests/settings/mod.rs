@@ -276,6 +276,29 @@ fn names_that_are_no_settings_are_refused_with_the_nearest_one() {
 }
 
 #[test]
+fn mistakes_name_the_file_that_was_read() {
+    let place = Place::with("skytrail.toml", "app_name = \"unused\"\n");
+    let read = |text: &str| {
+        place.write("prod.toml", text);
+        place.config(&[], &["--config", "prod.toml"])
+    };
+    for text in [
+        "response_timeout = \"soon\"\n",
+        "frobnicate = 1\n",
+        "app_name = unquoted\n",
+        "app_name = [1]\n",
+    ] {
+        let (code, _, said) = read(text);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("prod.toml"), "{said}");
+        assert!(!said.contains("skytrail.toml"), "{said}");
+    }
+    let (code, shown, said) = read("app_name = \"chat\"\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shown.contains("APP_NAME=chat  # prod.toml"), "{shown}");
+}
+
+#[test]
 fn names_in_dot_env_that_are_no_settings_are_warned_of() {
     let place = Place::with(
         ".env",
