@@ -7,7 +7,7 @@ use skytrail_schema::json::list;
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::show;
+use super::{complain, show};
 use crate::config::Config;
 
 /// A question to the running server.
@@ -188,8 +188,10 @@ async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String
             body.insert(name.to_owned(), moment(value));
         }
     }
+    let mut is_none = true;
     loop {
         let page: Page = server.call_for("audit:changes", body.clone()).await?;
+        is_none &= page.result.is_empty();
         for act in &page.result {
             if command.json {
                 show(&act.to_string());
@@ -199,10 +201,24 @@ async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String
             lines.concat().iter().for_each(|line| show(line));
         }
         let Some(next) = page.info.and_then(|info| info.next) else {
-            return Ok(());
+            break;
         };
         body.insert("from".to_owned(), next.into());
     }
+    if is_none {
+        let user = &command.user;
+        let is_part = command.from.is_some() || command.to.is_some();
+        let part = if is_part {
+            "this part of the log"
+        } else {
+            "the log"
+        };
+        // Not among the acts: these are read by programs.
+        complain(&format!(
+            "{part} has no entries by {user:?}: is this a user's id, name or email address?"
+        ));
+    }
+    Ok(())
 }
 
 fn text<'a>(value: &'a Json, pointer: &str) -> &'a str {

@@ -232,3 +232,39 @@ fn the_history_says_when_there_is_more_of_it() {
     let said = String::from_utf8(some.stderr).unwrap();
     assert!(said.contains(&format!("--until {more}")), "{said}");
 }
+
+#[test]
+fn changes_by_nobody_are_told_to_be_none() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "hers"}));
+    let changes = |arguments: &[&str]| {
+        let key = format!("MASTER_KEY={MASTER_KEY}");
+        let words = [
+            "--set",
+            &key,
+            "audit",
+            "changes",
+            "--server",
+            &server.base_url,
+            "--user",
+        ];
+        let output = server.skytrail(&[&words, arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), said)
+    };
+    let (shown, said) = changes(&["ada"]);
+    assert!(shown.contains("note/1") && said.is_empty(), "{said}");
+    let none = "skytrail: the log has no entries by \"nobody\": is this a user's id, name or email \
+                address?\n";
+    for arguments in [&["nobody"][..], &["nobody", "--json"]] {
+        assert_eq!(changes(arguments), (String::new(), none.to_owned()));
+    }
+    let (shown, said) = changes(&["ada", "--to", "1"]);
+    assert!(shown.is_empty(), "{shown}");
+    assert!(
+        said.contains("this part of the log has no entries"),
+        "{said}"
+    );
+}
