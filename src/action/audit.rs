@@ -22,7 +22,7 @@ const CHANGES: (u64, u64) = (50, 200);
 
 /// Answers who could read a record at a point in time.
 pub(super) async fn readers(call: Call) -> Outcome {
-    let missing = |name| ApiError::invalid_argument("missing required fields", &[name]);
+    let missing = |name| request::missing(&[name]);
     let record = request::text(&call.body, "record")?.filter(|raw| !raw.is_empty());
     let id = request::record_id(record.ok_or_else(|| missing("record"))?, "record")?;
     let at = request::moment(&call.body, "at")?.ok_or_else(|| missing("at"))?;
@@ -73,7 +73,7 @@ pub(super) async fn changes(call: Call) -> Outcome {
 
 fn named(call: &Call) -> Result<&str, ApiError> {
     let text = request::text(&call.body, "user")?.filter(|text| !text.is_empty());
-    text.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["user"]))
+    text.ok_or_else(|| request::missing(&["user"]))
 }
 
 /// Finds the user whose actions are searched for, by id, by name or by mail address. A text that

@@ -53,7 +53,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
 
 async fn import(accounts: &Accounts, context: &RequestContext, user: Json) -> Result<(), ApiError> {
     let Json::Object(user) = user else {
-        return Err(request::undecodable());
+        return Err(request::wrong_type("users", "a list of objects"));
     };
     accounts.import_user(parse(user, context)?).await
 }

@@ -49,8 +49,7 @@ pub(super) async fn redeliver(call: Call) -> Outcome {
     let from = request::whole_number(&call.body, "from")?;
     let until = request::whole_number(&call.body, "until")?;
     let (Some(from), Some(until)) = (from, until) else {
-        let message = "missing required fields";
-        return Err(ApiError::invalid_argument(message, &["from", "until"]));
+        return Err(request::missing(&["from", "until"]));
     };
     order(&call, Order::Redeliver { from, until }).await
 }
@@ -97,7 +96,7 @@ async fn order(call: &Call, order: Order) -> Outcome {
 
 fn consumer(call: &Call) -> Result<&str, ApiError> {
     let name = request::text(&call.body, "consumer")?.filter(|name| !name.is_empty());
-    name.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["consumer"]))
+    name.ok_or_else(|| request::missing(&["consumer"]))
 }
 
 /// Reads which dead letters are meant; an empty list stands for all.

@@ -26,7 +26,7 @@ pub(super) async fn record(call: Call) -> Outcome {
 
 pub(super) async fn event(call: Call) -> Outcome {
     let position = request::whole_number(&call.body, "position")?;
-    let missing = || ApiError::invalid_argument("missing required fields", &["position"]);
+    let missing = || request::missing(&["position"]);
     let command = EraseEvent {
         position: position.ok_or_else(missing)?,
         why: why(&call)?,
@@ -123,6 +123,6 @@ fn why(call: &Call) -> Result<String, ApiError> {
 
 fn required(call: &Call, name: &str) -> Result<String, ApiError> {
     let text = request::text(&call.body, name)?.filter(|text| !text.is_empty());
-    let missing = || ApiError::invalid_argument("missing required fields", &[name]);
+    let missing = || request::missing(&[name]);
     text.map(str::to_owned).ok_or_else(missing)
 }

@@ -43,7 +43,7 @@ pub(super) async fn restore(call: Call) -> Outcome {
     let right = right_of(&call)?;
     let id = record(&call)?;
     let moment = request::moment(&call.body, "as_of")?;
-    let missing = || ApiError::invalid_argument("missing required fields", &["as_of"]);
+    let missing = || request::missing(&["as_of"]);
     let command = RestoreRecord {
         right,
         id,
@@ -56,7 +56,7 @@ pub(super) async fn restore(call: Call) -> Outcome {
 
 fn record(call: &Call) -> Result<RecordId, ApiError> {
     let raw = request::text(&call.body, "record")?.filter(|raw| !raw.is_empty());
-    let missing = || ApiError::invalid_argument("missing required fields", &["record"]);
+    let missing = || request::missing(&["record"]);
     request::record_id(raw.ok_or_else(missing)?, "record")
 }
 

@@ -1,7 +1,8 @@
 //! The actions of the API. Each one parses the body, asks the domain and replies; nothing else
 //! belongs here.
 //!
-//! [`ACTIONS`] lists every action with its checks, in v1's order.
+//! [`ACTIONS`] lists every action with its checks, in v1's order. Actions that v1 has are marked
+//! `as v1`.
 
 pub mod asset_put;
 mod audit;
@@ -162,7 +163,12 @@ const NOW: AsOf = AsOf::Now;
 macro_rules! actions {
     (@sandbox) => { None };
     (@sandbox $as_of:ident) => { Some($as_of) };
-    ($($name:literal $tag:literal $checks:ident $effect:ident $($as_of:ident)? => $run:path;)*) => {
+    (@run $run:path) => { |call| Box::pin($run(call)) };
+    (@run $run:path, v1) => { |call| Box::pin(as_v1($run(call))) };
+    ($(
+        $name:literal $tag:literal $checks:ident $effect:ident $($as_of:ident)?
+            => $run:path $(as $form:tt)?;
+    )*) => {
         /// Every built-in action.
         pub const ACTIONS: &[Action] = &[
             $(Action {
@@ -171,7 +177,7 @@ macro_rules! actions {
                 checks: $checks,
                 effect: $effect,
                 sandbox: actions!(@sandbox $($as_of)?),
-                run: |call| Box::pin($run(call)),
+                run: actions!(@run $run $(, $form)?),
             },)*
         ];
     };
@@ -180,13 +186,13 @@ macro_rules! actions {
 actions! {
     "" "" PUBLIC READS => status;
     "_status:healthz" "" READY READS => status;
-    "asset:put" "asset" FILE MUTATES => asset_put::run;
-    "auth:signup" "auth" KEY MUTATES => auth::sign_up;
-    "auth:login" "auth" KEY MUTATES => auth::log_in;
-    "auth:logout" "auth" LOGOUT MUTATES => auth::log_out;
-    "auth:password" "auth" PASSWORD MUTATES => auth::change_password;
-    "auth:reset_password" "auth" RESET MUTATES => auth::reset_password;
-    "auth:disable:set" "auth" ADMIN MUTATES => auth_disable::run;
+    "asset:put" "asset" FILE MUTATES => asset_put::run as v1;
+    "auth:signup" "auth" KEY MUTATES => auth::sign_up as v1;
+    "auth:login" "auth" KEY MUTATES => auth::log_in as v1;
+    "auth:logout" "auth" LOGOUT MUTATES => auth::log_out as v1;
+    "auth:password" "auth" PASSWORD MUTATES => auth::change_password as v1;
+    "auth:reset_password" "auth" RESET MUTATES => auth::reset_password as v1;
+    "auth:disable:set" "auth" ADMIN MUTATES => auth_disable::run as v1;
     "auth:import" "auth" RESET MUTATES => auth_import::run;
     "auth:export" "auth" MASTER EXPORTS => auth_export::run;
     "audit:changes" "audit" MASTER READS => audit::changes;
@@ -204,8 +210,8 @@ actions! {
     "delivery:resend" "delivery" MASTER MUTATES => delivery::resend;
     "delivery:drop" "delivery" MASTER MUTATES => delivery::drop;
     "delivery:forget" "delivery" MASTER MUTATES => delivery::forget;
-    "device:register" "device" WRITE MUTATES => device::register;
-    "device:unregister" "device" WRITE MUTATES => device::unregister;
+    "device:register" "device" WRITE MUTATES => device::register as v1;
+    "device:unregister" "device" WRITE MUTATES => device::unregister as v1;
     "erase:record" "erase" ADMIN MUTATES => erase::record;
     "erase:event" "erase" ADMIN MUTATES => erase::event;
     "erase:field" "erase" ADMIN MUTATES => erase::field;
@@ -215,55 +221,55 @@ actions! {
     "log:consumer:create" "log" MASTER MUTATES => log::consumer::create;
     "log:consumer:delete" "log" MASTER MUTATES => log::consumer::delete;
     "log:read" "log" MASTER READS => log::read;
-    "me" "" USER MUTATES => auth::me;
+    "me" "" USER MUTATES => auth::me as v1;
     "plugin:list" "plugin" MASTER READS => plugin::list;
     "plugin:calls" "plugin" MASTER READS => plugin::calls;
     "plugin:test" "plugin" MASTER MUTATES => plugin::test;
     "plugin:init" "plugin" MASTER MUTATES => plugin::init;
     "plugin:replay" "plugin" MASTER MUTATES => replay::run;
-    "push:device" "push" PUSH SENDS => push::to_devices;
-    "push:user" "push" PUSH SENDS => push::to_users;
+    "push:device" "push" PUSH SENDS => push::to_devices as v1;
+    "push:user" "push" PUSH SENDS => push::to_users as v1;
     "push:web_key" "push" KEY READS => push::web_key;
     "pubsub:publish" "pubsub" MASTER SENDS => pubsub_publish::run;
-    "record:save" "record" WRITE MUTATES => record_save::run;
-    "record:delete" "record" WRITE MUTATES => record_delete::run;
+    "record:save" "record" WRITE MUTATES => record_save::run as v1;
+    "record:delete" "record" WRITE MUTATES => record_delete::run as v1;
     "history:list" "history" USER READS => history::list;
     "history:restore" "history" USER MUTATES => history::restore;
     "record:export" "record" MASTER EXPORTS => record_export::run;
     "record:import" "record" MASTER MUTATES => record_import::run;
-    "record:fetch" "record" READ READS THEN => record_fetch::run;
-    "record:query" "record" READ READS THEN => record_query::run;
-    "relation:query" "relation" WRITE READS NOW => relation::query;
-    "relation:add" "relation" WRITE MUTATES => relation::add;
-    "relation:remove" "relation" WRITE MUTATES => relation::remove;
-    "relation:delete" "relation" WRITE MUTATES => relation::remove;
-    "role:default" "role" DEV MUTATES => role::set_default;
-    "role:admin" "role" DEV MUTATES => role::set_admin;
-    "role:assign" "role" ADMIN MUTATES => role::assign;
-    "role:revoke" "role" ADMIN MUTATES => role::revoke;
-    "role:get" "role" ROLES READS NOW => role::get;
+    "record:fetch" "record" READ READS THEN => record_fetch::run as v1;
+    "record:query" "record" READ READS THEN => record_query::run as v1;
+    "relation:query" "relation" WRITE READS NOW => relation::query as v1;
+    "relation:add" "relation" WRITE MUTATES => relation::add as v1;
+    "relation:remove" "relation" WRITE MUTATES => relation::remove as v1;
+    "relation:delete" "relation" WRITE MUTATES => relation::remove as v1;
+    "role:default" "role" DEV MUTATES => role::set_default as v1;
+    "role:admin" "role" DEV MUTATES => role::set_admin as v1;
+    "role:assign" "role" ADMIN MUTATES => role::assign as v1;
+    "role:revoke" "role" ADMIN MUTATES => role::revoke as v1;
+    "role:get" "role" ROLES READS NOW => role::get as v1;
     "role:export" "role" MASTER READS => role::export;
     "role:import" "role" MASTER MUTATES => role::import;
-    "subscription:save" "subscription" WRITE MUTATES => subscription::save;
-    "subscription:fetch" "subscription" WRITE READS => subscription::fetch;
-    "subscription:fetch_all" "subscription" WRITE READS => subscription::fetch_all;
-    "subscription:delete" "subscription" WRITE MUTATES => subscription::delete;
-    "schema:create" "schema" SCHEMA MUTATES => schema::create;
-    "schema:fetch" "schema" SCHEMA READS NOW => schema::fetch;
-    "schema:rename" "schema" SCHEMA MUTATES => schema::rename;
-    "schema:delete" "schema" SCHEMA MUTATES => schema::delete;
-    "schema:field_access:get" "schema" ADMIN READS => schema::get_field_access;
-    "schema:field_access:update" "schema" ADMIN MUTATES => schema::set_field_access;
-    "schema:access" "schema" SCHEMA MUTATES => schema::access;
-    "schema:default_access" "schema" SCHEMA MUTATES => schema::default_access;
+    "subscription:save" "subscription" WRITE MUTATES => subscription::save as v1;
+    "subscription:fetch" "subscription" WRITE READS => subscription::fetch as v1;
+    "subscription:fetch_all" "subscription" WRITE READS => subscription::fetch_all as v1;
+    "subscription:delete" "subscription" WRITE MUTATES => subscription::delete as v1;
+    "schema:create" "schema" SCHEMA MUTATES => schema::create as v1;
+    "schema:fetch" "schema" SCHEMA READS NOW => schema::fetch as v1;
+    "schema:rename" "schema" SCHEMA MUTATES => schema::rename as v1;
+    "schema:delete" "schema" SCHEMA MUTATES => schema::delete as v1;
+    "schema:field_access:get" "schema" ADMIN READS => schema::get_field_access as v1;
+    "schema:field_access:update" "schema" ADMIN MUTATES => schema::set_field_access as v1;
+    "schema:access" "schema" SCHEMA MUTATES => schema::access as v1;
+    "schema:default_access" "schema" SCHEMA MUTATES => schema::default_access as v1;
     "schema:temporal" "schema" SCHEMA MUTATES => schema::temporal;
     "schema:retention" "schema" ADMIN MUTATES => schema::retention;
     "schema:personal" "schema" ADMIN MUTATES => schema::personal;
-    "sso:custom_token:login" "sso" KEY MUTATES => sso::custom_token_login;
-    "sso:oauth:link" "sso" MASTER_READY MUTATES => sso::oauth_link;
-    "sso:oauth:login" "sso" MASTER_READY MUTATES => sso::oauth_login;
-    "sso:oauth:signup" "sso" MASTER_READY MUTATES => sso::oauth_signup;
-    "sso:oauth:unlink" "sso" MASTER_READY MUTATES => sso::oauth_unlink;
+    "sso:custom_token:login" "sso" KEY MUTATES => sso::custom_token_login as v1;
+    "sso:oauth:link" "sso" MASTER_READY MUTATES => sso::oauth_link as v1;
+    "sso:oauth:login" "sso" MASTER_READY MUTATES => sso::oauth_login as v1;
+    "sso:oauth:signup" "sso" MASTER_READY MUTATES => sso::oauth_signup as v1;
+    "sso:oauth:unlink" "sso" MASTER_READY MUTATES => sso::oauth_unlink as v1;
     "task:list" "task" MASTER READS => task::list;
     "task:run" "task" MASTER MUTATES => task::run;
     "task:pause" "task" MASTER MUTATES => task::pause;
@@ -271,6 +277,11 @@ actions! {
 }
 
 const READY: &[Check] = &[PluginReady];
+
+/// Answers an action that v1 has: as in v1, an error does not name the member that cannot be read.
+async fn as_v1(answered: impl Future<Output = Outcome>) -> Outcome {
+    answered.await.map_err(request::as_v1)
+}
 
 /// Finds an action by name.
 pub fn find(name: &str) -> Option<&'static Action> {

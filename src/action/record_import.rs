@@ -95,9 +95,9 @@ pub(super) fn describe(outcome: Became) -> (&'static str, Option<String>) {
 
 fn parse(record: Json, now: &ChangeStamp) -> Result<ImportedRecord, ApiError> {
     let Json::Object(record) = record else {
-        return Err(request::undecodable());
+        return Err(request::wrong_type("records", "a list of objects"));
     };
-    let missing = || ApiError::invalid_argument("missing required fields", &["id"]);
+    let missing = || request::missing(&["_id"]);
     let id = request::text(&record, "_id")?.ok_or_else(missing)?;
     let id = request::record_id(id, "id")?;
     if let Some(refusal) = record_save::refuse_id(&id) {

@@ -17,14 +17,49 @@ pub(super) fn member<'a>(body: &'a Map<String, Json>, name: &str) -> Option<&'a 
     body.get(name).filter(|value| !value.is_null())
 }
 
-/// Returns the error for a member of the wrong JSON type.
+/// What a member of the wrong type should be.
+const BOOLEAN: &str = "true or false";
+const STRING: &str = "a string";
+const WHOLE_NUMBER: &str = "a whole number that is not negative";
+const LIST: &str = "a list";
+const STRINGS: &str = "a list of strings";
+const OBJECT: &str = "an object";
+
+/// Returns v1's error for a member of the wrong JSON type, which does not name the member.
 pub(super) fn undecodable() -> ApiError {
     ApiError::new(Code::BadRequest, "fails to decode the request payload")
 }
 
+/// Returns the error for a member of the wrong JSON type. [`as_v1`] turns it into v1's.
+pub(super) fn wrong_type(name: &str, expected: &str) -> ApiError {
+    let message = format!("{name} should be {expected}");
+    ApiError::new(Code::BadRequest, message).with_info("arguments", [name].as_slice().into())
+}
+
+/// Returns the error for members that are required and absent.
+pub(super) fn missing(names: &[&str]) -> ApiError {
+    ApiError::invalid_argument(format!("missing {}", names.join(", ")), names)
+}
+
+/// Returns an error of one of v1's actions as v1 has it.
+pub(super) fn as_v1(error: ApiError) -> ApiError {
+    // A plugin's errors stay as they are.
+    let name = error
+        .info
+        .get("arguments")
+        .and_then(|names| names.get(0)?.as_str());
+    let is_own = name.is_some_and(|name| {
+        let all = [BOOLEAN, STRING, WHOLE_NUMBER, LIST, STRINGS, OBJECT];
+        all.iter()
+            .any(|expected| wrong_type(name, expected) == error)
+    });
+    if is_own { undecodable() } else { error }
+}
+
 /// Reads a boolean; absent means false.
 pub(super) fn flag(body: &Map<String, Json>, name: &str) -> Result<bool, ApiError> {
-    member(body, name).map_or(Ok(false), |value| value.as_bool().ok_or_else(undecodable))
+    let wrong = || wrong_type(name, BOOLEAN);
+    member(body, name).map_or(Ok(false), |value| value.as_bool().ok_or_else(wrong))
 }
 
 /// Reads whether files are erased together with the data that names them: yes, unless the body says
@@ -39,7 +74,7 @@ pub(crate) fn text<'a>(
     name: &str,
 ) -> Result<Option<&'a str>, ApiError> {
     member(body, name)
-        .map(|value| value.as_str().ok_or_else(undecodable))
+        .map(|value| value.as_str().ok_or_else(|| wrong_type(name, STRING)))
         .transpose()
 }
 
@@ -60,7 +95,8 @@ pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Optio
         reason = "checked to be whole and within range"
     )]
     let number = value.as_u64().or_else(|| whole().map(|it| it as u64));
-    number.map(Some).ok_or_else(undecodable)
+    let wrong = || wrong_type(name, WHOLE_NUMBER);
+    number.map(Some).ok_or_else(wrong)
 }
 
 /// Reads a point in the past: a position of the log, or a time (RFC 3339).
@@ -102,7 +138,7 @@ pub(super) fn list<'a>(
     name: &str,
 ) -> Result<Option<&'a Vec<Json>>, ApiError> {
     member(body, name)
-        .map(|value| value.as_array().ok_or_else(undecodable))
+        .map(|value| value.as_array().ok_or_else(|| wrong_type(name, LIST)))
         .transpose()
 }
 
@@ -111,7 +147,7 @@ pub(super) fn take_list(body: &mut Map<String, Json>, name: &str) -> Result<Vec<
     match body.remove(name) {
         None | Some(Json::Null) => Ok(Vec::new()),
         Some(Json::Array(items)) => Ok(items),
-        Some(_) => Err(undecodable()),
+        Some(_) => Err(wrong_type(name, LIST)),
     }
 }
 
@@ -120,7 +156,8 @@ pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<S
     let Some(items) = list(body, name)? else {
         return Ok(None);
     };
-    let text = |item: &Json| item.as_str().map(str::to_owned).ok_or_else(undecodable);
+    let wrong = || wrong_type(name, STRINGS);
+    let text = |item: &Json| item.as_str().map(str::to_owned).ok_or_else(wrong);
     items.iter().map(text).collect::<Result<_, _>>().map(Some)
 }
 
@@ -132,7 +169,7 @@ pub(super) fn take_object(
     match body.remove(name) {
         None | Some(Json::Null) => Ok(Map::new()),
         Some(Json::Object(object)) => Ok(object),
-        Some(_) => Err(undecodable()),
+        Some(_) => Err(wrong_type(name, OBJECT)),
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) async fn import(mut call: Call) -> Outcome {
     }
     let read = |role: Json| {
         let Json::Object(role) = role else {
-            return Err(request::undecodable());
+            return Err(request::wrong_type("roles", "a list of objects"));
         };
         let name = request::text(&role, "name")?.filter(|name| !name.is_empty());
         let invalid = || ApiError::invalid_argument("a role has no name", &["roles"]);

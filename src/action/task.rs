@@ -46,8 +46,7 @@ fn task_id(call: &Call) -> Result<TaskId, ApiError> {
     let missing = members.iter().filter(|(_, text)| text.is_empty());
     let missing: Vec<&str> = missing.map(|(member, _)| *member).collect();
     if !missing.is_empty() {
-        let message = "missing required fields";
-        return Err(ApiError::invalid_argument(message, &missing));
+        return Err(request::missing(&missing));
     }
     Ok(TaskId::new(plugin, name))
 }

@@ -48,6 +48,60 @@ fn a_setting_needs_its_value() {
 }
 
 #[test]
+fn what_v1_does_not_have_names_the_member_at_fault() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    for (action, body, (code, name), message) in [
+        ("audit:changes", json!({}), (108, "user"), "missing user"),
+        (
+            "audit:changes",
+            json!({"user": 1}),
+            (107, "user"),
+            "user should be a string",
+        ),
+        (
+            "history:list",
+            json!({"record": "note/1", "limit": -1}),
+            (107, "limit"),
+            "limit should be a whole number that is not negative",
+        ),
+        (
+            "log:read",
+            json!({"kinds": "record"}),
+            (107, "kinds"),
+            "kinds should be a list",
+        ),
+        (
+            "log:read",
+            json!({"kinds": [1]}),
+            (107, "kinds"),
+            "kinds should be a list of strings",
+        ),
+        (
+            "record:import",
+            json!({"records": [{"_id": "note/1"}], "dry_run": "yes"}),
+            (107, "dry_run"),
+            "dry_run should be true or false",
+        ),
+    ] {
+        let error = master.call(action, body.clone()).json()["error"].take();
+        assert_eq!(error["code"], code, "{action} {body}: {error}");
+        assert_eq!(error["message"], message, "{action} {body}");
+        assert_eq!(error["info"]["arguments"], json!([name]), "{action} {body}");
+    }
+    // v1's own actions answer as v1 does.
+    let body = json!({"records": [{"_id": "note/1"}], "atomic": "yes"});
+    let ada = Client::signed_up(&server, "ada");
+    let error = ada.call("record:save", body).json()["error"].take();
+    let of_v1 = json!({
+        "code": 107,
+        "message": "fails to decode the request payload",
+        "name": "BadRequest",
+    });
+    assert_eq!(error, of_v1);
+}
+
+#[test]
 fn a_database_is_never_taken_for_the_public_one() {
     let server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");

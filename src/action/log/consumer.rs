@@ -45,7 +45,7 @@ pub(in crate::action) async fn delete(call: Call) -> Outcome {
 
 fn name(body: &Map<String, Json>) -> Result<&str, ApiError> {
     let name = request::text(body, "consumer")?.filter(|name| !name.is_empty());
-    name.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["consumer"]))
+    name.ok_or_else(|| request::missing(&["consumer"]))
 }
 
 fn within(name: &str, number: u64, (least, most): (u64, u64)) -> Result<(), ApiError> {
