@@ -95,7 +95,7 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
         last_seen_at: time("last_seen_at")?,
         accounts: accounts(request::take_object(&mut user, "accounts")?)?,
         auth_data: auth_data.collect::<Result<_, ApiError>>()?,
-        profile: request::fields(request::take_object(&mut user, "profile")?)?,
+        profile: request::named_fields(request::take_object(&mut user, "profile")?)?,
         disabled,
         context: context.clone(),
     })

@@ -142,6 +142,6 @@ fn parse(record: Json, now: &ChangeStamp) -> Result<ImportedRecord, ApiError> {
         updated: touch(updated, user("_updated_by")?),
         is_said,
         id,
-        fields: request::fields(record)?,
+        fields: request::named_fields(record)?,
     })
 }

@@ -93,7 +93,14 @@ fn parse_object(object: Map<String, Json>, unsaid: &ItemAccess) -> Result<SaveIt
         .ok_or_else(missing)?;
     let id = request::record_id(raw, "id")?;
     let access = Acl::from_wire(object.get("_access").unwrap_or(&Json::Null));
-    let invalid = |error: AclError| ApiError::invalid_argument(error.to_string(), &["_access"]);
+    let invalid = |error: AclError| {
+        let message = match error {
+            // v1's whole message.
+            AclError::BadEntry { .. } => "invalid _access entry".to_owned(),
+            _ => error.to_string(),
+        };
+        ApiError::invalid_argument(message, &["_access"])
+    };
     Ok(SaveItem {
         id,
         access: access

@@ -188,14 +188,29 @@ pub(super) fn users(ids: Vec<String>) -> Vec<UserId> {
 }
 
 /// Parses fields from wire values. Names that are empty or start with `_` are skipped: they belong
-/// to the server.
+/// to the server. As in v1, an error does not name the field.
 pub(super) fn fields(object: Map<String, Json>) -> Result<Fields, ApiError> {
+    parse_fields(object, |_, error| error)
+}
+
+/// Parses fields as [`fields`] does; an error names the field.
+pub(super) fn named_fields(object: Map<String, Json>) -> Result<Fields, ApiError> {
+    parse_fields(object, |name, error| {
+        ApiError::invalid_argument(format!("{name}: {}", error.message), &[name])
+    })
+}
+
+fn parse_fields(
+    object: Map<String, Json>,
+    name_in: impl Fn(&str, ApiError) -> ApiError,
+) -> Result<Fields, ApiError> {
     let own = object
         .into_iter()
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
     let field = |(name, value): (String, Json)| {
         check_length("a field's name", &name)?;
-        Ok((name, wire_value(value)?))
+        let value = wire_value(value).map_err(|error| name_in(&name, error))?;
+        Ok((name, value))
     };
     own.map(field).collect()
 }

@@ -102,6 +102,29 @@ fn what_v1_does_not_have_names_the_member_at_fault() {
 }
 
 #[test]
+fn an_import_says_which_value_of_a_record_it_cannot_read() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let open = json!({"public": true, "level": "read"});
+    let records = json!([
+        {"_id": "note/1", "text": "read", "day": {"$type": "date", "$date": "2017-07-23"}},
+        {"_id": "note/2", "_access": [open, {"level": "read"}]},
+        {"_id": "note/3", "_access": [{"level": "all", "public": true}]},
+        {"text": "no id"},
+    ]);
+    let body = json!({"records": records, "dry_run": true});
+    let answer = master.call("record:import", body).result();
+    let reasons = [0, 1, 2, 3].map(|place| answer[place]["reason"].as_str().unwrap());
+    let expected = [
+        "day: failed to parse $date = \"2017-07-23\"",
+        "invalid _access entry: _access[1] needs user_id, role or public",
+        "invalid _access entry: _access[0] needs the level \"read\" or \"write\"",
+        "missing _id",
+    ];
+    assert_eq!(reasons, expected);
+}
+
+#[test]
 fn a_database_is_never_taken_for_the_public_one() {
     let server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");

@@ -50,8 +50,13 @@ pub enum AclError {
     #[error("_access must be an array")]
     NotAnArray,
     /// An entry has no known level, or names no target.
-    #[error("invalid _access entry")]
-    BadEntry,
+    #[error("invalid _access entry: _access[{index}] {fault}")]
+    BadEntry {
+        /// The entry's place in the list, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// Too many entries: every access check of the record would go through all of them.
     #[error("an access list has more than {MAX_ENTRIES} entries")]
     TooManyEntries,
@@ -67,11 +72,12 @@ impl Acl {
             Json::Null => Ok(None),
             Json::Array(entries) if entries.len() > MAX_ENTRIES => Err(AclError::TooManyEntries),
             Json::Array(entries) => {
-                let entries = entries
-                    .iter()
-                    .map(AccessEntry::from_wire)
-                    .collect::<Result<_, _>>()?;
-                Ok(Some(Self(entries)))
+                let entry = |(index, wire)| {
+                    let bad = |fault| AclError::BadEntry { index, fault };
+                    AccessEntry::from_wire(wire).map_err(bad)
+                };
+                let entries = entries.iter().enumerate().map(entry);
+                Ok(Some(Self(entries.collect::<Result<_, _>>()?)))
             }
             _ => Err(AclError::NotAnArray),
         }
@@ -90,18 +96,19 @@ impl Acl {
 }
 
 impl AccessEntry {
-    fn from_wire(wire: &Json) -> Result<Self, AclError> {
-        let object = wire.as_object().ok_or(AclError::BadEntry)?;
+    /// Parses the wire form; fails with what is wrong.
+    fn from_wire(wire: &Json) -> Result<Self, &'static str> {
+        let object = wire.as_object().ok_or("is not an object")?;
         let level = match object.get("level").and_then(Json::as_str) {
             Some("read") => Level::Read,
             Some("write") => Level::Write,
-            _ => return Err(AclError::BadEntry),
+            _ => return Err("needs the level \"read\" or \"write\""),
         };
         let text = |name: &str| object.get(name).and_then(Json::as_str);
         let public = object.get("public").and_then(Json::as_bool);
         let targets = ["relation", "role", "user_id"].map(text);
         if public.is_none() && targets.iter().all(Option::is_none) {
-            return Err(AclError::BadEntry);
+            return Err("needs user_id, role or public");
         }
         // An empty name matches nobody, and is left out when the entry is written.
         let [relation, role, user_id] = targets.map(|name| name.filter(|name| !name.is_empty()));

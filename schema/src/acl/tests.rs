@@ -130,14 +130,19 @@ proptest! {
 fn malformed_lists_are_refused() {
     assert_eq!(Acl::from_wire(&Json::Null), Ok(None));
     assert_eq!(Acl::from_wire(&json!({})), Err(AclError::NotAnArray));
-    for entry in [
-        json!({"public": true}),
-        json!({"level": "create", "public": true}),
-        json!({"level": "read"}),
-        json!({"level": "read", "public": 1}),
-        json!("read"),
+    let good = json!({"level": "read", "public": true});
+    for (entry, fault) in [
+        (json!({"public": true}), "level"),
+        (json!({"level": "create", "public": true}), "level"),
+        (json!({"level": "read"}), "user_id"),
+        (json!({"level": "read", "public": 1}), "user_id"),
+        (json!("read"), "object"),
     ] {
-        assert_eq!(Acl::from_wire(&json!([entry])), Err(AclError::BadEntry));
+        let error = Acl::from_wire(&json!([good, entry]))
+            .unwrap_err()
+            .to_string();
+        let begins = error.starts_with("invalid _access entry: _access[1] ");
+        assert!(begins && error.contains(fault), "{error}");
     }
 }
 

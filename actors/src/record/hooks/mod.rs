@@ -234,7 +234,8 @@ fn parse_fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
         .iter()
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
     let parse = |(name, value): (&String, &Json)| {
-        let value = Value::from_wire(value.clone()).map_err(|error| bad(&error.to_string()))?;
+        let value = Value::from_wire(value.clone());
+        let value = value.map_err(|error| bad(&format!("{name}: {error}")))?;
         Ok((name.clone(), value))
     };
     fields.map(parse).collect()
