@@ -1,25 +1,23 @@
 //! The first events of a log, and those that a changed `AUTH_RECORD_KEYS` requires: the type of
 //! user records with its unique fields, and the first role.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use skytrail_schema::auth_keys::{AuthKeys, LAST_LOGIN};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, TypeExtension};
-use skytrail_schema::id::{RecordId, RoleName, TypeName};
+use skytrail_schema::id::{RoleName, TypeName};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::apply;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
-use crate::record::decide::{Plan, UniqueValue};
+use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
+use crate::record::unique;
 
 /// The role that can use the administrators' actions from the start.
 const ADMIN_ROLE: &str = "Admin";
-/// How many user records are examined together.
-const USERS_AT_ONCE: u32 = 1000;
 
 /// Creates what every app has, where it is missing.
 ///
@@ -119,39 +117,14 @@ async fn check_unique(
     if !before.is_created || extension.unique.is_empty() {
         return Ok(());
     }
-    env.applied.wait_for(env.model.position()).await?;
     plan.reads.insert(ConflictKey::population(&before.name));
-    let mut after = before.clone();
-    apply::extend(&mut after, extension);
-    after.unique.clone_from(&extension.unique);
-    let mut owners: HashMap<UniqueValue, RecordId> = HashMap::new();
-    let mut last = None;
-    loop {
-        let keys = env
-            .store
-            .list_keys(before, last.as_ref(), USERS_AT_ONCE)
-            .await?;
-        last = keys.last().cloned();
-        if last.is_none() {
-            return Ok(());
-        }
-        for head in env
-            .store
-            .load_heads(before, &keys)
-            .await?
-            .into_iter()
-            .flatten()
-        {
-            for (value, fields) in UniqueValue::of(&head.record, &after) {
-                if let Some(other) = owners.insert(value, head.record.id.clone()) {
-                    let message = format!(
-                        "AUTH_RECORD_KEYS makes {fields:?} unique, but {other} and {} have the \
-                         same",
-                        head.record.id
-                    );
-                    return Err(ApiError::new(Code::Duplicated, message));
-                }
-            }
+    for fields in &extension.unique {
+        if let Some([one, other]) = unique::find_shared(env, before, fields).await? {
+            let message = format!(
+                "AUTH_RECORD_KEYS makes {fields:?} unique, but {one} and {other} have the same"
+            );
+            return Err(ApiError::new(Code::Duplicated, message));
         }
     }
+    Ok(())
 }

@@ -280,6 +280,14 @@ pub trait RecordStore: Send + Sync + 'static {
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError>;
 
+    /// Finds two records of a type that have the same values in these fields, none of them missing
+    /// (strings as the fields compare them).
+    async fn find_shared(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[String],
+    ) -> Result<Option<[RecordKey; 2]>, StoreError>;
+
     /// Finds which records refer to some records, by the given types' reference fields.
     async fn find_referrers(
         &self,

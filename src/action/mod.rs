@@ -265,6 +265,8 @@ actions! {
     "schema:temporal" "schema" SCHEMA MUTATES => schema::temporal;
     "schema:retention" "schema" ADMIN MUTATES => schema::retention;
     "schema:personal" "schema" ADMIN MUTATES => schema::personal;
+    "schema:unique" "schema" SCHEMA MUTATES => schema::unique;
+    "schema:settings" "schema" SCHEMA READS NOW => schema::settings;
     "sso:custom_token:login" "sso" KEY MUTATES => sso::custom_token_login as v1;
     "sso:oauth:link" "sso" MASTER_READY MUTATES => sso::oauth_link as v1;
     "sso:oauth:login" "sso" MASTER_READY MUTATES => sso::oauth_login as v1;

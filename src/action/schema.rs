@@ -1,8 +1,9 @@
 //! `schema:create`, `schema:fetch`, `schema:rename`, `schema:delete`, `schema:access`,
 //! `schema:default_access`, `schema:temporal`, `schema:retention`, `schema:personal`,
-//! `schema:field_access:get`, `schema:field_access:update`
+//! `schema:unique`, `schema:settings`, `schema:field_access:get`, `schema:field_access:update`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
@@ -12,7 +13,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RoleName, TypeName, check_length};
-use skytrail_schema::types::FieldType;
+use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::{Call, Outcome, Reply, request};
 
@@ -214,12 +215,16 @@ pub(super) async fn retention(call: Call) -> Outcome {
         keeps_files: !request::with_files(&call.body)?,
     };
     change(&call, &name, TypeChange::Retention(retention)).await?;
-    let mut said = json!(retention);
-    if let Some(said) = said.as_object_mut() {
-        let keeps_files = said.remove("keeps_files").is_some();
-        said.insert("files".to_owned(), (!keeps_files).into());
+    Reply::new(&answer(&name, "retention", retention_to_wire(retention)))
+}
+
+fn retention_to_wire(retention: Retention) -> Json {
+    let mut wire = json!(retention);
+    if let Some(wire) = wire.as_object_mut() {
+        let keeps_files = wire.remove("keeps_files").is_some();
+        wire.insert("files".to_owned(), (!keeps_files).into());
     }
-    Reply::new(&answer(&name, "retention", said))
+    wire
 }
 
 pub(super) async fn temporal(call: Call) -> Outcome {
@@ -238,6 +243,36 @@ pub(super) async fn personal(call: Call) -> Outcome {
     let is_personal = truth(&call, "personal")?;
     change(&call, &name, TypeChange::Personal(is_personal)).await?;
     Reply::new(&answer(&name, "personal", is_personal.into()))
+}
+
+pub(super) async fn unique(call: Call) -> Outcome {
+    let name = type_name(&call)?;
+    let missing = || request::missing(&["fields"]);
+    let fields = request::texts(&call.body, "fields")?.ok_or_else(missing)?;
+    let are_unique = call.body.get("unique").is_none() || truth(&call, "unique")?;
+    change(&call, &name, TypeChange::Unique(fields, are_unique)).await?;
+    let types = call.services.records.definitions();
+    let definition = types.iter().find(|definition| definition.name == name);
+    let sets = definition.map(|definition| &definition.unique);
+    Reply::new(&json!({"type": name, "unique": sets}))
+}
+
+pub(super) async fn settings(call: Call) -> Outcome {
+    let types = call.services.records.definitions();
+    let is_public = |definition: &&Arc<TypeDefinition>| !definition.name.is_reserved();
+    let settings = types.iter().filter(is_public).map(|definition| {
+        let default_access = definition.default_access.as_ref().map(Acl::to_wire);
+        let settings = json!({
+            "create_roles": definition.creation_roles,
+            "default_access": default_access.unwrap_or_else(|| json!([])),
+            "personal": definition.is_personal,
+            "retention": retention_to_wire(definition.retention.unwrap_or_default()),
+            "temporal": definition.intervals_since.is_some(),
+            "unique": definition.unique,
+        });
+        (definition.name.to_string(), settings)
+    });
+    Reply::new(&json!({"record_types": settings.collect::<Map<_, _>>()}))
 }
 
 /// Reads a required boolean.

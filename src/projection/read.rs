@@ -16,6 +16,7 @@ use skytrail_schema::value::Value;
 
 use super::dialect::Dialect;
 use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
+use super::names::Name;
 use super::sql::{Arg, Sql};
 use super::value::{decode, encode};
 
@@ -222,6 +223,32 @@ pub(crate) async fn list_by_fields(
     let rows = sql.fetch_all(conn).await?;
     let key = |row: &Row| Ok(RecordKey::from(&*row.text(0)?));
     rows.iter().map(key).collect()
+}
+
+/// Finds two records that have the same values in these fields, none of them missing.
+pub(crate) async fn find_shared(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    fields: &[String],
+) -> Result<Option<[RecordKey; 2]>, sqlx::Error> {
+    let columns = fields.iter().map(|field| table.column(field));
+    let columns = columns.map(|column| Some(column?.compared()));
+    // Nobody has a value in a field that has no column yet.
+    let Some(columns) = columns.collect::<Option<Vec<&Name>>>() else {
+        return Ok(None);
+    };
+    let mut sql = Sql::new("SELECT MIN(t._id),MAX(t._id) FROM ");
+    sql.name(&table.name).push(" AS t WHERE 1=1");
+    for column in &columns {
+        sql.push(" AND t.").name(column).push(" IS NOT NULL");
+    }
+    sql.push(" GROUP BY ").names("t.", columns.iter().copied());
+    sql.push(" HAVING COUNT(*)>1");
+    table.dialect.push_limit(&mut sql, Some(1));
+    let rows = sql.fetch_all(conn).await?;
+    let key = |row: &Row, at| Ok::<_, sqlx::Error>(RecordKey::from(&*row.text(at)?));
+    let pair = |row: &Row| Ok([key(row, 0)?, key(row, 1)?]);
+    rows.first().map(pair).transpose()
 }
 
 /// Finds which records of a type refer to given targets, whose keys are grouped by type.

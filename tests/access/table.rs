@@ -143,6 +143,8 @@ const ROWS: &[(&str, &str)] = &[
     ("schema:temporal", "K V K V V V . ."),
     ("schema:retention", "B U A A U . . ."),
     ("schema:personal", "B U A A U . . ."),
+    ("schema:unique", "K V K V V V . ."),
+    ("schema:settings", "K V K V V V . ."),
     ("schema:field_access:get", "B U A A U . . ."),
     ("schema:field_access:update", "B U A A U . . ."),
     ("subscription:delete", "B L . . D . . ."),

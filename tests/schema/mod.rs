@@ -1,6 +1,7 @@
 //! Changes of types from outside: names and fields, during saves and across restarts.
 
 mod indexes;
+mod unique;
 mod wide;
 
 use std::process::Command;

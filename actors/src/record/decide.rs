@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use serde_json::json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     ChangeStamp, Event, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream,
@@ -349,10 +350,11 @@ impl Plan {
             let owner = self.taken.get(value).or_else(|| inputs.owners.get(value));
             owner.is_none_or(|owner| owner == id || !has(owner, value))
         };
-        if values.iter().all(is_free) {
-            Ok(())
-        } else {
-            Err(taken())
+        match values.iter().find(|value| !is_free(value)) {
+            None => Ok(()),
+            // As v1 answers.
+            Some(_) if id.record_type.is_user() => Err(taken()),
+            Some((_, fields)) => Err(taken().with_info("arguments", json!(fields))),
         }
     }
 

@@ -248,6 +248,8 @@ pub enum TypeChange {
     },
     /// Deletes a field, with its values.
     DeleteField(String),
+    /// Whether the values of these fields are unique together.
+    Unique(Vec<String>, bool),
 }
 
 /// Creates types and gives them fields, all or nothing. Replies when durable.

@@ -15,6 +15,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Record;
+use skytrail_schema::types::TypeDefinition;
 
 use super::actor::{Counters, Outcomes, RecordActor, RecordActorState, Request};
 use super::env::RecordEnv;
@@ -226,6 +227,11 @@ impl Records {
     /// Returns all types with their fields, as clients and plugins see them.
     pub fn schema(&self) -> Json {
         types::schema(&self.env)
+    }
+
+    /// Returns all types.
+    pub fn definitions(&self) -> Vec<Arc<TypeDefinition>> {
+        self.env.model.get_types()
     }
 
     /// Sets the rules of access to fields.

@@ -19,6 +19,7 @@ use super::decide::Plan;
 use super::env::RecordEnv;
 use super::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
 use super::migrate::{self, Extensions};
+use super::unique;
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, SequenceRequest};
 
@@ -137,23 +138,17 @@ pub(crate) async fn number_present(
 /// Changes a type's settings or one of its fields.
 ///
 /// # Errors
-/// 110 for a field that does not exist, or whose new name is taken; those of the log.
+/// 110 for a field that does not exist, or whose new name is taken; those of [`unique::declare`] and
+/// of the log.
 pub async fn change(
     env: &RecordEnv,
     turn: &Mutex<()>,
     command: ChangeType,
 ) -> Result<(), ApiError> {
-    retry_on_conflict(turn_of(turn, &command.context), |_| {
-        let command = &command;
-        async move {
-            let read_position = env.model.position();
-            let mut plan = Plan::default();
-            plan.change_by(env, &command.name, &command.change)?;
-            let done = commit(&env.log, plan, read_position, &command.context).await?;
-            Ok(done.discard())
-        }
-    })
-    .await?;
+    if let TypeChange::Unique(fields, true) = &command.change {
+        return unique::declare(env, turn, &command, fields).await;
+    }
+    commit_change(env, turn, &command).await?;
     if matches!(
         command.change,
         TypeChange::RenameField { .. } | TypeChange::DeleteField(_)
@@ -161,6 +156,25 @@ pub async fn change(
         announce(env);
     }
     Ok(())
+}
+
+/// Appends a change, if it changes anything.
+pub(super) async fn commit_change(
+    env: &RecordEnv,
+    turn: &Mutex<()>,
+    command: &ChangeType,
+) -> Result<(), ApiError> {
+    retry_on_conflict(turn_of(turn, &command.context), |_| async {
+        let read_position = env.model.position();
+        let mut plan = Plan::default();
+        plan.change_by(env, &command.name, &command.change)?;
+        if plan.events.is_empty() {
+            return Ok(Outcome::Done(()));
+        }
+        let done = commit(&env.log, plan, read_position, &command.context).await?;
+        Ok(done.discard())
+    })
+    .await
 }
 
 /// Sets the rules of access to fields.
@@ -186,7 +200,7 @@ fn cannot_alter(reason: &str) -> ApiError {
 }
 
 /// Refuses a field that the type does not have.
-fn require_field(definition: &TypeDefinition, field: &str) -> Result<(), ApiError> {
+pub(super) fn require_field(definition: &TypeDefinition, field: &str) -> Result<(), ApiError> {
     let name = &definition.name;
     if !definition.is_created {
         return Err(cannot_alter(&format!("type {name:?} does not exist")));
@@ -239,6 +253,12 @@ impl Plan {
                 require_field(&definition, field)?;
                 let field = field.clone();
                 EventBody::TypeFieldDeleted(FieldDeletion { field })
+            }
+            TypeChange::Unique(fields, are_unique) => {
+                let Some(extension) = unique::extension(&definition, fields, *are_unique)? else {
+                    return Ok(());
+                };
+                EventBody::TypeExtended(extension)
             }
         };
         self.change_type(&definition, body);

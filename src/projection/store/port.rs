@@ -104,6 +104,21 @@ impl RecordStore for SqlStore {
         found.map_err(|error| self.failed(error))
     }
 
+    async fn find_shared(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[String],
+    ) -> Result<Option<[RecordKey; 2]>, StoreError> {
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(None);
+        };
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let found = read::find_shared(&mut conn, table, fields).await;
+        found.map_err(|error| self.failed(error))
+    }
+
     async fn find_captured(
         &self,
         definition: &TypeDefinition,

@@ -354,6 +354,14 @@ impl RecordStore for ModelStore {
         not_modelled()
     }
 
+    async fn find_shared(
+        &self,
+        _: &TypeDefinition,
+        _: &[String],
+    ) -> Result<Option<[RecordKey; 2]>, StoreError> {
+        not_modelled()
+    }
+
     async fn find_referrers(
         &self,
         _: &[RecordId],
