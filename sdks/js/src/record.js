@@ -24,6 +24,8 @@ export class Record {
   /** Fields with the name of a member. */
   #hidden = new Map();
   #access = undefined;
+  /** Whether `access` was set to null, and did not only come with the record. */
+  #isOpened = false;
 
   constructor(id, fields = {}) {
     if (!/^[^/]+(\/.+)?$/s.test(id)) throw new TypeError(`neither a type nor an id: ${id}`);
@@ -60,13 +62,17 @@ export class Record {
     return this.#id.slice(this.#id.indexOf('/') + 1);
   }
 
-  /** Who may read and write; null means everybody, undefined leaves it to the server. */
+  /**
+   * Who may read and write; null means everybody, undefined leaves it to the server. If you set it to
+   * null, it is sent as a list that lets everybody write.
+   */
   get access() {
     return this.#access;
   }
 
   set access(entries) {
     this.#access = entries;
+    this.#isOpened = entries === null;
   }
 
   get ownerID() {
@@ -134,7 +140,7 @@ export class Record {
   }
 
   #change(whom, level) {
-    this.#access = withLevel(this.#access, whom, level);
+    this.access = withLevel(this.#access, whom, level);
   }
 
   // -- on the wire -------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ export class Record {
   static fromWire(wire) {
     const record = new Record(wire._id);
     for (const [name, value] of Object.entries(wire)) {
-      if (name === '_access') record.access = value;
+      if (name === '_access') record.#access = value;
       else if (name.startsWith('_')) record.#meta[name] = value;
       else record.set(name, decode(value));
     }
@@ -152,7 +158,9 @@ export class Record {
   toWire() {
     const named = [...this.#hidden, ...Object.entries(this)];
     const fields = named.map(([name, value]) => [name, encode(value)]);
-    const access = this.#access === undefined ? {} : { _access: this.#access };
+    // To the server, null is a list that was not sent, so it would keep the one it has.
+    const list = this.#isOpened ? [{ public: true, level: 'write' }] : this.#access;
+    const access = list === undefined ? {} : { _access: list };
     return { ...this.#meta, _id: this.#id, ...access, ...Object.fromEntries(fields) };
   }
 

@@ -174,8 +174,22 @@ test('access is changed by the names of v1', () => {
   note.setPublicNoAccess();
   note.setNoAccessForRole('editor');
   assert.deepEqual(note.toWire()._access, [{ user_id: 'u1', level: 'write' }]);
-  note.access = null;
-  assert.equal(note.toWire()._access, null);
+});
+
+test('a list that is set to null lets everybody in', () => {
+  const everybody = [{ public: true, level: 'write' }];
+  for (const note of [new Record('note/1'), Record.fromWire({ _id: 'note/1', _access: [] })]) {
+    note.access = null;
+    assert.equal(note.access, null);
+    assert.deepEqual(note.toWire()._access, everybody);
+    note.access = undefined;
+    assert.equal('_access' in note.toWire(), false);
+  }
+  // One that only came with the record is sent back: the server keeps what it has.
+  const note = Record.fromWire({ _id: 'note/1', _access: null });
+  assert.deepEqual([note.access, note.toWire()._access], [null, null]);
+  note.access = [];
+  assert.deepEqual(note.toWire()._access, []);
 });
 
 test('what has no end, or is nested too deeply, is refused by name', () => {

@@ -424,7 +424,10 @@ export class Record {
   readonly createdBy: string | null;
   readonly updatedAt: Date | null;
   readonly updatedBy: string | null;
-  /** Who may read and write; null means everybody, undefined leaves it to the server. */
+  /**
+   * Who may read and write; null means everybody, undefined leaves it to the server. If you set it to
+   * null, it is sent as a list that lets everybody write.
+   */
   access: AccessEntry[] | null | undefined;
   /** What arrived with the record and is not stored, such as included records. */
   readonly $transient: { [name: string]: any };

@@ -167,10 +167,19 @@ class Records(unittest.TestCase):
     def test_access_is_sent_only_if_it_is_known(self) -> None:
         record = Record("note/1", title="hi")
         self.assertEqual(record.to_wire(), {"_id": "note/1", "title": "hi"})
-        record.acl = None
-        self.assertEqual(record.to_wire()["_access"], None)
         record.acl = [PublicAccessControlEntry("read")]
         self.assertEqual(record.to_wire()["_access"], [{"public": True, "level": "read"}])
+
+    def test_a_list_that_is_set_to_none_lets_everybody_in(self) -> None:
+        everybody = [{"public": True, "level": "write"}]
+        for record in (Record("note/1"), Record.from_wire({**WIRE, "_access": []})):
+            record.acl = None
+            self.assertEqual((record.acl, record.to_wire()["_access"]), (None, everybody))
+        # One that only came with the record is sent back: the server keeps what it has.
+        record = Record.from_wire({**WIRE, "_access": None})
+        self.assertEqual((record.acl, record.to_wire()["_access"]), (None, None))
+        record.acl = []
+        self.assertEqual(record.to_wire()["_access"], [])
 
     def test_entries_may_be_given_as_they_travel(self) -> None:
         record = Record("note/1")

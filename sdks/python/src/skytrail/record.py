@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ._json import JsonObject
-from .access import AccessControlEntry, read_acl, write_acl
+from .access import AccessControlEntry, PublicAccessControlEntry, read_acl, write_acl
 from .values import RecordID, Reference, decode, encode, parse_date
 
 
@@ -33,6 +33,7 @@ class Record(MutableMapping[str, Any]):
         self._meta: JsonObject = {}
         self._acl: list[AccessControlEntry] | None = None
         self._has_acl = False
+        self._is_opened = False
 
     # -- the fields ----------------------------------------------------------
 
@@ -85,12 +86,14 @@ class Record(MutableMapping[str, Any]):
         Entries are `PublicAccessControlEntry("read")`, `DirectAccessControlEntry(user_id, level)`,
         `RoleAccessControlEntry(role, level)` and `RelationalAccessControlEntry(relation, level)`.
         They can also be given in their JSON form: `{"public": True, "level": "read"}`.
+        If you set it to `None`, it is sent as a list that lets everybody write.
         """
         return self._acl
 
     @acl.setter
     def acl(self, entries: Iterable[AccessControlEntry | Mapping[str, Any]] | None) -> None:
         self._acl, self._has_acl = read_acl(entries), True
+        self._is_opened = entries is None
 
     @property
     def owner_id(self) -> str | None:
@@ -134,13 +137,16 @@ class Record(MutableMapping[str, Any]):
             else:
                 record._data[name] = decode(value)
         if "_access" in wire:
-            record.acl = wire["_access"]
+            record._acl, record._has_acl = read_acl(wire["_access"]), True
         return record
 
     def to_wire(self) -> JsonObject:
         """Returns the record's JSON form."""
         wire = {**self._meta, "_id": str(self._id)}
-        if self._has_acl:
+        if self._is_opened:
+            # To the server, null is a list that was not sent, so it would keep the one it has.
+            wire["_access"] = [PublicAccessControlEntry("write").as_dict()]
+        elif self._has_acl:
             wire["_access"] = write_acl(self._acl)
         wire.update((name, encode(value)) for name, value in self._data.items())
         return wire
