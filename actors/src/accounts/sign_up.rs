@@ -21,7 +21,7 @@ use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::record::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use crate::record::before::Decided;
+use crate::record::before::{Decided, Own};
 use crate::record::decide::{DecisionInputs, Plan, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
@@ -302,8 +302,12 @@ impl Creation {
     /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, env: &RecordEnv, position: u64) -> Option<Decided<Draft>> {
         let decided = self.decided.lock().await.take()?;
-        let (own, record) = ((&self.new_user.context, self.attempt), &self.item.id);
-        let record = std::slice::from_ref(record);
+        let own = Own {
+            context: &self.new_user.context,
+            id: self.attempt,
+            is_direct: false,
+        };
+        let record = std::slice::from_ref(&self.item.id);
         decided.if_it_counts(env, own, record, position).await
     }
 

@@ -64,6 +64,35 @@ pub(crate) fn are_hooked(env: &RecordEnv, drafts: &[Result<Draft, ItemError>]) -
     })
 }
 
+/// Which commits are those of a save's or deletion's own hooks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own<'a> {
+    /// The request.
+    pub(crate) context: &'a RequestContext,
+    /// The id of the save or deletion, which its hooks name as their cause.
+    pub(crate) id: Uuid,
+    /// Whether only what a hook itself stored counts, and not what further hooks stored because of
+    /// that.
+    ///
+    /// The latter cannot be told from what a hook of another save of the same plugin's call stored.
+    /// If this save requires something of its records, that hook may have required the same.
+    pub(crate) is_direct: bool,
+}
+
+impl Own<'_> {
+    fn has(&self, commit: &Commit) -> bool {
+        if commit.causation == Some(self.id) {
+            return true;
+        }
+        // Everything that the hooks cause, however indirectly, has this request's id. If a plugin's
+        // call caused this save, other commits of that call have the id, too; but they name the
+        // same cause as this save.
+        let beside = self.context.ancestors.last().copied();
+        let is_of_request = commit.request_id == Some(self.context.request.id());
+        !self.is_direct && is_of_request && commit.causation != beside
+    }
+}
+
 /// What hooks decided about records as they were at a position.
 #[derive(Debug)]
 pub(crate) struct Decided<T> {
@@ -76,13 +105,12 @@ pub(crate) struct Decided<T> {
 impl<T> Decided<T> {
     /// Returns the decision if it still counts at `until`.
     ///
-    /// It counts if the hooks of this save or deletion, whose own id is `id`, have written
-    /// something, and nobody else has changed any of the records, the caller or the rules of access
-    /// to fields.
+    /// It counts if the hooks of this save or deletion have written something, and nobody else has
+    /// changed any of the records, the caller or the rules of access to fields.
     pub(crate) async fn if_it_counts(
         self,
         env: &RecordEnv,
-        (context, id): (&RequestContext, Uuid),
+        own: Own<'_>,
         records: &[RecordId],
         until: u64,
     ) -> Option<Self> {
@@ -93,22 +121,16 @@ impl<T> Decided<T> {
         let mut since = since.ok()?;
         let is_all = since.last()?.last_position() >= until;
         since.retain(|commit| commit.first_position() <= until);
-        let have_written = since.iter().any(|commit| commit.causation == Some(id));
-        // Everything that the hooks cause, however indirectly, has this request's id. If a plugin's
-        // call caused this save, other commits of that call have the id, too; but they name the
-        // same cause as this save.
-        let (request, beside) = (context.request.id(), context.ancestors.last().copied());
-        let is_own =
-            |commit: &Commit| commit.request_id == Some(request) && commit.causation != beside;
+        let have_written = since.iter().any(|commit| commit.causation == Some(own.id));
         let counts = |stream: &Stream| match stream {
             Stream::Record(id) => records.contains(id),
             // The decision is applied to the records without checking again what the caller may do.
-            Stream::User(user) => context.caller.user.as_ref() == Some(user),
+            Stream::User(user) => own.context.caller.user.as_ref() == Some(user),
             Stream::FieldAccess => true,
             _ => false,
         };
         let has_changed = |commit: &Commit| commit.events.iter().any(|event| counts(&event.stream));
-        let is_others = |commit: &Arc<Commit>| !is_own(commit) && has_changed(commit);
+        let is_others = |commit: &Arc<Commit>| !own.has(commit) && has_changed(commit);
         (is_all && have_written && !since.iter().any(is_others)).then_some(self)
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use super::before::Decided;
+use super::before::{Decided, Own};
 use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv, Rights};
@@ -86,7 +86,11 @@ async fn attempt(
         .map(|id| find((command, &rights), &heads, id))
         .collect();
     fail_whole_if_atomic(command, &targets)?;
-    let own = (&command.context, attempt_id);
+    let own = Own {
+        context: &command.context,
+        id: attempt_id,
+        is_direct: false,
+    };
     let earlier = match decided.lock().await.take() {
         Some(earlier) => {
             let counts = earlier.if_it_counts(env, own, &command.ids, heads.position);

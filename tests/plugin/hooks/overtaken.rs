@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::points;
 use crate::plugin::worker::Worker;
-use crate::plugin::{call, save, server};
+use crate::plugin::{call, hook, save, server};
 use crate::support::client::Client;
 
 /// Saves a record from the hook that answers `request`.
@@ -277,4 +277,49 @@ fn a_condition_is_judged_before_the_saves_own_hooks_write() {
         (&json!("paid"), &json!(2)),
         "{saved}"
     );
+}
+
+#[test]
+fn a_condition_is_judged_again_when_the_hook_of_another_save_of_the_same_call_has_met_it() {
+    let server = server(&[]);
+    let mut registered = points("seat", &["beforeSave"]);
+    let hooks = registered["hook"].as_array_mut().unwrap();
+    hooks.push(hook("order", "beforeSave"));
+    registered["op"] = json!([{"name": "two"}]);
+    let mut worker = Worker::ready(&server, &json!({}), &registered);
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(&ada, json!({"_id": "seat/1", "by": ""}));
+    let request = worker.expect_request("seat_beforeSave");
+    worker.answer_record(&request, &json!({}));
+    first.join().unwrap().result();
+
+    let calling = call(&ada, "two", json!({}));
+    let lambda = worker.expect_request("two");
+    let is_free = json!(["eq", {"$type": "keypath", "$val": "by"}, ""]);
+    let begin = |worker: &mut Worker, within: &Json, key: &str, record: Json, condition: &Json| {
+        let payload = json!({"action": "record:save", "_user_id": ada.user,
+                             "records": [record], "if": condition});
+        worker.send(json!({"type": "call", "id": key, "parent": within["id"], "payload": payload}));
+    };
+    let take = |by: &str| json!({"_id": "seat/1", "by": by});
+    begin(&mut worker, &lambda, "slow", take("slow"), &is_free);
+    let of_slow = worker.expect_request("seat_beforeSave");
+    write(&mut worker, &of_slow, "c1", json!({"_id": "log/1"}));
+    let order = json!({"_id": "order/1"});
+    begin(&mut worker, &lambda, "order", order, &json!(null));
+    let of_order = worker.expect_request("order_beforeSave");
+    begin(&mut worker, &of_order, "fast", take("fast"), &is_free);
+    let of_fast = worker.expect_request("seat_beforeSave");
+    worker.answer_record(&of_fast, &json!({}));
+    let fast = worker.expect("reply");
+    assert_eq!(fast["body"]["result"][0]["by"], "fast", "{fast}");
+    worker.answer_record(&of_slow, &json!({}));
+    // If its hook were called again, nothing would answer it.
+    let slow = worker.expect("reply");
+    assert_eq!(slow["body"]["result"][0]["code"], 113, "{slow}");
+    worker.answer_record(&of_order, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "order");
+    worker.answer(&lambda, &json!("done"));
+    calling.join().unwrap().result();
+    assert_eq!(ada.query("seat", json!([]))[0]["by"], "fast");
 }

@@ -29,7 +29,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use super::before::{self, Decided};
+use super::before::{self, Decided, Own};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
@@ -178,7 +178,11 @@ impl Saving<'_> {
     /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, ids: &[RecordId], position: u64) -> Option<Decided<Drafts>> {
         let decided = self.decided.lock().await.take()?;
-        let own = (&self.command.context, self.id);
+        let own = Own {
+            context: &self.command.context,
+            id: self.id,
+            is_direct: self.command.precondition != Precondition::Nothing,
+        };
         decided.if_it_counts(self.env, own, ids, position).await
     }
 }
