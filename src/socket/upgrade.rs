@@ -1,7 +1,8 @@
 //! Upgrades requests to sockets that receive messages of a limited size.
 //!
-//! The web framework compares a frame with the limit once the whole frame is in memory. So frames
-//! are measured here, before it sees them.
+//! The web framework compares a frame with the limit once the whole frame is in memory, and keeps
+//! each frame of a message that is not complete on its own. So frames are measured and counted here,
+//! before it sees them.
 
 use std::io::ErrorKind;
 use std::pin::Pin;
@@ -17,6 +18,14 @@ use futures_util::Stream;
 /// How much of a frame that is too large is read and dropped, so that its sender gets the close
 /// frame. A sender that is cut off in the middle of a frame does not read it.
 const MAX_DROPPED_BYTES: u64 = 16 << 20;
+
+/// A message can have this many frames, and one more for each [`MAX_BYTES_PER_FRAME`] that it can
+/// have. A frame costs the framework about 64 bytes, however short it is.
+const MIN_FRAMES: usize = 4096;
+const MAX_BYTES_PER_FRAME: usize = 256;
+
+/// What the stream of bytes ends with after a message in too many frames.
+const TOO_MANY_FRAMES: &str = "too many frames";
 
 /// A head whose length no frame may have. The framework takes it for a frame beyond its limit.
 const TOO_LARGE: &[u8] = &[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0];
@@ -46,6 +55,8 @@ pub(super) fn upgrade(
 pub(super) enum Fault {
     /// The message is larger than allowed.
     TooLarge,
+    /// The message comes in more frames than allowed.
+    TooManyFrames,
     /// The text is not UTF-8.
     NotUtf8,
     /// Something else that the protocol does not allow.
@@ -67,6 +78,7 @@ impl Fault {
             ErrorKind::InvalidData if text.contains("reserved bits") => Some(Self::Protocol(text)),
             ErrorKind::InvalidData => Some(Self::NotUtf8),
             ErrorKind::Other if text.contains("continuation size") => Some(Self::TooLarge),
+            ErrorKind::Other if text == TOO_MANY_FRAMES => Some(Self::TooManyFrames),
             _ => None,
         }
     }
@@ -76,6 +88,10 @@ impl Fault {
         let (code, text) = match self {
             Self::TooLarge => {
                 let text = format!("a message can have at most {max} bytes");
+                (CloseCode::Size, text)
+            }
+            Self::TooManyFrames => {
+                let text = format!("a message can have at most {} frames", max_frames(max));
                 (CloseCode::Size, text)
             }
             Self::NotUtf8 => (CloseCode::Invalid, "not UTF-8".to_owned()),
@@ -88,10 +104,19 @@ impl Fault {
     }
 }
 
-/// The bytes of a connection up to the first frame that is too large.
+/// Returns how many frames a message can have.
+fn max_frames(max_bytes: usize) -> usize {
+    MIN_FRAMES + max_bytes / MAX_BYTES_PER_FRAME
+}
+
+/// The bytes of a connection up to the first frame that is too large or one too many.
 struct MeasuredFrames {
     bytes: web::Payload,
     max: u64,
+    max_frames: usize,
+    /// The frames since a message began that is not complete yet. Those of others, such as pings,
+    /// count, too: the part next to it keeps them in memory, as they were read together.
+    num_frames: usize,
     state: State,
 }
 
@@ -103,6 +128,8 @@ enum State {
     Payload(u64),
     /// In the payload of a frame that is too large, of which this many bytes are dropped.
     Dropped(u64),
+    /// Before a frame that is one too many.
+    TooManyFrames,
     /// After that.
     Over,
 }
@@ -112,6 +139,8 @@ impl MeasuredFrames {
         Self {
             bytes,
             max: u64::try_from(max).unwrap_or(u64::MAX),
+            max_frames: max_frames(max),
+            num_frames: 0,
             state: State::Head(Vec::new()),
         }
     }
@@ -138,6 +167,9 @@ impl MeasuredFrames {
                     Some(head) if head.length > self.max => {
                         self.state = State::Dropped(head.length.min(MAX_DROPPED_BYTES));
                     }
+                    Some(head) if !self.count(head) => {
+                        self.state = State::TooManyFrames;
+                    }
                     Some(mut head) => {
                         num_passed += advance(&mut chunk, &mut head.size);
                         self.state = State::Payload(head.mask + head.length);
@@ -158,9 +190,20 @@ impl MeasuredFrames {
                     self.state = State::Over;
                     return [&whole.slice(..num_passed), TOO_LARGE].concat().into();
                 }
-                State::Over => return Bytes::new(),
+                State::TooManyFrames | State::Over => return whole.slice(..num_passed),
             }
         }
+    }
+
+    /// Counts a frame; returns whether there can be that many.
+    fn count(&mut self, head: Head) -> bool {
+        let is_begun = self.num_frames > 0 || !head.is_last;
+        self.num_frames += usize::from(is_begun);
+        let is_allowed = self.num_frames <= self.max_frames;
+        if head.is_last && head.is_continuation {
+            self.num_frames = 0;
+        }
+        is_allowed
     }
 }
 
@@ -177,18 +220,22 @@ fn advance(chunk: &mut Bytes, left: &mut u64) -> usize {
     chunk.split_to(num_taken).len()
 }
 
-/// What the head of a frame says about sizes, in bytes.
+/// What the head of a frame says about its sizes, in bytes, and about its message.
+#[derive(Clone, Copy)]
 struct Head {
     /// Its own, without the mask.
     size: u64,
     mask: u64,
     length: u64,
+    is_continuation: bool,
+    /// Whether its message has no more frames.
+    is_last: bool,
 }
 
 impl Head {
     /// Reads a head; `None` if it is not complete.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let [_, second, rest @ ..] = bytes else {
+        let [first, second, rest @ ..] = bytes else {
             return None;
         };
         let (size, length) = match second & 0x7f {
@@ -197,7 +244,13 @@ impl Head {
             short => (2, u64::from(short)),
         };
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        Some(Self { size, mask, length })
+        Some(Self {
+            size,
+            mask,
+            length,
+            is_continuation: first & 0x0f == 0,
+            is_last: first & 0x80 != 0,
+        })
     }
 }
 
@@ -206,8 +259,14 @@ impl Stream for MeasuredFrames {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if matches!(self.state, State::Over) {
-                return Poll::Ready(None);
+            match self.state {
+                State::TooManyFrames => {
+                    self.state = State::Over;
+                    let error = std::io::Error::other(TOO_MANY_FRAMES);
+                    return Poll::Ready(Some(Err(PayloadError::Io(error))));
+                }
+                State::Over => return Poll::Ready(None),
+                _ => {}
             }
             let chunk = match ready!(Pin::new(&mut self.bytes).poll_next(cx)) {
                 Some(Ok(chunk)) => chunk,
@@ -280,6 +339,36 @@ mod tests {
                 sent = rest;
             }
             prop_assert_eq!(passed, expected);
+        }
+    }
+
+    #[test]
+    fn the_frames_of_a_message_are_counted_with_what_is_between_them() {
+        const PING: u8 = 0x89;
+        const WHOLE: u8 = 0x82;
+        let max_frames = max_frames(MAX);
+        for (between, num_allowed) in [
+            (None, max_frames),
+            (Some(PING), max_frames / 2),
+            (Some(WHOLE), max_frames / 2),
+        ] {
+            let mut frames = measured();
+            let mut pass = |first: u8| frames.measure(vec![first, 0x81, 1, 2, 3, 4, 5].into());
+            // Those of complete messages do not count, however many there are.
+            for _ in 0..2 * max_frames {
+                assert!(!pass(WHOLE).is_empty() && !pass(PING).is_empty());
+            }
+            for _ in 0..2 {
+                for number in 1..num_allowed {
+                    assert!(!pass(if number == 1 { 0x02 } else { 0x00 }).is_empty());
+                    assert!(between.is_none_or(|it| !pass(it).is_empty()));
+                }
+                assert!(!pass(0x80).is_empty());
+            }
+            assert!(!pass(0x02).is_empty());
+            let more = (0..max_frames).take_while(|_| !pass(0x00).is_empty());
+            assert_eq!(more.count(), max_frames - 1);
+            assert!(pass(0x80).is_empty() && pass(WHOLE).is_empty());
         }
     }
 

@@ -177,3 +177,62 @@ fn messages_that_are_too_large_get_the_same_reason_in_one_part_or_several() {
         }
     }
 }
+
+#[test]
+fn a_message_in_countless_frames_is_not_kept() {
+    let server = TestServer::with(&[("LOG_LEVEL", "warn")]);
+    listen(&server, "room");
+    let before = resident_bytes(server.pid());
+    let why = b"a message can have at most 8192 frames";
+    let reason = [&1009_u16.to_be_bytes()[..], why].concat();
+    let first = [0x01, 0x81, 0, 0, 0, 0, b' '];
+    let next = [0x00, 0x81, 0, 0, 0, 0, b' '];
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let whole = [0x81, 0x82, 0, 0, 0, 0, b'{', b'}'];
+    for path in ["/pubsub", "/_/pubsub", "/live"] {
+        for between in [&[][..], &ping, &whole] {
+            let mut client = open(&server, path);
+            client
+                .set_write_timeout(Some(Duration::from_secs(2)))
+                .unwrap();
+            client.write_all(&first).unwrap();
+            let part = [between, &next].concat().repeat(1000);
+            // One message of fewer bytes than it can have.
+            let num_sent = (0..1000).take_while(|_| client.write_all(&part).is_ok());
+            let num_sent = num_sent.count();
+            let more = resident_bytes(server.pid()).saturating_sub(before);
+            assert!(more < 16 << 20, "{path}: {more} bytes, {num_sent} sent");
+        }
+        // One that is not still sending when it is told.
+        let mut client = open(&server, path);
+        let frames = next.repeat(8192);
+        client.write_all(&[&first[..], &frames].concat()).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(answer.ends_with(&reason), "{path}: {text}");
+    }
+}
+
+#[test]
+fn a_message_can_come_in_many_frames_between_pings() {
+    let server = TestServer::start();
+    let mut client = open(&server, "/pubsub");
+    let mut listener = listen(&server, "room");
+    let text = publication("room", &json!("x".repeat(4000)));
+    for _ in 0..2 {
+        let last = text.len() - 1;
+        let mut frames = Vec::new();
+        for (number, byte) in text.bytes().enumerate() {
+            let first = match number {
+                0 => 0x01,
+                it if it == last => 0x80,
+                _ => 0x00,
+            };
+            frames.extend([first, 0x81, 0, 0, 0, 0, byte]);
+            frames.extend([0x89, 0x80, 0, 0, 0, 0]);
+        }
+        client.write_all(&frames).unwrap();
+        assert_eq!(hear(&mut listener).as_str().unwrap().len(), 4000);
+    }
+}

@@ -98,7 +98,7 @@ async fn wait_for_end() {
 fn misdeed(error: &ProtocolError) -> Option<TransportEvent> {
     let broken = |text: String| TransportEvent::Frame(Err(FrameError::NotJson(text)));
     Some(match Fault::of(error)? {
-        Fault::TooLarge => TransportEvent::TooLarge,
+        Fault::TooLarge | Fault::TooManyFrames => TransportEvent::TooLarge,
         Fault::NotUtf8 => broken("not UTF-8".to_owned()),
         Fault::Protocol(text) => broken(text),
     })
