@@ -9,7 +9,9 @@ use serde_json::{Value as Json, json};
 use super::listener::{Followed, Listener, TIMEOUT};
 use super::{ids, path};
 use crate::support::client::Client;
-use crate::support::server::TestServer;
+use crate::support::server::{MASTER_KEY, TestServer};
+use crate::support::socket::{Incoming, Socket};
+use crate::support::sse::{EventSource, Heard};
 
 struct World {
     server: TestServer,
@@ -470,6 +472,16 @@ fn who_listens_is_let_go_when_his_password_expires() {
                       "token_valid_since": set_at.to_rfc3339()});
     let imported = world.master.call("auth:import", json!({"users": [user]}));
     imported.result();
+    // The master key with only this user's rights.
+    let fields = [
+        ("X-Skygear-API-Key", MASTER_KEY),
+        ("X-Skygear-Rights-Of", "cat-1"),
+    ];
+    let address = world.server.address();
+    let owned = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut lent = Socket::open(address, "/live", &owned).unwrap();
+    let query = json!({"record_type": "note"}).to_string();
+    let mut source = EventSource::open(address, "/live/query", &fields, Some(&query)).unwrap();
     let credentials = json!({"auth_data": {"username": "cat"}, "password": "soon too old"});
     let mut cat = Client::anonymous(&world.server);
     let session = cat.call("auth:login", credentials).result();
@@ -481,6 +493,19 @@ fn who_listens_is_let_go_when_his_password_expires() {
     listener.until_closed();
     let refused = Listener::try_open(&world.server, &cat).err().unwrap();
     assert_eq!((refused.0, &refused.1["error"]["code"]), (401, &json!(126)));
+    let Incoming::Text(told) = lent.receive(TIMEOUT) else {
+        panic!("the socket with the user's rights is told nothing");
+    };
+    assert!(told.contains("PasswordExpired"), "{told}");
+    loop {
+        match source.next(TIMEOUT) {
+            Heard::Event(event) if event.data.contains("PasswordExpired") => break,
+            Heard::Event(event) if event.event != "error" => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let refused = Socket::open(address, "/live", &owned);
+    assert_eq!(refused.err().map(|(status, _)| status), Some(401));
 }
 
 #[test]

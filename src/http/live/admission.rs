@@ -109,8 +109,9 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
         Some(token) => accounts.read_token(token).await?,
         None => None,
     };
+    let is_of_user = checked.token.is_some() || !caller.rights.are_of_key();
     let user = match &caller.user {
-        Some(user) if checked.token.is_some() => accounts.load_user(user).await?,
+        Some(user) if is_of_user => accounts.load_user(user).await?,
         _ => None,
     };
     let credential = Credential {
