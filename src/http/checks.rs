@@ -199,6 +199,14 @@ impl<'a> CheckedRequest<'a> {
         Ok(named)
     }
 
+    /// Returns whether the request shows the master key and has only a user's rights.
+    ///
+    /// Who asks for these relies on being told when the user may not act. The others show a token,
+    /// and as in v1 some of their requests are answered as nobody's.
+    fn is_limited(&self) -> bool {
+        !self.context.caller.rights.are_of_key()
+    }
+
     /// Requires a known key.
     fn access_key(&mut self) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
@@ -248,34 +256,38 @@ impl<'a> CheckedRequest<'a> {
     }
 
     /// Loads the user's auth row. A user who is disabled, has a revoked token or has an expired
-    /// password becomes anonymous.
+    /// password becomes anonymous; if the request has the user's rights without a token, it is
+    /// refused.
     async fn inject_auth(&mut self) -> Result<(), ApiError> {
         if let Some(user) = self.load_user().await? {
             match self.refuse(&user, PasswordAge::Counts) {
                 Ok(()) => self.context.caller.roles = user.roles,
+                Err(refused) if self.is_limited() => return Err(refused),
                 Err(_) => self.context.caller.user = None,
             }
         }
         Ok(())
     }
 
-    /// Makes the caller anonymous if the user of a token, or the user whose rights the request has,
-    /// may not act or does not exist, or if the user that the master key names has been erased. Nothing more is loaded about any other
-    /// caller.
+    /// Makes the caller anonymous if the user of a token may not act or does not exist, or if the
+    /// user that the master key names has been erased. Refuses the request if that is the user whose
+    /// rights it has. Nothing more is loaded about any other caller.
     async fn drop_refused(&mut self) -> Result<(), ApiError> {
         let Some(id) = &self.context.caller.user else {
             return Ok(());
         };
         let accounts = &self.services.accounts;
-        let is_of_user = self.token.is_some() || !self.context.caller.rights.are_of_key();
-        let is_dropped = match (accounts.load_user(id).await?, is_of_user) {
-            (Some(user), true) => self.refuse(&user, PasswordAge::Counts).is_err(),
-            (Some(_), false) => false,
-            (None, true) => true,
-            (None, false) => accounts.refuse_erased(id).is_err(),
+        let is_of_user = self.token.is_some() || self.is_limited();
+        let admitted = match (accounts.load_user(id).await?, is_of_user) {
+            (Some(user), true) => self.refuse(&user, PasswordAge::Counts),
+            (Some(_), false) => Ok(()),
+            (None, true) => Err(bad_token()),
+            (None, false) => accounts.refuse_erased(id),
         };
-        if is_dropped {
-            self.context.caller.user = None;
+        match admitted {
+            Err(refused) if self.is_limited() => return Err(refused),
+            Err(_) => self.context.caller.user = None,
+            Ok(()) => {}
         }
         Ok(())
     }

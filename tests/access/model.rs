@@ -47,6 +47,8 @@ pub struct Shown {
     pub master_key: bool,
     pub token_of: Option<String>,
     pub acts_as: Option<String>,
+    /// Whether it is the master key, with only the rights of the user of `token_of`.
+    pub has_only_rights: bool,
 }
 
 /// The checks before an action, by what they require.
@@ -191,6 +193,7 @@ impl Model {
             let user = &self.users[&id];
             match (user.disabled, gate) {
                 (true, Gate::User) => return Err(DISABLED),
+                (true, _) if shown.has_only_rights => return Err(DISABLED),
                 (true, _) => viewer.user = None,
                 (false, _) => viewer.roles.clone_from(&user.roles),
             }

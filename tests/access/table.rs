@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value as Json, json};
 
+use skytrail::http::checks::{Check, of_point};
+
 use super::ops::Who;
 use super::world::World;
 use crate::plugin::worker::Worker;
@@ -230,14 +232,32 @@ fn furnish(world: &mut World) {
     );
 }
 
+/// Returns whether a disabled user is anonymous to an action or a lambda.
+fn makes_anonymous(action: &str) -> bool {
+    let listed = skytrail::action::ACTIONS.iter();
+    let checks = listed.filter(|it| it.name == action).map(|it| it.checks);
+    checks.chain(lambda_checks(action)).any(|checks| {
+        let mut checks = checks.iter();
+        checks.any(|check| matches!(check, Check::InjectAuth | Check::DropRefused))
+    })
+}
+
+/// Returns the checks of a lambda of the table.
+fn lambda_checks(name: &str) -> Option<&'static [Check]> {
+    let is_lambda = LAMBDAS.iter().any(|(row, _)| *row == name);
+    is_lambda.then(|| of_point(name == "keyed", name == "own"))
+}
+
 /// Returns the columns of a row. Each column of a user stands for two callers: the user, and the
-/// master key with only the rights of that user.
-fn columns(letters: &str) -> Vec<(String, Who, char)> {
+/// master key with only the rights of that user, which is refused where the user is anonymous.
+fn columns((action, letters): (&str, &str)) -> Vec<(String, Who, char)> {
     let letters = letters.chars().filter(|letter| *letter != ' ');
     let mut columns = Vec::new();
     for ((caller, who), letter) in CALLERS.iter().zip(letters) {
         columns.push(((*caller).to_owned(), *who, letter));
         if let Who::User(user) = who {
+            let is_refused = *caller == "disabled user" && makes_anonymous(action);
+            let letter = if is_refused { 'D' } else { letter };
             let caller = format!("master key with the rights of: {caller}");
             columns.push((caller, Who::RightsOf(*user), letter));
         }
@@ -248,7 +268,7 @@ fn columns(letters: &str) -> Vec<(String, Who, char)> {
 /// Calls as every kind of caller; returns how the answers differ from the row.
 fn hold(world: &World, (action, letters): (&str, &str), is_dev: bool) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (caller, who, expected) in columns(letters) {
+    for (caller, who, expected) in columns((action, letters)) {
         let expected = if expected == 'V' && is_dev {
             '.'
         } else {

@@ -65,7 +65,8 @@ impl World {
         self.users[number % self.users.len()].0.clone()
     }
 
-    /// Returns what the caller is to the rules. The master key with a user's rights is that user.
+    /// Returns what the caller is to the rules. The master key with a user's rights is that user,
+    /// but never anonymous.
     pub fn shown(&self, who: Who) -> Shown {
         let client_key = matches!(who, Who::Client | Who::User(_) | Who::RightsOf(_));
         let master_key = matches!(
@@ -89,6 +90,7 @@ impl World {
             master_key,
             token_of,
             acts_as,
+            has_only_rights: matches!(who, Who::RightsOf(_)),
         }
     }
 
