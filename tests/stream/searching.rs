@@ -164,7 +164,7 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
     };
     assert_eq!(
         names,
-        "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload"
+        "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload,rights"
     );
     let event = &read_all(&master, &json!({"record": "note/=1+1"}))[0];
     // The answer is only resumed by position; a time is where a new one begins.
@@ -183,11 +183,22 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
     let (_, payload) = row.split_once(",\"{").unwrap();
     let payload = format!(
         "{{{}",
-        payload.strip_suffix('"').unwrap().replace("\"\"", "\"")
+        payload.strip_suffix("\",").unwrap().replace("\"\"", "\"")
     );
     assert_eq!(
         serde_json::from_str::<Json>(&payload).unwrap(),
         event["payload"]
+    );
+    // Whoever looks for what the master key did can tell it from what it did with a user's rights.
+    let ada = Client::signed_up(&server, "ada");
+    let record = json!({"_id": "note/lent"});
+    let lent = json!({"records": [record], "_rights": "user", "_user_id": ada.user});
+    master.call("record:save", lent).result();
+    let text = search(&server, &json!({"record": "note/lent", "format": "csv"}));
+    let row = text.lines().nth(1).unwrap();
+    assert!(
+        row.contains(",master,api,") && row.ends_with(",user"),
+        "{row}"
     );
     let refused = json!({"format": "xls"});
     let url = format!("{}/log/search", server.base_url);

@@ -9,7 +9,7 @@ use skytrail_schema::json;
 use crate::spreadsheet;
 
 /// The table's columns, and the JSON pointer to each in an event as it is shown.
-const COLUMNS: [(&str, &str); 16] = [
+const COLUMNS: [(&str, &str); 17] = [
     ("position", "/position"),
     ("time", "/time"),
     ("kind", "/kind"),
@@ -26,6 +26,8 @@ const COLUMNS: [(&str, &str); 16] = [
     ("id", "/id"),
     ("hooks", "/hooks"),
     ("payload", "/payload"),
+    // Last, so that programs that count the columns find the others where they were.
+    ("rights", "/actor/rights"),
 ];
 
 /// How every event begins, in the form in which it is shown.
@@ -129,7 +131,7 @@ mod tests {
         let raw = serde_json::value::to_raw_value(&event).unwrap();
         let line = Format::Csv.line(&raw);
         let expected = "7,t,record.created,record/note/=1,1,'=cmd,client,api,,,,c,,c.0,,\
-            \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\"\r\n";
+            \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\",\r\n";
         assert_eq!(line, expected);
         assert_eq!(Format::Csv.position(&line), Some(7));
         let line = Format::Jsonl.line(&raw);
