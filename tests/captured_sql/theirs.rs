@@ -369,6 +369,38 @@ fn a_table_that_inherits_from_a_record_table_keeps_its_rows() {
     assert_eq!(world.sql("SELECT text FROM note_archive"), "kept\n");
 }
 
+/// A table that was created like a record table has its default, which counts rows.
+#[test]
+fn numbers_that_other_tables_have_are_not_given_again_after_a_rebuild() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"text": "kept"}));
+    world.applied();
+    world.sql(
+        "CREATE TABLE note_copy (LIKE note INCLUDING ALL); \
+         ALTER TABLE note_copy ADD UNIQUE (_row); \
+         CREATE TABLE ticket (n bigint PRIMARY KEY DEFAULT nextval('_captured_row'), what text)",
+    );
+    let fill = |world: &World, round: u32| {
+        let values = format!("'{round}', '', 'o', now(), 'o', now(), 'o'");
+        world.sql(&format!(
+            "INSERT INTO ticket (what) VALUES ('{round}'); \
+             INSERT INTO note_copy (_id, _database_id, _owner_id, _created_at, _created_by, \
+             _updated_at, _updated_by) VALUES ({values})"
+        ));
+    };
+    let count = "SELECT count(DISTINCT n) FROM (SELECT n FROM ticket UNION ALL \
+        SELECT _row FROM note_copy) AS all_of_them";
+    fill(&world, 0);
+    for round in 1..3 {
+        world.stop();
+        let said = world.run_rebuild(&[]).unwrap();
+        assert!(!said.contains("default"), "{said}");
+        world.start();
+        fill(&world, round);
+        assert_eq!(world.sql(count), format!("{}\n", 2 * round + 2));
+    }
+}
+
 /// Earlier versions left the tables of plugins in the schema of the old store.
 #[test]
 fn what_an_earlier_version_left_in_the_old_schema_is_brought_back_or_kept_there() {

@@ -411,6 +411,12 @@ BEGIN
             '(SELECT FROM _type WHERE table_name = l.table_name) ON CONFLICT DO NOTHING', kept);
     END IF;
     RETURN QUERY SELECT _theirs_build_all(needing);
+    -- Tables of other programs can have numbers of the old sequence, and none is given twice. Only now, when nothing
+    -- can take one of them any more.
+    IF to_regclass(format('%I._captured_row', kept)) IS NOT NULL THEN
+        EXECUTE format('SELECT setval(%L, greatest(o.last_value, n.last_value)) FROM %I._captured_row AS o, '
+            '%I._captured_row AS n WHERE o.is_called', format('%I._captured_row', used), kept, used);
+    END IF;
 END $$;
 
 -- Moves what other programs have in the schema of the previous store into the app's schema, as far as names are
