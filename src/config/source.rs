@@ -169,7 +169,7 @@ impl Sources {
 fn not_toml((file, text): (&str, &str), error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.unwrap_or_default().matches('\n').count() + 1;
-    let message = error.message().trim();
+    let message = error.message().trim().replace('\n', ", ");
     format!(
         "{file}, line {line}: {message} (values are true, false, whole numbers, or text in quotes)"
     )

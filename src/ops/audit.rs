@@ -7,7 +7,7 @@ use skytrail_schema::json::list;
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{complain, show};
+use super::{complain, show, show_json};
 use crate::config::Config;
 
 /// A question to the running server.
@@ -113,7 +113,7 @@ async fn who_could_read(server: &RunningServer, command: &WhoCouldRead) -> Resul
     body.insert("at".to_owned(), moment(&command.at));
     let found = server.call("audit:readers", body).await?;
     if command.json {
-        show(&found.to_string());
+        show_json(&found.to_string());
     } else {
         readers(&found).iter().for_each(|line| show(line));
     }
@@ -194,7 +194,7 @@ async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String
         is_none &= page.result.is_empty();
         for act in &page.result {
             if command.json {
-                show(&act.to_string());
+                show_json(&act.to_string());
                 continue;
             }
             let lines = [super::log::lines(act), super::history::changes(act)];
@@ -243,11 +243,11 @@ async fn refusals(server: &RunningServer, command: &Refusals) -> Result<(), Stri
         let page: Page = server.call_for("audit:refusals", body.clone()).await?;
         is_none &= page.result.is_empty();
         for row in &page.result {
-            show(&if command.json {
-                row.to_string()
+            if command.json {
+                show_json(&row.to_string());
             } else {
-                line(row)
-            });
+                show(&line(row));
+            }
         }
         let Some(next) = page.info.and_then(|info| info.next) else {
             break;

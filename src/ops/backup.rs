@@ -10,7 +10,7 @@ use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
 use super::remote::block_on;
-use super::{complain, journal_of, say, show};
+use super::{complain, fail_with, journal_of, say, show};
 use crate::backup::{
     self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken,
 };
@@ -190,14 +190,11 @@ fn missing_in(manifest: &Manifest) -> Result<(), String> {
     missing.extend(without_keys(manifest));
     missing.extend(without_files(manifest));
     if !manifest.damage.is_empty() {
-        let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
-        let lines: String = lines.collect();
-        missing.push(format!("the log is damaged; the backup lacks this:{lines}"));
+        missing.push("the log is damaged; the backup lacks this:".to_owned());
+        let lines = manifest.damage.iter().map(|damage| format!("  {damage}"));
+        missing.extend(lines);
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(missing.join("\n"))
+    fail_with(missing)
 }
 
 fn without_ops_store(manifest: &Manifest) -> Option<String> {

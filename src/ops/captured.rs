@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{self, RunningServer, ServerFlag};
-use super::{say, show};
+use super::{say, show, show_json};
 use crate::config::Config;
 
 /// What to do.
@@ -81,10 +81,10 @@ fn list(server: &RunningServer, is_whole: bool) -> Result<(), String> {
         after = last.get("id").and_then(Json::as_u64).unwrap_or(u64::MAX);
         is_none = false;
         for row in &page {
-            show(&match is_whole {
-                true => row.to_string(),
-                false => describe(row),
-            });
+            match is_whole {
+                true => show_json(&row.to_string()),
+                false => show(&describe(row)),
+            }
         }
     }
     if is_none && !is_whole {

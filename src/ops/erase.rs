@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{complain, say, show};
+use super::{complain, say, show_json};
 use crate::config::Config;
 
 /// What to erase. Every command talks to the running server, and none can be undone.
@@ -153,7 +153,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
                 complain("nothing was erased");
             }
             for erasure in erasures.into_iter().flatten() {
-                show(&erasure.to_string());
+                show_json(&erasure.to_string());
             }
             Ok(())
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{complain, say, show};
+use super::{complain, say_json, show, show_json};
 use crate::config::Config;
 
 /// What to do with a record's history. Every command talks to the running server.
@@ -73,14 +73,14 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
             if record.get("_type") == Some(&json!("error")) {
                 return Err(format!("{}: {}", at.record, text(record, "/message")));
             }
-            show(&record.to_string());
+            show_json(&record.to_string());
             Ok(())
         }
         HistoryCommand::Restore(at) => {
             let server = RunningServer::find(config, &at.server)?;
             let body = json!({"record": at.record, "as_of": moment(&at.as_of)});
             let record = block_on(server.call("history:restore", members(body)))?;
-            say(&record.to_string());
+            say_json(&record.to_string());
             Ok(())
         }
     }
@@ -103,7 +103,7 @@ async fn list(server: &RunningServer, command: &List) -> Result<(), String> {
         let versions = page.get("versions").and_then(Json::as_array);
         for version in versions.into_iter().flatten() {
             if command.json {
-                show(&version.to_string());
+                show_json(&version.to_string());
             } else {
                 describe(version).iter().for_each(|line| show(line));
             }

@@ -115,7 +115,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
         if is_match {
             found = true;
             blanks.show(commit, event, |commit, event| {
-                super::show(&format!("{:#}", describe(commit, event)));
+                super::show_json(&format!("{:#}", describe(commit, event)));
             });
         }
         position.is_none_or(|position| event.position < position)

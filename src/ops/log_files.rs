@@ -10,7 +10,7 @@ use skytrail_schema::id::AssetName;
 
 use super::log::for_each;
 use super::remote::block_on;
-use super::say;
+use super::{fail_with, say};
 use crate::asset::{FileError, FileStore, open_to_read};
 use crate::config::Config;
 
@@ -44,14 +44,10 @@ pub(super) fn verify(config: &Config, segments: &Segments) -> Result<(), String>
         if wrong.is_empty() {
             return Ok(());
         }
-        let named = wrong
-            .iter()
-            .take(MAX_NAMED)
-            .fold(String::new(), |text, it| text + "\n  " + it);
         let number = wrong.len();
-        Err(format!(
-            "{number} files are not as they were uploaded:{named}"
-        ))
+        let mut lines = vec![format!("{number} files are not as they were uploaded:")];
+        lines.extend(wrong.iter().take(MAX_NAMED).map(|it| format!("  {it}")));
+        fail_with(lines)
     })
 }
 

@@ -97,7 +97,7 @@ fn print(event: &str) -> Option<String> {
     if member("event") == Some("event")
         && let Some(data) = member("data")
     {
-        super::show(data);
+        super::show_json(data);
     }
     member("id").map(str::to_owned)
 }

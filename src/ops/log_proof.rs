@@ -10,7 +10,7 @@ use skytrail_actors::log::journal::Segments;
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::codec::{CommitParts, split_commit};
 
-use super::show;
+use super::show_json;
 use crate::config::Config;
 use crate::hex;
 use crate::proof::{LogKey, Notes, parse_public};
@@ -120,7 +120,7 @@ pub(super) fn export(
         ));
     }
     let (first, previous) = before(segments, from)?;
-    show(
+    show_json(
         &json!({
             "skytrail_log": FORMAT,
             "store_id": segments.store_id(),
@@ -129,12 +129,12 @@ pub(super) fn export(
         .to_string(),
     );
     let last = for_each_raw(segments, first, to, &mut |parts| {
-        show(&to_json(&parts).to_string())
+        show_json(&to_json(&parts).to_string())
     })?;
     let notes = Notes::of(&config.data_dir).read();
     for note in notes.map_err(|error| error.to_string())? {
         if note.position >= first.saturating_sub(1) && note.position <= last {
-            show(&json!({"checkpoint": note}).to_string());
+            show_json(&json!({"checkpoint": note}).to_string());
         }
     }
     Ok(())

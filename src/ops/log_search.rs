@@ -15,6 +15,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::remote::{self, RunningServer, ServerFlag};
 use super::unwritten;
+use super::visible::visible;
 use crate::action::log::table::Format;
 use crate::config::Config;
 use crate::own_file;
@@ -191,7 +192,7 @@ fn line(format: Option<Format>, event: &RawValue) -> String {
         Some(format) => format.line(event),
         None => {
             let lines = super::log::lines(&json::from_str(event.get()).unwrap_or_default());
-            lines.join("\n") + "\n"
+            lines.iter().map(|line| visible(line) + "\n").collect()
         }
     }
 }

@@ -25,6 +25,7 @@ mod rebuild_server;
 pub mod remote;
 pub mod replay;
 pub mod task;
+mod visible;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use skytrail_actors::log::KeyringCopy;
 use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::{JOURNAL_FOLDER, Segments};
 
+use self::visible::visible;
 use crate::config::Config;
 
 /// Finds the journal in the data folder.
@@ -67,9 +69,15 @@ fn open_log(config: &Config) -> Result<Segments, String> {
 const UNREAD: i32 = 141;
 
 /// Prints a line about what a command has done. If the pipe is closed, the line is dropped, but the
-/// work continues, and the exit code says how it ended.
-#[expect(clippy::exit, reason = "nobody is left to tell")]
+/// work continues, and the exit code says how it ended. What is not visible is spelled out, so one
+/// call prints one line.
 pub(crate) fn say(line: &str) {
+    say_json(&visible(line));
+}
+
+/// As [`say`], for JSON, which is printed as it is.
+#[expect(clippy::exit, reason = "nobody is left to tell")]
+fn say_json(line: &str) {
     if let Err(error) = writeln!(io::stdout(), "{line}")
         && error.kind() != io::ErrorKind::BrokenPipe
     {
@@ -79,8 +87,14 @@ pub(crate) fn say(line: &str) {
 }
 
 /// Prints a line of a command that only shows something. If the pipe is closed, the command ends.
-#[expect(clippy::exit, reason = "nobody is left to tell")]
+/// What is not visible is spelled out, so one call prints one line.
 pub(crate) fn show(line: &str) {
+    show_json(&visible(line));
+}
+
+/// As [`show`], for JSON, which is printed as it is.
+#[expect(clippy::exit, reason = "nobody is left to tell")]
+fn show_json(line: &str) {
     if let Err(error) = writeln!(io::stdout(), "{line}") {
         complain(&unwritten(&error));
         std::process::exit(1);
@@ -97,8 +111,17 @@ fn unwritten(error: &io::Error) -> String {
     format!("the output cannot be written: {error}")
 }
 
-/// Prints a message to the user, apart from the result.
+/// Prints a message of one line to the user, apart from the result. What is not visible is spelled
+/// out.
 pub(crate) fn complain(line: &str) {
     // If nobody reads it, the exit code still tells.
-    let _ = writeln!(io::stderr(), "skytrail: {line}");
+    let _ = writeln!(io::stderr(), "skytrail: {}", visible(line));
+}
+
+/// Fails with a message of several lines, if there are any. Prints all but the last, which is the
+/// error.
+fn fail_with(mut lines: Vec<String>) -> Result<(), String> {
+    let last = lines.pop();
+    lines.iter().for_each(|line| complain(line));
+    last.map_or(Ok(()), Err)
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{say, show};
+use super::{say, say_json, show};
 use crate::config::Config;
 
 /// How long the server waits for a new call per request, with `--follow`.
@@ -254,7 +254,7 @@ async fn test(server: &RunningServer, command: &Test) -> Result<(), String> {
     let duration = at(&answer, "duration_ms").as_f64().unwrap_or_default();
     let shown = answer.get("result").or(answer.get("error"));
     let shown = serde_json::to_string_pretty(shown.unwrap_or(&Json::Null));
-    say(&shown.map_err(|error| error.to_string())?);
+    say_json(&shown.map_err(|error| error.to_string())?);
     match answer.get("error") {
         None => {
             say(&format!("# ok, {duration:.1} ms"));

@@ -14,7 +14,7 @@ use skytrail_schema::event::Commit;
 
 use super::backup::parse_until;
 use super::partial::Partial;
-use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
+use super::{complain, fail_with, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{PREVIOUS, rebuild, switch};
@@ -231,7 +231,7 @@ pub(super) fn report(
     found: &BTreeMap<String, TableDigest>,
     expected: &BTreeMap<String, TableDigest>,
 ) -> Result<(), String> {
-    let differences = compare(found, expected);
+    let mut differences = compare(found, expected);
     if differences.is_empty() {
         let rows: u64 = found.values().map(|table| table.num_rows).sum();
         say(&format!(
@@ -240,10 +240,8 @@ pub(super) fn report(
         ));
         return Ok(());
     }
-    Err(format!(
-        "the store differs from the log:\n{}",
-        differences.join("\n")
-    ))
+    differences.insert(0, "the store differs from the log:".to_owned());
+    fail_with(differences)
 }
 
 /// Describes the tables that differ.

@@ -268,3 +268,35 @@ fn changes_by_nobody_are_told_to_be_none() {
         "{said}"
     );
 }
+
+/// Names and values come from users, and the administrator reads them in a terminal.
+#[test]
+fn no_name_adds_a_line_to_a_view_or_controls_the_terminal() {
+    let server = TestServer::start();
+    let mallory = Client::signed_up(&server, "mallory");
+    let forged = "     9  2026-11-30T04:00:00Z  record.deleted    record/note/ledger v7  by ada";
+    mallory.save(&format!("note/a v1\n{forged}"), json!({"n": 1}));
+    let record = "note/\u{1b}[2J\u{7}\u{9b}\u{202e}\u{2028}\u{200f}";
+    mallory.save(record, json!({"a\nb": "\u{9b}"}));
+    let mut said = views(&server, "mallory").to_vec();
+    assert!(
+        said.iter()
+            .all(|it| it.contains(&format!(r"a v1\u{{a}}{forged}")))
+    );
+    let escaped = r"note/\u{1b}[2J\u{7}\u{9b}\u{202e}\u{2028}\u{200f} v1";
+    assert!(said.iter().all(|it| it.contains(escaped)), "{said:?}");
+    said.push(printed(&server, &["history", "list", record]));
+    for said in said {
+        let is_hidden = |char: char| {
+            let is_seen = char == '\n' || !char.is_control();
+            !is_seen || "\u{202e}\u{2028}\u{200f}".contains(char)
+        };
+        assert!(!said.contains(is_hidden), "{said:?}");
+        assert!(!said.lines().any(|line| line == forged), "{said}");
+    }
+    let listed = printed(&server, &["history", "list", record]);
+    assert!(listed.contains(r#"a\u{a}b: - -> "\u{9b}""#), "{listed}");
+    // JSON is for programs.
+    let listed = printed(&server, &["history", "list", record, "--json"]);
+    assert!(listed.contains("\u{9b}"), "{listed:?}");
+}

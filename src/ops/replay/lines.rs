@@ -4,34 +4,35 @@ use serde_json::Value as Json;
 
 use super::checkpoint::Checkpoint;
 
-/// Describes a write whose outcome would be different.
-pub(super) fn of(finding: &Json) -> String {
+/// Describes a write whose outcome would be different, in one line or several.
+pub(super) fn of(finding: &Json) -> Vec<String> {
     let text = |name: &str| finding.get(name).and_then(Json::as_str).unwrap_or_default();
     let position = finding.get("position").and_then(Json::as_u64);
-    let mut lines = format!(
+    let mut lines = vec![format!(
         "{:>8}  {}  {:<8}  {}  {}",
         position.unwrap_or_default(),
         text("at"),
         text("outcome"),
         text("record"),
         text("kind"),
-    );
+    )];
     let fields = finding.get("fields").and_then(Json::as_object);
     for (name, field) in fields.into_iter().flatten() {
         let shown = |which: &str| match field.get(which) {
             None | Some(Json::Null) => "-".to_owned(),
             Some(value) => value.to_string(),
         };
-        lines += &format!("\n    {name}: {} -> {}", shown("then"), shown("now"));
+        let (then, now) = (shown("then"), shown("now"));
+        lines.push(format!("    {name}: {then} -> {now}"));
     }
     if let Some(error) = finding.get("error") {
         let message = error.get("message").and_then(Json::as_str);
         let code = error.get("code").and_then(Json::as_i64);
-        lines += &format!(
-            "\n    says: {} ({})",
+        lines.push(format!(
+            "    says: {} ({})",
             message.unwrap_or_default(),
             code.unwrap_or_default()
-        );
+        ));
     }
     for (name, text) in [
         ("ignored", "also different, but ignored"),
@@ -41,7 +42,7 @@ pub(super) fn of(finding: &Json) -> String {
         let names = finding.get(name).and_then(Json::as_array);
         let names: Vec<&str> = names.into_iter().flatten().flat_map(Json::as_str).collect();
         if !names.is_empty() {
-            lines += &format!("\n    {text}: {}", names.join(", "));
+            lines.push(format!("    {text}: {}", names.join(", ")));
         }
     }
     lines

@@ -192,7 +192,8 @@ async fn replay(
         bar.set_position(page.info.next.unwrap_or(page.info.until));
         let num_writes = page.info.num_replayed();
         let findings = checkpoint.take(page, command.certain)?;
-        bar.suspend(|| findings.iter().for_each(|it| say(&lines::of(it))));
+        let lines = findings.iter().flat_map(lines::of);
+        bar.suspend(|| lines.for_each(|line| say(&line)));
         if let Some(rate) = command.rate {
             let due = Duration::from_secs(num_writes) / u32::try_from(rate).unwrap_or(u32::MAX);
             sleep(due.saturating_sub(began.elapsed())).await;
