@@ -6,6 +6,7 @@ pub mod asset;
 pub mod audit;
 pub mod auth;
 pub mod backup;
+mod bom;
 pub mod cli;
 pub mod config;
 mod hex;

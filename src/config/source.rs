@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Secret;
 use super::unknown::unknown;
+use crate::bom::without_bom;
 
 /// Where a value came from; later origins win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +112,7 @@ impl Sources {
     /// # Errors
     /// Not TOML, or a value that is not a string, an integer or a boolean.
     pub fn with_toml(mut self, file: &str, text: &str) -> Result<Self, String> {
+        let text = without_bom(text);
         let table = text.parse();
         let table: toml::Table = table.map_err(|error| not_toml((file, text), &error))?;
         let mut values = Vec::new();
@@ -141,7 +143,7 @@ impl Sources {
             let value = quoted(value.trim()).unwrap_or_else(|| without_comment(value));
             Some((name.trim().to_owned(), value.to_owned()))
         };
-        let values: Vec<_> = text.lines().filter_map(parse).collect();
+        let values: Vec<_> = without_bom(text).lines().filter_map(parse).collect();
         self.with(Origin::DotEnv, values)
     }
 
@@ -342,7 +344,8 @@ impl<'a> Reader<'a> {
     }
 
     fn text_in(&mut self, name: &str, path: &str) -> Option<String> {
-        let expected = match std::fs::read_to_string(path) {
+        let read = std::fs::read_to_string(path);
+        let expected = match read.as_deref().map(without_bom) {
             Ok(text) if text.trim().is_empty() => {
                 "a file that holds the secret: this one is empty".to_owned()
             }

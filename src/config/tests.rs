@@ -67,6 +67,28 @@ fn secrets_may_be_in_files() {
     assert_eq!(mistakes.first().unwrap().name, "DATABASE_URL_FILE");
 }
 
+/// Editors put it in front of a file in UTF-8. With it, the name of the first setting is unknown,
+/// and unknown names in `.env` are tolerated.
+#[test]
+fn a_byte_order_mark_belongs_to_no_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let path = path.to_str().unwrap();
+    let with_file = |text: &str| {
+        std::fs::write(path, text).unwrap();
+        read(&[("MASTER_KEY_FILE", path)])
+    };
+    let config = with_file("\u{feff}hush\r\n").unwrap();
+    assert_eq!(config.app.master_key.unwrap().reveal(), "hush");
+    let mistakes = with_file("\u{feff}\n").unwrap_err();
+    assert!(mistakes[0].fault.contains("empty"), "{mistakes:?}");
+    let text = "\u{feff}DEV_MODE=NO\r\nAPP_NAME=other\r\n";
+    let (config, _) = Config::read(&Sources::default().with_dot_env(text)).unwrap();
+    assert!(!config.app.dev_mode && config.app.name == "other");
+    let sources = Sources::default().with_toml("skytrail.toml", "\u{feff}dev_mode = false\n");
+    assert!(!Config::read(&sources.unwrap()).unwrap().0.app.dev_mode);
+}
+
 #[test]
 fn a_secret_is_that_of_the_later_origin_be_it_in_a_file_or_not() {
     let folder = tempfile::tempdir().unwrap();

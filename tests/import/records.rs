@@ -447,3 +447,14 @@ fn a_report_takes_the_place_of_no_file() {
     let table = import(&server, &path, &["--report", "/dev/null"]);
     assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
 }
+
+/// Editors put it in front of a file in UTF-8.
+#[test]
+fn a_byte_order_mark_is_not_a_part_of_the_first_record() {
+    let server = TestServer::start();
+    let text = "\u{feff}{\"_id\":\"note/1\",\"n\":1}\r\n{\"_id\":\"note/2\",\"n\":2}\r\n";
+    let table = import(&server, &file(&server, "a.jsonl", text), &[]);
+    assert_eq!(table.of("total"), [2, 2, 0, 0, 0, 0], "{}", table.0);
+    let path = file(&server, "b.jsonl", &format!("\u{feff}\n\u{feff}{text}"));
+    assert_eq!(import(&server, &path, &[]).of("total")[5], 1);
+}

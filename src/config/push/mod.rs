@@ -9,6 +9,7 @@ use x509_cert::{Certificate, der};
 
 use super::Secret;
 use super::source::Reader;
+use crate::bom::without_bom;
 use crate::push::signer::Signer;
 use crate::push::web::{Hosts, VapidKey};
 
@@ -381,7 +382,7 @@ impl Given {
             return None;
         }
         match std::fs::read_to_string(path) {
-            Ok(text) => Some(Secret::new(text)),
+            Ok(text) => Some(Secret::new(without_bom(&text))),
             Err(error) => {
                 let expected = format!("a file that can be read ({error})");
                 reader.refuse(&format!("{name}_PATH"), path, &expected);

@@ -9,6 +9,9 @@ use serde_json::Value as Json;
 
 use super::mapping::Mapping;
 
+/// What some editors put in front of a file in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A record of the file, and the number of the line where it begins.
 pub(super) struct Line {
     pub(super) number: u64,
@@ -17,7 +20,13 @@ pub(super) struct Line {
 
 pub(super) fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String>> {
     let lines = BufReader::new(file).split(b'\n').zip(1..);
-    let lines = lines.map(|(line, number)| Ok((line.map_err(|error| error.to_string())?, number)));
+    let lines = lines.map(|(line, number)| {
+        let mut line = line.map_err(|error| error.to_string())?;
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
+        Ok((line, number))
+    });
     let is_full = |line: &Result<(Vec<u8>, u64), String>| {
         line.as_ref()
             .map_or(true, |(line, _)| !line.trim_ascii().is_empty())
