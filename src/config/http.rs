@@ -108,7 +108,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         body_timeout: some_seconds(reader, "HTTP_BODY_TIMEOUT", 60),
         send_timeout: some_seconds(reader, "HTTP_SEND_TIMEOUT", 60),
         keep_alive: some_seconds(reader, "HTTP_KEEP_ALIVE", 75),
-        metrics_key: reader.secret("METRICS_KEY"),
+        metrics_key: reader.header_secret("METRICS_KEY"),
         auth_throttle: reader.boolean("AUTH_THROTTLE", true),
         proxies: read_proxies(reader),
         refusals_days: days(reader, "AUTH_REFUSALS_DAYS", 90),

@@ -311,7 +311,8 @@ fn read_app(reader: &mut Reader<'_>) -> App {
     if name.is_empty() || !name.chars().all(is_word) {
         reader.refuse("APP_NAME", &name, "letters, digits and _");
     }
-    let (api_key, master_key) = (reader.secret("API_KEY"), reader.secret("MASTER_KEY"));
+    let api_key = reader.header_secret("API_KEY");
+    let master_key = reader.header_secret("MASTER_KEY");
     if let (Some(api), Some(master)) = (&api_key, &master_key)
         && api.matches(master.reveal())
     {

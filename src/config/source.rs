@@ -343,6 +343,26 @@ impl<'a> Reader<'a> {
         found.map(|(_, text)| Secret::new(text))
     }
 
+    /// As [`Reader::secret`], for a key that is sent in a header: whatever a header cannot hold, or
+    /// loses, would never match.
+    pub(super) fn header_secret(&mut self, name: &str) -> Option<Secret> {
+        let found = self.secret(name)?;
+        let text = found.reveal();
+        let is_held = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !is_held || text.starts_with(' ') || text.ends_with(' ') {
+            let origin = self.settings.last().map(|setting| setting.origin);
+            self.mistakes.push(Mistake {
+                name: name.to_owned(),
+                value: Some("***".to_owned()),
+                origin: origin.unwrap_or(Origin::Default),
+                fault: "expected a key that a header can hold: visible ASCII characters, and no \
+                        space at the beginning or end"
+                    .to_owned(),
+            });
+        }
+        Some(found)
+    }
+
     fn text_in(&mut self, name: &str, path: &str) -> Option<String> {
         let read = std::fs::read_to_string(path);
         let expected = match read.as_deref().map(without_bom) {

@@ -90,6 +90,40 @@ fn a_byte_order_mark_belongs_to_no_setting() {
 }
 
 #[test]
+fn keys_are_what_a_header_holds() {
+    for key in [
+        "schlüssel",
+        " key",
+        "key ",
+        "ke\ty",
+        "ke\ny",
+        "k\u{7f}",
+        "\u{feff}",
+    ] {
+        let wrong = ["API_KEY", "MASTER_KEY", "METRICS_KEY"];
+        for name in wrong {
+            let mistakes = read(&[(name, key), ("APP_NAME", "my app")]).unwrap_err();
+            let names = mistakes.iter().map(|mistake| mistake.name.as_str());
+            let names: BTreeSet<&str> = names.collect();
+            assert_eq!(names, BTreeSet::from(["APP_NAME", name]), "{key:?}");
+            let said = format!("{mistakes:?}");
+            assert!(said.contains("a header can hold"), "{said}");
+            assert!(!said.contains(key) || key.trim() == "key", "{said}");
+        }
+    }
+    assert!(read(&[("MASTER_KEY", "a key~!"), ("API_KEY", "k")]).is_ok());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "schlüssel\n").unwrap();
+    let mistakes = read(&[("METRICS_KEY_FILE", path.to_str().unwrap())]).unwrap_err();
+    let told = mistakes.first().unwrap().to_string();
+    assert!(
+        told.starts_with("METRICS_KEY = \"***\" (from environment)"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_secret_is_that_of_the_later_origin_be_it_in_a_file_or_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");

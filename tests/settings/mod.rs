@@ -254,7 +254,7 @@ fn names_that_are_no_settings_are_refused_with_the_nearest_one() {
         "skytrail.toml",
         "dev_mod = false\nfrobnicate = \"hush\"\nresponse_timeout = \"soon\"\nplugins = \"CHAT\"\n\
          chat_timeout = 5\nchat_tiemout = 5\nlog_level_router = \"debug\"\ndb_impl_name = \"pq\"\n\
-         master_key_file = \"skytrail.toml\"\nsentry_dsn = \"x\"\n",
+         asset_store_secret_file = \"skytrail.toml\"\nsentry_dsn = \"x\"\n",
     );
     let flags = ["--set", "DEV_MOED=NO", "--set", "dev_mode=NO"];
     let (code, _, said) = place.config(&[("DEV_MDOE", OsStr::new("NO"))], &flags);
