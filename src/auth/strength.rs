@@ -1,5 +1,6 @@
 //! How hard a password is to guess, from 1 (at once) to 5 (not in a lifetime).
 
+use skytrail_actors::accounts::policy::without_case;
 use zxcvbn::zxcvbn;
 
 /// Shorter strings about the user are ignored: they occur by chance.
@@ -15,10 +16,10 @@ pub fn level(password: &str, user_texts: &[String]) -> u8 {
     let password: String = password.chars().take(MAX_CHARS).collect();
     let texts: Vec<&str> = user_texts.iter().map(String::as_str).collect();
     let whole = score(&password, &texts);
-    let folded = password.to_lowercase();
+    let folded = without_case(&password);
     let may_occur = |text: &&String| text.len() <= folded.len();
     let user_texts = user_texts.iter().filter(may_occur);
-    let mut user_texts: Vec<String> = user_texts.map(|text| text.to_lowercase()).collect();
+    let mut user_texts: Vec<String> = user_texts.map(|text| without_case(text)).collect();
     user_texts.retain(|text| text.chars().count() >= MIN_KNOWN_CHARS);
     user_texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     let mut remainder = folded.clone();
@@ -52,6 +53,10 @@ mod tests {
         assert_eq!(level_of(long, &["Manabimashou", "NIHONGO", "Wo"]), 1);
         assert!(level_of(long, &["manabimashou", "nihongo"]) <= 2);
         assert_eq!(level_of(long, &["a", "x"]), 5);
+        // A sigma at a word's end has another small letter than within a word.
+        let greek = "ΚΩΝΣΤΑΝΤΙΝΟΣΚΩΝΣΤΑΝΤΙΝΟΣ";
+        assert!(level_of(greek, &[]) > 1);
+        assert_eq!(level_of(greek, &["ΚΩΝΣΤΑΝΤΙΝΟΣ"]), 1);
     }
 
     #[test]

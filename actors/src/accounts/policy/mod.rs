@@ -78,14 +78,14 @@ impl PasswordPolicy {
     }
 
     fn check_excluded(&self, text: &str, user_data: &Fields) -> Result<(), ApiError> {
-        let folded = text.to_lowercase();
+        let folded = without_case(text);
         let of_fields = self.excluded_fields.iter().filter_map(|field| {
             let value = user_data.get(field)?;
             text_of(value)
         });
         let keywords = self.excluded_keywords.iter().map(String::as_str);
         let mut excluded = keywords.chain(of_fields).filter(|text| !text.is_empty());
-        if excluded.any(|excluded| folded.contains(&excluded.to_lowercase())) {
+        if excluded.any(|excluded| folded.contains(&without_case(excluded))) {
             let message = "password containing excluded keywords";
             return Err(violation("PasswordContainingExcludedKeywords", message));
         }
@@ -205,6 +205,17 @@ fn text_of(value: &Value) -> Option<&str> {
         Value::String(text) => Some(text),
         _ => None,
     }
+}
+
+/// Returns a string in the form in which strings are compared without case.
+///
+/// Unlike `str::to_lowercase`, it changes every character on its own, so what occurs in a string
+/// occurs in its form, too: the Greek sigma has another small letter at a word's end.
+pub fn without_case(text: &str) -> String {
+    let lower = text.chars().flat_map(char::to_lowercase);
+    lower
+        .map(|char| if char == 'ς' { 'σ' } else { char })
+        .collect()
 }
 
 /// Returns the error for a user whose password must be changed.

@@ -56,6 +56,23 @@ fn the_first_rule_that_is_broken_is_named() {
     assert_eq!(short.status(), 500);
 }
 
+/// The small letter of a sigma depends on its place in the word.
+#[test]
+fn what_is_excluded_is_found_wherever_a_word_ends() {
+    for (name, text) in [
+        ("ΝΙΚΟΣ", "ΝΙΚΟΣ-1x-X"),
+        ("ΝΙΚΟΣ", "xΝΙΚΟΣx-1X"),
+        ("Νίκος", "x-ΝΊΚΟΣ1X"),
+        ("νίκος", "νίκοσ-1x-X"),
+        ("ΜΑΡΙΟΣ", "-1xXΜΑΡΙΟΣΑ"),
+    ] {
+        let user = Fields::from_iter([("username".to_owned(), Value::String(name.to_owned()))]);
+        let found = reason(strict().check_text(&password(text), &user));
+        let expected = Some("PasswordContainingExcludedKeywords");
+        assert_eq!(found.as_deref(), expected, "{name} {text}");
+    }
+}
+
 #[test]
 fn an_empty_field_excludes_nothing() {
     let user = Fields::from_iter([("username".to_owned(), Value::String(String::new()))]);
