@@ -20,6 +20,12 @@ use crate::projection::sql::{Arg, Sql};
 /// length.
 const MAX_TOKENS: usize = 100;
 
+/// Returns whether SQLite takes other characters for this one: its functions for strings read all of
+/// them as U+FFFD.
+fn is_confused(token: &Token) -> bool {
+    matches!(token, Token::Char('\u{fffd}'..='\u{ffff}'))
+}
+
 /// Returns whether the database can express the pattern.
 fn is_sayable(pattern: &str) -> bool {
     !pattern.contains('\0')
@@ -55,7 +61,8 @@ pub(super) fn exactly(place: &ColumnRef, pattern: &str) -> Option<Translated> {
         sql.push("=").bind(Arg::Text(prefix)).push(")");
         return Some(Translated::exact(sql));
     }
-    let (tokens, is_exact) = shorten(tokens);
+    let (tokens, is_whole) = shorten(tokens);
+    let is_exact = is_whole && !(place.dialect.is_sqlite() && tokens.iter().any(is_confused));
     // First, since it takes less time than the pattern.
     if let Some(end) = behind(&prefix) {
         place.push(&mut sql);

@@ -330,7 +330,7 @@ proptest! {
 }
 
 /// Strings that the databases cannot have as they are, and some that look like what they have.
-const ODD: [&str; 16] = [
+const ODD: [&str; 20] = [
     "",
     "a",
     "ab",
@@ -347,6 +347,11 @@ const ODD: [&str; 16] = [
     "0",
     "\\u0000\0\\",
     "\"\0\n\u{e000}",
+    // SQLite takes each for the others.
+    "a\u{fffd}",
+    "a\u{fffe}",
+    "a\u{ffff}",
+    "\u{fffe}\u{ffff}\0",
 ];
 
 #[tokio::test]
@@ -391,6 +396,12 @@ async fn patterns_see_every_character() {
         "%\n_",
         "a\0%",
         "%\0b",
+        "%\u{fffd}",
+        "a%\u{fffe}",
+        "_\u{ffff}",
+        "\u{fffe}%",
+        "%\u{ffff}%",
+        "a\u{fffd}%",
     ];
     for pattern in patterns {
         for operator in ["like", "ilike"] {
