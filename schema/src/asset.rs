@@ -11,6 +11,9 @@ use crate::value::{Asset, Value};
 const MAX_NAME_BYTES: usize = 1024;
 /// The longest part between slashes, in bytes: file systems accept no longer one.
 const MAX_PART_BYTES: usize = 255;
+/// The longest last part of a new file's name, in bytes, without the id and the hyphen that
+/// [`AssetName::unique`] puts in front of it.
+pub const MAX_FILE_NAME_BYTES: usize = MAX_PART_BYTES - uuid::fmt::Hyphenated::LENGTH - 1;
 /// The longest media type, in bytes.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
 /// The media type of a file whose type is unknown.
@@ -110,7 +113,8 @@ impl AssetName {
     /// Returns the name of a new file: in the folder of `raw`, `id` followed by the last part of
     /// `raw`.
     ///
-    /// Returns `None` when that is not a valid name, see [`AssetName::clean`].
+    /// Returns `None` when that is not a valid name, see [`AssetName::clean`]; also if the last part
+    /// has more than [`MAX_FILE_NAME_BYTES`].
     pub fn unique(raw: &str, id: Uuid) -> Option<Self> {
         let (folder, file) = raw.rsplit_once('/').unwrap_or(("", raw));
         Self::clean(file)?;
@@ -206,6 +210,10 @@ mod tests {
         assert_eq!(unique("a.txt"), Some(format!("{id}-a.txt")));
         assert_eq!(unique("x/../y/a.txt"), Some(format!("x/y/{id}-a.txt")));
         assert_eq!(unique("x/"), None);
+        let longest = "é".repeat(MAX_FILE_NAME_BYTES / 2);
+        assert_eq!(longest.len(), 218);
+        assert_eq!(unique(&longest), Some(format!("{id}-{longest}")));
+        assert_eq!(unique(&format!("x/{longest}.")), None);
         assert_eq!(unique(""), None);
     }
 

@@ -1,7 +1,7 @@
 //! `asset:put`
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_schema::asset::{MAX_CONTENT_TYPE_BYTES, is_content_type};
+use skytrail_schema::asset::{MAX_CONTENT_TYPE_BYTES, MAX_FILE_NAME_BYTES, is_content_type};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::AssetState;
 use skytrail_schema::id::AssetName;
@@ -18,10 +18,8 @@ pub(super) async fn run(call: Call) -> Outcome {
         body,
         ..
     } = call;
-    let bad_name = || missing("filename", "filename");
     let name = body.get("filename").and_then(Json::as_str);
-    let name = name.and_then(|name| AssetName::unique(name, Uuid::new_v4()));
-    let name = name.ok_or_else(bad_name)?;
+    let name = new_name(name.unwrap_or_default())?;
     let content_type = body.get("content-type").and_then(Json::as_str);
     let content_type = content_type.ok_or_else(|| missing("content-type", "content type"))?;
     check_content_type(content_type)?;
@@ -60,6 +58,25 @@ fn size(body: &Map<String, Json>) -> Option<u64> {
 fn missing(argument: &str, what: &str) -> ApiError {
     let message = format!("Missing {what} or {what} is invalid");
     ApiError::invalid_argument(message, &[argument])
+}
+
+/// Returns a name that no other file has.
+///
+/// # Errors
+/// See [`bad_name`].
+pub fn new_name(raw: &str) -> Result<AssetName, ApiError> {
+    AssetName::unique(raw, Uuid::new_v4()).ok_or_else(|| bad_name(raw))
+}
+
+/// Returns the error (108) for a file's name that no store accepts.
+pub fn bad_name(raw: &str) -> ApiError {
+    let last = raw.rsplit('/').next().unwrap_or_default();
+    let size = last.len();
+    if size <= MAX_FILE_NAME_BYTES {
+        return missing("filename", "filename");
+    }
+    let message = format!("filename has {size} bytes, at most {MAX_FILE_NAME_BYTES} are allowed");
+    ApiError::invalid_argument(message, &["filename"])
 }
 
 /// Checks that a media type can be stored.

@@ -24,7 +24,6 @@ use skytrail_schema::event::{AssetState, Origin};
 use skytrail_schema::id::AssetName;
 use skytrail_schema::value::Asset;
 use tokio::time::{Instant, timeout, timeout_at};
-use uuid::Uuid;
 
 use super::checks::CheckedRequest;
 use super::error;
@@ -34,7 +33,7 @@ use super::router;
 use super::server::unmatched;
 use super::shown::{KEY, Shown, TOKEN, query_value, rights_of};
 use crate::action::UPLOADER;
-use crate::action::asset_put::{check_content_type, too_large};
+use crate::action::asset_put::{bad_name, check_content_type, new_name, too_large};
 use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::services::Services;
 
@@ -301,16 +300,12 @@ impl Incoming {
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
         let (services, raw) = (self.services, self.raw.as_str());
-        let bad_name = || {
-            let message = "Missing filename or filename is invalid";
-            ApiError::invalid_argument(message, &["filename"])
-        };
-        let asked_for = AssetName::clean(raw).ok_or_else(bad_name)?;
+        let asked_for = AssetName::clean(raw).ok_or_else(|| bad_name(raw))?;
         let found = services.assets.find(&asked_for).await?;
         let (name, content_type) = match found {
             Some(found) => (asked_for, found.content_type),
             None => {
-                let name = AssetName::unique(raw, Uuid::new_v4()).ok_or_else(bad_name)?;
+                let name = new_name(raw)?;
                 check_content_type(content_type)?;
                 services.assets.check_place(&name).await?;
                 (name, content_type.to_owned())

@@ -145,6 +145,18 @@ fn names_that_no_store_takes_are_refused() {
             json!(["filename"])
         );
     }
+    // The server puts an id in front of the last part.
+    let longest = "folder/".to_owned() + &"x".repeat(218);
+    announce(&client, &longest, "text/plain", 3);
+    let asked = json!({"filename": longest + "x", "content-type": "a/b", "content-size": 3});
+    let by_action = client.call("asset:put", asked);
+    let path = format!("/files/{}", "x".repeat(219));
+    let head = [("Content-Type", "text/plain")];
+    for answer in [by_action, request(&server, "PUT", &path, &head, Some(b"x"))] {
+        assert_eq!((answer.status, answer.code()), (400, 108));
+        let message = "filename has 219 bytes, at most 218 are allowed";
+        assert_eq!(answer.json()["error"]["message"], message);
+    }
     for path in ["/files/", "/files/%00", "/files/a%0ab"] {
         let head = [("Content-Type", "text/plain")];
         let answer = request(&server, "PUT", path, &head, Some(b"x"));
