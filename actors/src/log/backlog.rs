@@ -2,18 +2,22 @@
 //!
 //! A reader waits until the store has applied everything that was acknowledged. If writes arrived
 //! faster than the store applies them, readers would wait ever longer, so writers are slowed down
-//! to the store's pace before that is noticeable. A store that applies nothing at all delays
-//! nobody, until its backlog reaches the bound.
+//! to the store's pace before that is noticeable: from the backlog on that the store applies in
+//! about a second, as its last batches were. A store that applies nothing at all delays nobody,
+//! until its backlog reaches the bound.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// From this backlog on, writers go at the store's pace: readers then wait about a second at most.
-const PACED_EVENTS: u64 = 1 << 15;
-/// A store that applies nothing for this long delays nobody.
+/// From this backlog on at the latest, writers go at the store's pace.
+const MOST_FREE_EVENTS: u64 = 1 << 15;
+/// With less than this backlog nobody waits, however slow the store is: some batches of events.
+const FEWEST_FREE_EVENTS: u64 = 1 << 11;
+/// A store that applies nothing for this long delays nobody, unless its last batch took as long.
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// The longest that a writer is held up.
 const MAX_DELAY: Duration = Duration::from_secs(5);
@@ -41,7 +45,36 @@ pub struct Backlog {
     bound: LagBound,
     is_at_bound: AtomicBool,
     events: AtomicU64,
+    /// From this backlog on writers are slowed down.
+    paced_from: AtomicU64,
+    store: Mutex<StorePace>,
     shrunk: Notify,
+}
+
+/// How fast the store is.
+#[derive(Debug)]
+struct StorePace {
+    /// When it applied its last batch, and whether more was waiting then.
+    last: Option<(Instant, bool)>,
+    /// How long it took for that.
+    batch: Duration,
+    events_per_second: f64,
+}
+
+impl StorePace {
+    /// Notes a batch that the store has applied.
+    fn note(&mut self, num_applied: u64, num_left: u64) {
+        let now = Instant::now();
+        // While nothing is waiting, the time says nothing about the store.
+        if let Some((last, true)) = self.last {
+            self.batch = now - last;
+            #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+            let rate = num_applied as f64 / self.batch.as_secs_f64().max(1e-6);
+            // About the last four batches count.
+            self.events_per_second += (rate - self.events_per_second) / 4.0;
+        }
+        self.last = Some((now, num_left > 0));
+    }
 }
 
 impl Backlog {
@@ -51,6 +84,13 @@ impl Backlog {
             bound,
             is_at_bound: AtomicBool::new(false),
             events: AtomicU64::new(0),
+            paced_from: AtomicU64::new(MOST_FREE_EVENTS),
+            store: Mutex::new(StorePace {
+                last: None,
+                batch: Duration::ZERO,
+                #[expect(clippy::cast_precision_loss, reason = "a small constant")]
+                events_per_second: MOST_FREE_EVENTS as f64,
+            }),
             shrunk: Notify::new(),
         }
     }
@@ -70,6 +110,17 @@ impl Backlog {
     pub(crate) fn note(&self, num_events: u64, num_bytes: usize) {
         let before = self.events.swap(num_events, Ordering::Relaxed);
         if num_events < before {
+            let mut store = self.store.lock();
+            store.note(before - num_events, num_events);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive, and limited next"
+            )]
+            let in_a_second = store.events_per_second as u64;
+            let paced_from = in_a_second.clamp(FEWEST_FREE_EVENTS, MOST_FREE_EVENTS);
+            self.paced_from.store(paced_from, Ordering::Relaxed);
+            drop(store);
             self.shrunk.notify_waiters();
         }
         let LagBound { events, bytes } = self.bound;
@@ -95,14 +146,15 @@ impl Backlog {
         let give_up = Instant::now() + MAX_DELAY;
         while self.is_paced() && Instant::now() < give_up {
             let shrunk = self.shrunk.notified();
-            if self.is_paced() && timeout(STANDSTILL, shrunk).await.is_err() {
+            let standstill = STANDSTILL.max(self.store.lock().batch * 2).min(MAX_DELAY);
+            if self.is_paced() && timeout(standstill, shrunk).await.is_err() {
                 return;
             }
         }
     }
 
     fn is_paced(&self) -> bool {
-        self.num_events() >= PACED_EVENTS
+        self.num_events() >= self.paced_from.load(Ordering::Relaxed)
     }
 }
 
@@ -137,10 +189,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_writes_waits_for_a_store_that_works() {
         let backlog = Arc::new(Backlog::new(ALL));
-        let mut waiting = PACED_EVENTS + 1999;
+        let mut waiting = MOST_FREE_EVENTS + 13_999;
         backlog.note(waiting, 0);
         let held = held_up(Arc::clone(&backlog), |backlog| {
-            waiting -= 500;
+            // At this pace the limit stays where it is.
+            waiting -= 3500;
             backlog.note(waiting, 0);
         });
         let held = held.await;
@@ -151,15 +204,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_before_it_is_much() {
         let backlog = Arc::new(Backlog::new(ALL));
-        backlog.note(PACED_EVENTS - 1, 0);
+        backlog.note(MOST_FREE_EVENTS - 1, 0);
         assert_eq!(held_up(backlog, |_| ()).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_stands_still_holds_nobody_up_for_long() {
         let backlog = Arc::new(Backlog::new(ALL));
-        backlog.note(PACED_EVENTS, 0);
-        let mut waiting = PACED_EVENTS;
+        backlog.note(MOST_FREE_EVENTS, 0);
+        let mut waiting = MOST_FREE_EVENTS;
         let held = held_up(backlog, |backlog| {
             // Others write meanwhile.
             waiting += 1;
@@ -171,13 +224,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn a_slow_store_is_waited_for_earlier_and_through_its_long_batches() {
         let backlog = Arc::new(Backlog::new(ALL));
-        backlog.note(PACED_EVENTS * 9, 0);
+        // Batches of 3200 events, each of which takes 800 ms: 4000 events per second.
+        let mut waiting = 72_000;
+        for _ in 0..20 {
+            backlog.note(waiting, 0);
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            waiting -= 3200;
+            backlog.note(waiting, 0);
+        }
+        assert_eq!(waiting, 8000);
         let mut turn = 0;
         let held = held_up(backlog, |backlog| {
             turn += 1;
-            backlog.note(PACED_EVENTS * 9 - turn % 2, 0);
+            if turn % 8 == 0 {
+                waiting -= 3200;
+                backlog.note(waiting, 0);
+            }
+        });
+        let held = held.await;
+        assert!(held >= Duration::from_millis(1600), "{held:?}");
+        assert!(waiting < 4500, "{waiting}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let backlog = Arc::new(Backlog::new(ALL));
+        backlog.note(MOST_FREE_EVENTS * 9, 0);
+        let mut turn = 0;
+        let held = held_up(backlog, |backlog| {
+            turn += 1;
+            backlog.note(MOST_FREE_EVENTS * 9 - turn % 2, 0);
         });
         let held = held.await;
         assert!(held >= MAX_DELAY, "{held:?}");
