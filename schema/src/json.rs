@@ -16,6 +16,43 @@ use serde::de::{
 };
 use serde_json::{Map, Value as Json};
 
+/// Reads a whole number from 0. Some encoders write every number with a fraction, as in `5.0`.
+pub fn whole_number(value: &Json) -> Option<u64> {
+    const LIMIT: f64 = 1e15;
+    let is_whole = |it: &f64| it.fract() == 0.0 && (0.0..LIMIT).contains(it);
+    let whole = || value.as_f64().filter(is_whole);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be whole and within range"
+    )]
+    value.as_u64().or_else(|| whole().map(|it| it as u64))
+}
+
+/// Returns an object's members. An empty list is an empty object, because PHP writes both as `[]`.
+///
+/// # Errors
+/// The value, if it is anything else.
+pub fn into_object(value: Json) -> Result<Map<String, Json>, Json> {
+    match value {
+        Json::Object(members) => Ok(members),
+        Json::Array(items) if items.is_empty() => Ok(Map::new()),
+        other => Err(other),
+    }
+}
+
+/// Names the type of a value, for messages about a value of the wrong type.
+pub fn type_of(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "an object",
+    }
+}
+
 /// A JSON value, to be read as part of something else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plain(pub Json);
@@ -234,6 +271,33 @@ mod tests {
     use super::*;
 
     const KEY: &str = "$serde_json::private::RawValue";
+
+    #[test]
+    fn whole_numbers_may_have_a_fraction_of_nothing() {
+        let whole = [(json!(5), 5), (json!(5.0), 5), (json!(-0.0), 0)];
+        for (value, number) in whole.into_iter().chain([(json!(u64::MAX), u64::MAX)]) {
+            assert_eq!(whole_number(&value), Some(number), "{value}");
+        }
+        for odd in [
+            json!(5.5),
+            json!(-1),
+            json!(-1.0),
+            json!(1e15),
+            json!("5"),
+            json!(null),
+        ] {
+            assert_eq!(whole_number(&odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_may_stand_for_an_object() {
+        assert_eq!(into_object(json!([])), Ok(Map::new()));
+        assert_eq!(into_object(json!({"a": 1})).unwrap()["a"], 1);
+        for odd in [json!([1]), json!(null), json!("{}")] {
+            assert_eq!(into_object(odd.clone()), Err(odd));
+        }
+    }
 
     fn any_json(key: impl Strategy<Value = String> + 'static) -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![

@@ -7,6 +7,7 @@ use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithA
 use skytrail_actors::plugin::{CallContext, Lineage, PluginCallError, PluginRequest};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Service;
+use skytrail_schema::json::into_object;
 use skytrail_schema::record::Fields;
 use skytrail_schema::value::with_whole_numbers;
 
@@ -129,12 +130,13 @@ fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
         .ok_or("principal_id should be a string")?
         .to_owned();
     let auth_data = answer.get_mut("auth_data").map(Json::take);
-    let auth_data = auth_data.unwrap_or_default();
-    if auth_data.is_object() || auth_data.is_null() {
-        Ok((principal, without_secrets(auth_data)))
-    } else {
-        Err("auth_data should be an object")
-    }
+    let auth_data = match auth_data.unwrap_or_default() {
+        Json::Null => Json::Null,
+        other => into_object(other)
+            .map_err(|_| "auth_data should be an object")?
+            .into(),
+    };
+    Ok((principal, without_secrets(auth_data)))
 }
 
 /// Gives an attempt back if the plugin never judged it: it was not a guess.
@@ -150,4 +152,17 @@ fn is_outage(error: &ApiError) -> bool {
         error.code,
         Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_of_auth_data_is_an_empty_object() {
+        let read = |auth_data: Json| parse(json!({"principal_id": "ada", "auth_data": auth_data}));
+        assert_eq!(read(json!([])), Ok(("ada".to_owned(), json!({}))));
+        assert_eq!(read(json!(null)), Ok(("ada".to_owned(), json!(null))));
+        assert!(read(json!(["x"])).is_err());
+    }
 }

@@ -7,6 +7,7 @@ use skytrail_actors::record::messages::ItemError;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId, check_length};
+use skytrail_schema::json;
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
@@ -83,20 +84,8 @@ pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Optio
     let Some(value) = member(body, name) else {
         return Ok(None);
     };
-    // Some clients write every number with a fraction.
-    let whole = || {
-        value
-            .as_f64()
-            .filter(|it| it.fract() == 0.0 && (0.0..1e15).contains(it))
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be whole and within range"
-    )]
-    let number = value.as_u64().or_else(|| whole().map(|it| it as u64));
     let wrong = || wrong_type(name, WHOLE_NUMBER);
-    number.map(Some).ok_or_else(wrong)
+    json::whole_number(value).map(Some).ok_or_else(wrong)
 }
 
 /// Reads a point in the past: a position of the log, or a time (RFC 3339).

@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json::whole_number;
 
 use super::protocol::Outcome;
 use super::settings::TransportKind;
@@ -89,7 +90,7 @@ pub(crate) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiErr
 
 /// Passes on a plugin's own error. Its traceback is removed outside of development mode.
 fn plugin_error(error: &Json, dev_mode: bool) -> ApiError {
-    let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
+    let code = error.get("code").and_then(code_number).unwrap_or_default();
     let message = error.get("message").and_then(Json::as_str);
     let message = match message {
         None | Some("") => "An unexpected error has occurred in the plugin.",
@@ -108,6 +109,20 @@ fn plugin_error(error: &Json, dev_mode: bool) -> ApiError {
         api.info.remove("trace");
     }
     api
+}
+
+fn code_number(code: &Json) -> Option<i64> {
+    let whole = || whole_number(code).and_then(|code| i64::try_from(code).ok());
+    code.as_i64().or_else(whole)
+}
+
+/// Returns an error's code if it is not a number, so that it does not count.
+pub(crate) fn unreadable_code(outcome: &Outcome) -> Option<&Json> {
+    let Outcome::Error(error) = outcome else {
+        return None;
+    };
+    let code = error.get("code").filter(|code| !code.is_null())?;
+    code_number(code).is_none().then_some(code)
 }
 
 fn cut(message: &str) -> &str {
@@ -139,6 +154,22 @@ mod tests {
             error(json!({"code": 77, "message": "x"}), false)["name"],
             "ErrorCode(77)"
         );
+    }
+
+    #[test]
+    fn a_code_is_a_whole_number_in_any_form() {
+        for code in [json!(108), json!(108.0)] {
+            let outcome = Outcome::Error(json!({"code": code}));
+            assert_eq!(unreadable_code(&outcome), None);
+            assert_eq!(result_of(outcome, false).unwrap_err().code.number(), 108);
+        }
+        for code in [json!("108"), json!(1.5), json!([108])] {
+            let outcome = Outcome::Error(json!({"code": code}));
+            assert_eq!(unreadable_code(&outcome), Some(&code));
+        }
+        for error in [json!({}), json!({"code": null})] {
+            assert_eq!(unreadable_code(&Outcome::Error(error)), None);
+        }
     }
 
     #[test]

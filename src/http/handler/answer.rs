@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::ApiError;
+use skytrail_schema::json;
 
 /// Fields that concern one connection, or that follow from the body: only the server sets them.
 const OWN_FIELDS: &[&str] = &[
@@ -37,9 +38,8 @@ pub(super) struct Answer {
 /// not a list of strings or whose name or value is not allowed in a head, a body that is not
 /// base64.
 pub(super) fn parse(result: Json) -> Result<Answer, ApiError> {
-    let Json::Object(mut result) = result else {
-        return Err(bad("is not an object"));
-    };
+    let mut result = json::into_object(result)
+        .map_err(|other| bad(&format!("is not an object, but {}", json::type_of(&other))))?;
     Ok(Answer {
         status: status(&result)?,
         fields: fields(result.remove("header"))?,
@@ -68,18 +68,31 @@ impl Answer {
 
 /// Reads the status. A status below 200 announces another answer, and none would follow.
 fn status(result: &Map<String, Json>) -> Result<StatusCode, ApiError> {
-    let status = result.get("status").and_then(Json::as_u64);
+    let received = result.get("status");
+    let status = received.and_then(json::whole_number);
     let status = status.and_then(|status| u16::try_from(status).ok());
     let status = status.filter(|status| *status >= 200);
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    status.ok_or_else(|| bad("needs a status from 200 to 999"))
+    status.ok_or_else(|| {
+        let received = received.map(|received| format!(", not {}", beginning(received)));
+        let received = received.unwrap_or_default();
+        bad(&format!("needs a status from 200 to 999{received}"))
+    })
+}
+
+/// Returns the beginning of a value's text.
+fn beginning(value: &Json) -> String {
+    const MAX_CHARS: usize = 40;
+    value.to_string().chars().take(MAX_CHARS).collect()
 }
 
 fn fields(header: Option<Json>) -> Result<Vec<(HeaderName, HeaderValue)>, ApiError> {
     let header = match header {
         None | Some(Json::Null) => return Ok(Vec::new()),
-        Some(Json::Object(header)) => header,
-        Some(_) => return Err(bad("needs an object as its header")),
+        Some(header) => json::into_object(header).map_err(|other| {
+            let other = json::type_of(&other);
+            bad(&format!("needs an object as its header, not {other}"))
+        })?,
     };
     let own = own_fields(&header);
     let mut fields = Vec::new();
@@ -87,14 +100,22 @@ fn fields(header: Option<Json>) -> Result<Vec<(HeaderName, HeaderValue)>, ApiErr
         let values = match values {
             Json::Null => continue,
             Json::Array(values) => values,
-            _ => return Err(bad(&format!("needs a list of strings as {name:?}"))),
+            other => {
+                let other = json::type_of(other);
+                return Err(bad(&format!(
+                    "needs a list of strings as {name:?}, not {other}"
+                )));
+            }
         };
         let parsed = HeaderName::from_bytes(name.trim().as_bytes());
         let parsed = parsed.map_err(|_| bad(&format!("has an invalid header name {name:?}")))?;
         let is_own = own.iter().any(|own| own.eq_ignore_ascii_case(name.trim()));
         for value in values {
             let text = value.as_str();
-            let text = text.ok_or_else(|| bad(&format!("needs strings in {name:?}")))?;
+            let text = text.ok_or_else(|| {
+                let other = json::type_of(value);
+                bad(&format!("needs strings in {name:?}, not {other}"))
+            })?;
             let value = field_value(text);
             let value = value.ok_or_else(|| bad(&format!("has control characters in {name:?}")))?;
             if !is_own {
@@ -124,10 +145,13 @@ fn field_value(text: &str) -> Option<HeaderValue> {
 }
 
 fn body(body: Option<&Json>) -> Result<Vec<u8>, ApiError> {
-    let refused = || bad("needs base64 as its body");
     let text = match body {
         None | Some(Json::Null) => return Ok(Vec::new()),
-        Some(body) => body.as_str().ok_or_else(refused)?,
+        Some(Json::String(text)) => text,
+        Some(other) => {
+            let other = json::type_of(other);
+            return Err(bad(&format!("needs base64 as its body, not {other}")));
+        }
     };
     // Some base64 encoders break lines.
     let decoded = if text.contains(['\r', '\n']) {
@@ -135,7 +159,7 @@ fn body(body: Option<&Json>) -> Result<Vec<u8>, ApiError> {
     } else {
         STANDARD.decode(text)
     };
-    decoded.map_err(|_| refused())
+    decoded.map_err(|error| bad(&format!("needs base64 as its body: {error}")))
 }
 
 fn bad(what: &str) -> ApiError {
@@ -176,6 +200,8 @@ mod tests {
             json!({"status": 999}),
             json!({"status": 999, "header": null, "body": null}),
             json!({"status": 999, "header": {"X-A": null}, "body": "\n"}),
+            // As PHP writes an empty object, and as others write whole numbers.
+            json!({"status": 999.0, "header": []}),
         ] {
             assert_eq!(shown(empty), Ok((999, Vec::new(), Vec::new())));
         }
@@ -193,24 +219,27 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_refused_by_name() {
         let cases = [
-            (json!(null), "is not an object"),
+            (json!(null), "is not an object, but null"),
             (json!({}), "needs a status"),
             (json!({"status": 99}), "needs a status"),
             (json!({"status": 101}), "needs a status"),
             (json!({"status": 1000}), "needs a status"),
             (json!({"status": 200.5}), "needs a status"),
-            (json!({"status": "200"}), "needs a status"),
             (
-                json!({"status": 200, "header": []}),
-                "needs an object as its header",
+                json!({"status": "404"}),
+                "needs a status from 200 to 999, not \"404\"",
+            ),
+            (
+                json!({"status": 200, "header": ["A: b"]}),
+                "needs an object as its header, not a list",
             ),
             (
                 json!({"status": 200, "header": {"A": "b"}}),
-                "needs a list of strings as \"A\"",
+                "needs a list of strings as \"A\", not a string",
             ),
             (
                 json!({"status": 200, "header": {"A": [1]}}),
-                "needs strings in \"A\"",
+                "needs strings in \"A\", not a number",
             ),
             (
                 json!({"status": 200, "header": {"a b": ["c"]}}),
@@ -220,7 +249,10 @@ mod tests {
                 json!({"status": 200, "header": {"A": ["\u{0}"]}}),
                 "control characters in \"A\"",
             ),
-            (json!({"status": 200, "body": 1}), "needs base64"),
+            (
+                json!({"status": 200, "body": 1}),
+                "base64 as its body, not a number",
+            ),
             (json!({"status": 200, "body": "a"}), "needs base64"),
             (json!({"status": 200, "body": "a-_b"}), "needs base64"),
         ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::delivery::consumers::{LogWorker, WorkItem, WorkerAnswer};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json::whole_number;
 
 use super::line::{Line, Received};
 use super::{kind_of, unknown};
@@ -100,7 +101,7 @@ fn number(message: &Map<String, Json>, name: &str) -> Result<Option<u64>, ApiErr
         return Ok(None);
     };
     let wrong = || ApiError::invalid_argument(format!("{name} should be a number"), &[name]);
-    value.as_u64().map(Some).ok_or_else(wrong)
+    whole_number(value).map(Some).ok_or_else(wrong)
 }
 
 fn missing(name: &str) -> ApiError {

@@ -1,14 +1,15 @@
 //! Incoming messages: counted, sorted, and handled.
 
 use actix::Context;
+use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::actor::{PluginConnection, State, quote};
 use super::link::Link;
 use super::requests::{Answered, ticket_of};
-use crate::plugin::errors::result_of;
+use crate::plugin::errors::{result_of, unreadable_code};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Report, Silence, TransportEvent};
+use crate::plugin::messages::{Job, Report, Silence, TransportEvent};
 use crate::plugin::protocol::{
     CloseCode, Outcome, ResponseMessage, ServerMessage, WorkerFrame, WorkerMessage,
 };
@@ -126,6 +127,19 @@ impl PluginConnection {
         }
     }
 
+    /// Tells the worker and the log that an error's code does not count. Not among the unexpected
+    /// messages that end a session: the error itself is answered.
+    fn complain_of_code(&mut self, job: &Job, code: &Json, ctx: &mut Context<Self>) {
+        let code = code.to_string();
+        let code = quote(&code);
+        let (plugin, kind, name) = (&self.plugin, job.kind, &job.name);
+        tracing::warn!(%plugin, kind, name, code, "an error's code should be a whole number");
+        let message =
+            format!("the code of the error for {name:?} should be a whole number, not {code}");
+        let message = &message;
+        self.post(&ServerMessage::Warning { message }, ctx);
+    }
+
     fn receive_response(&mut self, response: ResponseMessage, ctx: &mut Context<Self>) {
         let ticket = ticket_of(&response.id);
         match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
@@ -136,6 +150,9 @@ impl PluginConnection {
                 }
                 if response.outcome == Outcome::Malformed {
                     self.warn("a response has either result or error", ctx);
+                }
+                if let Some(code) = unreadable_code(&response.outcome) {
+                    self.complain_of_code(&job, code, ctx);
                 }
                 job.answer(result_of(response.outcome, self.settings.dev_mode));
                 self.report(Report::Freed { ticket: job.ticket });

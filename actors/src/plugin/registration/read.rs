@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 use skytrail_schema::id::TypeName;
+use skytrail_schema::json;
 
 use super::{
     CallPolicy, HandlerPoint, HookPoint, MAX_POINTS, OpPoint, PointAccess, ProviderPoint,
@@ -239,7 +240,7 @@ fn access(point: &Map<String, Json>) -> PointAccess {
 fn policy(point: &Map<String, Json>) -> Result<CallPolicy, String> {
     let timeout = match point.get("timeout_ms") {
         None | Some(Json::Null) => None,
-        Some(value) => match value.as_u64() {
+        Some(value) => match json::whole_number(value) {
             Some(millis) if millis > 0 => Some(Duration::from_millis(millis)),
             _ => return Err("timeout_ms should be a whole number above 0".to_owned()),
         },

@@ -7,7 +7,7 @@ fn an_answer_of_v1_becomes_typed_points() {
         "handler": [{"name": "foo:bar", "methods": ["get", "POST"], "key_required": false}],
         "hook": [
             {"name": "m.f", "type": "note", "trigger": "beforeSave", "async": false,
-             "timeout_ms": 250, "idempotent": true}],
+             "timeout_ms": 250.0, "idempotent": true}],
         "timer": [{"name": "m.tick", "spec": "@every 2m"}],
         "provider": [{"type": "auth", "id": "com.example", "name": "x", "idempotent": true}],
         "event": [{"name": "init"}],

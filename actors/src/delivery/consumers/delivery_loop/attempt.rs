@@ -8,6 +8,7 @@ use serde_json::value::to_raw_value;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Shown, Stream};
 use skytrail_schema::id::RecordId;
+use skytrail_schema::json::whole_number;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -307,7 +308,7 @@ impl DeliveryLoop {
     fn fail(&mut self, ended: &Ended, error: &ApiError) {
         let task = ended.start.task;
         let is_dropped = error.info.get("drop") == Some(&Json::Bool(true));
-        let retry_after = error.info.get("retry_after_ms").and_then(Json::as_u64);
+        let retry_after = error.info.get("retry_after_ms").and_then(whole_number);
         let retry_after =
             retry_after.map(|millis| Duration::from_millis(millis).min(LONGEST_ASKED));
         let after_failure = if is_dropped {

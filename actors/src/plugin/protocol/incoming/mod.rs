@@ -225,15 +225,17 @@ fn resume(members: &mut Map<String, Json>) -> Result<Option<Resume>, FrameError>
 /// next to each result.
 fn outcome(members: &mut Map<String, Json>) -> Outcome {
     let error = members.remove("error").filter(|error| !error.is_null());
+    let error = error.map(json::into_object);
     match (members.remove("result"), error) {
         (Some(result), None) => Outcome::Result(result),
-        (None, Some(error)) if error.is_object() => Outcome::Error(error),
+        (None, Some(Ok(error))) => Outcome::Error(error.into()),
         _ => Outcome::Malformed,
     }
 }
 
 fn call(members: &mut Map<String, Json>) -> Result<CallMessage, FrameError> {
-    let Some(Json::Object(payload)) = members.remove("payload") else {
+    let payload = members.remove("payload").map(json::into_object);
+    let Some(Ok(payload)) = payload else {
         return Err(bad("payload", "an object"));
     };
     Ok(CallMessage {
@@ -283,7 +285,7 @@ fn optional_number(
 ) -> Result<Option<u64>, FrameError> {
     match members.get(name) {
         None | Some(Json::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
+        Some(value) => match json::whole_number(value) {
             Some(number) => Ok(Some(number)),
             None => Err(bad(name, "a whole number from 0")),
         },

@@ -85,6 +85,8 @@ fn result_and_error_exclude_each_other() {
         (json!({"result": 1, "error": {}}), Outcome::Malformed),
         (json!({}), Outcome::Malformed),
         (json!({"error": null}), Outcome::Malformed),
+        (json!({"error": []}), Outcome::Error(json!({}))),
+        (json!({"error": ["boom"]}), Outcome::Malformed),
         (json!({"error": "boom"}), Outcome::Malformed),
     ];
     for (mut wire, expected) in cases {
@@ -95,6 +97,20 @@ fn result_and_error_exclude_each_other() {
         };
         assert_eq!(response.outcome, expected, "{wire}");
     }
+}
+
+#[test]
+fn habits_of_encoders_are_accepted() {
+    let frame = parse(r#"{"type":"window","seq":3.0,"ack":5.0,"size":16.0}"#).unwrap();
+    assert_eq!((frame.seq, frame.ack), (Some(3), Some(5)));
+    assert_eq!(frame.message, WorkerMessage::Window(16));
+    let call = json!({"type": "call", "id": "c1", "timeout_ms": 10.0, "payload": []});
+    let WorkerMessage::Call(call) = parsed(&call).unwrap().message else {
+        panic!("not a call");
+    };
+    assert_eq!(call.timeout, Some(Duration::from_millis(10)));
+    assert!(call.payload.is_empty());
+    assert!(parse(r#"{"type":"ping","seq":1.5}"#).is_err());
 }
 
 #[test]
