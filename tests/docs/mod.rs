@@ -9,6 +9,7 @@ mod rights;
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::registration::Registration;
 
 use crate::support::server::TestServer;
@@ -127,7 +128,7 @@ fn the_examples_of_the_plugin_protocol_are_readable() {
         for value in serde_json::Deserializer::from_str(block).into_iter::<Json>() {
             let value = value.unwrap_or_else(|error| panic!("{error}: {block}"));
             if value.get("type").is_none() {
-                let registration = Registration::parse(&value).unwrap();
+                let registration = Registration::parse(&value, TransportKind::WebSocket).unwrap();
                 let counts = registration.counts();
                 let counts = counts.as_object().unwrap();
                 assert!(counts.values().all(|number| *number != 0), "{counts:?}");

@@ -19,9 +19,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Map, Value as Json};
 use skytrail::socket::pubsub::Frame;
-use skytrail_actors::plugin::protocol;
 use skytrail_actors::plugin::registration::Registration;
 use skytrail_actors::plugin::timer_spec::TimerSpec;
+use skytrail_actors::plugin::{TransportKind, protocol};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::codec::{self, NoKeys};
 use skytrail_schema::id::{Database, RecordId, UserId};
@@ -211,7 +211,7 @@ fn frames_of_plugins() {
         let text = String::from_utf8_lossy(input);
         let frame = protocol::parse(&text);
         if let Ok(message) = serde_json::from_str::<Json>(&text) {
-            let _ = Registration::parse(&message["result"]);
+            let _ = Registration::parse(&message["result"], TransportKind::WebSocket);
             let timers = message["result"]["timer"].as_array().into_iter().flatten();
             for spec in timers.filter_map(|timer| timer["spec"].as_str()) {
                 let _ = TimerSpec::parse(spec);

@@ -110,7 +110,9 @@ impl Plugins {
         answer: Answer,
     ) -> Result<Registration, Refused> {
         let answer = answer.map_err(|error| vec![problem("init", "", &error.message)])?;
-        let registration = Registration::parse(&answer)?;
+        let name = self.plugins.get(index).map_or("", |plugin| &plugin.name);
+        let transport = self.settings.transport_of(name);
+        let registration = Registration::parse(&answer, transport)?;
         let (mut problems, mut clashing) = (Vec::new(), Vec::new());
         let mut num_timers = registration.timers.len();
         let others = self.plugins.iter().enumerate();

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::plugin::points::{CatchUp, Overlap, Trigger};
 use crate::plugin::protocol::Problem;
+use crate::plugin::settings::TransportKind;
 use crate::plugin::timer_spec::TimerSpec;
 use crate::task::Zone;
 
@@ -20,14 +21,24 @@ use crate::task::Zone;
 const TAKEN_PATHS: [&str; 3] = ["/pubsub", "/_/", "/files/"];
 
 impl Registration {
-    /// Parses the answer to `init`.
+    /// Parses the answer to `init` of a plugin that is reached over `transport`.
+    ///
+    /// On the transports of v1, a flag that is not a boolean is not set, as in v1. Over the
+    /// WebSocket it is a problem: `"user_required": 1` must not open a point to everybody.
     ///
     /// # Errors
     /// All problems of the registration.
-    pub fn parse(answer: &Json) -> Result<Self, Vec<Problem>> {
-        let mut reader = Reader::default();
-        let Some(lists) = answer.as_object() else {
-            return Err(vec![problem("init", "", "the answer should be an object")]);
+    pub fn parse(answer: &Json, transport: TransportKind) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader {
+            problems: Vec::new(),
+            has_strict_flags: transport == TransportKind::WebSocket,
+        };
+        let nothing = Map::new();
+        let lists = match answer {
+            Json::Object(lists) => lists,
+            // PHP writes an empty object like this.
+            Json::Array(items) if items.is_empty() => &nothing,
+            _ => return Err(vec![problem("init", "", "the answer should be an object")]),
         };
         let mut registration = Self::default();
         reader.each(lists, "op", |point| registration.add_op(point));
@@ -157,9 +168,9 @@ impl Registration {
 }
 
 /// Walks the lists and collects problems.
-#[derive(Default)]
 struct Reader {
     problems: Vec<Problem>,
+    has_strict_flags: bool,
 }
 
 impl Reader {
@@ -180,7 +191,7 @@ impl Reader {
         };
         for point in points {
             let added = match point.as_object() {
-                Some(point) => add(point),
+                Some(point) => self.check_flags(list, point).and_then(|()| add(point)),
                 None => Err("should be an object".to_owned()),
             };
             if let Err(message) = added {
@@ -188,6 +199,25 @@ impl Reader {
                 self.problems.push(problem(list, name, &message));
             }
         }
+    }
+
+    fn check_flags(&self, list: &str, point: &Map<String, Json>) -> Result<(), String> {
+        let is_flag = |value: &Json| value.is_boolean() || value.is_null();
+        let is_odd = |name: &&&str| point.get(**name).is_some_and(|value| !is_flag(value));
+        match flags_of(list).iter().find(is_odd) {
+            Some(name) if self.has_strict_flags => Err(format!("{name} should be true or false")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the flags that the points of a list have.
+fn flags_of(list: &str) -> &'static [&'static str] {
+    match list {
+        "op" | "handler" => &["key_required", "user_required", "idempotent"],
+        "hook" => &["async", "idempotent"],
+        "timer" | "provider" => &["idempotent"],
+        _ => &[],
     }
 }
 

@@ -1,9 +1,14 @@
 use super::*;
+use crate::plugin::settings::TransportKind;
+
+fn parse(answer: &Json) -> Result<Registration, Vec<Problem>> {
+    Registration::parse(answer, TransportKind::WebSocket)
+}
 
 #[test]
 fn an_answer_of_v1_becomes_typed_points() {
-    let registration = Registration::parse(&json!({
-        "op": [{"name": "hello:world", "key_required": true, "user_required": "yes"}],
+    let registration = parse(&json!({
+        "op": [{"name": "hello:world", "key_required": true, "user_required": null}],
         "handler": [{"name": "foo:bar", "methods": ["get", "POST"], "key_required": false}],
         "hook": [
             {"name": "m.f", "type": "note", "trigger": "beforeSave", "async": false,
@@ -33,17 +38,40 @@ fn an_answer_of_v1_becomes_typed_points() {
 }
 
 #[test]
+fn a_flag_that_is_no_boolean_is_refused_except_on_the_transports_of_v1() {
+    for (list, flag) in [
+        ("op", "key_required"),
+        ("op", "user_required"),
+        ("handler", "user_required"),
+        ("hook", "async"),
+        ("timer", "idempotent"),
+        ("provider", "idempotent"),
+    ] {
+        for odd in [json!(1), json!(0), json!("true"), json!("")] {
+            let mut point = json!({"name": "x", "id": "x", "methods": ["GET"], "type": "note",
+                "trigger": "afterSave", "spec": "@daily"});
+            point[flag] = odd;
+            let answer = json!({list: [point]});
+            let message = format!("{flag} should be true or false");
+            assert_eq!(parse(&answer), Err(vec![problem(list, "x", &message)]));
+            let as_in_v1 = Registration::parse(&answer, TransportKind::Http).unwrap();
+            assert!(as_in_v1.ops.iter().all(|op| !op.access.user_required));
+        }
+    }
+    // Members that a list does not have are ignored.
+    assert!(parse(&json!({"op": [{"name": "x", "async": 1}]})).is_ok());
+}
+
+#[test]
 fn an_empty_answer_registers_nothing() {
-    assert_eq!(Registration::parse(&json!({})), Ok(Registration::default()));
-    assert_eq!(
-        Registration::parse(&json!({"op": null})),
-        Ok(Registration::default())
-    );
+    assert_eq!(parse(&json!({})), Ok(Registration::default()));
+    assert_eq!(parse(&json!([])), Ok(Registration::default()));
+    assert_eq!(parse(&json!({"op": null})), Ok(Registration::default()));
 }
 
 #[test]
 fn of_two_points_with_one_name_the_later_counts() {
-    let registration = Registration::parse(&json!({
+    let registration = parse(&json!({
         "op": [{"name": "a"}, {"name": "a", "key_required": true}],
         "handler": [{"name": "h", "methods": ["GET"]}, {"name": "/h", "methods": ["GET"]}],
         "provider": [{"id": "p"}, {"id": "p"}],
@@ -56,7 +84,7 @@ fn of_two_points_with_one_name_the_later_counts() {
 
 #[test]
 fn only_the_order_of_hooks_means_anything() {
-    let read = |answer: Json| Registration::parse(&answer).unwrap();
+    let read = |answer: Json| parse(&answer).unwrap();
     let lists = |names: [&str; 2]| {
         let ops = names.map(|name| json!({"name": name}));
         let handlers = names.map(|name| json!({"name": name, "methods": ["GET", "POST"]}));
@@ -71,7 +99,7 @@ fn only_the_order_of_hooks_means_anything() {
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let problems = Registration::parse(&json!({
+    let problems = parse(&json!({
         "op": [{"name": 1}, "x"],
         "handler": [{"name": "pubsub", "methods": ["GET"]}, {"name": "_/plugin", "methods": []},
                     {"name": "files", "methods": ["GET"]}, {"name": ":", "methods": ["GET"]},
@@ -93,12 +121,12 @@ fn all_problems_are_reported_at_once() {
     assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
     // A guard that would never be called.
     let hook = json!({"name": "m.g", "type": "note", "trigger": "before_save"});
-    let problems = Registration::parse(&json!({"hook": [hook]})).unwrap_err();
+    let problems = parse(&json!({"hook": [hook]})).unwrap_err();
     assert!(
         problems[0].message.contains("not \"before_save\""),
         "{problems:?}"
     );
-    assert!(Registration::parse(&json!([])).is_err());
+    assert!(parse(&json!([1])).is_err());
 }
 
 #[test]
@@ -106,5 +134,5 @@ fn too_many_points_are_refused() {
     let ops: Vec<_> = (0..=MAX_POINTS)
         .map(|n| json!({"name": format!("op{n}")}))
         .collect();
-    assert!(Registration::parse(&json!({"op": ops})).is_err());
+    assert!(parse(&json!({"op": ops})).is_err());
 }
