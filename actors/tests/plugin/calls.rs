@@ -197,6 +197,38 @@ async fn a_call_ends_with_the_request_that_it_is_made_for() {
 }
 
 #[actix::test]
+async fn a_call_for_a_request_that_is_answered_or_unknown_is_not_run() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let asked = world.ask(request("a"));
+    let sent = worker.expect("request").await;
+    worker.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+    for parent in [sent["id"].clone(), json!("r4711"), json!("mine"), json!("")] {
+        let parent = json!({"id": parent});
+        call(&mut worker, "c1", Some(&parent), "me").await;
+        let reply = worker.expect("reply").await;
+        assert_eq!(
+            (&reply["id"], &reply["status"]),
+            (&json!("c1"), &json!(499)),
+            "{parent}"
+        );
+        let message = &reply["body"]["error"]["message"];
+        assert_eq!(*message, "the call's request has ended; nothing was done");
+    }
+    assert!(calls.try_recv().is_err());
+    // Without a parent, or with null, it is nested in nothing.
+    for parent in [None, Some(json!({}))] {
+        call(&mut worker, "c2", parent.as_ref(), "me").await;
+        let got = calls.recv().await.unwrap();
+        assert_eq!(got.call.lineage.depth, 1);
+        got.reply.send(ok(json!(2))).unwrap();
+        assert_eq!(worker.expect("reply").await["status"], 200);
+    }
+}
+
+#[actix::test]
 async fn a_timer_may_have_more_time_than_its_plugin() {
     let its = Duration::from_secs(3);
     let world = World::with(&["P"], |settings| settings.plugins[0].timeout = its);

@@ -173,7 +173,9 @@ impl PluginConnection {
         if self.calls.len() >= self.settings.max_calls {
             return self.reply(&id, &too_many_calls(), ctx);
         }
-        let (lineage, deadline, over) = self.lineage_of(&call, &id);
+        let Some((lineage, deadline, over)) = self.lineage_of(&call, &id) else {
+            return self.reply(&id, &error_reply(&parent_ended("nothing was done")), ctx);
+        };
         if lineage.depth > self.settings.max_depth {
             return self.reply(&id, &error_reply(&too_deep()), ctx);
         }
@@ -203,29 +205,30 @@ impl PluginConnection {
     }
 
     /// Returns a call's lineage, its deadline, and the token that ends it early: when the request
-    /// that it is made for ends.
+    /// that it is made for ends. Returns `None` if that request has been answered, or was never
+    /// made.
     fn lineage_of(
         &self,
         call: &CallMessage,
         id: &Arc<str>,
-    ) -> (Lineage, Instant, CancellationToken) {
+    ) -> Option<(Lineage, Instant, CancellationToken)> {
         let limit = call.timeout.unwrap_or(self.settings.call_timeout);
         let own = Instant::now() + limit.min(self.settings.call_timeout);
-        let parent = call.parent.as_deref().and_then(ticket_of);
-        let Some((parent, over)) = parent.and_then(|ticket| self.requests.get(ticket)) else {
+        let Some(parent) = &call.parent else {
             let lineage = Lineage {
                 depth: 1,
                 ..Lineage::default()
             };
-            return (lineage, own, CancellationToken::new());
+            return Some((lineage, own, CancellationToken::new()));
         };
+        let (parent, over) = self.requests.get(ticket_of(parent)?)?;
         let mut lineage = parent.lineage.clone();
         lineage.depth += 1;
         lineage.via.push(Via {
             worker: self.id,
             call: Arc::clone(id),
         });
-        (lineage, own.min(parent.deadline), over.clone())
+        Some((lineage, own.min(parent.deadline), over.clone()))
     }
 
     pub(super) fn cancel_call(&mut self, id: &str, ctx: &mut Context<Self>) {
@@ -269,7 +272,12 @@ fn unended(deadline: Instant) -> ApiError {
     if Instant::now() >= deadline {
         return response_timed_out();
     }
-    let message = "the call's request has ended; the action may have happened";
+    parent_ended("the action may have happened")
+}
+
+/// Returns the error of a call whose request has ended.
+fn parent_ended(what_of_the_action: &str) -> ApiError {
+    let message = format!("the call's request has ended; {what_of_the_action}");
     ApiError::unexpected(message).with_status(499)
 }
 
