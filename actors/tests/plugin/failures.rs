@@ -122,6 +122,42 @@ async fn neither_or_both_of_result_and_error_is_an_error() {
 }
 
 #[actix::test]
+async fn a_code_that_is_a_string_does_not_count_and_is_named() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    for (code, counts) in [(json!("108"), 10000), (json!(108.0), 108)] {
+        let asked = world.ask(request("a"));
+        let sent = worker.expect("request").await;
+        let error = json!({"code": code, "message": "no"});
+        worker
+            .send(json!({"type": "response", "id": sent["id"], "error": error}))
+            .await;
+        assert_eq!(asked.answer().await.unwrap_err().code.number(), counts);
+        if counts == 10000 {
+            let message = "the code of the error for \"a\" should be a whole number, not \"108\"";
+            assert_eq!(worker.expect("warning").await["message"], message);
+        }
+    }
+}
+
+#[actix::test]
+async fn wrong_numbers_are_named() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let before = worker.num_sent();
+    let text = |seq: u64| json!({"type": "window", "size": 1, "seq": seq}).to_string();
+    worker.send_text(&text(before)).await;
+    let warning = worker.expect("warning").await;
+    let message = format!("seq {before} was received already");
+    assert_eq!(warning["message"], message);
+    worker.send_text(&text(0)).await;
+    let Seen::Close(code, reason) = worker.next().await else {
+        panic!("expected a close");
+    };
+    assert_eq!((code, reason.as_str()), (4002, "seq starts at 1"));
+}
+
+#[actix::test]
 async fn garbage_ends_the_connection_and_its_requests() {
     type Misdeed = fn() -> TransportEvent;
     fn text(text: &str) -> TransportEvent {

@@ -288,6 +288,11 @@ impl Worker {
         (self.seq, self.received) = (other.seq, other.received);
     }
 
+    /// Returns the number of its last message.
+    pub(crate) fn num_sent(&self) -> u64 {
+        self.seq
+    }
+
     pub(crate) fn num_unacknowledged(&self) -> usize {
         self.sent.len()
     }

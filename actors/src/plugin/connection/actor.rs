@@ -56,6 +56,8 @@ pub struct PluginConnection {
     num_capacities: u64,
     /// The highest number received.
     pub(super) received: u64,
+    /// The highest number received before the session was last resumed.
+    pub(super) received_before_resume: u64,
     /// The size of what was received and not yet acknowledged.
     pub(super) unacknowledged_bytes: usize,
     pub(super) last_received: Instant,
@@ -121,6 +123,7 @@ impl PluginConnection {
             is_choked: false,
             num_capacities: 0,
             received: 0,
+            received_before_resume: 0,
             unacknowledged_bytes: 0,
             last_received: now,
             last_ping: now,

@@ -89,6 +89,7 @@ impl PluginConnection {
         }
         tracing::info!(plugin = %self.plugin, "worker reconnected, session resumed");
         self.last_received = Instant::now();
+        self.received_before_resume = self.received;
         self.outbox.attach(attach.sender);
         self.welcome(Some(self.received()), ctx);
         self.outbox.send_again(received);

@@ -82,7 +82,7 @@ impl PluginConnection {
             (_, WorkerMessage::Pong) => {}
             (_, message) => match self.count(frame.seq, &message) {
                 Ok(true) => self.receive_message(message, ctx),
-                Ok(false) => {}
+                Ok(false) => self.note_repeated(frame.seq.unwrap_or_default(), ctx),
                 Err(reason) => self.break_off(&reason, ctx),
             },
         }
@@ -92,6 +92,7 @@ impl PluginConnection {
     fn count(&mut self, seq: Option<u64>, message: &WorkerMessage) -> Result<bool, String> {
         let expected = self.received + 1;
         match seq {
+            Some(0) => Err("seq starts at 1".to_owned()),
             Some(seq) if seq < expected => Ok(false),
             Some(seq) if seq == expected => {
                 self.received = seq;
@@ -101,6 +102,14 @@ impl PluginConnection {
             // A future type may be one without a number.
             None if matches!(message, WorkerMessage::Unknown(_)) => Ok(true),
             None => Err(format!("seq is missing, expected {expected}")),
+        }
+    }
+
+    /// Handles a number that was received already. After a resume a worker may repeat what it has
+    /// sent before; any other repetition is a mistake in its numbering, which it is told of.
+    fn note_repeated(&mut self, seq: u64, ctx: &mut Context<Self>) {
+        if seq > self.received_before_resume {
+            self.warn(&format!("seq {seq} was received already"), ctx);
         }
     }
 
