@@ -167,7 +167,8 @@ impl Exec {
         }
         let is_text = |byte: &&u8| !matches!(byte, b'\n' | b'\r');
         let answer: Vec<u8> = said.stdout.iter().filter(is_text).copied().collect();
-        envelope.read(&answer).unwrap_or_else(|why| unread(&why))
+        let read = envelope.read_or_log(&self.plugin, &answer);
+        read.unwrap_or_else(|why| unread(&why))
     }
 }
 

@@ -22,6 +22,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
 /// A plugin that accepts HTTP requests. The status and headers of its answers mean nothing.
 pub(super) struct Http {
+    plugin: String,
     client: Client,
     url: Url,
     window: u64,
@@ -33,7 +34,11 @@ impl Http {
     ///
     /// # Errors
     /// The address is invalid.
-    pub(super) fn new(url: &str, window: u64, max_answer: usize) -> Result<Self, String> {
+    pub(super) fn new(
+        plugin: &str,
+        (url, window): (&str, u64),
+        max_answer: usize,
+    ) -> Result<Self, String> {
         // Another part may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -47,6 +52,7 @@ impl Http {
             .parse()
             .map_err(|error| format!("the address is not valid: {error}"))?;
         Ok(Self {
+            plugin: plugin.to_owned(),
             client,
             url,
             window,
@@ -77,6 +83,13 @@ impl Http {
         }
         Ok(Some(bytes))
     }
+
+    /// Reads an answer. An invalid one may come from a proxy in front of the plugin, which then
+    /// has said nothing.
+    fn outcome(&self, envelope: &Envelope, answer: &[u8]) -> Outcome {
+        let read = envelope.read_or_log(&self.plugin, answer);
+        read.unwrap_or_else(|why| unread(&why))
+    }
 }
 
 #[async_trait]
@@ -98,7 +111,7 @@ impl Transport for Http {
         let sent = request.header(CONTENT_TYPE, "application/json").send();
         let read = async { self.read(sent.await?).await };
         match read.await {
-            Ok(Some(bytes)) => Answer::Given(outcome(envelope, &bytes)),
+            Ok(Some(bytes)) => Answer::Given(self.outcome(envelope, &bytes)),
             Ok(None) => Answer::Given(unread(&format!("more than {} bytes", self.max_answer))),
             Err(error) if error.is_connect() => Answer::NotThere(text_of(error)),
             Err(error) => Answer::Lost {
@@ -107,12 +120,6 @@ impl Transport for Http {
             },
         }
     }
-}
-
-/// Reads an answer. An invalid one may come from a proxy in front of the plugin, which then has
-/// said nothing.
-fn outcome(envelope: &Envelope, answer: &[u8]) -> Outcome {
-    envelope.read(answer).unwrap_or_else(|why| unread(&why))
 }
 
 /// Returns the error of an unreadable answer: deliveries are then retried.

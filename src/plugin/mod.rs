@@ -95,7 +95,8 @@ fn make(
     Ok(match &plugin.transport {
         PluginTransport::WebSocket => None,
         PluginTransport::Http { url, window } => {
-            Some(Arc::new(http::Http::new(url, *window, max_answer)?))
+            let http = http::Http::new(&plugin.name, (url, *window), max_answer)?;
+            Some(Arc::new(http))
         }
         PluginTransport::Exec {
             program,

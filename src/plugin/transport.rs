@@ -104,9 +104,24 @@ impl Envelope {
         self.kind == "event" && matches!(self.name.as_str(), "before-config" | "init")
     }
 
-    /// Parses v1's answer; an unreadable one is an error.
-    pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
-        self.read(answer).unwrap_or_else(|why| unparsed(&why))
+    /// Parses v1's answer, and logs an unreadable one with its beginning.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) fn read_or_log(&self, plugin: &str, answer: &[u8]) -> Result<Outcome, String> {
+        self.read(answer).inspect_err(|why| {
+            let (kind, name, num_bytes) = (&self.kind, &self.name, answer.len());
+            let beginning = beginning(answer);
+            tracing::warn!(
+                plugin,
+                kind,
+                name,
+                why,
+                num_bytes,
+                beginning,
+                "the plugin's answer cannot be read"
+            );
+        })
     }
 
     /// Parses v1's answer. If it has both, `error` counts. A missing result is null for kinds with
@@ -114,11 +129,11 @@ impl Envelope {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(super) fn read(&self, answer: &[u8]) -> Result<Outcome, String> {
+    fn read(&self, answer: &[u8]) -> Result<Outcome, String> {
         let mut members = match skytrail_schema::json::from_slice(answer) {
             Ok(Json::Object(members)) => members,
             Ok(_) => return Err("expected an object".to_owned()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(format!("the plugin's answer is not JSON: {error}")),
         };
         match members.remove("error") {
             None | Some(Json::Null) => {}
@@ -131,6 +146,14 @@ impl Envelope {
             None => Outcome::Malformed,
         })
     }
+}
+
+/// Returns the beginning of an answer, for the log.
+fn beginning(answer: &[u8]) -> String {
+    const MAX_BYTES: usize = 100;
+    let end = answer.len().min(MAX_BYTES);
+    let beginning = answer.get(..end).unwrap_or_default();
+    beginning.escape_ascii().to_string()
 }
 
 /// Returns the error of an unreadable answer.
@@ -176,8 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn the_log_shows_the_beginning_of_an_answer_escaped() {
+        assert_eq!(beginning(b"<p>\n\x1b\xff"), r"<p>\n\x1b\xff");
+        assert_eq!(beginning(&[b'x'; 1000]), "x".repeat(100));
+    }
+
+    #[test]
     fn an_answer_is_a_result_or_an_error() {
-        let read = |kind: &str, text: &str| envelope(kind).outcome_of(text.as_bytes());
+        let read = |kind: &str, text: &str| {
+            let read = envelope(kind).read_or_log("P", text.as_bytes());
+            read.unwrap_or_else(|why| unparsed(&why))
+        };
         assert_eq!(
             read("op", r#"{"result":null,"error":null}"#),
             Outcome::Result(Json::Null)
@@ -202,5 +234,10 @@ mod tests {
             let message = error["message"].as_str().unwrap();
             assert!(message.starts_with("Failed to parse plugin response: "));
         }
+        let why = envelope("op").read(b"<html>").unwrap_err();
+        assert!(
+            why.starts_with("the plugin's answer is not JSON: "),
+            "{why}"
+        );
     }
 }

@@ -67,7 +67,15 @@ fn what_goes_wrong_in_a_process_is_an_error() {
     eventually("what it said is in the log", || {
         server.output().contains("it went wrong").then_some(())
     });
-    assert!(error("junk").starts_with("failed to parse plugin response: "));
+    let not_json = "failed to parse plugin response: the plugin's answer is not JSON: ";
+    let junk = error("junk");
+    assert!(junk.starts_with(not_json), "{junk}");
+    eventually("the log shows how it begins", || {
+        let output = server.output();
+        let mut lines = output.lines();
+        lines.find(|line| line.contains("answer cannot be read") && line.contains("result"))?;
+        Some(())
+    });
     assert!(error("large").starts_with("failed to parse plugin response: "));
     // Both pipes at once, and more than either holds.
     let talked = client.call("talks", json!({})).result();

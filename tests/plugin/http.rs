@@ -280,10 +280,14 @@ fn answers_that_are_none_are_errors() {
     };
     let (status, code, message) = error("text");
     assert_eq!((status, code), (500, 10000));
-    assert!(
-        message.starts_with("Failed to parse plugin response: "),
-        "{message}"
-    );
+    let not_json = "Failed to parse plugin response: the plugin's answer is not JSON: ";
+    assert!(message.starts_with(not_json), "{message}");
+    eventually("the log shows how it begins", || {
+        let output = server.output();
+        let mut lines = output.lines();
+        lines.find(|line| line.contains("answer cannot be read") && line.contains("<html>"))?;
+        Some(())
+    });
     let (status, code, message) = error("large");
     assert_eq!((status, code), (500, 10000));
     assert_eq!(

@@ -87,5 +87,9 @@ async fn ask(
     drop(bytes);
     let time = (context.deadline, context.commit_gate);
     let result = within(time, services.plugins.call(request)).await?;
-    answer::parse(result).map(answer::Answer::into_response)
+    let answer = answer::parse(result).inspect_err(|error| {
+        let (plugin, why) = (&handler.plugin, &error.message);
+        tracing::warn!(%plugin, handler = handler.name, why, "a handler's answer cannot be read");
+    })?;
+    Ok(answer.into_response())
 }

@@ -123,7 +123,10 @@ impl Transport for Zmq {
             ticket,
         };
         match answer.await.unwrap_or(Err(Failure::TimedOut)) {
-            Ok(body) => Answer::Given(envelope.outcome_of(&body)),
+            Ok(body) => {
+                let read = envelope.read_or_log(self.workers.plugin(), &body);
+                Answer::Given(read.unwrap_or_else(|why| unparsed(&why)))
+            }
             // A plugin that was absent has not heard it, and is told again.
             Err(why @ Failure::NotTaken) if envelope.is_initialisation() => {
                 Answer::NotThere(why.to_string())

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use super::server;
 use super::worker::Worker;
 use crate::support::client::{Answer, send};
+use crate::support::eventually;
 use crate::support::server::{API_KEY, TestServer};
 
 /// Sends a request on a thread of its own.
@@ -157,6 +158,7 @@ fn errors_of_handlers_are_errors_of_the_api() {
         (json!(null), "is not an object"),
         (json!("text"), "is not an object"),
         (json!({"body": ""}), "needs a status"),
+        (json!({"status": "404"}), "from 200 to 999, not \"404\""),
         (json!({"status": 1000}), "needs a status"),
         (json!({"status": 101}), "needs a status"),
         (
@@ -174,6 +176,13 @@ fn errors_of_handlers_are_errors_of_the_api() {
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(reason), "{message}");
     }
+    eventually("the log names the handler and says why", || {
+        let output = server.output();
+        let mut lines = output.lines();
+        let said = ["a handler's answer cannot be read", "TEST", "404"];
+        lines.find(|line| said.iter().all(|word| line.contains(word)))?;
+        Some(())
+    });
     // The worker is unharmed.
     let asked = ask(&server, ("GET", "/a"), &[], None);
     let request = worker.expect_request("a");
