@@ -312,12 +312,17 @@ impl ApiCaller for PluginCaller {
             on_behalf,
             via,
         } = lineage;
+        let refused = |error: &ApiError| ApiReply {
+            status: error.status(),
+            body: json!({"error": error.to_wire()}),
+        };
         if depth > services.settings.max_depth {
-            let error = ApiError::unexpected("Plugin exceeded max bounce count");
-            return ApiReply {
-                status: error.status(),
-                body: json!({"error": error.to_wire()}),
-            };
+            return refused(&ApiError::unexpected("Plugin exceeded max bounce count"));
+        }
+        // Without one the target would be home, and the answer as if something had been done.
+        let action = payload.get("action").and_then(Json::as_str);
+        if action.is_none_or(str::is_empty) {
+            return refused(&ApiError::invalid_argument("missing action", &["action"]));
         }
         let request = match request_id {
             Some(id) => RequestId::shared(id),
@@ -349,10 +354,7 @@ impl ApiCaller for PluginCaller {
         watch.end("unmatched", status, code);
         match done.and_then(|reply| reply.to_json()) {
             Ok(body) => ApiReply { status: 200, body },
-            Err(error) => ApiReply {
-                status: error.status(),
-                body: json!({"error": error.to_wire()}),
-            },
+            Err(error) => refused(&error),
         }
     }
 }

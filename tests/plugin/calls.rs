@@ -59,6 +59,25 @@ fn the_master_key_acts_for_any_user_and_else_for_itself() {
 }
 
 #[test]
+fn a_call_without_an_action_is_refused() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({}));
+    for payload in [
+        json!({}),
+        json!([]),
+        json!({"action": ""}),
+        json!({"action": 5}),
+    ] {
+        let (status, body) = ask(&mut worker, "c1", payload.clone());
+        assert_eq!(
+            (status, &body["error"]["code"]),
+            (json!(400), &json!(108)),
+            "{payload}"
+        );
+    }
+}
+
+#[test]
 fn a_call_within_a_request_keeps_its_id_and_its_time() {
     let server = server(&[("RESPONSE_TIMEOUT", "2")]);
     let points = json!({"op": [{"name": "outer"}, {"name": "inner"}]});

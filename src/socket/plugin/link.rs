@@ -96,7 +96,7 @@ async fn wait_for_end() {
 
 /// Converts a protocol error to an event for the actor; `None` for a lost connection.
 fn misdeed(error: &ProtocolError) -> Option<TransportEvent> {
-    let broken = |text: String| TransportEvent::Frame(Err(FrameError::NotJson(text)));
+    let broken = |text: String| TransportEvent::Frame(Err(FrameError::Broken(text)));
     Some(match Fault::of(error)? {
         Fault::TooLarge | Fault::TooManyFrames => TransportEvent::TooLarge,
         Fault::NotUtf8 => broken("not UTF-8".to_owned()),
@@ -121,5 +121,18 @@ async fn write(mut session: Session, mut outgoing: OutgoingReceiver) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_frame_is_not_said_to_be_bad_json() {
+        let Some(TransportEvent::Frame(Err(error))) = misdeed(&ProtocolError::BadOpCode) else {
+            panic!("expected a broken frame");
+        };
+        assert_eq!(error.to_string(), ProtocolError::BadOpCode.to_string());
     }
 }

@@ -135,6 +135,9 @@ pub enum FrameError {
     /// Not JSON.
     #[error("not JSON: {0}")]
     NotJson(String),
+    /// The frame itself is broken, whatever it contains.
+    #[error("{0}")]
+    Broken(String),
     /// JSON, but not an object.
     #[error("not an object")]
     NotAnObject,
