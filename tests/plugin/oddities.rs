@@ -38,6 +38,20 @@ fn registered(server: &TestServer, more: &Json, points: &Json) -> (Worker, Json)
 }
 
 #[test]
+fn a_flag_that_is_no_boolean_opens_nothing() {
+    let server = server(&[]);
+    let points = json!({"op": [{"name": "a", "user_required": 1}]});
+    let (mut worker, reply) = registered(&server, &json!({}), &points);
+    let problem =
+        json!({"list": "op", "name": "a", "message": "user_required should be true or false"});
+    assert_eq!(
+        (&reply["ok"], &reply["problems"]),
+        (&json!(false), &json!([problem]))
+    );
+    assert_eq!(worker.expect_close(), 4004);
+}
+
+#[test]
 fn a_second_answer_and_one_to_nothing_are_dropped_with_a_warning() {
     let server = server(&[]);
     let mut worker = ready(&server);
