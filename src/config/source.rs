@@ -351,10 +351,12 @@ impl<'a> Reader<'a> {
         let is_held = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if !is_held || text.starts_with(' ') || text.ends_with(' ') {
             let origin = self.settings.last().map(|setting| setting.origin);
+            let origin = origin.unwrap_or(Origin::Default);
             self.mistakes.push(Mistake {
                 name: name.to_owned(),
                 value: Some("***".to_owned()),
-                origin: origin.unwrap_or(Origin::Default),
+                origin,
+                place: self.sources.place_of(origin),
                 fault: "expected a key that a header can hold: visible ASCII characters, and no \
                         space at the beginning or end"
                     .to_owned(),
