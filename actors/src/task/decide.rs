@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use skytrail_schema::event::TaskTrigger;
 use skytrail_schema::time::Timestamp;
 
-use super::state::{SMALL_STEP, TaskState};
+use super::state::{LARGE_STEP, SMALL_STEP, TaskState};
 use super::zone::Zone;
 use crate::plugin::timer_spec::TimerSpec;
 
@@ -63,14 +64,15 @@ pub(super) struct Now<'a> {
 impl Now<'_> {
     /// Whether the clock must have been set back since everything up to `seen_to` was handled.
     ///
-    /// The task waits for up to a minute, and for any time before which nothing is due.
+    /// The task waits for up to a minute, and for up to three hours if nothing is due before.
     pub(super) fn is_clock_set_back(self, seen_to: Timestamp) -> bool {
         let limit = self.now.micros().saturating_add(SMALL_STEP);
+        let is_far = seen_to.micros() > self.now.micros().saturating_add(LARGE_STEP);
         let is_due_before = || {
             let next = self.spec.next_after(self.now, self.since, self.zone);
             next.is_some_and(|next| next < seen_to)
         };
-        self.since.micros() > limit || seen_to.micros() > limit && is_due_before()
+        self.since.micros() > limit || seen_to.micros() > limit && (is_far || is_due_before())
     }
 }
 
@@ -110,7 +112,7 @@ impl TaskInput<'_> {
             next: self.spec.next_after(now, since, self.zone),
             ..Decision::default()
         };
-        let seen_to = settled.max(passed);
+        let seen_to = settled.max(passed).max(self.ran_to(now));
         let max_delay = self.catch_up.max(IN_TIME).as_micros();
         let max_delay = i64::try_from(max_delay).unwrap_or(i64::MAX);
         let oldest =
@@ -143,11 +145,29 @@ impl TaskInput<'_> {
     }
 }
 
+impl TaskInput<'_> {
+    /// Returns the due time of the last run if it is past: nothing up to there is made up for.
+    ///
+    /// After a clock that was far behind, as after a boot at 1970, the log no longer says that it
+    /// is settled. If a clock was ahead, the last run's time is yet to come, and is due then.
+    fn ran_to(&self, now: Timestamp) -> Timestamp {
+        let last = self
+            .state
+            .last
+            .filter(|last| last.trigger == TaskTrigger::Schedule);
+        let in_time = i64::try_from(IN_TIME.as_micros()).unwrap_or(i64::MAX);
+        let past = Timestamp::from_micros(now.micros().saturating_sub(in_time));
+        let due = last.map(|last| last.due).filter(|due| *due < past);
+        due.unwrap_or(Timestamp::from_micros(i64::MIN))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use skytrail_schema::event::TaskSchedule;
 
+    use super::super::state::TaskRun;
     use super::*;
 
     static UTC: Zone = Zone::UTC;
@@ -277,6 +297,57 @@ mod tests {
         let decision = input(&spec, &state).decide(at(1_800_000));
         assert_eq!((decision.is_clock_set_back, decision.run), (false, None));
         assert_eq!(input(&spec, &state).decide(at(3_600_000)).run, None);
+    }
+
+    fn ran(state: TaskState, due: i64) -> TaskState {
+        let run = TaskRun {
+            due: at(due),
+            trigger: TaskTrigger::Schedule,
+            began_at: at(due),
+            end: None,
+        };
+        TaskState {
+            last: Some(run),
+            ..state
+        }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_hours_ahead_has_run_is_due_again_when_it_comes() {
+        const HOUR: i64 = 3_600_000;
+        let spec = every(24 * 3600);
+        let ahead = ran(state(0, Some(24 * HOUR)), 24 * HOUR);
+        let corrected = input(&spec, &ahead).decide(at(12 * HOUR));
+        assert!(corrected.is_clock_set_back);
+        let spec = TimerSpec::parse("0 0 0 * * *").unwrap();
+        let anew = ran(state(12 * HOUR, Some(12 * HOUR)), 24 * HOUR);
+        assert_eq!(input(&spec, &anew).decide(at(23 * HOUR)).run, None);
+        let due = input(&spec, &anew).decide(at(24 * HOUR));
+        assert_eq!(due.run, Some(at(24 * HOUR)));
+        // A run that was up to three hours early counts.
+        let early = ran(state(0, Some(24 * HOUR)), 24 * HOUR);
+        let corrected = input(&spec, &early).decide(at(21 * HOUR));
+        assert_eq!((corrected.is_clock_set_back, corrected.run), (false, None));
+        assert_eq!(input(&spec, &early).decide(at(24 * HOUR)).run, None);
+    }
+
+    #[test]
+    fn a_boot_at_1970_does_not_repeat_what_has_run() {
+        const DAY: i64 = 86_400_000;
+        let spec = TimerSpec::parse("0 0 0 * * *").unwrap();
+        let nightly = ran(state(9000 * DAY, Some(9100 * DAY)), 9100 * DAY);
+        assert!(input(&spec, &nightly).decide(at(10_000)).is_clock_set_back);
+        let booted = ran(state(10_000, Some(10_000)), 9100 * DAY);
+        let caught_up = |now: i64| {
+            let input = TaskInput {
+                catch_up: Duration::from_secs(86_400),
+                ..input(&spec, &booted)
+            };
+            input.decide(at(now)).run
+        };
+        assert_eq!(caught_up(9100 * DAY + 60_000), None);
+        // The next night's run is made up for as always.
+        assert_eq!(caught_up(9101 * DAY + 60_000), Some(at(9101 * DAY)));
     }
 
     #[test]

@@ -7,8 +7,11 @@ use skytrail_schema::time::Timestamp;
 
 /// If the clock is set back by at most this many microseconds, tasks wait: nothing runs until it is
 /// past the latest time that it has shown. If it is put back further, tasks go on from what it
-/// shows.
+/// shows ([`LARGE_STEP`] is an exception).
 pub(super) const SMALL_STEP: i64 = 60_000_000;
+/// If nothing is due in between, tasks wait even if the clock is set back by this many
+/// microseconds: a run that was only a little early counts.
+pub(super) const LARGE_STEP: i64 = 3 * 3_600_000_000;
 
 /// A task as its events left it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
