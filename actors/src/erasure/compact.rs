@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
@@ -17,6 +18,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::files::see_files;
 use super::{Erased, Eraser, NamedFiles};
+use crate::clock::wait_since;
 use crate::context::RequestContext;
 use crate::log::seek::unreadable;
 use crate::record::attempt::{Outcome, retry_on_conflict};
@@ -208,10 +210,12 @@ fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterato
 /// Compacts the log at the same time every day, for ever.
 pub async fn compact_daily(eraser: Arc<Eraser>, at: Timestamp) {
     loop {
-        let now = eraser.env.clock.now().micros();
-        let wait = (at.micros() - now).rem_euclid(DAY_MICROS);
-        let wait = u64::try_from(wait).unwrap_or_default();
-        tokio::time::sleep(std::time::Duration::from_micros(wait.max(1))).await;
+        let (clock, now) = (&*eraser.env.clock, eraser.env.clock.now());
+        let wait = (at.micros() - now.micros()).rem_euclid(DAY_MICROS);
+        let wait = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
+        if !wait_since(clock, now, wait).await {
+            continue;
+        }
         match eraser.compact(&RequestContext::system()).await {
             Ok(done) => tracing::info!(
                 events = done.num_events,
@@ -221,7 +225,7 @@ pub async fn compact_daily(eraser: Arc<Eraser>, at: Timestamp) {
             ),
             Err(error) => tracing::error!(%error, "the log could not be compacted"),
         }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 use skytrail_actors::accounts::admission::bad_token;
 use skytrail_actors::accounts::policy::password_expired;
-use skytrail_actors::clock::Clock;
+use skytrail_actors::clock::{Clock, wait_until};
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::live::{Audience, Credential, LiveQuery};
 use skytrail_actors::log::TimelinePosition;
@@ -84,10 +83,7 @@ impl End {
         let Some(Self { at, refusal }) = end else {
             return pending().await;
         };
-        let remaining = at.micros() - clock.now().micros();
-        let remaining = Duration::from_micros(u64::try_from(remaining).unwrap_or(0));
-        // A timer has a maximum; nobody stays connected for a year.
-        tokio::time::sleep(remaining.min(Duration::from_secs(86_400 * 365))).await;
+        wait_until(clock, at).await;
         refusal
     }
 }
