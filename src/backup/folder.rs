@@ -76,7 +76,15 @@ impl Objects for Folder {
 pub(super) fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path)?;
+    copy(content, options.open(path)?)
+}
+
+/// Appends to a file, durably.
+pub(super) fn append(path: &Path, content: &mut dyn Read) -> io::Result<()> {
+    copy(content, OpenOptions::new().append(true).open(path)?)
+}
+
+fn copy(content: &mut dyn Read, mut file: File) -> io::Result<()> {
     io::copy(content, &mut file)?;
     file.sync_all()
 }

@@ -1,7 +1,7 @@
 //! The parts of a backup on this machine.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 use skytrail_actors::log::KEYRING_FILE;
@@ -49,11 +49,19 @@ pub enum OpsStoreCopy {
     Failed(String),
 }
 
+/// How much of a file that only grows is one piece. A backup copies only the last piece again.
+const PIECE_BYTES: u64 = 64 << 10;
+
+/// A part of a file: where it begins, and its length.
+pub(super) type Piece = (u64, u64);
+
 /// A file to save.
 pub(super) struct LocalFile {
     /// The file's path in a restored data folder.
     pub(super) path: String,
     pub(super) place: PathBuf,
+    /// The part of the file; the whole file if it is `None`.
+    pub(super) piece: Option<Piece>,
     /// Whether the file counts as unchanged if its size and time are those of the last backup.
     pub(super) is_kept: bool,
 }
@@ -135,20 +143,23 @@ impl Local {
     /// Lists what to save in addition to the log.
     pub(super) fn files(&self) -> Result<Vec<LocalFile>, BackupError> {
         let mut files = Vec::new();
-        for name in [KEY_FILE, proof::KEY_FILE, proof::NOTES_FILE] {
+        for name in [KEY_FILE, proof::KEY_FILE] {
             let place = self.data_dir.join(name);
             if place.exists() {
                 files.push(LocalFile {
                     path: name.to_owned(),
                     place,
+                    piece: None,
                     is_kept: false,
                 });
             }
         }
+        self.list_notes(&mut files)?;
         if let OpsStoreCopy::At(ops_store) = &self.ops_store {
             files.push(LocalFile {
                 path: OPS_STORE_FILE.to_owned(),
                 place: ops_store.clone(),
+                piece: None,
                 is_kept: false,
             });
         }
@@ -159,6 +170,30 @@ impl Local {
             list(assets, ASSET_FOLDER, &mut files).map_err(failed)?;
         }
         Ok(files)
+    }
+
+    /// Lists the pieces of the checkpoints' file. It only grows, so all pieces but the last one are
+    /// those of the last backup.
+    fn list_notes(&self, files: &mut Vec<LocalFile>) -> Result<(), BackupError> {
+        let place = self.data_dir.join(proof::NOTES_FILE);
+        let size = match std::fs::metadata(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            about => about
+                .map_err(BackupError::io(place.display().to_string()))?
+                .len(),
+        };
+        let mut from = 0;
+        while from < size || from == 0 {
+            let length = PIECE_BYTES.min(size - from);
+            files.push(LocalFile {
+                path: proof::NOTES_FILE.to_owned(),
+                place: place.clone(),
+                piece: Some((from, length)),
+                is_kept: false,
+            });
+            from += PIECE_BYTES;
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +212,7 @@ fn list(folder: &Path, path: &str, files: &mut Vec<LocalFile>) -> io::Result<()>
             files.push(LocalFile {
                 path,
                 place,
+                piece: None,
                 is_kept: true,
             });
         }
@@ -184,28 +220,39 @@ fn list(folder: &Path, path: &str, files: &mut Vec<LocalFile>) -> io::Result<()>
     Ok(())
 }
 
-/// An open file, whose name may disappear meanwhile.
+/// An open file or a part of one, whose name may disappear meanwhile.
 pub(super) struct OpenFile {
-    file: File,
+    file: Take<File>,
+    piece: Option<Piece>,
     pub(super) size: u64,
     pub(super) modified: i64,
 }
 
 impl OpenFile {
-    pub(super) fn open(place: &Path) -> io::Result<Self> {
+    pub(super) fn open(place: &Path, piece: Option<Piece>) -> io::Result<Self> {
         let file = File::open(place)?;
         let about = file.metadata()?;
-        Ok(Self {
-            size: about.len(),
+        let mut open = Self {
+            size: piece.map_or(about.len(), |(_, length)| length),
             modified: modified(&about)?.micros(),
-            file,
-        })
+            file: file.take(0),
+            piece,
+        };
+        open.rewind()?;
+        Ok(open)
+    }
+
+    fn rewind(&mut self) -> io::Result<()> {
+        let (from, length) = self.piece.unwrap_or((0, u64::MAX));
+        self.file.get_mut().seek(SeekFrom::Start(from))?;
+        self.file.set_limit(length);
+        Ok(())
     }
 
     pub(super) fn digest(&mut self) -> io::Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         io::copy(&mut self.file, &mut hasher)?;
-        self.file.rewind()?;
+        self.rewind()?;
         Ok(hasher.finalize())
     }
 }

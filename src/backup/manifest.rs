@@ -17,8 +17,10 @@ use crate::asset::{ERASED, mark_of};
 use crate::config::ASSET_FOLDER;
 use crate::proof::Checkpoint;
 
-/// The format that this program writes.
-pub(super) const FORMAT: u32 = 1;
+/// The newest format that this program knows: files can be in pieces.
+pub(super) const FORMAT: u32 = 2;
+/// The format of repositories, and of backups without files in pieces.
+pub(super) const FIRST_FORMAT: u32 = 1;
 
 /// How many missing files are named in a message.
 const SHOWN: usize = 3;
@@ -69,7 +71,8 @@ pub struct Manifest {
     /// The bucket that held the files, none of which are in the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_in_bucket: Option<String>,
-    /// All other files, except the subjects' keys.
+    /// All other files, except the subjects' keys. Several in a row with the same path are the
+    /// pieces of one file.
     pub files: Vec<SavedFile>,
     /// Why the current subjects' keys could not be saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +151,18 @@ pub struct SegmentRef {
     pub chain: ChainHash,
 }
 
-/// A saved file.
+/// Returns the format of a backup with these files. A program that does not know pieces would
+/// restore only the last one.
+pub(super) fn format_of(files: &[SavedFile]) -> u32 {
+    let mut pairs = files.iter().zip(files.iter().skip(1));
+    if pairs.any(|(file, next)| file.path == next.path) {
+        FORMAT
+    } else {
+        FIRST_FORMAT
+    }
+}
+
+/// A saved file, or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFile {
     /// The file's path in the data folder.

@@ -5,7 +5,8 @@
 //! ```text
 //! repository.json                                         format, store id
 //! segments/<first>-<last>-<chain>-<digest>.journal        runs of the log, each like a sealed segment
-//! files/<blake3>                                          keys, ops.sqlite, files: by their content
+//! files/<blake3>                                          keys, ops.sqlite, files: by their content;
+//!                                                         checkpoints.jsonl in pieces
 //! keys/<blake3>                                           the keys of subjects: the newest state only
 //! damaged/<blake3>.journal                                segments that were damaged when they were saved
 //! backups/<time>.json                                     a manifest per backup, written last

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::manifest::{FORMAT, Manifest};
+use super::manifest::{FIRST_FORMAT, FORMAT, Manifest};
 use super::object::{ABOUT, BACKUPS, SEGMENTS, SegmentName};
 use super::{BackupError, folder, s3};
 use crate::config::{AssetStore, BackupPlace, Backups};
@@ -118,7 +118,7 @@ impl Repository {
             ))),
             None => {
                 let about = About {
-                    format: FORMAT,
+                    format: FIRST_FORMAT,
                     store_id,
                 };
                 let bytes = serde_json::to_vec(&about)

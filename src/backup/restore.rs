@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -29,7 +29,7 @@ use skytrail_schema::event::LogRestored;
 use skytrail_schema::id::AssetName;
 use skytrail_schema::time::Timestamp;
 
-use super::folder::write;
+use super::folder::{append, write};
 use super::local::Digesting;
 use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef, below};
 use super::mark::mark;
@@ -130,17 +130,21 @@ pub fn restore(
     let cut = reading.log(plan.until, tell)?;
     let all = manifest.files.len();
     let gone = erased_later(repository, &manifest)?;
-    let mut num_assets = 0;
+    let (mut num_files, mut num_assets) = (0, 0);
+    let mut last_path = None;
     for (done, file) in manifest.files.iter().enumerate() {
         tell(Stage::Files { done, all });
+        let is_next_piece = last_path.replace(&file.path) == Some(&file.path);
         if !gone.contains(&file.path) {
-            save(repository, file, &plan.to)?;
+            let how = if is_next_piece { append } else { write };
+            save_as(repository, (&content(&file.blake3), file), &plan.to, how)?;
+            num_files += usize::from(!is_next_piece);
             num_assets += usize::from(Path::new(&file.path).starts_with(ASSET_FOLDER));
         }
     }
     let keys = keys::find(repository, &manifest)?;
     if let Some(saved) = &keys {
-        save_as(repository, (&keys::object(saved), saved), &plan.to)?;
+        save_as(repository, (&keys::object(saved), saved), &plan.to, write)?;
     }
     keys::check(repository, &manifest, keys.as_ref(), reading.last_key)?;
     let has_less = reading.num_erased + reading.num_sealed > 0;
@@ -162,7 +166,7 @@ pub fn restore(
         head: cut.position,
         chain: cut.chain,
         time: cut.time,
-        num_files: manifest.files.len() - gone.len(),
+        num_files,
         num_assets,
         num_erased_later,
         num_lost_records: reading.lost.count(),
@@ -181,7 +185,7 @@ fn cut_ops_store(path: &Path, head: u64) -> Result<(), BackupError> {
         .build();
     let cut = runtime.and_then(|runtime| {
         let cut = runtime.block_on(ops_store::cut(path, head));
-        cut.map_err(std::io::Error::other)
+        cut.map_err(io::Error::other)
     });
     cut.map_err(failed)
 }
@@ -243,7 +247,7 @@ fn read_all(
     for (object, file) in files.chain(objects) {
         let file = &file;
         let mut reading = Digesting::new(repository.open_object(&object)?);
-        std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
+        io::copy(&mut reading, &mut io::sink()).map_err(BackupError::io(&file.path))?;
         compare(file, &reading)?;
     }
     keys::check(repository, manifest, keys.as_ref(), reading.last_key)?;
@@ -278,7 +282,7 @@ fn begin(to: &Path) -> Result<PathBuf, BackupError> {
                 return Err(BackupError::Refused(format!("{to} is not empty")));
             }
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut builder = std::fs::DirBuilder::new();
             builder
                 .recursive(true)
@@ -493,15 +497,12 @@ fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
     Ok(cut)
 }
 
-/// Restores a file to its place.
-fn save(repository: &Repository, file: &SavedFile, to: &Path) -> Result<(), BackupError> {
-    save_as(repository, (&content(&file.blake3), file), to)
-}
-
+/// Restores a file, or a piece of one, to its place.
 fn save_as(
     repository: &Repository,
     (object, file): (&str, &SavedFile),
     to: &Path,
+    write: fn(&Path, &mut dyn Read) -> io::Result<()>,
 ) -> Result<(), BackupError> {
     let path = Path::new(&file.path);
     let is_inside = path

@@ -19,7 +19,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::local::{Digesting, Local, LocalFile, OpenFile, OpsStoreCopy, Turn};
-use super::manifest::{FORMAT, Manifest, MissingFiles, SavedFile, SegmentRef};
+use super::manifest::{self, Manifest, MissingFiles, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
 use super::{BackupError, keys, lookup, sweep};
@@ -318,7 +318,7 @@ impl Work<'_> {
     fn save_damaged(&mut self, name: &str) -> Result<String, BackupError> {
         let place = self.local.journal().join(name);
         let failed = || BackupError::io(place.display().to_string());
-        let digest = OpenFile::open(&place)
+        let digest = OpenFile::open(&place, None)
             .and_then(|mut file| file.digest())
             .map_err(failed())?;
         let object = format!("{DAMAGED}{}.journal", digest.to_hex());
@@ -353,7 +353,7 @@ impl Work<'_> {
         there: &mut BTreeSet<String>,
     ) -> Result<SavedFile, BackupError> {
         let failed = || BackupError::io(file.place.display().to_string());
-        let mut open = OpenFile::open(&file.place).map_err(failed())?;
+        let mut open = OpenFile::open(&file.place, file.piece).map_err(failed())?;
         let (size, modified) = (open.size, open.modified);
         if let Some(last) = last
             && file.is_kept
@@ -416,7 +416,7 @@ impl Work<'_> {
             }
         };
         Ok(Manifest {
-            format: FORMAT,
+            format: manifest::format_of(&files),
             name: name_of(time),
             time,
             program: env!("CARGO_PKG_VERSION").to_owned(),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use skytrail_actors::clock::Clock;
+use skytrail_actors::clock::{Clock, wait_since};
 use skytrail_actors::log::EventLog;
+use skytrail_schema::chain::ChainHash;
 use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{LogKey, Notes};
+use super::{Checkpoint, LogKey, Notes};
 
 /// How often a checkpoint is signed.
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -22,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(3600);
 pub struct CheckpointState {
     /// The public key that the signatures are checked with.
     pub public_key: String,
-    /// The last position that was signed since the start.
+    /// The last position that is known to be signed; 0 before the first signature since the start.
     pub position: u64,
     /// The time of that signature.
     pub time: Option<Timestamp>,
@@ -69,8 +70,12 @@ impl Checkpoints {
 
     /// Signs once an hour until the server stops.
     pub async fn run(self: Arc<Self>, ending: CancellationToken) {
-        let pause = || ending.run_until_cancelled(tokio::time::sleep(PERIOD));
-        while pause().await.is_some() {
+        loop {
+            let since = self.clock.now();
+            let pause = wait_since(&*self.clock, since, PERIOD);
+            if ending.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
             self.sign().await;
         }
     }
@@ -91,17 +96,33 @@ impl Checkpoints {
         let commits = self.log.read(head, 1).await;
         let commits = commits.map_err(|error| error.to_string())?;
         let commit = commits.last().ok_or("the log has no last commit")?;
-        let (position, time) = (commit.last_position(), self.clock.now());
-        let checkpoint = self.key.sign(self.store_id, (position, commit.chain), time);
+        let place = (commit.last_position(), commit.chain);
+        // An earlier process may have signed it.
+        let last = self.notes.last().map_err(|error| error.to_string())?;
+        if let Some(last) = last.filter(|last| self.has_signed(last, place)) {
+            self.signed(last.position, last.time);
+            return Ok(());
+        }
+        let checkpoint = self.key.sign(self.store_id, place, self.clock.now());
         self.notes
             .add(&checkpoint)
             .map_err(|error| error.to_string())?;
         // If the program's log is kept elsewhere, so is this checkpoint.
         let text = serde_json::to_string(&checkpoint).unwrap_or_default();
         tracing::info!(checkpoint = text, "the log is signed");
+        self.signed(checkpoint.position, checkpoint.time);
+        Ok(())
+    }
+
+    /// Returns whether a checkpoint of the file is this key's about a place in the log.
+    fn has_signed(&self, note: &Checkpoint, (position, chain): (u64, ChainHash)) -> bool {
+        note.is_signed_by(&self.key.public())
+            && (note.store_id, note.position, note.chain) == (self.store_id, position, chain)
+    }
+
+    fn signed(&self, position: u64, time: Timestamp) {
         let mut state = self.state.lock();
         state.position = position;
         state.time = Some(time);
-        Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! Checkpoints in a file, one JSON object per line.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
+use serde::Deserialize;
 use skytrail_actors::log::{folder_of, sync_folder, write_whole};
 use skytrail_schema::chain::ChainHash;
 use uuid::Uuid;
@@ -15,6 +16,15 @@ use crate::hex;
 
 /// The checkpoints' file in the data folder.
 pub const NOTES_FILE: &str = "checkpoints.jsonl";
+
+/// More bytes than a line of the file has.
+const MAX_LINE_BYTES: u64 = 4096;
+
+/// The part of a line that is read to find the checkpoint with the highest position.
+#[derive(Deserialize)]
+struct Place {
+    position: u64,
+}
 
 /// A file of checkpoints.
 #[derive(Clone, Debug)]
@@ -47,8 +57,8 @@ impl Notes {
     /// The file cannot be written.
     pub fn add(&self, checkpoint: &Checkpoint) -> io::Result<()> {
         // A line that a crash has cut off is ended, so that it does not spoil the next one.
-        let is_cut = std::fs::read(&self.path)
-            .is_ok_and(|bytes| !bytes.is_empty() && !bytes.ends_with(b"\n"));
+        let end = self.end()?;
+        let is_cut = !end.is_empty() && !end.ends_with(b"\n");
         let mut line = if is_cut {
             "\n".to_owned()
         } else {
@@ -93,10 +103,35 @@ impl Notes {
         Ok(found)
     }
 
+    /// Returns the file's last bytes, which hold at least its last line; none if the file does not
+    /// exist.
+    fn end(&self) -> io::Result<Vec<u8>> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(MAX_LINE_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Returns the checkpoint in the last line, if it is one. The signature is not verified.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn last(&self) -> io::Result<Option<Checkpoint>> {
+        let end = self.end()?;
+        let text = String::from_utf8_lossy(&end);
+        let note = text.lines().last().map(serde_json::from_str);
+        Ok(note.and_then(Result::ok))
+    }
+
     /// Finds the checkpoint with the highest position, whichever key signed it.
     ///
-    /// A key may be lost, but what it signed still counts. A line that is not a checkpoint, or not
-    /// as it was signed, is skipped and logged.
+    /// A key may be lost, but what it signed still counts. A line that is not a checkpoint, or that
+    /// has a higher position but is not as it was signed, is skipped and logged.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -105,23 +140,11 @@ impl Notes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
         };
-        let mut furthest: Option<Checkpoint> = None;
-        for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-            let note: Checkpoint = match serde_json::from_str(line) {
-                Ok(note) if is_as_signed(&note) => note,
-                Err(error) if error.is_eof() => continue,
-                _ => {
-                    let (path, line) = (self.path.display(), number + 1);
-                    tracing::warn!("{path} line {line} proves nothing: it is not as it was signed");
-                    continue;
-                }
-            };
-            if furthest
-                .as_ref()
-                .is_none_or(|it| it.position <= note.position)
-            {
-                furthest = Some(note);
-            }
+        let text = String::from_utf8_lossy(&bytes);
+        let (furthest, bad_lines) = furthest(&text, is_as_signed);
+        for line in bad_lines {
+            let path = self.path.display();
+            tracing::warn!("{path} line {line} proves nothing: it is not as it was signed");
         }
         Ok(furthest)
     }
@@ -202,7 +225,69 @@ impl Notes {
     }
 }
 
+/// Finds the checkpoint with the highest position that is as it was signed; returns it with the
+/// numbers of the lines that prove nothing.
+///
+/// Signatures are verified from the highest position down, so one is enough, however many lines
+/// there are.
+fn furthest(
+    text: &str,
+    mut is_as_signed: impl FnMut(&Checkpoint) -> bool,
+) -> (Option<Checkpoint>, Vec<usize>) {
+    let (mut places, mut bad_lines) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        match serde_json::from_str::<Place>(line) {
+            Ok(place) => places.push((place.position, number, line)),
+            Err(error) if error.is_eof() => {}
+            Err(_) => bad_lines.push(number),
+        }
+    }
+    places.sort_unstable();
+    for (_, number, line) in places.into_iter().rev() {
+        match serde_json::from_str(line) {
+            Ok(note) if is_as_signed(&note) => return (Some(note), bad_lines),
+            _ => bad_lines.push(number),
+        }
+    }
+    (None, bad_lines)
+}
+
 /// Returns whether a checkpoint is signed by the key that it names.
 fn is_as_signed(note: &Checkpoint) -> bool {
     parse_public(&note.key).is_some_and(|key| note.is_signed_by(&key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(position: u64) -> String {
+        let note = Checkpoint {
+            store_id: Uuid::nil(),
+            position,
+            time: skytrail_schema::time::Timestamp::from_micros(1),
+            chain: [7; 32],
+            key: String::new(),
+            signature: String::new(),
+        };
+        serde_json::to_string(&note).unwrap()
+    }
+
+    #[test]
+    fn one_good_signature_is_enough_and_the_highest_counts() {
+        let mut lines: Vec<String> = (1..=1000).map(line).collect();
+        lines.swap(200, 999);
+        lines.push("\0\0".to_owned());
+        lines.push("{\"store_id\":".to_owned());
+        let text = lines.join("\n");
+        let mut verified = Vec::new();
+        let (found, bad_lines) = furthest(&text, |note| {
+            verified.push(note.position);
+            note.position <= 998
+        });
+        assert_eq!(found.unwrap().position, 998);
+        assert_eq!(verified, [1000, 999, 998]);
+        assert_eq!(bad_lines, [1001, 201, 999]);
+        assert_eq!(furthest(&text, |_| false).0, None);
+    }
 }

@@ -2,6 +2,7 @@
 //! compared with the original server.
 
 mod bucket;
+mod checkpoints;
 mod damage;
 mod erased;
 mod files;

@@ -409,3 +409,19 @@ fn a_lost_key_is_missed() {
     assert!(server.terminate().success());
     verify(&server, &[]).unwrap();
 }
+
+#[test]
+fn a_start_that_writes_nothing_signs_nothing_again() {
+    let mut server = signed();
+    let path = server.data_dir().join("checkpoints.jsonl");
+    let notes = std::fs::read_to_string(&path).unwrap();
+    server.restart();
+    assert!(server.terminate().success());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
+    server.restart();
+    Client::master(&server).save("note/new", json!({"text": "new"}));
+    assert!(server.terminate().success());
+    let more = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(more.lines().count(), notes.lines().count() + 1);
+    verify(&server, &[]).unwrap();
+}
