@@ -32,8 +32,11 @@ pub struct Manifest {
     pub format: u32,
     /// The backup's name, which is the time of the backup.
     pub name: String,
-    /// The time of the backup.
+    /// The time of the backup, which is later than that of every earlier one.
     pub time: Timestamp,
+    /// What the clock showed, if it had been set back since an earlier backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Timestamp>,
     /// The version of the program that took it.
     pub program: String,
     /// The store that was backed up.
@@ -260,6 +263,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Returns what the clock showed when the backup was taken.
+    pub fn clock(&self) -> Timestamp {
+        self.clock.unwrap_or(self.time)
+    }
+
     /// Returns whether the backup has everything that there was to save.
     pub fn is_complete(&self) -> bool {
         self.damage.is_empty()
@@ -321,6 +329,7 @@ mod tests {
             format: FORMAT,
             name: "20240611T093000Z".to_owned(),
             time: Timestamp::from_micros(1),
+            clock: None,
             program: "0.1.0".to_owned(),
             store_id: Uuid::nil(),
             follows: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use skytrail_actors::clock::Clock;
+use skytrail_actors::clock::{Clock, is_ahead, wait_since};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,8 @@ pub struct BackupState {
     pub num_failed: u64,
     /// The number of bytes copied since the start.
     pub copied_bytes: u64,
-    /// The time of the newest known backup.
+    /// The time of the newest known backup; `None` if that time has not come yet, because the clock
+    /// was set back.
     pub last_time: Option<Timestamp>,
     /// The last position in that backup.
     pub last_head: u64,
@@ -84,9 +85,13 @@ impl BackupSchedule {
         }
     }
 
-    /// Returns the state.
+    /// Returns the state. A time that the clock has not reached yet cannot be when the last backup
+    /// was made, so it is not shown.
     pub fn state(&self) -> BackupState {
-        self.state.lock().clone()
+        let mut state = self.state.lock().clone();
+        let now = self.clock.now();
+        state.last_time = state.last_time.filter(|last| !is_ahead(*last, now));
+        state
     }
 
     /// Takes backups until the server stops.
@@ -95,34 +100,35 @@ impl BackupSchedule {
         else {
             return;
         };
-        let mut wait = match self.find_last(&place).await {
-            Ok(last) => self.until_due(last, period),
-            Err(error) => self.failed(&error, period),
-        };
-        while ending
-            .run_until_cancelled(tokio::time::sleep(wait))
-            .await
-            .is_some()
-        {
-            wait = match self.make(&place).await {
-                Ok(taken) => {
-                    self.made(&taken);
-                    period
+        let mut last = self.find_last(&place).await;
+        loop {
+            let pause = async {
+                match &last {
+                    Ok(last) => self.wait_until_due(*last, period).await,
+                    Err(error) => tokio::time::sleep(self.failed(error, period)).await,
                 }
-                Err(error) => self.failed(&error, period),
             };
+            if ending.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            last = self.make(&place).await.map(|taken| self.made(&taken));
         }
     }
 
-    /// Returns the time until the next backup is due.
-    fn until_due(&self, last: Option<Timestamp>, period: Duration) -> Duration {
+    /// Waits until the next backup is due. If the clock was set back since the last one, it is due
+    /// now: otherwise there would be none until the clock has caught up.
+    async fn wait_until_due(&self, last: Option<Timestamp>, period: Duration) {
         let Some(last) = last else {
-            return Duration::ZERO;
+            return;
         };
         self.state.lock().last_time = Some(last);
-        let since = self.clock.now().micros() - last.micros();
-        let since = Duration::from_micros(u64::try_from(since).unwrap_or_default());
-        period.saturating_sub(since)
+        if !wait_since(&*self.clock, last, period).await {
+            tracing::warn!(
+                %last,
+                "the clock was set back, or was wrong when the last backup was made: a backup is \
+                 made now"
+            );
+        }
     }
 
     async fn find_last(&self, place: &BackupPlace) -> Result<Option<Timestamp>, BackupError> {
@@ -132,7 +138,7 @@ impl BackupSchedule {
             let names = repository.names()?;
             let last = names.last().map(|name| repository.manifest(name));
             // If the last backup is unreadable, that is a reason to take another.
-            Ok(last.and_then(Result::ok).map(|manifest| manifest.time))
+            Ok(last.and_then(Result::ok).map(|manifest| manifest.clock()))
         });
         found.await
     }
@@ -156,7 +162,8 @@ impl BackupSchedule {
         made.await
     }
 
-    fn made(&self, taken: &Taken) {
+    /// Notes that a backup was made; returns when.
+    fn made(&self, taken: &Taken) -> Option<Timestamp> {
         let manifest = &taken.manifest;
         for note in &taken.notes {
             tracing::warn!(note, "backup");
@@ -186,7 +193,7 @@ impl BackupSchedule {
         let mut state = self.state.lock();
         state.num_made += 1;
         state.copied_bytes += copied_bytes;
-        state.last_time = Some(manifest.time);
+        state.last_time = Some(manifest.clock());
         state.last_head = head;
         state.damage = manifest.damage.iter().map(ToString::to_string).collect();
         state.missing_ledger = manifest.missing_ledger.clone();
@@ -194,6 +201,7 @@ impl BackupSchedule {
         let missing = manifest.missing_files.as_ref();
         state.missing_files = missing.map_or(0, MissingFiles::count);
         state.last_error = None;
+        state.last_time
     }
 
     fn failed(&self, error: &BackupError, period: Duration) -> Duration {

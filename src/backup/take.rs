@@ -419,6 +419,7 @@ impl Work<'_> {
             format: manifest::format_of(&files),
             name: name_of(time),
             time,
+            clock: (time != now).then_some(now),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             store_id,
             follows: follows.map(|before| before.name),

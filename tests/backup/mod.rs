@@ -3,6 +3,7 @@
 
 mod bucket;
 mod checkpoints;
+mod clock;
 mod damage;
 mod erased;
 mod files;
