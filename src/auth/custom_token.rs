@@ -7,7 +7,10 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json::Members;
 use skytrail_schema::time::Timestamp;
 
-use super::signed::{self, Times};
+use super::signed::{self, Times, Validity};
+
+/// How far the clock of the other server may be ahead.
+const LEEWAY_SECONDS: i64 = 60;
 
 /// Reads custom tokens.
 pub struct CustomTokens(DecodingKey);
@@ -40,16 +43,25 @@ impl CustomTokens {
     /// Reads a token.
     ///
     /// # Errors
-    /// 107 if it cannot be decoded, is not signed with the secret, or is not valid at present; 105
-    /// if its subject, time of issue or expiry is missing.
+    /// 107 if it cannot be decoded, is not signed with the secret, has expired, or is issued or
+    /// valid only more than a minute from now; 105 if its subject, time of issue or expiry is missing.
     pub fn read(&self, token: &str, now: Timestamp) -> Result<CustomToken, ApiError> {
         let claims: Option<Claims> = signed::verify(token, &self.0);
-        let claims = claims
-            .filter(|claims| claims.times.are_current(now))
-            .ok_or_else(|| {
-                ApiError::new(Code::BadRequest, "fails to decode the request payload")
-            })?;
+        let claims = claims.ok_or_else(unreadable)?;
         let times = claims.times;
+        match times.validity(now, LEEWAY_SECONDS) {
+            Validity::Valid => {}
+            Validity::Expired => return Err(unreadable()),
+            Validity::NotYet(seconds) => {
+                // The answer is v1's, which does not say why.
+                tracing::warn!(
+                    seconds,
+                    "a custom token was refused: it is issued in the future or not valid yet; \
+                     compare this machine's clock with that of the token's issuer"
+                );
+                return Err(unreadable());
+            }
+        }
         let missing = if claims.sub.is_empty() {
             Some("subject (sub)")
         } else if !times.has_expiry() {
@@ -68,6 +80,10 @@ impl CustomTokens {
             profile: claims.skyprofile.unwrap_or_default().0,
         })
     }
+}
+
+fn unreadable() -> ApiError {
+    ApiError::new(Code::BadRequest, "fails to decode the request payload")
 }
 
 #[cfg(test)]
@@ -119,8 +135,10 @@ mod tests {
             );
         }
         assert_eq!(with("exp", json!(1_700_000_000)), Err(107));
-        assert_eq!(with("iat", json!(1_700_000_001)), Err(107));
-        assert_eq!(with("nbf", json!(1_700_000_001)), Err(107));
+        for name in ["iat", "nbf"] {
+            let ahead = [60, 61].map(|ahead| with(name, json!(1_700_000_000 + ahead)));
+            assert_eq!(ahead, [Ok("them/1".to_owned()), Err(107)], "{name}");
+        }
         assert_eq!(with("exp", json!("never")), Err(107));
         assert_eq!(with("skyprofile", json!("Al")), Err(107));
         assert_eq!(with("skyprofile", Json::Null), Ok("them/1".to_owned()));

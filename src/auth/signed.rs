@@ -47,13 +47,37 @@ impl Seconds {
     }
 }
 
+/// Whether a token is valid at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Validity {
+    Valid,
+    Expired,
+    /// It becomes valid, or was issued, this many seconds from now.
+    NotYet(i64),
+}
+
 impl Times {
-    /// Returns whether a token with these times is valid at present.
-    pub(super) fn are_current(self, now: Timestamp) -> bool {
+    /// Returns whether a token with these times is valid at present. Its issuer's clock may be
+    /// `leeway` seconds ahead of this server's.
+    pub(super) fn validity(self, now: Timestamp, leeway: i64) -> Validity {
         let now = now.micros().div_euclid(1_000_000);
-        self.exp.given().is_none_or(|exp| now < exp)
-            && self.nbf.given().is_none_or(|nbf| nbf <= now)
-            && self.iat.given().is_none_or(|iat| iat <= now)
+        let from = [self.nbf, self.iat].into_iter().filter_map(Seconds::given);
+        let ahead = from.max().map_or(0, |from| from.saturating_sub(now));
+        if self.exp.given().is_some_and(|exp| exp <= now) {
+            Validity::Expired
+        } else if ahead > leeway {
+            Validity::NotYet(ahead)
+        } else {
+            Validity::Valid
+        }
+    }
+
+    /// Returns these times without the time of issue, which then does not matter.
+    pub(super) fn whenever_issued(self) -> Self {
+        Self {
+            iat: Seconds(0),
+            ..self
+        }
     }
 
     /// Returns the latest time at which the token can have been issued, within the second that it
@@ -109,19 +133,23 @@ mod tests {
     }
 
     proptest! {
-        /// A token is valid in [max(iat, nbf), exp), where each end may be missing.
+        /// A token is valid in [max(iat, nbf) - leeway, exp), where each end may be missing.
         #[test]
         fn times_bound_a_token(
             exp in prop::option::of(1_i64..40), nbf in prop::option::of(1_i64..40),
             iat in prop::option::of(1_i64..40), now in 0_i64..42, micros in 0_i64..1_000_000,
+            leeway in 0_i64..9,
         ) {
             let times = times(json!({
                 "exp": exp.unwrap_or(0), "nbf": nbf.unwrap_or(0), "iat": iat.unwrap_or(0),
             })).unwrap();
             let from = nbf.unwrap_or(0).max(iat.unwrap_or(0));
-            let is_good = (from..exp.unwrap_or(i64::MAX)).contains(&now);
+            let is_good = (from - leeway..exp.unwrap_or(i64::MAX)).contains(&now);
             let at = Timestamp::from_micros(now * 1_000_000 + micros);
-            prop_assert_eq!(times.are_current(at), is_good);
+            prop_assert_eq!(times.validity(at, leeway) == Validity::Valid, is_good);
+            let anyhow = (nbf.unwrap_or(0) - leeway..exp.unwrap_or(i64::MAX)).contains(&now);
+            let validity = times.whenever_issued().validity(at, leeway);
+            prop_assert_eq!(validity == Validity::Valid, anyhow);
         }
 
         #[test]

@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use crate::support::client::Client;
+use crate::support::machine::{faketime, skipped};
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Returns whether a token signs a user in.
@@ -48,6 +49,40 @@ fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
         &newest.with_token(renewed["access_token"].as_str().unwrap())
     ));
     no_session_is_renewed_past_a_new_password(&newest);
+}
+
+#[test]
+fn a_clock_that_is_set_back_ends_no_session_and_revives_none() {
+    let Some(faketime) = faketime() else {
+        return skipped("a clock that is set back", "faketime is not installed");
+    };
+    let mut server = TestServer::with(&[
+        ("LD_PRELOAD", &faketime),
+        ("FAKETIME", "+1d"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let old = Client::signed_up(&server, "ada");
+    let other = Client::signed_up(&server, "bob");
+    let body = json!({"old_password": "secret-of-the-test", "password": "another-secret"});
+    let changed = old.call("auth:password", body).result();
+    let new = old.with_token(changed["access_token"].as_str().unwrap());
+    let restart_at = |server: &mut TestServer, offset: &str| {
+        assert!(server.terminate().success());
+        server.set("FAKETIME", offset);
+        server.restart();
+    };
+    restart_at(&mut server, "+0");
+    assert!(is_good(&other.at(&server)) && is_good(&new.at(&server)));
+    assert!(!is_good(&old.at(&server)), "its password is a new one");
+    // So it is with a password that is changed while the clock is behind.
+    let body = json!({"old_password": "secret-of-the-test", "password": "another-secret"});
+    let changed = other.at(&server).call("auth:password", body).result();
+    let newest = other.with_token(changed["access_token"].as_str().unwrap());
+    for offset in ["+0", "+2d"] {
+        restart_at(&mut server, offset);
+        assert!(is_good(&newest.at(&server)), "{offset}");
+        assert!(!is_good(&other.at(&server)), "{offset}");
+    }
 }
 
 /// A session is renewed repeatedly while its user's password changes.
