@@ -43,6 +43,26 @@ impl Default for IndexLimits {
     }
 }
 
+impl IndexLimits {
+    /// Returns the limits for a process that has run since a time. No queries arrive while the
+    /// server is off, so no index counts as unused or idle in the first `idle_after`.
+    pub(crate) fn of_process(self, since: Timestamp, now: Timestamp) -> Self {
+        if time_between(since, now) >= self.idle_after {
+            return self;
+        }
+        Self {
+            unused_after: Duration::MAX,
+            idle_after: Duration::MAX,
+            ..self
+        }
+    }
+}
+
+fn time_between(since: Timestamp, now: Timestamp) -> Duration {
+    let micros = now.micros().saturating_sub(since.micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
 /// Queries of one shape that read more than they should.
 #[derive(Clone, Debug)]
 pub(crate) struct Scanning {
@@ -112,8 +132,7 @@ fn loose(entries: &[IndexEntry]) -> impl Iterator<Item = &IndexEntry> {
 
 fn idle_time(entry: &IndexEntry, now: Timestamp) -> Duration {
     let last = entry.last_used_at.max(entry.built_at).unwrap_or_default();
-    let micros = now.micros().saturating_sub(last.micros());
-    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+    time_between(last, now)
 }
 
 fn needed(

@@ -70,7 +70,8 @@ impl SqlStore {
                 .await
                 .map_err(|error| self.failed(error))?
         };
-        let advice = look.advise(&self.index_limits, now);
+        let since = *self.tended_since.get_or_init(|| now);
+        let advice = look.advise(&self.index_limits.of_process(since, now), now);
         if look.has_uses() {
             let mut writer = self.writer.lock().await;
             let saved = save_uses(&look, &mut writer, now).await;

@@ -4,12 +4,13 @@
 mod port;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use skytrail_actors::store::{StoreError, UnavailableReason};
 use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
@@ -43,6 +44,8 @@ pub struct SqlStore {
     pub(super) num_faults: AtomicU64,
     pub(super) stats: Stats,
     pub(super) index_limits: IndexLimits,
+    /// When indexes were first looked after in this process.
+    pub(super) tended_since: OnceLock<Timestamp>,
     /// When constraints of other programs that were lifted are tried again.
     pub(super) lifted: Mutex<Retries>,
     /// The maximum size of an answer's records in bytes.
@@ -196,6 +199,7 @@ impl SqlStore {
             num_faults: AtomicU64::new(num_faults),
             stats: Stats::default(),
             index_limits,
+            tended_since: OnceLock::new(),
             lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
             queries: Semaphore::new(num_readers.saturating_sub(1).max(1)),

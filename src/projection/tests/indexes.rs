@@ -286,6 +286,21 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
 }
 
 #[tokio::test]
+async fn the_time_in_which_no_server_runs_makes_no_index_unused() {
+    let mut world = world(limits()).await;
+    world.run_query(&of_room()).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await.len(), 1);
+    world.reopen().await;
+    let later = |minutes: i64| Timestamp::from_micros(day(32).micros() + minutes * 60_000_000);
+    world.tend(day(32)).await;
+    world.tend(later(59)).await;
+    assert_eq!(world.built().await.len(), 1, "it may still be used");
+    world.tend(later(60)).await;
+    assert!(world.built().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_wish_over_a_field_that_is_gone_stops_nothing() {
     let mut world = world(limits()).await;
     let declared = IndexEntry {
