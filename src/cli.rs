@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use skytrail_actors::clock::{Clock as _, SystemClock};
 
 use crate::config::{Config, Origin, Setting, Sources};
 use crate::{app, ops, telemetry};
@@ -177,6 +178,12 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(config: &Config) -> Result<(), String> {
+    // An earlier time is shown as the first moment of 1970. Libraries do not expect it.
+    if SystemClock.now().micros() == 0 {
+        let why =
+            "the machine's clock shows a time before 1970: set it, and start the server again";
+        return Err(why.to_owned());
+    }
     telemetry::start(&config.log);
     let system = actix_web::rt::System::new();
     system

@@ -55,3 +55,18 @@ fn a_log_that_is_ahead_of_the_clock_says_so() {
     });
     assert!(line.contains("WARN"), "{line}");
 }
+
+#[test]
+fn a_clock_before_1970_is_named() {
+    let Some(faketime) = faketime() else {
+        return skipped("a clock before 1970", "faketime is not installed");
+    };
+    let mut server = TestServer::start();
+    assert!(server.terminate().success());
+    server.set("LD_PRELOAD", &faketime);
+    server.set("FAKETIME", "@1960-01-01 00:00:00");
+    server.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains("a time before 1970"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
