@@ -30,8 +30,8 @@ use crate::auth::refusals::{Reason, Refusals};
 use crate::auth::throttle::{Throttle, ThrottleState};
 use crate::backup::{BackupSchedule, BackupState};
 use crate::http::counters::{DoorCounters, DoorState};
-use crate::projection::SqlStore;
 use crate::projection::index::IndexState;
+use crate::projection::{QueryFigures, SqlStore};
 use crate::proof::{CheckpointState, Checkpoints};
 use crate::socket::followers::Followers;
 
@@ -99,6 +99,8 @@ pub struct States {
     pub projector: Option<ProjectorState>,
     /// Why the record store cannot be read at present.
     pub store_trouble: Option<String>,
+    /// How queries of the record store wait for each other.
+    pub queries: QueryFigures,
     /// The hub of `/pubsub`.
     pub hub: Option<HubState>,
     /// The hub of `/_/pubsub`.
@@ -237,6 +239,7 @@ impl Parts {
             projector: projector.flatten(),
             // Listing the indexes has just tried to read.
             store_trouble: self.store.read_trouble(),
+            queries: self.store.query_figures(),
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),

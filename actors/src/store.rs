@@ -61,6 +61,8 @@ pub enum UnavailableReason {
     Unreachable,
     /// It did not answer in time.
     Slow,
+    /// Other queries kept it busy for too long.
+    Busy,
     /// Another program holds a lock there.
     Locked,
     /// It accepts no more connections.
@@ -93,6 +95,7 @@ impl UnavailableReason {
         match self {
             Self::Unreachable => "the database cannot be reached, try again",
             Self::Slow => "the database takes too long to answer, try again",
+            Self::Busy => "other queries keep the database busy, try again",
             Self::Locked => "another program holds a lock in the database, try again",
             Self::Crowded => "the database has no free connection, try again",
             Self::Full => "the database has no space left, try again later",

@@ -89,6 +89,16 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
         "Whether the record store cannot be read.",
     )
     .value(u64::from(states.store_trouble.is_some()));
+    let queries = states.queries;
+    let mut family = text.metric("skytrail_store_queries", "Queries of the record store.");
+    family.labelled(&[("state", "running")], queries.num_running);
+    family.labelled(&[("state", "long")], queries.num_long);
+    family.labelled(&[("state", "waiting")], queries.num_waiting);
+    text.metric(
+        "skytrail_store_queries_refused_total",
+        "Queries that waited too long for other queries.",
+    )
+    .value(queries.num_refused);
     text.metric(
         "skytrail_projector_faults",
         "Events that could not be applied to the record store.",

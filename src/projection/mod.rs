@@ -50,4 +50,4 @@ pub use postgres::{
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};
-pub use store::SqlStore;
+pub use store::{QueryFigures, SqlStore};

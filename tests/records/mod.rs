@@ -3,6 +3,7 @@
 mod conditional;
 mod hidden;
 pub mod names;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::process::Command;

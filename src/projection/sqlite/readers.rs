@@ -27,8 +27,8 @@ struct Open {
 }
 
 /// The number of steps of the database's virtual machine between two checks whether somebody still
-/// waits: some tenths of a millisecond.
-const STEPS_BETWEEN_LOOKS: i32 = 20_000;
+/// waits: some hundredths of a millisecond, but much longer if a step searches a long string.
+const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 
 impl Open {
     async fn open(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {

@@ -2,10 +2,12 @@
 //! What it does for its callers is in `port`.
 
 mod port;
+mod turns;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use skytrail_actors::store::{StoreError, UnavailableReason};
@@ -15,10 +17,12 @@ use skytrail_schema::types::TypeDefinition;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use self::turns::QueryFigures;
+use self::turns::{Asked, Turn, Turns};
 use super::apply::WriterState;
 use super::captured::Retries;
 use super::conn::{Conn, Watch};
@@ -30,6 +34,9 @@ use super::query::QueryError;
 use super::read;
 use super::sql::Sql;
 use super::sqlite::{self, OpenError, StoreOptions};
+
+/// How long a query of a file waits for other queries.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// A record store in a database.
 pub struct SqlStore {
@@ -50,9 +57,9 @@ pub struct SqlStore {
     pub(super) lifted: Mutex<Retries>,
     /// The maximum size of an answer's records in bytes.
     pub(super) max_page_bytes: usize,
-    /// Permits for queries. They leave one connection to those who look something up by key, such
+    /// The turns of queries. They leave one connection to those who look something up by key, such
     /// as a user who logs in.
-    queries: Semaphore,
+    turns: Turns,
     /// Cancelled when the upkeep of indexes and pages must end.
     pub(super) ending: CancellationToken,
 }
@@ -202,7 +209,7 @@ impl SqlStore {
             tended_since: OnceLock::new(),
             lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
-            queries: Semaphore::new(num_readers.saturating_sub(1).max(1)),
+            turns: Turns::new(num_readers.saturating_sub(1)),
             ending: CancellationToken::new(),
         }
     }
@@ -224,24 +231,40 @@ impl SqlStore {
         }
     }
 
-    /// Waits for a query permit, and for a connection.
-    pub(super) async fn query_reader(
-        &self,
-    ) -> Result<(SemaphorePermit<'_>, Reading<'_>), StoreError> {
-        let turn = self.queries.acquire();
-        let turn = match &self.home {
-            StoreLocation::File(_) => turn.await,
+    /// Waits for the turn of a query, which was broken off before or not.
+    async fn turn(&self, asked: &Asked, was_broken_off: bool) -> Result<Turn<'_>, StoreError> {
+        let (why, turn) = match &self.home {
+            StoreLocation::File(_) => {
+                let turn = self.turns.take(asked, was_broken_off);
+                (UnavailableReason::Busy, timeout(MAX_WAIT, turn).await)
+            }
             StoreLocation::Server(server) => {
-                timeout(server.max_wait(), turn).await.map_err(|_late| {
-                    StoreError::unavailable(
-                        UnavailableReason::Slow,
-                        "other queries use all connections",
-                    )
-                })?
+                let turn = self.turns.take_slot();
+                (
+                    UnavailableReason::Slow,
+                    timeout(server.max_wait(), turn).await,
+                )
             }
         };
-        let closed = |_| self.failed(sqlx::Error::PoolClosed);
-        Ok((turn.map_err(closed)?, self.reader().await?))
+        match turn {
+            Ok(turn) => turn.map_err(|_closed| self.failed(sqlx::Error::PoolClosed)),
+            Err(_late) => {
+                self.turns.num_refused.fetch_add(1, Ordering::Relaxed);
+                let cause = "other queries use all connections";
+                Err(StoreError::unavailable(why, cause))
+            }
+        }
+    }
+
+    /// Returns how queries wait for each other at present.
+    pub fn query_figures(&self) -> QueryFigures {
+        self.turns.figures()
+    }
+
+    /// Occupies a slot of queries.
+    #[cfg(test)]
+    pub(super) async fn occupy(&self) -> Turn<'_> {
+        self.turns.take_slot().await.unwrap()
     }
 
     /// Waits for a connection that reads.

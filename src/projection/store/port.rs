@@ -21,6 +21,7 @@ use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use tokio::time::timeout;
 
+use super::turns::Asked;
 use super::{SqlStore, StoreLocation, WriterConn, open_writer_of};
 use crate::projection::conn::Conn;
 use crate::projection::layout::Catalog;
@@ -28,7 +29,82 @@ use crate::projection::postgres::{self, silent};
 use crate::projection::query::QueryError;
 use crate::projection::{accounts, captured, history, query, read};
 
+/// Which records a query is about.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// Those of now, with the heads that are in memory.
+    Now(&'a dyn HeadSource),
+    /// Those of one snapshot.
+    Snapshot,
+    /// Those of an earlier position, when the type was as in the definition.
+    AsOf(&'a dyn HeadSource, (u64, &'a TypeDefinition)),
+}
+
+/// A query's answer, and the position of its snapshot if one was asked for. `None` when the store
+/// does not have the records of that time.
+type Answered = Option<(u64, QueryAnswer)>;
+
 impl SqlStore {
+    /// Answers a query in its turn.
+    async fn ask(
+        &self,
+        request: (&Query, &Viewer<'_>),
+        kind: Kind<'_>,
+    ) -> Result<Answered, StoreError> {
+        let asked = Asked::new(request.0, request.1);
+        let mut was_broken_off = false;
+        loop {
+            let mut turn = self.turn(&asked, was_broken_off).await?;
+            let mut reader = self.reader().await?;
+            let catalog = Arc::clone(&reader.catalog);
+            let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+            let work = async {
+                let answered = self.answer(&mut conn, &catalog, request, kind).await;
+                match answered {
+                    Err(error) if error.is_stale() => {
+                        self.answer(&mut conn, &catalog, request, kind).await
+                    }
+                    answered => answered,
+                }
+            };
+            let answered = match &self.home {
+                StoreLocation::File(_) => self.turns.run(&mut turn, &asked, work).await,
+                StoreLocation::Server(_) => Some(work.await),
+            };
+            if let Some(answered) = answered {
+                return answered.map_err(|error| self.note(error));
+            }
+            was_broken_off = true;
+        }
+    }
+
+    async fn answer(
+        &self,
+        conn: &mut Conn<'_>,
+        catalog: &Catalog,
+        (query, viewer): (&Query, &Viewer<'_>),
+        kind: Kind<'_>,
+    ) -> Result<Answered, QueryError> {
+        let max_bytes = self.max_page_bytes;
+        match kind {
+            Kind::Now(heads) => {
+                let (context, heads) = ((catalog, &self.stats), (heads, max_bytes));
+                let answer = query::query(conn, context, (query, viewer), heads).await?;
+                Ok(Some((0, answer)))
+            }
+            Kind::Snapshot => {
+                let answered = self.query_now(conn, catalog, (query, viewer)).await?;
+                Ok(Some(answered))
+            }
+            Kind::AsOf(heads, moment) => {
+                let (context, request) =
+                    ((catalog, &self.stats, heads), (query, viewer, max_bytes));
+                let answer = query::query_as_of(conn, context, request, moment).await?;
+                Ok(answer.map(|answer| (moment.0, answer)))
+            }
+        }
+    }
+
     /// Answers a query from a snapshot, and returns the snapshot's position.
     async fn query_now(
         &self,
@@ -216,16 +292,8 @@ impl RecordStore for SqlStore {
         viewer: &Viewer<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let (_turn, mut reader) = self.query_reader().await?;
-        let catalog = Arc::clone(&reader.catalog);
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let heads = (heads, self.max_page_bytes);
-        let context = (&*catalog, &self.stats);
-        let mut answer = query::query(&mut conn, context, (query, viewer), heads).await;
-        if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query(&mut conn, context, (query, viewer), heads).await;
-        }
-        answer.map_err(|error| self.note(error))
+        let answered = self.ask((query, viewer), Kind::Now(heads)).await?;
+        Ok(answered.map(|(_, answer)| answer).unwrap_or_default())
     }
 
     async fn query_at(
@@ -233,14 +301,8 @@ impl RecordStore for SqlStore {
         query: &Query,
         viewer: &Viewer<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError> {
-        let (_turn, mut reader) = self.query_reader().await?;
-        let catalog = Arc::clone(&reader.catalog);
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let mut answer = self.query_now(&mut conn, &catalog, (query, viewer)).await;
-        if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = self.query_now(&mut conn, &catalog, (query, viewer)).await;
-        }
-        answer.map_err(|error| self.note(error))
+        let answered = self.ask((query, viewer), Kind::Snapshot).await?;
+        Ok(answered.unwrap_or_default())
     }
 
     async fn query_as_of(
@@ -250,16 +312,9 @@ impl RecordStore for SqlStore {
         heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
-        let (_turn, mut reader) = self.query_reader().await?;
-        let catalog = Arc::clone(&reader.catalog);
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let request = (query, viewer, self.max_page_bytes);
-        let context = (&*catalog, &self.stats, heads);
-        let mut answer = query::query_as_of(&mut conn, context, request, moment).await;
-        if answer.as_ref().is_err_and(QueryError::is_stale) {
-            answer = query::query_as_of(&mut conn, context, request, moment).await;
-        }
-        answer.map_err(|error| self.note(error))
+        let kind = Kind::AsOf(heads, moment);
+        let answered = self.ask((query, viewer), kind).await?;
+        Ok(answered.map(|(_, answer)| answer))
     }
 
     async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {

@@ -21,7 +21,7 @@ async fn queries_leave_a_connection_to_those_who_look_something_up() {
         .run(vec![extend("note", &[]), create("note/1", 1, json!({}))])
         .await;
     let note = world.types.values().next().unwrap().clone();
-    let running = world.store.query_reader().await.unwrap();
+    let running = world.store.occupy().await;
     let all = find("note", None);
     let mut next = Box::pin(world.keys(&all));
     assert!(timeout(Duration::ZERO, &mut next).await.is_err());
