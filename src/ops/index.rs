@@ -113,14 +113,14 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
 fn unknown(requested: &IndexEntry, existing: &[IndexEntry]) -> String {
     let name = &requested.record_type;
     let of_type = existing.iter().filter(|entry| entry.record_type == *name);
-    let others: Vec<String> = of_type.map(columns).collect();
+    let others: Vec<String> = of_type.map(IndexEntry::column_list).collect();
     let others = match others.as_slice() {
         [] => "nothing".to_owned(),
         others => others.join(", "),
     };
     format!(
         "{name} has no index on {}; it has one on {others}",
-        columns(requested)
+        requested.column_list()
     )
 }
 
@@ -163,18 +163,8 @@ fn requested_entry(command: &IndexCommand) -> Option<IndexEntry> {
     })
 }
 
-/// Formats the columns in the form that commands take.
-fn columns(entry: &IndexEntry) -> String {
-    let column = |column: &IndexColumn| {
-        let order = if column.is_descending { ":desc" } else { "" };
-        format!("{}{order}", column.field)
-    };
-    let columns: Vec<String> = entry.columns.iter().map(column).collect();
-    columns.join(" ")
-}
-
 fn describe(entry: &IndexEntry) -> String {
-    let on = format!("{} {}", entry.record_type, columns(entry));
+    let on = format!("{} {}", entry.record_type, entry.column_list());
     let state = match (entry.state, entry.wish) {
         (IndexState::Built, IndexWish::Forbidden) => "to be dropped, forbidden",
         (_, IndexWish::Forbidden) => "forbidden",

@@ -72,6 +72,8 @@ pub(crate) struct Scanning {
     pub(crate) num_queries: f64,
     /// How long they took, in microseconds.
     pub(crate) micros: f64,
+    /// Whether the table has too many rows for an index that nobody asked for.
+    pub(crate) is_too_large: bool,
 }
 
 /// What to do next.
@@ -83,6 +85,8 @@ pub(crate) enum Advice {
     BuildPast(IndexEntry),
     /// Drop the index of this entry, which has the reason.
     Drop(IndexEntry),
+    /// Only record that the index of this entry is needed; the entry says why it is not created.
+    Decline(IndexEntry),
 }
 
 /// Decides what to do, most useful first. What people want has priority over what queries need.
@@ -144,15 +148,16 @@ fn needed(
     let is_costly = |it: &&Scanning| Duration::from_secs_f64(it.micros / 1e6) >= limits.min_spent;
     let mut scanning: Vec<&Scanning> = scanning.iter().filter(is_costly).collect();
     scanning.sort_by(|left, right| right.micros.total_cmp(&left.micros));
-    let candidate = scanning.into_iter().find_map(|it| {
+    let candidates = scanning.into_iter().filter_map(|it| {
         let columns = it.shape.best_index();
         let is_new = !columns.is_empty() && !is_covered(entries, &it.shape, &columns);
         is_new.then_some((it, columns))
     });
-    let Some((it, columns)) = candidate else {
-        return Vec::new();
+    let (too_large, candidates): (Vec<_>, Vec<_>) = candidates.partition(|(it, _)| it.is_too_large);
+    let mut advice = declined(entries, too_large, limits);
+    let Some((it, columns)) = candidates.into_iter().next() else {
+        return advice;
     };
-    let mut advice = Vec::new();
     let num_loose = loose(entries).count();
     let num_bytes: u64 = loose(entries).map(|entry| entry.num_bytes).sum();
     if num_loose >= limits.max_indexes || num_bytes >= limits.max_bytes {
@@ -162,7 +167,7 @@ fn needed(
                 why: "made room for one that is needed more".to_owned(),
                 ..idlest.clone()
             })),
-            None => return Vec::new(),
+            None => return advice,
         }
     }
     let mut entry = IndexEntry::new(it.shape.record_type.clone(), columns);
@@ -173,6 +178,40 @@ fn needed(
     );
     advice.push(Advice::Build(entry));
     advice
+}
+
+/// Returns the entries of indexes that too large tables need, unless they say so already. There are
+/// at most as many as indexes, since anybody can send queries that need others.
+fn declined(
+    entries: &[IndexEntry],
+    too_large: Vec<(&Scanning, Vec<IndexColumn>)>,
+    limits: &IndexLimits,
+) -> Vec<Advice> {
+    let is_unbuilt = |entry: &&IndexEntry| entry.is_loose() && entry.state == IndexState::None;
+    let num_unbuilt = entries.iter().filter(is_unbuilt).count();
+    let mut declined: Vec<Advice> = Vec::new();
+    for (it, columns) in too_large {
+        let record_type = &it.shape.record_type;
+        let known = entries
+            .iter()
+            .find(|entry| entry.is_on(record_type, &columns));
+        let mut entry = match known {
+            Some(known) => known.clone(),
+            None => IndexEntry::new(record_type.clone(), columns),
+        };
+        entry.why = format!(
+            "queries need it, but the type has {} records or more: skytrail index declare {} {}",
+            limits.max_rows,
+            entry.record_type,
+            entry.column_list()
+        );
+        let advice = Advice::Decline(entry.clone());
+        let has_room = known.is_some() || num_unbuilt + declined.len() < limits.max_indexes;
+        if has_room && known != Some(&entry) && !declined.contains(&advice) {
+            declined.push(advice);
+        }
+    }
+    declined
 }
 
 /// Returns whether an index that begins with these columns exists or is wanted, or one on exactly

@@ -93,12 +93,14 @@ impl IndexSurvey {
         let layout = catalog.get(&shape.record_type);
         let has_index = |layout: &&Arc<TypeLayout>| ddl::can_index(layout, &shape.best_index());
         if let Some(layout) = layout.filter(|_| plan.is_scanning).filter(has_index)
-            && has_fitting_size(conn, layout, limits).await?
+            && let Some(table) = &layout.table
+            && has(conn, table, limits.min_rows).await?
         {
             self.scanning.push(Scanning {
                 shape,
                 num_queries: usage.num_queries,
                 micros: usage.micros,
+                is_too_large: is_too_large(conn, table, limits).await?,
             });
         }
         Ok(())
@@ -147,17 +149,6 @@ impl IndexSurvey {
     pub(crate) fn has_uses(&self) -> bool {
         !self.uses.is_empty()
     }
-}
-
-async fn has_fitting_size(
-    conn: &mut Conn<'_>,
-    layout: &TypeLayout,
-    limits: &IndexLimits,
-) -> Result<bool, sqlx::Error> {
-    let Some(table) = &layout.table else {
-        return Ok(false);
-    };
-    Ok(has(conn, table, limits.min_rows).await? && !is_too_large(conn, table, limits).await?)
 }
 
 async fn is_too_large(
@@ -210,6 +201,7 @@ pub(crate) async fn follow(
         Advice::Build(entry) => build(conn, catalog, entry, now).await,
         Advice::BuildPast(entry) => build_past(conn, catalog, entry).await,
         Advice::Drop(entry) => drop_index(conn, entry).await,
+        Advice::Decline(entry) => decline(conn, entry).await,
     }
 }
 
@@ -294,6 +286,17 @@ pub(crate) async fn save_forbidden(
         why: why.to_owned(),
         ..entry
     };
+    table::save(conn, &entry).await
+}
+
+/// Records that queries need an index that is not created.
+async fn decline(conn: &mut Conn<'_>, entry: IndexEntry) -> Result<(), sqlx::Error> {
+    tracing::warn!(
+        record_type = %entry.record_type,
+        columns = entry.column_list(),
+        why = entry.why,
+        "index not built"
+    );
     table::save(conn, &entry).await
 }
 

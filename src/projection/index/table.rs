@@ -83,6 +83,16 @@ impl IndexEntry {
         }
     }
 
+    /// Lists the columns in the form that commands take.
+    pub fn column_list(&self) -> String {
+        let column = |column: &IndexColumn| {
+            let order = if column.is_descending { ":desc" } else { "" };
+            format!("{}{order}", column.field)
+        };
+        let columns: Vec<String> = self.columns.iter().map(column).collect();
+        columns.join(" ")
+    }
+
     /// Returns whether this is the index on these columns.
     pub(crate) fn is_on(&self, record_type: &TypeName, columns: &[IndexColumn]) -> bool {
         self.record_type == *record_type && self.columns == columns

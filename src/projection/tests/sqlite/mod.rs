@@ -10,6 +10,7 @@ mod apply;
 mod history;
 #[path = "../indexes.rs"]
 mod indexes;
+mod large;
 #[path = "../pages.rs"]
 mod pages;
 #[path = "../past.rs"]
