@@ -45,6 +45,21 @@ impl ColumnKind {
     }
 }
 
+/// Converts a literal to cells of all kinds that take it.
+pub(super) fn to_any(literal: &Value) -> impl Iterator<Item = Cell<'static>> + use<> {
+    let kinds = [
+        ColumnKind::Text,
+        ColumnKind::Number,
+        ColumnKind::Bool,
+        ColumnKind::Time,
+        ColumnKind::Json,
+        ColumnKind::Location,
+    ];
+    // The others take the same as these, or less.
+    let cells = kinds.map(|kind| kind.coerce(literal));
+    cells.into_iter().flatten()
+}
+
 /// Converts a literal to text: numbers without exponent, references by their key, files by their
 /// name.
 pub(super) fn to_text(literal: &Value) -> Option<Cell<'static>> {

@@ -178,21 +178,26 @@ impl Column {
     ///
     /// For a column with [`Column::via`], that is the record referred to.
     pub fn read<'a>(&self, record: &'a Record) -> Option<Cell<'a>> {
-        let user = |user: &'a Option<UserId>| user.as_ref().map(|user| text(user.as_str()));
-        match self.name.as_str() {
-            "_id" => Some(text(record.id.key.as_str())),
-            "_database_id" => Some(text(record.database.as_stored())),
-            "_owner_id" => user(&record.owner),
-            "_created_by" => user(&record.created_by),
-            "_updated_by" => user(&record.updated_by),
-            "_created_at" => Some(Cell::Time(record.created_at)),
-            "_updated_at" => Some(Cell::Time(record.updated_at)),
-            "_access" => {
-                let access = record.access.as_ref().map(Acl::to_wire);
-                access.map(|access| Cell::Json(Cow::Owned(access)))
-            }
-            field => record.fields.get(field).and_then(Cell::of),
+        read_column(record, &self.name)
+    }
+}
+
+/// Reads a record's cell by the column's name; `None` if it has no value.
+pub(super) fn read_column<'a>(record: &'a Record, name: &str) -> Option<Cell<'a>> {
+    let user = |user: &'a Option<UserId>| user.as_ref().map(|user| text(user.as_str()));
+    match name {
+        "_id" => Some(text(record.id.key.as_str())),
+        "_database_id" => Some(text(record.database.as_stored())),
+        "_owner_id" => user(&record.owner),
+        "_created_by" => user(&record.created_by),
+        "_updated_by" => user(&record.updated_by),
+        "_created_at" => Some(Cell::Time(record.created_at)),
+        "_updated_at" => Some(Cell::Time(record.updated_at)),
+        "_access" => {
+            let access = record.access.as_ref().map(Acl::to_wire);
+            access.map(|access| Cell::Json(Cow::Owned(access)))
         }
+        field => record.fields.get(field).and_then(Cell::of),
     }
 }
 

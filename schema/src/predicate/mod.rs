@@ -17,6 +17,7 @@ mod coerce;
 pub mod column;
 mod condition;
 mod cost;
+mod equality;
 pub mod evaluate;
 pub mod geo;
 pub mod like;
@@ -27,6 +28,7 @@ mod tree;
 
 pub use column::{Cell, Column, ColumnKind};
 pub use condition::{CellClass, Condition, GeoTerm, OrderOp, Term};
+pub use equality::{CellForm, FieldForm, Necessity};
 pub use evaluate::{Context, LookedUp, Lookups};
 pub use size::PredicateSize;
 pub use tree::{CompareOp, Direction, KeyPath, Operand, Predicate, Relation};
