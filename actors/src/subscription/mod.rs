@@ -12,4 +12,4 @@ pub mod notices;
 pub mod numbers;
 
 pub use index::{Candidate, SubscribedDevice, Subscriptions};
-pub use notices::Notices;
+pub use notices::{MAX_NOTICE_LAG, Notices};

@@ -1,7 +1,10 @@
 //! Telling devices of changes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use async_trait::async_trait;
@@ -14,6 +17,7 @@ use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, DeviceId, RecordId, UserId};
 use skytrail_schema::predicate::{Condition, Context};
 use skytrail_schema::record::Record;
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 
 use super::lookups::look_up;
@@ -40,13 +44,20 @@ pub struct Notices {
     push: NoticePush,
     numbers: SequenceNumbers,
     num_notices: u64,
+    /// Subscriptions that were held against changes.
+    num_checks: u64,
     num_failures: u64,
     /// Changes that were not held against a subscription, because that would have cost too much.
     num_skipped: u64,
     /// Subscriptions for which that was logged lately.
     complained: LruCache<(DeviceId, String), ()>,
     yield_budget: YieldBudget,
+    /// When it was last logged that notices are late.
+    lag_logged: Option<Timestamp>,
 }
+
+/// Notices that are later than this are worth a warning, and degrade the server's health.
+pub const MAX_NOTICE_LAG: Duration = Duration::from_secs(60);
 
 /// How many subscriptions are remembered for which it was logged that they cost too much.
 const MAX_COMPLAINED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
@@ -91,10 +102,31 @@ impl Notices {
             hub,
             push,
             num_notices: 0,
+            num_checks: 0,
             num_failures: 0,
             num_skipped: 0,
             complained: LruCache::new(MAX_COMPLAINED),
             yield_budget: YieldBudget::default(),
+            lag_logged: None,
+        }
+    }
+
+    /// Logs, once a minute, that notices are late.
+    fn note_lag(&mut self, commit: &Commit) {
+        let now = self.env.clock.now();
+        let is_over = |since: Timestamp| {
+            let micros = u64::try_from(now.micros() - since.micros());
+            micros.is_ok_and(|it| Duration::from_micros(it) > MAX_NOTICE_LAG)
+        };
+        if is_over(commit.time) && self.lag_logged.is_none_or(is_over) {
+            self.lag_logged = Some(now);
+            let seconds = (now.micros() - commit.time.micros()) / 1_000_000;
+            tracing::warn!(
+                seconds,
+                position = commit.last_position(),
+                subscriptions = self.subscriptions.len(),
+                "subscribers are told of changes late"
+            );
         }
     }
 
@@ -145,21 +177,32 @@ impl Notices {
         if record.is_none() && event.body.kind() != EventKind::RecordDeleted {
             return Ok(());
         }
-        let database = record.as_ref().map(|record| &record.database);
+        let mut past = Past::Unknown;
+        let mut failure = None;
+        // What a subscription asks for may be in the state that the event ended.
+        if let Some(record) = &record
+            && self
+                .subscriptions
+                .is_selective(&id.record_type, &record.database)
+        {
+            failure = self.look_back(id, event, &mut past).await.err();
+        }
+        let states: Vec<&Record> = record.iter().chain(past.known()).collect();
         let candidates = self
             .subscriptions
-            .candidates(&id.record_type, database, event.position);
-        let mut past = Past::Unknown;
+            .candidates(&id.record_type, &states, event.position);
+        self.num_checks += candidates.len() as u64;
+        let mut callers = Callers::default();
         let mut budget = Budget::default();
         for candidate in candidates {
-            let caller = self.caller(candidate.user.as_ref()).await?;
+            let caller = callers.load(&self.env, candidate.user.as_ref()).await?;
             let condition =
-                || match_condition(&candidate.query, &caller, &terms.rules, &terms.types);
+                || match_condition(&candidate.query, caller, &terms.rules, &terms.types);
             let concerns = match &record {
                 Some(record) => {
                     let mut check = MatchCheck {
                         candidate: &candidate,
-                        caller: &caller,
+                        caller,
                         condition: None,
                         budget: &mut budget,
                     };
@@ -169,13 +212,13 @@ impl Notices {
                             None => false,
                         }
                 }
-                None => may_concern(&candidate, &caller) && condition().is_some(),
+                None => may_concern(&candidate, caller) && condition().is_some(),
             };
             if concerns {
                 concerned.push(candidate);
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Returns the record as it was before the event, if that may be different: an update can make
@@ -276,22 +319,6 @@ impl Notices {
         }
     }
 
-    /// Returns the subscription's owner as a caller; a user who is locked out counts as nobody.
-    async fn caller(&self, user: Option<&UserId>) -> Result<Caller, ApiError> {
-        let mut caller = Caller {
-            key: KeyKind::Client,
-            ..Caller::default()
-        };
-        let Some(user) = user else { return Ok(caller) };
-        let now = self.env.clock.now();
-        let state = self.env.load_user(user).await?;
-        if let Some(state) = state.filter(|state| state.check_enabled(now).is_ok()) {
-            caller.user = Some(user.clone());
-            caller.roles = state.roles;
-        }
-        Ok(caller)
-    }
-
     async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {
         self.push.notify(&candidate.device, &candidate.id, number);
         let channel = format!("_sub_{}", candidate.device);
@@ -302,6 +329,43 @@ impl Notices {
         published.map_err(|_| ApiError::overloaded("the hub"))?;
         self.num_notices += 1;
         Ok(())
+    }
+}
+
+impl Past {
+    fn known(&self) -> Option<&Record> {
+        match self {
+            Self::Known(record) => record.as_deref(),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// The owners of subscriptions as callers, each looked up once for a change.
+#[derive(Default)]
+struct Callers(HashMap<Option<UserId>, Caller>);
+
+impl Callers {
+    /// Returns a subscription's owner; a user who is locked out counts as nobody.
+    async fn load(&mut self, env: &RecordEnv, user: Option<&UserId>) -> Result<&Caller, ApiError> {
+        match self.0.entry(user.cloned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(open) => {
+                let mut caller = Caller {
+                    key: KeyKind::Client,
+                    ..Caller::default()
+                };
+                if let Some(user) = user {
+                    let now = env.clock.now();
+                    let state = env.load_user(user).await?;
+                    if let Some(state) = state.filter(|state| state.check_enabled(now).is_ok()) {
+                        caller.user = Some(user.clone());
+                        caller.roles = state.roles;
+                    }
+                }
+                Ok(open.insert(caller))
+            }
+        }
     }
 }
 
@@ -331,6 +395,7 @@ impl Consumer for Notices {
             if !self.subscriptions.has_any(&id.record_type) {
                 continue;
             }
+            self.note_lag(commit);
             if let Err(error) = self.look_at(id, event, number).await {
                 self.num_failures += 1;
                 tracing::warn!(%error, position = event.position, "notices of a change are lost");
@@ -342,6 +407,7 @@ impl Consumer for Notices {
         json!({
             "num_subscriptions": self.subscriptions.len(),
             "num_notices": self.num_notices,
+            "num_checks": self.num_checks,
             "num_failures": self.num_failures,
             "num_skipped": self.num_skipped,
         })

@@ -1,4 +1,7 @@
-//! The subscriptions in memory: by device, for those who ask for them, and by record type.
+//! The subscriptions in memory: by device, for those who ask for them, and by record type and what
+//! a record must have to match ([`listing`]).
+
+mod listing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,8 +10,10 @@ use parking_lot::RwLock;
 use skytrail_schema::event::{Commit, Event, EventBody, SavedSubscription, Stream};
 use skytrail_schema::id::{Database, DeviceId, TypeName, UserId};
 use skytrail_schema::query::Query;
+use skytrail_schema::record::Record;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
+use self::listing::{Listing, Name};
 use crate::log::CommitObserver;
 
 /// A device and what it subscribes to, as stored.
@@ -47,8 +52,9 @@ pub struct Subscriptions(RwLock<Index>);
 #[derive(Debug, Default)]
 struct Index {
     devices: HashMap<DeviceId, Device>,
-    /// Kept in step with `devices`: the subscriptions that can match, by record type.
-    by_type: HashMap<TypeName, BTreeSet<(DeviceId, SubscriptionKey)>>,
+    /// Kept in step with `devices`: the subscriptions that can match, by record type and
+    /// database.
+    by_type: HashMap<TypeName, HashMap<Database, Listing>>,
 }
 
 #[derive(Debug)]
@@ -88,7 +94,9 @@ impl Subscriptions {
 
     /// Returns how many subscriptions can match.
     pub fn len(&self) -> usize {
-        self.0.read().by_type.values().map(BTreeSet::len).sum()
+        let index = self.0.read();
+        let listings = index.by_type.values().flat_map(HashMap::values);
+        listings.map(Listing::len).sum()
     }
 
     /// Returns the version of a device's stream of subscriptions.
@@ -142,30 +150,37 @@ impl Subscriptions {
         self.0.read().by_type.contains_key(record_type)
     }
 
+    /// Whether some subscription about records of a type in a database cannot match all of them.
+    pub fn is_selective(&self, record_type: &TypeName, database: &Database) -> bool {
+        let index = self.0.read();
+        let listing = index.listing(record_type, database);
+        listing.is_some_and(Listing::is_selective)
+    }
+
     /// Returns the subscriptions that a change of a record at `position` may concern, by device and
-    /// name; without a database, those of all databases.
+    /// name: those in the record's database that one of its `states` may match. If nothing is left
+    /// of the record, those of the type in all databases.
     pub fn candidates(
         &self,
         record_type: &TypeName,
-        database: Option<&Database>,
+        states: &[&Record],
         position: u64,
     ) -> Vec<Candidate> {
         let index = self.0.read();
-        let named = index.by_type.get(record_type).into_iter().flatten();
-        let candidate = |(device, key): &(DeviceId, SubscriptionKey)| {
-            let device_entry = index.devices.get(device)?;
-            let entry = device_entry.subscriptions.get(key)?;
-            let is_there = database.is_none_or(|database| key.database == *database);
-            let concerns = is_there && entry.since < position;
-            Some(Candidate {
-                device: device.clone(),
-                user: device_entry.user.clone(),
-                database: key.database.clone(),
-                id: key.id.clone(),
-                query: Arc::clone(entry.query.as_ref().filter(|_| concerns)?),
-            })
+        let named: Vec<&Name> = match states.first() {
+            Some(record) => {
+                let listing = index.listing(record_type, &record.database);
+                listing.map_or_else(Vec::new, |listing| listing.matching(states))
+            }
+            None => {
+                let listings = index.by_type.get(record_type).into_iter();
+                let listings = listings.flat_map(HashMap::values);
+                let all: BTreeSet<&Name> = listings.flat_map(Listing::all).collect();
+                all.into_iter().collect()
+            }
         };
-        named.filter_map(candidate).collect()
+        let candidate = |name: &Name| index.candidate(name, position);
+        named.into_iter().filter_map(candidate).collect()
     }
 }
 
@@ -183,6 +198,24 @@ impl CommitObserver for Subscriptions {
 }
 
 impl Index {
+    fn listing(&self, record_type: &TypeName, database: &Database) -> Option<&Listing> {
+        self.by_type.get(record_type)?.get(database)
+    }
+
+    fn candidate(&self, name: &Name, position: u64) -> Option<Candidate> {
+        let (device, key) = &**name;
+        let device_entry = self.devices.get(device)?;
+        let entry = device_entry.subscriptions.get(key)?;
+        let query = entry.query.as_ref().filter(|_| entry.since < position)?;
+        Some(Candidate {
+            device: device.clone(),
+            user: device_entry.user.clone(),
+            database: key.database.clone(),
+            id: key.id.clone(),
+            query: Arc::clone(query),
+        })
+    }
+
     fn apply(&mut self, event: &Event) {
         let (Stream::Device(id) | Stream::Subscriptions(id)) = &event.stream else {
             return;
@@ -246,29 +279,36 @@ impl Index {
             desired_keys: None,
             ..query
         });
-        let record_type = query.as_ref().map(|query| query.record_type.clone());
+        let query = query.map(Arc::new);
         let entry = Entry {
             subscription: Arc::new(subscription),
-            query: query.map(Arc::new),
+            query: query.clone(),
             since,
         };
         let device = self.device(id, || user);
         if let Some(before) = device.subscriptions.insert(key.clone(), entry) {
             self.unlist(id, &key, &before);
         }
-        if let Some(record_type) = record_type {
-            let listed = self.by_type.entry(record_type).or_default();
-            listed.insert((id.clone(), key));
+        if let Some(query) = query {
+            let of_type = self.by_type.entry(query.record_type.clone()).or_default();
+            let listing = of_type.entry(key.database.clone()).or_default();
+            listing.add(&Arc::new((id.clone(), key)), &query);
         }
     }
 
     fn unlist(&mut self, id: &DeviceId, key: &SubscriptionKey, entry: &Entry) {
         let Some(query) = &entry.query else { return };
-        if let Some(listed) = self.by_type.get_mut(&query.record_type) {
-            listed.remove(&(id.clone(), key.clone()));
-            if listed.is_empty() {
-                self.by_type.remove(&query.record_type);
+        let Some(of_type) = self.by_type.get_mut(&query.record_type) else {
+            return;
+        };
+        if let Some(listing) = of_type.get_mut(&key.database) {
+            listing.remove(&Arc::new((id.clone(), key.clone())), query);
+            if listing.len() == 0 {
+                of_type.remove(&key.database);
             }
+        }
+        if of_type.is_empty() {
+            self.by_type.remove(&query.record_type);
         }
     }
 }
