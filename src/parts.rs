@@ -21,8 +21,9 @@ use skytrail_actors::push::{Push, PushState};
 use skytrail_actors::record::actor::RecordActorState;
 use skytrail_actors::record::records::Records;
 use skytrail_actors::record::write_model::CacheSizes;
-use skytrail_actors::subscription::Notices;
+use skytrail_actors::subscription::{MAX_NOTICE_LAG, Notices};
 use skytrail_actors::task::{ListTasks, TaskReport, Tasks};
+use skytrail_schema::time::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditState, AuditTrail};
@@ -106,7 +107,7 @@ pub struct States {
     /// The hub of `/_/pubsub`.
     pub internal_hub: Option<HubState>,
     /// The delivery of changes to their subscribers.
-    pub notices: Option<DeliveryState>,
+    pub notices: Option<NoticeFigures>,
     /// What is sent to push services; empty if none is configured.
     pub push: Option<Vec<PushState>>,
     /// Live queries and their position.
@@ -156,6 +157,36 @@ pub struct LiveFigures {
     pub state: LiveQueriesState,
 }
 
+/// The delivery of changes to their subscribers, and how far it is behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct NoticeFigures {
+    /// Events of the log after the delivery's position.
+    pub lag_events: u64,
+    /// The age of the oldest commit whose subscribers have not been told; 0 if there is none.
+    pub lag_seconds: u64,
+    /// The delivery.
+    #[serde(flatten)]
+    pub delivery: DeliveryState,
+}
+
+impl NoticeFigures {
+    fn new(delivery: DeliveryState, head: u64, now: Timestamp) -> Self {
+        let age = delivery.oldest.map(|oldest| now.micros() - oldest.micros());
+        Self {
+            lag_events: head.saturating_sub(delivery.position),
+            lag_seconds: age.and_then(|it| u64::try_from(it).ok()).unwrap_or(0) / 1_000_000,
+            delivery,
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let (seconds, events) = (self.lag_seconds, self.lag_events);
+        (seconds > MAX_NOTICE_LAG.as_secs()).then(|| {
+            format!("subscribers are told of changes {seconds} s late: {events} events wait")
+        })
+    }
+}
+
 /// Totals over the record store's own indexes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct IndexFigures {
@@ -201,6 +232,7 @@ impl States {
         if let Some(reason) = &self.store_trouble {
             troubles.push(format!("the record store cannot be read: {reason}"));
         }
+        troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
         if self.erasures.is_failing {
             troubles.push("an erasure is not finished yet: the log says why".to_owned());
         }
@@ -234,15 +266,18 @@ impl Parts {
             self.indexes(),
             self.captured(),
         );
+        let log = self.log.state();
+        let now = self.records.env().clock.now();
         States {
-            log: self.log.state(),
             projector: projector.flatten(),
             // Listing the indexes has just tried to read.
             store_trouble: self.store.read_trouble(),
             queries: self.store.query_figures(),
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
-            notices: notices.flatten(),
+            notices: notices
+                .flatten()
+                .map(|delivery| NoticeFigures::new(delivery, log.head, now)),
             push,
             live: live.flatten().map(|delivery| LiveFigures {
                 position: delivery.position,
@@ -264,6 +299,7 @@ impl Parts {
             audit: self.audit.state(),
             backups: self.backups.state(),
             checkpoints: self.checkpoints.state(),
+            log,
         }
     }
 
@@ -295,4 +331,31 @@ where
 {
     let answer = tokio::time::timeout(STATE_TIMEOUT, actor.send(message)).await;
     answer.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    #[test]
+    fn notices_are_in_trouble_when_they_are_late_not_when_they_are_many() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let figures = |oldest: Option<i64>| {
+            let delivery = DeliveryState {
+                position: 1000,
+                oldest: oldest.map(at),
+                consumer: Json::Null,
+            };
+            NoticeFigures::new(delivery, 51_000, at(500))
+        };
+        for (oldest, lag) in [(None, 0), (Some(440), 60), (Some(600), 0)] {
+            let figures = figures(oldest);
+            assert_eq!((figures.lag_events, figures.lag_seconds), (50_000, lag));
+            assert_eq!(figures.trouble(), None);
+        }
+        let trouble = figures(Some(430)).trouble().unwrap();
+        assert!(trouble.contains("70 s late: 50000 events"), "{trouble}");
+    }
 }

@@ -14,7 +14,7 @@ pub use process::Process;
 pub use text::{CONTENT_TYPE, Exposition};
 
 use self::plugins::{write_deliveries, write_plugins, write_tasks};
-use self::realtime::{write_hubs, write_live, write_push};
+use self::realtime::{write_hubs, write_live, write_notices, write_push};
 use self::storage::{write_backups, write_captured, write_erasures, write_log, write_store};
 use crate::auth::refusals::Reason;
 use crate::http::counters::ActionFigures;
@@ -41,6 +41,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],
     );
+    write_notices(&mut text, states);
     write_live(&mut text, states);
     write_backups(&mut text, &states.backups);
     write_process(&mut text);

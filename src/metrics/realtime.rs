@@ -56,6 +56,20 @@ pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
     }
 }
 
+pub(super) fn write_notices(text: &mut Exposition, states: &States) {
+    let notices = states.notices.as_ref();
+    text.metric(
+        "skytrail_notices_lag_events",
+        "Events whose subscribers have not been told yet.",
+    )
+    .maybe(notices.map(|it| it.lag_events));
+    text.metric(
+        "skytrail_notices_lag_seconds",
+        "Age of the oldest commit whose subscribers have not been told yet.",
+    )
+    .maybe(notices.map(|it| it.lag_seconds));
+}
+
 pub(super) fn write_live(text: &mut Exposition, states: &States) {
     let live = states.live.as_ref();
     let lag = live.map(|it| states.log.head.saturating_sub(it.position));

@@ -3,6 +3,7 @@
 mod behind;
 mod leaving;
 mod limits;
+mod many;
 mod missed;
 mod owners;
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -51,6 +52,9 @@ pub struct DeliveryParts<C> {
 pub struct DeliveryState {
     /// The last position that was delivered or passed unread.
     pub position: u64,
+    /// When the oldest commit that is not delivered yet was made; `None` if there is none.
+    #[serde(skip)]
+    pub oldest: Option<Timestamp>,
     /// The consumer's own state.
     pub consumer: Json,
 }
@@ -88,6 +92,7 @@ impl<C: Consumer> Delivery<C> {
         }
         let state = DeliveryState {
             position: position.max(earliest),
+            oldest: None,
             consumer: parts.consumer.state(),
         };
         Self {
@@ -173,8 +178,10 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
                 tokio::time::sleep(PAUSE).await;
             }
             for commit in commits {
+                shown.state.lock().oldest = Some(commit.time);
                 parts.consumer.take(&commit).await;
                 position = commit.last_position();
+                shown.state.lock().position = position;
             }
             parts.consumer.caught_up();
             bookmark.passed(&parts, position).await;
@@ -183,6 +190,9 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
         let mut state = shown.state.lock();
         state.position = position;
         state.consumer = parts.consumer.state();
+        if position >= *parts.until.borrow() {
+            state.oldest = None;
+        }
     }
 }
 
@@ -289,6 +299,61 @@ mod tests {
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Takes a commit for every permit.
+    struct Slow(Arc<tokio::sync::Semaphore>);
+
+    #[async_trait]
+    impl Consumer for Slow {
+        fn is_idle(&self) -> bool {
+            false
+        }
+
+        async fn take(&mut self, _: &Commit) {
+            self.0.acquire().await.unwrap().forget();
+        }
+
+        fn state(&self) -> Json {
+            Json::Null
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_late_a_delivery_is_can_be_seen_within_a_batch() {
+        let mut log = Written(Vec::new());
+        for second in 1..4 {
+            let mut next = Commit::clone(&commit(log.head() + 1, 2));
+            next.time = Timestamp::from_micros(second * 1_000_000);
+            log.0.push(Arc::new(next));
+        }
+        let (until, receiver) = watch::channel(0);
+        let permits = Arc::new(tokio::sync::Semaphore::new(0));
+        let parts = DeliveryParts {
+            slot: None,
+            log: Arc::new(log),
+            until: receiver,
+            consumer: Slow(Arc::clone(&permits)),
+        };
+        let delivery = Delivery::new(parts, Some(0));
+        let (parts, shown) = (delivery.parts.unwrap(), delivery.shown);
+        let seen = async {
+            let mut seen = Vec::new();
+            until.send_replace(6);
+            for _ in 0..4 {
+                rest().await;
+                let state = shown.state.lock().clone();
+                seen.push((
+                    state.position,
+                    state.oldest.map(|it| it.micros() / 1_000_000),
+                ));
+                permits.add_permits(1);
+            }
+            drop(until);
+            seen
+        };
+        let ((), seen) = tokio::join!(run(parts, Arc::clone(&shown)), seen);
+        assert_eq!(seen, [(0, Some(1)), (2, Some(2)), (4, Some(3)), (6, None)]);
     }
 
     proptest! {
