@@ -190,7 +190,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
         let mut state = shown.state.lock();
         state.position = position;
         state.consumer = parts.consumer.state();
-        if position >= *parts.until.borrow() {
+        if is_idle || position >= *parts.until.borrow() {
             state.oldest = None;
         }
     }
