@@ -118,7 +118,7 @@ pub(crate) fn extension(
     let is_wanted = |set: &&Vec<String>| set.iter().collect::<BTreeSet<_>>() == wanted;
     let declared = definition.unique.iter().filter(is_wanted);
     let declared: Vec<Vec<String>> = declared.cloned().collect();
-    if are_unique == !declared.is_empty() {
+    if are_unique != declared.is_empty() {
         return Ok(None);
     }
     if are_unique && definition.unique.len() >= MAX_SETS {
