@@ -96,6 +96,7 @@ mod tests {
             "relation:query",
             "role:get",
             "schema:fetch",
+            "schema:settings",
         ];
         assert_eq!(names, chosen);
     }

@@ -57,7 +57,9 @@ fn a_trigger_that_is_missing_at_a_start_comes_back() {
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     await_triggers(&world);
-    assert!(world.server.output().contains(WARNING));
+    eventually("the log says so", || {
+        world.server.output().contains(WARNING).then_some(())
+    });
     world.sql("UPDATE note SET n = 2");
     world.settled();
     assert_eq!(world.fetch("note/1")["n"], 2);
