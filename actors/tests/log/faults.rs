@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use skytrail_actors::log::disk::Disk;
 use skytrail_actors::log::{
-    AppendError, CommitObserver, EventLog, LogOpenError, OpenedLog, Reserve,
+    AppendError, CommitObserver, EmbeddedLog, EventLog, LogOpenError, OpenedLog, Reserve,
 };
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
 use skytrail_schema::event::{Commit, EventBody};
@@ -116,16 +116,7 @@ async fn runs_full(full: io::ErrorKind) {
         full,
         ..Faults::default()
     });
-    let mut number = 100;
-    // The space that was written ahead still takes some commits.
-    let refused = loop {
-        match log.append(blind(number, number)).await {
-            Ok(commit) => acknowledged.push(commit),
-            Err(error) => break error,
-        }
-        number += 1;
-        assert!(number < 100_000, "the disk never ran full");
-    };
+    let refused = append_until_refused(&log, &mut acknowledged).await;
     assert_eq!(refused, AppendError::DiskFull);
     assert_eq!(read_all(&log).await, acknowledged, "reading goes on");
     disk.set_faults(Faults::default());
@@ -134,6 +125,22 @@ async fn runs_full(full: io::ErrorKind) {
     let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
     assert_eq!(read_all(&log).await, acknowledged);
     close(&log);
+}
+
+/// Appends until the log refuses it: the space that was written ahead still takes some commits.
+async fn append_until_refused(
+    log: &EmbeddedLog,
+    acknowledged: &mut Vec<Arc<Commit>>,
+) -> AppendError {
+    let mut number = 100;
+    loop {
+        match log.append(blind(number, number)).await {
+            Ok(commit) => acknowledged.push(commit),
+            Err(error) => return error,
+        }
+        number += 1;
+        assert!(number < 100_000, "nothing was refused");
+    }
 }
 
 /// A new segment needs a file descriptor; without one nothing has been written.
@@ -146,15 +153,7 @@ async fn a_log_without_file_descriptors_refuses_writes_and_goes_on_when_there_ar
         is_out_of_descriptors: true,
         ..Faults::default()
     });
-    let mut number = 100;
-    let refused = loop {
-        match log.append(blind(number, number)).await {
-            Ok(commit) => acknowledged.push(commit),
-            Err(error) => break error,
-        }
-        number += 1;
-        assert!(number < 100_000, "no segment was started");
-    };
+    let refused = append_until_refused(&log, &mut acknowledged).await;
     assert_eq!(refused, AppendError::OutOfDescriptors);
     disk.set_faults(Faults::default());
     acknowledged.push(log.append(blind(1, 1)).await.unwrap());

@@ -325,7 +325,10 @@ mod tests {
     }
 
     fn asked(user: &str, record_type: &str) -> Asked {
-        let wire = serde_json::json!({"record_type": record_type});
+        asked_for(user, &serde_json::json!({"record_type": record_type}))
+    }
+
+    fn asked_for(user: &str, wire: &serde_json::Value) -> Asked {
         let query = Query::parse(wire.as_object().unwrap()).unwrap();
         let caller = Caller {
             user: Some(user.into()),
@@ -413,16 +416,7 @@ mod tests {
     fn values_make_no_difference_but_who_asks_and_how_does() {
         let parse = |predicate: serde_json::Value, caller: &str| {
             let wire = serde_json::json!({"record_type": "note", "predicate": predicate});
-            let query = Query::parse(wire.as_object().unwrap()).unwrap();
-            let caller = Caller {
-                user: Some(caller.into()),
-                ..Caller::default()
-            };
-            let viewer = Viewer {
-                scope: &Scope::Public,
-                caller: &caller,
-            };
-            Asked::new(&query, &viewer).fingerprint
+            asked_for(caller, &wire).fingerprint
         };
         let path = serde_json::json!({"$type": "keypath", "$val": "n"});
         let one = parse(serde_json::json!(["gt", path, 1]), "a");
