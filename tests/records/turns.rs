@@ -8,14 +8,28 @@ use serde_json::json;
 use crate::door::{figure, scrape};
 use crate::support::client::Client;
 use crate::support::eventually;
+use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
 #[test]
 fn a_quick_query_does_not_wait_for_the_slow_ones_of_another_user() {
-    let server = TestServer::start();
+    leave_room(&TestServer::start());
+}
+
+#[test]
+fn neither_does_it_in_postgresql() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    leave_room(&TestServer::with(&[
+        ("DATABASE_URL", url.as_str()),
+        ("DATABASE_CONNECTIONS", "4"),
+    ]));
+}
+
+fn leave_room(server: &TestServer) {
     let (ada, bea) = (
-        Client::signed_up(&server, "ada"),
-        Client::signed_up(&server, "bea"),
+        Client::signed_up(server, "ada"),
+        Client::signed_up(server, "bea"),
     );
     let text = "a".repeat(100_000);
     for batch in 0..10 {
@@ -44,7 +58,7 @@ fn a_quick_query_does_not_wait_for_the_slow_ones_of_another_user() {
         });
     }
     eventually("all have arrived", || {
-        let running = figure(&scrape(&server), "skytrail_requests_running");
+        let running = figure(&scrape(server), "skytrail_requests_running");
         (running >= num_slow as f64).then_some(())
     });
     let found = bea.call("record:query", quick).result();
@@ -52,6 +66,6 @@ fn a_quick_query_does_not_wait_for_the_slow_ones_of_another_user() {
     assert_eq!(found[0]["n"], 1);
     assert!(num_answered < num_slow / 2, "{num_answered} of {num_slow}");
     let waiting = "skytrail_store_queries{state=\"waiting\"}";
-    let waiting = figure(&scrape(&server), waiting);
+    let waiting = figure(&scrape(server), waiting);
     assert!(waiting > 0.0, "{waiting}");
 }

@@ -197,6 +197,10 @@ impl SqlStore {
         num_faults: u64,
         (index_limits, num_readers): (IndexLimits, usize),
     ) -> Self {
+        let max_wait = match &home {
+            StoreLocation::File(_) => MAX_WAIT,
+            StoreLocation::Server(server) => server.max_wait(),
+        };
         let catalog = Arc::clone(&state.catalog);
         Self {
             home,
@@ -209,7 +213,7 @@ impl SqlStore {
             tended_since: OnceLock::new(),
             lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
-            turns: Turns::new(num_readers.saturating_sub(1)),
+            turns: Turns::new(num_readers.saturating_sub(1), max_wait),
             ending: CancellationToken::new(),
         }
     }
@@ -233,27 +237,14 @@ impl SqlStore {
 
     /// Waits for the turn of a query, which was broken off before or not.
     async fn turn(&self, asked: &Asked, was_broken_off: bool) -> Result<Turn<'_>, StoreError> {
-        let (why, turn) = match &self.home {
-            StoreLocation::File(_) => {
-                let turn = self.turns.take(asked, was_broken_off);
-                (UnavailableReason::Busy, timeout(MAX_WAIT, turn).await)
-            }
-            StoreLocation::Server(server) => {
-                let turn = self.turns.take_slot();
-                (
-                    UnavailableReason::Slow,
-                    timeout(server.max_wait(), turn).await,
-                )
-            }
-        };
-        match turn {
-            Ok(turn) => turn.map_err(|_closed| self.failed(sqlx::Error::PoolClosed)),
-            Err(_late) => {
-                self.turns.num_refused.fetch_add(1, Ordering::Relaxed);
-                let cause = "other queries use all connections";
-                Err(StoreError::unavailable(why, cause))
-            }
-        }
+        let turn = self.turns.take(asked, was_broken_off).await;
+        turn.ok_or_else(|| {
+            let why = match &self.home {
+                StoreLocation::File(_) => UnavailableReason::Busy,
+                StoreLocation::Server(_) => UnavailableReason::Slow,
+            };
+            StoreError::unavailable(why, "other queries use all connections")
+        })
     }
 
     /// Returns how queries wait for each other at present.
@@ -263,7 +254,7 @@ impl SqlStore {
 
     /// Occupies a slot of queries.
     #[cfg(test)]
-    pub(super) async fn occupy(&self) -> Turn<'_> {
+    pub(super) async fn occupy(&self) -> SemaphorePermit<'_> {
         self.turns.take_slot().await.unwrap()
     }
 

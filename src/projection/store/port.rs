@@ -67,11 +67,7 @@ impl SqlStore {
                     answered => answered,
                 }
             };
-            let answered = match &self.home {
-                StoreLocation::File(_) => self.turns.run(&mut turn, &asked, work).await,
-                StoreLocation::Server(_) => Some(work.await),
-            };
-            if let Some(answered) = answered {
+            if let Some(answered) = self.turns.run(&mut turn, &asked, work).await {
                 return answered.map_err(|error| self.note(error));
             }
             was_broken_off = true;

@@ -9,8 +9,6 @@
 //! 4. What took long is remembered by who asked and how, whatever the values. The same query waits
 //!    for a long place at once, until it turns out to be quick again. What it costs depends on who
 //!    asks, since access lists hide different records from different users.
-//!
-//! In a server, queries only hold slots: breaking one off there costs a connection.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,11 +24,14 @@ use skytrail_actors::store::Viewer;
 use skytrail_schema::id::UserId;
 use skytrail_schema::predicate::{Operand, Predicate};
 use skytrail_schema::query::{Query, SortKey};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A query that takes longer than this needs a long place.
 const TRIAL: Duration = Duration::from_millis(100);
+
+/// How long a query waits for a long place.
+const MAX_LONG_WAIT: Duration = Duration::from_secs(30);
 
 /// How many queries that take long one user can run at once, if there are that many places for
 /// others too.
@@ -57,10 +58,12 @@ pub(super) struct Turns {
     slots: Semaphore,
     num_slots: usize,
     long: Semaphore,
+    /// How long a query waits for a slot.
+    max_wait: Duration,
     trial: Duration,
     known: Mutex<Known>,
     num_waiting: AtomicU64,
-    pub(super) num_refused: AtomicU64,
+    num_refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -94,7 +97,7 @@ impl Asked {
 }
 
 /// The right to run.
-pub(in crate::projection) struct Turn<'a> {
+pub(super) struct Turn<'a> {
     _slot: SemaphorePermit<'a>,
     long: Option<LongPlace<'a>>,
 }
@@ -105,12 +108,13 @@ struct LongPlace<'a> {
 }
 
 impl Turns {
-    pub(super) fn new(num_slots: usize) -> Self {
+    pub(super) fn new(num_slots: usize, max_wait: Duration) -> Self {
         let num_slots = num_slots.max(1);
         Self {
             slots: Semaphore::new(num_slots),
             num_slots,
             long: Semaphore::new(num_long(num_slots)),
+            max_wait,
             trial: TRIAL,
             known: Mutex::default(),
             num_waiting: AtomicU64::new(0),
@@ -128,45 +132,49 @@ impl Turns {
         }
     }
 
-    /// Waits for a slot only.
-    pub(super) async fn take_slot(&self) -> Result<Turn<'_>, AcquireError> {
-        let _waiting = Waiting::new(&self.num_waiting);
-        Ok(Turn {
-            _slot: self.slots.acquire().await?,
-            long: None,
+    /// Waits for a slot, and for a long place if the query or another such query took long before.
+    /// Returns `None` if the wait was too long.
+    pub(super) async fn take(&self, asked: &Asked, was_broken_off: bool) -> Option<Turn<'_>> {
+        let waiting = Waiting::new(&self.num_waiting);
+        let turn = self.wait(asked, was_broken_off).await;
+        drop(waiting);
+        if turn.is_none() {
+            self.num_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        turn
+    }
+
+    async fn wait(&self, asked: &Asked, was_broken_off: bool) -> Option<Turn<'_>> {
+        if !was_broken_off && !self.takes_long(asked) {
+            let slot = self.take_slot().await?;
+            // Others of its kind may have taken long meanwhile.
+            if !self.takes_long(asked) {
+                return Some(Turn {
+                    _slot: slot,
+                    long: None,
+                });
+            }
+        }
+        let long = timeout(MAX_LONG_WAIT, self.take_long(asked)).await.ok()??;
+        Some(Turn {
+            _slot: self.take_slot().await?,
+            long: Some(long),
         })
     }
 
-    /// Waits for a slot, and for a long place if the query or another such query took long before.
-    pub(super) async fn take(
-        &self,
-        asked: &Asked,
-        was_broken_off: bool,
-    ) -> Result<Turn<'_>, AcquireError> {
-        if !was_broken_off && !self.takes_long(asked) {
-            let turn = self.take_slot().await?;
-            // Others of its kind may have taken long meanwhile.
-            if !self.takes_long(asked) {
-                return Ok(turn);
-            }
-        }
-        self.take_long(asked).await
+    pub(super) async fn take_slot(&self) -> Option<SemaphorePermit<'_>> {
+        let slot = timeout(self.max_wait, self.slots.acquire()).await;
+        slot.ok()?.ok()
     }
 
-    /// Waits for a long place, and for a slot.
-    async fn take_long(&self, asked: &Asked) -> Result<Turn<'_>, AcquireError> {
-        let _waiting = Waiting::new(&self.num_waiting);
+    async fn take_long(&self, asked: &Asked) -> Option<LongPlace<'_>> {
         let own = match self.own_places(asked) {
-            Some(places) => Some(places.acquire_owned().await?),
+            Some(places) => Some(places.acquire_owned().await.ok()?),
             None => None,
         };
-        let shared = self.long.acquire().await?;
-        Ok(Turn {
-            _slot: self.slots.acquire().await?,
-            long: Some(LongPlace {
-                _shared: shared,
-                _own: own,
-            }),
+        Some(LongPlace {
+            _shared: self.long.acquire().await.ok()?,
+            _own: own,
         })
     }
 
@@ -320,7 +328,7 @@ mod tests {
     fn turns(num_slots: usize) -> Turns {
         Turns {
             trial: Duration::ZERO,
-            ..Turns::new(num_slots)
+            ..Turns::new(num_slots, MAX_LONG_WAIT)
         }
     }
 
@@ -349,7 +357,7 @@ mod tests {
     /// Begins a query that is done as soon as it is known to take long. Returns its turn, unless it
     /// has to wait or is broken off.
     async fn begin<'a>(turns: &'a Turns, asked: &Asked) -> Option<Turn<'a>> {
-        let mut turn = now(turns.take(asked, false)).await?.unwrap();
+        let mut turn = now(turns.take(asked, false)).await??;
         let work = poll_fn(|cx| {
             cx.waker().wake_by_ref();
             match turns.takes_long(asked) {
@@ -401,7 +409,7 @@ mod tests {
     async fn what_was_quick_needs_no_long_place_any_more() {
         let turns = Turns {
             trial: Duration::from_secs(3600),
-            ..Turns::new(2)
+            ..Turns::new(2, MAX_LONG_WAIT)
         };
         let same = asked("a", "one");
         turns.remember(&same);
