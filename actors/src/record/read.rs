@@ -38,23 +38,17 @@ pub async fn fetch(
     env: &RecordEnv,
     command: FetchRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
-    if let Some(moment) = command.as_of {
-        let caller = &command.context.caller;
-        return under_steady_rules(env, caller, || fetch_past(env, &command, moment)).await;
-    }
     let caller = &command.context.caller;
-    let (_, mut named) = env.model.get_named_rules();
-    for _ in 0..MAX_ATTEMPTS {
+    under_steady_rules(env, caller, || async {
+        if let Some(moment) = command.as_of {
+            return fetch_past(env, &command, moment).await;
+        }
         let room = PageBytes::new(env.max_page_bytes, "ids");
         let heads = env.load_heads_within(&command.ids, room).await?;
-        // Rules hide nothing under a name that they do not know.
-        let (_, after) = env.model.get_named_rules();
-        if caller.is_master() || named.is_same(&after) {
-            return Ok(pick(env, &command, &heads, &after.rules));
-        }
-        named = after;
-    }
-    Err(ApiError::overloaded("the record store"))
+        // Rules hide nothing under a name that they do not know, so they are read afterwards.
+        Ok(pick(env, &command, &heads, &env.model.get_field_rules()))
+    })
+    .await
 }
 
 /// Picks the records that were asked for, as far as the caller may see them.
@@ -88,7 +82,8 @@ fn pick(
 }
 
 /// Computes an answer that depends on today's rules of access to fields, and does so again if the
-/// rules or the names of fields changed meanwhile.
+/// rules or the names of fields changed meanwhile: then the answer, even a refusal, must not be
+/// judged by the old rules.
 pub(super) async fn under_steady_rules<T, F>(
     env: &RecordEnv,
     caller: &Caller,
@@ -171,24 +166,17 @@ fn not_found() -> ApiError {
 /// 120 for paths that the type does not have, 124 for fields that the caller must not look at; the
 /// store failed.
 pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
-    if let Some(moment) = command.as_of {
-        let caller = &command.context.caller;
-        return under_steady_rules(env, caller, || as_of::query(env, &command, moment)).await;
-    }
-    let (mut position, mut named) = env.model.get_named_rules();
-    for _ in 0..MAX_ATTEMPTS {
-        env.applied.wait_for(position.max(env.log.head())).await?;
-        let answered = answer(env, &command, &named.rules).await;
-        // Names and rules may have changed before the store answered. Then its answer, even a
-        // refusal, must not be judged by the old rules.
-        let (now, after) = env.model.get_named_rules();
-        if command.context.caller.is_master() || named.is_same(&after) {
-            let (found, count) = answered?;
-            return Ok(reply(env, found, count));
+    let caller = &command.context.caller;
+    under_steady_rules(env, caller, || async {
+        if let Some(moment) = command.as_of {
+            return as_of::query(env, &command, moment).await;
         }
-        (position, named) = (now, after);
-    }
-    Err(ApiError::overloaded("the record store"))
+        let (position, named) = env.model.get_named_rules();
+        env.applied.wait_for(position.max(env.log.head())).await?;
+        let (found, count) = answer(env, &command, &named.rules).await?;
+        Ok(reply(env, found, count))
+    })
+    .await
 }
 
 /// Asks the store, and adds what the query includes.
