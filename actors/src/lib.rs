@@ -21,6 +21,7 @@ pub mod live;
 pub mod log;
 pub mod observe;
 pub mod ops_store;
+pub mod pauses;
 pub mod plugin;
 pub mod projector;
 pub mod push;

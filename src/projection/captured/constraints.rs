@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use skytrail_actors::capture::UniqueSets;
+use skytrail_actors::pauses::pause_after;
 use sqlx::postgres::PgDatabaseError;
 use tokio::time::Instant;
 
@@ -20,11 +20,6 @@ use crate::projection::sql::{Arg, Sql};
 
 /// PostgreSQL's code for a NULL in a column that is NOT NULL.
 const NO_VALUE: &str = "23502";
-
-/// How soon the first attempt to restore a lifted constraint follows.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Columns other than those of fields that can be in a unique set.
 const TEXTS: [&str; 2] = ["_database_id", "_owner_id"];
@@ -191,7 +186,7 @@ pub(in crate::projection) struct Retries(HashMap<(String, String), Retry>);
 #[derive(Debug)]
 struct Retry {
     at: Instant,
-    pause: Duration,
+    num_failures: u32,
 }
 
 impl Retries {
@@ -200,12 +195,9 @@ impl Retries {
     }
 
     fn put_off(&mut self, key: (String, String), now: Instant) {
-        let pause = self
-            .0
-            .get(&key)
-            .map_or(FIRST_PAUSE, |retry| (retry.pause * 2).min(LONGEST_PAUSE));
-        let at = now + pause;
-        self.0.insert(key, Retry { at, pause });
+        let num_failures = self.0.get(&key).map_or(1, |retry| retry.num_failures + 1);
+        let at = now + pause_after(num_failures);
+        self.0.insert(key, Retry { at, num_failures });
     }
 }
 
@@ -248,6 +240,8 @@ async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sq
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// The pause after the first failure; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause of our own choice.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+use crate::pauses::pause_after;
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,12 +207,6 @@ impl<T> Schedule<T> {
         let until = now + pause_after(self.num_holds).max(wait);
         self.held_until = self.held_until.max(Some(until));
     }
-}
-
-/// Returns the pause after this many failures.
-fn pause_after(num_failures: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(num_failures.saturating_sub(1));
-    FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::delivery::consumers::parts::{ConsumerParts, LogSide, Recipient};
 use crate::delivery::consumers::schedule::{AfterFailure, GivenUp, Start};
 use crate::delivery::consumers::store::DeadLetter;
 use crate::log::seek::load_commit;
+use crate::pauses::pause_after;
 use crate::plugin::{
     CatchUp, DeliveryNote, ExtensionPoints, Hook, PluginCallError, PluginRequest, Presence,
     Urgency, Via,
@@ -264,12 +265,11 @@ impl DeliveryLoop {
 
     /// Pauses all deliveries for a while: 1, 2, 4 … 30 s.
     fn hold(&mut self) {
-        const LONGEST: u32 = 30;
+        const LONGEST: Duration = Duration::from_secs(30);
         let now = Instant::now();
         if self.held_until.is_none_or(|until| until <= now) {
-            let pause = PAUSE * (1 << self.num_unready.min(5)).min(LONGEST);
-            self.held_until = Some(now + pause);
             self.num_unready += 1;
+            self.held_until = Some(now + pause_after(self.num_unready).min(LONGEST));
         }
     }
 

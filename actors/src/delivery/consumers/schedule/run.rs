@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AfterFailure, GivenUp, Lane, Moment, Schedule, Start, State, Task, TaskId};
-
-/// The longest pause between attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+use crate::pauses::pause_after;
 
 impl Schedule {
     /// Returns a task to start, if there is one and `window` has room for it.
@@ -374,10 +372,4 @@ impl Schedule {
             self.enlist(id.position);
         }
     }
-}
-
-/// Returns the pause after this many attempts: 1, 2, 4 … 300 s.
-pub(super) fn pause_after(attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
-    Duration::from_secs(1 << doublings).min(LONGEST_PAUSE)
 }

@@ -2,7 +2,6 @@ mod random;
 
 use skytrail_schema::id::RecordId;
 
-use super::run::pause_after;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -91,14 +90,6 @@ fn a_failure_waits_longer_each_time_and_is_given_up_in_the_end() {
     assert_eq!(schedule.fail(start.task, now, None), AfterFailure::Dead);
     // Now the record continues.
     assert_eq!(schedule.next(now, 1).unwrap().task, task(2, 0));
-}
-
-#[test]
-fn pauses_double_up_to_five_minutes() {
-    let pauses: Vec<u64> = (1..12)
-        .map(|attempts| pause_after(attempts).as_secs())
-        .collect();
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
 }
 
 #[test]
