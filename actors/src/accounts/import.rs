@@ -103,8 +103,8 @@ async fn attempt(
         let message = "a user with this id already exists";
         return Err(ApiError::new(Code::Duplicated, message));
     }
-    let heads = env.load_heads(std::slice::from_ref(&item.id)).await?;
-    let position = user_position.min(heads.position);
+    let (position, original) = env.load_head(&item.id).await?;
+    let position = position.min(user_position);
     let definition = env.definition(&item.id.record_type);
     let now = env.clock.now();
     let at = DraftContext {
@@ -113,7 +113,6 @@ async fn attempt(
         definition: &definition,
         now,
     };
-    let original = heads.get(&item.id).cloned();
     let stored = original.as_ref().map(|head| &head.record);
     refuse_private(stored)?;
     let belongs_to_user = stored.is_none_or(|stored| stored.owner.as_ref() == Some(&command.user));

@@ -58,9 +58,8 @@ impl Accounts {
         let (context, id) = (&command.context, &command.user);
         for _ in 0..MAX_ATTEMPTS {
             let user = self.load_known(id).await?;
-            let record = RecordId::user(id);
-            let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
-            if heads.get(&record).is_none() {
+            let (_, record) = self.env.load_head(&RecordId::user(id)).await?;
+            if record.is_none() {
                 let message = "user record not found";
                 return Err(ApiError::new(Code::UnexpectedUserNotFound, message));
             }
@@ -204,11 +203,8 @@ impl Accounts {
 
     /// Loads the fields of a user's record.
     async fn load_fields(&self, id: &UserId) -> Result<Fields, ApiError> {
-        let record = RecordId::user(id);
-        let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
-        let head = heads.get(&record);
-        Ok(head
-            .map(|head| head.record.fields.clone())
-            .unwrap_or_default())
+        let (_, head) = self.env.load_head(&RecordId::user(id)).await?;
+        let fields = head.map(|head| head.record.fields.clone());
+        Ok(fields.unwrap_or_default())
     }
 }

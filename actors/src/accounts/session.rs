@@ -183,12 +183,12 @@ impl Accounts {
             let mut read_position = position;
             if login.is_some() {
                 let record = RecordId::user(id);
-                let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
-                read_position = read_position.min(heads.position);
-                if let Some(head) = heads.get(&record) {
+                let (record_position, head) = self.env.load_head(&record).await?;
+                read_position = read_position.min(record_position);
+                if let Some(head) = head {
                     let definition = self.env.definition(&record.record_type);
                     plan.save(
-                        &sign_up::login_draft(head, id, now),
+                        &sign_up::login_draft(&head, id, now),
                         &definition,
                         &Default::default(),
                     )?;
@@ -207,8 +207,7 @@ impl Accounts {
         context: &RequestContext,
     ) -> Result<Option<Record>, ApiError> {
         let record = RecordId::user(id);
-        let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
-        let stored = heads.get(&record);
+        let (_, stored) = self.env.load_head(&record).await?;
         if let Some(head) = stored.filter(|head| head.record.database == Database::Public) {
             return Ok(Some(head.record.clone()));
         }

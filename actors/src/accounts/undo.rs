@@ -71,15 +71,15 @@ async fn attempt(
 ) -> Result<Outcome<()>, ApiError> {
     let user = UserId::new(id.key.as_str());
     let (user_position, auth_row) = env.load_present_user(&user).await?;
-    let heads = env.load_heads(std::slice::from_ref(id)).await?;
-    let position = user_position.min(heads.position);
+    let (position, head) = env.load_head(id).await?;
+    let position = position.min(user_position);
     let mut plan = Plan::default();
     if let Some((version, state)) = auth_row {
         sso::plan_release(&mut plan, &state);
         let body = EventBody::UserRemoved(NoDetails {});
         plan.push(Stream::User(user.clone()), version + 1, body);
     }
-    if let Some(head) = heads.get(id) {
+    if let Some(head) = &head {
         let definition = env.definition(&id.record_type);
         if find_referrer(env, id, position).await?.is_some() {
             // Something that a hook has created meanwhile refers to the record: it stays, without

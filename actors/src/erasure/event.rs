@@ -59,18 +59,17 @@ impl Eraser {
         if !is_held {
             return Err(nothing(&named));
         }
-        let heads = self.load_checked(id, &command.context).await?;
-        let head = heads.get(id);
+        let (until, head) = self.load_checked(id, &command.context).await?;
         self.refuse_temporal(&id.record_type)?;
         let mut plan = Plan::default();
-        if let Some(head) = head {
+        if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
         let positions: Positions = [position].into_iter().collect();
         let mut files = NamedFiles::default();
         if command.with_files {
             files = self
-                .files_of(positions.iter(), &positions, &plan.events, heads.position)
+                .files_of(positions.iter(), &positions, &plan.events, until)
                 .await?;
         }
         let request = ErasureRequest {
@@ -81,7 +80,7 @@ impl Eraser {
             files: files.erased.iter().cloned().collect(),
             counters: BTreeMap::new(),
         };
-        let read = (heads.position, vec![ConflictKey::record(id)]);
+        let read = (until, vec![ConflictKey::record(id)]);
         let requested = self.request(plan, request, read, &command.context).await?;
         Ok(requested.map(|requested| Erased { files, ..requested }))
     }

@@ -1,12 +1,13 @@
 //! Erasing one field of a record, and the events that carried it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::positions::Positions;
-use skytrail_schema::record::Fields;
+use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::value::Value;
 
 use super::request::nothing;
@@ -69,14 +70,13 @@ impl Eraser {
             why,
             with_files,
         } = command;
-        let heads = self.load_checked(id, context).await?;
+        let (until, head) = self.load_checked(id, context).await?;
         self.refuse_temporal(&id.record_type)?;
-        let head = heads.get(id);
-        let has_value = |head: &&std::sync::Arc<skytrail_schema::record::Head>| {
+        let has_value = |head: &&Arc<Head>| {
             let value = head.record.fields.get(field);
             value.is_some_and(|value| !value.is_null())
         };
-        if let Some(head) = head.filter(has_value) {
+        if let Some(head) = head.as_ref().filter(has_value) {
             let fields = Fields::from_iter([(field.clone(), Value::Null)]);
             let item = SaveItem {
                 id: id.clone(),
@@ -99,19 +99,19 @@ impl Eraser {
             }
             _ => false,
         };
-        let found = self.in_stream(&stream, heads.position, |event| carries(&event.body));
+        let found = self.in_stream(&stream, until, |event| carries(&event.body));
         let positions: Positions = found.await?.into_iter().collect();
         if positions.is_empty() {
             return Err(nothing(&format!("{field} of {id}")));
         }
         let mut plan = Plan::default();
-        if let Some(head) = head {
+        if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
         let mut files = NamedFiles::default();
         if *with_files {
             files = self
-                .files_of(positions.iter(), &positions, &plan.events, heads.position)
+                .files_of(positions.iter(), &positions, &plan.events, until)
                 .await?;
         }
         let request = ErasureRequest {
@@ -125,7 +125,7 @@ impl Eraser {
             files: files.erased.iter().cloned().collect(),
             counters: BTreeMap::new(),
         };
-        let read = (heads.position, vec![ConflictKey::record(id)]);
+        let read = (until, vec![ConflictKey::record(id)]);
         let requested = self.request(plan, request, read, context).await?;
         Ok(requested.map(|requested| Erased { files, ..requested }))
     }

@@ -1,6 +1,7 @@
 //! Requesting an erasure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventBody, EventKind, Stream};
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::positions::Positions;
-use skytrail_schema::record::Record;
+use skytrail_schema::record::{Head, Record};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,7 +19,6 @@ use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::draft::no_permission;
-use crate::record::env::Heads;
 use crate::record::messages::DeleteRecords;
 use crate::record::past;
 
@@ -81,10 +81,9 @@ impl Eraser {
         let EraseRecord {
             context, id, why, ..
         } = command;
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        let head = heads.get(id);
-        self.env.applied.wait_for(heads.position).await?;
-        match head {
+        let (position, head) = self.env.load_head(id).await?;
+        self.env.applied.wait_for(position).await?;
+        match &head {
             Some(head) if !is_forced => {
                 check(context, Some(&head.record))?;
                 let database = head.record.database.clone();
@@ -93,9 +92,9 @@ impl Eraser {
             }
             Some(head) if !self.is_emptied(head).await? => {
                 let mut plan = Plan::default();
-                self.plan_without_record(&mut plan, head, context, heads.position)
+                self.plan_without_record(&mut plan, head, context, position)
                     .await?;
-                commit(&self.env.log, plan, heads.position, context).await?;
+                commit(&self.env.log, plan, position, context).await?;
                 return Ok(Outcome::Conflict);
             }
             None if !is_forced => {
@@ -105,17 +104,17 @@ impl Eraser {
             _ => {}
         }
         let stream = Stream::Record(id.clone());
-        let positions = self.with_payloads(&stream, heads.position).await?;
+        let positions = self.with_payloads(&stream, position).await?;
         // The last version of a record that stays is empty, and is not erased.
-        let is_gone = |position: &u64| head.is_none_or(|head| head.position != *position);
-        let positions: Positions = positions.iter().filter(is_gone).collect();
+        let last = head.map(|head| head.position);
+        let positions: Positions = positions.iter().filter(|it| Some(*it) != last).collect();
         let scope = ErasureScope::Record(stream.clone());
         if positions.is_empty() && !self.is_kept_beside(&scope).await? {
             return Err(nothing(id));
         }
         let mut files = NamedFiles::default();
         if command.with_files {
-            let files_of = self.files_of(positions.iter(), &positions, &[], heads.position);
+            let files_of = self.files_of(positions.iter(), &positions, &[], position);
             files = files_of.await?;
         }
         let request = ErasureRequest {
@@ -126,7 +125,7 @@ impl Eraser {
             files: files.erased.iter().cloned().collect(),
             counters: BTreeMap::new(),
         };
-        let read = (heads.position, vec![ConflictKey::record(id)]);
+        let read = (position, vec![ConflictKey::record(id)]);
         let requested = self
             .request(Plan::default(), request, read, context)
             .await?;
@@ -147,19 +146,20 @@ impl Eraser {
     }
 
     /// Loads a record whose past is to be erased, if it exists, and checks the caller's rights.
+    /// Returns the position as of which it is known.
     pub(super) async fn load_checked(
         &self,
         id: &RecordId,
         context: &RequestContext,
-    ) -> Result<Heads, ApiError> {
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        self.env.applied.wait_for(heads.position).await?;
-        let last = match heads.get(id) {
+    ) -> Result<(u64, Option<Arc<Head>>), ApiError> {
+        let (position, head) = self.env.load_head(id).await?;
+        self.env.applied.wait_for(position).await?;
+        let last = match &head {
             Some(head) => Some(head.record.clone()),
             None => past::last_state(&self.env, id).await?,
         };
         check(context, last.as_ref())?;
-        Ok(heads)
+        Ok((position, head))
     }
 
     async fn delete(

@@ -156,10 +156,10 @@ impl Eraser {
         let EraseUser {
             context, user, why, ..
         } = command;
-        let (position, row) = self.env.load_present_user(user).await?;
+        let (user_position, row) = self.env.load_present_user(user).await?;
         let id = RecordId::user(user);
-        let heads = self.env.load_heads(std::slice::from_ref(&id)).await?;
-        let position = position.min(heads.position);
+        let (position, head) = self.env.load_head(&id).await?;
+        let position = position.min(user_position);
         self.env.applied.wait_for(position).await?;
         let mut plan = Plan::default();
         if let Some((version, state)) = row {
@@ -167,10 +167,10 @@ impl Eraser {
             let body = EventBody::UserRemoved(NoDetails {});
             plan.push(Stream::User(user.clone()), version + 1, body);
         }
-        if let Some(head) = heads.get(&id)
-            && !self.is_emptied(head).await?
+        if let Some(head) = head
+            && !self.is_emptied(&head).await?
         {
-            self.plan_without_record(&mut plan, head, context, position)
+            self.plan_without_record(&mut plan, &head, context, position)
                 .await?;
         }
         let of_devices = self.of_devices(user, position).await?;
@@ -271,8 +271,8 @@ impl Eraser {
         let stream = Stream::User(user.clone());
         let is_held = |event: &Event| !matches!(event.body, EventBody::UserRemoved(_));
         let mut found = self.in_stream(&stream, until, is_held).await?;
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        let last = heads.get(id).map(|head| head.position);
+        let (_, head) = self.env.load_head(id).await?;
+        let last = head.map(|head| head.position);
         let stream = Stream::Record(id.clone());
         let of_record = self.with_payloads(&stream, until).await?;
         found.extend(of_record.iter().filter(|it| Some(*it) != last));

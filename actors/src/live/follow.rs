@@ -131,8 +131,8 @@ pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result
     if missing.is_empty() {
         return Ok(());
     }
-    let heads = env.load_heads(std::slice::from_ref(&record.id)).await?;
-    let Some(head) = heads.get(&record.id) else {
+    let (_, head) = env.load_head(&record.id).await?;
+    let Some(head) = head else {
         return Ok(());
     };
     for name in missing {

@@ -96,9 +96,8 @@ impl Lens {
                 None => return Err(bad_token()),
             }
             if env.model.requires_verification() && !audience.is_master {
-                let id = RecordId::user(user);
-                let heads = env.load_heads(std::slice::from_ref(&id)).await?;
-                refuse_unverified(heads.get(&id).map(|head| &head.record))?;
+                let (_, head) = env.load_head(&RecordId::user(user)).await?;
+                refuse_unverified(head.as_ref().map(|head| &head.record))?;
             }
         }
         rules.check_query(&query.query, &caller, types.as_slice())?;

@@ -193,6 +193,15 @@ impl RecordEnv {
         Ok(heads)
     }
 
+    /// Loads the current version of one record, and returns the position as of which it is known.
+    ///
+    /// # Errors
+    /// Those of [`Self::load_heads`].
+    pub async fn load_head(&self, id: &RecordId) -> Result<(u64, Option<Arc<Head>>), ApiError> {
+        let mut heads = self.load_heads(std::slice::from_ref(id)).await?;
+        Ok((heads.position, heads.by_id.remove(id)))
+    }
+
     /// Like [`Self::load_heads`], but within a bound in bytes. A record takes room each time that
     /// it is named.
     ///

@@ -275,10 +275,10 @@ pub async fn restored(
         let message = format!("{} did not exist at position {position}", command.id);
         ApiError::new(Code::ResourceNotFound, message)
     })?;
-    let now = env.load_heads(std::slice::from_ref(&command.id)).await?;
+    let (_, now) = env.load_head(&command.id).await?;
     let definition = env.definition(&command.id.record_type);
     let mut fields = Fields::new();
-    if let Some(now) = now.get(&command.id) {
+    if let Some(now) = now {
         // Sequence numbers are given once: one that the log does not have stays.
         let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
         let names = now.record.fields.iter().map(|(name, _)| name);
