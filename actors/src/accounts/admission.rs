@@ -12,8 +12,6 @@ use skytrail_schema::value::Value;
 use super::Accounts;
 use super::messages::SetDisabled;
 use crate::context::RequestContext;
-use crate::record::attempt::{commit, retry_on_conflict, turn_of};
-use crate::record::decide::Plan;
 
 /// Refuses a token whose user was judged before their present password was set. A token for which
 /// that time is not known is accepted.
@@ -86,20 +84,18 @@ impl Accounts {
             let message = "_god is the master key's own user and cannot be disabled";
             return Err(ApiError::invalid_argument(message, &["auth_id"]));
         }
-        retry_on_conflict(turn_of(&self.turn, &command.context), |_| async {
-            let (position, user) = self.load(&command.user).await?;
-            let (version, _) =
-                user.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "User not found"))?;
-            let mut plan = Plan::default();
-            let body = match &command.disabled {
-                Some(disabled) => EventBody::UserDisabled(disabled.clone()),
-                None => EventBody::UserEnabled(NoDetails {}),
-            };
-            plan.push(Stream::User(command.user.clone()), version + 1, body);
-            let done = commit(&self.env.log, plan, position, &command.context).await?;
-            Ok(done.discard())
-        })
-        .await
+        let SetDisabled { context, user, .. } = &command;
+        let body = match command.disabled.clone() {
+            Some(disabled) => EventBody::UserDisabled(disabled),
+            None => EventBody::UserEnabled(NoDetails {}),
+        };
+        let set = self.change_user(user, context, |plan, (version, _)| {
+            plan.push(Stream::User(user.clone()), version + 1, body.clone());
+        });
+        if !set.await? {
+            return Err(ApiError::new(Code::ResourceNotFound, "User not found"));
+        }
+        Ok(())
     }
 
     /// Creates the caller's user record if it is missing, unless the disk is full. Refuses a

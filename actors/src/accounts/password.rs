@@ -13,8 +13,6 @@ use super::Accounts;
 use super::messages::{ChangePassword, Password, ResetPassword, Session};
 use super::policy;
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
-use crate::record::decide::Plan;
 
 /// How many times a change is judged again because another change was quicker.
 const MAX_ATTEMPTS: u32 = 5;
@@ -176,16 +174,10 @@ impl Accounts {
         body: &EventBody,
         context: &RequestContext,
     ) -> Result<bool, ApiError> {
-        retry_on_conflict(turn_of(&self.turn, context), |_| async {
-            let (position, user) = self.load(id).await?;
-            let user = user.filter(|(_, state)| state.password_hash.as_ref() == hash);
-            let Some((version, _)) = user else {
-                return Ok(Outcome::Done(false));
-            };
-            let mut plan = Plan::default();
-            plan.push(Stream::User(id.clone()), version + 1, body.clone());
-            let done = commit(&self.env.log, plan, position, context).await?;
-            Ok(done.map(|_| true))
+        self.change_user(id, context, |plan, (version, state)| {
+            if state.password_hash.as_ref() == hash {
+                plan.push(Stream::User(id.clone()), version + 1, body.clone());
+            }
         })
         .await
     }

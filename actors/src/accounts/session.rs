@@ -93,27 +93,17 @@ impl Accounts {
     ) -> Result<(), ApiError> {
         let Some(token) = token else { return Ok(()) };
         self.tokens.forget(token).await?;
-        if let Some(id) = &context.caller.user
-            && let Err(error) = self.note_left(id, context).await
-        {
+        let Some(id) = &context.caller.user else {
+            return Ok(());
+        };
+        let noted = self.change_user(id, context, |plan, (version, _)| {
+            let body = EventBody::UserLoggedOut(NoDetails {});
+            plan.push(Stream::User(id.clone()), version + 1, body);
+        });
+        if let Err(error) = noted.await {
             tracing::warn!(user_id = %id, %error, "a log-out could not be written to the log");
         }
         Ok(())
-    }
-
-    async fn note_left(&self, id: &UserId, context: &RequestContext) -> Result<(), ApiError> {
-        retry_on_conflict(turn_of(&self.turn, context), |_| async {
-            let (position, user) = self.load(id).await?;
-            let Some((version, _)) = user else {
-                return Ok(Outcome::Done(()));
-            };
-            let mut plan = Plan::default();
-            let body = EventBody::UserLoggedOut(NoDetails {});
-            plan.push(Stream::User(id.clone()), version + 1, body);
-            let done = commit(&self.env.log, plan, position, context).await?;
-            Ok(done.discard())
-        })
-        .await
     }
 
     /// Builds the answer of sign-up, login and `me`, with a fresh token. `state` is the state that

@@ -25,7 +25,7 @@ use super::sign_up::{self, NewUser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply;
-use crate::record::attempt::{Outcome, commit, retry_on_conflict, turn_of};
+use crate::record::attempt::{commit, retry_on_conflict, turn_of};
 use crate::record::decide::Plan;
 use crate::record::draft::taken;
 use crate::record::messages::{Precondition, SaveRecords};
@@ -138,21 +138,16 @@ impl Accounts {
     /// # Errors
     /// 110 without such a user, or such an account.
     pub async fn unlink_account(&self, command: UnlinkAccount) -> Result<(), ApiError> {
-        let env = &self.env;
         let UnlinkAccount {
             context,
             user,
             service,
         } = &command;
-        retry_on_conflict(turn_of(&self.turn, context), |_| async {
-            let (position, loaded) = self.load(user).await?;
-            let linked = loaded.and_then(|(version, state)| {
-                let principals = principals(&state, service);
-                (!principals.is_empty()).then_some((version, principals))
-            });
-            let not_found = || ApiError::new(Code::ResourceNotFound, "user not found");
-            let (version, principals) = linked.ok_or_else(not_found)?;
-            let mut plan = Plan::default();
+        let unlinked = self.change_user(user, context, |plan, (version, state)| {
+            let principals = principals(&state, service);
+            if principals.is_empty() {
+                return;
+            }
             for principal in principals {
                 // A decision that found it taken must look again.
                 plan.writes
@@ -162,10 +157,11 @@ impl Accounts {
                 service: service.clone(),
             });
             plan.push(Stream::User(user.clone()), version + 1, body);
-            let committed = commit(&env.log, plan, position, context).await?;
-            Ok(committed.discard())
-        })
-        .await
+        });
+        if !unlinked.await? {
+            return Err(ApiError::new(Code::ResourceNotFound, "user not found"));
+        }
+        Ok(())
     }
 }
 
@@ -267,21 +263,13 @@ async fn refresh(
     context: &RequestContext,
     account: &Account,
 ) -> Result<(), ApiError> {
-    let env = &accounts.env;
-    retry_on_conflict(turn_of(&accounts.turn, context), |_| async {
-        let (position, loaded) = accounts.load(user).await?;
-        let Some((version, state)) = loaded else {
-            return Ok(Outcome::Done(()));
-        };
-        if !is_stale(&state, account) {
-            return Ok(Outcome::Done(()));
+    let refreshed = accounts.change_user(user, context, |plan, (version, state)| {
+        if is_stale(&state, account) {
+            let now = accounts.env.clock.now();
+            plan_link(plan, (user, version + 1), account, now);
         }
-        let mut plan = Plan::default();
-        plan_link(&mut plan, (user, version + 1), account, env.clock.now());
-        let committed = commit(&env.log, plan, position, context).await?;
-        Ok(committed.discard())
-    })
-    .await
+    });
+    refreshed.await.map(drop)
 }
 
 /// Whether the account is linked with a different profile.

@@ -53,6 +53,29 @@ impl Accounts {
         .await
     }
 
+    /// Appends what `change` plans on the basis of a user's present auth row; returns false if
+    /// there is no such user, or if it plans no event.
+    pub(super) async fn change_user(
+        &self,
+        id: &UserId,
+        context: &RequestContext,
+        change: impl Fn(&mut Plan, VersionedUser) + Sync,
+    ) -> Result<bool, ApiError> {
+        retry_on_conflict(turn_of(&self.turn, context), |_| async {
+            let (position, user) = self.load(id).await?;
+            let mut plan = Plan::default();
+            if let Some(user) = user {
+                change(&mut plan, user);
+            }
+            if plan.events.is_empty() {
+                return Ok(Outcome::Done(false));
+            }
+            let done = commit(&self.env.log, plan, position, context).await?;
+            Ok(done.map(|_| true))
+        })
+        .await
+    }
+
     /// Loads a user's auth row as of the present.
     pub(super) async fn load(&self, id: &UserId) -> Result<(u64, Option<VersionedUser>), ApiError> {
         self.env.load_present_user(id).await
