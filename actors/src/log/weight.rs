@@ -7,6 +7,8 @@ use serde_json::Value as Json;
 use skytrail_schema::codec;
 use skytrail_schema::event::{Commit, EventBody};
 
+use crate::record::weighed::Weigh as _;
+
 /// Estimates the size of a commit in bytes.
 pub(super) fn weight(commit: &Commit) -> usize {
     let events = commit.events.iter();
@@ -21,30 +23,12 @@ fn body_weight(body: &EventBody) -> usize {
         }
         EventBody::RecordChanged(patch) => fields_weight(&patch.set),
         // These are rare or small.
-        body => codec::payload_json(body, None).map_or(0, |payload| json_weight(&payload)),
+        body => codec::payload_json(body, None).map_or(0, |payload| payload.weight()),
     }
 }
 
 fn fields_weight(fields: &BTreeMap<String, Json>) -> usize {
-    let fields = fields.iter();
-    fields.map(|(name, value)| member_weight(name, value)).sum()
-}
-
-fn member_weight(name: &str, value: &Json) -> usize {
-    size_of::<String>() + name.len() + json_weight(value)
-}
-
-fn json_weight(value: &Json) -> usize {
-    let within: usize = match value {
-        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
-        Json::String(text) => text.len(),
-        Json::Array(items) => items.iter().map(json_weight).sum(),
-        Json::Object(members) => {
-            let members = members.iter();
-            members
-                .map(|(name, value)| member_weight(name, value))
-                .sum()
-        }
-    };
-    size_of_val(value) + within
+    let weigh =
+        |(name, value): (&String, &Json)| size_of::<(String, Json)>() + name.len() + value.weight();
+    fields.iter().map(weigh).sum()
 }
