@@ -10,7 +10,7 @@ use skytrail_actors::asset::Assets;
 use skytrail_actors::capture::CaptureAdmin;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::consumers::Consumers;
-use skytrail_actors::device::service::DeviceService;
+use skytrail_actors::device::Devices;
 use skytrail_actors::erasure::Eraser;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
@@ -51,7 +51,7 @@ pub struct Services {
     /// The bytes of files.
     pub files: Arc<Files>,
     /// Devices and their subscriptions.
-    pub devices: Arc<dyn DeviceService>,
+    pub devices: Arc<Devices>,
     /// Push services.
     pub push: Push,
     /// Plugins.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::device::messages::{DeleteSubscriptions, SaveSubscriptions};
-use skytrail_actors::device::service::no_subscription;
+use skytrail_actors::device::no_subscription;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{Database, DeviceId};
 use skytrail_schema::query::Scope;

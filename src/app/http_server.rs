@@ -146,7 +146,7 @@ fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
         accounts: Arc::clone(&domain.accounts),
         assets: Assets::new(domain.env.clone()),
         files: Arc::clone(&domain.files),
-        devices: Arc::clone(&domain.devices) as _,
+        devices: Arc::clone(&domain.devices),
         push: downstream.push.clone(),
         plugins: Arc::clone(&domain.env.plugins),
         tasks: downstream.tasks.clone(),

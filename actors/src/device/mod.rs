@@ -4,9 +4,9 @@
 //! They decide and append as accounts do. Devices are read from the store. All subscriptions are in
 //! memory ([`crate::subscription::Subscriptions`]), where changes of records are held against them.
 
+pub mod directory;
 pub mod housekeeping;
 pub mod messages;
-pub mod service;
 mod subscribe;
 
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use self::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice};
-use self::service::DeviceService;
+use self::directory::DeviceDirectory;
+use self::messages::{RegisterDevice, UnregisterDevice};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
@@ -70,7 +70,10 @@ pub struct DeviceLimits {
     pub subscriptions: usize,
 }
 
-/// See the module's overview.
+/// Registering devices, and what they subscribe to.
+///
+/// Only its user and the master key can use a device. To others, and if it has no user, it does not
+/// seem to exist: nobody learns of a device that is not theirs.
 pub struct Devices {
     env: RecordEnv,
     limits: DeviceLimits,
@@ -94,6 +97,105 @@ impl Devices {
             subscriptions,
             turn: Mutex::new(()),
         }
+    }
+
+    /// Registers a device and returns its id; other devices with its address are forgotten. If the
+    /// device gets another user, its subscriptions end.
+    ///
+    /// # Errors
+    /// 110 for an id that no device has.
+    pub async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
+        let new_id = DeviceId::from(Uuid::new_v4().to_string());
+        let id = command.id.clone().unwrap_or(new_id);
+        retry_on_conflict(Some(&self.turn), |_| async {
+            let read_position = self.read_position().await?;
+            let current = match &command.id {
+                Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
+                None => None,
+            };
+            let before = current.as_ref().map(|(_, state)| state);
+            let kept = |text: Option<String>, of: fn(&DeviceState) -> &Option<String>| {
+                text.or_else(|| of(before?).clone())
+            };
+            let touch = self.touch(&command.context);
+            let token = given(command.token.as_ref());
+            let mut plan = Plan::default();
+            if let Some(token) = &token {
+                self.take_over_token(&mut plan, token, &id, &touch).await?;
+            }
+            let caller = &command.context.caller;
+            // A program with the master key has devices for others.
+            if let Some(user) = caller.user.as_ref().filter(|_| !caller.is_master())
+                && before.is_none_or(|state| state.user.as_ref() != Some(user))
+            {
+                self.make_room(&mut plan, user, &touch).await?;
+            }
+            let state = DeviceState {
+                user: command.context.caller.user.clone(),
+                kind: command.kind,
+                token: kept(token, |state| &state.token),
+                topic: kept(given(command.topic.as_ref()), |state| &state.topic),
+                registered_at: touch.at,
+            };
+            if before.is_some_and(|before| before.user != state.user) {
+                self.end_subscriptions(&mut plan, &id);
+            }
+            let version = current.as_ref().map_or(0, |(version, _)| *version);
+            let body = EventBody::DeviceRegistered(state);
+            plan.push(Stream::Device(id.clone()), version + 1, body);
+            self.commit(plan, read_position, &command.context).await
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Takes a device from its user; other devices with its address are forgotten.
+    ///
+    /// # Errors
+    /// 110 for an id that none of the caller's devices has.
+    pub async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError> {
+        let id = &command.id;
+        retry_on_conflict(Some(&self.turn), |_| async {
+            let read_position = self.read_position().await?;
+            let loaded = self.load(id).await?;
+            let (version, state) = loaded
+                .filter(|(_, state)| is_for(&command.context.caller, state.user.as_ref()))
+                .ok_or_else(not_found)?;
+            let touch = self.touch(&command.context);
+            let mut plan = Plan::default();
+            if let Some(token) = &state.token {
+                self.take_over_token(&mut plan, token, id, &touch).await?;
+            }
+            let body = EventBody::DeviceUnregistered(touch);
+            plan.push(Stream::Device(id.clone()), version + 1, body);
+            self.commit(plan, read_position, &command.context).await
+        })
+        .await
+    }
+
+    /// Finds a subscription.
+    pub fn find_subscription(
+        &self,
+        caller: &Caller,
+        device: &DeviceId,
+        key: &SubscriptionKey,
+    ) -> Option<Arc<Subscription>> {
+        let (user, subscription) = self.subscriptions.get(device, key)?;
+        is_for(caller, user.as_ref()).then_some(subscription)
+    }
+
+    /// Lists a device's subscriptions in one database, by name.
+    pub fn list_subscriptions(
+        &self,
+        caller: &Caller,
+        device: &DeviceId,
+        database: &Database,
+    ) -> Vec<Arc<Subscription>> {
+        let (user, listed) = self.subscriptions.list(device, database);
+        if is_for(caller, user.as_ref()) {
+            return listed;
+        }
+        Vec::new()
     }
 
     /// Returns the position as of which the store is read next, once the store has applied it.
@@ -200,12 +302,8 @@ impl Devices {
         read_position: u64,
         context: &RequestContext,
     ) -> Result<Outcome<()>, ApiError> {
-        Ok(
-            match commit(&self.env.log, plan, read_position, context).await? {
-                Outcome::Done(_) => Outcome::Done(()),
-                Outcome::Conflict => Outcome::Conflict,
-            },
-        )
+        let done = commit(&self.env.log, plan, read_position, context).await?;
+        Ok(done.discard())
     }
 }
 
@@ -218,77 +316,18 @@ fn not_found() -> ApiError {
     ApiError::new(Code::ResourceNotFound, "Device not found")
 }
 
+/// Returns the error for a subscription that does not exist.
+pub fn no_subscription(id: &str) -> ApiError {
+    let message = format!("cannot find subscription {id:?}");
+    ApiError::new(Code::ResourceNotFound, message).with_info("id", id.into())
+}
+
 fn given(text: Option<&String>) -> Option<String> {
     text.filter(|text| !text.is_empty()).cloned()
 }
 
 #[async_trait]
-impl DeviceService for Devices {
-    async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
-        let new_id = DeviceId::from(Uuid::new_v4().to_string());
-        let id = command.id.clone().unwrap_or(new_id);
-        retry_on_conflict(Some(&self.turn), |_| async {
-            let read_position = self.read_position().await?;
-            let current = match &command.id {
-                Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
-                None => None,
-            };
-            let before = current.as_ref().map(|(_, state)| state);
-            let kept = |text: Option<String>, of: fn(&DeviceState) -> &Option<String>| {
-                text.or_else(|| of(before?).clone())
-            };
-            let touch = self.touch(&command.context);
-            let token = given(command.token.as_ref());
-            let mut plan = Plan::default();
-            if let Some(token) = &token {
-                self.take_over_token(&mut plan, token, &id, &touch).await?;
-            }
-            let caller = &command.context.caller;
-            // A program with the master key has devices for others.
-            if let Some(user) = caller.user.as_ref().filter(|_| !caller.is_master())
-                && before.is_none_or(|state| state.user.as_ref() != Some(user))
-            {
-                self.make_room(&mut plan, user, &touch).await?;
-            }
-            let state = DeviceState {
-                user: command.context.caller.user.clone(),
-                kind: command.kind,
-                token: kept(token, |state| &state.token),
-                topic: kept(given(command.topic.as_ref()), |state| &state.topic),
-                registered_at: touch.at,
-            };
-            if before.is_some_and(|before| before.user != state.user) {
-                self.end_subscriptions(&mut plan, &id);
-            }
-            let version = current.as_ref().map_or(0, |(version, _)| *version);
-            let body = EventBody::DeviceRegistered(state);
-            plan.push(Stream::Device(id.clone()), version + 1, body);
-            self.commit(plan, read_position, &command.context).await
-        })
-        .await?;
-        Ok(id)
-    }
-
-    async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError> {
-        let id = &command.id;
-        retry_on_conflict(Some(&self.turn), |_| async {
-            let read_position = self.read_position().await?;
-            let loaded = self.load(id).await?;
-            let (version, state) = loaded
-                .filter(|(_, state)| is_for(&command.context.caller, state.user.as_ref()))
-                .ok_or_else(not_found)?;
-            let touch = self.touch(&command.context);
-            let mut plan = Plan::default();
-            if let Some(token) = &state.token {
-                self.take_over_token(&mut plan, token, id, &touch).await?;
-            }
-            let body = EventBody::DeviceUnregistered(touch);
-            plan.push(Stream::Device(id.clone()), version + 1, body);
-            self.commit(plan, read_position, &command.context).await
-        })
-        .await
-    }
-
+impl DeviceDirectory for Devices {
     async fn find_devices(&self, ids: &[DeviceId]) -> Result<Vec<Option<DeviceState>>, ApiError> {
         self.read_position().await?;
         let found = self.store.load_devices(ids).await?;
@@ -311,42 +350,5 @@ impl DeviceService for Devices {
 
     async fn forget_address(&self, token: &str, before: Timestamp) -> Result<usize, ApiError> {
         retry_on_conflict(Some(&self.turn), |_| self.forget_at(token, before)).await
-    }
-
-    async fn save_subscriptions(
-        &self,
-        command: SaveSubscriptions,
-    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
-        subscribe::save(self, command).await
-    }
-
-    async fn delete_subscriptions(
-        &self,
-        command: DeleteSubscriptions,
-    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
-        subscribe::delete(self, command).await
-    }
-
-    fn find_subscription(
-        &self,
-        caller: &Caller,
-        device: &DeviceId,
-        key: &SubscriptionKey,
-    ) -> Option<Arc<Subscription>> {
-        let (user, subscription) = self.subscriptions.get(device, key)?;
-        is_for(caller, user.as_ref()).then_some(subscription)
-    }
-
-    fn list_subscriptions(
-        &self,
-        caller: &Caller,
-        device: &DeviceId,
-        database: &Database,
-    ) -> Vec<Arc<Subscription>> {
-        let (user, listed) = self.subscriptions.list(device, database);
-        if is_for(caller, user.as_ref()) {
-            return listed;
-        }
-        Vec::new()
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::sender::{Address, Payload, PushSender, SendError};
-use crate::device::service::DeviceService;
+use crate::device::directory::DeviceDirectory;
 
 /// How long it can take to look up a device.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub(super) enum PushOutcome {
 /// Makes one attempt, and forgets the device if it is gone.
 pub(super) async fn deliver(
     sender: Arc<dyn PushSender>,
-    devices: Arc<dyn DeviceService>,
+    devices: Arc<dyn DeviceDirectory>,
     outgoing: Outgoing,
     sent_at: Timestamp,
 ) -> PushOutcome {
@@ -115,7 +115,7 @@ pub(super) async fn deliver(
 /// Finds where a device can be reached now, if this service still reaches it and this user still
 /// has it.
 async fn look_up(
-    devices: &dyn DeviceService,
+    devices: &dyn DeviceDirectory,
     outgoing: &Outgoing,
     kind: DeviceKind,
 ) -> Result<Option<Address>, String> {

@@ -22,7 +22,7 @@ use super::resume;
 use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
-use crate::device::service::DeviceService;
+use crate::device::directory::DeviceDirectory;
 use crate::spawn::run_to_completion;
 
 /// How many pushes to a service are in flight at once.
@@ -50,7 +50,7 @@ pub struct PushParts {
     /// The services.
     pub senders: Vec<Arc<dyn PushSender>>,
     /// The service that knows the devices.
-    pub devices: Arc<dyn DeviceService>,
+    pub devices: Arc<dyn DeviceDirectory>,
     /// Where pushes are kept until they are sent.
     pub outbox: Arc<dyn Outbox>,
     /// The time.
@@ -61,7 +61,7 @@ pub struct PushParts {
 
 struct Inner {
     services: HashMap<DeviceKind, Service>,
-    devices: Arc<dyn DeviceService>,
+    devices: Arc<dyn DeviceDirectory>,
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     notices: NoticePush,
@@ -343,7 +343,7 @@ impl Push {
         PushPayloads(services.map(payload).collect())
     }
 
-    pub(super) fn devices(&self) -> &Arc<dyn DeviceService> {
+    pub(super) fn devices(&self) -> &Arc<dyn DeviceDirectory> {
         &self.0.devices
     }
 

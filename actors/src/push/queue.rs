@@ -26,7 +26,7 @@ use super::outbox::{Outbox, Waiting};
 use super::schedule::{Again, Bounds, Entry, Schedule};
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
-use crate::device::service::DeviceService;
+use crate::device::directory::DeviceDirectory;
 
 /// How many requests can wait for the actor; each can have any number of pushes.
 const MAILBOX: usize = 1024;
@@ -103,7 +103,7 @@ impl QueuedPush {
 /// See the module's overview.
 pub struct PushQueue {
     sender: Arc<dyn PushSender>,
-    devices: Arc<dyn DeviceService>,
+    devices: Arc<dyn DeviceDirectory>,
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     schedule: Schedule<QueuedPush>,
@@ -118,7 +118,7 @@ impl PushQueue {
     /// Builds a queue.
     pub fn new(
         sender: Arc<dyn PushSender>,
-        devices: Arc<dyn DeviceService>,
+        devices: Arc<dyn DeviceDirectory>,
         outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
         bounds: Bounds,

@@ -9,11 +9,9 @@ use actix::Arbiter;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value as Json};
-use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{DeviceKind, DeviceState};
-use skytrail_schema::id::{Database, DeviceId, UserId};
-use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::time::timeout;
@@ -24,10 +22,7 @@ use super::super::{
     Address, Outbox, Payload, Push, PushParts, PushPayloads, PushSender, PushSettings, Waiting,
 };
 use crate::clock::ManualClock;
-use crate::device::messages::{
-    DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice,
-};
-use crate::device::service::DeviceService;
+use crate::device::directory::DeviceDirectory;
 use crate::ops_store::OpsStoreError;
 
 /// Waits for something that must happen soon.
@@ -49,20 +44,8 @@ pub(super) fn device(id: &str, kind: DeviceKind) -> (DeviceId, DeviceState) {
 /// Every user has one device, an iPhone.
 struct Phones;
 
-fn not_modelled<T>() -> Result<T, ApiError> {
-    Err(ApiError::unexpected("not modelled"))
-}
-
 #[async_trait]
-impl DeviceService for Phones {
-    async fn register(&self, _: RegisterDevice) -> Result<DeviceId, ApiError> {
-        not_modelled()
-    }
-
-    async fn unregister(&self, _: UnregisterDevice) -> Result<(), ApiError> {
-        not_modelled()
-    }
-
+impl DeviceDirectory for Phones {
     async fn find_devices(&self, ids: &[DeviceId]) -> Result<Vec<Option<DeviceState>>, ApiError> {
         let found = |id: &DeviceId| Some(device(id.as_str(), DeviceKind::Ios).1);
         Ok(ids.iter().map(found).collect())
@@ -78,33 +61,6 @@ impl DeviceService for Phones {
 
     async fn forget_address(&self, _: &str, _: Timestamp) -> Result<usize, ApiError> {
         Ok(0)
-    }
-
-    async fn save_subscriptions(
-        &self,
-        _: SaveSubscriptions,
-    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
-        not_modelled()
-    }
-
-    async fn delete_subscriptions(
-        &self,
-        _: DeleteSubscriptions,
-    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
-        not_modelled()
-    }
-
-    fn find_subscription(
-        &self,
-        _: &Caller,
-        _: &DeviceId,
-        _: &SubscriptionKey,
-    ) -> Option<Arc<Subscription>> {
-        None
-    }
-
-    fn list_subscriptions(&self, _: &Caller, _: &DeviceId, _: &Database) -> Vec<Arc<Subscription>> {
-        Vec::new()
     }
 }
 
