@@ -235,14 +235,11 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::TaskPaused => EventBody::TaskPaused(NoDetails {}),
         EventKind::TaskResumed => EventBody::TaskResumed(NoDetails {}),
         EventKind::TaskDropped => EventBody::TaskDropped(NoDetails {}),
-        EventKind::ErasureRequested => EventBody::ErasureRequested(ErasureRequest {
-            scope: ErasureScope::Record(Stream::Record(RecordId::new("note", USER))),
-            why: "asked for on paper".to_owned(),
-            positions: [3, 7, 8, 9].into_iter().collect(),
-            keys: Vec::new(),
-            files: Vec::new(),
-            counters: Default::default(),
-        }),
+        EventKind::ErasureRequested => EventBody::ErasureRequested(ErasureRequest::new(
+            ErasureScope::Record(Stream::Record(RecordId::new("note", USER))),
+            "asked for on paper".to_owned(),
+            [3, 7, 8, 9].into_iter().collect(),
+        )),
         EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
         EventKind::LogRestored => EventBody::LogRestored(LogRestored {
             backup: "20240611T093000.123456Z".to_owned(),

@@ -6,7 +6,6 @@
 //! after the end. A blank that no erasure names looks like damage, so an additional erasure names
 //! these.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,11 +107,7 @@ fn first_of(stream: Stream, body: EventBody) -> NewEvent {
 
 fn erasure_of(positions: Positions, files: Vec<AssetName>) -> ErasureRequest {
     ErasureRequest {
-        scope: ErasureScope::Events,
-        why: WHY.to_owned(),
-        positions,
-        keys: Vec::new(),
         files,
-        counters: BTreeMap::new(),
+        ..ErasureRequest::new(ErasureScope::Events, WHY.to_owned(), positions)
     }
 }

@@ -5,7 +5,7 @@
 //! exactly: it begins with a full state, so up to 31 versions more than asked for are kept. Like
 //! every erasure it is an event that names positions, and no position changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use skytrail_schema::positions::Positions;
 use skytrail_schema::time::Timestamp;
 
 use super::files::see_files;
-use super::{Erased, Eraser, NamedFiles};
+use super::{Erased, Eraser};
 use crate::clock::wait_since;
 use crate::context::RequestContext;
 use crate::log::seek::unreadable;
@@ -142,28 +142,19 @@ impl Eraser {
     ) -> Result<Outcome<Erased>, ApiError> {
         let head = self.env.log.head();
         let positions: Positions = versions.iter().map(|version| version.position).collect();
-        let mut files = NamedFiles::default();
+        let mut naming = None;
         if !retention.keeps_files {
             self.env.applied.wait_for(head).await?;
-            let naming = versions.iter().filter(|version| version.has_files);
-            let naming = naming.map(|version| version.position);
-            let sorted = self.files_of(naming, &positions, &[], head);
-            files = sorted.await?;
+            let versions = versions.iter().filter(|version| version.has_files);
+            naming = Some(versions.map(|version| version.position).collect());
         }
-        let request = ErasureRequest {
-            scope: ErasureScope::Retention(Stream::Type(name.clone())),
-            why: format!("{name} keeps {retention}"),
-            positions,
-            keys: Vec::new(),
-            files: files.erased.iter().cloned().collect(),
-            counters: BTreeMap::new(),
-        };
+        let scope = ErasureScope::Retention(Stream::Type(name.clone()));
+        let why = format!("{name} keeps {retention}");
+        let request = ErasureRequest::new(scope, why, positions);
         // Nothing needs the versions before a later full state, whatever happens meanwhile.
         let read = (head, Vec::new());
-        let requested = self
-            .request(Plan::default(), request, read, context)
-            .await?;
-        Ok(requested.map(|requested| Erased { files, ..requested }))
+        self.request((Plan::default(), request), naming, read, context)
+            .await
     }
 }
 

@@ -1,13 +1,10 @@
 //! Erasing the payload of one event.
 
-use std::collections::BTreeMap;
-
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
-use skytrail_schema::positions::Positions;
 
 use super::request::nothing;
-use super::{Erased, Eraser, NamedFiles};
+use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, retry_on_conflict};
@@ -65,23 +62,11 @@ impl Eraser {
         if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
-        let positions: Positions = [position].into_iter().collect();
-        let mut files = NamedFiles::default();
-        if command.with_files {
-            files = self
-                .files_of(positions.iter(), &positions, &plan.events, until)
-                .await?;
-        }
-        let request = ErasureRequest {
-            scope: ErasureScope::Events,
-            why: command.why.clone(),
-            positions,
-            keys: Vec::new(),
-            files: files.erased.iter().cloned().collect(),
-            counters: BTreeMap::new(),
-        };
+        let naming = command.with_files.then(|| vec![position]);
+        let positions = [position].into_iter().collect();
+        let request = ErasureRequest::new(ErasureScope::Events, command.why.clone(), positions);
         let read = (until, vec![ConflictKey::record(id)]);
-        let requested = self.request(plan, request, read, &command.context).await?;
-        Ok(requested.map(|requested| Erased { files, ..requested }))
+        self.request((plan, request), naming, read, &command.context)
+            .await
     }
 }

@@ -1,6 +1,6 @@
 //! Erasing one field of a record, and the events that carried it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
@@ -11,7 +11,7 @@ use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::value::Value;
 
 use super::request::nothing;
-use super::{Erased, Eraser, NamedFiles};
+use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, retry_on_conflict};
@@ -108,26 +108,14 @@ impl Eraser {
         if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
-        let mut files = NamedFiles::default();
-        if *with_files {
-            files = self
-                .files_of(positions.iter(), &positions, &plan.events, until)
-                .await?;
-        }
-        let request = ErasureRequest {
-            scope: ErasureScope::Field {
-                record: stream,
-                field: field.clone(),
-            },
-            why: why.clone(),
-            positions,
-            keys: Vec::new(),
-            files: files.erased.iter().cloned().collect(),
-            counters: BTreeMap::new(),
+        let naming = with_files.then(|| positions.iter().collect());
+        let scope = ErasureScope::Field {
+            record: stream,
+            field: field.clone(),
         };
+        let request = ErasureRequest::new(scope, why.clone(), positions);
         let read = (until, vec![ConflictKey::record(id)]);
-        let requested = self.request(plan, request, read, context).await?;
-        Ok(requested.map(|requested| Erased { files, ..requested }))
+        self.request((plan, request), naming, read, context).await
     }
 
     async fn save(

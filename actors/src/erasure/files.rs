@@ -53,14 +53,14 @@ impl Eraser {
     /// that names one of the files later conflicts with an erasure that rests on this.
     pub(super) async fn files_of(
         &self,
-        naming: impl Iterator<Item = u64>,
+        naming: &[u64],
         positions: &Positions,
         added: &[NewEvent],
         until: u64,
     ) -> Result<NamedFiles, ApiError> {
         let mut named = BTreeSet::new();
         for position in naming {
-            let (_, event) = past::read(&self.env, position).await?;
+            let (_, event) = past::read(&self.env, *position).await?;
             see_files(&event.body, &mut |name| {
                 named.insert(AssetName::from(name));
             });

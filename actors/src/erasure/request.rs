@@ -1,6 +1,5 @@
 //! Requesting an erasure.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,24 +111,11 @@ impl Eraser {
         if positions.is_empty() && !self.is_kept_beside(&scope).await? {
             return Err(nothing(id));
         }
-        let mut files = NamedFiles::default();
-        if command.with_files {
-            let files_of = self.files_of(positions.iter(), &positions, &[], position);
-            files = files_of.await?;
-        }
-        let request = ErasureRequest {
-            scope,
-            why: why.clone(),
-            positions,
-            keys: Vec::new(),
-            files: files.erased.iter().cloned().collect(),
-            counters: BTreeMap::new(),
-        };
+        let naming = command.with_files.then(|| positions.iter().collect());
+        let request = ErasureRequest::new(scope, why.clone(), positions);
         let read = (position, vec![ConflictKey::record(id)]);
-        let requested = self
-            .request(Plan::default(), request, read, context)
-            .await?;
-        Ok(requested.map(|requested| Erased { files, ..requested }))
+        self.request((Plan::default(), request), naming, read, context)
+            .await
     }
 
     /// Returns whether a holder keeps something about a scope that is not in the log: changes by
@@ -203,23 +189,30 @@ impl Eraser {
     }
 
     /// Commits the intent, after the events that the plan already has, unless something that it
-    /// rests on has changed.
+    /// rests on has changed. With `naming`, the files that these of the erased events name are
+    /// erased as well, unless something else names them.
     pub(super) async fn request(
         &self,
-        mut plan: Plan,
-        request: ErasureRequest,
+        (mut plan, mut request): (Plan, ErasureRequest),
+        naming: Option<Vec<u64>>,
         (position, reads): (u64, Vec<ConflictKey>),
         context: &RequestContext,
     ) -> Result<Outcome<Erased>, ApiError> {
-        let erasure = Stream::Erasure(Uuid::now_v7());
-        let num_events = request.positions.len();
-        for name in &request.files {
+        let mut files = NamedFiles::default();
+        if let Some(naming) = naming {
+            let files_of = self.files_of(&naming, &request.positions, &plan.events, position);
+            files = files_of.await?;
+        }
+        for name in &files.erased {
             // Saves that name the file read and write this key, too: of two at once, the second is
             // refused.
             let key = ConflictKey::stream(&Stream::Asset(name.clone()));
             plan.reads.insert(key);
             plan.writes.insert(key);
         }
+        request.files = files.erased.iter().cloned().collect();
+        let erasure = Stream::Erasure(Uuid::now_v7());
+        let num_events = request.positions.len();
         plan.push(erasure.clone(), 1, EventBody::ErasureRequested(request));
         plan.reads.extend(reads);
         let done = commit(&self.env.log, plan, position, context).await?;
@@ -227,7 +220,7 @@ impl Eraser {
             erasure,
             position: commit.last_position(),
             num_events,
-            files: NamedFiles::default(),
+            files,
             finished: false,
         }))
     }

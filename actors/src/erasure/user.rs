@@ -1,7 +1,7 @@
 //! Erasing a user: auth row, user record, devices, their records of personal types, and on request
 //! all other records that they own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 
-use super::{Erased, Eraser, NamedFiles};
+use super::{Erased, Eraser};
 use crate::accounts::plan_release;
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, Erasure};
@@ -202,32 +202,23 @@ impl Eraser {
         let sealed = sealed.iter().map(|event| event.position);
         positions.extend(sealed.filter(|position| !is_named(*position)));
         let positions: Positions = positions.into_iter().collect();
-        let mut files = NamedFiles::default();
-        if command.with_files {
-            let files_of = self.files_of(positions.iter(), &positions, &[], position);
-            files = files_of.await?;
-        }
-        let request = ErasureRequest {
-            scope: ErasureScope::User(user.clone()),
-            why: why.clone(),
-            positions,
-            keys: self.log.key_of(user).into_iter().collect(),
-            files: files.erased.iter().cloned().collect(),
-            counters: BTreeMap::new(),
-        };
         // A user who is already gone may have left records, which are erased now.
-        if request.positions.is_empty() && records.is_empty() {
+        if positions.is_empty() && records.is_empty() {
             return Err(super::request::nothing(user));
         }
+        let naming = command.with_files.then(|| positions.iter().collect());
+        let scope = ErasureScope::User(user.clone());
+        let request = ErasureRequest {
+            keys: self.log.key_of(user).into_iter().collect(),
+            ..ErasureRequest::new(scope, why.clone(), positions)
+        };
         let stream = Stream::User(user.clone());
         let mut reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
         // Events that are sealed with the user's key meanwhile have to be named, too.
         reads.push(ConflictKey::subject(user));
         let read = (position, reads);
-        let requested = self
-            .request(Plan::default(), request, read, context)
-            .await?;
-        Ok(requested.map(|requested| Erased { files, ..requested }))
+        self.request((Plan::default(), request), naming, read, context)
+            .await
     }
 
     /// Plans that a record is deleted, or emptied if others refer to it.

@@ -26,14 +26,9 @@ fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
 }
 
 fn request(positions: &Positions) -> Decision {
-    let body = EventBody::ErasureRequested(ErasureRequest {
-        scope: ErasureScope::Events,
-        why: "a test".to_owned(),
-        positions: positions.clone(),
-        keys: Vec::new(),
-        files: Vec::new(),
-        counters: BTreeMap::new(),
-    });
+    let why = "a test".to_owned();
+    let request = ErasureRequest::new(ErasureScope::Events, why, positions.clone());
+    let body = EventBody::ErasureRequested(request);
     Decision {
         commit: NewCommit {
             id: Uuid::now_v7(),

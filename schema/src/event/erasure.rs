@@ -34,6 +34,20 @@ pub struct ErasureRequest {
     pub counters: BTreeMap<TypeName, BTreeMap<String, i64>>,
 }
 
+impl ErasureRequest {
+    /// Requests to erase the payloads of events, and neither keys nor files.
+    pub fn new(scope: ErasureScope, why: String, positions: Positions) -> Self {
+        Self {
+            scope,
+            why,
+            positions,
+            keys: Vec::new(),
+            files: Vec::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+}
+
 /// What an erasure covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

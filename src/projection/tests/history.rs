@@ -178,12 +178,8 @@ impl World {
             counters.entry(name).or_default().insert(field, last);
         }
         let request = ErasureRequest {
-            scope: ErasureScope::Events,
-            why: String::new(),
-            positions: positions.clone(),
-            keys: Vec::new(),
-            files: Vec::new(),
             counters,
+            ..ErasureRequest::new(ErasureScope::Events, String::new(), positions.clone())
         };
         let stream = Stream::Erasure(Uuid::from_u128(1));
         self.run(vec![(stream, EventBody::ErasureRequested(request))])
