@@ -13,8 +13,9 @@ use std::vec;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, Stream};
 
+use crate::log::seek::{load_event, load_events};
 use crate::record::env::RecordEnv;
-use crate::record::past::{self, BATCH_SIZE};
+use crate::record::past::BATCH_SIZE;
 
 /// At most this many candidates are listed at once when going back.
 const MAX_BACK: usize = 64;
@@ -72,7 +73,7 @@ impl<'a> Streams<'a> {
         }
         let candidates = self.0.store.list_candidates(ranges).await?;
         for some in candidates.chunks(BATCH_SIZE) {
-            for (commit, event) in past::read_all(self.0, some).await? {
+            for (commit, event) in load_events(&*self.0.log, some).await? {
                 let mut its = by_stream.get(&event.stream).into_iter().flatten();
                 if its.any(|range| range.contains(&event.position)) {
                     see(commit, event);
@@ -106,7 +107,7 @@ impl<'a> Streams<'a> {
         let candidates = self.candidates(stream, range).await?;
         // Nearly always the first candidate is right.
         for position in candidates.into_iter().rev() {
-            if past::read(self.0, position).await?.1.stream == *stream {
+            if load_event(&*self.0.log, position).await?.1.stream == *stream {
                 return Ok(true);
             }
         }
@@ -174,7 +175,7 @@ impl<'a> Streams<'a> {
                 let at = [(stream.clone(), other.position - 1)];
                 let before = self.0.store.find_full_states(&at).await?.pop();
                 event = match before.flatten() {
-                    Some(position) => Some(past::read(self.0, position).await?.1),
+                    Some(position) => Some(load_event(&*self.0.log, position).await?.1),
                     None => None,
                 };
             }
@@ -221,7 +222,7 @@ impl<'a> Streams<'a> {
         positions.dedup();
         let mut events = HashMap::new();
         for some in positions.chunks(BATCH_SIZE) {
-            let read = past::read_all(self.0, some).await?.into_iter();
+            let read = load_events(&*self.0.log, some).await?.into_iter();
             events.extend(read.map(|(_, event)| (event.position, event)));
         }
         Ok(events)
@@ -250,7 +251,7 @@ impl BackwardWalk<'_> {
         loop {
             for position in self.candidates.by_ref() {
                 self.until = position - 1;
-                let (commit, event) = past::read(self.env, position).await?;
+                let (commit, event) = load_event(&*self.env.log, position).await?;
                 if event.stream == *self.stream {
                     return Ok(Some((commit, event)));
                 }

@@ -20,7 +20,7 @@ use super::files::see_files;
 use super::{Erased, Eraser};
 use crate::clock::wait_since;
 use crate::context::RequestContext;
-use crate::log::seek::unreadable;
+use crate::log::seek::load_page;
 use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 
@@ -113,10 +113,8 @@ impl Eraser {
         let mut histories = Histories::new();
         let (mut position, head) = (0, self.env.log.head());
         while position < head {
-            let read = self.env.log.read(position + 1, READ_EVENTS).await;
-            let commits = read.map_err(|error| unreadable(position + 1, &error))?;
-            let Some(last) = commits.last() else { break };
-            position = last.last_position();
+            let commits;
+            (commits, position) = load_page(&*self.env.log, position + 1, READ_EVENTS).await?;
             for (commit, event) in commits
                 .iter()
                 .flat_map(|commit| commit.events.iter().map(move |event| (commit, event)))

@@ -8,8 +8,8 @@ use skytrail_schema::id::{DeviceId, UserId};
 
 use super::Eraser;
 use crate::context::RequestContext;
+use crate::log::seek::load_events;
 use crate::record::decide::Plan;
-use crate::record::past;
 
 /// How many events are read at once.
 const BATCH_SIZE: usize = 256;
@@ -37,7 +37,7 @@ impl Eraser {
         }
         let mut found = OfDevices::default();
         for some in positions.chunks(BATCH_SIZE) {
-            for (commit, event) in past::read_all(&self.env, some).await? {
+            for (commit, event) in load_events(&*self.env.log, some).await? {
                 let is_for_user = match &event.body {
                     EventBody::DeviceRegistered(state) => state.user.as_ref() == Some(user),
                     EventBody::SubscriptionSaved(saved) => belongs_to_user(user, saved, &commit),

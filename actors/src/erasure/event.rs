@@ -7,9 +7,9 @@ use super::request::nothing;
 use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
+use crate::log::seek::load_event;
 use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
-use crate::record::past;
 
 /// Erases the payload of one version of a record. The record's present state stays, and so does
 /// what later versions have of the erased one.
@@ -42,7 +42,7 @@ impl Eraser {
         if position == 0 || position > self.env.log.head() {
             return Err(nothing(&named));
         }
-        let (_, event) = past::read(&self.env, position).await?;
+        let (_, event) = load_event(&*self.env.log, position).await?;
         let Stream::Record(id) = &event.stream else {
             let message = format!("{named} is not a version of a record");
             return Err(ApiError::new(Code::NotSupported, message));

@@ -12,7 +12,7 @@ use skytrail_schema::id::AssetName;
 use skytrail_schema::positions::Positions;
 
 use super::{Eraser, HolderError};
-use crate::record::past;
+use crate::log::seek::{load_event, load_page};
 
 /// How many events are read at once.
 const BATCH_SIZE: usize = 1000;
@@ -60,7 +60,7 @@ impl Eraser {
     ) -> Result<NamedFiles, ApiError> {
         let mut named = BTreeSet::new();
         for position in naming {
-            let (_, event) = past::read(&self.env, *position).await?;
+            let (_, event) = load_event(&*self.env.log, *position).await?;
             see_files(&event.body, &mut |name| {
                 named.insert(AssetName::from(name));
             });
@@ -94,15 +94,8 @@ impl Eraser {
             from = from.min(first.unwrap_or(1));
         }
         while from <= until && found.len() < names.len() {
-            let commits = self.env.log.read(from, BATCH_SIZE).await;
-            let commits = commits.map_err(|error| {
-                tracing::error!(position = from, %error, "the log cannot be read");
-                ApiError::unexpected("the log cannot be read")
-            })?;
-            let Some(last) = commits.last() else {
-                break;
-            };
-            from = last.last_position() + 1;
+            let (commits, last) = load_page(&*self.env.log, from, BATCH_SIZE).await?;
+            from = last + 1;
             let events = commits.iter().flat_map(|commit| &commit.events);
             for event in events.filter(|event| !erased.contains(event.position)) {
                 see_files(&event.body, &mut |name| {

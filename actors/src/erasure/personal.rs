@@ -11,8 +11,8 @@ use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::Head;
 
 use super::{EraseRecord, EraseUser, Erased, Eraser};
+use crate::log::seek::{load_event, unreadable};
 use crate::record::attempt::retry_on_conflict;
-use crate::record::past;
 
 impl EraseUser {
     /// Returns the command to erase one of the user's records.
@@ -52,10 +52,8 @@ impl Eraser {
         let Some(from) = marked.await?.first().copied() else {
             return Ok(Vec::new());
         };
-        let mut sealed = self.log.sealed_for(user, from).await.map_err(|error| {
-            tracing::error!(%error, "the search for sealed events failed");
-            ApiError::unexpected("the log cannot be read")
-        })?;
+        let sealed = self.log.sealed_for(user, from).await;
+        let mut sealed = sealed.map_err(|error| unreadable(from, &error))?;
         let is_of_record = |stream: &Stream| match stream {
             Stream::Record(id) => !id.record_type.is_user(),
             _ => false,
@@ -96,7 +94,7 @@ impl Eraser {
         if head.record.fields.iter().next().is_some() {
             return Ok(false);
         }
-        let (_, event) = past::read(&self.env, head.position).await?;
+        let (_, event) = load_event(&*self.env.log, head.position).await?;
         Ok(matches!(
             event.body,
             EventBody::RecordCreated(_) | EventBody::RecordReplaced(_)

@@ -10,7 +10,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use super::request::nothing;
 use super::{EraseField, Eraser, NamedFiles, Refused};
 use crate::context::RequestContext;
-use crate::record::past;
+use crate::log::seek::load_event;
 
 /// Erases a field of every record that a type has or had, each like [`EraseField`].
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Eraser {
         let kind = EventKind::RecordDeleted;
         let deleted = self.env.store.list_positions_of_kind(kind, 1, head).await?;
         for position in deleted {
-            let (_, event) = past::read(&self.env, position).await?;
+            let (_, event) = load_event(&*self.env.log, position).await?;
             if let Stream::Record(id) = event.stream
                 && id.record_type == *name
             {

@@ -16,6 +16,7 @@ use skytrail_schema::record::Head;
 use super::{Erased, Eraser};
 use crate::accounts::plan_release;
 use crate::context::RequestContext;
+use crate::log::seek::load_event;
 use crate::log::{ConflictKey, Erasure};
 use crate::record::apply::state_of;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
@@ -317,7 +318,7 @@ impl Eraser {
         }
         let (kind, head) = (EventKind::RecordDeleted, self.env.applied.position());
         for position in self.env.store.list_positions_of_kind(kind, 1, head).await? {
-            let (_, event) = past::read(&self.env, position).await?;
+            let (_, event) = load_event(&*self.env.log, position).await?;
             let Stream::Record(id) = event.stream else {
                 continue;
             };

@@ -8,7 +8,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventFilter, Shown};
 use skytrail_schema::time::Timestamp;
 
-use crate::log::seek::{load_commit, position_at, position_before, unreadable};
+use crate::log::seek::{load_commit, load_page, position_at, position_before, unreadable};
 use crate::log::{EventLog, Timeline};
 use crate::projector::Applied;
 use crate::store::RecordStore;
@@ -346,12 +346,8 @@ impl EventReader {
         while behind < last {
             let num_events = usize::try_from(last - behind).unwrap_or(usize::MAX);
             // The last commit may extend beyond the window.
-            let read = self.log.read(behind + 1, num_events).await;
-            let more = read.map_err(|error| unreadable(behind + 1, &error))?;
-            behind = match more.last() {
-                Some(last) => last.last_position(),
-                None => return Err(unreadable(behind + 1, &"it ends before that position")),
-            };
+            let more;
+            (more, behind) = load_page(&*self.log, behind + 1, num_events).await?;
             run.extend(more);
         }
         Ok(run)

@@ -25,10 +25,11 @@ use super::query::LiveQuery;
 use super::service::LiveSettings;
 use super::view::Missed;
 use crate::budget::MAX_COST;
+use crate::log::seek::{load_events, load_page};
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::page_bytes::BatchSize;
-use crate::record::past::{self, Walk};
+use crate::record::past::Walk;
 use crate::record::weighed::WeighedCache;
 use crate::yield_budget::YieldBudget;
 
@@ -165,7 +166,7 @@ impl Replay<'_> {
         let mut positions = self.sort_out(met).await?;
         positions.sort_unstable();
         for some in positions.chunks(PAGE_EVENTS) {
-            for (_, event) in past::read_all(self.env, some).await? {
+            for (_, event) in load_events(&*self.env.log, some).await? {
                 self.tell(&event).await?;
             }
         }
@@ -177,11 +178,7 @@ impl Replay<'_> {
         let (mut met, mut num_events) = (BTreeMap::new(), 0);
         let mut position = self.missed.from;
         while position < self.missed.until {
-            let commits = self.env.log.read(position + 1, PAGE_EVENTS).await;
-            let unread = |cause: &dyn std::fmt::Display| ApiError::unexpected(cause.to_string());
-            let commits = commits.map_err(|error| unread(&error))?;
-            let last = commits.last().map(|commit| commit.last_position());
-            let last = last.ok_or_else(|| unread(&"the log ends before that position"))?;
+            let (commits, last) = load_page(&*self.env.log, position + 1, PAGE_EVENTS).await?;
             let events = commits.iter().flat_map(|commit| &commit.events);
             let missed_range = position + 1..=self.missed.until;
             for event in events.filter(|event| missed_range.contains(&event.position)) {

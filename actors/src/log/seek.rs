@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::Commit;
+use skytrail_schema::event::{Commit, Event};
 use skytrail_schema::time::Timestamp;
 
 use super::EventLog;
@@ -13,14 +13,66 @@ use super::EventLog;
 /// # Errors
 /// The log cannot be read.
 pub async fn load_commit(log: &dyn EventLog, position: u64) -> Result<Arc<Commit>, ApiError> {
-    let read = log.read(position, 1).await;
-    let read = read.map_err(|error| unreadable(position, &error))?;
-    let mut holds = read
+    let (commits, _) = load_page(log, position, 1).await?;
+    let mut holds = commits
         .into_iter()
         .filter(|commit| commit.first_position() <= position && position <= commit.last_position());
     holds
         .next()
-        .ok_or_else(|| unreadable(position, &"it ends before that position"))
+        .ok_or_else(|| unreadable(position, &"there is no such event"))
+}
+
+/// Loads the commits from a position on, as [`EventLog::read`] does, and returns with them the last
+/// position that they hold.
+///
+/// # Errors
+/// The log cannot be read, or ends before the position.
+pub(crate) async fn load_page(
+    log: &dyn EventLog,
+    from: u64,
+    max_events: usize,
+) -> Result<(Vec<Arc<Commit>>, u64), ApiError> {
+    let read = log.read(from, max_events).await;
+    let commits = read.map_err(|error| unreadable(from, &error))?;
+    match commits.last().map(|commit| commit.last_position()) {
+        Some(last) => Ok((commits, last)),
+        None => Err(unreadable(from, &"it ends before that position")),
+    }
+}
+
+/// Loads the event at a position, with its commit.
+///
+/// # Errors
+/// The log cannot be read, or ends before the position.
+pub(crate) async fn load_event(
+    log: &dyn EventLog,
+    position: u64,
+) -> Result<(Arc<Commit>, Event), ApiError> {
+    let mut found = load_events(log, &[position]).await?;
+    found
+        .pop()
+        .ok_or_else(|| unreadable(position, &"there is no such event"))
+}
+
+/// Loads the events at some positions, each with its commit.
+///
+/// # Errors
+/// Those of [`load_event`].
+pub(crate) async fn load_events(
+    log: &dyn EventLog,
+    positions: &[u64],
+) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+    let first = positions.first().copied().unwrap_or_default();
+    let commits = log.read_each(positions).await;
+    let commits = commits.map_err(|error| unreadable(first, &error))?;
+    let event = |(commit, position): (Arc<Commit>, &u64)| {
+        let mut events = commit.events.iter();
+        let event = events.find(|event| event.position == *position)?.clone();
+        Some((commit, event))
+    };
+    let events = commits.into_iter().zip(positions).map(event);
+    let events: Option<Vec<_>> = events.collect();
+    events.ok_or_else(|| unreadable(first, &"a commit without its event"))
 }
 
 /// Finds the last position that was committed before a time.

@@ -39,6 +39,7 @@ use super::past::{self, Moment, Walk};
 use super::past_rules::{self, PastRules};
 use super::{apply, read};
 use crate::evaluation::Evaluation;
+use crate::log::seek::load_events;
 use crate::store::{QueryAnswer, RelatedPage, Viewer};
 
 /// How many records are looked at together.
@@ -216,7 +217,7 @@ impl Looking<'_> {
         let mut batch_size = BatchSize::at_most(MAX_BATCH);
         for some in listed.await?.chunks(MAX_BATCH) {
             let mut ids = Vec::new();
-            for (_, event) in past::read_all(self.env, some).await? {
+            for (_, event) in load_events(&*self.env.log, some).await? {
                 let Stream::Record(id) = event.stream else {
                     continue;
                 };

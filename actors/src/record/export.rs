@@ -19,7 +19,7 @@ use super::as_of::{Looking, look_up_relations, types_at};
 use super::env::RecordEnv;
 use super::messages::{ExportPage, ExportRecords, QueryRecords};
 use super::page_bytes::{BatchSize, PageBytes};
-use super::past;
+use crate::log::seek::load_event;
 
 /// Builds a page; see the module's overview.
 ///
@@ -121,7 +121,7 @@ async fn deleted_since(
         .await?;
     let mut keys = HashSet::new();
     for position in positions {
-        let (_, event) = past::read(env, position).await?;
+        let (_, event) = load_event(&*env.log, position).await?;
         if let Stream::Record(id) = event.stream
             && id.record_type == *name
         {

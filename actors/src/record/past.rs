@@ -18,7 +18,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
-use crate::log::seek::position_at;
+use crate::log::seek::{position_at, unreadable};
 
 /// How many events are read at once.
 pub(crate) const BATCH_SIZE: usize = 512;
@@ -258,7 +258,7 @@ impl Walk {
         begun
             .into_iter()
             .next()
-            .ok_or_else(|| unreadable(&"no walk"))
+            .ok_or_else(|| unreadable(until, &"no walk"))
     }
 
     /// Like [`Walk::begin`], for many records, in their order, each at its own position: what they
@@ -420,40 +420,4 @@ impl Walk {
     pub fn into_record(self) -> Option<Record> {
         self.head.map(|head| head.record)
     }
-}
-
-/// Reads the event at a position, with its commit.
-///
-/// # Errors
-/// The log cannot be read, or ends before the position.
-pub(crate) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
-    let mut found = read_all(env, &[position]).await?;
-    found
-        .pop()
-        .ok_or_else(|| unreadable(&"there is no such event"))
-}
-
-/// Reads the events at some positions, each with its commit.
-///
-/// # Errors
-/// Those of [`read`].
-pub(crate) async fn read_all(
-    env: &RecordEnv,
-    positions: &[u64],
-) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
-    let commits = env.log.read_each(positions).await;
-    let commits = commits.map_err(|error| unreadable(&error))?;
-    let event = |(commit, position): (Arc<Commit>, &u64)| {
-        let mut events = commit.events.iter();
-        let event = events.find(|event| event.position == *position)?.clone();
-        Some((commit, event))
-    };
-    let events = commits.into_iter().zip(positions).map(event);
-    let events: Option<Vec<_>> = events.collect();
-    events.ok_or_else(|| unreadable(&"a commit without its event"))
-}
-
-fn unreadable(cause: &dyn std::fmt::Display) -> ApiError {
-    tracing::error!(%cause, "the log cannot be read");
-    ApiError::unexpected("the log cannot be read")
 }

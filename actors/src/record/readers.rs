@@ -30,8 +30,9 @@ use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
 use super::env::RecordEnv;
-use super::past::{self, Moment, Walk};
+use super::past::{Moment, Walk};
 use super::{apply, as_of};
+use crate::log::seek::{load_event, load_events};
 
 /// How many users are named at most.
 const MAX_USERS: usize = 1000;
@@ -315,7 +316,7 @@ impl Then<'_> {
         let were_few = positions.len() <= MAX_LOOKED_AT;
         positions.truncate(MAX_LOOKED_AT);
         for some in positions.chunks(BATCH_SIZE) {
-            for (_, event) in past::read_all(self.env, some).await? {
+            for (_, event) in load_events(&*self.env.log, some).await? {
                 note_roles(&mut held, &event, roles);
                 if let Stream::User(user) = &event.stream {
                     if is_unknown_after(&event.body, erased.contains(user)) {
@@ -374,7 +375,7 @@ async fn time_of(env: &RecordEnv, at: Moment, position: u64) -> Result<Timestamp
     match at {
         Moment::Time(time) => Ok(time),
         Moment::Position(_) if position == 0 => Ok(Timestamp::default()),
-        Moment::Position(_) => Ok(past::read(env, position).await?.0.time),
+        Moment::Position(_) => Ok(load_event(&*env.log, position).await?.0.time),
     }
 }
 

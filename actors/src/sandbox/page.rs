@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::gate::Stage;
 use super::{Finding, ReplayOutcome, Sandbox, Tally};
-use crate::log::seek::unreadable;
+use crate::log::seek::load_page;
 use crate::plugin::PluginGate;
 
 /// How many events are looked at for a page.
@@ -97,11 +97,7 @@ impl Sandbox {
         let last_looked_at = at.saturating_add(MAX_LOOKED_AT - 1).min(until);
         let mut num_left = request.limit;
         while at <= last_looked_at {
-            let read = self.env.log.read(at, WINDOW).await;
-            let commits = read.map_err(|error| unreadable(at, &error))?;
-            if commits.is_empty() {
-                return Err(unreadable(at, &"it ends before that position"));
-            }
+            let (commits, _) = load_page(&*self.env.log, at, WINDOW).await?;
             for (commit, event) in events_of(&commits, at, last_looked_at) {
                 if num_left == 0 || Instant::now() >= end {
                     page.next = Some(event.position);
