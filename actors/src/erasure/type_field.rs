@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{EventKind, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 
 use super::request::nothing;
 use super::{EraseField, Eraser, NamedFiles, Refused};
 use crate::context::RequestContext;
-use crate::log::seek::load_event;
+use crate::record::past;
 
 /// Erases a field of every record that a type has or had, each like [`EraseField`].
 #[derive(Clone, Debug)]
@@ -108,16 +107,7 @@ impl Eraser {
             after = *last;
             found.extend(heads.into_iter().map(|(_, head)| head.record.id));
         }
-        let kind = EventKind::RecordDeleted;
-        let deleted = self.env.store.list_positions_of_kind(kind, 1, head).await?;
-        for position in deleted {
-            let (_, event) = load_event(&*self.env.log, position).await?;
-            if let Stream::Record(id) = event.stream
-                && id.record_type == *name
-            {
-                found.insert(id);
-            }
-        }
+        found.extend(past::deleted(&self.env, 1..=head, |it| it == name).await?);
         Ok(found)
     }
 }

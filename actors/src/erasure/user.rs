@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    ChangeStamp, ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream,
+    ChangeStamp, ErasureRequest, ErasureScope, Event, EventBody, NoDetails, Stream,
 };
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
@@ -16,7 +16,6 @@ use skytrail_schema::record::Head;
 use super::{Erased, Eraser};
 use crate::accounts::plan_release;
 use crate::context::RequestContext;
-use crate::log::seek::load_event;
 use crate::log::{ConflictKey, Erasure};
 use crate::record::apply::state_of;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
@@ -316,13 +315,9 @@ impl Eraser {
                 found.extend(owned.map(|record| record.id));
             }
         }
-        let (kind, head) = (EventKind::RecordDeleted, self.env.applied.position());
-        for position in self.env.store.list_positions_of_kind(kind, 1, head).await? {
-            let (_, event) = load_event(&*self.env.log, position).await?;
-            let Stream::Record(id) = event.stream else {
-                continue;
-            };
-            if !is_selected(&id.record_type) || found.contains(&id) {
+        let all = 1..=self.env.applied.position();
+        for id in past::deleted(&self.env, all, is_selected).await? {
+            if found.contains(&id) {
                 continue;
             }
             let last = past::last_state(&self.env, &id).await?;

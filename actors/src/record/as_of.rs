@@ -22,7 +22,7 @@ use std::vec;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventKind, Stream};
+use skytrail_schema::event::Stream;
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::predicate::{Condition, Context, Direction, LookedUp};
@@ -39,7 +39,6 @@ use super::past::{self, Moment, Walk};
 use super::past_rules::{self, PastRules};
 use super::{apply, read};
 use crate::evaluation::Evaluation;
-use crate::log::seek::load_events;
 use crate::store::{QueryAnswer, RelatedPage, Viewer};
 
 /// How many records are looked at together.
@@ -207,35 +206,21 @@ impl Looking<'_> {
         scanned: &HashSet<RecordId>,
         (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<(), ApiError> {
-        let until = self.env.applied.position();
-        let kind = EventKind::RecordDeleted;
-        let listed = self
-            .env
-            .store
-            .list_positions_of_kind(kind, self.position + 1, until);
-        let mut seen_ids = HashSet::new();
+        let name = &self.command.query.record_type;
+        let since = self.position + 1..=self.env.applied.position();
+        let gone = past::deleted(self.env, since, |it| it == name).await?;
+        let ids: Vec<RecordId> = gone
+            .into_iter()
+            .filter(|id| !scanned.contains(id))
+            .collect();
+        let mut remaining = ids.as_slice();
         let mut batch_size = BatchSize::at_most(MAX_BATCH);
-        for some in listed.await?.chunks(MAX_BATCH) {
-            let mut ids = Vec::new();
-            for (_, event) in load_events(&*self.env.log, some).await? {
-                let Stream::Record(id) = event.stream else {
-                    continue;
-                };
-                let is_new = id.record_type == self.command.query.record_type
-                    && !scanned.contains(&id)
-                    && seen_ids.insert(id.clone());
-                if is_new {
-                    ids.push(id);
-                }
-            }
-            let mut remaining = ids.as_slice();
-            while !remaining.is_empty() {
-                let some;
-                (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
-                let seen = self.find(some).await?;
-                batch_size.adapt_to(seen.iter().map(|seen| &seen.then.record));
-                self.add_matches(seen, &Rows::new(), (page, room)).await?;
-            }
+        while !remaining.is_empty() {
+            let some;
+            (some, remaining) = remaining.split_at(batch_size.size().min(remaining.len()));
+            let seen = self.find(some).await?;
+            batch_size.adapt_to(seen.iter().map(|seen| &seen.then.record));
+            self.add_matches(seen, &Rows::new(), (page, room)).await?;
         }
         Ok(())
     }

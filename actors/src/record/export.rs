@@ -6,12 +6,11 @@
 //! the maximum bytes of an answer ends early. Nothing is kept between pages: a caller that
 //! continues from the last key at the same position gets all records of one moment.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventKind, Stream};
-use skytrail_schema::id::{RecordId, RecordKey, TypeName};
+use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::{Head, Record};
 
@@ -19,7 +18,7 @@ use super::as_of::{Looking, look_up_relations, types_at};
 use super::env::RecordEnv;
 use super::messages::{ExportPage, ExportRecords, QueryRecords};
 use super::page_bytes::{BatchSize, PageBytes};
-use crate::log::seek::load_event;
+use super::past;
 
 /// Builds a page; see the module's overview.
 ///
@@ -65,8 +64,9 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     let is_last = keys.len() < usize::try_from(limit).unwrap_or(usize::MAX);
     let mut next = keys.last().cloned().filter(|_| !is_last);
     let mut keys: BTreeSet<RecordKey> = keys.into_iter().collect();
-    let gone = deleted_since(env, &name, position).await?.into_iter();
-    keys.extend(gone.filter(|key| {
+    let since = position + 1..=env.applied.position();
+    let gone = past::deleted(env, since, |it| *it == name).await?;
+    keys.extend(gone.into_iter().map(|id| id.key).filter(|key| {
         after.as_ref().is_none_or(|after| key > after)
             && next.as_ref().is_none_or(|next| key <= next)
     }));
@@ -105,28 +105,4 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
         definition: Some(Arc::clone(definition)),
         next,
     })
-}
-
-/// Lists the keys of a type's records that were deleted after a position.
-async fn deleted_since(
-    env: &RecordEnv,
-    name: &TypeName,
-    position: u64,
-) -> Result<HashSet<RecordKey>, ApiError> {
-    let until = env.applied.position();
-    let kind = EventKind::RecordDeleted;
-    let positions = env
-        .store
-        .list_positions_of_kind(kind, position + 1, until)
-        .await?;
-    let mut keys = HashSet::new();
-    for position in positions {
-        let (_, event) = load_event(&*env.log, position).await?;
-        if let Stream::Record(id) = event.stream
-            && id.record_type == *name
-        {
-            keys.insert(id.key);
-        }
-    }
-    Ok(keys)
 }

@@ -6,19 +6,19 @@
 //! that records got when their type got a sequence field are not in the log, so they are missing
 //! here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
-use crate::log::seek::{position_at, unreadable};
+use crate::log::seek::{load_events, position_at, unreadable};
 
 /// How many events are read at once.
 pub(crate) const BATCH_SIZE: usize = 512;
@@ -232,6 +232,31 @@ async fn creations(
     let found = found.into_iter();
     let found = found.map(|its| its.into_iter().map(creation).collect());
     Ok(found.collect())
+}
+
+/// Lists the records of some types that were deleted within a range, which the store must have
+/// applied.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(crate) async fn deleted(
+    env: &RecordEnv,
+    range: RangeInclusive<u64>,
+    is_selected: impl Fn(&TypeName) -> bool,
+) -> Result<BTreeSet<RecordId>, ApiError> {
+    let (kind, (from, until)) = (EventKind::RecordDeleted, range.into_inner());
+    let positions = env.store.list_positions_of_kind(kind, from, until).await?;
+    let mut found = BTreeSet::new();
+    for some in positions.chunks(BATCH_SIZE) {
+        for (_, event) in load_events(&*env.log, some).await? {
+            if let Stream::Record(id) = event.stream
+                && is_selected(&id.record_type)
+            {
+                found.insert(id);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Walks through a record's past, event by event.
