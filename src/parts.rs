@@ -7,84 +7,48 @@ use std::time::Duration;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use serde::Serialize;
-use skytrail_actors::accounts::{Accounts, AccountsState};
-use skytrail_actors::capture::{CaptureAdmin, CaptureFigures};
-use skytrail_actors::delivery::consumers::{ConsumerState, Consumers};
+use skytrail_actors::accounts::AccountsState;
+use skytrail_actors::capture::CaptureFigures;
+use skytrail_actors::delivery::consumers::ConsumerState;
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
-use skytrail_actors::erasure::{Eraser, EraserState};
-use skytrail_actors::hub::{GetHubState, Hub, HubState};
-use skytrail_actors::live::{LiveFollower, LiveQueries, LiveQueriesState};
+use skytrail_actors::erasure::EraserState;
+use skytrail_actors::hub::{GetHubState, HubState};
+use skytrail_actors::live::{LiveFollower, LiveQueriesState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
-use skytrail_actors::plugin::{PluginBroker, PluginsState};
+use skytrail_actors::plugin::PluginsState;
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
-use skytrail_actors::push::{Push, PushState};
+use skytrail_actors::push::PushState;
 use skytrail_actors::record::actor::RecordActorState;
-use skytrail_actors::record::records::Records;
 use skytrail_actors::record::write_model::CacheSizes;
 use skytrail_actors::subscription::{MAX_NOTICE_LAG, Notices};
-use skytrail_actors::task::{ListTasks, TaskReport, Tasks};
+use skytrail_actors::task::{ListTasks, TaskReport};
 use skytrail_schema::time::Timestamp;
-use tokio_util::task::TaskTracker;
 
-use crate::audit::{AuditState, AuditTrail};
-use crate::auth::refusals::{Reason, Refusals};
-use crate::auth::throttle::{Throttle, ThrottleState};
+use crate::audit::AuditState;
+use crate::auth::refusals::Reason;
+use crate::auth::throttle::ThrottleState;
 use crate::backup::{BackupSchedule, BackupState};
-use crate::http::counters::{DoorCounters, DoorState};
+use crate::http::counters::DoorState;
 use crate::projection::index::IndexState;
 use crate::projection::{QueryFigures, SqlStore};
 use crate::proof::{CheckpointState, Checkpoints};
-use crate::socket::followers::Followers;
+use crate::services::Services;
 
 /// How long an actor may take to report its state before it counts as gone.
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The parts that are asked for their state.
+/// The parts that are only asked for their state: no action uses them.
 pub struct Parts {
     /// The log.
     pub log: Arc<EmbeddedLog>,
     /// The record store.
     pub store: Arc<SqlStore>,
-    /// The record actors.
-    pub records: Arc<Records>,
-    /// Users, roles, relations.
-    pub accounts: Arc<Accounts>,
     /// Feeds the record store.
     pub projector: Addr<Projector>,
-    /// The hub of `/pubsub`.
-    pub hub: Addr<Hub>,
-    /// The hub of `/_/pubsub`.
-    pub internal_hub: Addr<Hub>,
     /// Delivers changes to their subscribers.
     pub notices: Addr<Delivery<Notices>>,
-    /// Push services.
-    pub push: Push,
-    /// Live queries.
-    pub live: LiveQueries,
     /// Keeps live queries up to date.
     pub live_follower: Addr<Delivery<LiveFollower>>,
-    /// Delivers after-hooks to plugins.
-    pub consumers: Consumers,
-    /// Looks after the changes that others make by SQL.
-    pub captured: CaptureAdmin,
-    /// Erases data for good.
-    pub eraser: Arc<Eraser>,
-    /// The clients that follow the log.
-    pub followers: Arc<Followers>,
-    /// Plugins.
-    pub broker: PluginBroker,
-    /// Scheduled tasks.
-    pub tasks: Addr<Tasks>,
-    /// The counters of the HTTP door.
-    pub door: Arc<DoorCounters>,
-    /// The requests in progress.
-    pub running: TaskTracker,
-    /// Throttles sign-up and login.
-    pub throttle: Arc<Throttle>,
-    /// Counts logins and requests that were refused.
-    pub refusals: Arc<Refusals>,
-    /// The audit trail.
-    pub audit: Arc<AuditTrail>,
     /// The backups that the server takes by itself.
     pub backups: Arc<BackupSchedule>,
     /// Signs the log.
@@ -251,28 +215,28 @@ impl States {
     }
 }
 
-impl Parts {
+impl Services {
     /// Returns the states of all parts; one that does not answer has none.
     pub async fn states(&self) -> States {
         let (projector, hub, internal_hub, notices, push, live, plugins, tasks, indexes, captured) = tokio::join!(
-            ask(&self.projector, GetProjectorState),
+            ask(&self.parts.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
-            ask(&self.notices, GetDeliveryState),
+            ask(&self.parts.notices, GetDeliveryState),
             self.push.states(),
-            ask(&self.live_follower, GetDeliveryState),
+            ask(&self.parts.live_follower, GetDeliveryState),
             self.broker.state(),
             ask(&self.tasks, ListTasks),
             self.indexes(),
             self.captured(),
         );
-        let log = self.log.state();
+        let log = self.parts.log.state();
         let now = self.records.env().clock.now();
         States {
             projector: projector.flatten(),
             // Listing the indexes has just tried to read.
-            store_trouble: self.store.read_trouble(),
-            queries: self.store.query_figures(),
+            store_trouble: self.parts.store.read_trouble(),
+            queries: self.parts.store.query_figures(),
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices
@@ -297,8 +261,8 @@ impl Parts {
             throttle: self.throttle.state(),
             refusals: self.refusals.totals(),
             audit: self.audit.state(),
-            backups: self.backups.state(),
-            checkpoints: self.checkpoints.state(),
+            backups: self.parts.backups.state(),
+            checkpoints: self.parts.checkpoints.state(),
             log,
         }
     }
@@ -309,7 +273,7 @@ impl Parts {
     }
 
     async fn indexes(&self) -> Option<IndexFigures> {
-        let listed = tokio::time::timeout(STATE_TIMEOUT, self.store.list_indexes());
+        let listed = tokio::time::timeout(STATE_TIMEOUT, self.parts.store.list_indexes());
         let listed = listed.await.ok()?.ok()?;
         let mut figures = IndexFigures::default();
         for entry in listed {

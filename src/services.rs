@@ -96,8 +96,8 @@ pub struct Services {
     pub throttle: Arc<Throttle>,
     /// Settings that actions need.
     pub settings: Settings,
-    /// The source of what `/_/health` and `/_/metrics` show.
-    pub health: Arc<Parts>,
+    /// The other parts whose states `/_/health` and `/_/metrics` show.
+    pub parts: Parts,
     /// The counters of the HTTP door.
     pub door: Arc<DoorCounters>,
     /// The requests in progress, so that a shutdown can wait for them.

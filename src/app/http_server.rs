@@ -20,13 +20,11 @@ use super::upkeep::Upkeep;
 use super::{STEP_DEADLINE, StartContext, StartError, settings};
 use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
-use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::sandbox::SandboxCaller;
 use crate::http::server;
 use crate::parts::Parts;
 use crate::services::Services;
-use crate::socket::followers::Followers;
 use crate::socket::plugin::{self, PluginDoor};
 use crate::socket::seats::Seats;
 
@@ -108,14 +106,6 @@ fn ended_early() -> io::Error {
     io::Error::other("they have ended")
 }
 
-/// The state of the HTTP server itself.
-struct ServerState {
-    followers: Arc<Followers>,
-    counters: Arc<DoorCounters>,
-    running: TaskTracker,
-    throttle: Arc<Throttle>,
-}
-
 /// Gathers what actions can reach.
 fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
     let (config, core) = (on.config, on.core);
@@ -123,14 +113,8 @@ fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
         domain,
         downstream,
         upkeep,
-        ..
+        projector,
     } = backend;
-    let state = ServerState {
-        followers: Arc::default(),
-        counters: Arc::default(),
-        running: TaskTracker::new(),
-        throttle: Arc::new(Throttle::new(config.http.auth_throttle)),
-    };
     let events = EventReader::new(
         (Arc::clone(&core.log) as _, core.timeline),
         Arc::clone(&core.store) as _,
@@ -167,48 +151,19 @@ fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
         refusals: Arc::clone(&upkeep.refusals),
         clock: Arc::clone(&core.clock),
         settings: settings::services(config, on.keys),
-        health: Arc::new(parts(on, backend, &state)),
-        followers: state.followers,
-        throttle: state.throttle,
-        door: state.counters,
-        running: state.running,
+        parts: Parts {
+            log: Arc::clone(&core.log),
+            store: Arc::clone(&core.store),
+            projector: projector.clone(),
+            notices: downstream.notices.clone(),
+            live_follower: downstream.live_follower.clone(),
+            backups: Arc::clone(&upkeep.backups),
+            checkpoints: Arc::clone(&core.checkpoints),
+        },
+        followers: Arc::default(),
+        throttle: Arc::new(Throttle::new(config.http.auth_throttle)),
+        door: Arc::default(),
+        running: TaskTracker::new(),
         stopping: CancellationToken::new(),
-    }
-}
-
-/// Gathers the parts that report their state.
-fn parts(on: &StartContext<'_>, backend: Backend<'_>, state: &ServerState) -> Parts {
-    let core = on.core;
-    let Backend {
-        projector,
-        domain,
-        downstream,
-        upkeep,
-    } = backend;
-    Parts {
-        log: Arc::clone(&core.log),
-        store: Arc::clone(&core.store),
-        records: Arc::clone(&domain.records),
-        accounts: Arc::clone(&domain.accounts),
-        projector: projector.clone(),
-        hub: downstream.hub.clone(),
-        internal_hub: downstream.internal_hub.clone(),
-        notices: downstream.notices.clone(),
-        push: downstream.push.clone(),
-        live: downstream.live.clone(),
-        live_follower: downstream.live_follower.clone(),
-        consumers: core.consumers.clone(),
-        captured: domain.captured.clone(),
-        eraser: Arc::clone(&upkeep.eraser),
-        followers: Arc::clone(&state.followers),
-        broker: domain.broker.clone(),
-        tasks: downstream.tasks.clone(),
-        door: Arc::clone(&state.counters),
-        running: state.running.clone(),
-        throttle: Arc::clone(&state.throttle),
-        refusals: Arc::clone(&upkeep.refusals),
-        audit: Arc::clone(&upkeep.audit),
-        backups: Arc::clone(&upkeep.backups),
-        checkpoints: Arc::clone(&core.checkpoints),
     }
 }

@@ -18,7 +18,7 @@ pub async fn health(services: web::Data<Services>, request: HttpRequest) -> Http
     if kind != Some(KeyKind::Master) {
         return error::respond(HttpResponse::Ok(), &json!({"status": "OK"}));
     }
-    let states = services.health.states().await;
+    let states = services.states().await;
     let reasons = states.troubles();
     let status = if states.are_all_alive() && reasons.is_empty() {
         "OK"

@@ -22,7 +22,7 @@ pub(super) async fn metrics(services: web::Data<Services>, request: HttpRequest)
         let message = "the master key or METRICS_KEY is needed";
         return error::failure(&ApiError::new(Code::AccessKeyNotAccepted, message));
     }
-    let states = services.health.states().await;
+    let states = services.states().await;
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, metrics::CONTENT_TYPE))
         .body(metrics::render(&states, &services.door.actions()))
