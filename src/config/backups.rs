@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Secret;
 use super::assets::S3Settings;
 use super::source::Reader;
-use super::{Secret, size};
 
 /// Backups.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Backups {
         reader.refuse("BACKUP_TARGET", &target, "a folder, or s3://bucket/prefix");
     }
     let period = reader.seconds("BACKUP_PERIOD", 24 * 3600);
-    let keep = size(reader.number("BACKUP_KEEP", 0, 0..=1_000_000));
+    let keep = reader.number("BACKUP_KEEP", 0, 0..=1_000_000);
     let region = reader.text("BACKUP_S3_REGION", "us-east-1");
     let access_key = reader.text("BACKUP_S3_ACCESS_KEY", "");
     let secret_key = reader.secret("BACKUP_S3_SECRET_KEY");

@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
     }
     Some(Database {
         url,
-        connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        connections,
         wait: Duration::from_secs(wait),
         synchronous_commit,
         statement_timeout: Duration::from_secs(timeout),

@@ -1,10 +1,11 @@
 //! Settings for the HTTP server: where it listens, and what it accepts.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZero;
 use std::time::Duration;
 
+use super::Secret;
 use super::source::{Reader, without_sign_in};
-use super::{Secret, size};
 use crate::http::origins::{NoOrigin, Origins};
 use crate::http::remote::Proxies;
 
@@ -93,7 +94,7 @@ pub struct Limits {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Http {
-    let port = reader.number("PORT", 3000, 0..=65_535);
+    let port = reader.number("PORT", 3000, 0..=u16::MAX);
     let host = reader.text("HOST", &format!(":{port}"));
     let cors_host = reader.text("CORS_HOST", "*");
     Http {
@@ -102,8 +103,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         cors_host,
         response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
         limits: read_limits(reader),
-        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=512)),
-        max_connections: size(reader.number("HTTP_MAX_CONNECTIONS", 20_000, 1..=1_000_000)),
+        workers: reader.number("HTTP_WORKERS", cores(), 1..=512),
+        max_connections: reader.number("HTTP_MAX_CONNECTIONS", 20_000, 1..=1_000_000),
         head_timeout: some_seconds(reader, "HTTP_HEAD_TIMEOUT", 10),
         body_timeout: some_seconds(reader, "HTTP_BODY_TIMEOUT", 60),
         send_timeout: some_seconds(reader, "HTTP_SEND_TIMEOUT", 60),
@@ -111,12 +112,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         metrics_key: reader.header_secret("METRICS_KEY"),
         auth_throttle: reader.boolean("AUTH_THROTTLE", true),
         proxies: read_proxies(reader),
-        refusals_days: days(reader, "AUTH_REFUSALS_DAYS", 90),
+        refusals_days: reader.number("AUTH_REFUSALS_DAYS", 90, 0..=36_500),
     }
 }
 
 fn read_limits(reader: &mut Reader<'_>) -> Limits {
-    let mut limit = |name, default, most| size(reader.number(name, default, 1..=most));
+    let mut limit = |name, default, most| reader.number(name, default, 1..=most);
     Limits {
         body_bytes: limit("MAX_BODY_BYTES", 10 << 20, 1 << 30),
         // The parser itself stops at a depth of 128.
@@ -165,10 +166,6 @@ fn some_seconds(reader: &mut Reader<'_>, name: &str, default: u64) -> Duration {
     Duration::from_secs(reader.number(name, default, 1..=86_400))
 }
 
-fn days(reader: &mut Reader<'_>, name: &str, default: u64) -> u32 {
-    u32::try_from(reader.number(name, default, 0..=36_500)).unwrap_or(u32::MAX)
-}
-
 fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
     let text = if host.starts_with(':') {
         format!("[::]{host}")
@@ -198,6 +195,6 @@ pub fn local_client_address(listen: SocketAddr) -> String {
     }
 }
 
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }

@@ -2,7 +2,6 @@
 
 use skytrail_actors::live::{ALWAYS_TOLD, LiveSettings};
 
-use super::size;
 use super::source::Reader;
 
 /// Live queries.
@@ -25,16 +24,15 @@ pub struct Live {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Live {
-    let mut number = |name, default, range| size(reader.number(name, default, range));
-    let per_address = number("LIVE_MAX_CONNECTIONS_PER_ADDRESS", 0, 0..=1_000_000);
+    let per_address = reader.number("LIVE_MAX_CONNECTIONS_PER_ADDRESS", 0, 0..=1_000_000);
     Live {
-        max_connections: number("LIVE_MAX_CONNECTIONS", 15_000, 1..=1_000_000),
+        max_connections: reader.number("LIVE_MAX_CONNECTIONS", 15_000, 1..=1_000_000),
         max_connections_per_address: (per_address > 0).then_some(per_address),
         queries: LiveSettings {
-            max_subscriptions: number("LIVE_MAX_SUBSCRIPTIONS", 100, 1..=100_000),
-            max_records: number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000),
-            max_queue: number("LIVE_QUEUE", 8192, 16..=1_000_000),
-            max_queue_bytes: number("LIVE_QUEUE_BYTES", 8 << 20, 1024..=1 << 40),
+            max_subscriptions: reader.number("LIVE_MAX_SUBSCRIPTIONS", 100, 1..=100_000),
+            max_records: reader.number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000),
+            max_queue: reader.number("LIVE_QUEUE", 8192, 16..=1_000_000),
+            max_queue_bytes: reader.number("LIVE_QUEUE_BYTES", 8 << 20, 1024..=1 << 40),
             always_told: ALWAYS_TOLD,
             max_missed: reader.number("LIVE_MAX_MISSED", 20_000, 0..=100_000_000),
         },

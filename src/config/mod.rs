@@ -268,13 +268,13 @@ impl Config {
             storage: Storage {
                 compact_at: read_time(&mut reader, "COMPACT_AT"),
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
-                log_queue: size(reader.number("LOG_QUEUE", 4096, 1..=1_000_000)),
+                log_queue: reader.number("LOG_QUEUE", 4096, 1..=1_000_000),
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
-                head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
+                head_cache_bytes: reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40),
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
                 store_lag: LagBound {
                     events: reader.number("STORE_LAG_EVENTS", 500_000, 1..=1 << 40),
-                    bytes: size(reader.number("STORE_LAG_BYTES", 512 << 20, 1..=1 << 40)),
+                    bytes: reader.number("STORE_LAG_BYTES", 512 << 20, 1..=1 << 40),
                 },
                 disk_reserve_bytes: reader.number("DISK_RESERVE_BYTES", 64 << 20, 0..=1 << 40),
             },
@@ -351,25 +351,20 @@ fn read_auth_keys(reader: &mut Reader<'_>) -> AuthKeys {
 fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
     let seconds = |value: Option<Duration>| value.unwrap_or_default();
     PluginLimits {
-        queue: size(reader.number("PLUGIN_QUEUE", 1000, 1..=1_000_000)),
+        queue: reader.number("PLUGIN_QUEUE", 1000, 1..=1_000_000),
         rejoin_wait: seconds(reader.seconds("PLUGIN_REJOIN_WAIT", 5)),
         heartbeat: seconds(reader.seconds("PLUGIN_HEARTBEAT", 10)).max(Duration::from_secs(1)),
         resume: seconds(reader.seconds("PLUGIN_RESUME", 15)),
         drain: seconds(reader.seconds("PLUGIN_DRAIN", 30)),
-        max_message: size(reader.number("PLUGIN_MAX_MESSAGE", 8 << 20, 1024..=1 << 30)),
-        max_calls: size(reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536)),
-        max_depth: u32::try_from(reader.number("PLUGIN_MAX_DEPTH", 10, 1..=1000)).unwrap_or(10),
-        max_attempts: u32::try_from(reader.number("PLUGIN_MAX_ATTEMPTS", 10, 1..=1000))
-            .unwrap_or(10),
+        max_message: reader.number("PLUGIN_MAX_MESSAGE", 8 << 20, 1024..=1 << 30),
+        max_calls: reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536),
+        max_depth: reader.number("PLUGIN_MAX_DEPTH", 10, 1..=1000),
+        max_attempts: reader.number("PLUGIN_MAX_ATTEMPTS", 10, 1..=1000),
         max_lag: Duration::from_secs(3600 * reader.number("PLUGIN_MAX_LAG", 168, 1..=876_000)),
         allow_unlisted: reader.boolean("PLUGIN_ALLOW_UNLISTED", false),
         zmq_timeout: Duration::from_secs(reader.number("ZMQ_TIMEOUT", 30, 1..=86_400)),
-        zmq_max_bounce: u32::try_from(reader.number("ZMQ_MAX_BOUNCE", 10, 0..=1000)).unwrap_or(10),
+        zmq_max_bounce: reader.number("ZMQ_MAX_BOUNCE", 10, 0..=1000),
     }
-}
-
-fn size(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

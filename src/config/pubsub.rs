@@ -1,6 +1,5 @@
 //! Settings for pub/sub: what its sockets may use.
 
-use super::size;
 use super::source::Reader;
 
 /// Pub/sub.
@@ -27,15 +26,14 @@ pub struct PubSub {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> PubSub {
-    let mut number = |name, default, range| size(reader.number(name, default, range));
-    let per_address = number("PUBSUB_MAX_SOCKETS_PER_ADDRESS", 0, 0..=1_000_000);
+    let per_address = reader.number("PUBSUB_MAX_SOCKETS_PER_ADDRESS", 0, 0..=1_000_000);
     PubSub {
-        max_sockets: number("PUBSUB_MAX_SOCKETS", 15_000, 1..=1_000_000),
+        max_sockets: reader.number("PUBSUB_MAX_SOCKETS", 15_000, 1..=1_000_000),
         max_sockets_per_address: (per_address > 0).then_some(per_address),
-        max_channels: number("PUBSUB_MAX_CHANNELS", 500, 1..=1_000_000),
-        max_channel_bytes: number("PUBSUB_MAX_CHANNEL_BYTES", 256, 1..=65_536),
-        max_message_bytes: number("PUBSUB_MAX_MESSAGE_BYTES", 1 << 20, 1024..=1 << 30),
-        queue_messages: number("PUBSUB_QUEUE_MESSAGES", 1024, 1..=1_000_000),
-        queue_bytes: number("PUBSUB_QUEUE_BYTES", 4 << 20, 1024..=1 << 40),
+        max_channels: reader.number("PUBSUB_MAX_CHANNELS", 500, 1..=1_000_000),
+        max_channel_bytes: reader.number("PUBSUB_MAX_CHANNEL_BYTES", 256, 1..=65_536),
+        max_message_bytes: reader.number("PUBSUB_MAX_MESSAGE_BYTES", 1 << 20, 1024..=1 << 30),
+        queue_messages: reader.number("PUBSUB_QUEUE_MESSAGES", 1024, 1..=1_000_000),
+        queue_bytes: reader.number("PUBSUB_QUEUE_BYTES", 4 << 20, 1024..=1 << 40),
     }
 }

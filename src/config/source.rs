@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::Secret;
@@ -406,7 +407,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+    pub(super) fn number<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
         let value = self.text(name, &default.to_string());
         match value.parse() {
             Ok(number) if range.contains(&number) => number,
@@ -419,16 +423,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number for which 0 means none; a negative number does, too, as in v1.
-    pub(super) fn count(&mut self, name: &str, max: u64) -> u64 {
+    pub(super) fn count<T>(&mut self, name: &str, max: T) -> T
+    where
+        T: TryFrom<i64> + PartialOrd + fmt::Display + Default,
+    {
         let value = self.text(name, "0");
-        match value
-            .parse::<i64>()
-            .map(|number| u64::try_from(number.max(0)))
-        {
+        let number = value.parse().map(|number: i64| T::try_from(number.max(0)));
+        match number {
             Ok(Ok(number)) if number <= max => number,
             _ => {
                 self.refuse(name, &value, &format!("a whole number up to {max}"));
-                0
+                T::default()
             }
         }
     }

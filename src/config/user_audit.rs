@@ -6,17 +6,16 @@ use skytrail_actors::accounts::policy::{MAX_REMEMBERED, PasswordPolicy};
 use super::source::Reader;
 
 /// More days than anyone needs, and few enough to be counted in microseconds.
-const MAX_DAYS: u64 = 100_000;
+const MAX_DAYS: u32 = 100_000;
 
 /// Reads the password policy; without any settings it refuses nothing.
 pub(super) fn read_policy(reader: &mut Reader<'_>) -> PasswordPolicy {
     let name = |name: &str| format!("USER_AUDIT_PW_{name}");
-    let mut count = |what: &str, max: u64| reader.count(&name(what), max);
-    let min_length = super::size(count("MIN_LENGTH", 1 << 20));
-    let min_guessable_level = count("MIN_GUESSABLE_LEVEL", 5);
-    let history_size = super::size(count("HISTORY_SIZE", MAX_REMEMBERED as u64));
+    let min_length = reader.count(&name("MIN_LENGTH"), 1 << 20);
+    let min_guessable_level = reader.count(&name("MIN_GUESSABLE_LEVEL"), 5);
+    let history_size = reader.count(&name("HISTORY_SIZE"), MAX_REMEMBERED);
     let [history_days, expiry_days] =
-        ["HISTORY_DAYS", "EXPIRY_DAYS"].map(|what| count(what, MAX_DAYS));
+        ["HISTORY_DAYS", "EXPIRY_DAYS"].map(|what| reader.count(&name(what), MAX_DAYS));
     let mut is_required = |what: &str| reader.boolean(&name(what), false);
     PasswordPolicy {
         min_length,
@@ -24,12 +23,12 @@ pub(super) fn read_policy(reader: &mut Reader<'_>) -> PasswordPolicy {
         is_lowercase_required: is_required("LOWERCASE_REQUIRED"),
         is_digit_required: is_required("DIGIT_REQUIRED"),
         is_symbol_required: is_required("SYMBOL_REQUIRED"),
-        min_guessable_level: u8::try_from(min_guessable_level).unwrap_or(5),
+        min_guessable_level,
         excluded_keywords: reader.list(&name("EXCLUDED_KEYWORDS")),
         excluded_fields: reader.list(&name("EXCLUDED_FIELDS")),
         history_size,
-        history_days: u32::try_from(history_days).unwrap_or(u32::MAX),
-        expiry_days: u32::try_from(expiry_days).unwrap_or(u32::MAX),
+        history_days,
+        expiry_days,
     }
 }
 

@@ -114,8 +114,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Push {
         apns,
         fcm,
         web: read_web(reader),
-        max_queue: super::size(reader.number("PUSH_QUEUE", 10_000, 1..=1_000_000)),
-        max_attempts: u32::try_from(reader.number("PUSH_MAX_ATTEMPTS", 10, 1..=1000)).unwrap_or(10),
+        max_queue: reader.number("PUSH_QUEUE", 10_000, 1..=1_000_000),
+        max_attempts: reader.number("PUSH_MAX_ATTEMPTS", 10, 1..=1000),
     }
 }
 
