@@ -18,9 +18,10 @@ use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{StartError, settings};
+use crate::causes::with_causes;
 use crate::config::Config;
 use crate::ops_store::{OPS_STORE_FILE, OpsStore};
-use crate::projection::{SqlStore, with_causes};
+use crate::projection::SqlStore;
 use crate::proof::{Checkpoints, LogKey};
 
 /// The parts that all others are built on.

@@ -17,7 +17,9 @@ use object_store::client::{
 use object_store::{ClientOptions, RetryConfig};
 use tokio::time::timeout;
 
+use crate::causes::chain;
 use crate::config::S3Settings;
+use crate::tls::use_ring;
 
 /// How often a request is retried.
 const MAX_RETRIES: usize = 3;
@@ -55,8 +57,7 @@ impl Timeouts {
 
 /// Builds the client of a bucket; no request is sent yet.
 pub(crate) fn bucket(settings: &S3Settings, timeouts: Timeouts) -> object_store::Result<AmazonS3> {
-    // Fails if a provider is installed already, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    use_ring();
     let client = ClientOptions::new()
         .with_timeout_disabled()
         .with_read_timeout(timeouts.silence)
@@ -139,9 +140,8 @@ impl HttpService for Service {
 
 /// Adds an error's causes to its text: callers show only the first cause, "error sending request".
 fn with_causes(error: HttpError) -> HttpError {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let causes: Vec<_> = causes.map(ToString::to_string).collect();
-    HttpError::new(error.kind(), io::Error::other(causes.join(": ")))
+    let causes = error.source().map(chain).unwrap_or_default();
+    HttpError::new(error.kind(), io::Error::other(causes))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use skytrail_schema::id::TypeName;
 
 use super::{say, show};
+use crate::causes::with_causes;
 use crate::config::Config;
 use crate::projection::index::{
     IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_fields, list_indexes,
@@ -13,8 +14,6 @@ use crate::projection::index::{
 };
 use crate::projection::{OpenError, is_shared};
 use crate::record_store::moved;
-
-use crate::projection::with_causes;
 
 /// What to do. The server creates and drops indexes by itself; every command works while it runs.
 #[derive(Clone, Debug, Subcommand)]

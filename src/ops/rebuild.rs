@@ -15,10 +15,10 @@ use skytrail_schema::event::Commit;
 use super::backup::parse_until;
 use super::partial::Partial;
 use super::{complain, fail_with, journal_of, move_store, open_log, rebuild_server, say};
+use crate::causes::with_causes;
 use crate::config::Config;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{PREVIOUS, rebuild, switch};
-use crate::projection::with_causes;
 use crate::projection::{
     OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };

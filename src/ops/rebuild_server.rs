@@ -9,9 +9,9 @@ use skytrail_actors::store::RecordStore as _;
 
 use super::rebuild::{progress_bar, report};
 use super::{complain, open_log, say};
+use crate::causes::with_causes;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
-use crate::projection::with_causes;
 use crate::projection::{
     HeldStore, OpenError, ServerOptions, SqlStore, beside, check_old, copy_captured, count_waiting,
     digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,

@@ -12,6 +12,7 @@ use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
 use crate::config::{Config, KEY_FILE, Keys, Secret, local_client_address};
+use crate::tls::use_ring;
 
 /// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,8 +73,7 @@ impl RunningServer {
             Some(_) => "MASTER_KEY".to_owned(),
             None => config.data_dir.join(KEY_FILE).display().to_string(),
         };
-        // It fails if one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)

@@ -1,6 +1,5 @@
 //! The transport `http`: a POST for each request.
 
-use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::transport::{Answer, Envelope, Transport, failure, unparsed, unparsed_text};
+use crate::causes::chain;
+use crate::tls::use_ring;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,8 +40,7 @@ impl Http {
         (url, window): (&str, u64),
         max_answer: usize,
     ) -> Result<Self, String> {
-        // Another part may have installed it already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(KEEP_ALIVE)
@@ -130,12 +130,5 @@ fn unread(why: &str) -> Outcome {
 /// Returns an error with its causes, which the library's own text lacks. Clients are told this
 /// text, so it has no address, which may contain a token or a password.
 fn text_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+    chain(&error.without_url())
 }

@@ -15,7 +15,6 @@
 mod accounts;
 mod apply;
 mod captured;
-mod causes;
 mod conn;
 mod ddl;
 mod devices;
@@ -39,7 +38,6 @@ mod value;
 mod tests;
 
 pub use captured::{copy_captured, count_parked, count_waiting, move_captured};
-pub(crate) use causes::with_causes;
 pub(crate) use hindrance::find_hindrance;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_transient;

@@ -1,6 +1,5 @@
 //! Sends requests to push services.
 
-use std::error::Error;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -9,6 +8,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, RequestBuilder};
 use skytrail_actors::push::SendError;
 use skytrail_schema::time::Timestamp;
+
+use crate::causes::chain;
+use crate::tls::use_ring;
 
 /// The time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +29,7 @@ const MAX_WORDS: usize = 200;
 
 /// Returns the settings that all clients share.
 pub(super) fn builder() -> ClientBuilder {
-    // Fails if a provider is installed already, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    use_ring();
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ANSWER_TIMEOUT)
@@ -68,7 +69,7 @@ impl Answer {
 /// # Errors
 /// Why the connection failed, without the address.
 pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answer, String> {
-    let text = |error: reqwest::Error| text_of(&error.without_url());
+    let text = |error: reqwest::Error| chain(&error.without_url());
     let mut response = request.send().await.map_err(text)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(text)? {
@@ -104,17 +105,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     };
     Some(wait.min(MAX_RETRY_AFTER))
-}
-
-/// Returns an error with its causes: the library's own text contains none of them.
-fn text_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

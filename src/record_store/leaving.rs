@@ -7,8 +7,8 @@
 //! After an interruption this starts again with the next start: the old store's outbox says what is
 //! missing.
 
+use crate::causes::with_causes;
 use crate::config::{Config, Database};
-use crate::projection::with_causes;
 use crate::projection::{count_parked, move_captured};
 use crate::record_store::offline::Offline;
 

@@ -12,11 +12,12 @@ use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
 
 use crate::app::StartError;
+use crate::causes::with_causes;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, bring_back, damage_marker,
-    drop_leftovers, is_transient, part, with_causes,
+    drop_leftovers, is_transient, part,
 };
 use crate::record_store::origin::find_foreign;
 

@@ -10,7 +10,8 @@ use skytrail_schema::json::{self, Members};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use crate::projection::with_causes;
+use crate::causes::with_causes;
+use crate::tls::use_ring;
 
 /// A row.
 pub(super) type Row = Map<String, Json>;
@@ -49,8 +50,7 @@ pub(super) struct Source {
 impl Source {
     /// Connects, and begins to read as of now.
     pub(super) async fn open(url: &str, app: &str) -> Result<Self, String> {
-        // Fails if one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let options: PgConnectOptions = url
             .parse()
             .map_err(|error: sqlx::Error| format!("the database's address: {error}"))?;

@@ -1,9 +1,11 @@
 //! Errors as people read them.
 
+use std::iter::successors;
+
 /// Writes an error and its causes, each once.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut causes: Vec<String> = Vec::new();
-    for cause in std::iter::successors(Some(error), |error| error.source()) {
+    for cause in successors(Some(error), |error| error.source()) {
         let text = match cause.downcast_ref() {
             // Only the message: where in the database's own source it was raised helps nobody.
             Some(sqlx::Error::Database(error)) => error.message().to_owned(),
@@ -17,4 +19,11 @@ pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         }
     }
     causes.join(": ")
+}
+
+/// Writes an error and its causes as they are: for an error whose own text contains none of them.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }
