@@ -142,7 +142,7 @@ fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), Str
     let turn = local.take_turn().map_err(text)?;
     let copy = local.ops_store_copy();
     let original = config.data_dir.join(OPS_STORE_FILE);
-    let copied = block_on(async { Ok(ops_store::copy_file(&original, &copy).await) })?;
+    let copied = block_on(async { Ok::<_, String>(ops_store::copy_file(&original, &copy).await) })?;
     local.ops_store = match copied {
         Ok(true) => OpsStoreCopy::At(copy),
         Ok(false) => OpsStoreCopy::None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{self, NotFollowed, RunningServer, ServerFlag};
+use super::remote::{self, CallError, RunningServer, ServerFlag};
 use crate::config::Config;
 
 /// How long to wait before the next attempt to reach a lost server.
@@ -68,11 +68,11 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
         let mut answer = match answer {
             Ok(answer) => answer,
             // A server that has answered before is waited for.
-            Err(NotFollowed::Unavailable(_)) if last_id.is_some() => {
+            Err(CallError::Unavailable(_)) if last_id.is_some() => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            Err(NotFollowed::Unavailable(why) | NotFollowed::Refused(why)) => return Err(why),
+            Err(error) => return Err(error.into()),
         };
         let mut lines = Vec::new();
         while let Ok(Some(bytes)) = answer.chunk().await {

@@ -28,13 +28,29 @@ pub struct ServerFlag {
     server: Option<String>,
 }
 
-/// Why the log of a server cannot be followed, in a sentence.
-#[derive(Debug)]
-pub enum NotFollowed {
+/// Why a request failed, in a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
     /// The server does not run, or cannot answer now.
+    #[error("{0}")]
     Unavailable(String),
     /// The server refuses.
-    Refused(String),
+    #[error("{text}")]
+    Refused {
+        /// The error's code.
+        code: Code,
+        /// The sentence.
+        text: String,
+    },
+    /// The request cannot be written, or its answer cannot be read.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<CallError> for String {
+    fn from(error: CallError) -> Self {
+        error.to_string()
+    }
 }
 
 /// A running server.
@@ -50,12 +66,13 @@ pub struct RunningServer {
 ///
 /// # Errors
 /// Those of the requests, or the runtime cannot be started.
-pub fn block_on<T>(talk: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+pub fn block_on<T, E: Into<String>>(talk: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?
         .block_on(talk)
+        .map_err(Into::into)
 }
 
 impl RunningServer {
@@ -102,12 +119,11 @@ impl RunningServer {
     /// Runs an action with the master key and returns its `result`.
     ///
     /// # Errors
-    /// Returns a sentence: no server answers, or the action's own error.
-    pub async fn call(&self, action: &str, mut body: Map<String, Json>) -> Result<Json, String> {
+    /// No server answers, or the action's own error.
+    pub async fn call(&self, action: &str, mut body: Map<String, Json>) -> Result<Json, CallError> {
         body.insert("action".to_owned(), action.into());
         let url = format!("{}/", self.base_url);
-        let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
-        let request = self.client.post(url).body(bytes);
+        let request = self.client.post(url).body(Json::Object(body).to_string());
         let mut answer = self
             .answer(request.header("Content-Type", "application/json"))
             .await?;
@@ -125,11 +141,10 @@ impl RunningServer {
         &self,
         action: &str,
         mut body: Map<String, Json>,
-    ) -> Result<T, String> {
+    ) -> Result<T, CallError> {
         body.insert("action".to_owned(), action.into());
         let url = format!("{}/", self.base_url);
-        let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
-        let request = self.client.post(url).body(bytes);
+        let request = self.client.post(url).body(Json::Object(body).to_string());
         let request = request.header("Content-Type", "application/json");
         let (status, bytes) = self.bytes(request).await?;
         if status.is_success() {
@@ -142,12 +157,12 @@ impl RunningServer {
     /// Begins to follow the log, after the event with an id if one is given.
     ///
     /// # Errors
-    /// See [`NotFollowed`].
+    /// As [`RunningServer::call`]; every error of the server itself counts as temporary.
     pub async fn follow(
         &self,
         query: &[(&str, String)],
         last_id: Option<&str>,
-    ) -> Result<reqwest::Response, NotFollowed> {
+    ) -> Result<reqwest::Response, CallError> {
         /// The answer has no end, and the server sends something every few seconds.
         const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let pairs = query.iter();
@@ -161,8 +176,7 @@ impl RunningServer {
         }
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
         let response = request.send().await;
-        let response =
-            response.map_err(|error| NotFollowed::Unavailable(self.unreachable(&error)))?;
+        let response = response.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -170,21 +184,24 @@ impl RunningServer {
         let bytes = response.bytes().await.unwrap_or_default();
         let said = json::from_slice(&bytes).unwrap_or_default();
         let why = said.get("error").map_or_else(
-            || format!("{}: not a response of a Skytrail server", self.base_url),
+            || {
+                let base_url = &self.base_url;
+                CallError::Other(format!("{base_url}: not a response of a Skytrail server"))
+            },
             |error| self.refusal(error),
         );
         Err(if is_unavailable {
-            NotFollowed::Unavailable(why)
+            CallError::Unavailable(why.into())
         } else {
-            NotFollowed::Refused(why)
+            why
         })
     }
 
     /// Returns the content of `/_/health`.
     ///
     /// # Errors
-    /// Returns a sentence: no server answers, or it does not accept the key.
-    pub async fn health(&self) -> Result<Json, String> {
+    /// No server answers, or it does not accept the key.
+    pub async fn health(&self) -> Result<Json, CallError> {
         let url = format!("{}/_/health", self.base_url);
         let answer = self.answer(self.client.get(url)).await?;
         match answer.get("error") {
@@ -193,13 +210,16 @@ impl RunningServer {
         }
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, String> {
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, CallError> {
         let (status, bytes) = self.bytes(request).await?;
         let Plain(answer) = self.read(status, &bytes)?;
         Ok(answer)
     }
 
-    async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Bytes), String> {
+    async fn bytes(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Bytes), CallError> {
         let key = self.master_key.reveal();
         let unreachable = |error| self.unreachable(&error);
         let request = request.header("X-Skygear-API-Key", key);
@@ -210,48 +230,48 @@ impl RunningServer {
     }
 
     /// Explains why there is no answer.
-    fn unreachable(&self, error: &reqwest::Error) -> String {
+    fn unreachable(&self, error: &reqwest::Error) -> CallError {
         let (base_url, why) = (&self.base_url, innermost(error));
         if error.is_connect() {
-            return format!(
+            return CallError::Unavailable(format!(
                 "no server at {base_url} ({why}): is it running? --server or HOST names another"
-            );
+            ));
         }
         let why = if error.is_timeout() {
             "no response in time"
         } else {
             &why
         };
-        format!("{base_url}: {why}")
+        CallError::Unavailable(format!("{base_url}: {why}"))
     }
 
     /// Formats an error of the API in one line.
-    fn refusal(&self, error: &Json) -> String {
-        let text = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
-        let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
-        // The error's own message contains the whole key, as v1's does.
-        if code == Code::AccessKeyNotAccepted.number() {
-            let (base_url, origin) = (&self.base_url, &self.key_origin);
-            return format!(
+    fn refusal(&self, error: &Json) -> CallError {
+        let said = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
+        let number = error.get("code").and_then(Json::as_i64).unwrap_or_default();
+        let (base_url, origin) = (&self.base_url, &self.key_origin);
+        let code = Code::from_number(number);
+        let text = match code {
+            // The error's own message contains the whole key, as v1's does.
+            Code::AccessKeyNotAccepted => format!(
                 "the server at {base_url} has a different master key from the one here (from \
                  {origin}): set MASTER_KEY"
-            );
-        }
-        // Commands show no token, so the master key is all that can be missing.
-        if code == Code::NotAuthenticated.number() {
-            let (base_url, origin) = (&self.base_url, &self.key_origin);
-            return format!(
+            ),
+            // Commands show no token, so the master key is all that can be missing.
+            Code::NotAuthenticated => format!(
                 "the key here (from {origin}) is not the master key of the server at {base_url}: \
                  set MASTER_KEY"
-            );
-        }
-        format!("{} ({} {code})", text("message"), text("name"))
+            ),
+            _ => format!("{} ({} {number})", said("message"), said("name")),
+        };
+        CallError::Refused { code, text }
     }
 
-    fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, String> {
+    fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, CallError> {
         serde_json::from_slice(bytes).map_err(|_| {
             let base_url = &self.base_url;
-            format!("{base_url}: not a response of a Skytrail server (HTTP {status})")
+            let text = format!("{base_url}: not a response of a Skytrail server (HTTP {status})");
+            CallError::Other(text)
         })
     }
 }

@@ -17,13 +17,14 @@ use std::rc::Rc;
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::import::Outcome;
+use skytrail_schema::code::Code;
 use skytrail_schema::types::FieldType;
 
 use self::lines::{Line, json_lines, rows};
 use self::mapping::Mapping;
 use self::planned::{Planned, references, type_to_wire};
 use super::export::{AUTH_LINE, Format, ROLES_LINE, Schema, schema};
-use super::remote::{RunningServer, ServerFlag, block_on};
+use super::remote::{CallError, RunningServer, ServerFlag, block_on};
 use crate::config::Config;
 use crate::import::Report;
 
@@ -81,7 +82,7 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
     let mut report = Report::begin(command.report.as_deref())
         .map_err(|error| format!("the report cannot be written: {error}"))?;
-    let done = block_on(async {
+    let done = block_on::<_, String>(async {
         let schema = schema(&server).await?;
         let mut import = Import {
             server: &server,
@@ -250,7 +251,8 @@ impl Import<'_> {
         let requested = requested.map(|(name, fields)| (name.clone(), type_to_wire(fields.iter())));
         let mut body = Map::new();
         body.insert("record_types".to_owned(), Json::Object(requested.collect()));
-        self.server.call("schema:create", body).await.map(drop)
+        self.server.call("schema:create", body).await?;
+        Ok(())
     }
 
     /// Refuses types with a field that has an incompatible type here.
@@ -293,20 +295,20 @@ impl Import<'_> {
                         }
                     }
                 }
-                Err(why) if batch.len() == 1 && !why.is_final => {
-                    self.note(*number, "", &Outcome::Refused(why.text))?;
+                Err(error) if !is_due_to_a_record(&error) => return Err(error.into()),
+                Err(error) if batch.len() == 1 => {
+                    self.note(*number, "", &Outcome::Refused(error.into()))?;
                 }
-                Err(why) if !why.is_final => {
+                Err(_) => {
                     let (first, second) = batch.split_at(batch.len() / 2);
                     waiting.extend([second.to_vec(), first.to_vec()]);
                 }
-                Err(why) => return Err(why.text),
             }
         }
         Ok(())
     }
 
-    async fn ask(&mut self, batch: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, Failure> {
+    async fn ask(&mut self, batch: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, CallError> {
         let records: Vec<&Json> = batch.iter().map(|(_, record)| record).collect();
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
@@ -328,8 +330,7 @@ impl Import<'_> {
             // Whether the targets exist turns out when the records are saved.
             body.insert("expected".to_owned(), json!(references(&records)));
         }
-        let answer = self.server.call("record:import", body).await;
-        let answer = answer.map_err(Failure::of)?;
+        let answer = self.server.call("record:import", body).await?;
         let items = answer.as_array().into_iter().flatten();
         let mut outcomes: Vec<Outcome> = items.map(outcome_of).collect();
         if self.command.hooks && !self.command.dry_run {
@@ -353,7 +354,7 @@ impl Import<'_> {
         &self,
         batch: &[(u64, Json)],
         outcomes: &mut [Outcome],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallError> {
         let records = batch.iter().map(|(_, record)| record).zip(outcomes);
         let mut to_save: Vec<_> = records
             .filter(|(_, outcome)| matches!(outcome, Outcome::Added | Outcome::Updated))
@@ -373,7 +374,7 @@ impl Import<'_> {
     }
 
     /// Saves records of one owner on the owner's behalf; returns an item for each.
-    async fn save(&self, records: &[&Json]) -> Result<Json, Failure> {
+    async fn save(&self, records: &[&Json]) -> Result<Json, CallError> {
         let (owner, database) = records.first().map(|it| keeper(it)).unwrap_or_default();
         let mut body = Map::new();
         if let Some(owner) = owner {
@@ -382,8 +383,7 @@ impl Import<'_> {
         let database = database.cloned().unwrap_or_else(|| "_public".into());
         body.insert("database_id".to_owned(), database);
         body.insert("records".to_owned(), json!(records));
-        let saved = self.server.call("record:save", body).await;
-        saved.map_err(Failure::of)
+        self.server.call("record:save", body).await
     }
 
     fn note(&mut self, number: u64, id: &str, outcome: &Outcome) -> Result<(), String> {
@@ -394,24 +394,16 @@ impl Import<'_> {
     }
 }
 
-/// Why a request failed as a whole.
-struct Failure {
-    text: String,
-    /// Whether a request with fewer records would fail as well.
-    is_final: bool,
-}
-
-impl Failure {
-    fn of(text: String) -> Self {
-        // An error that is due to a record has one of these codes after the message.
-        let codes = [
-            "InvalidArgument 108)",
-            "IncompatibleSchema 114)",
-            "BadRequest 107)",
-        ];
-        let is_final = !codes.iter().any(|code| text.ends_with(code));
-        Self { text, is_final }
-    }
+/// Returns whether a request failed because of one of its records, so that the others can succeed
+/// without it.
+fn is_due_to_a_record(error: &CallError) -> bool {
+    let CallError::Refused { code, .. } = error else {
+        return false;
+    };
+    matches!(
+        code,
+        Code::InvalidArgument | Code::IncompatibleSchema | Code::BadRequest
+    )
 }
 
 /// Returns a record's owner and its database.

@@ -14,11 +14,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::clock::{Clock as _, SystemClock};
+use skytrail_schema::code::Code;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::dev::child::{self, Child, ChildEnv};
 use super::log_search::moment;
-use super::remote::{RunningServer, ServerFlag, block_on};
+use super::remote::{CallError, RunningServer, ServerFlag, block_on};
 use super::say;
 use crate::config::Config;
 use checkpoint::{Checkpoint, Page};
@@ -29,8 +30,6 @@ const PAGE: u64 = 100;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two attempts to find the plugin.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The end of the error message for a plugin that is not connected.
-const NOT_THERE: &str = "(PluginUnavailable 118)";
 
 const HELP: &str = "\
 The plugin answers as in production, but nothing is stored: its reads are answered as of the write
@@ -215,16 +214,17 @@ async fn first_page(
     let ask = async {
         loop {
             match server.call_for("plugin:replay", body.clone()).await {
-                Err(error) if retries_missing && error.ends_with(NOT_THERE) => sleep(PAUSE).await,
+                Err(CallError::Refused {
+                    code: Code::PluginUnavailable,
+                    ..
+                }) if retries_missing => sleep(PAUSE).await,
                 answer => return answer,
             }
         }
     };
-    let answer = timeout(START_TIMEOUT, ask).await;
-    answer.unwrap_or_else(|_| {
+    let answer = timeout(START_TIMEOUT, ask).await.map_err(|_| {
         let time = START_TIMEOUT.as_secs();
-        Err(format!(
-            "the plugin did not register within {time} s; does it connect to SKYGEAR_ENDPOINT?"
-        ))
-    })
+        format!("the plugin did not register within {time} s; does it connect to SKYGEAR_ENDPOINT?")
+    });
+    Ok(answer??)
 }
