@@ -31,7 +31,7 @@ use super::frame::trace_of;
 use super::reply::Reply;
 use super::router;
 use super::server::unmatched;
-use super::shown::{KEY, Shown, TOKEN, query_value, rights_of};
+use super::shown::{KEY, Shown, TOKEN, query_value};
 use crate::action::UPLOADER;
 use crate::action::asset_put::{bad_name, check_content_type, new_name, too_large};
 use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
@@ -255,11 +255,8 @@ struct Incoming {
 impl Incoming {
     /// Checks the key and the announced size.
     async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
-        let shown = Shown {
-            key: KEY.in_head_or_query(request),
-            token: TOKEN.in_head(request),
-            rights_of: rights_of(request),
-        };
+        let (key, token) = (KEY.in_head_or_query(request), TOKEN.in_head(request));
+        let shown = Shown::of(request, key, token);
         let context = RequestContext {
             caller: Default::default(),
             request: RequestId::own(trace_of(request).id),

@@ -13,7 +13,7 @@ use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::ApiError;
 
 use super::checks::{Check, CheckedRequest};
-use super::shown::{KEY, Shown, rights_of};
+use super::shown::{KEY, Shown};
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::action::log::params;
@@ -74,11 +74,7 @@ pub(super) async fn admit(
     request: &HttpRequest,
     body: &Map<String, Json>,
 ) -> Result<(), ApiError> {
-    let shown = Shown {
-        key: KEY.anywhere(request, body),
-        token: None,
-        rights_of: rights_of(request),
-    };
+    let shown = Shown::of(request, KEY.anywhere(request, body), None);
     let mut checked = CheckedRequest::new(services, body, shown, RequestContext::system());
     checked
         .pass(&[Check::AccessKey, Check::RequireMaster])

@@ -22,7 +22,7 @@ use super::frame::trace_of;
 use super::remote::Remote;
 use super::reply::Outcome;
 use super::server::unmatched;
-use super::shown::{KEY, Shown, TOKEN, rights_of};
+use super::shown::{KEY, Shown, TOKEN};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
@@ -77,27 +77,14 @@ async fn act(
     };
     let trace = trace_of(&request);
     contents::log(&services, &request, trace.id, &body);
-    let credentials = Credentials {
-        key: KEY.in_head(&request),
-        token: TOKEN.in_head(&request),
-        rights_of: rights_of(&request),
-        remote: Remote::of(&request, &settings.proxies),
-    };
+    let shown = Shown::of(&request, KEY.in_head(&request), TOKEN.in_head(&request));
+    let remote = Remote::of(&request, &settings.proxies);
     let mut context = context(RequestId::own(trace.id), Origin::Api, &services);
     context.is_sandboxed = is_sandboxed;
-    match run(&services, (path, &trace), body, credentials, context).await {
+    match run(&services, (path, &trace), body, (shown, remote), context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
     }
-}
-
-/// What a request shows in addition to its body.
-#[derive(Clone, Debug, Default)]
-struct Credentials {
-    key: Option<String>,
-    token: Option<String>,
-    rights_of: Option<String>,
-    remote: Remote,
 }
 
 /// An action, or a plugin's lambda.
@@ -128,12 +115,13 @@ impl Target {
     }
 }
 
-/// Finds the action, passes its checks, runs it, and builds the body of the answer.
+/// Finds the action, passes its checks, runs it, and builds the body of the answer. `from` is what
+/// the request shows in addition to its body, and where it came from.
 async fn run(
     services: &Arc<Services>,
     (path, trace): (&str, &Trace),
     body: Map<String, Json>,
-    shown: Credentials,
+    from: (Shown, Remote),
     context: RequestContext,
 ) -> Outcome {
     let _running = services.running.token();
@@ -144,7 +132,7 @@ async fn run(
     }
     let is_read = matches!(target, Target::Action(action) if action.is_read());
     let time = (context.deadline, context.commit_gate.clone());
-    let work = perform(Arc::clone(services), target, body, shown, context);
+    let work = perform(Arc::clone(services), target, body, from, context);
     let reply = within(time, work).await?;
     if is_read {
         let unsent = services.door.unsent_bytes();
@@ -157,12 +145,12 @@ async fn perform(
     services: Arc<Services>,
     target: Target,
     mut body: Map<String, Json>,
-    shown: Credentials,
+    (mut shown, remote): (Shown, Remote),
     mut context: RequestContext,
 ) -> Outcome {
     let text = |name: &str| body.get(name).and_then(Json::as_str).map(str::to_owned);
-    let key = shown.key.or_else(|| text("api_key"));
-    let token = shown.token.or_else(|| text("access_token"));
+    shown.key = shown.key.or_else(|| text("api_key"));
+    shown.token = shown.token.or_else(|| text("access_token"));
     let (tag, checks) = match &target {
         Target::Action(action) => (action.tag, action.checks),
         Target::Lambda(lambda) => {
@@ -175,13 +163,7 @@ async fn perform(
         }
     };
     context.tag = tag;
-    let rights_of = shown.rights_of;
-    let proofs = Shown {
-        key,
-        token,
-        rights_of,
-    };
-    let mut checked = CheckedRequest::new(&services, &body, proofs, context);
+    let mut checked = CheckedRequest::new(&services, &body, shown, context);
     checked.pass(checks).await?;
     if let Target::Action(_) = target {
         services.settings.limits.check_lists(&body)?;
@@ -199,7 +181,7 @@ async fn perform(
     let audit_reporter = AuditReporter::new(&services.audit, || Source {
         actor: context.actor(),
         request: context.request.id(),
-        remote: shown.remote.clone(),
+        remote: remote.clone(),
     });
     let call = Call {
         services: Arc::clone(&services),
@@ -208,7 +190,7 @@ async fn perform(
         body,
         token,
         as_of,
-        remote: shown.remote,
+        remote,
         audit_reporter: audit_reporter.clone(),
     };
     match target {
@@ -339,13 +321,14 @@ impl ApiCaller for PluginCaller {
         // The connection has shown the master key; a key in the body replaces it.
         let has_key = payload.get("api_key").is_some_and(|key| !key.is_null());
         let key = (!has_key).then(|| services.keys.master.reveal().to_owned());
-        let shown = Credentials {
+        let shown = Shown {
             key,
-            ..Credentials::default()
+            ..Shown::default()
         };
+        let from = (shown, Remote::default());
         let trace = Trace::new(context.request.id());
         let watch = Watch::begin(Arc::clone(services), Arc::clone(&trace));
-        let done = run(services, ("", &trace), payload, shown, context).await;
+        let done = run(services, ("", &trace), payload, from, context).await;
         let failed = done.as_ref().err();
         let (status, code) = (
             failed.map_or(200, ApiError::status),

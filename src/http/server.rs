@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::checks::{Check, CheckedRequest};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
-use super::shown::{KEY, Shown, rights_of};
+use super::shown::{KEY, Shown};
 use super::{error, files, frame, health, live, log, log_search, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
@@ -152,13 +152,8 @@ async fn open(
     body: web::Payload,
     is_internal: bool,
 ) -> actix_web::Result<HttpResponse> {
-    let key = KEY.in_head_or_query(&request);
     let nothing = Map::new();
-    let shown = Shown {
-        key,
-        token: None,
-        rights_of: rights_of(&request),
-    };
+    let shown = Shown::of(&request, KEY.in_head_or_query(&request), None);
     let mut checked = CheckedRequest::new(&services, &nothing, shown, RequestContext::system());
     if let Err(refused) = checked.pass(&[Check::AccessKey]).await {
         return Ok(error::failure(&refused));

@@ -38,6 +38,20 @@ pub struct Shown {
     pub rights_of: Option<String>,
 }
 
+impl Shown {
+    /// Adds the user whose rights alone a request has to its key and token. A header that makes no
+    /// sense is not left out: the request would get the rights of its key.
+    pub(super) fn of(request: &HttpRequest, key: Option<String>, token: Option<String>) -> Self {
+        let named = request.headers().get(RIGHTS_OF);
+        let rights_of = named.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
+        Self {
+            key,
+            token,
+            rights_of,
+        }
+    }
+}
+
 impl Proof {
     /// Returns the header's name.
     pub(super) fn header(self) -> &'static str {
@@ -65,13 +79,6 @@ impl Proof {
         let in_body = || body.get(self.member)?.as_str().map(str::to_owned);
         self.in_head_or_query(request).or_else(in_body)
     }
-}
-
-/// Reads the user whose rights alone a request has. A header that makes no sense is not left out:
-/// the request would get the rights of its key.
-pub(super) fn rights_of(request: &HttpRequest) -> Option<String> {
-    let named = request.headers().get(RIGHTS_OF)?;
-    Some(String::from_utf8_lossy(named.as_bytes()).into_owned())
 }
 
 /// Returns a parameter of the query.

@@ -21,7 +21,7 @@ use super::checks::{self, CheckedRequest};
 use super::deadline::within;
 use super::frame::trace_of;
 use super::router::context;
-use super::shown::{KEY, Shown, TOKEN, rights_of};
+use super::shown::{KEY, Shown, TOKEN};
 use super::{body, contents, error};
 use crate::services::Services;
 
@@ -54,11 +54,7 @@ async fn ask(
     let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
     contents::log_head(services, request, context.request.id(), shown);
     let nothing = Map::new();
-    let shown = Shown {
-        key,
-        token,
-        rights_of: rights_of(request),
-    };
+    let shown = Shown::of(request, key, token);
     let mut checked = CheckedRequest::new(services, &nothing, shown, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);
     // Checked before the body is read: a client that may not ask must not take up memory with its

@@ -13,7 +13,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
 
 use super::checks::limited_to;
-use super::shown::{KEY, TOKEN, rights_of};
+use super::shown::{KEY, TOKEN};
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::services::Services;
@@ -66,11 +66,10 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 /// As [`limited_to`].
 fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Result<Shown, ApiError> {
     let in_body = limited_to(body)?.map(|user| user.to_string());
-    Ok(Shown {
-        key: KEY.anywhere(request, body),
-        token: TOKEN.anywhere(request, body),
-        rights_of: rights_of(request).or(in_body),
-    })
+    let (key, token) = (KEY.anywhere(request, body), TOKEN.anywhere(request, body));
+    let mut shown = Shown::of(request, key, token);
+    shown.rights_of = shown.rights_of.or(in_body);
+    Ok(shown)
 }
 
 async fn upgrade(
