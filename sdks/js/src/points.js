@@ -78,6 +78,11 @@ export class Points {
 
   addTimer(spec, fn, options = {}) {
     const name = options.name ?? fn?.name;
+    if (!name && typeof fn === 'function') {
+      throw new TypeError(
+        'a timer needs a name: pass {name}; bundlers and minifiers remove and change those of functions'
+      );
+    }
     wanted('timer', name, fn, options, ['name', 'timeoutMs', 'timeZone', 'overlap']);
     this.#add('timer', this.timers, name, fn);
     const { timeZone: time_zone, overlap } = options;

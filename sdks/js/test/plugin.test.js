@@ -84,7 +84,7 @@ test('mistakes are said when they are made', () => {
     [() => plugin.afterSave('note', () => {}, { name: 'b', catchUp: 'some' }), /one of all, latest/],
     [() => plugin.beforeSave('note', () => {}, { catchUp: 'all' }), /unknown option catchUp/],
     [() => plugin.event('init', () => {}, { timeoutMs: 1 }), /unknown option timeoutMs/],
-    [() => plugin.every('@hourly', () => {}), /a timer needs a name/],
+    [() => plugin.every('@hourly', () => {}), /a timer needs a name: pass {name}; bundlers/],
     [() => plugin.every(0.5, () => {}, { name: 'b' }), /at least 1/],
     [() => plugin.provides('auth', 'x', {}), /no login/],
     [() => plugin.provides('sso', 'x', {}), /of kind auth/],
