@@ -126,26 +126,32 @@ export class LiveQueries extends LastingSocket {
   constructor(apiKey, token, { changed, ended }) {
     super('/live', { api_key: apiKey, access_token: token }, changed);
     this.ended = ended;
+    /** What is followed, by name. */
     this.queries = new Map();
+    /** The same by id. An id is used once: after a query has ended, some of its frames can still arrive. */
+    this.asked = new Map();
+    this.numAsked = 0;
     this.connect();
   }
 
   /** Follows a query, from a `place` that an earlier `unfollow` has returned. */
-  follow(id, query, follower, place = {}) {
-    const known = { query, follower, place };
-    this.queries.set(id, known);
-    this.#ask(id, known);
+  follow(name, query, follower, place = {}) {
+    const known = { name, query, follower, place };
+    this.queries.set(name, known);
+    this.#ask(known);
   }
 
   /** Stops following a query; returns the place up to which everything was reported. */
-  unfollow(id) {
-    const { place } = this.queries.get(id) ?? {};
-    if (this.queries.delete(id)) this.send({ action: 'live:unsubscribe', id });
-    return place;
+  unfollow(name) {
+    const known = this.queries.get(name);
+    if (!known) return undefined;
+    this.#forget(known);
+    this.send({ action: 'live:unsubscribe', id: known.id });
+    return known.place;
   }
 
   opened() {
-    for (const [id, known] of this.queries) this.#ask(id, known);
+    for (const known of this.queries.values()) this.#ask(known);
   }
 
   heard({ id, event, position, timeline, record, records, error }) {
@@ -156,7 +162,7 @@ export class LiveQueries extends LastingSocket {
       else console.error(error);
       return;
     }
-    const known = this.queries.get(id);
+    const known = this.asked.get(id);
     if (!known) return;
     const { follower } = known;
     if (event === 'result') known.arriving?.push(...records);
@@ -169,16 +175,24 @@ export class LiveQueries extends LastingSocket {
       known.arriving = null;
     }
     if (event === 'error') {
-      this.queries.delete(id);
+      this.#forget(known);
       follower.failed(error);
     }
     if (position) known.place.from = position;
     if (timeline) known.place.timeline = timeline;
   }
 
-  #ask(id, known) {
+  #forget({ name, id }) {
+    this.queries.delete(name);
+    this.asked.delete(id);
+  }
+
+  #ask(known) {
+    this.asked.delete(known.id);
+    known.id = String((this.numAsked += 1));
+    this.asked.set(known.id, known);
     // Without a place, the server sends the whole result.
     known.arriving = known.place.from ? null : [];
-    this.send({ action: 'live:subscribe', id, ...known.query, ...known.place });
+    this.send({ action: 'live:subscribe', id: known.id, ...known.query, ...known.place });
   }
 }
