@@ -157,10 +157,8 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
     let mut bookmark = Bookmark::new(position);
     let mut was_idle = true;
     loop {
-        if parts.consumer.is_idle()
-            && let Some(needless) = rest(&mut parts, &shown).await
-        {
-            position = position.max(needless);
+        if parts.consumer.is_idle() {
+            position = rest(&mut parts, &shown, position).await;
         }
         let Some(until) = next_until(&parts, &mut bookmark, position).await else {
             break;
@@ -197,12 +195,15 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
 }
 
 /// Lets everything pass until the consumer needs events; returns the position up to which it needs
-/// none, if it can tell.
-async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Option<u64> {
+/// none.
+async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown, position: u64) -> u64 {
     shown.is_resting.store(true, Ordering::Relaxed);
     let needless = parts.consumer.roused().await;
+    let position = needless.map_or(position, |needless| needless.max(position));
+    // What has passed unread is never shown as late.
+    shown.state.lock().position = position;
     shown.is_resting.store(false, Ordering::Relaxed);
-    needless
+    position
 }
 
 /// Waits until there is something beyond `position` to deliver; `None` when there never will be.
@@ -354,6 +355,61 @@ mod tests {
         };
         let ((), seen) = tokio::join!(run(parts, Arc::clone(&shown)), seen);
         assert_eq!(seen, [(0, Some(1)), (2, Some(2)), (4, Some(3)), (6, None)]);
+    }
+
+    /// Rests until it is roused at a position.
+    struct Resting(Arc<AtomicBool>, tokio::sync::oneshot::Receiver<u64>);
+
+    #[async_trait]
+    impl Consumer for Resting {
+        fn is_idle(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        async fn roused(&mut self) -> Option<u64> {
+            let needless = (&mut self.1).await.ok();
+            self.0.store(false, Ordering::SeqCst);
+            needless
+        }
+
+        async fn take(&mut self, _: &Commit) {}
+
+        fn state(&self) -> Json {
+            Json::Null
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passed_unread_is_not_late_when_the_consumer_is_roused() {
+        let mut log = Written(Vec::new());
+        for _ in 0..3 {
+            log.0.push(commit(log.head() + 1, 2));
+        }
+        let (until, receiver) = watch::channel(0);
+        let (rouse, roused) = tokio::sync::oneshot::channel();
+        let parts = DeliveryParts {
+            slot: None,
+            log: Arc::new(log),
+            until: receiver,
+            consumer: Resting(Arc::new(AtomicBool::new(true)), roused),
+        };
+        let delivery = Delivery::new(parts, Some(0));
+        let (parts, shown) = (delivery.parts.unwrap(), delivery.shown);
+        let seen = async {
+            until.send_replace(4);
+            rest().await;
+            assert!(shown.is_resting.load(Ordering::Relaxed));
+            rouse.send(4).unwrap();
+            rest().await;
+            let roused_at = shown.state.lock().position;
+            let is_resting = shown.is_resting.load(Ordering::Relaxed);
+            until.send_replace(6);
+            rest().await;
+            drop(until);
+            (is_resting, roused_at, shown.state.lock().position)
+        };
+        let ((), seen) = tokio::join!(run(parts, Arc::clone(&shown)), seen);
+        assert_eq!(seen, (false, 4, 6));
     }
 
     proptest! {
