@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use actix_web::http::Uri;
 use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCEPT, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use skytrail_schema::code::{ApiError, Code};
 
@@ -57,14 +57,12 @@ impl Origins {
     }
 
     /// Refuses a WebSocket to a page that may not call. Browsers let any page open one and read
-    /// from it, whatever the answer says. A client that names no page is not a browser, and neither
-    /// is one that sends its key in a header, which no page can do: v1's iOS SDK sends both.
+    /// from it, whatever the answer says.
     ///
     /// # Errors
     /// 102: the page is neither of these origins nor of this server.
     pub(super) fn check_socket(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let is_page = is_websocket(headers) && !headers.contains_key(shown::KEY.header());
-        let Some(asks) = headers.get(ORIGIN).filter(|_| is_page) else {
+        let Some(asks) = headers.get(ORIGIN).filter(|_| is_page_socket(headers)) else {
             return Ok(());
         };
         let is_named = match self {
@@ -81,6 +79,23 @@ impl Origins {
         );
         Err(ApiError::new(Code::PermissionDenied, message))
     }
+}
+
+/// Returns whether a page asks for a WebSocket. A client that names no page is not a browser, and
+/// neither is one that sends its key in a header, which no page can do: v1's iOS SDK sends both.
+pub(super) fn is_page_socket(headers: &HeaderMap) -> bool {
+    is_websocket(headers) && headers.contains_key(ORIGIN) && shows_no_key(headers)
+}
+
+/// Returns whether a request may be that of a page's `EventSource`: it asks for events, and sends no
+/// key in a header.
+pub(super) fn is_event_source(headers: &HeaderMap) -> bool {
+    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accepts.is_some_and(|accepts| accepts.contains("text/event-stream")) && shows_no_key(headers)
+}
+
+fn shows_no_key(headers: &HeaderMap) -> bool {
+    !headers.contains_key(shown::KEY.header())
 }
 
 /// Returns whether the page that a browser acts for belongs to this server.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::stream;
 use skytrail_actors::log::TimelinePosition;
 use skytrail_schema::code::ApiError;
@@ -28,6 +28,9 @@ const PACE: Pace = Pace {
 
 /// How soon a client should reconnect after its answer has ended.
 const RETRY_MS: u32 = 2000;
+
+/// How soon a browser asks again whose page ignores that it was refused.
+const RETRY_REFUSED_MS: u32 = 60_000;
 
 /// An event in the form in which it is sent. Encoded once, however many clients it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,16 +133,27 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
         frames: sender,
         send_timeout: pace.send_timeout,
     };
-    let response = HttpResponse::Ok()
+    let response = head().streaming(stream::unfold(body, |mut body| async {
+        let piece = body.next().await?;
+        Some((Ok::<_, Infallible>(piece), body))
+    }));
+    (feed, response)
+}
+
+/// Builds an answer that ends after one event, which says why no others follow.
+pub fn refusal(Frame(event): &Frame) -> HttpResponse {
+    let retry = format!("retry: {RETRY_REFUSED_MS}\n\n");
+    head().body([retry.as_bytes(), event].concat())
+}
+
+fn head() -> HttpResponseBuilder {
+    let mut builder = HttpResponse::Ok();
+    builder
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store, no-transform"))
         // Some proxies would buffer the whole answer before they pass it on.
-        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
-        .streaming(stream::unfold(body, |mut body| async {
-            let piece = body.next().await?;
-            Some((Ok::<_, Infallible>(piece), body))
-        }));
-    (feed, response)
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"));
+    builder
 }
 
 /// Returns the position that a reconnecting client has reached: the id of its last event.

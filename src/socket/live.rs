@@ -19,7 +19,7 @@ use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
 use super::upgrade::{Fault, upgrade};
-use crate::http::live::{Admitted, End, Shown, TOO_SLOW, read_from, read_query};
+use crate::http::live::{Admitted, End, Shown, TOO_SLOW, error_frame, read_from, read_query};
 use crate::services::Services;
 
 /// The size limit of a message.
@@ -60,6 +60,33 @@ pub fn open(
     Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(inbox, said))))
 }
 
+/// Upgrades a request, only to tell a page why it is refused: a page cannot read an answer.
+///
+/// # Errors
+/// Not a WebSocket upgrade.
+pub fn refuse(
+    request: &HttpRequest,
+    body: web::Payload,
+    refused: ApiError,
+) -> actix_web::Result<HttpResponse> {
+    let (mut response, session, stream) = upgrade(request, body, &[], MAX_MESSAGE_BYTES)?;
+    response.extensions_mut().insert(refused.code);
+    actix_web::rt::spawn(async move {
+        let farewell = say_farewell(session, EndReason::Refused(refused));
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        // Held until then, as that of a socket that is served.
+        drop(stream);
+    });
+    Ok(response)
+}
+
+async fn say_farewell(mut session: Session, ending: EndReason) {
+    if let EndReason::Refused(error) = &ending {
+        let _ = session.text(error_frame(error)).await;
+    }
+    let _ = session.close(Some(reason_of(ending))).await;
+}
+
 /// A socket that is being served.
 struct Socket {
     services: Arc<Services>,
@@ -96,13 +123,7 @@ impl Socket {
             let reason = match leaving {
                 DisconnectReason::Gone => None,
                 DisconnectReason::Closed(reason) => reason,
-                DisconnectReason::Ended(ending) => {
-                    if let EndReason::Refused(error) = &ending {
-                        let frame = json!({"event": "error", "error": error.to_wire()});
-                        let _ = self.session.text(frame.to_string()).await;
-                    }
-                    Some(reason_of(ending))
-                }
+                DisconnectReason::Ended(ending) => return say_farewell(self.session, ending).await,
             };
             let _ = self.session.close(reason).await;
         };

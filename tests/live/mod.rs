@@ -4,6 +4,7 @@ mod costly;
 mod erased;
 mod history;
 pub mod listener;
+mod refused;
 mod rights;
 mod slow;
 pub mod stream;

@@ -1,12 +1,13 @@
 //! `/live` (WebSocket) and `/live/query` (server-sent events): live queries.
 
 mod admission;
+mod refused;
 
 use std::sync::Arc;
 
 use actix_web::http::header::UPGRADE;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use skytrail_actors::live::{Connected, EndReason, Ended, Inbox, Subscribe};
 use skytrail_actors::log::Timeline;
 use skytrail_schema::code::ApiError;
@@ -22,6 +23,7 @@ use crate::socket::seats::Seat;
 
 pub use super::shown::Shown;
 pub use admission::{Admitted, End, admit, read_from, read_query};
+pub use refused::error_frame;
 
 /// What a client is told that does not read what is waiting for it.
 pub const TOO_SLOW: &str = "too slow: too much was waiting; resume from the last position";
@@ -89,6 +91,9 @@ async fn upgrade(
             services.into_inner(),
             (shown, admitted, seat),
         ),
+        Err(refused) if refused::is_hidden_from_socket(&refused, &request) => {
+            live::refuse(&request, payload, refused)
+        }
         Err(refused) => Ok(error::failure(&refused)),
     }
 }
@@ -149,7 +154,7 @@ async fn answer(
         Ok(body) => begin(services, request, &body).await,
         Err(refused) => Err(refused),
     };
-    begun.unwrap_or_else(|refused| error::failure(&refused))
+    begun.unwrap_or_else(|refused| refused::answer(&refused, request))
 }
 
 /// Starts to follow a query. A client that reconnects resumes after the last event it received.
@@ -208,14 +213,13 @@ async fn tell(
         ending = pass_on(feed, &mut inbox, services.events.timeline()) => ending,
     };
     let error = match ending {
-        Some(EndReason::Refused(error)) => error.to_wire(),
-        Some(EndReason::TooSlow) => ApiError::unexpected(TOO_SLOW)
-            .with_info("retry_after_ms", RETRY_AFTER_MS.into())
-            .to_wire(),
+        Some(EndReason::Refused(error)) => error,
+        Some(EndReason::TooSlow) => {
+            ApiError::unexpected(TOO_SLOW).with_info("retry_after_ms", RETRY_AFTER_MS.into())
+        }
         Some(EndReason::Stopping) | None => return,
     };
-    let text = json!({"event": "error", "error": error}).to_string();
-    let _ = feed.send(Frame::new(None, "error", &text)).await;
+    let _ = feed.send(refused::event(&error)).await;
 }
 
 /// Passes on frames. Returns why they end, or `None` if the client has disconnected.
