@@ -245,3 +245,25 @@ fn a_declaration_holds_for_saves_that_run_at_the_same_time() {
         master.call("record:delete", json!({"ids": ids})).result();
     }
 }
+
+#[test]
+fn what_is_unique_stays_so_when_it_is_declared_again_and_the_store_does_not_answer() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let settings = [
+        ("DATABASE_URL", url.as_str()),
+        ("DATABASE_STATEMENT_TIMEOUT", "2"),
+    ];
+    let server = TestServer::with(&settings);
+    let master = Client::master(&server);
+    master.save("note/1", json!({"slug": "one"}));
+    declare(&master, &["slug"]).result();
+    let lock = "SET search_path TO app_myapp; BEGIN; LOCK TABLE note";
+    let lock = shared().session(("postgres", database.name()), lock);
+    let refused = declare(&master, &["slug"]);
+    assert_eq!(refused.status, 503, "{}", refused.json());
+    drop(lock);
+    assert_eq!(sets(&master), json!([["slug"]]));
+    let refused = refusal(&master, "note/2", json!({"slug": "one"}));
+    assert_eq!(refused["code"], 109, "{refused}");
+}

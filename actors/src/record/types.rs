@@ -158,21 +158,21 @@ pub async fn change(
     Ok(())
 }
 
-/// Appends a change, if it changes anything.
+/// Appends a change, if it changes anything; returns whether it does.
 pub(super) async fn commit_change(
     env: &RecordEnv,
     turn: &Mutex<()>,
     command: &ChangeType,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     retry_on_conflict(turn_of(turn, &command.context), |_| async {
         let read_position = env.model.position();
         let mut plan = Plan::default();
         plan.change_by(env, &command.name, &command.change)?;
         if plan.events.is_empty() {
-            return Ok(Outcome::Done(()));
+            return Ok(Outcome::Done(false));
         }
         let done = commit(&env.log, plan, read_position, &command.context).await?;
-        Ok(done.discard())
+        Ok(done.map(|_| true))
     })
     .await
 }

@@ -34,14 +34,18 @@ pub(crate) async fn declare(
     command: &ChangeType,
     fields: &[String],
 ) -> Result<(), ApiError> {
-    extension(&env.definition(&command.name), fields, true)?;
-    if let Err(shared) = refuse_shared(env, command, fields).await {
-        withdraw(env, turn, command, fields).await?;
-        return Err(shared);
+    let extension = extension(&env.definition(&command.name), fields, true)?;
+    if let Err(error) = refuse_shared(env, command, fields).await {
+        // If they were declared already, the server was killed before it looked through the records.
+        // Other errors say nothing about the records.
+        if error.code == Code::Duplicated && extension.is_none() {
+            withdraw(env, turn, command, fields).await?;
+        }
+        return Err(error);
     }
-    commit_change(env, turn, command).await?;
+    let has_declared = commit_change(env, turn, command).await?;
     let refused = refuse_shared(env, command, fields).await;
-    if refused.is_err() {
+    if refused.is_err() && has_declared {
         withdraw(env, turn, command, fields).await?;
     }
     refused
@@ -63,7 +67,7 @@ async fn withdraw(
         name: command.name.clone(),
         change: TypeChange::Unique(fields.to_vec(), false),
     };
-    commit_change(env, turn, &command).await
+    commit_change(env, turn, &command).await.map(drop)
 }
 
 async fn refuse_shared(
