@@ -396,6 +396,40 @@ fn what_a_plugin_makes_unique_is_so_for_saves() {
 }
 
 #[test]
+fn what_a_constraint_makes_unique_is_so_until_the_constraint_is_dropped() {
+    let world = World::new();
+    let unique = |fields: &[&str], are_unique: bool| {
+        let body = json!({"type": "note", "fields": fields, "unique": are_unique});
+        world.master.call("schema:unique", body)
+    };
+    let await_sets = |wanted: Json| {
+        eventually("the sets are as the constraints say", || {
+            let settings = world.master.call("schema:settings", json!({})).result();
+            (settings["record_types"]["note"]["unique"] == wanted).then_some(())
+        });
+    };
+    world
+        .ada
+        .save("note/1", json!({"text": "a", "n": 1, "m": 1}));
+    unique(&["n", "text"], true).result();
+    world.applied();
+    // In another order it is the same set.
+    world.sql("ALTER TABLE note ADD CONSTRAINT theirs UNIQUE (text, n)");
+    world.sql("ALTER TABLE note ADD CONSTRAINT later UNIQUE (m)");
+    await_sets(json!([["n", "text"], ["m"]]));
+
+    let refused = unique(&["text", "n"], false);
+    assert_eq!(refused.code(), 108, "{}", refused.json());
+    let message = refused.json()["error"]["message"].to_string();
+    assert!(message.contains("drop it first"), "{message}");
+    world.sql("ALTER TABLE note DROP CONSTRAINT theirs");
+    let left = unique(&["text", "n"], false).result();
+    assert_eq!(left["unique"], json!([["m"]]));
+    world.sql("ALTER TABLE note ADD CONSTRAINT latest UNIQUE (n)");
+    await_sets(json!([["m"], ["n"]]));
+}
+
+#[test]
 fn a_constraint_that_does_not_fit_the_log_is_lifted_until_it_does() {
     let world = World::new();
     world.ada.save("note/1", json!({"text": "a", "n": 1}));

@@ -1,8 +1,9 @@
 //! Where reads and saves wait for what SQL has changed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
 use tokio::sync::{Notify, watch};
 
-use super::Span;
+use super::{CaptureSource, Span, UniqueSets};
 
 /// How long a request waits for the outbox to be ingested.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub struct CaptureGate(Arc<Shared>);
 struct Shared {
     is_active: AtomicBool,
     is_served: AtomicBool,
+    source: OnceLock<Source>,
     scans: AtomicU64,
     rounds: AtomicU64,
     seen: watch::Sender<Seen>,
@@ -54,6 +56,15 @@ struct Shared {
     num_parked: AtomicU64,
     num_failures: AtomicU64,
     uncaptured: Mutex<Option<String>>,
+}
+
+/// The database that others write.
+struct Source(Arc<dyn CaptureSource>);
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
 }
 
 /// What waiting requests are told.
@@ -163,6 +174,22 @@ impl CaptureGate {
 
     pub(super) fn serve(&self) {
         self.0.is_served.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on, the constraints in this database count.
+    pub(super) fn set_source(&self, source: Arc<dyn CaptureSource>) {
+        let _ = self.0.source.set(Source(source));
+    }
+
+    /// Lists the fields that are unique by constraints in the database, as of now.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn unique_sets(&self) -> Result<UniqueSets, ApiError> {
+        match self.0.source.get() {
+            Some(Source(source)) => Ok(source.unique_sets().await?),
+            None => Ok(UniqueSets::new()),
+        }
     }
 
     /// Returns the transactions that are in the log, each up to a row, though maybe still in the

@@ -23,6 +23,7 @@ use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
 use crate::record::save::load_inputs;
+use crate::record::unique;
 
 /// How many rows a commit holds at most; a transaction that changed more becomes several commits.
 const MAX_ROWS: usize = 4096;
@@ -60,6 +61,7 @@ impl Captures {
     /// otherwise from the first write on.
     pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>, is_expected: bool) -> Self {
         env.captured.serve();
+        env.captured.set_source(Arc::clone(&source));
         if is_expected {
             env.captured.set_active();
         }
@@ -319,20 +321,29 @@ impl Captures {
     /// Makes fields unique that are unique in the database, so that later saves are refused before
     /// they are in the log.
     async fn learn_unique_sets(&self) -> Result<(), ApiError> {
-        for (name, fields) in self.source.unique_sets().await? {
-            retry_on_conflict(None, |_| self.learn_unique(&name, &fields)).await?;
-        }
-        Ok(())
+        retry_on_conflict(None, |_| async {
+            // Before the constraints are read: one may be dropped and its set withdrawn meanwhile.
+            let position = self.env.model.position();
+            for (name, fields) in self.source.unique_sets().await? {
+                let learned = self.learn_unique(&name, &fields, position).await?;
+                if matches!(learned, Attempt::Conflict) {
+                    return Ok(learned);
+                }
+            }
+            Ok(Attempt::Done(()))
+        })
+        .await
     }
 
     async fn learn_unique(
         &self,
         name: &TypeName,
         fields: &[String],
+        position: u64,
     ) -> Result<Attempt<()>, ApiError> {
-        let position = self.env.model.position();
         let definition = self.env.definition(name);
-        if !definition.is_created || definition.unique.iter().any(|set| set == fields) {
+        let mut declared = definition.unique.iter();
+        if !definition.is_created || declared.any(|set| unique::are_same(set, fields)) {
             return Ok(Attempt::Done(()));
         }
         let extension = TypeExtension {

@@ -138,15 +138,21 @@ pub(crate) async fn number_present(
 /// Changes a type's settings or one of its fields.
 ///
 /// # Errors
-/// 110 for a field that does not exist, or whose new name is taken; those of [`unique::declare`] and
-/// of the log.
+/// 110 for a field that does not exist, or whose new name is taken; those of [`unique::declare`],
+/// of [`unique::refuse_constrained`] and of the log.
 pub async fn change(
     env: &RecordEnv,
     turn: &Mutex<()>,
     command: ChangeType,
 ) -> Result<(), ApiError> {
-    if let TypeChange::Unique(fields, true) = &command.change {
-        return unique::declare(env, turn, &command, fields).await;
+    match &command.change {
+        TypeChange::Unique(fields, true) => {
+            return unique::declare(env, turn, &command, fields).await;
+        }
+        TypeChange::Unique(fields, false) => {
+            unique::refuse_constrained(env, &command.name, fields).await?;
+        }
+        _ => {}
     }
     commit_change(env, turn, &command).await?;
     if matches!(

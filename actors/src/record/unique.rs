@@ -3,13 +3,13 @@
 //! A set of fields is declared first, and then its records are looked through once more: saves that
 //! were decided before the declaration, and are in the log by then, did not know of it. If two
 //! records have the same values after all, the declaration is withdrawn.
-
-use std::collections::BTreeSet;
+//!
+//! Where others write by SQL, their constraints make fields unique as well, see [`crate::capture`].
 
 use serde_json::json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::TypeExtension;
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use tokio::sync::Mutex;
 
@@ -49,6 +49,32 @@ pub(crate) async fn declare(
         withdraw(env, turn, command, fields).await?;
     }
     refused
+}
+
+/// Refuses to withdraw what a constraint in the database makes unique: the ingestion of SQL would
+/// declare it again.
+///
+/// # Errors
+/// 108 if there is such a constraint; those of the database.
+pub(crate) async fn refuse_constrained(
+    env: &RecordEnv,
+    name: &TypeName,
+    fields: &[String],
+) -> Result<(), ApiError> {
+    let sets = env.captured.unique_sets().await?;
+    let is_this = |(of, set): &(TypeName, Vec<String>)| of == name && are_same(set, fields);
+    if !sets.iter().any(is_this) {
+        return Ok(());
+    }
+    let list = fields.join(", ");
+    let message = format!("a constraint of the database makes {list} unique: drop it first");
+    Err(ApiError::invalid_argument(message, &["fields"]))
+}
+
+/// Returns whether two sets have the same fields, in any order.
+pub(crate) fn are_same(one: &[String], other: &[String]) -> bool {
+    let has = |set: &[String], part: &[String]| part.iter().all(|field| set.contains(field));
+    has(one, other) && has(other, one)
 }
 
 /// Withdraws a declaration, whether or not the client still waits.
@@ -118,9 +144,8 @@ pub(crate) fn extension(
     are_unique: bool,
 ) -> Result<Option<TypeExtension>, ApiError> {
     check(definition, fields)?;
-    let wanted: BTreeSet<&String> = fields.iter().collect();
-    let is_wanted = |set: &&Vec<String>| set.iter().collect::<BTreeSet<_>>() == wanted;
-    let declared = definition.unique.iter().filter(is_wanted);
+    let declared = definition.unique.iter();
+    let declared = declared.filter(|set| are_same(set, fields));
     let declared: Vec<Vec<String>> = declared.cloned().collect();
     if are_unique != declared.is_empty() {
         return Ok(None);
@@ -169,8 +194,6 @@ fn is_comparable(kind: &FieldType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use skytrail_schema::id::TypeName;
-
     use super::*;
 
     fn definition(unique: &[&[&str]]) -> TypeDefinition {
