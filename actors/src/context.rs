@@ -1,8 +1,10 @@
 //! The circumstances of a request, as the actors need them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{Actor, OnBehalf, Origin};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -30,7 +32,7 @@ pub struct RequestContext {
     /// What the plugin called on behalf of.
     pub on_behalf: Option<Box<OnBehalf>>,
     /// The saves in progress above this one, the outermost first, if a hook called back.
-    pub ancestors: Vec<Uuid>,
+    pub ancestors: Vec<Cause>,
     /// How deeply calls are nested here; 0 for a client's request.
     pub depth: u32,
     /// The plugin calls that the request came through, the outermost first; the last one is this
@@ -42,6 +44,46 @@ pub struct RequestContext {
     pub commit_gate: CommitGate,
     /// Whether the request belongs to a plugin on trial: nothing at all may be stored.
     pub is_sandboxed: bool,
+}
+
+/// Something whose hooks can store more: a save or deletion in progress, or a commit. Clones are
+/// for the same.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    id: Uuid,
+    /// What was decided because of it, directly or not. The log has only the last cause of a
+    /// commit, so it cannot tell what the hooks of one save caused from what those of another did.
+    commits: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+impl Cause {
+    /// Creates the cause that commits name by an id.
+    pub fn new(id: Uuid) -> Self {
+        Self {
+            id,
+            commits: Arc::default(),
+        }
+    }
+
+    /// Creates the cause for a save or deletion that begins.
+    pub fn begin() -> Self {
+        Self::new(Uuid::now_v7())
+    }
+
+    /// Returns its id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Notes a commit that it causes, before the commit is appended.
+    pub fn note(&self, commit: Uuid) {
+        self.commits.lock().insert(commit);
+    }
+
+    /// Returns whether it has caused a commit, directly or not.
+    pub fn has_caused(&self, commit: Uuid) -> bool {
+        self.commits.lock().contains(&commit)
+    }
 }
 
 /// The id of a request. The first commit that it attempts gets the same id, so that the log need

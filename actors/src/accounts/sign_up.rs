@@ -12,16 +12,15 @@ use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use super::Accounts;
 use super::messages::{Account, Session, SignUp};
 use super::session::Login;
 use super::{sso, undo};
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::record::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use crate::record::before::{Decided, Own};
+use crate::record::before::Decided;
 use crate::record::decide::{DecisionInputs, Plan, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
@@ -159,7 +158,7 @@ impl NewUser {
             id,
             new_user: self,
             own_context,
-            attempt: Uuid::now_v7(),
+            cause: Cause::begin(),
             decided: Mutex::new(None),
         };
         let made = retry_on_conflict(turn_of(&accounts.turn, &creation.own_context), |_| {
@@ -206,8 +205,8 @@ struct Creation {
     new_user: NewUser,
     /// The request as the user's own.
     own_context: RequestContext,
-    /// Whatever the hooks cause names this id.
-    attempt: Uuid,
+    /// The cause of whatever the hooks store.
+    cause: Cause,
     /// What the hooks decided in an attempt that was overtaken: it counts if only their own writes
     /// overtook it.
     decided: Mutex<Option<Decided<Draft>>>,
@@ -302,11 +301,7 @@ impl Creation {
     /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, env: &RecordEnv, position: u64) -> Option<Decided<Draft>> {
         let decided = self.decided.lock().await.take()?;
-        let own = Own {
-            context: &self.new_user.context,
-            id: self.attempt,
-            is_direct: false,
-        };
+        let own = (&self.new_user.context, &self.cause);
         let record = std::slice::from_ref(&self.item.id);
         decided.if_it_counts(env, own, record, position).await
     }
@@ -314,12 +309,12 @@ impl Creation {
     /// Runs the before-hooks, which can bring files, and fields that no user had before.
     async fn run_hooks(&self, env: &RecordEnv, draft: &mut Draft) -> Result<(), ApiError> {
         let context = &self.new_user.context;
-        hooks::before_save(&env.plugins, draft, context, self.attempt).await?;
+        hooks::before_save(&env.plugins, draft, context, &self.cause).await?;
         let fields = std::iter::once(&mut draft.record.fields);
         env.assets.complete(fields).await?;
         // The extension overtakes this sign-up, which must recognise it as its own.
         let mut context = self.own_context.clone();
-        context.ancestors.push(self.attempt);
+        context.ancestors.push(self.cause.clone());
         let brought = [(&draft.record.id, &draft.record.fields)].into_iter();
         types::extend_by(env, brought, &context).await
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::errors::{Unavailable, late, unavailable};
 use super::points::{ExtensionPoints, Readiness};
 use super::settings::TransportKind;
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 
 /// What a plugin is told about the request that caused the request to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -112,7 +112,7 @@ impl PluginRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
     /// The saves in progress above it, outermost first.
-    pub ancestors: Vec<Uuid>,
+    pub ancestors: Vec<Cause>,
     /// Its depth in calls of calls.
     pub depth: u32,
     /// The request that everything began with.

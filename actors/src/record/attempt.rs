@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::decide::Plan;
 use super::env::RecordEnv;
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 use crate::delivery::consumers::{CommitAnswers, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
@@ -146,12 +146,15 @@ async fn commit_as(
     context: &RequestContext,
 ) -> Result<Outcome<Arc<Commit>>, ApiError> {
     let _storing = begin(context).await?;
+    for cause in &context.ancestors {
+        cause.note(id);
+    }
     let decision = Decision {
         commit: NewCommit {
             id,
             actor: context.actor(),
             request_id: Some(context.request.id()),
-            causation: context.ancestors.last().copied(),
+            causation: context.ancestors.last().map(Cause::id),
             sql: None,
             events: plan.events,
         },

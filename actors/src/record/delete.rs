@@ -9,16 +9,16 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use super::before::{Decided, Own};
+use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::page_bytes::PageBytes;
 use super::{hooks, save};
+use crate::context::Cause;
 use crate::delivery::consumers::CommitAnswers;
 use crate::store::Referrers;
 
@@ -34,11 +34,10 @@ pub async fn delete(
     turn: &Mutex<()>,
     command: DeleteRecords,
 ) -> Result<ItemResults<RecordId>, ApiError> {
-    let attempt_id = Uuid::now_v7();
+    let cause = Cause::begin();
     let decided = Mutex::new(None);
     let turn = turn_of(turn, &command.context);
-    let deletion =
-        retry_on_conflict(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
+    let deletion = retry_on_conflict(turn, |_| attempt(env, &command, &cause, &decided)).await?;
     let Deletion {
         targets,
         position,
@@ -74,7 +73,7 @@ struct Deletion {
 async fn attempt(
     env: &RecordEnv,
     command: &DeleteRecords,
-    attempt_id: Uuid,
+    cause: &Cause,
     decided: &Mutex<Option<Decided<DeletionTargets>>>,
 ) -> Result<Outcome<Deletion>, ApiError> {
     let room = PageBytes::new(env.max_page_bytes, "ids");
@@ -86,11 +85,7 @@ async fn attempt(
         .map(|id| find((command, &rights), &heads, id))
         .collect();
     fail_whole_if_atomic(command, &targets)?;
-    let own = Own {
-        context: &command.context,
-        id: attempt_id,
-        is_direct: false,
-    };
+    let own = (&command.context, cause);
     let earlier = match decided.lock().await.take() {
         Some(earlier) => {
             let counts = earlier.if_it_counts(env, own, &command.ids, heads.position);
@@ -104,7 +99,7 @@ async fn attempt(
             position
         }
         None => {
-            run_before_hooks(env, command, &mut targets, attempt_id).await;
+            run_before_hooks(env, command, &mut targets, cause).await;
             heads.position
         }
     };
@@ -161,12 +156,12 @@ async fn run_before_hooks(
     env: &RecordEnv,
     command: &DeleteRecords,
     targets: &mut DeletionTargets,
-    attempt_id: Uuid,
+    cause: &Cause,
 ) {
     for target in targets {
         let Ok(head) = target else { continue };
         let (record, context) = (&head.record, &command.context);
-        let run = hooks::before_delete(&env.plugins, record, context, attempt_id);
+        let run = hooks::before_delete(&env.plugins, record, context, cause);
         if let Err(error) = run.await {
             *target = Err(failed(&head.record.id, error));
         }

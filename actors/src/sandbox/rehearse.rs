@@ -11,11 +11,10 @@ use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
-use uuid::Uuid;
 
 use super::page::is_about_accounts;
 use super::{Difference, Finding, RehearsedWrite, ReplayOutcome, ReplayRequest, Sandbox};
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 use crate::plugin::{PluginGate, Trigger};
 use crate::record::apply::{self, Folded};
 use crate::record::draft::Draft;
@@ -224,7 +223,7 @@ async fn run(
         provenance: Vec::new(),
         left_out: Default::default(),
     };
-    let done = hooks::before_save(stage, &mut draft, context, Uuid::now_v7()).await;
+    let done = hooks::before_save(stage, &mut draft, context, &Cause::begin()).await;
     Ok(answered(done)?.map(|()| draft.record))
 }
 
@@ -315,8 +314,8 @@ async fn delete(
     let Some(before) = &write.before else {
         return Ok(Ok(()));
     };
-    let done = hooks::before_delete(stage, &before.record, context, Uuid::now_v7());
-    answered(done.await)
+    let done = hooks::before_delete(stage, &before.record, context, &Cause::begin()).await;
+    answered(done)
 }
 
 /// Asks the after-hooks about the write as it was.

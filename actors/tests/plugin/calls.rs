@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use skytrail_actors::context::Cause;
 use skytrail_actors::plugin::{ApiReply, Lineage};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -56,7 +57,7 @@ async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
     let (request_id, save) = (Uuid::now_v7(), Uuid::now_v7());
     let mut outer = request("a");
     outer.lineage = Lineage {
-        ancestors: vec![save],
+        ancestors: vec![Cause::new(save)],
         depth: 0,
         request_id: Some(request_id),
         via: Vec::new(),
@@ -70,7 +71,8 @@ async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
     let got = calls.recv().await.unwrap();
     assert_eq!(got.call.lineage.depth, 1);
     assert_eq!(got.call.lineage.request_id, Some(request_id));
-    assert_eq!(got.call.lineage.ancestors, [save]);
+    let ancestors = got.call.lineage.ancestors.iter().map(Cause::id);
+    assert_eq!(ancestors.collect::<Vec<_>>(), [save]);
 
     let mut nested = request("hook");
     nested.lineage = got.call.lineage.clone();

@@ -18,6 +18,27 @@ fn write(worker: &mut Worker, request: &Json, key: &str, record: Json) {
     );
 }
 
+/// Saves another order from the hook that answers `outer`, and the first order from the other's.
+fn save_through_another(worker: &mut Worker, ada: &Client, outer: &Json) {
+    let begin = |worker: &mut Worker, key: &str, within: &Json, record: Json| {
+        let payload = json!({"action": "record:save", "_user_id": ada.user, "records": [record]});
+        worker.send(json!({"type": "call", "id": key, "parent": within["id"], "payload": payload}));
+        worker.expect_request("order_beforeSave")
+    };
+    let inner = begin(worker, "c1", outer, json!({"_id": "order/2"}));
+    let innermost = begin(
+        worker,
+        "c2",
+        &inner,
+        json!({"_id": "order/1", "seen": true}),
+    );
+    assert_eq!(innermost["param"]["record"]["_id"], "order/1");
+    worker.answer_record(&innermost, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c2");
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c1");
+}
+
 #[test]
 fn a_save_that_another_has_overtaken_asks_its_hook_again_whatever_that_wrote() {
     let server = server(&[]);
@@ -76,19 +97,7 @@ fn a_save_that_only_its_own_hooks_have_overtaken_asks_them_once() {
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "order/1", "n": 1}));
     let outer = worker.expect_request("order_beforeSave");
-    // Another record of the type, whose hook saves the first record.
-    let payload = json!({"action": "record:save", "records": [{"_id": "order/2"}]});
-    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
-    let inner = worker.expect_request("order_beforeSave");
-    let payload = json!({"action": "record:save", "_user_id": ada.user,
-                         "records": [{"_id": "order/1", "seen": true}]});
-    worker.send(json!({"type": "call", "id": "c2", "parent": inner["id"], "payload": payload}));
-    let innermost = worker.expect_request("order_beforeSave");
-    assert_eq!(innermost["param"]["record"]["_id"], "order/1");
-    worker.answer_record(&innermost, &json!({}));
-    assert_eq!(worker.expect("reply")["id"], "c2");
-    worker.answer_record(&inner, &json!({}));
-    assert_eq!(worker.expect("reply")["id"], "c1");
+    save_through_another(&mut worker, &ada, &outer);
     worker.answer_record(&outer, &json!({}));
     // If the hook were called again, nothing would answer it.
     let saved = saving.join().unwrap().result()[0].clone();
@@ -280,46 +289,98 @@ fn a_condition_is_judged_before_the_saves_own_hooks_write() {
 }
 
 #[test]
-fn a_condition_is_judged_again_when_the_hook_of_another_save_of_the_same_call_has_met_it() {
+fn a_condition_is_judged_before_the_hooks_of_the_saves_own_hooks_write() {
     let server = server(&[]);
-    let mut registered = points("seat", &["beforeSave"]);
-    let hooks = registered["hook"].as_array_mut().unwrap();
-    hooks.push(hook("order", "beforeSave"));
-    registered["op"] = json!([{"name": "two"}]);
+    let mut registered = points("order", &["beforeSave"]);
+    registered["op"] = json!([{"name": "pay"}]);
     let mut worker = Worker::ready(&server, &json!({}), &registered);
     let ada = Client::signed_up(&server, "ada");
-    let first = save(&ada, json!({"_id": "seat/1", "by": ""}));
-    let request = worker.expect_request("seat_beforeSave");
+    let first = save(&ada, json!({"_id": "order/1", "n": 1, "seen": false}));
+    let request = worker.expect_request("order_beforeSave");
     worker.answer_record(&request, &json!({}));
     first.join().unwrap().result();
+    let is_unseen = json!(["eq", {"$type": "keypath", "$val": "seen"}, false]);
+    let of = |n: i64| json!([{"_id": "order/1", "n": n}]);
 
-    let calling = call(&ada, "two", json!({}));
-    let lambda = worker.expect_request("two");
-    let is_free = json!(["eq", {"$type": "keypath", "$val": "by"}, ""]);
-    let begin = |worker: &mut Worker, within: &Json, key: &str, record: Json, condition: &Json| {
-        let payload = json!({"action": "record:save", "_user_id": ada.user,
-                             "records": [record], "if": condition});
-        worker.send(json!({"type": "call", "id": key, "parent": within["id"], "payload": payload}));
-    };
-    let take = |by: &str| json!({"_id": "seat/1", "by": by});
-    begin(&mut worker, &lambda, "slow", take("slow"), &is_free);
-    let of_slow = worker.expect_request("seat_beforeSave");
-    write(&mut worker, &of_slow, "c1", json!({"_id": "log/1"}));
-    let order = json!({"_id": "order/1"});
-    begin(&mut worker, &lambda, "order", order, &json!(null));
-    let of_order = worker.expect_request("order_beforeSave");
-    begin(&mut worker, &of_order, "fast", take("fast"), &is_free);
-    let of_fast = worker.expect_request("seat_beforeSave");
-    worker.answer_record(&of_fast, &json!({}));
-    let fast = worker.expect("reply");
-    assert_eq!(fast["body"]["result"][0]["by"], "fast", "{fast}");
-    worker.answer_record(&of_slow, &json!({}));
-    // If its hook were called again, nothing would answer it.
-    let slow = worker.expect("reply");
-    assert_eq!(slow["body"]["result"][0]["code"], 113, "{slow}");
-    worker.answer_record(&of_order, &json!({}));
-    assert_eq!(worker.expect("reply")["id"], "order");
+    let saving = call(
+        &ada,
+        "record:save",
+        json!({"records": of(2), "if": is_unseen}),
+    );
+    let outer = worker.expect_request("order_beforeSave");
+    save_through_another(&mut worker, &ada, &outer);
+    worker.answer_record(&outer, &json!({}));
+    // If the hook were called again, nothing would answer it.
+    let saved = saving.join().unwrap().result()[0].take();
+    assert_eq!((&saved["n"], &saved["seen"]), (&json!(2), &json!(true)));
+
+    let calling = call(&ada, "pay", json!({}));
+    let lambda = worker.expect_request("pay");
+    let payload = json!({"action": "record:save", "_user_id": ada.user, "records": of(3),
+                         "if": ["eq", {"$type": "keypath", "$val": "n"}, 2]});
+    worker.send(json!({"type": "call", "id": "pay", "parent": lambda["id"], "payload": payload}));
+    let outer = worker.expect_request("order_beforeSave");
+    save_through_another(&mut worker, &ada, &outer);
+    worker.answer_record(&outer, &json!({}));
+    let saved = worker.expect("reply")["body"]["result"][0].take();
+    assert_eq!(saved["n"], 3, "{saved}");
     worker.answer(&lambda, &json!("done"));
     calling.join().unwrap().result();
-    assert_eq!(ada.query("seat", json!([]))[0]["by"], "fast");
+}
+
+#[test]
+fn what_the_hook_of_another_save_of_the_same_call_stores_is_not_the_saves_own() {
+    let is_free = json!(["eq", {"$type": "keypath", "$val": "by"}, ""]);
+    for condition in [&is_free, &json!(null)] {
+        let server = server(&[]);
+        let mut registered = points("seat", &["beforeSave"]);
+        let hooks = registered["hook"].as_array_mut().unwrap();
+        hooks.push(hook("order", "beforeSave"));
+        registered["op"] = json!([{"name": "two"}]);
+        let mut worker = Worker::ready(&server, &json!({}), &registered);
+        let ada = Client::signed_up(&server, "ada");
+        let first = save(&ada, json!({"_id": "seat/1", "by": ""}));
+        let request = worker.expect_request("seat_beforeSave");
+        worker.answer_record(&request, &json!({}));
+        first.join().unwrap().result();
+
+        let calling = call(&ada, "two", json!({}));
+        let lambda = worker.expect_request("two");
+        let begin = |worker: &mut Worker, within: &Json, key: &str, record: Json, needed: &Json| {
+            let payload = json!({"action": "record:save", "_user_id": ada.user,
+                                 "records": [record], "if": needed});
+            let within = within["id"].clone();
+            worker.send(json!({"type": "call", "id": key, "parent": within, "payload": payload}));
+        };
+        let take = |by: &str| json!({"_id": "seat/1", "by": by});
+        begin(&mut worker, &lambda, "slow", take("slow"), condition);
+        let of_slow = worker.expect_request("seat_beforeSave");
+        write(&mut worker, &of_slow, "c1", json!({"_id": "log/1"}));
+        let order = json!({"_id": "order/1"});
+        begin(&mut worker, &lambda, "order", order, &json!(null));
+        let of_order = worker.expect_request("order_beforeSave");
+        begin(&mut worker, &of_order, "fast", take("fast"), &is_free);
+        let of_fast = worker.expect_request("seat_beforeSave");
+        worker.answer_record(&of_fast, &json!({}));
+        let fast = worker.expect("reply");
+        assert_eq!(fast["body"]["result"][0]["by"], "fast", "{fast}");
+        worker.answer_record(&of_slow, &json!({}));
+        if condition.is_null() {
+            let again = worker.expect_request("seat_beforeSave");
+            assert_eq!(again["param"]["original"]["by"], "fast");
+            worker.answer_record(&again, &json!({}));
+            let slow = worker.expect("reply");
+            assert_eq!(slow["body"]["result"][0]["by"], "slow", "{slow}");
+        } else {
+            // If its hook were called again, nothing would answer it.
+            let slow = worker.expect("reply");
+            assert_eq!(slow["body"]["result"][0]["code"], 113, "{slow}");
+        }
+        worker.answer_record(&of_order, &json!({}));
+        assert_eq!(worker.expect("reply")["id"], "order");
+        worker.answer(&lambda, &json!("done"));
+        calling.join().unwrap().result();
+        let by = if condition.is_null() { "slow" } else { "fast" };
+        assert_eq!(ada.query("seat", json!([]))[0]["by"], by);
+    }
 }

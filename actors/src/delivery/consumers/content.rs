@@ -10,6 +10,7 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::{Head, Record};
 
 use super::announced::AnnouncedCommit;
+use crate::context::Cause;
 use crate::plugin::{CallContext, Lineage, Trigger};
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past};
@@ -135,7 +136,7 @@ pub(super) fn lineage_of(commit: &Commit, announced: Option<&AnnouncedCommit>) -
     let mut lineage = announced.map_or_else(Lineage::default, |announced| {
         Lineage::of(&announced.context)
     });
-    lineage.ancestors.push(commit.id);
+    lineage.ancestors.push(Cause::new(commit.id));
     lineage
 }
 

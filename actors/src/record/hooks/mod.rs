@@ -9,10 +9,9 @@ use skytrail_schema::event::Provenance;
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
-use uuid::Uuid;
 
 use super::draft::Draft;
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 use crate::plugin::{
     CallContext, DeliveryNote, Hook, Lineage, PluginCallError, PluginGate, PluginRequest, Trigger,
     never_urgent,
@@ -28,12 +27,12 @@ pub async fn before_save(
     plugins: &Arc<dyn PluginGate>,
     draft: &mut Draft,
     context: &RequestContext,
-    attempt: Uuid,
+    cause: &Cause,
 ) -> Result<(), ApiError> {
     let points = plugins.points();
     for hook in points.hooks(&draft.record.id.record_type, Trigger::BeforeSave) {
         let original = draft.original.as_ref().map(|head| &head.record);
-        let request = request(hook, &draft.record, original, context, attempt);
+        let request = request(hook, &draft.record, original, context, cause);
         if hook.is_async {
             forget(plugins, request);
             continue;
@@ -62,11 +61,11 @@ pub async fn before_delete(
     plugins: &Arc<dyn PluginGate>,
     record: &Record,
     context: &RequestContext,
-    attempt: Uuid,
+    cause: &Cause,
 ) -> Result<(), ApiError> {
     let points = plugins.points();
     for hook in points.hooks(&record.id.record_type, Trigger::BeforeDelete) {
-        let request = request(hook, record, None, context, attempt);
+        let request = request(hook, record, None, context, cause);
         if hook.is_async {
             forget(plugins, request);
         } else {
@@ -91,7 +90,7 @@ pub async fn after(
     let what = format!("sandbox/{position}");
     let points = plugins.points();
     for hook in points.hooks(&record.id.record_type, trigger) {
-        let request = request(hook, record, original, context, Uuid::now_v7());
+        let request = request(hook, record, original, context, &Cause::begin());
         let note = DeliveryNote::tried(&what, &hook.name, (position, at));
         let answer = plugins.deliver(request, note, never_urgent()).await;
         let answer = answer.map_err(PluginCallError::into_error)?;
@@ -147,10 +146,10 @@ fn request(
     record: &Record,
     original: Option<&Record>,
     context: &RequestContext,
-    attempt: Uuid,
+    cause: &Cause,
 ) -> PluginRequest {
     let mut ancestors = context.ancestors.clone();
-    ancestors.push(attempt);
+    ancestors.push(cause.clone());
     PluginRequest {
         plugin: Arc::clone(&hook.plugin),
         kind: "hook",

@@ -26,16 +26,16 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
-use super::before::{self, Decided, Own};
+use super::before::{self, Decided};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, Precondition, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
+use crate::context::Cause;
 use crate::delivery::consumers::CommitAnswers;
 use crate::log::ConflictKey;
 
@@ -48,8 +48,8 @@ pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
 struct Saving<'a> {
     env: &'a RecordEnv,
     command: &'a SaveRecords,
-    /// Whatever the save's hooks cause names this id.
-    id: Uuid,
+    /// The cause of whatever the save's hooks store.
+    cause: Cause,
     /// What the hooks decided in an attempt that was overtaken. If only their own writes overtook
     /// it, the next attempt takes the decision over instead of running them again.
     decided: Mutex<Option<Decided<Drafts>>>,
@@ -72,7 +72,7 @@ pub async fn save(
     let saving = Saving {
         env,
         command: &command,
-        id: Uuid::now_v7(),
+        cause: Cause::begin(),
         decided: Mutex::new(None),
     };
     let turn = turn_of(turn, &command.context);
@@ -126,7 +126,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
             position
         }
         None => {
-            before::run(env, command, &mut drafts, saving.id).await?;
+            before::run(env, command, &mut drafts, &saving.cause).await?;
             heads.position
         }
     };
@@ -178,11 +178,7 @@ impl Saving<'_> {
     /// Takes what the hooks decided in the last attempt, if that still counts.
     async fn take_decided(&self, ids: &[RecordId], position: u64) -> Option<Decided<Drafts>> {
         let decided = self.decided.lock().await.take()?;
-        let own = Own {
-            context: &self.command.context,
-            id: self.id,
-            is_direct: self.command.precondition != Precondition::Nothing,
-        };
+        let own = (&self.command.context, &self.cause);
         decided.if_it_counts(self.env, own, ids, position).await
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::due::Past;
 use super::{DeliveryLoop, EventRequest, MAX_REQUESTS, PAUSE};
-use crate::context::RequestContext;
+use crate::context::{Cause, RequestContext};
 use crate::delivery::consumers::announced::Waiter;
 use crate::delivery::consumers::cursor::Cursor;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
@@ -251,7 +251,7 @@ impl DeliveryLoop {
             let is_remembered = waiter.is_some() || self.requests.len() < MAX_REQUESTS;
             if let Some(announced) = announced.as_ref().filter(|_| is_remembered) {
                 let context = &announced.context;
-                arrival.causes.clone_from(&context.ancestors);
+                arrival.causes = context.ancestors.iter().map(Cause::id).collect();
                 // Plugins that prepare wait for each other, and for nothing else.
                 let is_waited_for = !context.via.is_empty() || !self.has_served;
                 arrival.is_urgent = waiter.is_some() && is_waited_for;
