@@ -107,10 +107,10 @@ enum DisconnectReason {
 }
 
 impl Socket {
-    async fn serve(mut self, mut incoming: Incoming, end: Option<End>) {
+    async fn serve(mut self, mut incoming: Incoming, end: End) {
         let services = Arc::clone(&self.services);
         let leaving = {
-            let ended = End::wait(end, &*services.clock);
+            let ended = end.wait(&services);
             let served = self.exchange(&mut incoming);
             tokio::select! {
                 leaving = served => leaving,

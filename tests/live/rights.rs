@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 
 use super::listener::{Followed, Listener, TIMEOUT};
 use super::{ids, path};
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
+use crate::support::eventually;
 use crate::support::server::{MASTER_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 use crate::support::sse::{EventSource, Heard};
@@ -458,34 +459,53 @@ fn a_token_is_good_for_listening_until_it_expires() {
     Listener::open(&world.server, &nobody).subscribe("q", json!({"record_type": "note"}));
 }
 
+/// Imports users whose passwords expire in so many seconds.
+fn import_with_old_passwords(world: &World, users: &[(&str, u64)]) {
+    let hash = bcrypt::hash("soon too old", 4).unwrap();
+    let user = |(name, seconds): &(&str, u64)| {
+        let almost_30_days = Duration::from_secs(30 * 24 * 3600 - seconds);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the server has the machine's clock, too"
+        )]
+        let set_at = DateTime::<Utc>::from(SystemTime::now() - almost_30_days);
+        json!({"id": format!("{name}-1"), "auth_data": {"username": name}, "password_hash": hash,
+               "token_valid_since": set_at.to_rfc3339()})
+    };
+    let users: Vec<Json> = users.iter().map(user).collect();
+    let imported = world.master.call("auth:import", json!({"users": users}));
+    imported.result();
+}
+
+fn logged_in(world: &World, name: &str) -> Client {
+    let credentials = json!({"auth_data": {"username": name}, "password": "soon too old"});
+    let client = Client::anonymous(&world.server);
+    let session = client.call("auth:login", credentials).result();
+    client.with_token(session["access_token"].as_str().unwrap())
+}
+
+/// Returns the header fields for the master key with only a user's rights.
+fn lent_to(user: &str) -> [(String, String); 2] {
+    [
+        ("X-Skygear-API-Key", MASTER_KEY),
+        ("X-Skygear-Rights-Of", user),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
 #[test]
 fn who_listens_is_let_go_when_his_password_expires() {
     let world = World::new(&[("USER_AUDIT_PW_EXPIRY_DAYS", "30")]);
-    let hash = bcrypt::hash("soon too old", 4).unwrap();
-    let almost_30_days = Duration::from_secs(30 * 24 * 3600 - 4);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the server has the machine's clock, too"
-    )]
-    let set_at = DateTime::<Utc>::from(SystemTime::now() - almost_30_days);
-    let user = json!({"id": "cat-1", "auth_data": {"username": "cat"}, "password_hash": hash,
-                      "token_valid_since": set_at.to_rfc3339()});
-    let imported = world.master.call("auth:import", json!({"users": [user]}));
-    imported.result();
+    import_with_old_passwords(&world, &[("cat", 4)]);
     // The master key with only this user's rights.
-    let fields = [
-        ("X-Skygear-API-Key", MASTER_KEY),
-        ("X-Skygear-Rights-Of", "cat-1"),
-    ];
+    let owned = lent_to("cat-1");
+    let fields = owned.each_ref();
+    let fields = fields.map(|(name, value)| (name.as_str(), value.as_str()));
     let address = world.server.address();
-    let owned = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut lent = Socket::open(address, "/live", &owned).unwrap();
     let query = json!({"record_type": "note"}).to_string();
     let mut source = EventSource::open(address, "/live/query", &fields, Some(&query)).unwrap();
-    let credentials = json!({"auth_data": {"username": "cat"}, "password": "soon too old"});
-    let mut cat = Client::anonymous(&world.server);
-    let session = cat.call("auth:login", credentials).result();
-    cat.token = session["access_token"].as_str().map(str::to_owned);
+    let cat = logged_in(&world, "cat");
     let mut listener = Listener::open(&world.server, &cat);
     listener.subscribe("q", json!({"record_type": "note"}));
     let last = listener.next(TIMEOUT).unwrap();
@@ -506,6 +526,30 @@ fn who_listens_is_let_go_when_his_password_expires() {
     }
     let refused = Socket::open(address, "/live", &owned);
     assert_eq!(refused.err().map(|(status, _)| status), Some(401));
+}
+
+#[test]
+fn who_changes_his_password_in_time_is_not_let_go() {
+    let world = World::new(&[("USER_AUDIT_PW_EXPIRY_DAYS", "30")]);
+    import_with_old_passwords(&world, &[("cat", 8), ("dog", 9)]);
+    let mut lent = Socket::open(world.server.address(), "/live", &lent_to("cat-1")).unwrap();
+    let change = json!({"old_password": "soon too old", "password": "good for a month"});
+    logged_in(&world, "cat")
+        .call("auth:password", change)
+        .result();
+    // The other password expires later than the changed one would have.
+    let url = format!("{}/record/query", world.server.base_url);
+    eventually("the other password expires", || {
+        let body = json!({"record_type": "note"}).to_string().into_bytes();
+        let asked = send("POST", &url, &lent_to("dog-1"), Some(body)).unwrap();
+        (asked.code() == 126).then_some(())
+    });
+    let subscribe = json!({"action": "live:subscribe", "id": "q", "record_type": "note"});
+    lent.send(&subscribe.to_string());
+    let Incoming::Text(told) = lent.receive(TIMEOUT) else {
+        panic!("the socket with the user's rights is told nothing");
+    };
+    assert!(told.contains("\"id\":\"q\""), "{told}");
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::accounts::admission::bad_token;
 use skytrail_actors::accounts::policy::password_expired;
-use skytrail_actors::clock::{Clock, wait_until};
+use skytrail_actors::clock::wait_until;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::live::{Audience, Credential, LiveQuery};
 use skytrail_actors::log::TimelinePosition;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::id::UserId;
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
@@ -68,23 +69,54 @@ pub struct Admitted {
     /// The token it used.
     pub credential: Credential,
     /// When it ends.
-    pub end: Option<End>,
+    pub end: End,
 }
 
-/// When a client may no longer listen, and why.
+/// When a client may no longer listen.
 pub struct End {
-    at: Timestamp,
-    refusal: ApiError,
+    /// When its token expires.
+    token: Option<Timestamp>,
+    /// Whose password must be changed, and when.
+    password: Option<(UserId, Timestamp)>,
 }
 
 impl End {
-    /// Waits for the end; for ever if there is none.
-    pub async fn wait(end: Option<Self>, clock: &dyn Clock) -> ApiError {
-        let Some(Self { at, refusal }) = end else {
-            return pending().await;
+    /// Waits for the end, and returns the reason; for ever if there is none.
+    pub async fn wait(self, services: &Services) -> ApiError {
+        tokio::select! {
+            biased;
+            refusal = token_end(services, self.token) => refusal,
+            refusal = password_end(services, self.password) => refusal,
+        }
+    }
+}
+
+async fn token_end(services: &Services, expiry: Option<Timestamp>) -> ApiError {
+    let Some(at) = expiry else {
+        return pending().await;
+    };
+    wait_until(&*services.clock, at).await;
+    bad_token()
+}
+
+/// Waits until a password has expired. Changing it in time does not end a connection that has a
+/// user's rights without their token.
+async fn password_end(services: &Services, expiry: Option<(UserId, Timestamp)>) -> ApiError {
+    let Some((user, mut at)) = expiry else {
+        return pending().await;
+    };
+    let accounts = &services.accounts;
+    loop {
+        wait_until(&*services.clock, at).await;
+        let state = match accounts.load_user(&user).await {
+            Ok(state) => state,
+            Err(error) => return error,
         };
-        wait_until(clock, at).await;
-        refusal
+        match state.and_then(|state| accounts.password_expiry(&state)) {
+            Some(later) if later > at => at = later,
+            Some(_) => return password_expired(),
+            None => return pending().await,
+        }
     }
 }
 
@@ -106,24 +138,21 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
         None => None,
     };
     let is_of_user = checked.token.is_some() || !caller.rights.are_of_key();
-    let user = match &caller.user {
-        Some(user) if is_of_user => accounts.load_user(user).await?,
-        _ => None,
-    };
+    let mut password = None;
+    if let Some(user) = caller.user.as_ref().filter(|_| is_of_user) {
+        let state = accounts.load_user(user).await?;
+        let expiry = state.and_then(|state| accounts.password_expiry(&state));
+        password = expiry.map(|at| (user.clone(), at));
+    }
     let credential = Credential {
         token: checked.token.as_deref().map(Arc::from),
         as_of: checked.as_of,
     };
-    let token_ends = claims.and_then(|claims| claims.expires_at);
-    let token_ends = token_ends.map(|at| (at, bad_token()));
-    let password_ends = user.and_then(|user| accounts.password_expiry(&user));
-    let password_ends = password_ends.map(|at| (at, password_expired()));
-    let ends = token_ends.into_iter().chain(password_ends);
-    let first = ends.min_by_key(|(at, _)| *at);
+    let token = claims.and_then(|claims| claims.expires_at);
     Ok(Admitted {
         audience,
         credential,
-        end: first.map(|(at, refusal)| End { at, refusal }),
+        end: End { token, password },
     })
 }
 

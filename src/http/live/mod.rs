@@ -199,7 +199,7 @@ async fn tell(
     services: &Services,
     feed: &Feed,
     (mut inbox, mut ended): (Inbox, Ended),
-    (shown, end): (&Shown, Option<End>),
+    (shown, end): (&Shown, End),
 ) {
     let nothing = Map::new();
     // A logout between admission and subscription did not end this stream, so check again.
@@ -208,7 +208,7 @@ async fn tell(
         biased;
         Some(refusal) = std::future::ready(refused) => Some(EndReason::Refused(refusal)),
         ending = ended.wait() => Some(ending),
-        refusal = End::wait(end, &*services.clock) => Some(EndReason::Refused(refusal)),
+        refusal = end.wait(services) => Some(EndReason::Refused(refusal)),
         () = feed.gone() => None,
         ending = pass_on(feed, &mut inbox, services.events.timeline()) => ending,
     };
