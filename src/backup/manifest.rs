@@ -268,6 +268,11 @@ impl Manifest {
         self.clock.unwrap_or(self.time)
     }
 
+    /// Returns the saved files, each as its pieces; most have one.
+    pub fn files_in_pieces(&self) -> impl Iterator<Item = &[SavedFile]> {
+        self.files.chunk_by(|piece, next| piece.path == next.path)
+    }
+
     /// Returns whether the backup has everything that there was to save.
     pub fn is_complete(&self) -> bool {
         self.damage.is_empty()

@@ -128,19 +128,21 @@ pub fn restore(
         lost: LostRecords::default(),
     };
     let cut = reading.log(plan.until, tell)?;
-    let all = manifest.files.len();
+    let all = manifest.files_in_pieces().count();
     let gone = erased_later(repository, &manifest)?;
     let (mut num_files, mut num_assets) = (0, 0);
-    let mut last_path = None;
-    for (done, file) in manifest.files.iter().enumerate() {
+    for (done, pieces) in manifest.files_in_pieces().enumerate() {
         tell(Stage::Files { done, all });
-        let is_next_piece = last_path.replace(&file.path) == Some(&file.path);
-        if !gone.contains(&file.path) {
-            let how = if is_next_piece { append } else { write };
-            save_as(repository, (&content(&file.blake3), file), &plan.to, how)?;
-            num_files += usize::from(!is_next_piece);
-            num_assets += usize::from(Path::new(&file.path).starts_with(ASSET_FOLDER));
+        let Some(file) = pieces.first().filter(|file| !gone.contains(&file.path)) else {
+            continue;
+        };
+        let mut how: Write = write;
+        for piece in pieces {
+            save_as(repository, (&content(&piece.blake3), piece), &plan.to, how)?;
+            how = append;
         }
+        num_files += 1;
+        num_assets += usize::from(Path::new(&file.path).starts_with(ASSET_FOLDER));
     }
     let keys = keys::find(repository, &manifest)?;
     if let Some(saved) = &keys {
@@ -497,12 +499,15 @@ fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
     Ok(cut)
 }
 
+/// Writes what is read to a place.
+type Write = fn(&Path, &mut dyn Read) -> io::Result<()>;
+
 /// Restores a file, or a piece of one, to its place.
 fn save_as(
     repository: &Repository,
     (object, file): (&str, &SavedFile),
     to: &Path,
-    write: fn(&Path, &mut dyn Read) -> io::Result<()>,
+    write: Write,
 ) -> Result<(), BackupError> {
     let path = Path::new(&file.path);
     let is_inside = path

@@ -96,6 +96,7 @@ fn save(
         copied_bytes: 0,
         num_copied_segments: 0,
         num_copied_files: 0,
+        last_copied: None,
         notes: Vec::new(),
     };
     let mut log = Log::default();
@@ -165,6 +166,8 @@ struct Work<'a> {
     copied_bytes: u64,
     num_copied_segments: usize,
     num_copied_files: usize,
+    /// The file that was copied last, maybe only a piece of it.
+    last_copied: Option<String>,
     notes: Vec<String>,
 }
 
@@ -374,7 +377,8 @@ impl Work<'_> {
                     "{place} changed while it was copied"
                 )));
             }
-            self.num_copied_files += 1;
+            let earlier = self.last_copied.replace(file.path.clone());
+            self.num_copied_files += usize::from(earlier.as_ref() != Some(&file.path));
             self.copied(reading.size);
             there.insert(object);
         }

@@ -238,7 +238,7 @@ fn contents(manifest: &Manifest) -> String {
         manifest.head,
         time.unwrap_or_default(),
         manifest.segments.len(),
-        manifest.files.len(),
+        manifest.files_in_pieces().count(),
         bucket.unwrap_or_default(),
         hex::encode(&manifest.chain)
     )
