@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde_json::{Map, Value as Json};
+use serde_json::{Value as Json, json};
 use skytrail_schema::json::list;
 
 use super::log_search::moment;
@@ -108,9 +108,7 @@ pub fn run(config: &Config, command: AuditCommand) -> Result<(), String> {
 }
 
 async fn who_could_read(server: &RunningServer, command: &WhoCouldRead) -> Result<(), String> {
-    let mut body = Map::new();
-    body.insert("record".to_owned(), command.record.as_str().into());
-    body.insert("at".to_owned(), moment(&command.at));
+    let body = json!({"record": command.record, "at": moment(&command.at)});
     let found = server.call("audit:readers", body).await?;
     if command.json {
         show_json(&found.to_string());
@@ -181,16 +179,14 @@ fn hidden(reader: &Json) -> String {
 }
 
 async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String> {
-    let mut body = Map::new();
-    body.insert("user".to_owned(), command.user.as_str().into());
-    for (name, value) in [("since", &command.from), ("until", &command.to)] {
-        if let Some(value) = value {
-            body.insert(name.to_owned(), moment(value));
-        }
-    }
+    let mut body = json!({
+        "user": command.user,
+        "since": command.from.as_deref().map(moment),
+        "until": command.to.as_deref().map(moment),
+    });
     let mut is_none = true;
     loop {
-        let page: Page = server.call_for("audit:changes", body.clone()).await?;
+        let page: Page = server.call_for("audit:changes", &body).await?;
         is_none &= page.result.is_empty();
         for act in &page.result {
             if command.json {
@@ -203,7 +199,7 @@ async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String
         let Some(next) = page.info.and_then(|info| info.next) else {
             break;
         };
-        body.insert("from".to_owned(), next.into());
+        body["from"] = next.into();
     }
     if is_none {
         let user = &command.user;
@@ -227,20 +223,10 @@ fn text<'a>(value: &'a Json, pointer: &str) -> &'a str {
 }
 
 async fn refusals(server: &RunningServer, command: &Refusals) -> Result<(), String> {
-    let mut body = Map::new();
-    let given = [
-        ("user", &command.user),
-        ("since", &command.from),
-        ("until", &command.to),
-    ];
-    for (name, value) in given {
-        if let Some(value) = value {
-            body.insert(name.to_owned(), value.as_str().into());
-        }
-    }
+    let mut body = json!({"user": command.user, "since": command.from, "until": command.to});
     let mut is_none = true;
     loop {
-        let page: Page = server.call_for("audit:refusals", body.clone()).await?;
+        let page: Page = server.call_for("audit:refusals", &body).await?;
         is_none &= page.result.is_empty();
         for row in &page.result {
             if command.json {
@@ -252,7 +238,7 @@ async fn refusals(server: &RunningServer, command: &Refusals) -> Result<(), Stri
         let Some(next) = page.info.and_then(|info| info.next) else {
             break;
         };
-        body.insert("before".to_owned(), next.into());
+        body["before"] = next.into();
     }
     if is_none && !command.json {
         show("nobody was refused");

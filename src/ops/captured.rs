@@ -1,9 +1,9 @@
 //! `skytrail captured`: rows that were changed by SQL and that the log could not accept.
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
-use super::remote::{self, RunningServer, ServerFlag};
+use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{say, show, show_json};
 use crate::config::Config;
 
@@ -64,7 +64,7 @@ pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
         CapturedAction::List { rows } => list(&server, *rows),
         CapturedAction::Retry(rows) => retry(&server, rows),
         CapturedAction::Discard(rows) => {
-            let done = call(&server, "captured:discard", rows.body())?;
+            let done = block_on(server.call("captured:discard", rows.body()))?;
             let discarded = done.get("discarded").unwrap_or(&Json::Null);
             say(&format!("{discarded} rows discarded"));
             Ok(())
@@ -75,7 +75,7 @@ pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
 fn list(server: &RunningServer, is_whole: bool) -> Result<(), String> {
     let (mut after, mut is_none) = (0, true);
     loop {
-        let page = call(server, "captured:list", json!({"after": after}))?;
+        let page = block_on(server.call("captured:list", json!({"after": after})))?;
         let page = page.as_array().cloned().unwrap_or_default();
         let Some(last) = page.last() else { break };
         after = last.get("id").and_then(Json::as_u64).unwrap_or(u64::MAX);
@@ -94,7 +94,7 @@ fn list(server: &RunningServer, is_whole: bool) -> Result<(), String> {
 }
 
 fn retry(server: &RunningServer, rows: &Rows) -> Result<(), String> {
-    let done = call(server, "captured:retry", rows.body())?;
+    let done = block_on(server.call("captured:retry", rows.body()))?;
     let parked = done.get("parked").and_then(Json::as_array);
     let parked = parked.cloned().unwrap_or_default();
     let retried = done.get("retried").and_then(Json::as_u64).unwrap_or(0);
@@ -108,11 +108,6 @@ fn retry(server: &RunningServer, rows: &Rows) -> Result<(), String> {
         0 => Ok(()),
         num_parked => Err(format!("{num_parked} rows parked again")),
     }
-}
-
-fn call(server: &RunningServer, action: &str, body: Json) -> Result<Json, String> {
-    let body: Map<String, Json> = body.as_object().cloned().unwrap_or_default();
-    remote::block_on(server.call(action, body))
 }
 
 fn describe(row: &Json) -> String {

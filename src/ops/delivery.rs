@@ -2,7 +2,7 @@
 //! and how to correct it.
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::delivery_follow;
 use super::remote::{self, RunningServer, ServerFlag};
@@ -130,9 +130,6 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
         }
     );
     let (action, body) = request(command.what);
-    let Json::Object(body) = body else {
-        return Err("not a request".to_owned());
-    };
     let mut result = remote::block_on(all_of(&server, action, body))?;
     if watched && let Some(begun) = result.first() {
         let ended = remote::block_on(delivery_follow::until_done(&server, begun))?;
@@ -161,23 +158,19 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
 }
 
 /// Calls the action; reads a list page by page.
-async fn all_of(
-    server: &RunningServer,
-    action: &str,
-    mut body: Map<String, Json>,
-) -> Result<Vec<Json>, String> {
+async fn all_of(server: &RunningServer, action: &str, mut body: Json) -> Result<Vec<Json>, String> {
     let mut all = Vec::new();
     loop {
-        let page = match server.call(action, body.clone()).await? {
+        let page = match server.call(action, &body).await? {
             Json::Array(page) => page,
             one => return Ok(vec![one]),
         };
         let last = page.last().and_then(|letter| letter.get("id")).cloned();
         all.extend(page);
         match last.filter(|_| action == "delivery:dead_letters") {
-            Some(last) => body.insert("after".to_owned(), last),
+            Some(last) => body["after"] = last,
             None => return Ok(all),
-        };
+        }
     }
 }
 

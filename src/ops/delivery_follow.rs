@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value as Json};
+use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::complain;
@@ -55,7 +55,7 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
     bar.set_style(style.map_err(|error| error.to_string())?);
     let mut is_alone = false;
     loop {
-        let listed = server.call("delivery:list", Map::new()).await?;
+        let listed = server.call("delivery:list", json!({})).await?;
         let listed = listed.as_array().cloned().unwrap_or_default();
         let mut states = listed.into_iter();
         let state = states.find(|state| state.get("name") == Some(&name));

@@ -1,7 +1,7 @@
 //! `skytrail erase`: erases data for good.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{complain, say, show_json};
@@ -145,7 +145,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
         }
         EraseCommand::List(list) => {
             let server = RunningServer::find(config, &list.server)?;
-            let body = members(json!({"limit": list.limit}));
+            let body = json!({"limit": list.limit});
             let listed = block_on(server.call("erase:list", body))?;
             let erasures = listed.get("erasures").and_then(Json::as_array);
             // The standard output is for lines of JSON only, which programs read.
@@ -160,10 +160,9 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
     }
 }
 
-fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result<(), String> {
+fn erase(config: &Config, (action, mut body): (&str, Json), order: &Order) -> Result<(), String> {
     let server = RunningServer::find(config, &order.server)?;
-    let mut body = members(body);
-    body.insert("why".to_owned(), order.why.as_str().into());
+    body["why"] = order.why.as_str().into();
     let erased = block_on(server.call(action, body))?;
     let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
     let refused = member("refused");
@@ -233,7 +232,7 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
 /// Returns a sentence that says what is wrong; also if it is not finished yet.
 pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     let server = RunningServer::find(config, flag)?;
-    let done = block_on(server.call("log:compact", Map::new()))?;
+    let done = block_on(server.call("log:compact", json!({})))?;
     let member = |name: &str| done.get(name).cloned().unwrap_or_default();
     say(&format!(
         "{} events and {} files removed; the journal had {} bytes and now has {}",
@@ -253,12 +252,5 @@ fn are(number: u64, what: &str, whose: &str) -> String {
     match number {
         1 => format!("1 {what}{whose} is"),
         more => format!("{more} {what}s{whose} are"),
-    }
-}
-
-fn members(body: Json) -> Map<String, Json> {
-    match body {
-        Json::Object(members) => members,
-        _ => Map::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 use skytrail_schema::id::TypeName;
 use skytrail_schema::json;
 
@@ -150,12 +150,7 @@ async fn exported(
     let mut moment = command.as_of.as_deref().map(at);
     let mut exported = Schema::new();
     for name in types {
-        let mut body = Map::new();
-        body.insert("record_type".to_owned(), name.as_str().into());
-        body.insert("limit".to_owned(), 1.into());
-        if let Some(moment) = &moment {
-            body.insert("as_of".to_owned(), moment.clone());
-        }
+        let body = json!({"record_type": name, "limit": 1, "as_of": moment});
         let page: Page = server.call_for("record:export", body).await?;
         let position = page.info.position;
         // Everything that follows is of the same moment.
@@ -188,7 +183,7 @@ async fn write(
         writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
     }
     if command.users {
-        let roles = server.call("role:export", Map::new()).await?;
+        let roles = server.call("role:export", json!({})).await?;
         let line = json!({"_type": ROLES_LINE, "roles": roles});
         writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
     }
@@ -200,16 +195,10 @@ async fn write(
         writer.begin(&mut out).map_err(|error| unwritten(&error))?;
         let mut after = Json::Null;
         loop {
-            let mut body = Map::new();
-            body.insert("record_type".to_owned(), name.as_str().into());
-            body.insert("after".to_owned(), after);
-            if let Some(moment) = &moment {
-                body.insert("as_of".to_owned(), moment.clone());
-            }
+            let mut body = json!({"record_type": name, "after": after, "as_of": moment});
             if let Some(predicate) = &command.predicate {
-                let predicate =
-                    json::from_str(predicate).map_err(|error| format!("--predicate: {error}"))?;
-                body.insert("predicate".to_owned(), predicate);
+                let predicate = json::from_str(predicate);
+                body["predicate"] = predicate.map_err(|error| format!("--predicate: {error}"))?;
             }
             let page: Page = server.call_for("record:export", body).await?;
             for record in &page.result {
@@ -245,9 +234,7 @@ async fn users_of(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut body = Map::new();
-    body.insert("ids".to_owned(), ids.into());
-    body.insert("password_hashes".to_owned(), has_hashes.into());
+    let body = json!({"ids": ids, "password_hashes": has_hashes});
     let users = server.call("auth:export", body).await?;
     let users = users.as_array().into_iter().flatten().cloned();
     let as_line = |mut user: Json| {
@@ -261,7 +248,7 @@ async fn users_of(
 
 /// Asks for the fields of all types.
 pub(super) async fn schema(server: &RunningServer) -> Result<Schema, String> {
-    let answer = server.call("schema:fetch", Map::new()).await?;
+    let answer = server.call("schema:fetch", json!({})).await?;
     let types = answer.get("record_types").and_then(Json::as_object);
     let fields = |about: &Json| {
         let fields = about.get("fields").and_then(Json::as_array);

@@ -1,7 +1,7 @@
 //! `skytrail history`: shows what a record was and who changed it, and restores it.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
@@ -68,7 +68,7 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
         HistoryCommand::Show(at) => {
             let server = RunningServer::find(config, &at.server)?;
             let body = json!({"ids": [at.record], "as_of": moment(&at.as_of)});
-            let fetched = block_on(server.call("record:fetch", members(body)))?;
+            let fetched = block_on(server.call("record:fetch", body))?;
             let record = fetched.get(0).unwrap_or(&Json::Null);
             if record.get("_type") == Some(&json!("error")) {
                 return Err(format!("{}: {}", at.record, text(record, "/message")));
@@ -79,7 +79,7 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
         HistoryCommand::Restore(at) => {
             let server = RunningServer::find(config, &at.server)?;
             let body = json!({"record": at.record, "as_of": moment(&at.as_of)});
-            let record = block_on(server.call("history:restore", members(body)))?;
+            let record = block_on(server.call("history:restore", body))?;
             say_json(&record.to_string());
             Ok(())
         }
@@ -99,7 +99,7 @@ async fn list(server: &RunningServer, command: &List) -> Result<(), String> {
             "user": command.user,
             "limit": left.min(PAGE),
         });
-        let page = server.call("history:list", members(body)).await?;
+        let page = server.call("history:list", body).await?;
         let versions = page.get("versions").and_then(Json::as_array);
         for version in versions.into_iter().flatten() {
             if command.json {
@@ -191,13 +191,6 @@ fn who(actor: &Json) -> String {
         point => format!(", for {} through {point}", user("/on_behalf/user")),
     };
     format!("{} ({key} key, {through}{behalf})", user("/user"))
-}
-
-fn members(body: Json) -> Map<String, Json> {
-    match body {
-        Json::Object(members) => members,
-        _ => Map::new(),
-    }
 }
 
 fn text<'a>(value: &'a Json, pointer: &str) -> &'a str {

@@ -167,7 +167,7 @@ async fn search(
     let mut remaining = limit.unwrap_or(u64::MAX);
     while remaining > 0 {
         body.insert("limit".to_owned(), remaining.min(PAGE).into());
-        let page: Page = server.call_for("log:read", body.clone()).await?;
+        let page: Page = server.call_for("log:read", &body).await?;
         bar.set_length(page.info.head);
         for event in &page.result {
             take(event).map_err(|error| unwritten(&error))?;

@@ -1,7 +1,7 @@
 //! `skytrail plugin`: shows the plugins of a running server, and tries them out.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::{say, say_json, show};
@@ -91,7 +91,7 @@ pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
 }
 
 async fn list(server: &RunningServer) -> Result<(), String> {
-    let state = server.call("plugin:list", Map::new()).await?;
+    let state = server.call("plugin:list", json!({})).await?;
     let plugins = at(&state, "plugins")
         .as_array()
         .cloned()
@@ -108,9 +108,9 @@ async fn list(server: &RunningServer) -> Result<(), String> {
 }
 
 async fn init(server: &RunningServer, plugin: &str) -> Result<(), String> {
-    let body = json!({"plugin": plugin});
-    let body = body.as_object().cloned().unwrap_or_default();
-    let outcome = server.call("plugin:init", body).await?;
+    let outcome = server
+        .call("plugin:init", json!({"plugin": plugin}))
+        .await?;
     for line in problem_lines(&outcome).iter().chain(&point_lines(&outcome)) {
         show(line);
     }
@@ -194,7 +194,6 @@ async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> 
     let (mut last, mut wait_ms) = (0, 0);
     loop {
         let body = json!({"after": last, "wait_ms": wait_ms});
-        let body = body.as_object().cloned().unwrap_or_default();
         let calls = server.call("plugin:calls", body).await?;
         for call in calls.as_array().into_iter().flatten() {
             show(&call_line(call));
@@ -249,7 +248,6 @@ async fn test(server: &RunningServer, command: &Test) -> Result<(), String> {
     let body = json!({
         "plugin": command.plugin, "kind": command.kind, "name": command.name, "param": param,
     });
-    let body = body.as_object().cloned().unwrap_or_default();
     let answer = server.call("plugin:test", body).await?;
     let duration = at(&answer, "duration_ms").as_f64().unwrap_or_default();
     let shown = answer.get("result").or(answer.get("error"));

@@ -6,8 +6,9 @@ use actix_web::web::Bytes;
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
@@ -116,17 +117,13 @@ impl RunningServer {
         &self.master_key
     }
 
-    /// Runs an action with the master key and returns its `result`.
+    /// Runs an action with the master key and returns its `result`. The body is an object.
     ///
     /// # Errors
     /// No server answers, or the action's own error.
-    pub async fn call(&self, action: &str, mut body: Map<String, Json>) -> Result<Json, CallError> {
-        body.insert("action".to_owned(), action.into());
-        let url = format!("{}/", self.base_url);
-        let request = self.client.post(url).body(Json::Object(body).to_string());
-        let mut answer = self
-            .answer(request.header("Content-Type", "application/json"))
-            .await?;
+    pub async fn call(&self, action: &str, body: impl Serialize) -> Result<Json, CallError> {
+        let (status, bytes) = self.post(action, body).await?;
+        let Plain(mut answer) = self.read(status, &bytes)?;
         match answer.get("error") {
             None => Ok(answer.get_mut("result").map(Json::take).unwrap_or_default()),
             Some(error) => Err(self.refusal(error)),
@@ -140,18 +137,37 @@ impl RunningServer {
     pub async fn call_for<T: DeserializeOwned>(
         &self,
         action: &str,
-        mut body: Map<String, Json>,
+        body: impl Serialize,
     ) -> Result<T, CallError> {
-        body.insert("action".to_owned(), action.into());
-        let url = format!("{}/", self.base_url);
-        let request = self.client.post(url).body(Json::Object(body).to_string());
-        let request = request.header("Content-Type", "application/json");
-        let (status, bytes) = self.bytes(request).await?;
+        let (status, bytes) = self.post(action, body).await?;
         if status.is_success() {
             return self.read(status, &bytes);
         }
         let Plain(refusal) = self.read(status, &bytes)?;
         Err(self.refusal(refusal.get("error").unwrap_or(&Json::Null)))
+    }
+
+    async fn post(
+        &self,
+        action: &str,
+        body: impl Serialize,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        #[derive(Serialize)]
+        struct Request<'a, B> {
+            action: &'a str,
+            #[serde(flatten)]
+            body: B,
+        }
+        let body = serde_json::to_vec(&Request { action, body });
+        let body = body.map_err(|error| CallError::Other(error.to_string()))?;
+        let request = self.client.post(format!("{}/", self.base_url)).body(body);
+        let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
+        let request = request.header("Content-Type", "application/json");
+        let unreachable = |error| self.unreachable(&error);
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        Ok((status, bytes))
     }
 
     /// Begins to follow the log, after the event with an id if one is given.
@@ -195,38 +211,6 @@ impl RunningServer {
         } else {
             why
         })
-    }
-
-    /// Returns the content of `/_/health`.
-    ///
-    /// # Errors
-    /// No server answers, or it does not accept the key.
-    pub async fn health(&self) -> Result<Json, CallError> {
-        let url = format!("{}/_/health", self.base_url);
-        let answer = self.answer(self.client.get(url)).await?;
-        match answer.get("error") {
-            None => Ok(answer),
-            Some(error) => Err(self.refusal(error)),
-        }
-    }
-
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, CallError> {
-        let (status, bytes) = self.bytes(request).await?;
-        let Plain(answer) = self.read(status, &bytes)?;
-        Ok(answer)
-    }
-
-    async fn bytes(
-        &self,
-        request: reqwest::RequestBuilder,
-    ) -> Result<(StatusCode, Bytes), CallError> {
-        let key = self.master_key.reveal();
-        let unreachable = |error| self.unreachable(&error);
-        let request = request.header("X-Skygear-API-Key", key);
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        Ok((status, bytes))
     }
 
     /// Explains why there is no answer.

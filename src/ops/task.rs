@@ -1,7 +1,7 @@
 //! `skytrail task`: shows a running server's scheduled tasks, and runs them.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value as Json};
+use serde_json::{Value as Json, json};
 use skytrail_schema::id::TaskId;
 
 use super::remote::{RunningServer, ServerFlag, block_on};
@@ -47,9 +47,7 @@ pub fn run(config: &Config, command: TaskCommand) -> Result<(), String> {
         TaskCommand::Resume(on) => ("task:resume", on),
     };
     let server = RunningServer::find(config, &on.server)?;
-    let mut body = Map::new();
-    body.insert("plugin".to_owned(), (*on.task.plugin).into());
-    body.insert("name".to_owned(), (*on.task.name).into());
+    let body = json!({"plugin": *on.task.plugin, "name": *on.task.name});
     let task = block_on(server.call(action, body))?;
     say(&describe(&task));
     let outcome = text(&task, "/last_run/outcome");
@@ -61,7 +59,7 @@ pub fn run(config: &Config, command: TaskCommand) -> Result<(), String> {
 
 fn list(config: &Config, server: &ServerFlag) -> Result<(), String> {
     let server = RunningServer::find(config, server)?;
-    let listed = block_on(server.call("task:list", Map::new()))?;
+    let listed = block_on(server.call("task:list", json!({})))?;
     let tasks = listed.get("tasks").and_then(Json::as_array);
     let tasks = tasks.map(Vec::as_slice).unwrap_or_default();
     if tasks.is_empty() {

@@ -9,13 +9,13 @@ mod lines;
 mod mapping;
 mod planned;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use clap::Args;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 use skytrail_actors::import::Outcome;
 use skytrail_schema::code::Code;
 use skytrail_schema::types::FieldType;
@@ -180,9 +180,7 @@ impl Import<'_> {
         if roles.as_array().is_none_or(Vec::is_empty) {
             return Ok(());
         }
-        let mut body = Map::new();
-        body.insert("roles".to_owned(), roles);
-        body.insert("dry_run".to_owned(), self.command.dry_run.into());
+        let body = json!({"roles": roles, "dry_run": self.command.dry_run});
         let answer = self.server.call("role:import", body).await?;
         for item in answer.as_array().into_iter().flatten() {
             let name = item.get("name").and_then(Json::as_str).unwrap_or_default();
@@ -203,8 +201,7 @@ impl Import<'_> {
             }
         }
         let lines: Vec<&Json> = users.iter().map(|(_, user)| user).collect();
-        let mut body = Map::new();
-        body.insert("users".to_owned(), json!(lines));
+        let body = json!({"users": lines});
         let answer = self.server.call("auth:import", body).await?;
         for (item, (number, user)) in answer.as_array().into_iter().flatten().zip(&users) {
             let id = user.get("id").and_then(Json::as_str).unwrap_or_default();
@@ -248,9 +245,8 @@ impl Import<'_> {
             return Ok(());
         }
         let requested = requested.iter();
-        let requested = requested.map(|(name, fields)| (name.clone(), type_to_wire(fields.iter())));
-        let mut body = Map::new();
-        body.insert("record_types".to_owned(), Json::Object(requested.collect()));
+        let requested = requested.map(|(name, fields)| (name, type_to_wire(fields.iter())));
+        let body = json!({"record_types": requested.collect::<BTreeMap<_, _>>()});
         self.server.call("schema:create", body).await?;
         Ok(())
     }
@@ -310,25 +306,21 @@ impl Import<'_> {
 
     async fn ask(&mut self, batch: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, CallError> {
         let records: Vec<&Json> = batch.iter().map(|(_, record)| record).collect();
-        let is_dry = self.command.dry_run || self.command.hooks;
-        let mut body = Map::new();
-        body.insert("records".to_owned(), json!(records));
-        // The second pass only adds references: of several lines for one record, the last one
-        // counts. In a dry run, the first pass has stored nothing.
-        let updates = self.command.update && (!again || self.command.dry_run);
-        body.insert("update".to_owned(), updates.into());
-        body.insert("dry_run".to_owned(), is_dry.into());
-        // With the hooks, a record is saved only once.
-        let postpones = !again && !self.command.hooks;
-        body.insert("postpone".to_owned(), postpones.into());
+        let mut body = json!({
+            "records": records,
+            // The second pass only adds references: of several lines for one record, the last one
+            // counts. In a dry run, the first pass has stored nothing.
+            "update": self.command.update && (!again || self.command.dry_run),
+            "dry_run": self.command.dry_run || self.command.hooks,
+            // With the hooks, a record is saved only once.
+            "postpone": !again && !self.command.hooks,
+        });
         if self.command.dry_run {
-            let types = self.planned.to_wire(&self.schema);
-            body.insert("record_types".to_owned(), types);
-            let expected = self.planned.expected(&records);
-            body.insert("expected".to_owned(), json!(expected));
+            body["record_types"] = self.planned.to_wire(&self.schema);
+            body["expected"] = json!(self.planned.expected(&records));
         } else if self.command.hooks {
             // Whether the targets exist turns out when the records are saved.
-            body.insert("expected".to_owned(), json!(references(&records)));
+            body["expected"] = json!(references(&records));
         }
         let answer = self.server.call("record:import", body).await?;
         let items = answer.as_array().into_iter().flatten();
@@ -376,13 +368,8 @@ impl Import<'_> {
     /// Saves records of one owner on the owner's behalf; returns an item for each.
     async fn save(&self, records: &[&Json]) -> Result<Json, CallError> {
         let (owner, database) = records.first().map(|it| keeper(it)).unwrap_or_default();
-        let mut body = Map::new();
-        if let Some(owner) = owner {
-            body.insert("_user_id".to_owned(), owner.clone());
-        }
         let database = database.cloned().unwrap_or_else(|| "_public".into());
-        body.insert("database_id".to_owned(), database);
-        body.insert("records".to_owned(), json!(records));
+        let body = json!({"_user_id": owner, "database_id": database, "records": records});
         self.server.call("record:save", body).await
     }
 

@@ -146,7 +146,7 @@ impl ReplayCommand {
 /// # Errors
 /// The server has several plugins, or does not answer.
 async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
-    let state = server.call("plugin:list", Map::new()).await?;
+    let state = server.call("plugin:list", json!({})).await?;
     let plugins = state.get("plugins").and_then(Json::as_array);
     let names = plugins.into_iter().flatten();
     let names: Vec<&str> = names
@@ -181,7 +181,7 @@ async fn replay(
         let began = Instant::now();
         // A plugin that has answered is connected: if it leaves later, the replay fails.
         let page = if is_begun {
-            server.call_for("plugin:replay", body.clone()).await?
+            server.call_for("plugin:replay", &body).await?
         } else {
             first_page(server, &body, command.exec.is_some()).await?
         };
@@ -213,7 +213,7 @@ async fn first_page(
 ) -> Result<Page, String> {
     let ask = async {
         loop {
-            match server.call_for("plugin:replay", body.clone()).await {
+            match server.call_for("plugin:replay", body).await {
                 Err(CallError::Refused {
                     code: Code::PluginUnavailable,
                     ..
