@@ -17,6 +17,8 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::upgrade::Fault;
+
 /// How many bytes are read ahead.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
 /// What a message counts in addition to its own bytes; otherwise empty messages would cost nothing.
@@ -48,8 +50,8 @@ pub(super) struct Incoming {
     is_heard: bool,
     /// How many pings in a row were followed by nothing.
     num_silent_pings: u32,
-    /// Set when the stream is over; holds the error that has not been returned yet, if it broke.
-    end: Option<Option<ProtocolError>>,
+    /// Set when the stream is over; holds what the other side did wrong, until that is returned.
+    end: Option<Option<Fault>>,
 }
 
 impl Incoming {
@@ -64,15 +66,18 @@ impl Incoming {
         }
     }
 
-    /// Waits for the next message. Can be cancelled and called again.
-    pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
+    /// Waits for the next message, which is never a pong. Can be cancelled and called again.
+    ///
+    /// # Errors
+    /// There is none: the other side has done something wrong, or is gone (`None`).
+    pub(super) async fn next(&mut self) -> Result<AggregatedMessage, Option<Fault>> {
         loop {
             if let Some(message) = self.ahead.pop_front() {
                 self.num_bytes -= size(&message);
-                return Some(Ok(message));
+                return Ok(message);
             }
-            if let Some(error) = &mut self.end {
-                return error.take().map(Err);
+            if let Some(fault) = &mut self.end {
+                return Err(fault.take());
             }
             self.read().await;
         }
@@ -139,7 +144,7 @@ impl Incoming {
         while let Some(Some(Ok(message))) = self.stream.next().now_or_never() {
             self.take(message);
         }
-        self.end = Some(Some(error));
+        self.end = Some(Fault::of(&error));
     }
 
     fn take(&mut self, message: AggregatedMessage) {
@@ -245,7 +250,7 @@ mod tests {
         assert!(incoming.ahead.len() <= most, "{}", incoming.ahead.len());
         // All are heard once there is time for them.
         let messages = std::iter::from_fn(|| incoming.next().now_or_never());
-        let is_text = |it: &Option<_>| matches!(it, Some(Ok(AggregatedMessage::Text(_))));
+        let is_text = |it: &Result<_, _>| matches!(it, Ok(AggregatedMessage::Text(_)));
         assert_eq!(messages.filter(is_text).count(), 500_000);
     }
 

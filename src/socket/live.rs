@@ -18,7 +18,7 @@ use skytrail_schema::json;
 use super::incoming::{Incoming, pings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
-use super::upgrade::{Fault, upgrade};
+use super::upgrade::upgrade;
 use crate::http::live::{Admitted, End, Shown, TOO_SLOW, error_frame, read_from, read_query};
 use crate::services::Services;
 
@@ -136,21 +136,18 @@ impl Socket {
             tokio::select! {
                 message = incoming.next() => {
                     let text = match message {
-                        Some(Ok(AggregatedMessage::Text(text))) => text.to_string(),
-                        Some(Ok(AggregatedMessage::Binary(bytes))) => String::from_utf8_lossy(&bytes).into(),
-                        Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                        Ok(AggregatedMessage::Text(text)) => text.to_string(),
+                        Ok(AggregatedMessage::Binary(bytes)) => String::from_utf8_lossy(&bytes).into(),
+                        Ok(AggregatedMessage::Ping(bytes)) => {
                             if let Some(leaving) = self.send(|mut session| async move { session.pong(&bytes).await }).await {
                                 return leaving;
                             }
                             continue;
                         }
-                        Some(Ok(AggregatedMessage::Pong(_))) => continue,
-                        Some(Ok(AggregatedMessage::Close(reason))) => return DisconnectReason::Closed(reason),
-                        Some(Err(error)) => return match Fault::of(&error) {
-                            Some(fault) => DisconnectReason::Closed(Some(fault.reason(MAX_MESSAGE_BYTES))),
-                            None => DisconnectReason::Gone,
-                        },
-                        None => return DisconnectReason::Gone,
+                        Ok(AggregatedMessage::Pong(_)) => continue,
+                        Ok(AggregatedMessage::Close(reason)) => return DisconnectReason::Closed(reason),
+                        Err(Some(fault)) => return DisconnectReason::Closed(Some(fault.reason(MAX_MESSAGE_BYTES))),
+                        Err(None) => return DisconnectReason::Gone,
                     };
                     if let Err(refused) = self.react(&text).await
                         && let Some(leaving) = self.say(refused).await

@@ -10,7 +10,7 @@ use actix::Addr;
 use actix::prelude::SendError;
 use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, CloseCode, CloseReason, ProtocolError, Session};
+use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
@@ -166,28 +166,26 @@ impl Socket {
     /// Handles what the client sent; returns how the socket ends, if it does.
     async fn take(
         &mut self,
-        message: Option<Result<AggregatedMessage, ProtocolError>>,
+        message: Result<AggregatedMessage, Option<Fault>>,
     ) -> Option<SocketClose> {
         let reaction = match message {
-            Some(Ok(AggregatedMessage::Text(text))) => self.react(&text).await,
-            Some(Ok(AggregatedMessage::Binary(bytes))) => {
+            Ok(AggregatedMessage::Text(text)) => self.react(&text).await,
+            Ok(AggregatedMessage::Binary(bytes)) => {
                 self.react(&String::from_utf8_lossy(&bytes)).await
             }
-            Some(Ok(AggregatedMessage::Ping(bytes))) => {
+            Ok(AggregatedMessage::Ping(bytes)) => {
                 self.is_gone |= self.session.pong(&bytes).await.is_err();
                 return None;
             }
-            // Pongs do not arrive here.
-            Some(Ok(AggregatedMessage::Pong(_))) => return None,
-            Some(Ok(AggregatedMessage::Close(reason))) => {
+            Ok(AggregatedMessage::Pong(_)) => return None,
+            Ok(AggregatedMessage::Close(reason)) => {
                 return Some(SocketClose { text: None, reason });
             }
-            Some(Err(error)) => {
+            Err(fault) => {
                 let max = self.door.limits.max_message_bytes;
-                let reason = Fault::of(&error).map(|fault| fault.reason(max));
+                let reason = fault.map(|fault| fault.reason(max));
                 return Some(SocketClose { text: None, reason });
             }
-            None => return Some(SocketClose::default()),
         };
         match reaction {
             Reaction::Nothing => None,

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::MAX_MESSAGE_BYTES;
 use crate::socket::incoming::{Incoming, pings};
-use crate::socket::upgrade::Fault;
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -66,20 +65,19 @@ impl Line {
                 }
             };
             match message {
-                Some(Ok(AggregatedMessage::Text(text))) => return parse(text.as_bytes()),
-                Some(Ok(AggregatedMessage::Binary(bytes))) => return parse(&bytes),
-                Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                Ok(AggregatedMessage::Text(text)) => return parse(text.as_bytes()),
+                Ok(AggregatedMessage::Binary(bytes)) => return parse(&bytes),
+                Ok(AggregatedMessage::Ping(bytes)) => {
                     if self.session.pong(&bytes).await.is_err() {
                         return Received::Ended;
                     }
                 }
-                Some(Ok(AggregatedMessage::Pong(_))) => {}
-                Some(Err(error)) => {
-                    let fault = Fault::of(&error);
+                Ok(AggregatedMessage::Pong(_)) => {}
+                Err(fault) => {
                     self.fault = fault.map(|fault| fault.reason(MAX_MESSAGE_BYTES));
                     return Received::Ended;
                 }
-                Some(Ok(AggregatedMessage::Close(_))) | None => return Received::Ended,
+                Ok(AggregatedMessage::Close(_)) => return Received::Ended,
             }
         }
     }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use actix::Addr;
-use actix_ws::{
-    AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
-};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Session};
 use skytrail_actors::plugin::PluginConnection;
 use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
 use skytrail_actors::plugin::protocol::{self, FrameError};
@@ -53,8 +51,8 @@ async fn read(
     mut session: Session,
     actor: &Addr<PluginConnection>,
 ) -> TransportEvent {
-    while let Some(message) = incoming.next().await {
-        let event = match message {
+    loop {
+        let event = match incoming.next().await {
             Ok(AggregatedMessage::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
             Ok(AggregatedMessage::Binary(_)) => TransportEvent::Binary,
             Ok(AggregatedMessage::Ping(bytes)) => {
@@ -64,20 +62,17 @@ async fn read(
             }
             Ok(AggregatedMessage::Pong(_)) => continue,
             Ok(AggregatedMessage::Close(reason)) => return farewell(reason.as_ref()),
-            Err(error) => match misdeed(&error) {
-                Some(event) => {
-                    let _ = actor.send(FromTransport(event)).await;
-                    wait_for_end().await;
-                    return TransportEvent::Closed;
-                }
-                None => return TransportEvent::Closed,
-            },
+            Err(Some(fault)) => {
+                let _ = actor.send(FromTransport(misdeed(fault))).await;
+                wait_for_end().await;
+                return TransportEvent::Closed;
+            }
+            Err(None) => return TransportEvent::Closed,
         };
         if actor.send(FromTransport(event)).await.is_err() {
-            break;
+            return TransportEvent::Closed;
         }
     }
-    TransportEvent::Closed
 }
 
 /// Only a worker that is finished sends this code; any other may come from a proxy, and the worker
@@ -94,14 +89,14 @@ async fn wait_for_end() {
     tokio::time::sleep(FAREWELL).await;
 }
 
-/// Converts a protocol error to an event for the actor; `None` for a lost connection.
-fn misdeed(error: &ProtocolError) -> Option<TransportEvent> {
+/// Converts what a worker has done wrong to an event for the actor.
+fn misdeed(fault: Fault) -> TransportEvent {
     let broken = |text: String| TransportEvent::Frame(Err(FrameError::Broken(text)));
-    Some(match Fault::of(error)? {
+    match fault {
         Fault::TooLarge | Fault::TooManyFrames => TransportEvent::TooLarge,
         Fault::NotUtf8 => broken("not UTF-8".to_owned()),
         Fault::Protocol(text) => broken(text),
-    })
+    }
 }
 
 async fn write(mut session: Session, mut outgoing: OutgoingReceiver) {
@@ -126,11 +121,14 @@ async fn write(mut session: Session, mut outgoing: OutgoingReceiver) {
 
 #[cfg(test)]
 mod tests {
+    use actix_ws::ProtocolError;
+
     use super::*;
 
     #[test]
     fn a_broken_frame_is_not_said_to_be_bad_json() {
-        let Some(TransportEvent::Frame(Err(error))) = misdeed(&ProtocolError::BadOpCode) else {
+        let fault = Fault::of(&ProtocolError::BadOpCode).unwrap();
+        let TransportEvent::Frame(Err(error)) = misdeed(fault) else {
             panic!("expected a broken frame");
         };
         assert_eq!(error.to_string(), ProtocolError::BadOpCode.to_string());
