@@ -180,10 +180,7 @@ impl EventReader {
         };
         while range.contains(&at) && !filling.is_over() {
             let window = self.window(at, &range, &mut filling).await?;
-            at = match request.direction {
-                Direction::Forwards => self.forwards(&window, &mut filling).await?,
-                Direction::Backwards => self.backwards(&window, &mut filling).await?,
-            };
+            at = self.read(&window, &mut filling).await?;
         }
         Ok(Page {
             events: filling.events,
@@ -285,58 +282,35 @@ impl EventReader {
     }
 
     /// Reads a window; returns the next position to read.
-    async fn forwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
+    async fn read(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
+        let direction = filling.request.direction;
         match &window.found {
             Candidates::Positions(positions) => {
                 filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
-                for position in positions {
+                for position in direction.sort(positions) {
                     let commit = load_commit(&*self.log, *position).await?;
                     filling.look_at(&commit, of(&commit, *position));
                     if filling.is_over() {
-                        return Ok(position + 1);
+                        return Ok(direction.next(*position));
                     }
                 }
             }
             Candidates::Commits(commits) => {
-                for commit in commits {
-                    for event in commit.events.iter().filter(|event| window.has(event)) {
-                        filling.look_at(commit, Some(event));
-                        if filling.is_over() {
-                            return Ok(event.position + 1);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(window.last + 1)
-    }
-
-    /// Like [`EventReader::forwards`], in the other direction.
-    async fn backwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
-        match &window.found {
-            Candidates::Positions(positions) => {
-                filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
-                for position in positions.iter().rev() {
-                    let commit = load_commit(&*self.log, *position).await?;
-                    filling.look_at(&commit, of(&commit, *position));
-                    if filling.is_over() {
-                        return Ok(position - 1);
-                    }
-                }
-            }
-            Candidates::Commits(commits) => {
-                for commit in commits.iter().rev() {
-                    let events = commit.events.iter().rev();
+                for commit in direction.sort(commits) {
+                    let events = direction.sort(&commit.events).into_iter();
                     for event in events.filter(|event| window.has(event)) {
                         filling.look_at(commit, Some(event));
                         if filling.is_over() {
-                            return Ok(event.position - 1);
+                            return Ok(direction.next(event.position));
                         }
                     }
                 }
             }
         }
-        Ok(window.first - 1)
+        Ok(direction.next(match direction {
+            Direction::Forwards => window.last,
+            Direction::Backwards => window.first,
+        }))
     }
 
     /// Loads all commits of a piece of the log.
@@ -351,6 +325,24 @@ impl EventReader {
             run.extend(more);
         }
         Ok(run)
+    }
+}
+
+impl Direction {
+    /// Puts what is in the order of the log into the order in which it is read.
+    fn sort<T>(self, items: &[T]) -> Vec<&T> {
+        match self {
+            Self::Forwards => items.iter().collect(),
+            Self::Backwards => items.iter().rev().collect(),
+        }
+    }
+
+    /// Returns the position that is read after this one.
+    fn next(self, position: u64) -> u64 {
+        match self {
+            Self::Forwards => position + 1,
+            Self::Backwards => position - 1,
+        }
     }
 }
 
