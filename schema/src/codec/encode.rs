@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bytes::{put_length, put_text, put_varint};
 use super::sealed::{self, Sealing, SubjectKey};
-use super::{CodecError, FORMAT, Seal, flag, payload, section_flag};
+use super::{CodecError, FORMAT, Seal, flag, section_flag};
 use crate::caller::{KeyKind, Rights};
 use crate::chain::{self, ChainHash};
 use crate::event::{
@@ -234,7 +234,7 @@ fn encode_event(
     key: Option<(u64, SubjectKey)>,
     salt: [u8; 16],
 ) -> Result<Section, CodecError> {
-    let mut payload = payload::encode(&event.body, user)?;
+    let mut payload = event.body.encode(user)?;
     let kind = event.body.kind();
     let mut bytes = Vec::with_capacity(payload.len() + 128);
     put_stream(&mut bytes, &event.stream)?;

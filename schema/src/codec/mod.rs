@@ -49,6 +49,7 @@ pub use decode::{
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;
+pub(crate) use payload::{Payload, Stored};
 pub use sealed::{KeyState, NoKeys, Sealing, SubjectKey, SubjectKeys, subject};
 
 /// The format of the commit frame written by this version.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::bytes::Reader;
 use super::decode::without_chain;
 use super::sealed::{self, SubjectKeys};
-use super::{CodecError, FORMAT, flag, payload, section_flag};
+use super::{CodecError, FORMAT, Stored, flag, section_flag};
 use crate::caller::{KeyKind, Rights};
 use crate::chain::{self, ChainHash};
 use crate::event::{
@@ -299,7 +299,15 @@ impl<'a> Section<'a> {
         };
         let body = match opened {
             None => EventBody::Erased(Blank { kind, by: None }),
-            Some(bytes) => payload::decode(kind, version, &bytes, user)?,
+            Some(bytes) => {
+                let bytes = &bytes;
+                let stored = Stored {
+                    kind,
+                    version,
+                    bytes,
+                };
+                EventBody::decode(&stored, user)?
+            }
         };
         Ok(Event {
             position,

@@ -13,9 +13,11 @@ use serde_json::Value as Json;
 
 use super::CodecError;
 use crate::acl::Acl;
-use crate::event::{ChangeStamp, EventBody, EventKind, RecordPatch, RecordState};
+use crate::event::{self, ChangeStamp, EventBody, EventKind, RecordPatch, RecordState};
+use crate::field_access::FieldAccess;
 use crate::id::UserId;
 use crate::json;
+use crate::subscription::SubscriptionKey;
 use crate::time::Timestamp;
 use crate::upcast::{self, UpcastError};
 
@@ -25,128 +27,80 @@ use crate::upcast::{self, UpcastError};
 /// # Errors
 /// An erased body has no payload.
 pub fn payload_json(body: &EventBody, user: Option<&UserId>) -> Result<Json, CodecError> {
-    let bytes = encode(body, user)?;
+    let bytes = body.encode(user)?;
     json::from_slice(&bytes).map_err(|_| CodecError::Malformed("payload"))
 }
 
-/// Encodes a body; `user` is the commit's user.
-pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
-    match body {
-        EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
-            to_json(&StoredState::new(state, user))
-        }
-        EventBody::RecordChanged(patch) => to_json(&StoredPatch::new(patch, user)),
-        EventBody::RecordDeleted(touch) => to_json(&StoredTouch::new(touch, user)),
-        EventBody::TypeExtended(body) => to_json(body),
-        EventBody::TypeDefaultAccessSet(body) => to_json(body),
-        EventBody::TypeCreationRolesSet(body) => to_json(body),
-        EventBody::TypeFieldRenamed(body) => to_json(body),
-        EventBody::TypeFieldDeleted(body) => to_json(body),
-        EventBody::TypeIntervalsSet(body) => to_json(body),
-        EventBody::TypeRetentionSet(body) => to_json(body),
-        EventBody::TypePersonalSet(body) => to_json(body),
-        EventBody::UserCreated(body) => to_json(body),
-        EventBody::UserChanged(body) => to_json(body),
-        EventBody::UserPasswordSet(body) => to_json(body),
-        EventBody::UserPasswordRehashed(body) => to_json(body),
-        EventBody::UserDisabled(body) => to_json(body),
-        EventBody::UserEnabled(body) | EventBody::UserRemoved(body) => to_json(body),
-        EventBody::AccountLinked(body) => to_json(body),
-        EventBody::AccountUnlinked(body) => to_json(body),
-        EventBody::RoleDefined(body) => to_json(body),
-        EventBody::RelationAdded(body) | EventBody::RelationRemoved(body) => to_json(body),
-        EventBody::FieldAccessSet(body) => to_json(body),
-        EventBody::AssetRegistered(body) => to_json(body),
-        EventBody::AssetUploaded(body) => to_json(body),
-        EventBody::DeviceRegistered(body) => to_json(body),
-        EventBody::DeviceUnregistered(touch) | EventBody::DeviceDeleted(touch) => {
-            to_json(&StoredTouch::new(touch, user))
-        }
-        EventBody::SubscriptionSaved(body) => to_json(body),
-        EventBody::SubscriptionDeleted(body) => to_json(body),
-        EventBody::TaskScheduled(body) => to_json(body),
-        EventBody::TaskClaimed(body) => to_json(body),
-        EventBody::TaskEnded(body) => to_json(body),
-        EventBody::UserLoggedIn(body) => to_json(body),
-        EventBody::UserLoggedOut(body) => to_json(body),
-        EventBody::PluginRegistered(body) => to_json(body),
-        EventBody::TaskPaused(body)
-        | EventBody::TaskResumed(body)
-        | EventBody::TaskDropped(body) => to_json(body),
-        EventBody::ErasureRequested(body) => to_json(body),
-        EventBody::ErasureFinished(body) => to_json(body),
-        EventBody::LogRestored(body) => to_json(body),
-        EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
+/// The payload of an event.
+pub(crate) trait Payload: Sized {
+    /// Encodes the payload; `user` is the commit's user.
+    fn encode(&self, user: Option<&UserId>) -> Result<Vec<u8>, CodecError>;
+
+    /// Decodes a payload, upgrading older versions; `user` is the commit's user.
+    fn decode(stored: &Stored<'_>, user: Option<&UserId>) -> Result<Self, CodecError>;
+}
+
+impl Payload for RecordState {
+    fn encode(&self, user: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
+        to_json(&StoredState::new(self, user))
+    }
+
+    fn decode(stored: &Stored<'_>, user: Option<&UserId>) -> Result<Self, CodecError> {
+        Ok(stored.parse::<StoredState<'_>>()?.into_state(user))
     }
 }
 
-/// Decodes a body, upgrading older versions.
-pub(super) fn decode(
-    kind: EventKind,
-    version: u16,
-    bytes: &[u8],
-    user: Option<&UserId>,
-) -> Result<EventBody, CodecError> {
-    let stored = Stored {
-        kind,
-        version,
-        bytes,
+impl Payload for RecordPatch {
+    fn encode(&self, user: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
+        to_json(&StoredPatch::new(self, user))
+    }
+
+    fn decode(stored: &Stored<'_>, user: Option<&UserId>) -> Result<Self, CodecError> {
+        Ok(stored.parse::<StoredPatch<'_>>()?.into_patch(user))
+    }
+}
+
+impl Payload for ChangeStamp {
+    fn encode(&self, user: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
+        to_json(&StoredTouch::new(self, user))
+    }
+
+    fn decode(stored: &Stored<'_>, user: Option<&UserId>) -> Result<Self, CodecError> {
+        Ok(stored.parse::<StoredTouch<'_>>()?.into_touch(user))
+    }
+}
+
+/// Payloads that are stored as they serialize.
+macro_rules! plain {
+    ($($payload:ty),* $(,)?) => {
+        $(impl Payload for $payload {
+            fn encode(&self, _: Option<&UserId>) -> Result<Vec<u8>, CodecError> {
+                to_json(self)
+            }
+
+            fn decode(stored: &Stored<'_>, _: Option<&UserId>) -> Result<Self, CodecError> {
+                stored.parse()
+            }
+        })*
     };
-    Ok(match kind {
-        EventKind::RecordCreated => EventBody::RecordCreated(stored.state(user)?),
-        EventKind::RecordReplaced => EventBody::RecordReplaced(stored.state(user)?),
-        EventKind::RecordChanged => {
-            EventBody::RecordChanged(stored.parse::<StoredPatch<'_>>()?.into_patch(user))
-        }
-        EventKind::RecordDeleted => EventBody::RecordDeleted(stored.touch(user)?),
-        EventKind::TypeExtended => EventBody::TypeExtended(stored.parse()?),
-        EventKind::TypeDefaultAccessSet => EventBody::TypeDefaultAccessSet(stored.parse()?),
-        EventKind::TypeCreationRolesSet => EventBody::TypeCreationRolesSet(stored.parse()?),
-        EventKind::TypeFieldRenamed => EventBody::TypeFieldRenamed(stored.parse()?),
-        EventKind::TypeFieldDeleted => EventBody::TypeFieldDeleted(stored.parse()?),
-        EventKind::TypeIntervalsSet => EventBody::TypeIntervalsSet(stored.parse()?),
-        EventKind::TypeRetentionSet => EventBody::TypeRetentionSet(stored.parse()?),
-        EventKind::TypePersonalSet => EventBody::TypePersonalSet(stored.parse()?),
-        EventKind::UserCreated => EventBody::UserCreated(stored.parse()?),
-        EventKind::UserChanged => EventBody::UserChanged(stored.parse()?),
-        EventKind::UserPasswordSet => EventBody::UserPasswordSet(stored.parse()?),
-        EventKind::UserPasswordRehashed => EventBody::UserPasswordRehashed(stored.parse()?),
-        EventKind::UserDisabled => EventBody::UserDisabled(stored.parse()?),
-        EventKind::UserEnabled => EventBody::UserEnabled(stored.parse()?),
-        EventKind::UserRemoved => EventBody::UserRemoved(stored.parse()?),
-        EventKind::AccountLinked => EventBody::AccountLinked(stored.parse()?),
-        EventKind::AccountUnlinked => EventBody::AccountUnlinked(stored.parse()?),
-        EventKind::RoleDefined => EventBody::RoleDefined(stored.parse()?),
-        EventKind::RelationAdded => EventBody::RelationAdded(stored.parse()?),
-        EventKind::RelationRemoved => EventBody::RelationRemoved(stored.parse()?),
-        EventKind::FieldAccessSet => EventBody::FieldAccessSet(stored.parse()?),
-        EventKind::AssetRegistered => EventBody::AssetRegistered(stored.parse()?),
-        EventKind::AssetUploaded => EventBody::AssetUploaded(stored.parse()?),
-        EventKind::DeviceRegistered => EventBody::DeviceRegistered(stored.parse()?),
-        EventKind::DeviceUnregistered => EventBody::DeviceUnregistered(stored.touch(user)?),
-        EventKind::DeviceDeleted => EventBody::DeviceDeleted(stored.touch(user)?),
-        EventKind::SubscriptionSaved => EventBody::SubscriptionSaved(stored.parse()?),
-        EventKind::SubscriptionDeleted => EventBody::SubscriptionDeleted(stored.parse()?),
-        EventKind::TaskScheduled => EventBody::TaskScheduled(stored.parse()?),
-        EventKind::TaskClaimed => EventBody::TaskClaimed(stored.parse()?),
-        EventKind::TaskEnded => EventBody::TaskEnded(stored.parse()?),
-        EventKind::UserLoggedIn => EventBody::UserLoggedIn(stored.parse()?),
-        EventKind::UserLoggedOut => EventBody::UserLoggedOut(stored.parse()?),
-        EventKind::PluginRegistered => EventBody::PluginRegistered(stored.parse()?),
-        EventKind::TaskPaused => EventBody::TaskPaused(stored.parse()?),
-        EventKind::TaskResumed => EventBody::TaskResumed(stored.parse()?),
-        EventKind::TaskDropped => EventBody::TaskDropped(stored.parse()?),
-        EventKind::ErasureRequested => EventBody::ErasureRequested(stored.parse()?),
-        EventKind::ErasureFinished => EventBody::ErasureFinished(stored.parse()?),
-        EventKind::LogRestored => EventBody::LogRestored(stored.parse()?),
-    })
+}
+
+plain! {
+    event::AccountLinked, event::AccountUnlinked, event::AssetState, event::AssetUpload,
+    event::CreationRoles, event::DefaultAccess, event::DeviceState, event::Disabled,
+    event::ErasureEnd, event::ErasureRequest, FieldAccess, event::FieldDeletion,
+    event::FieldRename, event::Intervals, event::LogRestored, event::LoggedIn, event::NoDetails,
+    event::PasswordRehashed, event::PasswordSet, event::Personal, event::PluginRegistration,
+    event::RelationTarget, event::Retention, event::RoleFlags, event::SavedSubscription,
+    SubscriptionKey, event::TaskClaim, event::TaskEnd, event::TaskSchedule, event::TypeExtension,
+    event::UserPatch, event::UserState,
 }
 
 /// A payload as it was written.
-struct Stored<'a> {
-    kind: EventKind,
-    version: u16,
-    bytes: &'a [u8],
+pub(crate) struct Stored<'a> {
+    pub(crate) kind: EventKind,
+    pub(crate) version: u16,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Stored<'_> {
@@ -167,14 +121,6 @@ impl Stored<'_> {
             UpcastError::NoStep(version) => CodecError::NoStep { kind, version },
         })?;
         serde_json::from_value(json).map_err(malformed)
-    }
-
-    fn touch(&self, user: Option<&UserId>) -> Result<ChangeStamp, CodecError> {
-        Ok(self.parse::<StoredTouch<'_>>()?.into_touch(user))
-    }
-
-    fn state(&self, user: Option<&UserId>) -> Result<RecordState, CodecError> {
-        Ok(self.parse::<StoredState<'_>>()?.into_state(user))
     }
 }
 

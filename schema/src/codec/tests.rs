@@ -569,7 +569,15 @@ fn commits_without_events_and_erased_bodies_are_not_written() {
 #[test]
 fn a_version_that_no_step_leads_on_from_is_not_called_newer() {
     let kind = EventKind::RecordCreated;
-    let read = |version| payload::decode(kind, version, b"{}", None).unwrap_err();
+    let read = |version| {
+        let bytes = b"{}";
+        let stored = Stored {
+            kind,
+            version,
+            bytes,
+        };
+        EventBody::decode(&stored, None).unwrap_err()
+    };
     let newer = read(kind.schema_version() + 1);
     assert_eq!(
         newer.to_string(),
