@@ -404,6 +404,13 @@ pub trait RecordStore: Send + Sync + 'static {
         names: &[AssetName],
     ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError>;
 
+    /// Lists the names of files in ascending order, those after `after`, at most `limit`.
+    async fn list_assets(
+        &self,
+        after: Option<&AssetName>,
+        limit: u32,
+    ) -> Result<Vec<AssetName>, StoreError>;
+
     /// Loads the version of a relation's stream, and for which of `others` the relation holds.
     async fn load_relations(
         &self,

@@ -51,6 +51,27 @@ pub struct UploadLimits {
     pub time: Duration,
 }
 
+/// The media type of PDF.
+pub(crate) const PDF: &str = "application/pdf";
+
+/// Returns whether browsers display a file when it is opened, instead of saving it: no file may run
+/// as a page. They run HTML and XML, and may recognize these even in unusual media types.
+pub(crate) fn is_shown(media_type: &str) -> bool {
+    let media_type = media_type.to_ascii_lowercase();
+    let is_run = ["html", "xml", "xsl"]
+        .iter()
+        .any(|it| media_type.contains(it));
+    let kinds = [
+        "image/",
+        "audio/",
+        "video/",
+        "text/",
+        PDF,
+        "application/json",
+    ];
+    !is_run && kinds.iter().any(|it| media_type.starts_with(it))
+}
+
 /// The error for a store that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::address::{VALIDITY, escape_path};
 use super::bucket::{Timeouts, bucket};
+use super::is_shown;
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 use crate::config::S3Settings;
 
@@ -93,6 +94,10 @@ impl FileStore for S3 {
         content_type: &str,
     ) -> Result<Box<dyn Upload>, FileError> {
         let mut options = PutMultipartOptions::default();
+        if !is_shown(content_type) {
+            let attribute = Attribute::ContentDisposition;
+            options.attributes.insert(attribute, "attachment".into());
+        }
         let content_type = content_type.to_owned();
         options
             .attributes

@@ -34,7 +34,7 @@ use super::server::unmatched;
 use super::shown::{KEY, Shown, TOKEN, query_value};
 use crate::action::UPLOADER;
 use crate::action::asset_put::{bad_name, check_content_type, new_name, too_large};
-use crate::asset::{ByteRange, Content, FileError, FileStore, Upload};
+use crate::asset::{ByteRange, Content, FileError, FileStore, PDF, Upload, is_shown};
 use crate::services::Services;
 
 const PREFIX: &str = "/files/";
@@ -46,7 +46,6 @@ const POLICY: &str = "default-src 'none'; media-src 'self'; style-src 'unsafe-in
 /// The policy for PDF. The viewers of some browsers do not work in a sandbox; they isolate the
 /// file's scripts themselves.
 const POLICY_OF_PDF: &str = "default-src 'none'; style-src 'unsafe-inline'";
-const PDF: &str = "application/pdf";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -160,23 +159,6 @@ fn respond(
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((CONTENT_SECURITY_POLICY, policy))
         .body(SizedStream::new(range.end - range.start, bytes))
-}
-
-/// Returns whether browsers display a file when it is opened, instead of saving it. They run HTML
-/// and XML, and may recognize these even in unusual media types.
-fn is_shown(media_type: &str) -> bool {
-    let is_run = ["html", "xml", "xsl"]
-        .iter()
-        .any(|it| media_type.contains(it));
-    let kinds = [
-        "image/",
-        "audio/",
-        "video/",
-        "text/",
-        PDF,
-        "application/json",
-    ];
-    !is_run && kinds.iter().any(|it| media_type.starts_with(it))
 }
 
 async fn put(

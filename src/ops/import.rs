@@ -8,7 +8,8 @@ use skytrail_actors::import::ImportOptions;
 use super::say;
 use crate::config::{Config, S3Settings, Secret};
 use crate::import::Report;
-use crate::import::skygear::{self, AssetSource, Options};
+use crate::import::files::{self, AssetSource};
+use crate::import::skygear::{self, Options};
 use crate::telemetry;
 
 /// What to import.
@@ -21,6 +22,21 @@ pub enum ImportCommand {
     /// wrote, or has the same form. What already exists here stays, so the import can be
     /// interrupted and started again.
     Records(Box<super::import_records::Records>),
+    /// Copies the app's files from another folder or bucket to where the settings keep them
+    /// (`ASSET_STORE`), with their media types, while no server runs here. Files that are there
+    /// already stay, so the import can be interrupted and started again.
+    Files(Box<FilesFrom>),
+}
+
+/// See [`ImportCommand::Files`].
+#[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("from").required(true)))]
+pub struct FilesFrom {
+    #[command(flatten)]
+    from: AssetArgs,
+    /// Writes every file that is not copied, and why, to a file: a JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// See [`ImportCommand::Skygear`].
@@ -46,11 +62,23 @@ pub struct Skygear {
     /// Writes every row that is not imported, and why, to a file: a JSON object per line.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Copies the files from this folder (v1's `ASSET_STORE_PATH`).
-    #[arg(long, value_name = "FOLDER", conflicts_with = "assets_bucket")]
+    #[command(flatten)]
+    assets: AssetArgs,
+}
+
+/// Where files are copied from.
+#[derive(Clone, Debug, Args)]
+struct AssetArgs {
+    /// Copies the files from this folder (`ASSET_STORE_PATH`).
+    #[arg(long, value_name = "FOLDER", group = "from")]
     assets_from: Option<PathBuf>,
     /// Copies the files from this S3 bucket.
-    #[arg(long, value_name = "BUCKET", requires = "assets_access_key")]
+    #[arg(
+        long,
+        value_name = "BUCKET",
+        requires = "assets_access_key",
+        group = "from"
+    )]
     assets_bucket: Option<String>,
     /// The bucket's region.
     #[arg(long, value_name = "REGION", default_value = "us-east-1")]
@@ -73,6 +101,7 @@ pub struct Skygear {
 pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
     match command {
         ImportCommand::Skygear(skygear) => skygear.run(config),
+        ImportCommand::Files(files) => files.run(config),
         ImportCommand::Records(records) => super::import_records::run(config, &records),
     }
 }
@@ -107,15 +136,29 @@ pub(super) fn end(
     }
 }
 
+impl FilesFrom {
+    fn run(&self, config: &Config) -> Result<(), String> {
+        telemetry::start(&config.log);
+        let mut report = begin(self.report.as_deref())?;
+        let from = self.from.source().ok_or("nothing to copy from")?;
+        let system = actix_web::rt::System::new();
+        let done = system.block_on(files::run(config, &from, &mut report));
+        end(done, report, (self.report.as_deref(), false))
+    }
+}
+
+fn begin(path: Option<&Path>) -> Result<Report, String> {
+    Report::begin(path).map_err(|error| format!("the report cannot be written: {error}"))
+}
+
 impl Skygear {
     fn run(&self, config: &Config) -> Result<(), String> {
         telemetry::start(&config.log);
-        let mut report = Report::begin(self.report.as_deref())
-            .map_err(|error| format!("the report cannot be written: {error}"))?;
+        let mut report = begin(self.report.as_deref())?;
         let options = Options {
             url: self.database_url.clone(),
             app: self.app.clone().unwrap_or_else(|| config.app.name.clone()),
-            assets: self.assets(),
+            assets: self.assets.source(),
             import: ImportOptions {
                 is_dry: self.dry_run,
                 updates: self.update,
@@ -126,8 +169,10 @@ impl Skygear {
         let done = system.block_on(skygear::run(config, &options, &mut report));
         end(done, report, (self.report.as_deref(), self.dry_run))
     }
+}
 
-    fn assets(&self) -> Option<AssetSource> {
+impl AssetArgs {
+    fn source(&self) -> Option<AssetSource> {
         if let Some(folder) = &self.assets_from {
             return Some(AssetSource::Folder(folder.clone()));
         }

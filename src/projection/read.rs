@@ -350,6 +350,24 @@ pub(crate) async fn assets(
         .collect())
 }
 
+/// Lists the names of files in order.
+pub(crate) async fn asset_names(
+    conn: &mut Conn<'_>,
+    after: Option<&AssetName>,
+    limit: u32,
+) -> Result<Vec<AssetName>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT id FROM _asset");
+    if let Some(after) = after {
+        sql.push(" WHERE id>")
+            .bind(Arg::Text(after.as_str().into()));
+    }
+    sql.push(" ORDER BY id");
+    conn.dialect().push_limit(&mut sql, Some(limit.into()));
+    let rows = sql.fetch_all(conn).await?;
+    let name = |row: &Row| Ok(AssetName::from(&*row.text(0)?));
+    rows.iter().map(name).collect()
+}
+
 /// Loads the types and the checkpoint.
 pub(crate) async fn catalog(conn: &mut Conn<'_>) -> Result<(Catalog, u64), sqlx::Error> {
     let dialect = conn.dialect();

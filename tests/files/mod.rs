@@ -1,6 +1,7 @@
 //! Files: uploads, downloads, names, and values that name them.
 
 mod downloads;
+mod moved;
 mod names;
 mod raw;
 mod records;

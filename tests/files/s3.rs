@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::s3::{Service, fetch, refusing};
 use crate::support::server::TestServer;
 
-const BUCKET: &str = "files-of-the-tests";
+pub const BUCKET: &str = "files-of-the-tests";
 
 /// A server whose files are in the service's bucket.
 fn serve(service: &Service, settings: &[(&str, &str)]) -> TestServer {
@@ -20,15 +20,20 @@ fn serve(service: &Service, settings: &[(&str, &str)]) -> TestServer {
 }
 
 fn serve_from(endpoint: &str, settings: &[(&str, &str)]) -> TestServer {
-    let own = [
+    let own = in_bucket(endpoint);
+    let all: Vec<_> = own.iter().chain(settings).copied().collect();
+    TestServer::with(&all)
+}
+
+/// Settings of a server whose files are in the bucket.
+pub fn in_bucket(endpoint: &str) -> [(&str, &str); 5] {
+    [
         ("ASSET_STORE", "s3"),
         ("ASSET_STORE_BUCKET", BUCKET),
         ("ASSET_STORE_ACCESS_KEY", "key-of-the-tests"),
         ("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests"),
         ("ASSET_STORE_S3_ENDPOINT", endpoint),
-    ];
-    let all: Vec<_> = own.iter().chain(settings).copied().collect();
-    TestServer::with(&all)
+    ]
 }
 
 #[test]
@@ -64,6 +69,31 @@ fn private_files_are_fetched_from_the_bucket_itself() {
     let path = format!("{action}?expiredAt=9999999999&signature=YWJj");
     let refused = ask(&server, "GET", &path, &[]);
     assert_eq!((refused.status, refused.code()), (403, 102));
+}
+
+#[test]
+fn what_would_run_as_a_page_is_saved_instead() {
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    for (content_type, disposition) in [
+        ("text/html", Some("attachment")),
+        ("Image/SVG+XML", Some("attachment")),
+        ("application/x-unheard-of", Some("attachment")),
+        ("image/png", None),
+        ("text/plain; charset=utf-8", None),
+    ] {
+        let asset = upload(&server, "a.file", content_type, "<script>1</script>");
+        let saved = ada.save("note/1", json!({"file": asset}));
+        let found = fetch("GET", saved["file"]["$url"].as_str().unwrap(), &[]);
+        assert_eq!(found.status, 200);
+        assert_eq!(found.header("Content-Type"), Some(content_type));
+        assert_eq!(
+            found.header("Content-Disposition"),
+            disposition,
+            "{content_type}"
+        );
+    }
 }
 
 #[test]

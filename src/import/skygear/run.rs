@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use skytrail_actors::accounts::ports::PasswordHasher as _;
 use skytrail_actors::import::{ImportOptions, ImportedType, Importer, Outcome, Relations};
 use skytrail_schema::acl::Acl;
@@ -12,14 +12,14 @@ use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RoleName, TypeName};
 use skytrail_schema::predicate::Relation;
 
-use super::files::{AssetSource, Copied, Copier};
 use super::layout::{Layout, Table, text};
 use super::record;
 use super::source::{Row, Rows, Source};
 use super::system_tables;
 use crate::auth::password::Argon2Hasher;
 use crate::config::Config;
-use crate::import::Report;
+use crate::import::files::{AssetSource, Copier, KnownFile};
+use crate::import::{Report, spinner};
 use crate::record_store::offline::Offline;
 
 /// The greatest number of rows in one commit,
@@ -63,9 +63,7 @@ pub async fn run(config: &Config, options: &Options, report: &mut Report) -> Res
     };
     let offline = Offline::open(config).await?;
     let env = offline.env.clone();
-    let bar = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{spinner} {msg}: {pos} rows, {elapsed}");
-    bar.set_style(style.map_err(|error| error.to_string())?);
+    let bar = spinner("")?;
     let done = Run {
         config,
         offline: &offline,
@@ -255,8 +253,13 @@ impl Run<'_> {
                 note(self.report, TABLE, name.as_str(), outcome)?;
                 let is_here = !matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
                 if let Some(copier) = self.copier.as_ref().filter(|_| is_here && !self.is_dry) {
-                    let copied = copier.copy(&self.offline.files, name, state).await;
-                    note_copy(self.report, name.as_str(), state.size, copied)?;
+                    let file = KnownFile {
+                        name,
+                        state,
+                        has_arrived: true,
+                    };
+                    let copied = copier.copy(&self.offline.files, file, self.report);
+                    copied.await?;
                 }
             }
             self.bar.inc(batch.len() as u64);
@@ -457,26 +460,6 @@ fn parsed<T>(
 
 fn note(report: &mut Report, table: &str, id: &str, outcome: &Outcome) -> Result<(), String> {
     let noted = report.note(table, id, outcome);
-    noted.map_err(|error| format!("the report cannot be written: {error}"))
-}
-
-fn note_copy(
-    report: &mut Report,
-    name: &str,
-    size: u64,
-    copied: Result<Copied, crate::asset::FileError>,
-) -> Result<(), String> {
-    const TABLE: &str = "files";
-    let noted = match copied {
-        Ok(Copied::Now) => report.note(TABLE, name, &Outcome::Added),
-        Ok(Copied::Before) => report.note(TABLE, name, &Outcome::Present),
-        Ok(Copied::Resized(real)) => {
-            let why = format!("it has {real} bytes, but {size} according to the database");
-            let noted = report.note(TABLE, name, &Outcome::Added);
-            noted.and_then(|()| report.remark(TABLE, name, &why))
-        }
-        Err(error) => report.note(TABLE, name, &Outcome::Refused(error.to_string())),
-    };
     noted.map_err(|error| format!("the report cannot be written: {error}"))
 }
 

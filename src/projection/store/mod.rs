@@ -254,7 +254,7 @@ impl SqlStore {
 
     /// Occupies a slot of queries.
     #[cfg(test)]
-    pub(super) async fn occupy(&self) -> SemaphorePermit<'_> {
+    pub(super) async fn occupy(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.turns.take_slot().await.unwrap()
     }
 

@@ -420,6 +420,18 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
+    async fn list_assets(
+        &self,
+        after: Option<&AssetName>,
+        limit: u32,
+    ) -> Result<Vec<AssetName>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::asset_names(&mut conn, after, limit)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
     async fn load_relations(
         &self,
         relation: Relation,

@@ -458,6 +458,14 @@ impl RecordStore for ModelStore {
         not_modelled()
     }
 
+    async fn list_assets(
+        &self,
+        _: Option<&AssetName>,
+        _: u32,
+    ) -> Result<Vec<AssetName>, StoreError> {
+        not_modelled()
+    }
+
     async fn load_relations(
         &self,
         _: Relation,
