@@ -5,7 +5,9 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::StatusCode;
+use reqwest::header::LOCATION;
+use reqwest::redirect::Policy;
+use reqwest::{Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -95,6 +97,8 @@ impl RunningServer {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
+            // The master key would go along.
+            .redirect(Policy::none())
             .build()
             .map_err(|error| error.to_string())?;
         let own = || format!("http://{}", local_client_address(config.http.listen));
@@ -165,6 +169,7 @@ impl RunningServer {
         let request = request.header("Content-Type", "application/json");
         let unreachable = |error| self.unreachable(&error);
         let response = request.send().await.map_err(unreachable)?;
+        self.refuse_redirect(&response)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
         Ok((status, bytes))
@@ -178,7 +183,7 @@ impl RunningServer {
         &self,
         query: &[(&str, String)],
         last_id: Option<&str>,
-    ) -> Result<reqwest::Response, CallError> {
+    ) -> Result<Response, CallError> {
         /// The answer has no end, and the server sends something every few seconds.
         const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let pairs = query.iter();
@@ -196,6 +201,7 @@ impl RunningServer {
         if response.status().is_success() {
             return Ok(response);
         }
+        self.refuse_redirect(&response)?;
         let is_unavailable = response.status().is_server_error();
         let bytes = response.bytes().await.unwrap_or_default();
         let said = json::from_slice(&bytes).unwrap_or_default();
@@ -211,6 +217,37 @@ impl RunningServer {
         } else {
             why
         })
+    }
+
+    /// Fails if the server's address redirects to another one. Only its origin and path are shown:
+    /// the rest can contain secrets.
+    fn refuse_redirect(&self, response: &Response) -> Result<(), CallError> {
+        if !response.status().is_redirection() {
+            return Ok(());
+        }
+        let location = response.headers().get(LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let target = location.and_then(|location| response.url().join(location).ok());
+        let shown = target.map_or_else(
+            || "another address".to_owned(),
+            |target| {
+                let path = target.path();
+                let path = path
+                    .strip_suffix(self.path_of(response.url()))
+                    .unwrap_or(path);
+                format!("{}{path}", target.origin().ascii_serialization())
+            },
+        );
+        let base_url = &self.base_url;
+        let error = format!("{base_url} redirects to {shown}: use that address");
+        Err(CallError::Other(error))
+    }
+
+    /// Returns the path of a request, below the server's address.
+    fn path_of<'a>(&self, url: &'a Url) -> &'a str {
+        let base = Url::parse(&self.base_url).ok();
+        let length = base.map_or(0, |base| base.path().trim_end_matches('/').len());
+        url.path().get(length..).unwrap_or_default()
     }
 
     /// Explains why there is no answer.

@@ -38,7 +38,7 @@ fn counts(printed: &str) -> Vec<&str> {
 fn files_move_to_a_bucket_and_back_with_their_media_types() {
     let service = Service::start(BUCKET);
     let mut server = TestServer::start();
-    let picture = upload(&server, "pictures/Grüße 1.png", "image/png", "picture");
+    let picture = upload(&server, "pictures/one%20%C3%BC.png", "image/png", "picture");
     let page = upload(&server, "page", "text/html", "<p>page");
     let ada = Client::signed_up(&server, "ada");
     announce(&ada, "never-sent.txt", "text/plain", 7);

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -502,6 +504,64 @@ fn a_master_key_that_the_server_does_not_know_is_not_shown() {
             assert!(!is_shown, "{arguments:?}: {said}");
         }
     }
+}
+
+/// Answers one request: redirects it to its own path below another address.
+fn redirect(mut stream: &TcpStream, status: u16, to: &str) {
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert!(reader.read_until(b'\n', &mut head).unwrap() > 0);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|it| it.strip_prefix("content-length: "));
+    let length = length.map_or(0, |it| it.parse().unwrap());
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    let path = head.split(' ').nth(1).unwrap();
+    let more = "Content-Length: 0\r\nConnection: close\r\n";
+    let answer = format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {to}{path}\r\n{more}\r\n");
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_command_does_not_take_the_master_key_to_where_it_is_redirected() {
+    let place = Place::new();
+    let (here, there) = ["127.0.0.1:0", "127.0.0.1:0"].map(TcpListener::bind).into();
+    let (here, there) = (here.unwrap(), there.unwrap());
+    there.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", here.local_addr().unwrap());
+    let other = there.local_addr().unwrap();
+    let commands = [
+        &["task", "list"][..],
+        &["export"],
+        &["log", "follow"],
+        &["log", "search"],
+        &["audit", "refusals"],
+    ];
+    let cases = commands
+        .iter()
+        .flat_map(|it| [302, 307].map(|status| (*it, status)));
+    let cases: Vec<_> = cases.collect();
+    let statuses: Vec<u16> = cases.iter().map(|(_, status)| *status).collect();
+    let to = format!("http://ada:a-secret@{other}/app");
+    let redirecting = std::thread::spawn(move || {
+        for status in statuses {
+            redirect(&here.accept().unwrap().0, status, &to);
+        }
+    });
+    let set = ["--set", "MASTER_KEY=master-key-of-mine"];
+    for (arguments, status) in cases {
+        let of_server = ["--server", &address];
+        let said = place.failing(&[], &[&set, arguments, &of_server].concat());
+        let expected = format!("{address} redirects to http://{other}/app: use that address");
+        assert!(said.contains(&expected), "{arguments:?} {status}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    redirecting.join().unwrap();
+    let nobody = there.accept().map(drop).unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock, "the key was sent on");
 }
 
 #[test]

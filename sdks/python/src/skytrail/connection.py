@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urljoin, urlsplit
 
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidURI
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from .session import MAX_MESSAGE, SUBPROTOCOL, Hello
 
 OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 2.0
+# Where plugins connect.
+PATH = "/_/plugin"
 
 
 class Socket(Protocol):
@@ -51,10 +56,27 @@ class Options:
     drain_seconds: float = 30.0
     """How long running requests may take when the worker stops."""
 
+    def __post_init__(self) -> None:
+        try:
+            parse_uri(self.url)
+        except (InvalidURI, ValueError):
+            # The address itself may contain a password.
+            message = "SKYGEAR_ENDPOINT (--endpoint) should be http://HOST:PORT or https://HOST"
+            raise ValueError(message) from None
+
     @property
     def url(self) -> str:
         """The address that plugins connect to."""
-        return self.endpoint.rstrip("/").replace("http", "ws", 1) + "/_/plugin"
+        return self.endpoint.rstrip("/").replace("http", "ws", 1) + PATH
+
+    def endpoint_at(self, location: str) -> str:
+        """Returns the endpoint that a redirect names, without what may be secret in its address."""
+        try:
+            target = urlsplit(urljoin(self.endpoint.rstrip("/") + PATH, location))
+        except ValueError:
+            return "another address"
+        host = target.netloc.rpartition("@")[2]
+        return f"{target.scheme}://{host}{target.path.removesuffix(PATH).rstrip('/')}"
 
     def hello(self) -> Hello:
         return Hello(
@@ -66,10 +88,17 @@ class Options:
         )
 
 
+class _Connect(connect):
+    """Opens a WebSocket; follows no redirect, because the master key would go along."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 @asynccontextmanager
 async def open_socket(options: Options) -> AsyncIterator[Socket]:
     """Connects as a plugin, with the master key in a header, and offers the subprotocol."""
-    async with connect(
+    async with _Connect(
         options.url,
         additional_headers={"X-Skygear-API-Key": options.master_key},
         subprotocols=[Subprotocol(SUBPROTOCOL)],

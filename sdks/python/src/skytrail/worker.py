@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from ._json import JsonObject
 from .backoff import PROTOCOL_ERROR, Backoff, Ending, retry_after
@@ -159,10 +159,15 @@ class Worker:
         except InvalidStatus as refused:
             body = bytes(refused.response.body or b"")[:300].decode("utf-8", "replace")
             status = refused.response.status_code
+            if 300 <= status < 400:
+                location = [*refused.response.headers.get_all("Location"), ""][0]
+                shown = self.options.endpoint_at(location)
+                reason = f"SKYGEAR_ENDPOINT redirects to {shown}: use that address"
+                return Ending(status=status, reason=reason)
             asked = [*refused.response.headers.get_all("Retry-After"), ""][0]
             reason = f"refused with status {status}: {body}"
             return Ending(status=status, reason=reason, retry_after=retry_after(asked))
-        except (OSError, InvalidHandshake, asyncio.TimeoutError) as error:
+        except (OSError, InvalidHandshake, InvalidURI, asyncio.TimeoutError) as error:
             return Ending(reason=f"no connection to {self.options.url}: {error}")
         finally:
             if self._is_open.is_set():
