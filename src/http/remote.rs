@@ -1,5 +1,6 @@
 //! Where a request came from.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -25,11 +26,7 @@ impl Remote {
     /// Finds out where a request came from.
     pub fn of(request: &HttpRequest, proxies: &Proxies) -> Self {
         // A proxy can add a line of its own instead of extending the client's.
-        let shown = |name: &str| {
-            let lines = request.headers().get_all(name);
-            let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-            lines.join(", ")
-        };
+        let shown = |name: &str| lines(request, name).join(", ");
         Self {
             peer: request.peer_addr().map(canonical),
             client: proxies.client_of(request),
@@ -44,6 +41,15 @@ impl Remote {
         let host = self.client.map(host_of);
         host.map(|host| host.to_string()).unwrap_or_default()
     }
+}
+
+/// Returns a header's lines. Bytes that are not UTF-8 are replaced: a client that sends some must not
+/// hide what a proxy adds to the same line.
+fn lines<'a>(request: &'a HttpRequest, name: &str) -> Vec<Cow<'a, str>> {
+    let lines = request.headers().get_all(name);
+    lines
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
+        .collect()
 }
 
 /// Converts an IPv4 peer to an IPv4 address even if it arrived at a dual-stack socket.
@@ -75,13 +81,12 @@ impl Proxies {
     /// Anyone could have written the addresses before that.
     pub fn client_of(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip().to_canonical();
-        let lines = request.headers().get_all("x-forwarded-for");
-        let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-        Some(self.client_behind(peer, &lines))
+        Some(self.client_behind(peer, &lines(request, "x-forwarded-for")))
     }
 
-    fn client_behind(&self, peer: IpAddr, lines: &[&str]) -> IpAddr {
-        let named = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    fn client_behind(&self, peer: IpAddr, lines: &[impl AsRef<str>]) -> IpAddr {
+        let named = lines.iter().rev();
+        let named = named.flat_map(|line| line.as_ref().rsplit(','));
         let mut client = peer;
         for name in named {
             let Some(address) = read(name).filter(|_| self.trust(client)) else {
@@ -123,9 +128,27 @@ fn read(name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
     use actix_web::test::TestRequest;
 
     use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_hide_nothing() {
+        let proxies: Proxies = "192.0.2.1".parse().unwrap();
+        for (bytes, shown) in [
+            (&b"\xe9, 198.51.100.1"[..], "\u{fffd}, 198.51.100.1"),
+            ("\u{e9}, 198.51.100.1".as_bytes(), "\u{e9}, 198.51.100.1"),
+        ] {
+            let peer = "192.0.2.1:4711".parse().unwrap();
+            let request = TestRequest::get().peer_addr(peer);
+            let value = HeaderValue::from_bytes(bytes).unwrap();
+            let request = request.insert_header(("x-forwarded-for", value));
+            let remote = Remote::of(&request.to_http_request(), &proxies);
+            assert_eq!(remote.client, Some("198.51.100.1".parse().unwrap()));
+            assert_eq!(remote.forwarded_for, shown);
+        }
+    }
 
     #[test]
     fn a_peer_of_version_4_is_one_at_a_socket_of_both() {

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{change_password, log_in, refusal, sign_up};
-use crate::support::client::{Client, send};
+use crate::support::client::{Answer, Client, send};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 const FIRST: &str = "secret-of-the-test";
@@ -199,11 +199,11 @@ fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
         let guess = |number| status_of("203.0.113.1, 198.51.100.1", number) == 429;
         assert!((0..30).any(guess), "{proxies}");
         // An address that the client itself puts there has no effect.
-        assert_eq!(
-            status_of("203.0.113.2, 198.51.100.1", 100),
-            429,
-            "{proxies}"
-        );
+        for written in ["203.0.113.2, 198.51.100.1", "\u{e9}, 198.51.100.1"] {
+            // A try can have come back meanwhile.
+            let is_refused = (100..105).any(|number| status_of(written, number) == 429);
+            assert!(is_refused, "{proxies}: {written}");
+        }
         let status = status_of("198.51.100.2", 101);
         assert_eq!(status == 429, is_shared, "{proxies}: {status}");
     }
