@@ -23,7 +23,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         return provider::sign_up(call, name).await;
     }
     let auth_data = auth_data(&mut call.body)?;
-    let guess = account_named(&call, &auth_data);
+    let guess = call.services.accounts.key_of(&auth_data);
     let attempt = throttle(&call, |address| {
         let guess = guess.map(|account| Attempt::on(&account, address));
         guess.unwrap_or_default().signing_up(address)
@@ -95,7 +95,7 @@ async fn try_log_in(
 ) -> Result<Session, ApiError> {
     provider::named(&call.body)?;
     let auth_data = auth_data?;
-    let account = account_named(&call, &auth_data);
+    let account = call.services.accounts.key_of(&auth_data);
     let password = password(&call.body, "password")?;
     let guess = password.as_ref().map_or("", Password::reveal);
     let attempt = throttle(&call, |address| match account {
@@ -215,18 +215,6 @@ pub(super) fn throttle(
     }
     let attempt = tried(&call.remote.host());
     call.services.throttle.admit(attempt, Instant::now())
-}
-
-/// Returns a key for the account that a sign-up or login is about, whether or not that account
-/// exists. Only the data that identify the account count, because the rest may belong to another
-/// account.
-fn account_named(call: &Call, auth_data: &AuthData) -> Option<String> {
-    let keys = call.services.settings.auth_keys.effective(auth_data)?;
-    let values = keys
-        .iter()
-        .filter_map(|key| Some((key, auth_data.get(key)?)));
-    let values = values.map(|(key, value)| json!([key, value.to_wire()]));
-    Some(Json::from_iter(values).to_string().to_lowercase())
 }
 
 pub(super) fn write(session: Session) -> Outcome {

@@ -233,6 +233,30 @@ fn a_stranger_who_tries_a_name_does_not_lock_its_owner_out() {
 }
 
 #[test]
+fn who_has_a_name_that_looks_alike_has_no_more_tries() {
+    let settings = [("AUTH_THROTTLE", "on"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+    let server = TestServer::with(&settings);
+    // The Kelvin sign is no K: these are two users.
+    let twin = "\u{212a}im";
+    for name in ["kim", twin] {
+        Client::signed_up(&server, name);
+    }
+    let home = "192.0.2.1";
+    assert_eq!(log_in_from(&server, home, twin, FIRST), 200);
+    let try_it = |address: &str| log_in_from(&server, address, "kim", "wrong");
+    let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
+    let is_locked = places.any(|place| {
+        try_it(&place) == 429 || {
+            while try_it(&place) != 429 {}
+            false
+        }
+    });
+    assert!(is_locked);
+    // One try can have come back meanwhile.
+    assert!((0..5).any(|_| try_it(home) == 429));
+}
+
+#[test]
 fn names_that_nobody_has_leave_no_trace() {
     let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
     let anyone = Client::anonymous(&server);

@@ -1,5 +1,6 @@
 //! Signing in with auth data and a password; finding the user whom auth data names.
 
+use serde_json::{Value as Json, json};
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TypeName, UserId};
@@ -9,6 +10,7 @@ use super::Accounts;
 use super::messages::{LogIn, Session};
 use super::session::Login;
 use super::sign_up;
+use crate::record::decide::comparable;
 
 impl Accounts {
     /// Signs a user in.
@@ -56,6 +58,20 @@ impl Accounts {
             Some(alternative) => self.find(alternative, auth_data).await,
             None => Ok(None),
         }
+    }
+
+    /// Returns a key for the account that auth data name, whether or not that account exists.
+    ///
+    /// Two spellings have the same key if they find the same user. Only the data that identify the
+    /// account count, because the rest may belong to another account.
+    pub fn key_of(&self, auth_data: &AuthData) -> Option<String> {
+        let keys = self.settings.auth_keys.effective(auth_data)?;
+        let definition = self.env.definition(&TypeName::user());
+        let parts = keys.iter().filter_map(|key| {
+            let value = auth_data.get(key)?;
+            Some(json!([key, comparable(&definition, key, value)]))
+        });
+        Some(Json::from_iter(parts).to_string())
     }
 
     /// Finds the user whom a single value names, for any kind of auth data such as `username`.

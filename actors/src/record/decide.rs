@@ -74,14 +74,8 @@ impl UniqueValue {
             let mut parts = Vec::new();
             for field in &set {
                 let value = Self::part(record, field)?;
-                let is_caseless = definition.fields.get(*field) == Some(&FieldType::CaselessString);
-                let text = value.to_wire().to_string();
                 parts.push((*field).to_owned());
-                parts.push(if is_caseless {
-                    fold(&text).into_owned()
-                } else {
-                    text
-                });
+                parts.push(comparable(definition, field, &value));
             }
             Some((
                 Self {
@@ -115,6 +109,15 @@ impl UniqueValue {
     fn key(&self) -> ConflictKey {
         let parts: Vec<_> = self.parts.iter().map(String::as_str).collect();
         ConflictKey::unique(&self.record_type, &parts)
+    }
+}
+
+/// Returns a text that two values of a field share if they count as equal.
+pub(crate) fn comparable(definition: &TypeDefinition, field: &str, value: &Value) -> String {
+    let text = value.to_wire().to_string();
+    match definition.fields.get(field) {
+        Some(FieldType::CaselessString) => fold(&text).into_owned(),
+        _ => text,
     }
 }
 
