@@ -7,12 +7,14 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{
     ChangePassword, LogIn, Password, ResetPassword, Session, SignUp,
 };
+use skytrail_actors::record::messages::NameLimit;
 use skytrail_schema::auth_keys::AuthData;
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 
 use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
-use crate::auth::throttle::Attempt;
+use crate::auth::throttle::{Attempt, Throttle};
 use crate::services::Services;
 
 /// Real names are never longer. The throttle remembers every name that is tried.
@@ -215,6 +217,37 @@ pub(super) fn throttle(
     }
     let attempt = tried(&call.remote.host());
     call.services.throttle.admit(attempt, Instant::now())
+}
+
+/// Returns what bounds how many names of users a save can find out; `None` if nothing does.
+///
+/// Programs with the master key can read all names anyway, and act for users at many addresses.
+pub(super) fn name_limit(call: &Call) -> Option<Arc<dyn NameLimit>> {
+    if call.context.caller.key == KeyKind::Master {
+        return None;
+    }
+    Some(Arc::new(LimitOfAddress {
+        throttle: Arc::clone(&call.services.throttle),
+        attempt: Attempt::renaming(&call.remote.host()),
+    }))
+}
+
+/// What an address can find out about names by saves.
+#[derive(Debug)]
+struct LimitOfAddress {
+    throttle: Arc<Throttle>,
+    attempt: Attempt,
+}
+
+impl NameLimit for LimitOfAddress {
+    fn admit(&self) -> Result<(), ApiError> {
+        let attempt = self.attempt.clone();
+        self.throttle.admit(attempt, Instant::now()).map(drop)
+    }
+
+    fn give_back(&self) {
+        self.throttle.give_back(&self.attempt, Instant::now());
+    }
 }
 
 pub(super) fn write(session: Session) -> Outcome {

@@ -10,7 +10,7 @@ use skytrail_schema::id::{RecordId, check_length};
 use skytrail_schema::predicate::Predicate;
 use skytrail_schema::predicate::parse::parse_predicate;
 
-use super::{Call, Outcome, Reply, request};
+use super::{Call, Outcome, Reply, auth, request};
 
 pub(super) async fn run(mut call: Call) -> Outcome {
     let is_atomic = request::flag(&call.body, "atomic")?;
@@ -34,6 +34,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     };
     let items = records.into_iter().map(|object| parse(object, &unsaid));
     let items = items.collect();
+    let name_limit = auth::name_limit(&call);
     let database = request::database(call.scope)?;
     let command = SaveRecords {
         context: call.context,
@@ -41,6 +42,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         items,
         is_atomic,
         precondition,
+        name_limit,
     };
     let results = call.services.records.save(command).await?;
     Reply::new(&request::items(results))

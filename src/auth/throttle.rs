@@ -9,6 +9,11 @@
 //! A sign-up also takes from a bucket of its address for sign-ups, which is wider: a class that
 //! starts using an app signs up behind one address. It is a guess only if the name is taken.
 //!
+//! A save that gives a user another name, such as a mail address, takes from the address as a
+//! sign-up does, and from a bucket for such saves. Otherwise anyone could ask by their own record
+//! which names are taken. An account's bucket is that of a name: one for the user would reveal which
+//! names are of the same user.
+//!
 //! One repeat of a wrong password is free for a few seconds: it is no new guess, and v1's Android
 //! SDK repeats each request that is answered with 401.
 //!
@@ -42,7 +47,7 @@ enum Kind {
     Pair,
     /// An account: 28,800 a day, of which one address gets a tenth.
     Account,
-    /// An address that signs up users: 28,800 a day.
+    /// An address that signs up users: 28,800 a day. The same for giving users other names.
     SignUps,
 }
 
@@ -106,6 +111,14 @@ impl Attempt {
         let sign_ups = (Kind::SignUps, key_of(&["sign-ups", address]));
         self.buckets.push(sign_ups);
         self
+    }
+
+    /// A save that gives a user another name. It is a guess only if the name is taken.
+    pub fn renaming(address: &str) -> Self {
+        let mut attempt = Self::at(address);
+        let renames = (Kind::SignUps, key_of(&["renames", address]));
+        attempt.buckets.push(renames);
+        attempt
     }
 
     /// A reset of a user's password; the address is not known.

@@ -175,6 +175,62 @@ fn a_sign_up_that_fails_costs_a_try_only_for_a_name_that_is_taken() {
     assert_eq!(log_in(&anyone, "eve", FIRST).status, 429);
 }
 
+#[test]
+fn saves_reveal_names_that_are_taken_no_faster_than_sign_ups() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    let (anyone, master) = (Client::anonymous(&server), Client::master(&server));
+    let body = json!({"auth_data": {"email": "ada@example.com"}, "password": FIRST});
+    anyone.call("auth:signup", body).result();
+    let eve = Client::signed_up(&server, "eve");
+    let id = format!("user/{}", eve.user.clone().unwrap());
+    let save = |client: &Client, records: Json, is_atomic: bool| {
+        let body = json!({"records": records, "atomic": is_atomic});
+        client.call("record:save", body)
+    };
+    let mail = |mail: &str| json!([{"_id": id, "username": "eve", "email": mail}]);
+    // A name that is free costs no try, and neither does one that stays.
+    for number in 0..30 {
+        let saved = save(&eve, mail(&format!("eve{number}@example.com")), false);
+        assert_eq!(saved.result()[0]["_type"], "record", "{number}");
+    }
+    let taken = mail("ADA@example.com");
+    let (mut num_told, mut refused) = (0, None);
+    while refused.is_none() && num_told < 30 {
+        let answer = save(&eve, taken.clone(), num_told % 2 == 0);
+        match answer.status {
+            429 => refused = Some(answer),
+            409 => num_told += 1,
+            _ => {
+                assert_eq!(answer.result()[0]["code"], 109);
+                num_told += 1;
+            }
+        }
+    }
+    let refused = refused.unwrap();
+    assert!(num_told >= 10, "{num_told}");
+    let seconds: u64 = refused.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds), "{seconds}");
+    // It is the same bucket, so a sign-up or a login tells no more.
+    // Every few seconds a try comes back.
+    let is_refused = |ask: &dyn Fn() -> Answer| (0..5).any(|_| ask().status == 429);
+    assert!(is_refused(&|| log_in(&anyone, "nobody", "x")));
+    // One of many copies, and one of many records.
+    let many: Vec<Json> = (0..100)
+        .map(|it| json!({"_id": id, "email": format!("{}@example.com", ["ada", "bob"][it % 2])}))
+        .collect();
+    assert_eq!(save(&eve, json!(many), false).status, 429);
+    let other = json!({"_id": "note/1", "text": "x"});
+    let both = json!([other, taken[0]]);
+    assert!(is_refused(&|| save(&eve, both.clone(), false)));
+    // What names nobody goes on, and so does the master key.
+    let same = json!([{"_id": id, "username": "EVE", "email": "eve29@example.com", "age": 9}]);
+    assert_eq!(save(&eve, same, false).result()[0]["age"], 9);
+    for _ in 0..12 {
+        let told = save(&master, taken.clone(), false).result();
+        assert_eq!(told[0]["code"], 109, "{told}");
+    }
+}
+
 /// Signs in from an address, given by a proxy that the server trusts.
 fn log_in_from(server: &TestServer, address: &str, username: &str, password: &str) -> u16 {
     let url = format!("{}/auth/login", server.base_url);

@@ -211,6 +211,7 @@ impl Accounts {
             items: vec![Ok(item)],
             is_atomic: false,
             precondition: crate::record::messages::Precondition::Nothing,
+            name_limit: None,
         };
         let saved = save::save(&self.env, &self.turn, command).await?;
         saved

@@ -250,6 +250,7 @@ async fn merge(
         items: vec![Ok(sign_up::item(RecordId::user(user), fields))],
         is_atomic: false,
         precondition: Precondition::Nothing,
+        name_limit: None,
     };
     let saved = save::save(&accounts.env, &accounts.turn, command).await?;
     let failed = saved.into_iter().find_map(Result::err);

@@ -132,6 +132,7 @@ impl Eraser {
             items: vec![Ok(item)],
             is_atomic: false,
             precondition: Precondition::Nothing,
+            name_limit: None,
         });
         for result in saved.await? {
             let record = result.map_err(|item| item.error)?;

@@ -12,6 +12,7 @@ use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use super::past::Moment;
@@ -82,6 +83,21 @@ pub struct SaveRecords {
     pub is_atomic: bool,
     /// What must be true of each stored record.
     pub precondition: Precondition,
+    /// Bounds how many names of users the save can find out; `None` for the server's own saves.
+    pub name_limit: Option<Arc<dyn NameLimit>>,
+}
+
+/// Bounds how often saves can find out which names are taken: unique values of user records, such as
+/// mail addresses that nobody else may see.
+pub trait NameLimit: fmt::Debug + Send + Sync {
+    /// Counts an attempt to give a user another name.
+    ///
+    /// # Errors
+    /// 429 after too many attempts.
+    fn admit(&self) -> Result<(), ApiError>;
+
+    /// Gives back an attempt that found out nothing, because the name was free.
+    fn give_back(&self);
 }
 
 /// What a save requires of each record as it is stored before the save and its hooks.

@@ -197,6 +197,7 @@ impl Records {
             items: vec![Ok(item)],
             is_atomic: false,
             precondition: Precondition::Nothing,
+            name_limit: None,
         };
         let saved = self.save(save).await?.into_iter().next();
         let lost = || ApiError::unexpected("the record was not saved");

@@ -32,7 +32,7 @@ use super::before::{self, Decided};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
-use super::messages::{ItemError, ItemResults, Precondition, SaveItem, SaveRecords};
+use super::messages::{ItemError, ItemResults, NameLimit, Precondition, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
 use crate::context::Cause;
@@ -152,7 +152,17 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
     for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
-        if let Err(error) = plan.save(draft, &definition, &inputs) {
+        // Refuses the whole save, with a status that clients know: they try it again later.
+        let limit = name_limit(command, draft, &definition);
+        if let Some(limit) = limit {
+            limit.admit()?;
+        }
+        let saved = plan.save(draft, &definition, &inputs);
+        let is_taken = matches!(&saved, Err(error) if error.code == Code::Duplicated);
+        if let Some(limit) = limit.filter(|_| !is_taken) {
+            limit.give_back();
+        }
+        if let Err(error) = saved {
             *slot = Err(failed(&draft.record.id, error));
         }
     }
@@ -181,6 +191,18 @@ impl Saving<'_> {
         let own = (&self.command.context, &self.cause);
         decided.if_it_counts(self.env, own, ids, position).await
     }
+}
+
+/// Returns the limit that applies to a draft: only if it gives a user another name.
+fn name_limit<'a>(
+    command: &'a SaveRecords,
+    draft: &Draft,
+    definition: &TypeDefinition,
+) -> Option<&'a dyn NameLimit> {
+    let limit = command.name_limit.as_deref()?;
+    let is_named =
+        definition.name.is_user() && !decide::new_unique_values(draft, definition).is_empty();
+    is_named.then_some(limit)
 }
 
 /// Loads the records to be saved. Each copy of a record has its own draft and answer, so a short
