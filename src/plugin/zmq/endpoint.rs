@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -94,6 +95,14 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok(Box::new(stream))
             }
+        }
+    }
+
+    /// Returns the machine's address that workers connect to; `None` for a path.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(listener) => Some(listener.local_addr().ok()?.ip().to_canonical()),
+            Self::Ipc(..) => None,
         }
     }
 

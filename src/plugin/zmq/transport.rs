@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Listener};
 use super::pool::{Failure, Limits, Pool, Ticket, WorkerRequest};
 use super::socket;
 use super::workers::Workers;
@@ -44,6 +44,27 @@ pub(in crate::plugin) struct Zmq {
     ending: CancellationToken,
 }
 
+/// Warns if others than the server's own user can connect: workers are not asked who they are.
+fn warn_of_strangers(plugin: &str, listener: &Listener) {
+    let Some(ip) = listener.ip() else { return };
+    let address = listener.address();
+    if ip.is_loopback() {
+        tracing::warn!(
+            plugin,
+            address,
+            "every user of this machine can connect here and gets the master key: listen on \
+             ipc:///PATH if not all of them may have it"
+        );
+    } else {
+        tracing::error!(
+            plugin,
+            address,
+            "everybody who can reach this address gets the master key: listen on ipc:///PATH, or \
+             on 127.0.0.1"
+        );
+    }
+}
+
 impl Zmq {
     /// Starts listening for workers; ends with the token, or when dropped.
     ///
@@ -59,6 +80,7 @@ impl Zmq {
         let listener = listener.map_err(|error| format!("cannot listen on {endpoint}: {error}"))?;
         let address = listener.address();
         tracing::info!(plugin, address, "listening for workers over zmq");
+        warn_of_strangers(plugin, &listener);
         let pool = Pool::new(Limits {
             timeout: rules.timeout,
             max_bounce: rules.max_bounce,

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use self::worker::{Seen, Worker, await_listener};
 use super::call;
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 /// A server with a zmq plugin.
@@ -74,6 +75,32 @@ fn assert_timed_out(answer: &crate::support::client::Answer) {
         "{error}"
     );
     assert_eq!(error["message"], "Plugin time out");
+}
+
+#[test]
+fn a_start_says_who_can_get_the_master_key_over_a_port() {
+    let world = World::new(&[]);
+    let is_about = |line: &&str| line.contains("the master key") && line.contains("ipc://");
+    let output = world.server.output();
+    assert_eq!(output.lines().find(is_about), None);
+    for (address, level, whom) in [
+        ("tcp://127.0.0.1:0", "WARN", "every user of this machine"),
+        ("tcp://*:0", "ERROR", "everybody who can reach"),
+    ] {
+        let server = TestServer::with(&[
+            ("PLUGINS", "TEST"),
+            ("TEST_TRANSPORT", "zmq"),
+            ("TEST_PATH", "test"),
+            ("TEST_ARGS", address),
+        ]);
+        let told = eventually("the start says it", || {
+            let output = server.output();
+            output.lines().find(is_about).map(str::to_owned)
+        });
+        for part in [level, whom, "TEST"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
 }
 
 #[test]
