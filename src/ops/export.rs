@@ -130,10 +130,7 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     };
     let partial = Partial::begin(path, &[""])?;
     let mut options = File::options();
-    options.write(true).create_new(true);
-    if command.password_hashes {
-        options.mode(0o600);
-    }
+    options.write(true).create_new(true).mode(0o600);
     let file = options.open(partial.path());
     let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
     write(server, command, exported, file).await?;

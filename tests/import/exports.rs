@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::records::{export, file, head, import, run};
 use super::said;
+use crate::support::assert_private;
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
@@ -70,6 +71,7 @@ fn an_export_does_not_overwrite_an_earlier_one() {
     let path = server.folder().join("all.jsonl");
     let to = path.to_string_lossy().into_owned();
     export(&server, &["--output", &to]);
+    assert_private(&path);
     let first = std::fs::read_to_string(&path).unwrap();
     assert!(first.contains("note/1"));
     let refused = run(&server, &["export", "user", "--output", &to]);

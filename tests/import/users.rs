@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::records::{export, file, import, run};
 use super::said;
+use crate::support::assert_private;
 use crate::support::client::Client;
 use crate::support::server::TestServer;
 
@@ -117,8 +118,7 @@ fn roles_and_forbidden_passwords_come_back_in_a_fresh_server() {
         &first,
         &["--users", "--password-hashes", "--output", &whole_path],
     );
-    let mode = std::os::unix::fs::PermissionsExt::mode(&whole.metadata().unwrap().permissions());
-    assert_eq!(mode & 0o077, 0, "a secret that others may read");
+    assert_private(&whole);
 
     let mut second = TestServer::with(&settings);
     let table = import(&second, &whole, &["--dry-run"]);

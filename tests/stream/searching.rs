@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value as Json, json};
 
 use super::{positions, read_all, write_some};
+use crate::support::assert_private;
 use crate::support::client::{Client, send};
 use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
@@ -283,6 +284,7 @@ fn the_command_finds_prints_and_goes_on_with_a_file() {
         let file = path.to_str().unwrap();
         let into = [&filter[..], &["--format", format, "--output", file]].concat();
         run(&into);
+        assert_private(&path);
         let first = std::fs::read_to_string(&path).unwrap();
         assert!(first.len() > 1000);
         std::fs::write(&path, &first[..first.len() - 700]).unwrap();

@@ -15,7 +15,15 @@ pub mod socket;
 pub mod sse;
 pub mod wire;
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// Fails if others than its owner can read a file.
+pub fn assert_private(path: &Path) {
+    let mode = path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "others can read {}", path.display());
+}
 
 /// Asks repeatedly until there is an answer; fails if none arrives in time.
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
