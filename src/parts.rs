@@ -81,6 +81,8 @@ pub struct States {
     /// Changes that others make by SQL; none if that is not possible, or if the database does not
     /// answer.
     pub captured: Option<CaptureFigures>,
+    /// Why requests that wait for such changes are refused at present.
+    pub captured_trouble: Option<String>,
     /// Erasures, and whether they make progress.
     pub erasures: EraserState,
     /// The number of clients that follow the log or work for a consumer of it.
@@ -197,6 +199,7 @@ impl States {
             troubles.push(format!("the record store cannot be read: {reason}"));
         }
         troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
+        troubles.extend(self.captured_trouble.clone());
         if self.erasures.is_failing {
             troubles.push("an erasure is not finished yet: the log says why".to_owned());
         }
@@ -249,6 +252,7 @@ impl Services {
             }),
             deliveries: self.consumers.states(),
             captured,
+            captured_trouble: self.records.env().captured.refusal_trouble(),
             erasures: self.eraser.state(),
             num_followers: self.followers.count(),
             plugins,

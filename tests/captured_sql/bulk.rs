@@ -5,9 +5,17 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::World;
+use crate::support::postgres::{Postgres, shared};
 use crate::support::{eventually, eventually_within};
 
 const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
+
+/// Returns how many statements have looked something up in the history since the last call.
+fn lookups(world: &World) -> u64 {
+    let count = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements \
+                 WHERE query LIKE '%FROM _history WHERE%'; SELECT pg_stat_statements_reset()";
+    world.sql(count).trim().parse().unwrap()
+}
 
 impl World {
     /// Starts with a note and a page, and a change by SQL.
@@ -54,6 +62,56 @@ fn a_large_transaction_of_one_type_does_not_hold_up_another() {
     eventually("some of it is taken in", || {
         (world.num_waiting() < 27_000).then_some(())
     });
+}
+
+/// Records that are not in memory are loaded from the log together, not one by one.
+#[test]
+fn a_large_change_of_records_that_are_not_in_memory_takes_few_lookups() {
+    const ROWS: usize = 300;
+    let postgres = Postgres::start_with("-c shared_preload_libraries=pg_stat_statements").lasting();
+    let mut world = World::in_database(postgres.database(&["pg_stat_statements"]));
+    for first in (0..ROWS).step_by(100) {
+        let records: Vec<_> = (first..first + 100)
+            .map(|n| json!({"_id": format!("page/{n}"), "n": 1, "text": "saved"}))
+            .collect();
+        world.ada.call("record:save", json!({ "records": records }));
+    }
+    world.applied();
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.master = world.master.at(&world.server);
+    lookups(&world);
+    world.sql("UPDATE page SET n = n + 1");
+    world.settled();
+    let changed = world.sql("SELECT count(*) FROM page WHERE n = 2 AND text = 'saved'");
+    assert_eq!(changed, format!("{ROWS}\n"));
+    let lookups = lookups(&world);
+    assert!(lookups < 60, "{lookups} statements for {ROWS} rows");
+    assert_eq!(world.versions("page/299").len(), 2);
+}
+
+/// Nothing can be imported, so requests wait in vain.
+#[test]
+fn the_health_says_that_requests_are_refused() {
+    let world = World::with_two_types();
+    let place = ("postgres", world.database.name());
+    let lock = "BEGIN; LOCK TABLE app_myapp._outbox IN ACCESS EXCLUSIVE MODE";
+    let locking = shared().session(place, lock);
+    let refused = world
+        .ada
+        .call("record:query", json!({"record_type": "note"}));
+    assert_eq!((refused.status, refused.code()), (503, 10000));
+    let message = refused.json()["error"]["message"].to_string();
+    assert!(message.contains("import of SQL changes"), "{message}");
+    let health = world.master.health();
+    assert_eq!(health["status"], "degraded", "{health}");
+    let reasons = health["reasons"].to_string();
+    assert!(reasons.contains("changes made by SQL"), "{reasons}");
+    drop(locking);
+    eventually("all is well again", || {
+        (world.master.health()["status"] == "OK").then_some(())
+    });
+    assert_eq!(world.ada.query("note", json!(null)).len(), 1);
 }
 
 #[test]

@@ -34,7 +34,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let database = shared().database(&[]);
+        Self::in_database(shared().database(&[]))
+    }
+
+    fn in_database(database: Database<'static>) -> Self {
         let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
         Self {
             ada: Client::signed_up(&server, "ada"),

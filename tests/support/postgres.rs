@@ -73,6 +73,11 @@ impl Postgres {
         )
     }
 
+    /// Keeps the server until the test process ends.
+    pub fn lasting(self) -> &'static Self {
+        Box::leak(Box::new(self))
+    }
+
     fn start_made_with(how: &[&str], arguments: &str) -> Self {
         let initdb = format!("{PROGRAMS}/initdb");
         assert!(

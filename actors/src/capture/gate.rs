@@ -11,11 +11,14 @@ use serde::Serialize;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{CaptureSource, Span, UniqueSets};
 
 /// How long a request waits for the outbox to be ingested.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a refused request is reported, unless the outbox is empty before.
+const REPORTED: Duration = Duration::from_secs(60);
 
 /// The state that is reported about the ingestion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -49,6 +52,7 @@ struct Shared {
     scan_requested: Notify,
     round_requested: Notify,
     is_refusing: AtomicBool,
+    last_refusal: Mutex<Option<Instant>>,
     missed: AtomicU64,
     /// What is in the outbox and in the log: transactions, each up to a row.
     in_log: Mutex<Vec<(u64, u64)>>,
@@ -130,6 +134,7 @@ impl CaptureGate {
         match tokio::time::timeout(DEADLINE, self.is_ingested(types)).await {
             Ok(is_ingested) => Ok(is_ingested),
             Err(_late) => {
+                *self.0.last_refusal.lock() = Some(Instant::now());
                 if !self.0.is_refusing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         seconds = DEADLINE.as_secs(),
@@ -221,6 +226,17 @@ impl CaptureGate {
         }
     }
 
+    /// Returns that requests are refused at present, if any were lately.
+    pub fn refusal_trouble(&self) -> Option<String> {
+        let last = (*self.0.last_refusal.lock())?;
+        (last.elapsed() < REPORTED).then(|| {
+            let seconds = DEADLINE.as_secs();
+            format!(
+                "requests are refused: after {seconds} s, changes made by SQL are not imported yet"
+            )
+        })
+    }
+
     /// Whether there is anything to wait for at all.
     pub(crate) fn is_active(&self) -> bool {
         self.0.is_active.load(Ordering::Acquire)
@@ -250,6 +266,7 @@ impl CaptureGate {
     pub(super) fn end_scan(&self, scan: u64, found: Option<Vec<Span>>) {
         if found.as_ref().is_some_and(Vec::is_empty) {
             self.0.is_refusing.store(false, Ordering::Relaxed);
+            *self.0.last_refusal.lock() = None;
         }
         self.0.seen.send_modify(|seen| match found {
             Some(spans) => {
@@ -346,6 +363,26 @@ mod tests {
         assert!(for_pages.as_mut().now_or_never().is_none());
         tell(&gate, vec![span("page", 8, 99)]);
         assert_eq!(for_pages.as_mut().now_or_never(), Some(Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_requests_are_refused_is_reported_until_the_outbox_is_empty_or_a_while_later() {
+        let gate = CaptureGate::default();
+        gate.set_active();
+        let notes = types("note");
+        for is_emptied in [true, false] {
+            assert_eq!(gate.refusal_trouble(), None);
+            assert!(gate.await_captured(&notes).await.is_err());
+            tell(&gate, vec![span("note", 3, 7)]);
+            let trouble = gate.refusal_trouble().unwrap();
+            assert!(trouble.contains("requests are refused"), "{trouble}");
+            if is_emptied {
+                tell(&gate, Vec::new());
+            } else {
+                tokio::time::advance(REPORTED).await;
+            }
+            assert_eq!(gate.refusal_trouble(), None);
+        }
     }
 
     #[tokio::test]

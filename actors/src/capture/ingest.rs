@@ -251,16 +251,24 @@ impl Captures {
     ) -> Result<(u64, HashMap<RecordId, Arc<Head>>), ApiError> {
         let cached = self.env.model.get_heads(ids);
         let mut heads = HashMap::new();
+        let mut missing = Vec::new();
         for (id, head) in ids.iter().zip(cached.heads) {
-            let head = match head {
-                Some(head) => head,
-                None => {
-                    let head = self.env.load_from_log(id, cached.position).await?;
-                    head.map(|head| Arc::new(with_numbers(head, id, rows)))
-                }
-            };
+            match head {
+                Some(Some(head)) => drop(heads.insert(id.clone(), head)),
+                Some(None) => {}
+                None => missing.push(id.clone()),
+            }
+        }
+        let loaded = self.env.load_each_from_log(&missing, cached.position);
+        let by_id = rows
+            .iter()
+            .rev()
+            .filter_map(|row| Some((row.id.as_ref()?, row)));
+        let by_id: HashMap<&RecordId, &CapturedRow> = by_id.collect();
+        for (id, head) in missing.iter().zip(loaded.await?) {
             if let Some(head) = head {
-                heads.insert(id.clone(), head);
+                let head = with_numbers(head, by_id.get(id).copied());
+                heads.insert(id.clone(), Arc::new(head));
             }
         }
         Ok((cached.position, heads))
@@ -533,8 +541,7 @@ fn parked(row: &CapturedRow, reason: String) -> Parked {
 
 /// Adds the numbers that old records got when their type got a sequence field: they are not in the
 /// log.
-fn with_numbers(mut head: Head, id: &RecordId, rows: &[CapturedRow]) -> Head {
-    let row = rows.iter().find(|row| row.id.as_ref() == Some(id));
+fn with_numbers(mut head: Head, row: Option<&CapturedRow>) -> Head {
     for (field, number) in row.iter().flat_map(|row| &row.numbered) {
         if !head.record.fields.contains_key(field) {
             head.record.fields.insert(field.clone(), number.clone());

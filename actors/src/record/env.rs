@@ -15,7 +15,7 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::apply::VersionedUser;
 use super::page_bytes::{BatchSize, PageBytes};
-use super::past::Walk;
+use super::past::{BATCH_SIZE, Walk};
 use super::write_model::WriteModel;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
@@ -329,8 +329,31 @@ impl RecordEnv {
         id: &RecordId,
         position: u64,
     ) -> Result<Option<Head>, ApiError> {
-        self.applied.wait_for(position).await?;
-        Ok(Walk::begin(self, id, position).await?.into_head())
+        let ids = std::slice::from_ref(id);
+        let loaded = self.load_each_from_log(ids, position).await?;
+        Ok(loaded.into_iter().next().flatten())
+    }
+
+    /// Like [`Self::load_from_log`], for many records, in their order: what they need is read
+    /// together.
+    ///
+    /// # Errors
+    /// Those of [`Self::load_from_log`].
+    pub async fn load_each_from_log(
+        &self,
+        ids: &[RecordId],
+        position: u64,
+    ) -> Result<Vec<Option<Head>>, ApiError> {
+        let mut heads = Vec::with_capacity(ids.len());
+        if !ids.is_empty() {
+            self.applied.wait_for(position).await?;
+        }
+        for some in ids.chunks(BATCH_SIZE) {
+            let at: Vec<_> = some.iter().map(|id| (id.clone(), position)).collect();
+            let walks = Walk::begin_each(self, &at).await?.into_iter();
+            heads.extend(walks.map(Walk::into_head));
+        }
+        Ok(heads)
     }
 
     async fn load_missing(
@@ -346,19 +369,21 @@ impl RecordEnv {
         let loaded = self.store.load_heads(&definition, &keys).await?;
         // Asked for after the rows, so that it includes what is captured in between.
         let captured = self.store.find_captured(&definition, &keys).await?;
-        for (key, head) in keys.into_iter().zip(loaded) {
-            let is_captured = captured.contains(&key);
-            let mut is_kept = is_current;
-            let id = RecordId {
-                record_type: name.clone(),
-                key,
-            };
-            let head = if is_captured {
-                let head = self.load_from_log(&id, heads.position).await?;
-                is_kept = self.applied.position() >= heads.position;
-                head
-            } else {
-                head
+        let ids = keys.into_iter().map(|key| RecordId {
+            record_type: name.clone(),
+            key,
+        });
+        let ids: Vec<RecordId> = ids.collect();
+        let is_captured = |id: &RecordId| captured.contains(&id.key);
+        let untrusted = ids.iter().filter(|id| is_captured(id)).cloned();
+        let untrusted: Vec<RecordId> = untrusted.collect();
+        let from_log = self.load_each_from_log(&untrusted, heads.position).await?;
+        let is_log_current = self.applied.position() >= heads.position;
+        let mut from_log = from_log.into_iter();
+        for (id, head) in ids.into_iter().zip(loaded) {
+            let (head, is_kept) = match is_captured(&id) {
+                true => (from_log.next().flatten(), is_log_current),
+                false => (head, is_current),
             };
             let head = head.map(Arc::new);
             if is_kept {
