@@ -200,8 +200,8 @@ impl States {
         }
         troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
         troubles.extend(self.captured_trouble.clone());
-        if self.erasures.is_failing {
-            troubles.push("an erasure is not finished yet: the log says why".to_owned());
+        if let Some(reason) = &self.erasures.reason {
+            troubles.push(format!("an erasure is not finished yet: {reason}"));
         }
         if let Some(error) = &self.backups.last_error {
             troubles.push(format!("the last backup failed: {error}"));

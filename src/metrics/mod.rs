@@ -30,7 +30,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
     write_deliveries(&mut text, &states.deliveries);
     write_captured(&mut text, states.captured.as_ref());
-    write_erasures(&mut text, states.erasures);
+    write_erasures(&mut text, &states.erasures);
     text.metric(
         "skytrail_log_followers",
         "Clients that follow the log, or work for a consumer of it.",

@@ -182,7 +182,7 @@ pub(super) fn write_captured(text: &mut Exposition, captured: Option<&CaptureFig
         .maybe(captured.map(|it| it.num_parked_rows));
 }
 
-pub(super) fn write_erasures(text: &mut Exposition, erasures: EraserState) {
+pub(super) fn write_erasures(text: &mut Exposition, erasures: &EraserState) {
     text.metric(
         "skytrail_erasures_open",
         "Erasures that are not finished yet.",

@@ -2,21 +2,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
+use tokio::time::Instant;
 
 use super::captured;
-use super::conn::Conn;
+use super::conn::{Conn, SHORT_WAIT};
 use super::history::ERASED;
 use super::layout::Catalog;
+use super::postgres::Backend;
 use super::sql::{Arg, Sql};
 use super::sqlite::erase::failed;
 use super::store::{SqlStore, StoreLocation, Writer, open_writer_of};
 use super::{postgres, read, sqlite};
+
+/// How long to wait for those who may see erased rows, at first and at most. The wait is longer each
+/// time that it is in vain, so that readers who take turns are waited for, too.
+const WAITS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// The same for a table that is rewritten. Everyone else who wants it queues behind this, and no
+/// events are applied.
+const LOCK_WAITS: (Duration, Duration) = (SHORT_WAIT, Duration::from_secs(10));
 
 #[async_trait]
 impl Holder for SqlStore {
@@ -52,28 +63,102 @@ impl Holder for SqlStore {
     }
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
+        let marked_by = self.mark_erased(positions).await?;
+        let num_vain = self.vain_waits.fetch_add(1, Ordering::Relaxed);
+        let times = 1 << num_vain.min(16);
+        if let StoreLocation::Server(_) = &self.home {
+            self.await_readers((WAITS.0 * times).min(WAITS.1)).await?;
+        }
+        let lock_wait = (LOCK_WAITS.0 * times).min(LOCK_WAITS.1);
+        self.write_anew(marked_by, lock_wait).await?;
+        self.vain_waits.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl SqlStore {
+    /// Marks the events; returns the process that served the connection.
+    async fn mark_erased(&self, positions: &Positions) -> Result<Option<Backend>, HolderError> {
         let mut writer = self.writer.lock().await;
         let writer = open_writer_of(&mut writer).map_err(failed)?;
         self.reconnect(writer).await.map_err(failed)?;
         let backend = writer.backend();
-        let forgotten = async {
+        let marked = async {
             let (mut conn, state) = writer.conn()?;
             let catalog = Arc::clone(&state.catalog);
             mark(&mut conn, &catalog, positions).await?;
             let num_faults = read::count_faults(&mut conn).await?;
             self.num_faults.store(num_faults, Ordering::Relaxed);
+            Ok(())
+        };
+        let marked = self.served_by(backend.as_ref(), marked).await;
+        self.done(writer, marked).await?;
+        Ok(backend)
+    }
+
+    /// Waits until nobody can see in the database what was deleted by now: it keeps such rows.
+    ///
+    /// Events are applied meanwhile, because a dump can take hours.
+    async fn await_readers(&self, wait: Duration) -> Result<(), HolderError> {
+        const PERIOD: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + wait;
+        let now = {
+            let mut reader = self.reader().await?;
+            let mut conn = reader.conn().map_err(failed)?;
+            postgres::next_transaction(&mut conn)
+                .await
+                .map_err(failed)?
+        };
+        loop {
+            let mut reader = self.reader().await?;
+            let mut conn = reader.conn().map_err(failed)?;
+            let found = postgres::has_readers_since(&mut conn, now).await;
+            if !found.map_err(failed)? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let names = postgres::readers_since(&mut conn, now).await;
+                let names = names.map_err(failed)?.join(", ");
+                return Err(HolderError::Failed(format!(
+                    "a transaction that does not end may still see erased data: {names}"
+                )));
+            }
+            drop(reader);
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    /// Rewrites what held the events, over the connection that marked them: another one may lead to a
+    /// database that lacks the marks.
+    async fn write_anew(
+        &self,
+        marked_by: Option<Backend>,
+        lock_wait: Duration,
+    ) -> Result<(), HolderError> {
+        let mut writer = self.writer.lock().await;
+        let writer = open_writer_of(&mut writer).map_err(failed)?;
+        self.reconnect(writer).await.map_err(failed)?;
+        let backend = writer.backend();
+        if backend != marked_by {
+            let message = "the connection to the database was lost meanwhile";
+            return Err(HolderError::Failed(message.to_owned()));
+        }
+        let written = async {
+            let (mut conn, _) = writer.conn()?;
             // Nothing is applied meanwhile; reads continue.
             match &self.home {
                 StoreLocation::File(file) => sqlite::scrub(&file.path).await,
-                StoreLocation::Server(_) => postgres::scrub(&mut conn).await,
+                StoreLocation::Server(_) => postgres::scrub(&mut conn, lock_wait).await,
             }
         };
-        let forgotten = self.served_by(backend.as_ref(), forgotten).await;
-        self.done(writer, forgotten).await
+        match self.served_by(backend.as_ref(), written).await {
+            Err(error) if backend.is_some() && postgres::is_held(&error) => {
+                Err(postgres::not_applied(&error).into())
+            }
+            written => self.done(writer, written).await,
+        }
     }
-}
 
-impl SqlStore {
     /// Drops the connection if the work failed, so that the next attempt gets a new one.
     async fn done(
         &self,
@@ -103,7 +188,8 @@ async fn mark(
         sql.bind(Arg::Int(ERASED));
         sql.push(" WHERE position BETWEEN ");
         sql.bind(Arg::unsigned(*first)).push(" AND ");
-        sql.bind(Arg::unsigned(*last));
+        sql.bind(Arg::unsigned(*last)).push(" AND kind < ");
+        sql.bind(Arg::Int(ERASED));
         sql.execute(&mut tx.conn()).await?;
         let mut sql = Sql::new("DELETE FROM _faults WHERE position BETWEEN ");
         sql.bind(Arg::unsigned(*first)).push(" AND ");

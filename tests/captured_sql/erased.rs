@@ -8,7 +8,8 @@ use super::World;
 use crate::erasure::search::places_of;
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::postgres::shared;
+use crate::support::postgres::{Database, Postgres, shared};
+use crate::support::wire::Wire;
 
 /// Text that occurs only where a test puts it.
 const CANARY: &str = "canary-sql-71c0d95e";
@@ -97,7 +98,11 @@ fn write(world: &World, client: &Client) {
 
 /// Starts with a note that stays, and a parked row of it.
 fn begin() -> World {
-    let world = World::new();
+    begin_in(shared().database(&[]))
+}
+
+fn begin_in(database: Database<'static>) -> World {
+    let world = World::in_database(database);
     world
         .ada
         .save("note/stays", json!({"text": CONTROL, "n": 1}));
@@ -175,6 +180,96 @@ fn an_erasure_goes_on_after_a_lost_connection() {
             (world.sql(end) == "t\n").then_some(())
         });
         drop(holding);
+    });
+}
+
+/// A dump, or any other transaction, may still see what is erased: the erasure waits for it, and
+/// nothing else does.
+#[test]
+fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
+    let world = begin();
+    write(&world, &world.ada);
+    world.settled();
+    world.sql("CREATE TABLE public.other (n integer)");
+    let place = ("postgres", world.database.name());
+    let name = "SET application_name TO 'the nightly report'";
+    let open = [
+        "INSERT INTO public.other VALUES (1)",
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM app_myapp.note",
+    ];
+    let open = open.map(|sql| shared().session(place, &format!("{name}; BEGIN; {sql}")));
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
+        let mut number = 100;
+        for open in open {
+            eventually("the health names who is waited for", || {
+                number += 1;
+                let saved = json!({"text": CONTROL, "n": number});
+                world.ada.save(&format!("note/{number}"), saved);
+                let is_it = json!(["eq", {"$type": "keypath", "$val": "n"}, number]);
+                assert_eq!(world.ada.query("note", is_it).len(), 1);
+                let health = world.master.health();
+                let reasons = health["reasons"].to_string();
+                assert_eq!(health["erasures"]["num_finished"], 0);
+                (health["status"] == "degraded"
+                    && reasons.contains("an erasure is not finished")
+                    && reasons.contains("the nightly report, role postgres"))
+                .then_some(())
+            });
+            drop(open);
+        }
+    });
+    eventually("all is well again", || {
+        (world.master.health()["status"] == "OK").then_some(())
+    });
+}
+
+/// The database keeps deleted rows for readers of a standby, too, if that reports them.
+#[test]
+fn an_erasure_waits_for_readers_of_a_standby() {
+    let arguments = "-c hot_standby_feedback=on -c wal_receiver_status_interval=1";
+    let primary = Postgres::start_with(arguments).lasting();
+    let between = Wire::to(primary.folder());
+    let standby = primary.standby(between.port());
+    let world = begin_in(primary.database(&[]));
+    write(&world, &world.ada);
+    world.settled();
+    primary.await_standby(&standby);
+    let report = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM app_myapp.note";
+    let report = standby.session(("postgres", world.database.name()), report);
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
+        eventually("the health names who is waited for", || {
+            let reasons = world.master.health()["reasons"].to_string();
+            reasons.contains("walreceiver").then_some(())
+        });
+        drop(report);
+    });
+}
+
+/// A transaction that began after the erasure keeps a table for itself.
+#[test]
+fn an_erasure_does_not_wait_for_a_table_without_end() {
+    let world = begin();
+    write(&world, &world.ada);
+    world.settled();
+    let place = ("postgres", world.database.name());
+    // It has no snapshot, so it sees nothing.
+    let locking = shared().session(
+        place,
+        "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE",
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
+        eventually("the health names who is waited for", || {
+            let reasons = world.master.health()["reasons"].to_string();
+            reasons
+                .contains("role postgres) holds the lock")
+                .then_some(())
+        });
+        world.ada.save("page/1", json!({"text": CONTROL}));
+        assert_eq!(world.ada.query("page", json!(null)).len(), 1);
+        drop(locking);
     });
 }
 

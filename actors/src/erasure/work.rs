@@ -1,8 +1,9 @@
 //! Completing erasures.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{ErasureEnd, ErasureScope, EventBody};
@@ -22,7 +23,7 @@ const ENDING: Duration = Duration::from_secs(3600);
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
 
 /// The eraser's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EraserState {
     /// Erasures that are not done everywhere yet.
     pub num_open: usize,
@@ -30,22 +31,26 @@ pub struct EraserState {
     pub num_finished: u64,
     /// Whether a holder failed to do what it was asked.
     pub is_failing: bool,
+    /// Why the last attempt failed.
+    pub reason: Option<String>,
 }
 
 /// The eraser's counters.
 #[derive(Debug, Default)]
 pub(super) struct EraserStats {
     num_finished: AtomicU64,
-    is_failing: AtomicBool,
+    failure: Mutex<Option<String>>,
 }
 
 impl Eraser {
     /// Returns the eraser's state.
     pub fn state(&self) -> EraserState {
+        let reason = self.state.failure.lock().clone();
         EraserState {
             num_open: *self.erasures.watch().borrow(),
             num_finished: self.state.num_finished.load(Ordering::Relaxed),
-            is_failing: self.state.is_failing.load(Ordering::Relaxed),
+            is_failing: reason.is_some(),
+            reason,
         }
     }
 
@@ -60,8 +65,9 @@ impl Eraser {
         let mut pause = PAUSES.0;
         while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
             let open = self.erasures.open();
-            let is_done = self.finish(&open).await;
-            self.state.is_failing.store(!is_done, Ordering::Relaxed);
+            let failure = self.finish(&open).await.err();
+            let is_done = failure.is_none();
+            *self.state.failure.lock() = failure;
             if is_done {
                 pause = PAUSES.0;
                 continue;
@@ -116,8 +122,8 @@ impl Eraser {
     }
 
     /// Calls all holders for some erasures together, and ends each erasure whose files are gone;
-    /// returns whether all have ended.
-    async fn finish(&self, open: &[Erasure]) -> bool {
+    /// fails with the reason if not all have ended.
+    async fn finish(&self, open: &[Erasure]) -> Result<(), String> {
         let positions = open.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
         let last = open.last().map_or(0, |erasure| erasure.mark.position);
@@ -125,16 +131,16 @@ impl Eraser {
         let keys = open.iter().flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
             tracing::error!(%error, "keys of an erasure are not destroyed yet; trying again");
-            return false;
+            return Err(format!("keys are not destroyed yet: {error}"));
         }
         if let Err(error) = self.env.applied.wait_for(last).await {
             tracing::warn!(%error, "an erasure waits for the record store");
-            return false;
+            return Err(format!("it waits for the record store: {error}"));
         }
         // After this, changes to it by SQL are in the log, or parked.
         if let Err(error) = self.env.captured.drain().await {
             tracing::warn!(%error, "an erasure waits for changes made by SQL");
-            return false;
+            return Err(format!("it waits for changes made by SQL: {error}"));
         }
         let scopes = open.iter().map(|erasure| erasure.request.scope.clone());
         let scopes: Vec<ErasureScope> = scopes.collect();
@@ -151,34 +157,38 @@ impl Eraser {
                 {
                     reserve.give_up();
                 }
-                return false;
+                return Err(format!("{holder}: {error}"));
             }
         }
-        let mut is_done = true;
+        let mut done = Ok(());
         for erasure in open {
             // An erasure whose files cannot be removed does not hold up the others.
-            is_done &= self.remove_files(erasure).await && self.end(erasure).await;
+            let ended = match self.remove_files(erasure).await {
+                Ok(()) => self.end(erasure).await,
+                failed => failed,
+            };
+            done = done.and(ended);
         }
-        is_done
+        done
     }
 
-    async fn remove_files(&self, erasure: &Erasure) -> bool {
+    async fn remove_files(&self, erasure: &Erasure) -> Result<(), String> {
         let files = &erasure.request.files;
         let Some(remover) = self.files.as_ref().filter(|_| !files.is_empty()) else {
-            return true;
+            return Ok(());
         };
         let removed = remover.remove(files).await;
         if let Err(error) = &removed {
             let erasure = &erasure.stream;
             tracing::error!(%erasure, %error, "files of an erasure are not removed yet; trying again");
         }
-        removed.is_ok()
+        removed.map_err(|error| format!("files are not removed yet: {error}"))
     }
 
-    async fn end(&self, erasure: &Erasure) -> bool {
+    async fn end(&self, erasure: &Erasure) -> Result<(), String> {
         if let Err(error) = self.note_end(erasure).await {
             tracing::error!(%error, "the end of an erasure could not be noted");
-            return false;
+            return Err(format!("its end could not be noted: {error}"));
         }
         self.state.num_finished.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
@@ -186,7 +196,7 @@ impl Eraser {
             events = erasure.request.positions.len(),
             "erased"
         );
-        true
+        Ok(())
     }
 
     async fn note_end(&self, erasure: &Erasure) -> Result<(), ApiError> {

@@ -2,32 +2,71 @@
 
 use std::time::Duration;
 
+use super::errors::{held, is_held};
 use super::rebuild;
 use super::schema::run_script;
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, Row};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
 
 const STATISTICS: &str = include_str!("statistics.sql");
 
-/// Rewrites all tables, so that nothing of deleted rows is left in their files. The database's own
-/// write-ahead log and backups are its own responsibility.
-pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+/// Rewrites all tables, so that nothing of deleted rows is left in their files. No reader may still
+/// see these rows: see [`has_readers_since`]. Each lock is waited for at most this long. The database's own write-ahead log and backups are its own
+/// responsibility.
+///
+/// # Errors
+/// Among others, one that names who holds a table.
+pub(in crate::projection) async fn scrub(
+    conn: &mut Conn<'_>,
+    lock_wait: Duration,
+) -> Result<(), sqlx::Error> {
+    limit_lock_wait(conn, lock_wait).await?;
+    let scrubbed = write_anew(conn).await;
+    limit_lock_wait(conn, Duration::ZERO).await.and(scrubbed)
+}
+
+/// Limits how long the session waits for a lock; not at all if it is zero.
+async fn limit_lock_wait(conn: &mut Conn<'_>, wait: Duration) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("SELECT set_config('lock_timeout',");
+    sql.bind(Arg::Text(format!("{}ms", wait.as_millis())))
+        .push(",false)");
+    sql.fetch_optional(conn).await.map(drop)
+}
+
+async fn write_anew(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     if !rebuild::drop_copies(conn).await? {
         let message = "waits for a command that fills a store next to this one".to_owned();
         return Err(sqlx::Error::Protocol(message));
     }
-    await_readers(conn).await?;
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
     );
     for row in sql.fetch_all(conn).await? {
+        let table = Name::new(row.catalog(0)?);
         let mut vacuum = Sql::new("VACUUM (FULL, ANALYZE) ");
-        vacuum.name(&Name::new(row.catalog(0)?));
-        vacuum.execute(conn).await?;
+        vacuum.name(&table);
+        if let Err(error) = vacuum.execute(conn).await {
+            let holders = match is_held(&error) {
+                true => users_of(conn, &table).await?,
+                false => Vec::new(),
+            };
+            return Err(held(error, &holders));
+        }
     }
     scrub_statistics(conn).await
+}
+
+/// Lists the sessions that hold a lock on a table.
+async fn users_of(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<String>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(SESSION).push(
+        " FROM pg_stat_activity AS a WHERE pid<>pg_backend_pid() AND pid IN \
+         (SELECT l.pid FROM pg_locks AS l WHERE l.granted AND l.relation=to_regclass(",
+    );
+    sql.bind(Arg::quoted(table)).push(")) ORDER BY pid");
+    names(&sql.fetch_all(conn).await?)
 }
 
 /// Removes values of rows from the statistics. They are renewed together with the tables, except
@@ -45,29 +84,82 @@ async fn scrub_statistics(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Waits for all transactions that may still see deleted rows: these are kept as long as there is
-/// one.
-async fn await_readers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-    const TRIES: u32 = 200;
-    const PAUSE: Duration = Duration::from_millis(100);
+/// Returns the number of the next transaction: what was committed until now can only be invisible to
+/// transactions that already run.
+pub(in crate::projection) async fn next_transaction(
+    conn: &mut Conn<'_>,
+) -> Result<i64, sqlx::Error> {
     let now = Sql::new("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
     let row = now.fetch_optional(conn).await?;
-    let now = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
-    for _ in 0..TRIES {
-        let mut sql = Sql::new("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= ");
-        sql.bind(Arg::Int(now)).push(
-            " AND coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity \
-             WHERE datname=current_database() AND pid<>pg_backend_pid()), 0) \
-             <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ",
-        );
-        sql.bind(Arg::Int(now));
-        let row = sql.fetch_optional(conn).await?;
-        if row.map_or(Ok(false), |row| row.flag(0))? {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    let message =
-        "another program's transaction may still see erased data, and does not end".to_owned();
-    Err(sqlx::Error::Protocol(message))
+    row.ok_or(sqlx::Error::RowNotFound)?.int(0)
+}
+
+/// Returns whether rows that were deleted before a transaction may still be seen: the database keeps
+/// them as long as anybody may.
+///
+/// That is a session of this database whose snapshot is older, a standby that reports its readers,
+/// or a transaction of any database that writes, because every snapshot waits for its end.
+pub(in crate::projection) async fn has_readers_since(
+    conn: &mut Conn<'_>,
+    transaction: i64,
+) -> Result<bool, sqlx::Error> {
+    let mut sql = Sql::new("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint < ");
+    sql.bind(Arg::Int(transaction))
+        .push(" OR EXISTS (SELECT 1 FROM pg_stat_activity WHERE ");
+    push_is_reader(&mut sql, transaction);
+    sql.push(") OR EXISTS (SELECT 1 FROM pg_replication_slots WHERE age(xmin) > ");
+    push_age(&mut sql, transaction);
+    sql.push(")");
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(true), |row| row.flag(0))
+}
+
+/// Names those for whom [`has_readers_since`] says so.
+pub(in crate::projection) async fn readers_since(
+    conn: &mut Conn<'_>,
+    transaction: i64,
+) -> Result<Vec<String>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(SESSION).push(" FROM pg_stat_activity WHERE ");
+    push_is_reader(&mut sql, transaction);
+    sql.push(" OR pid<>pg_backend_pid() AND age(backend_xid) > ");
+    push_age(&mut sql, transaction);
+    sql.push(
+        " UNION ALL SELECT format('prepared transaction %s (database %s, role %s)', gid, \
+         database, owner) FROM pg_prepared_xacts WHERE age(transaction) > ",
+    );
+    push_age(&mut sql, transaction);
+    sql.push(
+        " UNION ALL SELECT format('replication slot %s', slot_name) FROM pg_replication_slots \
+         WHERE age(xmin) > ",
+    );
+    push_age(&mut sql, transaction);
+    names(&sql.fetch_all(conn).await?)
+}
+
+/// Describes a session of `pg_stat_activity`.
+const SESSION: &str = "format('process %s (%s, role %s)', pid, \
+                       coalesce(nullif(application_name, ''), 'no application_name'), \
+                       coalesce(usename, 'none'))";
+
+/// Adds the condition that a session's snapshot is older than a transaction. A session of no
+/// database serves a standby.
+fn push_is_reader(sql: &mut Sql, transaction: i64) {
+    sql.push(
+        "pid<>pg_backend_pid() AND coalesce(datname=current_database(), true) \
+         AND age(backend_xmin) > ",
+    );
+    push_age(sql, transaction);
+}
+
+/// Adds the age of a transaction.
+fn push_age(sql: &mut Sql, transaction: i64) {
+    sql.push("pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ")
+        .bind(Arg::Int(transaction));
+}
+
+fn names(rows: &[Row]) -> Result<Vec<String>, sqlx::Error> {
+    rows.iter()
+        .map(|row| Ok(row.text(0)?.into_owned()))
+        .collect()
 }

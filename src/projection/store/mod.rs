@@ -5,7 +5,7 @@ mod port;
 mod turns;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct SqlStore {
     pub(super) index_limits: IndexLimits,
     /// When indexes were first looked after in this process.
     pub(super) tended_since: OnceLock<Timestamp>,
+    /// How often in a row an erasure was attempted in vain.
+    pub(super) vain_waits: AtomicU32,
     /// When constraints of other programs that were lifted are tried again.
     pub(super) lifted: Mutex<Retries>,
     /// The maximum size of an answer's records in bytes.
@@ -211,6 +213,7 @@ impl SqlStore {
             stats: Stats::default(),
             index_limits,
             tended_since: OnceLock::new(),
+            vain_waits: AtomicU32::new(0),
             lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
             turns: Turns::new(num_readers.saturating_sub(1), max_wait),
