@@ -75,6 +75,73 @@ fn a_way_that_loses_what_connections_say_of_themselves_is_refused() {
     assert_eq!(database.sql(made), "0\n");
 }
 
+/// Whatever is set for the server's role, it writes and answers in the same way.
+#[test]
+fn settings_of_the_role_change_nothing() {
+    let database = shared().database(&[]);
+    let name = database.name();
+    for setting in [
+        "default_transaction_isolation TO serializable",
+        "default_transaction_deferrable TO on",
+        "lock_timeout TO '10ms'",
+        "idle_in_transaction_session_timeout TO '10ms'",
+        "statement_timeout TO '300ms'",
+        "standard_conforming_strings TO off",
+        "\"DateStyle\" TO 'German'",
+        "\"TimeZone\" TO 'Asia/Kolkata'",
+        "\"IntervalStyle\" TO sql_standard",
+        "extra_float_digits TO -15",
+        "bytea_output TO escape",
+        "transform_null_equals TO on",
+        "quote_all_identifiers TO on",
+        "search_path TO pg_catalog",
+        "row_security TO off",
+    ] {
+        database.sql(&format!("ALTER DATABASE {name} SET {setting}"));
+    }
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let ada = Client::signed_up(&server, "ada");
+    let date = json!({"$type": "date", "$date": "2026-02-03T04:05:06.789012Z"});
+    let exact = 0.1 + 0.2;
+    let fields = json!({"text": "50% off\\", "n": exact, "at": date, "m": 0});
+    ada.save("note/1", fields);
+    let keypath = |field: &str| json!({"$type": "keypath", "$val": field});
+    for condition in [
+        json!(["like", keypath("text"), "50\\%%"]),
+        json!(["ilike", keypath("text"), "%OFF\\\\"]),
+        json!(["eq", keypath("n"), exact]),
+        json!(["eq", keypath("at"), date]),
+        json!(["not", ["eq", keypath("m"), null]]),
+    ] {
+        assert_eq!(ada.query("note", condition.clone()).len(), 1, "{condition}");
+    }
+
+    // Another program changes the row that the server is about to change.
+    for round in 1..=5 {
+        let change = format!(
+            "SET lock_timeout TO 0; SET statement_timeout TO 0; \
+             SET idle_in_transaction_session_timeout TO 0; \
+             BEGIN ISOLATION LEVEL READ COMMITTED; UPDATE app_myapp.note SET m = {round}"
+        );
+        let mut other = shared().session(("postgres", name), &change);
+        ada.save("note/1", json!({"n": round}));
+        let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type='Lock' \
+                       AND datname=current_database()";
+        eventually("the server waits for the row", || {
+            (database.sql(waiting) == "t\n").then_some(())
+        });
+        other.sql("COMMIT");
+        eventually("both changes are in the log", || {
+            let note = &ada.query("note", json!(null))[0];
+            (note["n"] == round && note["m"] == round).then_some(())
+        });
+    }
+    let kept = database.sql("SELECT n, m, at FROM app_myapp.note");
+    assert_eq!(kept, "5|5|03.02.2026 04:05:06.789012\n");
+    let said = server.output();
+    assert!(!said.contains("could not serialize"), "{said}");
+}
+
 /// The writing connection waits as long as needed, whatever is set for the role or the database.
 #[test]
 fn what_limits_the_statements_of_others_does_not_limit_the_one_who_writes() {

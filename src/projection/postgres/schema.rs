@@ -81,6 +81,12 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
             // schema.
             ("statement_timeout", "0"),
             ("idle_session_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+            ("lock_timeout", "0"),
+            // Nor do other settings of the role or the database. If another program changes a row
+            // first, the server writes its own version all the same.
+            ("default_transaction_isolation", "read committed"),
+            ("standard_conforming_strings", "on"),
             // What was erased, parked or written to the log from here must not return. Transactions
             // that only apply the log can choose otherwise.
             ("synchronous_commit", "on"),
