@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::json::list;
 
 use super::log_search::moment;
-use super::remote::{RunningServer, ServerFlag, block_on};
+use super::remote::{RunningServer, ServerFlag, block_on, set};
 use super::{complain, show, show_json};
 use crate::config::Config;
 
@@ -199,7 +199,7 @@ async fn changes(server: &RunningServer, command: &Changes) -> Result<(), String
         let Some(next) = page.info.and_then(|info| info.next) else {
             break;
         };
-        body["from"] = next.into();
+        set(&mut body, "from", next);
     }
     if is_none {
         let user = &command.user;
@@ -238,7 +238,7 @@ async fn refusals(server: &RunningServer, command: &Refusals) -> Result<(), Stri
         let Some(next) = page.info.and_then(|info| info.next) else {
             break;
         };
-        body["before"] = next.into();
+        set(&mut body, "before", next);
     }
     if is_none && !command.json {
         show("nobody was refused");

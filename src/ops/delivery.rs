@@ -168,7 +168,7 @@ async fn all_of(server: &RunningServer, action: &str, mut body: Json) -> Result<
         let last = page.last().and_then(|letter| letter.get("id")).cloned();
         all.extend(page);
         match last.filter(|_| action == "delivery:dead_letters") {
-            Some(last) => body["after"] = last,
+            Some(last) => remote::set(&mut body, "after", last),
             None => return Ok(all),
         }
     }

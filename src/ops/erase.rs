@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
-use super::remote::{RunningServer, ServerFlag, block_on};
+use super::remote::{RunningServer, ServerFlag, block_on, set};
 use super::{complain, say, show_json};
 use crate::config::Config;
 
@@ -162,7 +162,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
 
 fn erase(config: &Config, (action, mut body): (&str, Json), order: &Order) -> Result<(), String> {
     let server = RunningServer::find(config, &order.server)?;
-    body["why"] = order.why.as_str().into();
+    set(&mut body, "why", order.why.as_str());
     let erased = block_on(server.call(action, body))?;
     let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
     let refused = member("refused");

@@ -14,7 +14,7 @@ use skytrail_schema::json;
 
 use super::log_search::moment as at;
 use super::partial::Partial;
-use super::remote::{RunningServer, ServerFlag, block_on};
+use super::remote::{RunningServer, ServerFlag, block_on, set};
 use super::unwritten;
 use crate::config::Config;
 use crate::import::table;
@@ -194,8 +194,9 @@ async fn write(
         loop {
             let mut body = json!({"record_type": name, "after": after, "as_of": moment});
             if let Some(predicate) = &command.predicate {
-                let predicate = json::from_str(predicate);
-                body["predicate"] = predicate.map_err(|error| format!("--predicate: {error}"))?;
+                let predicate: Json =
+                    json::from_str(predicate).map_err(|error| format!("--predicate: {error}"))?;
+                set(&mut body, "predicate", predicate);
             }
             let page: Page = server.call_for("record:export", body).await?;
             for record in &page.result {

@@ -78,6 +78,13 @@ pub fn block_on<T, E: Into<String>>(talk: impl Future<Output = Result<T, E>>) ->
         .map_err(Into::into)
 }
 
+/// Sets a member of a request's body.
+pub fn set(body: &mut Json, name: &str, value: impl Into<Json>) {
+    if let Json::Object(members) = body {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
 impl RunningServer {
     /// Finds out the server's address and its master key; does not connect yet.
     ///

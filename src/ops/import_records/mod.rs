@@ -24,7 +24,7 @@ use self::lines::{Line, json_lines, rows};
 use self::mapping::Mapping;
 use self::planned::{Planned, references, type_to_wire};
 use super::export::{AUTH_LINE, Format, ROLES_LINE, Schema, schema};
-use super::remote::{CallError, RunningServer, ServerFlag, block_on};
+use super::remote::{CallError, RunningServer, ServerFlag, block_on, set};
 use crate::config::Config;
 use crate::import::Report;
 
@@ -316,11 +316,16 @@ impl Import<'_> {
             "postpone": !again && !self.command.hooks,
         });
         if self.command.dry_run {
-            body["record_types"] = self.planned.to_wire(&self.schema);
-            body["expected"] = json!(self.planned.expected(&records));
+            let types = self.planned.to_wire(&self.schema);
+            set(&mut body, "record_types", types);
+            set(
+                &mut body,
+                "expected",
+                json!(self.planned.expected(&records)),
+            );
         } else if self.command.hooks {
             // Whether the targets exist turns out when the records are saved.
-            body["expected"] = json!(references(&records));
+            set(&mut body, "expected", json!(references(&records)));
         }
         let answer = self.server.call("record:import", body).await?;
         let items = answer.as_array().into_iter().flatten();
