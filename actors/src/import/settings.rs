@@ -20,6 +20,7 @@ use crate::record::apply;
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 use crate::record::types::number_present;
+use crate::record::unique;
 
 /// A type as it would be.
 pub(super) type PlannedType = Arc<TypeDefinition>;
@@ -157,10 +158,11 @@ impl Importer {
         }
         let fields = imported.fields.iter();
         let fields = fields.filter(|(name, _)| !here.fields.contains_key(*name));
-        let unique = imported
-            .unique
-            .iter()
-            .filter(|set| !here.unique.contains(set));
+        let is_declared = |set: &Vec<String>| {
+            let mut declared = here.unique.iter();
+            declared.any(|it| unique::are_same(it, set))
+        };
+        let unique = imported.unique.iter().filter(|set| !is_declared(set));
         let last = self.env.store.load_snapshot().await?.sequences;
         let gave = |field: &str, number: i64| {
             let mut last = last.iter();
