@@ -198,10 +198,14 @@ fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM app_myapp.note",
     ];
     let open = open.map(|sql| shared().session(place, &format!("{name}; BEGIN; {sql}")));
+    let num_segments = || {
+        let journal = world.server.data_dir().join("journal");
+        std::fs::read_dir(journal).unwrap().count()
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
-        let mut number = 100;
-        for open in open {
+        let (mut number, mut segments) = (100, Vec::new());
+        for (num_attempts, open) in (1..).zip(open) {
             eventually("the health names who is waited for", || {
                 number += 1;
                 let saved = json!({"text": CONTROL, "n": number});
@@ -211,13 +215,17 @@ fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
                 let health = world.master.health();
                 let reasons = health["reasons"].to_string();
                 assert_eq!(health["erasures"]["num_finished"], 0);
-                (health["status"] == "degraded"
+                let said = world.server.output();
+                (said.matches("an erasure is not done yet").count() >= num_attempts
+                    && health["status"] == "degraded"
                     && reasons.contains("an erasure is not finished")
                     && reasons.contains("the nightly report, role postgres"))
                 .then_some(())
             });
+            segments.push(num_segments());
             drop(open);
         }
+        assert_eq!(segments[0], segments[1], "the log is asked only once");
     });
     eventually("all is well again", || {
         (world.master.health()["status"] == "OK").then_some(())

@@ -42,6 +42,15 @@ pub(super) struct EraserStats {
     failure: Mutex<Option<String>>,
 }
 
+/// How far the holders are with the open erasures. Those that are done are not called again if a
+/// later one fails: the log would begin a new segment each time, and fill sled anew.
+#[derive(Default)]
+struct Progress {
+    /// The position of the last erasure.
+    last: u64,
+    num_holders: usize,
+}
+
 impl Eraser {
     /// Returns the eraser's state.
     pub fn state(&self) -> EraserState {
@@ -63,9 +72,10 @@ impl Eraser {
     async fn finish_all(&self) {
         let mut num_open = self.erasures.watch();
         let mut pause = PAUSES.0;
+        let mut progress = Progress::default();
         while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
             let open = self.erasures.open();
-            let failure = self.finish(&open).await.err();
+            let failure = self.finish(&open, &mut progress).await.err();
             let is_done = failure.is_none();
             *self.state.failure.lock() = failure;
             if is_done {
@@ -123,10 +133,16 @@ impl Eraser {
 
     /// Calls all holders for some erasures together, and ends each erasure whose files are gone;
     /// fails with the reason if not all have ended.
-    async fn finish(&self, open: &[Erasure]) -> Result<(), String> {
+    async fn finish(&self, open: &[Erasure], progress: &mut Progress) -> Result<(), String> {
         let positions = open.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
         let last = open.last().map_or(0, |erasure| erasure.mark.position);
+        if last != progress.last {
+            *progress = Progress {
+                last,
+                num_holders: 0,
+            };
+        }
         // This comes first: it is quick, and takes effect in every copy of the log.
         let keys = open.iter().flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
@@ -144,7 +160,7 @@ impl Eraser {
         }
         let scopes = open.iter().map(|erasure| erasure.request.scope.clone());
         let scopes: Vec<ErasureScope> = scopes.collect();
-        for holder in &self.holders {
+        for holder in self.holders.iter().skip(progress.num_holders) {
             let forgotten = match holder.forget_beside(&scopes).await {
                 Ok(()) => holder.forget(&positions).await,
                 failed => failed,
@@ -159,6 +175,7 @@ impl Eraser {
                 }
                 return Err(format!("{holder}: {error}"));
             }
+            progress.num_holders += 1;
         }
         let mut done = Ok(());
         for erasure in open {

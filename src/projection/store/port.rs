@@ -29,6 +29,25 @@ use crate::projection::postgres::{self, silent};
 use crate::projection::query::QueryError;
 use crate::projection::{accounts, captured, history, query, read};
 
+/// Runs a read on a connection, and converts its errors for the port. With a definition, it reads
+/// from the type's table; if the type has none yet, the method returns an empty answer.
+macro_rules! reading {
+    ($store:expr, $conn:ident => $read:expr) => {{
+        let mut reader = $store.reader().await?;
+        let mut $conn = reader.conn().map_err(|error| $store.failed(error))?;
+        $read.await.map_err(|error| $store.failed(error))
+    }};
+    ($store:expr, $definition:expr, $conn:ident, $table:ident => $read:expr) => {{
+        let mut reader = $store.reader().await?;
+        let layout = reader.layout($definition);
+        let Some($table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(Default::default());
+        };
+        let mut $conn = reader.conn().map_err(|error| $store.failed(error))?;
+        $read.await.map_err(|error| $store.failed(error))
+    }};
+}
+
 /// Which records a query is about.
 #[derive(Clone, Copy)]
 enum Kind<'a> {
@@ -121,11 +140,7 @@ impl SqlStore {
 #[async_trait]
 impl RecordStore for SqlStore {
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::snapshot(&mut conn)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => read::snapshot(&mut conn))
     }
 
     async fn load_heads(
@@ -148,14 +163,9 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError> {
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(None);
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = read::list_by_fields(&mut conn, table, fields, (None, 1)).await;
-        let found = found.map_err(|error| self.failed(error))?;
+        let found = reading!(self, definition, conn, table => {
+            read::list_by_fields(&mut conn, table, fields, (None, 1))
+        })?;
         Ok(found.into_iter().next())
     }
 
@@ -166,14 +176,9 @@ impl RecordStore for SqlStore {
         besides: &RecordKey,
     ) -> Result<Vec<RecordKey>, StoreError> {
         const MANY: u64 = 16;
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(Vec::new());
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = read::list_by_fields(&mut conn, table, fields, (Some(besides), MANY)).await;
-        found.map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => {
+            read::list_by_fields(&mut conn, table, fields, (Some(besides), MANY))
+        })
     }
 
     async fn find_shared(
@@ -181,14 +186,7 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         fields: &[String],
     ) -> Result<Option<[RecordKey; 2]>, StoreError> {
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(None);
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = read::find_shared(&mut conn, table, fields).await;
-        found.map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => read::find_shared(&mut conn, table, fields))
     }
 
     async fn find_captured(
@@ -199,14 +197,7 @@ impl RecordStore for SqlStore {
         if let StoreLocation::File(_) = self.home {
             return Ok(HashSet::new());
         }
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(HashSet::new());
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = captured::find(&mut conn, &table.name, keys).await;
-        found.map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => captured::find(&mut conn, &table.name, keys))
     }
 
     async fn list_captured(
@@ -216,14 +207,7 @@ impl RecordStore for SqlStore {
         if let StoreLocation::File(_) = self.home {
             return Ok(Vec::new());
         }
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(Vec::new());
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let listed = captured::list(&mut conn, &table.name).await;
-        listed.map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => captured::list(&mut conn, &table.name))
     }
 
     async fn find_referrers(
@@ -259,27 +243,11 @@ impl RecordStore for SqlStore {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<RecordKey>, StoreError> {
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(Vec::new());
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::keys(&mut conn, table, after, limit)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => read::keys(&mut conn, table, after, limit))
     }
 
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
-        let mut reader = self.reader().await?;
-        let layout = reader.layout(definition);
-        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
-            return Ok(0);
-        };
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::count(&mut conn, table)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, definition, conn, table => read::count(&mut conn, table))
     }
 
     async fn query(
@@ -314,11 +282,7 @@ impl RecordStore for SqlStore {
     }
 
     async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::find_full_states(&mut conn, at)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => history::find_full_states(&mut conn, at))
     }
 
     async fn list_creations(
@@ -326,22 +290,14 @@ impl RecordStore for SqlStore {
         streams: &[Stream],
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_creations(&mut conn, streams, until)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => history::list_creations(&mut conn, streams, until))
     }
 
     async fn list_candidates(
         &self,
         ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_candidates(&mut conn, ranges)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => history::list_candidates(&mut conn, ranges))
     }
 
     async fn list_candidates_before(
@@ -350,11 +306,7 @@ impl RecordStore for SqlStore {
         until: u64,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_candidates_before(&mut conn, stream, until, limit)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => history::list_candidates_before(&mut conn, stream, until, limit))
     }
 
     async fn list_positions_of_kind(
@@ -363,11 +315,7 @@ impl RecordStore for SqlStore {
         from: u64,
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions_of_kind(&mut conn, kind, from, until)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => history::list_positions_of_kind(&mut conn, kind, from, until))
     }
 
     async fn scan(
@@ -390,11 +338,7 @@ impl RecordStore for SqlStore {
         &self,
         ids: &[UserId],
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        accounts::users(&mut conn, ids)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => accounts::users(&mut conn, ids))
     }
 
     async fn find_linked(
@@ -402,22 +346,14 @@ impl RecordStore for SqlStore {
         service: &Service,
         principal: &str,
     ) -> Result<Option<UserId>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        accounts::linked(&mut conn, service, principal)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => accounts::linked(&mut conn, service, principal))
     }
 
     async fn load_assets(
         &self,
         names: &[AssetName],
     ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::assets(&mut conn, names)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => read::assets(&mut conn, names))
     }
 
     async fn list_assets(
@@ -425,11 +361,7 @@ impl RecordStore for SqlStore {
         after: Option<&AssetName>,
         limit: u32,
     ) -> Result<Vec<AssetName>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::asset_names(&mut conn, after, limit)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => read::asset_names(&mut conn, after, limit))
     }
 
     async fn load_relations(
@@ -438,19 +370,11 @@ impl RecordStore for SqlStore {
         from: &UserId,
         others: &[UserId],
     ) -> Result<(u32, BTreeSet<UserId>), StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        accounts::relations(&mut conn, relation, from, others)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => accounts::relations(&mut conn, relation, from, others))
     }
 
     async fn list_related(&self, page: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        accounts::related_page(&mut conn, page)
-            .await
-            .map_err(|error| self.failed(error))
+        reading!(self, conn => accounts::related_page(&mut conn, page))
     }
 
     fn num_faults(&self) -> u64 {
