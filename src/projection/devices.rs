@@ -40,10 +40,9 @@ impl DeviceStore for SqlStore {
         let mut found = Vec::new();
         for chunk in users.chunks(MAX_KEYS) {
             let mut sql = Sql::new("SELECT id FROM _device WHERE auth_id IN (");
-            for (index, user) in chunk.iter().enumerate() {
-                sql.push(if index == 0 { "" } else { "," });
+            sql.separated(chunk, |sql, user| {
                 sql.bind(Arg::text(user.as_str()));
-            }
+            });
             sql.push(")");
             found.extend(self.device_ids(sql).await?);
         }

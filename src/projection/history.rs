@@ -138,10 +138,9 @@ async fn list(
         // Statements have one of two lengths only: the last stream is repeated to fill the list.
         let num_named = if some.len() > 1 { STREAMS } else { 1 };
         let last = some.last().into_iter().cycle();
-        for (index, stream) in some.iter().chain(last).take(num_named).enumerate() {
-            sql.push(if index == 0 { "" } else { "," });
+        sql.separated(some.iter().chain(last).take(num_named), |sql, stream| {
             sql.bind(Arg::Int(*stream));
-        }
+        });
         sql.push(") AND position BETWEEN ")
             .bind(Arg::unsigned(from));
         sql.push(" AND ").bind(Arg::unsigned(until));

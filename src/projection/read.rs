@@ -146,10 +146,9 @@ pub(crate) async fn past_heads(
         push_head_columns(&mut sql, past);
         sql.push(" FROM ").name(&past.name);
         sql.push(" AS t WHERE t._position IN (");
-        for (index, position) in chunk.iter().enumerate() {
-            sql.push(if index == 0 { "" } else { "," });
+        sql.separated(chunk, |sql, position| {
             sql.bind(Arg::unsigned(*position));
-        }
+        });
         sql.push(")");
         for row in sql.fetch_all(conn).await? {
             let head = decode_head(&layout.definition.name, past, &row)?;

@@ -361,22 +361,35 @@ impl Sql {
         sql.push(table).push(" (");
         sql.list(key_names.into_iter().chain(other_names));
         sql.push(") VALUES (");
-        for (index, (_, value)) in key.into_iter().chain(others).enumerate() {
-            sql.push(if index == 0 { "" } else { "," }).bind(value);
-        }
+        sql.separated(key.into_iter().chain(others), |sql, (_, value)| {
+            sql.bind(value);
+        });
         sql.push(") ON CONFLICT (").list(key_names);
         sql.push(") DO UPDATE SET ");
-        for (index, name) in other_names.into_iter().enumerate() {
-            sql.push(if index == 0 { "" } else { "," });
+        sql.separated(other_names, |sql, name| {
             sql.push(name).push("=excluded.").push(name);
-        }
+        });
         sql
     }
 
     /// Adds literals of this program, separated by commas.
     fn list(&mut self, texts: impl IntoIterator<Item = &'static str>) -> &mut Self {
-        for (index, text) in texts.into_iter().enumerate() {
-            self.push(if index == 0 { "" } else { "," }).push(text);
+        self.separated(texts, |sql, text| {
+            sql.push(text);
+        })
+    }
+
+    /// Adds something for each item, separated by commas.
+    pub(crate) fn separated<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut add: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.push(",");
+            }
+            add(self, item);
         }
         self
     }
@@ -426,10 +439,9 @@ impl Sql {
 
     /// Adds placeholders for values that follow later, separated by commas.
     pub(crate) fn holes(&mut self, kinds: impl IntoIterator<Item = Kind>) -> &mut Self {
-        for (index, kind) in kinds.into_iter().enumerate() {
-            self.push(if index == 0 { "" } else { "," }).hole(kind);
-        }
-        self
+        self.separated(kinds, |sql, kind| {
+            sql.hole(kind);
+        })
     }
 
     /// Adds the condition that the preceding expression is one of some strings.
@@ -445,10 +457,9 @@ impl Sql {
         let size = items.len().next_power_of_two();
         let last = items.last().into_iter().cycle();
         self.push(" IN (");
-        for (index, item) in items.iter().chain(last).take(size).enumerate() {
-            self.push(if index == 0 { "" } else { "," });
-            self.bind(value(item));
-        }
+        self.separated(items.iter().chain(last).take(size), |sql, item| {
+            sql.bind(value(item));
+        });
         self.push(")")
     }
 
@@ -458,13 +469,9 @@ impl Sql {
         before: &'static str,
         names: impl IntoIterator<Item = &'a Name>,
     ) -> &mut Self {
-        for (index, name) in names.into_iter().enumerate() {
-            if index > 0 {
-                self.push(",");
-            }
-            self.push(before).name(name);
-        }
-        self
+        self.separated(names, |sql, name| {
+            sql.push(before).name(name);
+        })
     }
 
     /// Adds another statement's text and values.

@@ -143,12 +143,11 @@ async fn add_actors(
     let row = sql.fetch_optional(conn).await?;
     let last = row.map_or(Ok(0), |row| row.int(0))?;
     let mut sql = Sql::new("INSERT INTO _actor (id, actor) VALUES ");
-    for (index, (id, text)) in (last + 1..).zip(texts).enumerate() {
-        sql.push(if index == 0 { "(" } else { ",(" });
-        sql.bind(Arg::Int(id)).push(",");
+    sql.separated((last + 1..).zip(texts), |sql, (id, text)| {
+        sql.push("(").bind(Arg::Int(id)).push(",");
         sql.bind(Arg::text(text.as_str())).push(")");
         actors.0.put((*text).clone(), id);
-    }
+    });
     sql.execute(conn).await?;
     Ok(())
 }

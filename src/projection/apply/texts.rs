@@ -95,10 +95,9 @@ fn replace(table: &Table, num_rows: usize, num_kept: usize) -> Sql {
     let mut sql = insert("INSERT INTO ", table, num_rows);
     sql.push(" ON CONFLICT (_id) DO UPDATE SET ");
     let replaced = stored_columns(table.dialect).iter().skip(num_kept);
-    for (index, name) in replaced.enumerate() {
-        sql.push(if index == 0 { "" } else { "," });
+    sql.separated(replaced, |sql, name| {
         sql.push(name).push("=excluded.").push(name);
-    }
+    });
     for name in table.field_names() {
         sql.push(",").name(name).push("=excluded.").name(name);
     }
@@ -109,11 +108,10 @@ fn replace(table: &Table, num_rows: usize, num_kept: usize) -> Sql {
 fn patch_one(table: &Table, places: &[usize]) -> Sql {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name).push(" SET ");
-    for (index, place) in places.iter().enumerate() {
-        sql.push(if index == 0 { "" } else { "," });
-        push_column(&mut sql, table, *place);
+    sql.separated(places, |sql, place| {
+        push_column(sql, table, *place);
         sql.push("=").hole(kind_at(table, *place));
-    }
+    });
     sql.push(" WHERE _id=").hole(Kind::Text);
     sql
 }
@@ -130,11 +128,10 @@ fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
     let kinds: Vec<Kind> = kinds.chain([Kind::Text]).collect();
     push_rows(&mut sql, &kinds, num_rows);
     sql.push(") UPDATE ").name(&table.name).push(" SET ");
-    for (index, place) in places.iter().enumerate() {
-        sql.push(if index == 0 { "" } else { "," });
-        push_column(&mut sql, table, *place);
+    sql.separated(places.iter().enumerate(), |sql, (index, place)| {
+        push_column(sql, table, *place);
         sql.push("=_v.").alias('c', index);
-    }
+    });
     sql.push(" FROM _v WHERE ")
         .name(&table.name)
         .push("._id=_v.k");
@@ -155,9 +152,9 @@ fn kind_at(table: &Table, place: usize) -> Kind {
 }
 
 fn push_system_names(sql: &mut Sql, table: &Table) {
-    for (index, name) in stored_columns(table.dialect).iter().enumerate() {
-        sql.push(if index == 0 { "" } else { "," }).push(name);
-    }
+    sql.separated(stored_columns(table.dialect), |sql, name| {
+        sql.push(name);
+    });
 }
 
 fn push_column(sql: &mut Sql, table: &Table, place: usize) {
@@ -175,11 +172,9 @@ fn push_column(sql: &mut Sql, table: &Table, place: usize) {
 
 /// Adds `num_rows` groups of placeholders.
 pub(super) fn push_rows(sql: &mut Sql, kinds: &[Kind], num_rows: usize) {
-    for index in 0..num_rows {
-        sql.push(if index == 0 { "(" } else { ",(" })
-            .holes(kinds.iter().copied())
-            .push(")");
-    }
+    sql.separated(0..num_rows, |sql, _| {
+        sql.push("(").holes(kinds.iter().copied()).push(")");
+    });
 }
 
 /// Splits `rows` into the few statement sizes that exist, so that each text is used often.

@@ -99,10 +99,9 @@ impl Pending {
         }
         let mut sql = Sql::new("UPDATE ");
         sql.name(table).push(" AS t SET ");
-        for (index, column) in columns.iter().enumerate() {
-            sql.push(if index == 0 { "" } else { "," });
+        sql.separated(&columns, |sql, column| {
             sql.name(column).push("=o.").name(column);
-        }
+        });
         // NULL of the table's own type: a type of the database can have the same name. No column
         // has the alias, which is therefore the row.
         sql.push(" FROM _outbox AS p, jsonb_populate_record((SELECT _row_of FROM ")
