@@ -1,14 +1,13 @@
 //! The actor and its loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::AppliedSender;
 use crate::log::EventLog;
@@ -17,8 +16,8 @@ use crate::store::{RecordStore, StoreError, UnavailableReason};
 
 /// About how many events one transaction applies.
 const BATCH_EVENTS: usize = 1024;
-/// While nothing is committed, how often it looks whether it is to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The pause after the log could not be read.
+const READ_PAUSE: Duration = Duration::from_millis(200);
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
@@ -70,23 +69,32 @@ pub struct Projector {
     shared: Arc<Shared>,
 }
 
+/// What the actor shares with its loop.
 #[derive(Default)]
 struct Shared {
-    position: AtomicU64,
-    num_batches: AtomicU64,
-    num_failures: AtomicU64,
-    is_failing: AtomicBool,
-    reason: Mutex<Option<String>>,
-    is_stopping: AtomicBool,
-    stopped: Notify,
-    has_stopped: AtomicBool,
+    /// The store knows the number of faults.
+    state: Mutex<ProjectorState>,
+    /// Cancelled when the loop is to end.
+    stopping: CancellationToken,
+    /// Cancelled when it has ended.
+    stopped: CancellationToken,
 }
 
 impl Shared {
-    /// Takes note of why nothing is applied at present.
-    fn fail(&self, reason: String) {
-        self.is_failing.store(true, Ordering::Relaxed);
-        *self.reason.lock() = Some(reason);
+    /// Takes note of why nothing is applied at present. Returns whether something was until now.
+    fn fail(&self, reason: String) -> bool {
+        let mut state = self.state.lock();
+        state.reason = Some(reason);
+        !std::mem::replace(&mut state.is_failing, true)
+    }
+
+    /// Takes note of a batch. Returns whether the one before failed.
+    fn applied(&self, last: u64) -> bool {
+        let mut state = self.state.lock();
+        state.position = last;
+        state.num_batches += 1;
+        state.reason = None;
+        std::mem::replace(&mut state.is_failing, false)
     }
 }
 
@@ -94,9 +102,7 @@ impl Projector {
     /// Builds the projector.
     pub fn new(parts: ProjectorParts) -> Self {
         let shared = Arc::new(Shared::default());
-        shared
-            .position
-            .store(parts.applied.position(), Ordering::Relaxed);
+        shared.state.lock().position = parts.applied.position();
         Self {
             store: Arc::clone(&parts.store),
             parts: Some(parts),
@@ -129,12 +135,8 @@ impl Handler<GetProjectorState> for Projector {
 
     fn handle(&mut self, _: GetProjectorState, _: &mut Self::Context) -> Self::Result {
         Some(ProjectorState {
-            position: self.shared.position.load(Ordering::Relaxed),
-            num_batches: self.shared.num_batches.load(Ordering::Relaxed),
-            num_failures: self.shared.num_failures.load(Ordering::Relaxed),
-            is_failing: self.shared.is_failing.load(Ordering::Relaxed),
-            reason: self.shared.reason.lock().clone(),
             num_faults: self.store.num_faults(),
+            ..self.shared.state.lock().clone()
         })
     }
 }
@@ -151,23 +153,18 @@ impl Handler<StopProjector> for Projector {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: StopProjector, _: &mut Self::Context) -> Self::Result {
-        let shared = Arc::clone(&self.shared);
-        shared.is_stopping.store(true, Ordering::Release);
-        Box::pin(async move {
-            let stopped = shared.stopped.notified();
-            if !shared.has_stopped.load(Ordering::Acquire) {
-                stopped.await;
-            }
-        })
+        self.shared.stopping.cancel();
+        Box::pin(self.shared.stopped.clone().cancelled_owned())
     }
 }
 
 /// Applies the log until told to stop and nothing is left.
 async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
+    let _ended = shared.stopped.clone().drop_guard();
+    let mut position = parts.applied.position();
     let mut pause = FIRST_PAUSE;
     let mut locked_since = None;
     loop {
-        let position = shared.position.load(Ordering::Relaxed);
         // What is undone each time should be little.
         let is_held_up = locked_since.is_some_and(|since: Instant| since.elapsed() > HELD_UP);
         let max_events = if is_held_up { 1 } else { BATCH_EVENTS };
@@ -175,18 +172,21 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             Ok(batch) => batch,
             Err(error) => {
                 tracing::error!(%error, "the log cannot be read");
-                if shared.is_stopping.load(Ordering::Acquire) {
+                if shared.stopping.is_cancelled() {
                     break;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(READ_PAUSE).await;
                 continue;
             }
         };
         let Some(last) = batch.last().map(|commit| commit.last_position()) else {
-            if shared.is_stopping.load(Ordering::Acquire) && parts.log.head() <= position {
+            if shared.stopping.is_cancelled() && parts.log.head() <= position {
                 break;
             }
-            let _ = tokio::time::timeout(LOOK_EVERY, parts.log.beyond(position)).await;
+            tokio::select! {
+                () = parts.log.beyond(position) => {}
+                () = shared.stopping.cancelled() => {}
+            }
             continue;
         };
         let attempt = Instant::now();
@@ -199,7 +199,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                     HELD_UP.as_secs()
                 );
                 // What held up the attempt before may hold up this one.
-                if let Some(before) = &*shared.reason.lock() {
+                if let Some(before) = &shared.state.lock().reason {
                     reason = format!("{reason}; before: {before}");
                 }
                 tracing::warn!(position, reason, "the record store is held up");
@@ -211,16 +211,14 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             Ok(()) => {
                 pause = FIRST_PAUSE;
                 locked_since = None;
-                if shared.is_failing.swap(false, Ordering::Relaxed) {
+                if shared.applied(last) {
                     tracing::info!(position = last, "the record store accepts events again");
-                    *shared.reason.lock() = None;
                 }
-                shared.num_batches.fetch_add(1, Ordering::Relaxed);
-                shared.position.store(last, Ordering::Release);
                 parts.model.projected(last);
                 parts.applied.reached(last);
-                let is_stopping = shared.is_stopping.load(Ordering::Acquire);
-                if last - position < SMALL_BATCH_EVENTS && !is_stopping {
+                let num_events = last - position;
+                position = last;
+                if num_events < SMALL_BATCH_EVENTS && !shared.stopping.is_cancelled() {
                     let demand = parts.applied.demand.notified();
                     let _ = tokio::time::timeout(LINGER, demand).await;
                 }
@@ -233,12 +231,11 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 parts.applied.fail(UnavailableReason::Locked);
                 let since = *locked_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > HELD_UP {
-                    if !shared.is_failing.load(Ordering::Relaxed) {
+                    if shared.fail(cause.clone()) {
                         tracing::warn!(position, cause, "the record store is held up");
                     }
-                    shared.fail(cause);
                 }
-                if shared.is_stopping.load(Ordering::Acquire) {
+                if shared.stopping.is_cancelled() {
                     break;
                 }
                 tokio::time::sleep(LOCK_PAUSE.max(attempt.elapsed() / 2)).await;
@@ -250,8 +247,8 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                     StoreError::Unavailable { why, .. } => *why,
                     _ => UnavailableReason::Failing,
                 });
-                shared.num_failures.fetch_add(1, Ordering::Relaxed);
-                if shared.is_stopping.load(Ordering::Acquire) {
+                shared.state.lock().num_failures += 1;
+                if shared.stopping.is_cancelled() {
                     // The next start applies what is left.
                     break;
                 }
@@ -260,6 +257,4 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             }
         }
     }
-    shared.has_stopped.store(true, Ordering::Release);
-    shared.stopped.notify_waiters();
 }

@@ -11,9 +11,22 @@ use crate::projection::sql::{Arg, Sql};
 
 const STATISTICS: &str = include_str!("statistics.sql");
 
+/// Drops what killed commands have left next to the store.
+///
+/// # Errors
+/// Among others, a command is filling a store there.
+pub(in crate::projection) async fn drop_leftovers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    if !rebuild::drop_copies(conn).await? {
+        let message = "waits for a command that fills a store next to this one".to_owned();
+        return Err(sqlx::Error::Protocol(message));
+    }
+    Ok(())
+}
+
 /// Rewrites all tables, so that nothing of deleted rows is left in their files. No reader may still
-/// see these rows: see [`has_readers_since`]. Each lock is waited for at most this long. The database's own write-ahead log and backups are its own
-/// responsibility.
+/// see these rows: see [`has_readers_since`]. Each lock is waited for at most this long.
+///
+/// The database's own write-ahead log and backups are its owner's responsibility.
 ///
 /// # Errors
 /// Among others, one that names who holds a table.
@@ -35,10 +48,6 @@ async fn limit_lock_wait(conn: &mut Conn<'_>, wait: Duration) -> Result<(), sqlx
 }
 
 async fn write_anew(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-    if !rebuild::drop_copies(conn).await? {
-        let message = "waits for a command that fills a store next to this one".to_owned();
-        return Err(sqlx::Error::Protocol(message));
-    }
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
