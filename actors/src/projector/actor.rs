@@ -230,10 +230,8 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             }) => {
                 parts.applied.fail(UnavailableReason::Locked);
                 let since = *locked_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > HELD_UP {
-                    if shared.fail(cause.clone()) {
-                        tracing::warn!(position, cause, "the record store is held up");
-                    }
+                if since.elapsed() > HELD_UP && shared.fail(cause.clone()) {
+                    tracing::warn!(position, cause, "the record store is held up");
                 }
                 if shared.stopping.is_cancelled() {
                     break;
