@@ -89,7 +89,7 @@ impl SqlStore {
             mark(&mut conn, &catalog, positions).await?;
             if let StoreLocation::Server(_) = &self.home {
                 // Before readers are waited for: a command that fills a store is one of them.
-                postgres::drop_leftovers(&mut conn).await?;
+                postgres::drop_unfinished(&mut conn).await?;
             }
             let num_faults = read::count_faults(&mut conn).await?;
             self.num_faults.store(num_faults, Ordering::Relaxed);

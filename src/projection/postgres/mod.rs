@@ -61,7 +61,7 @@ pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::{
-    drop_leftovers, has_readers_since, next_transaction, readers_since, scrub,
+    drop_unfinished, has_readers_since, next_transaction, readers_since, scrub,
 };
 use self::trouble::ReadTrouble;
 pub(super) use self::values::{arguments, catalog, int, point, real, text};

@@ -15,7 +15,7 @@ const STATISTICS: &str = include_str!("statistics.sql");
 ///
 /// # Errors
 /// Among others, a command is filling a store there.
-pub(in crate::projection) async fn drop_leftovers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+pub(in crate::projection) async fn drop_unfinished(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     if !rebuild::drop_copies(conn).await? {
         let message = "waits for a command that fills a store next to this one".to_owned();
         return Err(sqlx::Error::Protocol(message));
