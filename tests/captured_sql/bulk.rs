@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::World;
-use crate::support::postgres::{Postgres, shared};
+use crate::support::postgres::{Database, Postgres, shared};
 use crate::support::{eventually, eventually_within};
 
 const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
@@ -20,7 +20,11 @@ fn lookups(world: &World) -> u64 {
 impl World {
     /// Starts with a note and a page, and a change by SQL.
     fn with_two_types() -> Self {
-        let world = Self::new();
+        Self::with_two_types_in(shared().database(&[]))
+    }
+
+    fn with_two_types_in(database: Database<'static>) -> Self {
+        let world = Self::in_database(database);
         world.ada.save("note/1", json!({"n": 1, "text": "saved"}));
         world.ada.save("page/1", json!({"n": 1, "text": "saved"}));
         world.applied();
@@ -90,13 +94,15 @@ fn a_large_change_of_records_that_are_not_in_memory_takes_few_lookups() {
     assert_eq!(world.versions("page/299").len(), 2);
 }
 
-/// Nothing can be imported, so requests wait in vain.
+/// Nothing can be imported, so requests wait in vain. With the open transaction, that would be so in
+/// every database of the server.
 #[test]
 fn the_health_says_that_requests_are_refused() {
-    let world = World::with_two_types();
+    let postgres = Postgres::start_with("").lasting();
+    let world = World::with_two_types_in(postgres.database(&[]));
     let place = ("postgres", world.database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp._outbox IN ACCESS EXCLUSIVE MODE";
-    let locking = shared().session(place, lock);
+    let locking = postgres.session(place, lock);
     let refused = world
         .ada
         .call("record:query", json!({"record_type": "note"}));
@@ -121,9 +127,10 @@ fn who_asks_while_sql_goes_on_waits_for_what_was_there() {
         scope.spawn(|| {
             // In an explicit transaction, COMMIT would be refused.
             world.database.sql(
-                "DO $$ BEGIN FOR i IN 1..1000000 LOOP \
+                "DO $$ DECLARE late timestamptz := clock_timestamp() + interval '2 min'; \
+                 BEGIN FOR i IN 1..1000000 LOOP \
                  UPDATE app_myapp.page SET n = n + 1; COMMIT; \
-                 EXIT WHEN to_regclass('public.enough') IS NOT NULL; \
+                 EXIT WHEN to_regclass('public.enough') IS NOT NULL OR clock_timestamp() > late; \
                  END LOOP; END $$",
             )
         });

@@ -187,7 +187,9 @@ fn an_erasure_goes_on_after_a_lost_connection() {
 /// nothing else does.
 #[test]
 fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
-    let world = begin();
+    // In a shared server, the erasures of other tests would wait, too.
+    let postgres = Postgres::start_with("").lasting();
+    let world = begin_in(postgres.database(&[]));
     write(&world, &world.ada);
     world.settled();
     world.sql("CREATE TABLE public.other (n integer)");
@@ -197,7 +199,7 @@ fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
         "INSERT INTO public.other VALUES (1)",
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM app_myapp.note",
     ];
-    let open = open.map(|sql| shared().session(place, &format!("{name}; BEGIN; {sql}")));
+    let open = open.map(|sql| postgres.session(place, &format!("{name}; BEGIN; {sql}")));
     let num_segments = || {
         let journal = world.server.data_dir().join("journal");
         std::fs::read_dir(journal).unwrap().count()
@@ -258,12 +260,13 @@ fn an_erasure_waits_for_readers_of_a_standby() {
 /// A transaction that began after the erasure keeps a table for itself.
 #[test]
 fn an_erasure_does_not_wait_for_a_table_without_end() {
-    let world = begin();
+    let postgres = Postgres::start_with("").lasting();
+    let world = begin_in(postgres.database(&[]));
     write(&world, &world.ada);
     world.settled();
     let place = ("postgres", world.database.name());
     // It has no snapshot, so it sees nothing.
-    let locking = shared().session(
+    let locking = postgres.session(
         place,
         "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE",
     );
