@@ -94,8 +94,8 @@ fn a_large_change_of_records_that_are_not_in_memory_takes_few_lookups() {
     assert_eq!(world.versions("page/299").len(), 2);
 }
 
-/// Nothing can be imported, so requests wait in vain. With the open transaction, that would be so in
-/// every database of the server.
+/// Nothing can be imported, so requests wait in vain. In a shared server, the erasures of other tests
+/// would wait for the open transaction.
 #[test]
 fn the_health_says_that_requests_are_refused() {
     let postgres = Postgres::start_with("").lasting();
