@@ -231,6 +231,17 @@ fn saves_reveal_names_that_are_taken_no_faster_than_sign_ups() {
     }
 }
 
+/// Returns whether tries from many addresses, as many as each has, finally lock the name.
+fn is_locked_by_strangers(try_it: impl Fn(&str) -> u16) -> bool {
+    let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
+    places.any(|place| {
+        try_it(&place) == 429 || {
+            while try_it(&place) != 429 {}
+            false
+        }
+    })
+}
+
 /// Signs in from an address, given by a proxy that the server trusts.
 fn log_in_from(server: &TestServer, address: &str, username: &str, password: &str) -> u16 {
     let url = format!("{}/auth/login", server.base_url);
@@ -277,14 +288,7 @@ fn a_stranger_who_tries_a_name_does_not_lock_its_owner_out() {
     assert_eq!(log_in_from(&server, "192.0.2.1", "Ada", FIRST), 200);
     // Strangers at many addresses finally lock the name, but not for the address that she used
     // before.
-    let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
-    let is_locked = places.any(|place| {
-        try_it(&place) == 429 || {
-            while try_it(&place) != 429 {}
-            false
-        }
-    });
-    assert!(is_locked);
+    assert!(is_locked_by_strangers(try_it));
     assert_eq!(log_in_from(&server, "192.0.2.1", "ada", FIRST), 200);
 }
 
@@ -300,14 +304,7 @@ fn who_has_a_name_that_looks_alike_has_no_more_tries() {
     let home = "192.0.2.1";
     assert_eq!(log_in_from(&server, home, twin, FIRST), 200);
     let try_it = |address: &str| log_in_from(&server, address, "kim", "wrong");
-    let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
-    let is_locked = places.any(|place| {
-        try_it(&place) == 429 || {
-            while try_it(&place) != 429 {}
-            false
-        }
-    });
-    assert!(is_locked);
+    assert!(is_locked_by_strangers(try_it));
     // One try can have come back meanwhile.
     assert!((0..5).any(|_| try_it(home) == 429));
 }

@@ -3,6 +3,7 @@
 mod costly;
 mod erased;
 mod history;
+mod let_go;
 pub mod listener;
 mod refused;
 mod rights;
