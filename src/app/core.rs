@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub(super) store: Arc<SqlStore>,
     /// The store's position when the log was started.
     pub(super) checkpoint: u64,
+    /// The store's position when it was opened.
+    pub(super) found_at: u64,
     pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<TaskStates>,
@@ -43,8 +45,8 @@ pub(super) struct Core {
     pub(super) reserve: Arc<Reserve>,
 }
 
-/// The record store, and its content when it was opened.
-pub(super) type Stored = (Arc<SqlStore>, Snapshot);
+/// The record store, its content at the log's end, and its position when it was opened.
+pub(super) type Stored = (Arc<SqlStore>, Snapshot, u64);
 
 /// The disk's reserve, which is looked after until the token is cancelled.
 pub(super) type WatchedReserve = (Arc<Reserve>, CancellationToken);
@@ -57,7 +59,7 @@ impl Core {
     pub(super) async fn open(
         config: &Config,
         opened: OpenedLog,
-        (store, snapshot): Stored,
+        (store, snapshot, found_at): Stored,
         (reserve, ending): WatchedReserve,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -113,6 +115,7 @@ impl Core {
             timeline,
             store,
             checkpoint: snapshot.checkpoint,
+            found_at,
             model,
             subscriptions,
             tasks,

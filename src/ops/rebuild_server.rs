@@ -66,7 +66,13 @@ pub(super) async fn fill(
         erased.note(&commits);
         bar.set_position(position);
     }
-    let forgotten = erased.forget_in(store).await;
+    let forgotten = if from == 0 {
+        // The log had nothing more of what was erased, unless its server is still erasing it.
+        erased.hide_in(store).await
+    } else {
+        let told = |reason: &str| bar.suspend(|| complain(reason));
+        erased.forget_in(store, told).await
+    };
     forgotten.map_err(|error| error.to_string())
 }
 

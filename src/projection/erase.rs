@@ -64,6 +64,7 @@ impl Holder for SqlStore {
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
         let marked_by = self.mark_erased(positions).await?;
+        self.drop_unfinished().await?;
         let num_vain = self.vain_waits.fetch_add(1, Ordering::Relaxed);
         let times = 1 << num_vain.min(16);
         if let StoreLocation::Server(_) = &self.home {
@@ -77,6 +78,17 @@ impl Holder for SqlStore {
 }
 
 impl SqlStore {
+    /// Hides what was erased, without waiting for anybody. Whoever holds the database's files may
+    /// still find it: see [`Holder::forget`].
+    pub(crate) async fn hide_erased(
+        &self,
+        scopes: &[ErasureScope],
+        positions: &Positions,
+    ) -> Result<(), HolderError> {
+        self.forget_beside(scopes).await?;
+        self.mark_erased(positions).await.map(drop)
+    }
+
     /// Marks the events; returns the process that served the connection.
     async fn mark_erased(&self, positions: &Positions) -> Result<Option<Backend>, HolderError> {
         let mut writer = self.writer.lock().await;
@@ -87,10 +99,6 @@ impl SqlStore {
             let (mut conn, state) = writer.conn()?;
             let catalog = Arc::clone(&state.catalog);
             mark(&mut conn, &catalog, positions).await?;
-            if let StoreLocation::Server(_) = &self.home {
-                // Before readers are waited for: a command that fills a store is one of them.
-                postgres::drop_unfinished(&mut conn).await?;
-            }
             let num_faults = read::count_faults(&mut conn).await?;
             self.num_faults.store(num_faults, Ordering::Relaxed);
             Ok(())
@@ -98,6 +106,24 @@ impl SqlStore {
         let marked = self.served_by(backend.as_ref(), marked).await;
         self.done(writer, marked).await?;
         Ok(backend)
+    }
+
+    /// Drops what commands have left next to the store. A command that fills a store is a reader, so
+    /// this comes before readers are waited for.
+    async fn drop_unfinished(&self) -> Result<(), HolderError> {
+        if let StoreLocation::File(_) = &self.home {
+            return Ok(());
+        }
+        let mut writer = self.writer.lock().await;
+        let writer = open_writer_of(&mut writer).map_err(failed)?;
+        self.reconnect(writer).await.map_err(failed)?;
+        let backend = writer.backend();
+        let dropped = async {
+            let (mut conn, _) = writer.conn()?;
+            postgres::drop_unfinished(&mut conn).await
+        };
+        let dropped = self.served_by(backend.as_ref(), dropped).await;
+        self.done(writer, dropped).await
     }
 
     /// Waits until nobody can see in the database what was deleted by now: it keeps such rows.
@@ -123,7 +149,7 @@ impl SqlStore {
             if Instant::now() >= deadline {
                 let names = postgres::readers_since(&mut conn, now).await;
                 let names = names.map_err(failed)?.join(", ");
-                return Err(HolderError::Failed(format!(
+                return Err(HolderError::StillSeen(format!(
                     "a transaction that does not end may still see erased data: {names}"
                 )));
             }

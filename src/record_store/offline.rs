@@ -73,7 +73,7 @@ impl Offline {
         let opened = open_signed(&config.data_dir, journal).map_err(|error| text(&error))?;
         let keys = Keys::load_or_make(config).map_err(|error| text(&error))?;
         let ready = ready_store(config, &opened).await;
-        let (store, snapshot) = ready.map_err(|error| text(&error))?;
+        let (store, snapshot, _) = ready.map_err(|error| text(&error))?;
         let store = Arc::new(store);
         let backlog = Arc::new(Backlog::new(LagBound::NONE));
         let model = WriteModel::new(&snapshot, config.storage.head_cache_bytes);

@@ -30,18 +30,21 @@ const CATCH_UP_EVENTS: usize = 4096;
 
 /// Opens the record store and brings it up to the log. When this finds damage, the damage is
 /// recorded and the second attempt begins with a new store.
+///
+/// Returns its content and the position that it was found at as well.
 pub(crate) async fn ready_store(
     config: &Config,
     log: &OpenedLog,
-) -> Result<(SqlStore, Snapshot), StartError> {
+) -> Result<(SqlStore, Snapshot, u64), StartError> {
     if let Some(database) = &config.database {
         let store = open_server(&config.app.name, database, log).await?;
-        let snapshot = catch_up(&store, log).await;
-        if snapshot.is_err() {
+        let caught_up = catch_up(&store, log).await;
+        if caught_up.is_err() {
             // The next attempt must not find this connection in the database.
             let _ = store.close().await;
         }
-        return Ok((store, snapshot?));
+        let (snapshot, found_at) = caught_up?;
+        return Ok((store, snapshot, found_at));
     }
     tracing::info!(
         file = %config.store_path().display(),
@@ -49,15 +52,15 @@ pub(crate) async fn ready_store(
     );
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
-        Ok(snapshot) => return Ok((store, snapshot)),
+        Ok((snapshot, found_at)) => return Ok((store, snapshot, found_at)),
         Err(error) if !damage_marker(&config.store_path()).exists() => return Err(error),
         Err(_) => {}
     }
     // A damaged store may fail to close; its file is renamed either way.
     let _ = store.close().await;
     let store = open_store(config, log).await?;
-    let snapshot = catch_up(&store, log).await?;
-    Ok((store, snapshot))
+    let (snapshot, found_at) = catch_up(&store, log).await?;
+    Ok((store, snapshot, found_at))
 }
 
 /// Opens the record store in PostgreSQL. A store of another log is left alone and the start is
@@ -254,14 +257,17 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// Applies what the log has and the store lacks, so that what is kept in memory starts complete.
-async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartError> {
+///
+/// What was erased meanwhile is hidden; the eraser removes it for good, because others can delay that.
+async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<(Snapshot, u64), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
     let head = log.report().head;
-    if snapshot.checkpoint == head {
-        return Ok(snapshot);
+    let found_at = snapshot.checkpoint;
+    if found_at == head {
+        return Ok((snapshot, found_at));
     }
-    let mut position = snapshot.checkpoint;
+    let mut position = found_at;
     tracing::info!(position, head, "the record store catches up with the log");
     let mut erased = ErasedMeanwhile::default();
     while position < head {
@@ -273,10 +279,11 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
         erased.note(&commits);
     }
     erased
-        .forget_in(store)
+        .hide_in(store)
         .await
         .map_err(|error| failed(&error))?;
-    retry_while_unavailable(async || store.load_snapshot().await).await
+    let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
+    Ok((snapshot, found_at))
 }
 
 /// What was erased while nobody fed a store.
@@ -297,12 +304,30 @@ impl ErasedMeanwhile {
         }
     }
 
-    /// Makes the store forget it, since it may have been applied before.
-    pub(crate) async fn forget_in(&self, store: &SqlStore) -> Result<(), HolderError> {
+    /// Hides it in the store, since it may have been applied.
+    pub(crate) async fn hide_in(&self, store: &SqlStore) -> Result<(), HolderError> {
+        if self.scopes.is_empty() {
+            return Ok(());
+        }
+        store.hide_erased(&self.scopes, &self.positions).await
+    }
+
+    /// Removes it from the store for good, since it may have been applied before. `told` is called
+    /// when this has to wait for others.
+    pub(crate) async fn forget_in(
+        &self,
+        store: &SqlStore,
+        mut told: impl FnMut(&str),
+    ) -> Result<(), HolderError> {
         if self.scopes.is_empty() {
             return Ok(());
         }
         store.forget_beside(&self.scopes).await?;
-        store.forget(&self.positions).await
+        loop {
+            match store.forget(&self.positions).await {
+                Err(HolderError::StillSeen(reason)) => told(&reason),
+                done => return done,
+            }
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Erasures cover what was changed by SQL, including what waits and what is parked.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
 use super::World;
@@ -17,31 +15,6 @@ const CANARY: &str = "canary-sql-71c0d95e";
 const CONTROL: &str = "control-sql-0be6a2f3";
 
 impl World {
-    /// Returns the database's relations whose files contain a text.
-    fn tables_with(&self, text: &str) -> Vec<String> {
-        // A checkpoint removes the files of dropped relations, and writes out what is only in
-        // memory.
-        self.sql("CHECKPOINT");
-        let oid = "SELECT oid FROM pg_database WHERE datname = current_database()";
-        let oid = self.sql(oid);
-        let folder = self.database.folder().join("data/base").join(oid.trim());
-        let files = std::fs::read_dir(folder).unwrap().flatten();
-        let has_text = |path: &PathBuf| {
-            let bytes = std::fs::read(path).unwrap_or_default();
-            let mut parts = bytes.windows(text.len());
-            parts.any(|part| part == text.as_bytes())
-        };
-        let found = files.map(|file| file.path()).filter(has_text);
-        let name = |path: PathBuf| {
-            let file = path.file_name().unwrap().to_string_lossy().into_owned();
-            let node = file.split(['.', '_']).next().unwrap_or_default();
-            self.sql(&format!(
-                "SELECT '{file}: ' || pg_filenode_relation(0, {node})::text"
-            ))
-        };
-        found.map(name).collect()
-    }
-
     fn erase(&self, what: &str, mut body: serde_json::Value) {
         body["why"] = json!("asked for on paper");
         let erased = self.master.call(&format!("erase:{what}"), body).result();
@@ -59,9 +32,13 @@ impl World {
         if erased["finished"] != true {
             eventually("it is erased", is_finished);
         }
-        assert_eq!(self.tables_with(CANARY), Vec::<String>::new(), "{what}");
+        assert_eq!(
+            self.database.relations_with(CANARY),
+            Vec::<String>::new(),
+            "{what}"
+        );
         assert_eq!(places_of(&self.server, CANARY), Vec::<String>::new());
-        assert!(!self.tables_with(CONTROL).is_empty());
+        assert!(!self.database.relations_with(CONTROL).is_empty());
         let parked = "SELECT key FROM _parked ORDER BY id";
         assert_eq!(self.sql(parked), "stays\n", "{what}");
     }
@@ -89,7 +66,7 @@ fn write(world: &World, client: &Client) {
         world.sql("SELECT count(*) FROM _parked WHERE key <> 'stays'"),
         "1\n"
     );
-    assert!(!world.tables_with(CANARY).is_empty());
+    assert!(!world.database.relations_with(CANARY).is_empty());
     // This one still waits when the erasure begins, or has just been imported.
     world.sql(&format!(
         "UPDATE note SET text = '{CANARY} at last' WHERE _id = 'gone'"
@@ -306,7 +283,13 @@ fn what_is_erased_is_not_in_the_statistics() {
     world.sql("CREATE VIEW pages AS SELECT text FROM page");
     world.sql("ANALYZE");
     assert_eq!(known(), "memo\nnote\npage\n");
-    assert!(world.tables_with(CANARY).join(",").contains("pg_statistic"));
+    assert!(
+        world
+            .database
+            .relations_with(CANARY)
+            .join(",")
+            .contains("pg_statistic")
+    );
     let erase = |record: &str| {
         let body = json!({"record": record, "why": "asked for on paper"});
         world.master.call("erase:record", body).result();
@@ -348,7 +331,7 @@ fn personal_records_that_sql_writes_to_go_with_who_owns_them() {
     let body = json!({"user": world.ada.user, "why": "asked for on paper"});
     let erased = world.master.call("erase:user", body).result();
     assert_eq!(erased["finished"], true, "{erased}");
-    assert_eq!(world.tables_with(CANARY), Vec::<String>::new());
+    assert_eq!(world.database.relations_with(CANARY), Vec::<String>::new());
     let ids = json!({"ids": ["note/hers", "note/given"]});
     let found = world.master.call("record:fetch", ids).result();
     assert_eq!(found[0]["code"], 110);

@@ -2,6 +2,7 @@
 
 mod away;
 mod compose;
+mod erased;
 mod faults;
 mod held;
 mod indexes;

@@ -331,6 +331,31 @@ impl Database<'_> {
         self.server.ask((role, &self.name), sql)
     }
 
+    /// Returns the relations whose files contain a text.
+    pub fn relations_with(&self, text: &str) -> Vec<String> {
+        // A checkpoint removes the files of dropped relations, and writes out what is only in
+        // memory.
+        self.sql("CHECKPOINT");
+        let oid = "SELECT oid FROM pg_database WHERE datname = current_database()";
+        let oid = self.sql(oid);
+        let folder = self.folder().join("data/base").join(oid.trim());
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        let has_text = |path: &PathBuf| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            let mut parts = bytes.windows(text.len());
+            parts.any(|part| part == text.as_bytes())
+        };
+        let found = files.map(|file| file.path()).filter(has_text);
+        let name = |path: PathBuf| {
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let node = file.split(['.', '_']).next().unwrap_or_default();
+            self.sql(&format!(
+                "SELECT '{file}: ' || pg_filenode_relation(0, {node})::text"
+            ))
+        };
+        found.map(name).collect()
+    }
+
     /// Restores the output of `pg_dump`.
     pub fn restore(&self, dump: &[u8]) {
         let mut child = Command::new(format!("{PROGRAMS}/psql"))

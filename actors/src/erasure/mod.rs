@@ -51,6 +51,9 @@ pub enum HolderError {
     /// There is no disk space for it.
     #[error("the disk is full")]
     DiskFull,
+    /// Others may still see it; nothing is held up while they do.
+    #[error("{0}")]
+    StillSeen(String),
     /// It failed.
     #[error("{0}")]
     Failed(String),
@@ -134,6 +137,8 @@ pub struct Eraser {
     upload_time: Duration,
     /// The log's end when this was built, where the last stop or crash left it.
     first_head: u64,
+    /// How far the record store was when it was opened.
+    first_checkpoint: u64,
     reserve: Option<Arc<Reserve>>,
     state: work::EraserStats,
 }
@@ -148,6 +153,7 @@ impl Eraser {
     ) -> Self {
         let first_head = env.log.head();
         Self {
+            first_checkpoint: first_head,
             env,
             records,
             devices,
@@ -174,6 +180,13 @@ impl Eraser {
     pub fn removing(mut self, files: Arc<dyn FileRemover>, upload_time: Duration) -> Self {
         self.files = Some(files);
         self.upload_time = upload_time;
+        self
+    }
+
+    /// The record store was opened at this position: it may still have what was erased after it.
+    #[must_use]
+    pub fn behind(mut self, first_checkpoint: u64) -> Self {
+        self.first_checkpoint = first_checkpoint;
         self
     }
 

@@ -42,6 +42,22 @@ pub(super) struct EraserStats {
     failure: Mutex<Option<String>>,
 }
 
+/// Why erasures have not ended.
+struct Failure {
+    reason: String,
+    /// Whether trying again soon costs nothing.
+    is_soon: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            is_soon: false,
+        }
+    }
+}
+
 /// How far the holders are with the open erasures. Those that are done are not called again if a
 /// later one fails: the log would begin a new segment each time, and fill sled anew.
 #[derive(Default)]
@@ -73,25 +89,45 @@ impl Eraser {
         let mut num_open = self.erasures.watch();
         let mut pause = PAUSES.0;
         let mut progress = Progress::default();
-        while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
-            let open = self.erasures.open();
-            let failure = self.finish(&open, &mut progress).await.err();
+        let mut again = self.lacked_by_the_store();
+        loop {
+            if again.is_empty() && num_open.wait_for(|it| *it > 0).await.is_err() {
+                return;
+            }
+            let mut erasures = again.clone();
+            erasures.extend(self.erasures.open());
+            let failure = self.finish(&erasures, &mut progress).await.err();
+            let is_soon = failure.as_ref().is_none_or(|failure| failure.is_soon);
             let is_done = failure.is_none();
-            *self.state.failure.lock() = failure;
-            if is_done {
+            *self.state.failure.lock() = failure.map(|failure| failure.reason);
+            if is_soon {
                 pause = PAUSES.0;
+            }
+            if is_done {
+                again.clear();
                 continue;
             }
             if self.log.is_disk_full() {
                 pause = pause.min(PAUSE_WHEN_FULL);
             }
             // A new erasure need not wait for those that failed.
-            let last = open.last().map_or(0, |erasure| erasure.mark.position);
+            let last = last_of(&erasures);
             let newest = || self.erasures.open().last().map(|it| it.mark.position);
             let more = num_open.wait_for(|_| newest().is_some_and(|it| it > last));
             let _ = tokio::time::timeout(pause, more).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Returns the finished erasures that the record store lacked when it was opened: it was behind,
+    /// or was put back. A new store has only what the log still has.
+    fn lacked_by_the_store(&self) -> Vec<Erasure> {
+        if self.first_checkpoint == 0 {
+            return Vec::new();
+        }
+        let mut erasures = self.erasures.last(usize::MAX);
+        erasures.retain(|it| it.is_finished && it.mark.position > self.first_checkpoint);
+        erasures
     }
 
     /// Destroys the keys of all erasures again: when the log was put back, they may have been put
@@ -131,12 +167,12 @@ impl Eraser {
         }
     }
 
-    /// Calls all holders for some erasures together, and ends each erasure whose files are gone;
+    /// Calls all holders for some erasures together, and ends each open one whose files are gone;
     /// fails with the reason if not all have ended.
-    async fn finish(&self, open: &[Erasure], progress: &mut Progress) -> Result<(), String> {
-        let positions = open.iter().map(|erasure| &erasure.request.positions);
+    async fn finish(&self, erasures: &[Erasure], progress: &mut Progress) -> Result<(), Failure> {
+        let positions = erasures.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
-        let last = open.last().map_or(0, |erasure| erasure.mark.position);
+        let last = last_of(erasures);
         if last != progress.last {
             *progress = Progress {
                 last,
@@ -144,21 +180,23 @@ impl Eraser {
             };
         }
         // This comes first: it is quick, and takes effect in every copy of the log.
-        let keys = open.iter().flat_map(|erasure| erasure.request.keys.clone());
+        let keys = erasures
+            .iter()
+            .flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
             tracing::error!(%error, "keys of an erasure are not destroyed yet; trying again");
-            return Err(format!("keys are not destroyed yet: {error}"));
+            return Err(format!("keys are not destroyed yet: {error}").into());
         }
         if let Err(error) = self.env.applied.wait_for(last).await {
             tracing::warn!(%error, "an erasure waits for the record store");
-            return Err(format!("it waits for the record store: {error}"));
+            return Err(format!("it waits for the record store: {error}").into());
         }
         // After this, changes to it by SQL are in the log, or parked.
         if let Err(error) = self.env.captured.drain().await {
             tracing::warn!(%error, "an erasure waits for changes made by SQL");
-            return Err(format!("it waits for changes made by SQL: {error}"));
+            return Err(format!("it waits for changes made by SQL: {error}").into());
         }
-        let scopes = open.iter().map(|erasure| erasure.request.scope.clone());
+        let scopes = erasures.iter().map(|erasure| erasure.request.scope.clone());
         let scopes: Vec<ErasureScope> = scopes.collect();
         for holder in self.holders.iter().skip(progress.num_holders) {
             let forgotten = match holder.forget_beside(&scopes).await {
@@ -173,12 +211,15 @@ impl Eraser {
                 {
                     reserve.give_up();
                 }
-                return Err(format!("{holder}: {error}"));
+                return Err(Failure {
+                    reason: format!("{holder}: {error}"),
+                    is_soon: matches!(error, HolderError::StillSeen(_)),
+                });
             }
             progress.num_holders += 1;
         }
         let mut done = Ok(());
-        for erasure in open {
+        for erasure in erasures.iter().filter(|erasure| !erasure.is_finished) {
             // An erasure whose files cannot be removed does not hold up the others.
             let ended = match self.remove_files(erasure).await {
                 Ok(()) => self.end(erasure).await,
@@ -186,7 +227,7 @@ impl Eraser {
             };
             done = done.and(ended);
         }
-        done
+        done.map_err(Failure::from)
     }
 
     async fn remove_files(&self, erasure: &Erasure) -> Result<(), String> {
@@ -227,4 +268,10 @@ impl Eraser {
             .await
             .map(drop)
     }
+}
+
+/// Returns the position of the last of some erasures.
+fn last_of(erasures: &[Erasure]) -> u64 {
+    let positions = erasures.iter().map(|erasure| erasure.mark.position);
+    positions.max().unwrap_or_default()
 }
