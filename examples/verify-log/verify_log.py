@@ -3,11 +3,14 @@
 
     skytrail log key > log.pub                       # once; keep it elsewhere
     skytrail log export --from 1 --to 5000 > part.jsonl
-    python3 verify_log.py part.jsonl --key "$(cat log.pub)" [--checkpoints kept.jsonl]
+    python3 verify_log.py part.jsonl --key "$(cat log.pub)" [--checkpoints kept.jsonl [--whole]]
 
 It recomputes the hash of every payload and every link of the chain. It checks that positions have
 no gaps, that times do not run backwards, and that the chain contains every checkpoint signed with
 the key. The only thing that it trusts is the key.
+
+A kept checkpoint beyond the end of the export is named: the log had more than the export shows. That
+is as it should be for a part, and with --whole it is an error.
 
 It needs nothing but Python 3.9. With the package `blake3` installed it is a thousand times as fast.
 """
@@ -255,8 +258,9 @@ class Part:
         self.ends[self.last] = chain
 
 
-def verify(lines, key, kept, show):
-    """Checks an export; returns the lines to print about it."""
+def verify(lines, key, kept, show, is_whole):
+    """Checks an export; returns the lines to print about it. With `is_whole`, it has to begin where
+    the log begins, and to end no earlier than the last checkpoint."""
     part, notes = None, list(kept)
     for number, line in enumerate(lines, 1):
         try:
@@ -275,18 +279,29 @@ def verify(lines, key, kept, show):
         f"{part.last - part.first + 1} events in {part.commits} commits, positions {part.first} to "
         f"{part.last}, hold together; the payloads of {part.erased} are erased"
     ]
+    if is_whole and part.first != 1:
+        raise Wrong(f"the export begins at position {part.first}, so it is not the whole log")
     if key is None:
         return said + ["without a key nothing says that they were not made up"]
-    signed = []
+    signed, beyond = [], []
     for note in notes:
         check_checkpoint(note, part.store_id, key)
         position = note["position"]
+        if position > part.last:
+            beyond.append(position)
         if not part.first - 1 <= position <= part.last:
             continue
         if part.ends.get(position, b"").hex() != note["chain"]:
             raise Wrong(f"the chain at position {position} differs from the signed one")
         signed.append(position)
+    if beyond:
+        ends = f"the export ends at {part.last}, but the log was signed at {max(beyond)}"
+        if is_whole:
+            raise Wrong(ends)
+        said.append(f"{ends}; this is all right only if no more was asked for")
     if not signed or max(signed) < part.first:
+        if is_whole:
+            raise Wrong("no checkpoint says where the log ends")
         return said + ["no checkpoint is in this part: nothing says that it was not made up"]
     return said + [f"{len(signed)} signed checkpoints vouch for everything up to {max(signed)}"]
 
@@ -296,8 +311,15 @@ def main():
     parser.add_argument("export", help="what `skytrail log export` printed; - for standard input")
     parser.add_argument("--key", help="what `skytrail log key` printed")
     parser.add_argument("--checkpoints", help="a file of checkpoints that was kept elsewhere")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="fail unless the export begins with the log and reaches the last checkpoint",
+    )
     parser.add_argument("--show", action="store_true", help="print the events, too")
     arguments = parser.parse_args()
+    if not arguments.key and (arguments.checkpoints or arguments.whole):
+        parser.error("checkpoints are checked with --key")
     try:
         key = bytes.fromhex(arguments.key.strip()) if arguments.key else None
         kept = []
@@ -305,7 +327,7 @@ def main():
             with open(arguments.checkpoints, encoding="utf-8") as lines:
                 kept = [json.loads(line) for line in lines if line.strip()]
         with (sys.stdin if arguments.export == "-" else open(arguments.export, encoding="utf-8")) as lines:
-            said = verify(lines, key, kept, arguments.show)
+            said = verify(lines, key, kept, arguments.show, arguments.whole)
     except (Wrong, ValueError, OSError) as error:
         sys.exit(f"WRONG: {error}")
     print("\n".join(said))

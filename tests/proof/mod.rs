@@ -283,6 +283,37 @@ fn an_export_is_checked_line_by_line() {
     assert!(refused.unwrap_err().contains("are not in a log"));
 }
 
+/// A part is a part, but whoever expects the whole log learns that it is not.
+#[test]
+fn an_export_that_ends_before_a_kept_checkpoint_says_so() {
+    let server = signed();
+    let key = key(&server);
+    let kept = server.data_dir().join("checkpoints.jsonl");
+    let kept = ["--key", &key, "--checkpoints", kept.to_str().unwrap()];
+    let whole = [kept.as_slice(), &["--whole"]].concat();
+    let all = export(&server, "all.jsonl", &[]);
+    let said = verify_elsewhere(&all, &whole).unwrap();
+    assert!(said.contains("vouch for everything"), "{said}");
+    assert!(!said.contains("but the log was signed at"), "{said}");
+    let part = export(&server, "part.jsonl", &["--to", "20"]);
+    let said = verify_elsewhere(&part, &kept).unwrap();
+    assert!(
+        said.contains("ends at 20, but the log was signed at"),
+        "{said}"
+    );
+    let said = verify_elsewhere(&part, &whole).unwrap_err();
+    assert!(said.contains("but the log was signed at"), "{said}");
+    let end = export(&server, "end.jsonl", &["--from", "20"]);
+    let said = verify_elsewhere(&end, &kept).unwrap();
+    assert!(said.contains("vouch for everything"), "{said}");
+    let said = verify_elsewhere(&end, &whole).unwrap_err();
+    assert!(said.contains("is not the whole log"), "{said}");
+    let said = verify_elsewhere(&part, &["--key", &key, "--whole"]).unwrap_err();
+    assert!(said.contains("no checkpoint"), "{said}");
+    let said = verify_elsewhere(&part, &kept[2..]).unwrap_err();
+    assert!(said.contains("--key"), "{said}");
+}
+
 #[test]
 fn a_log_that_is_written_meanwhile_is_checked_as_it_is() {
     let mut server = signed();
