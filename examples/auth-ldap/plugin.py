@@ -37,7 +37,8 @@ ROLES = [name for name in os.environ.get("LDAP_ROLES", "").split(",") if name]
 # What we know about a person. Users can read their own record, but nobody can create or write one:
 # users can write their own user record, so its groups would prove nothing.
 PERSON = "directory_person"
-# A first login in progress: its id is the request's, and it says for whom a user is created.
+# A first login in progress: its id is the request's, and it says for whom a user is created. It
+# holds a plain id, because what a reference names cannot be erased while the reference exists.
 LOGIN = "directory_login"
 # A role that nobody has, so that only the plugin, with the master key, can create such records.
 NOBODY = "nobody-but-the-ldap-plugin"
@@ -48,7 +49,7 @@ async def make_types():
     fields = [{"name": name, "type": "string"} for name in ("entry", "name", "mail")]
     fields += [{"name": "groups", "type": "json"}, {"name": "user", "type": "ref(user)"}]
     user = [{"name": "name", "type": "string"}, {"name": "email", "type": "string"}]
-    login = [{"name": "person", "type": f"ref({PERSON})"}]
+    login = [{"name": "person_id", "type": "string"}]
     types = {PERSON: {"fields": fields}, LOGIN: {"fields": login}, "user": {"fields": user}}
     await plugin.api.send_action("schema:create", {"record_types": types})
     for name in (PERSON, LOGIN):
@@ -95,7 +96,7 @@ def remember(person):
         bring_up_to_date(user, record)
         return
     # If several first logins run at once, any of them may be the one that creates the user.
-    login = Record(f"{LOGIN}/{current_context()['request_id']}", person=record.reference)
+    login = Record(f"{LOGIN}/{current_context()['request_id']}", person_id=str(record.id))
     login.acl = []
     api.save(login)
 
@@ -152,7 +153,7 @@ def newcomer():
         if error.code != Code.ResourceNotFound:
             raise
         return None
-    return api.fetch(login["person"].id)
+    return api.fetch(login["person_id"])
 
 
 @plugin.before_save("user")

@@ -29,7 +29,8 @@ provider = OpenIdProvider(
 
 # What we know about an account there. Users can read their own; nobody can create or write one.
 ACCOUNT = "openid_account"
-# A first login in progress: its id is the request's, and it says for whom a user is created.
+# A first login in progress: its id is the request's, and it says for whom a user is created. It
+# holds a plain id, because what a reference names cannot be erased while the reference exists.
 LOGIN = "openid_login"
 # A role that nobody has, so that only the plugin, with the master key, can create such records.
 NOBODY = "nobody-but-the-openid-plugin"
@@ -42,7 +43,7 @@ async def make_types():
     fields = [{"name": name, "type": "string"} for name in names]
     account = [*fields, {"name": "user", "type": "ref(user)"}]
     user = [{"name": "name", "type": "string"}, {"name": "email", "type": "string"}]
-    login = [{"name": "account", "type": f"ref({ACCOUNT})"}]
+    login = [{"name": "account_id", "type": "string"}]
     types = {ACCOUNT: {"fields": account}, LOGIN: {"fields": login}, "user": {"fields": user}}
     await plugin.api.send_action("schema:create", {"record_types": types})
     for name in (ACCOUNT, LOGIN):
@@ -97,7 +98,7 @@ def remember(subject, profile):
         bring_up_to_date(user, account)
         return
     # If several first logins run at once, any of them may be the one that creates the user.
-    login = Record(f"{LOGIN}/{current_context()['request_id']}", account=account.reference)
+    login = Record(f"{LOGIN}/{current_context()['request_id']}", account_id=str(account.id))
     login.acl = []
     api.save(login)
 
@@ -153,7 +154,7 @@ def newcomer():
         if error.code != Code.ResourceNotFound:
             raise
         return None
-    return api.fetch(login["account"].id)
+    return api.fetch(login["account_id"])
 
 
 @plugin.before_save("user")

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 
 use super::directory::{BASE, Directory, SERVICE, SERVICE_PASSWORD};
-use super::{ask, assert_refused, await_ready, client_of};
+use super::{ask, assert_erasable, assert_refused, await_ready, client_of};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::program::{Program, python_plugin};
@@ -285,6 +285,17 @@ fn whose_address_another_user_has_signs_in_without_it() {
     let ben = log_in(&server, "ben", "password-of-ben").result();
     assert_eq!(person(&server, &ben)["mail"], "ben@example.org");
     assert!(ben["profile"].get("email").is_none(), "{ben}");
+}
+
+#[test]
+fn a_person_can_be_erased_right_after_the_first_login() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let first = log_in(&server, "ada", "password-of-ada").result();
+    assert_erasable(&Client::master(&server), &first, "directory_person");
+    let second = log_in(&server, "ada", "password-of-ada").result();
+    assert_ne!(second["user_id"], first["user_id"]);
+    assert_eq!(person(&server, &second)["name"], "Ada");
 }
 
 #[test]

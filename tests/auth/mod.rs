@@ -31,6 +31,18 @@ fn await_ready(server: &TestServer) {
     });
 }
 
+/// Erases a user and then the record that the plugin keeps about their account.
+fn assert_erasable(master: &Client, session: &Json, record_type: &str) {
+    let erase = json!({"user": session["user_id"], "why": "asked for"});
+    master.call("erase:user", erase).result();
+    for account in master.query(record_type, json!([])) {
+        let erase = json!({"record": account["_id"], "why": "asked for"});
+        master.call("erase:record", erase).result();
+    }
+    let left = master.query(record_type, json!([]));
+    assert_eq!(left, Vec::<Json>::new());
+}
+
 /// Fails unless the request is refused, with a message that reveals nothing.
 fn assert_refused(answer: &Answer, what: &str) {
     let error = answer.json()["error"].take();

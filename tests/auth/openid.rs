@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{ask, assert_refused, await_ready, client_of};
+use super::{ask, assert_erasable, assert_refused, await_ready, client_of};
 use crate::support::client::{Answer, Client, send};
 use crate::support::eventually;
 use crate::support::program::{Program, python, python_plugin, repository};
@@ -249,6 +249,20 @@ fn nobody_says_of_himself_who_he_is_at_the_provider() {
     let ada = world.log_in(&world.mint(json!({"sub": "ada"}))).result();
     assert_ne!(ada["user_id"].as_str(), eve.user.as_deref());
     let account = client_of(&world.server, &ada).call("openid:account", json!({}));
+    assert_eq!(account.result()["subject"], "ada");
+}
+
+#[test]
+fn an_account_can_be_erased_right_after_the_first_login() {
+    let world = World::start();
+    let tokens = world.mint(json!({"sub": "ada", "claims": {"name": "Ada"}}));
+    let first = world.log_in(&tokens).result();
+    assert_eq!(first["profile"]["name"], "Ada");
+    let master = Client::master(&world.server);
+    assert_erasable(&master, &first, "openid_account");
+    let second = world.log_in(&tokens).result();
+    assert_ne!(second["user_id"], first["user_id"]);
+    let account = client_of(&world.server, &second).call("openid:account", json!({}));
     assert_eq!(account.result()["subject"], "ada");
 }
 
