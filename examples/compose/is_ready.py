@@ -5,6 +5,14 @@ import os
 import sys
 import urllib.request
 
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes the master key go to the configured address, and nowhere else."""
+
+    def redirect_request(self, *_):
+        return None
+
+
 name, key_file = sys.argv[1:]
 with open(key_file, encoding="utf-8") as file:
     key = file.read().strip()
@@ -13,7 +21,7 @@ request = urllib.request.Request(
     data=b"{}",
     headers={"X-Skygear-API-Key": key, "Content-Type": "application/json"},
 )
-with urllib.request.urlopen(request, timeout=4) as answer:
+with urllib.request.build_opener(NoRedirects).open(request, timeout=4) as answer:
     plugins = json.load(answer)["result"]["plugins"]
 workers = [worker for plugin in plugins if plugin["name"] == name for worker in plugin["workers"]]
 sys.exit(0 if workers else f"no worker of {name} is connected")

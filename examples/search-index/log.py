@@ -1,18 +1,31 @@
 """A consumer of Skytrail's log: handles events one by one, for ever."""
 
 import json
+import socket as sockets
 import time
 import urllib.request
+from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 # How many events can be in flight at once; they belong to different streams.
 WINDOW = 16
+TIMEOUT = 30
 
 
 class Refused(Exception):
     """The server rejects this consumer."""
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes the master key go to the configured address, and nowhere else."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+opener = urllib.request.build_opener(NoRedirects)
 
 
 def call(url, key, action, **body):
@@ -22,28 +35,29 @@ def call(url, key, action, **body):
         data=json.dumps(body).encode(),
         headers={"X-Skygear-API-Key": key, "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with opener.open(request, timeout=TIMEOUT) as answer:
         return json.load(answer).get("result")
 
 
-def consume(url, key, consumer, handle):
+def consume(url, key, consumer, handle, tidy):
     """Passes every event to `handle`, and acknowledges it when `handle` returns.
 
-    An event that fails is retried with growing delays, and finally parked. When the connection is
-    lost, this reconnects, and events that were not acknowledged arrive again.
+    `handle` gets the event and a function to call now and then if it takes long. An event that fails
+    is retried with growing delays, and finally parked. When the connection is lost, this reconnects,
+    and events that were not acknowledged arrive again. `tidy` is called after each event, and at
+    least once a second.
     """
-    address = url.replace("http", "ws", 1) + "/log"
     while True:
         try:
-            # An event can be as large as a record.
-            headers = {"X-Skygear-API-Key": key}
-            with connect(address, additional_headers=headers, max_size=None) as socket:
+            with open_socket(url, key) as socket:
                 hello = {"type": "consume", "consumer": consumer, "window": WINDOW}
                 socket.send(json.dumps(hello))
-                for text in socket:
-                    answer = react(json.loads(text), handle)
-                    if answer:
-                        socket.send(json.dumps(answer))
+                while True:
+                    try:
+                        react(socket, json.loads(socket.recv(timeout=1)), handle)
+                    except TimeoutError:
+                        pass
+                    tidy()
         except InvalidStatus as refused:
             if refused.response.status_code < 500:
                 raise
@@ -52,15 +66,29 @@ def consume(url, key, consumer, handle):
         time.sleep(1)
 
 
-def react(message, handle):
+def open_socket(url, key):
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    # With a socket of ours, no version of `websockets` follows a redirect, with the key, elsewhere.
+    return connect(
+        url.replace("http", "ws", 1) + "/log",
+        sock=sockets.create_connection((parts.hostname, port), timeout=TIMEOUT),
+        additional_headers={"X-Skygear-API-Key": key},
+        # An event can be as large as a record.
+        max_size=None,
+    )
+
+
+def react(socket, message, handle):
     if message["type"] == "error":
         raise Refused(message["error"]["message"])
     if message["type"] != "event":
-        return None
+        return
     event = message["event"]
     answer = {"type": "ack", "position": event["position"]}
+    extend = {"type": "extend", "position": event["position"]}
     try:
-        handle(event)
+        handle(event, lambda: socket.send(json.dumps(extend)))
     except Exception as error:  # whatever went wrong, the event is not done
         answer.update(type="retry", message=repr(error))
-    return answer
+    socket.send(json.dumps(answer))

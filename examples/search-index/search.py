@@ -9,6 +9,7 @@
 import os
 import sqlite3
 import sys
+import time
 
 from log import call, consume
 
@@ -16,7 +17,14 @@ URL = os.environ.get("SKYGEAR_ENDPOINT", "http://127.0.0.1:3000").rstrip("/")
 KEY = os.environ["MASTER_KEY"]
 INDEX = os.environ.get("INDEX", "search.sqlite")
 TYPES = os.environ.get("RECORD_TYPES", "note").split(",")
-CONSUMER = "search-index"
+# Each index has its own: an event goes to only one of a consumer's workers.
+CONSUMER = os.environ.get("CONSUMER", "search-index")
+
+# How many records are fetched and stored at once.
+PAGE = 50
+# How often deleted words are removed from the file, at most.
+TIDY_SECONDS = 5
+NOT_FOUND = 110
 
 
 class Index:
@@ -27,22 +35,58 @@ class Index:
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = NORMAL")
-        self.db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS record USING fts5(id UNINDEXED, words)")
+        self.db.execute("PRAGMA secure_delete = ON")
+        # FTS5 finds rows only by number and by word.
+        self.db.execute(
+            "CREATE TABLE IF NOT EXISTS place (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
+        )
+        self.db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS word USING fts5(words)")
+        # FTS5 keeps deleted words until it merges its segments. From 3.42 on it can do without.
+        self.needs_merge = sqlite3.sqlite_version_info < (3, 42)
+        if not self.needs_merge:
+            self.db.execute("INSERT INTO word (word, rank) VALUES ('secure-delete', 1)")
+        # An earlier run may have been killed before it was tidy.
+        self.is_tidy = False
+        self.next_tidy = 0
 
-    def put(self, record_id, words):
+    def put(self, records):
+        """Replaces the words of records, given by id; None removes a record."""
         self.db.execute("BEGIN IMMEDIATE")
-        self.db.execute("DELETE FROM record WHERE id = ?", (record_id,))
-        if words is not None:
-            self.db.execute("INSERT INTO record (id, words) VALUES (?, ?)", (record_id, words))
+        for record_id, words in records.items():
+            self.db.execute("INSERT OR IGNORE INTO place (id) VALUES (?)", (record_id,))
+            row = self.db.execute("SELECT number FROM place WHERE id = ?", (record_id,)).fetchone()
+            self.db.execute("DELETE FROM word WHERE rowid = ?", row)
+            if words is None:
+                self.db.execute("DELETE FROM place WHERE number = ?", row)
+            else:
+                self.db.execute("INSERT INTO word (rowid, words) VALUES (?, ?)", (*row, words))
         self.db.execute("COMMIT")
+        self.is_tidy = False
+
+    def tidy(self):
+        """Removes what was deleted or replaced from FTS5's old segments and the write-ahead log."""
+        if self.is_tidy or time.monotonic() < self.next_tidy:
+            return
+        self.next_tidy = time.monotonic() + TIDY_SECONDS
+        try:
+            if self.needs_merge:
+                self.db.execute("INSERT INTO word (word) VALUES ('optimize')")
+            (is_busy, _, _) = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self.is_tidy = not is_busy
+        except sqlite3.OperationalError:
+            # Another program uses the index; this is tried again.
+            pass
 
     def ids(self, record_type):
-        rows = self.db.execute("SELECT id FROM record WHERE id GLOB ?", (record_type + "/*",))
+        rows = self.db.execute("SELECT id FROM place WHERE id GLOB ?", (record_type + "/*",))
         return [row[0] for row in rows]
 
     def find(self, words):
         quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words)
-        rows = self.db.execute("SELECT id FROM record WHERE record MATCH ? ORDER BY rank", (quoted,))
+        rows = self.db.execute(
+            "SELECT id FROM word JOIN place ON number = word.rowid WHERE word MATCH ? ORDER BY rank",
+            (quoted,),
+        )
         return [row[0] for row in rows]
 
 
@@ -57,24 +101,35 @@ def words_of(value):
     return []
 
 
-def refresh(index, record_id):
-    """Puts a record into the index as it is now, which can be later than the event."""
-    (record,) = call(URL, KEY, "record:fetch", ids=[record_id])
+def words_of_record(record):
+    """Returns a record's words, or None if there is no such record in the public database."""
     if record["_type"] == "error":
-        index.put(record_id, None)
-        return
-    fields = (value for name, value in record.items() if not name.startswith("_"))
-    index.put(record_id, "\n".join(words_of(list(fields))))
+        if record["code"] != NOT_FOUND:
+            raise ValueError(record["message"])
+        return None
+    fields = [value for name, value in record.items() if not name.startswith("_")]
+    return "\n".join(words_of(fields))
 
 
-def handle(index, event):
+def refresh(index, ids):
+    """Puts records into the index as they are now, which can be later than the event."""
+    records = call(URL, KEY, "record:fetch", ids=ids)
+    index.put({record_id: words_of_record(it) for record_id, it in zip(ids, records)})
+
+
+def handle(index, event, extend):
     kind, _, name = event["stream"].partition("/")
     if kind == "record":
-        refresh(index, name)
-    else:
-        # A field of the type has been deleted or renamed.
-        for record_id in index.ids(name):
-            refresh(index, record_id)
+        refresh(index, [name])
+        return
+    if kind == "restore":
+        print("the server was restored: build the index again, see README.md", file=sys.stderr)
+        return
+    # A field of the type has been deleted or renamed. With many records this takes long.
+    ids = index.ids(name)
+    for start in range(0, len(ids), PAGE):
+        refresh(index, ids[start : start + PAGE])
+        extend()
 
 
 def feed(index):
@@ -89,7 +144,7 @@ def feed(index):
         **{"from": 1},
     )
     print("feeding", flush=True)
-    consume(URL, KEY, CONSUMER, lambda event: handle(index, event))
+    consume(URL, KEY, CONSUMER, lambda event, extend: handle(index, event, extend), index.tidy)
 
 
 def readable(user, ids):

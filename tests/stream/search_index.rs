@@ -40,12 +40,27 @@ fn find(server: &TestServer, words: &[&str]) -> BTreeSet<String> {
 
 /// Waits until the index has received everything that was written.
 fn await_index(master: &Client) {
+    await_consumer(master, "log/search-index");
+}
+
+fn await_consumer(master: &Client, name: &str) {
     eventually("the index is up to date", || {
         let listed = master.call("delivery:list", json!({})).result();
         let mut listed = listed.as_array().unwrap().iter();
-        let index = listed.find(|it| it["name"] == "log/search-index")?;
+        let index = listed.find(|it| it["name"] == name)?;
         (index["lag"] == 0).then_some(())
     });
+}
+
+/// Returns whether any file of an index contains a text.
+fn is_in_files_of(server: &TestServer, index: &str, text: &str) -> bool {
+    let files = std::fs::read_dir(server.folder()).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let mut paths = paths.filter(|it| it.file_name().unwrap().to_str().unwrap().starts_with(index));
+    paths.any(|path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(text.len()).any(|it| it == text.as_bytes())
+    })
 }
 
 fn found(ids: &[&str]) -> BTreeSet<String> {
@@ -123,4 +138,63 @@ fn the_index_finds_exactly_what_is_there() {
     let odd: Vec<&str> = odd.iter().map(String::as_str).collect();
     assert_eq!(find(&server, &["many"]), found(&odd));
     assert_eq!(find(&server, &["word7"]), found(&["note/7"]));
+}
+
+/// Two indexes, each with a consumer of its own, are complete, and keep nothing that was erased.
+#[test]
+fn what_was_erased_is_in_no_index_and_no_file() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..20 {
+        master.save(
+            &format!("note/{number}"),
+            json!({"text": "12, Zanzibar Street"}),
+        );
+    }
+    ada.save("note/hers", json!({"text": "14, Zanzibar Street"}));
+    let private = json!({"_id": "note/private", "text": "16, Zanzibar Street"});
+    let private = json!({"database_id": "_private", "records": [private]});
+    ada.call("record:save", private).result();
+
+    let mut second = search(&server, &["feed"]);
+    second
+        .env("CONSUMER", "second")
+        .env("INDEX", server.folder().join("second.sqlite"));
+    let _feeds = [&mut search(&server, &["feed"]), &mut second].map(Program::start_and_wait);
+    let consumers = ["log/search-index", "log/second"];
+    let search_second = |words: &[&str]| {
+        let mut command = search(&server, &[&["find"][..], words].concat());
+        command.env("INDEX", server.folder().join("second.sqlite"));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    for name in consumers {
+        await_consumer(&master, name);
+    }
+    assert_eq!(find(&server, &["zanzibar"]).len(), 21);
+    assert_eq!(search_second(&["zanzibar"]).lines().count(), 21);
+    assert!(find(&server, &["16"]).is_empty(), "private records");
+
+    for number in 0..10 {
+        let erase = json!({"record": format!("note/{number}"), "why": "asked for"});
+        master.call("erase:record", erase).result();
+    }
+    let field = json!({"type": "note", "field": "text", "why": "asked for"});
+    let user = json!({"user": ada.user, "records": true, "why": "asked for"});
+    master.call("erase:user", user).result();
+    master.call("erase:field", field).result();
+    master.save("note/after", json!({"title": "what is left"}));
+    for name in consumers {
+        await_consumer(&master, name);
+    }
+    assert_eq!(find(&server, &["zanzibar"]), found(&[]));
+    assert_eq!(search_second(&["zanzibar"]).trim(), "");
+    for index in ["search.sqlite", "second.sqlite"] {
+        assert!(is_in_files_of(&server, index, "note/after"), "{index}");
+        eventually("the bytes are gone", || {
+            let texts = ["Zanzibar", "zanzibar"];
+            let is_left = texts.iter().any(|it| is_in_files_of(&server, index, it));
+            (!is_left).then_some(())
+        });
+    }
 }
