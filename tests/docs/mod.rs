@@ -80,6 +80,22 @@ fn the_table_of_codes_is_the_servers() {
     assert!(rows > 20);
 }
 
+/// Programs that read the log find each kind of event on its page.
+#[test]
+fn every_kind_of_event_is_described() {
+    use skytrail_schema::event::EventKind;
+
+    let page = include_str!("../../docs/LOG.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let first_cells = rows.filter_map(|row| row.split('|').nth(1));
+    let named: BTreeSet<&str> = first_cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| name.contains('.'))
+        .collect();
+    let kinds: BTreeSet<&str> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(named, kinds);
+}
+
 /// Every setting that a page names exists.
 #[test]
 fn settings_on_the_pages_exist() {
