@@ -1,5 +1,6 @@
 //! Erases what events held, wherever the store has it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,9 +26,43 @@ use super::{postgres, read, sqlite};
 /// time that it is in vain, so that readers who take turns are waited for, too.
 const WAITS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
+/// The pause between two looks at them.
+const PERIOD: Duration = Duration::from_millis(100);
+
 /// The same for a table that is rewritten. Everyone else who wants it queues behind this, and no
 /// events are applied.
 const LOCK_WAITS: (Duration, Duration) = (SHORT_WAIT, Duration::from_secs(10));
+
+/// How far an erasure is.
+#[derive(Default)]
+pub(super) struct Forgetting {
+    positions: Positions,
+    /// The process that served the connection when they were marked.
+    marked_by: Option<Backend>,
+    /// How often it was attempted in vain.
+    num_vain: u32,
+    /// The tables that were rewritten.
+    written: HashSet<String>,
+}
+
+impl Forgetting {
+    /// Begins anew if something else is erased, or in another database.
+    fn continue_with(&mut self, positions: &Positions, marked_by: Option<Backend>) {
+        if self.positions != *positions || self.marked_by != marked_by {
+            *self = Self {
+                positions: positions.clone(),
+                marked_by,
+                num_vain: self.num_vain,
+                written: HashSet::new(),
+            };
+        }
+    }
+
+    /// Returns a wait of this attempt, which is longer each time.
+    fn wait(&self, (first, longest): (Duration, Duration)) -> Duration {
+        (first * (1 << self.num_vain.min(16))).min(longest)
+    }
+}
 
 #[async_trait]
 impl Holder for SqlStore {
@@ -63,16 +98,19 @@ impl Holder for SqlStore {
     }
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
+        let mut state = self.forgetting.lock().await;
         let marked_by = self.mark_erased(positions).await?;
-        self.drop_unfinished().await?;
-        let num_vain = self.vain_waits.fetch_add(1, Ordering::Relaxed);
-        let times = 1 << num_vain.min(16);
+        state.continue_with(positions, marked_by);
+        let (wait, lock_wait) = (state.wait(WAITS), state.wait(LOCK_WAITS));
+        state.num_vain += 1;
         if let StoreLocation::Server(_) = &self.home {
-            self.await_readers((WAITS.0 * times).min(WAITS.1)).await?;
+            self.drop_unfinished().await?;
+            let deadline = Instant::now() + wait;
+            self.await_readers(deadline).await?;
+            self.await_users_of_tables(deadline).await?;
         }
-        let lock_wait = (LOCK_WAITS.0 * times).min(LOCK_WAITS.1);
-        self.write_anew(marked_by, lock_wait).await?;
-        self.vain_waits.store(0, Ordering::Relaxed);
+        self.write_anew(&mut state, lock_wait).await?;
+        *state = Forgetting::default();
         Ok(())
     }
 }
@@ -111,9 +149,6 @@ impl SqlStore {
     /// Drops what commands have left next to the store. A command that fills a store is a reader, so
     /// this comes before readers are waited for.
     async fn drop_unfinished(&self) -> Result<(), HolderError> {
-        if let StoreLocation::File(_) = &self.home {
-            return Ok(());
-        }
         let mut writer = self.writer.lock().await;
         let writer = open_writer_of(&mut writer).map_err(failed)?;
         self.reconnect(writer).await.map_err(failed)?;
@@ -129,15 +164,12 @@ impl SqlStore {
     /// Waits until nobody can see in the database what was deleted by now: it keeps such rows.
     ///
     /// Events are applied meanwhile, because a dump can take hours.
-    async fn await_readers(&self, wait: Duration) -> Result<(), HolderError> {
-        const PERIOD: Duration = Duration::from_millis(100);
-        let deadline = Instant::now() + wait;
+    async fn await_readers(&self, deadline: Instant) -> Result<(), HolderError> {
         let now = {
             let mut reader = self.reader().await?;
             let mut conn = reader.conn().map_err(failed)?;
-            postgres::next_transaction(&mut conn)
-                .await
-                .map_err(failed)?
+            let now = postgres::next_transaction(&mut conn).await;
+            now.map_err(failed)?
         };
         loop {
             let mut reader = self.reader().await?;
@@ -158,18 +190,45 @@ impl SqlStore {
         }
     }
 
+    /// Waits for the transactions that hold tables by now. Asking for a table would make everyone
+    /// who wants it afterwards wait, too.
+    async fn await_users_of_tables(&self, deadline: Instant) -> Result<(), HolderError> {
+        let mut users: Option<Vec<postgres::TableUser>> = None;
+        loop {
+            let mut reader = self.reader().await?;
+            let mut conn = reader.conn().map_err(failed)?;
+            let mut present = postgres::table_users(&mut conn).await.map_err(failed)?;
+            if let Some(users) = &users {
+                present.retain(|user| users.contains(user));
+            }
+            if present.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let names: Vec<_> = present.iter().map(|user| user.name.as_str()).collect();
+                let names = names.join(", ");
+                return Err(HolderError::StillSeen(format!(
+                    "a transaction that does not end holds a table: {names}"
+                )));
+            }
+            users = Some(present);
+            drop(reader);
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
     /// Rewrites what held the events, over the connection that marked them: another one may lead to a
     /// database that lacks the marks.
     async fn write_anew(
         &self,
-        marked_by: Option<Backend>,
+        state: &mut Forgetting,
         lock_wait: Duration,
     ) -> Result<(), HolderError> {
         let mut writer = self.writer.lock().await;
         let writer = open_writer_of(&mut writer).map_err(failed)?;
         self.reconnect(writer).await.map_err(failed)?;
         let backend = writer.backend();
-        if backend != marked_by {
+        if backend != state.marked_by {
             let message = "the connection to the database was lost meanwhile";
             return Err(HolderError::Failed(message.to_owned()));
         }
@@ -178,7 +237,9 @@ impl SqlStore {
             // Nothing is applied meanwhile; reads continue.
             match &self.home {
                 StoreLocation::File(file) => sqlite::scrub(&file.path).await,
-                StoreLocation::Server(_) => postgres::scrub(&mut conn, lock_wait).await,
+                StoreLocation::Server(_) => {
+                    postgres::scrub(&mut conn, &mut state.written, lock_wait).await
+                }
             }
         };
         match self.served_by(backend.as_ref(), written).await {

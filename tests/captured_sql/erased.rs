@@ -234,13 +234,15 @@ fn an_erasure_waits_for_readers_of_a_standby() {
     });
 }
 
-/// A transaction that began after the erasure keeps a table for itself.
+/// A transaction that began before the erasure keeps a table for itself.
 #[test]
 fn an_erasure_does_not_wait_for_a_table_without_end() {
     let postgres = Postgres::start_with("").lasting();
     let world = begin_in(postgres.database(&[]));
+    world.ada.save("memo/1", json!({"text": CONTROL}));
     write(&world, &world.ada);
     world.settled();
+    let memo = world.sql(FILE_OF_MEMO);
     let place = ("postgres", world.database.name());
     // It has no snapshot, so it sees nothing.
     let locking = postgres.session(
@@ -251,14 +253,72 @@ fn an_erasure_does_not_wait_for_a_table_without_end() {
         scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
         eventually("the health names who is waited for", || {
             let reasons = world.master.health()["reasons"].to_string();
-            reasons
-                .contains("role postgres) holds the lock")
-                .then_some(())
+            (reasons.contains("role postgres") && reasons.contains("holds a table")).then_some(())
         });
         world.ada.save("page/1", json!({"text": CONTROL}));
         assert_eq!(world.ada.query("page", json!(null)).len(), 1);
+        assert_eq!(world.sql(FILE_OF_MEMO), memo, "a table was written in vain");
         drop(locking);
     });
+    assert_ne!(world.sql(FILE_OF_MEMO), memo);
+}
+
+const FILE_OF_MEMO: &str = "SELECT pg_relation_filenode('memo')";
+
+/// Returns the process that rewrites memos.
+fn rewrites(world: &World) -> String {
+    world.sql(
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'VACUUM%memo%' AND state = 'active'",
+    )
+}
+
+/// A transaction takes a table while another one is being rewritten: that one need not be rewritten
+/// again. The server is also stopped meanwhile, which ends the rewriting.
+#[test]
+fn a_table_is_rewritten_once_for_an_erasure() {
+    let postgres = Postgres::start().lasting();
+    let mut world = begin_in(postgres.database(&[]));
+    world.ada.save("memo/1", json!({"text": CONTROL}));
+    write(&world, &world.ada);
+    world.settled();
+    // The index is made with the table's new file. It takes until `public.go` exists.
+    world.sql(
+        "CREATE TABLE public.go (); \
+         CREATE FUNCTION public.slow(value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ \
+         BEGIN WHILE to_regclass('public.go') IS NULL LOOP PERFORM pg_sleep(0.01); END LOOP; \
+         RETURN value; END $$; \
+         CREATE INDEX slow ON memo (public.slow(text)); DROP TABLE public.go",
+    );
+    let body = json!({"record": "note/gone", "why": "asked for on paper"});
+    world.master.call("erase:record", body).result();
+    let first = eventually("a table is rewritten", || {
+        Some(rewrites(&world)).filter(|pid| !pid.is_empty())
+    });
+    world.server.terminate();
+    eventually("the database has noticed that the server is gone", || {
+        (rewrites(&world) != first).then_some(())
+    });
+    world.server.restart();
+    world.master = world.master.at(&world.server);
+    eventually("a table is rewritten", || {
+        Some(rewrites(&world)).filter(|pid| !pid.is_empty())
+    });
+    let place = ("postgres", world.database.name());
+    let lock = "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE";
+    let locking = postgres.session(place, lock);
+    world.sql("CREATE TABLE public.go ()");
+    eventually("the erasure waits", || {
+        let reasons = world.master.health()["reasons"].to_string();
+        reasons.contains("holds a table").then_some(())
+    });
+    let memo = world.sql(FILE_OF_MEMO);
+    drop(locking);
+    eventually("it is erased", || {
+        let listed = world.master.call("erase:list", json!({})).result();
+        (listed["erasures"][0]["finished"] != false).then_some(())
+    });
+    assert_eq!(world.sql(FILE_OF_MEMO), memo, "it was rewritten again");
+    assert_eq!(world.database.relations_with(CANARY), Vec::<String>::new());
 }
 
 /// Frequent values are in the statistics of the table.

@@ -52,6 +52,7 @@ pub(super) use self::hosts::{Backend, Link, silent};
 use self::hosts::{Hosts, Purpose};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
+pub(super) use self::readers::NOTICE;
 use self::readers::Readers;
 pub use self::rebuild::{
     HeldStore, beside, bring_back, check_old, drop_leftovers, drop_store, list_theirs,
@@ -61,7 +62,8 @@ pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::{
-    drop_unfinished, has_readers_since, next_transaction, readers_since, scrub,
+    TableUser, drop_unfinished, has_readers_since, next_transaction, readers_since, scrub,
+    table_users,
 };
 use self::trouble::ReadTrouble;
 pub(super) use self::values::{arguments, catalog, int, point, real, text};

@@ -19,7 +19,7 @@ use super::hosts::silent;
 use super::{Server, failed};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
-use crate::projection::sql::Sql;
+use crate::projection::sql::{Arg, Sql};
 
 /// The maximum wait divided by this limits how long to check whether a connection is alive.
 const SHARE: u32 = 2;
@@ -96,17 +96,27 @@ fn pool(
             let condition = Arc::clone(&condition);
             Box::pin(async move {
                 condition.admit(conn).await?;
-                // A reader that no longer waits disconnects. Not every operating system lets the
-                // server notice that.
-                let notice = Sql::new("SET client_connection_check_interval = '1s'");
-                let wrapped = &mut Conn::server(conn, Extensions::default());
-                if let Err(error) = notice.execute(wrapped).await {
-                    tracing::debug!(%error, "the database keeps working for lost readers");
-                }
+                // A reader that no longer waits disconnects.
+                notice_lost_client(&mut Conn::server(conn, Extensions::default())).await;
                 Ok(())
             })
         })
         .connect_lazy_with(options)
+}
+
+/// How soon the database notices that the client of a running statement is gone.
+pub(in crate::projection) const NOTICE: Duration = Duration::from_millis(100);
+
+/// Makes the database end a statement soon after its client is gone. Not every operating system
+/// lets it notice that.
+pub(super) async fn notice_lost_client(conn: &mut Conn<'_>) {
+    let mut notice = Sql::new("SELECT set_config('client_connection_check_interval',");
+    notice
+        .bind(Arg::Text(format!("{}ms", NOTICE.as_millis())))
+        .push(",false)");
+    if let Err(error) = notice.execute(conn).await {
+        tracing::debug!(%error, "the database keeps working for lost clients");
+    }
 }
 
 impl Server {

@@ -1,8 +1,10 @@
 //! Removes what rows held for good, from the files of the tables and the database's statistics.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::errors::{held, is_held};
+use super::readers::notice_lost_client;
 use super::rebuild;
 use super::schema::run_script;
 use crate::projection::conn::{Conn, Row};
@@ -24,7 +26,8 @@ pub(in crate::projection) async fn drop_unfinished(conn: &mut Conn<'_>) -> Resul
 }
 
 /// Rewrites all tables, so that nothing of deleted rows is left in their files. No reader may still
-/// see these rows: see [`has_readers_since`]. Each lock is waited for at most this long.
+/// see these rows: see [`has_readers_since`]. Each lock is waited for at most this long. Tables that
+/// are in `written` are left out, and others are added.
 ///
 /// The database's own write-ahead log and backups are its owner's responsibility.
 ///
@@ -32,10 +35,13 @@ pub(in crate::projection) async fn drop_unfinished(conn: &mut Conn<'_>) -> Resul
 /// Among others, one that names who holds a table.
 pub(in crate::projection) async fn scrub(
     conn: &mut Conn<'_>,
+    written: &mut HashSet<String>,
     lock_wait: Duration,
 ) -> Result<(), sqlx::Error> {
+    // If the server is stopped meanwhile, the next start waits for the end of this.
+    notice_lost_client(conn).await;
     limit_lock_wait(conn, lock_wait).await?;
-    let scrubbed = write_anew(conn).await;
+    let scrubbed = write_anew(conn, written).await;
     limit_lock_wait(conn, Duration::ZERO).await.and(scrubbed)
 }
 
@@ -47,13 +53,17 @@ async fn limit_lock_wait(conn: &mut Conn<'_>, wait: Duration) -> Result<(), sqlx
     sql.fetch_optional(conn).await.map(drop)
 }
 
-async fn write_anew(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+async fn write_anew(conn: &mut Conn<'_>, written: &mut HashSet<String>) -> Result<(), sqlx::Error> {
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
     );
     for row in sql.fetch_all(conn).await? {
-        let table = Name::new(row.catalog(0)?);
+        let name = row.catalog(0)?;
+        if written.contains(name) {
+            continue;
+        }
+        let table = Name::new(name);
         let mut vacuum = Sql::new("VACUUM (FULL, ANALYZE) ");
         vacuum.name(&table);
         if let Err(error) = vacuum.execute(conn).await {
@@ -63,8 +73,45 @@ async fn write_anew(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
             };
             return Err(held(error, &holders));
         }
+        written.insert(name.to_owned());
     }
     scrub_statistics(conn).await
+}
+
+/// A transaction that holds tables.
+pub(in crate::projection) struct TableUser {
+    /// The database's own name for the transaction.
+    transaction: String,
+    /// Who it is, for an operator.
+    pub(in crate::projection) name: String,
+}
+
+impl PartialEq for TableUser {
+    fn eq(&self, other: &Self) -> bool {
+        self.transaction == other.transaction
+    }
+}
+
+/// Lists the transactions that hold tables of the schema. An autovacuum makes room by itself.
+pub(in crate::projection) async fn table_users(
+    conn: &mut Conn<'_>,
+) -> Result<Vec<TableUser>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT l.virtualtransaction, ");
+    sql.push(SESSION).push(
+        " FROM pg_stat_activity AS a JOIN (SELECT DISTINCT pid, virtualtransaction FROM pg_locks \
+         WHERE granted AND relation IN (SELECT oid FROM pg_class WHERE relkind='r' \
+         AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema))) AS l \
+         USING (pid) WHERE pid<>pg_backend_pid() \
+         AND coalesce(backend_type, '')<>'autovacuum worker' ORDER BY pid",
+    );
+    let rows = sql.fetch_all(conn).await?;
+    let user = |row: &Row| {
+        Ok(TableUser {
+            transaction: row.text(0)?.into_owned(),
+            name: row.text(1)?.into_owned(),
+        })
+    };
+    rows.iter().map(user).collect()
 }
 
 /// Lists the sessions that hold a lock on a table.

@@ -5,7 +5,7 @@ mod port;
 mod turns;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use super::apply::WriterState;
 use super::captured::Retries;
 use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
+use super::erase::Forgetting;
 use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::postgres::{self, Backend, Link, LostConnection, ServerOptions, StoreOrigin, silent};
@@ -53,8 +54,8 @@ pub struct SqlStore {
     pub(super) index_limits: IndexLimits,
     /// When indexes were first looked after in this process.
     pub(super) tended_since: OnceLock<Timestamp>,
-    /// How often in a row an erasure was attempted in vain.
-    pub(super) vain_waits: AtomicU32,
+    /// How far the present erasure is.
+    pub(super) forgetting: Mutex<Forgetting>,
     /// When constraints of other programs that were lifted are tried again.
     pub(super) lifted: Mutex<Retries>,
     /// The maximum size of an answer's records in bytes.
@@ -213,7 +214,7 @@ impl SqlStore {
             stats: Stats::default(),
             index_limits,
             tended_since: OnceLock::new(),
-            vain_waits: AtomicU32::new(0),
+            forgetting: Mutex::default(),
             lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
             turns: Turns::new(num_readers.saturating_sub(1), max_wait),

@@ -19,7 +19,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::turns::Asked;
 use super::{SqlStore, StoreLocation, WriterConn, open_writer_of};
@@ -90,6 +90,12 @@ impl SqlStore {
                 return answered.map_err(|error| self.note(error));
             }
             was_broken_off = true;
+            if let StoreLocation::Server(_) = &self.home {
+                // The slot is free when the database has noticed it, so that it never has more
+                // connections than slots.
+                drop(reader);
+                sleep(2 * postgres::NOTICE).await;
+            }
         }
     }
 
