@@ -60,6 +60,8 @@ impl From<CallError> for String {
 pub struct RunningServer {
     client: reqwest::Client,
     base_url: String,
+    /// The address without a password that it may contain, for error messages.
+    shown: String,
     master_key: Secret,
     /// Where the key comes from, for error messages.
     key_origin: String,
@@ -82,6 +84,16 @@ pub fn block_on<T, E: Into<String>>(talk: impl Future<Output = Result<T, E>>) ->
 pub fn set(body: &mut Json, name: &str, value: impl Into<Json>) {
     if let Json::Object(members) = body {
         members.insert(name.to_owned(), value.into());
+    }
+}
+
+/// Returns an address without the user and the password in it.
+fn without_user(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("http", address));
+    let (_, place) = rest.rsplit_once('@').unwrap_or_default();
+    match place {
+        "" => address.to_owned(),
+        place => format!("{scheme}://{place}"),
     }
 }
 
@@ -110,9 +122,11 @@ impl RunningServer {
             .map_err(|error| error.to_string())?;
         let own = || format!("http://{}", local_client_address(config.http.listen));
         let base_url = flag.server.clone().unwrap_or_else(own);
+        let base_url = base_url.trim_end_matches('/').to_owned();
         Ok(Self {
             client,
-            base_url: base_url.trim_end_matches('/').to_owned(),
+            shown: without_user(&base_url),
+            base_url,
             master_key,
             key_origin,
         })
@@ -214,8 +228,8 @@ impl RunningServer {
         let said = json::from_slice(&bytes).unwrap_or_default();
         let why = said.get("error").map_or_else(
             || {
-                let base_url = &self.base_url;
-                CallError::Other(format!("{base_url}: not a response of a Skytrail server"))
+                let shown = &self.shown;
+                CallError::Other(format!("{shown}: not a response of a Skytrail server"))
             },
             |error| self.refusal(error),
         );
@@ -235,7 +249,7 @@ impl RunningServer {
         let location = response.headers().get(LOCATION);
         let location = location.and_then(|location| location.to_str().ok());
         let target = location.and_then(|location| response.url().join(location).ok());
-        let shown = target.map_or_else(
+        let to = target.map_or_else(
             || "another address".to_owned(),
             |target| {
                 let path = target.path();
@@ -245,8 +259,7 @@ impl RunningServer {
                 format!("{}{path}", target.origin().ascii_serialization())
             },
         );
-        let base_url = &self.base_url;
-        let error = format!("{base_url} redirects to {shown}: use that address");
+        let error = format!("{} redirects to {to}: use that address", self.shown);
         Err(CallError::Other(error))
     }
 
@@ -259,10 +272,10 @@ impl RunningServer {
 
     /// Explains why there is no answer.
     fn unreachable(&self, error: &reqwest::Error) -> CallError {
-        let (base_url, why) = (&self.base_url, innermost(error));
+        let (shown, why) = (&self.shown, innermost(error));
         if error.is_connect() {
             return CallError::Unavailable(format!(
-                "no server at {base_url} ({why}): is it running? --server or HOST names another"
+                "no server at {shown} ({why}): is it running? --server or HOST names another"
             ));
         }
         let why = if error.is_timeout() {
@@ -270,24 +283,24 @@ impl RunningServer {
         } else {
             &why
         };
-        CallError::Unavailable(format!("{base_url}: {why}"))
+        CallError::Unavailable(format!("{shown}: {why}"))
     }
 
     /// Formats an error of the API in one line.
     fn refusal(&self, error: &Json) -> CallError {
         let said = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
         let number = error.get("code").and_then(Json::as_i64).unwrap_or_default();
-        let (base_url, origin) = (&self.base_url, &self.key_origin);
+        let (shown, origin) = (&self.shown, &self.key_origin);
         let code = Code::from_number(number);
         let text = match code {
             // The error's own message contains the whole key, as v1's does.
             Code::AccessKeyNotAccepted => format!(
-                "the server at {base_url} has a different master key from the one here (from \
+                "the server at {shown} has a different master key from the one here (from \
                  {origin}): set MASTER_KEY"
             ),
             // Commands show no token, so the master key is all that can be missing.
             Code::NotAuthenticated => format!(
-                "the key here (from {origin}) is not the master key of the server at {base_url}: \
+                "the key here (from {origin}) is not the master key of the server at {shown}: \
                  set MASTER_KEY"
             ),
             _ => format!("{} ({} {number})", said("message"), said("name")),
@@ -297,8 +310,8 @@ impl RunningServer {
 
     fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, CallError> {
         serde_json::from_slice(bytes).map_err(|_| {
-            let base_url = &self.base_url;
-            let text = format!("{base_url}: not a response of a Skytrail server (HTTP {status})");
+            let shown = &self.shown;
+            let text = format!("{shown}: not a response of a Skytrail server (HTTP {status})");
             CallError::Other(text)
         })
     }

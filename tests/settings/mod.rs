@@ -560,6 +560,12 @@ fn a_command_does_not_take_the_master_key_to_where_it_is_redirected() {
         assert!(!said.contains("secret"), "{said}");
     }
     redirecting.join().unwrap();
+    // Nobody listens there any more.
+    let with_password = address.replace("http://", "http://ada:a-secret@");
+    let arguments = [&set[..], &["task", "list", "--server", &with_password]].concat();
+    let said = place.failing(&[], &arguments);
+    assert!(said.contains(&format!("no server at {address} ")), "{said}");
+    assert!(!said.contains("secret"), "{said}");
     let nobody = there.accept().map(drop).unwrap_err();
     assert_eq!(nobody.kind(), ErrorKind::WouldBlock, "the key was sent on");
 }

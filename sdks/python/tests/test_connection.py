@@ -82,6 +82,14 @@ class Redirects(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(keys, [])
 
 
+class Passwords(unittest.IsolatedAsyncioTestCase):
+    async def test_a_password_in_an_address_is_not_shown(self) -> None:
+        endpoint = "http://ada:a-secret@127.0.0.1:1/app"
+        ending = await ending_of(Options("TEST", endpoint=endpoint, master_key="secret-key"))
+        self.assertIn("no connection to ws://127.0.0.1:1/app/_/plugin", ending.reason)
+        self.assertNotIn("secret", ending.reason)
+
+
 class Addresses(unittest.TestCase):
     def test_what_is_no_address_of_a_server_is_refused_at_once(self) -> None:
         for endpoint in ("localhost:3000", "ftp://localhost", "http://", "http://localhost:x"):

@@ -69,6 +69,12 @@ class Options:
         """The address that plugins connect to."""
         return self.endpoint.rstrip("/").replace("http", "ws", 1) + PATH
 
+    @property
+    def shown_url(self) -> str:
+        """The address that plugins connect to, without a password that it may contain."""
+        url = urlsplit(self.url)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+
     def endpoint_at(self, location: str) -> str:
         """Returns the endpoint that a redirect names, without what may be secret in its address."""
         try:

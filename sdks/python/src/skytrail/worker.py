@@ -168,7 +168,7 @@ class Worker:
             reason = f"refused with status {status}: {body}"
             return Ending(status=status, reason=reason, retry_after=retry_after(asked))
         except (OSError, InvalidHandshake, InvalidURI, asyncio.TimeoutError) as error:
-            return Ending(reason=f"no connection to {self.options.url}: {error}")
+            return Ending(reason=f"no connection to {self.options.shown_url}: {error}")
         finally:
             if self._is_open.is_set():
                 self._lost_at = time.monotonic()
