@@ -110,12 +110,12 @@ fn letters(body: &Map<String, Json>) -> Result<Vec<DeadLetterId>, ApiError> {
     ids.iter().map(|id| letter_id(id)).collect()
 }
 
-/// Parses the id of a delivery: its position and its hook.
+/// Parses the id of a dead letter: its position and its hook.
 fn letter_id(text: &str) -> Result<DeadLetterId, ApiError> {
     let parts = text.split_once('/');
     let id = parts.and_then(|(position, hook)| Some((position.parse().ok()?, Arc::from(hook))));
     id.ok_or_else(|| {
-        let message = format!("{text:?} is not a delivery's id, such as 42/note_saved");
+        let message = format!("{text:?} is not a dead letter's id, such as 42/note_saved");
         ApiError::invalid_argument(message, &["ids"])
     })
 }

@@ -153,7 +153,8 @@ pub struct WorkerId(pub u64);
 /// What a plugin is told about a delivery, in addition to its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryNote {
-    /// The delivery's id, the same at every attempt.
+    /// The delivery's id: the event's, and the hook. It is the same at every attempt, and never
+    /// another delivery's, so a plugin can keep it for good.
     pub id: String,
     /// The event's position in the log.
     pub position: u64,
@@ -167,7 +168,7 @@ pub struct DeliveryNote {
 
 impl DeliveryNote {
     /// Returns the note for a hook that is only being tried, during `what`. No event has such an
-    /// id, because theirs begin with a number.
+    /// id, because theirs begin with a UUID.
     pub fn tried(what: &str, hook: &str, (position, at): (u64, Timestamp)) -> Self {
         Self {
             id: format!("{what}/{hook}"),

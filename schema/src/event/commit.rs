@@ -178,6 +178,13 @@ impl Commit {
         self.events.first().map_or(0, |event| event.position)
     }
 
+    /// Returns the id of the event at a position. Unlike the position, it is never another event's,
+    /// even in a log that was restored to an earlier state and continued.
+    pub fn event_id(&self, position: u64) -> String {
+        let index = position.saturating_sub(self.first_position());
+        format!("{}.{index}", self.id)
+    }
+
     /// Returns the position of the last event.
     pub fn last_position(&self) -> u64 {
         self.events.last().map_or(0, |event| event.position)

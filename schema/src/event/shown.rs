@@ -44,10 +44,9 @@ struct Form<'a> {
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let Self { commit, event } = *self;
-        let index = event.position.saturating_sub(commit.first_position());
         let form = Form {
             position: event.position,
-            id: format!("{}.{index}", commit.id),
+            id: commit.event_id(event.position),
             stream: &event.stream,
             version: event.version,
             kind: event.body.kind().name(),

@@ -26,7 +26,7 @@ fn leave_three(server: &TestServer, worker: &mut Worker) -> Vec<String> {
     ] {
         ada.save(name, json!({"n": 1}));
         let delivery = next_delivery(worker);
-        ids.push(delivery["delivery"]["id"].as_str().unwrap().to_owned());
+        ids.push(letter_id(&delivery));
         let error = json!({"code": 10000, "message": "poison", "info": info});
         worker.refuse(&delivery, &error);
     }
@@ -126,7 +126,7 @@ fn letters_of_a_hook_that_is_gone_stay_until_it_is_back() {
     let mut resent = BTreeSet::new();
     for _ in &ids {
         let delivery = next_delivery(&mut worker);
-        resent.insert(delivery["delivery"]["id"].as_str().unwrap().to_owned());
+        resent.insert(letter_id(&delivery));
         worker.answer(&delivery, &Json::Null);
     }
     assert_eq!(resent, ids.into_iter().collect());

@@ -6,6 +6,7 @@ mod left;
 mod leftovers;
 mod orders;
 mod policy;
+mod restored;
 mod waiting;
 
 use std::time::Duration;
@@ -105,6 +106,12 @@ fn expect_none_sent(server: &TestServer, worker: &mut Worker) {
 
 fn number(request: &Json) -> i64 {
     request["param"]["record"]["n"].as_i64().unwrap()
+}
+
+/// Returns the id that a delivery has among the dead letters.
+fn letter_id(delivery: &Json) -> String {
+    let hook = delivery["name"].as_str().unwrap();
+    format!("{}/{hook}", delivery["delivery"]["position"])
 }
 
 fn id(request: &Json) -> &str {

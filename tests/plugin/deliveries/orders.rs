@@ -192,7 +192,7 @@ fn what_makes_no_sense_is_refused_with_what_is_wrong() {
             "delivery:resend",
             json!({"consumer": "TEST", "ids": ["x"]}),
             108,
-            "not a delivery's id",
+            "not a dead letter's id",
         ),
         (
             "delivery:drop",
@@ -367,7 +367,7 @@ fn what_is_tried_again_is_listed_with_its_reason_and_can_be_given_up() {
     let error = json!({"code": 10000, "message": "poison", "info": info});
     worker.refuse(&failing, &error);
     let state = await_consumer(&server, "it is tried again", |it| it["retrying"] == 1);
-    let id = failing["delivery"]["id"].as_str().unwrap();
+    let id = &*letter_id(&failing);
     let retry = &state["retries"][0];
     assert_eq!(retry["id"], id);
     assert_eq!(retry["position"], failing["delivery"]["position"]);
@@ -410,7 +410,7 @@ fn what_is_given_up_while_it_is_tried_is_not_tried_once_more() {
     let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
     Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
     let first = next_delivery(&mut worker);
-    let id = first["delivery"]["id"].as_str().unwrap();
+    let id = letter_id(&first);
     let body = json!({"consumer": "TEST", "ids": [id]});
     let master = Client::master(&server);
     // It has not failed.

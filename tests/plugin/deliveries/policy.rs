@@ -15,7 +15,11 @@ fn a_delivery_says_what_it_is_and_comes_once() {
     assert_eq!(first["param"]["original"], Json::Null);
     let delivery = first["delivery"].as_object().unwrap();
     let position = delivery["position"].as_u64().unwrap();
-    assert_eq!(delivery["id"], format!("{position}/note_afterSave"));
+    let asked = json!({"record": "note/1"});
+    let event = Client::master(&server).call("log:read", asked).result()[0].clone();
+    assert_eq!(event["position"], position);
+    let event_id = event["id"].as_str().unwrap();
+    assert_eq!(delivery["id"], format!("{event_id}/note_afterSave"));
     assert_eq!(
         (&delivery["attempt"], &delivery["catching_up"]),
         (&json!(1), &json!(false))
@@ -114,7 +118,7 @@ fn a_poison_event_becomes_a_dead_letter_while_others_go_on() {
     let master = Client::master(&server);
     let letters = master.call("delivery:dead_letters", json!({"consumer": "TEST"}));
     let letters = letters.result();
-    assert_eq!(letters[0]["id"], poison["delivery"]["id"]);
+    assert_eq!(letters[0]["id"], letter_id(&poison));
     assert_eq!(letters[0]["record"], "note/poison");
     assert_eq!(letters[0]["attempts"], 2);
     assert_eq!(letters[0]["error"]["message"], "no");

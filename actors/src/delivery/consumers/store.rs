@@ -101,7 +101,8 @@ impl DeadLetter {
     }
 }
 
-/// Identifies a dead letter of a consumer.
+/// Identifies a dead letter of a consumer, within this log: a plugin has another id of the delivery,
+/// which outlives a restore ([`DeliveryNote`](crate::plugin::DeliveryNote)).
 pub type DeadLetterId = (u64, Arc<str>);
 
 /// A dead letter as found in the store. A damaged one can be delivered again or forgotten like any

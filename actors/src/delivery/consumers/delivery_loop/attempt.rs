@@ -413,7 +413,7 @@ impl Attempt {
             lineage,
         };
         let note = DeliveryNote {
-            id: format!("{position}/{}", hook.name),
+            id: format!("{}/{}", commit.event_id(position), hook.name),
             position,
             attempt: self.start.attempt,
             at: commit.time,
