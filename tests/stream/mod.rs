@@ -1,6 +1,7 @@
 //! The log as an event store for other programs.
 
 mod consumers;
+mod erasures;
 mod following;
 mod killed;
 mod reading;

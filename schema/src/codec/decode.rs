@@ -208,9 +208,10 @@ pub fn next_chain_hash(previous: &ChainHash, bytes: &[u8]) -> Result<ChainHash, 
     Ok(Frame::read(bytes)?.link(previous))
 }
 
-/// Returns whether a filter wants one of a commit's events.
+/// Returns whether a filter can want one of a commit's events.
 ///
-/// That is decided without the payloads: they are not hashed, opened or parsed.
+/// That is decided without the payloads: they are not hashed, opened or parsed. The only events that
+/// it can be wrong about are requests for erasures.
 ///
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.
@@ -223,7 +224,7 @@ pub fn has_wanted(bytes: &[u8], filter: &EventFilter) -> Result<bool, CodecError
     for _ in 0..header.fixed.num_events {
         let head = Head::read(&mut reader)?;
         let actor = &header.actor;
-        if filter.wants(actor, &head.stream, head.kind()?, &head.provenance) {
+        if filter.may_want(actor, &head.stream, head.kind()?, &head.provenance) {
             return Ok(true);
         }
         Content::read(&mut reader)?;

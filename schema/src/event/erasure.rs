@@ -69,6 +69,18 @@ pub enum ErasureScope {
     Events,
 }
 
+impl ErasureScope {
+    /// Returns whether the erasure can concern records of one of the types that `is_wanted` names.
+    pub fn concerns(&self, is_wanted: impl FnOnce(&TypeName) -> bool) -> bool {
+        match self {
+            Self::Record(stream) | Self::Field { record: stream, .. } | Self::Retention(stream) => {
+                stream.record_type().is_none_or(is_wanted)
+            }
+            Self::User(_) | Self::Events => true,
+        }
+    }
+}
+
 /// An erasure was completed in everything that this server keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasureEnd {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::{Actor, Commit, Event, EventKind, Origin, Provenance, Stream};
+use super::{Actor, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
 use crate::caller::KeyKind;
 use crate::id::{TypeName, UserId};
 
@@ -15,7 +15,8 @@ pub struct EventFilter {
     /// It belongs to this stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
-    /// It is about records of one of these types, or about one of these types themselves.
+    /// It is about records of one of these types, or about one of these types themselves, or it
+    /// requests an erasure that can concern them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub record_types: BTreeSet<TypeName>,
     /// It is of one of these kinds.
@@ -43,7 +44,8 @@ impl EventFilter {
     pub fn matches(&self, commit: &Commit, event: &Event) -> bool {
         let kind = event.body.kind();
         self.may_be_in(&commit.actor, commit.request_id)
-            && self.wants(&commit.actor, &event.stream, kind, &event.provenance)
+            && self.may_want(&commit.actor, &event.stream, kind, &event.provenance)
+            && self.is_of_type(event)
     }
 
     /// Returns whether the filter is empty, so that it wants everything.
@@ -60,8 +62,9 @@ impl EventFilter {
             && (self.request_id.is_none() || self.request_id == request_id)
     }
 
-    /// Returns whether an event is wanted, given that its commit can contain wanted ones.
-    pub(crate) fn wants(
+    /// Returns whether an event can be wanted, given that its commit can contain wanted ones. Only
+    /// the payload of an erasure can still make a difference.
+    pub(crate) fn may_want(
         &self,
         actor: &Actor,
         stream: &Stream,
@@ -75,11 +78,21 @@ impl EventFilter {
         let is_of_stream = self.stream.as_ref().is_none_or(|it| it == stream);
         is_of_stream
             && is_of_plugin
-            && self.is_of_type(stream)
+            && (kind == EventKind::ErasureRequested || self.is_stream_of_type(stream))
             && (self.kinds.is_empty() || self.kinds.0.contains(&kind))
     }
 
-    fn is_of_type(&self, stream: &Stream) -> bool {
+    fn is_of_type(&self, event: &Event) -> bool {
+        match &event.body {
+            EventBody::ErasureRequested(request) if !self.record_types.is_empty() => {
+                let is_named = |name: &TypeName| self.record_types.contains(name);
+                request.scope.concerns(is_named)
+            }
+            _ => self.is_stream_of_type(&event.stream),
+        }
+    }
+
+    fn is_stream_of_type(&self, stream: &Stream) -> bool {
         let is_named = |name| self.record_types.contains(name);
         self.record_types.is_empty() || stream.record_type().is_some_and(is_named)
     }
@@ -147,7 +160,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::{Actor, ChangeStamp, EventBody, NoDetails, Provenance};
+    use crate::event::{Actor, ChangeStamp, ErasureRequest, ErasureScope, NoDetails, Provenance};
+    use crate::positions::Positions;
     use crate::time::Timestamp;
 
     fn commit(stream: &str, body: EventBody, user: Option<&str>) -> Commit {
@@ -237,7 +251,49 @@ mod tests {
         assert_eq!(Kinds::parse(&all).unwrap().iter().count(), all.len());
     }
 
+    /// Returns a scope that concerns records of one type, or of every type for `None`.
+    fn scope() -> impl Strategy<Value = (ErasureScope, Option<&'static str>)> {
+        let types = prop::sample::select(vec!["note", "task", "user"]);
+        let record = |name: &str| Stream::parse(&format!("record/{name}/1")).unwrap();
+        let of_type = |name: &str| Stream::Type(name.into());
+        prop_oneof![
+            Just((ErasureScope::User("ada".into()), None)),
+            Just((ErasureScope::Events, None)),
+            types
+                .clone()
+                .prop_map(move |name| (ErasureScope::Record(record(name)), Some(name))),
+            types
+                .clone()
+                .prop_map(move |name| (ErasureScope::Retention(of_type(name)), Some(name))),
+            (types, any::<bool>()).prop_map(move |(name, is_one)| {
+                let record = if is_one { record(name) } else { of_type(name) };
+                let field = "title".to_owned();
+                (ErasureScope::Field { record, field }, Some(name))
+            }),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn an_erasure_is_of_the_types_that_it_concerns(
+            (scope, concerned) in scope(),
+            types in prop::collection::btree_set(prop::sample::select(vec!["note", "task"]), 0..3),
+            kinds in prop::sample::subsequence(vec!["record", "erasure.requested", "user"], 0..3),
+        ) {
+            let request = ErasureRequest::new(scope, String::new(), Positions::default());
+            let stream = format!("erasure/{}", Uuid::from_u128(7));
+            let commit = commit(&stream, EventBody::ErasureRequested(request), Some("ada"));
+            let filter = EventFilter {
+                record_types: types.iter().map(|it| TypeName::from(*it)).collect(),
+                kinds: Kinds::parse(&kinds).unwrap(),
+                ..EventFilter::default()
+            };
+            let is_of_type = types.is_empty() || concerned.is_none_or(|it| types.contains(it));
+            let is_of_kind = kinds.is_empty() || kinds.contains(&"erasure.requested");
+            let is_wanted = filter.matches(&commit, &commit.events[0]);
+            prop_assert_eq!(is_wanted, is_of_type && is_of_kind);
+        }
+
         #[test]
         fn what_was_written_is_read(
             kinds in prop::collection::btree_set(prop::sample::select(EventKind::ALL), 0..5),
