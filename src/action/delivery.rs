@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::consumers::{DeadLetterId, ListedDeadLetter, Order, Target};
+use skytrail_actors::delivery::consumers::{
+    ConsumerState, DeadLetterId, ListedDeadLetter, Order, Target,
+};
 use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};
@@ -13,7 +15,9 @@ use super::{Call, Outcome, Reply, request};
 const LETTERS: (u64, u64) = (100, 1000);
 
 pub(super) async fn list(call: Call) -> Outcome {
-    Reply::new(&json!(call.services.consumers.states()))
+    let states = call.services.consumers.states();
+    let shown: Json = states.iter().map(|state| shown(&call, state)).collect();
+    Reply::new(&shown)
 }
 
 pub(super) async fn pause(call: Call) -> Outcome {
@@ -91,7 +95,17 @@ async fn order(call: &Call, order: Order) -> Outcome {
         .consumers
         .order(consumer(call)?, order)
         .await?;
-    Reply::new(&json!(state))
+    Reply::new(&shown(call, &state))
+}
+
+/// Shows a consumer's state. Its position belongs to the log's timeline.
+pub(super) fn shown(call: &Call, state: &ConsumerState) -> Json {
+    let mut shown = json!(state);
+    if let Some(members) = shown.as_object_mut() {
+        let timeline = call.services.events.timeline().to_string();
+        members.insert("timeline".to_owned(), timeline.into());
+    }
+    shown
 }
 
 fn consumer(call: &Call) -> Result<&str, ApiError> {

@@ -30,6 +30,9 @@ const PAGE_EVENTS: usize = 512;
 /// The last position that the answer covers.
 const UNTIL: HeaderName = HeaderName::from_static("x-skytrail-until");
 
+/// The timeline of its positions.
+const TIMELINE: HeaderName = HeaderName::from_static("x-skytrail-timeline");
+
 /// Adds the route.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     let search = web::resource("/log/search")
@@ -78,6 +81,7 @@ async fn search(
 ) -> Result<HttpResponse, ApiError> {
     log::admit(services, request, body).await?;
     let reader = Arc::clone(&services.events);
+    params::check_timeline(&reader, body)?;
     let named = members::text(body, "format")?;
     let format = named.map_or(Ok(Format::Jsonl), Format::parse)?;
     let range = params::range(&reader, body).await?;
@@ -87,6 +91,7 @@ async fn search(
         Some(start) => Some(start.first(&reader).await?),
         None => None,
     };
+    let timeline = reader.timeline().to_string();
     let search = Search {
         page_request: PageRequest {
             filter: params::filter(services, body).await?,
@@ -113,6 +118,7 @@ async fn search(
         .insert_header((CONTENT_TYPE, format.media_type()))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((UNTIL, until.to_string()))
+        .insert_header((TIMELINE, timeline))
         .streaming(pieces))
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use crate::live::listener::{Followed, Listener, TIMEOUT};
 use crate::live::stream::Stream;
+use crate::stream::worker::{Worker, create, state};
+use crate::support::client::{Answer, send};
 use crate::support::server::MASTER_KEY;
 use crate::support::sse::{EventSource, Heard};
 
@@ -69,6 +71,69 @@ fn who_followed_what_is_lost_is_told_so() {
     let new_id = followed_to_end(&restored, &[]).unwrap();
     forked.save("single/1", json!({"number": 10}));
     assert!(followed_to_end(&restored, &[("Last-Event-ID", &new_id)]).is_ok());
+}
+
+/// A named consumer may have handled events that the restored log lacks. Whatever it selects, it
+/// hears of the restore, and can see that its positions are those of another timeline.
+#[test]
+fn a_consumer_of_the_log_is_told_so() {
+    let world = World::start();
+    let master = world.master();
+    create(&master, "search", &json!({"from": 1}));
+    master.save("note/1", json!({"number": 1}));
+    let (mut worker, greeting) = Worker::greeted(world.server.address(), "search", 4);
+    let timeline = greeting["timeline"].clone();
+    assert!(timeline.is_string(), "{greeting}");
+    assert_eq!(state(&master, "search")["timeline"], timeline);
+    worker.take_all(&master, "search");
+    world.back_up(&[]);
+    let end = world.head();
+    master.save("note/2", json!({"number": 2}));
+    worker.take_all(&master, "search");
+    let known = json!({"from": world.head(), "timeline": timeline});
+    let read = master.call("log:read", known.clone());
+    assert_eq!(read.json()["info"]["timeline"], timeline);
+    assert_eq!(read.result().as_array().unwrap().len(), 1);
+    assert_eq!(
+        searched(&world.server, &known).header("x-skytrail-timeline"),
+        timeline.as_str()
+    );
+
+    let restored = world.restore("earlier", &[]);
+    let master = Client::master(&restored);
+    for number in 3..9 {
+        master.save(&format!("task/{number}"), json!({"number": number}));
+    }
+    for refused in [
+        master.call("log:read", known.clone()),
+        searched(&restored, &known),
+    ] {
+        assert_eq!(refused.code(), 108);
+        let message = refused.json()["error"]["message"].to_string();
+        assert!(message.contains("another timeline"), "{message}");
+    }
+    let (mut worker, greeting) = Worker::greeted(restored.address(), "search", 4);
+    let new = &greeting["timeline"];
+    assert_ne!(*new, timeline);
+    assert_eq!(state(&master, "search")["timeline"], *new);
+    let current = json!({"from": 1, "timeline": new, "limit": 1});
+    assert_eq!(
+        master.call("log:read", current.clone()).json()["info"]["timeline"],
+        *new
+    );
+    assert_eq!(searched(&restored, &current).status, 200);
+    // Its position may be stored from before it had note/1.
+    let mut told = worker.take_all(&master, "search");
+    let last = told.pop().unwrap();
+    assert_eq!(last["event"]["kind"], "log.restored", "{last}");
+    assert_eq!(last["event"]["payload"]["until"], end);
+    assert!(told.len() <= 1, "{told:?}");
+}
+
+fn searched(server: &TestServer, asked: &Json) -> Answer {
+    let url = format!("{}/log/search", server.base_url);
+    let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+    send("POST", &url, &[key], Some(asked.to_string().into())).unwrap()
 }
 
 #[test]

@@ -16,6 +16,11 @@ pub struct Worker(pub Socket);
 
 impl Worker {
     pub fn connect(address: &str, consumer: &str, window: usize) -> Self {
+        Self::greeted(address, consumer, window).0
+    }
+
+    /// Connects; also returns the server's first message.
+    pub fn greeted(address: &str, consumer: &str, window: usize) -> (Self, Json) {
         let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
         let mut socket = Socket::open(address, "/log", &key).unwrap();
         let hello = json!({"type": "consume", "consumer": consumer, "window": window});
@@ -24,7 +29,7 @@ impl Worker {
         let greeting = worker.hear(TIMEOUT).unwrap();
         assert_eq!(greeting["type"], "consuming", "{greeting}");
         assert_eq!(greeting["window"], window);
-        worker
+        (worker, greeting)
     }
 
     /// Waits for a message; `None` if none arrives in time, or at the end.

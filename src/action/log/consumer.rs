@@ -5,7 +5,7 @@ use skytrail_actors::delivery::consumers::LogConsumerOptions;
 use skytrail_schema::code::ApiError;
 
 use super::params;
-use crate::action::{Call, Outcome, Reply, request};
+use crate::action::{Call, Outcome, Reply, delivery, request};
 
 /// How often an event is tried by default, and at most.
 const ATTEMPTS: (u64, u64) = (10, 1000);
@@ -34,7 +34,7 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
     }
     let behind = params::start_after(&call.services.events, &call.body).await?;
     let state = consumers.create_consumer(name, options, behind).await?;
-    Reply::new(&json!(state))
+    Reply::new(&delivery::shown(&call, &state))
 }
 
 pub(in crate::action) async fn delete(call: Call) -> Outcome {

@@ -15,6 +15,7 @@ const EVENTS: (u64, u64) = (100, 1000);
 
 pub(super) async fn read(call: Call) -> Outcome {
     let reader = &call.services.events;
+    params::check_timeline(reader, &call.body)?;
     let filter = params::filter(&call.services, &call.body).await?;
     let is_backwards = request::flag(&call.body, "backwards")?;
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(EVENTS.0);
@@ -37,7 +38,7 @@ pub(super) async fn read(call: Call) -> Outcome {
             limit: usize::try_from(limit.clamp(1, EVENTS.1)).unwrap_or(usize::MAX),
         })
         .await?;
-    let mut info = json!({"head": page.head});
+    let mut info = json!({"head": page.head, "timeline": reader.timeline().to_string()});
     if let (Some(next), Some(info)) = (page.next, info.as_object_mut()) {
         info.insert("next".to_owned(), next.into());
     }

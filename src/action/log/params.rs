@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::events::{EventReader, Follower};
-use skytrail_actors::log::TimelinePosition;
+use skytrail_actors::log::{Timeline, TimelinePosition};
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Kinds, Stream};
@@ -208,11 +208,27 @@ pub(crate) async fn start_after(
     }
 }
 
-fn within(reader: &EventReader, after: TimelinePosition) -> Result<u64, ApiError> {
-    if !after.may_be_of(reader.timeline()) {
-        let message = "the log was restored to an earlier state and has another timeline now";
-        return Err(ApiError::invalid_argument(message, &["timeline"]));
+/// Fails if a body names the timeline that its positions belong to, and it is not the log's.
+///
+/// # Errors
+/// 107, 108: it is another one, or not a timeline.
+pub(crate) fn check_timeline(
+    reader: &EventReader,
+    body: &Map<String, Json>,
+) -> Result<(), ApiError> {
+    expect_timeline(reader, request::timeline(body)?)
+}
+
+fn expect_timeline(reader: &EventReader, named: Option<Timeline>) -> Result<(), ApiError> {
+    if named.is_none_or(|named| named == reader.timeline()) {
+        return Ok(());
     }
+    let message = "the log was restored to an earlier state and has another timeline now";
+    Err(ApiError::invalid_argument(message, &["timeline"]))
+}
+
+fn within(reader: &EventReader, after: TimelinePosition) -> Result<u64, ApiError> {
+    expect_timeline(reader, after.timeline)?;
     let head = reader.head();
     if after.position > head {
         let message = format!("the log ends at {head}");

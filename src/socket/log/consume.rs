@@ -36,6 +36,7 @@ pub(super) async fn run(
         "type": "consuming",
         "consumer": name,
         "window": worker.window(),
+        "timeline": services.events.timeline().to_string(),
         "timeout_ms": u64::try_from(worker.limit().as_millis()).unwrap_or(u64::MAX),
     });
     if line.say(greeting.to_string()).await.is_err() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skytrail_schema::event::{Commit, Event};
+use skytrail_schema::event::{Commit, Event, EventKind};
 
 use super::DeliveryLoop;
 use crate::delivery::consumers::hook_events;
@@ -32,7 +32,9 @@ impl DeliveryLoop {
             Recipient::Plugin => self.due_for_plugin(commit, past),
             Recipient::Log(side) => {
                 let events = commit.events.iter().enumerate();
-                let events = events.filter(|(_, event)| side.options.filter.matches(commit, event));
+                let filter = &side.options.filter;
+                let events =
+                    events.filter(|(_, event)| is_for_all(event) || filter.matches(commit, event));
                 let due = events.map(|(index, event)| DueEvent {
                     index,
                     event,
@@ -60,6 +62,12 @@ impl DeliveryLoop {
         });
         due.collect()
     }
+}
+
+/// Returns whether every consumer of the log is told of an event, whatever it asked for. After a
+/// restore, each may have received events that are not in the log any more.
+fn is_for_all(event: &Event) -> bool {
+    event.body.kind() == EventKind::LogRestored
 }
 
 impl DueEvent<'_> {
