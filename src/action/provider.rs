@@ -24,16 +24,26 @@ pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError
 pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let refusal = "unable to login with the given credentials";
-    let tried = auth::throttle(&call, |address| Attempt::at(address).signing_up(address))?;
-    let vouched = vouched_for(&mut call, provider, refusal).await;
-    give_back_if_unheard(&call, &tried, &vouched);
-    let account = vouched?;
+    let service = Service::Provider(provider.clone());
+    let attempt = |address: &str| Attempt::at(address).signing_up(address);
+    let (account, tried) = vouch(&mut call, provider, attempt, refusal).await?;
     let command = SignUpWithAccount {
         context: call.context,
         account,
         fields,
     };
     let reply = sso::sign_up(&call.services, command, &call.audit_reporter).await;
+    if let Err(refused) = &reply
+        && refused.code == Code::Duplicated
+    {
+        // The credentials were right: a guesser has been told so.
+        sso::note_failure(
+            &call.services,
+            &service,
+            &call.audit_reporter,
+            Some(refused),
+        );
+    }
     // As for a sign-up with a password.
     auth::give_back_if_not_taken(&call.services, &tried, reply.as_ref().err());
     reply
@@ -42,28 +52,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let refusal = "invalid authentication information";
     let service = Service::Provider(provider.clone());
-    // Names that no plugin registered are arbitrary text from strangers.
-    let is_registered = call
-        .services
-        .plugins
-        .points()
-        .providers
-        .contains_key(&provider);
-    let vouched = match auth::throttle(&call, Attempt::at) {
-        Ok(tried) => {
-            let vouched = vouched_for(&mut call, provider, refusal).await;
-            give_back_if_unheard(&call, &tried, &vouched);
-            vouched.map(|account| (account, tried))
-        }
-        Err(refused) => Err(refused),
-    };
-    let (account, tried) = vouched.inspect_err(|refused| {
-        if is_outage(refused) {
-            return;
-        }
-        let (services, reported) = (&call.services, is_registered.then_some(refused));
-        sso::note_failure(services, &service, &call.audit_reporter, reported);
-    })?;
+    let (account, tried) = vouch(&mut call, provider, Attempt::at, refusal).await?;
     let command = LogInWithAccount {
         context: call.context,
         account,
@@ -74,6 +63,34 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     // As for a login with a password.
     call.services.throttle.give_back(&tried, Instant::now());
     Ok(reply)
+}
+
+/// Charges an attempt and asks the provider for the account; records a refusal.
+async fn vouch(
+    call: &mut Call,
+    provider: String,
+    attempt: impl FnOnce(&str) -> Attempt,
+    refusal: &str,
+) -> Result<(Account, Attempt), ApiError> {
+    let service = Service::Provider(provider.clone());
+    // Names that no plugin registered are arbitrary text from strangers.
+    let points = call.services.plugins.points();
+    let is_registered = points.providers.contains_key(&provider);
+    let vouched = match auth::throttle(call, attempt) {
+        Ok(tried) => {
+            let vouched = vouched_for(call, provider, refusal).await;
+            give_back_if_unheard(call, &tried, &vouched);
+            vouched.map(|account| (account, tried))
+        }
+        Err(refused) => Err(refused),
+    };
+    vouched.inspect_err(|refused| {
+        if is_outage(refused) {
+            return;
+        }
+        let reported = is_registered.then_some(refused);
+        sso::note_failure(&call.services, &service, &call.audit_reporter, reported);
+    })
 }
 
 /// Asks the plugin whose credentials these are.

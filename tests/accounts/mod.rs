@@ -4,6 +4,7 @@
 mod auth_keys;
 mod import;
 mod passwords;
+mod providers;
 mod secrets;
 mod sign_up;
 mod verification;

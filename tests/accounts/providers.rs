@@ -1,0 +1,92 @@
+//! Accounts that a plugin's auth provider vouches for: traces of guesses, and links to users who
+//! exist already.
+
+use serde_json::{Value as Json, json};
+
+use super::log_in;
+use crate::door::{figure, scrape};
+use crate::plugin::call;
+use crate::plugin::worker::Worker;
+use crate::support::client::{Answer, Client};
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+const AUDITED: [(&str, &str); 2] = [("PLUGINS", "TEST"), ("USER_AUDIT_ENABLED", "YES")];
+
+fn ready(server: &TestServer) -> Worker {
+    let points = json!({"provider": [{"type": "auth", "id": "acme"}]});
+    Worker::ready(server, &json!({}), &points)
+}
+
+/// Signs in or up through the provider, which vouches for an account or for nobody.
+fn ask(server: &TestServer, worker: &mut Worker, action: &str, account: Option<&str>) -> Answer {
+    let body = json!({"provider": "acme", "provider_auth_data": {"pin": "1234"}});
+    let asked = call(&Client::anonymous(server), action, body);
+    let request = worker.expect_request("acme");
+    match account {
+        Some(account) => worker.answer(&request, &json!({"principal_id": account})),
+        None => worker.refuse(&request, &json!({"code": 105, "message": "no"})),
+    }
+    asked.join().unwrap()
+}
+
+/// Returns the audit trail's entries of an event, once there are so many.
+fn audited(server: &TestServer, event: &str, number: usize) -> Vec<Json> {
+    eventually("the entries are written", || {
+        let output = server.output();
+        let lines = output
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let found: Vec<Json> = lines
+            .filter(|it: &Json| it["msg"] == "audit_trail" && it["event"] == event)
+            .collect();
+        (found.len() >= number).then_some(found)
+    })
+}
+
+#[test]
+fn guesses_by_sign_ups_through_a_provider_leave_traces() {
+    let settings = [AUDITED[0], AUDITED[1], ("AUTH_THROTTLE", "on")];
+    let server = TestServer::with(&settings);
+    let (mut worker, master) = (ready(&server), Client::master(&server));
+    let reason = |reason: &str| {
+        let sample = format!("skytrail_auth_refused_total{{reason=\"{reason}\"}}");
+        figure(&scrape(&server), &sample)
+    };
+    ask(&server, &mut worker, "auth:signup", Some("ada")).result();
+    let told = ask(&server, &mut worker, "auth:signup", Some("ada"));
+    assert_eq!(told.code(), 109);
+    for _ in 0..3 {
+        let wrong = ask(&server, &mut worker, "auth:signup", None);
+        assert_eq!(wrong.code(), 105);
+    }
+    let failures = audited(&server, "login_failure", 4);
+    let expected = json!({"service": "provider/acme"});
+    assert!(
+        failures.iter().all(|it| it["data"] == expected),
+        "{failures:?}"
+    );
+    assert_eq!(reason("wrong_credentials"), 3.0);
+    let rows = master.call("audit:refusals", json!({})).result();
+    let rows = rows.as_array().unwrap();
+    let ours = rows.iter().filter(|row| row["way"] == "provider/acme");
+    let counts = ours.map(|row| row["count"].as_i64().unwrap());
+    assert_eq!(counts.sum::<i64>(), 3, "{rows:?}");
+
+    // Names that nobody registered are strangers' text.
+    let body = json!({"provider": "a-canary", "provider_auth_data": {}});
+    let anyone = Client::anonymous(&server);
+    assert_eq!(anyone.call("auth:signup", body).code(), 108);
+    let rows = master.call("audit:refusals", json!({})).result();
+    assert!(!rows.to_string().contains("canary"), "{rows}");
+    // So are attempts that are refused unheard.
+    let throttled = (0..30).find_map(|number| {
+        let guess = log_in(&anyone, &format!("nobody{number}"), "x");
+        (guess.status == 429).then_some(())
+    });
+    throttled.unwrap();
+    let before = reason("throttled");
+    let body = json!({"provider": "acme", "provider_auth_data": {}});
+    assert_eq!(anyone.call("auth:signup", body).status, 429);
+    assert_eq!(reason("throttled"), before + 1.0);
+}
