@@ -14,8 +14,7 @@ use skytrail_schema::code::{ApiError, Code};
 
 use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
-use crate::auth::throttle::{Attempt, Throttle};
-use crate::services::Services;
+use crate::auth::throttle::{Attempt, Throttle, Turn};
 
 /// Real names are never longer. The throttle remembers every name that is tried.
 const MAX_AUTH_DATA_BYTES: usize = 4096;
@@ -26,28 +25,25 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
     }
     let auth_data = auth_data(&mut call.body)?;
     let guess = call.services.accounts.key_of(&auth_data);
-    let attempt = throttle(&call, |address| {
+    let mut turn = throttle(&call, |address| {
         let guess = guess.map(|account| Attempt::on(&account, address));
         guess.unwrap_or_default().signing_up(address)
-    })?;
-    let (services, audit_reporter) = (Arc::clone(&call.services), call.audit_reporter.clone());
+    })
+    .await?;
+    let audit_reporter = call.audit_reporter.clone();
     let signed_up = try_sign_up(call, auth_data).await;
-    give_back_if_not_taken(&services, &attempt, signed_up.as_ref().err());
+    give_back_if_not_taken(&mut turn, signed_up.as_ref().err());
     let session = signed_up?;
-    services.throttle.welcome(&attempt);
+    turn.welcome();
     audit_reporter.note(AuditEvent::Signup, Some(&session.user));
     write(session)
 }
 
 /// Gives back what a sign-up has taken, unless the name is taken: no other answer tells a guesser
 /// anything.
-pub(super) fn give_back_if_not_taken(
-    services: &Services,
-    attempt: &Attempt,
-    refused: Option<&ApiError>,
-) {
+pub(super) fn give_back_if_not_taken(turn: &mut Turn, refused: Option<&ApiError>) {
     if refused.is_none_or(|error| error.code != Code::Duplicated) {
-        services.throttle.give_back(attempt, Instant::now());
+        turn.give_back();
     }
 }
 
@@ -100,10 +96,11 @@ async fn try_log_in(
     let account = call.services.accounts.key_of(&auth_data);
     let password = password(&call.body, "password")?;
     let guess = password.as_ref().map_or("", Password::reveal);
-    let attempt = throttle(&call, |address| match account {
+    let mut turn = throttle(&call, |address| match account {
         Some(account) => Attempt::on(&account, address).guessing(guess),
         None => Attempt::at(address),
-    })?;
+    })
+    .await?;
     let command = LogIn {
         password,
         auth_data,
@@ -111,8 +108,8 @@ async fn try_log_in(
     };
     let session = call.services.accounts.log_in(command).await?;
     // Many users can share an address, and this one was not guessing.
-    call.services.throttle.give_back(&attempt, Instant::now());
-    call.services.throttle.welcome(&attempt);
+    turn.give_back();
+    turn.welcome();
     Ok(session)
 }
 
@@ -140,7 +137,7 @@ pub(super) async fn change_password(call: Call) -> Outcome {
         Some(user) => Attempt::on(&format!("user {user}"), address).guessing(old.reveal()),
         None => Attempt::at(address),
     };
-    let changed = match throttle(&call, tried) {
+    let changed = match throttle(&call, tried).await {
         Ok(_) => {
             let command = ChangePassword {
                 context: call.context,
@@ -207,16 +204,18 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Charges an attempt against the throttle; returns what can be given back.
-pub(super) fn throttle(
+/// Charges an attempt against the throttle, if need be after others that are in progress; returns
+/// what can be given back.
+pub(super) async fn throttle(
     call: &Call,
     tried: impl FnOnce(&str) -> Attempt,
-) -> Result<Attempt, ApiError> {
-    if call.context.caller.is_master() {
-        return Ok(Attempt::default());
-    }
-    let attempt = tried(&call.remote.host());
-    call.services.throttle.admit(attempt, Instant::now())
+) -> Result<Turn, ApiError> {
+    let attempt = if call.context.caller.is_master() {
+        Attempt::default()
+    } else {
+        tried(&call.remote.host())
+    };
+    call.services.throttle.admit_in_turn(attempt).await
 }
 
 /// Returns what bounds how many names of users a save can find out; `None` if nothing does.

@@ -1,7 +1,5 @@
 //! `auth:signup` and `auth:login` of users whom a plugin's auth provider vouches for.
 
-use std::time::Instant;
-
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithAccount};
 use skytrail_actors::plugin::{CallContext, Lineage, PluginCallError, PluginRequest};
@@ -12,7 +10,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::value::with_whole_numbers;
 
 use super::{Call, Outcome, auth, request, sso};
-use crate::auth::throttle::Attempt;
+use crate::auth::throttle::{Attempt, Turn};
 use crate::http::mask::without_secrets;
 
 /// Returns the provider that a body names.
@@ -26,7 +24,7 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let refusal = "unable to login with the given credentials";
     let service = Service::Provider(provider.clone());
     let attempt = |address: &str| Attempt::at(address).signing_up(address);
-    let (account, tried) = vouch(&mut call, provider, attempt, refusal).await?;
+    let (account, mut turn) = vouch(&mut call, provider, attempt, refusal).await?;
     let command = SignUpWithAccount {
         context: call.context,
         account,
@@ -45,14 +43,14 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
         );
     }
     // As for a sign-up with a password.
-    auth::give_back_if_not_taken(&call.services, &tried, reply.as_ref().err());
+    auth::give_back_if_not_taken(&mut turn, reply.as_ref().err());
     reply
 }
 
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let refusal = "invalid authentication information";
     let service = Service::Provider(provider.clone());
-    let (account, tried) = vouch(&mut call, provider, Attempt::at, refusal).await?;
+    let (account, mut turn) = vouch(&mut call, provider, Attempt::at, refusal).await?;
     let command = LogInWithAccount {
         context: call.context,
         account,
@@ -61,7 +59,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     };
     let reply = sso::log_in(&call.services, command, &service, &call.audit_reporter).await?;
     // As for a login with a password.
-    call.services.throttle.give_back(&tried, Instant::now());
+    turn.give_back();
     Ok(reply)
 }
 
@@ -71,16 +69,19 @@ async fn vouch(
     provider: String,
     attempt: impl FnOnce(&str) -> Attempt,
     refusal: &str,
-) -> Result<(Account, Attempt), ApiError> {
+) -> Result<(Account, Turn), ApiError> {
     let service = Service::Provider(provider.clone());
     // Names that no plugin registered are arbitrary text from strangers.
     let points = call.services.plugins.points();
     let is_registered = points.providers.contains_key(&provider);
-    let vouched = match auth::throttle(call, attempt) {
-        Ok(tried) => {
+    let vouched = match auth::throttle(call, attempt).await {
+        Ok(mut turn) => {
             let vouched = vouched_for(call, provider, refusal).await;
-            give_back_if_unheard(call, &tried, &vouched);
-            vouched.map(|account| (account, tried))
+            // If the plugin never judged it, it was not a guess.
+            if vouched.as_ref().is_err_and(is_outage) {
+                turn.give_back();
+            }
+            vouched.map(|account| (account, turn))
         }
         Err(refused) => Err(refused),
     };
@@ -154,13 +155,6 @@ fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
             .into(),
     };
     Ok((principal, without_secrets(auth_data)))
-}
-
-/// Gives an attempt back if the plugin never judged it: it was not a guess.
-fn give_back_if_unheard(call: &Call, tried: &Attempt, vouched: &Result<Account, ApiError>) {
-    if vouched.as_ref().is_err_and(is_outage) {
-        call.services.throttle.give_back(tried, Instant::now());
-    }
 }
 
 /// Returns whether the error concerns the plugin and not the caller.

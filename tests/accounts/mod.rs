@@ -1,6 +1,7 @@
 //! Accounts from outside: passwords, who may sign in, sign-ups, users from other servers, and that
 //! no secret is written down.
 
+mod at_once;
 mod auth_keys;
 mod import;
 mod passwords;

@@ -17,8 +17,14 @@
 //! One repeat of a wrong password is free for a few seconds: it is no new guess, and v1's Android
 //! SDK repeats each request that is answered with 401.
 //!
+//! A right password costs nothing, but holds an attempt until it has been checked. So if many sign in
+//! at once behind one address, some wait for others: [`turn`].
+//!
 //! Memory is bounded, and names are kept as hashes, however long they are.
 
+mod turn;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +33,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
+
+pub use turn::Turn;
+use turn::Waiter;
 
 /// How many buckets are remembered, in some 30 MiB. To have an account's bucket evicted before it
 /// is full, an attacker must try this many others.
@@ -67,6 +76,11 @@ impl Kind {
             Self::Pair => Duration::from_secs(30),
         }
     }
+
+    /// Returns whether it is one address's own, so that all who wait for it are in one line.
+    fn is_of_one_address(self) -> bool {
+        matches!(self, Self::Address | Self::Pair)
+    }
 }
 
 /// The key of a bucket; it has this size however long the name that is tried.
@@ -80,6 +94,8 @@ pub struct Attempt {
     guess: Option<Key>,
     /// Whether it took nothing, so that nothing can be given back.
     is_free: bool,
+    /// Whether others wait for its outcome.
+    is_awaited: bool,
 }
 
 impl Attempt {
@@ -134,8 +150,12 @@ impl Attempt {
     }
 
     fn pair(&self) -> Option<Key> {
-        let pair = self.buckets.iter().find(|(kind, _)| *kind == Kind::Pair);
-        pair.map(|(_, key)| *key)
+        self.key_of(Kind::Pair)
+    }
+
+    fn key_of(&self, kind: Kind) -> Option<Key> {
+        let found = self.buckets.iter().find(|(it, _)| *it == kind);
+        found.map(|(_, key)| *key)
     }
 }
 
@@ -166,6 +186,8 @@ struct Memory {
     homes: LruCache<Key, ()>,
     /// The last guess of each account and address that may be repeated, with its time.
     guesses: LruCache<Key, (Key, Instant)>,
+    /// Those who wait at each address, in the order of their arrival.
+    lines: HashMap<Key, VecDeque<Waiter>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +195,17 @@ struct Bucket {
     kind: Kind,
     tries: f64,
     at: Instant,
+    /// How many attempts have been taken whose outcome is not known yet.
+    num_pending: u32,
+}
+
+/// Why an attempt cannot be taken: a bucket is empty.
+#[derive(Clone, Copy, Debug)]
+struct Empty {
+    /// How long it takes to refill.
+    wait: Duration,
+    /// Whether attempts in progress would refill it if they were given back.
+    is_pending: bool,
 }
 
 impl Bucket {
@@ -182,6 +215,7 @@ impl Bucket {
             kind,
             tries,
             at: now,
+            num_pending: 0,
         }
     }
 
@@ -200,13 +234,19 @@ impl Bucket {
         }
     }
 
+    /// Returns whether it is as good as new.
     fn is_full(self) -> bool {
-        self.tries >= self.kind.capacity()
+        self.tries >= self.kind.capacity() && self.num_pending == 0
     }
 
     /// Returns how long to wait for the next attempt; zero if one is available.
     fn wait(self) -> Duration {
         self.kind.refill().mul_f64((1.0 - self.tries).max(0.0))
+    }
+
+    /// Returns whether it is empty only because of attempts in progress.
+    fn is_pending(self) -> bool {
+        self.tries + f64::from(self.num_pending) >= 1.0
     }
 }
 
@@ -224,6 +264,40 @@ impl Memory {
         .collect()
     }
 
+    /// Takes one attempt from each bucket; from none if one of them is empty.
+    fn take(&mut self, attempt: &Attempt, now: Instant) -> Result<(), Empty> {
+        let buckets = self.buckets_of(attempt, now);
+        let empty = buckets.iter().filter(|(_, it)| !it.wait().is_zero());
+        let empty: Vec<_> = empty.map(|(_, bucket)| *bucket).collect();
+        if let Some(wait) = empty.iter().map(|it| it.wait()).max() {
+            let is_pending = empty.iter().all(|it| it.is_pending());
+            return Err(Empty { wait, is_pending });
+        }
+        for (key, bucket) in buckets {
+            let is_awaited = attempt.is_awaited && bucket.kind.is_of_one_address();
+            let mut taken = bucket.with(-1.0, now);
+            taken.num_pending += u32::from(is_awaited);
+            self.put(key, taken);
+        }
+        if let Some((pair, guess)) = attempt.pair().zip(attempt.guess) {
+            self.remember_guess(pair, guess, now);
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt that was taken. Unless it was a guess, it is given back; it still counts as a
+    /// sign-up.
+    fn end(&mut self, attempt: &Attempt, is_guess: bool, now: Instant) {
+        for (key, bucket) in self.buckets_of(attempt, now) {
+            let is_awaited = attempt.is_awaited && bucket.kind.is_of_one_address();
+            let is_kept = is_guess || bucket.kind == Kind::SignUps;
+            let mut ended = bucket.with(if is_kept { 0.0 } else { 1.0 }, now);
+            // A bucket that was evicted meanwhile has forgotten them.
+            ended.num_pending = ended.num_pending.saturating_sub(u32::from(is_awaited));
+            self.put(key, ended);
+        }
+    }
+
     fn put(&mut self, key: Key, bucket: Bucket) {
         if bucket.is_full() {
             self.buckets.pop(&key);
@@ -232,8 +306,11 @@ impl Memory {
         }
     }
 
-    /// Returns whether a guess repeats the last one; this uses up the repeat.
-    fn is_repeat(&mut self, pair: Key, guess: Key, now: Instant) -> bool {
+    /// Returns whether an attempt repeats the last guess; this uses up the repeat.
+    fn is_repeat(&mut self, attempt: &Attempt, now: Instant) -> bool {
+        let Some((pair, guess)) = attempt.pair().zip(attempt.guess) else {
+            return false;
+        };
         let last = self.guesses.pop(&pair);
         last.is_some_and(|(last, at)| last == guess && now.duration_since(at) <= REPEAT_WITHIN)
     }
@@ -268,6 +345,7 @@ impl Throttle {
             buckets: LruCache::unbounded(),
             homes: LruCache::unbounded(),
             guesses: LruCache::unbounded(),
+            lines: HashMap::new(),
         };
         Self {
             is_on,
@@ -295,43 +373,34 @@ impl Throttle {
             return Ok(attempt);
         }
         let mut memory = self.memory.lock();
-        memory.forget_old(now);
-        let guess = attempt.pair().zip(self.hidden_guess(&attempt));
-        if guess.is_some_and(|(pair, guess)| memory.is_repeat(pair, guess, now)) {
-            let is_free = true;
-            return Ok(Attempt { is_free, ..attempt });
-        }
-        let buckets = memory.buckets_of(&attempt, now);
-        // All or none: an attempt that one bucket refuses takes nothing from the others.
-        let wait = buckets.iter().map(|(_, bucket)| bucket.wait()).max();
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            self.num_refused.fetch_add(1, Ordering::Relaxed);
-            return Err(refusal(wait));
-        }
-        for (key, bucket) in buckets {
-            memory.put(key, bucket.with(-1.0, now));
-        }
-        if let Some((pair, guess)) = guess {
-            memory.remember_guess(pair, guess, now);
+        let attempt = self.prepared(&mut memory, attempt, now);
+        if !attempt.is_free {
+            let taken = memory.take(&attempt, now);
+            taken.map_err(|empty| self.refusal(empty.wait))?;
         }
         Ok(attempt)
     }
 
-    fn hidden_guess(&self, attempt: &Attempt) -> Option<Key> {
-        let guess = attempt.guess?;
-        Some(*blake3::keyed_hash(&self.secret, &guess).as_bytes())
+    /// Returns an attempt with its guess hidden, and free if it repeats the last guess.
+    fn prepared(&self, memory: &mut Memory, attempt: Attempt, now: Instant) -> Attempt {
+        memory.forget_old(now);
+        let guess = attempt.guess;
+        let guess = guess.map(|it| *blake3::keyed_hash(&self.secret, &it).as_bytes());
+        let mut attempt = Attempt { guess, ..attempt };
+        attempt.is_free = memory.is_repeat(&attempt, now);
+        attempt
+    }
+
+    fn refusal(&self, wait: Duration) -> ApiError {
+        self.num_refused.fetch_add(1, Ordering::Relaxed);
+        refusal(wait)
     }
 
     /// Gives back what an attempt has taken, because it was not a guess. It still counts as a
     /// sign-up.
     pub fn give_back(&self, attempt: &Attempt, now: Instant) {
-        if attempt.is_free {
-            return;
-        }
-        let mut memory = self.memory.lock();
-        let guessed = memory.buckets_of(attempt, now).into_iter();
-        for (key, bucket) in guessed.filter(|(_, it)| it.kind != Kind::SignUps) {
-            memory.put(key, bucket.with(1.0, now));
+        if !attempt.is_free {
+            self.memory.lock().end(attempt, false, now);
         }
     }
 
