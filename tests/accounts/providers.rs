@@ -90,3 +90,44 @@ fn guesses_by_sign_ups_through_a_provider_leave_traces() {
     assert_eq!(anyone.call("auth:signup", body).status, 429);
     assert_eq!(reason("throttled"), before + 1.0);
 }
+
+/// Starts a lambda and has it check a password, as for a login with a second factor.
+fn check_in_lambda(worker: &mut Worker, client: &Client, username: &str, password: &str) -> Json {
+    let asked = call(client, "totp:login", json!({}));
+    let outer = worker.expect_request("totp:login");
+    let payload = json!({"action": "auth:login", "auth_data": {"username": username},
+        "password": password});
+    let nested = json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload});
+    worker.send(nested);
+    let reply = worker.expect("reply");
+    worker.answer(&outer, &Json::Null);
+    asked.join().unwrap();
+    reply["status"].clone()
+}
+
+#[test]
+fn a_password_that_a_lambda_checks_cannot_be_guessed_without_limit() {
+    let server = TestServer::with(&[AUDITED[0], ("AUTH_THROTTLE", "on")]);
+    let points = json!({"op": [{"name": "totp:login"}]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    for name in ["ada", "ben"] {
+        Client::signed_up(&server, name);
+    }
+    let anyone = Client::anonymous(&server);
+    let mut check =
+        |username: &str, password: &str| check_in_lambda(&mut worker, &anyone, username, password);
+    // A right password uses nothing up.
+    for number in 0..101 {
+        let right = check("ben", "secret-of-the-test");
+        assert_eq!(right, 200, "{number}");
+    }
+    let mut num_told = 0;
+    while num_told < 300 && check("ada", &format!("guess {num_told}")) == 401 {
+        num_told += 1;
+    }
+    assert!((100..300).contains(&num_told), "{num_told}");
+    // Nobody else is concerned, nor is the owner where she signed in before.
+    assert_eq!(check("ben", "secret-of-the-test"), 200);
+    let status = log_in(&anyone, "ada", "secret-of-the-test").status;
+    assert_eq!(status, 200);
+}

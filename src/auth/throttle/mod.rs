@@ -108,9 +108,15 @@ impl Attempt {
     pub fn on(account: &str, address: &str) -> Self {
         let mut attempt = Self::at(address);
         let pair = (Kind::Pair, key_of(&["pair", address, account]));
-        let account = (Kind::Account, key_of(&["account", account]));
-        attempt.buckets.extend([pair, account]);
+        let account = Self::on_from_anywhere(account);
+        attempt.buckets.push(pair);
+        attempt.buckets.extend(account.buckets);
         attempt
+    }
+
+    /// An attempt on an account; the address is not known.
+    pub fn on_from_anywhere(account: &str) -> Self {
+        Self::from_buckets(vec![(Kind::Account, key_of(&["account", account]))])
     }
 
     /// The same attempt, whose guess is this password.
