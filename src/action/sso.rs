@@ -38,9 +38,13 @@ pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
 }
 
 pub(super) async fn oauth_link(mut call: Call) -> Outcome {
-    let account = oauth_account(&mut call.body)?;
-    let service = account.service.clone();
+    let mut account = oauth_account(&mut call.body)?;
+    account.service = linked_service(&call.body)?;
     let user = UserId::from(required(&call.body, "user_id", "empty user id")?);
+    let linked = json!({
+        "service": account.service.to_string(),
+        "principal": account.principal,
+    });
     let command = LinkAccount {
         context: call.context,
         user: user.clone(),
@@ -48,13 +52,12 @@ pub(super) async fn oauth_link(mut call: Call) -> Outcome {
     };
     call.services.accounts.link_account(command).await?;
     call.audit_reporter
-        .note_with(AuditEvent::LinkAccount, Some(&user), details(&service));
+        .note_with(AuditEvent::LinkAccount, Some(&user), linked);
     Reply::new(&"OK")
 }
 
 pub(super) async fn oauth_unlink(call: Call) -> Outcome {
-    let provider = required(&call.body, "provider", "empty provider")?;
-    let service = Service::OAuth(provider);
+    let service = linked_service(&call.body)?;
     let user = UserId::from(required(&call.body, "user_id", "empty user id")?);
     let command = UnlinkAccount {
         context: call.context,
@@ -158,6 +161,20 @@ fn oauth_account(body: &mut Map<String, Json>) -> Result<Account, ApiError> {
             Json::Object(profile)
         },
     })
+}
+
+/// Reads the service at which an account is linked or unlinked: an OAuth provider, unless the body
+/// says that it is a plugin's auth provider.
+fn linked_service(body: &Map<String, Json>) -> Result<Service, ApiError> {
+    let provider = required(body, "provider", "empty provider")?;
+    match request::text(body, "service")? {
+        None | Some("oauth") => Ok(Service::OAuth(provider)),
+        Some("provider") => Ok(Service::Provider(provider)),
+        Some(_) => {
+            let message = "service should be \"oauth\" or \"provider\"";
+            Err(ApiError::invalid_argument(message, &["service"]))
+        }
+    }
 }
 
 fn required(body: &Map<String, Json>, name: &str, message: &str) -> Result<String, ApiError> {

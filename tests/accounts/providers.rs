@@ -91,6 +91,54 @@ fn guesses_by_sign_ups_through_a_provider_leave_traces() {
     assert_eq!(reason("throttled"), before + 1.0);
 }
 
+#[test]
+fn a_providers_account_is_linked_to_a_user_who_has_a_password() {
+    let server = TestServer::with(&AUDITED);
+    let (mut worker, master) = (ready(&server), Client::master(&server));
+    let ada = Client::signed_up(&server, "ada");
+    let of_ada = |more: Json| {
+        let mut body = json!({"user_id": ada.user, "provider": "acme"});
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        body
+    };
+    let link = of_ada(json!({"service": "provider", "principal_id": "ada-at-acme"}));
+    assert_eq!(master.call("sso:oauth:link", link.clone()).result(), "OK");
+    let session = ask(&server, &mut worker, "auth:login", Some("ada-at-acme")).result();
+    assert_eq!(session["user_id"], json!(ada.user));
+    let users = master
+        .call("auth:export", json!({"ids": [ada.user]}))
+        .result();
+    let account = &users[0]["accounts"]["provider/acme"];
+    assert_eq!(account["principal"], "ada-at-acme", "{users}");
+    assert_eq!(master.call("sso:oauth:link", link).code(), 108);
+
+    // The account of the same name at an OAuth service is another one.
+    let unlink = |more: Json| master.call("sso:oauth:unlink", of_ada(more));
+    let missing = unlink(json!({}));
+    assert_eq!(missing.code(), 110);
+    let expected = "no account of oauth/acme is linked to the user";
+    assert_eq!(missing.json()["error"]["message"], expected);
+    assert_eq!(unlink(json!({"service": "oauth"})).code(), 110);
+    for bad in [json!("provider/acme"), json!("custom_token"), json!("")] {
+        let refused = unlink(json!({"service": bad}));
+        assert_eq!(refused.code(), 108, "{bad}");
+        let arguments = &refused.json()["error"]["info"]["arguments"];
+        assert_eq!(*arguments, json!(["service"]));
+    }
+    let provider = json!({"service": "provider"});
+    assert_eq!(unlink(provider.clone()).result(), "OK");
+    assert_eq!(unlink(provider).code(), 110);
+    let other = ask(&server, &mut worker, "auth:login", Some("ada-at-acme")).result();
+    assert_ne!(other["user_id"], json!(ada.user));
+
+    let linked = audited(&server, "link_account", 1);
+    let expected = json!({"service": "provider/acme", "principal": "ada-at-acme"});
+    assert_eq!(linked[0]["data"], expected);
+    let unlinked = audited(&server, "unlink_account", 1);
+    assert_eq!(unlinked[0]["data"], json!({"service": "provider/acme"}));
+}
+
 /// Starts a lambda and has it check a password, as for a login with a second factor.
 fn check_in_lambda(worker: &mut Worker, client: &Client, username: &str, password: &str) -> Json {
     let asked = call(client, "totp:login", json!({}));

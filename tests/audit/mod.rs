@@ -120,7 +120,11 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
         ),
         ("logout", ada, none.clone()),
         ("reset_password", ada, none),
-        ("link_account", ada, oauth.clone()),
+        (
+            "link_account",
+            ada,
+            json!({"service": "oauth/p", "principal": "al"}),
+        ),
         ("login_success", ada, oauth.clone()),
         ("unlink_account", ada, oauth.clone()),
         ("login_failure", "", oauth.clone()),

@@ -158,10 +158,14 @@ impl Accounts {
             });
             plan.push(Stream::User(user.clone()), version + 1, body);
         });
-        if !unlinked.await? {
-            return Err(ApiError::new(Code::ResourceNotFound, "user not found"));
+        if unlinked.await? {
+            return Ok(());
         }
-        Ok(())
+        let message = match self.load(user).await? {
+            (_, Some(_)) => format!("no account of {service} is linked to the user"),
+            (_, None) => "user not found".to_owned(),
+        };
+        Err(ApiError::new(Code::ResourceNotFound, message))
     }
 }
 
