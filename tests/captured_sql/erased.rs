@@ -281,14 +281,15 @@ fn a_table_is_rewritten_once_for_an_erasure() {
     world.ada.save("memo/1", json!({"text": CONTROL}));
     write(&world, &world.ada);
     world.settled();
-    // The index is made with the table's new file. It takes until `public.go` exists.
+    // The index is made with the table's new file. It takes until nobody has the advisory lock.
     world.sql(
-        "CREATE TABLE public.go (); \
-         CREATE FUNCTION public.slow(value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ \
-         BEGIN WHILE to_regclass('public.go') IS NULL LOOP PERFORM pg_sleep(0.01); END LOOP; \
+        "CREATE FUNCTION public.slow(value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ \
+         BEGIN WHILE NOT pg_try_advisory_xact_lock_shared(7) LOOP PERFORM pg_sleep(0.01); END LOOP; \
          RETURN value; END $$; \
-         CREATE INDEX slow ON memo (public.slow(text)); DROP TABLE public.go",
+         CREATE INDEX slow ON memo (public.slow(text))",
     );
+    let place = ("postgres", world.database.name());
+    let slow = postgres.session(place, "SELECT pg_advisory_lock(7)");
     let body = json!({"record": "note/gone", "why": "asked for on paper"});
     world.master.call("erase:record", body).result();
     let first = eventually("a table is rewritten", || {
@@ -303,10 +304,9 @@ fn a_table_is_rewritten_once_for_an_erasure() {
     eventually("a table is rewritten", || {
         Some(rewrites(&world)).filter(|pid| !pid.is_empty())
     });
-    let place = ("postgres", world.database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE";
     let locking = postgres.session(place, lock);
-    world.sql("CREATE TABLE public.go ()");
+    drop(slow);
     eventually("the erasure waits", || {
         let reasons = world.master.health()["reasons"].to_string();
         reasons.contains("holds a table").then_some(())
