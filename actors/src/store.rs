@@ -350,6 +350,11 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError>;
 
+    /// Loads the numbers that records got when their type got a sequence field, in the order asked
+    /// for. A record is named by the position of the event that added the field, and by the
+    /// position where it was created; `None` if no record was there.
+    async fn load_numbers(&self, at: &[(u64, u64)]) -> Result<Vec<Option<i64>>, StoreError>;
+
     /// Lists the positions of events of streams, each within its own range, in order and without
     /// duplicates. A few events of other streams may be among them: the event itself names its
     /// stream, and [`RecordEnv::streams`](crate::record::env::RecordEnv) checks it.

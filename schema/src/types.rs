@@ -178,6 +178,9 @@ pub struct TypeDefinition {
     /// from its records before that version no longer fits.
     #[serde(default)]
     pub reshaped: u32,
+    /// The positions at which existing records got numbers, because a sequence field was added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbered: Vec<u64>,
     /// The position from which the store keeps past versions of its records, each with the time for
     /// which it held; `None` if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +210,7 @@ impl TypeDefinition {
             creation_roles: BTreeSet::new(),
             version: 0,
             reshaped: 0,
+            numbered: Vec::new(),
             position: 0,
             intervals_since: None,
             retention: None,

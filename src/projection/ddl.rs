@@ -527,49 +527,69 @@ pub(crate) fn drop_query_index(name: &str, dialect: Dialect) -> SafeText {
     sql.into_text()
 }
 
-/// Numbers the rows that exist when a sequence field is added, by their times of creation. Older
-/// logs have them numbered like that.
-pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
+/// The order in which the rows that exist are numbered when a sequence field is added.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NumberOrder<'a> {
+    /// By their times of creation: older logs have them numbered like that.
+    Time,
+    /// In the order in which the log created them. The places are those of rows whose creation has
+    /// been erased since: each of them had a number, too.
+    Place(&'a [u64]),
+}
+
+/// Numbers the rows in a new column.
+pub(crate) fn number_rows(table: &Table, column: &Column, order: NumberOrder<'_>) -> Sql {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name)
         .push(" SET ")
         .name(&column.name)
-        .push(
-            " = _n.number FROM (SELECT _row AS place, row_number() OVER \
-             (ORDER BY _created_at, _id) AS number FROM ",
-        )
-        .name(&table.name)
+        .push(" = _n.number FROM (")
+        .append(number_places(table, order))
         .push(") AS _n WHERE ")
         .name(&table.name)
         .push("._row = _n.place");
-    sql.into_text()
+    sql
 }
 
-/// Numbers the rows that exist when a sequence field is added, in the order in which the log created
-/// them.
-///
-/// `lost` are the places of rows whose creation has been erased since: each of them had a number,
-/// too.
-pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql {
-    let lost = serde_json::Value::from(lost).to_string();
-    let mut sql = Sql::new("UPDATE ");
-    sql.name(&table.name)
-        .push(" SET ")
-        .name(&column.name)
-        .push(
-            " = _n.number FROM (SELECT place, row_number() OVER (ORDER BY place) AS number \
-             FROM (SELECT _row AS place FROM ",
-        )
-        .name(&table.name)
-        .push(table.dialect.choose(
-            " UNION ALL SELECT value FROM json_each(",
-            " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",
-        ))
-        .bind(Arg::Text(lost))
-        .push(table.dialect.choose("", "::jsonb"))
-        .push(")) AS p) AS _n WHERE ")
-        .name(&table.name)
-        .push("._row = _n.place");
+/// Keeps the numbers that rows get from the event at a position. Rows that other programs have
+/// inserted have places after all positions: their events follow.
+pub(crate) fn keep_numbers(table: &Table, order: NumberOrder<'_>, position: u64) -> Sql {
+    let position = || Arg::unsigned(position);
+    let mut sql = Sql::new("INSERT INTO _numbered (position, place, number) SELECT ");
+    sql.bind(position())
+        .push(",_n.place,_n.number FROM (")
+        .append(number_places(table, order))
+        .push(") AS _n WHERE _n.place<")
+        .bind(position());
+    sql
+}
+
+/// Returns the query for the places and the numbers of rows.
+fn number_places(table: &Table, order: NumberOrder<'_>) -> Sql {
+    let mut sql = Sql::default();
+    match order {
+        NumberOrder::Time => {
+            sql.push(
+                "SELECT _row AS place, row_number() OVER (ORDER BY _created_at, _id) AS number FROM ",
+            )
+            .name(&table.name);
+        }
+        NumberOrder::Place(lost) => {
+            let lost = serde_json::Value::from(lost).to_string();
+            sql.push(
+                "SELECT place, row_number() OVER (ORDER BY place) AS number \
+                 FROM (SELECT _row AS place FROM ",
+            )
+            .name(&table.name)
+            .push(table.dialect.choose(
+                " UNION ALL SELECT value FROM json_each(",
+                " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",
+            ))
+            .bind(Arg::Text(lost))
+            .push(table.dialect.choose("", "::jsonb"))
+            .push(")) AS p");
+        }
+    }
     sql
 }
 

@@ -25,6 +25,7 @@ mod history;
 pub mod index;
 mod layout;
 mod names;
+mod numbered;
 mod postgres;
 mod query;
 mod read;
@@ -40,6 +41,7 @@ mod tests;
 pub use captured::{copy_captured, count_parked, count_waiting, move_captured};
 pub(crate) use hindrance::find_hindrance;
 pub(crate) use layout::is_shared;
+pub(crate) use numbered::Given;
 pub(crate) use postgres::is_transient;
 pub use postgres::{
     HeldStore, ServerOptions, StoreOrigin, beside, bring_back, check_old, digest_server,

@@ -4,6 +4,7 @@
 pub(crate) mod leaving;
 pub mod leftovers;
 pub(crate) mod moved;
+mod numbers;
 pub(crate) mod offline;
 pub(crate) mod origin;
 pub(crate) mod start;

@@ -19,6 +19,7 @@ use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, bring_back, damage_marker,
     drop_leftovers, is_transient, part,
 };
+use crate::record_store::numbers;
 use crate::record_store::origin::find_foreign;
 
 /// How long a start waits for a database that cannot be used, and the pause between two attempts.
@@ -264,6 +265,10 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<(Snapshot, u64), 
     let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
     let head = log.report().head;
     let found_at = snapshot.checkpoint;
+    let snapshot = match numbers::add_missing(store, &log.segments(), found_at).await? {
+        true => retry_while_unavailable(async || store.load_snapshot().await).await?,
+        false => snapshot,
+    };
     if found_at == head {
         return Ok((snapshot, found_at));
     }

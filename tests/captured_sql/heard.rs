@@ -211,7 +211,7 @@ fn a_store_from_before_announces_what_the_server_listens_to() {
     world.applied();
     assert!(world.server.terminate().success());
     world.sql(
-        "SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 5; DROP TABLE _lost; \
+        "SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 5; DROP TABLE _lost, _numbered; \
          DO $$ BEGIN EXECUTE replace(pg_get_functiondef('_capture'::regproc), \
          'pg_notify(TG_TABLE_SCHEMA', 'pg_notify(''skytrail.'' || TG_TABLE_SCHEMA'); END $$",
     );

@@ -362,7 +362,7 @@ fn a_store_from_before_gets_roles_that_can_be_referred_to() {
     world.applied();
     assert!(world.server.terminate().success());
     world.sql(ROLES_OF_BEFORE);
-    world.sql("SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 7");
+    world.sql("SET skytrail.own TO 'yes'; DROP TABLE _numbered; UPDATE _checkpoint SET format = 7");
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     world.master = Client::master(&world.server);
@@ -469,7 +469,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
         "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
          ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
          DROP FUNCTION _capture, _refuse, _put_back, _next_row, _closed CASCADE; \
-         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted, _lost; \
+         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted, _lost, _numbered; \
          UPDATE _checkpoint SET format = 1",
     );
     world.sql(ACTORS_OF_BEFORE);
@@ -495,7 +495,7 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
     world.sql(
         "SET skytrail.own TO 'yes'; CREATE TABLE _captured (outbox uuid NOT NULL); \
          INSERT INTO _captured VALUES (gen_random_uuid()); ALTER TABLE _outbox DROP mark; \
-         DROP TABLE _lost; \
+         DROP TABLE _lost, _numbered; \
          UPDATE _checkpoint SET format = 3",
     );
     world.sql(ACTORS_OF_BEFORE);

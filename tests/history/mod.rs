@@ -2,6 +2,7 @@
 
 mod as_of;
 mod field_rights;
+mod numbers;
 mod one_hash;
 mod random;
 mod readers;

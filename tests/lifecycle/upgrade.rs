@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
 use crate::support::server::TestServer;
@@ -83,7 +83,7 @@ fn a_start_says_through_which_formats_it_brings_the_record_store() {
     let present = format_of(&store);
     change(
         &store,
-        "DROP TABLE _lost; DROP INDEX _device_user; DROP TABLE _task; PRAGMA user_version = 3",
+        "DROP TABLE _numbered; DROP TABLE _lost; DROP INDEX _device_user; DROP TABLE _task; PRAGMA user_version = 3",
     );
     server.restart();
     let said = server.output();
@@ -104,6 +104,41 @@ fn a_start_says_through_which_formats_it_brings_the_record_store() {
         "{}",
         server.output()
     );
+}
+
+/// Up to format 6 the numbers that records got from a new sequence field were only in the records.
+#[test]
+fn a_store_from_before_gets_the_numbers_that_its_records_had() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let ids = ["bill/1", "bill/2", "bill/3"];
+    for id in ids {
+        master.save(id, json!({"text": "first"}));
+    }
+    let fields = json!([{"name": "no", "type": "sequence"}]);
+    let body = json!({"record_types": {"bill": {"fields": fields}}});
+    master.call("schema:create", body).result();
+    let read = master.call("log:read", json!({"limit": 1})).json();
+    let given = &read["info"]["head"];
+    master.save("bill/2", json!({"text": "changed"}));
+    let gone = json!({"ids": ["bill/1"]});
+    master.call("record:delete", gone).result();
+    assert!(server.terminate().success());
+    change(
+        &server.data_dir().join("records.sqlite"),
+        "DROP TABLE _numbered; PRAGMA user_version = 6; \
+         UPDATE _type SET definition = json_remove(definition, '$.numbered')",
+    );
+    for _ in 0..2 {
+        server.restart();
+        let body = json!({"ids": ids, "as_of": given});
+        let then = master.at(&server).call("record:fetch", body).result();
+        let numbers: Vec<&Json> = (0..3).map(|index| &then[index]["no"]).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+        assert!(server.terminate().success());
+        let (is_same, said) = run(&server, &["rebuild", "--verify"]);
+        assert!(is_same, "{said}");
+    }
 }
 
 #[test]

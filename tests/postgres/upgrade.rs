@@ -59,7 +59,7 @@ fn a_start_says_through_which_formats_it_brings_a_store() {
     };
     let present = format_of();
     database.sql(
-        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost; ALTER TABLE app_myapp._role DROP id; \
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost, app_myapp._numbered; ALTER TABLE app_myapp._role DROP id; \
          ALTER TABLE app_myapp._role ADD id text GENERATED ALWAYS AS (name) STORED; \
          UPDATE app_myapp._checkpoint SET format = 5",
     );
@@ -76,4 +76,35 @@ fn a_start_says_through_which_formats_it_brings_a_store() {
     }
     assert_eq!(format_of(), present);
     assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
+}
+
+/// Up to format 8 the numbers that records got from a new sequence field were only in the records.
+#[test]
+fn a_store_from_before_gets_the_numbers_that_its_records_had() {
+    let database = shared().database(&[]);
+    let mut server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let master = Client::master(&server);
+    for id in ["bill/1", "bill/2"] {
+        master.save(id, json!({"text": "first"}));
+    }
+    let fields = json!([{"name": "no", "type": "sequence"}]);
+    let body = json!({"record_types": {"bill": {"fields": fields}}});
+    master.call("schema:create", body).result();
+    let read = master.call("log:read", json!({"limit": 1})).json();
+    master.save("bill/2", json!({"text": "changed"}));
+    assert!(server.terminate().success());
+    database.sql(
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._numbered; \
+         UPDATE app_myapp._checkpoint SET format = 8; \
+         UPDATE app_myapp._type SET definition = definition::jsonb - 'numbered' \
+         WHERE name = 'bill'",
+    );
+    server.restart();
+    let body = json!({"ids": ["bill/2"], "as_of": read["info"]["head"]});
+    let then = master.at(&server).call("record:fetch", body).result();
+    assert_eq!(then[0]["no"], 2);
+    assert!(server.terminate().success());
+    let url = format!("DATABASE_URL={}", database.url());
+    let output = server.skytrail(&["--set", &url, "rebuild", "--verify"]);
+    assert!(output.status.success(), "{output:?}");
 }

@@ -9,15 +9,13 @@ use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, Stream};
 use skytrail_schema::id::RecordId;
-use skytrail_schema::record::{Head, Record};
-use skytrail_schema::types::FieldType;
+use skytrail_schema::record::Head;
 
 use super::listeners::Interest;
 use super::service::LiveQueries;
 use super::view::Change;
 use crate::delivery::Consumer;
 use crate::record::apply::{self, Folded};
-use crate::record::env::RecordEnv;
 use crate::store::HeadSource as _;
 
 /// How many records are kept, so that the next change of one can be applied to it.
@@ -105,42 +103,13 @@ impl LiveFollower {
             return Ok(Some(head));
         }
         let folded = env.load_from_log(id, event.position).await?;
-        let Some(mut head) = folded else {
+        let Some(head) = folded else {
             return Err(ApiError::unexpected(
                 "a change of a record that does not exist",
             ));
         };
-        full_numbers(env, &mut head.record).await?;
         Ok(Some(Arc::new(head)))
     }
-}
-
-/// Adds the numbers that a record got when its type got a sequence field: the log does not have
-/// them.
-pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result<(), ApiError> {
-    let definition = env.definition(&record.id.record_type);
-    let is_missing = |(name, kind): &(&String, &FieldType)| {
-        matches!(kind, FieldType::Sequence) && !record.fields.contains_key(*name)
-    };
-    let missing: Vec<String> = definition
-        .fields
-        .iter()
-        .filter(is_missing)
-        .map(|(name, _)| name.clone())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let (_, head) = env.load_head(&record.id).await?;
-    let Some(head) = head else {
-        return Ok(());
-    };
-    for name in missing {
-        if let Some(number) = head.record.fields.get(&name) {
-            record.fields.insert(name, number.clone());
-        }
-    }
-    Ok(())
 }
 
 #[async_trait]

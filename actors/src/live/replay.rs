@@ -17,7 +17,6 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Head;
 use skytrail_schema::time::Timestamp;
 
-use super::follow::full_numbers;
 use super::frame::Frame;
 use super::lens::{Audience, disturbs, moves};
 use super::load::Renderer;
@@ -357,8 +356,7 @@ impl Replay<'_> {
             // The records existed then, so a missing state means that it was erased, not that it
             // was unknown to the listener.
             let head = walk.into_head_if_whole();
-            let mut head = head.ok_or(CannotReplay::Because(ERASED))?;
-            full_numbers(self.env, &mut head.record).await?;
+            let head = head.ok_or(CannotReplay::Because(ERASED))?;
             found.insert(head.record.id.clone(), head);
         }
         Ok(found)

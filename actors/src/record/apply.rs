@@ -9,7 +9,7 @@ use skytrail_schema::event::{
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
-use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
 
 /// The state after an event, of a record or of anything else that has a history.
@@ -135,7 +135,12 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
     definition.version = event.version;
     definition.position = event.position;
     match &event.body {
-        EventBody::TypeExtended(extension) => extend(&mut definition, extension),
+        EventBody::TypeExtended(extension) => {
+            if numbers(before, extension) {
+                definition.numbered.push(event.position);
+            }
+            extend(&mut definition, extension);
+        }
         EventBody::TypeDefaultAccessSet(change) => {
             definition.default_access = Some(change.access.clone());
         }
@@ -161,6 +166,15 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
         _ => {}
     }
     definition
+}
+
+/// Returns whether an extension gives numbers to the records that a type has.
+fn numbers(before: &TypeDefinition, extension: &TypeExtension) -> bool {
+    let mut fields = extension.fields.iter();
+    let is_new = |(name, kind): (&String, &FieldType)| {
+        *kind == FieldType::Sequence && !before.fields.contains_key(name)
+    };
+    before.is_created && fields.any(is_new)
 }
 
 /// Folds an event of a type into one of its records: what was saved before gets the type's present

@@ -233,9 +233,10 @@ impl Looking<'_> {
         let written = today.iter().filter(|head| !is_as_it_was(head));
         let mut walks = self.walk_each(written.map(|head| &head.record.id)).await?;
         let (mut seen, mut gone) = (Vec::new(), Vec::new());
-        for head in today {
+        for mut head in today {
             if is_as_it_was(&head) {
                 let today = Arc::new(head.record.clone());
+                self.remove_later_numbers(&mut head.record);
                 seen.push(Seen { then: head, today });
                 continue;
             }
@@ -303,6 +304,23 @@ impl Looking<'_> {
         let present = self.env.definition(name);
         let mut types = self.types.iter();
         types.all(|then| then.name != *name || then.reshaped != present.reshaped)
+    }
+
+    /// Removes the numbers that a record has got since, because its type got a sequence field: no
+    /// event of the record says so.
+    fn remove_later_numbers(&self, record: &mut Record) {
+        let present = self.env.definition(&record.id.record_type);
+        let last = present.numbered.last();
+        if last.is_none_or(|last| *last <= self.position) {
+            return;
+        }
+        let mut types = self.types.iter();
+        let then = types.find(|then| then.name == record.id.record_type);
+        let is_later = |name: &String| {
+            let is_number = present.fields.get(name) == Some(&FieldType::Sequence);
+            is_number && then.is_some_and(|then| !then.fields.contains_key(name))
+        };
+        record.fields.retain(|name, _| !is_later(name));
     }
 
     /// Adds the records that match and that the caller may see. `rows` has the rows that are known.

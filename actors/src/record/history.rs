@@ -196,11 +196,12 @@ async fn load(
     for (commit, event) in walk.ahead(env, until).await? {
         walk.take(&event);
         if event.stream != *walk.stream() {
-            // A renamed or deleted field is not a version, and not a change of one.
+            // A renamed or deleted field is not a version, and not a change of one. Nor is a number
+            // that a new field gave the record.
             if apply::reshapes(&event.body) {
                 rules = past.at(event.position);
-                before = walk.record().map(|record| seen(record, &rules));
             }
+            before = walk.record().map(|record| seen(record, &rules));
             continue;
         }
         let after = walk.record().map(|record| seen(record, &rules));
@@ -264,7 +265,7 @@ pub async fn restored(
 ) -> Result<(SaveItem, Database), ApiError> {
     let position = command.as_of.find(env, "as_of").await?;
     let caller = &command.context.caller;
-    let (first, _) = check_right(env, &command.id, command.right, caller).await?;
+    let (first, last) = check_right(env, &command.id, command.right, caller).await?;
     if position < first {
         return Err(no_permission());
     }
@@ -277,10 +278,14 @@ pub async fn restored(
     })?;
     let (_, now) = env.load_head(&command.id).await?;
     let definition = env.definition(&command.id.record_type);
+    let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
     let mut fields = Fields::new();
+    // A number that the record got later stays, also if the record was deleted since.
+    let last = last.filter(|last| past::is_same(&past, last));
+    let numbers = last.iter().flat_map(|last| last.fields.iter());
+    let numbers = numbers.filter(|(name, _)| now.is_none() && is_number(name));
+    fields.extend(numbers.map(|(name, value)| (name.clone(), value.clone())));
     if let Some(now) = now {
-        // Sequence numbers are given once: one that the log does not have stays.
-        let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
         let names = now.record.fields.iter().map(|(name, _)| name);
         let gone = names.filter(|name| !is_number(name));
         fields.extend(gone.map(|name| (name.clone(), Value::Null)));

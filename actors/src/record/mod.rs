@@ -18,6 +18,7 @@ pub(crate) mod included;
 pub mod known_keys;
 pub mod messages;
 pub mod migrate;
+mod numbered;
 pub mod page_bytes;
 pub mod past;
 mod past_rules;

@@ -3,8 +3,8 @@
 //! The store knows the positions of a record's events. They are read and folded from the last one
 //! with a full state on, together with the events of the type in between: what was saved under a
 //! field's old name is returned under the name that the field had at the wanted position. Numbers
-//! that records got when their type got a sequence field are not in the log, so they are missing
-//! here.
+//! that records got when their type got a sequence field are not in the log: the store has them
+//! ([`super::numbered`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -18,6 +18,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
+use super::numbered::{self, Numbers, Span};
 use crate::log::seek::{load_events, position_at, unreadable};
 
 /// How many events are read at once.
@@ -203,6 +204,20 @@ pub(super) async fn last_creations(
     Ok(last.collect())
 }
 
+/// Lists where records were created or restored under each id, up to a position by which one was.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(super) async fn places(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    until: u64,
+) -> Result<Vec<Vec<u64>>, ApiError> {
+    let created = creations(env, ids, until).await?.into_iter();
+    let places = created.map(|its| its.into_iter().map(|it| it.position).collect());
+    Ok(places.collect())
+}
+
 /// The creation or restoration of a record.
 struct Creation {
     position: u64,
@@ -269,6 +284,10 @@ pub struct Walk {
     /// The position of the last event that does not build on earlier ones.
     full: Option<u64>,
     head: Option<Head>,
+    /// Where the record was created, if the walk began there.
+    place: Option<u64>,
+    /// The numbers that the record got on the way.
+    numbers: Numbers,
     /// Whether an erasure took a change that the present state of the walk rests on.
     has_gap: bool,
 }
@@ -315,6 +334,13 @@ impl Walk {
         let mut walks: Vec<Self> = walks
             .map(|((id, _), full)| Self::from(id, full.as_ref()))
             .collect();
+        let on_the_way = walks.iter().zip(at);
+        let on_the_way = on_the_way.map(|(walk, (_, until))| walk.span(*until));
+        let on_the_way: Vec<_> = on_the_way.collect();
+        let numbers = numbered::load(env, &on_the_way).await?;
+        for (walk, numbers) in walks.iter_mut().zip(numbers) {
+            walk.numbers = numbers;
+        }
         // For each stream: the wanted range of positions, and the walks that want its events.
         let mut takers: HashMap<Stream, (RangeInclusive<u64>, Vec<usize>)> = HashMap::new();
         for (number, (walk, (_, until))) in walks.iter().zip(at).enumerate() {
@@ -358,12 +384,27 @@ impl Walk {
             position: 0,
             full: full.map(|event| event.position),
             head: None,
+            place: None,
+            numbers: Numbers::new(),
             has_gap: false,
         };
         if let Some(event) = full {
+            let is_creation = matches!(event.body, EventBody::RecordCreated(_));
+            walk.place = is_creation.then_some(event.position);
             walk.take(event);
         }
         walk
+    }
+
+    /// Returns the part of the record's past from here to a position.
+    fn span(&self, until: u64) -> Span<'_> {
+        Span {
+            id: &self.id,
+            after: self.position,
+            // No record, no number.
+            until: self.head.as_ref().map_or(self.position, |_| until),
+            place: self.place,
+        }
     }
 
     /// Reads the events of the record and its type from here to a position, in order.
@@ -371,10 +412,19 @@ impl Walk {
     /// # Errors
     /// The store or the log cannot be read.
     pub async fn ahead(
-        &self,
+        &mut self,
         env: &RecordEnv,
         until: u64,
     ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+        // Several records can be created under the id on the way.
+        let span = Span {
+            id: &self.id,
+            after: self.position,
+            until,
+            place: None,
+        };
+        let numbers = numbered::load(env, &[span]).await?;
+        self.numbers.extend(numbers.into_iter().flatten());
         let range = self.position + 1..=until;
         let ranges = [&self.stream, &self.of_type].map(|it| (it.clone(), range.clone()));
         env.streams().read_all(&ranges).await
@@ -397,11 +447,14 @@ impl Walk {
             };
         } else if let Some(head) = &mut self.head {
             apply::reshape(&mut head.record, &event.body);
+            if let Some(number) = self.numbers.get(&event.position) {
+                numbered::give(&mut head.record, &event.body, *number);
+            }
         }
     }
 
     /// Follows only the names of fields to a position: the record stays as it is here, but its
-    /// fields get the names of then.
+    /// fields get the names of then. It gets no numbers.
     ///
     /// # Errors
     /// The store or the log cannot be read.

@@ -353,8 +353,7 @@ impl WriteModel {
             Stream::Type(name) => {
                 let before = self.get_type(name);
                 let definition = apply::record_type(&before, event);
-                let is_numbered = before.is_created
-                    && before.sequence_fields().count() < definition.sequence_fields().count();
+                let is_numbered = before.numbered.len() < definition.numbered.len();
                 if apply::reshapes(&event.body) {
                     cache.last_reshaped = event.position;
                 }

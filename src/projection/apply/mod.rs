@@ -42,7 +42,7 @@ use super::postgres;
 use super::sql::{Arg, Sql};
 
 pub(super) use self::history::stream_hash;
-pub(super) use self::settings::Indexing;
+pub(super) use self::settings::{Indexing, save_type};
 
 /// The longest that a change of a table waits for the table.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::lost_streams::LostStreams;
 use super::{ApplyError, fields, links, room};
 use crate::projection::accounts;
-use crate::projection::ddl;
+use crate::projection::ddl::{self, NumberOrder};
 use crate::projection::layout::{Catalog, Column, TypeLayout};
 use crate::projection::sql::{Arg, Sql};
 
@@ -52,7 +52,8 @@ pub(super) async fn change_type(
         text.execute(conn, Vec::new()).await?;
     }
     if let EventBody::TypeExtended(extension) = &event.body {
-        number_new_sequences(conn, (&layout, num_old), extension, lost).await?;
+        let numbers = (extension, event.position);
+        number_new_sequences(conn, (&layout, num_old), numbers, lost).await?;
         for (field, last) in &extension.counters {
             raise_sequence(conn, layout.id, field, *last).await?;
         }
@@ -81,30 +82,32 @@ pub(in crate::projection) enum Indexing {
     Later,
 }
 
-/// Numbers the existing rows in columns of new sequence fields.
+/// Numbers the existing rows in columns of new sequence fields, and keeps the numbers.
 async fn number_new_sequences(
     conn: &mut Conn<'_>,
     (layout, num_old): (&TypeLayout, usize),
-    extension: &TypeExtension,
+    (extension, position): (&TypeExtension, u64),
     lost: &LostStreams,
 ) -> Result<(), ApplyError> {
     let Some(table) = &layout.table else {
         return Ok(());
     };
     let new = table.columns.iter().skip(num_old);
-    for column in new.filter(|column| column.kind == FieldType::Sequence) {
-        let last = if let Some(last) = extension.numbered.get(&column.field) {
-            let places = lost.places_of(&layout.definition.name);
-            ddl::number_places(table, column, &places)
-                .execute(conn)
-                .await?;
-            *last
-        } else {
-            let numbered = ddl::number_rows(table, column)
-                .execute(conn, Vec::new())
-                .await?;
-            i64::try_from(numbered).unwrap_or(i64::MAX)
+    let new = new.filter(|column| column.kind == FieldType::Sequence);
+    for (index, column) in new.enumerate() {
+        let last = extension.numbered.get(&column.field).copied();
+        let places = lost.places_of(&layout.definition.name);
+        let order = match last {
+            Some(_) => NumberOrder::Place(&places),
+            None => NumberOrder::Time,
         };
+        // All fields of an event give the same numbers.
+        if index == 0 {
+            let kept = ddl::keep_numbers(table, order, position);
+            kept.execute(conn).await?;
+        }
+        let num_rows = ddl::number_rows(table, column, order).execute(conn).await?;
+        let last = last.unwrap_or_else(|| i64::try_from(num_rows).unwrap_or(i64::MAX));
         raise_sequence(conn, layout.id, &column.field, last).await?;
     }
     Ok(())
@@ -130,7 +133,10 @@ pub(super) async fn note_counters(
     Ok(())
 }
 
-pub(super) async fn save_type(conn: &mut Conn<'_>, layout: &TypeLayout) -> Result<(), ApplyError> {
+pub(in crate::projection) async fn save_type(
+    conn: &mut Conn<'_>,
+    layout: &TypeLayout,
+) -> Result<(), ApplyError> {
     let definition = serde_json::to_string(&*layout.definition)
         .map_err(|error| ApplyError::fault(error.to_string()))?;
     let table = layout.table.as_ref().map(|table| table.name.as_str());

@@ -27,10 +27,10 @@ use crate::projection::{ddl, read};
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format that this program writes and knows.
-pub(super) const FORMAT: i64 = 8;
+pub(super) const FORMAT: i64 = 9;
 
 /// The scripts that lead to each format from the previous one.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
     include_str!("migrations/0003_parked.sql"),
@@ -39,6 +39,7 @@ const SCRIPTS: [&str; 8] = [
     include_str!("migrations/0006_channel.sql"),
     include_str!("migrations/0007_lost.sql"),
     include_str!("migrations/0008_roles.sql"),
+    include_str!("migrations/0009_numbered.sql"),
 ];
 
 /// The limit on the length of names, which does not depend on the extensions.

@@ -32,7 +32,8 @@ BEGIN
     END IF;
     tables := tables || ARRAY['_checkpoint', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
         '_sso_custom_token', '_auth_provider', '_relation', '_relation_version', '_sequence', '_actor', '_history',
-        '_faults', '_asset', '_device', '_subscription', '_task', '_index', '_outbox', '_parked', '_lifted', '_lost'];
+        '_faults', '_asset', '_device', '_subscription', '_task', '_index', '_outbox', '_parked', '_lifted', '_lost',
+        '_numbered'];
     RETURN QUERY SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = space AND (
         c.relkind = 'r' AND (
             c.relname::text = ANY (tables)

@@ -153,13 +153,14 @@ pub(super) fn is_about_data(code: &str) -> bool {
 }
 
 /// The scripts that bring a file from one format to the next.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_asset.sql"),
     include_str!("migrations/0003_devices.sql"),
     include_str!("migrations/0004_tasks.sql"),
     include_str!("migrations/0005_devices_of_users.sql"),
     include_str!("migrations/0006_lost.sql"),
+    include_str!("migrations/0007_numbered.sql"),
 ];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.

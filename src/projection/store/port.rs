@@ -27,7 +27,7 @@ use crate::projection::conn::Conn;
 use crate::projection::layout::Catalog;
 use crate::projection::postgres::{self, silent};
 use crate::projection::query::QueryError;
-use crate::projection::{accounts, captured, history, query, read};
+use crate::projection::{accounts, captured, history, numbered, query, read};
 
 /// Runs a read on a connection, and converts its errors for the port. With a definition, it reads
 /// from the type's table; if the type has none yet, the method returns an empty answer.
@@ -297,6 +297,10 @@ impl RecordStore for SqlStore {
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError> {
         reading!(self, conn => history::list_creations(&mut conn, streams, until))
+    }
+
+    async fn load_numbers(&self, at: &[(u64, u64)]) -> Result<Vec<Option<i64>>, StoreError> {
+        reading!(self, conn => numbered::load(&mut conn, at))
     }
 
     async fn list_candidates(

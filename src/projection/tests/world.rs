@@ -36,6 +36,8 @@ pub(crate) struct World {
     versions: BTreeMap<Stream, u32>,
     /// The positions where records were created.
     pub(super) places: BTreeMap<RecordId, u64>,
+    /// The numbers that records got from new fields, by the position of the event and their place.
+    numbers: BTreeMap<(u64, u64), i64>,
     next_position: u64,
 }
 
@@ -57,6 +59,7 @@ impl World {
             tasks: BTreeMap::new(),
             versions: BTreeMap::new(),
             places: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             next_position: 1,
         }
     }
@@ -130,7 +133,7 @@ impl World {
                 for field in definition.sequence_fields() {
                     let is_new = !before.fields.contains_key(field);
                     if is_new && !fold::reshapes(&event.body) {
-                        self.number(name, field, &event.body);
+                        self.number(name, field, event);
                     }
                 }
                 self.types.insert(name.clone(), definition);
@@ -140,8 +143,8 @@ impl World {
     }
 
     /// Numbers the records of a type that has received a sequence field.
-    fn number(&mut self, name: &TypeName, field: &str, body: &EventBody) {
-        let is_by_place = match body {
+    fn number(&mut self, name: &TypeName, field: &str, event: &Event) {
+        let is_by_place = match &event.body {
             EventBody::TypeExtended(extension) => extension.numbered.contains_key(field),
             _ => false,
         };
@@ -154,6 +157,8 @@ impl World {
             heads.sort_by_key(|head| self.places.get(&head.record.id));
         }
         for (index, head) in heads.into_iter().enumerate() {
+            let at = (event.position, self.places[&head.record.id]);
+            self.numbers.insert(at, index as i64 + 1);
             let number = Value::Number(index as f64 + 1.0);
             head.record.fields.insert(field.to_owned(), number);
         }
@@ -196,6 +201,10 @@ impl World {
         assert_eq!(subscribed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         let tasks = self.store.load_tasks().await.unwrap();
         assert_eq!(tasks.into_iter().collect::<BTreeMap<_, _>>(), self.tasks);
+        let at: Vec<_> = self.numbers.keys().copied().collect();
+        let numbers = self.numbers.values().copied().map(Some);
+        let kept = self.store.load_numbers(&at).await.unwrap();
+        assert_eq!(kept, numbers.collect::<Vec<_>>());
         for definition in self.types.values() {
             let of_type: Vec<_> = self
                 .heads

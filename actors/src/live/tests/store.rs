@@ -312,6 +312,11 @@ impl RecordStore for ModelStore {
         Ok(streams.map(|it| self.creations(it, until)).collect())
     }
 
+    async fn load_numbers(&self, at: &[(u64, u64)]) -> Result<Vec<Option<i64>>, StoreError> {
+        assert!(at.is_empty());
+        Ok(Vec::new())
+    }
+
     async fn list_candidates(
         &self,
         ranges: &[(Stream, RangeInclusive<u64>)],

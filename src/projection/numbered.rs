@@ -1,0 +1,127 @@
+//! The numbers that records got when their type got a sequence field, by the position of that event
+//! and the place of the record: the log does not have them.
+//!
+//! A store that an earlier version filled lacks them until [`SqlStore::add_numbers`] has been
+//! called.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use skytrail_actors::store::StoreError;
+use skytrail_schema::id::TypeName;
+use skytrail_schema::types::TypeDefinition;
+
+use super::apply::{self, WriterState};
+use super::conn::Conn;
+use super::layout::TypeLayout;
+use super::sql::{Arg, Sql};
+use super::store::{SqlStore, open_writer_of};
+
+/// How many records one statement looks up.
+const PLACES: usize = 256;
+
+/// How many rows one statement of an upgrade adds.
+const ROWS: usize = 256;
+
+/// What the records of a type got from one event: the places and the numbers.
+pub(crate) type Given = Vec<(u64, i64)>;
+
+/// Loads the numbers of records, which are named by events and places.
+pub(crate) async fn load(
+    conn: &mut Conn<'_>,
+    at: &[(u64, u64)],
+) -> Result<Vec<Option<i64>>, sqlx::Error> {
+    let mut by_event: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for (position, place) in at {
+        by_event.entry(*position).or_default().push(*place);
+    }
+    let mut found: HashMap<(u64, u64), i64> = HashMap::new();
+    for (position, places) in by_event {
+        for some in places.chunks(PLACES) {
+            let mut sql = Sql::new("SELECT place, number FROM _numbered WHERE position=");
+            sql.bind(Arg::unsigned(position)).push(" AND place");
+            sql.one_of(some, |place| Arg::unsigned(*place));
+            for row in sql.fetch_all(conn).await? {
+                found.insert((position, row.unsigned(0)?), row.int(1)?);
+            }
+        }
+    }
+    Ok(at.iter().map(|at| found.get(at).copied()).collect())
+}
+
+impl SqlStore {
+    /// Returns whether an earlier version filled the store, without the numbers.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) async fn lacks_numbers(&self) -> Result<bool, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        // See the migration.
+        let sql = Sql::new("SELECT position FROM _numbered WHERE position=0");
+        let row = sql.fetch_optional(&mut conn).await;
+        Ok(row.map_err(|error| self.failed(error))?.is_some())
+    }
+
+    /// Adds what an event gave to the records of a type. Adding it again changes nothing.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) async fn add_numbers(&self, position: u64, given: &Given) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let added = async {
+            let (mut conn, _) = open_writer_of(&mut writer)?.conn()?;
+            let mut tx = conn.begin_writing().await?;
+            for some in given.chunks(ROWS) {
+                let mut sql = Sql::new("INSERT INTO _numbered (position, place, number) VALUES ");
+                sql.separated(some, |sql, (place, number)| {
+                    sql.push("(").bind(Arg::unsigned(position)).push(",");
+                    sql.bind(Arg::unsigned(*place)).push(",");
+                    sql.bind(Arg::Int(*number)).push(")");
+                });
+                sql.push(" ON CONFLICT (position, place) DO NOTHING");
+                sql.execute(&mut tx.conn()).await?;
+            }
+            tx.commit().await
+        };
+        added.await.map_err(|error| self.failed(error))
+    }
+
+    /// Notes that the store has all numbers, and at which positions each type's records got them.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) async fn finish_numbers(
+        &self,
+        numbered: &HashMap<TypeName, Vec<u64>>,
+    ) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let finished = async {
+            let (mut conn, state) = open_writer_of(&mut writer)?.conn()?;
+            let mut tx = conn.begin_writing().await?;
+            for layout in state.catalog.sorted().into_values() {
+                if let Some(positions) = numbered.get(&layout.definition.name) {
+                    let definition = TypeDefinition {
+                        numbered: positions.clone(),
+                        ..TypeDefinition::clone(&layout.definition)
+                    };
+                    let layout = TypeLayout {
+                        definition: Arc::new(definition),
+                        ..TypeLayout::clone(layout)
+                    };
+                    let saved = apply::save_type(&mut tx.conn(), &layout).await;
+                    saved.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+                }
+            }
+            let sql = Sql::new("DELETE FROM _numbered WHERE position=0");
+            sql.execute(&mut tx.conn()).await?;
+            tx.commit().await?;
+            let is_lazy = state.is_lazy;
+            *state = WriterState::load(&mut conn).await?;
+            state.is_lazy = is_lazy;
+            self.catalog.store(Arc::clone(&state.catalog));
+            Ok(())
+        };
+        finished.await.map_err(|error| self.failed(error))
+    }
+}
