@@ -467,7 +467,7 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
     let counted: Vec<_> = counted.map(|it| (&it["reason"], &it["count"])).collect();
     assert_eq!(
         counted,
-        [(&json!("wrong_credentials"), &json!(1))],
+        [(&json!("wrong_credentials"), &json!(2))],
         "{refusals}"
     );
 }
