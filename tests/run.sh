@@ -91,8 +91,8 @@ install_s3() {
 # A first build, as on a machine that is there for one run, only loses time by preparing the next.
 [ -d target ] || export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
-# Many tests wait for servers, databases and browsers.
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}"
+# Tests mostly wait for servers, databases and browsers.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
 
 passed=0
 failed=0

@@ -6,7 +6,7 @@ use crate::devices::{register, subscribe};
 use crate::sso::{SECRET, token_of};
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::postgres::{Database, shared};
+use crate::support::postgres::{Database, Postgres, shared};
 use crate::support::server::TestServer;
 
 fn keypath(name: &str) -> serde_json::Value {
@@ -85,7 +85,9 @@ fn a_field_that_comes_again_with_another_type_is_read() {
 
 #[test]
 fn records_of_somebody_are_found_by_an_index() {
-    let database = shared().database(&[]);
+    // In a shared server, no query uses a new index before older transactions of others have ended.
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
     let url = database.url();
     let server = TestServer::with(&[("DATABASE_URL", &url)]);
     let (ada, bob) = (
