@@ -13,7 +13,7 @@ use skytrail_schema::types::TypeDefinition;
 
 use super::apply::{self, WriterState};
 use super::conn::Conn;
-use super::layout::TypeLayout;
+use super::layout::{Column, Table, TypeLayout};
 use super::sql::{Arg, Sql};
 use super::store::{SqlStore, open_writer_of};
 
@@ -25,6 +25,72 @@ const ROWS: usize = 256;
 
 /// What the records of a type got from one event: the places and the numbers.
 pub(crate) type Given = Vec<(u64, i64)>;
+
+/// The order in which the rows that exist are numbered when a sequence field is added.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NumberOrder<'a> {
+    /// By their times of creation: older logs have them numbered like that.
+    Time,
+    /// In the order in which the log created them. The places are those of rows whose creation has
+    /// been erased since: each of them had a number, too.
+    Place(&'a [u64]),
+}
+
+/// Numbers the rows in a new column.
+pub(super) fn number_rows(table: &Table, column: &Column, order: NumberOrder<'_>) -> Sql {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(&table.name)
+        .push(" SET ")
+        .name(&column.name)
+        .push(" = _n.number FROM (")
+        .append(number_places(table, order))
+        .push(") AS _n WHERE ")
+        .name(&table.name)
+        .push("._row = _n.place");
+    sql
+}
+
+/// Keeps the numbers that rows get from the event at a position. Rows that other programs have
+/// inserted have places after all positions: their events follow.
+pub(super) fn keep_numbers(table: &Table, order: NumberOrder<'_>, position: u64) -> Sql {
+    let position = || Arg::unsigned(position);
+    let mut sql = Sql::new("INSERT INTO _numbered (position, place, number) SELECT ");
+    sql.bind(position())
+        .push(",_n.place,_n.number FROM (")
+        .append(number_places(table, order))
+        .push(") AS _n WHERE _n.place<")
+        .bind(position());
+    sql
+}
+
+/// Returns the query for the places and the numbers of rows.
+fn number_places(table: &Table, order: NumberOrder<'_>) -> Sql {
+    let mut sql = Sql::default();
+    match order {
+        NumberOrder::Time => {
+            sql.push(
+                "SELECT _row AS place, row_number() OVER (ORDER BY _created_at, _id) AS number FROM ",
+            )
+            .name(&table.name);
+        }
+        NumberOrder::Place(lost) => {
+            let lost = serde_json::Value::from(lost).to_string();
+            sql.push(
+                "SELECT place, row_number() OVER (ORDER BY place) AS number \
+                 FROM (SELECT _row AS place FROM ",
+            )
+            .name(&table.name)
+            .push(table.dialect.choose(
+                " UNION ALL SELECT value FROM json_each(",
+                " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",
+            ))
+            .bind(Arg::Text(lost))
+            .push(table.dialect.choose("", "::jsonb"))
+            .push(")) AS p");
+        }
+    }
+    sql
+}
 
 /// Loads the numbers of records, which are named by events and places.
 pub(crate) async fn load(

@@ -15,8 +15,9 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::lost_streams::LostStreams;
 use super::{ApplyError, fields, links, room};
 use crate::projection::accounts;
-use crate::projection::ddl::{self, NumberOrder};
+use crate::projection::ddl;
 use crate::projection::layout::{Catalog, Column, TypeLayout};
+use crate::projection::numbered::{self, NumberOrder};
 use crate::projection::sql::{Arg, Sql};
 
 /// Changes a type: its definition, table, columns and indexes.
@@ -103,10 +104,12 @@ async fn number_new_sequences(
         };
         // All fields of an event give the same numbers.
         if index == 0 {
-            let kept = ddl::keep_numbers(table, order, position);
+            let kept = numbered::keep_numbers(table, order, position);
             kept.execute(conn).await?;
         }
-        let num_rows = ddl::number_rows(table, column, order).execute(conn).await?;
+        let num_rows = numbered::number_rows(table, column, order)
+            .execute(conn)
+            .await?;
         let last = last.unwrap_or_else(|| i64::try_from(num_rows).unwrap_or(i64::MAX));
         raise_sequence(conn, layout.id, &column.field, last).await?;
     }
