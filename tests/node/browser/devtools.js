@@ -13,6 +13,18 @@ const QUIET = [
   '--no-first-run', '--remote-debugging-port=0',
 ];
 
+/** Waits until something is true. */
+async function until(what, isTrue) {
+  const deadline = Date.now() + PATIENCE_MS;
+  let last;
+  while (Date.now() < deadline) {
+    last = await Promise.resolve().then(isTrue).catch((error) => error);
+    if (last === true) return;
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+  throw new Error(`${what}: not within ${PATIENCE_MS} ms (${last})`);
+}
+
 /** A page in its own profile. */
 class Page {
   constructor(browser, session) {
@@ -37,15 +49,12 @@ class Page {
 
   /** Waits until an expression is true in the page. */
   async until(what, expression) {
-    const deadline = Date.now() + PATIENCE_MS;
-    let last;
-    while (Date.now() < deadline) {
-      last = await this.evaluate(expression).catch((error) => error);
-      if (last === true) return;
-      await new Promise((resolve) => setTimeout(resolve, 30));
+    try {
+      await until(what, () => this.evaluate(expression));
+    } catch (error) {
+      const seen = await this.evaluate('document.body.innerText').catch(String);
+      throw new Error(`${error.message}; seen:\n${seen}`);
     }
-    const seen = await this.evaluate('document.body.innerText').catch(String);
-    throw new Error(`${what}: not within ${PATIENCE_MS} ms (${last}); seen:\n${seen}`);
   }
 
   async goTo(url) {
@@ -140,4 +149,4 @@ class Browser {
   }
 }
 
-module.exports = { Browser };
+module.exports = { Browser, until };
