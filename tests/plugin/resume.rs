@@ -112,7 +112,7 @@ fn a_worker_that_is_done_is_not_waited_for() {
 
 #[test]
 fn a_worker_that_does_not_read_is_left_and_others_serve() {
-    let server = server(&[("PLUGIN_HEARTBEAT", "1"), ("TEST_TIMEOUT", "20")]);
+    let server = server(&[("PLUGIN_HEARTBEAT", "3"), ("TEST_TIMEOUT", "60")]);
     let mut deaf = ready(&server);
     let mut other = Worker::greet(&server, &json!({}));
     other.register(&points());

@@ -27,6 +27,7 @@ pub struct TestServer {
     wrapper: Vec<String>,
     folder: Arc<tempfile::TempDir>,
     output: Arc<Mutex<String>>,
+    addresses: Receiver<String>,
 }
 
 impl TestServer {
@@ -76,15 +77,16 @@ impl TestServer {
         }
         command.arg("serve").env_clear().current_dir(folder.path());
         command.envs(settings.iter().map(|(name, value)| (name, value)));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        // One pipe keeps the order: when the server reports that it is ready, what it logged before
+        // has been read.
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.stdin(Stdio::null());
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let mut child = command.spawn().unwrap();
+        drop(command);
         let output = Arc::new(Mutex::new(String::new()));
-        let ready = watch(child.stdout.take().unwrap(), Arc::clone(&output));
-        let errors = watch(child.stderr.take().unwrap(), Arc::clone(&output));
-        match ready.recv_timeout(READY_DEADLINE) {
+        let addresses = watch(reader, Arc::clone(&output));
+        match addresses.recv_timeout(READY_DEADLINE) {
             Ok(base_url) => Ok(Self {
                 child,
                 base_url,
@@ -92,12 +94,12 @@ impl TestServer {
                 wrapper,
                 folder,
                 output,
+                addresses,
             }),
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                // Ends when all its output has been read.
-                let _ = errors.recv_timeout(READY_DEADLINE);
+                read_to_end(&addresses);
                 Err(output.lock().unwrap().clone())
             }
         }
@@ -228,10 +230,12 @@ impl TestServer {
         });
     }
 
-    /// Waits until the server ends by itself.
+    /// Waits until the server ends by itself, and until all that it printed has been read.
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        eventually("the server ends", || child.try_wait().unwrap())
+        let status = eventually("the server ends", || child.try_wait().unwrap());
+        read_to_end(&self.addresses);
+        status
     }
 }
 
@@ -261,7 +265,12 @@ pub fn lasting_address() -> String {
         .unwrap()
 }
 
-/// Collects the lines of a stream; sends the address from the line that reports the server ready.
+/// Waits until all output of a process that has ended was read, unless its children still live.
+fn read_to_end(addresses: &Receiver<String>) {
+    while addresses.recv_timeout(Duration::from_secs(10)).is_ok() {}
+}
+
+/// Collects the lines of a stream; sends the addresses from the lines that report the server ready.
 fn watch(stream: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
