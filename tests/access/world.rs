@@ -1,6 +1,7 @@
 //! A server, the model next to it, and users who call both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
@@ -36,7 +37,9 @@ pub struct Reply {
 
 impl World {
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(60)))
+            .http_status_as_error(false);
         Self {
             server: TestServer::with(settings),
             model: Model::default(),

@@ -89,13 +89,18 @@ fn tries_are_slowed_down_per_address_and_per_account() {
         429,
         "the address is the same"
     );
-    assert_eq!(sign_up(&anyone, "eve", FIRST).status, 429);
+    // The address gets a try back every three seconds, on a slow machine even between two tries.
+    let is_refused = |number: u8| {
+        log_in(&anyone, &format!("nobody{number}"), "x");
+        sign_up(&anyone, "eve", FIRST).status == 429
+    };
+    assert!((0..20).any(is_refused));
     // A caller with the master key does not guess, but may be tricked into it.
     let master = Client::master(&server);
     let body = json!({"auth_id": ada.user, "password": "x"});
     let refused = (0..30).find(|_| master.call("auth:reset_password", body.clone()).status == 429);
     assert!(refused.is_some());
-    assert_eq!(sign_up(&master, "eve", FIRST).status, 200);
+    assert_eq!(sign_up(&master, "eva", FIRST).status, 200);
     assert!(!server.output().contains(MASTER_KEY));
 }
 
@@ -117,7 +122,8 @@ fn the_same_wrong_password_twice_costs_one_try() {
         }
     }
     // Tries come back with time, on a slow machine even between two guesses.
-    let is_refused = |number: &i32| log_in(&anyone, "ada", &format!("guess {number}")).status == 429;
+    let is_refused =
+        |number: &i32| log_in(&anyone, "ada", &format!("guess {number}")).status == 429;
     assert!((5..30).any(|number| is_refused(&number)));
     assert_eq!(log_in(&anyone, "ada", FIRST).status, 429);
 }
@@ -175,7 +181,7 @@ fn a_sign_up_that_fails_costs_a_try_only_for_a_name_that_is_taken() {
     let taken = (0..30).map(|_| sign_up(&anyone, "ada", FIRST));
     let (taken, refused): (Vec<_>, Vec<_>) = taken.partition(|it| it.status != 429);
     assert!(!refused.is_empty() && taken.iter().all(|it| it.code() == 109));
-    assert_eq!(log_in(&anyone, "eve", FIRST).status, 429);
+    assert!((0..5).any(|_| log_in(&anyone, "eve", FIRST).status == 429));
 }
 
 #[test]

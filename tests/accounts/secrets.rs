@@ -17,7 +17,8 @@ fn search(folder: &Path, texts: &[String]) -> Vec<(String, PathBuf)> {
             found.extend(search(&path, texts));
             continue;
         }
-        let bytes = std::fs::read(&path).unwrap();
+        // A file that has been deleted meanwhile contains nothing.
+        let bytes = std::fs::read(&path).unwrap_or_default();
         let is_there = |text: &&String| memchr::memmem::find(&bytes, text.as_bytes()).is_some();
         let here = texts.iter().filter(is_there);
         found.extend(here.map(|text| (text.clone(), path.clone())));

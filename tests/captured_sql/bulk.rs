@@ -100,9 +100,8 @@ fn a_large_change_of_records_that_are_not_in_memory_takes_few_lookups() {
 fn the_health_says_that_requests_are_refused() {
     let postgres = Postgres::start().lasting();
     let world = World::with_two_types_in(postgres);
-    let place = ("postgres", world.database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp._outbox IN ACCESS EXCLUSIVE MODE";
-    let locking = postgres.session(place, lock);
+    let locking = world.database.session(lock);
     let refused = world
         .ada
         .call("record:query", json!({"record_type": "note"}));

@@ -146,9 +146,8 @@ fn an_erasure_goes_on_after_a_lost_connection() {
     let world = begin();
     write(&world, &world.ada);
     world.settled();
-    let place = ("postgres", world.database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp._parked IN EXCLUSIVE MODE";
-    let holding = shared().session(place, lock);
+    let holding = world.database.session(lock);
     std::thread::scope(|scope| {
         scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
         eventually("it is forgotten in the store", || {
@@ -170,13 +169,12 @@ fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
     write(&world, &world.ada);
     world.settled();
     world.sql("CREATE TABLE public.other (n integer)");
-    let place = ("postgres", world.database.name());
     let name = "SET application_name TO 'the nightly report'";
     let open = [
         "INSERT INTO public.other VALUES (1)",
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM app_myapp.note",
     ];
-    let open = open.map(|sql| postgres.session(place, &format!("{name}; BEGIN; {sql}")));
+    let open = open.map(|sql| world.database.session(&format!("{name}; BEGIN; {sql}")));
     let num_segments = || {
         let journal = world.server.data_dir().join("journal");
         std::fs::read_dir(journal).unwrap().count()
@@ -243,12 +241,10 @@ fn an_erasure_does_not_wait_for_a_table_without_end() {
     write(&world, &world.ada);
     world.settled();
     let memo = world.sql(FILE_OF_MEMO);
-    let place = ("postgres", world.database.name());
     // It has no snapshot, so it sees nothing.
-    let locking = postgres.session(
-        place,
-        "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE",
-    );
+    let locking = world
+        .database
+        .session("BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE");
     std::thread::scope(|scope| {
         scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
         eventually("the health names who is waited for", || {
@@ -288,8 +284,7 @@ fn a_table_is_rewritten_once_for_an_erasure() {
          RETURN value; END $$; \
          CREATE INDEX slow ON memo (public.slow(text))",
     );
-    let place = ("postgres", world.database.name());
-    let slow = postgres.session(place, "SELECT pg_advisory_lock(7)");
+    let slow = world.database.session("SELECT pg_advisory_lock(7)");
     let body = json!({"record": "note/gone", "why": "asked for on paper"});
     world.master.call("erase:record", body).result();
     let first = eventually("a table is rewritten", || {
@@ -305,7 +300,7 @@ fn a_table_is_rewritten_once_for_an_erasure() {
         Some(rewrites(&world)).filter(|pid| !pid.is_empty())
     });
     let lock = "BEGIN; LOCK TABLE app_myapp.note IN ACCESS SHARE MODE";
-    let locking = postgres.session(place, lock);
+    let locking = world.database.session(lock);
     drop(slow);
     eventually("the erasure waits", || {
         let reasons = world.master.health()["reasons"].to_string();

@@ -43,6 +43,7 @@ fn live_queries_are_told_what_sql_makes_of_their_results() {
     insert(&world, "3", 5);
     world.sql("UPDATE note SET stars = 0 WHERE _id = '1'");
     world.sql("DELETE FROM note WHERE _id = '2'");
+    world.settled();
     // The last state in the log is the last that they receive.
     world.ada.save("note/last", json!({"stars": 9}));
     let is_told = |it: &Followed| it.records.contains_key("note/last");

@@ -152,6 +152,11 @@ fn saves_and_sql_at_once_lose_nothing_silently() {
     );
     let (saved, by_sql) = (Mutex::<Told>::default(), Mutex::<Told>::default());
     for round in 0..ROUNDS {
+        let num_done = || {
+            let count = |told: &Mutex<Told>| told.lock().unwrap().acknowledged.len();
+            (count(&saved), count(&by_sql))
+        };
+        let before = num_done();
         std::thread::scope(|scope| {
             for writer in 0..2 {
                 let random = move || StdRng::seed_from_u64(seed * 1000 + round * 10 + writer);
@@ -161,11 +166,6 @@ fn saves_and_sql_at_once_lose_nothing_silently() {
                 let name = format!("sql{round}{writer}");
                 scope.spawn(move || run_sql(database, &mut random(), &name, by_sql));
             }
-            let num_done = || {
-                let count = |told: &Mutex<Told>| told.lock().unwrap().acknowledged.len();
-                (count(&saved), count(&by_sql))
-            };
-            let before = num_done();
             eventually("some of it is done", || {
                 let now = num_done();
                 (now.0 >= before.0 + WRITES / 5 && now.1 > before.1 + WRITES / 3).then_some(())

@@ -103,11 +103,7 @@ fn a_table_that_cannot_be_compared_is_stored_in_full() {
 #[test]
 fn a_row_that_cannot_be_read_because_of_a_lock_is_read_later() {
     let database = shared().database(&[]);
-    let settings = [
-        ("DATABASE_URL", &*database.url()),
-        ("DATABASE_STATEMENT_TIMEOUT", "1"),
-    ];
-    let server = TestServer::with(&settings);
+    let server = TestServer::with(&[("DATABASE_URL", &*database.url())]);
     let mut world = World {
         ada: Client::signed_up(&server, "ada"),
         master: Client::master(&server),
@@ -117,10 +113,10 @@ fn a_row_that_cannot_be_read_because_of_a_lock_is_read_later() {
     world.ada.save("note/1", json!({"n": 1}));
     world.applied();
     assert!(world.server.terminate().success());
+    world.server.set("DATABASE_STATEMENT_TIMEOUT", "1");
     world.sql("UPDATE note SET n = 2");
-    let place = ("postgres", world.database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp.note IN ACCESS EXCLUSIVE MODE";
-    let session = shared().session(place, lock);
+    let session = world.database.session(lock);
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     world.master = Client::master(&world.server);

@@ -71,7 +71,7 @@ fn who_does_not_take_his_answer_loses_the_connection() {
 #[test]
 fn who_takes_his_answer_slowly_gets_it_whole() {
     let settings = [
-        ("HTTP_SEND_TIMEOUT", "2"),
+        ("HTTP_SEND_TIMEOUT", "4"),
         ("HTTP_HEAD_TIMEOUT", "1"),
         ("HTTP_KEEP_ALIVE", "1"),
     ];
@@ -87,7 +87,7 @@ fn who_takes_his_answer_slowly_gets_it_whole() {
     let key = format!("X-Skygear-API-Key: {API_KEY}");
     reader.send_head("/record/query", &[&length, &key]);
     reader.send(body.as_bytes());
-    let answer = reader.answer_slowly(Duration::from_secs(4)).unwrap();
+    let answer = reader.answer_slowly(Duration::from_secs(7)).unwrap();
     assert_eq!(answer.json()["result"].as_array().unwrap().len(), 8);
 }
 

@@ -18,7 +18,7 @@ use crate::support::server::TestServer;
 const WRITERS: usize = 4;
 const TEXT_BYTES: usize = 20_000;
 /// How long writes may still be refused after there is space again.
-const RECOVERY: Duration = Duration::from_secs(10);
+const RECOVERY: Duration = Duration::from_secs(30);
 
 /// The acknowledged records: their keys, and how their texts begin.
 type Acknowledged = Mutex<BTreeMap<String, String>>;

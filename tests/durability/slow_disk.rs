@@ -23,7 +23,7 @@ struct Counts {
     num_shed: AtomicUsize,
 }
 
-/// Starts a server with a user and a type, whose flushes take this long.
+/// Starts a server with a user and a type, whose flushes take this long from now on.
 fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer, Client)> {
     let strace = match strace() {
         Ok(path) => path,
@@ -32,7 +32,7 @@ fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer
             return None;
         }
     };
-    let mut server = TestServer::with(settings);
+    let mut server = TestServer::start();
     let client = Client::signed_up(&server, "ada");
     client.save("note/first", json!({"text": "so that the type is there"}));
     assert!(server.terminate().success());
@@ -40,7 +40,7 @@ fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer
     let fault = format!("inject=fdatasync:delay_enter={}", flush.as_micros());
     let tracer = [&strace, "-D", "-q", "-f", "-o", "/dev/null", "-P", &path];
     server.wrap(&[&tracer[..], &["-e", "trace=fdatasync", "-e", &fault]].concat());
-    server.restart();
+    server.restart_with(settings);
     let client = client.at(&server);
     Some((server, client))
 }
@@ -66,7 +66,11 @@ fn whatever_is_stored_was_not_said_to_have_taken_too_long() {
         })
         .collect();
     let answers: Vec<_> = saves.into_iter().map(|save| save.join().unwrap()).collect();
-    let found = client.query("note", json!([]));
+    let found = eventually("the notes are read in time", || {
+        let answer = client.call("record:query", json!({"record_type": "note"}));
+        (answer.status == 200).then(|| answer.result())
+    });
+    let found = found.as_array().unwrap();
     for (id, answer) in answers {
         let is_stored = found.iter().any(|record| record["_id"] == id);
         match answer.status {

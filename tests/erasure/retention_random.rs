@@ -161,7 +161,7 @@ fn days_go_by_and_the_log_is_compacted_at_its_hour() {
     // Seconds before the hour, on the next day. The state four days before is from the second day.
     // Its full state is the very first version, so all versions are kept...
     server.set("COMPACT_AT", "03:30");
-    let master = begin(&mut server, "@2030-01-07 03:29:55");
+    let master = begin(&mut server, "@2030-01-07 03:29:50");
     eventually("it is compacted at half past three", || {
         server
             .output()
@@ -175,7 +175,7 @@ fn days_go_by_and_the_log_is_compacted_at_its_hour() {
         master.save("note/1", json!({"day": 6, "n": number}));
     }
     let before = versions(&master, "note/1");
-    let master = begin(&mut server, "@2030-01-12 03:29:55");
+    let master = begin(&mut server, "@2030-01-12 03:29:50");
     eventually("what is older than four days goes", || {
         let listed = master.call("erase:list", json!({})).result();
         let erasures = listed["erasures"].as_array().cloned().unwrap_or_default();

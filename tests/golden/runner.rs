@@ -279,7 +279,7 @@ impl Play<'_> {
         self.settle(Some(&name))?;
         let variables = self.variables.clone();
         let line = self.lines.get_mut(&name).ok_or("no such connection")?;
-        let timeout = Duration::from_millis(step["within_ms"].as_u64().unwrap_or(5000));
+        let timeout = Duration::from_millis(step["within_ms"].as_u64().unwrap_or(20_000));
         match kind {
             "send" => {
                 let text = match step.get("json") {

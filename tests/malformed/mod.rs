@@ -23,7 +23,7 @@ use crate::support::client::{Answer, Client, send};
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Far more than any refusal takes, even on a busy machine.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 
 /// A server on which the examples have been played, and valid requests for each action.
 struct World {

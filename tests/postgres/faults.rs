@@ -16,13 +16,12 @@ fn what_is_not_stored_is_counted_and_told() {
     ada.save("note/1", json!({"n": 1}));
     assert_eq!(ada.query("note", json!(null)).len(), 1);
     let number = |server: &TestServer| {
-        let health = master.at(server).health();
-        let number = health["projector"]["num_faults"].as_u64();
-        assert_eq!(
-            number.map(|number| number as f64),
-            Some(figure(&scrape(server), "skytrail_projector_faults"))
-        );
-        number
+        eventually("health and metrics agree", || {
+            let health = master.at(server).health();
+            let number = health["projector"]["num_faults"].as_u64();
+            let figure = figure(&scrape(server), "skytrail_projector_faults");
+            (number.map(|number| number as f64) == Some(figure)).then_some(number)
+        })
     };
     assert_eq!(number(&server), Some(0));
     // The name of one of the server's own constraints, which is not lifted as others are.

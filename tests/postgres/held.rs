@@ -49,8 +49,7 @@ fn serves_again(server: &TestServer, ada: &Client, num_notes: usize) {
 fn a_reader_that_stays_keeps_a_new_field_waiting_and_nobody_else() {
     let database = shared().database(&[]);
     let (server, ada) = with_a_note(&database);
-    let place = ("postgres", database.name());
-    let reader = shared().session(place, &begin("SELECT count(*) FROM note"));
+    let reader = database.session(&begin("SELECT count(*) FROM note"));
     ada.save("note/2", json!({"text": "kept", "new": 1}));
     let reason = eventually("the health names who is in the way", || {
         let reason = held_up(&server);
@@ -108,8 +107,7 @@ fn readers_that_take_turns_do_not_keep_a_new_field_waiting() {
 fn a_field_is_dropped_when_who_reads_its_table_is_done() {
     let database = shared().database(&[]);
     let (server, ada) = with_a_note(&database);
-    let place = ("postgres", database.name());
-    let reader = shared().session(place, &begin("SELECT count(*) FROM note"));
+    let reader = database.session(&begin("SELECT count(*) FROM note"));
     let body = json!({"record_type": "note", "item_name": "text"});
     let deleted = Client::master(&server).call("schema:delete", body);
     assert_eq!(deleted.status, 200, "{}", deleted.json());
@@ -125,8 +123,7 @@ fn a_field_is_dropped_when_who_reads_its_table_is_done() {
 fn who_locks_a_record_for_long_is_no_secret() {
     let database = shared().database(&[]);
     let (server, ada) = with_a_note(&database);
-    let place = ("postgres", database.name());
-    let locking = shared().session(place, &begin("SELECT 1 FROM note FOR UPDATE"));
+    let locking = database.session(&begin("SELECT 1 FROM note FOR UPDATE"));
     ada.save("note/1", json!({"text": "changed"}));
     held_up(&server);
     drop(locking);

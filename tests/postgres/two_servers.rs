@@ -52,7 +52,7 @@ fn seize(database: &Database<'_>) -> String {
     let key = format!("SELECT (classid::bigint << 32) | objid::bigint {HOLDERS}");
     let key = database.sql(&key);
     format!(
-        "SELECT pg_terminate_backend(pid) {HOLDERS}; SELECT pg_advisory_lock({})",
+        "SELECT pg_terminate_backend(pid), pg_advisory_lock({}) {HOLDERS}",
         key.trim()
     )
 }
@@ -99,7 +99,7 @@ fn a_server_whose_schema_another_has_taken_says_so_and_serves_nothing_of_it() {
     ada.save("note/1", json!({"text": "kept"}));
     assert_eq!(ada.query("note", json!(null)).len(), 1);
     let sql = seize(&database);
-    let other = shared().session(("postgres", database.name()), &sql);
+    let other = database.session(&sql);
     ada.save("note/2", json!({"text": "later"}));
     reason(&server, "another server uses the schema app_myapp");
     let answer = ada.call("record:query", json!({"record_type": "note"}));

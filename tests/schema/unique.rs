@@ -259,7 +259,7 @@ fn what_is_unique_stays_so_when_it_is_declared_again_and_the_store_does_not_answ
     master.save("note/1", json!({"slug": "one"}));
     declare(&master, &["slug"]).result();
     let lock = "SET search_path TO app_myapp; BEGIN; LOCK TABLE note";
-    let lock = shared().session(("postgres", database.name()), lock);
+    let lock = database.session(lock);
     let refused = declare(&master, &["slug"]);
     assert_eq!(refused.status, 503, "{}", refused.json());
     drop(lock);

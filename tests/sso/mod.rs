@@ -40,7 +40,9 @@ fn everything_in(folder: &Path) -> String {
         if path.is_dir() {
             all.push_str(&everything_in(&path));
         } else {
-            all.push_str(&String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+            // A file that has been deleted meanwhile contains nothing.
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            all.push_str(&String::from_utf8_lossy(&bytes));
         }
     }
     all

@@ -27,7 +27,7 @@ pub fn assert_private(path: &Path) {
 
 /// Asks repeatedly until there is an answer; fails if none arrives in time.
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    eventually_within(Duration::from_secs(30), what, ask)
+    eventually_within(Duration::from_secs(90), what, ask)
 }
 
 /// Like [`eventually`], with a longer limit.

@@ -311,6 +311,11 @@ impl Database<'_> {
         &self.name
     }
 
+    /// Opens a session and waits until it has run this SQL; the session ends when dropped.
+    pub fn session(&self, sql: &str) -> Session {
+        self.server.session((USER, &self.name), sql)
+    }
+
     /// Runs SQL and returns its output, one row per line, with values separated by `|`.
     pub fn sql(&self, sql: &str) -> String {
         self.try_sql(sql).unwrap()

@@ -5,7 +5,7 @@ const { spawn } = require('node:child_process');
 const fs = require('node:fs/promises');
 const { w3cwebsocket: WebSocket } = require('websocket');
 
-const PATIENCE_MS = 30000;
+const PATIENCE_MS = 90000;
 // Options that keep the browser from touching the network or the machine beyond the test.
 const QUIET = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',

@@ -177,9 +177,8 @@ fn compare(mut server: TestServer, url: &str) {
 fn a_database_that_is_not_there_is_waited_for() {
     let database = shared().database(&[]);
     let (_server, ada, mut account) = begin(&database.url());
-    let role = database.sql("SELECT current_user");
     let name = database.name();
-    let elsewhere = |sql: &str| drop(shared().session((role.trim(), "template1"), sql));
+    let elsewhere = |sql: &str| drop(shared().sql(sql));
     elsewhere(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
     elsewhere(&format!(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"

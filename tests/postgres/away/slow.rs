@@ -19,8 +19,11 @@ fn answers_that_take_long_hold_up_only_who_needs_them() {
 
     // Slow enough to fall behind, but fast enough that something gets through.
     wire.delay(Duration::from_millis(150));
-    account.save(&ada, 100);
-    assert!(lag(&server) > 0, "nothing was slow");
+    let is_behind = |_| {
+        account.save(&ada, 100);
+        lag(&server) > 0
+    };
+    assert!((0..3).any(is_behind), "nothing was slow");
     account.await_all(&ada);
 
     // So slow that reads give up before their answer.
@@ -43,9 +46,8 @@ fn locks_of_others_hold_up_only_who_needs_what_is_locked() {
     let (server, ada, mut account) = begin(&url);
     account.await_all(&ada);
 
-    let place = ("postgres", database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp.thing IN ACCESS EXCLUSIVE MODE";
-    let locking = postgres.session(place, lock);
+    let locking = database.session(lock);
     // Nothing waits for the projector: the statement itself takes too long.
     let why = refused(&ada);
     assert!(why.contains("takes too long"), "{why}");
