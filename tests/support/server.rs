@@ -27,7 +27,7 @@ pub struct TestServer {
     wrapper: Vec<String>,
     folder: Arc<tempfile::TempDir>,
     output: Arc<Mutex<String>>,
-    addresses: Receiver<String>,
+    addresses: Mutex<Receiver<String>>,
 }
 
 impl TestServer {
@@ -94,7 +94,7 @@ impl TestServer {
                 wrapper,
                 folder,
                 output,
-                addresses,
+                addresses: Mutex::new(addresses),
             }),
             Err(_) => {
                 let _ = child.kill();
@@ -234,7 +234,7 @@ impl TestServer {
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let status = eventually("the server ends", || child.try_wait().unwrap());
-        read_to_end(&self.addresses);
+        read_to_end(&self.addresses.lock().unwrap());
         status
     }
 }
