@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{
     ChangePassword, LogIn, Password, ResetPassword, Session, SignUp,
 };
-use skytrail_actors::record::messages::NameLimit;
+use skytrail_actors::record::messages::{NameAttempt, NameLimit};
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
@@ -45,6 +46,14 @@ pub(super) fn give_back_if_not_taken(turn: &mut Turn, refused: Option<&ApiError>
     if refused.is_none_or(|error| error.code != Code::Duplicated) {
         turn.give_back();
     }
+}
+
+/// Returns whether the error says nothing about the caller's credentials: nobody has judged them.
+pub(super) fn is_outage(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout
+    ) || error.status() == 503
 }
 
 async fn try_sign_up(mut call: Call, auth_data: AuthData) -> Result<Session, ApiError> {
@@ -113,9 +122,13 @@ async fn try_log_in(
         auth_data,
         context: call.context,
     };
-    let session = call.services.accounts.log_in(command).await?;
-    // Many users can share an address, and this one was not guessing.
-    turn.give_back();
+    let logged_in = call.services.accounts.log_in(command).await;
+    // Many users can share an address, and this one was not guessing; nor can anybody guess while
+    // no password is checked.
+    if logged_in.as_ref().map_or_else(is_outage, |_| true) {
+        turn.give_back();
+    }
+    let session = logged_in?;
     turn.welcome();
     Ok(session)
 }
@@ -245,14 +258,17 @@ struct LimitOfAddress {
     attempt: Attempt,
 }
 
+#[async_trait]
 impl NameLimit for LimitOfAddress {
-    fn admit(&self) -> Result<(), ApiError> {
-        let attempt = self.attempt.clone();
-        self.throttle.admit(attempt, Instant::now()).map(drop)
+    async fn admit(&self) -> Result<Box<dyn NameAttempt>, ApiError> {
+        let turn = self.throttle.admit_in_turn(self.attempt.clone()).await?;
+        Ok(Box::new(turn))
     }
+}
 
-    fn give_back(&self) {
-        self.throttle.give_back(&self.attempt, Instant::now());
+impl NameAttempt for Turn {
+    fn give_back(&mut self) {
+        Turn::give_back(self);
     }
 }
 

@@ -78,7 +78,7 @@ async fn vouch(
         Ok(mut turn) => {
             let vouched = vouched_for(call, provider, refusal).await;
             // If the plugin never judged it, it was not a guess.
-            if vouched.as_ref().is_err_and(is_outage) {
+            if vouched.as_ref().is_err_and(auth::is_outage) {
                 turn.give_back();
             }
             vouched.map(|account| (account, turn))
@@ -86,7 +86,7 @@ async fn vouch(
         Err(refused) => Err(refused),
     };
     vouched.inspect_err(|refused| {
-        if is_outage(refused) {
+        if auth::is_outage(refused) {
             return;
         }
         let reported = is_registered.then_some(refused);
@@ -155,14 +155,6 @@ fn parse(mut answer: Json) -> Result<(String, Json), &'static str> {
             .into(),
     };
     Ok((principal, without_secrets(auth_data)))
-}
-
-/// Returns whether the error concerns the plugin and not the caller.
-fn is_outage(error: &ApiError) -> bool {
-    matches!(
-        error.code,
-        Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout
-    )
 }
 
 #[cfg(test)]

@@ -84,23 +84,16 @@ fn tries_are_slowed_down_per_address_and_per_account() {
     assert_eq!(refused.status, 429);
     let seconds: u64 = refused.header("Retry-After").unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds), "{seconds}");
-    assert_eq!(
-        log_in(&anyone, "ada", FIRST).status,
-        429,
-        "the address is the same"
-    );
     // The address gets a try back every three seconds, on a slow machine even between two tries.
-    let is_refused = |number: u8| {
-        log_in(&anyone, &format!("nobody{number}"), "x");
-        sign_up(&anyone, "eve", FIRST).status == 429
-    };
-    assert!((0..20).any(is_refused));
+    let nobody = |number: u8| log_in(&anyone, &format!("nobody{number}"), "x").status == 429;
+    assert!((0..30).any(nobody), "each account is another");
+    assert!((0..5).any(|_| sign_up(&anyone, "ada", FIRST).status == 429));
     // A caller with the master key does not guess, but may be tricked into it.
     let master = Client::master(&server);
     let body = json!({"auth_id": ada.user, "password": "x"});
     let refused = (0..30).find(|_| master.call("auth:reset_password", body.clone()).status == 429);
     assert!(refused.is_some());
-    assert_eq!(sign_up(&master, "eva", FIRST).status, 200);
+    assert_eq!(sign_up(&master, "eve", FIRST).status, 200);
     assert!(!server.output().contains(MASTER_KEY));
 }
 

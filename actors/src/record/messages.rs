@@ -1,5 +1,6 @@
 //! What record actors are asked, and what they answer.
 
+use async_trait::async_trait;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use skytrail_schema::acl::Acl;
@@ -89,15 +90,20 @@ pub struct SaveRecords {
 
 /// Bounds how often saves can find out which names are taken: unique values of user records, such as
 /// mail addresses that nobody else may see.
+#[async_trait]
 pub trait NameLimit: fmt::Debug + Send + Sync {
-    /// Counts an attempt to give a user another name.
+    /// Counts an attempt to give a user another name; waits if only attempts in progress, which may be
+    /// given back, leave no room for it.
     ///
     /// # Errors
     /// 429 after too many attempts.
-    fn admit(&self) -> Result<(), ApiError>;
+    async fn admit(&self) -> Result<Box<dyn NameAttempt>, ApiError>;
+}
 
-    /// Gives back an attempt that found out nothing, because the name was free.
-    fn give_back(&self);
+/// An attempt to give a user another name.
+pub trait NameAttempt: Send {
+    /// Gives it back, because it found out nothing: the name was free.
+    fn give_back(&mut self);
 }
 
 /// What a save requires of each record as it is stored before the save and its hooks.

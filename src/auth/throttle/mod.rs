@@ -86,7 +86,7 @@ impl Kind {
 /// The key of a bucket; it has this size however long the name that is tried.
 type Key = [u8; 32];
 
-/// The buckets that an attempt takes from. The default takes from none.
+/// The buckets that an attempt takes from, or has taken from. The default takes from none.
 #[derive(Clone, Debug, Default)]
 pub struct Attempt {
     buckets: Vec<(Kind, Key)>,
@@ -257,22 +257,22 @@ impl Bucket {
 }
 
 impl Memory {
-    /// Returns the buckets that an attempt takes from, in their state at `now`.
-    fn buckets_of(&self, attempt: &Attempt, now: Instant) -> Vec<(Key, Bucket)> {
-        let is_home = attempt.pair().is_some_and(|it| self.homes.contains(&it));
-        let held = attempt.buckets.iter();
-        let held = held.filter(|(kind, _)| !is_home || *kind != Kind::Account);
-        held.map(|(kind, key)| {
+    /// Returns buckets in their state at `now`.
+    fn look_up(&self, buckets: &[(Kind, Key)], now: Instant) -> Vec<(Key, Bucket)> {
+        let states = buckets.iter().map(|(kind, key)| {
             let cached = self.buckets.peek(key).copied();
             let bucket = cached.unwrap_or_else(|| Bucket::full(*kind, now));
             (*key, bucket.refilled(now))
-        })
-        .collect()
+        });
+        states.collect()
     }
 
-    /// Takes one attempt from each bucket; from none if one of them is empty.
-    fn take(&mut self, attempt: &Attempt, now: Instant) -> Result<(), Empty> {
-        let buckets = self.buckets_of(attempt, now);
+    /// Takes one try from each bucket of an attempt; from none if one of them is empty.
+    fn take(&mut self, attempt: &mut Attempt, now: Instant) -> Result<(), Empty> {
+        let is_home = attempt.pair().is_some_and(|it| self.homes.contains(&it));
+        let mut held = attempt.buckets.clone();
+        held.retain(|(kind, _)| !is_home || *kind != Kind::Account);
+        let buckets = self.look_up(&held, now);
         let empty = buckets.iter().filter(|(_, it)| !it.wait().is_zero());
         let empty: Vec<_> = empty.map(|(_, bucket)| *bucket).collect();
         if let Some(wait) = empty.iter().map(|it| it.wait()).max() {
@@ -285,6 +285,8 @@ impl Memory {
             taken.num_pending += u32::from(is_awaited);
             self.put(key, taken);
         }
+        // The address may become the account's home before the attempt ends.
+        attempt.buckets = held;
         if let Some((pair, guess)) = attempt.pair().zip(attempt.guess) {
             self.remember_guess(pair, guess, now);
         }
@@ -294,7 +296,7 @@ impl Memory {
     /// Ends an attempt that was taken. Unless it was a guess, it is given back; it still counts as a
     /// sign-up.
     fn end(&mut self, attempt: &Attempt, is_guess: bool, now: Instant) {
-        for (key, bucket) in self.buckets_of(attempt, now) {
+        for (key, bucket) in self.look_up(&attempt.buckets, now) {
             let is_awaited = attempt.is_awaited && bucket.kind.is_of_one_address();
             let is_kept = is_guess || bucket.kind == Kind::SignUps;
             let mut ended = bucket.with(if is_kept { 0.0 } else { 1.0 }, now);
@@ -379,9 +381,9 @@ impl Throttle {
             return Ok(attempt);
         }
         let mut memory = self.memory.lock();
-        let attempt = self.prepared(&mut memory, attempt, now);
+        let mut attempt = self.prepared(&mut memory, attempt, now);
         if !attempt.is_free {
-            let taken = memory.take(&attempt, now);
+            let taken = memory.take(&mut attempt, now);
             taken.map_err(|empty| self.refusal(empty.wait))?;
         }
         Ok(attempt)
@@ -400,14 +402,6 @@ impl Throttle {
     fn refusal(&self, wait: Duration) -> ApiError {
         self.num_refused.fetch_add(1, Ordering::Relaxed);
         refusal(wait)
-    }
-
-    /// Gives back what an attempt has taken, because it was not a guess. It still counts as a
-    /// sign-up.
-    pub fn give_back(&self, attempt: &Attempt, now: Instant) {
-        if !attempt.is_free {
-            self.memory.lock().end(attempt, false, now);
-        }
     }
 
     /// Remembers that this attempt has signed in to the account from the address.
@@ -440,6 +434,12 @@ mod tests {
     use super::*;
 
     const OWNER: &str = "192.0.2.1";
+
+    fn give_back(throttle: &Throttle, attempt: &Attempt, now: Instant) {
+        if !attempt.is_free {
+            throttle.memory.lock().end(attempt, false, now);
+        }
+    }
 
     fn num_admitted(throttle: &Throttle, attempt: &Attempt, now: Instant) -> usize {
         let admitted = (0..200).filter(|_| throttle.admit(attempt.clone(), now).is_ok());
@@ -533,10 +533,24 @@ mod tests {
         throttle.admit(Attempt::on("ada", OWNER), now).unwrap();
         for _ in 0..20 {
             let admitted = throttle.admit(own.clone(), now).unwrap();
-            throttle.give_back(&admitted, now);
+            give_back(&throttle, &admitted, now);
         }
         let at_address = Attempt::at(OWNER);
         assert_eq!(num_admitted(&throttle, &at_address, now), 9);
+    }
+
+    #[test]
+    fn what_was_taken_is_given_back_though_the_address_is_a_home_by_then() {
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        let own = Attempt::on("ada", OWNER);
+        let devices: Vec<_> = (0..5)
+            .map(|_| throttle.admit(own.clone(), now).unwrap())
+            .collect();
+        for device in &devices {
+            give_back(&throttle, device, now);
+            throttle.welcome(device);
+        }
+        assert_eq!(throttle.state().num_buckets, 0);
     }
 
     #[test]
@@ -544,11 +558,11 @@ mod tests {
         let (throttle, now) = (Throttle::new(true), Instant::now());
         for _ in 0..200 {
             throttle.admit(stranger(0), now).unwrap();
-            throttle.give_back(&stranger(0), now);
+            give_back(&throttle, &stranger(0), now);
         }
         assert_eq!(throttle.state().num_buckets, 0);
         // An attempt that was not taken is not given back.
-        throttle.give_back(&stranger(0), now);
+        give_back(&throttle, &stranger(0), now);
         assert_eq!(num_admitted(&throttle, &stranger(0), now), 10);
     }
 
@@ -560,7 +574,7 @@ mod tests {
         for number in 0..100 {
             throttle.admit(anonymous.clone(), start).unwrap();
             throttle.admit(named(number), start).unwrap();
-            throttle.give_back(&named(number), start);
+            give_back(&throttle, &named(number), start);
         }
         // 100 of 300 are left, and none of the address's ten attempts has been taken.
         assert_eq!(num_admitted(&throttle, &anonymous, start), 100);

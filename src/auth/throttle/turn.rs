@@ -93,11 +93,11 @@ impl Memory {
             return told;
         };
         let mut remaining = VecDeque::new();
-        for waiter in line {
+        for mut waiter in line {
             if waiter.answer.is_closed() {
                 continue;
             }
-            match self.take(&waiter.attempt, now) {
+            match self.take(&mut waiter.attempt, now) {
                 Ok(()) => told.push((waiter.answer, Ok(waiter.attempt))),
                 Err(empty) if empty.is_pending => remaining.push_back(waiter),
                 Err(empty) => told.push((waiter.answer, Err(empty.wait))),
@@ -151,7 +151,7 @@ impl Throttle {
         attempt.is_awaited = true;
         // Buckets refill with time, too: who waits already comes first.
         let told = memory.advance(attempt.key_of(Kind::Address), now);
-        let entry = match memory.take(&attempt, now) {
+        let entry = match memory.take(&mut attempt, now) {
             Ok(()) => Entry::Decided(Ok(self.turn(attempt))),
             Err(empty) => {
                 let lined_up = empty.is_pending.then(|| memory.line_up(&attempt));

@@ -153,14 +153,14 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
         // Refuses the whole save, with a status that clients know: they try it again later.
-        let limit = name_limit(command, draft, &definition);
-        if let Some(limit) = limit {
-            limit.admit()?;
-        }
+        let mut attempt = match name_limit(command, draft, &definition) {
+            Some(limit) => Some(limit.admit().await?),
+            None => None,
+        };
         let saved = plan.save(draft, &definition, &inputs);
         let is_taken = matches!(&saved, Err(error) if error.code == Code::Duplicated);
-        if let Some(limit) = limit.filter(|_| !is_taken) {
-            limit.give_back();
+        if let Some(attempt) = attempt.as_mut().filter(|_| !is_taken) {
+            attempt.give_back();
         }
         if let Err(error) = saved {
             *slot = Err(failed(&draft.record.id, error));
