@@ -188,6 +188,21 @@ def read_header(header):
     return first, count, time
 
 
+def is_erasure(head):
+    """Returns whether an event's head is that of `erasure.requested`."""
+    if head[0] != 16:
+        return False
+    _version, offset = read_varint(head, 1 + 16)
+    kind, _ = read_varint(head, offset)
+    return kind == 128
+
+
+def read_positions(text):
+    """Reads positions such as `3,7-12` as ranges."""
+    runs = (run.partition("-") for run in text.split(",") if run)
+    return [range(int(first), int(last or first) + 1) for first, _, last in runs]
+
+
 def micros(text):
     """Reads a time in the server's format, without losing a digit."""
     whole, _, fraction = text.rstrip("Z").partition(".")
@@ -220,8 +235,10 @@ class Part:
         self.store_id = head["store_id"]
         self.chain = bytes.fromhex(head["previous_chain"])
         self.first = self.last = self.time = None
-        self.commits = self.erased = 0
+        self.commits = 0
         self.ends = {}
+        # Positions of events without payloads, and what erasures name.
+        self.blanks, self.named = [], []
 
     def take(self, commit, show):
         """Checks a commit against the one before it."""
@@ -240,13 +257,16 @@ class Part:
             raise Wrong(f"the commit at position {first} has {len(commit['events'])} of {count} events")
         covered = [self.chain, header]
         for number, event in enumerate(commit["events"]):
-            covered.append(bytes.fromhex(event["head"]))
+            head = bytes.fromhex(event["head"])
+            covered.append(head)
             if "payload" in event:
+                if is_erasure(head):
+                    self.named += read_positions(json.loads(event["payload"])["positions"])
                 content = bytes.fromhex(event["salt"]) + event["payload"].encode()
                 covered.append(blake3(content))
             else:
                 covered.append(bytes.fromhex(event["payload_hash"]))
-                self.erased += 1
+                self.blanks.append(first + number)
             if show:
                 at = datetime.fromtimestamp(time / 1e6, timezone.utc).isoformat()
                 print(first + number, at, event.get("payload", "(erased)"))
@@ -256,6 +276,16 @@ class Part:
         self.chain, self.last, self.time = chain, first + count - 1, time
         self.commits += 1
         self.ends[self.last] = chain
+
+    def unnamed(self):
+        """Returns the positions whose payloads are missing, though no erasure names them."""
+        named = iter(sorted(self.named, key=lambda run: run.start))
+        run, end = next(named, None), 0
+        for position in self.blanks:
+            while run is not None and run.start <= position:
+                run, end = next(named, None), max(end, run.stop)
+            if position >= end:
+                yield position
 
 
 def verify(lines, key, kept, show, is_whole):
@@ -277,8 +307,15 @@ def verify(lines, key, kept, show, is_whole):
         raise Wrong("the export contains no commits")
     said = [
         f"{part.last - part.first + 1} events in {part.commits} commits, positions {part.first} to "
-        f"{part.last}, hold together; the payloads of {part.erased} are erased"
+        f"{part.last}, hold together; the payloads of {len(part.blanks)} are erased"
     ]
+    unnamed = list(part.unnamed())
+    if unnamed:
+        places = ", ".join(map(str, unnamed[:10])) + (", …" if unnamed[10:] else "")
+        missing = f"payloads are missing that no erasure here names, at {places}"
+        if is_whole:
+            raise Wrong(missing)
+        said.append(f"{missing}; this is all right only if a later erasure does")
     if is_whole and part.first != 1:
         raise Wrong(f"the export begins at position {part.first}, so it is not the whole log")
     if key is None:

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value as Json, json};
+use skytrail_schema::chain;
 
 use crate::support::client::{Client, send};
 use crate::support::eventually;
@@ -229,6 +230,52 @@ fn a_rewritten_past_is_found_by_what_was_signed() {
         let said = verify(&server, &["--key", &key]).unwrap_err();
         assert!(said.contains("is not signed by the log's key"), "{said}");
     }
+}
+
+/// Replaces the payload of an event that matches by its hash, as an erasure does.
+fn blank(export: &str, is_it: impl Fn(&str) -> bool) -> String {
+    let blanked = export.lines().map(|line| {
+        let mut line: Json = serde_json::from_str(line).unwrap();
+        let events = line["events"].as_array_mut().into_iter().flatten();
+        for event in events {
+            let Some(payload) = event["payload"].as_str().filter(|it| is_it(it)) else {
+                continue;
+            };
+            let salt = event["salt"].as_str().unwrap();
+            let salt = u128::from_str_radix(salt, 16).unwrap().to_be_bytes();
+            let hash = blake3::Hash::from(chain::payload_hash(&salt, payload.as_bytes()));
+            *event = json!({"head": event["head"], "payload_hash": hash.to_hex().as_str()});
+        }
+        format!("{line}\n")
+    });
+    blanked.collect()
+}
+
+#[test]
+fn a_payload_is_missing_only_if_an_erasure_names_it() {
+    let mut server = signed();
+    server.restart();
+    let erased = json!({"record": "note/0", "why": "asked for on paper"});
+    Client::master(&server)
+        .call("erase:record", erased)
+        .result();
+    assert!(server.terminate().success());
+    let key = key(&server);
+    let honest = export(&server, "all.jsonl", &[]);
+    let said = verify_elsewhere(&honest, &["--key", &key, "--whole"]).unwrap();
+    assert!(!said.contains("the payloads of 0 are erased"), "{said}");
+    let text = std::fs::read_to_string(&honest).unwrap();
+    std::fs::write(&honest, blank(&text, |it| it.contains("honest"))).unwrap();
+    let said = verify_elsewhere(&honest, &["--key", &key, "--whole"]).unwrap_err();
+    assert!(
+        said.contains("missing that no erasure here names, at"),
+        "{said}"
+    );
+    let said = verify_elsewhere(&honest, &["--key", &key]).unwrap();
+    assert!(
+        said.contains("missing that no erasure here names, at"),
+        "{said}"
+    );
 }
 
 #[test]
