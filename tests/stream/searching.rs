@@ -165,7 +165,7 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
     };
     assert_eq!(
         names,
-        "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload,rights"
+        "position,time,kind,stream,version,user,key,origin,plugin,on_behalf,request_id,commit,causation,id,hooks,payload,rights,sql,erased"
     );
     let event = &read_all(&master, &json!({"record": "note/=1+1"}))[0];
     // The answer is only resumed by position; a time is where a new one begins.

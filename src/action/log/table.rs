@@ -9,7 +9,7 @@ use skytrail_schema::json;
 use crate::spreadsheet;
 
 /// The table's columns, and the JSON pointer to each in an event as it is shown.
-const COLUMNS: [(&str, &str); 17] = [
+const COLUMNS: [(&str, &str); 19] = [
     ("position", "/position"),
     ("time", "/time"),
     ("kind", "/kind"),
@@ -26,8 +26,10 @@ const COLUMNS: [(&str, &str); 17] = [
     ("id", "/id"),
     ("hooks", "/hooks"),
     ("payload", "/payload"),
-    // Last, so that programs that count the columns find the others where they were.
+    // Newer ones are last, so that programs that count the columns find the others where they were.
     ("rights", "/actor/rights"),
+    ("sql", "/sql"),
+    ("erased", "/erased"),
 ];
 
 /// How every event begins, in the form in which it is shown.
