@@ -16,6 +16,12 @@ export function pluginUrl(endpoint) {
   return `${endpoint.replace(/^http/, 'ws').replace(/\/+$/, '')}/_/plugin`;
 }
 
+/** Returns the address that plugins connect to, without a password that it may contain. */
+export function shownUrl(endpoint) {
+  const url = new URL(pluginUrl(endpoint));
+  return `${url.protocol}//${url.host}${url.pathname}`;
+}
+
 /**
  * Opens a socket. `handlers` are `onOpen()`, `onText(text)`, and `onEnd(ending)`. `onEnd` is called
  * once: with a `closeCode` and `reason`, the HTTP `status` of a rejection, or what went wrong.

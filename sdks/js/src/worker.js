@@ -21,7 +21,7 @@ import {
 import { ProtocolError } from './messages.js';
 import { currentRequest, Running } from './running.js';
 import { Session } from './session.js';
-import { openSocket } from './socket.js';
+import { openSocket, shownUrl } from './socket.js';
 
 /** How long a call waits, unless it says otherwise. */
 export const CALL_TIMEOUT_MS = 60_000;
@@ -212,7 +212,7 @@ export class Worker {
     if (!isResumed) this.#state = 'registering';
     // It reconnected for the session that it had, and for nothing else.
     if (!isResumed && this.#isReplaced) this.#finish();
-    this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${this.#options.endpoint}`);
+    this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${shownUrl(this.#options.endpoint)}`);
     this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
     if (this.#isStopping && this.#drainedSession !== this.#session.number) this.#drain();
     this.#opened.open();

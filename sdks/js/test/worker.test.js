@@ -240,6 +240,22 @@ test('a call that nobody awaits yet, or ever, leaves the process alone', async (
   assert.equal((await late).error.code, 110);
 });
 
+test('a password in the server\'s address is not logged', async (t) => {
+  const said = [];
+  const log = { ...QUIET, info: (text) => said.push(text) };
+  const server = await StandIn.start();
+  const plugin = new Plugin('TEST');
+  const endpoint = server.endpoint.replace('//', '//ada:a-secret@');
+  const end = plugin.serve({ endpoint, masterKey: 'secret', log, drainMs: 100 });
+  t.after(async () => {
+    plugin.stop();
+    server.close();
+    await end.catch(() => {});
+  });
+  await server.until(() => said.length > 0);
+  assert.equal(said[0], `connected to ${server.endpoint.replace('http', 'ws')}/_/plugin`);
+});
+
 test('what a function throws because it was cancelled is not logged as its failure', async (t) => {
   const errors = [];
   const log = { ...QUIET, error: (text) => errors.push(text) };

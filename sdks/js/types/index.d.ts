@@ -44,8 +44,8 @@ export interface Context {
 /** An event of the log, delivered at least once, until it is acknowledged. */
 export interface Delivery {
   /**
-   * The same at every attempt, and never another delivery's: use it as the key for having effects
-   * only once.
+   * The same at every attempt, and never that of another delivery to the plugin: use it as the key
+   * for having effects only once.
    */
   readonly id: string;
   /** The event's position in the log. */

@@ -56,6 +56,16 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         gate.set()
         self.assertEqual((await socket.answer_to("r1"))["result"], "slow")
 
+    async def test_a_password_in_the_servers_address_is_not_logged(self) -> None:
+        with self.assertLogs("skytrail", "INFO") as logs:
+            await self.serving(endpoint="http://ada:a-secret@127.0.0.1:1/app")
+            while not logs.output:
+                await asyncio.sleep(0)
+        self.assertEqual(
+            logs.output[0],
+            "INFO:skytrail:connected to ws://127.0.0.1:1/app/_/plugin",
+        )
+
     async def test_errors_keep_their_code_and_others_have_a_trace(self) -> None:
         @self.plugin.op("refuse")
         async def refuse() -> None:

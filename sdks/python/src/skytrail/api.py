@@ -131,6 +131,8 @@ class Api:
         (`ConstraintViolated` otherwise), with `create_only` only if it does not exist (`Duplicated`
         otherwise): of several saves at once that need the same state, one succeeds.
         """
+        if not isinstance(record, Record):
+            raise TypeError("save takes one record; save_many takes several")
         saved = self.save_many([record], if_=if_, create_only=create_only, database=database)
         return _only(await saved)
 

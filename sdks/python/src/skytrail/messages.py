@@ -16,8 +16,8 @@ class ProtocolError(Exception):
 class Delivery:
     """An event of the log, delivered at least once, until it is acknowledged.
 
-    `id` is the same at every attempt, and no other delivery ever has it: use it as the key for
-    having effects only once.
+    `id` is the same at every attempt, and no other delivery to the plugin ever has it: use it as the
+    key for having effects only once.
     """
 
     id: str

@@ -271,7 +271,7 @@ class Worker:
             if self._is_replaced:
                 # It reconnected for the session that it had, and for nothing else.
                 self._done.set()
-        log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.url)
+        log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.shown_url)
         self._is_open.set()
         self._turns.max_calls = self.session.limits.max_calls
         if self._stopping.is_set():
