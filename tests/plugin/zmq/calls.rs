@@ -122,13 +122,15 @@ fn a_worker_may_call_by_itself_and_is_busy_meanwhile() {
     let mut points = ops(&["foo"]);
     points["hook"] = json!([hook("note", "beforeSave")]);
     let mut worker = world.first_worker("a", &points);
+    // There before the call: the hook waits for an idle worker for three seconds only.
+    let mut other = world.worker("b");
+    other.expect_beat();
     let record = json!({"_id": "note/1"});
     worker.call_alone(
         "A-1",
         &json!({"action": "record:save", "records": [record]}),
     );
     // Work caused by a call outside of any request goes to any idle worker.
-    let mut other = world.worker("b");
     let hooked = other.expect_request("note_beforeSave");
     other.answer_record(&hooked, &json!({}));
     let reply = worker.expect_reply();

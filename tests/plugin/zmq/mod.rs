@@ -154,7 +154,7 @@ fn a_lambda_goes_to_a_worker_and_its_answer_comes_back() {
 fn the_worker_that_was_heard_last_is_asked_and_a_busy_one_is_not() {
     let world = World::new(&[]);
     let mut first = world.first_worker("a", &ops(&["x"]));
-    first.beats = false;
+    first.set_beats(false);
     let mut second = world.worker("b");
     // The server sends heartbeats only to idle workers.
     second.expect_beat();

@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -18,17 +19,50 @@ pub const SHUTDOWN: u8 = 3;
 const REQUEST: u8 = 4;
 const RESPONSE: u8 = 5;
 
+/// How often a worker sends a heartbeat: the server gives up an idle one that is silent for three
+/// seconds.
+const BEAT: Duration = Duration::from_millis(500);
+
 /// The events of a registration.
 const INITIALISED: [&str; 3] = ["before-config", "init", "after-config"];
 
 /// A DEALER's connection.
 pub struct Worker {
     stream: BufReader<UnixStream>,
+    link: Arc<Mutex<Link>>,
     identity: String,
-    /// When it last sent a heartbeat.
-    beat_at: Instant,
-    /// Whether it sends heartbeats while it waits for work, as runtimes do.
-    pub beats: bool,
+}
+
+/// The side that is written to, by the worker and by the thread of its heartbeats.
+struct Link {
+    stream: UnixStream,
+    beats: bool,
+    /// How many bytes of a message that has begun are missing.
+    num_owed: u64,
+}
+
+impl Link {
+    /// Writes bytes; the server may have hung up.
+    fn write(&mut self, bytes: &[u8]) {
+        self.num_owed = self.num_owed.saturating_sub(bytes.len() as u64);
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends a heartbeat, unless it would be in the middle of a message.
+    fn beat(&mut self) {
+        if self.beats && self.num_owed == 0 {
+            self.write(&message(&[&[HEARTBEAT]]));
+        }
+    }
+}
+
+/// Sends heartbeats until the worker is gone, whatever the test does meanwhile.
+fn keep_beating(link: &Weak<Mutex<Link>>) {
+    loop {
+        std::thread::park_timeout(BEAT);
+        let Some(link) = link.upgrade() else { return };
+        link.lock().unwrap().beat();
+    }
 }
 
 /// What a worker sees.
@@ -57,11 +91,15 @@ impl Worker {
     pub fn connect(path: &Path, identity: &str) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let link = Link {
+            stream: stream.try_clone().unwrap(),
+            beats: true,
+            num_owed: 0,
+        };
         let mut worker = Self {
             stream: BufReader::new(stream),
+            link: Arc::new(Mutex::new(link)),
             identity: identity.to_owned(),
-            beat_at: Instant::now(),
-            beats: true,
         };
         let mut greeting = [0; 64];
         greeting[0] = 0xff;
@@ -77,7 +115,14 @@ impl Worker {
         worker.write(&[&[4, length], command.as_slice()].concat());
         // The server's READY.
         assert_eq!(worker.read_frame().unwrap().0, 4);
+        let link = Arc::downgrade(&worker.link);
+        std::thread::spawn(move || keep_beating(&link));
         worker
+    }
+
+    /// Sets whether it sends heartbeats, as runtimes do.
+    pub fn set_beats(&self, beats: bool) {
+        self.link.lock().unwrap().beats = beats;
     }
 
     /// Connects and is ready for requests.
@@ -89,7 +134,7 @@ impl Worker {
 
     /// Sends raw bytes; the server may have hung up.
     pub fn write(&mut self, bytes: &[u8]) {
-        let _ = self.stream.get_mut().write_all(bytes);
+        self.link.lock().unwrap().write(bytes);
     }
 
     pub fn signal(&mut self, signal: u8) {
@@ -136,11 +181,16 @@ impl Worker {
             request.id.as_bytes(),
             b"",
         ];
+        let mut bytes = Vec::new();
         for frame in frames {
-            self.write(&[1, u8::try_from(frame.len()).unwrap()]);
-            self.write(frame);
+            bytes.extend([1, u8::try_from(frame.len()).unwrap()]);
+            bytes.extend(frame);
         }
-        self.write(&[[2].as_slice(), &length.to_be_bytes()].concat());
+        bytes.push(2);
+        bytes.extend(length.to_be_bytes());
+        let mut link = self.link.lock().unwrap();
+        link.write(&bytes);
+        link.num_owed = length;
     }
 
     pub fn answer(&mut self, request: &Envelope, result: &Json) {
@@ -202,10 +252,6 @@ impl Worker {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Seen::Nothing;
-            }
-            if self.beats && self.beat_at.elapsed() >= Duration::from_secs(1) {
-                self.signal(HEARTBEAT);
-                self.beat_at = Instant::now();
             }
             if !self.has_bytes(left.min(Duration::from_millis(200))) {
                 continue;
@@ -293,7 +339,7 @@ impl Worker {
 
     /// Waits for the end of the connection.
     pub fn expect_end(&mut self) {
-        self.beats = false;
+        self.set_beats(false);
         match self.next_but_beats() {
             Seen::Lost => {}
             other => panic!("expected the end, saw {other:?}"),
@@ -315,8 +361,8 @@ impl Worker {
         }
     }
 
-    /// Sends heartbeats for a while, and must see no request. For things that have no order with
-    /// anything that this worker could see.
+    /// Waits for a while, and must see no request. For things that have no order with anything that
+    /// this worker could see.
     pub fn expect_peace(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
