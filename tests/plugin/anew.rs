@@ -111,6 +111,14 @@ fn a_plugin_that_nobody_missed_is_initialised_on_request() {
     let server = server(&plugin, &[]);
     let client = ready(&server);
     assert_eq!(client.call("old", json!({})).result(), "here");
+    let is_told = |plugin: &HttpPlugin| {
+        eventually("it is told that it serves", || {
+            let events = plugin.names("event");
+            events.contains(&"server-ready".to_owned()).then_some(())
+        });
+    };
+    // Otherwise the server might miss it while it tells it.
+    is_told(&plugin);
     drop(plugin);
     let plugin = start(&address, op("new"));
     assert_eq!(client.call("new", json!({})).code(), 117);
@@ -122,10 +130,7 @@ fn a_plugin_that_nobody_missed_is_initialised_on_request() {
     assert_eq!(told["points"]["op"], 1, "{told}");
     assert_eq!(client.call("new", json!({})).result(), "here");
     assert_eq!(client.call("old", json!({})).code(), 117);
-    eventually("it is told that it serves", || {
-        let events = plugin.names("event");
-        events.contains(&"server-ready".to_owned()).then_some(())
-    });
+    is_told(&plugin);
 
     drop(plugin);
     let bad = json!({"timer": [{"name": "tick", "spec": "60 * * * * *"}]});
@@ -199,7 +204,10 @@ fn the_log_says_that_nothing_listens_and_when_it_is_tried_again() {
     let _plugin = start(&address, op("say"));
     let client = ready(&server);
     assert_eq!(client.call("say", json!({})).result(), "here");
-    assert!(server.output().contains("the plugin has registered"));
+    eventually("it is logged", || {
+        let output = server.output();
+        output.contains("the plugin has registered").then_some(())
+    });
 }
 
 #[test]

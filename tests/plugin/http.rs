@@ -98,7 +98,7 @@ fn a_plugin_is_initialised_and_asked() {
 #[test]
 fn many_requests_are_under_way_at_once_up_to_the_window() {
     let plugin = HttpPlugin::start(op("wait"), |_| Reaction::Hang);
-    let server = server(&plugin, &[("TEST_WINDOW", "20"), ("TEST_TIMEOUT", "3")]);
+    let server = server(&plugin, &[("TEST_WINDOW", "20"), ("TEST_TIMEOUT", "8")]);
     let client = ready(&server);
     let calls: Vec<_> = (0..30).map(|_| call(&client, "wait", json!({}))).collect();
     eventually("the window is full", || {
@@ -433,7 +433,10 @@ fn a_drained_server_waits_for_what_runs() {
 
 #[test]
 fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
-    let points = json!({"provider": [{"type": "auth", "id": "acme"}]});
+    let points = json!({"provider": [
+        {"type": "auth", "id": "acme"},
+        {"type": "auth", "id": "slow", "timeout_ms": 1000},
+    ]});
     let plugin = HttpPlugin::start(points, |request| match request["param"]["auth_data"]["do"]
         .as_str()
     {
@@ -443,11 +446,11 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
         Some("say so") => Reaction::Json(json!({"error": {"code": 118, "message": "later"}})),
         _ => Reaction::Json(json!({"error": {"code": 10_000, "message": "no"}})),
     });
-    let settings = [("AUTH_THROTTLE", "on"), ("TEST_TIMEOUT", "1")];
-    let server = server(&plugin, &settings);
+    let server = server(&plugin, &[("AUTH_THROTTLE", "on")]);
     let client = ready(&server);
     let try_it = |what: &str| {
-        let body = json!({"provider": "acme", "provider_auth_data": {"do": what}});
+        let provider = if what == "hang" { "slow" } else { "acme" };
+        let body = json!({"provider": provider, "provider_auth_data": {"do": what}});
         let answers = ["auth:login", "auth:signup"].map(|it| client.call(it, body.clone()));
         answers.map(|answer| (answer.status, answer.code()))
     };
@@ -483,17 +486,19 @@ fn nobody_is_shown_the_address_of_a_plugin_that_is_away() {
         json!([1])
     );
     drop(plugin);
-    let answer = client.call("say", json!({"args": [1]}));
-    let message = answer.json()["error"]["message"].take();
-    let message = message.as_str().unwrap();
-    assert!(message.contains("Connection refused"), "{message}");
+    // A call may still run into the end of a connection that was open.
+    let message = eventually("connections are refused", || {
+        let answer = client.call("say", json!({"args": [1]}));
+        let message = answer.json()["error"]["message"].to_string();
+        message.contains("Connection refused").then_some(message)
+    });
     let log = eventually("it is logged", || {
         let output = server.output();
         output
             .contains("the plugin cannot be reached")
             .then_some(output)
     });
-    for text in [message, &log] {
+    for text in [&message, &log] {
         assert!(
             !text.contains("se-cret") && !text.contains("pass-word"),
             "{text}"

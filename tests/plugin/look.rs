@@ -28,11 +28,21 @@ pub(super) fn skytrail(server: &TestServer, arguments: &[&str]) -> (bool, String
     (done.status.success(), text(done.stdout), text(done.stderr))
 }
 
+/// Waits until the last call of a start is noted, and returns its number.
+fn await_last_of_start(master: &Client) -> Json {
+    eventually("the server is said to be ready", || {
+        let known = master.call("plugin:calls", json!({})).result();
+        let last = known.as_array().unwrap().last().unwrap().clone();
+        (last["name"] == "server-ready").then(|| last["number"].clone())
+    })
+}
+
 #[test]
 fn what_a_plugin_registered_and_was_asked_is_shown() {
     let server = server(&[]);
     let mut worker = ready(&server);
     let master = Client::master(&server);
+    await_last_of_start(&master);
     let asked = super::call(&master, "hello:world", json!({"args": [1]}));
     let request = worker.expect("request");
     worker.answer(&request, &json!("hi"));
@@ -88,12 +98,7 @@ fn who_waits_for_calls_is_told_when_one_comes() {
     let server = server(&[]);
     let mut worker = ready(&server);
     let master = Client::master(&server);
-    // The last call of a start.
-    let last = eventually("the server is said to be ready", || {
-        let known = master.call("plugin:calls", json!({})).result();
-        let last = known.as_array().unwrap().last().unwrap().clone();
-        (last["name"] == "server-ready").then(|| last["number"].clone())
-    });
+    let last = await_last_of_start(&master);
     let waiting = super::call(
         &master,
         "plugin:calls",

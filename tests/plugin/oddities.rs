@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::worker::{Seen, Worker};
 use super::{call, server};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 fn op() -> Json {
@@ -136,9 +137,11 @@ fn a_session_that_broke_the_protocol_is_over_at_once() {
 
 #[test]
 fn a_worker_none_of_whose_slots_is_answered_is_sent_away() {
-    let server = server(&[("TEST_TIMEOUT", "1")]);
-    let mut worker = Worker::ready(&server, &json!({"window": 1}), &op());
+    let server = server(&[]);
+    let points = json!({"op": [{"name": "a", "timeout_ms": 1000}]});
+    let mut worker = Worker::ready(&server, &json!({"window": 1}), &points);
     let client = Client::anonymous(&server);
+    let begun = Instant::now();
     let answer = call(&client, "a", json!({})).join().unwrap();
     assert_eq!((answer.status, answer.code()), (504, 119));
     worker.expect_request("a");
@@ -146,7 +149,6 @@ fn a_worker_none_of_whose_slots_is_answered_is_sent_away() {
     // Its only slot is taken: a client that asks meanwhile waits in vain.
     let answer = call(&client, "a", json!({})).join().unwrap();
     assert_eq!((answer.status, answer.code()), (504, 119));
-    let begun = Instant::now();
     loop {
         // It reads, and answers pings.
         match worker.next(Duration::from_secs(60)) {
@@ -171,7 +173,7 @@ fn beyond_the_queue_clients_are_refused_at_once() {
     let refused = loop {
         // The queue holds two requests; the test does not decide which two.
         waiting.push(call(&client, "a", json!({})));
-        let done = crate::support::eventually("it waits or is refused", || {
+        let done = eventually("it waits or is refused", || {
             let queued = super::plugin_state(&server)["queued"].as_u64().unwrap();
             let refused = waiting.iter().position(|asked| asked.is_finished());
             let is_waiting = queued as usize + 1 == waiting.len();
@@ -264,11 +266,18 @@ fn a_lambda_that_two_plugins_have_is_the_later_ones_and_is_told_of() {
     let request = second.expect_request("same");
     second.answer(&request, &json!("of the later one"));
     assert_eq!(asked.join().unwrap().result(), "of the later one");
-    let output = server.output();
-    for point in [
+    let points = [
         "kind=\"op\" name=\"same\"",
         "kind=\"provider\" name=\"com.example\"",
-    ] {
+    ];
+    let output = eventually("both are told of", || {
+        let output = server.output();
+        points
+            .iter()
+            .all(|it| output.contains(it))
+            .then_some(output)
+    });
+    for point in points {
         let told = output.lines().filter(|line| line.contains(point));
         let told: Vec<_> = told.collect();
         assert_eq!(told.len(), 1, "{output}");

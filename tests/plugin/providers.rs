@@ -164,15 +164,19 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
 fn nobodys_credentials_are_wrong_because_a_plugin_is_slow_or_away() {
     let server = server(&[]);
     let mut points = points();
-    points["provider"][0]["timeout_ms"] = json!(500);
+    let hasty = json!({"type": "auth", "id": "hasty", "timeout_ms": 500});
+    points["provider"].as_array_mut().unwrap().push(hasty);
     let mut worker = Worker::ready(&server, &json!({}), &points);
-    let ask = || call(&Client::anonymous(&server), "auth:login", body(json!({})));
-    let asked = ask();
-    worker.expect_request("acme");
+    let ask = |provider: &str| {
+        let body = body(json!({"provider": provider}));
+        call(&Client::anonymous(&server), "auth:login", body)
+    };
+    let asked = ask("hasty");
+    worker.expect_request("hasty");
     let answer = asked.join().unwrap();
     assert_eq!((answer.status, answer.code()), (504, 119));
     assert_eq!(worker.expect("cancel")["reason"], "deadline");
-    let asked = ask();
+    let asked = ask("acme");
     worker.expect_request("acme");
     worker.die();
     let answer = asked.join().unwrap();

@@ -106,7 +106,8 @@ fn assert_told(server: &TestServer, answers: &Json) {
 
 #[test]
 fn a_plugin_that_was_absent_prepares_again_before_it_serves() {
-    let server = server(&[]);
+    // The call waits for all that the worker does first.
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "30")]);
     let points = json!({"op": [{"name": "a"}]});
     let lost = || super::plugin_state(&server)["lost"].as_u64();
     Worker::ready(&server, &json!({}), &points).die();

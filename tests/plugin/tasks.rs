@@ -194,7 +194,8 @@ fn an_interval_keeps_its_phase_over_a_restart_and_a_changed_one_begins_anew() {
     let task = await_task(&server, "the new spec", |task| {
         task["spec"] == "0 0 12 * * *"
     });
-    assert_eq!(task["last_run"]["outcome"], "ok", "{task}");
+    // A run that was on its way when the worker was dropped has failed.
+    assert!(task["last_run"].is_object(), "{task}");
     assert_eq!(events(&server, "task.scheduled").len(), 2);
 }
 
@@ -391,6 +392,8 @@ fn what_was_due_without_a_worker_is_made_up_for_once() {
     worker.die();
     let alone = await_task(&server, "nobody is there", |task| task["attended"] == false);
     let due = second(&alone["next_run"]);
+    // Another run may have met the end of the worker.
+    let before = claimed(&server).len();
     // Three more runs were due, and the plugin was not asked.
     await_task(&server, "time has passed", |task| {
         second(&task["next_run"]) > due + 4
@@ -403,7 +406,7 @@ fn what_was_due_without_a_worker_is_made_up_for_once() {
     assert!(task["missed"].as_u64() >= Some(1), "{task}");
     let dues = claimed(&server);
     assert!(dues.is_sorted_by(|a, b| a < b), "{dues:?}");
-    assert!(dues[1] > due, "{dues:?}");
+    assert!(dues[before] > due, "{dues:?}");
 }
 
 #[test]
@@ -458,23 +461,27 @@ fn a_clock_that_was_a_year_ahead_for_a_moment_stops_no_task() {
 #[test]
 fn what_is_due_while_a_plugin_over_http_is_away_waits_for_it() {
     let address = lasting_address();
+    let num_asked = Arc::<AtomicU64>::default();
     let start = || {
-        let points = ticking("@every 2s");
-        HttpPlugin::start_at(&address, points, |_| Reaction::result(Json::Null))
+        let counted = Arc::clone(&num_asked);
+        HttpPlugin::start_at(&address, ticking("@every 2s"), move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Reaction::result(Json::Null)
+        })
     };
     let plugin = start();
     let server = http::server(&plugin, &[]);
     let num = |task: &Json, what: &str| task[what].as_u64().unwrap();
     await_task(&server, "it ran", |task| num(task, "runs") > 0);
     drop(plugin);
-    let alone = await_task(&server, "runs were due", |task| {
-        num(task, "skipped") > 0 || num(task, "failures") > 0
-    });
-    assert_eq!(num(&alone, "failures"), 0, "{alone}");
+    let alone = await_task(&server, "runs were due", |task| num(task, "skipped") > 0);
+    // A run can have met the end of the plugin, but then the plugin was asked.
+    let asked = num_asked.load(Ordering::SeqCst);
+    assert!(num(&alone, "runs") <= asked, "{asked}: {alone}");
     let _plugin = start();
     let before = num(&alone, "runs");
     let back = await_task(&server, "it ran again", |task| num(task, "runs") > before);
-    assert_eq!(num(&back, "failures"), 0, "{back}");
+    assert_eq!(num(&back, "failures"), num(&alone, "failures"), "{back}");
 }
 
 #[test]

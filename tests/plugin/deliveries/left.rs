@@ -52,7 +52,10 @@ fn letters(server: &TestServer) -> Vec<(String, String)> {
 
 /// Waits until there are three dead letters, and compares them with what was left over.
 fn expect_letters(server: &TestServer, ids: &[String]) {
-    await_consumer(server, "nothing is open", |it| it["open"] == 0);
+    // Nothing is open either before the log has been read.
+    await_consumer(server, "all is read and nothing open", |it| {
+        it["open"] == 0 && it["lag"] == 0
+    });
     let found = letters(server);
     let found_ids: Vec<&String> = found.iter().map(|(id, _)| id).collect();
     assert_eq!(found_ids, ids.iter().collect::<Vec<_>>());

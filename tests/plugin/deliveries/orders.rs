@@ -1,11 +1,12 @@
 //! What operators may ask for, by action and on the command line.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::support::program::bounded;
 use crate::support::server::MASTER_KEY;
 
 /// Runs a command against the running server.
@@ -267,7 +268,7 @@ fn a_plugin_that_does_not_come_any_more_is_forgotten() {
     server.kill();
     server.set("PLUGINS", "");
     server.restart();
-    assert_eq!(consumer(&server)["state"], "unknown");
+    await_consumer(&server, "it is unknown", |it| it["state"] == "unknown");
     let said = delivery(&server, &["forget", "TEST"]);
     assert_eq!(said, "forgotten\n");
     assert!(delivery(&server, &["list"]).contains("no plugin"));
@@ -329,7 +330,7 @@ fn who_follows_an_order_waits_for_somebody_to_carry_it_out() {
     deliver_some(&ada, &mut worker);
     worker.die();
     await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    let mut command = bounded(env!("CARGO_BIN_EXE_skytrail"));
     command.env_clear().env("DATA_DIR", server.data_dir());
     let set = format!("MASTER_KEY={MASTER_KEY}");
     command.args(["--set", &set, "delivery", "--server", &server.base_url]);

@@ -25,7 +25,8 @@ fn a_delivery_says_what_it_is_and_comes_once() {
         (&json!(1), &json!(false))
     );
     assert!(delivery["at"].as_str().unwrap().ends_with('Z'));
-    assert_eq!(first["timeout_ms"].as_u64().unwrap().div_ceil(1000), 60);
+    let left = first["timeout_ms"].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&left), "{left}");
     worker.answer(&first, &Json::Null);
     ada.save("note/1", json!({"n": 2}));
     let second = next_delivery(&mut worker);
@@ -75,6 +76,7 @@ fn a_worker_that_dies_with_a_delivery_gets_it_again() {
     Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
     let first = next_delivery(&mut worker);
     worker.die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
     let mut worker = arrive(&server, &json!({}), &told(&json!({})));
     let second = next_delivery(&mut worker);
     assert_eq!(second["delivery"]["id"], first["delivery"]["id"]);
@@ -97,10 +99,12 @@ fn a_poison_event_becomes_a_dead_letter_while_others_go_on() {
     let error = json!({"code": 10000, "message": "no"});
     worker.refuse(&poison, &error);
     ada.save("note/well", json!({"n": 7}));
-    let well = next_delivery(&mut worker);
+    // On a busy machine the retry may be due before the other note is saved.
+    let mut both = [next_delivery(&mut worker), next_delivery(&mut worker)];
+    both.sort_by_key(|it| id(it) == "note/poison");
+    let [well, again] = both;
     assert_eq!(id(&well), "note/well");
     worker.answer(&well, &Json::Null);
-    let again = next_delivery(&mut worker);
     assert!(begun.elapsed() >= Duration::from_millis(900));
     assert_eq!(again["delivery"]["attempt"], 2);
     assert_eq!((id(&again), number(&again)), ("note/poison", 1));
@@ -142,10 +146,11 @@ fn a_plugin_chooses_its_pause_or_gives_up_at_once() {
     ada.save("note/1", json!({"n": 1}));
     let first = next_delivery(&mut worker);
     let begun = Instant::now();
-    let error = json!({"code": 10000, "message": "soon", "info": {"retry_after_ms": 50}});
+    let error = json!({"code": 10000, "message": "later", "info": {"retry_after_ms": 2000}});
     worker.refuse(&first, &error);
     let second = next_delivery(&mut worker);
-    assert!(begun.elapsed() < Duration::from_millis(900));
+    // Without a wish it would be one second.
+    assert!(begun.elapsed() >= Duration::from_millis(1900));
     let error = json!({"code": 10000, "message": "never", "info": {"drop": true}});
     worker.refuse(&second, &error);
     expect_end(&server, &mut worker);
@@ -159,13 +164,13 @@ fn a_plugin_chooses_its_pause_or_gives_up_at_once() {
 #[test]
 fn progress_starts_the_limit_anew() {
     let server = server(&[]);
-    let points = told(&json!({"timeout_ms": 1000}));
+    let points = told(&json!({"timeout_ms": 3500}));
     let mut worker = Worker::ready(&server, &knowing(&json!({})), &points);
     Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
     let slow = next_delivery(&mut worker);
-    for _ in 0..4 {
-        // The waiting is what is tested: longer than the limit in total, and shorter each time.
-        match worker.next(Duration::from_millis(600)) {
+    for _ in 0..8 {
+        // The waiting is what is tested: longer than the limit in total, and far shorter each time.
+        match worker.next(Duration::from_millis(500)) {
             Seen::Nothing => {}
             other => panic!("{other:?}"),
         }

@@ -133,15 +133,15 @@ fn a_worker_that_leaves_still_gets_the_hooks_that_its_own_requests_wait_for() {
 
 #[test]
 fn a_lost_worker_and_a_late_one_are_told_again() {
-    let server = server(&[("TEST_TIMEOUT", "1")]);
-    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points());
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &hasty(4000));
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
     next_delivery(&mut worker);
     worker.die();
     let slot = saving.join().unwrap().result();
     assert_eq!(slot[0]["info"]["reason"], "worker-lost");
-    let mut worker = arrive(&server, &json!({}), &points());
+    let mut worker = arrive(&server, &json!({}), &hasty(4000));
     let again = next_delivery(&mut worker);
     assert_eq!(again["delivery"]["attempt"], 2);
     worker.answer_record(&again, &json!({}));
@@ -268,6 +268,13 @@ fn notes_of_a_login_are_no_saves() {
     assert_eq!(next_delivery(&mut worker)["param"]["record"]["bio"], "x");
 }
 
+/// The hook with a limit of its own. That of the plugin would hold for its start as well.
+fn hasty(timeout_ms: u64) -> Json {
+    let mut points = points();
+    points["hook"][0]["timeout_ms"] = json!(timeout_ms);
+    points
+}
+
 /// Synchronous hooks of `note`, and an asynchronous one of its saves, `later`.
 fn with_later() -> Json {
     let mut later = hook("note", "afterSave");
@@ -306,6 +313,11 @@ fn who_saves_what_a_retry_holds_back_need_not_wait_for_it() {
     let deleted = ada.call("record:delete", json!({"ids": ["note/1"]}));
     assert_eq!(deleted.result()[0]["_type"], "record");
     expect_held(&server, &mut worker, (6, 0));
+    // Other records go on.
+    let saving = save(&ada, json!({"_id": "note/2", "n": 1}));
+    let late = next_later(&mut worker);
+    assert_eq!((id(&late), number(&late)), ("note/2", 1));
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 1);
 }
 
 #[test]
@@ -349,8 +361,8 @@ fn who_waits_behind_what_comes_to_be_tried_again_is_let_go_and_told_of_in_turn()
 
 #[test]
 fn a_synchronous_hook_that_was_late_once_keeps_nobody_after_it_waiting() {
-    let server = server(&[("TEST_TIMEOUT", "1")]);
-    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points());
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &hasty(1000));
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
     let hanging = next_delivery(&mut worker);

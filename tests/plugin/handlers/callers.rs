@@ -6,6 +6,7 @@ use super::{ask, get, handler, points, serve};
 use crate::plugin::server;
 use crate::plugin::worker::Worker;
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY};
 
 #[test]
@@ -135,6 +136,10 @@ fn handlers_wait_for_all_plugins_and_a_lost_one_fails_alone() {
     worker.serve_event("server-ready");
     other.serve_event("server-ready");
     other.die();
+    eventually("it is missed", || {
+        let plugin = Client::master(&server).health()["plugins"]["plugins"][1].take();
+        plugin["workers"].as_array()?.is_empty().then_some(())
+    });
     let answer = get(&server, "/b");
     assert_eq!((answer.status, answer.code()), (503, 118));
     assert_eq!(answer.json()["error"]["info"]["reason"], "no-worker");
@@ -169,7 +174,7 @@ fn handlers_are_counted_as_one_and_no_secret_of_theirs_is_logged() {
     };
     assert!(count("handler") > 0, "{metrics}");
     assert_eq!(count("one/") + count("two"), 0);
-    let output = crate::support::eventually("the requests are logged", || {
+    let output = eventually("the requests are logged", || {
         let output = server.output();
         let num_lines = output
             .lines()

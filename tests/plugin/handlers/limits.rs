@@ -16,7 +16,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
     let settings = [
         ("MAX_BODY_BYTES", "100000"),
         ("PLUGIN_MAX_MESSAGE", "65536"),
-        ("HTTP_BODY_TIMEOUT", "1"),
+        ("HTTP_BODY_TIMEOUT", "5"),
     ];
     let server = server(&settings);
     let guarded = json!({"name": "key", "methods": ["POST"], "key_required": true});
@@ -63,7 +63,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
 
 #[test]
 fn a_handler_has_no_more_time_than_its_client_and_is_told_when_that_is_gone() {
-    let server = server(&[("RESPONSE_TIMEOUT", "2")]);
+    let server = server(&[("RESPONSE_TIMEOUT", "7")]);
     let mut hasty = handler("hasty", &["GET"]);
     hasty["timeout_ms"] = json!(300);
     let points = points(&[hasty, handler("slow", &["GET"])]);

@@ -141,7 +141,10 @@ fn what_a_handler_hides_is_told_of_once_and_by_name() {
     more.register(&other);
     more.expect("ready");
     second.expect_nothing(&server);
-    let output = server.output();
+    let output = eventually("both are told of", || {
+        let output = server.output();
+        (output.matches("hidden=").count() >= 2).then_some(output)
+    });
     let told: Vec<_> = output.lines().filter(|it| it.contains("hidden=")).collect();
     let told_of = |path: &str| {
         let of_path = |it: &&&str| it.contains(&format!("path=\"{path}\""));
