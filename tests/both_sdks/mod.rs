@@ -102,9 +102,12 @@ fn deploy(language: Language) {
     let client = world.client();
     assert_eq!(client.call("both:old", json!({})).result(), "old");
     assert_eq!(client.call("both:new", json!({})).status, 404);
+    let folder = tempfile::tempdir().unwrap();
+    let done = folder.path().join("done");
+    let until_done = json!({"args": [done]});
     let running = {
-        let client = client.clone();
-        std::thread::spawn(move || client.call("both:slow", json!({"args": [3]})))
+        let (client, until_done) = (client.clone(), until_done.clone());
+        std::thread::spawn(move || client.call("both:slow", until_done))
     };
     eventually("the old one works", || {
         let plugins = world.master().health()["plugins"].take();
@@ -114,7 +117,8 @@ fn deploy(language: Language) {
     // In one step: lambdas that only the old one had are gone.
     assert_eq!(client.call("both:new", json!({})).result(), "new");
     assert_eq!(client.call("both:old", json!({})).status, 404);
-    assert_eq!(client.call("both:slow", json!({"args": [0]})).result(), 2);
+    std::fs::write(&done, "").unwrap();
+    assert_eq!(client.call("both:slow", until_done).result(), 2);
     assert_eq!(running.join().unwrap().result(), 1, "of the old one");
     assert!(old.wait().success(), "the old one ends");
     // An older generation that connects too late is refused and ends.

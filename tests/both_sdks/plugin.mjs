@@ -2,6 +2,7 @@
 //
 // A note's `mode` says how its delivery ends. `both:state` reports what was seen.
 
+import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Drop, Plugin, RetryAfter } from '../../sdks/js/src/index.js';
@@ -14,8 +15,9 @@ const seen = [];
 
 plugin.op('both:state', () => ({ generation, pid: process.pid, seen }));
 
-plugin.op('both:slow', async ({ args: [seconds] }) => {
-  await sleep(seconds * 1000);
+// Works until there is a file.
+plugin.op('both:slow', async ({ args: [path] }) => {
+  while (!existsSync(path)) await sleep(10);
   return generation;
 });
 
@@ -57,13 +59,13 @@ plugin.afterSave(
     if (mode === 'retry' && attempt === 1) throw new RetryAfter(100);
     if (mode === 'long') {
       // Takes longer than its limit, but never stays silent that long.
-      for (let turn = 0; turn < 6; turn += 1) {
-        await sleep(300);
+      for (let turn = 0; turn < 8; turn += 1) {
+        await sleep(500);
         progress();
       }
     }
   },
-  { async: true, timeoutMs: 1000 }
+  { async: true, timeoutMs: 3500 }
 );
 
 plugin.afterSave('sign', ({ n }) => void seen.push({ sign: 'latest', n }), {

@@ -22,8 +22,10 @@ async def state():
 
 
 @plugin.op("both:slow")
-async def slow(seconds):
-    await asyncio.sleep(seconds)
+async def slow(path):
+    """Works until there is a file."""
+    while not os.path.exists(path):
+        await asyncio.sleep(0.01)
     return GENERATION
 
 
@@ -60,7 +62,7 @@ else:
         return "new"
 
 
-@plugin.after_save("note", async_=True, timeout=1)
+@plugin.after_save("note", async_=True, timeout=3.5)
 async def told(note, original, delivery):
     mode = note.get("mode")
     seen.append(
@@ -78,8 +80,8 @@ async def told(note, original, delivery):
         raise RetryAfter(0.1)
     if mode == "long":
         # Takes longer than its limit, but never stays silent that long.
-        for _ in range(6):
-            await asyncio.sleep(0.3)
+        for _ in range(8):
+            await asyncio.sleep(0.5)
             skytrail.progress()
 
 

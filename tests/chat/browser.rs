@@ -4,12 +4,12 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::start_plugin;
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::program::{Program, repository, set_up};
+use crate::support::program::{Program, bounded, repository, set_up};
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, lasting_address};
 
@@ -36,7 +36,7 @@ fn start() -> (TestServer, Program) {
 /// with a line.
 fn run(script: &str, arguments: &[OsString], mut obey: impl FnMut(&str)) {
     let folder = tempfile::tempdir().unwrap();
-    let mut node = Command::new("node")
+    let mut node = bounded("node")
         .arg(repository(&format!("tests/node/browser/{script}")))
         .arg(folder.path())
         .args(arguments)

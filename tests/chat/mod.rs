@@ -3,13 +3,13 @@
 
 mod browser;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::json;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::program::{Program, python_plugin, repository, set_up};
+use crate::support::program::{Program, bounded, python_plugin, repository, set_up};
 use crate::support::server::{API_KEY, TestServer};
 
 fn start_plugin(server: &TestServer) -> Program {
@@ -19,7 +19,7 @@ fn start_plugin(server: &TestServer) -> Program {
 #[test]
 fn frames_of_an_ended_query_are_not_taken_for_those_of_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let ran = Command::new("node")
+    let ran = bounded("node")
         .arg(repository("tests/node/chat/socket.mjs"))
         .arg(folder.path())
         .arg(repository("examples/chat/page"))
@@ -34,7 +34,7 @@ fn two_people_chat_and_their_messages_survive_a_kill() {
     let mut server = TestServer::with(&[("PLUGINS", "CHAT")]);
     let plugin = start_plugin(&server);
     // The script finally gives up by itself.
-    let chat = Command::new("node")
+    let chat = bounded("node")
         .arg(repository("examples/chat/chat.js"))
         .env("NODE_PATH", set_up("tests/node/node_modules"))
         .env("SKYGEAR_ENDPOINT", format!("{}/", server.base_url))

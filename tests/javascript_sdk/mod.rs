@@ -9,14 +9,18 @@ use serde_json::{Value as Json, json};
 
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::program::{Program, repository, set_up};
+use crate::support::program::{Program, bounded, repository, set_up};
 use crate::support::proxy::Proxy;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Returns a command that runs the plugin for the server at an address, such as a proxy's.
 fn plugin_at(address: &str) -> Command {
+    plugin_by(Command::new("node"), address)
+}
+
+/// The same with a given command for node.
+fn plugin_by(mut node: Command, address: &str) -> Command {
     set_up("sdks/js/node_modules/ws");
-    let mut node = Command::new("node");
     node.arg(repository("sdks/js/test/every-point.js"))
         .env("SKYGEAR_ENDPOINT", format!("http://{address}"))
         .env("MASTER_KEY", MASTER_KEY)
@@ -280,7 +284,7 @@ fn a_socket_that_breaks_again_and_again_loses_nothing_and_repeats_nothing() {
         scope.spawn(|| load.run(25));
         for cut in 1..=5 {
             load.await_answers(15 * cut);
-            assert_eq!(proxy.cut(), 1);
+            eventually("a connection is cut", || (proxy.cut() > 0).then_some(()));
         }
     });
     let nobody = Client::anonymous(&server);
@@ -303,35 +307,31 @@ fn a_worker_that_is_replaced_finishes_what_it_began() {
         server: &server,
         num_answered: AtomicUsize::new(0),
     };
-    let mut pids = Vec::new();
+    let master = Client::master(&server);
+    let new = Program::start(&mut plugin_at(server.address()));
+    let new_pid = new.pid();
+    eventually("both workers work", || {
+        (seen(&master)["pid"] == new_pid).then_some(())
+    });
     scope(|scope| {
         scope.spawn(|| load.run(40));
-        let master = Client::master(&server);
         load.await_answers(20);
-        let new = Program::start(&mut plugin_at(server.address()));
-        eventually("both workers work", || {
-            let pid = seen(&master)["pid"].clone();
-            (pid == new.pid()).then_some(())
-        });
         old.terminate();
-        load.await_answers(120);
-        pids.push(new.pid());
         load.await_answers(40 * Load::CLIENTS);
         new.terminate();
     });
-    let master = Client::master(&server);
     let body = json!({"record_type": "run", "limit": 1000});
     let runs = master.call("record:query", body).result();
     let runs = runs.as_array().unwrap();
     assert_eq!(runs.len(), 40 * Load::CLIENTS);
-    let by_new = runs.iter().filter(|run| run["pid"] == pids[0]).count();
+    let by_new = runs.iter().filter(|run| run["pid"] == new_pid).count();
     assert!(0 < by_new && by_new < runs.len(), "both did some: {by_new}");
 }
 
 #[test]
 fn a_plugin_with_a_name_that_nobody_knows_ends_and_says_so() {
     let server = server();
-    let output = plugin_at(server.address())
+    let output = plugin_by(bounded("node"), server.address())
         .env("PLUGIN_NAME", "STRANGER")
         .output()
         .unwrap();

@@ -69,7 +69,7 @@ async def write_away(title):
     return saved["revision"]
 
 
-@skytrail.op("demo:hasty", timeout=0.2)
+@skytrail.op("demo:hasty", timeout=3)
 async def hasty():
     await sleep(60)
 

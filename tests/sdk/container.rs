@@ -1,9 +1,10 @@
 //! The Python package `skygear` 1.7.1 as a client; the checks are in `tests/python/sdk`.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::report::Report;
 use super::{repository, set_up};
+use crate::support::program::bounded;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 const ASSET_STORE_SECRET: &str = "asset-secret-of-the-tests";
@@ -11,7 +12,7 @@ const ASSET_STORE_SECRET: &str = "asset-secret-of-the-tests";
 #[test]
 fn the_container_of_the_published_python_sdk_works() {
     let server = TestServer::with(&[("ASSET_STORE_SECRET", ASSET_STORE_SECRET)]);
-    let suite = Command::new(set_up(".venv/bin/python"))
+    let suite = bounded(set_up(".venv/bin/python"))
         .arg(repository("tests/python/sdk/run.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SKYGEAR_ENDPOINT", &server.base_url)

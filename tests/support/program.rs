@@ -1,5 +1,6 @@
 //! Programs next to the server: plugins, examples, stand-ins for external services.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +23,13 @@ pub fn set_up(path: &str) -> PathBuf {
     let path = repository(path);
     assert!(path.exists(), "no {path:?}: run tests/run.sh --setup once");
     path
+}
+
+/// Returns a command that runs a program, and ends it if it hangs: for tests that wait for its end.
+pub fn bounded(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", "600"]).arg(program);
+    command
 }
 
 /// Returns a command that runs Python with the tests' packages.

@@ -52,11 +52,15 @@ fn a_connection_that_breaks_is_resumed() {
     let proxy = Proxy::to(server.address());
     let _plugin = start(&server, &proxy.base_url(), &url);
     let client = Client::anonymous(&server);
-    let before = seen(&server);
+    // Clients are served before the plugin is told so.
+    let before = eventually("the start is over", || {
+        let told = json!("after-plugins-ready");
+        Some(seen(&server)).filter(|it| it["events"].as_array().unwrap().contains(&told))
+    });
     let sleeping: Vec<_> = (0..3)
         .map(|_| {
             let client = client.clone();
-            std::thread::spawn(move || client.call("demo:sleep", json!({"args": [2]})))
+            std::thread::spawn(move || client.call("demo:sleep", json!({"args": [6]})))
         })
         .collect();
     let master = Client::master(&server);
@@ -65,7 +69,7 @@ fn a_connection_that_breaks_is_resumed() {
     });
     proxy.cut();
     for sleeping in sleeping {
-        assert_eq!(sleeping.join().unwrap().result()["slept"], 2);
+        assert_eq!(sleeping.join().unwrap().result()["slept"], 6);
     }
     let after = seen(&server);
     assert_eq!(after["pid"], before["pid"]);

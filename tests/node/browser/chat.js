@@ -6,6 +6,7 @@
 'use strict';
 
 const path = require('node:path');
+const { until } = require('./devtools');
 const { Person, outside, run } = require('./person');
 
 const [, , folder, adaAt, benAt, screenshots] = process.argv;
@@ -29,8 +30,11 @@ async function talk(browser) {
   await ada.say(said[0]);
   await ben.has(said);
   await ada.sees('#messages', 'Read by ben');
-  await ben.write('It does');
-  await ada.sees('#typing', 'ben is typing');
+  // This is shown for a few seconds only, so he goes on until she sees it.
+  await until('ada sees that ben is typing', async () => {
+    await ben.write('It does');
+    return ada.page.evaluate('document.querySelector("#typing").innerText.includes("ben is typing")');
+  });
   await shoot(ada, 'typing');
   said.push('It does. Every write is an event, and what was said stays said.');
   await ben.say(said[1]);

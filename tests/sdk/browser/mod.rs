@@ -3,10 +3,11 @@
 
 mod site;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use self::site::Site;
 use super::report::Report;
+use crate::support::program::bounded;
 use crate::support::server::{API_KEY, TestServer};
 
 /// Flags that keep the browser away from the network and the rest of the machine.
@@ -28,7 +29,7 @@ fn the_published_bundle_works_in_a_browser() {
     let profile = tempfile::tempdir().unwrap();
     let page = format!("{}/#{}/%20{API_KEY}", site.base_url, server.base_url);
     // It prints the page once that is loaded, which is when its checks are done.
-    let browser = Command::new("chromium")
+    let browser = bounded("chromium")
         .args(QUIET)
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(["--dump-dom", &page])
