@@ -153,6 +153,7 @@ fn what_a_plugin_writes_beside_its_code_does_not_start_it_again() {
     // The changes are handled in order, so the earlier ones come first.
     writes(2);
     answers(json!(2));
+    dev.says("changed, restarting the plugin");
     let said = dev.said.lock().unwrap().clone();
     let changes = said
         .lines()
@@ -184,13 +185,15 @@ fn a_file_that_is_named_starts_the_plugin_again_however_it_is_replaced() {
         said.matches("words.txt changed, restarting the plugin")
             .count()
     };
-    for (number, text) in ["two", "three", "four"].into_iter().enumerate() {
+    for text in ["two", "three", "four"] {
         let address = dev.address();
         eventually("the plugin answers", || {
             version(&address)["result"].is_string().then_some(())
         });
+        // One replacement can look like two changes.
+        let before = starts();
         replace(text);
-        eventually("it starts again", || (starts() == number + 1).then_some(()));
+        eventually("it starts again", || (starts() > before).then_some(()));
     }
 }
 

@@ -242,9 +242,7 @@ fn a_browser_follows_over_plain_http_and_comes_back() {
     let wrong = json!({"record_type": "note", "predicate": ["eq", path("planets"), 1]});
     let mut wrong = Stream::get(&server, &ada, &wrong, None);
     wrong.until(|it| it.error.is_some());
-    while !wrong.is_over {
-        wrong.next(TIMEOUT);
-    }
+    wrong.until_over();
     let body = json!({"auth_id": ada.user, "disabled": true});
     Client::master(&server)
         .call("auth:disable:set", body)

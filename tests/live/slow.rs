@@ -1,12 +1,14 @@
 //! Listeners that do not read.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use super::listener::{Listener, TIMEOUT};
+use super::listener::Listener;
 use super::stream::Stream;
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::server::TestServer;
+use crate::support::{eventually, eventually_within};
 
 #[test]
 fn one_who_does_not_read_is_let_go_and_delays_nobody() {
@@ -20,7 +22,7 @@ fn one_who_does_not_read_is_let_go_and_delays_nobody() {
     let live = || master.health()["live"].clone();
     let text = "x".repeat(300_000);
     let mut saved = 0;
-    eventually("the slow one is let go", || {
+    eventually_within(Duration::from_secs(120), "the slow one is let go", || {
         saved += 1;
         ada.save(&format!("note/{saved}"), json!({"text": text}));
         quick.until("q", |it| it.records.len() == saved);
@@ -64,9 +66,7 @@ fn for_one_who_does_not_read_so_many_bytes_wait() {
     assert_eq!(error["code"], 10000, "{error}");
     assert_eq!(error["name"], "UnexpectedError", "{error}");
     assert!(error["info"]["retry_after_ms"].is_u64(), "{error}");
-    while !stream.is_over {
-        stream.next(TIMEOUT);
-    }
+    stream.until_over();
     socket.until_closed();
     // So many missed changes are not sent one by one.
     let before = socket.followed["q"].clone();

@@ -105,6 +105,16 @@ impl Stream {
         }
     }
 
+    /// Takes events until the answer ends.
+    pub fn until_over(&mut self) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.is_over {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the answer goes on");
+            self.next(left);
+        }
+    }
+
     /// Takes what arrives next, if something arrives in time.
     pub fn next(&mut self, timeout: Duration) {
         let timeout = timeout.max(Duration::from_millis(1));

@@ -125,7 +125,10 @@ fn a_key_that_apple_does_not_know_costs_no_device_and_no_push() {
     await_figure(&server, "apns", "is_held", true);
     await_figure(&server, "apns", "num_failed", 0);
     assert!(is_known(&ada, &phone));
-    assert!(server.output().contains("InvalidProviderToken"));
+    eventually("the reason is logged", || {
+        let output = server.output();
+        output.contains("InvalidProviderToken").then_some(())
+    });
     server.set("APNS_TOKEN_KEY_PATH", &certificates::setting("team.key"));
     server.restart();
     service.await_answers(200, 1);

@@ -149,10 +149,22 @@ fn streams_keep_their_order_whoever_works() {
     let mut in_hand: BTreeSet<String> = BTreeSet::new();
     let mut counts = [0_usize; 3];
     let mut most_at_once = 0;
+    let deadline = Instant::now() + Duration::from_secs(120);
     while seen.values().map(Vec::len).sum::<usize>() < EVENTS {
+        assert!(Instant::now() < deadline, "{seen:?}");
         let mut round = Vec::new();
         for (index, worker) in workers.iter_mut().enumerate() {
-            while let Some(event) = worker.hear(Duration::from_millis(20)) {
+            // In the first round every window is filled.
+            let mut num_sure = if seen.is_empty() { 2_u32 } else { 0 };
+            loop {
+                let patience = match num_sure {
+                    0 => Duration::from_millis(20),
+                    _ => TIMEOUT,
+                };
+                let Some(event) = worker.hear(patience) else {
+                    break;
+                };
+                num_sure = num_sure.saturating_sub(1);
                 // Never two events of a stream at once, whichever workers have them.
                 assert!(in_hand.insert(stream(&event)), "{event}");
                 round.push((index, event));
@@ -261,25 +273,30 @@ fn a_failing_event_holds_back_only_its_stream_and_is_parked_in_the_end() {
 fn time_limits_pauses_and_people() {
     let server = TestServer::start();
     let master = Client::master(&server);
-    create(&master, "slow", &json!({"timeout_ms": 400}));
+    create(&master, "slow", &json!({"timeout_ms": 3500}));
     master.save("note/1", json!({}));
     let mut worker = Worker::connect(server.address(), "slow", 2);
     let first = worker.event();
     // An extension restarts the time limit. The waiting is what is tested: longer than the limit in
-    // total, and shorter each time.
-    for _ in 0..3 {
-        assert!(worker.hear(Duration::from_millis(250)).is_none());
+    // total, and far shorter each time.
+    for _ in 0..8 {
+        assert!(worker.hear(Duration::from_millis(500)).is_none());
         worker.say("extend", position(&first), &json!({}));
     }
     worker.ack(&first);
     await_end(&master, "slow");
     assert_eq!(state(&master, "slow")["failed"], 0);
     // An event without an answer is retried.
+    create(&master, "hasty", &json!({"timeout_ms": 400}));
+    let mut hasty = Worker::connect(server.address(), "hasty", 2);
     master.save("note/1", json!({"more": 1}));
-    assert_eq!(worker.event()["attempt"], 1);
-    let again = worker.event();
-    assert_eq!(again["attempt"], 2);
-    worker.ack(&again);
+    for attempt in 1..=2 {
+        assert_eq!(hasty.event()["attempt"], attempt);
+    }
+    drop(hasty);
+    let second = worker.event();
+    assert_eq!(second["attempt"], 1);
+    worker.ack(&second);
     await_end(&master, "slow");
     let tell = |action: &str, more: Json| {
         let mut body = more;

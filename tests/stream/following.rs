@@ -250,13 +250,9 @@ fn a_stop_ends_what_is_followed_in_time() {
         Socket::open(server.address(), "/log", &[(KEY.0.into(), KEY.1.into())]).unwrap();
     socket.send(r#"{"type": "follow", "from": 1}"#);
     assert!(matches!(socket.receive(TIMEOUT), Incoming::Text(_)));
-    let begun = std::time::Instant::now();
     assert!(server.terminate().success());
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    let output = server.output();
+    assert!(!output.contains("not done in time"), "{output}");
     while let Heard::Event(_) = source.next(TIMEOUT) {}
     assert!(matches!(source.next(TIMEOUT), Heard::Ended));
     while let Incoming::Text(_) = socket.receive(TIMEOUT) {}
