@@ -25,7 +25,12 @@ struct World {
 
 impl World {
     fn new(language: Language) -> Self {
-        let server = TestServer::with(&[("PLUGINS", "BOTH")]);
+        // Longer than a new generation may take to start, while a call waits for its old one.
+        let server = TestServer::with(&[
+            ("PLUGINS", "BOTH"),
+            ("BOTH_TIMEOUT", "200"),
+            ("RESPONSE_TIMEOUT", "200"),
+        ]);
         Self { server, language }
     }
 
