@@ -15,7 +15,7 @@ use skytrail_actors::erasure::EraserState;
 use skytrail_actors::hub::{GetHubState, HubState};
 use skytrail_actors::live::{LiveFollower, LiveQueriesState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
-use skytrail_actors::plugin::PluginsState;
+use skytrail_actors::plugin::{PluginState, PluginsState, TransportKind};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
 use skytrail_actors::push::PushState;
 use skytrail_actors::record::actor::RecordActorState;
@@ -167,39 +167,85 @@ pub struct IndexFigures {
 }
 
 impl States {
-    /// Returns whether every part answered and none is failing. A missing actor of a record type
-    /// does not count: it is started again when it is needed.
-    pub fn are_all_alive(&self) -> bool {
-        let projector = self.projector.as_ref();
-        let captured = self.captured.as_ref();
-        projector.is_some_and(|projector| !projector.is_failing && projector.num_faults == 0)
-            && !captured.is_some_and(|captured| captured.state.is_failing)
-            && !self.log.is_store_behind
-            && self.hub.is_some()
-            && self.internal_hub.is_some()
-            && self.notices.is_some()
-            && self.push.is_some()
-            && self.live.is_some()
-            && !self.deliveries.iter().any(|consumer| consumer.is_failing)
-            && self.plugins.is_some()
-            && self.tasks.is_some()
-            && self.indexes.is_some()
+    /// Returns what is wrong, one sentence each; nothing if all is well. A missing actor of a record
+    /// type does not count: it is started again when it is needed.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = self.silent_parts();
+        self.add_log_troubles(&mut troubles);
+        self.add_store_troubles(&mut troubles);
+        troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
+        for consumer in self.deliveries.iter().filter(|it| it.is_failing) {
+            let name = &consumer.name;
+            troubles.push(format!(
+                "the position of {name} cannot be written to ops.sqlite"
+            ));
+        }
+        let plugins = self.plugins.iter().flat_map(|it| &it.plugins);
+        troubles.extend(plugins.filter_map(plugin_trouble));
+        self.add_duty_troubles(&mut troubles);
+        troubles
     }
 
-    /// Returns what the server cannot do at present although every part runs, one sentence each.
-    pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
+    /// Names the parts that did not answer, as they are called among the states.
+    fn silent_parts(&self) -> Vec<String> {
+        let parts = [
+            ("projector", self.projector.is_some()),
+            ("hub", self.hub.is_some()),
+            ("internal_hub", self.internal_hub.is_some()),
+            ("notices", self.notices.is_some()),
+            ("push", self.push.is_some()),
+            ("live", self.live.is_some()),
+            ("plugins", self.plugins.is_some()),
+            ("tasks", self.tasks.is_some()),
+            ("indexes", self.indexes.is_some()),
+        ];
+        let silent = parts.iter().filter(|(_, has_answered)| !has_answered);
+        silent
+            .map(|(name, _)| format!("a part of the server does not answer: {name}"))
+            .collect()
+    }
+
+    fn add_log_troubles(&self, troubles: &mut Vec<String>) {
         if self.log.lacks_inodes {
             let trouble = "the file system has no inodes left (df -i): writes are refused";
             troubles.push(trouble.to_owned());
         } else if self.log.is_disk_full {
             troubles.push("the disk is full: writes are refused".to_owned());
         }
+        if self.log.is_store_behind {
+            let trouble = "the record store is too far behind the log: writes are refused";
+            troubles.push(trouble.to_owned());
+        }
+    }
+
+    fn add_store_troubles(&self, troubles: &mut Vec<String>) {
+        const SEE_LOG: &str = "the server's own log says why";
+        if let Some(projector) = self.projector.as_ref().filter(|it| it.is_failing) {
+            let reason = projector.reason.as_deref().unwrap_or(SEE_LOG);
+            troubles.push(format!("the record store applies no events: {reason}"));
+        }
+        let num_faults = self.projector.as_ref().map_or(0, |it| it.num_faults);
+        if num_faults > 0 {
+            troubles.push(format!(
+                "the record store has skipped events that it could not apply: {num_faults}, see \
+                 its table _faults"
+            ));
+        }
         if let Some(reason) = &self.store_trouble {
             troubles.push(format!("the record store cannot be read: {reason}"));
         }
-        troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
+        let captured = self.captured.as_ref().map(|captured| &captured.state);
+        if let Some(captured) = captured.filter(|it| it.is_failing) {
+            let reason = captured.reason.as_deref().unwrap_or(SEE_LOG);
+            troubles.push(format!(
+                "changes made by SQL cannot be appended to the log: {reason}"
+            ));
+        }
         troubles.extend(self.captured_trouble.clone());
+    }
+
+    /// Adds what the server should have done, besides serving, and has not.
+    fn add_duty_troubles(&self, troubles: &mut Vec<String>) {
         if let Some(reason) = &self.erasures.reason {
             troubles.push(format!("an erasure is not finished yet: {reason}"));
         }
@@ -214,8 +260,21 @@ impl States {
         if let Some(error) = &self.audit.trouble {
             troubles.push(format!("the audit trail cannot be written: {error}"));
         }
-        troubles
     }
+}
+
+/// Says that a plugin is missing, if it is.
+fn plugin_trouble(plugin: &PluginState) -> Option<String> {
+    let name = plugin.is_missing.then_some(&plugin.name)?;
+    Some(if plugin.generation.is_none() {
+        format!("the plugin {name} has not registered: clients are not served")
+    } else if plugin.transport == TransportKind::WebSocket {
+        format!(
+            "no worker of the plugin {name} is connected and registered: requests to it are refused"
+        )
+    } else {
+        format!("the plugin {name} cannot be reached: requests to it fail")
+    })
 }
 
 impl Services {

@@ -57,7 +57,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
             |it| it.queued as u64,
         ),
         ("skytrail_plugin_workers", "Workers connected.", |it| {
-            it.workers.len() as u64
+            it.connected as u64
         }),
     ];
     for (name, help, of) in figures {

@@ -133,11 +133,19 @@ fn each(value: &Json) -> Vec<Json> {
 fn describe(plugin: &Json) -> Vec<String> {
     let workers = each(at(plugin, "workers"));
     let is_ready = workers.iter().any(|worker| at(worker, "stage") == "Ready");
+    // One that has never registered is not ready yet: the problems below say why.
+    let is_gone = at(plugin, "is_missing") == true && !at(plugin, "generation").is_null();
+    let state = match (is_gone, is_ready) {
+        (true, _) if at(plugin, "transport") == "websocket" => "not connected",
+        (true, _) => "cannot be reached",
+        (false, true) => "ready",
+        (false, false) => "not ready",
+    };
     let mut lines = vec![format!(
         "{} ({}): {}; {} calls, {} failed, {} waiting",
         text(at(plugin, "name")),
         text(at(plugin, "transport")),
-        if is_ready { "ready" } else { "not ready" },
+        state,
         at(plugin, "calls"),
         at(plugin, "errors"),
         at(plugin, "queued"),

@@ -17,7 +17,7 @@ use skytrail_actors::plugin::protocol::{
     CallMessage, Hello, Outcome, ResponseMessage, WorkerFrame, WorkerMessage,
 };
 use skytrail_actors::plugin::transport::{Outgoing, channel};
-use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection};
+use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection, TransportKind};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
@@ -67,6 +67,7 @@ pub(super) async fn run(
         running: HashMap::new(),
         is_registered: false,
         is_away: false,
+        is_reachable: true,
         parts,
     };
     session
@@ -118,6 +119,8 @@ struct Session {
     is_registered: bool,
     /// Whether the plugin was unreachable the last time.
     is_away: bool,
+    /// Whether the plugin can be reached, as the actor was last told.
+    is_reachable: bool,
 }
 
 /// The members that are read of messages to a worker.
@@ -231,6 +234,10 @@ impl Session {
         let outcome = match answer {
             Answer::Given(outcome) => {
                 *self.parts.absence.lock() = None;
+                // A program that cannot be run is noticed here, and nowhere else.
+                let is_run = !matches!(outcome, Outcome::Unreached(_));
+                let is_program = self.parts.transport.kind() == TransportKind::Exec;
+                self.note_reach(is_run || !is_program).await;
                 if is_greeting(&envelope) {
                     self.parts.greeted.store(true, Ordering::Relaxed);
                 }
@@ -270,8 +277,17 @@ impl Session {
         } else {
             tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
         }
+        self.note_reach(false).await;
         if !std::mem::replace(&mut self.is_away, true) && self.is_registered {
             self.tell(Event::Away).await;
+        }
+    }
+
+    /// Tells the actor whether the plugin can be reached, when that has changed.
+    async fn note_reach(&mut self, is_reachable: bool) {
+        if std::mem::replace(&mut self.is_reachable, is_reachable) != is_reachable {
+            let event = TransportEvent::Reachable(is_reachable);
+            let _ = self.actor.send(FromTransport(event)).await;
         }
     }
 

@@ -3,6 +3,7 @@
 mod anew;
 mod assets;
 mod at_work;
+mod away;
 mod calls;
 mod deliveries;
 mod door;

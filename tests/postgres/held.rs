@@ -28,6 +28,11 @@ fn held_up(server: &TestServer) -> String {
     eventually("the health says that the store is held up", || {
         let health = Client::master(server).health();
         let reason = health["projector"]["reason"].as_str()?;
+        let said = health["reasons"].to_string();
+        assert!(
+            said.contains("the record store applies no events"),
+            "{said}"
+        );
         (health["status"] == "degraded").then(|| reason.to_owned())
     })
 }

@@ -190,11 +190,17 @@ impl Client {
         )
     }
 
-    /// Asks for the health of the server's parts; needs the master key.
+    /// Asks for the health of the server's parts; needs the master key. Whatever is wrong, there is
+    /// a reason.
     pub fn health(&self) -> Json {
         let url = format!("{}/_/health", self.base_url);
         let key = ("X-Skygear-API-Key".to_owned(), self.key.to_owned());
-        send("GET", &url, &[key], None).unwrap().json()
+        let health = send("GET", &url, &[key], None).unwrap().json();
+        let has_reasons = health["reasons"]
+            .as_array()
+            .is_some_and(|it| !it.is_empty());
+        assert_eq!(health["status"] == "degraded", has_reasons, "{health}");
+        health
     }
 
     /// Saves one record with the given fields; fails if the save is refused.

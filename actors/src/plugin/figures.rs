@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
 
-use super::messages::Answer;
+use super::messages::{Answer, Silence};
 use crate::observe::{Histogram, HistogramState};
 
 /// How a request ended.
@@ -22,6 +22,8 @@ pub enum RequestOutcome {
     ClientGone,
     /// No worker was available in time.
     NoWorker,
+    /// The server could not reach the plugin.
+    Unreached,
     /// The worker that had it was lost.
     WorkerLost,
     /// Too many requests were queued.
@@ -30,12 +32,13 @@ pub enum RequestOutcome {
 
 impl RequestOutcome {
     /// All endings, in the order of their counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Result,
         Self::Error,
         Self::Deadline,
         Self::ClientGone,
         Self::NoWorker,
+        Self::Unreached,
         Self::WorkerLost,
         Self::QueueFull,
     ];
@@ -48,17 +51,19 @@ impl RequestOutcome {
             Self::Deadline => "deadline",
             Self::ClientGone => "client-gone",
             Self::NoWorker => "no-worker",
+            Self::Unreached => "unreached",
             Self::WorkerLost => "worker-lost",
             Self::QueueFull => "queue-full",
         }
     }
 
-    /// Derives the ending from an answer. A plugin's own error can look like one of the server's,
-    /// which affects only these figures.
-    pub(super) fn of(answer: &Answer) -> Self {
-        match answer {
-            Ok(_) => Self::Result,
-            Err(error) => Self::of_error(error),
+    /// Derives the ending from an answer, and from why there is none. A plugin's own error can look
+    /// like one of the server's, which affects only these figures.
+    pub(super) fn of(answer: &Answer, silence: Option<Silence>) -> Self {
+        match (answer, silence) {
+            (Ok(_), _) => Self::Result,
+            (Err(_), Some(Silence::Unreached)) => Self::Unreached,
+            (Err(error), _) => Self::of_error(error),
         }
     }
 

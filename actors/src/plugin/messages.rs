@@ -42,6 +42,8 @@ pub enum TransportEvent {
     Goodbye,
     /// This many processes share the worker's requests.
     Crew(usize),
+    /// The plugin can no longer be reached, or can be again.
+    Reachable(bool),
 }
 
 /// Something arrived over the transport of another connection, which this session continues on.
@@ -271,6 +273,9 @@ pub(super) struct Capacity {
     pub(super) is_draining: bool,
     /// Its transport is lost.
     pub(super) is_suspended: bool,
+    /// The plugin behind it did not accept the last request. It is asked all the same: that is how
+    /// its return is noticed.
+    pub(super) is_unreachable: bool,
 }
 
 /// `init` was answered, or failed.

@@ -23,6 +23,27 @@ async fn a_worker_that_dies_loses_its_requests_at_once() {
 }
 
 #[actix::test]
+async fn a_plugin_is_missing_once_requests_no_longer_wait_for_its_worker() {
+    let world = World::new(&["P"]);
+    let missing = async || {
+        let plugin = world.broker.state().await.unwrap().plugins.remove(0);
+        (plugin.is_missing, plugin.connected)
+    };
+    let worker = world.ready(json!({}), op("a")).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(missing().await, (false, 1));
+    worker.die().await;
+    // A restart takes a moment, during which requests wait.
+    tokio::time::sleep(Duration::from_millis(4900)).await;
+    assert_eq!(missing().await, (false, 0));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(missing().await, (true, 0));
+    let mut other = world.register(json!({}), op("a")).await;
+    other.expect_ready().await;
+    assert_eq!(missing().await, (false, 1));
+}
+
+#[actix::test]
 async fn only_idempotent_requests_go_to_another_worker() {
     let points = json!({"op": [{"name": "once"}, {"name": "again", "idempotent": true}]});
     let world = World::new(&["P"]);

@@ -327,6 +327,7 @@ async fn what_became_of_requests_can_be_seen() {
             ("deadline", 1),
             ("client-gone", 1),
             ("no-worker", 1),
+            ("unreached", 0),
             ("worker-lost", 1),
             ("queue-full", 1),
         ]

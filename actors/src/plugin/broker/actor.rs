@@ -76,7 +76,7 @@ impl Plugins {
         } else {
             Phase::Starting
         };
-        let this = Self {
+        let mut this = Self {
             settings,
             shared,
             plugins,
@@ -121,6 +121,7 @@ impl Plugins {
             Report::Gone { retry } => return self.remove_worker(worker, retry, ctx),
         }
         if let Some((index, _)) = self.home_of(worker) {
+            self.watch_absence(index, ctx);
             self.pump(index, ctx);
         }
     }
@@ -132,19 +133,21 @@ impl Plugins {
             change(worker);
             plugin.note_home();
         }
-        if let Some(index) = self.homes.get(&id) {
-            self.note_presence(*index);
+        if let Some(index) = self.homes.get(&id).copied() {
+            self.note_presence(index);
         }
     }
 
     /// Publishes the presence of a plugin.
-    pub(super) fn note_presence(&self, index: usize) {
-        let Some(plugin) = self.plugins.get(index) else {
+    pub(super) fn note_presence(&mut self, index: usize) {
+        let stage = self.serving_stage();
+        let Some(plugin) = self.plugins.get_mut(index) else {
             return;
         };
+        plugin.note_reach();
         let limit = self.settings.timeout_of(&plugin.name);
         let transport = self.settings.transport_of(&plugin.name);
-        let presence = plugin.presence(self.serving_stage(), (limit, transport));
+        let presence = plugin.presence(stage, (limit, transport));
         self.shared.note_presence(&plugin.name, presence);
     }
 
@@ -171,6 +174,7 @@ impl Plugins {
         notify(&worker.address, Notice::Stop);
         self.prepare_another(index, &worker, ctx);
         self.publish();
+        self.watch_absence(index, ctx);
         self.pump(index, ctx);
         if self.homes.is_empty() {
             // The callers may have stopped waiting.
@@ -317,7 +321,11 @@ impl Handler<GetState> for Plugins {
                 .iter()
                 .map(|plugin| {
                     let transport = self.settings.transport_of(&plugin.name);
-                    PluginState::of(plugin, transport, self.shared.figures(&plugin.name).state())
+                    let figures = self.shared.figures(&plugin.name).state();
+                    PluginState {
+                        is_missing: plugin.is_missing(self.settings.rejoin_wait),
+                        ..PluginState::of(plugin, transport, figures)
+                    }
                 })
                 .collect(),
         })

@@ -1,8 +1,8 @@
 //! The gate: turns a caller's request into a job with a deadline, and returns its answer.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::dev::SendError;
@@ -28,7 +28,7 @@ use crate::plugin::gate::{
     DeliveryNote, PluginCallError, PluginGate, PluginRequest, Presence, Urgency, WorkerId,
 };
 use crate::plugin::messages::{
-    Abandon, Announce, Answer, Ask, GetState, InitialiseAnew, Job, Lane, Leave, Registered,
+    Abandon, Announce, Answer, Ask, GetState, InitialiseAnew, Job, Lane, Leave, Registered, Silence,
 };
 use crate::plugin::points::{ExtensionPoints, Readiness};
 use crate::plugin::protocol::CancelReason;
@@ -255,6 +255,7 @@ impl PluginBroker {
             ticket: job.ticket,
             arrived: job.arrived,
             deadline: job.deadline,
+            silence: Arc::clone(&job.silence),
             ending: None,
         };
         match self.plugins.try_send(Ask(job)) {
@@ -274,8 +275,8 @@ impl PluginBroker {
     /// `DEADLINE_GRACE` after a client's.
     async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Result<Json, PluginCallError> {
         let (plugin, deadline) = (Arc::clone(&job.plugin), job.deadline);
-        let silence = Arc::clone(&job.silence);
         let (mut guard, answer) = self.send(job).map_err(PluginCallError::Unready)?;
+        let silence = Arc::clone(&guard.silence);
         // A client with its own deadline should hear that the whole request timed out, not one hook
         // in it.
         let grace = if is_clients {
@@ -362,6 +363,8 @@ pub(super) struct Guard<'a> {
     ticket: u64,
     arrived: Instant,
     deadline: Instant,
+    /// Why the plugin did not answer.
+    silence: Arc<OnceLock<Silence>>,
     /// How it ended; `None` when no caller waits any more.
     ending: Option<RequestOutcome>,
 }
@@ -371,7 +374,7 @@ impl Guard<'_> {
     pub(super) fn take(&mut self, answer: Result<Answer, RecvError>, plugin: &str) -> Answer {
         let lost = |_| Err(unavailable(plugin, Unavailable::WorkerLost));
         let answer = answer.unwrap_or_else(lost);
-        self.ending = Some(RequestOutcome::of(&answer));
+        self.ending = Some(RequestOutcome::of(&answer, self.silence.get().copied()));
         answer
     }
 

@@ -146,6 +146,32 @@ impl Plugins {
         );
     }
 
+    /// Has the loss of the last worker logged, once requests no longer wait for another. Plugins
+    /// that the server asks are logged by whoever asks them.
+    pub(super) fn watch_absence(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return;
+        };
+        let since = plugin.missing_since;
+        let was_watched = std::mem::replace(&mut plugin.watched_absence, since) == since;
+        let is_served = self.phase == Phase::Ready && plugin.is_listed;
+        let connects = self.settings.transport_of(&plugin.name) == TransportKind::WebSocket;
+        if since.is_none() || was_watched || !is_served || !connects {
+            return;
+        }
+        ctx.run_later(self.settings.rejoin_wait, move |this, _| {
+            let plugin = this.plugins.get(index);
+            let still = plugin.filter(|plugin| plugin.missing_since == since);
+            if let Some(plugin) = still.filter(|_| !this.is_leaving()) {
+                tracing::warn!(
+                    plugin = %plugin.name,
+                    "no worker of the plugin is connected and registered: requests to it are \
+                     refused"
+                );
+            }
+        });
+    }
+
     fn notifiers(&self) -> Vec<WorkerNotifier> {
         let notifier = |plugin: &Plugin| {
             let worker = plugin.first(Stage::Configured)?;

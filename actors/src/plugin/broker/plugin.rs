@@ -31,6 +31,10 @@ pub(super) struct Plugin {
     pub(super) queue: Queue,
     /// Since when no worker has been able to take requests.
     pub(super) homeless_since: Option<Instant>,
+    /// Since when no worker with the active registration has been within reach.
+    pub(super) missing_since: Option<Instant>,
+    /// The absence for whose warning a timer is running, or was.
+    pub(super) watched_absence: Option<Instant>,
     /// Whether a timer is running that refuses expired requests.
     pub(super) is_watched: bool,
     /// What was wrong with the last registration, until one is accepted.
@@ -114,6 +118,8 @@ impl Plugin {
             newest: None,
             queue: Queue::default(),
             homeless_since: Some(Instant::now()),
+            missing_since: Some(Instant::now()),
+            watched_absence: None,
             is_watched: false,
             problems: Vec::new(),
             num_refused: 0,
@@ -221,6 +227,37 @@ impl Plugin {
     /// the server does.
     pub(super) fn is_attended(&self) -> bool {
         self.serving(Stage::Initialised).any(Worker::is_present)
+    }
+
+    /// Returns the number of workers that are connected, as far as the server knows. Of a plugin
+    /// that the server asks, the workers are those behind the session whose registration is active;
+    /// without a crew it counts as one.
+    pub(super) fn num_connected(&self, transport: TransportKind) -> usize {
+        if transport == TransportKind::WebSocket {
+            let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
+            return self.workers.iter().filter(is_here).count();
+        }
+        let reached = self
+            .serving(Stage::Initialised)
+            .filter(|it| it.is_reached());
+        let crews = reached.map(|worker| worker.capacity.crew.unwrap_or(1));
+        crews.max().unwrap_or(0)
+    }
+
+    /// Records whether a worker with the active registration is within reach.
+    pub(super) fn note_reach(&mut self) {
+        if self.serving(Stage::Initialised).any(Worker::is_reached) {
+            self.missing_since = None;
+        } else {
+            self.missing_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Returns whether the plugin has been out of reach for longer than its requests wait for a
+    /// worker.
+    pub(super) fn is_missing(&self, wait: Duration) -> bool {
+        let since = self.missing_since;
+        self.is_listed && since.is_some_and(|since| since.elapsed() >= wait)
     }
 
     /// Returns whether a connected worker of a generation serves clients.
@@ -347,6 +384,16 @@ impl Worker {
     /// Returns whether it can get requests, now or soon.
     fn is_present(&self) -> bool {
         !self.is_draining && !self.capacity.is_suspended
+    }
+
+    /// Returns whether requests reach it, or somebody behind it.
+    fn is_reached(&self) -> bool {
+        let Capacity {
+            crew,
+            is_unreachable,
+            ..
+        } = self.capacity;
+        self.is_present() && !is_unreachable && crew != Some(0)
     }
 }
 

@@ -23,7 +23,7 @@ impl Plugins {
     }
 
     /// Publishes what is registered now.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
         let active = |plugin: &'_ Plugin| {
             let active = plugin.active.as_ref()?;
             Some((Arc::clone(&plugin.name), Arc::clone(&active.registration)))
@@ -45,7 +45,7 @@ impl Plugins {
     }
 
     /// Publishes that a plugin has a worker again, or has none any more.
-    pub(super) fn note_attendance(&self) {
+    pub(super) fn note_attendance(&mut self) {
         if self.attended() != self.shared.points().attended {
             self.publish();
         }

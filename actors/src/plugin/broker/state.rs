@@ -29,6 +29,9 @@ pub struct PluginState {
     pub transport: TransportKind,
     /// Whether the server waits for it at start.
     pub is_listed: bool,
+    /// Whether the server waits for it at start and has been unable to reach it, or any worker of
+    /// it, for longer than requests wait for a worker.
+    pub is_missing: bool,
     /// The active generation.
     pub generation: Option<u64>,
     /// How many points of each kind it has.
@@ -54,6 +57,9 @@ pub struct PluginState {
     pub lost: u64,
     /// Workers that came back to their sessions, since the start.
     pub resumed: u64,
+    /// Workers that are connected. A plugin over http or exec counts as one while the server
+    /// reaches it.
+    pub connected: usize,
     /// The connected workers, and the suspended ones.
     pub workers: Vec<WorkerState>,
 }
@@ -81,6 +87,8 @@ pub struct WorkerState {
     pub is_choked: bool,
     /// Whether its connection is lost and the server waits for it.
     pub is_suspended: bool,
+    /// Whether the plugin behind it did not accept the last request.
+    pub is_unreachable: bool,
 }
 
 impl PluginState {
@@ -95,6 +103,7 @@ impl PluginState {
             name: plugin.name.to_string(),
             transport,
             is_listed: plugin.is_listed,
+            is_missing: false,
             generation: active.map(|active| active.generation),
             points: active.map(|active| active.registration.counts()),
             problems: plugin.problems.clone(),
@@ -107,6 +116,7 @@ impl PluginState {
             dispatched: plugin.num_dispatched,
             lost: plugin.num_lost,
             resumed: plugin.num_resumed,
+            connected: plugin.num_connected(transport),
             workers: plugin.workers.iter().map(WorkerState::of).collect(),
         }
     }
@@ -125,6 +135,7 @@ impl WorkerState {
             is_draining: worker.is_draining,
             is_choked: worker.capacity.is_choked,
             is_suspended: worker.capacity.is_suspended,
+            is_unreachable: worker.capacity.is_unreachable,
         }
     }
 }

@@ -49,6 +49,7 @@ pub struct PluginConnection {
     pub(super) window: usize,
     /// How many processes share its requests, if it said so.
     pub(super) crew: Option<usize>,
+    pub(super) is_unreachable: bool,
     pub(super) requests: Requests,
     pub(super) calls: Calls,
     pub(super) is_choked: bool,
@@ -118,6 +119,7 @@ impl PluginConnection {
             features: Vec::new(),
             window: 0,
             crew: None,
+            is_unreachable: false,
             requests: Requests::default(),
             calls: Calls::default(),
             is_choked: false,
@@ -237,6 +239,7 @@ impl PluginConnection {
             is_choked: self.is_choked,
             is_draining: matches!(self.state, State::Draining { .. }),
             is_suspended: self.is_suspended(),
+            is_unreachable: self.is_unreachable,
         }
     }
 

@@ -38,6 +38,10 @@ impl PluginConnection {
                 self.crew = Some(size);
                 self.tell_capacity();
             }
+            TransportEvent::Reachable(is_reachable) => {
+                self.is_unreachable = !is_reachable;
+                self.tell_capacity();
+            }
         }
     }
 
