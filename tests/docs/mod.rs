@@ -1,5 +1,6 @@
 //! The documentation, compared with the server.
 
+mod alarms;
 mod history;
 pub mod page;
 pub mod play;
