@@ -48,19 +48,20 @@ impl Objects for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(File::open(self.root.join(name))?))
+        let file = File::open(self.root.join(name)).map_err(named(name))?;
+        Ok(Box::new(file))
     }
 
     fn put(&self, name: &str, content: &mut dyn Read) -> io::Result<()> {
         let path = self.root.join(name);
         let folder = folder_of(&path);
-        make_folders(DirBuilder::new().mode(0o700), folder)?;
+        make_folders(DirBuilder::new().mode(0o700), folder).map_err(named(name))?;
         let part = path.with_file_name(format!("{}{PART}", Uuid::new_v4()));
         let written = write(&part, content).and_then(|()| std::fs::rename(&part, &path));
         if written.is_err() {
             let _ = std::fs::remove_file(&part);
         }
-        written?;
+        written.map_err(named(name))?;
         sync_folder(folder)
     }
 
@@ -70,6 +71,11 @@ impl Objects for Folder {
             _ => Ok(()),
         }
     }
+}
+
+/// Adds the object's name to an error.
+fn named(name: &str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{name}: {error}"))
 }
 
 /// Writes a file that nobody else can read, durably.
@@ -96,4 +102,21 @@ pub(super) fn modified(about: &std::fs::Metadata) -> io::Result<Timestamp> {
     Ok(Timestamp::from_micros(
         i64::try_from(micros).unwrap_or(i64::MAX),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_object() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let folder = Folder::new(root.path().to_owned());
+        let opened = folder.open("missing").map(drop).unwrap_err();
+        assert_eq!(opened.kind(), io::ErrorKind::NotFound);
+        assert!(opened.to_string().starts_with("missing: "), "{opened}");
+        let written = folder.put("file/part", &mut io::empty()).unwrap_err();
+        assert!(written.to_string().starts_with("file/part: "), "{written}");
+    }
 }

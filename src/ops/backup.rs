@@ -10,7 +10,7 @@ use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
 use super::remote::block_on;
-use super::{complain, fail_with, journal_of, say, show};
+use super::{check_user, complain, fail_with, journal_of, say, show};
 use crate::backup::{
     self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken,
 };
@@ -85,6 +85,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     };
     if !command.list && !command.verify {
         journal_of(config)?;
+        check_user(config)?;
         let apart = place.check_apart(&config.backups, &config.assets.store);
         apart.map_err(text)?;
     }

@@ -28,6 +28,7 @@ pub mod task;
 mod visible;
 
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,6 +49,24 @@ fn journal_of(config: &Config) -> Result<PathBuf, String> {
     let folder = config.data_dir.display();
     Err(format!(
         "no log in {folder}: name the folder with --data-dir"
+    ))
+}
+
+/// Refuses to let root write into another user's data: the server, which runs as that user, could
+/// not open what root leaves there.
+fn check_user(config: &Config) -> Result<(), String> {
+    // Whatever is wrong with the folder, opening it says it.
+    let Ok(about) = std::fs::metadata(config.data_dir.join(JOURNAL_FOLDER)) else {
+        return Ok(());
+    };
+    let owner = about.uid();
+    if !rustix::process::geteuid().is_root() || owner == 0 {
+        return Ok(());
+    }
+    let folder = config.data_dir.display();
+    Err(format!(
+        "the data in {folder} belongs to the user {owner}, who could not open what root writes: \
+         run the command as that user, such as with sudo -u '#{owner}'"
     ))
 }
 

@@ -14,7 +14,9 @@ use skytrail_schema::event::Commit;
 
 use super::backup::parse_until;
 use super::partial::Partial;
-use super::{complain, fail_with, journal_of, move_store, open_log, rebuild_server, say};
+use super::{
+    check_user, complain, fail_with, journal_of, move_store, open_log, rebuild_server, say,
+};
 use crate::causes::with_causes;
 use crate::config::Config;
 use crate::projection::index::{StorePlace, carry_over_indexes};
@@ -72,6 +74,9 @@ const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     // Without a journal, opening the log would create one.
     journal_of(config)?;
+    if !command.verify {
+        check_user(config)?;
+    }
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     actix_web::rt::System::new().block_on(async {
         match (&command.until, &command.to, &config.database) {

@@ -17,7 +17,7 @@ use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, bring_back, damage_marker,
-    drop_leftovers, is_transient, part,
+    drop_leftovers, find_hindrance, is_transient, part,
 };
 use crate::record_store::numbers;
 use crate::record_store::origin::find_foreign;
@@ -54,7 +54,9 @@ pub(crate) async fn ready_store(
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
         Ok((snapshot, found_at)) => return Ok((store, snapshot, found_at)),
-        Err(error) if !damage_marker(&config.store_path()).exists() => return Err(error),
+        Err(error) if !damage_marker(&config.store_path()).exists() => {
+            return Err(explained(error, &config.store_path()));
+        }
         Err(_) => {}
     }
     // A damaged store may fail to close; its file is renamed either way.
@@ -62,6 +64,16 @@ pub(crate) async fn ready_store(
     let store = open_store(config, log).await?;
     let (snapshot, found_at) = catch_up(&store, log).await?;
     Ok((store, snapshot, found_at))
+}
+
+/// Adds what is wrong with the store's files, which SQLite's own errors do not name.
+fn explained(error: StartError, path: &Path) -> StartError {
+    match (error, find_hindrance(path)) {
+        (StartError::Store(why), Some(hindrance)) => {
+            StartError::Store(format!("{why}: {hindrance}"))
+        }
+        (error, _) => error,
+    }
 }
 
 /// Opens the record store in PostgreSQL. A store of another log is left alone and the start is

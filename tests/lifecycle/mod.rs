@@ -2,6 +2,7 @@
 
 mod clock;
 mod limits;
+mod owner;
 mod unfinished;
 mod upgrade;
 
