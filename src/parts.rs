@@ -173,6 +173,7 @@ impl States {
         let mut troubles = self.silent_parts();
         self.add_log_troubles(&mut troubles);
         self.add_store_troubles(&mut troubles);
+        self.add_door_troubles(&mut troubles);
         troubles.extend(self.notices.as_ref().and_then(NoticeFigures::trouble));
         for consumer in self.deliveries.iter().filter(|it| it.is_failing) {
             let name = &consumer.name;
@@ -242,6 +243,13 @@ impl States {
             ));
         }
         troubles.extend(self.captured_trouble.clone());
+    }
+
+    fn add_door_troubles(&self, troubles: &mut Vec<String>) {
+        if self.door.is_refusing_connections {
+            let trouble = "connections are closed for lack of file descriptors (ulimit -n)";
+            troubles.push(trouble.to_owned());
+        }
     }
 
     /// Adds what the server should have done, besides serving, and has not.

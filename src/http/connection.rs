@@ -90,7 +90,14 @@ impl Connections {
         };
         let socket = SockRef::from(stream);
         if !self.descriptors.take() {
-            tracing::debug!("a connection is closed for lack of file descriptors");
+            if self.counters.count_refused(Instant::now()) {
+                let connections = self.descriptors.num_connections();
+                tracing::warn!(
+                    connections,
+                    "new connections are closed: the limit of file descriptors (ulimit -n) allows \
+                     no more; raise it, and restart the server"
+                );
+            }
             let _ = socket.shutdown(Shutdown::Both);
             return;
         }

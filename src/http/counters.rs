@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use skytrail_actors::observe::{Histogram, HistogramState};
+
+/// How long after a refused connection the health still says so, and how rarely the log does.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
 /// Names of actions come from a fixed list, which is far shorter than this.
 const MAX_ACTIONS: usize = 256;
@@ -18,9 +21,18 @@ const MAX_ACTIONS: usize = 256;
 pub struct DoorCounters {
     actions: RwLock<BTreeMap<String, Arc<ActionCounters>>>,
     connections: AtomicUsize,
+    refused: AtomicU64,
+    refusals: Mutex<Refusals>,
     hang_ups: AtomicU64,
     wrong_keys: AtomicU64,
     unsent: AtomicUsize,
+}
+
+/// When connections were refused.
+#[derive(Debug, Default)]
+struct Refusals {
+    last: Option<Instant>,
+    last_logged: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,6 +57,10 @@ pub struct ActionFigures {
 pub struct DoorState {
     /// Connections open now.
     pub num_connections: usize,
+    /// Connections that were closed at once, for lack of file descriptors.
+    pub num_refused_connections: u64,
+    /// Whether that happened in the last minute.
+    pub is_refusing_connections: bool,
     /// Requests whose clients disconnected before the answer.
     pub num_hang_ups: u64,
     /// Keys that were shown and are not the app's.
@@ -84,6 +100,19 @@ impl DoorCounters {
         Connected(Arc::clone(self))
     }
 
+    /// Counts a connection that is closed for lack of file descriptors. Returns whether it should be
+    /// logged: once a minute.
+    pub fn count_refused(&self, now: Instant) -> bool {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut refusals = self.refusals.lock();
+        refusals.last = Some(now);
+        let is_due = !is_recent(refusals.last_logged, now);
+        if is_due {
+            refusals.last_logged = Some(now);
+        }
+        is_due
+    }
+
     /// Counts the bytes of an answer until the returned guard is dropped.
     pub fn unsent(self: &Arc<Self>, num_bytes: usize) -> Unsent {
         self.unsent.fetch_add(num_bytes, Ordering::Relaxed);
@@ -118,6 +147,8 @@ impl DoorCounters {
     pub fn state(&self, num_running: usize) -> DoorState {
         DoorState {
             num_connections: self.connections.load(Ordering::Relaxed),
+            num_refused_connections: self.refused.load(Ordering::Relaxed),
+            is_refusing_connections: is_recent(self.refusals.lock().last, Instant::now()),
             num_hang_ups: self.hang_ups.load(Ordering::Relaxed),
             num_wrong_keys: self.wrong_keys.load(Ordering::Relaxed),
             unsent_bytes: self.unsent_bytes(),
@@ -140,6 +171,10 @@ impl DoorCounters {
         let entry = actions.entry(name.to_owned());
         Some(Arc::clone(entry.or_insert_with(|| Arc::new(new()))))
     }
+}
+
+fn is_recent(time: Option<Instant>, now: Instant) -> bool {
+    time.is_some_and(|time| now.saturating_duration_since(time) < REFUSAL_MEMORY)
 }
 
 /// Counts a connection while it is open.
@@ -166,5 +201,19 @@ impl Drop for Unsent {
             num_bytes,
         } = self;
         counters.unsent.fetch_sub(*num_bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_connections_are_logged_once_a_minute() {
+        let (door, begun) = (DoorCounters::default(), Instant::now());
+        let at = |seconds| door.count_refused(begun + Duration::from_secs(seconds));
+        let logged = [0, 1, 59, 60, 61, 119, 120].map(at);
+        assert_eq!(logged, [true, false, false, true, false, false, true]);
+        assert_eq!(door.state(0).num_refused_connections, 7);
     }
 }

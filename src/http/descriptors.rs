@@ -50,17 +50,21 @@ impl Descriptors {
         let possible = raise_limit(wanted as u64);
         let possible = usize::try_from(possible).unwrap_or(usize::MAX);
         let max = connections_of(possible, fixed)?;
+        let descriptors = Self::new(max);
+        let connections = descriptors.num_connections();
         if possible < wanted {
             tracing::warn!(
                 descriptors = possible,
                 wanted,
-                "the limit of file descriptors (ulimit -n) is low for HTTP_MAX_CONNECTIONS"
+                connections,
+                "the limit of file descriptors (ulimit -n) is low for HTTP_MAX_CONNECTIONS: only \
+                 this many connections are served, and further ones are closed"
             );
         }
-        let most = max / PER_CONNECTION + REFUSED_AT_ONCE;
+        let most = connections + REFUSED_AT_ONCE;
         Ok(Self {
             max_connections: settings.max_connections.min(most),
-            ..Self::new(max)
+            ..descriptors
         })
     }
 
@@ -75,6 +79,11 @@ impl Descriptors {
             max_connections: max,
             taken: AtomicUsize::new(0),
         }
+    }
+
+    /// Returns for how many connections the descriptors are enough.
+    pub fn num_connections(&self) -> usize {
+        self.max / PER_CONNECTION
     }
 
     /// Takes the descriptors for a connection. Returns whether enough were left.

@@ -90,6 +90,11 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     text.metric("skytrail_connections", "Connections open at the HTTP door.")
         .value(door.num_connections);
     text.metric(
+        "skytrail_connections_refused_total",
+        "Connections closed at once for lack of file descriptors.",
+    )
+    .value(door.num_refused_connections);
+    text.metric(
         "skytrail_throttle_refused_total",
         "Sign-ups and logins refused because there were too many.",
     )

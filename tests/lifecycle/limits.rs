@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::door::figure;
 use crate::support::client::{Client, send};
+use crate::support::eventually;
 use crate::support::machine::{run, skipped};
 use crate::support::raw::RawClient;
 use crate::support::server::{MASTER_KEY, TestServer};
@@ -45,6 +47,50 @@ fn a_server_without_enough_file_descriptors_says_how_many_it_needs() {
     }
     assert!(server.terminate().success());
     assert!(!server.output().contains("Too many open files"));
+}
+
+#[test]
+fn connections_beyond_the_file_descriptors_are_counted_and_told() {
+    let settings = [("HTTP_WORKERS", "1")];
+    let Some(mut server) = stopped_with(&settings, "--nofile=100:100") else {
+        return;
+    };
+    let said = server.try_restart().expect_err("100 are not enough");
+    let needed = said.split_once("at least ").unwrap().1;
+    let needed = needed.split_once(' ').unwrap().0;
+    server.wrap(&["prlimit", &format!("--nofile={needed}:{needed}")]);
+    server.restart();
+    let output = server.output();
+    let low = output
+        .lines()
+        .find(|line| line.contains("(ulimit -n) is low"));
+    assert!(low.unwrap().contains("connections=16"), "{output}");
+    let warned = "connections are closed";
+    assert!(!output.contains(warned), "{output}");
+
+    let held: Vec<_> = (0..24).map(|_| RawClient::connect(&server)).collect();
+    eventually("the log warns", || {
+        server.output().contains(warned).then_some(())
+    });
+    drop(held);
+    let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+    let ask = |path: &str| {
+        let url = format!("{}{path}", server.base_url);
+        eventually("connections are accepted again", || {
+            send("GET", &url, &key, None).ok()
+        })
+    };
+    let health = ask("/_/health").json();
+    assert_eq!(health["status"], "degraded", "{health}");
+    let reasons = health["reasons"].to_string();
+    assert!(
+        reasons.contains("file descriptors (ulimit -n)"),
+        "{reasons}"
+    );
+    let metrics = String::from_utf8(ask("/_/metrics").bytes).unwrap();
+    assert!(figure(&metrics, "skytrail_connections_refused_total") >= 1.0);
+    // Once, however many there were.
+    assert_eq!(server.output().matches(warned).count(), 1);
 }
 
 #[test]
