@@ -1,5 +1,5 @@
 //! The numbers that records get when their type gets a sequence field: they are the same wherever
-//! the past is shown, and restoring a record does not change them.
+//! the past is shown, also if the store keeps the past, and restoring a record does not change them.
 
 use serde_json::{Value as Json, json};
 
@@ -82,10 +82,12 @@ impl World {
     }
 }
 
-fn check_every_way_to_look(mut world: World) {
+fn check_every_way_to_look(mut world: World, is_temporal: bool) {
     for id in ["bill/1", "bill/2", "bill/3", "bill/4"] {
         world.save(id, "first");
     }
+    let temporal = json!({"type": "bill", "temporal": is_temporal});
+    world.master.call("schema:temporal", temporal).result();
     // The order of creation is not that of the ids.
     delete(&world.master, "bill/2");
     world.save("bill/2", "again");
@@ -142,6 +144,23 @@ fn check_every_way_to_look(mut world: World) {
     world.assert_numbers(&given, "no", &with);
     world.rebuild();
     world.assert_numbers(&given, "no", &with);
+
+    // The same field once more, with other numbers.
+    let dropped = world.head();
+    let again = world.add_field("no");
+    let two = [("bill/1", json!(1)), ("bill/2", json!(2))];
+    let five = ("bill/5", json!(3));
+    let without = [
+        ("bill/1", Json::Null),
+        ("bill/2", Json::Null),
+        ("bill/5", Json::Null),
+    ];
+    for _ in 0..2 {
+        world.assert_numbers(&given, "no", &with);
+        world.assert_numbers(&dropped, "no", &without);
+        world.assert_numbers(&again, "no", &[two.as_slice(), &[five.clone()]].concat());
+        world.rebuild();
+    }
 }
 
 fn check_what_is_restored(mut world: World) {
@@ -215,7 +234,9 @@ fn check_what_is_erased(mut world: World) {
 
 #[test]
 fn a_number_is_the_same_whichever_way_the_past_is_asked_for() {
-    check_every_way_to_look(World::new(""));
+    for is_temporal in [false, true] {
+        check_every_way_to_look(World::new(""), is_temporal);
+    }
 }
 
 #[test]
@@ -230,8 +251,10 @@ fn what_was_erased_changes_no_number() {
 
 #[test]
 fn numbers_of_the_past_are_the_same_in_postgresql() {
-    let database = shared().database(&[]);
-    check_every_way_to_look(World::new(&database.url()));
+    for is_temporal in [false, true] {
+        let database = shared().database(&[]);
+        check_every_way_to_look(World::new(&database.url()), is_temporal);
+    }
     for check in [check_what_is_restored, check_what_is_erased] {
         let database = shared().database(&[]);
         check(World::new(&database.url()));

@@ -130,7 +130,10 @@ pub(crate) async fn query_as_of(
     };
     let now = &layout.definition;
     let since = now.intervals_since.filter(|since| *since <= position);
-    let Some(since) = since.filter(|_| now.reshaped == then.reshaped) else {
+    // Rows have the numbers that they got since.
+    let is_numbered_since = now.numbered.last() > Some(&position);
+    let is_as_then = now.reshaped == then.reshaped && !is_numbered_since;
+    let Some(since) = since.filter(|_| is_as_then) else {
         return Ok(None);
     };
     let middle = since.midpoint(checkpoint(conn).await?);
