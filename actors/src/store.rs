@@ -306,7 +306,8 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<RecordKey>, StoreError>;
 
-    /// Counts the records of a type in all databases.
+    /// Counts the records of a type in all databases, as the log has them up to the store's position:
+    /// what other programs have changed by SQL since does not count.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
     /// Runs a query as `viewer`: access lists are applied here, in the public database. Records

@@ -12,6 +12,7 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::types::TypeDefinition;
 
 use super::apply::{self, WriterState};
+use super::captured::{self, FIRST_OF_SQL};
 use super::conn::Conn;
 use super::layout::{Column, Table, TypeLayout};
 use super::sql::{Arg, Sql};
@@ -31,56 +32,90 @@ pub(crate) type Given = Vec<(u64, i64)>;
 pub(super) enum NumberOrder<'a> {
     /// By their times of creation: older logs have them numbered like that.
     Time,
-    /// In the order in which the log created them. The places are those of rows whose creation has
-    /// been erased since: each of them had a number, too.
-    Place(&'a [u64]),
+    /// In the order in which the log created them.
+    Place {
+        /// The places of rows whose creation has been erased since: each of them had a number, too.
+        lost: &'a [u64],
+        /// The keys of rows that the table has as the log says, whatever the outbox has of them.
+        written: &'a [&'a str],
+    },
 }
 
-/// Numbers the rows in a new column.
-pub(super) fn number_rows(table: &Table, column: &Column, order: NumberOrder<'_>) -> Sql {
+/// Numbers the rows in a new column of the event at a position.
+pub(super) fn number_rows(
+    table: &Table,
+    column: &Column,
+    order: NumberOrder<'_>,
+    position: u64,
+) -> Sql {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name)
         .push(" SET ")
         .name(&column.name)
         .push(" = _n.number FROM (")
-        .append(number_places(table, order))
+        .append(number_places(table, order, position))
         .push(") AS _n WHERE ")
         .name(&table.name)
         .push("._row = _n.place");
     sql
 }
 
-/// Keeps the numbers that rows get from the event at a position. Rows that other programs have
-/// inserted have places after all positions: their events follow.
+/// Keeps the numbers that rows get from the event at a position.
 pub(super) fn keep_numbers(table: &Table, order: NumberOrder<'_>, position: u64) -> Sql {
-    let position = || Arg::unsigned(position);
     let mut sql = Sql::new("INSERT INTO _numbered (position, place, number) SELECT ");
-    sql.bind(position())
+    sql.bind(Arg::unsigned(position))
         .push(",_n.place,_n.number FROM (")
-        .append(number_places(table, order))
-        .push(") AS _n WHERE _n.place<")
-        .bind(position());
+        .append(number_places(table, order, position))
+        .push(") AS _n");
     sql
 }
 
-/// Returns the query for the places and the numbers of rows.
-fn number_places(table: &Table, order: NumberOrder<'_>) -> Sql {
+/// Counts the records of a type in the log, up to the store's checkpoint.
+pub(crate) async fn count(conn: &mut Conn<'_>, table: &Table) -> Result<u64, sqlx::Error> {
+    let mut sql = Sql::new("SELECT count(*) FROM ");
+    if table.dialect.is_sqlite() {
+        sql.name(&table.name);
+    } else {
+        sql.push("(");
+        push_places(&mut sql, table, &[], FIRST_OF_SQL);
+        sql.push(") AS p");
+    }
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(0), |row| row.unsigned(0))
+}
+
+/// Adds the query for the places of the records that the log has, if they are before a position.
+///
+/// Rows that other programs have inserted have places after all positions: their events follow.
+/// Rows that they have deleted are in the outbox until the log has that.
+fn push_places(sql: &mut Sql, table: &Table, written: &[&str], before: u64) {
+    sql.push("SELECT _row AS place FROM ")
+        .name(&table.name)
+        .push(" WHERE _row<")
+        .bind(Arg::unsigned(before));
+    if !table.dialect.is_sqlite() {
+        sql.push(" UNION ");
+        captured::push_places(sql, &table.name, written, before);
+    }
+}
+
+/// Returns the query for the places and the numbers of the records that the log has at a position.
+fn number_places(table: &Table, order: NumberOrder<'_>, position: u64) -> Sql {
     let mut sql = Sql::default();
     match order {
         NumberOrder::Time => {
             sql.push(
                 "SELECT _row AS place, row_number() OVER (ORDER BY _created_at, _id) AS number FROM ",
             )
-            .name(&table.name);
-        }
-        NumberOrder::Place(lost) => {
-            let lost = serde_json::Value::from(lost).to_string();
-            sql.push(
-                "SELECT place, row_number() OVER (ORDER BY place) AS number \
-                 FROM (SELECT _row AS place FROM ",
-            )
             .name(&table.name)
-            .push(table.dialect.choose(
+            .push(" WHERE _row<")
+            .bind(Arg::unsigned(position));
+        }
+        NumberOrder::Place { lost, written } => {
+            let lost = serde_json::Value::from(lost).to_string();
+            sql.push("SELECT place, row_number() OVER (ORDER BY place) AS number FROM (");
+            push_places(&mut sql, table, written, position);
+            sql.push(table.dialect.choose(
                 " UNION ALL SELECT value FROM json_each(",
                 " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",
             ))

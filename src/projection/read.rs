@@ -318,14 +318,6 @@ pub(crate) async fn keys(
     rows.iter().map(key).collect()
 }
 
-/// Counts a table's rows.
-pub(crate) async fn count(conn: &mut Conn<'_>, table: &Table) -> Result<u64, sqlx::Error> {
-    let mut sql = Sql::new("SELECT count(*) FROM ");
-    sql.name(&table.name);
-    let row = sql.fetch_optional(conn).await?;
-    row.map_or(Ok(0), |row| row.unsigned(0))
-}
-
 /// Loads what is known of files, with the versions of their streams.
 pub(crate) async fn assets(
     conn: &mut Conn<'_>,

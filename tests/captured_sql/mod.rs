@@ -8,6 +8,7 @@ mod erased;
 mod heard;
 mod left;
 mod names;
+mod numbers;
 mod parked;
 mod plugins;
 mod races;

@@ -87,6 +87,11 @@ impl Importer {
         &self,
         imported: &ImportedType,
     ) -> Result<(Outcome, BTreeMap<String, String>), ApiError> {
+        let mut kinds = imported.fields.values();
+        if kinds.any(|kind| *kind == FieldType::Sequence) {
+            // Records that SQL has deleted before get no numbers, and new ones do.
+            self.env.captured.drain().await?;
+        }
         let position = self.read_position().await?;
         let here = self.definition(&imported.name);
         let mut clashes = BTreeMap::new();

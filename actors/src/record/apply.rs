@@ -169,7 +169,7 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
 }
 
 /// Returns whether an extension gives numbers to the records that a type has.
-fn numbers(before: &TypeDefinition, extension: &TypeExtension) -> bool {
+pub(super) fn numbers(before: &TypeDefinition, extension: &TypeExtension) -> bool {
     let mut fields = extension.fields.iter();
     let is_new = |(name, kind): (&String, &FieldType)| {
         *kind == FieldType::Sequence && !before.fields.contains_key(name)

@@ -14,6 +14,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use tokio::sync::Mutex;
 
+use super::apply;
 use super::attempt::{Outcome, commit, retry_on_conflict, turn_of};
 use super::decide::Plan;
 use super::env::RecordEnv;
@@ -62,7 +63,7 @@ async fn extend(
     needed: impl Fn(&DefinitionOf<'_>) -> Result<Extensions, ApiError>,
     context: &RequestContext,
 ) -> Result<bool, ApiError> {
-    retry_on_conflict(None, |_| {
+    retry_on_conflict(None, |attempt| {
         let read_position = env.model.position();
         let definition_of = |name: &TypeName| env.definition(name);
         let needed = needed(&definition_of);
@@ -70,6 +71,14 @@ async fn extend(
             let needed = needed?;
             if needed.is_empty() {
                 return Ok(Outcome::Done(false));
+            }
+            let mut extensions = needed.iter();
+            if attempt == 0
+                && extensions.any(|(name, it)| apply::numbers(&env.definition(name), it))
+            {
+                // Records that SQL has deleted before get no numbers, and new ones do.
+                env.captured.drain().await?;
+                return Ok(Outcome::Conflict);
             }
             let mut plan = Plan::default();
             for (name, mut extension) in needed {
@@ -118,8 +127,7 @@ pub(crate) async fn number_present(
     definition: &TypeDefinition,
     extension: &mut TypeExtension,
 ) -> Result<(), ApiError> {
-    let is_sequence = |field: &&FieldType| **field == FieldType::Sequence;
-    if !definition.is_created || extension.fields.values().find(is_sequence).is_none() {
+    if !apply::numbers(definition, extension) {
         return Ok(());
     }
     env.applied.wait_for(env.model.position()).await?;
@@ -127,7 +135,7 @@ pub(crate) async fn number_present(
     let num_records = i64::try_from(num_records).unwrap_or(i64::MAX);
     plan.reads.insert(ConflictKey::population(&definition.name));
     for (field, kind) in &extension.fields {
-        if is_sequence(&kind) {
+        if *kind == FieldType::Sequence {
             extension.numbered.insert(field.clone(), num_records);
             plan.number(field, Some(num_records));
         }

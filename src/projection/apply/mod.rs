@@ -33,7 +33,7 @@ use skytrail_schema::time::Timestamp;
 use self::history::Actors;
 use self::lost_streams::{LostStreams, Meaning};
 use self::records::RecordBatch;
-use self::settings::UserBatch;
+use self::settings::{Population, UserBatch};
 use self::texts::Texts;
 use super::captured::{self, Touched};
 use super::dialect::{Dialect, is_refusal};
@@ -246,6 +246,7 @@ impl WriterState {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
             lost: self.lost.clone(),
+            checkpoint: self.checkpoint,
             indexing: self.indexing,
             lock_waits,
             records: RecordBatch::default(),
@@ -259,8 +260,8 @@ impl WriterState {
         let (catalog, faults, lost, touched) = session.finish(&mut tx.conn()).await?;
         lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        captured::take_out_all(&mut tx.conn(), commits).await?;
-        captured::overlay(&mut tx.conn(), touched).await?;
+        self.import_captured(&mut tx.conn(), commits, touched)
+            .await?;
         finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
         self.tell(&faults);
@@ -279,7 +280,7 @@ impl WriterState {
         let mut lost = self.lost.clone();
         let mut touched = Touched::new();
         for (time, event) in commits.iter().copied().flat_map(timed) {
-            let state = (&catalog, &lost);
+            let state = (&catalog, &lost, &touched);
             let mut applied = self.apply_event(&mut tx.conn(), state, (time, event)).await;
             // What the log has takes precedence over what other programs want of its tables.
             while let Err(ApplyError::Sql(error)) = &applied {
@@ -296,8 +297,8 @@ impl WriterState {
             }
             match applied {
                 Ok((changed, misfits, unknown, rows)) => {
-                    for (table, keys) in rows {
-                        touched.entry(table).or_default().extend(keys);
+                    for (table, rows) in rows {
+                        captured::add_effects(touched.entry(table).or_default(), rows);
                     }
                     catalog = changed;
                     lost = unknown;
@@ -312,8 +313,8 @@ impl WriterState {
         }
         lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        captured::take_out_all(&mut tx.conn(), commits).await?;
-        captured::overlay(&mut tx.conn(), touched).await?;
+        self.import_captured(&mut tx.conn(), commits, touched)
+            .await?;
         finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
         self.tell(&faults);
@@ -321,21 +322,41 @@ impl WriterState {
         Ok(catalog)
     }
 
+    /// Deletes from the outbox what commits bring into the store, and applies the rest of it to the
+    /// rows that were written.
+    async fn import_captured(
+        &self,
+        conn: &mut Conn<'_>,
+        commits: &[&Commit],
+        touched: Touched,
+    ) -> Result<(), ApplyError> {
+        if commits.iter().any(|commit| commit.sql.is_some()) {
+            captured::keep_places(conn, &touched, self.checkpoint).await?;
+        }
+        captured::take_out_all(conn, commits).await?;
+        Ok(captured::overlay(conn, touched).await?)
+    }
+
     async fn apply_event(
         &mut self,
         conn: &mut Conn<'_>,
-        (catalog, lost): (&Arc<Catalog>, &LostStreams),
+        (catalog, lost, touched): (&Arc<Catalog>, &LostStreams, &Touched),
         (time, event): (Timestamp, &Event),
     ) -> Result<Applied, ApplyError> {
         let mut savepoint = conn.begin().await?;
         let lock_waits = self.lock_waits();
+        let records = match &event.stream {
+            Stream::Type(_) => RecordBatch::after(touched.clone()),
+            _ => RecordBatch::default(),
+        };
         let mut session = Session {
             catalog: Arc::clone(catalog),
             texts: &mut self.texts,
             lost: lost.clone(),
+            checkpoint: self.checkpoint,
             indexing: self.indexing,
             lock_waits,
-            records: RecordBatch::default(),
+            records,
             users: UserBatch::load(&mut savepoint.conn(), users_of(std::iter::once(event))).await?,
             faults: Vec::new(),
         };
@@ -380,6 +401,8 @@ struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
     lost: LostStreams,
+    /// The last position before the batch.
+    checkpoint: u64,
     indexing: Indexing,
     /// `None` where nobody else holds locks.
     lock_waits: Option<LockWaits>,
@@ -438,7 +461,12 @@ impl Session<'_> {
                 if let Some(waits) = self.lock_waits {
                     conn.wait_at_most(waits.table).await?;
                 }
-                settings::change_type(conn, catalog, self.indexing, &self.lost, change).await?;
+                let population = Population {
+                    lost: &self.lost,
+                    touched: &self.records.touched,
+                    checkpoint: self.checkpoint,
+                };
+                settings::change_type(conn, catalog, self.indexing, population, change).await?;
                 if let Some(waits) = self.lock_waits {
                     conn.wait_at_most(waits.row).await?;
                 }

@@ -14,7 +14,7 @@ use skytrail_schema::id::{RecordId, RecordKey};
 use super::row::{self, FieldMismatch, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
 use super::{ApplyError, past, room};
-use crate::projection::captured::{self, Touched};
+use crate::projection::captured::{self, Effect, Touched};
 use crate::projection::layout::{Table, TypeLayout};
 use crate::projection::read;
 use crate::projection::sql::Arg;
@@ -39,6 +39,14 @@ pub(super) struct RecordBatch {
 }
 
 impl RecordBatch {
+    /// Begins after others have written these rows.
+    pub(super) fn after(touched: Touched) -> Self {
+        Self {
+            touched,
+            ..Self::default()
+        }
+    }
+
     /// Returns whether an event of the record is pending whose state must be written before the
     /// next one.
     pub(super) fn must_flush(&self, layout: &TypeLayout, id: &RecordId) -> bool {
@@ -86,11 +94,21 @@ impl RecordBatch {
             let table = batch.layout.table.as_ref();
             if let Some(table) = table.filter(|table| !table.dialect.is_sqlite()) {
                 let touched = self.touched.entry(table.name.clone()).or_default();
-                touched.extend(batch.records.keys().cloned());
+                let rows = batch.records.iter();
+                let rows = rows.map(|(key, pending)| (key.clone(), effect_of(pending)));
+                captured::add_effects(touched, rows);
             }
             batch.flush(conn, texts).await?;
         }
         Ok(())
+    }
+}
+
+fn effect_of(pending: &Pending) -> Effect {
+    match pending {
+        Pending::Whole { is_new: true, .. } => Effect::Created,
+        Pending::Whole { is_new: false, .. } | Pending::Patch(_) => Effect::Kept,
+        Pending::Gone { .. } => Effect::Deleted,
     }
 }
 

@@ -15,17 +15,29 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::lost_streams::LostStreams;
 use super::{ApplyError, fields, links, room};
 use crate::projection::accounts;
+use crate::projection::captured::{self, Touched};
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, Column, TypeLayout};
 use crate::projection::numbered::{self, NumberOrder};
 use crate::projection::sql::{Arg, Sql};
+
+/// What is known of records, in addition to the rows of their table.
+#[derive(Clone, Copy)]
+pub(super) struct Population<'a> {
+    /// Those whose creation has been erased.
+    pub(super) lost: &'a LostStreams,
+    /// The rows that the batch has written.
+    pub(super) touched: &'a Touched,
+    /// The last position before the batch.
+    pub(super) checkpoint: u64,
+}
 
 /// Changes a type: its definition, table, columns and indexes.
 pub(super) async fn change_type(
     conn: &mut Conn<'_>,
     catalog: &mut Catalog,
     indexing: Indexing,
-    lost: &LostStreams,
+    population: Population<'_>,
     (name, event): (&TypeName, &Event),
 ) -> Result<(), ApplyError> {
     let before = catalog.get(name).cloned();
@@ -54,7 +66,7 @@ pub(super) async fn change_type(
     }
     if let EventBody::TypeExtended(extension) = &event.body {
         let numbers = (extension, event.position);
-        number_new_sequences(conn, (&layout, num_old), numbers, lost).await?;
+        number_new_sequences(conn, (&layout, num_old), numbers, population).await?;
         for (field, last) in &extension.counters {
             raise_sequence(conn, layout.id, field, *last).await?;
         }
@@ -88,26 +100,32 @@ async fn number_new_sequences(
     conn: &mut Conn<'_>,
     (layout, num_old): (&TypeLayout, usize),
     (extension, position): (&TypeExtension, u64),
-    lost: &LostStreams,
+    population: Population<'_>,
 ) -> Result<(), ApplyError> {
     let Some(table) = &layout.table else {
         return Ok(());
     };
     let new = table.columns.iter().skip(num_old);
     let new = new.filter(|column| column.kind == FieldType::Sequence);
+    let lost = population.lost.places_of(&layout.definition.name);
+    let written = population.touched.get(&table.name).into_iter().flatten();
+    let written: Vec<&str> = written.map(|(key, _)| key.as_str()).collect();
     for (index, column) in new.enumerate() {
         let last = extension.numbered.get(&column.field).copied();
-        let places = lost.places_of(&layout.definition.name);
         let order = match last {
-            Some(_) => NumberOrder::Place(&places),
+            Some(_) => NumberOrder::Place {
+                lost: &lost,
+                written: &written,
+            },
             None => NumberOrder::Time,
         };
         // All fields of an event give the same numbers.
         if index == 0 {
+            captured::keep_places(conn, population.touched, population.checkpoint).await?;
             let kept = numbered::keep_numbers(table, order, position);
             kept.execute(conn).await?;
         }
-        let num_rows = numbered::number_rows(table, column, order)
+        let num_rows = numbered::number_rows(table, column, order, position)
             .execute(conn)
             .await?;
         let last = last.unwrap_or_else(|| i64::try_from(num_rows).unwrap_or(i64::MAX));

@@ -10,6 +10,7 @@ mod constraints;
 mod moving;
 mod overlay;
 mod parked;
+mod places;
 mod reading;
 mod row;
 mod source;
@@ -27,8 +28,11 @@ use skytrail_schema::types::FieldType;
 use self::cells::{Cell, Cells};
 pub(super) use self::constraints::{Retries, lift};
 pub use self::moving::{copy_captured, count_parked, count_waiting, move_captured};
-pub(super) use self::overlay::{Touched, overlay};
+pub(super) use self::overlay::overlay;
 pub(super) use self::parked::{forget, is_parked};
+pub(super) use self::places::{
+    Effect, FIRST_OF_SQL, Touched, add_effects, keep_places, push_places,
+};
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout};
 use super::names::Name;

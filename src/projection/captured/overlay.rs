@@ -9,14 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skytrail_schema::id::RecordKey;
 
+use super::places::{self, Touched};
 use crate::projection::conn::Conn;
 use crate::projection::layout::is_own;
 use crate::projection::names::Name;
 use crate::projection::read::MAX_KEYS;
 use crate::projection::sql::{Arg, Sql};
-
-/// The rows that a batch wrote, by table.
-pub(in crate::projection) type Touched = BTreeMap<Name, BTreeSet<RecordKey>>;
 
 /// What the outbox has of a row.
 #[derive(Default)]
@@ -38,8 +36,9 @@ pub(in crate::projection) async fn overlay(
     if sql.fetch_optional(conn).await?.is_none() {
         return Ok(());
     }
-    for (table, keys) in touched {
-        let keys: Vec<RecordKey> = keys.into_iter().collect();
+    for (table, rows) in touched {
+        places::correct(conn, &table, &rows).await?;
+        let keys: Vec<RecordKey> = rows.into_keys().collect();
         for chunk in keys.chunks(MAX_KEYS) {
             for (key, pending) in load(conn, &table, chunk).await? {
                 pending.put_on(conn, &table, &key).await?;

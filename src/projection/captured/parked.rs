@@ -147,7 +147,7 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
 ///
 /// The visible rows of a transaction are taken for all of its rows up to the last. So only one
 /// retry at a time puts rows there. A row whose transaction was numbered by another database gets
-/// the number of this transaction.
+/// the number of this transaction. The rows' places may be those of former records.
 pub(super) async fn retry(
     conn: &mut Conn<'_>,
     selector: &ParkedSelector,
@@ -166,7 +166,7 @@ pub(super) async fn retry(
          THEN transaction ELSE pg_current_xact_id()::text::bigint END, \
          role, at, table_name, key, CASE WHEN columns IS NULL THEN before \
          ELSE after || (SELECT jsonb_object_agg(name, before -> name) \
-         FROM jsonb_array_elements_text(columns) AS name) END, after \
+         FROM jsonb_array_elements_text(columns) AS name) END - '_row', after - '_row' \
          FROM gone ORDER BY id RETURNING id",
     );
     let rows = sql.fetch_all(&mut tx.conn()).await?;

@@ -253,7 +253,7 @@ impl RecordStore for SqlStore {
     }
 
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
-        reading!(self, definition, conn, table => read::count(&mut conn, table))
+        reading!(self, definition, conn, table => numbered::count(&mut conn, table))
     }
 
     async fn query(
