@@ -32,8 +32,8 @@ use crate::record_store::moved;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RebuildCommand {
-    /// Only compares the store, row by row, with one rebuilt from the log; also while the server
-    /// runs.
+    /// Only compares all rows of the store with those of one rebuilt from the log, and names the
+    /// tables that differ; also while the server runs.
     #[arg(long)]
     verify: bool,
     /// Instead builds the store as it was at a position or a time, in a separate file; also while
