@@ -28,6 +28,7 @@ use tokio::sync::Mutex;
 use self::policy::PasswordPolicy;
 use self::ports::{PasswordHasher, Tokens};
 use crate::record::env::RecordEnv;
+use crate::record::turns::Turns;
 
 pub(crate) use sso::plan_release;
 
@@ -38,6 +39,8 @@ pub struct Accounts {
     tokens: Arc<dyn Tokens>,
     settings: AccountSettings,
     turn: Mutex<()>,
+    /// For saves of users' records.
+    turns: Turns,
 }
 
 /// The settings of accounts.
@@ -72,6 +75,7 @@ impl Accounts {
             tokens,
             settings,
             turn: Mutex::new(()),
+            turns: Turns::default(),
         }
     }
 

@@ -213,7 +213,7 @@ impl Accounts {
             precondition: crate::record::messages::Precondition::Nothing,
             name_limit: None,
         };
-        let saved = save::save(&self.env, &self.turn, command).await?;
+        let saved = save::save(&self.env, &self.turns, command).await?;
         saved
             .into_iter()
             .next()

@@ -256,7 +256,7 @@ async fn merge(
         precondition: Precondition::Nothing,
         name_limit: None,
     };
-    let saved = save::save(&accounts.env, &accounts.turn, command).await?;
+    let saved = save::save(&accounts.env, &accounts.turns, command).await?;
     let failed = saved.into_iter().find_map(Result::err);
     failed.map_or(Ok(()), |failed| Err(sign_up::user_duplicated(failed.error)))
 }

@@ -1,9 +1,10 @@
 //! The actor of one record type.
 //!
 //! The actor does not block to keep things in sequence: its handlers return futures, so a slow hook
-//! of one save does not hold back another save. The actor owns its counters and the type's turn:
-//! requests that have lost too many races run one at a time. It decides; the caller itself waits
-//! for the log ([`super::handover`]).
+//! of one save does not hold back another save. The actor owns its counters and the turns: requests
+//! that have lost too many races run one at a time, those about the same records ([`super::turns`])
+//! and those about the type itself. It decides; the caller itself waits for the log
+//! ([`super::handover`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use skytrail_schema::record::Record;
 use super::env::RecordEnv;
 use super::handover::HandoverSender;
 use super::messages::{ChangeType, DeleteRecords, ItemResults, SaveRecords};
+use super::turns::Turns;
 use super::{delete, save, types};
 
 /// How many messages can wait for one record type.
@@ -38,7 +40,10 @@ pub struct RecordActorState {
 /// See the module's overview.
 pub struct RecordActor {
     env: RecordEnv,
+    /// For changes of the type.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// For changes of its records.
+    turns: Arc<Turns>,
     counters: Arc<Counters>,
 }
 
@@ -54,6 +59,7 @@ impl RecordActor {
         Self {
             env,
             turn: Arc::default(),
+            turns: Arc::default(),
             counters,
         }
     }
@@ -93,9 +99,9 @@ impl Handler<Request<SaveRecords, Record>> for RecordActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         self.counters.saves.fetch_add(1, Ordering::Relaxed);
-        let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
+        let (env, turns) = (self.env.clone(), Arc::clone(&self.turns));
         let commit_gate = request.message.context.commit_gate.clone();
-        let saving = async move { save::save(&env, &turn, request.message).await };
+        let saving = async move { save::save(&env, &turns, request.message).await };
         Box::pin(async move { request.sender.begin(saving, &commit_gate).await })
     }
 }
@@ -109,9 +115,9 @@ impl Handler<Request<DeleteRecords, RecordId>> for RecordActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         self.counters.deletes.fetch_add(1, Ordering::Relaxed);
-        let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
+        let (env, turns) = (self.env.clone(), Arc::clone(&self.turns));
         let commit_gate = request.message.context.commit_gate.clone();
-        let deleting = async move { delete::delete(&env, &turn, request.message).await };
+        let deleting = async move { delete::delete(&env, &turns, request.message).await };
         Box::pin(async move { request.sender.begin(deleting, &commit_gate).await })
     }
 }

@@ -1,6 +1,7 @@
 //! Committing a decision, and deciding again after losing a race.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,19 +60,38 @@ pub fn turn_of<'a>(turn: &'a Mutex<()>, context: &RequestContext) -> Option<&'a 
 /// Those of the attempt; overload after too many attempts.
 pub async fn retry_on_conflict<T, F, Fut>(
     turn: Option<&Mutex<()>>,
+    attempt: F,
+) -> Result<T, ApiError>
+where
+    F: FnMut(u32) -> Fut,
+    Fut: Future<Output = Result<Outcome<T>, ApiError>>,
+{
+    let turn = async {
+        match turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    };
+    retry_in_turn(turn, attempt).await
+}
+
+/// Like [`retry_on_conflict`], with a future that waits for the turn.
+///
+/// # Errors
+/// Those of [`retry_on_conflict`].
+pub async fn retry_in_turn<T, G, F, Fut>(
+    turn: impl Future<Output = G>,
     mut attempt: F,
 ) -> Result<T, ApiError>
 where
     F: FnMut(u32) -> Fut,
     Fut: Future<Output = Result<Outcome<T>, ApiError>>,
 {
+    let mut turn = pin!(turn);
     let mut guard = None;
     for number in 0..MAX_ATTEMPTS {
         if number == FREE_ATTEMPTS {
-            guard = match turn {
-                Some(turn) => Some(turn.lock().await),
-                None => None,
-            };
+            guard = Some(turn.as_mut().await);
         }
         if let Outcome::Done(done) = attempt(number).await? {
             drop(guard);

@@ -10,13 +10,14 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 
-use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
+use super::attempt::{Outcome, commit_announced, retry_in_turn};
 use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::page_bytes::PageBytes;
+use super::turns::Turns;
 use super::{hooks, save};
 use crate::context::Cause;
 use crate::delivery::consumers::CommitAnswers;
@@ -31,13 +32,13 @@ type DeletionTargets = Vec<Result<Arc<Head>, ItemError>>;
 /// Whatever fails the request as a whole.
 pub async fn delete(
     env: &RecordEnv,
-    turn: &Mutex<()>,
+    turns: &Turns,
     command: DeleteRecords,
 ) -> Result<ItemResults<RecordId>, ApiError> {
     let cause = Cause::begin();
     let decided = Mutex::new(None);
-    let turn = turn_of(turn, &command.context);
-    let deletion = retry_on_conflict(turn, |_| attempt(env, &command, &cause, &decided)).await?;
+    let turn = turns.take(&command.context, command.ids.iter());
+    let deletion = retry_in_turn(turn, |_| attempt(env, &command, &cause, &decided)).await?;
     let Deletion {
         targets,
         position,

@@ -26,6 +26,7 @@ pub mod read;
 pub mod readers;
 pub mod records;
 pub mod save;
+pub mod turns;
 pub mod types;
 pub(crate) mod unique;
 pub(crate) mod weighed;

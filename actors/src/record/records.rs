@@ -27,6 +27,7 @@ use super::messages::{
 };
 use super::past::Moment;
 use super::readers::{self, Readers};
+use super::turns::Turns;
 use super::{export, read, save, types};
 
 /// Each time that the number of actors reaches a multiple of this, actors of types that do not
@@ -100,7 +101,7 @@ impl Records {
         let is_privileged = command.context.caller.is_master();
         let saved = match first {
             Some(name) => self.ask(&name, command).await,
-            None => save::save(&self.env, &tokio::sync::Mutex::new(()), command).await,
+            None => save::save(&self.env, &Turns::default(), command).await,
         };
         show(&env, is_privileged).await;
         saved

@@ -4,6 +4,7 @@ mod bounds;
 mod overtaken;
 mod rights;
 mod several;
+mod turns;
 mod users;
 
 use serde_json::{Value as Json, json};

@@ -27,13 +27,14 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 
-use super::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
+use super::attempt::{Outcome, commit_announced, retry_in_turn};
 use super::before::{self, Decided};
 use super::decide::{self, DecisionInputs, Plan, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, NameLimit, Precondition, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
+use super::turns::Turns;
 use super::types;
 use crate::context::Cause;
 use crate::delivery::consumers::CommitAnswers;
@@ -61,7 +62,7 @@ struct Saving<'a> {
 /// Whatever fails the request as a whole.
 pub async fn save(
     env: &RecordEnv,
-    turn: &Mutex<()>,
+    turns: &Turns,
     mut command: SaveRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
     refuse_malformed_atomic(&command)?;
@@ -75,8 +76,9 @@ pub async fn save(
         cause: Cause::begin(),
         decided: Mutex::new(None),
     };
-    let turn = turn_of(turn, &command.context);
-    let saved = retry_on_conflict(turn, |_| attempt(&saving)).await?;
+    let ids = command.items.iter().flatten().map(|item| &item.id);
+    let turn = turns.take(&command.context, ids);
+    let saved = retry_in_turn(turn, |_| attempt(&saving)).await?;
     let env = env.for_caller(&command.context.caller);
     Ok(finish_save(&env, saved).await)
 }
