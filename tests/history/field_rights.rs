@@ -379,3 +379,64 @@ fn a_reference_is_followed_by_those_whom_the_record_shuts_out_neither_then_nor_t
         assert_eq!(brought.is_object(), is_followed, "{client:?} {page}");
     }
 }
+
+#[test]
+fn what_hooks_changed_in_a_hidden_field_is_not_told() {
+    let server = TestServer::with(&[("HISTORY_FOR_OWNERS", "note"), ("PLUGINS", "TEST")]);
+    let before =
+        |name: &str| json!({"name": name, "type": "note", "trigger": "beforeSave", "async": false});
+    let hooks = json!({"hook": [before("deal"), before("shuffle")]});
+    let mut worker = Worker::ready(&server, &json!({}), &hooks);
+    let (master, ada) = (Client::master(&server), Client::signed_up(&server, "ada"));
+    let mut save = |record: Json, brought: [Json; 2]| {
+        let saving = crate::plugin::call(&ada, "record:save", json!({"records": [record]}));
+        for (name, brought) in ["deal", "shuffle"].into_iter().zip(brought) {
+            let request = worker.expect_request(name);
+            worker.answer_record(&request, &brought);
+        }
+        assert_eq!(saving.join().unwrap().result()[0]["_type"], "record");
+    };
+    save(
+        json!({"_id": "note/1", "n": 1}),
+        [json!({"seed": 7, "deck": "ab"}), json!({"seed": 8})],
+    );
+    save(
+        json!({"_id": "note/1", "n": 2}),
+        [
+            json!({"seed": null, "deck": "ba", "_access": []}),
+            json!({"seed": null}),
+        ],
+    );
+    let schema = |action: &str, field: &str, to: &str| {
+        let body = json!({"record_type": "note", "item_name": field, "new_name": to});
+        master.call(action, body).result();
+    };
+    let told = |client: &Client| {
+        let versions = versions(client, "note/1");
+        let hooks = versions.iter().map(|version| version["hooks"].clone());
+        json!(hooks.collect::<Vec<_>>())
+    };
+    let one =
+        |hook: &str, changed: Json| json!({"plugin": "TEST", "hook": hook, "changed": changed});
+    let all = json!([
+        [one("deal", json!(["_access", "deck", "seed"]))],
+        [
+            one("deal", json!(["deck", "seed"])),
+            one("shuffle", json!(["seed"]))
+        ],
+    ]);
+    assert_eq!([told(&ada), told(&master)], [all.clone(), all.clone()]);
+    let rules = json!({"access": closed("seed")});
+    master.call("schema:field_access:update", rules).result();
+    let seen = json!([
+        [one("deal", json!(["_access", "deck"]))],
+        [one("deal", json!(["deck"]))],
+    ]);
+    assert_eq!([told(&ada), told(&master)], [seen.clone(), all.clone()]);
+    schema("schema:rename", "seed", "start");
+    assert_eq!(told(&ada), seen);
+    schema("schema:delete", "start", "");
+    delete(&ada, "note/1");
+    assert_eq!(told(&ada), json!([[], seen[0], seen[1]]));
+    assert_eq!(told(&master), json!([[], all[0], all[1]]));
+}

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Commit, Event, EventKind, Stream};
+use skytrail_schema::event::{Commit, Event, EventKind, Provenance, Stream};
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::record::{Fields, Record};
@@ -82,7 +82,8 @@ pub enum HistoryRight {
 pub struct Version {
     /// The commit that created it.
     pub commit: Arc<Commit>,
-    /// The event that created it.
+    /// The event that created it. What hooks changed in fields that the caller may not see is left
+    /// out.
     pub event: Event,
     /// The record after the event; `None` if it was deleted.
     pub record: Option<Record>,
@@ -193,7 +194,7 @@ async fn load(
     let mut walk = Walk::begin(env, &command.id, begin).await?;
     let mut before = walk.record().map(|record| seen(record, &rules));
     let mut versions = Vec::new();
-    for (commit, event) in walk.ahead(env, until).await? {
+    for (commit, mut event) in walk.ahead(env, until).await? {
         walk.take(&event);
         if event.stream != *walk.stream() {
             // A renamed or deleted field is not a version, and not a change of one. Nor is a number
@@ -211,6 +212,13 @@ async fn load(
             .is_none_or(|kinds| kinds.contains(&event.body.kind()))
             && (command.user.as_ref()).is_none_or(|user| commit.actor.acts_for(user));
         if is_match {
+            let then = walk.record().or(last);
+            let is_shown = |field: &String| match then {
+                Some(then) => rules.allows_seeing(field, caller, then, last),
+                // Nothing is left that a rule could be about.
+                None => caller.is_master(),
+            };
+            keep_fields(&mut event.provenance, is_shown);
             versions.push(Version {
                 changes: changes(before.as_ref(), after.as_ref()),
                 record: after.clone().map(|mut record| {
@@ -224,6 +232,14 @@ async fn load(
         before = after;
     }
     Ok(versions)
+}
+
+/// Leaves out the fields that are not shown, and then the hooks that changed no others.
+fn keep_fields(hooks: &mut Vec<Provenance>, is_shown: impl Fn(&String) -> bool) {
+    for hook in &mut *hooks {
+        hook.changed.retain(&is_shown);
+    }
+    hooks.retain(|hook| !hook.changed.is_empty());
 }
 
 /// Compares two states of a record. When and by whom they were changed is not compared: the version
