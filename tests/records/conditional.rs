@@ -126,6 +126,66 @@ fn each_record_of_a_batch_is_judged_by_its_own_stored_version() {
     assert_eq!(saved[1]["message"], saved[2]["message"]);
 }
 
+/// The copy of a record that a save has twice replaces the one before, so it is judged by that.
+#[test]
+fn each_copy_of_a_record_is_judged_by_the_copy_before() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let fetch = |id: &str| {
+        let found = ada.call("record:fetch", json!({"ids": [id]}));
+        found.result()[0].take()
+    };
+    let body = |members: Json, records: Json| {
+        let mut body = members;
+        body["records"] = records;
+        ada.call("record:save", body)
+    };
+    ada.save("game/1", json!({"rev": 1, "first": "", "second": ""}));
+    let moves = json!([
+        {"_id": "game/1", "rev": 2, "first": "x"},
+        {"_id": "game/1", "rev": 2, "second": "y"},
+    ]);
+    let is_next = json!({"if": ["eq", path("rev"), 1]});
+    let refused = body(json!({"if": is_next["if"], "atomic": true}), moves.clone());
+    assert_eq!((refused.status, refused.code()), (409, 115));
+    assert_eq!(
+        refused.json()["error"]["info"]["game/1"]["code"],
+        113,
+        "{}",
+        refused.json()
+    );
+    assert_eq!(fetch("game/1")["rev"], 1);
+    let saved = body(is_next, moves).result();
+    assert_eq!([&saved[0]["rev"], &saved[1]["code"]], [2, 113], "{saved}");
+    let stored = fetch("game/1");
+    assert_eq!([&stored["first"], &stored["second"]], ["x", ""], "{stored}");
+
+    // The other way round: it matches what the copy before leaves, and what that one creates.
+    let steps = json!([
+        {"_id": "game/1", "rev": 2, "second": "z"},
+        {"_id": "game/2", "rev": 2},
+        {"_id": "game/1", "rev": 3},
+        {"_id": "game/1", "rev": 4},
+    ]);
+    let saved = body(json!({"if": ["eq", path("rev"), 2]}), steps).result();
+    assert_eq!([&saved[0]["rev"], &saved[2]["rev"]], [3, 3], "{saved}");
+    assert_eq!(
+        [&saved[1]["code"], &saved[3]["code"]],
+        [113, 113],
+        "{saved}"
+    );
+    assert_eq!(fetch("game/1")["second"], "z");
+
+    let seats = json!([{"_id": "seat/1", "by": "a"}, {"_id": "seat/1", "by": "b"}]);
+    let refused = body(json!({"create_only": true, "atomic": true}), seats.clone());
+    assert_eq!((refused.status, refused.code()), (409, 115));
+    assert_eq!(fetch("seat/1")["code"], 110);
+    let saved = body(json!({"create_only": true}), seats).result();
+    assert_eq!(saved[0]["by"], "a", "{saved}");
+    assert_eq!(saved[1]["code"], 109, "{saved}");
+    assert_eq!(fetch("seat/1")["by"], "a");
+}
+
 #[test]
 fn conditions_are_those_of_queries() {
     let server = TestServer::start();

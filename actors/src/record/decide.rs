@@ -427,9 +427,13 @@ impl Plan {
     }
 
     /// Numbers sequence fields: a new record gets a number in every sequence field that it does not
-    /// set; a number that is set moves the counter.
+    /// set; a number that is set moves the counter. A later draft of a new record gets other numbers:
+    /// those that the first one gets are not known yet.
     fn number_sequences(&mut self, draft: &Draft, definition: &TypeDefinition) {
-        let before = draft.original.as_ref().map(|head| &head.record.fields);
+        let existence = ConflictKey::existence(&draft.record.id);
+        let is_stored = !self.writes.contains(&existence);
+        let before = draft.original.as_ref().filter(|_| is_stored);
+        let before = before.map(|head| &head.record.fields);
         for field in definition.sequence_fields() {
             let value = draft.record.fields.get(field);
             let explicit = match value {
@@ -580,16 +584,13 @@ pub fn head_after<'a>(
     })
 }
 
-/// Returns the heads of the drafts' records after events.
+/// Returns the heads of records after events, given their heads before them.
 ///
-/// A request can have many drafts of one record, and an event for each: every event is folded once.
-pub fn heads_after<'d, 'e>(
-    drafts: impl IntoIterator<Item = &'d Draft>,
-    events: impl IntoIterator<Item = &'e Event>,
+/// A request can have many events of one record: every event is folded once.
+pub fn heads_after<'a>(
+    mut heads: HashMap<RecordId, Option<Arc<Head>>>,
+    events: impl IntoIterator<Item = &'a Event>,
 ) -> HashMap<RecordId, Arc<Head>> {
-    let drafts = drafts.into_iter();
-    let originals = drafts.map(|draft| (draft.record.id.clone(), draft.original.clone()));
-    let mut heads: HashMap<_, _> = originals.collect();
     for event in events {
         let Stream::Record(id) = &event.stream else {
             continue;

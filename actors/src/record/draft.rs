@@ -9,7 +9,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Provenance;
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId};
-use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
@@ -21,7 +21,8 @@ use super::messages::SaveItem;
 pub struct Draft {
     /// The record as it would be stored. Can contain `Null`s: fields to be cleared.
     pub record: Record,
-    /// The stored record; `None` for a new one.
+    /// The record that it replaces: the stored one, or what an earlier draft in the same save
+    /// leaves. `None` for a new one.
     pub original: Option<Arc<Head>>,
     /// The hooks that changed it.
     pub provenance: Vec<Provenance>,
@@ -69,20 +70,17 @@ impl Draft {
         self.left_out = earlier.left_out;
     }
 
-    /// Applies this copy of a record to the fields that an earlier copy in the same save leaves:
-    /// what its item brings, even if it equals what is stored, and whatever else differs from what
-    /// is stored.
-    pub fn build_on(&mut self, earlier: &Fields, item: &SaveItem) {
-        let stored = self.original.as_ref().map(|head| &head.record.fields);
-        let mut fields = earlier.clone();
-        for (name, value) in std::mem::take(&mut self.record.fields) {
-            let is_brought = item.fields.get(&name) == Some(&value);
-            let is_new = stored.and_then(|stored| stored.get(&name)) != Some(&value);
-            if is_brought || is_new {
-                fields.insert(name, value);
-            }
+    /// Returns the record as this draft leaves it, which a later draft in the same save builds on.
+    /// Its position in the log is not known yet.
+    pub fn outcome(&self) -> Head {
+        let mut record = self.record.clone();
+        record.fields.retain(|_, value| !value.is_null());
+        let version = self.original.as_ref().map_or(0, |head| head.version) + 1;
+        Head {
+            version,
+            position: 0,
+            record,
         }
-        self.record.fields = fields;
     }
 }
 

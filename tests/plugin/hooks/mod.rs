@@ -2,6 +2,7 @@
 
 mod bounds;
 mod overtaken;
+mod repeats;
 mod rights;
 mod several;
 mod turns;

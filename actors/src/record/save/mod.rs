@@ -3,9 +3,9 @@
 //! 1. extend the types by what the records bring (in a commit of its own, as v1 does it outside of
 //!    any transaction),
 //! 2. read the stored records at a known position and make drafts: access, merge, default access,
-//!    and what the save requires of the stored records,
-//! 3. run the before-save hooks, with no lock held; then, with several copies of a record, each
-//!    later one builds on the earlier ones,
+//!    and what the save requires of the records that it replaces,
+//! 3. run the before-save hooks, with no lock held; then make the drafts of those records that the
+//!    request names again, on what has become of their earlier copies, and so on,
 //! 4. decide the events and what they rest on,
 //! 5. append; on a conflict go back to 1,
 //! 6. wait for the answers of synchronous after-save hooks: these are called from the log, see
@@ -14,7 +14,7 @@
 //! A record that fails in a step is left out of later ones. The others go on, unless the save is
 //! atomic.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -22,7 +22,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Event;
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
@@ -44,6 +44,9 @@ mod precondition;
 
 /// For each item: a draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
+
+/// One item of a request, or why there is none.
+type SaveSlot = Result<SaveItem, ItemError>;
 
 /// The context of one save, the same in every attempt.
 struct Saving<'a> {
@@ -100,40 +103,19 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
     let brought = items.clone().map(|item| (&item.id, &item.fields));
     types::extend_by(env, brought, &command.context).await?;
     let ids: Vec<RecordId> = items.map(|item| item.id.clone()).collect();
-    let types: Vec<_> = ids
-        .iter()
-        .map(|id| env.definition(&id.record_type))
-        .collect();
+    let names: BTreeSet<&TypeName> = ids.iter().map(|id| &id.record_type).collect();
+    let types: Vec<_> = names.into_iter().map(|name| env.definition(name)).collect();
     let heads = load_heads(env, &ids).await?;
     let rights = env.rights_of(&command.context.caller).await?;
     let decided = saving.take_decided(&ids, heads.position).await;
-    // Only the save's own hooks have written since the records were checked: that was before hooks.
-    let required = match &decided {
-        Some(_) => &Precondition::Nothing,
-        None => &command.precondition,
+    let (decided, decided_at) = match decided {
+        Some(Decided { what, position }) => (Some(what), position),
+        None => (None, heads.position),
     };
-    let required = precondition::Bound::new(env, (required, command), &rights);
-    let mut drafts = make_drafts(env, command, (&heads, &required), &rights);
-    required
-        .check(&rights.caller, &command.database, &mut drafts)
-        .await;
-    if drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
-        // Records with the old fields were checked against a predicate with the new ones.
+    let base = (&heads, types.as_slice());
+    let Some(mut drafts) = draft_all(saving, base, &rights, decided).await? else {
         return Ok(Outcome::Conflict);
-    }
-    fail_whole_if_atomic(command, &drafts)?;
-    let decided_at = match decided {
-        Some(Decided { what, position }) => {
-            rebase(what, &mut drafts);
-            position
-        }
-        None => {
-            before::run(env, command, &mut drafts, &saving.cause).await?;
-            heads.position
-        }
     };
-    fail_whole_if_atomic(command, &drafts)?;
-    build_on_copies(command, &mut drafts);
     let heads = if before::are_hooked(env, &drafts) {
         read_again(env, (&ids, &types, &rights), heads).await?
     } else {
@@ -151,24 +133,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         // Those that were refused, too: the answer is then true at the position of the commit.
         plan.reads.extend(ids.iter().map(ConflictKey::record));
     }
-    for slot in &mut drafts {
-        let Ok(draft) = slot else { continue };
-        let definition = env.definition(&draft.record.id.record_type);
-        // Refuses the whole save, with a status that clients know: they try it again later.
-        let mut attempt = match name_limit(command, draft, &definition) {
-            Some(limit) => Some(limit.admit().await?),
-            None => None,
-        };
-        let saved = plan.save(draft, &definition, &inputs);
-        let is_taken = matches!(&saved, Err(error) if error.code == Code::Duplicated);
-        if let Some(attempt) = attempt.as_mut().filter(|_| !is_taken) {
-            attempt.give_back();
-        }
-        if let Err(error) = saved {
-            *slot = Err(failed(&draft.record.id, error));
-        }
-    }
-    spread_failures(&mut drafts);
+    decide_all(env, command, &mut drafts, (&mut plan, &inputs)).await?;
     if drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
         // Records with the old fields were checked against the new ones.
         return Ok(Outcome::Conflict);
@@ -179,11 +144,124 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         what: drafts.clone(),
         position: decided_at,
     };
-    let outcome = commit_plan(env, command, (drafts, rights.caller), plan, heads.position).await?;
+    let outcome = commit_plan(env, command, (drafts, rights.caller), plan, &heads).await?;
     if matches!(outcome, Outcome::Conflict) {
         *saving.decided.lock().await = Some(decided);
     }
     Ok(outcome)
+}
+
+/// Makes all drafts and lets the hooks change or refuse them, or applies what the hooks have
+/// `decided` already. Returns `None` if a field was renamed or deleted meanwhile.
+///
+/// A record that the request names again is saved on top of its earlier copy, as a request of its
+/// own would save it after that one: access, `if` and hooks are about what the earlier copy has
+/// become. If that was refused, it does not count.
+async fn draft_all(
+    saving: &Saving<'_>,
+    (heads, types): (&Heads, &[Arc<TypeDefinition>]),
+    rights: &Rights,
+    decided: Option<Drafts>,
+) -> Result<Option<Drafts>, ApiError> {
+    let Saving { env, command, .. } = saving;
+    // Only the save's own hooks have written since the records were checked: that was before hooks.
+    let required = match &decided {
+        Some(_) => &Precondition::Nothing,
+        None => &command.precondition,
+    };
+    let required = precondition::Bound::new(env, (required, command), rights);
+    let repeated = find_repeated(&command.items);
+    let mut earlier = HashMap::new();
+    let mut room = room(env);
+    let mut decided = decided.map(Vec::into_iter);
+    let mut all = Drafts::with_capacity(command.items.len());
+    for items in split_at_repeats(&command.items) {
+        let base = |id: &RecordId| earlier.get(id).or_else(|| heads.get(id)).cloned();
+        let mut drafts = make_drafts(env, (command, items), (&base, &required), rights);
+        required
+            .check(&rights.caller, &command.database, &mut drafts)
+            .await;
+        if drafts.iter().any(Result::is_err) && have_been_reshaped(env, types) {
+            // Records with the old fields were checked against a predicate with the new ones.
+            return Ok(None);
+        }
+        fail_whole_if_atomic(command, &drafts)?;
+        match &mut decided {
+            Some(decided) => rebase(decided, &mut drafts),
+            None => before::run(env, command, &mut drafts, &saving.cause).await?,
+        }
+        fail_whole_if_atomic(command, &drafts)?;
+        for draft in drafts.iter().flatten() {
+            if repeated.contains(&draft.record.id) {
+                let head = draft.outcome();
+                room.take(&head.record)?;
+                earlier.insert(draft.record.id.clone(), Arc::new(head));
+            }
+        }
+        all.append(&mut drafts);
+    }
+    Ok(Some(all))
+}
+
+/// Decides the drafts, in order.
+///
+/// # Errors
+/// Those of the limit of names.
+async fn decide_all(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    drafts: &mut Drafts,
+    (plan, inputs): (&mut Plan, &DecisionInputs),
+) -> Result<(), ApiError> {
+    // Whatever was built on a refused draft is refused with it.
+    let mut refused: HashMap<RecordId, ApiError> = HashMap::new();
+    for slot in drafts {
+        let Ok(draft) = slot else { continue };
+        let definition = env.definition(&draft.record.id.record_type);
+        // Refuses the whole save, with a status that clients know: they try it again later.
+        let mut attempt = match name_limit(command, draft, &definition) {
+            Some(limit) => Some(limit.admit().await?),
+            None => None,
+        };
+        let saved = match refused.get(&draft.record.id) {
+            Some(error) => Err(error.clone()),
+            None => plan.save(draft, &definition, inputs),
+        };
+        let is_taken = matches!(&saved, Err(error) if error.code == Code::Duplicated);
+        if let Some(attempt) = attempt.as_mut().filter(|_| !is_taken) {
+            attempt.give_back();
+        }
+        if let Err(error) = saved {
+            let id = draft.record.id.clone();
+            *slot = Err(failed(&id, error.clone()));
+            refused.insert(id, error);
+        }
+    }
+    Ok(())
+}
+
+/// Splits a request so that no part names a record twice.
+fn split_at_repeats(items: &[SaveSlot]) -> Vec<&[SaveSlot]> {
+    let mut parts = Vec::new();
+    let mut remaining = items;
+    while !remaining.is_empty() {
+        let mut seen = HashSet::new();
+        let ids = remaining.iter().map(|slot| slot.as_ref().ok());
+        let ids = ids.map(|item| item.map(|item| &item.id));
+        let new = ids.take_while(|id| id.is_none_or(|id| seen.insert(id)));
+        let length = new.count();
+        let (part, others) = remaining.split_at(length);
+        parts.push(part);
+        remaining = others;
+    }
+    parts
+}
+
+/// Finds the records that a request names more than once.
+fn find_repeated(items: &[SaveSlot]) -> HashSet<&RecordId> {
+    let mut seen = HashSet::new();
+    let ids = items.iter().flatten().map(|item| &item.id);
+    ids.filter(|id| !seen.insert(*id)).collect()
 }
 
 impl Saving<'_> {
@@ -257,9 +335,10 @@ fn have_been_reshaped(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
     types.any(|before| env.definition(&before.name).reshaped != before.reshaped)
 }
 
-/// Applies what was decided to the records as they are now.
-fn rebase(decided: Drafts, drafts: &mut Drafts) {
-    for (decided, slot) in decided.into_iter().zip(drafts) {
+/// Applies what was decided to the records as they are now, to as many as there are.
+fn rebase(decided: &mut std::vec::IntoIter<Result<Draft, ItemError>>, drafts: &mut Drafts) {
+    // In this order, so that what is decided about others is left for them.
+    for (slot, decided) in drafts.iter_mut().zip(decided) {
         match (decided, slot) {
             (Ok(decided), Ok(draft)) => draft.take_over(decided),
             (Err(failed), slot) => *slot = Err(failed),
@@ -274,26 +353,27 @@ async fn commit_plan(
     command: &SaveRecords,
     (drafts, caller): (Drafts, Caller),
     plan: Plan,
-    position: u64,
+    heads: &Heads,
 ) -> Result<Outcome<Saved>, ApiError> {
     let (commit, commit_answers) = if plan.events.is_empty() {
         (None, CommitAnswers::default())
     } else {
-        let drafts = drafts.iter().flatten();
-        let originals = drafts.filter_map(|draft| {
-            let original = draft.original.as_ref()?;
-            Some((draft.record.id.clone(), Arc::clone(original)))
-        });
+        let ids = drafts.iter().flatten().map(|draft| &draft.record.id);
+        let originals = ids.filter_map(|id| Some((id.clone(), Arc::clone(heads.get(id)?))));
         let originals = originals.collect();
-        let context = (&command.context, &command.context);
-        match commit_announced(env, (plan, position), originals, context).await? {
+        let (plan, context) = ((plan, heads.position), &command.context);
+        match commit_announced(env, plan, originals, (context, context)).await? {
             Outcome::Done((commit, commit_answers)) => (Some(commit), commit_answers),
             Outcome::Conflict => return Ok(Outcome::Conflict),
         }
     };
     let events = commit.iter().flat_map(|commit| &commit.events);
+    let mut results = results_of(drafts, heads, events);
+    if command.precondition == Precondition::Nothing {
+        spread_failures(&mut results);
+    }
     Ok(Outcome::Done(Saved {
-        results: results_of(drafts, events),
+        results,
         commit_answers,
         caller,
     }))
@@ -302,9 +382,12 @@ async fn commit_plan(
 /// Returns the record of every slot as the events leave it: one head for all slots of a record.
 fn results_of<'a>(
     drafts: Drafts,
+    stored: &Heads,
     events: impl Iterator<Item = &'a Event>,
 ) -> ItemResults<Arc<Head>> {
-    let heads = decide::heads_after(drafts.iter().flatten(), events);
+    let ids = drafts.iter().flatten().map(|draft| &draft.record.id);
+    let stored = ids.map(|id| (id.clone(), stored.get(id).cloned()));
+    let heads = decide::heads_after(stored.collect(), events);
     let result_of = |slot: Result<Draft, ItemError>| {
         let id = slot?.record.id;
         heads.get(&id).cloned().ok_or_else(|| {
@@ -315,14 +398,18 @@ fn results_of<'a>(
     drafts.into_iter().map(result_of).collect()
 }
 
+/// Makes the drafts of some items. `base` returns what a record is saved on.
 fn make_drafts(
     env: &RecordEnv,
-    command: &SaveRecords,
-    (heads, required): (&Heads, &precondition::Bound),
+    (command, items): (&SaveRecords, &[SaveSlot]),
+    (base, required): (
+        &dyn Fn(&RecordId) -> Option<Arc<Head>>,
+        &precondition::Bound,
+    ),
     Rights { caller, rules }: &Rights,
 ) -> Drafts {
     let now = env.clock.now();
-    let make = |slot: &Result<SaveItem, ItemError>| {
+    let make = |slot: &SaveSlot| {
         let item = slot.as_ref().map_err(Clone::clone)?;
         let definition = env.definition(&item.id.record_type);
         let at = DraftContext {
@@ -331,14 +418,14 @@ fn make_drafts(
             definition: &definition,
             now,
         };
-        let stored = heads.get(&item.id);
-        let is_here = |head: &&Arc<Head>| head.record.database == command.database;
+        let stored = base(&item.id);
+        let is_here = |head: &Arc<Head>| head.record.database == command.database;
         let original = required
-            .original(&item.id.record_type, stored.filter(is_here).cloned())
+            .original(&item.id.record_type, stored.clone().filter(is_here))
             .map_err(|error| failed(&item.id, error))?;
         // Checked last, so that a caller who may not create records learns nothing about other
         // databases.
-        let refuse_elsewhere = |draft: Draft| match stored {
+        let refuse_elsewhere = |draft: Draft| match &stored {
             Some(_) if draft.original.is_none() => Err(required.refuse_existing()),
             _ => Ok(draft),
         };
@@ -347,7 +434,7 @@ fn make_drafts(
             .and_then(refuse_elsewhere)
             .map_err(|error| failed(&item.id, error))
     };
-    command.items.iter().map(make).collect()
+    items.iter().map(make).collect()
 }
 
 /// Looks up what the drafts depend on in addition to themselves.
@@ -441,39 +528,19 @@ fn refuse_malformed_atomic(command: &SaveRecords) -> Result<(), ApiError> {
         .with_info("errors", errors.into()))
 }
 
-/// Makes each further copy of a record in one request keep what the copies before it bring.
-fn build_on_copies(command: &SaveRecords, drafts: &mut Drafts) {
-    let mut num_copies: HashMap<&RecordId, usize> = HashMap::new();
-    for item in command.items.iter().flatten() {
-        *num_copies.entry(&item.id).or_default() += 1;
-    }
-    let mut earlier = HashMap::new();
-    for (item, slot) in command.items.iter().zip(drafts) {
-        let (Ok(item), Ok(draft)) = (item, slot) else {
-            continue;
-        };
-        if num_copies.get(&item.id) == Some(&1) {
-            continue;
-        }
-        if let Some(fields) = earlier.get(&item.id) {
-            draft.build_on(fields, item);
-        }
-        earlier.insert(&item.id, draft.record.fields.clone());
-    }
-}
-
-/// Fails every copy of a record in one request if one of them fails.
-fn spread_failures(drafts: &mut Drafts) {
-    let failures: HashMap<RecordId, ApiError> = drafts
+/// Answers with a failure for every copy of a record in one request if one of them fails, as v1
+/// does.
+fn spread_failures(results: &mut ItemResults<Arc<Head>>) {
+    let failures: HashMap<RecordId, ApiError> = results
         .iter()
         .filter_map(|slot| slot.as_ref().err())
         .filter_map(|failed| Some((failed.id.clone()?, failed.error.clone())))
         .collect();
-    for slot in drafts {
-        if let Ok(draft) = slot
-            && let Some(error) = failures.get(&draft.record.id)
+    for slot in results {
+        if let Ok(head) = slot
+            && let Some(error) = failures.get(&head.record.id)
         {
-            *slot = Err(failed(&draft.record.id, error.clone()));
+            *slot = Err(failed(&head.record.id, error.clone()));
         }
     }
 }

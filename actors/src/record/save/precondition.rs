@@ -1,4 +1,4 @@
-//! What a save requires of the stored records, checked in every attempt, before hooks.
+//! What a save requires of the records that it replaces, checked in every attempt, before hooks.
 //!
 //! A caller learns no more than from a query: a predicate is refused for the fields that a query
 //! refuses, and a record that the query could not return does not match.
@@ -85,7 +85,7 @@ impl Bound {
         }
     }
 
-    /// Fails the drafts whose stored record does not match. The caller may change these records.
+    /// Fails the drafts whose record, as it is before them, does not match. The caller may change these records.
     pub(super) async fn check(&self, caller: &Caller, database: &Database, drafts: &mut Drafts) {
         let Self::Matches(conditions) = self else {
             return;

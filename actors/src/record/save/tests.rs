@@ -68,7 +68,12 @@ fn all_slots_of_a_record_have_one_head_with_what_each_of_them_changed() {
         changed(&often, 4, "c"),
         changed(&often, 5, "a"),
     ];
-    let results = results_of(drafts, events.iter());
+    let stored = [&often, &once, &untouched].map(|head| (head.record.id.clone(), Arc::clone(head)));
+    let stored = Heads {
+        position: 1,
+        by_id: stored.into(),
+    };
+    let results = results_of(drafts, &stored, events.iter());
     assert_eq!(results[2], Err(refused));
     let heads: Vec<_> = results.iter().flatten().collect();
     let fields = |head: &Head| {
@@ -93,7 +98,7 @@ fn a_record_that_the_events_do_not_make_is_told_as_lost() {
     if let Ok(draft) = &mut draft {
         draft.original = None;
     }
-    let results = results_of(vec![draft], [].iter());
+    let results = results_of(vec![draft], &Heads::default(), [].iter());
     let lost = results[0].as_ref().unwrap_err();
     assert_eq!(lost.error.code, Code::UnexpectedError);
     assert!(lost.error.message.ends_with("note/new"));
