@@ -32,8 +32,8 @@ pub(super) struct Core {
     pub(super) store: Arc<SqlStore>,
     /// The store's position when the log was started.
     pub(super) checkpoint: u64,
-    /// The store's position when it was opened.
-    pub(super) found_at: u64,
+    /// The store may have what was erased after this position.
+    pub(super) behind_since: u64,
     pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<TaskStates>,
@@ -45,7 +45,8 @@ pub(super) struct Core {
     pub(super) reserve: Arc<Reserve>,
 }
 
-/// The record store, its content at the log's end, and its position when it was opened.
+/// The record store, its content at the log's end, and the position after which it may have what was
+/// erased.
 pub(super) type Stored = (Arc<SqlStore>, Snapshot, u64);
 
 /// The disk's reserve, which is looked after until the token is cancelled.
@@ -59,7 +60,7 @@ impl Core {
     pub(super) async fn open(
         config: &Config,
         opened: OpenedLog,
-        (store, snapshot, found_at): Stored,
+        (store, snapshot, behind_since): Stored,
         (reserve, ending): WatchedReserve,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -115,7 +116,7 @@ impl Core {
             timeline,
             store,
             checkpoint: snapshot.checkpoint,
-            found_at,
+            behind_since,
             model,
             subscriptions,
             tasks,

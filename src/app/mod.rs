@@ -217,9 +217,9 @@ impl Application {
         let mut config = config.listening_at(address);
         let database = crate::plugin::open_database(&mut config).await;
         let database = database.map_err(StartError::io("the plugins' database cannot listen"))?;
-        let (store, snapshot, found_at) = ready_store(&config, &opened).await?;
+        let (store, snapshot, behind_since) = ready_store(&config, &opened).await?;
         let store = Arc::new(store.answering_at_most(config.http.limits.page_bytes));
-        let stored = (Arc::clone(&store), snapshot, found_at);
+        let stored = (Arc::clone(&store), snapshot, behind_since);
         let started = async {
             // The store was closed to others if another one was in use; now it has caught up with
             // the log.

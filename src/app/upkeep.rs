@@ -63,7 +63,7 @@ fn start_eraser(on: &StartContext<'_>, domain: &Domain) -> Arc<Eraser> {
     let sources = (Arc::clone(&domain.records), Arc::clone(&core.store) as _);
     let log = (Arc::clone(&core.log), Arc::clone(&core.erasures));
     let eraser = Eraser::new(domain.env.clone(), sources, log, holders);
-    let eraser = eraser.behind(core.found_at);
+    let eraser = eraser.behind(core.behind_since);
     let eraser = eraser.giving_up(Arc::clone(&core.reserve));
     let remover = Arc::new(Remover(Arc::clone(&domain.files.store)));
     let eraser = eraser.removing(remover, config.assets.upload_timeout);

@@ -52,7 +52,8 @@ pub(super) async fn fill(
     bar: &ProgressBar,
 ) -> Result<(), String> {
     let mut position = from;
-    let mut erased = ErasedMeanwhile::default();
+    let begun = ErasedMeanwhile::begin(store, segments, from).await;
+    let mut erased = begun.map_err(|error| error.to_string())?;
     while position < until {
         let commits = segments.read(position + 1, BATCH_EVENTS);
         let mut commits = commits.map_err(|error| error.to_string())?;
@@ -61,9 +62,10 @@ pub(super) async fn fill(
             return Err(format!("the log has no position {}", position + 1));
         };
         position = last.last_position();
+        let noted = erased.note(store, &commits).await;
+        noted.map_err(|error| error.to_string())?;
         let applied = store.apply(&commits).await;
         applied.map_err(|error| error.to_string())?;
-        erased.note(&commits);
         bar.set_position(position);
     }
     let forgotten = if from == 0 {

@@ -20,7 +20,7 @@ use super::postgres::Backend;
 use super::sql::{Arg, Sql};
 use super::sqlite::erase::failed;
 use super::store::{SqlStore, StoreLocation, Writer, open_writer_of};
-use super::{postgres, read, sqlite};
+use super::{behind, postgres, read, sqlite};
 
 /// How long to wait for those who may see erased rows, at first and at most. The wait is longer each
 /// time that it is in vain, so that readers who take turns are waited for, too.
@@ -97,6 +97,7 @@ impl Holder for SqlStore {
         found.map_err(|error| self.failed(error))
     }
 
+    /// The first call after a start names all that the store has lacked, see [`SqlStore::note_behind`].
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
         let mut state = self.forgetting.lock().await;
         let marked_by = self.mark_erased(positions).await?;
@@ -236,11 +237,12 @@ impl SqlStore {
             let (mut conn, _) = writer.conn()?;
             // Nothing is applied meanwhile; reads continue.
             match &self.home {
-                StoreLocation::File(file) => sqlite::scrub(&file.path).await,
+                StoreLocation::File(file) => sqlite::scrub(&file.path).await?,
                 StoreLocation::Server(_) => {
-                    postgres::scrub(&mut conn, &mut state.written, lock_wait).await
+                    postgres::scrub(&mut conn, &mut state.written, lock_wait).await?;
                 }
             }
+            behind::forget(&mut conn).await
         };
         match self.served_by(backend.as_ref(), written).await {
             Err(error) if backend.is_some() && postgres::is_held(&error) => {

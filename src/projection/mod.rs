@@ -14,6 +14,7 @@
 
 mod accounts;
 mod apply;
+mod behind;
 mod captured;
 mod conn;
 mod ddl;

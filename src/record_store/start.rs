@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
+use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError, UnavailableReason};
 use skytrail_schema::event::{Commit, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
@@ -32,7 +33,7 @@ const CATCH_UP_EVENTS: usize = 4096;
 /// Opens the record store and brings it up to the log. When this finds damage, the damage is
 /// recorded and the second attempt begins with a new store.
 ///
-/// Returns its content and the position that it was found at as well.
+/// Returns its content as well, and the position after which it may have what was erased.
 pub(crate) async fn ready_store(
     config: &Config,
     log: &OpenedLog,
@@ -44,8 +45,8 @@ pub(crate) async fn ready_store(
             // The next attempt must not find this connection in the database.
             let _ = store.close().await;
         }
-        let (snapshot, found_at) = caught_up?;
-        return Ok((store, snapshot, found_at));
+        let (snapshot, behind_since) = caught_up?;
+        return Ok((store, snapshot, behind_since));
     }
     tracing::info!(
         file = %config.store_path().display(),
@@ -53,7 +54,7 @@ pub(crate) async fn ready_store(
     );
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
-        Ok((snapshot, found_at)) => return Ok((store, snapshot, found_at)),
+        Ok((snapshot, behind_since)) => return Ok((store, snapshot, behind_since)),
         Err(error) if !damage_marker(&config.store_path()).exists() => {
             return Err(explained(error, &config.store_path()));
         }
@@ -62,8 +63,8 @@ pub(crate) async fn ready_store(
     // A damaged store may fail to close; its file is renamed either way.
     let _ = store.close().await;
     let store = open_store(config, log).await?;
-    let (snapshot, found_at) = catch_up(&store, log).await?;
-    Ok((store, snapshot, found_at))
+    let (snapshot, behind_since) = catch_up(&store, log).await?;
+    Ok((store, snapshot, behind_since))
 }
 
 /// Adds what is wrong with the store's files, which SQLite's own errors do not name.
@@ -272,53 +273,111 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 /// Applies what the log has and the store lacks, so that what is kept in memory starts complete.
 ///
 /// What was erased meanwhile is hidden; the eraser removes it for good, because others can delay that.
+/// Returns the position after which it has to.
 async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<(Snapshot, u64), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
     let head = log.report().head;
     let found_at = snapshot.checkpoint;
-    let snapshot = match numbers::add_missing(store, &log.segments(), found_at).await? {
+    let segments = log.segments();
+    let snapshot = match numbers::add_missing(store, &segments, found_at).await? {
         true => retry_while_unavailable(async || store.load_snapshot().await).await?,
         false => snapshot,
     };
-    if found_at == head {
+    let mut erased = ErasedMeanwhile::begin(store, &segments, found_at).await?;
+    if found_at == head && erased.since == found_at {
         return Ok((snapshot, found_at));
     }
     let mut position = found_at;
-    tracing::info!(position, head, "the record store catches up with the log");
-    let mut erased = ErasedMeanwhile::default();
+    if position < head {
+        tracing::info!(position, head, "the record store catches up with the log");
+    }
     while position < head {
-        let read = log.segments().read(position + 1, CATCH_UP_EVENTS);
+        let read = segments.read(position + 1, CATCH_UP_EVENTS);
         let commits = read.map_err(|error| failed(&error))?;
         let Some(last) = commits.last() else { break };
         position = last.last_position();
+        erased.note(store, &commits).await?;
         retry_while_unavailable(async || store.apply(&commits).await).await?;
-        erased.note(&commits);
     }
     erased
         .hide_in(store)
         .await
         .map_err(|error| failed(&error))?;
     let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
-    Ok((snapshot, found_at))
+    Ok((snapshot, erased.since))
 }
 
 /// What was erased while nobody fed a store.
-#[derive(Default)]
 pub(crate) struct ErasedMeanwhile {
+    /// The store may have what was erased after this position. A new store has only what the log
+    /// still has.
+    since: u64,
+    /// Whether the store keeps this position.
+    is_kept: bool,
     positions: Positions,
     scopes: Vec<ErasureScope>,
 }
 
 impl ErasedMeanwhile {
-    /// Records what these commits erase.
-    pub(crate) fn note(&mut self, commits: &[Arc<Commit>]) {
+    /// Begins with a store that was found at a position. If it was found without erasures before, and
+    /// has not been rewritten since, these are among them.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub(crate) async fn begin(
+        store: &SqlStore,
+        segments: &Segments,
+        found_at: u64,
+    ) -> Result<Self, StartError> {
+        let kept = retry_while_unavailable(async || store.behind_since().await).await?;
+        let since = kept.map_or(found_at, |kept| kept.min(found_at));
+        let mut erased = Self {
+            since,
+            is_kept: kept.is_some(),
+            positions: Positions::default(),
+            scopes: Vec::new(),
+        };
+        let mut position = since;
+        while position < found_at {
+            let read = segments.read(position + 1, CATCH_UP_EVENTS);
+            let commits = read.map_err(|error| StartError::Store(error.to_string()))?;
+            let Some(last) = commits.last() else { break };
+            position = last.last_position();
+            erased.add(&commits);
+        }
+        Ok(erased)
+    }
+
+    /// Records what these commits erase, before they are applied. The store keeps where it was: from
+    /// their application on, its checkpoint does not show that it lacks an erasure.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn note(
+        &mut self,
+        store: &SqlStore,
+        commits: &[Arc<Commit>],
+    ) -> Result<(), StartError> {
+        let erases_something = self.add(commits);
+        if erases_something && self.since > 0 && !self.is_kept {
+            let since = self.since;
+            retry_while_unavailable(async || store.note_behind(since).await).await?;
+            self.is_kept = true;
+        }
+        Ok(())
+    }
+
+    /// Adds what these commits erase; returns whether it is anything.
+    fn add(&mut self, commits: &[Arc<Commit>]) -> bool {
+        let num_known = self.scopes.len();
         for event in commits.iter().flat_map(|commit| &commit.events) {
             if let EventBody::ErasureRequested(request) = &event.body {
                 self.positions = self.positions.union(&request.positions);
                 self.scopes.push(request.scope.clone());
             }
         }
+        self.scopes.len() > num_known
     }
 
     /// Hides it in the store, since it may have been applied.

@@ -5,6 +5,7 @@ mod full_disk;
 mod killed;
 mod numbers;
 mod personal;
+mod put_back;
 mod retention;
 mod retention_random;
 pub mod search;

@@ -137,8 +137,8 @@ pub struct Eraser {
     upload_time: Duration,
     /// The log's end when this was built, where the last stop or crash left it.
     first_head: u64,
-    /// How far the record store was when it was opened.
-    first_checkpoint: u64,
+    /// The record store may still have what was erased after this position.
+    behind_since: u64,
     reserve: Option<Arc<Reserve>>,
     state: work::EraserStats,
 }
@@ -153,7 +153,7 @@ impl Eraser {
     ) -> Self {
         let first_head = env.log.head();
         Self {
-            first_checkpoint: first_head,
+            behind_since: first_head,
             env,
             records,
             devices,
@@ -183,10 +183,10 @@ impl Eraser {
         self
     }
 
-    /// The record store was opened at this position: it may still have what was erased after it.
+    /// The record store may still have what was erased after this position.
     #[must_use]
-    pub fn behind(mut self, first_checkpoint: u64) -> Self {
-        self.first_checkpoint = first_checkpoint;
+    pub fn behind(mut self, behind_since: u64) -> Self {
+        self.behind_since = behind_since;
         self
     }
 

@@ -119,14 +119,14 @@ impl Eraser {
         }
     }
 
-    /// Returns the finished erasures that the record store lacked when it was opened: it was behind,
-    /// or was put back. A new store has only what the log still has.
+    /// Returns the finished erasures that the record store lacked when it was opened, and has in its
+    /// files since then: it was behind, or was put back. A new store has only what the log still has.
     fn lacked_by_the_store(&self) -> Vec<Erasure> {
-        if self.first_checkpoint == 0 {
+        if self.behind_since == 0 {
             return Vec::new();
         }
         let mut erasures = self.erasures.last(usize::MAX);
-        erasures.retain(|it| it.is_finished && it.mark.position > self.first_checkpoint);
+        erasures.retain(|it| it.is_finished && it.mark.position > self.behind_since);
         erasures
     }
 

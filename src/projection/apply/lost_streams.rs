@@ -15,8 +15,8 @@ use skytrail_schema::event::{Event, EventBody, EventKind, Stream};
 use skytrail_schema::id::TypeName;
 
 use super::texts::{in_chunks, insert_or_fail, push_rows};
-use crate::projection::read;
 use crate::projection::sql::{Arg, Kind, Sql};
+use crate::projection::{behind, read};
 
 /// How many rows one statement writes.
 const SIZES: &[usize] = &[64, 16, 4, 1];
@@ -44,8 +44,9 @@ pub(super) enum Meaning {
 impl LostStreams {
     /// Loads the unknown things from the store.
     pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
-        let rows = Sql::new("SELECT stream, place FROM _lost");
-        let rows = rows.fetch_all(conn).await?;
+        let mut sql = Sql::new("SELECT stream, place FROM _lost WHERE stream<>");
+        sql.bind(behind::name());
+        let rows = sql.fetch_all(conn).await?;
         let things = rows.iter().map(|row| {
             let stream = Stream::parse(&row.text(0)?);
             let stream = stream.ok_or_else(|| sqlx::Error::Decode("no stream in _lost".into()))?;
