@@ -121,3 +121,49 @@ fn a_database_that_lacks_an_erasure_is_rewritten_however_often_the_server_ends()
     // It is done once.
     assert_eq!(database.sql("SELECT count(*) FROM app_myapp._lost"), "0\n");
 }
+
+/// Creates a table of a role in which an autovacuum has so much to do, so slowly, that it does not end.
+fn vacuum_slowly(database: &Database<'_>, role: &str, table: &str) {
+    database.sql_as(
+        role,
+        &format!(
+            "CREATE TABLE {table} (n integer, text text) WITH (autovacuum_vacuum_threshold = 1, \
+             autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 2000000000, \
+             autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1); \
+             INSERT INTO {table} SELECT n, repeat('y', 800) FROM generate_series(1, 20000) AS n; \
+             DELETE FROM {table} WHERE n % 2 = 0"
+        ),
+    );
+    eventually("it is vacuumed", || {
+        is_vacuumed(database, table).then_some(())
+    });
+}
+
+fn is_vacuumed(database: &Database<'_>, table: &str) -> bool {
+    let vacuums = "SELECT count(*) FROM pg_stat_progress_vacuum \
+                   WHERE datname = current_database() AND relid = ";
+    database.sql(&format!("{vacuums}'{table}'::regclass")) == "1\n"
+}
+
+/// The server's role sees of an autovacuum neither what it is nor what it does.
+#[test]
+fn an_erasure_does_not_wait_for_an_autovacuum() {
+    let postgres = Postgres::start_with("-c autovacuum_naptime=1s").lasting();
+    let database = postgres.database(&[]);
+    let name = database.name();
+    database.sql(&format!(
+        "CREATE ROLE app LOGIN; ALTER DATABASE {name} OWNER TO app"
+    ));
+    let url = database.url().replace("postgres@", "app@");
+    let server = TestServer::with(&[("DATABASE_URL", &url)]);
+    let master = Client::master(&server);
+    master.save("note/gone", json!({"text": CANARY}));
+    master.save("note/1", json!({"text": "stays"}));
+    database.sql("CREATE SCHEMA other AUTHORIZATION app");
+    // One elsewhere, and one that holds a table that is rewritten.
+    vacuum_slowly(&database, "app", "other.big");
+    vacuum_slowly(&database, "app", "app_myapp.big");
+    erase(&master, "note/gone");
+    assert!(is_vacuumed(&database, "other.big"));
+    assert_eq!(database.relations_with(CANARY), Vec::<String>::new());
+}

@@ -92,7 +92,8 @@ impl PartialEq for TableUser {
     }
 }
 
-/// Lists the transactions that hold tables of the schema. An autovacuum makes room by itself.
+/// Lists the transactions that hold tables of the schema. An autovacuum is left out: the database ends
+/// it when somebody waits for its table.
 pub(in crate::projection) async fn table_users(
     conn: &mut Conn<'_>,
 ) -> Result<Vec<TableUser>, sqlx::Error> {
@@ -101,9 +102,9 @@ pub(in crate::projection) async fn table_users(
         " FROM pg_stat_activity AS a JOIN (SELECT DISTINCT pid, virtualtransaction FROM pg_locks \
          WHERE granted AND relation IN (SELECT oid FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema))) AS l \
-         USING (pid) WHERE pid<>pg_backend_pid() \
-         AND coalesce(backend_type, '')<>'autovacuum worker' ORDER BY pid",
+         USING (pid) WHERE pid<>pg_backend_pid() AND NOT ",
     );
+    sql.push(IS_AUTOVACUUM).push(" ORDER BY pid");
     let rows = sql.fetch_all(conn).await?;
     let user = |row: &Row| {
         Ok(TableUser {
@@ -195,15 +196,20 @@ pub(in crate::projection) async fn readers_since(
 
 /// Describes a session of `pg_stat_activity`.
 const SESSION: &str = "format('process %s (%s, role %s)', pid, \
-                       coalesce(nullif(application_name, ''), 'no application_name'), \
+                       CASE WHEN datid IS NOT NULL AND usesysid IS NULL THEN 'autovacuum' \
+                       ELSE coalesce(nullif(application_name, ''), 'no application_name') END, \
                        coalesce(usename, 'none'))";
 
+/// Says that a session of `pg_stat_activity` is an autovacuum: only that works in a database without
+/// a role. Its `backend_type` is not shown to every role.
+const IS_AUTOVACUUM: &str = "(datid IS NOT NULL AND usesysid IS NULL)";
+
 /// Adds the condition that a session's snapshot is older than a transaction. A session of no
-/// database serves a standby.
+/// database serves a standby. No rows are kept for a session that vacuums, so it is none of them.
 fn push_is_reader(sql: &mut Sql, transaction: i64) {
     sql.push(
         "pid<>pg_backend_pid() AND coalesce(datname=current_database(), true) \
-         AND age(backend_xmin) > ",
+         AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) AND age(backend_xmin) > ",
     );
     push_age(sql, transaction);
 }
