@@ -67,7 +67,7 @@ pub struct Field {
 pub struct User {
     /// The user, by id, user name or email address.
     user: String,
-    /// Also erases the records that the user owns.
+    /// Also erases the records that the user owns, and the user's uploads that nothing names.
     #[arg(long)]
     records: bool,
     /// Keeps the user's files, also those that nothing else names.

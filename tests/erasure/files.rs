@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::search::places_of;
 use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
-use crate::files::{ask, path_of, upload};
+use crate::files::{ask, path_of, upload, upload_with};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::server::TestServer;
@@ -130,6 +130,66 @@ fn files_of_a_user_go_with_his_records_and_stay_when_that_is_asked_for() {
         json!({"record": "note/9", "why": "x", "files": "all"}),
     );
     assert_eq!(refused.code(), 107);
+}
+
+/// An app can end between the upload of a file and the save of the record that names it.
+#[test]
+fn what_a_user_uploaded_goes_with_his_records_though_no_record_names_it() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let file = |client: &Client, name: &str| {
+        let token = client.token.clone().unwrap();
+        let headers = [
+            ("Content-Type", "text/plain"),
+            ("X-Skygear-Access-Token", token.as_str()),
+        ];
+        upload_with(&server, name, &headers, &format!("{CANARY} {name}"))
+    };
+    let alone = file(&ada, "alone.txt");
+    let (given, bobs) = (file(&ada, "given.txt"), file(&bob, "bobs.txt"));
+    let announced =
+        json!({"filename": "late.txt", "content-type": "text/plain", "content-size": 5});
+    let announced = ada.call("asset:put", announced).result();
+    bob.save("note/bobs", json!({"file": named(&given)}));
+    let user = ada.user.clone().unwrap();
+    let erase_user = |more: Json| {
+        let mut body = json!({"user": user, "why": "a test"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        master.call("erase:user", body)
+    };
+
+    // Without the records, files stay, and so they do if that is asked for.
+    let erased = erase_user(json!({})).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    assert_eq!(erased.get("files"), None, "{erased}");
+    let none = erase_user(json!({"records": true, "files": false}));
+    assert_eq!(none.code(), 110);
+    assert!(is_there(&server, &alone));
+
+    let erased = erase_user(json!({"records": true})).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    let mut gone = [&alone, &announced["asset"]].map(|asset| asset["$name"].clone());
+    gone.sort_by_key(Json::to_string);
+    assert_eq!(erased["files"], json!(gone));
+    assert_eq!(erased["kept_files"], json!([given["$name"]]));
+    assert!(!is_there(&server, &alone));
+    assert!(is_there(&server, &given) && is_there(&server, &bobs));
+    let places = places_of(&server, &format!("{CANARY} alone"));
+    assert_eq!(places, Vec::<String>::new());
+    assert_eq!(erase_user(json!({"records": true})).code(), 110);
+
+    // When what names the other one has been erased, the file goes, too.
+    erase_record(&master, "note/bobs");
+    assert!(!is_there(&server, &given) && is_there(&server, &bobs));
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+    assert!(is_there(&server, &bobs));
 }
 
 /// A client that names a file during the erasure either keeps it or is refused.

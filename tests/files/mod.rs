@@ -44,9 +44,13 @@ fn announce(client: &Client, name: &str, content_type: &str, size: u64) -> (Json
 
 /// Uploads a string; returns the asset.
 pub fn upload(server: &TestServer, name: &str, content_type: &str, text: &str) -> Json {
-    let content_type = [("Content-Type", content_type)];
+    upload_with(server, name, &[("Content-Type", content_type)], text)
+}
+
+/// The same with these headers.
+pub fn upload_with(server: &TestServer, name: &str, headers: &[(&str, &str)], text: &str) -> Json {
     let path = format!("/files/{name}");
-    request(server, "PUT", &path, &content_type, Some(text.as_bytes())).result()
+    request(server, "PUT", &path, headers, Some(text.as_bytes())).result()
 }
 
 /// Returns the path of an asset's address on the server.

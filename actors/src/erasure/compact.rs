@@ -140,18 +140,18 @@ impl Eraser {
     ) -> Result<Outcome<Erased>, ApiError> {
         let head = self.env.log.head();
         let positions: Positions = versions.iter().map(|version| version.position).collect();
-        let mut naming = None;
+        let mut sought = None;
         if !retention.keeps_files {
             self.env.applied.wait_for(head).await?;
             let versions = versions.iter().filter(|version| version.has_files);
-            naming = Some(versions.map(|version| version.position).collect());
+            sought = Some(versions.map(|version| version.position).collect());
         }
         let scope = ErasureScope::Retention(Stream::Type(name.clone()));
         let why = format!("{name} keeps {retention}");
         let request = ErasureRequest::new(scope, why, positions);
         // Nothing needs the versions before a later full state, whatever happens meanwhile.
         let read = (head, Vec::new());
-        self.request((Plan::default(), request), naming, read, context)
+        self.request((Plan::default(), request), sought, read, context)
             .await
     }
 }

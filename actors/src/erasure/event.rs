@@ -62,11 +62,11 @@ impl Eraser {
         if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
-        let naming = command.with_files.then(|| vec![position]);
+        let sought = command.with_files.then(|| [position].into_iter().collect());
         let positions = [position].into_iter().collect();
         let request = ErasureRequest::new(ErasureScope::Events, command.why.clone(), positions);
         let read = (until, vec![ConflictKey::record(id)]);
-        self.request((plan, request), naming, read, &command.context)
+        self.request((plan, request), sought, read, &command.context)
             .await
     }
 }

@@ -108,14 +108,14 @@ impl Eraser {
         if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
-        let naming = with_files.then(|| positions.iter().collect());
+        let sought = with_files.then(|| positions.iter().collect());
         let scope = ErasureScope::Field {
             record: stream,
             field: field.clone(),
         };
         let request = ErasureRequest::new(scope, why.clone(), positions);
         let read = (until, vec![ConflictKey::record(id)]);
-        self.request((plan, request), naming, read, context).await
+        self.request((plan, request), sought, read, context).await
     }
 
     async fn save(

@@ -1,4 +1,5 @@
-//! The files that erased events name: they are erased as well, unless something else names them.
+//! The files that erased events name, or that an erased user uploaded: they are erased as well, unless
+//! something else names them.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +8,12 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::asset::see_assets;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventBody, NewEvent, Stream};
-use skytrail_schema::id::AssetName;
+use skytrail_schema::event::{EventBody, EventKind, NewEvent, Stream};
+use skytrail_schema::id::{AssetName, UserId};
 use skytrail_schema::positions::Positions;
 
 use super::{Eraser, HolderError};
-use crate::log::seek::{load_event, load_page};
+use crate::log::seek::{load_event, load_events, load_page};
 
 /// How many events are read at once.
 const BATCH_SIZE: usize = 1000;
@@ -27,7 +28,25 @@ pub trait FileRemover: Send + Sync + 'static {
     async fn remove(&self, names: &[AssetName]) -> Result<(), HolderError>;
 }
 
-/// Files that erased events named.
+/// What an erasure removes files for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FilesSought {
+    /// Erased events: the files that they name.
+    pub(super) naming: Vec<u64>,
+    /// Files that an erased user uploaded.
+    pub(super) uploaded: BTreeSet<AssetName>,
+}
+
+impl FromIterator<u64> for FilesSought {
+    fn from_iter<I: IntoIterator<Item = u64>>(naming: I) -> Self {
+        Self {
+            naming: naming.into_iter().collect(),
+            uploaded: BTreeSet::new(),
+        }
+    }
+}
+
+/// Files that erased events named, or that an erased user uploaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NamedFiles {
     /// Those that are erased as well.
@@ -48,19 +67,19 @@ impl NamedFiles {
 }
 
 impl Eraser {
-    /// Sorts the files that some events name into erased and kept ones. `naming` is among
+    /// Sorts the files that are sought into erased and kept ones. The events that name them are among
     /// `positions`, which are to be erased; `added` are events that the same commit adds. Anything
     /// that names one of the files later conflicts with an erasure that rests on this.
     pub(super) async fn files_of(
         &self,
-        naming: &[u64],
+        sought: FilesSought,
         positions: &Positions,
         added: &[NewEvent],
         until: u64,
     ) -> Result<NamedFiles, ApiError> {
-        let mut named = BTreeSet::new();
-        for position in naming {
-            let (_, event) = load_event(&*self.env.log, *position).await?;
+        let mut named = sought.uploaded;
+        for position in sought.naming {
+            let (_, event) = load_event(&*self.env.log, position).await?;
             see_files(&event.body, &mut |name| {
                 named.insert(AssetName::from(name));
             });
@@ -77,6 +96,32 @@ impl Eraser {
         let mut files = NamedFiles { erased, kept };
         files.erased.retain(|name| !files.kept.contains(name));
         Ok(files)
+    }
+
+    /// Finds the files that a user announced or uploaded and that are not erased.
+    pub(super) async fn uploaded_by(
+        &self,
+        user: &UserId,
+        until: u64,
+    ) -> Result<BTreeSet<AssetName>, ApiError> {
+        let mut positions = Vec::new();
+        for kind in [EventKind::AssetRegistered, EventKind::AssetUploaded] {
+            let listed = self.env.store.list_positions_of_kind(kind, 1, until);
+            positions.extend(listed.await?);
+        }
+        let mut names = BTreeSet::new();
+        for some in positions.chunks(BATCH_SIZE) {
+            for (commit, event) in load_events(&*self.env.log, some).await? {
+                if let (Stream::Asset(name), Some(by)) = (event.stream, &commit.actor.user)
+                    && by == user
+                {
+                    names.insert(name);
+                }
+            }
+        }
+        let names: Vec<AssetName> = names.into_iter().collect();
+        let known = self.env.assets.load(&names).await?;
+        Ok(known.into_keys().collect())
     }
 
     /// Finds which files other events name. No file is named before it is known, so the log is read

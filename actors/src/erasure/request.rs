@@ -12,6 +12,7 @@ use skytrail_schema::record::{Head, Record};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::files::FilesSought;
 use super::{Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -111,10 +112,10 @@ impl Eraser {
         if positions.is_empty() && !self.is_kept_beside(&scope).await? {
             return Err(nothing(id));
         }
-        let naming = command.with_files.then(|| positions.iter().collect());
+        let sought = command.with_files.then(|| positions.iter().collect());
         let request = ErasureRequest::new(scope, why.clone(), positions);
         let read = (position, vec![ConflictKey::record(id)]);
-        self.request((Plan::default(), request), naming, read, context)
+        self.request((Plan::default(), request), sought, read, context)
             .await
     }
 
@@ -189,18 +190,18 @@ impl Eraser {
     }
 
     /// Commits the intent, after the events that the plan already has, unless something that it
-    /// rests on has changed. With `naming`, the files that these of the erased events name are
-    /// erased as well, unless something else names them.
+    /// rests on has changed. The files that are sought are erased as well, unless something else
+    /// names them.
     pub(super) async fn request(
         &self,
         (mut plan, mut request): (Plan, ErasureRequest),
-        naming: Option<Vec<u64>>,
+        sought: Option<FilesSought>,
         (position, reads): (u64, Vec<ConflictKey>),
         context: &RequestContext,
     ) -> Result<Outcome<Erased>, ApiError> {
         let mut files = NamedFiles::default();
-        if let Some(naming) = naming {
-            let files_of = self.files_of(&naming, &request.positions, &plan.events, position);
+        if let Some(sought) = sought {
+            let files_of = self.files_of(sought, &request.positions, &plan.events, position);
             files = files_of.await?;
         }
         for name in &files.erased {

@@ -13,7 +13,8 @@ use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 
-use super::{Erased, Eraser};
+use super::files::FilesSought;
+use super::{Erased, Eraser, NamedFiles};
 use crate::accounts::plan_release;
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, Erasure};
@@ -202,11 +203,17 @@ impl Eraser {
         let sealed = sealed.iter().map(|event| event.position);
         positions.extend(sealed.filter(|position| !is_named(*position)));
         let positions: Positions = positions.into_iter().collect();
-        // A user who is already gone may have left records, which are erased now.
+        let sought = self.files_sought(command, &positions, position).await?;
+        // A user who is already gone may have left records or files, which are erased now.
         if positions.is_empty() && records.is_empty() {
-            return Err(super::request::nothing(user));
+            let files = match sought.clone() {
+                Some(sought) => self.files_of(sought, &positions, &[], position).await?,
+                None => NamedFiles::default(),
+            };
+            if files.erased.is_empty() {
+                return Err(super::request::nothing(user));
+            }
         }
-        let naming = command.with_files.then(|| positions.iter().collect());
         let scope = ErasureScope::User(user.clone());
         let request = ErasureRequest {
             keys: self.log.key_of(user).into_iter().collect(),
@@ -217,8 +224,26 @@ impl Eraser {
         // Events that are sealed with the user's key meanwhile have to be named, too.
         reads.push(ConflictKey::subject(user));
         let read = (position, reads);
-        self.request((Plan::default(), request), naming, read, context)
+        self.request((Plan::default(), request), sought, read, context)
             .await
+    }
+
+    /// Returns what files are removed for: the events that are erased, and with the user's records
+    /// also the user's uploads, which no record need name.
+    async fn files_sought(
+        &self,
+        command: &EraseUser,
+        positions: &Positions,
+        until: u64,
+    ) -> Result<Option<FilesSought>, ApiError> {
+        if !command.with_files {
+            return Ok(None);
+        }
+        let mut sought: FilesSought = positions.iter().collect();
+        if command.with_records {
+            sought.uploaded = self.uploaded_by(&command.user, until).await?;
+        }
+        Ok(Some(sought))
     }
 
     /// Plans that a record is deleted, or emptied if others refer to it.
