@@ -123,7 +123,11 @@ async fn vouched_for(
     let refused = || ApiError::new(Code::InvalidCredentials, refusal);
     let failure = |failed: PluginCallError| {
         let outage = failed.outage(&point.plugin);
-        let own = || Some(failed.error()).filter(|it| is_outage(it)).cloned();
+        let own = || {
+            Some(failed.error())
+                .filter(|it| auth::is_outage(it))
+                .cloned()
+        };
         outage.or_else(own).unwrap_or_else(refused)
     };
     let answer = answer.map_err(failure)?;
