@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn ids(keys: &[&str]) -> Vec<RecordId> {
-        keys.iter().map(|key| RecordId::new("note", key)).collect()
+        keys.iter().map(|key| RecordId::new("note", *key)).collect()
     }
 
     #[tokio::test]
