@@ -158,7 +158,11 @@ fn check_every_way_to_look(mut world: World, is_temporal: bool) {
     for _ in 0..2 {
         world.assert_numbers(&given, "no", &with);
         world.assert_numbers(&dropped, "no", &without);
-        world.assert_numbers(&again, "no", &[two.as_slice(), &[five.clone()]].concat());
+        world.assert_numbers(
+            &again,
+            "no",
+            &[two.as_slice(), std::slice::from_ref(&five)].concat(),
+        );
         world.rebuild();
     }
 }

@@ -48,6 +48,9 @@ pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
 /// One item of a request, or why there is none.
 type SaveSlot = Result<SaveItem, ItemError>;
 
+/// Returns what a record is saved on.
+type Base<'a> = dyn Fn(&RecordId) -> Option<Arc<Head>> + 'a;
+
 /// The context of one save, the same in every attempt.
 struct Saving<'a> {
     env: &'a RecordEnv,
@@ -398,14 +401,11 @@ fn results_of<'a>(
     drafts.into_iter().map(result_of).collect()
 }
 
-/// Makes the drafts of some items. `base` returns what a record is saved on.
+/// Makes the drafts of some items.
 fn make_drafts(
     env: &RecordEnv,
     (command, items): (&SaveRecords, &[SaveSlot]),
-    (base, required): (
-        &dyn Fn(&RecordId) -> Option<Arc<Head>>,
-        &precondition::Bound,
-    ),
+    (base, required): (&Base<'_>, &precondition::Bound),
     Rights { caller, rules }: &Rights,
 ) -> Drafts {
     let now = env.clock.now();
