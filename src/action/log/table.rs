@@ -133,9 +133,14 @@ mod tests {
         let raw = serde_json::value::to_raw_value(&event).unwrap();
         let line = Format::Csv.line(&raw);
         let expected = "7,t,record.created,record/note/=1,1,'=cmd,client,api,,,,c,,c.0,,\
-            \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\",\r\n";
+            \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\",,,\r\n";
         assert_eq!(line, expected);
         assert_eq!(Format::Csv.position(&line), Some(7));
+        let erased = json!({"position": 8, "sql": {"role": "lab"}, "erased": {"why": "w"}});
+        let erased = serde_json::value::to_raw_value(&erased).unwrap();
+        let erased = Format::Csv.line(&erased);
+        let expected = ",\"{\"\"role\"\":\"\"lab\"\"}\",\"{\"\"why\"\":\"\"w\"\"}\"\r\n";
+        assert!(erased.ends_with(expected), "{erased}");
         let line = Format::Jsonl.line(&raw);
         assert_eq!(serde_json::from_str::<Json>(&line).unwrap(), event);
         let line = "{\"position\":7,\"n\":1}\n";
