@@ -40,6 +40,9 @@ pub(super) struct Core {
     pub(super) consumers: Consumers,
     pub(super) ops_store: Arc<OpsStore>,
     pub(super) checkpoints: Arc<Checkpoints>,
+    /// Answers that wait for something are given without it.
+    pub(super) stopping: CancellationToken,
+    /// What works on its own ends.
     pub(super) ending: CancellationToken,
     pub(super) erasures: Arc<Erasures>,
     pub(super) reserve: Arc<Reserve>,
@@ -123,6 +126,7 @@ impl Core {
             consumers,
             ops_store: Arc::new(ops_store),
             checkpoints: Arc::new(checkpoints),
+            stopping: CancellationToken::new(),
             ending,
             erasures,
             reserve,

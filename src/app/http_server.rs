@@ -164,6 +164,6 @@ fn services(on: &StartContext<'_>, backend: Backend<'_>) -> Services {
         throttle: Arc::new(Throttle::new(config.http.auth_throttle)),
         door: Arc::default(),
         running: TaskTracker::new(),
-        stopping: CancellationToken::new(),
+        stopping: core.stopping.clone(),
     }
 }

@@ -67,7 +67,7 @@ fn start_eraser(on: &StartContext<'_>, domain: &Domain) -> Arc<Eraser> {
     let eraser = eraser.giving_up(Arc::clone(&core.reserve));
     let remover = Arc::new(Remover(Arc::clone(&domain.files.store)));
     let eraser = eraser.removing(remover, config.assets.upload_timeout);
-    let eraser = Arc::new(eraser);
+    let eraser = Arc::new(eraser.answering_until(core.stopping.clone()));
     let erased = background::erase(Arc::clone(&eraser), core.ending.clone());
     spawn::spawn_named("eraser", erased);
     if let Some(at) = config.storage.compact_at {

@@ -285,12 +285,20 @@ fn a_table_is_rewritten_once_for_an_erasure() {
          CREATE INDEX slow ON memo (public.slow(text))",
     );
     let slow = world.database.session("SELECT pg_advisory_lock(7)");
-    let body = json!({"record": "note/gone", "why": "asked for on paper"});
-    world.master.call("erase:record", body).result();
+    let asking = world.master.at(&world.server);
+    let asking = std::thread::spawn(move || {
+        let body = json!({"record": "note/gone", "why": "asked for on paper"});
+        asking.call("erase:record", body).result()
+    });
     let first = eventually("a table is rewritten", || {
         Some(rewrites(&world)).filter(|pid| !pid.is_empty())
     });
     world.server.terminate();
+    let asked = asking.join().unwrap();
+    assert_eq!(
+        asked["finished"], false,
+        "the stop does not wait for the erasure"
+    );
     eventually("the database has noticed that the server is gone", || {
         (rewrites(&world) != first).then_some(())
     });

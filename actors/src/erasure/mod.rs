@@ -29,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
+use tokio_util::sync::CancellationToken;
 
 use crate::device::DeviceStore;
 use crate::log::{BlankError, EmbeddedLog, Erasures, Reserve};
@@ -140,6 +141,8 @@ pub struct Eraser {
     /// The record store may still have what was erased after this position.
     behind_since: u64,
     reserve: Option<Arc<Reserve>>,
+    /// From then on no answer waits for an end.
+    stopping: CancellationToken,
     state: work::EraserStats,
 }
 
@@ -164,6 +167,7 @@ impl Eraser {
             upload_time: Duration::ZERO,
             first_head,
             reserve: None,
+            stopping: CancellationToken::new(),
             state: work::EraserStats::default(),
         }
     }
@@ -187,6 +191,13 @@ impl Eraser {
     #[must_use]
     pub fn behind(mut self, behind_since: u64) -> Self {
         self.behind_since = behind_since;
+        self
+    }
+
+    /// Once the token is cancelled, no request waits until its erasure is done.
+    #[must_use]
+    pub fn answering_until(mut self, stopping: CancellationToken) -> Self {
+        self.stopping = stopping;
         self
     }
 
