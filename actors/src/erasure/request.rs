@@ -205,11 +205,11 @@ impl Eraser {
             files = files_of.await?;
         }
         for name in &files.erased {
-            // Saves that name the file read and write this key, too: of two at once, the second is
-            // refused.
-            let key = ConflictKey::stream(&Stream::Asset(name.clone()));
-            plan.reads.insert(key);
-            plan.writes.insert(key);
+            // Of this and a save at once that names the file, the second is decided again.
+            plan.reads.insert(ConflictKey::uses_of_file(name));
+            let file = ConflictKey::stream(&Stream::Asset(name.clone()));
+            plan.reads.insert(file);
+            plan.writes.insert(file);
         }
         request.files = files.erased.iter().cloned().collect();
         let erasure = Stream::Erasure(Uuid::now_v7());
@@ -242,8 +242,9 @@ impl Eraser {
         };
         let mut num_open = self.erasures.watch();
         while !is_finished() {
-            match tokio::time::timeout_at(wait_until, num_open.changed()).await {
-                Ok(Ok(())) => {}
+            let change = tokio::time::timeout_at(wait_until, num_open.changed());
+            match self.stopping.run_until_cancelled(change).await {
+                Some(Ok(Ok(()))) => {}
                 _ => return Ok(requested),
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use skytrail_schema::event::{Service, Stream};
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 
 /// Something that a decision read or wrote, hashed to 64 bits.
 ///
@@ -44,6 +44,11 @@ impl ConflictKey {
     /// to it.
     pub fn references(id: &RecordId) -> Self {
         Self::of("references", &[id.record_type.as_str(), id.key.as_str()])
+    }
+
+    /// What names a file: written by a decision that names it, read by an erasure that removes it.
+    pub fn uses_of_file(name: &AssetName) -> Self {
+        Self::of("uses of file", &[name.as_str()])
     }
 
     /// The definition of a record type.

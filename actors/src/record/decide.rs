@@ -205,10 +205,10 @@ impl Plan {
         check_files(draft, inputs)?;
         for name in named_files(draft) {
             // An erasure that has already looked up who names the file has to look again. A save
-            // that comes after the erasure is decided again, and no longer finds the file.
-            let key = ConflictKey::stream(&Stream::Asset(name));
-            self.reads.insert(key);
-            self.writes.insert(key);
+            // that comes after the erasure is decided again, and no longer finds the file. Saves
+            // that name the same file do not wait for each other.
+            self.writes.insert(ConflictKey::uses_of_file(&name));
+            self.reads.insert(ConflictKey::stream(&Stream::Asset(name)));
         }
         let references = new_references(draft);
         self.check_references(&references, inputs)?;

@@ -17,16 +17,16 @@ use skytrail_schema::event::{
     SNAPSHOT_EVERY, Stream,
 };
 use skytrail_schema::field_access::FieldRules;
-use skytrail_schema::id::{Database, RecordId, TypeName, UserId};
+use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
-use skytrail_schema::value::Value;
+use skytrail_schema::value::{Asset, Value};
 use uuid::Uuid;
 
 use self::strategies::{Request, all_ids, any_request};
 use super::apply::{self, Folded};
-use super::decide::{DecisionInputs, Plan, head_after, new_references};
+use super::decide::{DecisionInputs, Plan, head_after, new_files, new_references};
 use super::draft::{self, DraftContext};
 use super::messages::{ItemAccess, SaveItem};
 use super::migrate;
@@ -245,6 +245,7 @@ impl World {
         let targets = new_references(&draft).into_iter().filter(exists);
         let inputs = DecisionInputs {
             existing: targets.collect(),
+            files: new_files(&draft).into_iter().collect(),
             ..DecisionInputs::default()
         };
         plan.save(&draft, &definition, &inputs)
@@ -520,6 +521,43 @@ fn a_decision_names_what_it_rests_on() {
     ] {
         assert!(plan.writes.contains(&key));
     }
+}
+
+/// Any number of records can get the same file at the same time.
+#[test]
+fn saves_that_name_the_same_file_do_not_wait_for_each_other() {
+    let mut world = World::new();
+    let photo = Value::Asset(Box::new(Asset {
+        name: "photo".to_owned(),
+        content_type: None,
+        url: None,
+    }));
+    let item = |id: &str| SaveItem {
+        id: RecordId::parse(id).unwrap(),
+        access: ItemAccess::Unsaid,
+        fields: Fields::from_iter([("photo".to_owned(), photo.clone())]),
+        restored: None,
+    };
+    // Otherwise both would extend the type.
+    world.run(&Request::Save {
+        items: vec![item("note/first")],
+        user: "u1",
+    });
+    let caller = Caller {
+        user: Some("u1".into()),
+        ..Caller::default()
+    };
+    let [one, other] = ["note/a", "note/b"].map(|id| {
+        let mut plan = Plan::default();
+        world.decide(&item(id), &caller, &mut plan).unwrap();
+        plan
+    });
+    assert!(one.reads.is_disjoint(&other.writes));
+    // An erasure of the file sees them, and they see it.
+    let name = AssetName::from("photo");
+    assert!(one.writes.contains(&ConflictKey::uses_of_file(&name)));
+    let file = ConflictKey::stream(&Stream::Asset(name));
+    assert!(one.reads.contains(&file));
 }
 
 /// A client can ask for the last number of 32 bits and leave none to others.
