@@ -177,6 +177,30 @@ fn a_sign_up_that_fails_costs_a_try_only_for_a_name_that_is_taken() {
     assert!((0..5).any(|_| log_in(&anyone, "eve", FIRST).status == 429));
 }
 
+/// Copies after a name that is taken are refused with it, and reveal nothing themselves.
+#[test]
+fn a_name_that_is_taken_costs_one_try_however_many_copies_follow() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    Client::signed_up(&server, "ada");
+    let eve = Client::signed_up(&server, "eve");
+    let id = format!("user/{}", eve.user.clone().unwrap());
+    let named = |name: &str| json!({"_id": id, "username": name});
+    let mut records = vec![named("ada")];
+    records.extend((0..30).map(|number| named(&format!("free{number}"))));
+    let saved = eve.call("record:save", json!({"records": records}));
+    let codes = saved.result();
+    let codes = codes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["code"].clone());
+    assert_eq!(codes.collect::<Vec<_>>(), vec![json!(109); 31]);
+    let anyone = Client::anonymous(&server);
+    assert_eq!(log_in(&anyone, "ada", "wrong").code(), 105);
+    let saved = eve.call("record:save", json!({"records": [named("eve2")]}));
+    assert_eq!(saved.result()[0]["username"], "eve2");
+}
+
 #[test]
 fn saves_reveal_names_that_are_taken_no_faster_than_sign_ups() {
     let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);

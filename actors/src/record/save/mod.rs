@@ -220,16 +220,17 @@ async fn decide_all(
     let mut refused: HashMap<RecordId, ApiError> = HashMap::new();
     for slot in drafts {
         let Ok(draft) = slot else { continue };
+        if let Some(error) = refused.get(&draft.record.id) {
+            *slot = Err(failed(&draft.record.id, error.clone()));
+            continue;
+        }
         let definition = env.definition(&draft.record.id.record_type);
         // Refuses the whole save, with a status that clients know: they try it again later.
         let mut attempt = match name_limit(command, draft, &definition) {
             Some(limit) => Some(limit.admit().await?),
             None => None,
         };
-        let saved = match refused.get(&draft.record.id) {
-            Some(error) => Err(error.clone()),
-            None => plan.save(draft, &definition, inputs),
-        };
+        let saved = plan.save(draft, &definition, inputs);
         let is_taken = matches!(&saved, Err(error) if error.code == Code::Duplicated);
         if let Some(attempt) = attempt.as_mut().filter(|_| !is_taken) {
             attempt.give_back();
