@@ -17,7 +17,7 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
     .maybe(is_ready);
     let each = plugins.map(|it| it.plugins.as_slice()).unwrap_or_default();
     type Metric = fn(&PluginState) -> u64;
-    let figures: [(&str, &str, Metric); 9] = [
+    let figures: [(&str, &str, Metric); 10] = [
         (
             "skytrail_plugin_calls_total",
             "Requests to plugins that ended.",
@@ -59,6 +59,11 @@ pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState
         ("skytrail_plugin_workers", "Workers connected.", |it| {
             it.connected as u64
         }),
+        (
+            "skytrail_plugin_missing",
+            "1 while a listed plugin has been out of reach for longer than requests wait.",
+            |it| u64::from(it.is_missing),
+        ),
     ];
     for (name, help, of) in figures {
         let mut family = text.metric(name, help);

@@ -51,7 +51,7 @@ fn every_figure_to_watch_exists_and_has_a_rule() {
     let without: Vec<_> = listed.difference(&ruled).collect();
     assert!(without.is_empty(), "no rule: {without:?}");
     for figure in [
-        "skytrail_plugin_workers",
+        "skytrail_plugin_missing",
         "skytrail_push_held",
         "skytrail_task_runs_total",
         "skytrail_audit_entries_total",

@@ -13,6 +13,7 @@ use crate::support::eventually;
 use crate::support::server::{TestServer, lasting_address};
 
 const WORKERS: &str = "skytrail_plugin_workers{plugin=\"TEST\"}";
+const MISSING: &str = "skytrail_plugin_missing{plugin=\"TEST\"}";
 
 /// Waits until the health is degraded for a reason that contains these words.
 fn await_reason(server: &TestServer, words: &str) {
@@ -55,6 +56,15 @@ fn a_plugin_without_workers_is_a_trouble_until_one_is_back() {
     let refused = save(&master, json!({"_id": "note/1"})).join().unwrap();
     assert_eq!(refused.result()[0]["code"], 118);
     assert_eq!(figure(&scrape(&server), WORKERS), 0.0);
+    assert_eq!(figure(&scrape(&server), MISSING), 1.0);
+    // A deploy that hangs connects, and does not register.
+    let hanging = Worker::greet(&server, &json!({}));
+    eventually("it is connected", || {
+        (figure(&scrape(&server), WORKERS) == 1.0).then_some(())
+    });
+    assert_eq!(figure(&scrape(&server), MISSING), 1.0);
+    await_reason(&server, "no worker of the plugin TEST is connected");
+    hanging.die();
     // Everything else works, so a load balancer must not take the server away.
     assert_eq!(healthz(&server), 200);
     eventually("the log warns", || {
