@@ -192,6 +192,60 @@ fn what_a_user_uploaded_goes_with_his_records_though_no_record_names_it() {
     assert!(is_there(&server, &bobs));
 }
 
+/// Whoever knows a file's name can name it in a record of their own, and read it.
+#[test]
+fn an_administrator_is_not_told_of_files_that_only_others_private_records_name() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let boss = Client::signed_up(&server, "boss");
+    let roles = json!({"roles": ["Boss"]});
+    master.call("role:admin", roles).result();
+    let body = json!({"users": [boss.user], "roles": ["Boss"]});
+    master.call("role:assign", body).result();
+    let file = |client: &Client, name: &str| {
+        let token = client.token.clone().unwrap();
+        let headers = [
+            ("Content-Type", "text/plain"),
+            ("X-Skygear-Access-Token", token.as_str()),
+        ];
+        upload_with(&server, name, &headers, CONTROL)
+    };
+    let private = |client: &Client, record: &str, asset: &Json| {
+        let records = json!([{"_id": record, "file": named(asset)}]);
+        let body = json!({"database_id": "_private", "records": records});
+        let saved = client.call("record:save", body).result();
+        assert_eq!(saved[0]["_type"], "record", "{saved}");
+    };
+    // A private record names one file, and a private record of a personal type the other one,
+    // which something else names, too.
+    let body = json!({"type": "diary", "personal": true});
+    master.call("schema:personal", body).result();
+    let (own, shared) = (file(&ada, "own.txt"), file(&ada, "shared.txt"));
+    private(&ada, "note/hers", &own);
+    private(&ada, "diary/hers", &shared);
+    private(&bob, "note/his", &shared);
+
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = boss.call("erase:user", body.clone()).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    assert_eq!(erased["refused"][0]["record"], "note/hers", "{erased}");
+    let told = erased.to_string();
+    for asset in [&own, &shared] {
+        assert!(!told.contains(asset["$name"].as_str().unwrap()), "{told}");
+        assert!(is_there(&server, asset));
+    }
+    assert_eq!(erased["num_kept_files"], 2, "{erased}");
+
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(erased["files"], json!([own["$name"]]), "{erased}");
+    assert_eq!(erased["kept_files"], json!([shared["$name"]]), "{erased}");
+    assert_eq!(erased["num_kept_files"], 1, "{erased}");
+}
+
 /// A client that names a file during the erasure either keeps it or is refused.
 #[test]
 fn a_file_that_somebody_names_meanwhile_stays_or_cannot_be_named() {

@@ -33,7 +33,8 @@ impl Eraser {
     /// temporal; 102 for another user's private record.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
         let requested = retry_on_conflict(None, |_| self.try_request_event(&command)).await?;
-        self.await_end(requested, &command.context).await
+        let erased = self.await_end(requested, &command.context).await?;
+        Ok(erased.told_to(&command.context))
     }
 
     async fn try_request_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {

@@ -43,7 +43,8 @@ impl Eraser {
     /// user's private record.
     pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
         let requested = self.request_field(&command).await?;
-        self.await_end(requested, &command.context).await
+        let erased = self.await_end(requested, &command.context).await?;
+        Ok(erased.told_to(&command.context))
     }
 
     /// Like [`Eraser::field`], but does not wait for the end.

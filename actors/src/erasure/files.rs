@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::asset::see_assets;
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, EventKind, NewEvent, Stream};
 use skytrail_schema::id::{AssetName, UserId};
@@ -55,6 +56,13 @@ pub struct NamedFiles {
     /// Those that stay: something else names them, or did in a past that is kept.
     #[serde(rename = "kept_files", skip_serializing_if = "BTreeSet::is_empty")]
     pub kept: BTreeSet<AssetName>,
+    /// How many stay.
+    #[serde(rename = "num_kept_files", skip_serializing_if = "is_zero")]
+    pub num_kept: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl NamedFiles {
@@ -63,6 +71,17 @@ impl NamedFiles {
         self.erased.extend(other.erased);
         self.kept.extend(other.kept);
         self.kept.retain(|name| !self.erased.contains(name));
+    }
+
+    /// Returns what the caller is told: others than the master key learn only how many files stay.
+    /// Whoever knows a file's name can name it in a record and read it, and what names these files
+    /// may be private.
+    pub(super) fn told_to(mut self, caller: &Caller) -> Self {
+        self.num_kept = self.kept.len();
+        if !caller.is_master() {
+            self.kept.clear();
+        }
+        self
     }
 }
 
@@ -93,7 +112,11 @@ impl Eraser {
                 kept.extend(erased.get(name).cloned());
             });
         }
-        let mut files = NamedFiles { erased, kept };
+        let mut files = NamedFiles {
+            erased,
+            kept,
+            num_kept: 0,
+        };
         files.erased.retain(|name| !files.kept.contains(name));
         Ok(files)
     }

@@ -56,6 +56,14 @@ pub struct Erased {
     pub finished: bool,
 }
 
+impl Erased {
+    /// Returns what the caller is told of it.
+    pub(super) fn told_to(self, context: &RequestContext) -> Self {
+        let files = self.files.told_to(&context.caller);
+        Self { files, ..self }
+    }
+}
+
 impl Eraser {
     /// Erases a record; returns when it is gone, or when that takes too long.
     ///
@@ -64,7 +72,8 @@ impl Eraser {
     /// record.
     pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
         let requested = self.request_record(&command).await?;
-        self.await_end(requested, &command.context).await
+        let erased = self.await_end(requested, &command.context).await?;
+        Ok(erased.told_to(&command.context))
     }
 
     /// Like [`Eraser::record`], but does not wait for the end.

@@ -87,6 +87,7 @@ impl Eraser {
             done.finished &= one.finished;
             done.files.add(one.files);
         }
+        done.files = done.files.told_to(&context.caller);
         Ok(done)
     }
 

@@ -117,7 +117,7 @@ impl Eraser {
         }
         Ok(UserErased {
             user: command.user.clone(),
-            erased,
+            erased: erased.told_to(context),
             num_records,
             refused,
         })
