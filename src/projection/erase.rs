@@ -12,6 +12,7 @@ use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
 use tokio::time::Instant;
 
+use super::apply::forget_past;
 use super::captured;
 use super::conn::{Conn, SHORT_WAIT};
 use super::history::ERASED;
@@ -273,8 +274,6 @@ async fn mark(
     catalog: &Catalog,
     positions: &Positions,
 ) -> Result<(), sqlx::Error> {
-    let pasts = catalog.sorted().into_values();
-    let pasts: Vec<_> = pasts.filter_map(|layout| layout.past()).collect();
     let mut tx = conn.begin_writing().await?;
     for (first, last) in positions.runs() {
         let mut sql = Sql::new("UPDATE _history SET kind = kind | ");
@@ -288,14 +287,7 @@ async fn mark(
         sql.bind(Arg::unsigned(*first)).push(" AND ");
         sql.bind(Arg::unsigned(*last));
         sql.execute(&mut tx.conn()).await?;
-        for past in &pasts {
-            let mut sql = Sql::new("DELETE FROM ");
-            sql.name(&past.name);
-            sql.push(" WHERE _position BETWEEN ")
-                .bind(Arg::unsigned(*first));
-            sql.push(" AND ").bind(Arg::unsigned(*last));
-            sql.execute(&mut tx.conn()).await?;
-        }
     }
+    forget_past(&mut tx.conn(), catalog, positions).await?;
     tx.commit().await
 }

@@ -11,6 +11,7 @@ mod retention_random;
 pub mod search;
 mod single;
 mod users;
+mod waiting;
 
 use std::process::Output;
 

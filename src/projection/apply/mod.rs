@@ -42,6 +42,7 @@ use super::postgres;
 use super::sql::{Arg, Sql};
 
 pub(super) use self::history::stream_hash;
+pub(super) use self::past::forget as forget_past;
 pub(super) use self::settings::{Indexing, save_type};
 
 /// The longest that a change of a table waits for the table.
@@ -490,6 +491,10 @@ impl Session<'_> {
             // Everything else is only in the log, for those who read it.
             Stream::Erasure(_) => match &event.body {
                 EventBody::ErasureRequested(request) => {
+                    // Queries of the past would show it until the erasure gets to this store. What
+                    // this batch replaces has to be there first.
+                    self.records.flush(conn, self.texts).await?;
+                    forget_past(conn, &self.catalog, &request.positions).await?;
                     settings::note_counters(conn, &self.catalog, request).await
                 }
                 _ => Ok(()),

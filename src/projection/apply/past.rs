@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use skytrail_schema::id::RecordKey;
+use skytrail_schema::positions::Positions;
 
 use super::ApplyError;
 use super::row::{Pending, place};
 use super::texts::{in_chunks, insert_or_fail, push_rows};
 use crate::projection::conn::Conn;
-use crate::projection::layout::{Table, stored_columns};
+use crate::projection::layout::{Catalog, Table, stored_columns};
 use crate::projection::sql::{Arg, Kind, Sql};
 
 /// How many records one statement copies.
@@ -33,6 +34,26 @@ pub(super) async fn keep(
         let text = copy(table, past, chunk.len()).into_text();
         text.execute(conn, chunk.into_iter().flatten().collect())
             .await?;
+    }
+    Ok(())
+}
+
+/// Deletes the past versions that events wrote.
+pub(in crate::projection) async fn forget(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    positions: &Positions,
+) -> Result<(), sqlx::Error> {
+    let layouts = catalog.sorted().into_values();
+    for past in layouts.filter_map(|layout| layout.past()) {
+        for (first, last) in positions.runs() {
+            let mut sql = Sql::new("DELETE FROM ");
+            sql.name(&past.name);
+            sql.push(" WHERE _position BETWEEN ")
+                .bind(Arg::unsigned(*first));
+            sql.push(" AND ").bind(Arg::unsigned(*last));
+            sql.execute(conn).await?;
+        }
     }
     Ok(())
 }
