@@ -108,7 +108,7 @@ fn to_wire(erasure: &Erasure) -> Json {
         "num_events": erasure.request.positions.len(),
         "num_keys": erasure.request.keys.len(),
         "files": erasure.request.files,
-        "finished": erasure.is_finished,
+        "finished": erasure.is_finished(),
     })
 }
 

@@ -25,6 +25,7 @@ use crate::projection::{
     OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
 use crate::proof::open_signed;
+use crate::record_store::erased::may_have_erased;
 use crate::record_store::leftovers::{self, Filling};
 use crate::record_store::moved;
 
@@ -125,14 +126,36 @@ async fn replace(config: &Config) -> Result<(), String> {
     }
     // After a restore there is no old store.
     let has_old = current.exists();
+    let is_kept = has_old && !has_erased(StorePlace::File(&current), &opened.segments()).await?;
+    if !is_kept {
+        // Before the switch, so that a crash leaves no copy.
+        remove(&current).map_err(|error| with_causes(&error))?;
+    }
     switch(new, &current).map_err(|error| with_causes(&error))?;
     // Damage that was found in the old store does not concern the new one.
     let _ = std::fs::remove_file(damage_marker(&current));
     let kept = current.with_extension(PREVIOUS);
-    let kept = format!("; the old store is kept in {}", kept.display());
-    let kept = if has_old { kept.as_str() } else { "" };
-    say(&format!("rebuilt from {head} events{kept}"));
+    let kept = is_kept.then(|| kept.display().to_string());
+    say(&describe(head, has_old, kept));
     Ok(())
+}
+
+/// Whether the store that is replaced may have what was erased since: then it is not kept.
+pub(super) async fn has_erased(place: StorePlace<'_>, segments: &Segments) -> Result<bool, String> {
+    let checked = may_have_erased(place, segments).await;
+    checked.map_err(|error| error.to_string())
+}
+
+/// Says what became of the old store, if there was one.
+pub(super) fn describe(head: u64, has_old: bool, kept: Option<String>) -> String {
+    let rebuilt = format!("rebuilt from {head} events");
+    match kept {
+        Some(place) => format!("{rebuilt}; the old store is kept in {place}"),
+        None if has_old => {
+            format!("{rebuilt}; the old store is deleted: it may have what was erased since")
+        }
+        None => rebuilt,
+    }
 }
 
 /// Builds the indexes that the old store had for its queries, or was asked to have.

@@ -7,19 +7,19 @@ use skytrail_actors::capture::CaptureSource as _;
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
 
-use super::rebuild::{progress_bar, report};
+use super::rebuild::{describe, has_erased, progress_bar, report};
 use super::{complain, open_log, say};
 use crate::causes::with_causes;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     HeldStore, OpenError, ServerOptions, SqlStore, beside, check_old, copy_captured, count_waiting,
-    digest_server, drop_leftovers, drop_store, origin_server, switch_schemas,
+    digest_server, drop_leftovers, drop_old, drop_store, origin_server, switch_schemas,
 };
 use crate::proof::open_signed;
+use crate::record_store::erased::ErasedMeanwhile;
 use crate::record_store::leaving;
 use crate::record_store::origin::{ForeignStore, check_origin, find_foreign};
-use crate::record_store::start::ErasedMeanwhile;
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
@@ -115,7 +115,9 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     // nobody must be told to delete that.
     let free = open_signed(&config.data_dir, JournalOptions::default());
     drop(free.map_err(|error| error.to_string())?);
-    let taken = match foreign_store(config, database).await {
+    let foreign = foreign_store(config, database).await;
+    let is_foreign = foreign.is_some();
+    let taken = match foreign {
         Some(foreign) => Err(format!(
             "{}: it is replaced",
             foreign.describe(&config.app.name)
@@ -151,13 +153,18 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
             with_causes(&error)
         ));
     }
-    for told in switch_schemas(url, &new, app).await.map_err(failed)? {
+    // Another log says nothing about it.
+    let is_kept = is_foreign || !has_erased(place(app), &opened.segments()).await?;
+    let mut told = switch_schemas(url, &new, app).await.map_err(failed)?;
+    if !is_kept {
+        told.extend(drop_old(url, app).await.map_err(failed)?);
+    }
+    for told in told {
         complain(&told);
     }
     held.close().await.map_err(failed)?;
-    say(&format!(
-        "rebuilt from {head} events; the old store is kept in the schema app_{app}~old"
-    ));
+    let kept = is_kept.then(|| format!("the schema app_{app}~old"));
+    say(&describe(head, true, kept));
     Ok(())
 }
 

@@ -8,10 +8,14 @@
 
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Stream;
+use sqlx::{ConnectOptions as _, Connection as _};
 use uuid::Uuid;
 
 use super::conn::Conn;
+use super::index::StorePlace;
+use super::postgres;
 use super::sql::{Arg, Sql};
+use super::sqlite::{OpenError, StoreOptions, reader_options};
 use super::store::{SqlStore, open_writer_of};
 
 /// Returns the value that identifies the row in `_lost`.
@@ -27,10 +31,7 @@ impl SqlStore {
     pub(crate) async fn behind_since(&self) -> Result<Option<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let mut sql = Sql::new("SELECT place FROM _lost WHERE stream=");
-        sql.bind(name());
-        let row = sql.fetch_optional(&mut conn).await;
-        let position = row.and_then(|row| row.map(|row| row.unsigned(0)).transpose());
+        let position = load(&mut conn).await;
         position.map_err(|error| self.failed(error))
     }
 
@@ -55,6 +56,44 @@ impl SqlStore {
         }
         noted.map_err(|error| self.failed(error))
     }
+}
+
+/// Returns the position up to which a store that no server uses lacks no erasure: where it is, or was
+/// when it was found without some.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub(crate) async fn whole_until(place: StorePlace<'_>) -> Result<u64, OpenError> {
+    match place {
+        StorePlace::File(path) => {
+            let options = reader_options(path, &StoreOptions::default());
+            let mut conn = options.connect().await?;
+            let position = load_whole_until(&mut Conn::file(&mut conn)).await;
+            conn.close().await?;
+            Ok(position?)
+        }
+        StorePlace::Server { url, app } => {
+            let (mut conn, extensions) = postgres::open_beside(url, app).await?;
+            let position = load_whole_until(&mut Conn::server(&mut conn, extensions)).await;
+            conn.close().await?;
+            Ok(position?)
+        }
+    }
+}
+
+async fn load_whole_until(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
+    let row = Sql::new("SELECT position FROM _checkpoint");
+    let row = row.fetch_optional(conn).await?;
+    let position = row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)?;
+    let kept = load(conn).await?;
+    Ok(kept.map_or(position, |kept| kept.min(position)))
+}
+
+async fn load(conn: &mut Conn<'_>) -> Result<Option<u64>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT place FROM _lost WHERE stream=");
+    sql.bind(name());
+    let row = sql.fetch_optional(conn).await?;
+    row.map(|row| row.unsigned(0)).transpose()
 }
 
 async fn insert(conn: &mut Conn<'_>, position: u64) -> Result<(), sqlx::Error> {

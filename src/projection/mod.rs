@@ -39,6 +39,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use behind::whole_until;
 pub use captured::{copy_captured, count_parked, count_waiting, move_captured};
 pub(crate) use hindrance::find_hindrance;
 pub(crate) use layout::is_shared;
@@ -46,7 +47,7 @@ pub(crate) use numbered::Given;
 pub(crate) use postgres::is_transient;
 pub use postgres::{
     HeldStore, ServerOptions, StoreOrigin, beside, bring_back, check_old, digest_server,
-    drop_leftovers, drop_store, list_theirs, origin_server, place_of, switch_schemas,
+    drop_leftovers, drop_old, drop_store, list_theirs, origin_server, place_of, switch_schemas,
 };
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};

@@ -1,6 +1,7 @@
 //! The record store during the life of a data folder: how a start brings it up to the log, how it
 //! is moved or replaced, and what remains afterwards.
 
+pub(crate) mod erased;
 pub(crate) mod leaving;
 pub mod leftovers;
 pub(crate) mod moved;

@@ -1,15 +1,10 @@
 //! The record store at a start: it is opened, made anew if necessary, and brought up to the log.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
-use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError, UnavailableReason};
-use skytrail_schema::event::{Commit, ErasureScope, EventBody};
-use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
 
 use crate::app::StartError;
@@ -18,8 +13,9 @@ use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, bring_back, damage_marker,
-    drop_leftovers, find_hindrance, is_transient, part,
+    drop_leftovers, find_hindrance, is_transient, part, remove,
 };
+use crate::record_store::erased::{ErasedMeanwhile, may_have_erased};
 use crate::record_store::numbers;
 use crate::record_store::origin::find_foreign;
 
@@ -28,12 +24,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many events are applied at once while the store catches up.
-const CATCH_UP_EVENTS: usize = 4096;
+pub(super) const CATCH_UP_EVENTS: usize = 4096;
 
 /// Opens the record store and brings it up to the log. When this finds damage, the damage is
 /// recorded and the second attempt begins with a new store.
 ///
-/// Returns its content as well, and the position after which it may have what was erased.
+/// Returns its content as well, and the position after which an erasure that it lacks has ended.
 pub(crate) async fn ready_store(
     config: &Config,
     log: &OpenedLog,
@@ -247,13 +243,34 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     if let Err(error) = carried {
         tracing::warn!(%error, "the settings for indexes can no longer be read");
     }
-    opened.map_err(|error| StartError::Store(with_causes(&error)))
+    let opened = opened.map_err(|error| StartError::Store(with_causes(&error)))?;
+    if let Err(reason) = drop_if_erased(&aside, log).await {
+        tracing::error!(
+            file = %aside.display(),
+            reason,
+            "the store that was set aside may have what was erased since; delete it"
+        );
+    }
+    Ok(opened)
+}
+
+/// Deletes a store that was set aside if it may have what was erased since.
+async fn drop_if_erased(aside: &Path, log: &OpenedLog) -> Result<(), String> {
+    let checked = may_have_erased(StorePlace::File(aside), &log.segments()).await;
+    if checked.map_err(|error| error.to_string())? {
+        remove(aside).map_err(|error| with_causes(&error))?;
+        tracing::warn!(
+            file = %aside.display(),
+            "the store that was set aside is deleted: it may have what was erased since"
+        );
+    }
+    Ok(())
 }
 
 /// How the extension of a store that was set aside begins; a number follows.
 pub(super) const SET_ASIDE: &str = "damaged-";
 
-/// Renames a store and its companions; nothing is deleted.
+/// Renames a store and its companions.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let named = |number: u32| path.with_extension(format!("{SET_ASIDE}{number}"));
     let aside = (1..).map(named).find(|aside| !aside.exists());
@@ -285,7 +302,7 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<(Snapshot, u64), 
         false => snapshot,
     };
     let mut erased = ErasedMeanwhile::begin(store, &segments, found_at).await?;
-    if found_at == head && erased.since == found_at {
+    if found_at == head && erased.since() == found_at {
         return Ok((snapshot, found_at));
     }
     let mut position = found_at;
@@ -305,105 +322,5 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<(Snapshot, u64), 
         .await
         .map_err(|error| failed(&error))?;
     let snapshot = retry_while_unavailable(async || store.load_snapshot().await).await?;
-    Ok((snapshot, erased.since))
-}
-
-/// What was erased while nobody fed a store.
-pub(crate) struct ErasedMeanwhile {
-    /// The store may have what was erased after this position. A new store has only what the log
-    /// still has.
-    since: u64,
-    /// Whether the store keeps this position.
-    is_kept: bool,
-    positions: Positions,
-    scopes: Vec<ErasureScope>,
-}
-
-impl ErasedMeanwhile {
-    /// Begins with a store that was found at a position. If it was found without erasures before, and
-    /// has not been rewritten since, these are among them.
-    ///
-    /// # Errors
-    /// The store or the log cannot be read.
-    pub(crate) async fn begin(
-        store: &SqlStore,
-        segments: &Segments,
-        found_at: u64,
-    ) -> Result<Self, StartError> {
-        let kept = retry_while_unavailable(async || store.behind_since().await).await?;
-        let since = kept.map_or(found_at, |kept| kept.min(found_at));
-        let mut erased = Self {
-            since,
-            is_kept: kept.is_some(),
-            positions: Positions::default(),
-            scopes: Vec::new(),
-        };
-        let mut position = since;
-        while position < found_at {
-            let read = segments.read(position + 1, CATCH_UP_EVENTS);
-            let commits = read.map_err(|error| StartError::Store(error.to_string()))?;
-            let Some(last) = commits.last() else { break };
-            position = last.last_position();
-            erased.add(&commits);
-        }
-        Ok(erased)
-    }
-
-    /// Records what these commits erase, before they are applied. The store keeps where it was: from
-    /// their application on, its checkpoint does not show that it lacks an erasure.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub(crate) async fn note(
-        &mut self,
-        store: &SqlStore,
-        commits: &[Arc<Commit>],
-    ) -> Result<(), StartError> {
-        let erases_something = self.add(commits);
-        if erases_something && self.since > 0 && !self.is_kept {
-            let since = self.since;
-            retry_while_unavailable(async || store.note_behind(since).await).await?;
-            self.is_kept = true;
-        }
-        Ok(())
-    }
-
-    /// Adds what these commits erase; returns whether it is anything.
-    fn add(&mut self, commits: &[Arc<Commit>]) -> bool {
-        let num_known = self.scopes.len();
-        for event in commits.iter().flat_map(|commit| &commit.events) {
-            if let EventBody::ErasureRequested(request) = &event.body {
-                self.positions = self.positions.union(&request.positions);
-                self.scopes.push(request.scope.clone());
-            }
-        }
-        self.scopes.len() > num_known
-    }
-
-    /// Hides it in the store, since it may have been applied.
-    pub(crate) async fn hide_in(&self, store: &SqlStore) -> Result<(), HolderError> {
-        if self.scopes.is_empty() {
-            return Ok(());
-        }
-        store.hide_erased(&self.scopes, &self.positions).await
-    }
-
-    /// Removes it from the store for good, since it may have been applied before. `told` is called
-    /// when this has to wait for others.
-    pub(crate) async fn forget_in(
-        &self,
-        store: &SqlStore,
-        mut told: impl FnMut(&str),
-    ) -> Result<(), HolderError> {
-        if self.scopes.is_empty() {
-            return Ok(());
-        }
-        store.forget_beside(&self.scopes).await?;
-        loop {
-            match store.forget(&self.positions).await {
-                Err(HolderError::StillSeen(reason)) => told(&reason),
-                done => return done,
-            }
-        }
-    }
+    Ok((snapshot, erased.since()))
 }

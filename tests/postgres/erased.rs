@@ -65,6 +65,69 @@ fn put_back(postgres: &'static Postgres, database: &Database<'_>) -> (TestServer
     (server, report(postgres, name))
 }
 
+/// The copy of the database has the request, and still all that it names.
+#[test]
+fn a_database_from_between_the_request_and_the_end_of_an_erasure_is_rewritten() {
+    let postgres = Postgres::start().lasting();
+    let database = postgres.database(&[]);
+    let mut server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let master = Client::master(&server);
+    master.save("note/gone", json!({"text": CANARY}));
+    master.save("note/1", json!({"text": "stays"}));
+    let name = database.name();
+    let open = report(postgres, name);
+    std::thread::scope(|scope| {
+        let body = json!({"record": "note/gone", "why": "asked for on paper"});
+        // The server stops before it answers.
+        scope.spawn(|| master.try_call("erase:record", body).is_ok());
+        await_waiting(&master);
+        assert!(server.terminate().success());
+    });
+    drop(open);
+    postgres.sql(&format!("CREATE DATABASE {name}_copy TEMPLATE {name}"));
+    server.restart();
+    eventually("it is erased", || {
+        let health = Client::master(&server).health();
+        (health["erasures"]["num_open"] == 0).then_some(())
+    });
+    assert_eq!(database.relations_with(CANARY), Vec::<String>::new());
+    assert!(server.terminate().success());
+    postgres.sql(&format!("DROP DATABASE {name}"));
+    postgres.sql(&format!("ALTER DATABASE {name}_copy RENAME TO {name}"));
+    assert!(!database.relations_with(CANARY).is_empty());
+    server.restart();
+    eventually("what was erased is nowhere", || {
+        database.relations_with(CANARY).is_empty().then_some(())
+    });
+    eventually("all is well again", || {
+        (Client::master(&server).health()["status"] == "OK").then_some(())
+    });
+    assert_eq!(database.sql("SELECT count(*) FROM app_myapp._lost"), "0\n");
+}
+
+/// A rebuild keeps the old store, unless that is from before an erasure.
+#[test]
+fn a_rebuild_drops_a_store_that_lacks_an_erasure() {
+    let postgres = Postgres::start().lasting();
+    let database = postgres.database(&[]);
+    let (server, open) = put_back(postgres, &database);
+    drop(open);
+    let url = format!("DATABASE_URL={}", database.url());
+    let rebuild = || {
+        let rebuilt = server.skytrail(&["--set", &url, "rebuild"]);
+        assert!(rebuilt.status.success(), "{rebuilt:?}");
+        String::from_utf8(rebuilt.stdout).unwrap()
+    };
+    let kept = "the old store is kept in";
+    let told = rebuild();
+    assert!(!told.contains(kept) && told.contains("erased"), "{told}");
+    assert_eq!(database.relations_with(CANARY), Vec::<String>::new());
+    let old = "SELECT count(*) FROM pg_namespace WHERE nspname = 'app_myapp~old'";
+    assert_eq!(database.sql(old), "0\n");
+    assert!(rebuild().contains(kept));
+    assert_eq!(database.sql(old), "1\n");
+}
+
 /// Waits until the health says that an erasure waits for a transaction.
 fn await_waiting(master: &Client) {
     eventually("the health names who is waited for", || {

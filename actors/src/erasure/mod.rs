@@ -138,7 +138,7 @@ pub struct Eraser {
     upload_time: Duration,
     /// The log's end when this was built, where the last stop or crash left it.
     first_head: u64,
-    /// The record store may still have what was erased after this position.
+    /// The record store may still have what erasures took that ended after this position.
     behind_since: u64,
     reserve: Option<Arc<Reserve>>,
     /// From then on no answer waits for an end.
@@ -187,7 +187,7 @@ impl Eraser {
         self
     }
 
-    /// The record store may still have what was erased after this position.
+    /// The record store may still have what erasures took that ended after this position.
     #[must_use]
     pub fn behind(mut self, behind_since: u64) -> Self {
         self.behind_since = behind_since;

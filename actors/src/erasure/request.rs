@@ -247,7 +247,7 @@ impl Eraser {
         });
         let is_finished = || {
             let erasure = self.erasures.get(requested.position);
-            erasure.is_some_and(|erasure| erasure.is_finished)
+            erasure.is_some_and(|erasure| erasure.is_finished())
         };
         let mut num_open = self.erasures.watch();
         while !is_finished() {

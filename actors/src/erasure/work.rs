@@ -119,14 +119,15 @@ impl Eraser {
         }
     }
 
-    /// Returns the finished erasures that the record store lacked when it was opened, and has in its
-    /// files since then: it was behind, or was put back. A new store has only what the log still has.
+    /// Returns the finished erasures whose end the record store lacked when it was opened: it was
+    /// behind, or was put back. It may have had the request, but may not have been rewritten since. A
+    /// new store has only what the log still has.
     fn lacked_by_the_store(&self) -> Vec<Erasure> {
         if self.behind_since == 0 {
             return Vec::new();
         }
         let mut erasures = self.erasures.last(usize::MAX);
-        erasures.retain(|it| it.is_finished && it.mark.position > self.behind_since);
+        erasures.retain(|it| it.finished_at.is_some_and(|at| at > self.behind_since));
         erasures
     }
 
@@ -219,7 +220,7 @@ impl Eraser {
             progress.num_holders += 1;
         }
         let mut done = Ok(());
-        for erasure in erasures.iter().filter(|erasure| !erasure.is_finished) {
+        for erasure in erasures.iter().filter(|erasure| !erasure.is_finished()) {
             // An erasure whose files cannot be removed does not hold up the others.
             let ended = match self.remove_files(erasure).await {
                 Ok(()) => self.end(erasure).await,

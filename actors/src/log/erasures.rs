@@ -27,8 +27,15 @@ pub struct Erasure {
     pub mark: Arc<ErasureMark>,
     /// What it covers.
     pub request: Arc<ErasureRequest>,
+    /// The position of the event that says that it is done everywhere.
+    pub finished_at: Option<u64>,
+}
+
+impl Erasure {
     /// Whether it is done everywhere.
-    pub is_finished: bool,
+    pub fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
+    }
 }
 
 /// All erasures of a log.
@@ -63,18 +70,18 @@ impl Erasures {
                     stream: event.stream.clone(),
                     mark: mark(commit, event.position, request),
                     request: Arc::new(request.clone()),
-                    is_finished: false,
+                    finished_at: None,
                 };
                 erasures.insert(event.position, erasure);
             }
             EventBody::ErasureFinished(end) => {
                 if let Some(erasure) = erasures.get_mut(&end.request) {
-                    erasure.is_finished = true;
+                    erasure.finished_at = Some(event.position);
                 }
             }
             _ => return,
         }
-        let num_open = erasures.values().filter(|erasure| !erasure.is_finished);
+        let num_open = erasures.values().filter(|erasure| !erasure.is_finished());
         let num_open = num_open.count();
         // A watcher that is woken reads `erasures`.
         drop(erasures);
@@ -84,7 +91,7 @@ impl Erasures {
     /// Returns the erasures that are not finished, in order.
     pub fn open(&self) -> Vec<Erasure> {
         let erasures = self.erasures.read();
-        let open = erasures.values().filter(|erasure| !erasure.is_finished);
+        let open = erasures.values().filter(|erasure| !erasure.is_finished());
         open.cloned().collect()
     }
 
@@ -130,7 +137,7 @@ impl Erasures {
         if erasures.is_empty() {
             return commit;
         }
-        let has_open = erasures.values().any(|erasure| !erasure.is_finished);
+        let has_open = erasures.values().any(|erasure| !erasure.is_finished());
         let taker = |event: &Event| {
             let is_blank = matches!(event.body, EventBody::Erased(_));
             if !is_blank && !has_open {
@@ -138,7 +145,7 @@ impl Erasures {
             }
             let mut behind = erasures.range(event.position..).map(|(_, erasure)| erasure);
             behind.find(|erasure| {
-                (is_blank || !erasure.is_finished)
+                (is_blank || !erasure.is_finished())
                     && erasure.request.positions.contains(event.position)
             })
         };

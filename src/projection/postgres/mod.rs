@@ -55,7 +55,7 @@ pub(super) use self::plan::access;
 pub(super) use self::readers::NOTICE;
 use self::readers::Readers;
 pub use self::rebuild::{
-    HeldStore, beside, bring_back, check_old, drop_leftovers, drop_store, list_theirs,
+    HeldStore, beside, bring_back, check_old, drop_leftovers, drop_old, drop_store, list_theirs,
     switch_schemas,
 };
 pub use self::schema::StoreOrigin;

@@ -343,6 +343,26 @@ pub async fn list_theirs(url: &str, app: &str) -> Result<Vec<String>, OpenError>
     Ok(listed)
 }
 
+/// Drops the replaced store that was kept next to that of `app`; what other programs have there is
+/// moved. Returns what an operator has to know.
+///
+/// # Errors
+/// The database failed.
+pub async fn drop_old(url: &str, app: &str) -> Result<Vec<String>, OpenError> {
+    let current = schema_of(app);
+    let old = schema_of(&beside(app, OLD));
+    let mut conn = connect_beside(url, &current).await?;
+    let mut told = Vec::new();
+    let dropped = {
+        let conn = &mut Conn::server(&mut conn, Extensions::default());
+        Sql::new(SHORTLY).execute(conn).await?;
+        drop_replaced(conn, (&old, &current), &mut told).await
+    };
+    conn.close().await?;
+    dropped?;
+    Ok(told)
+}
+
 /// Drops the store of `app`, if there is one.
 ///
 /// # Errors
@@ -363,11 +383,11 @@ pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error
     let row = row.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
     let schema = row.catalog(0)?;
-    drop_old(conn, &Name::new(schema)).await?;
+    drop_old_of(conn, &Name::new(schema)).await?;
     drop_left_of(conn, schema).await
 }
 
-async fn drop_old(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {
+async fn drop_old_of(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {
     let old = schema_beside(schema.as_str(), OLD);
     let mut told = Vec::new();
     drop_replaced(conn, (&old, schema), &mut told).await?;
