@@ -341,6 +341,7 @@ impl UploadFinisher {
         let (assets, files) = (&self.services.assets, &self.services.files);
         let store = &files.store;
         let _turn = files.turns.take(&self.name).await;
+        assets.check_caller(&self.context).await?;
         let found = if self.context.caller.is_master() {
             Found::Nothing
         } else {
@@ -353,10 +354,17 @@ impl UploadFinisher {
             Found::Same => drop(self.upload),
             Found::Other => return Err(was_uploaded(&self.name)),
         }
+        let is_new = matches!(found, Found::Nothing);
         let hash = self.hash.to_hex().to_string();
         let noted = assets.note_upload(&self.name, self.state, hash, &self.context);
         let noted = noted.await;
-        if noted.is_err() && assets.is_erased(&self.name) {
+        let is_erased = match &noted {
+            // The file's user was erased in between.
+            Err(error) if error.code == Code::AccessTokenNotAccepted => is_new,
+            Err(_) => assets.is_erased(&self.name),
+            Ok(()) => false,
+        };
+        if is_erased {
             store.remove(&self.name).await.map_err(not_stored)?;
         }
         noted

@@ -259,6 +259,43 @@ fn who_hangs_up_at_the_end_brings_no_erased_file_back_and_leaves_none_that_nobod
     }
 }
 
+/// The user is erased between the first and the last byte.
+#[test]
+fn an_upload_does_not_outlive_its_user() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let bytes = "canary-upload-6b1d".repeat(100_000);
+    let (begun, rest) = bytes.split_at(bytes.len() - 10);
+    let mut raw = Raw::connect(&server);
+    let mut head = put_head(bytes.len());
+    head.push(("X-Skygear-Access-Token", ada.token.clone().unwrap()));
+    raw.head("PUT", b"/files/late.bin", &head);
+    raw.send(begun.as_bytes());
+    eventually("the upload begins", || {
+        (num_unfinished(&server) == 1).then_some(())
+    });
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body.clone()).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    raw.send(rest.as_bytes());
+    let (status, text) = raw.text();
+    let answer: Json = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (401, &json!(104)),
+        "{text}"
+    );
+    assert_eq!(num_unfinished(&server), 0);
+    let body = json!({"kinds": ["asset.registered", "asset.uploaded"]});
+    assert_eq!(master.call("log:read", body).result(), json!([]));
+    let found = crate::support::search::files_with(&server.data_dir(), "canary-upload-6b1d");
+    assert_eq!(found, Vec::<std::path::PathBuf>::new());
+    // The server's own are not held up.
+    let before = upload(&server, "a.txt", "text/plain", "whole");
+    assert_eq!(ask(&server, "GET", &path_of(&before), &[]).status, 200);
+}
+
 #[test]
 fn a_client_that_hangs_up_leaves_nothing() {
     let server = TestServer::start();
