@@ -75,9 +75,7 @@ const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     // Without a journal, opening the log would create one.
     journal_of(config)?;
-    if !command.verify {
-        check_user(config)?;
-    }
+    check_user(config)?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     actix_web::rt::System::new().block_on(async {
         match (&command.until, &command.to, &config.database) {

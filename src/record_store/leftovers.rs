@@ -60,8 +60,17 @@ impl Filling {
     }
 }
 
+/// Opens the file whose lock this is; it may belong to another user, who may only read it.
 fn lock_file(folder: &Path) -> io::Result<File> {
-    File::create(folder.join("filling.lock"))
+    let path = folder.join("filling.lock");
+    let opened = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::create(&path),
+        opened => opened,
+    };
+    opened.map_err(|error| {
+        let text = format!("{} cannot be opened: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// The copies in one data folder.

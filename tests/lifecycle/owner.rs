@@ -43,7 +43,11 @@ fn root_writes_nothing_into_the_data_of_another_user() {
     give(&server.data_dir(), user);
     let backups = server.folder().join("backups");
     let backups = backups.to_str().unwrap();
-    for arguments in [&["backup", backups][..], &["rebuild"]] {
+    for arguments in [
+        &["backup", backups][..],
+        &["rebuild"],
+        &["rebuild", "--verify"],
+    ] {
         let done = server.skytrail(arguments);
         assert_eq!(done.status.code(), Some(1), "{arguments:?}");
         let said = String::from_utf8(done.stderr).unwrap();
@@ -56,4 +60,26 @@ fn root_writes_nothing_into_the_data_of_another_user() {
     assert!(!Path::new(backups).exists());
     give(&server.data_dir(), (0, 0));
     assert!(server.skytrail(&["backup", backups]).status.success());
+}
+
+/// Root may look after a server of another user; that server still erases.
+#[test]
+fn a_comparison_by_root_holds_up_no_erasure() {
+    let Some((user, group)) = unprivileged() else {
+        return skipped("a command of root", "the tests do not run as root");
+    };
+    let mut server = TestServer::start();
+    Client::master(&server).save("note/1", json!({"n": 1}));
+    assert!(server.terminate().success());
+    let output = server.skytrail(&["rebuild", "--verify"]);
+    assert!(output.status.success(), "{output:?}");
+    give(server.folder(), (user, group));
+    // As an earlier comparison has left it.
+    give(&server.data_dir().join("filling.lock"), (0, 0));
+    let (reuid, regid) = (format!("--reuid={user}"), format!("--regid={group}"));
+    server.wrap(&["setpriv", &reuid, &regid, "--clear-groups"]);
+    server.restart();
+    let body = json!({"record": "note/1", "why": "a test"});
+    let erased = Client::master(&server).call("erase:record", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
 }
