@@ -7,6 +7,7 @@ use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::DeviceId;
 
 use super::{Call, Outcome, Reply, request};
+use crate::push::apns::address::{check_token, check_topic};
 use crate::push::web::Subscription;
 
 pub(super) async fn register(call: Call) -> Outcome {
@@ -23,25 +24,37 @@ pub(super) async fn register(call: Call) -> Outcome {
         id: id.map(DeviceId::from),
         kind,
         token: token.map(|token| address(kind, token)).transpose()?,
-        topic,
+        topic: topic.map(|topic| app(kind, topic)).transpose()?,
         context: call.context,
     };
     let id = call.services.devices.register(command).await?;
     Reply::new(&json!({"id": id}))
 }
 
-/// Returns a browser's subscription in the normalized form in which it is stored. The addresses of
-/// other services are not checked here.
+/// Checks an address; returns a browser's subscription in the normalized form in which it is stored.
+/// What Google and Baidu issue is in no request's head, and not checked.
 fn address(kind: DeviceKind, token: String) -> Result<String, ApiError> {
-    if kind != DeviceKind::Web || token.is_empty() {
-        return Ok(token);
+    let refused = |why| wrong("device_token", why);
+    match kind {
+        DeviceKind::Web if !token.is_empty() => {
+            let subscription = Subscription::parse(&token).map_err(refused)?;
+            Ok(subscription.to_text())
+        }
+        DeviceKind::Ios => check_token(&token).map_err(refused).map(|()| token),
+        _ => Ok(token),
     }
-    let refused = |why| {
-        let message = format!("device_token: {why}");
-        ApiError::invalid_argument(message, &["device_token"])
-    };
-    let subscription = Subscription::parse(&token).map_err(refused)?;
-    Ok(subscription.to_text())
+}
+
+/// Checks the app on a device.
+fn app(kind: DeviceKind, topic: String) -> Result<String, ApiError> {
+    if kind == DeviceKind::Ios {
+        check_topic(&topic).map_err(|why| wrong("topic", why))?;
+    }
+    Ok(topic)
+}
+
+fn wrong(member: &'static str, why: String) -> ApiError {
+    ApiError::invalid_argument(format!("{member}: {why}"), &[member])
 }
 
 pub(super) async fn unregister(call: Call) -> Outcome {

@@ -64,17 +64,50 @@ impl Answer {
     }
 }
 
+/// Why there is no answer; without the address.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// There is no request with this address or this header: nothing was sent.
+    #[error("the request cannot be built: {0}")]
+    NoRequest(String),
+    /// The connection failed.
+    #[error("{0}")]
+    Connection(String),
+}
+
+impl NoAnswer {
+    /// Returns the error for a request whose head contains something of the push.
+    pub(super) fn verdict(self, holds_all: bool) -> SendError {
+        match self {
+            Self::NoRequest(_) => SendError::Unsendable(self.to_string()),
+            Self::Connection(why) => unreachable(why, holds_all),
+        }
+    }
+}
+
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> Self {
+        let is_builder = error.is_builder();
+        let why = chain(&error.without_url());
+        if is_builder {
+            Self::NoRequest(why)
+        } else {
+            Self::Connection(why)
+        }
+    }
+}
+
 /// Sends a request and returns the answer.
 ///
 /// # Errors
-/// Why the connection failed, without the address.
-pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answer, String> {
-    let text = |error: reqwest::Error| chain(&error.without_url());
-    let mut response = request.send().await.map_err(text)?;
+/// See [`NoAnswer`].
+pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answer, NoAnswer> {
+    let mut response = request.send().await?;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(text)? {
+    while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("an answer of more than {MAX_ANSWER} bytes"));
+            let why = format!("an answer of more than {MAX_ANSWER} bytes");
+            return Err(NoAnswer::Connection(why));
         }
         body.extend_from_slice(&chunk);
     }
@@ -110,6 +143,34 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_built_says_nothing_of_the_service() {
+        let client = builder().build().unwrap();
+        // Nobody listens at this port.
+        let url = "http://127.0.0.1:1";
+        let long = format!("{url}/{}", "a".repeat(70_000));
+        for request in [
+            client.post(url).header("apns-topic", "com.example.notes\n"),
+            client.post(long),
+        ] {
+            let asked = ask(request, Timestamp::from_micros(0)).await;
+            let verdict = asked.unwrap_err().verdict(true);
+            assert!(matches!(verdict, SendError::Unsendable(_)), "{verdict}");
+        }
+        let asked = ask(client.post(url), Timestamp::from_micros(0)).await;
+        let verdict = asked.unwrap_err().verdict(true);
+        assert!(
+            matches!(
+                verdict,
+                SendError::Later {
+                    holds_all: true,
+                    ..
+                }
+            ),
+            "{verdict}"
+        );
+    }
 
     #[test]
     fn retry_after_is_read_in_both_forms() {

@@ -143,7 +143,8 @@ impl Fcm {
             .post(&self.token_url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("grant_type={grant}&assertion={assertion}"));
-        let answer = client::ask(request, now).await.map_err(unreachable)?;
+        let answer = client::ask(request, now).await;
+        let answer = answer.map_err(|error| unreachable(error.to_string()))?;
         if answer.status != 200 {
             let said = json::from_slice(&answer.body).unwrap_or_default();
             let reason = said.get("error").and_then(Json::as_str).unwrap_or_default();
@@ -162,7 +163,8 @@ impl Fcm {
             .header(CONTENT_TYPE, "application/json")
             .body(body);
         let response = client::ask(request, self.clock.now()).await;
-        response.map_err(|why| client::unreachable(why, true))
+        // The address is in the body: a head that cannot be built would be so for every message.
+        response.map_err(|error| client::unreachable(error.to_string(), true))
     }
 }
 
@@ -199,14 +201,14 @@ impl PushSender for Fcm {
         payload: &Arc<Payload>,
         _: Uuid,
     ) -> Result<(), SendError> {
-        let refused = |error: serde_json::Error| SendError::Refused(error.to_string());
+        let unsendable = |error: serde_json::Error| SendError::Unsendable(error.to_string());
         let message = Message {
             message: Body {
                 token: &address.token,
-                android: serde_json::from_slice(&payload.content).map_err(refused)?,
+                android: serde_json::from_slice(&payload.content).map_err(unsendable)?,
             },
         };
-        let body = serde_json::to_vec(&message).map_err(refused)?;
+        let body = serde_json::to_vec(&message).map_err(unsendable)?;
         let token = self.access_token(None).await?;
         let mut answer = self.post(body.clone(), &token).await?;
         if answer.status == 401 {

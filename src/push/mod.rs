@@ -4,7 +4,7 @@
 //! credentials. The senders differ in the credentials that each service expects and in how it
 //! refuses.
 
-mod apns;
+pub(crate) mod apns;
 mod client;
 mod fcm;
 pub(crate) mod signer;

@@ -178,6 +178,86 @@ fn a_topic_that_apple_never_took_holds_up_no_other() {
     await_figure(&server, "apns", "num_sent", 2);
 }
 
+/// Clients choose addresses. One that no request can hold is the fault of its device alone.
+#[test]
+fn an_address_that_no_request_can_hold_delays_no_other_push() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let (ada, eve) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "eve"),
+    );
+    register(&ada, "ios", "a1", APP);
+    let long = "e".repeat(70_000);
+    for (token, topic) in [("e1", "com.example.notes\n"), (&*long, APP)] {
+        // The address is kept when the device changes its type, as an imported one is kept.
+        let device = register(&eve, "android", token, topic);
+        let changed = json!({"id": device, "type": "ios"});
+        eve.call("device:register", changed).result();
+    }
+    push_to(&eve, &eve, &hello());
+    await_figure(&server, "apns", "num_failed", 2);
+    await_figure(&server, "apns", "num_retried", 0);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 1);
+    assert_eq!(service.received().len(), 1);
+}
+
+#[test]
+fn an_address_that_cannot_be_apples_is_refused() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let ask = |token: &str, topic: &str| {
+        let body = json!({"type": "ios", "device_token": token, "topic": topic});
+        ada.call("device:register", body)
+    };
+    let (token, topic) = ("a".repeat(201), "c".repeat(256));
+    for (token, topic, member, why) in [
+        ("a1", "com.example.notes\n", "topic", "other than"),
+        ("a1", "com.example.é", "topic", "other than"),
+        ("a1", &*topic, "topic", "more than 255"),
+        (&*token, APP, "device_token", "more than 200"),
+        ("../a1", APP, "device_token", "other than"),
+        ("a 1", APP, "device_token", "other than"),
+    ] {
+        let answer = ask(token, topic);
+        assert_eq!(answer.code(), 108, "{:?}", answer.json());
+        let refused = answer.json()["error"].clone();
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains(why), "{refused}");
+        assert_eq!(refused["info"]["arguments"], json!([member]));
+    }
+    ask(&token[..200], &topic[..255]).result();
+    // v1 accepts these, and its published clients' tests use them.
+    ask("a-token", "").result();
+}
+
+/// A topic of another team holds the service before Apple has accepted any other. Each user in turn
+/// gets the push with which the service is asked again.
+#[test]
+fn strange_topics_hold_nobody_up_after_a_start() {
+    let service = Service::start(|request| match request.header("apns-topic") {
+        Some(APP) => Reply::status(200),
+        _ => refusal(403, "InvalidProviderToken"),
+    });
+    let server = with_token(&service, &[]);
+    let (ada, eve) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "eve"),
+    );
+    register(&ada, "ios", "a1", APP);
+    for number in 0..30 {
+        let token = format!("e{number}");
+        register(&eve, "ios", &token, "com.example.strange");
+    }
+    service.script([refusal(503, "ServiceUnavailable").with("retry-after", "3")]);
+    push_to(&eve, &ada, &hello());
+    await_figure(&server, "apns", "is_held", true);
+    push_to(&eve, &eve, &hello());
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 2);
+}
+
 /// A certificate decides its topic; with a token, the device does.
 #[test]
 fn a_topic_that_is_not_allowed_is_the_certificates_or_the_devices_fault() {

@@ -235,6 +235,35 @@ fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
     await_figure(&server, "fcm", "num_failed", 0);
 }
 
+/// Google limits how much a single phone gets. Who exceeds that delays nobody else.
+#[test]
+fn a_phone_that_gets_too_much_delays_no_other() {
+    let (_, service) = google();
+    let server = with_account(&service);
+    let (ada, eve) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "eve"),
+    );
+    register(&ada, "android", "a:1", "");
+    register(&eve, "android", "e:1", "");
+    push_to(&ada, &ada, &hello());
+    taken(&service, 1);
+    let violation = json!({"subject": "device:e:1", "description": "Device message rate exceeded"});
+    let details = json!([
+        {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+            "errorCode": "QUOTA_EXCEEDED"},
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]},
+    ]);
+    let error = json!({"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details});
+    let limited = Reply::json(429, &json!({"error": error}));
+    service.script([limited.with("retry-after", "600")]);
+    push_to(&eve, &eve, &hello());
+    await_figure(&server, "fcm", "num_retrying", 1);
+    await_figure(&server, "fcm", "is_held", false);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_sent", 2);
+}
+
 /// An error about the sender says nothing about the message.
 #[test]
 fn a_message_waits_while_google_does_not_take_who_sends() {

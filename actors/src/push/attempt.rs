@@ -44,6 +44,7 @@ pub(super) enum PushOutcome {
         why: String,
     },
     Refused(String),
+    Unsendable(String),
 }
 
 /// Makes one attempt, and forgets the device if it is gone.
@@ -72,6 +73,7 @@ pub(super) async fn deliver(
     let (since, why) = match sent {
         Ok(Ok(())) => return PushOutcome::Sent,
         Ok(Err(SendError::Refused(why))) => return PushOutcome::Refused(why),
+        Ok(Err(SendError::Unsendable(why))) => return PushOutcome::Unsendable(why),
         Ok(Err(SendError::Later {
             wait,
             holds_all,

@@ -258,6 +258,11 @@ impl PushQueue {
                 self.schedule.answered(now);
                 tracing::error!(service, %device, why, "a push was refused");
             }
+            PushOutcome::Unsendable(why) => {
+                self.state.num_failed += 1;
+                self.schedule.dropped();
+                tracing::error!(service, %device, why, "a push cannot be sent");
+            }
             PushOutcome::Later {
                 wait,
                 holds_all,

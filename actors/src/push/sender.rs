@@ -71,9 +71,12 @@ pub enum SendError {
         /// What the service said, or what happened to the connection.
         why: String,
     },
-    /// It can never be sent: it would be refused again.
+    /// The service refused it, and would again.
     #[error("refused: {0}")]
     Refused(String),
+    /// It can never be sent, and the service was not asked: nothing is known of the service.
+    #[error("not sent: {0}")]
+    Unsendable(String),
 }
 
 /// A push service.

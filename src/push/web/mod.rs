@@ -106,21 +106,21 @@ impl PushSender for WebPush {
         payload: &Arc<Payload>,
         id: Uuid,
     ) -> Result<(), SendError> {
-        let refused = |why: String| SendError::Refused(why);
-        let subscription = Subscription::parse(&address.token).map_err(refused)?;
+        let unsendable = |why: String| SendError::Unsendable(why);
+        let subscription = Subscription::parse(&address.token).map_err(unsendable)?;
         if !self.hosts.admit(&subscription.endpoint) {
             let service = hosts::place(&subscription.endpoint).unwrap_or_default();
-            return Err(refused(format!(
+            return Err(unsendable(format!(
                 "its service {service} is not one of WEBPUSH_HOSTS"
             )));
         }
-        let body = encrypt::encrypt(&payload.content, &subscription).map_err(refused)?;
+        let body = encrypt::encrypt(&payload.content, &subscription).map_err(unsendable)?;
         let now = self.clock.now();
         let authorization = self.vapid.authorization(&subscription.endpoint, now);
         let mut request = self
             .client
             .post(subscription.endpoint.clone())
-            .header(AUTHORIZATION, authorization.map_err(refused)?)
+            .header(AUTHORIZATION, authorization.map_err(unsendable)?)
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_ENCODING, "aes128gcm")
             .body(body);
@@ -134,7 +134,7 @@ impl PushSender for WebPush {
         }
         // Each browser's service is one of many: none delays the others.
         let response = client::ask(request, now).await;
-        let answer = response.map_err(|why| client::unreachable(why, false))?;
+        let answer = response.map_err(|error| error.verdict(false))?;
         let said = String::from_utf8_lossy(&answer.body);
         match answer.status {
             200..300 => Ok(()),
@@ -143,7 +143,7 @@ impl PushSender for WebPush {
                 why: answer.words(&said),
             }),
             429 | 500.. => Err(answer.later(&said, false)),
-            _ => Err(refused(answer.words(&said))),
+            _ => Err(SendError::Refused(answer.words(&said))),
         }
     }
 }

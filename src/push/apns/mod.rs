@@ -3,6 +3,8 @@
 //! The server authenticates with a certificate, whose subject names the app, or with a token signed
 //! by a key of the team; with a token each device's topic names the app.
 
+pub(crate) mod address;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use skytrail_schema::event::DeviceKind;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
+use self::address::{check_topic, is_apples};
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
 use super::{OpenError, payload_of, with_headers};
@@ -131,10 +134,12 @@ impl Apns {
                 token: None,
             }),
             Proof::Token(token) => {
-                let topic = address.topic.clone();
-                let no_topic = || SendError::Refused("the device has no topic".to_owned());
+                let no_topic = || SendError::Unsendable("the device has no topic".to_owned());
+                let topic = address.topic.clone().ok_or_else(no_topic)?;
+                let unsendable = |why| SendError::Unsendable(format!("its topic: {why}"));
+                check_topic(&topic).map_err(unsendable)?;
                 Ok(Shown {
-                    topic: topic.ok_or_else(no_topic)?,
+                    topic,
                     token: Some(token.current(self.clock.now())?),
                 })
             }
@@ -160,7 +165,7 @@ impl Apns {
             request = request.header(AUTHORIZATION, format!("bearer {token}"));
         }
         let response = client::ask(request, self.clock.now()).await;
-        response.map_err(|why| client::unreachable(why, true))
+        response.map_err(|error| error.verdict(true))
     }
 }
 
@@ -205,14 +210,9 @@ impl PushSender for Apns {
         payload: &Arc<Payload>,
         id: Uuid,
     ) -> Result<(), SendError> {
-        if !address
-            .token
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric())
-        {
-            return Err(SendError::Refused(
-                "its token is not one of Apple's".to_owned(),
-            ));
+        if !is_apples(&address.token) {
+            let why = "its token is not one of Apple's".to_owned();
+            return Err(SendError::Unsendable(why));
         }
         let shown = self.shown(address)?;
         let mut answer = self.post((address, payload, id), &shown).await?;
