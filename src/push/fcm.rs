@@ -234,10 +234,46 @@ struct Reason {
     details: Vec<Detail>,
 }
 
+impl Reason {
+    /// Returns whether only quotas of the message's target are exceeded. Without an explanation it
+    /// is the project's.
+    fn is_of_target(&self) -> bool {
+        let mut violations = self.details.iter().flat_map(|detail| &detail.violations);
+        let first = violations.next();
+        first.is_some_and(Violation::is_of_target) && violations.all(Violation::is_of_target)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Detail {
     error_code: Option<String>,
+    /// Which quotas are exceeded, if it is a `google.rpc.QuotaFailure`.
+    violations: Vec<Violation>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Violation {
+    /// What the quota is for, such as `device:…` or `project:…`.
+    subject: String,
+    description: String,
+}
+
+impl Violation {
+    /// Returns whether it is the quota of the message's target. Google does not document the
+    /// subjects, only that a message's target has a quota of its own.
+    fn is_of_target(&self) -> bool {
+        let text = if self.subject.is_empty() {
+            &self.description
+        } else {
+            &self.subject
+        };
+        let text = text.to_ascii_lowercase();
+        ["device", "topic", "token"]
+            .iter()
+            .any(|target| text.starts_with(target))
+    }
 }
 
 fn verdict(answer: &Answer) -> Result<(), SendError> {
@@ -267,11 +303,50 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
         },
         429 => SendError::Later {
             wait: Some(answer.retry_after.unwrap_or(QUOTA_PAUSE)),
-            holds_all: true,
+            holds_all: !said.error.is_of_target(),
             why: answer.words(code),
         },
         500 => answer.later(code, false),
         501.. => answer.later(code, true),
         _ => refused(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_projects_quota_holds_all_messages() {
+        let is_held = |violations: Json| {
+            let details = json!([
+                {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+                    "errorCode": "QUOTA_EXCEEDED"},
+                {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations},
+            ]);
+            let error = json!({"status": "RESOURCE_EXHAUSTED", "details": details});
+            let answer = Answer {
+                status: 429,
+                retry_after: None,
+                body: json!({"error": error}).to_string().into_bytes(),
+            };
+            match verdict(&answer) {
+                Err(SendError::Later {
+                    wait, holds_all, ..
+                }) => {
+                    assert_eq!(wait, Some(QUOTA_PAUSE));
+                    holds_all
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let device = json!({"subject": "device:project", "description": "too many"});
+        let rate = json!({"description": "Topic message rate exceeded"});
+        let project = json!({"subject": "project:device", "description": "Device messages"});
+        assert!(!is_held(json!([device])));
+        assert!(!is_held(json!([device, rate])));
+        assert!(is_held(json!([project])));
+        assert!(is_held(json!([device, project])));
+        assert!(is_held(json!([])));
+    }
 }
