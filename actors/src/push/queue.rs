@@ -79,8 +79,8 @@ pub struct PushState {
     pub num_unregistered: u64,
     /// Pushes for which there was no room.
     pub num_dropped: u64,
-    /// Pushes from before the start that were too old by then, and pushes whose devices were gone
-    /// or belonged to another user when they could be sent.
+    /// Pushes that were too old when they could be sent, or whose devices were gone or belonged to
+    /// another user by then.
     pub num_expired: u64,
     /// Pushes that the outbox has: a crash would not lose them.
     pub num_kept: u64,
@@ -144,6 +144,7 @@ impl PushQueue {
     /// Sends what can be sent now, and makes sure that the rest is looked at in time.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.drop_expired(now);
         while let Some(mut entry) = self.schedule.take(now) {
             let is_fresh = now.saturating_duration_since(entry.added) < ADDRESS_LIFE;
             let push = &mut entry.push;
@@ -168,7 +169,8 @@ impl PushQueue {
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
-        if let Some(at) = self.schedule.next_due(now) {
+        let next = [self.schedule.next_due(now), self.schedule.next_expiry()];
+        if let Some(at) = next.into_iter().flatten().min() {
             let pause = at.saturating_duration_since(now);
             self.alarm = Some(ctx.run_later(pause, |this, ctx| {
                 this.alarm = None;
@@ -177,6 +179,20 @@ impl PushQueue {
         }
         self.write_notes(ctx);
         self.say_when_left(ctx);
+    }
+
+    /// What got too old while it waited gives its room to others.
+    fn drop_expired(&mut self, now: Instant) {
+        let expired = self.schedule.expire(now);
+        if expired.is_empty() {
+            return;
+        }
+        let (service, num_pushes) = (self.state.service, expired.len());
+        tracing::info!(service, num_pushes, "pushes are not sent: they are too old");
+        self.state.num_expired += num_pushes as u64;
+        for push in &expired {
+            self.forget(push);
+        }
     }
 
     /// Tells the outbox what it does not know yet, while sending goes on.

@@ -1,9 +1,13 @@
 //! What is sent next, and when it is retried: a pure machine that is given the time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::pauses::pause_after;
+
+/// The longest pause of a service that failed, unless it asks for a longer one. Asking costs it one
+/// push, and everything waits for the answer.
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,9 @@ pub struct Entry<T> {
     /// When it was added.
     pub added: Instant,
     expires: Instant,
+    /// When it is retried; `None` if it was not tried yet.
+    due: Option<Instant>,
+    number: u64,
 }
 
 /// What became of a push that had to be retried.
@@ -42,8 +49,14 @@ pub enum Again<T> {
 #[derive(Debug)]
 pub struct Schedule<T> {
     bounds: Bounds,
-    ready: VecDeque<Entry<T>>,
-    waiting: BTreeMap<(Instant, u64), Entry<T>>,
+    /// What is not in flight, by number. The next three order it.
+    entries: BTreeMap<u64, Entry<T>>,
+    /// What was not tried yet, in the order in which it was added.
+    ready: BTreeSet<u64>,
+    /// What waits for another attempt.
+    waiting: BTreeSet<(Instant, u64)>,
+    /// Everything, by the time from which on it is too old.
+    expiring: BTreeSet<(Instant, u64)>,
     next_number: u64,
     num_in_flight: usize,
     /// Failures of the whole service since it last accepted something.
@@ -56,8 +69,10 @@ impl<T> Schedule<T> {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            ready: VecDeque::new(),
-            waiting: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             next_number: 0,
             num_in_flight: 0,
             num_holds: 0,
@@ -67,12 +82,33 @@ impl<T> Schedule<T> {
 
     /// Adds a push that was requested that long ago.
     pub fn add(&mut self, push: T, age: Duration, now: Instant) {
-        self.ready.push_back(Entry {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.insert(Entry {
             push,
             num_attempts: 0,
             added: now,
             expires: now + self.bounds.max_age.saturating_sub(age),
+            due: None,
+            number,
         });
+    }
+
+    /// Takes out what is too old to be sent. To be called before [`Schedule::take`].
+    pub fn expire(&mut self, now: Instant) -> Vec<T> {
+        let mut expired = Vec::new();
+        while let Some((expires, number)) = self.expiring.first().copied()
+            && expires <= now
+        {
+            self.expiring.pop_first();
+            expired.extend(self.remove(number).map(|entry| entry.push));
+        }
+        expired
+    }
+
+    /// Returns when the next push is too old, if it is not in flight by then.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.expiring.first().map(|(expires, _)| *expires)
     }
 
     /// Takes the next push that can be sent now. The caller must report what became of it:
@@ -90,25 +126,29 @@ impl<T> Schedule<T> {
         if self.num_in_flight >= at_once {
             return None;
         }
-        // A push that was tried and is due goes first. But while the service is down, every push is
-        // tried once before any is retried: otherwise one push would use up its attempts, and the
-        // others would never be looked at.
-        let untried = (self.num_holds > 0).then(|| self.ready.pop_front());
-        let due = self.waiting.first_entry();
-        let due = due.filter(|entry| entry.key().0 <= now);
-        let mut entry = match (untried.flatten(), due) {
-            (Some(untried), _) => untried,
-            (None, Some(due)) => due.remove(),
-            (None, None) => self.ready.pop_front()?,
-        };
+        let mut entry = self.next(now).and_then(|number| self.remove(number))?;
         entry.num_attempts += 1;
         self.num_in_flight += 1;
         Some(entry)
     }
 
+    /// A push that was tried and is due goes first. But while the service is down, every push is
+    /// tried once before any is retried: otherwise one push would use up its attempts, and the
+    /// others would never be looked at.
+    fn next(&self, now: Instant) -> Option<u64> {
+        let due = self.waiting.first().filter(|(due, _)| *due <= now);
+        let due = due.map(|(_, number)| *number);
+        let untried = self.ready.first().copied();
+        if self.num_holds > 0 {
+            untried.or(due)
+        } else {
+            due.or(untried)
+        }
+    }
+
     /// Returns when there may be something to take, if nothing happens before.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        let first = self.waiting.keys().next().map(|(due, _)| *due);
+        let first = self.waiting.first().map(|(due, _)| *due);
         let first = if self.ready.is_empty() {
             first
         } else {
@@ -138,7 +178,7 @@ impl<T> Schedule<T> {
     /// sent before that either.
     pub fn put_back(
         &mut self,
-        entry: Entry<T>,
+        mut entry: Entry<T>,
         (wait, holds_all): (Option<Duration>, bool),
         now: Instant,
     ) -> Again<T> {
@@ -154,16 +194,38 @@ impl<T> Schedule<T> {
         if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
             return Again::GivenUp(entry.push);
         }
-        self.next_number += 1;
-        self.waiting.insert((now + pause, self.next_number), entry);
+        entry.due = Some(now + pause);
+        self.insert(entry);
         Again::Waits
     }
 
     /// Takes everything that is not in flight, without sending it.
     pub fn drain(&mut self) -> Vec<T> {
-        let ready = std::mem::take(&mut self.ready).into_iter();
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        ready.chain(waiting).map(|entry| entry.push).collect()
+        self.ready.clear();
+        self.waiting.clear();
+        self.expiring.clear();
+        let entries = std::mem::take(&mut self.entries).into_values();
+        entries.map(|entry| entry.push).collect()
+    }
+
+    fn insert(&mut self, entry: Entry<T>) {
+        let number = entry.number;
+        match entry.due {
+            Some(due) => self.waiting.insert((due, number)),
+            None => self.ready.insert(number),
+        };
+        self.expiring.insert((entry.expires, number));
+        self.entries.insert(number, entry);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Entry<T>> {
+        let entry = self.entries.remove(&number)?;
+        match entry.due {
+            Some(due) => self.waiting.remove(&(due, number)),
+            None => self.ready.remove(&number),
+        };
+        self.expiring.remove(&(entry.expires, number));
+        Some(entry)
     }
 
     /// Whether nothing can be sent before some time has passed.
@@ -173,7 +235,7 @@ impl<T> Schedule<T> {
 
     /// Returns the number of pushes that wait, including those for another attempt.
     pub fn num_queued(&self) -> usize {
-        self.ready.len() + self.waiting.len()
+        self.entries.len()
     }
 
     /// Returns the number of pushes that wait for another attempt.
@@ -204,7 +266,8 @@ impl<T> Schedule<T> {
         if self.held_until.is_none_or(|until| until <= now) {
             self.num_holds += 1;
         }
-        let until = now + pause_after(self.num_holds).max(wait);
+        let pause = pause_after(self.num_holds).min(LONGEST_HOLD);
+        let until = now + pause.max(wait);
         self.held_until = self.held_until.max(Some(until));
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -98,12 +100,51 @@ fn nothing_waits_longer_than_it_may_be_old() {
     let given_up = schedule.put_back(entry, (Some(BOUNDS.max_age * 2), true), now);
     assert_eq!(given_up, Again::GivenUp(0));
     // If a service asks for a pause of a year, it still gets the next pushes sooner.
-    schedule.add(1, Duration::ZERO, now);
+    schedule.add(1, Duration::ZERO, now + SECOND);
     assert_eq!(schedule.next_due(now), Some(now + BOUNDS.max_age));
     let later = now + BOUNDS.max_age;
     let entry = schedule.take(later).unwrap();
     let given_up = schedule.put_back(entry, (Some(Duration::MAX), true), later);
     assert_eq!(given_up, Again::GivenUp(1));
+}
+
+#[test]
+fn what_got_too_old_while_the_service_was_away_leaves_the_queue() {
+    let now = Instant::now();
+    let mut schedule = filled(0..2, now);
+    schedule.add(2, SECOND * 60, now);
+    schedule.add(3, Duration::ZERO, now + SECOND);
+    let entry = schedule.take(now).unwrap();
+    schedule.put_back(entry, (None, true), now);
+    assert_eq!(schedule.expire(now), [0; 0]);
+    let first = now + BOUNDS.max_age - SECOND * 60;
+    assert_eq!(schedule.next_expiry(), Some(first));
+    assert_eq!(schedule.expire(first), [2]);
+    // One that waits for another attempt, and one that was never tried.
+    let then = now + BOUNDS.max_age;
+    assert_eq!(schedule.expire(then), [0, 1]);
+    assert_eq!((schedule.num_queued(), schedule.num_retrying()), (1, 0));
+    assert_eq!(schedule.take(then).map(|entry| entry.push), Some(3));
+    assert_eq!(schedule.next_expiry(), None);
+}
+
+#[test]
+fn a_service_that_is_back_is_noticed_within_half_a_minute() {
+    let mut now = Instant::now();
+    let mut schedule = filled(0..99, now);
+    let mut longest = Duration::ZERO;
+    for _ in 0..12 {
+        let entry = schedule.take(now).unwrap();
+        schedule.put_back(entry, (None, true), now);
+        let next = schedule.next_due(now).unwrap();
+        longest = longest.max(next - now);
+        now = next;
+    }
+    assert_eq!(longest, SECOND * 30);
+    // Unless it asks for more.
+    let entry = schedule.take(now).unwrap();
+    schedule.put_back(entry, (Some(SECOND * 90), true), now);
+    assert_eq!(schedule.next_due(now), Some(now + SECOND * 90));
 }
 
 proptest! {
@@ -120,6 +161,7 @@ proptest! {
         let mut ended = Vec::new();
         let mut answers = answers.into_iter();
         loop {
+            ended.extend(schedule.expire(now));
             while let Some(entry) = schedule.take(now) {
                 prop_assert!(entry.num_attempts <= BOUNDS.max_attempts);
                 in_flight.push_back(entry);
@@ -127,7 +169,8 @@ proptest! {
             prop_assert!(in_flight.len() <= BOUNDS.at_once);
             prop_assert_eq!(in_flight.len(), schedule.num_in_flight());
             let Some(entry) = in_flight.pop_front() else {
-                match schedule.next_due(now) {
+                let next = [schedule.next_due(now), schedule.next_expiry()];
+                match next.into_iter().flatten().min() {
                     Some(at) => now = at,
                     None => break,
                 }

@@ -1,5 +1,6 @@
 //! Pushes when the parts around them fail, hang or go away.
 
+mod ageing;
 mod leaving;
 mod notes;
 mod world;

@@ -179,6 +179,7 @@ pub(super) struct World {
     pub(super) push: Push,
     pub(super) outbox: Arc<Memory>,
     pub(super) senders: Arc<Senders>,
+    pub(super) clock: ManualClock,
     /// The services that were asked to send.
     pub(super) sent: mpsc::UnboundedReceiver<DeviceKind>,
 }
@@ -188,6 +189,7 @@ impl World {
     pub(super) fn start(kinds: &[DeviceKind]) -> Self {
         let (sender, sent) = mpsc::unbounded_channel();
         let (outbox, all) = (Arc::<Memory>::default(), Arc::<Senders>::default());
+        let clock = ManualClock::default();
         let service = |kind: &DeviceKind| {
             Arc::new(Service {
                 kind: *kind,
@@ -199,7 +201,7 @@ impl World {
             senders: kinds.iter().map(service).collect(),
             devices: Arc::new(Phones),
             outbox: Arc::clone(&outbox) as _,
-            clock: Arc::new(ManualClock::default()),
+            clock: Arc::new(clock.clone()),
             settings: PushSettings {
                 max_queue: 100,
                 max_attempts: 10,
@@ -209,6 +211,7 @@ impl World {
             push: Push::start(parts, Vec::new(), &Arbiter::current()),
             outbox,
             senders: all,
+            clock,
             sent,
         }
     }
