@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::attempt::{Outgoing, PushOutcome, deliver};
 use super::notes::{Notes, write};
 use super::outbox::{Outbox, Waiting};
-use super::schedule::{Again, Bounds, Entry, Schedule};
+use super::schedule::{Addressed, Again, Bounds, Entry, Schedule};
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::directory::DeviceDirectory;
@@ -84,6 +84,14 @@ pub struct PushState {
     pub num_expired: u64,
     /// Pushes that the outbox has: a crash would not lose them.
     pub num_kept: u64,
+}
+
+impl Addressed for QueuedPush {
+    type User = Option<UserId>;
+
+    fn user(&self) -> Option<UserId> {
+        self.user.clone()
+    }
 }
 
 impl QueuedPush {

@@ -1,6 +1,8 @@
 //! What is sent next, and when it is retried: a pure machine that is given the time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::pauses::pause_after;
@@ -19,6 +21,15 @@ pub struct Bounds {
     /// An older push is given up: it would only puzzle its recipient. If a service asks for a
     /// longer pause than this, nothing waits for it.
     pub max_age: Duration,
+}
+
+/// Something that is sent to somebody's device.
+pub trait Addressed {
+    /// Identifies somebody.
+    type User: Clone + Debug + Ord;
+
+    /// Returns whose device it is for.
+    fn user(&self) -> Self::User;
 }
 
 /// A push, and how often it was tried.
@@ -47,33 +58,39 @@ pub enum Again<T> {
 
 /// See the module's overview.
 #[derive(Debug)]
-pub struct Schedule<T> {
+pub struct Schedule<T: Addressed> {
     bounds: Bounds,
-    /// What is not in flight, by number. The next three order it.
+    /// What is not in flight, by number. The next four order it.
     entries: BTreeMap<u64, Entry<T>>,
     /// What was not tried yet, in the order in which it was added.
     ready: BTreeSet<u64>,
+    /// The same by user.
+    ready_of: BTreeSet<(T::User, u64)>,
     /// What waits for another attempt.
     waiting: BTreeSet<(Instant, u64)>,
     /// Everything, by the time from which on it is too old.
     expiring: BTreeSet<(Instant, u64)>,
     next_number: u64,
+    /// Whose push a service that failed was asked with.
+    last_probe: Option<T::User>,
     num_in_flight: usize,
     /// Failures of the whole service since it last accepted something.
     num_holds: u32,
     held_until: Option<Instant>,
 }
 
-impl<T> Schedule<T> {
+impl<T: Addressed> Schedule<T> {
     /// Builds an empty one.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             entries: BTreeMap::new(),
             ready: BTreeSet::new(),
+            ready_of: BTreeSet::new(),
             waiting: BTreeSet::new(),
             expiring: BTreeSet::new(),
             next_number: 0,
+            last_probe: None,
             num_in_flight: 0,
             num_holds: 0,
             held_until: None,
@@ -135,15 +152,27 @@ impl<T> Schedule<T> {
     /// A push that was tried and is due goes first. But while the service is down, every push is
     /// tried once before any is retried: otherwise one push would use up its attempts, and the
     /// others would never be looked at.
-    fn next(&self, now: Instant) -> Option<u64> {
+    fn next(&mut self, now: Instant) -> Option<u64> {
         let due = self.waiting.first().filter(|(due, _)| *due <= now);
         let due = due.map(|(_, number)| *number);
-        let untried = self.ready.first().copied();
         if self.num_holds > 0 {
-            untried.or(due)
+            self.next_probe().or(due)
         } else {
-            due.or(untried)
+            due.or_else(|| self.ready.first().copied())
         }
+    }
+
+    /// Returns what a service that failed is asked with next: an untried push of each user in turn.
+    /// Somebody's devices may be why it fails, and must not hold up everybody else's.
+    fn next_probe(&mut self) -> Option<u64> {
+        let after = self.last_probe.take().map(|user| (user, u64::MAX));
+        let rest = after.and_then(|last| {
+            let after = (Bound::Excluded(last), Bound::Unbounded);
+            self.ready_of.range(after).next()
+        });
+        let (user, number) = rest.or_else(|| self.ready_of.first())?;
+        self.last_probe = Some(user.clone());
+        Some(*number)
     }
 
     /// Returns when there may be something to take, if nothing happens before.
@@ -202,6 +231,7 @@ impl<T> Schedule<T> {
     /// Takes everything that is not in flight, without sending it.
     pub fn drain(&mut self) -> Vec<T> {
         self.ready.clear();
+        self.ready_of.clear();
         self.waiting.clear();
         self.expiring.clear();
         let entries = std::mem::take(&mut self.entries).into_values();
@@ -212,7 +242,10 @@ impl<T> Schedule<T> {
         let number = entry.number;
         match entry.due {
             Some(due) => self.waiting.insert((due, number)),
-            None => self.ready.insert(number),
+            None => {
+                self.ready_of.insert((entry.push.user(), number));
+                self.ready.insert(number)
+            }
         };
         self.expiring.insert((entry.expires, number));
         self.entries.insert(number, entry);
@@ -222,7 +255,10 @@ impl<T> Schedule<T> {
         let entry = self.entries.remove(&number)?;
         match entry.due {
             Some(due) => self.waiting.remove(&(due, number)),
-            None => self.ready.remove(&number),
+            None => {
+                self.ready_of.remove(&(entry.push.user(), number));
+                self.ready.remove(&number)
+            }
         };
         self.expiring.remove(&(entry.expires, number));
         Some(entry)

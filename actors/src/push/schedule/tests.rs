@@ -11,6 +11,19 @@ const BOUNDS: Bounds = Bounds {
 };
 const SECOND: Duration = Duration::from_secs(1);
 
+/// By default everybody gets one push.
+impl Addressed for u32 {
+    type User = u32;
+
+    fn user(&self) -> u32 {
+        if (1000..2000).contains(self) {
+            1000
+        } else {
+            *self
+        }
+    }
+}
+
 fn filled(pushes: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
     let mut schedule = Schedule::new(BOUNDS);
     pushes.for_each(|push| schedule.add(push, Duration::ZERO, now));
@@ -58,6 +71,25 @@ fn while_the_service_is_away_each_push_is_tried_before_any_is_again() {
         schedule.put_back(entry, (None, true), now);
         now = schedule.next_due(now).unwrap();
     }
+}
+
+#[test]
+fn one_users_pushes_do_not_keep_a_service_held() {
+    let mut now = Instant::now();
+    let mut schedule = filled(5..6, now);
+    let entry = schedule.take(now).unwrap();
+    schedule.put_back(entry, (None, true), now);
+    for push in (1000..1100).chain([7, 2500]) {
+        schedule.add(push, Duration::ZERO, now);
+    }
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        now = schedule.next_due(now).unwrap();
+        let entry = schedule.take(now).unwrap();
+        asked.push(entry.push);
+        schedule.put_back(entry, (None, true), now);
+    }
+    assert_eq!(asked, [7, 1000, 2500, 1001, 1002, 1003]);
 }
 
 #[test]
