@@ -194,7 +194,7 @@ impl Push {
         let answers = answers.collect();
         let loaded = ids.iter().cloned().zip(found);
         let meant = loaded.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
-        self.post(meant.collect(), payloads, true).await?;
+        self.post(meant.collect(), payloads, None).await?;
         Ok(answers)
     }
 
@@ -210,20 +210,20 @@ impl Push {
     ) -> Result<(), ApiError> {
         let mut found = self.0.devices.list_devices_of(users).await?;
         found.retain(|(_, device)| topic.is_none() || device.topic.as_deref() == topic);
-        self.post(found, payloads, true).await
+        self.post(found, payloads, None).await
     }
 
-    /// Puts pushes into the queues, one per address.
+    /// Puts pushes into the queues, one per address; `subscription` is what they are notices of.
     ///
-    /// With `is_kept`, no crash loses them from here on; without it, none does from their first
-    /// failure on. Once the outbox is being told of them they are sent, even if nobody waits any
-    /// more.
+    /// No crash loses them from here on; notices, from their first failure on. Once the outbox is
+    /// being told of them they are sent, even if nobody waits any more.
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
         payloads: &PushPayloads,
-        is_kept: bool,
+        subscription: Option<&str>,
     ) -> Result<(), ApiError> {
+        let is_kept = subscription.is_none();
         let mut addressed: HashMap<DeviceKind, Vec<Addressed>> = HashMap::new();
         let mut seen = HashSet::new();
         for (id, device) in recipients {
@@ -250,7 +250,10 @@ impl Push {
                 continue;
             };
             let mut pushes = self.with_permits(service, pushes, payload)?;
-            pushes.iter_mut().for_each(|it| it.is_kept = is_kept);
+            for push in &mut pushes {
+                push.is_kept = is_kept;
+                push.subscription = subscription.map(str::to_owned);
+            }
             ready.push((kind, pushes));
         }
         let push = self.clone();
@@ -325,6 +328,7 @@ impl Push {
                 device,
                 user,
                 since: self.0.clock.now(),
+                subscription: None,
                 is_kept: false,
                 address: Some(address),
                 payload: Arc::clone(payload),

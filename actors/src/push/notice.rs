@@ -33,7 +33,7 @@ impl NoticePush {
     }
 
     /// Tells a device that a subscription has matched, if it can be told. If several notices of a
-    /// subscription are waiting, only the last one is sent.
+    /// subscription wait here or in the queue, only the last one is sent.
     pub fn notify(&self, device: &DeviceId, subscription: &str, number: u64) {
         let Some(sender) = &self.0 else { return };
         let notice = Notice {
@@ -85,7 +85,8 @@ async fn deliver(push: &Push, notices: impl Iterator<Item = Notice>) {
         if !payloads.reaches(state.kind) {
             continue;
         }
-        if let Err(error) = push.post(vec![(device, state)], &payloads, false).await {
+        let recipient = vec![(device, state)];
+        if let Err(error) = push.post(recipient, &payloads, Some(&subscription)).await {
             tracing::warn!(%error, "a notice is not pushed");
         }
     }

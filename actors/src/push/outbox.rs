@@ -31,7 +31,8 @@ pub struct Waiting {
 /// Keeps pushes across a stop and a crash.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Keeps pushes, all or none; they are durable when it returns.
+    /// Keeps pushes, all or none; they are durable when it returns. A push replaces an earlier one
+    /// with its id.
     ///
     /// # Errors
     /// It is not writable.

@@ -7,7 +7,11 @@
 //! While a push waits, its device's address and user may change. So the device is looked up before
 //! every attempt, except for one that follows at once. A push is dropped if its device is gone or
 //! belongs to another user.
+//!
+//! A notice of a subscription says only that something has changed. So of several for one
+//! subscription only the last one waits, in the place and with the id of the first.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +50,8 @@ pub struct QueuedPush {
     pub user: Option<UserId>,
     /// When it was requested.
     pub since: Timestamp,
+    /// The subscription that it is a notice of.
+    pub subscription: Option<String>,
     /// Whether the outbox has it.
     pub is_kept: bool,
     /// Where the device can be reached, if that was looked up just now.
@@ -55,6 +61,9 @@ pub struct QueuedPush {
     /// Its room in the queue.
     pub permit: OwnedSemaphorePermit,
 }
+
+/// A subscription of a device.
+type NoticeKey = (DeviceId, String);
 
 /// The figures of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -95,6 +104,11 @@ impl Addressed for QueuedPush {
 }
 
 impl QueuedPush {
+    /// Returns what it is a notice of.
+    fn notice_key(&self) -> Option<NoticeKey> {
+        Some((self.device.clone(), self.subscription.clone()?))
+    }
+
     /// Returns it as the outbox keeps it.
     pub(super) fn waiting(&self, kind: DeviceKind) -> Waiting {
         Waiting {
@@ -115,6 +129,8 @@ pub struct PushQueue {
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     schedule: Schedule<QueuedPush>,
+    /// The numbers of the last notices, until they are finished.
+    notices: HashMap<NoticeKey, u64>,
     notes: Notes,
     is_writing: bool,
     state: PushState,
@@ -141,6 +157,7 @@ impl PushQueue {
             outbox,
             clock,
             schedule: Schedule::new(bounds),
+            notices: HashMap::new(),
             notes: Notes::default(),
             is_writing: false,
             state,
@@ -198,8 +215,8 @@ impl PushQueue {
         let (service, num_pushes) = (self.state.service, expired.len());
         tracing::info!(service, num_pushes, "pushes are not sent: they are too old");
         self.state.num_expired += num_pushes as u64;
-        for push in &expired {
-            self.forget(push);
+        for entry in &expired {
+            self.forget(entry.number, &entry.push);
         }
     }
 
@@ -234,10 +251,35 @@ impl PushQueue {
         }));
     }
 
+    fn add(&mut self, mut push: QueuedPush, age: Duration, now: Instant) {
+        let key = push.notice_key();
+        let number = key.as_ref().and_then(|key| self.notices.get(key));
+        if let Some(number) = number.copied()
+            && let Some(waiting) = self.schedule.get(number)
+        {
+            push.id = waiting.id;
+            push.is_kept = waiting.is_kept;
+            if push.is_kept {
+                self.notes.change(push.waiting(self.sender.kind()));
+            }
+            self.schedule.replace(number, push, now);
+            return;
+        }
+        let number = self.schedule.add(push, age, now);
+        if let Some(key) = key {
+            self.notices.insert(key, number);
+        }
+    }
+
     /// A push is finished.
-    fn forget(&mut self, push: &QueuedPush) {
+    fn forget(&mut self, number: u64, push: &QueuedPush) {
         if push.is_kept {
-            self.notes.forgotten.push(push.id);
+            self.notes.forget(push.id);
+        }
+        if let Some(key) = push.notice_key()
+            && self.notices.get(&key) == Some(&number)
+        {
+            self.notices.remove(&key);
         }
     }
 
@@ -245,14 +287,14 @@ impl PushQueue {
     fn keep(&mut self, push: &mut QueuedPush) {
         if !push.is_kept {
             push.is_kept = true;
-            self.notes.kept.push(push.waiting(self.sender.kind()));
+            self.notes.keep(push.waiting(self.sender.kind()));
         }
     }
 
     fn finish(&mut self, mut entry: Entry<QueuedPush>, ending: PushOutcome) {
         let now = Instant::now();
         if !matches!(ending, PushOutcome::Later { .. }) {
-            self.forget(&entry.push);
+            self.forget(entry.number, &entry.push);
         }
         let (service, device) = (self.state.service, entry.push.device.clone());
         match ending {
@@ -292,7 +334,7 @@ impl PushQueue {
                 holds_all,
                 why,
             } => {
-                let attempt = entry.num_attempts;
+                let (attempt, number) = (entry.num_attempts, entry.number);
                 self.keep(&mut entry.push);
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
@@ -301,7 +343,7 @@ impl PushQueue {
                     }
                     Again::GivenUp(push) => {
                         self.state.num_failed += 1;
-                        self.forget(&push);
+                        self.forget(number, &push);
                         tracing::error!(service, %device, why, attempt, "a push was given up");
                     }
                 }
@@ -359,7 +401,7 @@ impl Handler<Enqueue> for PushQueue {
         for push in message.0 {
             self.state.num_kept += u64::from(push.is_kept);
             let age = u64::try_from(present - push.since.micros()).unwrap_or(0);
-            self.schedule.add(push, Duration::from_micros(age), now);
+            self.add(push, Duration::from_micros(age), now);
         }
         self.pump(ctx);
     }

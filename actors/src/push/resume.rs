@@ -49,6 +49,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             device: waiting.device,
             user: waiting.user,
             since: waiting.since,
+            subscription: None,
             is_kept: true,
             address: None,
             payload: Arc::new(waiting.payload),

@@ -44,7 +44,8 @@ pub struct Entry<T> {
     expires: Instant,
     /// When it is retried; `None` if it was not tried yet.
     due: Option<Instant>,
-    number: u64,
+    /// Identifies it, also while it is in flight.
+    pub number: u64,
 }
 
 /// What became of a push that had to be retried.
@@ -97,8 +98,8 @@ impl<T: Addressed> Schedule<T> {
         }
     }
 
-    /// Adds a push that was requested that long ago.
-    pub fn add(&mut self, push: T, age: Duration, now: Instant) {
+    /// Adds a push that was requested that long ago. Returns its number.
+    pub fn add(&mut self, push: T, age: Duration, now: Instant) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.insert(Entry {
@@ -109,16 +110,36 @@ impl<T: Addressed> Schedule<T> {
             due: None,
             number,
         });
+        number
+    }
+
+    /// Returns a push by its number, if it is not in flight.
+    pub fn get(&self, number: u64) -> Option<&T> {
+        self.entries.get(&number).map(|entry| &entry.push)
+    }
+
+    /// Puts a push that is requested now in the place of one that is not in flight: it is sent when
+    /// that one would have been, and has all its attempts. Otherwise nothing happens.
+    pub fn replace(&mut self, number: u64, push: T, now: Instant) {
+        if let Some(replaced) = self.remove(number) {
+            self.insert(Entry {
+                push,
+                num_attempts: 0,
+                added: now,
+                expires: now + self.bounds.max_age,
+                ..replaced
+            });
+        }
     }
 
     /// Takes out what is too old to be sent. To be called before [`Schedule::take`].
-    pub fn expire(&mut self, now: Instant) -> Vec<T> {
+    pub fn expire(&mut self, now: Instant) -> Vec<Entry<T>> {
         let mut expired = Vec::new();
         while let Some((expires, number)) = self.expiring.first().copied()
             && expires <= now
         {
             self.expiring.pop_first();
-            expired.extend(self.remove(number).map(|entry| entry.push));
+            expired.extend(self.remove(number));
         }
         expired
     }

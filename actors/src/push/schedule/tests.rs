@@ -26,7 +26,9 @@ impl Addressed for u32 {
 
 fn filled(pushes: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
     let mut schedule = Schedule::new(BOUNDS);
-    pushes.for_each(|push| schedule.add(push, Duration::ZERO, now));
+    for push in pushes {
+        schedule.add(push, Duration::ZERO, now);
+    }
     schedule
 }
 
@@ -148,16 +150,43 @@ fn what_got_too_old_while_the_service_was_away_leaves_the_queue() {
     schedule.add(3, Duration::ZERO, now + SECOND);
     let entry = schedule.take(now).unwrap();
     schedule.put_back(entry, (None, true), now);
-    assert_eq!(schedule.expire(now), [0; 0]);
+    let expired = |schedule: &mut Schedule<u32>, now| {
+        let expired = schedule.expire(now).into_iter();
+        Vec::from_iter(expired.map(|entry| entry.push))
+    };
+    assert_eq!(expired(&mut schedule, now), [0; 0]);
     let first = now + BOUNDS.max_age - SECOND * 60;
     assert_eq!(schedule.next_expiry(), Some(first));
-    assert_eq!(schedule.expire(first), [2]);
+    assert_eq!(expired(&mut schedule, first), [2]);
     // One that waits for another attempt, and one that was never tried.
     let then = now + BOUNDS.max_age;
-    assert_eq!(schedule.expire(then), [0, 1]);
+    assert_eq!(expired(&mut schedule, then), [0, 1]);
     assert_eq!((schedule.num_queued(), schedule.num_retrying()), (1, 0));
     assert_eq!(schedule.take(then).map(|entry| entry.push), Some(3));
     assert_eq!(schedule.next_expiry(), None);
+}
+
+#[test]
+fn a_push_takes_the_place_of_one_that_waits() {
+    let now = Instant::now();
+    let mut schedule = filled(0..0, now);
+    let [first, second] = [0, 1].map(|push| schedule.add(push, Duration::ZERO, now));
+    let entry = schedule.take(now).unwrap();
+    assert_eq!((entry.number, schedule.get(first)), (first, None));
+    schedule.put_back(entry, (Some(SECOND * 5), false), now);
+    let later = now + SECOND * 2;
+    schedule.replace(second, 3, later);
+    schedule.replace(first, 2, later);
+    assert_eq!((schedule.get(first), schedule.num_queued()), (Some(&2), 2));
+    assert_eq!(schedule.next_expiry(), Some(later + BOUNDS.max_age));
+    assert_eq!(schedule.take(later).map(|entry| entry.push), Some(3));
+    let due = now + SECOND * 5;
+    assert_eq!(schedule.next_due(later), Some(due));
+    let entry = schedule.take(due).unwrap();
+    assert_eq!((entry.push, entry.num_attempts), (2, 1));
+    // It is in flight: nothing takes its place.
+    schedule.replace(first, 4, due);
+    assert_eq!(schedule.num_queued(), 0);
 }
 
 #[test]
@@ -193,7 +222,7 @@ proptest! {
         let mut ended = Vec::new();
         let mut answers = answers.into_iter();
         loop {
-            ended.extend(schedule.expire(now));
+            ended.extend(schedule.expire(now).into_iter().map(|entry| entry.push));
             while let Some(entry) = schedule.take(now) {
                 prop_assert!(entry.num_attempts <= BOUNDS.max_attempts);
                 in_flight.push_back(entry);

@@ -11,14 +11,18 @@ async fn a_service_that_hangs_keeps_no_notice_of_another_from_being_kept() {
         let mut world = World::start(&KINDS);
         world.senders.hang(hanging);
         let notice = world.push.notice(1, "news");
-        let one = world.push.post(vec![device("d0", hanging)], &notice, false);
+        let one = world
+            .push
+            .post(vec![device("d0", hanging)], &notice, Some("news"));
         one.await.unwrap();
         assert_eq!(soon(world.sent.recv()).await, Some(hanging));
         let others: Vec<_> = KINDS.into_iter().filter(|kind| *kind != hanging).collect();
         for kind in &others {
             world.senders.refuse(*kind);
             for id in ["d1", "d2"] {
-                let posted = world.push.post(vec![device(id, *kind)], &notice, false);
+                let posted = world
+                    .push
+                    .post(vec![device(id, *kind)], &notice, Some("news"));
                 posted.await.unwrap();
             }
             // The first is kept because it failed, the second waits.

@@ -3,6 +3,7 @@
 mod ageing;
 mod leaving;
 mod notes;
+mod notices;
 mod world;
 
 use std::pin::pin;

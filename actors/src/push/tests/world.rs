@@ -92,7 +92,11 @@ impl Memory {
 #[async_trait]
 impl Outbox for Memory {
     async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), OpsStoreError> {
-        self.kept.send_modify(|kept| kept.extend_from_slice(pushes));
+        let is_other = |it: &Waiting| pushes.iter().all(|push| push.id != it.id);
+        self.kept.send_modify(|kept| {
+            kept.retain(is_other);
+            kept.extend_from_slice(pushes);
+        });
         let _turn = self.turn.lock().await;
         Ok(())
     }
@@ -155,8 +159,8 @@ impl PushSender for Service {
         Ok(Some(Payload::default()))
     }
 
-    fn notice(&self, _: u64, _: &str) -> Payload {
-        Payload::default()
+    fn notice(&self, number: u64, _: &str) -> Payload {
+        Payload::new(number.to_string().into_bytes(), Vec::new())
     }
 
     async fn send(&self, _: &Address, _: &Arc<Payload>, _: Uuid) -> Result<(), SendError> {
