@@ -230,11 +230,11 @@ impl Push {
             let (kind, user) = (device.kind, device.user.clone());
             if !payloads.reaches(kind) {
                 let kind = kind.name();
-                tracing::error!(device = %id, kind, "nothing to push to a device of this type");
+                tracing::debug!(device = %id, kind, "nothing to push to a device of this type");
                 continue;
             }
             let Some(address) = Address::of(device) else {
-                tracing::error!(device = %id, "a device without an address cannot be pushed to");
+                tracing::debug!(device = %id, "a device without an address cannot be pushed to");
                 continue;
             };
             if seen.insert((kind, address.token.clone())) {
