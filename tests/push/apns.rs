@@ -478,8 +478,8 @@ fn a_push_is_given_up_after_its_attempts() {
     let ada = Client::signed_up(&server, "ada");
     register(&ada, "ios", "a1", APP);
     service.script([
-        refusal(500, "InternalServerError"),
-        refusal(500, "InternalServerError"),
+        refusal(429, "TooManyRequests"),
+        refusal(429, "TooManyRequests"),
     ]);
     push_to(&ada, &ada, &hello());
     await_figure(&server, "apns", "num_failed", 1);

@@ -37,7 +37,8 @@ pub trait Addressed {
 pub struct Entry<T> {
     /// The push.
     pub push: T,
-    /// How often it was tried, including this time.
+    /// How often it was tried, including this time. What showed that a service is still away does
+    /// not count.
     pub num_attempts: u32,
     /// When it was added.
     pub added: Instant,
@@ -171,8 +172,7 @@ impl<T: Addressed> Schedule<T> {
     }
 
     /// A push that was tried and is due goes first. But while the service is down, every push is
-    /// tried once before any is retried: otherwise one push would use up its attempts, and the
-    /// others would never be looked at.
+    /// tried once before any is retried: otherwise the others would never be looked at.
     fn next(&mut self, now: Instant) -> Option<u64> {
         let due = self.waiting.first().filter(|(due, _)| *due <= now);
         let due = due.map(|(_, number)| *number);
@@ -236,6 +236,10 @@ impl<T: Addressed> Schedule<T> {
         let wait = wait.unwrap_or_default();
         if holds_all {
             self.hold(wait.min(self.bounds.max_age), now);
+            if self.num_holds > 1 {
+                // It has only shown that the service is still away.
+                entry.num_attempts = entry.num_attempts.saturating_sub(1);
+            }
         } else {
             self.is_there(now);
         }

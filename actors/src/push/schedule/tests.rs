@@ -76,6 +76,26 @@ fn while_the_service_is_away_each_push_is_tried_before_any_is_again() {
 }
 
 #[test]
+fn an_outage_costs_a_push_one_attempt() {
+    let mut now = Instant::now();
+    let mut schedule = filled(0..1, now);
+    for _ in 0..2 * BOUNDS.max_attempts {
+        let entry = schedule.take(now).unwrap();
+        assert_eq!(schedule.put_back(entry, (None, true), now), Again::Waits);
+        now = schedule.next_due(now).unwrap();
+    }
+    // The service is back, and the push fails for another reason.
+    for _ in 2..BOUNDS.max_attempts {
+        let entry = schedule.take(now).unwrap();
+        assert_eq!(schedule.put_back(entry, (None, false), now), Again::Waits);
+        now = schedule.next_due(now).unwrap();
+    }
+    let entry = schedule.take(now).unwrap();
+    let given_up = schedule.put_back(entry, (None, false), now);
+    assert_eq!(given_up, Again::GivenUp(0));
+}
+
+#[test]
 fn one_users_pushes_do_not_keep_a_service_held() {
     let mut now = Instant::now();
     let mut schedule = filled(5..6, now);
