@@ -15,6 +15,7 @@ mod races;
 mod random;
 mod theirs;
 mod triggers;
+mod undone;
 mod unreadable;
 mod values;
 
@@ -22,7 +23,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::postgres::{Database, shared};
+use crate::support::postgres::{Database, Session, shared};
 use crate::support::server::TestServer;
 
 /// A server with a database, and a client with the master key.
@@ -64,6 +65,21 @@ impl World {
     fn applied(&self) {
         self.ada
             .call("record:query", json!({"record_type": "user"}));
+    }
+
+    /// Opens a session in the app's schema that stays open.
+    fn session(&self, sql: &str) -> Session {
+        let path = "SET search_path TO app_myapp, public;";
+        self.database.session(&format!("{path} {sql}"))
+    }
+
+    /// Waits until a lock holds up the store.
+    fn held_up(&self) {
+        eventually("the store waits for a lock", || {
+            let waiting = "SELECT count(*) > 0 FROM pg_stat_activity \
+                WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            (self.sql(waiting) == "t\n").then_some(())
+        });
     }
 
     fn versions(&self, record: &str) -> Vec<Json> {

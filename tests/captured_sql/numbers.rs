@@ -9,11 +9,11 @@ use crate::support::eventually;
 use crate::support::postgres::Postgres;
 
 /// What the log requires of every row that SQL inserts.
-const INSERTED: &str = "(_id, _database_id, _owner_id, _created_at, _updated_at, text)";
+pub(super) const INSERTED: &str = "(_id, _database_id, _owner_id, _created_at, _updated_at, text)";
 
 impl World {
     /// A server with bills, and a note that refers to the first of them.
-    fn with_bills(self, num_bills: usize) -> Self {
+    pub(super) fn with_bills(self, num_bills: usize) -> Self {
         let bills: Vec<Json> = (0..num_bills)
             .map(|number| json!({"_id": format!("bill/{number}"), "text": "first"}))
             .collect();
@@ -28,7 +28,7 @@ impl World {
     }
 
     /// The ids of the bills, each with its place, in their order.
-    fn places(&self) -> String {
+    pub(super) fn places(&self) -> String {
         self.sql("SELECT _id, _row FROM bill ORDER BY _row")
     }
 
@@ -54,7 +54,7 @@ impl World {
     }
 
     /// Fails unless the store is as the log says, and a rebuild changes nothing.
-    fn assert_rebuilt_alike(&mut self) {
+    pub(super) fn assert_rebuilt_alike(&mut self) {
         let before = (self.places(), self.numbers());
         assert!(self.server.terminate().success());
         let setting = format!("DATABASE_URL={}", self.database.url());

@@ -2,8 +2,8 @@
 //!
 //! The projector writes a row as the log has it, and so temporarily undoes what other programs have
 //! changed in it since. The next `n = n + 1` would then start from an old number. So in the same
-//! transaction, while it has the row locked, it applies what is in the outbox to the row again. The
-//! events that follow say the same.
+//! transaction, while it has the row locked, it applies what is in the outbox to the row again: what
+//! each transaction did to it in total. The events that follow say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,19 +53,26 @@ async fn load(
     table: &Name,
     keys: &[RecordKey],
 ) -> Result<BTreeMap<String, Pending>, sqlx::Error> {
+    // What a transaction undoes itself becomes no event, so it must not be applied either.
+    let mut sql = Sql::new(
+        "WITH _n AS (SELECT key, min(id) AS first, max(id) AS last FROM _outbox WHERE table_name=",
+    );
+    sql.bind(Arg::name(table)).push(" AND key");
+    sql.within(keys, RecordKey::as_str);
     // Only the database reads these rows, since they may contain what cannot be read here. A column
     // may have been dropped since, and generated columns are generated again.
-    let mut sql = Sql::new(
-        "SELECT key, id, after IS NULL, (SELECT coalesce(jsonb_agg(c.name),'[]') \
-         FROM jsonb_each(after) AS c (name, value) \
+    sql.push(
+        " GROUP BY key, transaction) \
+         SELECT _n.key, l.id, l.after IS NULL, (SELECT coalesce(jsonb_agg(c.name),'[]') \
+         FROM jsonb_each(l.after) AS c (name, value) \
          JOIN pg_attribute AS a ON a.attname=c.name AND a.attrelid=to_regclass(",
     );
     sql.bind(Arg::quoted(table)).push(
         ") AND a.attnum>0 AND a.attgenerated='' AND a.attidentity<>'a' \
-         WHERE before->c.name IS DISTINCT FROM c.value) FROM _outbox WHERE table_name=",
+         WHERE f.before->c.name IS DISTINCT FROM c.value) \
+         FROM _n JOIN _outbox AS f ON f.id=_n.first JOIN _outbox AS l ON l.id=_n.last \
+         WHERE f.before IS DISTINCT FROM l.after ORDER BY l.id",
     );
-    sql.bind(Arg::name(table)).push(" AND key");
-    sql.within(keys, RecordKey::as_str).push(" ORDER BY id");
     let mut found: BTreeMap<String, Pending> = BTreeMap::new();
     for row in sql.fetch_all(conn).await? {
         let is_gone = row.flag(2)?;
