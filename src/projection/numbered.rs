@@ -36,8 +36,6 @@ pub(super) enum NumberOrder<'a> {
     Place {
         /// The places of rows whose creation has been erased since: each of them had a number, too.
         lost: &'a [u64],
-        /// The keys of rows that the table has as the log says, whatever the outbox has of them.
-        written: &'a [&'a str],
     },
 }
 
@@ -77,7 +75,7 @@ pub(crate) async fn count(conn: &mut Conn<'_>, table: &Table) -> Result<u64, sql
         sql.name(&table.name);
     } else {
         sql.push("(");
-        push_places(&mut sql, table, &[], FIRST_OF_SQL);
+        push_places(&mut sql, table, FIRST_OF_SQL);
         sql.push(") AS p");
     }
     let row = sql.fetch_optional(conn).await?;
@@ -88,14 +86,14 @@ pub(crate) async fn count(conn: &mut Conn<'_>, table: &Table) -> Result<u64, sql
 ///
 /// Rows that other programs have inserted have places after all positions: their events follow.
 /// Rows that they have deleted are in the outbox until the log has that.
-fn push_places(sql: &mut Sql, table: &Table, written: &[&str], before: u64) {
+fn push_places(sql: &mut Sql, table: &Table, before: u64) {
     sql.push("SELECT _row AS place FROM ")
         .name(&table.name)
         .push(" WHERE _row<")
         .bind(Arg::unsigned(before));
     if !table.dialect.is_sqlite() {
         sql.push(" UNION ");
-        captured::push_places(sql, &table.name, written, before);
+        captured::push_places(sql, &table.name, before);
     }
 }
 
@@ -111,10 +109,10 @@ fn number_places(table: &Table, order: NumberOrder<'_>, position: u64) -> Sql {
             .push(" WHERE _row<")
             .bind(Arg::unsigned(position));
         }
-        NumberOrder::Place { lost, written } => {
+        NumberOrder::Place { lost } => {
             let lost = serde_json::Value::from(lost).to_string();
             sql.push("SELECT place, row_number() OVER (ORDER BY place) AS number FROM (");
-            push_places(&mut sql, table, written, position);
+            push_places(&mut sql, table, position);
             sql.push(table.dialect.choose(
                 " UNION ALL SELECT value FROM json_each(",
                 " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",

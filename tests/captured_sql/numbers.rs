@@ -41,6 +41,17 @@ impl World {
         });
     }
 
+    /// Fails unless each bill's place is the position at which the log created it.
+    fn assert_places_are_the_logs(&self, after: &str) {
+        for line in self.places().lines() {
+            let (key, place) = line.split_once('|').unwrap();
+            let versions = self.versions(&format!("bill/{key}"));
+            let created = versions.iter().find(|it| it["kind"] == "record.created");
+            let created = created.map(|it| it["position"].to_string());
+            assert_eq!(created.as_deref(), Some(place), "bill/{key} after {after}");
+        }
+    }
+
     /// The keys of the bills, each with its number, in the order of creation.
     fn numbers(&self) -> Vec<(String, Json)> {
         let body = json!({"record_type": "bill"});
@@ -99,6 +110,48 @@ fn a_row_that_is_put_back_keeps_its_place() {
     // The row may be back before it is inserted.
     world.sql(delete);
     let _ = world.try_sql(&insert);
+    world.settled();
+    assert_eq!(world.places(), places);
+    world.add_number();
+    assert_eq!(world.numbers(), numbered(&[("0", 1), ("1", 2), ("2", 3)]));
+    world.assert_rebuilt_alike();
+}
+
+#[test]
+fn ids_that_move_between_rows_leave_the_places_alone() {
+    let mut world = World::new().with_bills(6);
+    world.sql("UPDATE bill SET text = _id");
+    world.settled();
+    let named =
+        |from: &str, to: &str| format!("UPDATE bill SET _id = '{to}' WHERE _id = '{from}';");
+    let swap = named("0", "x") + &named("1", "0") + &named("x", "1");
+    let turn = named("1", "x") + &named("2", "1") + &named("3", "2") + &named("x", "3");
+    let all_up = named("5", "6") + &named("4", "5") + &named("3", "4") + &named("2", "3");
+    let taken = "DELETE FROM bill WHERE _id = '1';".to_owned() + &named("3", "1");
+    for sql in [swap, turn, all_up, taken] {
+        world.sql(&format!("BEGIN; {sql} COMMIT"));
+        world.settled();
+        world.assert_places_are_the_logs(&sql);
+    }
+    world.add_number();
+    world.assert_rebuilt_alike();
+}
+
+#[test]
+fn a_place_outlasts_the_import_of_the_deletion_that_has_it() {
+    let mut world = World::new().with_bills(3);
+    let places = world.places();
+    let delete = "DELETE FROM bill WHERE _id = '0'";
+    let insert = format!("INSERT INTO bill {INSERTED} VALUES ('0', '', 'ada', now(), now(), 'x')");
+    let mut blocking = world.session("BEGIN; SELECT FROM bill WHERE _id = '2' FOR UPDATE");
+    world.ada.save("bill/2", json!({"text": "saved"}));
+    world.held_up();
+    world.sql(&format!("BEGIN; {delete}; {insert}; COMMIT"));
+    let mut deleting = world.session(&format!("BEGIN; {delete}"));
+    blocking.sql("ROLLBACK");
+    // Behind the import of the first transaction.
+    world.held_up();
+    deleting.sql("COMMIT");
     world.settled();
     assert_eq!(world.places(), places);
     world.add_number();

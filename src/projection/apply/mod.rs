@@ -247,7 +247,6 @@ impl WriterState {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
             lost: self.lost.clone(),
-            checkpoint: self.checkpoint,
             indexing: self.indexing,
             lock_waits,
             records: RecordBatch::default(),
@@ -324,16 +323,14 @@ impl WriterState {
     }
 
     /// Deletes from the outbox what commits bring into the store, and applies the rest of it to the
-    /// rows that were written.
+    /// rows that were written. The places come first: what is deleted may have them.
     async fn import_captured(
         &self,
         conn: &mut Conn<'_>,
         commits: &[&Commit],
         touched: Touched,
     ) -> Result<(), ApplyError> {
-        if commits.iter().any(|commit| commit.sql.is_some()) {
-            captured::keep_places(conn, &touched, self.checkpoint).await?;
-        }
+        captured::settle_places(conn, &touched).await?;
         captured::take_out_all(conn, commits).await?;
         Ok(captured::overlay(conn, touched).await?)
     }
@@ -354,7 +351,6 @@ impl WriterState {
             catalog: Arc::clone(catalog),
             texts: &mut self.texts,
             lost: lost.clone(),
-            checkpoint: self.checkpoint,
             indexing: self.indexing,
             lock_waits,
             records,
@@ -402,8 +398,6 @@ struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
     lost: LostStreams,
-    /// The last position before the batch.
-    checkpoint: u64,
     indexing: Indexing,
     /// `None` where nobody else holds locks.
     lock_waits: Option<LockWaits>,
@@ -465,7 +459,6 @@ impl Session<'_> {
                 let population = Population {
                     lost: &self.lost,
                     touched: &self.records.touched,
-                    checkpoint: self.checkpoint,
                 };
                 settings::change_type(conn, catalog, self.indexing, population, change).await?;
                 if let Some(waits) = self.lock_waits {

@@ -28,8 +28,6 @@ pub(super) struct Population<'a> {
     pub(super) lost: &'a LostStreams,
     /// The rows that the batch has written.
     pub(super) touched: &'a Touched,
-    /// The last position before the batch.
-    pub(super) checkpoint: u64,
 }
 
 /// Changes a type: its definition, table, columns and indexes.
@@ -108,20 +106,15 @@ async fn number_new_sequences(
     let new = table.columns.iter().skip(num_old);
     let new = new.filter(|column| column.kind == FieldType::Sequence);
     let lost = population.lost.places_of(&layout.definition.name);
-    let written = population.touched.get(&table.name).into_iter().flatten();
-    let written: Vec<&str> = written.map(|(key, _)| key.as_str()).collect();
     for (index, column) in new.enumerate() {
         let last = extension.numbered.get(&column.field).copied();
         let order = match last {
-            Some(_) => NumberOrder::Place {
-                lost: &lost,
-                written: &written,
-            },
+            Some(_) => NumberOrder::Place { lost: &lost },
             None => NumberOrder::Time,
         };
         // All fields of an event give the same numbers.
         if index == 0 {
-            captured::keep_places(conn, population.touched, population.checkpoint).await?;
+            captured::settle_places(conn, population.touched).await?;
             let kept = numbered::keep_numbers(table, order, position);
             kept.execute(conn).await?;
         }

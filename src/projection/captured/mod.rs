@@ -31,7 +31,7 @@ pub use self::moving::{copy_captured, count_parked, count_waiting, move_captured
 pub(super) use self::overlay::overlay;
 pub(super) use self::parked::{forget, is_parked};
 pub(super) use self::places::{
-    Effect, FIRST_OF_SQL, Touched, add_effects, keep_places, push_places,
+    Effect, FIRST_OF_SQL, Touched, add_effects, push_places, settle_places,
 };
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout};
@@ -94,6 +94,12 @@ async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let row = sql.fetch_optional(conn).await?;
     let was_captured = row.map_or(Ok(false), |row| row.flag(0))?;
     Ok(was_captured || constraints::are_there(conn).await?)
+}
+
+/// Returns whether nothing waits in the outbox.
+async fn is_empty(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    let sql = Sql::new("SELECT 1 FROM _outbox LIMIT 1");
+    Ok(sql.fetch_optional(conn).await?.is_none())
 }
 
 /// Finds which rows of a table are in the outbox.

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skytrail_schema::id::RecordKey;
 
-use super::places::{self, Touched};
+use super::is_empty;
+use super::places::Touched;
 use crate::projection::conn::Conn;
 use crate::projection::layout::is_own;
 use crate::projection::names::Name;
@@ -29,15 +30,10 @@ pub(in crate::projection) async fn overlay(
     conn: &mut Conn<'_>,
     touched: Touched,
 ) -> Result<(), sqlx::Error> {
-    if touched.is_empty() {
-        return Ok(());
-    }
-    let sql = Sql::new("SELECT 1 FROM _outbox LIMIT 1");
-    if sql.fetch_optional(conn).await?.is_none() {
+    if touched.is_empty() || is_empty(conn).await? {
         return Ok(());
     }
     for (table, rows) in touched {
-        places::correct(conn, &table, &rows).await?;
         let keys: Vec<RecordKey> = rows.into_keys().collect();
         for chunk in keys.chunks(MAX_KEYS) {
             for (key, pending) in load(conn, &table, chunk).await? {

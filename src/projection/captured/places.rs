@@ -1,23 +1,20 @@
 //! The places of rows that SQL has changed.
 //!
 //! A row's place is the position at which the log created its record. SQL can delete the row, or
-//! insert another one under the same id, which has another place. The record keeps its place as
-//! long as it is in the log, so the outbox has it, in the row's state before the change. If the log
-//! itself deletes the record meanwhile, or creates another one under the id, the outbox is
-//! corrected.
+//! insert another one under the same id, which has another place, or give the row another id. The
+//! record keeps its place as long as it is in the log, so the outbox has it, in the row's state
+//! before the first change. This stays so: whenever the log writes a row, every change that the
+//! outbox has of it gets the record's place, or none if the log has deleted the record.
 
 use std::collections::BTreeMap;
 
 use skytrail_schema::id::RecordKey;
 
+use super::is_empty;
 use crate::projection::conn::Conn;
 use crate::projection::names::Name;
 use crate::projection::read::MAX_KEYS;
 use crate::projection::sql::{Arg, Sql};
-
-/// The place in a row's state before a change.
-const PLACE: &str =
-    "CASE WHEN jsonb_typeof(before->'_row')='number' THEN (before->'_row')::bigint END AS place";
 
 /// Where the places of rows begin that SQL has inserted; see the sequence `_captured_row`.
 pub(in crate::projection) const FIRST_OF_SQL: u64 = 1 << 62;
@@ -49,89 +46,108 @@ pub(in crate::projection) fn add_effects(
     }
 }
 
-/// Gives rows that a batch wrote the places of their records, while the outbox has them. SQL may
-/// have deleted such a row, or changed its place. `checkpoint` is the last position before the
-/// batch.
-pub(in crate::projection) async fn keep_places(
+/// Gives rows that a batch wrote the places of their records, and corrects these in the outbox.
+pub(in crate::projection) async fn settle_places(
     conn: &mut Conn<'_>,
     touched: &Touched,
-    checkpoint: u64,
 ) -> Result<(), sqlx::Error> {
-    if conn.dialect().is_sqlite() {
+    if touched.is_empty() || is_empty(conn).await? {
         return Ok(());
     }
     for (table, rows) in touched {
         for keys in with_effect(rows, Effect::Kept).chunks(MAX_KEYS) {
-            let mut sql = Sql::new("UPDATE ");
-            sql.name(table)
-                .push(" AS t SET _row=o.place FROM (SELECT key, max(place) AS place FROM (SELECT key,")
-                .push(PLACE)
-                .push(" FROM _outbox WHERE table_name=")
-                .bind(Arg::name(table))
-                .push(" AND key")
-                .within(keys, RecordKey::as_str)
-                .push(") AS p WHERE place<")
-                .bind(Arg::unsigned(FIRST_OF_SQL))
-                .push(" GROUP BY key) AS o WHERE t._id=o.key AND (t._row>")
-                .bind(Arg::unsigned(checkpoint));
-            // SQL may have given the place to another row together with another id.
-            sql.push(" OR t._row<o.place) AND NOT EXISTS (SELECT 1 FROM ")
-                .name(table)
-                .push(" AS u WHERE u._row=o.place)");
-            sql.execute(conn).await?;
+            vacate(conn, table, keys).await?;
+            keep(conn, table, keys).await?;
+        }
+        for keys in with_effect(rows, Effect::Created).chunks(MAX_KEYS) {
+            note(conn, table, keys).await?;
+        }
+        for keys in with_effect(rows, Effect::Deleted).chunks(MAX_KEYS) {
+            vacate(conn, table, keys).await?;
+            forget(conn, table, keys).await?;
         }
     }
     Ok(())
 }
 
-/// Corrects the places in the outbox for rows that the log has deleted or created.
-pub(super) async fn correct(
-    conn: &mut Conn<'_>,
-    table: &Name,
-    rows: &BTreeMap<RecordKey, Effect>,
-) -> Result<(), sqlx::Error> {
-    // Both states, so that they still differ only in what SQL has changed.
-    for keys in with_effect(rows, Effect::Deleted).chunks(MAX_KEYS) {
-        let mut sql = Sql::new(
-            "UPDATE _outbox SET before=before-'_row', after=after-'_row' WHERE table_name=",
-        );
-        sql.bind(Arg::name(table)).push(" AND key");
-        sql.within(keys, RecordKey::as_str);
-        sql.execute(conn).await?;
-    }
-    for keys in with_effect(rows, Effect::Created).chunks(MAX_KEYS) {
-        let mut sql = Sql::new(
-            "UPDATE _outbox AS o SET before=jsonb_set(o.before,'{_row}',to_jsonb(t._row)), \
-             after=jsonb_set(o.after,'{_row}',to_jsonb(t._row)) FROM ",
-        );
-        sql.name(table)
-            .push(" AS t WHERE t._id=o.key AND o.table_name=");
-        sql.bind(Arg::name(table)).push(" AND o.key");
-        sql.within(keys, RecordKey::as_str);
-        sql.execute(conn).await?;
-    }
-    Ok(())
+/// Moves rows away from the places of these records: SQL has changed their ids or places. If the
+/// log has records for them, their own places are in the outbox, and their events follow.
+async fn vacate(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(table).push(" AS t SET _row=_next_row() FROM (");
+    push_known(&mut sql, table, Some(keys));
+    sql.push(") AS o WHERE t._row=o.place AND t._id<>o.key");
+    sql.execute(conn).await.map(drop)
 }
 
-/// Adds the query for the places in a table's part of the outbox, without those of `written`: rows
-/// that the table has as the log says.
-pub(in crate::projection) fn push_places(
-    sql: &mut Sql,
-    table: &Name,
-    written: &[&str],
-    before: u64,
-) {
-    sql.push("SELECT place FROM (SELECT ")
-        .push(PLACE)
-        .push(" FROM _outbox WHERE table_name=")
-        .bind(Arg::name(table));
-    if !written.is_empty() {
-        let written = serde_json::Value::from(written).to_string();
-        sql.push(" AND key NOT IN (SELECT jsonb_array_elements_text(")
-            .bind(Arg::Text(written))
-            .push("::jsonb))");
-    }
+/// Gives rows the places of their records, which are free, and writes them to what SQL did to the
+/// rows after that: the outbox may be about to lose the change that has the place.
+async fn keep(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(table).push(" AS t SET _row=o.place FROM (");
+    push_known(&mut sql, table, Some(keys));
+    sql.push(") AS o WHERE t._id=o.key AND t._row<>o.place");
+    sql.execute(conn).await?;
+    let mut sql = Sql::new("UPDATE _outbox AS e SET ");
+    sql.push(SET_PLACE).push(" FROM (");
+    push_known(&mut sql, table, Some(keys));
+    sql.push(
+        ") AS o (key, place) WHERE e.key=o.key AND (e.before->'_row'<>to_jsonb(o.place) \
+         OR e.after->'_row'<>to_jsonb(o.place)) AND e.table_name=",
+    );
+    sql.bind(Arg::name(table));
+    sql.execute(conn).await.map(drop)
+}
+
+/// Writes the places of new records to the outbox.
+async fn note(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE _outbox AS e SET ");
+    sql.push(SET_PLACE)
+        .push(" FROM (SELECT _id, _row FROM ")
+        .name(table)
+        .push(") AS o (key, place) WHERE e.key=o.key AND e.table_name=");
+    sql.bind(Arg::name(table)).push(" AND e.key");
+    sql.within(keys, RecordKey::as_str);
+    sql.execute(conn).await.map(drop)
+}
+
+/// Removes the places of deleted records from the outbox.
+async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut sql =
+        Sql::new("UPDATE _outbox SET before=before-'_row', after=after-'_row' WHERE table_name=");
+    sql.bind(Arg::name(table)).push(" AND key");
+    sql.within(keys, RecordKey::as_str);
+    sql.execute(conn).await.map(drop)
+}
+
+/// Sets the place in both states, so that they still differ only in what SQL has changed.
+const SET_PLACE: &str = "before=jsonb_set(e.before,'{_row}',to_jsonb(o.place)), \
+    after=jsonb_set(e.after,'{_row}',to_jsonb(o.place))";
+
+/// Adds the query for the places of the records in a table's part of the outbox, before a position.
+pub(in crate::projection) fn push_places(sql: &mut Sql, table: &Name, before: u64) {
+    sql.push("SELECT place FROM (");
+    push_known(sql, table, None);
     sql.push(") AS o WHERE place<").bind(Arg::unsigned(before));
+}
+
+/// Adds the query for the keys and the places of the records in a table's part of the outbox.
+///
+/// Of each row the first state counts that has a place, and of each place the first row: SQL can
+/// give both to others.
+fn push_known(sql: &mut Sql, table: &Name, keys: Option<&[RecordKey]>) {
+    sql.push(
+        "SELECT DISTINCT ON (place) key, place FROM (\
+         SELECT DISTINCT ON (key) key, id, (before->'_row')::bigint AS place FROM _outbox \
+         WHERE jsonb_typeof(before->'_row')='number' AND table_name=",
+    )
+    .bind(Arg::name(table));
+    if let Some(keys) = keys {
+        sql.push(" AND key").within(keys, RecordKey::as_str);
+    }
+    sql.push(" ORDER BY key, id) AS f WHERE place<")
+        .bind(Arg::unsigned(FIRST_OF_SQL))
+        .push(" ORDER BY place, id");
 }
 
 fn with_effect(rows: &BTreeMap<RecordKey, Effect>, wanted: Effect) -> Vec<RecordKey> {
