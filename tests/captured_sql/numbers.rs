@@ -160,6 +160,23 @@ fn a_place_outlasts_the_import_of_the_deletion_that_has_it() {
 }
 
 #[test]
+fn a_deletion_that_is_retried_changes_no_place() {
+    let mut world = World::new().with_bills(2);
+    let places = world.places();
+    // Refused each time, since the note refers to it. Several, so that some are still in the outbox
+    // when others are applied.
+    for _ in 0..10 {
+        world.sql("DELETE FROM bill WHERE _id = '0'");
+        world.settled();
+    }
+    let all = json!({"all": true});
+    let retried = world.master.call("captured:retry", all).result();
+    world.settled();
+    assert_eq!(world.places(), places, "{retried}");
+    world.assert_rebuilt_alike();
+}
+
+#[test]
 fn records_that_sql_deleted_before_get_no_number() {
     let mut world = World::new().with_bills(100);
     world.sql("DELETE FROM bill WHERE _id::int NOT BETWEEN 0 AND 3");

@@ -58,9 +58,11 @@ pub(in crate::projection) async fn settle_places(
         for keys in with_effect(rows, Effect::Kept).chunks(MAX_KEYS) {
             vacate(conn, table, keys).await?;
             keep(conn, table, keys).await?;
+            // A change that is retried has no place.
+            note(conn, table, present(table, keys)).await?;
         }
         for keys in with_effect(rows, Effect::Created).chunks(MAX_KEYS) {
-            note(conn, table, keys).await?;
+            note(conn, table, present(table, keys)).await?;
         }
         for keys in with_effect(rows, Effect::Deleted).chunks(MAX_KEYS) {
             vacate(conn, table, keys).await?;
@@ -80,34 +82,41 @@ async fn vacate(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result
     sql.execute(conn).await.map(drop)
 }
 
-/// Gives rows the places of their records, which are free, and writes them to what SQL did to the
-/// rows after that: the outbox may be about to lose the change that has the place.
+/// Gives rows the places of their records, which are free. If SQL has deleted a row, only the outbox
+/// has its place, and may be about to lose the change that has it.
 async fn keep(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut known = Sql::default();
+    push_known(&mut known, table, Some(keys));
     let mut sql = Sql::new("UPDATE ");
-    sql.name(table).push(" AS t SET _row=o.place FROM (");
-    push_known(&mut sql, table, Some(keys));
-    sql.push(") AS o WHERE t._id=o.key AND t._row<>o.place");
+    sql.name(table)
+        .push(" AS t SET _row=o.place FROM (")
+        .append(known.clone())
+        .push(") AS o WHERE t._id=o.key AND t._row<>o.place");
     sql.execute(conn).await?;
-    let mut sql = Sql::new("UPDATE _outbox AS e SET ");
-    sql.push(SET_PLACE).push(" FROM (");
-    push_known(&mut sql, table, Some(keys));
-    sql.push(
-        ") AS o (key, place) WHERE e.key=o.key AND (e.before->'_row'<>to_jsonb(o.place) \
-         OR e.after->'_row'<>to_jsonb(o.place)) AND e.table_name=",
-    );
-    sql.bind(Arg::name(table));
-    sql.execute(conn).await.map(drop)
+    note(conn, table, known).await
 }
 
-/// Writes the places of new records to the outbox.
-async fn note(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
-    let mut sql = Sql::new("UPDATE _outbox AS e SET ");
-    sql.push(SET_PLACE)
-        .push(" FROM (SELECT _id, _row FROM ")
-        .name(table)
-        .push(") AS o (key, place) WHERE e.key=o.key AND e.table_name=");
-    sql.bind(Arg::name(table)).push(" AND e.key");
+/// Returns the query for the places of records whose rows have them.
+fn present(table: &Name, keys: &[RecordKey]) -> Sql {
+    let mut sql = Sql::new("SELECT _id, _row FROM ");
+    sql.name(table).push(" WHERE _id");
     sql.within(keys, RecordKey::as_str);
+    sql
+}
+
+/// Writes places to the outbox: to both states, so that they still differ only in what SQL has
+/// changed.
+async fn note(conn: &mut Conn<'_>, table: &Name, places: Sql) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new(
+        "UPDATE _outbox AS e SET before=jsonb_set(e.before,'{_row}',to_jsonb(o.place)), \
+         after=jsonb_set(e.after,'{_row}',to_jsonb(o.place)) FROM (",
+    );
+    sql.append(places).push(
+        ") AS o (key, place) WHERE e.key=o.key \
+         AND (e.before<>jsonb_set(e.before,'{_row}',to_jsonb(o.place)) \
+         OR e.after<>jsonb_set(e.after,'{_row}',to_jsonb(o.place))) AND e.table_name=",
+    );
+    sql.bind(Arg::name(table));
     sql.execute(conn).await.map(drop)
 }
 
@@ -119,10 +128,6 @@ async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result
     sql.within(keys, RecordKey::as_str);
     sql.execute(conn).await.map(drop)
 }
-
-/// Sets the place in both states, so that they still differ only in what SQL has changed.
-const SET_PLACE: &str = "before=jsonb_set(e.before,'{_row}',to_jsonb(o.place)), \
-    after=jsonb_set(e.after,'{_row}',to_jsonb(o.place))";
 
 /// Adds the query for the places of the records in a table's part of the outbox, before a position.
 pub(in crate::projection) fn push_places(sql: &mut Sql, table: &Name, before: u64) {
