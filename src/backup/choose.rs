@@ -1,6 +1,7 @@
 //! Finds the requested backup.
 
 use super::BackupError;
+use super::catalog::Catalog;
 use super::manifest::Manifest;
 use super::object::SegmentName;
 use super::repository::Repository;
@@ -14,28 +15,24 @@ use super::repository::Repository;
 pub fn choose(
     repository: &Repository,
     backup: Option<&str>,
-    skip: &mut dyn FnMut(&BackupError),
+    skip: &mut dyn FnMut(&str, &BackupError),
 ) -> Result<Manifest, BackupError> {
     if let Some(name) = backup {
         return repository.manifest(name);
     }
-    let (mut manifests, mut damaged) = (Vec::new(), Vec::new());
-    for name in repository.names()? {
-        match repository.manifest(&name) {
-            Ok(manifest) => manifests.push(manifest),
-            Err(error @ BackupError::Damaged { .. }) => damaged.push((name, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    if manifests.is_empty() {
+    let catalog = repository.catalog()?;
+    if catalog.readable().next().is_none() {
         let nothing = format!("there are no backups at {}", repository.place());
-        let first = damaged.into_iter().next().map(|(_, error)| error);
-        return Err(first.unwrap_or(BackupError::Refused(nothing)));
+        let mut damaged = catalog.backups.into_iter().filter_map(|(_, it)| it.err());
+        return Err(damaged.next().unwrap_or(BackupError::Refused(nothing)));
     }
-    damaged.iter().for_each(|(_, error)| skip(error));
-    let mut ends = ends(&manifests);
+    let is_damaged = catalog.damaged().next().is_some();
+    catalog
+        .damaged()
+        .for_each(|(name, error)| skip(name, error));
+    let mut ends = ends(&catalog);
     // A damaged backup no longer says which one it follows, but the log does.
-    if !damaged.is_empty() && ends.len() > 1 {
+    if is_damaged && ends.len() > 1 {
         let existing = repository.segments()?;
         let all = ends.clone();
         ends.retain(|end| !all.iter().any(|later| is_within(end, later, &existing)));
@@ -47,7 +44,8 @@ pub fn choose(
             let ends: Vec<String> = several.iter().map(describe).collect();
             Err(BackupError::Refused(format!(
                 "{} has backups of several histories of the log, which end with {}: choose one \
-                 with --backup",
+                 with --backup; those that are not needed any more can be dropped with `skytrail \
+                 backup --forget`",
                 repository.place(),
                 ends.join(", ")
             )))
@@ -56,12 +54,12 @@ pub fn choose(
 }
 
 /// Finds the last backup of each history: those that no other backup follows.
-fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
+fn ends(catalog: &Catalog) -> Vec<&Manifest> {
     let is_followed = |name: &str| {
-        let mut follows = manifests.iter().filter_map(|it| it.follows.as_deref());
+        let mut follows = catalog.readable().filter_map(|it| it.follows.as_deref());
         follows.any(|before| before == name)
     };
-    let ends = manifests.iter().filter(|it| !is_followed(&it.name));
+    let ends = catalog.readable().filter(|it| !is_followed(&it.name));
     ends.collect()
 }
 
@@ -70,7 +68,8 @@ fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
 /// Its last segment is one of the later one's segments, or has grown into one, so that nothing else
 /// in the repository could restore it. If this cannot be determined, returns `false`.
 fn is_within(earlier: &Manifest, later: &Manifest, existing: &[SegmentName]) -> bool {
-    if earlier.name >= later.name {
+    let is_other = earlier.history.is_some() && earlier.history != later.history;
+    if earlier.name >= later.name || is_other {
         return false;
     }
     let Some(last) = earlier.segments.last() else {
@@ -84,6 +83,7 @@ fn is_within(earlier: &Manifest, later: &Manifest, existing: &[SegmentName]) -> 
         .iter()
         .filter(|name| name.may_hold(last))
         .peekable();
-    later.segments.contains(last)
+    let mut segments = later.segments.iter();
+    segments.any(|it| (it.first, it.last, it.chain) == (last.first, last.last, last.chain))
         || (holders.peek().is_some() && holders.all(|name| is_laters(&name)))
 }

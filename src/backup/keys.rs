@@ -15,16 +15,15 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use skytrail_actors::log::journal::archive::Survey;
 use skytrail_actors::log::{KEYRING_FILE, KeyringCopy, KeyringError};
 use uuid::Uuid;
 
 use super::BackupError;
+use super::catalog::Catalog;
 use super::local::Local;
 use super::manifest::{Manifest, SavedFile};
 use super::object::KEYS;
 use super::repository::{Repository, missing};
-use super::sweep::is_own;
 
 /// How often the keys are read again if one is written meanwhile.
 const TRIES: u32 = 5;
@@ -37,8 +36,8 @@ pub(super) fn object(saved: &SavedFile) -> String {
     format!("{KEYS}{}", saved.blake3)
 }
 
-/// Saves the current keys. They must include every key that `last_used` or an earlier backup's log
-/// is sealed with: these backups use them from now on.
+/// Saves the current keys. They must include every key that `last_used` or the log of one of this
+/// history's earlier backups is sealed with: these backups use them from now on.
 ///
 /// # Errors
 /// Those of the repository. Keys that are damaged, from another store, or fewer than before are not
@@ -46,10 +45,10 @@ pub(super) fn object(saved: &SavedFile) -> String {
 pub(super) fn save(
     local: &Local,
     repository: &Repository,
-    survey: &Survey,
+    own: &[&Manifest],
     (store_id, last_used): (Uuid, u64),
 ) -> Result<Saved, BackupError> {
-    let last_used = last_used.max(last_saved(repository, survey)?);
+    let last_used = last_used.max(last_saved(repository, own)?);
     let bytes = match read(&local.keyring(), store_id, last_used) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Ok(None)),
@@ -61,7 +60,10 @@ pub(super) fn save(
     );
     let name = object(&saved);
     let there = repository.list(KEYS)?;
-    if !there.iter().any(|object| object.name == name) {
+    if !there
+        .iter()
+        .any(|object| object.name == name && object.size == saved.size)
+    {
         repository.put(&name, &mut &*bytes)?;
     }
     Ok(Ok(Some(saved)))
@@ -100,30 +102,18 @@ fn read(place: &Path, store_id: Uuid, last_used: u64) -> Result<Option<Vec<u8>>,
 }
 
 /// Finds the highest key number in the earlier backups of this history.
-fn last_saved(repository: &Repository, survey: &Survey) -> Result<u64, BackupError> {
+fn last_saved(repository: &Repository, own: &[&Manifest]) -> Result<u64, BackupError> {
     let there: BTreeSet<String> = repository
         .list(KEYS)?
         .into_iter()
         .map(|it| it.name)
         .collect();
-    let mut objects = BTreeSet::new();
-    for name in repository.names()? {
-        let backup = match repository.manifest(&name) {
-            Ok(backup) => backup,
-            Err(BackupError::Damaged { .. }) => continue,
-            Err(error) => return Err(error),
-        };
-        if let Some(keys) = &backup.keys
-            && there.contains(&object(keys))
-            && is_own(&backup, survey)?
-        {
-            objects.insert(object(keys));
-        }
-    }
+    let objects = own.iter().filter_map(|backup| backup.keys.as_ref());
+    let objects: BTreeSet<String> = objects.map(object).collect();
     let mut last = 0;
-    for object in objects {
+    for object in objects.intersection(&there) {
         // Nothing is known about damaged keys: those that are saved now replace them.
-        if let Ok(keys) = KeyringCopy::parse(&load(repository, &object)?, None) {
+        if let Ok(keys) = KeyringCopy::parse(&load(repository, object)?, None) {
             last = last.max(keys.last());
         }
     }
@@ -169,7 +159,7 @@ pub(super) fn check(
 /// The backup had keys, and none are left.
 pub(super) fn find(
     repository: &Repository,
-    manifest: &Manifest,
+    (manifest, catalog): (&Manifest, &Catalog),
 ) -> Result<Option<SavedFile>, BackupError> {
     if manifest.keys.is_none() && manifest.missing_keys.is_none() {
         return Ok(None);
@@ -177,26 +167,11 @@ pub(super) fn find(
     let own = manifest.keys.as_ref();
     let objects = repository.list(KEYS)?;
     let there: BTreeSet<String> = objects.iter().map(|it| it.name.clone()).collect();
-    let mut line = BTreeSet::from([manifest.name.clone()]);
-    let mut found = own.cloned().filter(|own| there.contains(&object(own)));
-    // Names sort in the order in which the backups were taken.
-    for name in repository.names()? {
-        let manifest = match repository.manifest(&name) {
-            Ok(manifest) => manifest,
-            Err(BackupError::Damaged { .. }) => continue,
-            Err(error) => return Err(error),
-        };
-        if manifest
-            .follows
-            .is_some_and(|before| line.contains(&before))
-        {
-            line.insert(name);
-            found = manifest
-                .keys
-                .filter(|keys| there.contains(&object(keys)))
-                .or(found);
-        }
-    }
+    let line = catalog.line(manifest);
+    let saved_later = line.iter().filter_map(|backup| backup.keys.as_ref()).rev();
+    let mut candidates = saved_later.chain(own);
+    let found = candidates.find(|keys| there.contains(&object(keys)));
+    let found = found.cloned();
     // Keys may have been added to a copy of the repository that was made without them: they are
     // later ones.
     let given = match objects.as_slice() {

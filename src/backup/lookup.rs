@@ -14,22 +14,20 @@ use std::path::Path;
 use skytrail_actors::log::journal::archive::{KnownFiles, Survey};
 use skytrail_schema::id::AssetName;
 
+use super::BackupError;
 use super::manifest::{ErasedFiles, Manifest, MissingFiles, SavedFile};
-use super::{BackupError, sweep};
 use crate::asset::{ERASED, UPLOADS};
 use crate::config::ASSET_FOLDER;
 
-/// Finds the files that the log knows and that are not among those saved from `folder`.
+/// Finds the files that the log knows and that are not among those saved from `folder`. `last` is
+/// the last backup of this log.
 pub(super) fn find_missing(
     folder: &Path,
     (survey, last): (&Survey, Option<&Manifest>),
     saved: &[SavedFile],
 ) -> Result<Option<MissingFiles>, BackupError> {
     let there = There::of(folder, saved);
-    let last = match last.filter(|last| last.has_looked_for_files) {
-        Some(last) if sweep::is_own(last, survey)? => Some(last),
-        _ => None,
-    };
+    let last = last.filter(|last| last.has_looked_for_files);
     let earlier = last.map(Manifest::known_files).unwrap_or_default();
     if let Some(last) = last {
         let lately = read(survey, last.head + 1)?;

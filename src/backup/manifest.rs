@@ -44,6 +44,9 @@ pub struct Manifest {
     /// The previous backup in the history of its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<String>,
+    /// Where the history of its log begins; unknown in backups of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Beginning>,
     /// The last position.
     pub head: u64,
     /// The chain hash at that position.
@@ -84,6 +87,17 @@ pub struct Manifest {
     /// saved. Only those of the newest backup are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<SavedFile>,
+}
+
+/// The log's last restore, or its very beginning if it was never restored: no other log has the
+/// same one, see `history`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The last position of the restore's commit.
+    pub position: u64,
+    /// The chain hash at that position.
+    #[serde(with = "crate::hex")]
+    pub chain: ChainHash,
 }
 
 /// Files that were expected in the configured folder and are missing.
@@ -152,6 +166,9 @@ pub struct SegmentRef {
     /// The chain hash at the last position.
     #[serde(with = "crate::hex")]
     pub chain: ChainHash,
+    /// The first digits of the digest of its bytes; unknown in backups of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Returns the format of a backup with these files. A program that does not know pieces would
@@ -338,6 +355,7 @@ mod tests {
             program: "0.1.0".to_owned(),
             store_id: Uuid::nil(),
             follows: None,
+            history: Some(Beginning::default()),
             head: 9,
             chain: [3; 32],
             head_time: None,
@@ -346,6 +364,7 @@ mod tests {
                 first: 1,
                 last: 9,
                 chain: [3; 32],
+                digest: Some("0123456789abcdef".to_owned()),
             }],
             damaged_segments: Vec::new(),
             damage: Vec::new(),

@@ -19,9 +19,10 @@
 //!    at its end, not by its bytes. When events are erased, the chain stays the same, and the next
 //!    backup replaces the old segment by the new one, for all backups. The bytes have their own
 //!    seal.
-//! 3. **Histories.** A log that was restored to an earlier state and continues from there has a
-//!    different chain from that point on, so its segments have other names. Both histories live in
-//!    one repository; each looks after its own backups.
+//! 3. **Histories.** A restored log that continues has a different chain from that point on, so its
+//!    segments have other names, and a history that begins with its restore. Several histories live
+//!    in one repository; each looks after its own backups. Where they share a segment and one has
+//!    erased something in it, there are two objects, and a manifest names its own.
 //! 4. **Online.** The log is read while the server writes it. What is backed up is made durable
 //!    first, and ends with a whole commit. Writers never wait.
 //! 5. **Keys disappear.** The log's data about people is sealed. The keys are saved after the log,
@@ -31,8 +32,10 @@
 //! 6. **Interruptions.** A backup exists once its manifest exists. An interrupted backup leaves
 //!    objects that nothing refers to; they are removed a day later.
 
+mod catalog;
 mod choose;
 mod folder;
+mod history;
 mod keys;
 mod local;
 mod lookup;
@@ -54,10 +57,10 @@ pub use choose::choose;
 pub(crate) use local::OPS_STORE_COPIES;
 pub use local::{Local, OpsStoreCopy, Turn};
 pub use manifest::{Manifest, MissingFiles, SavedFile, SegmentRef};
-pub use repository::Repository;
+pub use repository::{NamedManifest, Repository};
 pub use restore::{Plan, Restored, Stage, restore, verify};
 pub use schedule::{BackupSchedule, BackupState};
-pub use take::{Progress, Taken, back_up};
+pub use take::{Progress, Taken, Wanted, back_up};
 
 /// Why a backup was not taken or not restored.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,12 @@ pub enum BackupError {
         offset: u64,
         /// What is wrong.
         reason: String,
+    },
+    /// Something in the repository does not exist.
+    #[error("the backup is damaged: {object}: it does not exist")]
+    Missing {
+        /// The object.
+        object: String,
     },
     /// The saved log had damage before the requested end of the restored one.
     #[error("the log was damaged when it was saved: {0}; --until {1} restores what is before it")]

@@ -74,6 +74,34 @@ impl SegmentName {
     }
 }
 
+impl SegmentRef {
+    pub(super) fn of(segment: &SegmentFile, digest: &[u8; 32]) -> Self {
+        Self {
+            first: segment.first_position,
+            last: segment.last_position,
+            chain: segment.chain,
+            digest: Some(short(digest)),
+        }
+    }
+
+    /// Returns the name of the object that had this when the backup was taken, if it is known.
+    pub(super) fn name(&self) -> Option<SegmentName> {
+        let digest = self.digest.clone()?;
+        Some(SegmentName {
+            first: self.first,
+            last: self.last,
+            chain: short(&self.chain),
+            digest,
+        })
+    }
+
+    /// Returns whether a backup that is gone had this object.
+    pub(super) fn has_named(&self, name: &SegmentName) -> bool {
+        let is_same = self.first == name.first && name.ends_with(self.last, &self.chain);
+        is_same && self.digest.as_ref().is_none_or(|it| *it == name.digest)
+    }
+}
+
 /// Returns the name of the object with a file's content.
 pub(super) fn content(digest: &str) -> String {
     format!("{FILES}{digest}")

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
+use super::catalog::Catalog;
 use super::manifest::{FIRST_FORMAT, FORMAT, Manifest};
 use super::object::{ABOUT, BACKUPS, SEGMENTS, SegmentName};
 use super::{BackupError, folder, s3};
@@ -34,6 +35,12 @@ pub(super) trait Objects: Send {
     /// Removes an object, if it exists.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
+
+/// How often something is looked for while backups that are made meanwhile replace it.
+pub(super) const TRIES: u32 = 4;
+
+/// The name of a backup, and its manifest or why it is unreadable.
+pub type NamedManifest = (String, Result<Manifest, BackupError>);
 
 /// Backups of one store.
 pub struct Repository {
@@ -129,10 +136,7 @@ impl Repository {
     }
 
     /// Lists the names of all backups, the oldest first.
-    ///
-    /// # Errors
-    /// The repository cannot be read.
-    pub fn names(&self) -> Result<Vec<String>, BackupError> {
+    fn names(&self) -> Result<Vec<String>, BackupError> {
         let name = |object: Object| {
             let name = object.name.strip_prefix(BACKUPS)?.strip_suffix(".json")?;
             Some(name.to_owned())
@@ -148,15 +152,47 @@ impl Repository {
     /// # Errors
     /// There is none with that name, or it is damaged.
     pub fn manifest(&self, name: &str) -> Result<Manifest, BackupError> {
+        let manifest = self.load(name)?;
+        manifest.ok_or_else(|| BackupError::Refused(format!("{} has no backup {name}", self.place)))
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Manifest>, BackupError> {
         let object = manifest_object(name);
-        let bytes = self.read_all(&object).map_err(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                BackupError::Refused(format!("{} has no backup {name}", self.place))
-            } else {
-                self.failed(&error)
+        match self.read_all(&object) {
+            Ok(bytes) => Manifest::decode(&object, &bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    pub(super) fn catalog(&self) -> Result<Catalog, BackupError> {
+        let backups = self.backups()?;
+        Ok(Catalog { backups })
+    }
+
+    /// Loads the manifests of all backups, the oldest first; for those with a damaged one, the
+    /// reason. A backup that is removed meanwhile is none any more.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn backups(&self) -> Result<Vec<NamedManifest>, BackupError> {
+        let mut tries = 0;
+        loop {
+            let (mut backups, mut is_complete) = (Vec::new(), true);
+            for name in self.names()? {
+                match self.load(&name) {
+                    Ok(Some(manifest)) => backups.push((name, Ok(manifest))),
+                    // The one that replaces it may have been made after the listing.
+                    Ok(None) => is_complete = false,
+                    Err(error @ BackupError::Damaged { .. }) => backups.push((name, Err(error))),
+                    Err(error) => return Err(error),
+                }
             }
-        })?;
-        Manifest::decode(&object, &bytes)
+            tries += 1;
+            if is_complete || tries == TRIES {
+                return Ok(backups);
+            }
+        }
     }
 
     /// Lists the segments, sorted by their first positions.
@@ -211,10 +247,8 @@ impl Repository {
 
 /// Returns the error for a missing object.
 pub(super) fn missing(name: &str) -> BackupError {
-    BackupError::Damaged {
+    BackupError::Missing {
         object: name.to_owned(),
-        offset: 0,
-        reason: "it does not exist".to_owned(),
     }
 }
 

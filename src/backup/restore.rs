@@ -29,17 +29,18 @@ use skytrail_schema::event::LogRestored;
 use skytrail_schema::id::AssetName;
 use skytrail_schema::time::Timestamp;
 
+use super::catalog::{Catalog, holders};
 use super::folder::{append, write};
 use super::local::Digesting;
 use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef, below};
 use super::mark::mark;
-use super::object::{SegmentName, content};
-use super::repository::{Repository, missing};
+use super::object::{SegmentName, content, short};
+use super::repository::{Repository, TRIES, missing};
 use super::{BackupError, keys};
 use crate::config::ASSET_FOLDER;
+use crate::ops_store;
 use crate::ops_store::OPS_STORE_FILE;
 use crate::proof::{NOTES_FILE, Notes};
-use crate::{hex, ops_store};
 
 /// What to restore.
 #[derive(Clone, Debug)]
@@ -117,11 +118,9 @@ pub fn restore(
     let folder = plan.to.join(JOURNAL_FOLDER);
     let disk = RealDisk::new(&folder).map_err(BackupError::io(folder.display().to_string()))?;
     let mut reading = Reading {
-        repository,
-        manifest: &manifest,
+        source: Source::look(repository, &manifest)?,
         folder: &folder,
         disk: &disk,
-        existing: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
         last_key: 0,
@@ -129,33 +128,41 @@ pub fn restore(
     };
     let cut = reading.log(plan.until, tell)?;
     let all = manifest.files_in_pieces().count();
-    let gone = erased_later(repository, &manifest)?;
+    let source = &mut reading.source;
     let (mut num_files, mut num_assets) = (0, 0);
     for (done, pieces) in manifest.files_in_pieces().enumerate() {
         tell(Stage::Files { done, all });
-        let Some(file) = pieces.first().filter(|file| !gone.contains(&file.path)) else {
+        let Some(file) = pieces.first() else {
             continue;
         };
-        let mut how: Write = write;
-        for piece in pieces {
-            save_as(repository, (&content(&piece.blake3), piece), &plan.to, how)?;
-            how = append;
+        let is_there = source.read(|source| {
+            let is_there = !source.erased.contains(&file.path);
+            let mut how: Write = write;
+            for piece in pieces.iter().filter(|_| is_there) {
+                save_as(repository, (&content(&piece.blake3), piece), &plan.to, how)?;
+                how = append;
+            }
+            Ok(is_there)
+        })?;
+        let is_asset = Path::new(&file.path).starts_with(ASSET_FOLDER);
+        num_files += usize::from(is_there);
+        num_assets += usize::from(is_there && is_asset);
+    }
+    source.read(|source| {
+        let keys = keys::find(repository, (&manifest, &source.catalog))?;
+        if let Some(saved) = &keys {
+            save_as(repository, (&keys::object(saved), saved), &plan.to, write)?;
         }
-        num_files += 1;
-        num_assets += usize::from(Path::new(&file.path).starts_with(ASSET_FOLDER));
-    }
-    let keys = keys::find(repository, &manifest)?;
-    if let Some(saved) = &keys {
-        save_as(repository, (&keys::object(saved), saved), &plan.to, write)?;
-    }
-    keys::check(repository, &manifest, keys.as_ref(), reading.last_key)?;
+        keys::check(repository, &manifest, keys.as_ref(), reading.last_key)
+    })?;
     let has_less = reading.num_erased + reading.num_sealed > 0;
     let event = LogRestored {
         backup: manifest.name.clone(),
         head: manifest.head,
         until: cut.position,
     };
-    let erased = gone.iter().filter_map(|path| below(ASSET_FOLDER, path));
+    let erased = source.erased.iter();
+    let erased = erased.filter_map(|path| below(ASSET_FOLDER, path));
     let erased = erased.filter_map(AssetName::clean).collect();
     let num_erased_later = mark(&plan.to, event, has_less, erased)?;
     let notes = Notes::of(&plan.to).cut(cut.position);
@@ -218,11 +225,9 @@ fn read_all(
     let failed = BackupError::io(scratch.display().to_string());
     let disk = RealDisk::new(scratch).map_err(failed)?;
     let mut reading = Reading {
-        repository,
-        manifest,
+        source: Source::look(repository, manifest)?,
         folder: scratch,
         disk: &disk,
-        existing: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
         last_key: 0,
@@ -240,38 +245,107 @@ fn read_all(
         remove(&scratch.join(fetched.name))?;
     }
     let num_lost_records = reading.lost.count();
-    let gone = erased_later(repository, manifest)?;
-    let files = manifest.files.iter();
-    let files = files.filter(|file| !gone.contains(&file.path));
-    let files = files.map(|file| (content(&file.blake3), file.clone()));
-    let keys = keys::find(repository, manifest)?;
-    let objects = keys.iter().map(|keys| (keys::object(keys), keys.clone()));
-    for (object, file) in files.chain(objects) {
-        let file = &file;
-        let mut reading = Digesting::new(repository.open_object(&object)?);
-        io::copy(&mut reading, &mut io::sink()).map_err(BackupError::io(&file.path))?;
-        compare(file, &reading)?;
+    let source = &mut reading.source;
+    for file in &manifest.files {
+        source.read(|source| {
+            if source.erased.contains(&file.path) {
+                return Ok(());
+            }
+            read_through(repository, &content(&file.blake3), file)
+        })?;
     }
-    keys::check(repository, manifest, keys.as_ref(), reading.last_key)?;
+    source.read(|source| {
+        let keys = keys::find(repository, (manifest, &source.catalog))?;
+        if let Some(saved) = &keys {
+            read_through(repository, &keys::object(saved), saved)?;
+        }
+        keys::check(repository, manifest, keys.as_ref(), reading.last_key)
+    })?;
     Ok(num_lost_records)
 }
 
-/// Finds the files of a backup that were erased later.
-fn erased_later(
+fn read_through(
     repository: &Repository,
-    manifest: &Manifest,
-) -> Result<BTreeSet<String>, BackupError> {
-    let mut erased = ErasedFiles::default();
-    for name in repository.names()? {
-        match repository.manifest(&name) {
-            Ok(other) => erased.learn(&other),
-            // Its content is unknown, so the files have to exist.
-            Err(BackupError::Damaged { .. }) => {}
-            Err(error) => return Err(error),
+    object: &str,
+    file: &SavedFile,
+) -> Result<(), BackupError> {
+    let mut reading = Digesting::new(repository.open_object(object)?);
+    io::copy(&mut reading, &mut io::sink()).map_err(BackupError::io(&file.path))?;
+    compare((object, file), &reading)
+}
+
+/// A backup, and what else the repository has, as it was at one moment.
+struct Source<'a> {
+    repository: &'a Repository,
+    manifest: &'a Manifest,
+    catalog: Catalog,
+    segments: Vec<SegmentName>,
+    /// The files of the backup that were erased later.
+    erased: BTreeSet<String>,
+}
+
+impl<'a> Source<'a> {
+    fn look(repository: &'a Repository, manifest: &'a Manifest) -> Result<Self, BackupError> {
+        let catalog = repository.catalog()?;
+        if !catalog.has(&manifest.name) {
+            let name = &manifest.name;
+            return Err(BackupError::Refused(format!(
+                "backup {name} was removed meanwhile, because newer ones replace it: try again"
+            )));
+        }
+        let mut erased = ErasedFiles::default();
+        let line = catalog.line(manifest);
+        line.iter().for_each(|backup| erased.learn(backup));
+        let files = manifest.files.iter().filter(|file| erased.contains(file));
+        Ok(Self {
+            erased: files.map(|file| file.path.clone()).collect(),
+            segments: repository.segments()?,
+            repository,
+            manifest,
+            catalog,
+        })
+    }
+
+    /// Reads objects. A backup that is taken meanwhile may replace them: if one is missing, this
+    /// looks again what there is.
+    fn read<T>(
+        &mut self,
+        mut read: impl FnMut(&Self) -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        for _ in 1..TRIES {
+            match read(self) {
+                Err(BackupError::Missing { .. }) => {
+                    *self = Self::look(self.repository, self.manifest)?;
+                }
+                done => return done,
+            }
+        }
+        read(self)
+    }
+
+    /// Returns the objects that may hold a segment, in the order in which to try them; with `true`
+    /// if the one with the most erased events is to be used, because what was erased must not come
+    /// back.
+    fn holders(&self, segment: &SegmentRef) -> (Vec<SegmentName>, bool) {
+        let own = holders(&self.catalog.line(self.manifest), segment);
+        let is_there = own.iter().any(|name| self.segments.contains(name));
+        if is_there || (!own.is_empty() && self.catalog.damaged().next().is_none()) {
+            return (own, false);
+        }
+        // The backup is of an earlier build, or the one that names the object is unreadable. What
+        // only other histories name may lack what they have erased.
+        let is_named = |name: &SegmentName| {
+            let mut segments = self.catalog.readable().flat_map(|it| &it.segments);
+            segments.any(|it| it.digest.is_some() && it.has_named(name))
+        };
+        let all = self.segments.iter().filter(|name| name.may_hold(segment));
+        let (named, unnamed): (Vec<_>, Vec<_>) = all.cloned().partition(is_named);
+        match (unnamed.is_empty(), own.is_empty()) {
+            (false, _) => (unnamed, true),
+            (true, true) => (named, false),
+            (true, false) => (own, false),
         }
     }
-    let gone = manifest.files.iter().filter(|file| erased.contains(file));
-    Ok(gone.map(|file| file.path.clone()).collect())
 }
 
 /// Creates the folder, and marks it as unfinished.
@@ -312,11 +386,9 @@ struct Fetched {
 }
 
 struct Reading<'a> {
-    repository: &'a Repository,
-    manifest: &'a Manifest,
+    source: Source<'a>,
     folder: &'a Path,
     disk: &'a RealDisk,
-    existing: Vec<SegmentName>,
     /// The number of events without their payloads in the fetched segments.
     num_erased: u64,
     /// The number of events that are sealed with their subjects' keys.
@@ -331,13 +403,14 @@ impl Reading<'_> {
     /// Fetches the log up to its requested end, and prepares its last segment for further writes.
     fn log(&mut self, until: Until, tell: &mut dyn FnMut(Stage)) -> Result<Cut, BackupError> {
         let failed = || BackupError::io(self.folder.display().to_string());
+        let manifest = self.source.manifest;
         let mut end = (0, chain::GENESIS);
         let mut last: Option<(SegmentFile, Cut)> = None;
-        for segment_ref in &self.manifest.segments {
+        for segment_ref in &manifest.segments {
             if segment_ref.first != end.0 + 1 {
                 break;
             }
-            let head = self.manifest.head;
+            let head = manifest.head;
             tell(Stage::Log {
                 position: end.0,
                 head,
@@ -365,9 +438,9 @@ impl Reading<'_> {
         }
         let is_complete = match until {
             Until::Position(position) => end.0 >= position,
-            Until::End | Until::Time(_) => self.manifest.damage.is_empty(),
+            Until::End | Until::Time(_) => manifest.damage.is_empty(),
         };
-        let damage = self.manifest.first_damage().filter(|_| !is_complete);
+        let damage = manifest.first_damage().filter(|_| !is_complete);
         if let Some(damage) = damage {
             return Err(BackupError::SavedDamaged(damage.clone(), end.0));
         }
@@ -380,43 +453,12 @@ impl Reading<'_> {
         segment_ref: &SegmentRef,
         follows: Option<ChainHash>,
     ) -> Result<Fetched, BackupError> {
-        let candidates: Vec<SegmentName> = self
-            .existing
-            .iter()
-            .filter(|name| name.may_hold(segment_ref))
-            .cloned()
-            .collect();
-        let mut best: Option<(Checked, &SegmentName)> = None;
-        let mut wrong = None;
-        for name in &candidates {
-            match self.look_at(name, segment_ref, follows) {
-                // Of several, use the one with the most erased events: what was erased must not
-                // come back.
-                Ok((_, it)) if !matches!(&best, Some((best, _)) if best.num_erased >= it.num_erased) =>
-                {
-                    best = Some((it, name));
-                }
-                Ok(_) => {}
-                Err(error) => wrong = Some(error),
-            }
-        }
-        let Some((checked, name)) = best else {
-            let SegmentRef { first, last, chain } = segment_ref;
-            let chain: String = hex::encode(chain).chars().take(16).collect();
-            return Err(wrong.unwrap_or_else(|| {
-                missing(&format!(
-                    "segments/{first:020}-{last:020}-{chain}-….journal"
-                ))
-            }));
-        };
+        let place = (self.folder, self.disk);
+        let (segment, checked) = self
+            .source
+            .read(|source| source.fetch(place, segment_ref, follows))?;
         self.num_erased += checked.num_erased;
         self.num_sealed += checked.num_sealed;
-        // The file in place is the candidate that was checked last.
-        let segment = if candidates.len() == 1 {
-            self.open(name)?
-        } else {
-            self.look_at(name, segment_ref, follows)?.0
-        };
         Ok(Fetched {
             name: file_name(segment_ref.first),
             segment,
@@ -445,18 +487,54 @@ impl Reading<'_> {
         let read = self.lost.read(&fetched.segment, cut.end);
         read.map_err(BackupError::io(&fetched.name))
     }
+}
+
+impl Source<'_> {
+    /// Puts the segment that is to be used in place.
+    fn fetch(
+        &self,
+        place: Place<'_>,
+        segment_ref: &SegmentRef,
+        follows: Option<ChainHash>,
+    ) -> Result<(SegmentFile, Checked), BackupError> {
+        let (holders, is_most_erased) = self.holders(segment_ref);
+        let mut best: Option<(u64, &SegmentName)> = None;
+        let mut wrong = None;
+        for name in &holders {
+            match self.look_at(place, name, segment_ref, follows) {
+                Ok(found) if !is_most_erased || holders.len() == 1 => return Ok(found),
+                Ok((_, it)) if best.is_none_or(|(erased, _)| it.num_erased > erased) => {
+                    best = Some((it.num_erased, name));
+                }
+                Ok(_) => {}
+                // If the newest one is missing, a newer one has replaced it.
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+        }
+        if let Some((_, name)) = best {
+            return self.look_at(place, name, segment_ref, follows);
+        }
+        Err(wrong.unwrap_or_else(|| {
+            let SegmentRef { first, last, .. } = segment_ref;
+            let chain = short(&segment_ref.chain);
+            missing(&format!(
+                "segments/{first:020}-{last:020}-{chain}-….journal"
+            ))
+        }))
+    }
 
     fn look_at(
-        &mut self,
+        &self,
+        (folder, disk): Place<'_>,
         name: &SegmentName,
         segment_ref: &SegmentRef,
         follows: Option<ChainHash>,
     ) -> Result<(SegmentFile, Checked), BackupError> {
         let object = name.object();
-        let path = self.folder.join(file_name(name.first));
+        let file = file_name(name.first);
         let mut content = self.repository.open_object(&object)?;
-        write(&path, &mut content).map_err(BackupError::io(&object))?;
-        let segment = self.open(name)?;
+        write(&folder.join(&file), &mut content).map_err(BackupError::io(&object))?;
+        let segment = SegmentFile::open(disk, &file).map_err(BackupError::segment(&object))?;
         let damaged = |offset: u64, reason: &str| BackupError::Damaged {
             object: object.clone(),
             offset,
@@ -483,12 +561,10 @@ impl Reading<'_> {
         }
         Ok((segment, checked))
     }
-
-    fn open(&self, name: &SegmentName) -> Result<SegmentFile, BackupError> {
-        let opened = SegmentFile::open(self.disk, &file_name(name.first));
-        opened.map_err(BackupError::segment(name.object()))
-    }
 }
+
+/// Where segments are put, as a path and as a disk.
+type Place<'a> = (&'a Path, &'a RealDisk);
 
 /// Prepares the last segment so that the server can continue it.
 fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
@@ -525,10 +601,10 @@ fn save_as(
     std::fs::create_dir_all(folder).map_err(failed())?;
     let mut reading = Digesting::new(repository.open_object(object)?);
     write(&place, &mut reading).map_err(failed())?;
-    compare(file, &reading)
+    compare((object, file), &reading)
 }
 
-fn compare<R>(file: &SavedFile, read: &Digesting<R>) -> Result<(), BackupError> {
+fn compare<R>((object, file): (&str, &SavedFile), read: &Digesting<R>) -> Result<(), BackupError> {
     if read.digest() == file.blake3 {
         return Ok(());
     }
@@ -541,7 +617,7 @@ fn compare<R>(file: &SavedFile, read: &Digesting<R>) -> Result<(), BackupError> 
         )
     };
     Err(BackupError::Damaged {
-        object: content(&file.blake3),
+        object: object.to_owned(),
         offset: read.size.min(file.size),
         reason,
     })

@@ -1,6 +1,7 @@
 //! The backups that a running server takes by itself, one per `BACKUP_PERIOD`.
 //!
-//! The repository says when the last one was taken, so a restart neither skips nor repeats one. A
+//! The repository says when the last one of this log was taken and what it lacks, so a restart
+//! neither skips nor repeats one, and ends no alarm. A
 //! backup runs on a separate thread, which a shutdown does not wait for: it leaves what a crash
 //! would leave.
 
@@ -14,7 +15,10 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackupError, Local, MissingFiles, OpsStoreCopy, Repository, Taken, back_up};
+use super::history::History;
+use super::{
+    BackupError, Local, Manifest, MissingFiles, OpsStoreCopy, Repository, Taken, Wanted, back_up,
+};
 use crate::config::{AssetStore, BackupPlace, Backups, Config};
 use crate::ops_store::OpsStore;
 use crate::proof::Checkpoints;
@@ -46,6 +50,9 @@ pub struct BackupState {
     pub missing_keys: Option<String>,
     /// The number of files that the log knows but that were missing.
     pub missing_files: u64,
+    /// The backups of other histories in the same place. They are left alone, and what is erased
+    /// here stays in them.
+    pub foreign: Vec<String>,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<String>,
 }
@@ -100,7 +107,8 @@ impl BackupSchedule {
         else {
             return;
         };
-        let mut last = self.find_last(&place).await;
+        let found = self.find_last(&place).await;
+        let mut last = found.map(|known| self.found(&known));
         loop {
             let pause = async {
                 match &last {
@@ -121,7 +129,6 @@ impl BackupSchedule {
         let Some(last) = last else {
             return;
         };
-        self.state.lock().last_time = Some(last);
         if !wait_since(&*self.clock, last, period).await {
             tracing::warn!(
                 %last,
@@ -131,16 +138,33 @@ impl BackupSchedule {
         }
     }
 
-    async fn find_last(&self, place: &BackupPlace) -> Result<Option<Timestamp>, BackupError> {
+    async fn find_last(&self, place: &BackupPlace) -> Result<Known, BackupError> {
         let (place, settings) = (place.clone(), self.settings.clone());
+        let local = self.local.clone();
         let found = on_thread(move || {
-            let repository = Repository::open(&place, &settings)?;
-            let names = repository.names()?;
-            let last = names.last().map(|name| repository.manifest(name));
+            let catalog = Repository::open(&place, &settings)?.catalog()?;
+            let survey = local.survey()?;
+            let own = History::of(&survey, &catalog)?.own(&catalog)?;
+            let is_own = |backup: &Manifest| own.iter().any(|it| it.name == backup.name);
+            let foreign = catalog.readable().filter(|backup| !is_own(backup));
             // If the last backup is unreadable, that is a reason to take another.
-            Ok(last.and_then(Result::ok).map(|manifest| manifest.clock()))
+            let is_readable = catalog.backups.last().is_none_or(|(_, last)| last.is_ok());
+            let last = own.last().filter(|_| is_readable);
+            Ok(Known {
+                last: last.map(|last| (*last).clone()),
+                foreign: foreign.map(|backup| backup.name.clone()).collect(),
+            })
         });
         found.await
+    }
+
+    /// Notes what the repository had at the start; returns when the last backup was made.
+    fn found(&self, known: &Known) -> Option<Timestamp> {
+        let mut state = self.state.lock();
+        state.note_foreign(&known.foreign);
+        let last = known.last.as_ref()?;
+        state.note(last);
+        Some(last.clock())
     }
 
     async fn make(&self, place: &BackupPlace) -> Result<Taken, BackupError> {
@@ -157,7 +181,12 @@ impl BackupSchedule {
         let (now, keep) = (self.clock.now(), self.settings.keep);
         let made = on_thread(move || {
             let repository = Repository::open(&place, &settings)?;
-            back_up(&local, turn, &repository, (now, keep), &mut |_| {})
+            let wanted = Wanted {
+                now,
+                keep,
+                forget: None,
+            };
+            back_up(&local, turn, &repository, &wanted, &mut |_| {})
         });
         made.await
     }
@@ -193,13 +222,8 @@ impl BackupSchedule {
         let mut state = self.state.lock();
         state.num_made += 1;
         state.copied_bytes += copied_bytes;
-        state.last_time = Some(manifest.clock());
-        state.last_head = head;
-        state.damage = manifest.damage.iter().map(ToString::to_string).collect();
-        state.missing_ledger = manifest.missing_ledger.clone();
-        state.missing_keys = manifest.missing_keys.clone();
-        let missing = manifest.missing_files.as_ref();
-        state.missing_files = missing.map_or(0, MissingFiles::count);
+        state.note(manifest);
+        state.note_foreign(&taken.foreign);
         state.last_error = None;
         state.last_time
     }
@@ -210,6 +234,38 @@ impl BackupSchedule {
         state.num_failed += 1;
         state.last_error = Some(error.to_string());
         RETRY.min(period)
+    }
+}
+
+/// What a repository has when the server starts.
+struct Known {
+    /// The last backup of this log.
+    last: Option<Manifest>,
+    foreign: Vec<String>,
+}
+
+impl BackupState {
+    fn note(&mut self, last: &Manifest) {
+        self.last_time = Some(last.clock());
+        self.last_head = last.head;
+        self.damage = last.damage.iter().map(ToString::to_string).collect();
+        self.missing_ledger = last.missing_ledger.clone();
+        self.missing_keys = last.missing_keys.clone();
+        let missing = last.missing_files.as_ref();
+        self.missing_files = missing.map_or(0, MissingFiles::count);
+    }
+
+    /// Notes the backups of other histories, and reports them if they were not known.
+    fn note_foreign(&mut self, foreign: &[String]) {
+        if foreign.iter().any(|name| !self.foreign.contains(name)) {
+            let names = foreign.join(", ");
+            tracing::warn!(
+                names,
+                "there are backups of another history of the log, which are not touched and keep \
+                 what is erased here; if they are not needed, `skytrail backup --forget` drops them"
+            );
+        }
+        self.foreign = foreign.to_vec();
     }
 }
 

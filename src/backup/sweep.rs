@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use skytrail_actors::log::journal::archive::Survey;
 use skytrail_schema::time::Timestamp;
 
+use super::catalog::Catalog;
 use super::folder::PART;
+use super::history::History;
 use super::manifest::{ErasedFiles, Manifest};
 use super::object::{BACKUPS, DAMAGED, FILES, KEYS, SEGMENTS, SegmentName, content};
 use super::repository::{Object, Repository, manifest_object};
-use super::{BackupError, keys};
+use super::{BackupError, Wanted, keys};
 
 /// An object that nothing refers to may belong to a backup that is being taken elsewhere, for this
 /// long.
@@ -23,56 +25,53 @@ pub(super) struct Swept {
     pub(super) notes: Vec<String>,
 }
 
-/// Removes old backups of this history except the newest `keep`, then what no backup needs.
+/// Removes old backups of this history except the newest `keep`, and the forgotten ones of others,
+/// then what no backup needs.
 pub(super) fn sweep(
     repository: &Repository,
-    survey: &Survey,
+    (survey, history): (&Survey, &History<'_>),
     (made, used): (&Manifest, &[SegmentName]),
-    keep: usize,
-    now: Timestamp,
+    wanted: &Wanted<'_>,
 ) -> Result<Swept, BackupError> {
-    let (mut backups, mut damaged) = (Vec::new(), Vec::new());
+    let keep = wanted.keep;
+    let catalog = repository.catalog()?;
+    let backups: Vec<&Manifest> = catalog.readable().collect();
     let mut swept = Swept::default();
-    for name in repository.names()? {
-        match repository.manifest(&name) {
-            Ok(manifest) => backups.push(manifest),
-            Err(error @ BackupError::Damaged { .. }) => damaged.push((name, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    let mut own = Vec::new();
-    for backup in &backups {
-        if backup.name == made.name || is_own(backup, survey)? {
-            own.push(backup.name.as_str());
-        } else {
-            swept.foreign.push(backup.name.clone());
-        }
-    }
+    let mut own: Vec<&str> = history
+        .own(&catalog)?
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
+    // A log that is damaged now may not contain the end of its own backup.
+    own.push(&made.name);
     // These are followed by at least `keep` backups that have everything they have; a backup with
     // something missing replaces none. No backup after one that stays is removed, because the next
     // one follows it.
     let is_own = |backup: &&Manifest| own.contains(&backup.name.as_str());
     let is_over = |earlier: &&Manifest| {
-        let later = backups.iter().filter(is_own);
+        let later = backups.iter().copied().filter(is_own);
         let later = later.filter(|later| later.name > earlier.name);
         keep > 0 && later.filter(|later| later.may_replace(earlier)).count() >= keep
     };
-    let over = backups.iter().filter(is_own).take_while(is_over);
+    let over = backups.iter().copied().filter(is_own).take_while(is_over);
     swept.removed = over.map(|backup| backup.name.clone()).collect();
-    if let Some(newest) = swept.removed.iter().max().cloned() {
-        // A damaged backup that one of these follows belongs to this history, and is as old.
-        let is_over = |name: &str| {
-            let mut follows = backups.iter().filter(|it| own.contains(&it.name.as_str()));
-            *name < *newest && follows.any(|it| it.follows.as_deref() == Some(name))
-        };
-        let (over, remaining) = damaged.into_iter().partition(|(name, _)| is_over(name));
-        damaged = remaining;
-        for (name, _) in over {
-            repository.remove(&manifest_object(&name))?;
-            swept.removed.push(name);
-        }
-        swept.removed.sort();
+    let newest = swept.removed.last().cloned();
+    // A damaged backup that one of these follows belongs to this history, and is as old.
+    let is_followed = |name: &str| {
+        let mut follows = backups.iter().copied().filter(is_own);
+        newest.as_deref().is_some_and(|newest| name < newest)
+            && follows.any(|it| it.follows.as_deref() == Some(name))
+    };
+    // If the log is damaged, other histories may have what this backup lacks.
+    let forget = wanted.forget.filter(|_| made.damage.is_empty());
+    let is_gone = |(name, _): &(&str, &BackupError)| is_followed(name) || forget == Some(*name);
+    let (gone, damaged): (Vec<_>, Vec<_>) = catalog.damaged().partition(is_gone);
+    for (name, _) in gone {
+        repository.remove(&manifest_object(name))?;
+        swept.removed.push(name.to_owned());
     }
+    swept.removed.extend(forgotten(&catalog, forget, &own));
+    swept.removed.sort();
     for (_, error) in &damaged {
         swept.notes.push(format!(
             "{error}; while it exists, data that no backup needs is not removed"
@@ -80,20 +79,27 @@ pub(super) fn sweep(
     }
     let (gone, remaining): (Vec<&Manifest>, Vec<&Manifest>) = backups
         .iter()
+        .copied()
         .partition(|backup| swept.removed.contains(&backup.name));
     for backup in &gone {
         repository.remove(&manifest_object(&backup.name))?;
     }
-    remove_replaced(repository, survey, used)?;
-    let is_foreign = |backup: &&Manifest| swept.foreign.contains(&backup.name);
-    let (foreign, own): (Vec<&Manifest>, Vec<&Manifest>) = backups.iter().partition(is_foreign);
+    let own: Vec<&Manifest> = backups.iter().copied().filter(is_own).collect();
+    let foreign = remaining.iter().copied().filter(|it| !is_own(it));
+    let foreign: Vec<&Manifest> = foreign.collect();
+    swept.foreign = foreign.iter().map(|it| it.name.clone()).collect();
+    let there = repository.segments()?.into_iter().collect();
+    let of_others = catalog.needed(&foreign, &there);
+    let free: Vec<&SegmentName> = there.difference(&of_others).collect();
+    remove_replaced(repository, survey, used, &free)?;
     keys::remove_earlier(repository, made, &own, &foreign)?;
     remove_erased(repository, made, &own, &foreign)?;
     let garbage = Garbage {
         repository,
+        catalog: &catalog,
         gone: &gone,
         remaining: &remaining,
-        now,
+        now: wanted.now,
     };
     // What an unreadable backup refers to is unknown.
     if damaged.is_empty() {
@@ -102,24 +108,29 @@ pub(super) fn sweep(
     Ok(swept)
 }
 
-/// Returns whether a backup is of an earlier state of this log.
-pub(super) fn is_own(backup: &Manifest, survey: &Survey) -> Result<bool, BackupError> {
-    let chain = survey.chain_at(backup.head);
-    let chain = chain.map_err(BackupError::io("the journal"))?;
-    Ok(chain == Some(backup.chain))
+/// Returns the names of a backup of another history and of those before it.
+fn forgotten(catalog: &Catalog, last: Option<&str>, own: &[&str]) -> Vec<String> {
+    let is_before = |backup: &&Manifest| {
+        let line = catalog.line(backup);
+        line.iter().any(|it| Some(it.name.as_str()) == last)
+    };
+    let others = catalog.readable();
+    let others = others.filter(|backup| !own.contains(&backup.name.as_str()));
+    let names = others.filter(is_before).map(|backup| backup.name.clone());
+    names.collect()
 }
 
 /// Removes segments that a newer one replaces, because it reaches further or events were erased in
-/// it. Earlier backups find what they need in the newer one.
+/// it. Earlier backups find what they need in the newer one; those of other histories do not.
 fn remove_replaced(
     repository: &Repository,
     survey: &Survey,
     used: &[SegmentName],
+    there: &[&SegmentName],
 ) -> Result<(), BackupError> {
-    let there = repository.segments()?;
     for newest in used {
-        let is_older = |name: &&SegmentName| {
-            name.first == newest.first && name.last <= newest.last && *name != newest
+        let is_older = |name: &&&SegmentName| {
+            name.first == newest.first && name.last <= newest.last && **name != newest
         };
         for name in there.iter().filter(is_older) {
             if is_of(name, survey)? {
@@ -169,6 +180,7 @@ fn is_of(name: &SegmentName, survey: &Survey) -> Result<bool, BackupError> {
 /// Objects that no backup refers to after some backups are gone.
 struct Garbage<'a> {
     repository: &'a Repository,
+    catalog: &'a Catalog,
     gone: &'a [&'a Manifest],
     remaining: &'a [&'a Manifest],
     now: Timestamp,
@@ -185,13 +197,15 @@ impl Garbage<'_> {
                 }
             }
         }
+        let there = self.repository.segments()?.into_iter().collect();
+        let needed = self.catalog.needed(self.remaining, &there);
         for object in self.repository.list(SEGMENTS)? {
             let Some(name) = SegmentName::parse(&object.name) else {
                 continue;
             };
-            let needs = |backup: &&Manifest| backup.segments.iter().any(|it| name.may_hold(it));
-            let is_needed = self.remaining.iter().any(needs);
-            if !is_needed && (self.gone.iter().any(needs) || self.is_old(&object)) {
+            let is_needed = needed.contains(&name);
+            let mut gone = self.gone.iter().flat_map(|backup| &backup.segments);
+            if !is_needed && (gone.any(|it| it.has_named(&name)) || self.is_old(&object)) {
                 self.repository.remove(&object.name)?;
             }
         }

@@ -18,9 +18,11 @@ use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
+use super::catalog::Catalog;
+use super::history::History;
 use super::local::{Digesting, Local, LocalFile, OpenFile, OpsStoreCopy, Turn};
-use super::manifest::{self, Manifest, MissingFiles, SavedFile, SegmentRef};
-use super::object::{DAMAGED, FILES, SegmentName, content};
+use super::manifest::{self, Beginning, Manifest, MissingFiles, SavedFile, SegmentRef};
+use super::object::{DAMAGED, FILES, SEGMENTS, SegmentName, content};
 use super::repository::{Repository, manifest_object};
 use super::{BackupError, keys, lookup, sweep};
 use crate::proof::{KEY_FILE, LogKey};
@@ -30,6 +32,17 @@ use crate::proof::{KEY_FILE, LogKey};
 pub struct Progress {
     /// The number of bytes copied so far.
     pub bytes: u64,
+}
+
+/// What kind of a backup to take.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The present time.
+    pub now: Timestamp,
+    /// How many backups of this log's history to keep; 0 for all.
+    pub keep: usize,
+    /// A backup of another history to remove, together with those before it.
+    pub forget: Option<&'a str>,
 }
 
 /// A backup that was taken.
@@ -43,7 +56,7 @@ pub struct Taken {
     pub num_copied_segments: usize,
     /// The number of files copied.
     pub num_copied_files: usize,
-    /// Backups that were removed because there are newer ones.
+    /// Backups that were removed because there are newer ones, or on request.
     pub removed: Vec<String>,
     /// Backups of another history.
     pub foreign: Vec<String>,
@@ -51,21 +64,21 @@ pub struct Taken {
     pub notes: Vec<String>,
 }
 
-/// Takes a backup, and removes old ones: of the backups of this log's history, the newest `keep`
-/// stay, or all if it is 0. The copy of the ops store is removed, too.
+/// Takes a backup, and removes old ones. The copy of the ops store is removed, too.
 ///
 /// # Errors
-/// Something cannot be read or written, or the repository is another store's. Damage of the log is
+/// Something cannot be read or written, or the repository is another store's; or the backup to
+/// forget does not exist, or is of this log's history. Damage of the log is
 /// not an error, nor is an ops store that cannot be copied, nor are damaged subjects' keys, nor
 /// missing files: the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
     turn: Turn,
     repository: &Repository,
-    (now, keep): (Timestamp, usize),
+    wanted: &Wanted<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Taken, BackupError> {
-    let done = save(local, repository, (now, keep), progress);
+    let done = save(local, repository, wanted, progress);
     // Also removes the remains of a failed copy.
     let _ = std::fs::remove_file(local.ops_store_copy());
     drop(turn);
@@ -75,7 +88,7 @@ pub fn back_up(
 fn save(
     local: &Local,
     repository: &Repository,
-    (now, keep): (Timestamp, usize),
+    wanted: &Wanted<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Taken, BackupError> {
     let survey = local.survey()?;
@@ -85,12 +98,23 @@ fn save(
         BackupError::Refused(format!("no segment of the log in {place} is readable"))
     })?;
     repository.claim(store_id)?;
+    let catalog = repository.catalog()?;
+    let history = History::of(&survey, &catalog)?;
+    let own = history.own(&catalog)?;
+    if let Some(name) = wanted.forget {
+        check_foreign(name, repository, (&catalog, &own))?;
+    }
     let mut work = Work {
         local,
         repository,
         progress,
-        last: newest(repository)?,
-        existing: repository.segments()?,
+        own: &own,
+        beginning: history.beginning,
+        earliest: catalog
+            .readable()
+            .last()
+            .map_or(0, |last| last.time.micros() + 1),
+        existing: sizes(repository)?,
         used: Vec::new(),
         last_key: 0,
         copied_bytes: 0,
@@ -101,10 +125,10 @@ fn save(
     };
     let mut log = Log::default();
     work.save_log(&survey, &mut log)?;
-    let last = work.last.take();
-    let files = work.save_files(last.as_ref())?;
+    let last = own.last().copied();
+    let files = work.save_files(last)?;
     let looked = local.assets.as_ref().map(|folder| {
-        let found = lookup::find_missing(folder, (&survey, last.as_ref()), &files);
+        let found = lookup::find_missing(folder, (&survey, last), &files);
         found.map_err(|error| {
             // The log is saved all the same.
             let note = format!("the files were not compared with the log: {error}");
@@ -112,15 +136,19 @@ fn save(
         })
     });
     let looked = looked.and_then(Result::ok);
-    work.last = last;
-    let keys = keys::save(local, repository, &survey, (store_id, work.last_key))?;
+    let keys = keys::save(local, repository, &own, (store_id, work.last_key))?;
     if let Ok(Some(keys)) = &keys {
         work.copied(keys.size);
     }
-    let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), now)?;
+    let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), wanted.now)?;
     let bytes = manifest.encode()?;
     repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
-    let swept = sweep::sweep(repository, &survey, (&manifest, &work.used), keep, now)?;
+    let swept = sweep::sweep(
+        repository,
+        (&survey, &history),
+        (&manifest, &work.used),
+        wanted,
+    )?;
     work.notes.extend(swept.notes);
     Ok(Taken {
         manifest,
@@ -133,16 +161,32 @@ fn save(
     })
 }
 
-/// Returns the newest readable backup.
-fn newest(repository: &Repository) -> Result<Option<Manifest>, BackupError> {
-    for name in repository.names()?.iter().rev() {
-        match repository.manifest(name) {
-            Ok(manifest) => return Ok(Some(manifest)),
-            Err(BackupError::Damaged { .. }) => {}
-            Err(error) => return Err(error),
-        }
+fn sizes(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>, BackupError> {
+    let objects = repository.list(SEGMENTS)?;
+    let named = objects.iter();
+    let named = named.filter_map(|it| Some((SegmentName::parse(&it.name)?, it.size)));
+    Ok(named.collect())
+}
+
+/// Checks that a backup exists and may be forgotten. One with an unreadable manifest may, because
+/// somebody has named it.
+fn check_foreign(
+    name: &str,
+    repository: &Repository,
+    (catalog, own): (&Catalog, &[&Manifest]),
+) -> Result<(), BackupError> {
+    if !catalog.has(name) {
+        let place = repository.place();
+        return Err(BackupError::Refused(format!(
+            "{place} has no backup {name}"
+        )));
     }
-    Ok(None)
+    if own.iter().any(|it| it.name == name) {
+        return Err(BackupError::Refused(format!(
+            "backup {name} is one of this log's own history: --keep removes those"
+        )));
+    }
+    Ok(())
 }
 
 /// The result of saving the log.
@@ -157,8 +201,15 @@ struct Work<'a> {
     local: &'a Local,
     repository: &'a Repository,
     progress: &'a mut dyn FnMut(Progress),
-    last: Option<Manifest>,
-    existing: Vec<SegmentName>,
+    /// The earlier backups of this log's history, the oldest first.
+    own: &'a [&'a Manifest],
+    /// Where that history begins.
+    beginning: Beginning,
+    /// Names of backups sort in the order in which they were taken, so this one is not before this
+    /// time, whatever the clock does.
+    earliest: i64,
+    /// The segments in the repository, with their sizes.
+    existing: BTreeMap<SegmentName, u64>,
     /// The known segments that the log has now.
     used: Vec<SegmentName>,
     /// The highest key number that the log, as far as it was read, is sealed with.
@@ -205,19 +256,14 @@ impl Work<'_> {
     }
 
     fn save_segment(&mut self, segment: &SegmentFile, log: &mut Log) -> Result<(), BackupError> {
-        let reference = SegmentRef {
-            first: segment.first_position,
-            last: segment.last_position,
-            chain: segment.chain,
-        };
         // A sealed segment that the repository already has need not be read.
-        let sealed = segment
-            .digest
-            .map(|digest| SegmentName::of(segment, &digest));
-        if let Some(name) = sealed.filter(|name| self.existing.contains(name)) {
-            self.used.push(name);
-            log.segments.push(reference);
-            return Ok(());
+        if let Some(digest) = &segment.digest {
+            let name = SegmentName::of(segment, digest);
+            if self.has(&name, segment) {
+                self.used.push(name);
+                log.segments.push(SegmentRef::of(segment, digest));
+                return Ok(());
+            }
         }
         let checked = segment
             .check()
@@ -234,14 +280,10 @@ impl Work<'_> {
         }
         if within.is_empty() {
             self.copy_segment(segment, checked.digest)?;
-            log.segments.push(reference);
+            log.segments.push(SegmentRef::of(segment, &checked.digest));
             return Ok(());
         }
-        let is_kept = self.existing.iter().any(|existing| {
-            existing.first == reference.first
-                && existing.ends_with(reference.last, &reference.chain)
-        });
-        if is_kept {
+        if let Some(reference) = self.kept(segment) {
             let found = within.iter().map(|damage| {
                 format!("{damage}: the backup took the undamaged segment from an earlier one")
             });
@@ -274,12 +316,22 @@ impl Work<'_> {
         let digest = checked
             .map_err(BackupError::segment(segment.name.clone()))?
             .digest;
-        log.segments.push(SegmentRef {
-            first: beginning.first_position,
-            last: beginning.last_position,
-            chain: beginning.chain,
-        });
+        log.segments.push(SegmentRef::of(&beginning, &digest));
         self.copy_segment(&beginning, digest)
+    }
+
+    /// Finds a segment that is damaged in this log and that an earlier backup of it has.
+    fn kept(&self, segment: &SegmentFile) -> Option<SegmentRef> {
+        let is_same = |it: &&SegmentRef| {
+            (it.first, it.last, it.chain)
+                == (segment.first_position, segment.last_position, segment.chain)
+        };
+        let segments = self.own.iter().rev().flat_map(|backup| &backup.segments);
+        let kept = segments.filter(is_same).find(|it| {
+            let mut existing = self.existing.keys();
+            existing.any(|name| it.has_named(name))
+        });
+        kept.cloned()
     }
 
     /// Finds positions lost in this log that an earlier backup has.
@@ -290,7 +342,7 @@ impl Work<'_> {
             .iter()
             .find(|segment| segment.first_position == last + 1)?;
         let within = |piece: &&SegmentRef| piece.first >= first && piece.last <= last;
-        let pieces = self.last.as_ref()?.segments.iter().filter(within);
+        let pieces = self.own.last()?.segments.iter().filter(within);
         let pieces: Vec<SegmentRef> = pieces.cloned().collect();
         let is_dense = pieces
             .iter()
@@ -307,7 +359,7 @@ impl Work<'_> {
     fn copy_segment(&mut self, segment: &SegmentFile, digest: [u8; 32]) -> Result<(), BackupError> {
         let name = SegmentName::of(segment, &digest);
         self.used.push(name.clone());
-        if self.existing.contains(&name) {
+        if self.has(&name, segment) {
             return Ok(());
         }
         let mut content = segment.sealed(digest);
@@ -315,6 +367,11 @@ impl Work<'_> {
         self.num_copied_segments += 1;
         self.copied(segment.sealed_bytes());
         Ok(())
+    }
+
+    /// Returns whether the repository has a segment. One of another size is damaged.
+    fn has(&self, name: &SegmentName, segment: &SegmentFile) -> bool {
+        self.existing.get(name) == Some(&segment.sealed_bytes())
     }
 
     /// Saves a damaged segment as it is; people have to judge what it is good for.
@@ -332,7 +389,8 @@ impl Work<'_> {
 
     fn save_files(&mut self, last: Option<&Manifest>) -> Result<Vec<SavedFile>, BackupError> {
         let there = self.repository.list(FILES)?.into_iter();
-        let mut there: BTreeSet<String> = there.map(|object| object.name).collect();
+        let mut there: BTreeMap<String, u64> =
+            there.map(|object| (object.name, object.size)).collect();
         let last = last.into_iter().flat_map(|last| &last.files);
         let last: BTreeMap<&str, &SavedFile> =
             last.map(|file| (file.path.as_str(), file)).collect();
@@ -353,7 +411,7 @@ impl Work<'_> {
         &mut self,
         file: &LocalFile,
         last: Option<&SavedFile>,
-        there: &mut BTreeSet<String>,
+        there: &mut BTreeMap<String, u64>,
     ) -> Result<SavedFile, BackupError> {
         let failed = || BackupError::io(file.place.display().to_string());
         let mut open = OpenFile::open(&file.place, file.piece).map_err(failed())?;
@@ -361,13 +419,14 @@ impl Work<'_> {
         if let Some(last) = last
             && file.is_kept
             && (last.size, last.modified) == (size, Some(modified))
-            && there.contains(&content(&last.blake3))
+            && there.get(&content(&last.blake3)) == Some(&size)
         {
             return Ok(last.clone());
         }
         let blake3 = open.digest().map_err(failed())?.to_hex().to_string();
         let object = content(&blake3);
-        if !there.contains(&object) {
+        // An object of another size is damaged.
+        if there.get(&object) != Some(&size) {
             let mut reading = Digesting::new(open);
             self.repository.put(&object, &mut reading)?;
             if reading.digest() != blake3 {
@@ -380,7 +439,7 @@ impl Work<'_> {
             let earlier = self.last_copied.replace(file.path.clone());
             self.num_copied_files += usize::from(earlier.as_ref() != Some(&file.path));
             self.copied(reading.size);
-            there.insert(object);
+            there.insert(object, size);
         }
         Ok(SavedFile {
             path: file.path.clone(),
@@ -408,14 +467,13 @@ impl Work<'_> {
         let cut = cut.transpose().map_err(BackupError::io("the journal"))?;
         let key = LogKey::load(&self.local.data_dir);
         let key = key.map_err(BackupError::io(KEY_FILE))?;
-        // Names sort in the order in which backups were taken, whatever the clock does.
-        let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
-        let time = Timestamp::from_micros(now.micros().max(earliest));
-        let follows = self.follows(survey, head)?;
+        let time = Timestamp::from_micros(now.micros().max(self.earliest));
+        // The newest backup of an earlier state: this log may end before damage.
+        let follows = self.own.iter().rev().find(|backup| backup.head <= head);
         let (keys, missing_keys) = match keys {
             Ok(keys) => (keys, None),
             Err(error) => {
-                let before = follows.as_ref().and_then(|before| before.keys.clone());
+                let before = follows.and_then(|before| before.keys.clone());
                 (before, Some(error.to_string()))
             }
         };
@@ -426,7 +484,8 @@ impl Work<'_> {
             clock: (time != now).then_some(now),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             store_id,
-            follows: follows.map(|before| before.name),
+            follows: follows.map(|before| before.name.clone()),
+            history: Some(self.beginning),
             head,
             chain,
             head_time: cut.and_then(|cut| cut.time),
@@ -445,21 +504,6 @@ impl Work<'_> {
             missing_keys,
             keys,
         })
-    }
-
-    /// Finds the newest backup of an earlier state of this log.
-    fn follows(&self, survey: &Survey, head: u64) -> Result<Option<Manifest>, BackupError> {
-        for name in self.repository.names()?.iter().rev() {
-            let backup = match self.repository.manifest(name) {
-                Ok(backup) => backup,
-                Err(BackupError::Damaged { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            if backup.head <= head && sweep::is_own(&backup, survey)? {
-                return Ok(Some(backup));
-            }
-        }
-        Ok(None)
     }
 
     fn copied(&mut self, bytes: u64) {

@@ -12,7 +12,7 @@ use skytrail_schema::time::Timestamp;
 use super::remote::block_on;
 use super::{check_user, complain, fail_with, journal_of, say, show};
 use crate::backup::{
-    self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken,
+    self, BackupError, Local, Manifest, OpsStoreCopy, Plan, Repository, Stage, Taken, Wanted,
 };
 use crate::config::{ASSET_FOLDER, AssetStore, BackupPlace, Config};
 use crate::ops_store::OPS_STORE_FILE;
@@ -29,11 +29,15 @@ pub struct BackupCommand {
     #[arg(long)]
     keep: Option<usize>,
     /// Lists the existing backups instead.
-    #[arg(long, conflicts_with_all = ["keep", "verify"])]
+    #[arg(long, conflicts_with_all = ["keep", "verify", "forget"])]
     list: bool,
     /// Reads a whole backup and checks it instead.
-    #[arg(long, conflicts_with = "keep")]
+    #[arg(long, conflicts_with_all = ["keep", "forget"])]
     verify: bool,
+    /// Also removes a backup of another history, and those before it: of the server that this one
+    /// was restored from, of a copy, or of what was after a point that was returned to.
+    #[arg(long, value_name = "BACKUP")]
+    forget: Option<String>,
     /// The backup to check; defaults to the newest.
     #[arg(long, requires = "verify")]
     backup: Option<String>,
@@ -47,7 +51,8 @@ Examples:
   skytrail backup /mnt/backups                   copies only what is not there yet
   skytrail backup s3://bucket/chat --keep 30     with BACKUP_S3_ACCESS_KEY and _SECRET_KEY
   skytrail backup /mnt/backups --list
-  skytrail backup /mnt/backups --verify";
+  skytrail backup /mnt/backups --verify
+  skytrail backup /mnt/backups --forget 20240611T093000.000000Z";
 
 /// Restores a backup into an empty folder, from which a server can then be started.
 #[derive(Clone, Debug, Args)]
@@ -95,7 +100,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     }
     if command.verify {
         let scratch = scratch()?;
-        let manifest = choose(&repository, command.backup.as_deref())?;
+        let (manifest, unreadable) = choose(&repository, command.backup.as_deref())?;
         let place = scratch.path().join(JOURNAL_FOLDER);
         let num_lost = backup::verify(&repository, &manifest, &place).map_err(text)?;
         let what = if manifest.is_complete() {
@@ -108,15 +113,20 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         };
         say(&format!("{what}: {}", contents(&manifest)));
         say_lost(num_lost);
-        return missing_in(&manifest);
+        missing_in(&manifest)?;
+        let newer = unreadable.into_iter().find(|name| *name > manifest.name);
+        return newer.map_or(Ok(()), |name| {
+            Err(format!("{name}, which is newer, cannot be read"))
+        });
     }
     // Removes the copy of the log that a killed check may have left.
     drop(scratch());
-    take(
-        config,
-        &repository,
-        command.keep.unwrap_or(config.backups.keep),
-    )
+    let wanted = Wanted {
+        now: SystemClock.now(),
+        keep: command.keep.unwrap_or(config.backups.keep),
+        forget: command.forget.as_deref(),
+    };
+    take(config, &repository, &wanted)
 }
 
 fn open(config: &Config, place: &BackupPlace) -> Result<Repository, String> {
@@ -132,13 +142,21 @@ fn scratch() -> Result<Scratch, String> {
     made.map_err(|error| format!("{}: {error}", parent.display()))
 }
 
-/// Finds the requested backup, and reports the others that cannot be read.
-fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, String> {
-    let mut skip = |error: &BackupError| complain(&error.to_string());
-    backup::choose(repository, backup, &mut skip).map_err(text)
+/// Finds the requested backup. Reports others that cannot be read, and returns their names.
+fn choose(
+    repository: &Repository,
+    backup: Option<&str>,
+) -> Result<(Manifest, Vec<String>), String> {
+    let mut unreadable = Vec::new();
+    let mut skip = |name: &str, error: &BackupError| {
+        complain(&error.to_string());
+        unreadable.push(name.to_owned());
+    };
+    let manifest = backup::choose(repository, backup, &mut skip).map_err(text)?;
+    Ok((manifest, unreadable))
 }
 
-fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), String> {
+fn take(config: &Config, repository: &Repository, wanted: &Wanted<'_>) -> Result<(), String> {
     let mut local = Local::new(config);
     let turn = local.take_turn().map_err(text)?;
     let copy = local.ops_store_copy();
@@ -152,8 +170,7 @@ fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), Str
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {bytes} copied, {bytes_per_sec}");
     bar.set_style(style.map_err(|error| error.to_string())?);
-    let now = SystemClock.now();
-    let taken = backup::back_up(&local, turn, repository, (now, keep), &mut |progress| {
+    let taken = backup::back_up(&local, turn, repository, wanted, &mut |progress| {
         bar.set_position(progress.bytes);
     });
     bar.finish_and_clear();
@@ -174,7 +191,8 @@ fn report(taken: &Taken) -> Result<(), String> {
     }
     if !taken.foreign.is_empty() {
         complain(&format!(
-            "backups of another history of the log, which are not touched: {}",
+            "backups of another history of the log, which are not touched and keep what is erased \
+             here: {}; if they are not needed, --forget removes one and those before it",
             taken.foreign.join(", ")
         ));
     }
@@ -246,13 +264,13 @@ fn contents(manifest: &Manifest) -> String {
 }
 
 fn list(repository: &Repository) -> Result<(), String> {
-    let names = repository.names().map_err(text)?;
-    if names.is_empty() {
+    let backups = repository.backups().map_err(text)?;
+    if backups.is_empty() {
         return Err(format!("there are no backups at {}", repository.place()));
     }
-    let (mut num_damaged, num_all) = (0, names.len());
-    for name in names {
-        match repository.manifest(&name) {
+    let (mut num_damaged, num_all) = (0, backups.len());
+    for (name, manifest) in backups {
+        match manifest {
             Ok(manifest) => {
                 let is_damaged = !manifest.damage.is_empty();
                 let damaged = if is_damaged { ", of a damaged log" } else { "" };
@@ -275,11 +293,10 @@ fn list(repository: &Repository) -> Result<(), String> {
                     contents(&manifest)
                 ));
             }
-            Err(error @ BackupError::Damaged { .. }) => {
+            Err(error) => {
                 num_damaged += 1;
                 show(&format!("{name}  {error}"));
             }
-            Err(error) => return Err(text(error)),
         }
     }
     if num_damaged > 0 {
@@ -297,7 +314,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     let repository = open(config, &place)?;
     let plan = Plan {
         to: command.to.clone(),
-        backup: choose(&repository, command.backup.as_deref())?,
+        backup: choose(&repository, command.backup.as_deref())?.0,
         until: parse_until(command.until.as_deref())?,
     };
     let bar = ProgressBar::new(0);

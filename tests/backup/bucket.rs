@@ -64,6 +64,51 @@ fn a_bucket_has_the_same_backups_as_a_folder() {
 }
 
 #[test]
+fn a_copy_shares_a_bucket_with_its_original_until_its_backups_are_dropped() {
+    let service = Service::start(BUCKET);
+    let world = World::start();
+    let place = Place {
+        service: &service,
+        server: &world.server,
+    };
+    let client = Client::signed_up(&world.server, "writer");
+    client.save("single/1", json!({"text": "original"}));
+    world.fill(&client, "sealed");
+    let until = world.head();
+    said(&place.run(&["backup"]));
+    let to = world.server.folder().join("copy");
+    let target = format!("s3://{BUCKET}/chat");
+    said(&place.run(&["restore", &target, "--to", text(&to)]));
+    let copy = TestServer::with(&[("DATA_DIR", text(&to))]);
+    let body = json!({"record": "single/1", "why": "a trial"});
+    Client::master(&copy).call("erase:record", body).result();
+    let copied = Place {
+        service: &service,
+        server: &copy,
+    };
+    for _ in 0..2 {
+        let told = said(&copied.run(&["backup", "--keep", "1"]));
+        assert!(told.contains("another history"), "{told}");
+    }
+    let listed = said(&place.run(&["backup", "--list"]));
+    let names: Vec<&str> = listed
+        .lines()
+        .filter_map(|it| it.split(' ').next())
+        .collect();
+    assert_eq!(names.len(), 2, "{listed}");
+    let to = world.server.folder().join("restored");
+    said(&place.run(&["restore", &target, "--to", text(&to), "--backup", names[0]]));
+    let restored = TestServer::with(&[("DATA_DIR", text(&to))]);
+    compare(&restored, &world.server, until);
+    assert_eq!(records(&restored, &Json::Null)[0][0]["text"], "original");
+
+    let told = said(&place.run(&["backup", "--forget", names[1]]));
+    assert!(told.contains(&format!("removed {}", names[1])), "{told}");
+    assert!(!told.contains("another history"), "{told}");
+    said(&place.run(&["backup", "--verify"]));
+}
+
+#[test]
 fn a_bucket_that_is_not_there_is_named() {
     let service = Service::start(BUCKET);
     let world = World::start();

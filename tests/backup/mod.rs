@@ -4,6 +4,7 @@
 mod bucket;
 mod checkpoints;
 mod clock;
+mod copies;
 mod damage;
 mod erased;
 mod files;

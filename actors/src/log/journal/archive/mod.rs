@@ -7,6 +7,7 @@
 mod check;
 mod files;
 mod lost;
+mod restored;
 
 use std::io::{self, Read};
 use std::ops::Range;
