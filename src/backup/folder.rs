@@ -35,7 +35,11 @@ impl Objects for Folder {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry?;
-            let about = entry.metadata()?;
+            let about = match entry.metadata() {
+                // Removed meanwhile, by a backup that is being taken.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                about => about?,
+            };
             if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
                 found.push(Object {
                     name: format!("{prefix}{name}"),

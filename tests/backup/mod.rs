@@ -11,6 +11,7 @@ mod files;
 mod histories;
 mod keys;
 mod killed;
+mod meanwhile;
 mod ops_store;
 mod place;
 mod postgres;
