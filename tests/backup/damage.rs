@@ -18,7 +18,7 @@ fn every_flipped_byte_of_a_backup_is_found() {
     std::fs::write(&file, b"some text").unwrap();
     world.back_up(&[]);
     let mut number = 0;
-    for folder in ["segments", "files", "backups"] {
+    for folder in ["segments", "files", "keys", "backups"] {
         for path in world.objects(folder) {
             let size = std::fs::metadata(&path).unwrap().len() as usize;
             let last = size - 1;
@@ -31,6 +31,7 @@ fn every_flipped_byte_of_a_backup_is_found() {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 assert!(said.contains(name), "byte {at}: {said}");
                 assert!(said.contains("offset"), "byte {at}: {said}");
+                assert!(said.contains(&format!("{folder}/")), "byte {at}: {said}");
                 refusal(&world.try_back_up(&["--verify"]));
                 flip(&path, at);
             }
@@ -159,6 +160,12 @@ fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
         }
         flip(&manifest(damaged), 100);
     }
+    // The newest one would be the one to restore.
+    flip(&manifest(2), 100);
+    let refused = refusal(&world.try_back_up(&["--verify"]));
+    assert!(refused.contains("cannot be read"), "{refused}");
+    said(&world.try_restore("before-it", &[]));
+    flip(&manifest(2), 100);
     (0..3).for_each(|number| flip(&manifest(number), 100));
     let refused = refusal(&world.try_restore("none", &[]));
     assert!(refused.contains(&names[0]), "{refused}");
@@ -197,4 +204,36 @@ fn backups_of_a_newer_program_are_left_alone() {
     // A file that only names the store is not needed for a restore.
     std::fs::write(&about, "{").unwrap();
     said(&world.try_restore("unnamed", &[]));
+}
+
+/// An object that was cut off is not taken for the one that a backup needs, so the next backup
+/// heals it. Removing a damaged object does the same.
+#[test]
+fn what_is_damaged_in_the_backups_is_written_again() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    world.fill(&client, "page");
+    let file = world.server.data_dir().join("asset/a.txt");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, b"some text").unwrap();
+    world.back_up(&[]);
+    let cut_off = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    for folder in ["segments", "files", "keys"] {
+        world.objects(folder).iter().for_each(cut_off);
+        refusal(&world.try_back_up(&["--verify"]));
+        world.back_up(&[]);
+        said(&world.try_back_up(&["--verify"]));
+        for path in world.objects(folder) {
+            std::fs::remove_file(path).unwrap();
+        }
+        refusal(&world.try_back_up(&["--verify"]));
+        world.back_up(&[]);
+        said(&world.try_back_up(&["--verify"]));
+    }
+    std::fs::remove_file(world.repository.join("repository.json")).unwrap();
+    world.back_up(&[]);
+    assert!(world.repository.join("repository.json").exists());
 }
