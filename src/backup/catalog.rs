@@ -83,3 +83,77 @@ pub(super) fn holders(line: &[&Manifest], segment: &SegmentRef) -> Vec<SegmentNa
     }
     holders
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A backup of a history that begins at a position, unless an earlier build made it, with its
+    /// one segment.
+    fn backup(
+        name: &str,
+        follows: Option<&str>,
+        (history, last): (Option<u64>, u64),
+    ) -> NamedManifest {
+        let chain = crate::hex::encode(&[1; 32]);
+        let history = history.map(|position| json!({"position": position, "chain": chain}));
+        let digest = history.as_ref().map(|_| name);
+        let segment = json!({"first": 1, "last": last, "chain": chain, "digest": digest});
+        let manifest = json!({
+            "format": 1, "name": name, "time": "2024-06-11T09:30:00Z", "program": "",
+            "follows": follows, "store_id": uuid::Uuid::nil(), "history": history, "head": last, "chain": chain,
+            "head_time": null, "segments": [segment], "files": [],
+        });
+        let manifest = serde_json::from_value(manifest).unwrap();
+        (name.to_owned(), Ok(manifest))
+    }
+
+    fn found<'a>(catalog: &'a Catalog, name: &str) -> &'a Manifest {
+        catalog.readable().find(|it| it.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_backup_is_continued_by_later_ones_of_its_history_alone() {
+        let catalog = Catalog {
+            backups: vec![
+                backup("1", None, (None, 10)),
+                backup("2", Some("1"), (None, 20)),
+                backup("3", None, (Some(21), 30)),
+                backup("4", Some("2"), (Some(0), 40)),
+                backup("5", Some("gone"), (Some(21), 50)),
+            ],
+        };
+        let line = |name: &str| {
+            let line = catalog.line(found(&catalog, name)).into_iter();
+            line.map(|it| it.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(line("1"), ["1", "2", "4"]);
+        assert_eq!(line("2"), ["2", "4"]);
+        assert_eq!(line("3"), ["3", "5"]);
+        assert_eq!(line("4"), ["4"]);
+    }
+
+    #[test]
+    fn a_segment_is_needed_as_the_newest_of_its_history_name_it() {
+        let catalog = Catalog {
+            backups: vec![
+                backup("1", None, (Some(0), 10)),
+                backup("2", None, (Some(5), 15)),
+                backup("3", Some("1"), (Some(0), 20)),
+                backup("4", None, (None, 12)),
+            ],
+        };
+        let object = |name: &str| found(&catalog, name).segments[0].name().unwrap();
+        let first = found(&catalog, "1");
+        let of_first = holders(&catalog.line(first), &first.segments[0]);
+        assert_eq!(of_first, [object("3"), object("1")]);
+        let there = BTreeSet::from([object("2"), object("3")]);
+        let needed = catalog.needed(&[first], &there);
+        assert!(needed.contains(&object("3")) && !needed.contains(&object("2")));
+        // It is not known which one a backup of an earlier build needs.
+        let needed = catalog.needed(&[found(&catalog, "4")], &there);
+        assert_eq!(needed, there);
+    }
+}
