@@ -1,6 +1,7 @@
-//! Turns: requests that have lost too many races run one at a time, but wait only for requests about
-//! the same records. A slow hook of a record holds back only requests about it, and those about
-//! records that such a request waits with.
+//! Turns: requests that have lost too many races run one at a time.
+//!
+//! They wait only for requests about the same records. A slow hook of a record holds back only
+//! requests about it, and those about records that such a request waits with.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
