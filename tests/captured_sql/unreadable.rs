@@ -70,15 +70,16 @@ fn what_others_put_into_the_outbox_themselves_is_parked() {
     world.applied();
     world.sql(
         "INSERT INTO _outbox (transaction, role, at, table_name, key, before, after) \
-         SELECT pg_current_xact_id()::text::bigint, 'chat', now(), 'note', '1', '5', '{}'",
+         SELECT pg_current_xact_id()::text::bigint, 'chat', now(), 'note', '1', before, '{}' \
+         FROM unnest(ARRAY['5', '{\"_row\": 1e30}']::jsonb[]) AS t (before)",
     );
     world.sql("UPDATE note SET n = 2");
     world.settled();
     assert_eq!(world.fetch("note/1")["n"], 2);
     let parked = world.parked_rows();
-    assert_eq!(parked.len(), 1, "{parked:?}");
-    let reason = parked[0]["reason"].as_str().unwrap();
-    assert!(reason.contains("cannot be read"), "{reason}");
+    let reasons: Vec<_> = parked.iter().map(|it| it["reason"].to_string()).collect();
+    let are_unreadable = reasons.iter().any(|it| it.contains("cannot be read"));
+    assert!(are_unreadable, "{reasons:?}");
 }
 
 #[test]

@@ -386,7 +386,8 @@ fn a_log_on_a_disk_that_takes_no_writes_is_read_and_backed_up() {
     }
     let output = server.skytrail(&["rebuild", "--verify"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    let why = format!("no store can be filled in {data}: Read-only file system");
+    let lock = format!("{data}/filling.lock cannot be opened");
+    let why = format!("no store can be filled in {data}: {lock}: Read-only file system");
     assert!(!output.status.success() && said.contains(&why), "{said}");
     // The ops store is first copied within the data folder, so it is missing from the backup, and
     // the command says so.

@@ -104,26 +104,39 @@ fn present(table: &Name, keys: &[RecordKey]) -> Sql {
     sql
 }
 
+/// The states before and after a change with the place of a record. Others can put into the outbox
+/// what is no row.
+const PLACED: [&str; 2] = [
+    "CASE WHEN jsonb_typeof(e.before)='object' \
+     THEN jsonb_set(e.before,'{_row}',to_jsonb(o.place)) ELSE e.before END",
+    "CASE WHEN jsonb_typeof(e.after)='object' \
+     THEN jsonb_set(e.after,'{_row}',to_jsonb(o.place)) ELSE e.after END",
+];
+
 /// Writes places to the outbox: to both states, so that they still differ only in what SQL has
 /// changed.
 async fn note(conn: &mut Conn<'_>, table: &Name, places: Sql) -> Result<(), sqlx::Error> {
-    let mut sql = Sql::new(
-        "UPDATE _outbox AS e SET before=jsonb_set(e.before,'{_row}',to_jsonb(o.place)), \
-         after=jsonb_set(e.after,'{_row}',to_jsonb(o.place)) FROM (",
-    );
-    sql.append(places).push(
-        ") AS o (key, place) WHERE e.key=o.key \
-         AND (e.before<>jsonb_set(e.before,'{_row}',to_jsonb(o.place)) \
-         OR e.after<>jsonb_set(e.after,'{_row}',to_jsonb(o.place))) AND e.table_name=",
-    );
+    let [before, after] = PLACED;
+    let mut sql = Sql::new("UPDATE _outbox AS e SET before=");
+    sql.push(before).push(", after=").push(after);
+    sql.push(" FROM (").append(places);
+    sql.push(") AS o (key, place) WHERE e.key=o.key AND (e.before<>")
+        .push(before)
+        .push(" OR e.after<>")
+        .push(after)
+        .push(") AND e.table_name=");
     sql.bind(Arg::name(table));
     sql.execute(conn).await.map(drop)
 }
 
 /// Removes the places of deleted records from the outbox.
 async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
-    let mut sql =
-        Sql::new("UPDATE _outbox SET before=before-'_row', after=after-'_row' WHERE table_name=");
+    let mut sql = Sql::new(
+        "UPDATE _outbox SET \
+         before=CASE WHEN jsonb_typeof(before)='object' THEN before-'_row' ELSE before END, \
+         after=CASE WHEN jsonb_typeof(after)='object' THEN after-'_row' ELSE after END \
+         WHERE table_name=",
+    );
     sql.bind(Arg::name(table)).push(" AND key");
     sql.within(keys, RecordKey::as_str);
     sql.execute(conn).await.map(drop)
@@ -143,14 +156,16 @@ pub(in crate::projection) fn push_places(sql: &mut Sql, table: &Name, before: u6
 fn push_known(sql: &mut Sql, table: &Name, keys: Option<&[RecordKey]>) {
     sql.push(
         "SELECT DISTINCT ON (place) key, place FROM (\
-         SELECT DISTINCT ON (key) key, id, (before->'_row')::bigint AS place FROM _outbox \
-         WHERE jsonb_typeof(before->'_row')='number' AND table_name=",
+         SELECT DISTINCT ON (key) key, id, place FROM (SELECT key, id, \
+         CASE WHEN jsonb_typeof(before->'_row')='number' \
+         THEN CASE WHEN (before->'_row')::numeric BETWEEN 0 AND 9223372036854775807 \
+         THEN (before->'_row')::bigint END END AS place FROM _outbox WHERE table_name=",
     )
     .bind(Arg::name(table));
     if let Some(keys) = keys {
         sql.push(" AND key").within(keys, RecordKey::as_str);
     }
-    sql.push(" ORDER BY key, id) AS f WHERE place<")
+    sql.push(") AS s WHERE place IS NOT NULL ORDER BY key, id) AS f WHERE place<")
         .bind(Arg::unsigned(FIRST_OF_SQL))
         .push(" ORDER BY place, id");
 }
