@@ -53,6 +53,11 @@ pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
              ALTER _position SET DEFAULT 0",
         ),
         trigger(
+            "CREATE OR REPLACE TRIGGER _keep_place BEFORE INSERT OR UPDATE OF _id, _row ON ",
+            " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
+             EXECUTE FUNCTION _keep_place()",
+        ),
+        trigger(
             "CREATE OR REPLACE TRIGGER _capture AFTER INSERT OR UPDATE OR DELETE ON ",
             " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
              EXECUTE FUNCTION _capture()",

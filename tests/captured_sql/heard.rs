@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::{ROLES_OF_BEFORE, World};
+use super::{PLACES_OF_BEFORE, ROLES_OF_BEFORE, World};
 use crate::devices::{self, register, subscribe};
 use crate::live::listener::{Followed, Listener};
 use crate::live::stream::Stream;
@@ -217,6 +217,7 @@ fn a_store_from_before_announces_what_the_server_listens_to() {
          'pg_notify(TG_TABLE_SCHEMA', 'pg_notify(''skytrail.'' || TG_TABLE_SCHEMA'); END $$",
     );
     world.sql(ROLES_OF_BEFORE);
+    world.sql(PLACES_OF_BEFORE);
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     let told = world.sql("LISTEN app_myapp; UPDATE note SET stars = 2");

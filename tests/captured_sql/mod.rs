@@ -379,6 +379,7 @@ fn a_store_from_before_gets_roles_that_can_be_referred_to() {
     world.applied();
     assert!(world.server.terminate().success());
     world.sql(ROLES_OF_BEFORE);
+    world.sql(PLACES_OF_BEFORE);
     world.sql("SET skytrail.own TO 'yes'; DROP TABLE _numbered; UPDATE _checkpoint SET format = 7");
     world.server.restart();
     world.ada = world.ada.at(&world.server);
@@ -476,6 +477,10 @@ const ACTORS_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; \
 const ROLES_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; ALTER TABLE _role DROP id; \
     ALTER TABLE _role ADD id text COLLATE \"C\" GENERATED ALWAYS AS (name) STORED";
 
+/// Up to format 9 the places of deleted rows were in the outbox.
+const PLACES_OF_BEFORE: &str =
+    "SET skytrail.own TO 'yes'; DROP TABLE _place; DROP FUNCTION _keep_place CASCADE";
+
 #[test]
 fn a_store_from_before_takes_sql_in_from_now_on() {
     let mut world = World::new();
@@ -491,6 +496,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
     );
     world.sql(ACTORS_OF_BEFORE);
     world.sql(ROLES_OF_BEFORE);
+    world.sql(PLACES_OF_BEFORE);
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     world.master = Client::master(&world.server);
@@ -517,6 +523,7 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
     );
     world.sql(ACTORS_OF_BEFORE);
     world.sql(ROLES_OF_BEFORE);
+    world.sql(PLACES_OF_BEFORE);
     let one = world.sql("SELECT outbox FROM _captured");
     world.server.restart();
     world.ada = world.ada.at(&world.server);
@@ -527,4 +534,20 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
     assert_eq!(numbers, [3, 2, 1]);
     assert_eq!(versions[0]["sql"]["outbox"], one.trim());
     assert_ne!(versions[1]["sql"]["outbox"], one.trim());
+}
+
+/// Up to format 9 the outbox had the places of deleted rows.
+#[test]
+fn a_row_that_is_put_back_in_a_store_from_before_keeps_its_place() {
+    let mut world = World::new().with_bills(2);
+    let places = world.places();
+    assert!(world.server.terminate().success());
+    world.sql("DELETE FROM bill WHERE _id = '0'");
+    world.sql(PLACES_OF_BEFORE);
+    world.sql("SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 9");
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.settled();
+    // The deletion is refused, since a note refers to the bill.
+    assert_eq!(world.places(), places);
 }

@@ -221,3 +221,28 @@ fn what_sql_does_meanwhile_changes_no_number() {
     world.settled();
     world.assert_rebuilt_alike();
 }
+
+#[test]
+fn a_row_that_is_deleted_and_inserted_unchanged_is_what_it_was() {
+    let mut world = World::new().with_bills(2);
+    let (places, before) = (world.places(), world.fetch("bill/1"));
+    let columns = "_id, _database_id, _owner_id, _access, _created_at, _created_by, _updated_at, \
+         _updated_by, text";
+    for columns in ["*", columns] {
+        let into = if columns == "*" {
+            String::new()
+        } else {
+            format!("({columns})")
+        };
+        world.sql(&format!(
+            "BEGIN; CREATE TEMP TABLE aside AS SELECT {columns} FROM bill WHERE _id = '1'; \
+             DELETE FROM bill WHERE _id = '1'; \
+             INSERT INTO bill {into} SELECT * FROM aside; COMMIT"
+        ));
+        world.settled();
+        assert_eq!(world.places(), places, "{columns}");
+        assert_eq!(world.fetch("bill/1"), before, "{columns}");
+        assert_eq!(world.sql("SELECT reason FROM _parked"), "", "{columns}");
+    }
+    world.assert_rebuilt_alike();
+}

@@ -2,7 +2,7 @@
 //! repeatedly.
 //!
 //! Every acknowledged write is in the log once, or is parked with a reason, and the tables equal
-//! the log.
+//! the log, with the places and the numbers of the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -54,7 +54,11 @@ fn save(client: &Client, rng: &mut StdRng, name: &str, told: &Mutex<Told>) {
     }
 }
 
-/// Inserts and updates rows with marks in `by_sql`, one or two at once, and deletes some.
+/// Leaves a transaction open for a while, so that saves run into its locks.
+const STAYS_OPEN: &str = "DO $$ BEGIN PERFORM pg_sleep(0.03); END $$;";
+
+/// Inserts and updates rows with marks in `by_sql`, one or two at once, deletes some, and undoes
+/// some of it in the same transaction.
 fn run_sql(database: &Database<'_>, rng: &mut StdRng, name: &str, told: &Mutex<Told>) {
     for number in 0..WRITES {
         let mark = format!("{name}-{number}");
@@ -63,12 +67,23 @@ fn run_sql(database: &Database<'_>, rng: &mut StdRng, name: &str, told: &Mutex<T
         let update = |key: &str| {
             format!("UPDATE note SET by_sql = '{mark}' WHERE _id = '{key}' RETURNING _id;")
         };
-        let sql = match rng.random_range(0..8) {
-            0 => format!("DELETE FROM note WHERE _id = '{one}'"),
-            1 | 2 => format!(
-                "INSERT INTO note ({columns}) VALUES ('{one}', '', 'x', now(), now(), '{mark}') \
-                 ON CONFLICT DO NOTHING RETURNING _id"
+        let delete = format!("DELETE FROM note WHERE _id = '{one}';");
+        let insert = format!(
+            "INSERT INTO note ({columns}) VALUES ('{one}', '', 'x', now(), now(), '{mark}') \
+             ON CONFLICT DO NOTHING"
+        );
+        let insert_and_delete = format!("{insert}; {delete} {STAYS_OPEN}");
+        let sql = match rng.random_range(0..14) {
+            0 => delete,
+            1 | 2 => format!("{insert} RETURNING _id"),
+            4 | 5 => format!(
+                "UPDATE note SET saved = 'x' || saved WHERE _id = '{one}'; \
+                 UPDATE note SET saved = substr(saved, 2) WHERE _id = '{one}'; {STAYS_OPEN}"
             ),
+            6 => format!("{insert}; DELETE FROM note WHERE by_sql = '{mark}'; {STAYS_OPEN}"),
+            7 => format!("{delete} {insert} RETURNING _id; {STAYS_OPEN}"),
+            8 => format!("{delete} COMMIT; BEGIN; {insert_and_delete} COMMIT"),
+            9 => format!("{delete} {insert}; COMMIT; BEGIN; {delete} {STAYS_OPEN} COMMIT"),
             // In a fixed order, or they could deadlock.
             3 if one < other => update(&one) + &update(&other),
             _ => update(&one),
@@ -145,6 +160,14 @@ fn saves_and_sql_at_once_lose_nothing_silently() {
     let mut server = TestServer::with(&[("DATABASE_URL", &database.url())]);
     let mut ada = Client::signed_up(&server, "ada");
     ada.save("note/other", json!({"saved": "", "by_sql": ""}));
+    for number in 0..RECORDS {
+        ada.save(&format!("note/r{number}"), json!({"saved": "first"}));
+    }
+    // Their deletion is refused.
+    for number in 0..2 {
+        let note = json!({"$type": "ref", "$id": format!("note/r{number}")});
+        ada.save(&format!("reply/{number}"), json!({"note": note}));
+    }
     ada.query("note", json!(null));
     database.sql(
         "CREATE ROLE writer LOGIN; GRANT USAGE ON SCHEMA app_myapp TO writer; \
@@ -158,17 +181,23 @@ fn saves_and_sql_at_once_lose_nothing_silently() {
         };
         let before = num_done();
         std::thread::scope(|scope| {
+            let mut writers = Vec::new();
             for writer in 0..2 {
                 let random = move || StdRng::seed_from_u64(seed * 1000 + round * 10 + writer);
                 let (ada, saved, by_sql, database) = (&ada, &saved, &by_sql, &database);
                 let name = format!("save{round}{writer}");
-                scope.spawn(move || save(ada, &mut random(), &name, saved));
+                writers.push(scope.spawn(move || save(ada, &mut random(), &name, saved)));
                 let name = format!("sql{round}{writer}");
-                scope.spawn(move || run_sql(database, &mut random(), &name, by_sql));
+                writers.push(scope.spawn(move || run_sql(database, &mut random(), &name, by_sql)));
             }
+            let number = json!([{"name": format!("no{round}"), "type": "sequence"}]);
+            let body = json!({"record_types": {"note": {"fields": number}}});
+            let master = Client::master(&server);
+            scope.spawn(move || drop(master.try_call("schema:create", body)));
             eventually("some of it is done", || {
                 let now = num_done();
-                (now.0 >= before.0 + WRITES / 5 && now.1 > before.1 + WRITES / 3).then_some(())
+                let is_some = now.0 >= before.0 + WRITES / 5 && now.1 > before.1 + WRITES / 3;
+                (is_some || writers.iter().all(|it| it.is_finished())).then_some(())
             });
             server.kill();
         });
@@ -215,6 +244,7 @@ fn saves_and_sql_at_once_lose_nothing_silently() {
         parked.any(|row| row["after"]["by_sql"] == mark)
     };
     let (saved, by_sql) = (saved.into_inner().unwrap(), by_sql.into_inner().unwrap());
+    marks.remove("first");
     for mark in &saved.acknowledged {
         assert_eq!(marks.get(mark), Some(&1), "{mark}");
     }

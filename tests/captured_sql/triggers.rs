@@ -22,7 +22,7 @@ fn with_note() -> World {
 
 fn await_triggers(world: &World) {
     eventually("the triggers are back", || {
-        (world.sql(FIRING) == "_capture\n_refuse\n").then_some(())
+        (world.sql(FIRING) == "_capture\n_keep_place\n_refuse\n").then_some(())
     });
 }
 
@@ -35,6 +35,7 @@ fn a_trigger_that_is_taken_away_comes_back() {
         "ALTER TABLE note ENABLE REPLICA TRIGGER _capture",
         "DROP TRIGGER _capture ON note",
         "DROP TRIGGER _refuse ON note",
+        "DROP TRIGGER _keep_place ON note",
     ];
     for (sql, n) in taken_away.iter().zip(2..) {
         world.sql(sql);

@@ -59,7 +59,8 @@ fn a_start_says_through_which_formats_it_brings_a_store() {
     };
     let present = format_of();
     database.sql(
-        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost, app_myapp._numbered; ALTER TABLE app_myapp._role DROP id; \
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost, app_myapp._numbered, app_myapp._place; \
+         DROP FUNCTION app_myapp._keep_place CASCADE; ALTER TABLE app_myapp._role DROP id; \
          ALTER TABLE app_myapp._role ADD id text GENERATED ALWAYS AS (name) STORED; \
          UPDATE app_myapp._checkpoint SET format = 5",
     );
@@ -94,8 +95,8 @@ fn a_store_from_before_gets_the_numbers_that_its_records_had() {
     master.save("bill/2", json!({"text": "changed"}));
     assert!(server.terminate().success());
     database.sql(
-        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._numbered; \
-         UPDATE app_myapp._checkpoint SET format = 8; \
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._numbered, app_myapp._place; \
+         DROP FUNCTION app_myapp._keep_place CASCADE; UPDATE app_myapp._checkpoint SET format = 8; \
          UPDATE app_myapp._type SET definition = definition::jsonb - 'numbered' \
          WHERE name = 'bill'",
     );

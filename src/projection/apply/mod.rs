@@ -260,8 +260,7 @@ impl WriterState {
         let (catalog, faults, lost, touched) = session.finish(&mut tx.conn()).await?;
         lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        self.import_captured(&mut tx.conn(), commits, touched)
-            .await?;
+        captured::import(&mut tx.conn(), commits, touched).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
         self.tell(&faults);
@@ -313,26 +312,12 @@ impl WriterState {
         }
         lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        self.import_captured(&mut tx.conn(), commits, touched)
-            .await?;
+        captured::import(&mut tx.conn(), commits, touched).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
         self.tell(&faults);
         self.lost = lost;
         Ok(catalog)
-    }
-
-    /// Deletes from the outbox what commits bring into the store, and applies the rest of it to the
-    /// rows that were written. The places come first: what is deleted may have them.
-    async fn import_captured(
-        &self,
-        conn: &mut Conn<'_>,
-        commits: &[&Commit],
-        touched: Touched,
-    ) -> Result<(), ApplyError> {
-        captured::settle_places(conn, &touched).await?;
-        captured::take_out_all(conn, commits).await?;
-        Ok(captured::overlay(conn, touched).await?)
     }
 
     async fn apply_event(

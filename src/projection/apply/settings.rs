@@ -114,7 +114,10 @@ async fn number_new_sequences(
         };
         // All fields of an event give the same numbers.
         if index == 0 {
-            captured::settle_places(conn, population.touched).await?;
+            if !table.dialect.is_sqlite() {
+                captured::settle_places(conn, population.touched).await?;
+                captured::settle_table(conn, &table.name).await?;
+            }
             let kept = numbered::keep_numbers(table, order, position);
             kept.execute(conn).await?;
         }

@@ -28,13 +28,13 @@ use skytrail_schema::types::FieldType;
 use self::cells::{Cell, Cells};
 pub(super) use self::constraints::{Retries, lift};
 pub use self::moving::{copy_captured, count_parked, count_waiting, move_captured};
-pub(super) use self::overlay::overlay;
+use self::overlay::overlay;
 pub(super) use self::parked::{forget, is_parked};
 pub(super) use self::places::{
-    Effect, FIRST_OF_SQL, Touched, add_effects, push_places, settle_places,
+    Effect, FIRST_OF_SQL, Touched, add_effects, push_places, settle_places, settle_table,
 };
 use super::conn::{Conn, Row};
-use super::layout::{Catalog, TypeLayout};
+use super::layout::{Catalog, TypeLayout, is_own};
 use super::names::Name;
 use super::read;
 use super::sql::{Arg, Sql};
@@ -96,12 +96,6 @@ async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     Ok(was_captured || constraints::are_there(conn).await?)
 }
 
-/// Returns whether nothing waits in the outbox.
-async fn is_empty(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
-    let sql = Sql::new("SELECT 1 FROM _outbox LIMIT 1");
-    Ok(sql.fetch_optional(conn).await?.is_none())
-}
-
 /// Finds which rows of a table are in the outbox.
 pub(super) async fn find(
     conn: &mut Conn<'_>,
@@ -129,13 +123,27 @@ pub(super) async fn list(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<Record
     keys.collect()
 }
 
-/// Deletes from the outbox what a batch of commits brings into the store, since it came from there.
-pub(super) async fn take_out_all(
+/// Takes out of the outbox what a batch of commits brings into the store, and applies the rest of it
+/// to the rows that the batch wrote.
+pub(super) async fn import(
     conn: &mut Conn<'_>,
     commits: &[&Commit],
+    touched: Touched,
 ) -> Result<(), sqlx::Error> {
     for source in commits.iter().filter_map(|commit| commit.sql.as_deref()) {
         take_out(conn, source).await?;
+    }
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let sql = Sql::new("SELECT EXISTS (SELECT FROM _place), EXISTS (SELECT FROM _outbox)");
+    let row = sql.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    if row.flag(0)? {
+        settle_places(conn, &touched).await?;
+    }
+    if row.flag(1)? {
+        overlay(conn, touched).await?;
     }
     Ok(())
 }
@@ -289,7 +297,12 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
         (Some(before), Some(after)) => {
             let columns = after.iter();
             let columns = columns.filter(|(name, value)| before.get(name) != Some(value));
+            let columns = columns.filter(|(name, _)| !is_own(name));
             let columns: BTreeSet<String> = columns.map(|(name, _)| name.clone()).collect();
+            if columns.is_empty() {
+                row.change = Ok(RowChange::Hidden);
+                return row;
+            }
             row.excess = row::excess(layout, &columns, after);
             let is_hidden = net.is_hidden || row::is_beside(layout, &columns);
             row::parse(layout, id, after, &columns).map(|(record, columns)| RowChange::Changed {

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skytrail_schema::id::RecordKey;
 
-use super::is_empty;
-use super::places::Touched;
+use super::places::{Touched, take_away};
 use crate::projection::conn::Conn;
 use crate::projection::layout::is_own;
 use crate::projection::names::Name;
@@ -26,13 +25,7 @@ struct Pending {
 }
 
 /// Applies what is in the outbox to rows that were just written.
-pub(in crate::projection) async fn overlay(
-    conn: &mut Conn<'_>,
-    touched: Touched,
-) -> Result<(), sqlx::Error> {
-    if touched.is_empty() || is_empty(conn).await? {
-        return Ok(());
-    }
+pub(super) async fn overlay(conn: &mut Conn<'_>, touched: Touched) -> Result<(), sqlx::Error> {
     for (table, rows) in touched {
         let keys: Vec<RecordKey> = rows.into_keys().collect();
         for chunk in keys.chunks(MAX_KEYS) {
@@ -90,8 +83,7 @@ impl Pending {
             let mut sql = Sql::new("DELETE FROM ");
             sql.name(table).push(" WHERE _position<>0 AND _id=");
             sql.bind(Arg::text(key));
-            sql.execute(conn).await?;
-            return Ok(());
+            return take_away(conn, table, sql).await;
         };
         let is_theirs = |name: &&String| !is_own(name);
         let columns = self.columns.iter().filter(is_theirs);

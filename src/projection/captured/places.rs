@@ -1,16 +1,15 @@
-//! The places of rows that SQL has changed.
+//! The places of records whose rows SQL takes away.
 //!
-//! A row's place is the position at which the log created its record. SQL can delete the row, or
-//! insert another one under the same id, which has another place, or give the row another id. The
-//! record keeps its place as long as it is in the log, so the outbox has it, in the row's state
-//! before the first change. This stays so: whenever the log writes a row, every change that the
-//! outbox has of it gets the record's place, or none if the log has deleted the record.
+//! A row's place is the position at which the log created its record. SQL can delete the row, insert
+//! another one under the same id, or give the row another id. So a trigger writes the place of a row
+//! that is taken away from its id to `_place`, and another one gives it to the next row with this id
+//! (see the tenth migration). The record keeps its place as long as it is in the log: only the
+//! events that delete it, or create it anew, remove the place.
 
 use std::collections::BTreeMap;
 
 use skytrail_schema::id::RecordKey;
 
-use super::is_empty;
 use crate::projection::conn::Conn;
 use crate::projection::names::Name;
 use crate::projection::read::MAX_KEYS;
@@ -46,128 +45,106 @@ pub(in crate::projection) fn add_effects(
     }
 }
 
-/// Gives rows that a batch wrote the places of their records, and corrects these in the outbox.
+/// Gives rows that a batch wrote the places of their records, and forgets the places of records that
+/// it deleted or created.
 pub(in crate::projection) async fn settle_places(
     conn: &mut Conn<'_>,
     touched: &Touched,
 ) -> Result<(), sqlx::Error> {
-    if touched.is_empty() || is_empty(conn).await? {
-        return Ok(());
-    }
     for (table, rows) in touched {
-        for keys in with_effect(rows, Effect::Kept).chunks(MAX_KEYS) {
-            vacate(conn, table, keys).await?;
-            keep(conn, table, keys).await?;
-            // A change that is retried has no place.
-            note(conn, table, present(table, keys)).await?;
-        }
         for keys in with_effect(rows, Effect::Created).chunks(MAX_KEYS) {
-            note(conn, table, present(table, keys)).await?;
+            forget(conn, table, keys).await?;
         }
         for keys in with_effect(rows, Effect::Deleted).chunks(MAX_KEYS) {
-            vacate(conn, table, keys).await?;
             forget(conn, table, keys).await?;
+            move_to_end(conn, table, keys).await?;
+        }
+        for keys in with_effect(rows, Effect::Kept).chunks(MAX_KEYS) {
+            give_back(conn, table, Some(keys)).await?;
         }
     }
     Ok(())
 }
 
-/// Moves rows away from the places of these records: SQL has changed their ids or places. If the
-/// log has records for them, their own places are in the outbox, and their events follow.
-async fn vacate(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
-    let mut sql = Sql::new("UPDATE ");
-    sql.name(table).push(" AS t SET _row=_next_row() FROM (");
-    push_known(&mut sql, table, Some(keys));
-    sql.push(") AS o WHERE t._row=o.place AND t._id<>o.key");
-    sql.execute(conn).await.map(drop)
-}
-
-/// Gives rows the places of their records, which are free. If SQL has deleted a row, only the outbox
-/// has its place, and may be about to lose the change that has it.
-async fn keep(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
-    let mut known = Sql::default();
-    push_known(&mut known, table, Some(keys));
-    let mut sql = Sql::new("UPDATE ");
-    sql.name(table)
-        .push(" AS t SET _row=o.place FROM (")
-        .append(known.clone())
-        .push(") AS o WHERE t._id=o.key AND t._row<>o.place");
-    sql.execute(conn).await?;
-    note(conn, table, known).await
-}
-
-/// Returns the query for the places of records whose rows have them.
-fn present(table: &Name, keys: &[RecordKey]) -> Sql {
-    let mut sql = Sql::new("SELECT _id, _row FROM ");
-    sql.name(table).push(" WHERE _id");
-    sql.within(keys, RecordKey::as_str);
-    sql
-}
-
-/// The states before and after a change with the place of a record. Others can put into the outbox
-/// what is no row.
-const PLACED: [&str; 2] = [
-    "CASE WHEN jsonb_typeof(e.before)='object' \
-     THEN jsonb_set(e.before,'{_row}',to_jsonb(o.place)) ELSE e.before END",
-    "CASE WHEN jsonb_typeof(e.after)='object' \
-     THEN jsonb_set(e.after,'{_row}',to_jsonb(o.place)) ELSE e.after END",
-];
-
-/// Writes places to the outbox: to both states, so that they still differ only in what SQL has
-/// changed.
-async fn note(conn: &mut Conn<'_>, table: &Name, places: Sql) -> Result<(), sqlx::Error> {
-    let [before, after] = PLACED;
-    let mut sql = Sql::new("UPDATE _outbox AS e SET before=");
-    sql.push(before).push(", after=").push(after);
-    sql.push(" FROM (").append(places);
-    sql.push(") AS o (key, place) WHERE e.key=o.key AND (e.before<>")
-        .push(before)
-        .push(" OR e.after<>")
-        .push(after)
-        .push(") AND e.table_name=");
-    sql.bind(Arg::name(table));
-    sql.execute(conn).await.map(drop)
-}
-
-/// Removes the places of deleted records from the outbox.
-async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
-    let mut sql = Sql::new(
-        "UPDATE _outbox SET \
-         before=CASE WHEN jsonb_typeof(before)='object' THEN before-'_row' ELSE before END, \
-         after=CASE WHEN jsonb_typeof(after)='object' THEN after-'_row' ELSE after END \
-         WHERE table_name=",
-    );
-    sql.bind(Arg::name(table)).push(" AND key");
-    sql.within(keys, RecordKey::as_str);
-    sql.execute(conn).await.map(drop)
-}
-
-/// Adds the query for the places of the records in a table's part of the outbox, before a position.
-pub(in crate::projection) fn push_places(sql: &mut Sql, table: &Name, before: u64) {
-    sql.push("SELECT place FROM (");
-    push_known(sql, table, None);
-    sql.push(") AS o WHERE place<").bind(Arg::unsigned(before));
-}
-
-/// Adds the query for the keys and the places of the records in a table's part of the outbox.
-///
-/// Of each row the first state counts that has a place, and of each place the first row: SQL can
-/// give both to others.
-fn push_known(sql: &mut Sql, table: &Name, keys: Option<&[RecordKey]>) {
-    sql.push(
-        "SELECT DISTINCT ON (place) key, place FROM (\
-         SELECT DISTINCT ON (key) key, id, place FROM (SELECT key, id, \
-         CASE WHEN jsonb_typeof(before->'_row')='number' \
-         THEN CASE WHEN (before->'_row')::numeric BETWEEN 0 AND 9223372036854775807 \
-         THEN (before->'_row')::bigint END END AS place FROM _outbox WHERE table_name=",
-    )
-    .bind(Arg::name(table));
-    if let Some(keys) = keys {
-        sql.push(" AND key").within(keys, RecordKey::as_str);
-    }
-    sql.push(") AS s WHERE place IS NOT NULL ORDER BY key, id) AS f WHERE place<")
+/// Deletes rows of records that the log still has, and keeps their places.
+pub(super) async fn take_away(
+    conn: &mut Conn<'_>,
+    table: &Name,
+    delete: Sql,
+) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("WITH gone AS (");
+    sql.append(delete)
+        .push(" RETURNING _id, _row) INSERT INTO _place SELECT ")
+        .bind(Arg::name(table))
+        .push(", _id, _row FROM gone WHERE _row<")
         .bind(Arg::unsigned(FIRST_OF_SQL))
-        .push(" ORDER BY place, id");
+        .push(" ON CONFLICT (table_name, key) DO UPDATE SET place=excluded.place");
+    sql.execute(conn).await.map(drop)
+}
+
+/// Gives all rows of a table the places of their records.
+pub(in crate::projection) async fn settle_table(
+    conn: &mut Conn<'_>,
+    table: &Name,
+) -> Result<(), sqlx::Error> {
+    give_back(conn, table, None).await
+}
+
+/// Waits for sessions that are inserting rows with these places.
+async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("DELETE FROM _place AS p WHERE ");
+    only(&mut sql, table, Some(keys));
+    sql.execute(conn).await.map(drop)
+}
+
+/// Gives rows that SQL has inserted in place of deleted records places after all positions.
+async fn move_to_end(
+    conn: &mut Conn<'_>,
+    table: &Name,
+    keys: &[RecordKey],
+) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(table).push(" SET _row=_next_row() WHERE _row<");
+    sql.bind(Arg::unsigned(FIRST_OF_SQL)).push(" AND _id");
+    sql.within(keys, RecordKey::as_str);
+    sql.execute(conn).await.map(drop)
+}
+
+/// Gives rows the places of their records. Another program's trigger can have given a row with such
+/// a place another id.
+async fn give_back(
+    conn: &mut Conn<'_>,
+    table: &Name,
+    keys: Option<&[RecordKey]>,
+) -> Result<(), sqlx::Error> {
+    let steps = [
+        ("_next_row()", " AND t._row=p.place AND t._id<>p.key"),
+        ("p.place", " AND t._id=p.key AND t._row<>p.place"),
+    ];
+    for (place, of) in steps {
+        let mut sql = Sql::new("UPDATE ");
+        sql.name(table).push(" AS t SET _row=").push(place);
+        sql.push(" FROM _place AS p WHERE ");
+        only(&mut sql, table, keys).push(of);
+        sql.execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Adds the query for the places of records in a table, before a position, whose rows SQL has taken
+/// away.
+pub(in crate::projection) fn push_places(sql: &mut Sql, table: &Name, before: u64) {
+    sql.push("SELECT p.place FROM _place AS p WHERE ");
+    only(sql, table, None).push(" AND p.place<");
+    sql.bind(Arg::unsigned(before));
+}
+
+fn only<'a>(sql: &'a mut Sql, table: &Name, keys: Option<&[RecordKey]>) -> &'a mut Sql {
+    sql.push("p.table_name=").bind(Arg::name(table));
+    if let Some(keys) = keys {
+        sql.push(" AND p.key").within(keys, RecordKey::as_str);
+    }
+    sql
 }
 
 fn with_effect(rows: &BTreeMap<RecordKey, Effect>, wanted: Effect) -> Vec<RecordKey> {

@@ -17,8 +17,8 @@ pub(super) async fn restore(
     let sql = Sql::new(
         "SELECT t.relname::text FROM pg_class AS t \
          WHERE t.relnamespace=current_schema::regnamespace AND t.relkind='r' \
-         AND 2<>(SELECT count(*) FROM pg_trigger WHERE tgrelid=t.oid AND tgenabled IN ('O','A') \
-         AND tgname IN ('_capture','_refuse') AND NOT tgisinternal)",
+         AND 3<>(SELECT count(*) FROM pg_trigger WHERE tgrelid=t.oid AND tgenabled IN ('O','A') \
+         AND tgname IN ('_keep_place','_capture','_refuse') AND NOT tgisinternal)",
     );
     let mut uncaptured = Vec::new();
     for row in sql.fetch_all(conn).await? {

@@ -27,10 +27,13 @@ use crate::projection::{ddl, read};
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format that this program writes and knows.
-pub(super) const FORMAT: i64 = 9;
+pub(super) const FORMAT: i64 = 10;
+
+/// The format since which record tables have the triggers that they have now.
+const TRIGGERS_SINCE: i64 = 10;
 
 /// The scripts that lead to each format from the previous one.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
     include_str!("migrations/0003_parked.sql"),
@@ -40,6 +43,7 @@ const SCRIPTS: [&str; 9] = [
     include_str!("migrations/0007_lost.sql"),
     include_str!("migrations/0008_roles.sql"),
     include_str!("migrations/0009_numbered.sql"),
+    include_str!("migrations/0010_places.sql"),
 ];
 
 /// The limit on the length of names, which does not depend on the extensions.
@@ -200,7 +204,7 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
         run_script(conn, script).await?;
         say_migrated(format - 1, format);
     }
-    if found < 2 {
+    if found < TRIGGERS_SINCE {
         let (catalog, _) = read::catalog(conn).await?;
         for layout in catalog.sorted().into_values() {
             for text in layout.table.iter().flat_map(ddl::capture) {

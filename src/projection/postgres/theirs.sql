@@ -33,7 +33,7 @@ BEGIN
     tables := tables || ARRAY['_checkpoint', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
         '_sso_custom_token', '_auth_provider', '_relation', '_relation_version', '_sequence', '_actor', '_history',
         '_faults', '_asset', '_device', '_subscription', '_task', '_index', '_outbox', '_parked', '_lifted', '_lost',
-        '_numbered'];
+        '_numbered', '_place'];
     RETURN QUERY SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = space AND (
         c.relkind = 'r' AND (
             c.relname::text = ANY (tables)
@@ -53,7 +53,7 @@ CREATE FUNCTION _theirs_own_functions(place name, known bigint) RETURNS SETOF oi
     SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(place))
         AND NOT starts_with(proname, '_theirs_')
         AND (_theirs_version(place) IS NOT NULL
-                AND proname IN ('_utc', '_next_row', '_capture', '_refuse', '_put_back', '_closed')
+                AND proname IN ('_utc', '_next_row', '_keep_place', '_capture', '_refuse', '_put_back', '_closed')
             OR _theirs_version(place) > known AND starts_with(proname, '_'))
 $$;
 
