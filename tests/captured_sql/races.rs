@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value as Json, json};
 
+use crate::plugin::worker::Worker;
+use crate::plugin::{call, hook};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::{Database, Postgres};
@@ -151,4 +153,62 @@ fn a_save_and_sql_on_one_field_are_both_in_the_history() {
     );
     let row = database.sql("SELECT n FROM app_myapp.note");
     assert_eq!(row, format!("{}\n", versions[0]["record"]["n"]));
+}
+
+/// A save that was in its hook while SQL inserted a row with the same id. The row is refused for its
+/// access list; until it leaves the outbox, the projector finds it there.
+#[test]
+fn a_record_that_is_created_while_a_row_is_refused_is_what_was_saved() {
+    let postgres = Postgres::start().lasting();
+    let database = postgres.database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url()), ("PLUGINS", "TEST")]);
+    let points = json!({"hook": [hook("note", "beforeSave")]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let ada = Client::signed_up(&server, "ada");
+    let save = |id: &str| {
+        let record = json!({"_id": id, "text": "saved"});
+        call(&ada, "record:save", json!({"records": [record]}))
+    };
+    let first = save("note/1");
+    let asked = worker.expect_request("note_beforeSave");
+    worker.answer_record(&asked, &json!({}));
+    first.join().unwrap().result();
+    let saving = save("note/2");
+    let asked = worker.expect_request("note_beforeSave");
+
+    let mut inserting = database.session(
+        "BEGIN; INSERT INTO app_myapp.note (_id, _database_id, _owner_id, _access, _created_at, \
+         _updated_at, text) VALUES ('2', '', 'x', '{}', now(), now(), 'inserted')",
+    );
+    let mut holding = database.session("BEGIN");
+    std::thread::scope(|scope| {
+        // Waits for the insertion, and then comes first.
+        let held = scope.spawn(|| holding.sql("LOCK TABLE app_myapp._outbox IN SHARE MODE"));
+        let waiting = |mode: &str| {
+            let locks =
+                format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = '{mode}'");
+            eventually("somebody waits for the table", || {
+                (database.sql(&locks) != "0\n").then_some(())
+            });
+        };
+        waiting("ShareLock");
+        inserting.sql("COMMIT");
+        held.join().unwrap();
+        // The decision is made, and the row about to leave the outbox.
+        waiting("RowExclusiveLock");
+    });
+    worker.answer_record(&asked, &json!({}));
+    assert_eq!(saving.join().unwrap().result()[0]["text"], "saved");
+    eventually("the save is applied", || {
+        let applied = "SELECT count(*) FROM app_myapp._history AS h, app_myapp._checkpoint AS c \
+            WHERE h.position = c.position AND h.version = 1 AND h.position > 8";
+        (database.sql(applied) == "1\n").then_some(())
+    });
+    holding.sql("COMMIT");
+    eventually("everything is taken in", || {
+        (database.sql("SELECT count(*) FROM app_myapp._outbox") == "0\n").then_some(())
+    });
+    assert_eq!(ada.query("note", json!(null)).len(), 2);
+    let text = "SELECT text FROM app_myapp.note WHERE _id = '2'";
+    assert_eq!(database.sql(text), "saved\n");
 }

@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::decide::{self, Outcome};
 use super::{
-    BatchLimits, CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange,
+    BatchLimits, CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked,
+    ParkedSelector, RowChange,
 };
-use crate::log::{AppendError, Decision};
+use crate::log::{AppendError, ConflictKey, Decision};
 use crate::record::attempt::{Outcome as Attempt, retry_on_conflict};
 use crate::record::decide::{DecisionInputs, Plan, UniqueValue, new_unique_values};
 use crate::record::delete::find_referrer;
@@ -177,7 +178,7 @@ impl Captures {
     /// Ingests a transaction into the log; returns whether the next one may follow.
     async fn take(&mut self, transaction: &CapturedTransaction) -> Result<bool, ApiError> {
         let source = &transaction.source;
-        let taken = retry_on_conflict(None, |_| self.attempt(transaction)).await;
+        let taken = retry_on_conflict(None, |number| self.attempt(transaction, number)).await;
         match taken {
             Ok(Taken::Committed(position, num_parked)) => {
                 self.taken.insert(key_of(source), position);
@@ -185,7 +186,6 @@ impl Captures {
                 Ok(true)
             }
             Ok(Taken::Nothing(num_parked)) => {
-                self.source.discard(source).await?;
                 self.env.captured.count(1, num_parked);
                 Ok(true)
             }
@@ -201,15 +201,25 @@ impl Captures {
                     .map(|row| parked(row, error.message.to_string()))
                     .collect();
                 self.park(source, &rows).await?;
-                self.source.discard(source).await?;
+                self.source.discard(source, (&[], 0)).await?;
                 Ok(true)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn attempt(&self, transaction: &CapturedTransaction) -> Result<Attempt<Taken>, ApiError> {
+    async fn attempt(
+        &self,
+        transaction: &CapturedTransaction,
+        number: u32,
+    ) -> Result<Attempt<Taken>, ApiError> {
         let source = &transaction.source;
+        if number > 0 {
+            // The attempt before may have parked what can be ingested now.
+            let numbers = transaction.rows.iter().map(|row| row.number);
+            let selector = ParkedSelector::These(numbers.collect());
+            self.source.discard_parked(&selector).await?;
+        }
         let ids: Vec<RecordId> = transaction
             .rows
             .iter()
@@ -226,7 +236,11 @@ impl Captures {
         for row in &transaction.rows {
             deciding.row(row).await?;
         }
-        let Deciding { plan, parked, .. } = deciding;
+        let Deciding {
+            mut plan, parked, ..
+        } = deciding;
+        // Also those that stay as they are: the projector finds their rows in the outbox meanwhile.
+        plan.reads.extend(ids.iter().map(ConflictKey::record));
         if plan.events.is_empty() || parked.iter().any(|row| row.stray.is_some()) {
             // A row that leaves the outbox or its table without a commit may belong to a record for
             // which the store still has something to apply. It would find no row, and not know why.
@@ -237,7 +251,11 @@ impl Captures {
             self.park(source, &parked).await?;
         }
         if plan.events.is_empty() {
-            return Ok(Attempt::Done(Taken::Nothing(parked.len())));
+            let is_done = self.source.discard(source, (&ids, position)).await?;
+            return Ok(match is_done {
+                true => Attempt::Done(Taken::Nothing(parked.len())),
+                false => Attempt::Conflict,
+            });
         }
         let committed = self.append(plan, position, Some(source)).await?;
         Ok(committed.map(|position| Taken::Committed(position, parked.len())))

@@ -164,8 +164,14 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Idempotent.
     async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError>;
 
-    /// Removes a transaction from the outbox that brings nothing into the log.
-    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError>;
+    /// Removes a transaction from the outbox that brings nothing into the log. Returns whether it
+    /// did: not if the store has events of these records after a position, at which that was
+    /// decided.
+    async fn discard(
+        &self,
+        source: &SqlSource,
+        decided: (&[RecordId], u64),
+    ) -> Result<bool, StoreError>;
 
     /// Restores the triggers that capture others' writes, if somebody has dropped or disabled them.
     /// Returns what is still not captured, and why.

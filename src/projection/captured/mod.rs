@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use skytrail_actors::capture::{CapturedRow, RowChange, Span};
-use skytrail_schema::event::{Commit, SqlSource};
+use skytrail_schema::event::{Commit, SqlSource, Stream};
 use skytrail_schema::id::{RecordId, RecordKey, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::FieldType;
@@ -33,6 +33,7 @@ pub(super) use self::parked::{forget, is_parked};
 pub(super) use self::places::{
     Effect, FIRST_OF_SQL, Touched, add_effects, push_places, settle_places, settle_table,
 };
+use super::apply::stream_hash;
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout, is_own};
 use super::names::Name;
@@ -163,6 +164,32 @@ async fn take_out(conn: &mut Conn<'_>, source: &SqlSource) -> Result<(), sqlx::E
         .push("::uuid AND o.transaction=last.transaction AND o.id<=last.id");
     sql.execute(conn).await?;
     Ok(())
+}
+
+/// Takes a transaction out of the outbox, unless records have changed since it was decided that it
+/// brings nothing.
+async fn discard(
+    conn: &mut Conn<'_>,
+    source: &SqlSource,
+    (ids, position): (&[RecordId], u64),
+) -> Result<bool, sqlx::Error> {
+    let mut tx = conn.begin_writing().await?;
+    // Waits for a batch that has applied the transaction to rows, see `overlay`.
+    take_out(&mut tx.conn(), source).await?;
+    for some in ids.chunks(read::MAX_KEYS) {
+        let mut sql = Sql::new("SELECT 1 FROM _history WHERE position>");
+        sql.bind(Arg::unsigned(position)).push(" AND stream");
+        sql.one_of(some, |id| {
+            Arg::Int(stream_hash(&Stream::Record(id.clone())))
+        });
+        sql.push(" LIMIT 1");
+        if sql.fetch_optional(&mut tx.conn()).await?.is_some() {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+    }
+    tx.commit().await?;
+    Ok(true)
 }
 
 fn tables_of(catalog: &Catalog) -> Tables {

@@ -42,6 +42,7 @@ async fn load(
     table: &Name,
     keys: &[RecordKey],
 ) -> Result<BTreeMap<String, Pending>, sqlx::Error> {
+    // What is applied here must not leave the outbox without an event meanwhile, see `discard`.
     // What a transaction undoes itself becomes no event, so it must not be applied either.
     let mut sql = Sql::new(
         "WITH _n AS (SELECT key, min(id) AS first, max(id) AS last FROM _outbox WHERE table_name=",
@@ -60,7 +61,7 @@ async fn load(
         ") AND a.attnum>0 AND a.attgenerated='' AND a.attidentity<>'a' \
          WHERE f.before->c.name IS DISTINCT FROM c.value) \
          FROM _n JOIN _outbox AS f ON f.id=_n.first JOIN _outbox AS l ON l.id=_n.last \
-         WHERE f.before IS DISTINCT FROM l.after ORDER BY l.id",
+         WHERE f.before IS DISTINCT FROM l.after ORDER BY l.id FOR SHARE OF l",
     );
     let mut found: BTreeMap<String, Pending> = BTreeMap::new();
     for row in sql.fetch_all(conn).await? {

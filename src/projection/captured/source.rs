@@ -9,10 +9,9 @@ use skytrail_actors::capture::{
 };
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
+use skytrail_schema::id::RecordId;
 
-use super::{
-    closing, constraints, is_in_use, parked, reading, scan, tables_of, take_out, triggers,
-};
+use super::{closing, constraints, discard, is_in_use, parked, reading, scan, tables_of, triggers};
 use crate::projection::store::{SqlStore, StoreLocation};
 
 /// Runs something on a connection that reads, with the catalog that fits.
@@ -58,8 +57,12 @@ impl CaptureSource for SqlStore {
         ))
     }
 
-    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError> {
-        over!(self, |conn, _catalog| take_out(conn, source))
+    async fn discard(
+        &self,
+        source: &SqlSource,
+        decided: (&[RecordId], u64),
+    ) -> Result<bool, StoreError> {
+        over!(self, |conn, _catalog| discard(conn, source, decided))
     }
 
     async fn restore_triggers(&self) -> Result<Vec<String>, StoreError> {
