@@ -210,3 +210,59 @@ fn counting_by_sql_goes_on_while_the_store_moves_and_comes_back() {
         "the store that is left took nothing"
     );
 }
+
+#[test]
+fn parked_rows_keep_their_numbers_in_a_store_that_is_made_anew() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    let park = |world: &World, value: &str| {
+        world.sql(&format!("UPDATE note SET extra = '{value}'"));
+        world.settled();
+    };
+    world.sql("ALTER TABLE note ADD COLUMN extra text");
+    for value in ["first", "second", "third"] {
+        park(&world, value);
+    }
+    let numbered = |world: &World| world.sql("SELECT id, after->>'extra' FROM _parked ORDER BY id");
+    let all = numbered(&world);
+    let number = |line: &str| line.split('|').next().unwrap().parse::<u64>().unwrap();
+    let last = all.lines().last().map(number).unwrap();
+    let rest = json!({"ids": [number(all.lines().next().unwrap()), last]});
+    world.master.call("captured:discard", rest).result();
+    let kept = numbered(&world);
+    assert!(world.server.terminate().success());
+    let setting = format!("DATABASE_URL={}", world.database.url());
+    skytrail(&world.server, &["--set", &setting, "rebuild"]);
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    assert_eq!(numbered(&world), kept);
+    world.sql("ALTER TABLE note ADD COLUMN extra text");
+    park(&world, "later");
+    let later = numbered(&world).lines().last().map(number).unwrap();
+    assert!(later > last, "{later} after {last}");
+}
+
+/// The log has no such column, so it is no difference.
+#[test]
+fn a_column_of_others_is_no_difference_and_is_named_when_it_stays_behind() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    world.sql("ALTER TABLE note ADD COLUMN extra text DEFAULT 'theirs'");
+    world
+        .ada
+        .save("note/1", json!({"text": "a field after it"}));
+    world.applied();
+    assert!(world.server.terminate().success());
+    let setting = format!("DATABASE_URL={}", world.database.url());
+    let said = skytrail(&world.server, &["--set", &setting, "rebuild", "--verify"]);
+    assert!(said.contains("equals the log"), "{said}");
+    let output = world.server.skytrail(&["--set", &setting, "rebuild"]);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("no longer has the column extra"), "{said}");
+    let kept = "SELECT extra FROM \"app_myapp~old\".note";
+    assert_eq!(world.sql(kept), "theirs\n");
+}

@@ -89,12 +89,16 @@ impl Net {
 
 /// Returns whether anything was ever captured here, or another program has constraints here.
 async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    Ok(last_number(conn).await? > 0 || constraints::are_there(conn).await?)
+}
+
+/// Returns the last number that a row of the outbox got; 0 if none did.
+async fn last_number(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
     let sql = Sql::new(
-        "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('_outbox','id')::regclass),0) > 0",
+        "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('_outbox','id')::regclass),0)",
     );
     let row = sql.fetch_optional(conn).await?;
-    let was_captured = row.map_or(Ok(false), |row| row.flag(0))?;
-    Ok(was_captured || constraints::are_there(conn).await?)
+    row.map_or(Ok(0), |row| row.unsigned(0))
 }
 
 /// Finds which rows of a table are in the outbox.

@@ -8,6 +8,7 @@
 use skytrail_actors::capture::Waiting;
 use sqlx::Connection as _;
 
+use super::last_number;
 use super::parked::waiting;
 use crate::projection::conn::{Conn, Row};
 use crate::projection::postgres::{is_about_rows, open_beside};
@@ -79,6 +80,7 @@ async fn carry_captured(
         let mut to = Conn::Postgres(&mut to, to_extensions, None);
         carry_constraints(&mut from, &mut to).await?;
         carry_parked((&mut from, originals), &mut to).await?;
+        carry_numbers(&mut from, &mut to).await?;
     }
     from.close().await?;
     to.close().await?;
@@ -175,13 +177,29 @@ async fn carry(
     Ok(ids.last().copied().unwrap_or_default())
 }
 
-/// Inserts a row under a number of the new outbox, unless it is there already.
+/// Makes all later numbers of the new outbox higher than those of the old one: operators have noted
+/// numbers of parked rows.
+async fn carry_numbers(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let last = last_number(from).await?;
+    if last <= last_number(to).await? {
+        return Ok(());
+    }
+    let mut sql = Sql::new("SELECT setval(pg_get_serial_sequence('_outbox','id')::regclass,");
+    sql.bind(Arg::unsigned(last)).push(")");
+    sql.fetch_optional(to).await.map(drop)
+}
+
+/// Inserts a row, unless it is there already. It keeps its number if that is higher than all of the
+/// new outbox.
 async fn put(conn: &mut Conn<'_>, row: &Row) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new(
         "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, columns, \
          reason, parked_at) \
-         SELECT nextval(pg_get_serial_sequence('_outbox','id')), transaction, role, at, table_name, \
-         key, before, after, columns, reason, parked_at FROM jsonb_populate_record(NULL::_parked, ",
+         SELECT CASE WHEN id>coalesce(pg_sequence_last_value(numbers),0) THEN setval(numbers,id) \
+         ELSE nextval(numbers) END, transaction, role, at, table_name, \
+         key, before, after, columns, reason, parked_at \
+         FROM (SELECT pg_get_serial_sequence('_outbox','id')::regclass) AS s (numbers), \
+         jsonb_populate_record(NULL::_parked, ",
     );
     // As a string that is not parsed here, since it may contain something that cannot be read.
     sql.bind(Arg::text(row.text(1)?)).push(

@@ -8,7 +8,9 @@ use sqlx::postgres::PgConnection;
 use super::schema::{StoreOrigin, open_beside, origin_of};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
+use crate::projection::layout::{Column, Table, stored_columns};
 use crate::projection::names::Name;
+use crate::projection::read;
 use crate::projection::sql::Sql;
 use crate::projection::sqlite::{OpenError, TableDigest};
 
@@ -40,7 +42,7 @@ async fn checkpoint_of(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
 ///
 /// Some tables are left out: those that say how the store serves its queries or continues, not what
 /// it holds; those for what other programs change by SQL, which the log does not have; and the
-/// tables that other programs have created. The server's own are known by a trigger, or by `_type`.
+/// tables that other programs have created. So are the columns that they have added to record tables. The server's own are known by a trigger, or by `_type`.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
@@ -68,13 +70,19 @@ async fn digest_tables(
          AND (relname ~ '^_past_[0-9]+$' \
          OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid=c.oid AND tgname='_refuse')))",
     );
+    let (catalog, _) = read::catalog(&mut tx.conn()).await?;
+    let layouts = catalog.sorted().into_values();
+    let layouts = layouts.filter_map(|layout| layout.table.as_ref());
+    let layouts: BTreeMap<&str, &Table> = layouts.map(|it| (it.name.as_str(), it)).collect();
     let mut digests = BTreeMap::new();
     for row in tables.fetch_all(&mut tx.conn()).await? {
         let name = row.catalog(0)?;
-        let mut sql = Sql::new(
-            "SELECT count(*), \
-             (coalesce(sum(hashtextextended((t.*)::text, 0)), 0) % 9223372036854775807)::bigint FROM ",
-        );
+        let mut sql = Sql::new("SELECT count(*), (coalesce(sum(hashtextextended((");
+        match layouts.get(name) {
+            Some(table) => push_columns(&mut sql, table),
+            None => drop(sql.push("t.*")),
+        }
+        sql.push(")::text, 0)), 0) % 9223372036854775807)::bigint FROM ");
         sql.name(&Name::new(name)).push(" AS t");
         let row = sql.fetch_optional(&mut tx.conn()).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
@@ -86,4 +94,16 @@ async fn digest_tables(
     }
     tx.rollback().await?;
     Ok((checkpoint, digests))
+}
+
+/// Adds the row of the columns that the server has created.
+fn push_columns(sql: &mut Sql, table: &Table) {
+    sql.push("ROW(");
+    sql.separated(stored_columns(table.dialect), |sql, name| {
+        sql.push("t.").push(name);
+    });
+    for name in table.columns.iter().flat_map(Column::names) {
+        sql.push(",t.").name(name);
+    }
+    sql.push(")");
 }

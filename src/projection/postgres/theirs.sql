@@ -397,6 +397,14 @@ BEGIN
             AND n.relnamespace = to_regnamespace(quote_ident(used))) LOOP
         EXECUTE statement;
     END LOOP;
+    RETURN QUERY SELECT format('the table %s no longer has the column %I, which another program had added: only %I.%I has '
+            'its values', n.oid::regclass, a.attname, kept, c.relname)
+        FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o AND c.relkind = 'r'
+        JOIN pg_class AS n ON n.relname = c.relname AND n.relkind = c.relkind
+            AND n.relnamespace = to_regnamespace(quote_ident(used))
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = n.oid AND b.attname = a.attname)
+        ORDER BY c.relname, a.attnum;
     -- The policies are not kept. Without them only the owner reads or writes such a table.
     FOR secured IN SELECT n.oid::regclass AS of_table FROM _theirs_own(kept, known) AS o JOIN pg_class AS c ON c.oid = o
         JOIN pg_class AS n ON n.relname = c.relname AND n.relkind = c.relkind
