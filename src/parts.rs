@@ -15,7 +15,7 @@ use skytrail_actors::erasure::EraserState;
 use skytrail_actors::hub::{GetHubState, HubState};
 use skytrail_actors::live::{LiveFollower, LiveQueriesState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
-use skytrail_actors::plugin::{PluginState, PluginsState, TransportKind};
+use skytrail_actors::plugin::{PluginState, PluginsState, Readiness, TransportKind};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
 use skytrail_actors::push::PushState;
 use skytrail_actors::record::actor::RecordActorState;
@@ -180,6 +180,11 @@ impl States {
             troubles.push(format!(
                 "the position of {name} cannot be written to ops.sqlite"
             ));
+        }
+        let readiness = self.plugins.as_ref().map(|it| it.readiness);
+        if readiness == Some(Readiness::Initializing) {
+            let trouble = "plugins have not answered before-plugins-ready: clients are not served";
+            troubles.push(trouble.to_owned());
         }
         let plugins = self.plugins.iter().flat_map(|it| &it.plugins);
         troubles.extend(plugins.filter_map(plugin_trouble));

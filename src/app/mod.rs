@@ -26,6 +26,7 @@ use skytrail_actors::spawn;
 use skytrail_actors::store::{RecordStore as _, StoreError};
 use skytrail_actors::task::Stop;
 use skytrail_schema::code::ApiError;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::core::erasures_of;
@@ -48,6 +49,8 @@ use crate::record_store::start::{ready_store, retry_while_unavailable};
 
 /// How long each step of a shutdown may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long running requests have at a stop before plugins leave all the same.
+const REQUESTS_DEADLINE: Duration = Duration::from_secs(7);
 /// The process's exit code when the log can no longer vouch for what it wrote.
 pub(crate) const EXIT_LOG_IN_DOUBT: i32 = 70;
 
@@ -315,13 +318,16 @@ impl Application {
             ..
         } = self;
         server.stopping.cancel();
-        // Running requests may need their plugins, so plugins leave after them. The door would wait
-        // for the workers' sockets.
+        // Running requests may need their plugins, so plugins leave after them, and answer what
+        // takes too long while its client is still connected. The door would wait for the workers'
+        // sockets.
         let leaving = async {
+            let begun = Instant::now();
             server.running.close();
-            server.running.wait().await;
+            let _ = timeout(REQUESTS_DEADLINE, server.running.wait()).await;
             core.consumers.drain();
-            tokio::join!(domain.broker.leave(), domain.tried.leave());
+            let left = STEP_DEADLINE.saturating_sub(begun.elapsed() + Duration::from_secs(1));
+            tokio::join!(domain.broker.leave(left), domain.tried.leave(left));
         };
         step("requests end", async {
             let _ = tokio::join!(server.http.stop(true), downstream.tasks.send(Stop), leaving);
@@ -355,7 +361,7 @@ impl Application {
 }
 
 async fn step(what: &'static str, work: impl Future<Output = ()>) {
-    match tokio::time::timeout(STEP_DEADLINE, work).await {
+    match timeout(STEP_DEADLINE, work).await {
         Ok(()) => tracing::info!(what, "stopping"),
         Err(_) => tracing::warn!(what, "stopping: not done in time, continuing"),
     }

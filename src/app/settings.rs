@@ -13,7 +13,7 @@ use skytrail_actors::push::PushSettings;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::task::TaskSettings;
 
-use super::{EXIT_LOG_IN_DOUBT, STEP_DEADLINE, StartError};
+use super::{EXIT_LOG_IN_DOUBT, StartError};
 use crate::action::ACTIONS;
 use crate::auth::password::Argon2Hasher;
 use crate::auth::token;
@@ -82,7 +82,7 @@ pub(super) fn plugins(config: &Config, keys: &Keys) -> PluginsSettings {
         rejoin_wait: limits.rejoin_wait,
         heartbeat: limits.heartbeat,
         resume: limits.resume,
-        drain: limits.drain.min(STEP_DEADLINE),
+        drain: limits.drain,
         max_message: limits.max_message,
         max_calls: limits.max_calls,
         max_depth: limits.max_depth,

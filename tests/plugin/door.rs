@@ -148,6 +148,40 @@ fn a_server_that_ends_lets_running_requests_finish() {
     assert!(server.terminate().success());
 }
 
+/// The client is answered, and no worker takes the stop for a broken network.
+#[test]
+fn a_server_that_ends_says_goodbye_although_a_request_takes_too_long() {
+    let mut server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let (mut slow, mut other) = super::two_ready(
+        &server,
+        &json!({"op": [{"name": "slow"}]}),
+        &json!({"op": [{"name": "other"}]}),
+    );
+    let client = Client::anonymous(&server);
+    let asked = super::call(&client, "slow", json!({}));
+    slow.expect_request("slow");
+    let pid = server.pid().to_string();
+    std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status()
+        .unwrap();
+    for worker in [&mut slow, &mut other] {
+        assert_eq!(worker.expect("drain")["reason"], "shutdown");
+    }
+    other.expect("drained");
+    assert_eq!(other.expect_close(), 1012);
+    assert_eq!(slow.expect("cancel")["reason"], "shutdown");
+    assert_eq!(slow.expect_close(), 1012);
+    let answer = asked.join().unwrap();
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, 118),
+        "{}",
+        answer.json()
+    );
+    assert!(server.terminate().success());
+}
+
 #[test]
 fn a_worker_comes_back_after_a_crash_of_the_server() {
     let points = json!({"op": [{"name": "a"}]});

@@ -330,6 +330,8 @@ pub(super) enum Notice {
     Drain {
         reason: &'static str,
         reconnect: Option<usize>,
+        /// How long it has, if that is less than usual.
+        within: Option<Duration>,
     },
     /// Another registration counts by now. Ends a session that is suspended.
     Outdated,
@@ -362,4 +364,7 @@ pub(super) struct GetState;
 /// is gone.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct Leave;
+pub(super) struct Leave {
+    /// How long workers have to finish their requests.
+    pub(super) within: Duration,
+}

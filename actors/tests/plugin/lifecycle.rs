@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use skytrail_actors::plugin::{PluginGate, Readiness, Trigger};
 use skytrail_schema::id::TypeName;
@@ -62,6 +63,32 @@ async fn a_worker_is_greeted_registered_and_made_ready_in_order() {
     assert_eq!(points.hooks(&note, Trigger::BeforeSave).len(), 1);
     assert!(points.hooks(&note, Trigger::AfterSave).is_empty());
     assert!(points.lambda("a").is_some() && points.lambda("b").is_none());
+}
+
+#[actix::test]
+async fn plugins_that_do_not_answer_before_they_serve_delay_clients_once() {
+    let world = World::new(&["P", "Q", "R"]);
+    let begun = Instant::now();
+    let mut mute = Vec::new();
+    for name in ["P", "Q", "R"] {
+        let plugin = json!({"plugin": name});
+        mute.push(world.register(plugin, op(&name.to_lowercase())).await);
+    }
+    for worker in &mut mute {
+        worker.expect_event("before-plugins-ready").await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // All of them answer pings meanwhile.
+    let served = mute.iter_mut().map(|worker| async {
+        worker.expect("cancel").await;
+        worker.expect("ready").await;
+    });
+    join_all(served).await;
+    assert_eq!(world.readiness(), Readiness::Ready);
+    assert!(
+        begun.elapsed() < Duration::from_secs(35),
+        "not three times 30 s"
+    );
 }
 
 #[actix::test]
@@ -397,7 +424,7 @@ async fn a_server_that_leaves_lets_workers_finish() {
         sent = idle.expect("request") => (idle, worker, sent),
     };
     let broker = world.broker.clone();
-    let leaving = actix::spawn(async move { broker.leave().await });
+    let leaving = actix::spawn(async move { broker.leave(Duration::MAX).await });
     for worker in [&mut worker, &mut idle] {
         let drain = worker.expect("drain").await;
         assert_eq!(
@@ -533,7 +560,7 @@ async fn a_server_that_leaves_cancels_what_is_not_finished_in_time() {
         let asked = world.ask(slow);
         let sent = worker.expect("request").await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        actix::spawn(async move { broker.leave().await });
+        actix::spawn(async move { broker.leave(Duration::MAX).await });
         worker.expect("drain").await;
         drop(asked);
         sent

@@ -218,7 +218,7 @@ impl Plugins {
         self.leaving.is_some()
     }
 
-    fn leave(&mut self) -> ResponseFuture<()> {
+    fn leave(&mut self, within: Duration) -> ResponseFuture<()> {
         let (sender, done) = oneshot::channel();
         let leaving = self.leaving.get_or_insert_default();
         leaving.push(sender);
@@ -230,6 +230,7 @@ impl Plugins {
             let notice = Notice::Drain {
                 reason: "shutdown",
                 reconnect: Some(num_workers),
+                within: Some(within),
             };
             notify(&worker.address, notice);
         }
@@ -304,8 +305,8 @@ impl Handler<Announce> for Plugins {
 impl Handler<Leave> for Plugins {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Leave, _: &mut Context<Self>) -> ResponseFuture<()> {
-        self.leave()
+    fn handle(&mut self, leave: Leave, _: &mut Context<Self>) -> ResponseFuture<()> {
+        self.leave(leave.within)
     }
 }
 

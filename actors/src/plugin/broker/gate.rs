@@ -204,14 +204,16 @@ impl PluginBroker {
             .ok()
     }
 
-    /// Accepts no new workers and lets the connected ones finish their requests; returns when the
-    /// last one is gone, or when their time is over.
-    pub async fn leave(&self) {
-        const MARGIN: Duration = Duration::from_secs(1);
+    /// Accepts no new workers and lets the connected ones finish their requests, for as long as
+    /// `within` or a drain lasts at most. What is left then is cancelled. Returns when the last
+    /// worker is gone.
+    pub async fn leave(&self, within: Duration) {
+        const MARGIN: Duration = Duration::from_millis(500);
         self.shared.is_leaving.store(true, Ordering::Relaxed);
-        let done = self.plugins.send(Leave);
+        let within = within.min(self.settings.drain);
+        let done = self.plugins.send(Leave { within });
         // A worker that has not left by then is cut off with the process.
-        let _ = timeout(self.settings.drain + MARGIN, done).await;
+        let _ = timeout(within + MARGIN, done).await;
     }
 
     pub(super) fn job(

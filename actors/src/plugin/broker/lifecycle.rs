@@ -3,17 +3,20 @@
 //! A worker gets `before-config`, `init` and, when its registration is accepted, `after-config`.
 //! When every plugin has come this far, `before-plugins-ready` is sent to each in turn. Then
 //! clients are served. Then `after-plugins-ready` and `server-ready` are sent, each to every plugin
-//! in turn. Only the answer to `init` is used; a failure at another event changes nothing, and is logged, except at `before-config`. A worker that
-//! does not answer delays the others by its limit at most.
+//! in turn. Only the answer to `init` is used; a failure at another event changes nothing, and is
+//! logged, except at `before-config`. A worker that does not answer delays the others a little, and
+//! clients by its limit at most.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Addr, AsyncContext, Context, WeakAddr};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::actor::Plugins;
 use super::gate::{Shared, written};
@@ -25,6 +28,9 @@ use crate::plugin::messages::{
 };
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::settings::PluginsSettings;
+
+/// How long a plugin has at most before the next one gets an event, too.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Sends events to one worker.
 #[derive(Clone)]
@@ -162,26 +168,32 @@ pub(super) async fn greet(notifier: WorkerNotifier, plugins: WeakAddr<Plugins>) 
     }
 }
 
-/// Prepares plugins for clients, one after the other; with `generation_of`, only that worker's
-/// generation.
+/// Tells plugins something in turn. A plugin that does not answer soon no longer delays the others;
+/// returns when all have answered, or failed to.
+async fn tell_in_turn(notifiers: &[WorkerNotifier], name: &'static str) {
+    let mut telling = FuturesUnordered::new();
+    for notifier in notifiers {
+        telling.push(notifier.tell_or_warn(name));
+        let _ = timeout(TURN, async { while telling.next().await.is_some() {} }).await;
+    }
+    while telling.next().await.is_some() {}
+}
+
+/// Prepares plugins for clients; with `generation_of`, only that worker's generation.
 pub(super) async fn prepare(
     notifiers: Vec<WorkerNotifier>,
     generation_of: Option<WorkerId>,
     plugins: WeakAddr<Plugins>,
 ) {
-    for notifier in notifiers {
-        notifier.tell_or_warn("before-plugins-ready").await;
-    }
+    tell_in_turn(&notifiers, "before-plugins-ready").await;
     if let Some(plugins) = plugins.upgrade() {
         let _ = plugins.send(Prepared { generation_of }).await;
     }
 }
 
-/// Tells plugins, one after the other, that clients are served.
+/// Tells plugins that clients are served.
 pub(super) async fn proclaim(notifiers: Vec<WorkerNotifier>) {
     for name in ["after-plugins-ready", "server-ready"] {
-        for notifier in &notifiers {
-            notifier.tell_or_warn(name).await;
-        }
+        tell_in_turn(&notifiers, name).await;
     }
 }

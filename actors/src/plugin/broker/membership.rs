@@ -36,8 +36,15 @@ impl Plugins {
         if plugin.workers.len() >= self.settings.max_workers {
             return Err(refusal(CloseCode::TooManyWorkers, "too many workers"));
         }
-        if plugin.is_outdated(join.generation, self.settings.generation_memory) {
-            return Err(refusal(CloseCode::OlderGeneration, "older generation"));
+        if let Some(newest) = plugin.newer_than(join.generation, self.settings.generation_memory) {
+            let generation = join.generation;
+            tracing::warn!(
+                plugin = %plugin.name, worker = join.label, generation, newest,
+                "a worker of an older generation is refused; to go back to its version, start it \
+                 with a higher generation"
+            );
+            let reason = format!("older generation: {generation}, after {newest}");
+            return Err(refusal(CloseCode::OlderGeneration, &reason));
         }
         // Other plugins do not connect: that one is asked says nothing about whether it is there.
         if join.transport == TransportKind::WebSocket {

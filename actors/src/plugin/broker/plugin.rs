@@ -272,18 +272,16 @@ impl Plugin {
         active.is_some_and(|active| active.is_idempotent(kind, name))
     }
 
-    /// Returns whether a newer generation is connected, or was last seen within `memory`. One from
+    /// Returns a newer generation that is connected, or was last seen within `memory`. One from
     /// before that no longer counts.
-    pub(super) fn is_outdated(&mut self, generation: u64, memory: Duration) -> bool {
-        let Some((newest, seen)) = self.newest.filter(|(newest, _)| generation < *newest) else {
-            return false;
-        };
+    pub(super) fn newer_than(&mut self, generation: u64, memory: Duration) -> Option<u64> {
+        let (newest, seen) = self.newest.filter(|(newest, _)| generation < *newest)?;
         let mut workers = self.workers.iter();
         let is_known = seen.elapsed() < memory || workers.any(|it| it.generation == newest);
         if !is_known {
             self.newest = None;
         }
-        is_known
+        is_known.then_some(newest)
     }
 
     /// Records why a registration is refused.

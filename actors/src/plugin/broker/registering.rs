@@ -175,6 +175,7 @@ impl Plugins {
                 let notice = Notice::Drain {
                     reason: "deploy",
                     reconnect: None,
+                    within: None,
                 };
                 notify(&worker.address, notice);
             }

@@ -1,6 +1,7 @@
 //! The server's requests to the worker, and the worker's own calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{ActorContext, AsyncContext, Context, Handler};
 use serde_json::{Value as Json, json};
@@ -20,7 +21,7 @@ use crate::plugin::protocol::{
 use crate::spawn::spawn_named;
 
 /// How often a choked transport is checked.
-const CHOKE_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
+const CHOKE_CHECK: Duration = Duration::from_millis(50);
 
 /// How many problems of a registration are reported.
 const MAX_PROBLEMS: usize = 100;
@@ -152,7 +153,12 @@ impl PluginConnection {
         }
     }
 
-    fn begin_drain(&mut self, reason: &str, workers: Option<usize>, ctx: &mut Context<Self>) {
+    fn begin_drain(
+        &mut self,
+        reason: &str,
+        (workers, within): (Option<usize>, Option<Duration>),
+        ctx: &mut Context<Self>,
+    ) {
         let reconnect = workers.is_some();
         let code = if reconnect {
             CloseCode::Restart
@@ -165,7 +171,7 @@ impl PluginConnection {
             workers,
         };
         self.post(&drain, ctx);
-        self.drain(Some(code), None, ctx);
+        self.drain(Some(code), within, ctx);
     }
 
     pub(super) fn receive_call(&mut self, call: CallMessage, ctx: &mut Context<Self>) {
@@ -304,7 +310,11 @@ impl Handler<Notice> for PluginConnection {
             Notice::Cancel(abandon) => self.cancel_request(abandon.ticket, abandon.reason, ctx),
             Notice::Registered(outcome) => self.tell_registered(outcome, ctx),
             Notice::Ready => self.post(&ServerMessage::Ready { state: "ready" }, ctx),
-            Notice::Drain { reason, reconnect } => self.begin_drain(reason, reconnect, ctx),
+            Notice::Drain {
+                reason,
+                reconnect,
+                within,
+            } => self.begin_drain(reason, (reconnect, within), ctx),
             Notice::Outdated if self.is_suspended() => self.end(ctx),
             Notice::Outdated => {}
             Notice::Stop => ctx.stop(),

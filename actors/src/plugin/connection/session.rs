@@ -133,6 +133,9 @@ impl PluginConnection {
                 if self.is_cut_off() {
                     return self.end(ctx);
                 }
+                if let Some(limit) = limit {
+                    self.end_drain_after(limit, ctx);
+                }
                 return self.end_drain_if_idle(ctx);
             }
             State::Connected | State::Open => {}
@@ -146,14 +149,22 @@ impl PluginConnection {
             return self.end(ctx);
         }
         let limit = limit.map_or(self.settings.drain, |limit| limit.min(self.settings.drain));
-        ctx.run_later(limit, move |this, ctx| {
+        self.end_drain_after(limit, ctx);
+        self.end_drain_if_idle(ctx);
+    }
+
+    /// Ends a drain after some time, whatever is in flight.
+    fn end_drain_after(&mut self, limit: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(limit, |this, ctx| {
+            let State::Draining { closing, .. } = this.state else {
+                return;
+            };
             if closing == Some(CloseCode::Restart) {
                 this.cancel_all(CancelReason::Shutdown, ctx);
             }
             let code = closing.unwrap_or(CloseCode::Drained);
             this.close(code, "drained as far as time allowed", ctx);
         });
-        self.end_drain_if_idle(ctx);
     }
 
     /// Ends a drain when nothing is in flight.
