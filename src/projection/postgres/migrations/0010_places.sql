@@ -16,12 +16,20 @@ INSERT INTO _place SELECT table_name, key, place FROM (
 
 -- A session that inserts a row waits for one that is deleting its place.
 CREATE FUNCTION _keep_place() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    known bigint;
 BEGIN
     IF TG_OP = 'UPDATE' AND OLD._id = NEW._id THEN
         NEW._row := OLD._row;
-    ELSE
-        EXECUTE format('SELECT coalesce((SELECT place FROM %1$I._place WHERE table_name = $1 AND key = $2 FOR UPDATE), '
-            '%1$I._next_row())', TG_TABLE_SCHEMA) INTO NEW._row USING TG_TABLE_NAME::text, NEW._id;
+        RETURN NEW;
+    END IF;
+    EXECUTE format('SELECT place FROM %I._place WHERE table_name = $1 AND key = $2 FOR UPDATE', TG_TABLE_SCHEMA)
+        INTO known USING TG_TABLE_NAME::text, NEW._id;
+    -- The default is a place after all positions.
+    IF known IS NOT NULL THEN
+        NEW._row := known;
+    ELSIF TG_OP = 'UPDATE' OR NEW._row < 4611686018427387904 THEN
+        EXECUTE format('SELECT %I._next_row()', TG_TABLE_SCHEMA) INTO NEW._row;
     END IF;
     RETURN NEW;
 END $$;
