@@ -1,18 +1,40 @@
 //! All backups in a repository, as they were at one moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::BackupError;
-use super::manifest::{Manifest, SegmentRef};
+use super::manifest::{Manifest, SavedFile, SegmentRef};
 use super::object::SegmentName;
 use super::repository::NamedManifest;
 
 /// The backups, the oldest first; those whose manifests are damaged with the reason.
+#[derive(Default)]
 pub(super) struct Catalog {
     pub(super) backups: Vec<NamedManifest>,
+    /// The files of all backups. Most backups have the same ones, so they share them.
+    files: HashSet<Arc<SavedFile>>,
 }
 
 impl Catalog {
+    pub(super) fn add(&mut self, name: String, mut manifest: Result<Manifest, BackupError>) {
+        for file in manifest.iter_mut().flat_map(|it| &mut it.files) {
+            match self.files.get(file) {
+                Some(same) => *file = Arc::clone(same),
+                None => {
+                    self.files.insert(Arc::clone(file));
+                }
+            }
+        }
+        let place = self.backups.partition_point(|(before, _)| *before < name);
+        self.backups.insert(place, (name, manifest));
+    }
+
+    /// Keeps only the backups with some names.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.backups.retain(|(name, _)| is_kept(name));
+    }
+
     /// Returns the backups with a readable manifest, the oldest first.
     pub(super) fn readable(&self) -> impl DoubleEndedIterator<Item = &Manifest> + Clone {
         let manifests = self.backups.iter();
@@ -110,21 +132,27 @@ mod tests {
         (name.to_owned(), Ok(manifest))
     }
 
+    fn catalog(backups: Vec<NamedManifest>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (name, manifest) in backups {
+            catalog.add(name, manifest);
+        }
+        catalog
+    }
+
     fn found<'a>(catalog: &'a Catalog, name: &str) -> &'a Manifest {
         catalog.readable().find(|it| it.name == name).unwrap()
     }
 
     #[test]
     fn a_backup_is_continued_by_later_ones_of_its_history_alone() {
-        let catalog = Catalog {
-            backups: vec![
-                backup("1", None, (None, 10)),
-                backup("2", Some("1"), (None, 20)),
-                backup("3", None, (Some(21), 30)),
-                backup("4", Some("2"), (Some(0), 40)),
-                backup("5", Some("gone"), (Some(21), 50)),
-            ],
-        };
+        let catalog = catalog(vec![
+            backup("1", None, (None, 10)),
+            backup("2", Some("1"), (None, 20)),
+            backup("3", None, (Some(21), 30)),
+            backup("4", Some("2"), (Some(0), 40)),
+            backup("5", Some("gone"), (Some(21), 50)),
+        ]);
         let line = |name: &str| {
             let line = catalog.line(found(&catalog, name)).into_iter();
             line.map(|it| it.name.clone()).collect::<Vec<_>>()
@@ -136,15 +164,30 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_needed_as_the_newest_of_its_history_name_it() {
-        let catalog = Catalog {
-            backups: vec![
-                backup("1", None, (Some(0), 10)),
-                backup("2", None, (Some(5), 15)),
-                backup("3", Some("1"), (Some(0), 20)),
-                backup("4", None, (None, 12)),
-            ],
+    fn backups_share_the_files_that_are_the_same() {
+        let with_file = |name: &str, path: &str| {
+            let (name, mut manifest) = backup(name, None, (None, 10));
+            let file = json!({"path": path, "size": 4, "blake3": "ab"});
+            let file = serde_json::from_value(file).unwrap();
+            manifest.as_mut().unwrap().files.push(Arc::new(file));
+            (name, manifest)
         };
+        let backups =
+            [("1", "a"), ("2", "a"), ("3", "b")].map(|(name, path)| with_file(name, path));
+        let catalog = catalog(backups.into());
+        let file = |name: &str| Arc::clone(&found(&catalog, name).files[0]);
+        assert!(Arc::ptr_eq(&file("1"), &file("2")));
+        assert_eq!((&*file("2").path, &*file("3").path), ("a", "b"));
+    }
+
+    #[test]
+    fn a_segment_is_needed_as_the_newest_of_its_history_name_it() {
+        let catalog = catalog(vec![
+            backup("1", None, (Some(0), 10)),
+            backup("2", None, (Some(5), 15)),
+            backup("3", Some("1"), (Some(0), 20)),
+            backup("4", None, (None, 12)),
+        ]);
         let object = |name: &str| found(&catalog, name).segments[0].name().unwrap();
         let first = found(&catalog, "1");
         let of_first = holders(&catalog.line(first), &first.segments[0]);

@@ -3,60 +3,73 @@
 //! A restored log contains the log of the backup, and with it whatever the original's backups hold.
 //! They are the original's all the same, which may still run. What is certain is the event that
 //! every restore appends: its commit is in no other log, except in one that was restored from this
-//! one, and that has a later such event. So a history begins with the log's last restore, and each
-//! manifest names this beginning. The manifests of earlier builds do not; such a backup is this
-//! log's if it has the commit.
+//! one, and that has a later such event. So:
+//!
+//! 1. A history begins with the log's last restore, and each manifest names this beginning. A
+//!    backup is a log's own if it names the log's beginning, and is of an earlier state of the log.
+//! 2. A backup of an earlier build names no beginning. It is the log's own if it was made after the
+//!    beginning, and is of an earlier state of the log.
+//! 3. If a damaged part of the log may hide a later restore, the beginning is unknown. Then no
+//!    backup is the log's own, and the backup that is made names no beginning and removes nothing.
 
-use skytrail_actors::log::journal::archive::Survey;
+use skytrail_actors::log::journal::archive::{LastRestore, Survey};
 
 use super::BackupError;
 use super::catalog::Catalog;
 use super::manifest::{Beginning, Manifest};
 
+/// The message if the beginning is unknown.
+pub(super) const UNKNOWN: &str = "the log is damaged where it may say that it was restored, so it \
+                                  is unknown which backups are its own";
+
 /// See the module's overview.
 pub(super) struct History<'a> {
     survey: &'a Survey,
-    pub(super) beginning: Beginning,
+    /// `None` if it is unknown.
+    pub(super) beginning: Option<Beginning>,
 }
 
 impl<'a> History<'a> {
-    /// Finds where the history of a log begins. What the backups know of it is not read again.
+    /// Finds where the history of a log begins. The part of the log that the newest backup of this
+    /// history or an earlier one has is not read again.
     pub(super) fn of(survey: &'a Survey, catalog: &Catalog) -> Result<Self, BackupError> {
         let mut history = Self {
             survey,
-            beginning: Beginning::default(),
+            beginning: Some(Beginning::default()),
         };
         let mut from = 0;
-        for backup in catalog.readable().rev() {
-            if let Some(beginning) = backup.history
-                && history.contains(backup)?
-            {
-                history.beginning = beginning;
+        let mut backups: Vec<&Manifest> = catalog.readable().collect();
+        backups.sort_by_key(|backup| backup.head);
+        for backup in backups.into_iter().rev() {
+            if backup.history.is_some() && history.contains(backup)? {
+                history.beginning = backup.history;
                 from = backup.head + 1;
                 break;
             }
         }
-        for segment in survey.segments.iter().rev() {
-            let restore = segment.last_restore(from);
-            let restore = restore.map_err(BackupError::io(segment.name.clone()))?;
-            if let Some(cut) = restore {
-                history.beginning = Beginning {
+        let restore = survey.last_restore(from);
+        match restore.map_err(BackupError::io("the journal"))? {
+            LastRestore::None => {}
+            LastRestore::At(cut) => {
+                history.beginning = Some(Beginning {
                     position: cut.position,
                     chain: cut.chain,
-                };
-                break;
+                });
             }
+            LastRestore::Unknown => history.beginning = None,
         }
         Ok(history)
     }
 
-    /// Returns whether a backup is one of this history, and of an earlier state of this log: a data
-    /// folder that was copied or put back by other means has another one.
-    pub(super) fn owns(&self, backup: &Manifest) -> Result<bool, BackupError> {
+    /// Returns whether a backup is this log's own.
+    fn owns(&self, backup: &Manifest) -> Result<bool, BackupError> {
+        let Some(beginning) = self.beginning else {
+            return Ok(false);
+        };
         Ok(match backup.history {
-            Some(beginning) if beginning != self.beginning => false,
+            Some(named) if named != beginning => false,
             Some(_) => self.is_lost(backup.head) || self.contains(backup)?,
-            None => backup.head >= self.beginning.position && self.contains(backup)?,
+            None => backup.head >= beginning.position && self.contains(backup)?,
         })
     }
 
@@ -68,7 +81,7 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Returns the backups of this history, the oldest first.
+    /// Returns the log's own backups, the oldest first.
     pub(super) fn own<'b>(&self, catalog: &'b Catalog) -> Result<Vec<&'b Manifest>, BackupError> {
         let mut own = Vec::new();
         for backup in catalog.readable() {

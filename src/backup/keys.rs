@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::BackupError;
 use super::catalog::Catalog;
-use super::local::Local;
+use super::local::{Digesting, Local};
 use super::manifest::{Manifest, SavedFile};
 use super::object::KEYS;
 use super::repository::{Repository, missing};
@@ -127,29 +127,49 @@ fn load(repository: &Repository, object: &str) -> Result<Vec<u8>, BackupError> {
     Ok(bytes)
 }
 
-/// Checks the keys that a backup is restored with against the restored part of its log.
+/// Opens the keys that a backup is restored with.
 ///
 /// # Errors
-/// They are damaged, from another store, or too few.
-pub(super) fn check(
+/// They are damaged, or from another store.
+pub(super) fn open(
     repository: &Repository,
     manifest: &Manifest,
     saved: Option<&SavedFile>,
+) -> Result<KeyringCopy, BackupError> {
+    let Some(saved) = saved else {
+        return Ok(KeyringCopy::default());
+    };
+    let object = object(saved);
+    let mut reading = Digesting::new(repository.open_object(&object)?);
+    let mut bytes = Vec::new();
+    let read = reading.read_to_end(&mut bytes);
+    read.map_err(BackupError::io(&object))?;
+    reading.compare(&object, saved)?;
+    let keys = KeyringCopy::parse(&bytes, Some(manifest.store_id));
+    keys.map_err(|error| refused(manifest, &error))
+}
+
+/// Checks the keys that a backup is restored with against the restored part of its log.
+///
+/// # Errors
+/// They are too few.
+pub(super) fn check(
+    keys: &KeyringCopy,
+    manifest: &Manifest,
     last_used: u64,
 ) -> Result<(), BackupError> {
-    let bytes = saved.map(|saved| load(repository, &object(saved)));
-    let bytes = bytes.transpose()?.unwrap_or_default();
-    let keys = KeyringCopy::parse(&bytes, Some(manifest.store_id));
-    let checked = keys.and_then(|keys| keys.check_used(last_used));
-    checked.map_err(|error| {
-        BackupError::Refused(match &manifest.missing_keys {
-            None => error.to_string(),
-            Some(reason) => format!(
-                "{error}. Backup {} was made without them ({reason}): restore an earlier one, or \
-                 this one only as far as they suffice (--until)",
-                manifest.name
-            ),
-        })
+    let checked = keys.check_used(last_used);
+    checked.map_err(|error| refused(manifest, &error))
+}
+
+fn refused(manifest: &Manifest, error: &KeyringError) -> BackupError {
+    BackupError::Refused(match &manifest.missing_keys {
+        None => error.to_string(),
+        Some(reason) => format!(
+            "{error}. Backup {} was made without them ({reason}): restore an earlier one, or this \
+             one only as far as they suffice (--until)",
+            manifest.name
+        ),
     })
 }
 
@@ -172,10 +192,14 @@ pub(super) fn find(
     let mut candidates = saved_later.chain(own);
     let found = candidates.find(|keys| there.contains(&object(keys)));
     let found = found.cloned();
-    // Keys may have been added to a copy of the repository that was made without them: they are
-    // later ones.
+    // Keys may have been added by hand to a copy of the repository that was made without them. They
+    // are later ones, so no manifest there names them.
+    let is_named = |name: &str| {
+        let mut named = catalog.readable().filter_map(|backup| backup.keys.as_ref());
+        named.any(|keys| object(keys) == name)
+    };
     let given = match objects.as_slice() {
-        [only] if own.is_none_or(|own| only.size >= own.size) => {
+        [only] if own.is_none_or(|own| only.size >= own.size) && !is_named(&only.name) => {
             let blake3 = only.name.strip_prefix(KEYS);
             blake3.map(|blake3| saved(only.size, blake3.to_owned()))
         }
@@ -185,23 +209,4 @@ pub(super) fn find(
         (None, Some(own)) => Err(missing(&object(own))),
         (found, _) => Ok(found),
     }
-}
-
-/// Removes the keys of earlier backups of this history.
-pub(super) fn remove_earlier(
-    repository: &Repository,
-    made: &Manifest,
-    own: &[&Manifest],
-    foreign: &[&Manifest],
-) -> Result<(), BackupError> {
-    let objects = |backups: &[&Manifest]| -> BTreeSet<String> {
-        let keys = backups.iter().filter_map(|backup| backup.keys.as_ref());
-        keys.map(object).collect()
-    };
-    let mut kept = objects(foreign);
-    kept.extend(made.keys.as_ref().map(object));
-    for earlier in objects(own).difference(&kept) {
-        repository.remove(earlier)?;
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use skytrail_actors::log::journal::archive::Survey;
 
 use super::BackupError;
 use super::folder::modified;
+use super::manifest::SavedFile;
 use crate::asset::UPLOADS;
 use crate::config::{ASSET_FOLDER, AssetStore, Config, KEY_FILE};
 use crate::ops_store::OPS_STORE_FILE;
@@ -275,6 +276,26 @@ impl<R> Digesting<R> {
 
     pub(super) fn digest(&self) -> String {
         self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// Compares what was read of an object with the file that it was made from.
+    pub(super) fn compare(&self, object: &str, file: &SavedFile) -> Result<(), BackupError> {
+        if self.digest() == file.blake3 {
+            return Ok(());
+        }
+        let reason = if self.size == file.size {
+            format!("its content differs from what {} had", file.path)
+        } else {
+            format!(
+                "{} had {} bytes, it has {}",
+                file.path, file.size, self.size
+            )
+        };
+        Err(BackupError::Damaged {
+            object: object.to_owned(),
+            offset: self.size.min(file.size),
+            reason,
+        })
     }
 }
 

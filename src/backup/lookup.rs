@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use skytrail_actors::log::journal::archive::{KnownFiles, Survey};
 use skytrail_schema::id::AssetName;
@@ -24,7 +25,7 @@ use crate::config::ASSET_FOLDER;
 pub(super) fn find_missing(
     folder: &Path,
     (survey, last): (&Survey, Option<&Manifest>),
-    saved: &[SavedFile],
+    saved: &[Arc<SavedFile>],
 ) -> Result<Option<MissingFiles>, BackupError> {
     let there = There::of(folder, saved);
     let last = last.filter(|last| last.has_looked_for_files);
@@ -77,7 +78,7 @@ struct There<'a> {
 }
 
 impl<'a> There<'a> {
-    fn of(folder: &Path, saved: &'a [SavedFile]) -> Self {
+    fn of(folder: &Path, saved: &'a [Arc<SavedFile>]) -> Self {
         let paths = saved.iter().map(|file| Path::new(&file.path));
         let names = paths.filter_map(|path| path.strip_prefix(ASSET_FOLDER).ok());
         let names: BTreeSet<&Path> = names.filter(|name| !name.starts_with(ERASED)).collect();

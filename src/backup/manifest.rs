@@ -4,6 +4,7 @@
 //! bytes, so damage is noticed before anything in it is used.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -44,7 +45,8 @@ pub struct Manifest {
     /// The previous backup in the history of its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<String>,
-    /// Where the history of its log begins; unknown in backups of earlier builds.
+    /// Where the history of its log begins; `None` in backups of earlier builds, and if it was
+    /// unknown, because the log was damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Beginning>,
     /// The last position.
@@ -79,7 +81,7 @@ pub struct Manifest {
     pub files_in_bucket: Option<String>,
     /// All other files, except the subjects' keys. Several in a row with the same path are the
     /// pieces of one file.
-    pub files: Vec<SavedFile>,
+    pub files: Vec<Arc<SavedFile>>,
     /// Why the current subjects' keys could not be saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_keys: Option<String>,
@@ -173,7 +175,7 @@ pub struct SegmentRef {
 
 /// Returns the format of a backup with these files. A program that does not know pieces would
 /// restore only the last one.
-pub(super) fn format_of(files: &[SavedFile]) -> u32 {
+pub(super) fn format_of(files: &[Arc<SavedFile>]) -> u32 {
     let mut pairs = files.iter().zip(files.iter().skip(1));
     if pairs.any(|(file, next)| file.path == next.path) {
         FORMAT
@@ -183,7 +185,7 @@ pub(super) fn format_of(files: &[SavedFile]) -> u32 {
 }
 
 /// A saved file, or a piece of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SavedFile {
     /// The file's path in the data folder.
     pub path: String,
@@ -210,7 +212,7 @@ impl ErasedFiles {
     }
 
     /// Adds the files with marks among `files`.
-    pub(super) fn learn_from(&mut self, files: &[SavedFile]) {
+    pub(super) fn learn_from(&mut self, files: &[Arc<SavedFile>]) {
         let paths = files.iter().map(|file| file.path.as_str());
         let marks = paths.filter_map(|path| below(ERASED, below(ASSET_FOLDER, path)?));
         self.marks.extend(marks.map(str::to_owned));
@@ -286,7 +288,7 @@ impl Manifest {
     }
 
     /// Returns the saved files, each as its pieces; most have one.
-    pub fn files_in_pieces(&self) -> impl Iterator<Item = &[SavedFile]> {
+    pub fn files_in_pieces(&self) -> impl Iterator<Item = &[Arc<SavedFile>]> {
         self.files.chunk_by(|piece, next| piece.path == next.path)
     }
 
@@ -372,7 +374,7 @@ mod tests {
             missing_files: None,
             has_looked_for_files: true,
             files_in_bucket: None,
-            files,
+            files: files.into_iter().map(Arc::new).collect(),
             missing_keys: None,
             keys: None,
         }

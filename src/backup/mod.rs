@@ -31,6 +31,8 @@
 //!    backup.
 //! 6. **Interruptions.** A backup exists once its manifest exists. An interrupted backup leaves
 //!    objects that nothing refers to; they are removed a day later.
+//! 7. **One place for several logs.** Their backups may run at the same time. None removes at once
+//!    what is not its own, and each looks again at its objects when its manifest is stored.
 
 mod catalog;
 mod choose;
@@ -42,12 +44,14 @@ mod lookup;
 mod manifest;
 mod mark;
 mod object;
+mod reading;
 mod repository;
 mod restore;
 mod s3;
 mod schedule;
 mod sweep;
 mod take;
+mod verify;
 
 use std::io;
 
@@ -58,9 +62,10 @@ pub(crate) use local::OPS_STORE_COPIES;
 pub use local::{Local, OpsStoreCopy, Turn};
 pub use manifest::{Manifest, MissingFiles, SavedFile, SegmentRef};
 pub use repository::{NamedManifest, Repository};
-pub use restore::{Plan, Restored, Stage, restore, verify};
+pub use restore::{Plan, Restored, Stage, restore};
 pub use schedule::{BackupSchedule, BackupState};
 pub use take::{Progress, Taken, Wanted, back_up};
+pub use verify::verify;
 
 /// Why a backup was not taken or not restored.
 #[derive(Debug, thiserror::Error)]

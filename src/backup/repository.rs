@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::catalog::Catalog;
 use super::manifest::{FIRST_FORMAT, FORMAT, Manifest};
-use super::object::{ABOUT, BACKUPS, SEGMENTS, SegmentName};
+use super::object::{ABOUT, BACKUPS, DAMAGED, FILES, KEYS, SEGMENTS, SegmentName};
 use super::{BackupError, folder, s3};
 use crate::config::{AssetStore, BackupPlace, Backups};
 
@@ -136,7 +136,7 @@ impl Repository {
     }
 
     /// Lists the names of all backups, the oldest first.
-    fn names(&self) -> Result<Vec<String>, BackupError> {
+    pub(super) fn names(&self) -> Result<Vec<String>, BackupError> {
         let name = |object: Object| {
             let name = object.name.strip_prefix(BACKUPS)?.strip_suffix(".json")?;
             Some(name.to_owned())
@@ -165,34 +165,60 @@ impl Repository {
         }
     }
 
+    /// Loads the manifests of all backups. One that is removed meanwhile is none any more.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
     pub(super) fn catalog(&self) -> Result<Catalog, BackupError> {
-        let backups = self.backups()?;
-        Ok(Catalog { backups })
+        let mut catalog = Catalog::default();
+        self.refresh(&mut catalog)?;
+        Ok(catalog)
+    }
+
+    /// Loads the manifests of backups that were made since, and drops those that were removed.
+    ///
+    /// # Errors
+    /// As [`Repository::catalog`].
+    pub(super) fn refresh(&self, catalog: &mut Catalog) -> Result<(), BackupError> {
+        for _ in 0..TRIES {
+            let names = self.names()?;
+            catalog.retain(|name| names.iter().any(|it| it == name));
+            let mut is_complete = true;
+            for name in names {
+                if catalog.has(&name) {
+                    continue;
+                }
+                match self.load(&name) {
+                    Ok(Some(manifest)) => catalog.add(name, Ok(manifest)),
+                    // The one that replaces it may have been made after the listing.
+                    Ok(None) => is_complete = false,
+                    Err(error @ BackupError::Damaged { .. }) => catalog.add(name, Err(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            if is_complete {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Loads the manifests of all backups, the oldest first; for those with a damaged one, the
-    /// reason. A backup that is removed meanwhile is none any more.
+    /// reason.
     ///
     /// # Errors
     /// The repository cannot be read.
     pub fn backups(&self) -> Result<Vec<NamedManifest>, BackupError> {
-        let mut tries = 0;
-        loop {
-            let (mut backups, mut is_complete) = (Vec::new(), true);
-            for name in self.names()? {
-                match self.load(&name) {
-                    Ok(Some(manifest)) => backups.push((name, Ok(manifest))),
-                    // The one that replaces it may have been made after the listing.
-                    Ok(None) => is_complete = false,
-                    Err(error @ BackupError::Damaged { .. }) => backups.push((name, Err(error))),
-                    Err(error) => return Err(error),
-                }
-            }
-            tries += 1;
-            if is_complete || tries == TRIES {
-                return Ok(backups);
-            }
+        Ok(self.catalog()?.backups)
+    }
+
+    /// Lists all objects that are part of backups.
+    pub(super) fn objects(&self) -> Result<Vec<Object>, BackupError> {
+        let mut objects = Vec::new();
+        for prefix in [SEGMENTS, FILES, KEYS, DAMAGED, BACKUPS] {
+            objects.extend(self.list(prefix)?);
         }
+        Ok(objects)
     }
 
     /// Lists the segments, sorted by their first positions.

@@ -144,9 +144,12 @@ impl BackupSchedule {
         let found = on_thread(move || {
             let catalog = Repository::open(&place, &settings)?.catalog()?;
             let survey = local.survey()?;
-            let own = History::of(&survey, &catalog)?.own(&catalog)?;
-            let is_own = |backup: &Manifest| own.iter().any(|it| it.name == backup.name);
-            let foreign = catalog.readable().filter(|backup| !is_own(backup));
+            let history = History::of(&survey, &catalog)?;
+            let own = history.own(&catalog)?;
+            let is_foreign = |backup: &&Manifest| {
+                history.beginning.is_some() && own.iter().all(|it| it.name != backup.name)
+            };
+            let foreign = catalog.readable().filter(is_foreign);
             // If the last backup is unreadable, that is a reason to take another.
             let is_readable = catalog.backups.last().is_none_or(|(_, last)| last.is_ok());
             let last = own.last().filter(|_| is_readable);

@@ -7,11 +7,13 @@
 //!    says so (`lookup`).
 //! 4. The subjects' keys follow in their current state. If they cannot be saved, the backup says
 //!    so.
-//! 5. The manifest completes the backup.
+//! 5. The manifest completes the backup. If an object that was found there is gone meanwhile, the
+//!    backup is taken again.
 //! 6. What is no longer needed is removed (`sweep`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::sync::Arc;
 
 use skytrail_actors::log::journal::archive::{Damage, SegmentFile, Survey, Until};
 use skytrail_schema::chain::{self, ChainHash};
@@ -19,11 +21,11 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::catalog::Catalog;
-use super::history::History;
+use super::history::{self, History};
 use super::local::{Digesting, Local, LocalFile, OpenFile, OpsStoreCopy, Turn};
 use super::manifest::{self, Beginning, Manifest, MissingFiles, SavedFile, SegmentRef};
-use super::object::{DAMAGED, FILES, SEGMENTS, SegmentName, content};
-use super::repository::{Repository, manifest_object};
+use super::object::{DAMAGED, FILES, KEYS, SEGMENTS, SegmentName, content};
+use super::repository::{Repository, TRIES, manifest_object, missing};
 use super::{BackupError, keys, lookup, sweep};
 use crate::proof::{KEY_FILE, LogKey};
 
@@ -68,8 +70,7 @@ pub struct Taken {
 ///
 /// # Errors
 /// Something cannot be read or written, or the repository is another store's; or the backup to
-/// forget does not exist, or is of this log's history. Damage of the log is
-/// not an error, nor is an ops store that cannot be copied, nor are damaged subjects' keys, nor
+/// forget does not exist, or is or may be of this log's history. Damage of the log is not an error, nor is an ops store that cannot be copied, nor are damaged subjects' keys, nor
 /// missing files: the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
@@ -102,20 +103,17 @@ fn save(
     let history = History::of(&survey, &catalog)?;
     let own = history.own(&catalog)?;
     if let Some(name) = wanted.forget {
-        check_foreign(name, repository, (&catalog, &own))?;
+        check_foreign(name, (repository, &history), (&catalog, &own))?;
     }
+    let last = catalog.readable().last();
     let mut work = Work {
         local,
         repository,
         progress,
         own: &own,
         beginning: history.beginning,
-        earliest: catalog
-            .readable()
-            .last()
-            .map_or(0, |last| last.time.micros() + 1),
-        existing: sizes(repository)?,
-        used: Vec::new(),
+        earliest: last.map_or(0, |last| last.time.micros() + 1),
+        existing: BTreeMap::new(),
         last_key: 0,
         copied_bytes: 0,
         num_copied_segments: 0,
@@ -123,42 +121,21 @@ fn save(
         last_copied: None,
         notes: Vec::new(),
     };
-    let mut log = Log::default();
-    work.save_log(&survey, &mut log)?;
-    let last = own.last().copied();
-    let files = work.save_files(last)?;
-    let looked = local.assets.as_ref().map(|folder| {
-        let found = lookup::find_missing(folder, (&survey, last), &files);
-        found.map_err(|error| {
-            // The log is saved all the same.
-            let note = format!("the files were not compared with the log: {error}");
-            work.notes.push(note);
-        })
-    });
-    let looked = looked.and_then(Result::ok);
-    let keys = keys::save(local, repository, &own, (store_id, work.last_key))?;
-    if let Ok(Some(keys)) = &keys {
-        work.copied(keys.size);
-    }
-    let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), wanted.now)?;
-    let bytes = manifest.encode()?;
-    repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
-    let swept = sweep::sweep(
-        repository,
-        (&survey, &history),
-        (&manifest, &work.used),
-        wanted,
-    )?;
-    work.notes.extend(swept.notes);
-    Ok(Taken {
+    let manifest = work.run((store_id, &survey), wanted.now)?;
+    let mut taken = Taken {
         manifest,
         copied_bytes: work.copied_bytes,
         num_copied_segments: work.num_copied_segments,
         num_copied_files: work.num_copied_files,
-        removed: swept.removed,
-        foreign: swept.foreign,
+        removed: Vec::new(),
+        foreign: Vec::new(),
         notes: work.notes,
-    })
+    };
+    let swept = sweep::sweep(repository, &history, catalog, &taken.manifest, wanted)?;
+    taken.removed = swept.removed;
+    taken.foreign = swept.foreign;
+    taken.notes.extend(swept.notes);
+    Ok(taken)
 }
 
 fn sizes(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>, BackupError> {
@@ -168,13 +145,33 @@ fn sizes(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>, BackupEr
     Ok(named.collect())
 }
 
+/// Finds an object that a backup refers to and that is not there.
+fn find_gone(repository: &Repository, manifest: &Manifest) -> Result<Option<String>, BackupError> {
+    let objects = repository.objects()?.into_iter();
+    let there: BTreeSet<String> = objects.map(|object| object.name).collect();
+    let segments = manifest.segments.iter().filter_map(SegmentRef::name);
+    let mut needed = sweep::contents(&[manifest]);
+    needed.extend(segments.map(|name| name.object()));
+    if manifest.missing_keys.is_some() {
+        // These are the keys of an earlier backup, which may have lost them.
+        needed.retain(|object| !object.starts_with(KEYS));
+    }
+    Ok(needed.into_iter().find(|object| !there.contains(object)))
+}
+
 /// Checks that a backup exists and may be forgotten. One with an unreadable manifest may, because
 /// somebody has named it.
 fn check_foreign(
     name: &str,
-    repository: &Repository,
+    (repository, history): (&Repository, &History<'_>),
     (catalog, own): (&Catalog, &[&Manifest]),
 ) -> Result<(), BackupError> {
+    if history.beginning.is_none() {
+        return Err(BackupError::Refused(format!(
+            "{}: none can be removed",
+            history::UNKNOWN
+        )));
+    }
     if !catalog.has(name) {
         let place = repository.place();
         return Err(BackupError::Refused(format!(
@@ -203,15 +200,13 @@ struct Work<'a> {
     progress: &'a mut dyn FnMut(Progress),
     /// The earlier backups of this log's history, the oldest first.
     own: &'a [&'a Manifest],
-    /// Where that history begins.
-    beginning: Beginning,
+    /// Where that history begins, if it is known.
+    beginning: Option<Beginning>,
     /// Names of backups sort in the order in which they were taken, so this one is not before this
     /// time, whatever the clock does.
     earliest: i64,
     /// The segments in the repository, with their sizes.
     existing: BTreeMap<SegmentName, u64>,
-    /// The known segments that the log has now.
-    used: Vec<SegmentName>,
     /// The highest key number that the log, as far as it was read, is sealed with.
     last_key: u64,
     copied_bytes: u64,
@@ -223,6 +218,59 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Saves everything and stores the manifest, which completes the backup. Another log's backup
+    /// may meanwhile have removed what this one found there. Then everything is saved again: the
+    /// stored manifest keeps the rest from being removed, too.
+    fn run(
+        &mut self,
+        (store_id, survey): (Uuid, &Survey),
+        now: Timestamp,
+    ) -> Result<Manifest, BackupError> {
+        let mut tries = 0;
+        loop {
+            let manifest = self.save((store_id, survey), now)?;
+            let object = manifest_object(&manifest.name);
+            self.repository.put(&object, &mut &*manifest.encode()?)?;
+            let Some(gone) = find_gone(self.repository, &manifest)? else {
+                return Ok(manifest);
+            };
+            tries += 1;
+            if tries == TRIES {
+                self.repository.remove(&object)?;
+                return Err(missing(&gone));
+            }
+        }
+    }
+
+    /// Saves what the repository does not have yet.
+    fn save(
+        &mut self,
+        (store_id, survey): (Uuid, &Survey),
+        now: Timestamp,
+    ) -> Result<Manifest, BackupError> {
+        self.existing = sizes(self.repository)?;
+        self.notes.clear();
+        let mut log = Log::default();
+        self.save_log(survey, &mut log)?;
+        let last = self.own.last().copied();
+        let files = self.save_files(last)?;
+        let looked = self.local.assets.as_ref().map(|folder| {
+            let found = lookup::find_missing(folder, (survey, last), &files);
+            found.map_err(|error| {
+                // The log is saved all the same.
+                let note = format!("the files were not compared with the log: {error}");
+                self.notes.push(note);
+            })
+        });
+        let looked = looked.and_then(Result::ok);
+        let used = (store_id, self.last_key);
+        let keys = keys::save(self.local, self.repository, self.own, used)?;
+        if let Ok(Some(keys)) = &keys {
+            self.copied(keys.size);
+        }
+        self.manifest((store_id, survey), log, (files, looked, keys), now)
+    }
+
     fn save_log(&mut self, survey: &Survey, log: &mut Log) -> Result<(), BackupError> {
         for segment in &survey.segments {
             if !segment.is_empty() {
@@ -260,7 +308,6 @@ impl Work<'_> {
         if let Some(digest) = &segment.digest {
             let name = SegmentName::of(segment, digest);
             if self.has(&name, segment) {
-                self.used.push(name);
                 log.segments.push(SegmentRef::of(segment, digest));
                 return Ok(());
             }
@@ -353,12 +400,15 @@ impl Work<'_> {
         let ends_well = pieces
             .last()
             .is_some_and(|piece| piece.chain == next.previous_chain);
-        (is_dense && ends_well).then_some(pieces)
+        let is_there = pieces.iter().all(|piece| {
+            let mut existing = self.existing.keys();
+            existing.any(|name| piece.has_named(name))
+        });
+        (is_dense && ends_well && is_there).then_some(pieces)
     }
 
     fn copy_segment(&mut self, segment: &SegmentFile, digest: [u8; 32]) -> Result<(), BackupError> {
         let name = SegmentName::of(segment, &digest);
-        self.used.push(name.clone());
         if self.has(&name, segment) {
             return Ok(());
         }
@@ -387,12 +437,12 @@ impl Work<'_> {
         Ok(object)
     }
 
-    fn save_files(&mut self, last: Option<&Manifest>) -> Result<Vec<SavedFile>, BackupError> {
+    fn save_files(&mut self, last: Option<&Manifest>) -> Result<Vec<Arc<SavedFile>>, BackupError> {
         let there = self.repository.list(FILES)?.into_iter();
         let mut there: BTreeMap<String, u64> =
             there.map(|object| (object.name, object.size)).collect();
         let last = last.into_iter().flat_map(|last| &last.files);
-        let last: BTreeMap<&str, &SavedFile> =
+        let last: BTreeMap<&str, &Arc<SavedFile>> =
             last.map(|file| (file.path.as_str(), file)).collect();
         let mut saved = Vec::new();
         for file in self.local.files()? {
@@ -410,9 +460,9 @@ impl Work<'_> {
     fn save_file(
         &mut self,
         file: &LocalFile,
-        last: Option<&SavedFile>,
+        last: Option<&Arc<SavedFile>>,
         there: &mut BTreeMap<String, u64>,
-    ) -> Result<SavedFile, BackupError> {
+    ) -> Result<Arc<SavedFile>, BackupError> {
         let failed = || BackupError::io(file.place.display().to_string());
         let mut open = OpenFile::open(&file.place, file.piece).map_err(failed())?;
         let (size, modified) = (open.size, open.modified);
@@ -421,7 +471,7 @@ impl Work<'_> {
             && (last.size, last.modified) == (size, Some(modified))
             && there.get(&content(&last.blake3)) == Some(&size)
         {
-            return Ok(last.clone());
+            return Ok(Arc::clone(last));
         }
         let blake3 = open.digest().map_err(failed())?.to_hex().to_string();
         let object = content(&blake3);
@@ -441,19 +491,23 @@ impl Work<'_> {
             self.copied(reading.size);
             there.insert(object, size);
         }
-        Ok(SavedFile {
+        Ok(Arc::new(SavedFile {
             path: file.path.clone(),
             size,
             blake3,
             modified: file.is_kept.then_some(modified),
-        })
+        }))
     }
 
     fn manifest(
         &self,
         (store_id, survey): (Uuid, &Survey),
         log: Log,
-        (files, looked, keys): (Vec<SavedFile>, Option<Option<MissingFiles>>, keys::Saved),
+        (files, looked, keys): (
+            Vec<Arc<SavedFile>>,
+            Option<Option<MissingFiles>>,
+            keys::Saved,
+        ),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
         let end = log.segments.last();
@@ -485,7 +539,7 @@ impl Work<'_> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             store_id,
             follows: follows.map(|before| before.name.clone()),
-            history: Some(self.beginning),
+            history: self.beginning,
             head,
             chain,
             head_time: cut.and_then(|cut| cut.time),

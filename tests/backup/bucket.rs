@@ -3,15 +3,20 @@
 use super::*;
 use crate::support::s3::Service;
 
-const BUCKET: &str = "backups-of-the-tests";
+pub(super) const BUCKET: &str = "backups-of-the-tests";
 
-struct Place<'a> {
-    service: &'a Service,
-    server: &'a TestServer,
+pub(super) struct Place<'a> {
+    pub(super) service: &'a Service,
+    pub(super) server: &'a TestServer,
 }
 
 impl Place<'_> {
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+        self.run_at(&self.service.endpoint, arguments)
+    }
+
+    /// Runs a command that reaches the service at another address.
+    pub(super) fn run_at(&self, endpoint: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
         command
             .env_clear()
@@ -19,7 +24,7 @@ impl Place<'_> {
             .env("BACKUP_TARGET", format!("s3://{BUCKET}/chat"))
             .env("BACKUP_S3_ACCESS_KEY", "key-of-the-tests")
             .env("BACKUP_S3_SECRET_KEY", "hidden-key-of-the-tests")
-            .env("BACKUP_S3_ENDPOINT", &self.service.endpoint);
+            .env("BACKUP_S3_ENDPOINT", endpoint);
         command.args(arguments).output().unwrap()
     }
 }

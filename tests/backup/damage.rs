@@ -115,6 +115,36 @@ fn what_an_earlier_backup_has_is_not_lost() {
     is_restored_until(&restored, until + 1);
 }
 
+/// What there is may be all that is left.
+#[test]
+fn nothing_is_removed_while_the_log_is_damaged() {
+    let world = World::start();
+    let ada = Client::signed_up(&world.server, "ada");
+    world.fill(&world.master(), "page");
+    for number in 0..2 {
+        world.master().save("single/1", json!({"number": number}));
+        world.back_up(&[]);
+    }
+    let (names, keys) = (world.names(), world.objects("keys"));
+    let body = json!({"user": ada.user, "why": "asked for"});
+    let erased = world.master().call("erase:user", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    let segment = "journal/00000000000000000001.journal";
+    let segment = world.server.data_dir().join(segment);
+    let whole = std::fs::read(&segment).unwrap();
+    flip(&segment, 20);
+    std::fs::remove_file(&world.objects("segments")[0]).unwrap();
+    let told = refusal(&world.try_back_up(&["--keep", "1"]));
+    assert_eq!(world.names()[..2], names, "{told}");
+    assert!(told.contains("nothing was removed"), "{told}");
+    assert!(!told.contains("another history"), "{told}");
+    assert!(world.objects("keys").contains(&keys[0]), "{told}");
+
+    std::fs::write(&segment, whole).unwrap();
+    world.back_up(&["--keep", "1"]);
+    assert_eq!((world.names().len(), world.objects("keys").len()), (1, 1));
+}
+
 /// One unreadable manifest must not prevent a restore.
 #[test]
 fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {

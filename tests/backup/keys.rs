@@ -133,6 +133,48 @@ fn a_first_backup_without_keys_is_restored_with_those_of_a_later_one() {
     ));
 }
 
+/// Keys that were added by hand serve backups whose own are gone; those of a copy would open
+/// nothing.
+#[test]
+fn the_keys_of_a_copy_are_not_taken_for_those_that_are_gone() {
+    let world = World::start();
+    Client::signed_up(&world.server, "ada");
+    world.back_up(&[]);
+    let copy = world.restore("copy", &[]);
+    Client::signed_up(&world.server, "bob");
+    world.back_up(&[]);
+    let keys = world.objects("keys");
+    for name in ["cyd", "dan"] {
+        Client::signed_up(&copy, name);
+    }
+    said(&copy.skytrail(&["backup", text(&world.repository)]));
+    assert_eq!(keys.len(), 1);
+    std::fs::remove_file(&keys[0]).unwrap();
+    let own = keys[0].file_name().unwrap().to_str().unwrap();
+    let newest = &world.names()[1];
+    for output in [
+        world.try_back_up(&["--verify", "--backup", newest]),
+        world.try_restore("without", &["--backup", newest]),
+    ] {
+        let told = refusal(&output);
+        assert!(told.contains(own), "{told}");
+    }
+
+    // Even if nothing says whose they are.
+    let manifest = world.objects("backups").pop().unwrap();
+    std::fs::remove_file(manifest).unwrap();
+    for output in [
+        world.try_back_up(&["--verify", "--backup", newest]),
+        world.try_restore("opened", &["--backup", newest]),
+    ] {
+        let told = refusal(&output);
+        assert!(
+            told.contains("keys/") && told.contains("do not open"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn a_server_saves_its_log_when_its_keys_are_damaged_and_says_that_it_is_not_well() {
     let mut world = World::start();

@@ -7,6 +7,7 @@
 mod check;
 mod files;
 mod lost;
+mod opened;
 mod restored;
 
 use std::io::{self, Read};
@@ -22,6 +23,8 @@ use uuid::Uuid;
 pub use check::Checked;
 pub use files::KnownFiles;
 pub use lost::LostRecords;
+pub use opened::OpenedKeys;
+pub use restored::LastRestore;
 
 use super::frame::Frames;
 use super::recovery::Walk;
