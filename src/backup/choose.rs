@@ -2,12 +2,17 @@
 
 use super::BackupError;
 use super::catalog::Catalog;
+use super::history::History;
+use super::local::Local;
 use super::manifest::Manifest;
 use super::object::SegmentName;
 use super::repository::Repository;
 
-/// Finds the backup with a name, or the newest. Damaged manifests among the others are passed to
-/// `skip`: one old manifest must not prevent a restore.
+/// Finds the backup with a name, or the newest: of a data folder's own log if there is one, or of
+/// all.
+///
+/// Damaged manifests among the others are passed to `skip`: one old manifest must not prevent a
+/// restore.
 ///
 /// # Errors
 /// There is none with that name, none at all, or none that is readable; or the backups belong to
@@ -15,6 +20,7 @@ use super::repository::Repository;
 pub fn choose(
     repository: &Repository,
     backup: Option<&str>,
+    local: Option<&Local>,
     skip: &mut dyn FnMut(&str, &BackupError),
 ) -> Result<Manifest, BackupError> {
     if let Some(name) = backup {
@@ -30,6 +36,9 @@ pub fn choose(
     catalog
         .damaged()
         .for_each(|(name, error)| skip(name, error));
+    if let Some(newest) = local.and_then(|local| newest_own(local, &catalog).transpose()) {
+        return newest;
+    }
     let mut ends = ends(&catalog);
     // A damaged backup no longer says which one it follows, but the log does.
     if is_damaged && ends.len() > 1 {
@@ -40,12 +49,21 @@ pub fn choose(
     match ends.as_slice() {
         [newest] => Ok((*newest).clone()),
         several => {
-            let describe = |it: &&Manifest| format!("{} (up to {})", it.name, it.head);
+            let describe = |it: &&Manifest| {
+                let time = it.head_time.map(|time| format!(" of {time}"));
+                let time = time.unwrap_or_default();
+                format!(
+                    "{} (made {}, up to event {}{time})",
+                    it.name,
+                    it.clock(),
+                    it.head
+                )
+            };
             let ends: Vec<String> = several.iter().map(describe).collect();
             Err(BackupError::Refused(format!(
-                "{} has backups of several histories of the log, which end with {}: choose one \
-                 with --backup; those that are not needed any more can be dropped with `skytrail \
-                 backup --forget`",
+                "{} has backups of several histories of the log: choose one with --backup. The \
+                 newest of each: {}. Those that are not needed any more can be dropped with \
+                 `skytrail backup --forget`",
                 repository.place(),
                 ends.join(", ")
             )))
@@ -53,14 +71,24 @@ pub fn choose(
     }
 }
 
-/// Finds the last backup of each history: those that no other backup follows.
-fn ends(catalog: &Catalog) -> Vec<&Manifest> {
-    let is_followed = |name: &str| {
-        let mut follows = catalog.readable().filter_map(|it| it.follows.as_deref());
-        follows.any(|before| before == name)
+/// Finds the newest backup of a data folder's log; `None` if it has none, or cannot be read.
+fn newest_own(local: &Local, catalog: &Catalog) -> Result<Option<Manifest>, BackupError> {
+    let Ok(survey) = local.survey() else {
+        return Ok(None);
     };
-    let ends = catalog.readable().filter(|it| !is_followed(&it.name));
-    ends.collect()
+    let own = History::of(&survey, catalog)?.own(catalog)?;
+    let is_of_store = |backup: &&Manifest| {
+        let mut segments = survey.segments.iter();
+        segments.any(|segment| segment.store_id == backup.store_id)
+    };
+    let newest = own.into_iter().rfind(is_of_store);
+    Ok(newest.cloned())
+}
+
+/// Finds the last backup of each history: those that no other backup continues.
+fn ends(catalog: &Catalog) -> Vec<&Manifest> {
+    let backups = catalog.readable();
+    backups.filter(|it| catalog.line(it).len() == 1).collect()
 }
 
 /// Returns whether the log of a backup is the beginning of a later one's.

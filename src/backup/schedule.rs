@@ -26,6 +26,10 @@ use crate::proof::Checkpoints;
 /// The pause before a retry after a failure; the period is used if it is shorter.
 const RETRY: Duration = Duration::from_secs(300);
 
+/// How often the server looks whether backups of other histories are still there. Another process
+/// removes them.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// What this server knows about its backups.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BackupState {
@@ -116,8 +120,10 @@ impl BackupSchedule {
                     Err(error) => tokio::time::sleep(self.failed(error, period)).await,
                 }
             };
-            if ending.run_until_cancelled(pause).await.is_none() {
-                return;
+            tokio::select! {
+                () = ending.cancelled() => return,
+                () = self.watch_foreign(&place) => {}
+                () = pause => {}
             }
             last = self.make(&place).await.map(|taken| self.made(&taken));
         }
@@ -135,6 +141,23 @@ impl BackupSchedule {
                 "the clock was set back, or was wrong when the last backup was made: a backup is \
                  made now"
             );
+        }
+    }
+
+    /// Notes it when backups of other histories are gone.
+    async fn watch_foreign(&self, place: &BackupPlace) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.state.lock().foreign.is_empty() {
+                continue;
+            }
+            let (place, settings) = (place.clone(), self.settings.clone());
+            let names = on_thread(move || Repository::open(&place, &settings)?.names());
+            // The next backup reports that the place cannot be reached.
+            if let Ok(names) = names.await {
+                let mut state = self.state.lock();
+                state.foreign.retain(|name| names.contains(name));
+            }
         }
     }
 

@@ -237,4 +237,9 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
         "Files that the log names and that were missing for the newest backup.",
     )
     .value(backups.missing_files);
+    text.metric(
+        "skytrail_backup_foreign",
+        "Backups of other histories of the log in the same place.",
+    )
+    .value(backups.foreign.len() as u64);
 }

@@ -38,7 +38,7 @@ pub struct BackupCommand {
     /// was restored from, of a copy, or of what was after a point that was returned to.
     #[arg(long, value_name = "BACKUP")]
     forget: Option<String>,
-    /// The backup to check; defaults to the newest.
+    /// The backup to check; defaults to the newest of the data folder's own log.
     #[arg(long, requires = "verify")]
     backup: Option<String>,
 }
@@ -100,7 +100,9 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     }
     if command.verify {
         let scratch = scratch()?;
-        let (manifest, unreadable) = choose(&repository, command.backup.as_deref())?;
+        let local = Local::new(config);
+        let name = command.backup.as_deref();
+        let (manifest, unreadable) = choose(&repository, name, Some(&local))?;
         let place = scratch.path().join(JOURNAL_FOLDER);
         let num_lost = backup::verify(&repository, &manifest, &place).map_err(text)?;
         let what = if manifest.is_complete() {
@@ -146,13 +148,14 @@ fn scratch() -> Result<Scratch, String> {
 fn choose(
     repository: &Repository,
     backup: Option<&str>,
+    local: Option<&Local>,
 ) -> Result<(Manifest, Vec<String>), String> {
     let mut unreadable = Vec::new();
     let mut skip = |name: &str, error: &BackupError| {
         complain(&error.to_string());
         unreadable.push(name.to_owned());
     };
-    let manifest = backup::choose(repository, backup, &mut skip).map_err(text)?;
+    let manifest = backup::choose(repository, backup, local, &mut skip).map_err(text)?;
     Ok((manifest, unreadable))
 }
 
@@ -314,7 +317,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     let repository = open(config, &place)?;
     let plan = Plan {
         to: command.to.clone(),
-        backup: choose(&repository, command.backup.as_deref())?.0,
+        backup: choose(&repository, command.backup.as_deref(), None)?.0,
         until: parse_until(command.until.as_deref())?,
     };
     let bar = ProgressBar::new(0);

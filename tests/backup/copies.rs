@@ -2,6 +2,7 @@
 //! stay as they are until somebody says that they are not needed.
 
 use super::*;
+use crate::door::scrape;
 use crate::files::{ask, path_of, upload};
 use crate::support::search::files_with;
 
@@ -233,6 +234,46 @@ fn a_server_that_was_put_back_makes_a_backup_at_once() {
         (&state["num_made"], &state["foreign"]),
         (&json!(0), &json!(original))
     );
+}
+
+/// The commonest recovery: the newest backup is restored, and the server goes on with the same
+/// target.
+#[test]
+fn a_server_that_was_put_back_checks_its_own_backups_and_hears_when_the_others_are_dropped() {
+    let world = World::start();
+    world.master().save("single/1", json!({"text": CANARY}));
+    world.back_up(&[]);
+    said(&world.try_restore("again", &[]));
+    let to = world.server.folder().join("again");
+    let server = TestServer::with(&[
+        ("DATA_DIR", text(&to)),
+        ("BACKUP_TARGET", text(&world.repository)),
+        ("BACKUP_PERIOD", "86400"),
+    ]);
+    let backups = || Client::master(&server).health()["backups"].clone();
+    eventually("one of its own", || {
+        (backups()["num_made"] == 1).then_some(())
+    });
+    let names = world.names();
+    let verify = |server: &TestServer| {
+        let told = said(&server.skytrail(&["backup", text(&world.repository), "--verify"]));
+        assert!(told.contains("is whole"), "{told}");
+        told
+    };
+    assert!(verify(&server).contains(&names[1]));
+    assert!(verify(&world.server).contains(&names[0]));
+    let refused = refusal(&world.try_restore("which", &[]));
+    for name in &names {
+        let described = format!("{name} (made 20");
+        assert!(refused.contains(&described), "{refused}");
+    }
+
+    let told = scrape(&server);
+    assert!(told.contains("skytrail_backup_foreign 1"), "{told}");
+    back_up(&server, &world.repository, &["--forget", &names[0]]);
+    eventually("the server knows that it is gone", || {
+        (backups()["foreign"] == json!([])).then_some(())
+    });
 }
 
 /// What the last backup lacks is in its manifest, so a restart ends no alarm.
