@@ -1,5 +1,6 @@
 //! What is sent next, and when it is retried: a pure machine that is given the time.
 
+use std::collections::btree_map::Entry::Occupied;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Bound;
@@ -66,15 +67,15 @@ pub struct Schedule<T: Addressed> {
     entries: BTreeMap<u64, Entry<T>>,
     /// What was not tried yet, in the order in which it was added.
     ready: BTreeSet<u64>,
-    /// The same by user.
-    ready_of: BTreeSet<(T::User, u64)>,
     /// What waits for another attempt.
     waiting: BTreeSet<(Instant, u64)>,
+    /// Both by user: first what was not tried yet.
+    of_user: BTreeMap<T::User, BTreeSet<(Option<Instant>, u64)>>,
     /// Everything, by the time from which on it is too old.
     expiring: BTreeSet<(Instant, u64)>,
     next_number: u64,
-    /// Whose push a service that failed was asked with.
-    last_probe: Option<T::User>,
+    /// Whose push the service failed with last.
+    last_asked: Option<T::User>,
     num_in_flight: usize,
     /// Failures of the whole service since it last accepted something.
     num_holds: u32,
@@ -88,11 +89,11 @@ impl<T: Addressed> Schedule<T> {
             bounds,
             entries: BTreeMap::new(),
             ready: BTreeSet::new(),
-            ready_of: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            of_user: BTreeMap::new(),
             expiring: BTreeSet::new(),
             next_number: 0,
-            last_probe: None,
+            last_asked: None,
             num_in_flight: 0,
             num_holds: 0,
             held_until: None,
@@ -171,29 +172,32 @@ impl<T: Addressed> Schedule<T> {
         Some(entry)
     }
 
-    /// A push that was tried and is due goes first. But while the service is down, every push is
-    /// tried once before any is retried: otherwise the others would never be looked at.
-    fn next(&mut self, now: Instant) -> Option<u64> {
+    /// A push that was tried and is due goes first, unless the service is down.
+    fn next(&self, now: Instant) -> Option<u64> {
         let due = self.waiting.first().filter(|(due, _)| *due <= now);
-        let due = due.map(|(_, number)| *number);
-        if self.num_holds > 0 {
-            self.next_probe().or(due)
+        let next = due
+            .map(|(_, number)| number)
+            .or(self.ready.first())
+            .copied();
+        if self.num_holds > 0 && next.is_some() {
+            self.next_probe(now)
         } else {
-            due.or_else(|| self.ready.first().copied())
+            next
         }
     }
 
-    /// Returns what a service that failed is asked with next: an untried push of each user in turn.
-    /// Somebody's devices may be why it fails, and must not hold up everybody else's.
-    fn next_probe(&mut self) -> Option<u64> {
-        let after = self.last_probe.take().map(|user| (user, u64::MAX));
-        let rest = after.and_then(|last| {
-            let after = (Bound::Excluded(last), Bound::Unbounded);
-            self.ready_of.range(after).next()
-        });
-        let (user, number) = rest.or_else(|| self.ready_of.first())?;
-        self.last_probe = Some(user.clone());
-        Some(*number)
+    /// Returns what a service that failed is asked with next: a push of each user in turn, since
+    /// somebody's devices may be why it fails, and must not hold up everybody else's. Of one user,
+    /// each push is tried before any is retried: otherwise the others would never be looked at.
+    fn next_probe(&self, now: Instant) -> Option<u64> {
+        let last = self.last_asked.as_ref();
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.of_user.range((after, Bound::Unbounded));
+        let mut turns = rest.chain(&self.of_user).map(|(_, pushes)| pushes);
+        turns.find_map(|pushes| {
+            let (due, number) = pushes.first()?;
+            due.is_none_or(|due| due <= now).then_some(*number)
+        })
     }
 
     /// Returns when there may be something to take, if nothing happens before.
@@ -236,6 +240,7 @@ impl<T: Addressed> Schedule<T> {
         let wait = wait.unwrap_or_default();
         if holds_all {
             self.hold(wait.min(self.bounds.max_age), now);
+            self.last_asked = Some(entry.push.user());
             if self.num_holds > 1 {
                 // It has only shown that the service is still away.
                 entry.num_attempts = entry.num_attempts.saturating_sub(1);
@@ -256,8 +261,8 @@ impl<T: Addressed> Schedule<T> {
     /// Takes everything that is not in flight, without sending it.
     pub fn drain(&mut self) -> Vec<T> {
         self.ready.clear();
-        self.ready_of.clear();
         self.waiting.clear();
+        self.of_user.clear();
         self.expiring.clear();
         let entries = std::mem::take(&mut self.entries).into_values();
         entries.map(|entry| entry.push).collect()
@@ -267,11 +272,10 @@ impl<T: Addressed> Schedule<T> {
         let number = entry.number;
         match entry.due {
             Some(due) => self.waiting.insert((due, number)),
-            None => {
-                self.ready_of.insert((entry.push.user(), number));
-                self.ready.insert(number)
-            }
+            None => self.ready.insert(number),
         };
+        let its = self.of_user.entry(entry.push.user()).or_default();
+        its.insert((entry.due, number));
         self.expiring.insert((entry.expires, number));
         self.entries.insert(number, entry);
     }
@@ -280,11 +284,14 @@ impl<T: Addressed> Schedule<T> {
         let entry = self.entries.remove(&number)?;
         match entry.due {
             Some(due) => self.waiting.remove(&(due, number)),
-            None => {
-                self.ready_of.remove(&(entry.push.user(), number));
-                self.ready.remove(&number)
-            }
+            None => self.ready.remove(&number),
         };
+        if let Occupied(mut its) = self.of_user.entry(entry.push.user()) {
+            its.get_mut().remove(&(entry.due, number));
+            if its.get().is_empty() {
+                its.remove();
+            }
+        }
         self.expiring.remove(&(entry.expires, number));
         Some(entry)
     }

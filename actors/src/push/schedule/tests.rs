@@ -111,7 +111,32 @@ fn one_users_pushes_do_not_keep_a_service_held() {
         asked.push(entry.push);
         schedule.put_back(entry, (None, true), now);
     }
-    assert_eq!(asked, [7, 1000, 2500, 1001, 1002, 1003]);
+    assert_eq!(asked, [7, 1000, 2500, 5, 7, 1001]);
+}
+
+/// What was tried while the service was away has its turn when it is back, whatever somebody else
+/// has that was not tried.
+#[test]
+fn one_users_untried_pushes_do_not_hold_up_what_was_tried() {
+    let mut now = Instant::now();
+    let mut schedule = filled(0..5, now);
+    for _ in 0..5 {
+        let entry = schedule.take(now).unwrap();
+        schedule.put_back(entry, (None, true), now);
+        now = schedule.next_due(now).unwrap();
+    }
+    for push in 1000..1060 {
+        schedule.add(push, Duration::ZERO, now);
+    }
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        let entry = schedule.take(now).unwrap();
+        asked.push(entry.push);
+        schedule.put_back(entry, (None, true), now);
+        now = schedule.next_due(now).unwrap();
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1, 2, 3, 4, 1000]);
 }
 
 #[test]
@@ -228,7 +253,55 @@ fn a_service_that_is_back_is_noticed_within_half_a_minute() {
     assert_eq!(schedule.next_due(now), Some(now + SECOND * 90));
 }
 
+/// A push of a user.
+#[derive(Debug)]
+struct Of(u8);
+
+impl Addressed for Of {
+    type User = u8;
+
+    fn user(&self) -> u8 {
+        self.0
+    }
+}
+
+const NUM_USERS: u8 = 5;
+
 proptest! {
+    /// While a service fails, nobody who has something that could be sent is passed over for longer
+    /// than it takes to ask with a push of each other user.
+    #[test]
+    fn each_user_has_a_turn_while_a_service_fails(
+        coming in prop::collection::vec(prop::collection::vec(0..NUM_USERS, 0..4), 1..80),
+    ) {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(BOUNDS);
+        let mut num_missed = [0; NUM_USERS as usize];
+        for users in coming {
+            for user in users {
+                schedule.add(Of(user), Duration::ZERO, now);
+            }
+            now = schedule.next_due(now).unwrap_or(now);
+            schedule.expire(now);
+            let can_be_sent = |user: u8| {
+                let mut its = schedule.entries.values().filter(|entry| entry.push.0 == user);
+                its.any(|entry| entry.due.is_none_or(|due| due <= now))
+            };
+            let could_be = [0, 1, 2, 3, 4].map(can_be_sent);
+            let is_failing = schedule.is_held();
+            let Some(entry) = schedule.take(now) else {
+                prop_assert_eq!(could_be, [false; NUM_USERS as usize]);
+                continue;
+            };
+            for (user, num_missed) in num_missed.iter_mut().enumerate() {
+                let is_passed_over = could_be[user] && user != usize::from(entry.push.0);
+                *num_missed = if is_failing && is_passed_over { *num_missed + 1 } else { 0 };
+                prop_assert!(*num_missed < NUM_USERS, "user {}", user);
+            }
+            schedule.put_back(entry, (None, true), now);
+        }
+    }
+
     /// Whatever the service says, every push ends exactly once, and every waiting push is looked
     /// at.
     #[test]
