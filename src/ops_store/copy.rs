@@ -9,7 +9,7 @@ use skytrail_actors::ops_store::OpsStoreError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::{OpsStore, failed, rows};
+use super::{OpsStore, failed, pushes, rows};
 
 /// How often a file that changes while it is read is read again.
 const MAX_TRIES: usize = 20;
@@ -104,7 +104,7 @@ async fn write_copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), 
     // Pending pushes would be outdated when a copy is restored, so they are not kept.
     let options = SqliteConnectOptions::new().filename(to);
     let mut copy = options.disable_statement_logging().connect().await?;
-    for statement in ["DROP TABLE IF EXISTS push", "VACUUM"] {
+    for statement in pushes::REMOVALS.into_iter().chain(["VACUUM"]) {
         sqlx::query(statement).execute(&mut copy).await?;
     }
     copy.close().await

@@ -33,7 +33,7 @@ impl Holder for OpsStore {
         for user in users {
             for statement in [
                 "DELETE FROM refusal WHERE user = ?",
-                "DELETE FROM push WHERE user = ?",
+                "DELETE FROM waiting_push WHERE user = ?",
             ] {
                 let row = sqlx::query(statement).bind(user.as_str());
                 row.execute(&mut *connection).await.map_err(failed)?;

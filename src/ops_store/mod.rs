@@ -216,7 +216,7 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, i64), sqlx::Error> {
         .locking_mode(SqliteLockingMode::Exclusive)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // The content of a push is overwritten when its row is deleted.
+        // The content of a push is overwritten when it is deleted.
         .pragma("secure_delete", "ON")
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging()
@@ -297,7 +297,8 @@ impl Outbox for OpsStore {
     }
 
     async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), OpsStoreError> {
-        with!(self, connection => pushes::remove(connection, ids))
+        let ids = Vec::from_iter(ids.iter().map(Uuid::to_string));
+        with!(self, connection => pushes::remove(connection, &ids))
     }
 
     async fn load_pushes(&self) -> Result<Vec<Waiting>, OpsStoreError> {

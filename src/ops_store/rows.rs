@@ -11,7 +11,7 @@ use sqlx::{Connection as _, Row as _};
 /// The format that this program writes.
 pub(super) const FORMAT: i64 = 1;
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS place (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL, \
      checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, standing TEXT NOT NULL, \
@@ -21,7 +21,6 @@ const TABLES: [&str; 6] = [
      WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS loss (at INTEGER NOT NULL)",
     super::refusals::TABLE,
-    super::pushes::TABLE,
 ];
 
 /// Fails when the file is damaged.

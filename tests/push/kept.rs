@@ -79,6 +79,32 @@ fn what_a_crash_interrupts_is_sent_after_it_and_once() {
     assert_eq!((received.len(), &*received[2]), (3, "third"));
 }
 
+/// A request to many devices is kept once, not once for each of them.
+#[test]
+fn what_many_devices_get_is_kept_once_and_then_overwritten() {
+    let (is_away, service) = away();
+    let mut server = with_token(&service, &[("MAX_USER_DEVICES", "200")]);
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..200 {
+        register(&ada, "ios", &format!("a{number}"), APP);
+    }
+    let secret = "between us ".repeat(350);
+    push_to(&ada, &ada, &notification(&secret));
+    await_figure(&server, "apns", "num_kept", 200);
+    let path = server.data_dir().join("ops.sqlite");
+    assert!(server.terminate().success());
+    let kept = std::fs::read(&path).unwrap();
+    let num_bytes = kept.len();
+    assert!(num_bytes < 100 * secret.len(), "{num_bytes} bytes");
+    is_away.store(false, Ordering::Relaxed);
+    server.restart();
+    assert_eq!(texts(&service.await_answers(200, 200)), vec![secret; 200]);
+    await_figure(&server, "apns", "num_kept", 0);
+    assert!(server.terminate().success());
+    let kept = std::fs::read(&path).unwrap();
+    assert!(!kept.windows(10).any(|part| part == b"between us"));
+}
+
 #[test]
 fn a_stop_leaves_what_cannot_be_sent_to_the_next_start() {
     let (is_away, service) = away();
@@ -103,7 +129,7 @@ fn what_is_too_old_after_a_start_is_dropped_and_counted() {
     server.kill();
     let ops_store = server.data_dir().join("ops.sqlite");
     let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); \
-        print(db.execute('UPDATE push SET since = since - 3601 * 1000000').rowcount); db.commit()";
+        print(db.execute('UPDATE waiting_push SET since = since - 3601 * 1000000').rowcount); db.commit()";
     let output = Command::new("python3")
         .args(["-c", script])
         .arg(&ops_store)

@@ -1,5 +1,7 @@
 //! The port to the place where pushes are kept until they are sent.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::{DeviceId, UserId};
@@ -23,7 +25,7 @@ pub struct Waiting {
     /// The service that reaches it.
     pub kind: DeviceKind,
     /// What it gets.
-    pub payload: Payload,
+    pub payload: Arc<Payload>,
     /// When it was requested.
     pub since: Timestamp,
 }

@@ -116,7 +116,7 @@ impl QueuedPush {
             device: self.device.clone(),
             user: self.user.clone(),
             kind,
-            payload: Payload::clone(&self.payload),
+            payload: Arc::clone(&self.payload),
             since: self.since,
         }
     }

@@ -52,7 +52,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             subscription: None,
             is_kept: true,
             address: None,
-            payload: Arc::new(waiting.payload),
+            payload: waiting.payload,
             permit,
         };
         if !service.take(vec![push]).await {
